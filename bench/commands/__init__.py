@@ -1,0 +1,1 @@
+"""One module a subcommand of ``shardbench``: its keys, its help, its ``main``."""

@@ -1,0 +1,1 @@
+"""What is benchmarked: a shared vocabulary, and one folder an engine."""

@@ -1,0 +1,38 @@
+"""The ways in which a point can be refused, one class a reason.
+
+The harness turns each into a status and an exit code, so an engine raises the one that is true and never a bare
+``ValueError``: an out-of-memory row must mean out of memory and nothing else.
+"""
+
+
+class ShardbenchError(Exception):
+    """A reason that a user can act on, told in one sentence."""
+
+
+class AskedWrongly(ShardbenchError):
+    """The question itself is wrong. Names the key, its value and what would be right."""
+
+    def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
+        self.key = key
+        self.value = value
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{key}={_shown(value)}: {problem}; {remedy}")
+
+    def __reduce__(self) -> tuple[type["AskedWrongly"], tuple[str, object, str, str]]:
+        return (type(self), (self.key, self.value, self.problem, self.remedy))
+
+
+class Unsupported(ShardbenchError):
+    """A sensible question that this engine has no answer to."""
+
+
+class OutOfMemory(ShardbenchError):
+    """The program does not fit in the memory of the chips."""
+
+
+def _shown(value: object) -> str:
+    """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(str(item) for item in value) + "]"
+    return str(value)
