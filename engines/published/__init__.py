@@ -1,0 +1,1 @@
+"""Rows that others measured and published, looked up and never interpolated."""

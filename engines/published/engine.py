@@ -1,0 +1,69 @@
+"""The engine that answers with what was published."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from engines.engine import Estimate, Facts
+from engines.point import Point
+from engines.published.table import POINT_KEYS, PublishedRow, published_rows
+from engines.row import Source
+
+
+class PublishedEngine:
+    """Looks a point up among the published rows. A point that nobody published is unsupported."""
+
+    name: ClassVar[str] = "published"
+    source: ClassVar[Source] = "published"
+    code: ClassVar[Sequence[str]] = ("published",)
+
+    def __init__(self, **_settings: Any) -> None:
+        """Settings of the config are the harness's; a look-up has none."""
+
+    def estimate(self, points: Sequence[Point]) -> list[Estimate]:
+        """One answer a point: the published row, or unsupported."""
+        return [self._look_up(point) for point in points]
+
+    def _look_up(self, point: Point) -> Estimate:
+        found = [row for row in published_rows() if row.answers(point)]
+        if not found:
+            return Estimate(status="unsupported", error=f"nobody published {_told(point)}")
+        if len(found) > 1:
+            open_keys = [key for key in POINT_KEYS if len({row.question.get(key) for row in found}) > 1]
+            keys = " or ".join(open_keys) or "system"
+            return Estimate(
+                status="unsupported",
+                error=f"{len(found)} published rows answer {_told(point)}; give {keys} to tell them apart",
+            )
+        return _estimate(point, found[0])
+
+
+def _estimate(point: Point, row: PublishedRow) -> Estimate:
+    asked = point.axes()
+    resolved = {
+        key: row.question[key] for key in POINT_KEYS if key in row.question and asked[key] in (None, "auto")
+    }
+    facts = Facts(resolved=resolved)
+    if row.status != "ok":
+        return Estimate(
+            status=row.status,
+            error=f"published as out of memory ({row.reference})",
+            system=row.system,
+            reference=row.reference,
+            facts=facts,
+        )
+    return Estimate(
+        latency_s=row.latency_s,
+        ttft_s=row.latency_s if point.phase == "prefill" else None,
+        step_time_s=row.latency_s / point.output_len if point.phase == "decode" and row.latency_s else None,
+        system=row.system,
+        reference=row.reference,
+        published_mfu=row.mfu,
+        facts=facts,
+    )
+
+
+def _told(point: Point) -> str:
+    return (
+        f"{point.model.name} on {point.num_chips} {point.chip.name}, {point.phase}, batch {point.batch_size}, "
+        f"{point.input_len} in, {point.output_len} out, {point.weight_dtype}"
+    )
