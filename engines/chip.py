@@ -44,6 +44,10 @@ class Chip:
         if self.kind == "tpu" and self.torus_dims not in (2, 3):
             raise AskedWrongly("hw.torus_dims", self.torus_dims, "is no TPU interconnect", "use 2 or 3")
 
+    def __hash__(self) -> int:
+        # The mappings cannot be hashed; equality still compares every figure.
+        return hash((self.name, self.kind, self.hbm_bytes, self.hbm_bytes_per_s))
+
     def peak(self, dtype: str) -> float:
         """Dense peak in FLOP/s for matmuls whose activations are ``dtype``.
 

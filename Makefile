@@ -1,0 +1,66 @@
+# make bench   set up and run the main job; ends by naming the files that it wrote
+# make test    set up and run lint, types and the whole test suite
+# make quick   the tests that take seconds
+# make format  put the code in order
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Where the main job keeps its rows and writes its report.
+RESULTS ?= results/main
+REPORT ?= reports/main
+WORKERS ?= 2
+
+.PHONY: help bench test lint quick format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) --version); shardbench needs 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "== setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "== installing shardbench with jax, matplotlib, wandb (versions of constraints.txt)"
+	@$(PIP) install --quiet -c constraints.txt -e '.[jax,report,wandb,fit]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.bench
+	@echo "== installing what the tests need (versions of constraints.txt)"
+	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	@echo "== 1/4 everything published, and the prediction for it"
+	@$(BIN)/shardbench run +sweep=published results_dir=$(RESULTS) print=none
+	@echo "== 2/4 PaLM 8B, 62B and 540B over chips, batch and context (predicted)"
+	@$(BIN)/shardbench run +sweep=palm results_dir=$(RESULTS) print=none
+	@echo "== 3/4 a small model on 8 virtual devices of this machine (measured)"
+	@$(BIN)/shardbench run +sweep=virtual-devices results_dir=$(RESULTS) print=none
+	@echo "== 4/4 the report"
+	@$(BIN)/shardbench report results_dir=$(RESULTS) out=$(REPORT)
+
+lint: $(VENV)/.test
+	@echo "== ruff, mypy"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+test: lint
+	@echo "== pytest, the whole suite"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+quick: $(VENV)/.test
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+
+format: $(VENV)/.test
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	@echo "== removing $(VENV) and caches; results/ and reports/ stay"
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .hypothesis .benchmarks

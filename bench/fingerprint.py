@@ -1,0 +1,52 @@
+"""A fingerprint of the code that answers, so that a stored row is reused only while that code stands."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import engines
+from engines.engine import Engine, Runner
+
+TIMING_MODULES: Final = ("timing.py", "statistics.py")
+LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "torch")
+"""What runs or compiles the model: another version is other timed code."""
+SUFFIXES: Final = frozenset({".py", ".csv", ".json", ".yaml"})
+
+
+def code_fingerprint(engine: Engine) -> str:
+    """Fingerprint of the vocabulary, the engine's packages and, for what is not a look-up, the libraries below.
+
+    Returns:
+        16 hex digits.
+    """
+    parts = [_folder(Path(engines.__path__[0]), deep=False)]
+    parts += [_folder(Path(engines.__path__[0]) / name, deep=True) for name in engine.code]
+    if isinstance(engine, Runner):
+        parts += [_digest(Path(__file__).parent / name) for name in TIMING_MODULES]
+    if engine.source in ("measured", "compiled"):
+        parts += _versions(LIBRARIES)
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def _folder(folder: Path, deep: bool) -> str:
+    paths = sorted(folder.rglob("*") if deep else folder.glob("*.py"))
+    chosen = [path for path in paths if path.suffix in SUFFIXES and "__pycache__" not in path.parts]
+    return "".join(f"{path.relative_to(folder)}:{_digest(path)};" for path in chosen)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _versions(names: Sequence[str]) -> list[str]:
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name}={version(name)};")
+        except PackageNotFoundError:
+            continue
+    return found

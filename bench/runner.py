@@ -1,0 +1,131 @@
+"""Points → rows: leaves out what is stored, asks the engines, stores every row the moment its point ends."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.children import evaluate
+from bench.config import Job, Options, Request
+from bench.engines import make_engine
+from bench.environment import read_environment
+from bench.fingerprint import code_fingerprint
+from bench.output import Output
+from bench.rows import Question, unanswered
+from bench.store import Store
+from bench.tracking import open_tracker
+from bench.worker import answer_all
+from engines.engine import Engine, Estimator
+from engines.errors import AskedWrongly
+from engines.point import Point
+from engines.row import Row
+
+
+@dataclass(slots=True)
+class Tally:
+    """How the points of a command ended: by status, and how many came from the store."""
+
+    by_status: Counter[str] = field(default_factory=Counter)
+    stored: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """3 where a point failed, ran out of time, or where no point at all had an answer; else 0."""
+        failed = self.by_status["failed"] + self.by_status["timeout"]
+        answered = self.by_status["ok"] + self.by_status["oom"]
+        return 3 if failed or not answered else 0
+
+
+def run(requests: Sequence[Request]) -> Tally:
+    """Evaluate every request (one, or one a job of a multirun) and return how it went.
+
+    Raises:
+        AskedWrongly: not one of the points can be, so that nothing is run or stored.
+        ShardbenchError: the store cannot be read.
+    """
+    wrong = _refused([point for request in requests for job in request.jobs for point in job.points])
+    options = requests[0].options
+    store = Store(options.results_dir)
+    stored = store.latest()
+    total = sum(len(job.points) for request in requests for job in request.jobs)
+    tally = Tally()
+    kept: list[Row] = []
+    with ExitStack() as stack:
+        output = stack.enter_context(Output(options.print, total))
+        tracker = open_tracker({**options.wandb, "results_dir": options.results_dir})
+        if tracker is not None:
+            stack.callback(tracker.close)
+        for request in requests:
+            for job in request.jobs:
+                for rows, new in _job(job, request.options, wrong, stored):
+                    if new:
+                        store.append(rows)
+                    for row in rows:
+                        tally.by_status[row.status] += 1
+                        tally.stored += not new
+                        output.show(row, new=new)
+                        if new and tracker is not None:
+                            tracker.log_row(row)
+                    kept += rows
+        if tracker is not None and options.sweep_name:
+            tracker.log_sweep(options.sweep_name, kept, [])
+        output.close(tally.stored, options.results_dir)
+    return tally
+
+
+def _refused(points: Sequence[Point]) -> dict[int, AskedWrongly]:
+    """What is wrong with each point that cannot be, by its id(); raises it where no point can be."""
+    wrong: dict[int, AskedWrongly] = {}
+    for point in points:
+        try:
+            point.check()
+        except AskedWrongly as error:
+            wrong[id(point)] = error
+    if points and len(wrong) == len(points):
+        raise wrong[id(points[0])]
+    return wrong
+
+
+def _job(
+    job: Job, options: Options, wrong: Mapping[int, AskedWrongly], stored: Mapping[str, Row]
+) -> Iterator[tuple[list[Row], bool]]:
+    """Rows that ended together, and whether they are new (else from the store)."""
+    engine = make_engine(job.engine_config)
+    code = code_fingerprint(engine)
+    to_do: list[Question] = []
+    for point in job.points:
+        question = Question(
+            point=point, point_id=point.fingerprint(code), source=engine.source, sweep=options.sweep_name
+        )
+        before = stored.get(question.point_id)
+        if options.resume and before is not None and _finished(before, options.retry):
+            yield [before], False
+        elif id(point) in wrong:
+            yield [unanswered(question, "unsupported", str(wrong[id(point)]))], True
+        else:
+            to_do.append(question)
+    if not to_do:
+        return
+    if job.engine_config.get("isolated"):
+        environment = _environment(engine, [question.point for question in to_do])
+        for row in evaluate(job.engine_config, to_do, options.timing, environment):
+            yield [row], True
+    else:
+        assert isinstance(engine, Estimator)
+        yield answer_all(engine, to_do), True
+
+
+def _finished(row: Row, retry: Sequence[str]) -> bool:
+    """Whether a stored row answers the point here and now: a measurement of another host does not."""
+    if row.source == "measured" and row.host != read_environment().host:
+        return False
+    if "invalid" in retry and row.status == "ok" and not row.valid:
+        return False
+    return row.status not in retry
+
+
+def _environment(engine: Engine, points: Sequence[Point]) -> dict[str, str]:
+    """What the engine wants in its process's environment before its libraries are imported."""
+    wanted: Any = getattr(engine, "environment", None)
+    return dict(wanted(points)) if wanted is not None else {}

@@ -1,0 +1,99 @@
+"""The child process that evaluates a job's points: reads them on stdin, writes one JSON line a row on a pipe.
+
+Started by :mod:`bench.children`. A crash, a hang or an out-of-memory kill ends this process and not the sweep.
+"""
+
+import json
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.engines import make_engine
+from bench.rows import Question, estimated, measured, unanswered
+from bench.timing import TimingConfig, measure
+from engines.engine import Engine, Estimator, Runner
+from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
+from engines.row import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the parent sends: pickled, since both ends are this same program."""
+
+    engine_config: dict[str, Any]
+    questions: Sequence[Question]
+    timing: TimingConfig
+
+
+def main(pipe: int) -> None:
+    """Evaluate the work that stands on stdin; rows go to the file descriptor ``pipe``."""
+    work: Work = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with os.fdopen(pipe, "w", encoding="utf-8") as out:
+        engine = make_engine(work.engine_config)
+        for question in work.questions:
+            print(json.dumps({"started": question.point_id}), file=out, flush=True)
+            row = answer(engine, question, work.timing)
+            print(json.dumps({"row": row.to_dict()}), file=out, flush=True)
+
+
+def answer(engine: Engine, question: Question, timing: TimingConfig) -> Row:
+    """One point's row, whatever happens to it short of the end of the process."""
+    try:
+        if isinstance(engine, Runner):
+            return _measure(engine, question, timing)
+        return estimated(question, engine.estimate([question.point])[0])
+    except OutOfMemory as error:
+        return unanswered(question, "oom", str(error))
+    except (Unsupported, AskedWrongly) as error:
+        return unanswered(question, "unsupported", str(error))
+    except ModuleNotFoundError as error:
+        return unanswered(question, "failed", missing_library(question.point.engine, error))
+    except Exception as error:  # the sweep goes on, and the row says what happened
+        return unanswered(question, "failed", one_line(error))
+
+
+def answer_all(engine: Estimator, questions: Sequence[Question]) -> list[Row]:
+    """Every point's row from an estimator, in one call."""
+    try:
+        estimates = engine.estimate([question.point for question in questions])
+    except ModuleNotFoundError as error:
+        return [unanswered(each, "failed", missing_library(each.point.engine, error)) for each in questions]
+    except Exception as error:
+        return [unanswered(each, "failed", one_line(error)) for each in questions]
+    return [estimated(question, estimate) for question, estimate in zip(questions, estimates, strict=True)]
+
+
+def missing_library(engine: str, error: ModuleNotFoundError) -> str:
+    """The sentence for an engine whose extra is not installed."""
+    return f"engine={engine}: needs {error.name}, which is not installed; pip install 'shardbench[{error.name}]'"
+
+
+def one_line(error: BaseException) -> str:
+    """An unforeseen exception as one sentence; its class is part of it, since its message alone may say nothing."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ShardbenchError) else f"{type(error).__name__}: {text[:500]}"
+
+
+def _measure(engine: Runner, question: Question, timing: TimingConfig) -> Row:
+    program = engine.prepare(question.point)
+    try:
+        verification = program.verify()
+        samples = measure(program, timing)
+        return measured(question, program, samples, verification, timing)
+    finally:
+        program.close()
+
+
+def _end_with_parent() -> None:
+    # The parent never writes again: the end of stdin is the end of the parent, even by kill -9.
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

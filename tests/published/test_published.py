@@ -1,0 +1,55 @@
+"""What was published is looked up, and never made up."""
+
+import pytest
+
+from bench.conf import load_chip, load_model
+from engines.point import Point
+from engines.published.engine import PublishedEngine
+from engines.published.table import published_rows, read_table
+
+
+def point_of(question, **changes):
+    values = {**question, **changes}
+    model, chip = load_model(values.pop("model")), load_chip(values.pop("hw"))
+    return Point(model=model, chip=chip, engine="published", **values)
+
+
+def test_every_line_of_every_table_is_found_again():
+    rows = published_rows()
+    assert len(rows) == 6 + 36 + 81 + 180
+    answers = PublishedEngine().estimate([point_of(row.question) for row in rows])
+    assert [(a.status, a.latency_s, a.published_mfu) for a in answers] == [(r.status, r.latency_s, r.mfu) for r in rows]
+    assert all(answer.reference for answer in answers)
+
+
+def test_out_of_memory_is_an_answer():
+    assert sum(row.status == "oom" for row in published_rows()) == 9
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 63}, {"weight_dtype": "float16"}, {"attn_sharding": "heads"}, {"num_chips": 128}]
+)
+def test_what_nobody_published_is_unsupported(changes):
+    row = next(row for row in published_rows() if row.question["phase"] == "decode")
+    (answer,) = PublishedEngine().estimate([point_of(row.question, **changes)])
+    assert answer.status == "unsupported"
+    assert answer.latency_s is None
+    assert "nobody published" in answer.error
+
+
+def test_a_choice_left_open_is_answered_with_what_was_chosen():
+    row = next(row for row in published_rows() if row.question["phase"] == "decode")
+    (answer,) = PublishedEngine().estimate([point_of(row.question, ffn_layout="auto", attn_sharding="auto")])
+    assert answer.latency_s == row.latency_s
+    assert answer.facts.resolved == {"ffn_layout": "ws_2d", "attn_sharding": "batch"}
+
+
+def test_a_choice_that_the_source_does_not_state_is_not_answered():
+    row = next(row for row in published_rows() if "Table D.3" in row.reference and row.question["model"] == "palm-540b")
+    (answer,) = PublishedEngine().estimate([point_of(row.question, attn_sharding="batch")])
+    assert answer.status == "unsupported"
+
+
+def test_the_memory_table_is_there_too():
+    table = read_table("paper_table1.csv")
+    assert [int(line["max_context_len"]) for line in table] == [1320, 330, 660, 165, 43000, 10700]

@@ -1,0 +1,87 @@
+"""Counts from the architecture, against the published sizes and by hand."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.conf import load_model, names
+from engines.errors import AskedWrongly
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "tolerance"),
+    [
+        ("palm-8b", 8.63e9, 0.005),
+        ("palm-62b", 62.5e9, 0.005),
+        ("palm-540b", 540.35e9, 0.005),
+        ("mt-nlg-530b", 530e9, 0.01),
+    ],
+)
+def test_parameters_match_the_published_size(name, published, tolerance):
+    assert load_model(name).params == pytest.approx(published, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_every_model_states_its_own_size(name):
+    model = load_model(name)
+    assert model.name == name
+    assert model.source
+    # gpt-* are named by rounded sizes, which are up to 2% off.
+    assert model.params == pytest.approx(model.published_params, rel=0.02)
+
+
+def test_tiny_is_under_ten_million():
+    assert load_model("tiny").params < 10e6
+
+
+def test_a_layer_counted_by_hand():
+    model = load_model("tiny")
+    # q and o: 256·(8·32) each; k and v: 256·32 each; three feed-forward matrices of 256·1024; one norm scale of 256.
+    assert model.layer_matmul_params == 2 * 256 * 256 + 2 * 256 * 32 + 3 * 256 * 1024
+    assert model.layer_params == model.layer_matmul_params + 256
+    assert model.params == 4 * model.layer_params + 1024 * 256 + 256
+    assert model.matmul_flops_per_token == 2 * (4 * model.layer_matmul_params + 1024 * 256)
+    assert model.kv_elements_per_token() == 2 * 4 * 1 * 32
+
+
+def test_biases_and_positions_counted_by_hand():
+    model = load_model("tiny-gpt")
+    biases = (8 + 8 + 8) * 32 + 256 + 1024 + 256
+    assert model.layer_params == model.layer_matmul_params + biases + 2 * 2 * 256
+    assert model.embedding_params == 1024 * 256 + 2048 * 256
+
+
+def test_multihead_variant_keeps_the_size_of_multiquery():
+    assert load_model("palm-540b-multihead").params == pytest.approx(load_model("palm-540b").params, rel=0.01)
+
+
+def test_attention_flops_of_one_query_and_of_a_prompt():
+    model = load_model("tiny")
+    per_pair = 4 * 4 * 8 * 32
+    assert model.attention_flops(query_len=1, context_len=10) == per_pair * 10
+    assert model.attention_flops(query_len=4, context_len=4) == per_pair * (1 + 2 + 3 + 4)
+
+
+@given(cut=st.integers(0, 50), length=st.integers(1, 50))
+def test_a_prompt_in_two_chunks_attends_as_often_as_whole(cut, length):
+    model = load_model("tiny")
+    total = cut + length
+    parts = (model.attention_flops(cut, cut) if cut else 0) + model.attention_flops(length, total)
+    assert parts == model.attention_flops(total, total)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"num_layers": 0}, "model.num_layers"),
+        ({"num_kv_heads": 3}, "model.num_kv_heads"),
+        ({"activation": "relu"}, "model.activation"),
+        ({"block": "serial"}, "model.norms_per_layer"),
+    ],
+)
+def test_an_impossible_architecture_is_refused(change, key):
+    with pytest.raises(AskedWrongly) as refused:
+        replace(load_model("tiny"), **change)
+    assert refused.value.key == key

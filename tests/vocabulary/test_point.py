@@ -1,0 +1,122 @@
+"""Points: what is refused, what is filled in, what tells two apart."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.conf import load_chip, load_model
+from engines.errors import AskedWrongly
+from engines.layout import attention_batch_axes, axes_size
+from engines.point import Point
+
+
+def point(**changes):
+    asked = {
+        "model": load_model("palm-540b"),
+        "chip": load_chip("tpu-v4"),
+        "engine": "analytic",
+        "phase": "decode",
+        "num_chips": 64,
+        "batch_size": 64,
+        "input_len": 1984,
+        "output_len": 64,
+    }
+    return Point(**{**asked, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"input_len": -1}, "input_len"),
+        ({"output_len": -64}, "output_len"),
+        ({"output_len": 0}, "output_len"),
+        ({"batch_size": "many"}, "batch_size"),
+        ({"batch_size": True}, "batch_size"),
+        ({"phase": "training"}, "phase"),
+        ({"ffn_layout": "ws_3d"}, "ffn_layout"),
+        ({"weight_dtype": "int7"}, "weight_dtype"),
+        ({"phase": "prefill", "input_len": 0}, "input_len"),
+    ],
+)
+def test_a_wrong_value_is_refused_at_once(changes, key):
+    with pytest.raises(AskedWrongly) as refused:
+        point(**changes)
+    assert refused.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"num_chips": 7}, "num_chips"),
+        ({"num_chips": 1, "ffn_layout": "ws_2d"}, "ffn_layout"),
+        ({"num_chips": 1, "attn_sharding": "batch"}, "attn_sharding"),
+        ({"batch_size": 3, "attn_sharding": "batch"}, "batch_size"),
+        ({"batch_size": 32, "ffn_layout": "wg_xyz"}, "batch_size"),
+        ({"tensor_parallel": 64}, "tensor_parallel"),
+        ({"mesh_shape": (8, 8)}, "mesh_shape"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(changes, key):
+    with pytest.raises(AskedWrongly) as refused:
+        point(**changes).check()
+    assert refused.value.key == key
+    assert str(refused.value).startswith(f"{key}=")
+
+
+def test_parallel_degrees_must_make_the_chips():
+    gpus = {"chip": load_chip("a100-80gb"), "num_chips": 24}
+    point(**gpus, tensor_parallel=8, pipeline_parallel=3).check()
+    assert point(**gpus, tensor_parallel=8).pipeline_degree == 3
+    assert point(**gpus, pipeline_parallel=3).tensor_degree == 8
+    assert point(**gpus).tensor_degree == 24
+    with pytest.raises(AskedWrongly, match="tensor_parallel=5"):
+        point(**gpus, tensor_parallel=5).check()
+
+
+def test_learned_positions_end():
+    with pytest.raises(AskedWrongly, match="2048 learned positions"):
+        point(model=load_model("mt-nlg-530b"), input_len=2048).check()
+
+
+def test_dtypes_follow_the_weights_where_those_are_floats():
+    assert point(weight_dtype="float16").act_dtype == "float16"
+    assert point(weight_dtype="int8").act_dtype == "bfloat16"
+    assert point(act_dtype="float32").kv_dtype == "float32"
+
+
+def test_decode_steps_and_tokens():
+    gpu = {"chip": load_chip("a100-80gb"), "num_chips": 16, "model": load_model("mt-nlg-530b")}
+    asked = {"phase": "generate", "batch_size": 4, "input_len": 60, "output_len": 20}
+    assert point(**asked).decode_steps == 20
+    assert point(**asked, **gpu).decode_steps == 19
+    assert point(**asked).tokens == 4 * 80
+    assert point(phase="prefill", batch_size=4, input_len=60).tokens == 4 * 60
+    assert point(phase="prefill").decode_steps == 0
+
+
+def test_a_fingerprint_holds_every_value_and_the_code():
+    one = point()
+    assert one.fingerprint("a") == point().fingerprint("a")
+    others = [
+        point(batch_size=128),
+        point(model=replace(one.model, num_layers=8)),
+        point(chip=replace(one.chip, hbm_bytes_per_s=1.3e12)),
+        point(ffn_layout="ws_2d"),
+    ]
+    assert len({each.fingerprint("a") for each in [one, *others]} | {one.fingerprint("b")}) == 6
+
+
+def test_a_fingerprint_does_not_hold_how_a_number_was_written():
+    one = point()
+    same = point(chip=replace(one.chip, hbm_bytes=float(one.chip.hbm_bytes), sources={}))
+    assert one.fingerprint("a") == same.fingerprint("a")
+
+
+@given(batch=st.integers(1, 4096), shape=st.tuples(*[st.sampled_from([1, 2, 4, 8])] * 3))
+def test_attention_takes_the_most_shards_that_divide_the_batch(batch, shape):
+    axes = attention_batch_axes(batch, shape)
+    dividing = [a for a in ("xyz", "yz", "z") if axes_size(a, shape) > 1 and batch % axes_size(a, shape) == 0]
+    assert axes == (dividing[0] if dividing else None)
