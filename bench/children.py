@@ -1,5 +1,6 @@
 """Runs a job's points in a child process, and outlives whatever happens to it."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -117,13 +118,9 @@ def _death(returncode: int, stderr: IO[bytes]) -> str:
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End the child and every process that it started: they share its process group."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
     if child.stdin is not None:
-        try:
+        with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
-        except BrokenPipeError:
-            pass

@@ -39,9 +39,7 @@ class PublishedEngine:
 
 def _estimate(point: Point, row: PublishedRow) -> Estimate:
     asked = point.axes()
-    resolved = {
-        key: row.question[key] for key in POINT_KEYS if key in row.question and asked[key] in (None, "auto")
-    }
+    resolved = {key: row.question[key] for key in POINT_KEYS if key in row.question and asked[key] in (None, "auto")}
     facts = Facts(resolved=resolved)
     if row.status != "ok":
         return Estimate(
