@@ -1,0 +1,137 @@
+"""The engine that predicts."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from engines.analytic.grid import grid_of, record
+from engines.analytic.predict import Phase, Prediction, predict
+from engines.engine import Estimate, Facts
+from engines.errors import ShardbenchError, Unsupported
+from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.point import Point
+from engines.row import Source
+
+
+class AnalyticEngine:
+    """Closed forms with calibrated constants: latency = compute + memory + communication + overhead − overlapped."""
+
+    name: ClassVar[str] = "analytic"
+    source: ClassVar[Source] = "predicted"
+    code: ClassVar[Sequence[str]] = ("analytic",)
+
+    def __init__(self, **_settings: Any) -> None:
+        """Settings of the config are the harness's; the constants are calibrated, not configured."""
+
+    def estimate(self, points: Sequence[Point]) -> list[Estimate]:
+        """One answer a point, in order; those of one kind of chip in one array computation."""
+        answers: dict[int, Estimate] = {}
+        torus: list[int] = []
+        nodes: list[int] = []
+        for index, point in enumerate(points):
+            try:
+                _check(point)
+            except ShardbenchError as error:
+                answers[index] = Estimate(status="unsupported", error=str(error))
+            else:
+                (nodes if point.chip.kind == "gpu" else torus).append(index)
+        for positions in (torus, nodes):
+            if positions:
+                chosen = [points[index] for index in positions]
+                answers.update(zip(positions, _estimates(chosen), strict=True))
+        return [answers[index] for index in range(len(points))]
+
+
+def _check(point: Point) -> None:
+    point.check()
+    record(point)
+    if point.chip.kind == "gpu":
+        if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":
+            raise Unsupported(
+                f"ffn_layout={point.ffn_layout} with attn_sharding={point.attn_sharding} is not modelled on GPU nodes; "
+                "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel)"
+            )
+        if point.tensor_degree > point.chip.node_size and point.tensor_degree % point.chip.node_size:
+            raise Unsupported(f"tensor_parallel={point.tensor_degree} fills no whole nodes of {point.chip.node_size}")
+
+
+def _estimates(points: Sequence[Point]) -> list[Estimate]:
+    grid = grid_of(points)
+    prediction = predict(grid)
+    return [_estimate(point, index, prediction) for index, point in enumerate(points)]
+
+
+def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
+    prefill, decode = (_Answer(phase, index) for phase in (prediction.prefill, prediction.decode))
+    phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
+    widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
+    total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
+    main = phases[-1]
+    resolved: dict[str, Any] = {"mesh_shape": list(point.mesh)}
+    details: dict[str, Any] = {}
+    if point.chip.kind == "gpu":
+        resolved |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        resolved["mesh_shape"] = [1, 1, point.num_chips]
+    if point.num_chips > 1:
+        resolved |= {"ffn_layout": main.layout, "attn_sharding": main.attention}
+        if point.phase == "generate":
+            details = {"prefill_ffn_layout": prefill.layout, "prefill_attn_sharding": prefill.attention}
+    facts = Facts(
+        resolved=resolved,
+        compute_s=total["compute_s"],
+        memory_s=total["memory_s"],
+        communication_s=total["communication_s"],
+        overlapped_s=total["overlapped_s"],
+        overhead_s=total["overhead_s"],
+        peak_hbm_bytes=widest.memory["peak_hbm_bytes"],
+        weights_bytes=widest.memory["weights_bytes"],
+        kv_cache_bytes=widest.memory["kv_cache_bytes"],
+        activations_bytes=widest.memory["activations_bytes"],
+        details=details,
+    )
+    missing = widest.memory["peak_hbm_bytes"] - widest.memory["usable_bytes"]
+    if missing > 0:
+        return Estimate(status="oom", error=_told(point, widest, missing), facts=facts)
+    latency = total["latency_s"]
+    return Estimate(
+        latency_s=latency,
+        ttft_s=None if point.phase == "decode" else prefill.cost["latency_s"],
+        step_time_s=decode.cost["latency_s"] / point.decode_steps if point.decode_steps else None,
+        facts=facts,
+    )
+
+
+class _Answer:
+    """One phase of one point as plain numbers and names."""
+
+    def __init__(self, phase: Phase, index: int) -> None:
+        self.cost = {name: _at(getattr(phase.cost, name), index) for name in (*COST, "latency_s")}
+        self.memory = {name: _at(getattr(phase.memory, name), index) for name in MEMORY}
+        self.layout = FFN_LAYOUTS[int(phase.layout[index])]
+        self.attention = ATTN_SHARDINGS[int(phase.attention[index])]
+
+
+COST = ("compute_s", "memory_s", "communication_s", "overlapped_s", "overhead_s")
+MEMORY = ("peak_hbm_bytes", "weights_bytes", "kv_cache_bytes", "activations_bytes", "usable_bytes")
+
+
+def _at(array: Any, index: int) -> float:
+    return float(array[index] if np.size(array) > 1 else np.ravel(array)[0])
+
+
+def _told(point: Point, answer: _Answer, missing: float) -> str:
+    """By how much it does not fit, and what would."""
+    bytes_of = answer.memory
+    usable = bytes_of["usable_bytes"]
+    message = (
+        f"needs {bytes_of['peak_hbm_bytes'] / 1e9:.1f} GB of a chip's usable {usable / 1e9:.1f} GB, "
+        f"{missing / 1e9:.1f} GB too much"
+    )
+    per_sequence = (bytes_of["kv_cache_bytes"] + bytes_of["activations_bytes"]) / point.batch_size
+    batch = int((usable - bytes_of["weights_bytes"]) / per_sequence)
+    if batch >= 1:
+        return f"{message}; a batch of about {batch} fits"
+    chips = int(np.ceil(point.num_chips * bytes_of["weights_bytes"] / usable))
+    return f"{message}; the weights alone need more than {chips - 1} such chips, or a smaller weight_dtype"

@@ -1,0 +1,163 @@
+"""Points as arrays: one entry a point in every array, so that a formula is written once for all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.analytic.calibrated import Constants, constants_of
+from engines.dtypes import BYTES_PER_ELEMENT
+from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.point import PHASES, Point
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Arrays [points], broadcast against each other. Symbols as in :mod:`engines.model`.
+
+    ``links_x`` is the number of links that a chip can receive on along axis x at once (2 on a ring, 1 on a line, 0
+    where the axis has one chip); ``hops_x`` the longest way along it. ``phase``, ``layout`` and ``attention`` index
+    ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    """
+
+    layers: Floats
+    d_model: Floats
+    d_ff: Floats
+    heads: Floats
+    kv_heads: Floats
+    head_dim: Floats
+    vocab: Floats
+    ffn_matrices: Floats
+    serial: Bools
+    mfu_params: Floats
+    peak: Floats
+    hbm_bytes: Floats
+    hbm_bytes_per_s: Floats
+    link_bytes_per_s: Floats
+    node_size: Floats
+    network_bytes_per_s: Floats
+    gpu: Bools
+    x: Floats
+    y: Floats
+    z: Floats
+    links_x: Floats
+    links_y: Floats
+    links_z: Floats
+    tensor: Floats
+    pipeline: Floats
+    batch: Floats
+    input_len: Floats
+    output_len: Floats
+    steps: Floats
+    phase: Ints
+    layout: Ints
+    attention: Ints
+    looped: Bools
+    weight_bytes: Floats
+    act_bytes: Floats
+    kv_bytes: Floats
+    matmul_efficiency: Floats
+    half_rows: Floats
+    half_columns: Floats
+    hbm_efficiency: Floats
+    roofline_overlap: Floats
+    link_efficiency: Floats
+    axis_gain: Floats
+    network_efficiency: Floats
+    loop_hidden: Floats
+    layer_s: Floats
+    step_s: Floats
+    collective_s: Floats
+    hop_s: Floats
+    network_collective_s: Floats
+    sampling_s_per_logit: Floats
+    hbm_usable: Floats
+
+    def __len__(self) -> int:
+        return max(array.size for array in self.arrays().values())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Every array by its name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def take(self, index: Any) -> Self:
+        """The points of ``index`` (a slice, a mask or positions); arrays of one entry stay as they are."""
+        size = len(self)
+        picked = {
+            name: array[index] if array.size == size and size > 1 else array for name, array in self.arrays().items()
+        }
+        return type(self)(**picked)
+
+    @property
+    def chips(self) -> Floats:
+        """n: X·Y·Z of a torus, tensor × pipeline of GPUs."""
+        return np.where(self.gpu, self.tensor * self.pipeline, self.x * self.y * self.z)
+
+
+def grid_of(points: Sequence[Point], constants: Constants | None = None) -> Grid:
+    """Arrays of ``points``, with each chip's constants or with ``constants`` for all.
+
+    Raises:
+        AskedWrongly: no such slice exists.
+        Unsupported: the chip has no datasheet, or no peak for the activations' dtype.
+    """
+    columns: dict[str, list[Any]] = {field.name: [] for field in fields(Grid)}
+    for point in points:
+        for name, value in record(point, constants).items():
+            columns[name].append(value)
+    return Grid(**{name: np.asarray(values) for name, values in columns.items()})
+
+
+def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
+    """One point as the plain values of a grid's arrays."""
+    model, chip = point.model, point.chip
+    calibrated = constants_of(chip) if constants is None else constants
+    place = point.slice()
+    x, y, z = place.mesh_shape
+    links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
+    gpu = chip.kind == "gpu"
+    return {
+        "layers": float(model.num_layers),
+        "d_model": float(model.d_model),
+        "d_ff": float(model.d_ff),
+        "heads": float(model.num_heads),
+        "kv_heads": float(model.num_kv_heads),
+        "head_dim": float(model.head_dim),
+        "vocab": float(model.vocab_size),
+        "ffn_matrices": float(model.ffn_matrices),
+        "serial": model.block == "serial",
+        "mfu_params": float(model.mfu_params),
+        "peak": chip.peak(point.act_dtype),
+        "hbm_bytes": float(chip.hbm_bytes or np.nan),
+        "hbm_bytes_per_s": float(chip.hbm_bytes_per_s or np.nan),
+        "link_bytes_per_s": float((chip.node_bytes_per_s if gpu else chip.link_bytes_per_s) or np.nan),
+        "node_size": float(chip.node_size),
+        "network_bytes_per_s": float(chip.network_bytes_per_s or np.nan),
+        "gpu": gpu,
+        "x": float(x),
+        "y": float(y),
+        "z": float(z),
+        "links_x": float(links[0]),
+        "links_y": float(links[1]),
+        "links_z": float(links[2]),
+        "tensor": float(point.tensor_degree),
+        "pipeline": float(point.pipeline_degree),
+        "batch": float(point.batch_size),
+        "input_len": float(point.input_len),
+        "output_len": float(point.output_len),
+        "steps": float(point.decode_steps),
+        "phase": PHASES.index(point.phase),
+        "layout": FFN_LAYOUTS.index(point.ffn_layout),
+        "attention": ATTN_SHARDINGS.index(point.attn_sharding),
+        "looped": point.collectives != "plain",
+        "weight_bytes": BYTES_PER_ELEMENT[point.weight_dtype],
+        "act_bytes": BYTES_PER_ELEMENT[point.act_dtype],
+        "kv_bytes": BYTES_PER_ELEMENT[point.kv_dtype],
+        **{field.name: getattr(calibrated, field.name) for field in fields(Constants)},
+    }

@@ -1,0 +1,111 @@
+"""Bytes that a point takes of one chip's HBM."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.analytic import nodes, torus
+from engines.analytic.grid import Bools, Floats, Grid
+from engines.layout import GATHERED_AXES
+from engines.point import PHASES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of one chip, arrays [points]."""
+
+    weights_bytes: Floats
+    kv_cache_bytes: Floats
+    activations_bytes: Floats
+    usable_bytes: Floats
+
+    @property
+    def peak_hbm_bytes(self) -> Floats:
+        """All three at once."""
+        return self.weights_bytes + self.kv_cache_bytes + self.activations_bytes
+
+    @property
+    def fits(self) -> Bools:
+        """Whether the chip holds it, the runtime's own share left out."""
+        return self.peak_hbm_bytes <= self.usable_bytes
+
+    def where(self, chosen: Bools, other: "Memory") -> "Memory":
+        """These where ``chosen``, ``other`` elsewhere."""
+        return Memory(
+            weights_bytes=np.where(chosen, self.weights_bytes, other.weights_bytes),
+            kv_cache_bytes=np.where(chosen, self.kv_cache_bytes, other.kv_cache_bytes),
+            activations_bytes=np.where(chosen, self.activations_bytes, other.activations_bytes),
+            usable_bytes=np.where(chosen, self.usable_bytes, other.usable_bytes),
+        )
+
+
+def _longest_pass(grid: Grid) -> Floats:
+    """New tokens a sequence in the widest forward pass of the phase: the prompt, or one."""
+    return np.where(grid.phase == PHASES.index("decode"), 1.0, grid.input_len)
+
+
+def on_torus(grid: Grid, layout: str, attention: str) -> Memory:
+    """TPU: weights/n with heads padded and the tied table once; the cache of all tokens as attention cuts it.
+
+    Activations of the widest pass, at the fullest of a layer's four moments: input projection (its input, its output
+    [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result), gating (that and
+    [attention out | F]), output projection (that, its output, its gathered weights); beside them the residual and
+    float32 logits. A gathered layout holds a whole matrix, where it loops two shards of one: some fit only so (Pope et
+    al. 2022, section 3.5).
+    """
+    chips = torus.size_of(grid, "xyz")
+    gathered = torus.size_of(grid, GATHERED_AXES[layout])
+    shards = torus.attention_shards(grid, layout, attention)
+    tables = grid.vocab * grid.d_model
+    context = grid.input_len + grid.output_len
+    length = _longest_pass(grid)
+    tokens = grid.batch * length
+    across = {"ws_1d": chips, "ws_2d": torus.size_of(grid, "yz")}.get(layout, chips / gathered)
+    query = torus.padded_heads(grid) * grid.head_dim
+    into = query + 2 * grid.kv_heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff
+    out = query + grid.d_ff
+    inputs = grid.d_model / (grid.x if layout == "ws_2d" else 1)
+    held = np.where(grid.looped, 2.0, gathered) / chips * grid.weight_bytes * grid.d_model * (gathered > 1)
+    rows = tokens / gathered * grid.act_bytes
+    scores = tokens * np.where(length > 1, grid.input_len, context) * torus.padded_heads(grid)
+    moments = (
+        rows * (inputs + into / across) + held * into,
+        rows * (into + query) / across + scores / (shards.batch * shards.heads) * grid.act_bytes,
+        rows * (into + out) / across,
+        rows * (inputs + out / across) + held * out,
+    )
+    fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
+    residual = rows * grid.d_model / (chips / gathered)
+    return Memory(
+        weights_bytes=(grid.layers * torus.weights_on_chip(grid, layout) + tables / chips) * grid.weight_bytes,
+        kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes,
+        activations_bytes=fullest + residual + grid.batch * grid.vocab / chips * 4,
+        usable_bytes=grid.hbm_bytes * grid.hbm_usable,
+    )
+
+
+def on_nodes(grid: Grid) -> Memory:
+    """GPU, after FasterTransformer's buffers: weights/(t·p), and both the input and the output table on every rank.
+
+    The cache of all tokens of the batch over t ranks and p stages. Activations of one pass: in, out, normed and
+    residual [T, E] of the batch, of a micro-batch [q | k | v] and their transposes, attention's result and the hidden
+    [T, F] over t, the scores [B, H/t, L, L], and float32 logits of the batch twice.
+    """
+    qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
+    weights = (qkv + grid.heads * grid.head_dim + grid.ffn_matrices * grid.d_ff) * grid.d_model
+    layers = np.ceil(grid.layers / grid.pipeline)
+    tables = grid.vocab * grid.d_model * 2
+    context = grid.input_len + grid.output_len
+    length = _longest_pass(grid)
+    micro = nodes.micro_batch(grid, length)
+    tokens = micro * length
+    kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)
+    hidden = (2 * qkv + grid.heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff) / grid.tensor
+    scores = tokens * length * grid.heads / grid.tensor
+    return Memory(
+        weights_bytes=(layers * weights / grid.tensor + tables) * grid.weight_bytes,
+        kv_cache_bytes=layers * 2 * kv_heads * grid.head_dim * grid.batch * context * grid.kv_bytes,
+        activations_bytes=(4 * grid.batch * length * grid.d_model + tokens * hidden + scores) * grid.act_bytes
+        + 2 * 4 * grid.batch * grid.vocab,
+        usable_bytes=grid.hbm_bytes * grid.hbm_usable,
+    )
