@@ -1,0 +1,98 @@
+"""``shardbench report``: tables, figures and findings from stored rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.report.claims import Check
+from bench.report.document import Written
+from bench.settings import PRINT, RESULTS_DIR, Key
+from engines.errors import AskedWrongly
+
+SUMMARY: Final = "write the latency and MFU tables, the figures and what was found, from stored rows"
+VERBS: Final[Mapping[str, str]] = {
+    "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; 1 if a claim of the paper fails"
+}
+FORMATS: Final = ("markdown", "csv", "latex")
+ENDINGS: Final = ("png", "pdf")
+KEYS: Final = (
+    RESULTS_DIR,
+    Key("out", "reports/latest", "the folder for the files; comparison writes to its folder comparison"),
+    Key("format", list(FORMATS), "what to write: some of markdown, csv, latex"),
+    Key("figures", list(ENDINGS), "figures as png, pdf, both, or [] for none"),
+    Key("title", None, "the heading of the report"),
+    PRINT,
+)
+EXAMPLES: Final = (
+    "shardbench report",
+    "shardbench report results_dir=results out=reports/mine format=[markdown,csv] figures=png",
+    "shardbench report comparison print=json",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Write the report. Returns 1 if a claim that could be evaluated fails (``comparison`` only)."""
+    from bench.report.build import comparison_report, full_report
+    from bench.report.document import write
+    from bench.report.evidence import read_rows
+
+    formats = _some_of("format", settings["format"], FORMATS)
+    if not formats:
+        raise AskedWrongly("format", settings["format"], "asks for nothing", f"use some of {', '.join(FORMATS)}")
+    endings = _some_of("figures", settings["figures"], ENDINGS)
+    rows = read_rows(str(settings["results_dir"]))
+    out = Path(str(settings["out"]))
+    checks: list[Check] = []
+    if verb == "comparison":
+        document, checks = comparison_report(rows, str(settings["title"] or "The comparison with FasterTransformer"))
+        written = write(document, out / "comparison", formats, endings)
+    else:
+        document = full_report(rows, str(settings["title"] or "shardbench report"))
+        written = write(document, out, formats, endings)
+    if settings["print"] == "json":
+        print(json.dumps(written.to_dict() | {"checks": [_plain(check) for check in checks]}, ensure_ascii=False))
+    else:
+        _print(written, checks)
+    return 1 if any(check.passed is False for check in checks) else 0
+
+
+def _some_of(key: str, value: Any, allowed: Sequence[str]) -> list[str]:
+    """The words of a list, in the order of ``allowed``.
+
+    Raises:
+        AskedWrongly: one of them is not allowed.
+    """
+    given = [] if value in (None, "", "none", []) else value if isinstance(value, list) else [value]
+    for word in given:
+        if word not in allowed:
+            raise AskedWrongly(key, word, "is not known", f"use some of {', '.join(allowed)}")
+    return [word for word in allowed if word in given]
+
+
+def _plain(check: Check) -> dict[str, Any]:
+    return {
+        "claim": check.claim.text,
+        "relation": check.claim.relation,
+        "stated": check.claim.stated,
+        "unit": check.claim.unit,
+        "value": check.value,
+        "tolerance": check.tolerance,
+        "source": check.source or None,
+        "engine": check.engine or None,
+        "passed": check.passed,
+    }
+
+
+def _print(written: Written, checks: Sequence[Check]) -> None:
+    for finding in written.findings:
+        print(f"{finding.topic} ({', '.join(finding.sources)}): {finding.sentence}")
+    for remark in written.remarks:
+        print(remark)
+    undecided = sum(check.passed is None for check in checks)
+    if undecided:
+        print(f"{undecided} claims have no rows in the store")
+    print(f"{len(written.files)} files in {written.out}:")
+    for name in written.files:
+        if "/" not in name or name.startswith("figures/"):
+            print(f"  {Path(written.out) / name}")

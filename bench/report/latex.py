@@ -1,0 +1,93 @@
+"""Tables as LaTeX (booktabs, longtable)."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from bench.report.tables import Table
+
+SPECIAL: Final = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "µ": r"$\mu$",
+    "‖": r"$\Vert$",
+    "→": r"$\rightarrow$",
+    "…": r"\ldots{}",
+    "–": "--",
+}
+MOST_TEXT: Final = 24
+"""Letters from which on a column of text is set as a paragraph, so that the table stays on the page."""
+
+
+def escape(text: str) -> str:
+    """Plain text that LaTeX prints as it stands. A letter that its usual fonts lack becomes ``?``."""
+    escaped = "".join(SPECIAL.get(letter, letter) for letter in text)
+    return re.sub(r"[^\x00-\u017f]", "?", escaped)
+
+
+def to_latex(table: Table) -> str:
+    """A longtable that ``\\input`` takes; it needs the packages booktabs, longtable and array."""
+    kinds = "".join(_alignment(table, position) for position in range(len(table.columns)))
+    heads = " & ".join(escape(column.title) for column in table.columns) + r" \\"
+    lines = [
+        r"{\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{longtable}}{{{kinds}}}",
+        rf"\caption{{{escape(table.caption)}}}\label{{tab:{re.sub('[^a-z0-9-]', '-', table.name.lower())}}}\\",
+        r"\toprule",
+        heads,
+        r"\midrule",
+        r"\endfirsthead",
+        r"\toprule",
+        heads,
+        r"\midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endlastfoot",
+    ]
+    for row in table.printed:
+        lines.append(" & ".join(escape(column.show(row.get(column.key))) for column in table.columns) + r" \\")
+    lines += [r"\end{longtable}", escape(table.note), "}"] if table.note else [r"\end{longtable}", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def document(title: str, names: Sequence[str]) -> str:
+    """A whole document that inputs the tables of those names: ``pdflatex tables.tex`` in their folder."""
+    lines = [
+        r"\documentclass[10pt]{article}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage[utf8]{inputenc}",
+        r"\usepackage[landscape,margin=15mm]{geometry}",
+        r"\usepackage{array,booktabs,longtable}",
+        rf"\title{{{escape(title)}}}",
+        r"\date{}",
+        r"\begin{document}",
+        r"\maketitle",
+        *(rf"\input{{{name}.tex}}" for name in names),
+        r"\end{document}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _alignment(table: Table, position: int) -> str:
+    column = table.columns[position]
+    if column.numeric:
+        return "r"
+    longest = max((len(column.show(row.get(column.key))) for row in table.printed), default=0)
+    return r">{\raggedright\arraybackslash}p{55mm}" if longest > MOST_TEXT else "l"
