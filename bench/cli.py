@@ -7,6 +7,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Final, cast
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except ShardbenchError as error:
         if os.environ.get("SHARDBENCH_TRACEBACK"):
-            raise
+            traceback.print_exc()
         print(f"shardbench: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:

@@ -1,8 +1,8 @@
 """A composed config → the jobs and points that it asks for."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.conf import chip_from, load_chip, load_group, load_model, model_from
@@ -61,20 +61,19 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One composed config: its jobs, one an engine. ``given`` names the keys that the user typed."""
+    """One composed config: its jobs, one an engine."""
 
     jobs: Sequence[Job]
     options: Options
-    given: Sequence[str] = field(default_factory=tuple)
 
 
-def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], given: Mapping[str, Any]) -> Request:
+def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], given: Collection[str]) -> Request:
     """Read a composed config.
 
     Args:
         config: the plain content of the composed config.
         grid: lists that were given for config groups (``model=[a,b]``), which Hydra itself cannot hold.
-        given: keys of the point that the user typed, with their values: they override a recipe's points.
+        given: keys of the point that the user typed: they override a recipe's points.
 
     Raises:
         AskedWrongly: a key is unknown or a value can be no point's.
@@ -88,10 +87,8 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
     }
     by_engine: dict[str, dict[Point, None]] = {}
     for entry in _entries(config.get("points")):
-        cell = {**base, **names, **entry, **{key: value for key, value in given.items() if key in VALUES}}
-        # A group that the user typed beats the recipe's, a list of groups beats both.
-        cell.update({key: names[key] for key in GROUPS if key in given})
-        cell.update(grid)
+        unset = {key: value for key, value in entry.items() if key not in given}
+        cell = {**base, **names, **unset, **grid}
         for values in _product(cell):
             engine = values.pop("engine")
             model = values.pop("model")
@@ -107,7 +104,7 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
     for engine, points in by_engine.items():
         engine_config = loaded.get(("engine", engine)) or load_group("engine", engine)
         jobs.append(Job(engine_config, tuple(points)))
-    return Request(jobs, _options(config), tuple(given))
+    return Request(jobs, _options(config))
 
 
 def _options(config: Mapping[str, Any]) -> Options:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -16,9 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench import runner
 from bench.conf import conf_dir, unknown_choice
-from bench.config import GROUPS, VALUES, request_from
-from bench.launcher import register
-from bench.runner import Tally
+from bench.config import GROUPS, VALUES, Request, request_from
 from engines.errors import AskedWrongly, ShardbenchError
 
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
@@ -31,48 +29,25 @@ def run(words: Sequence[str]) -> int:
         ShardbenchError: anything that the user can put right, in one sentence.
     """
     plain, grid = _group_lists(words)
-    task = _Task(grid, _given(plain))
-    register()
+    configs: list[DictConfig] = []
     with _arguments(plain):
         try:
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+            # Hydra only composes: once, or once a job of a multirun. What it composed then runs as a whole, with one
+            # progress bar and one exit code, and nothing runs where one job's config is wrong.
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(configs.append)()
         except (HydraException, OmegaConfBaseException) as error:
             raise _translated(error, plain) from error
-    if task.error is not None:
-        raise task.error
-    return 0 if task.tally is None else task.tally.exit_code
+    if not configs:  # --help, --cfg and the like
+        return 0
+    given = _given(plain)
+    return runner.run([_request(config, grid, given) for config in configs]).exit_code
 
 
-class _Task:
-    """What Hydra calls: once with the config, or (through our launcher) once with all configs of a multirun.
-
-    An error is kept rather than raised, since Hydra prints its own lines about one that passes through it.
-    """
-
-    __module__ = "bench.commands.run"
-    __name__ = "run"
-
-    def __init__(self, grid: Mapping[str, Sequence[str]], given: Mapping[str, str]) -> None:
-        self.tally: Tally | None = None
-        self.error: ShardbenchError | None = None
-        self._grid = grid
-        self._given = given
-
-    def __call__(self, config: DictConfig) -> None:
-        self.run_all([config])
-
-    def run_all(self, configs: Sequence[DictConfig]) -> None:
-        """Evaluate every config; the requests are all read before the first is run."""
-        try:
-            requests = []
-            for config in configs:
-                content = OmegaConf.to_container(config, resolve=True)
-                assert isinstance(content, dict)
-                given = {key: content[key] for key in self._given if key in VALUES or key in GROUPS}
-                requests.append(request_from({str(key): value for key, value in content.items()}, self._grid, given))
-            self.tally = runner.run(requests)
-        except ShardbenchError as error:
-            self.error = error
+def _request(config: DictConfig, grid: Mapping[str, Sequence[str]], given: Collection[str]) -> Request:
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    plain = {str(key): value for key, value in content.items()}
+    return request_from(plain, grid, [key for key in given if key in VALUES or key in GROUPS])
 
 
 def _group_lists(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -92,10 +67,10 @@ def _group_lists(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]
     return plain, grid
 
 
-def _given(words: Sequence[str]) -> dict[str, str]:
+def _given(words: Sequence[str]) -> set[str]:
     """Keys that the user typed, ``model.num_layers`` as ``model``."""
-    pairs = (word.lstrip("+~").partition("=") for word in words if "=" in word and not word.startswith("-"))
-    return {name.partition(".")[0]: value for name, _, value in pairs}
+    names = (word.lstrip("+~").partition("=")[0] for word in words if "=" in word and not word.startswith("-"))
+    return {name.partition(".")[0] for name in names}
 
 
 @contextmanager
@@ -105,7 +80,9 @@ def _arguments(words: Sequence[str]) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="shardbench-") as scratch:
         # Hydra keeps a multirun's config in a folder of its own; here every row holds its whole point instead.
         own = [] if any(word.startswith("hydra.sweep.dir=") for word in words) else [f"hydra.sweep.dir={scratch}"]
-        sys.argv = ["shardbench run", *words, *own]
+        # argparse takes no flag between two overrides, where users put -m.
+        flags = [word for word in words if word in ("-m", "--multirun")]
+        sys.argv = ["shardbench run", *flags, *(word for word in words if word not in flags), *own]
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
             yield

@@ -75,8 +75,8 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 def read_table(name: str) -> list[dict[str, str]]:
     """The cells of one file of ``data/`` as text, one dictionary a line."""
-    with (files("engines.published") / "data" / name).open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+    text = (files("engines.published") / "data" / name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
 
 
 def _row(cells: Mapping[str, str]) -> PublishedRow:

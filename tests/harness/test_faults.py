@@ -1,0 +1,112 @@
+"""What goes wrong with one point costs that point, and no other."""
+
+import os
+import signal
+import time
+
+import pytest
+
+
+def test_every_way_to_end_is_a_row_with_one_sentence(shardbench):
+    done = shardbench(*shardbench.scripted("batch_size=[1,101,102,104,105,106,107,108,2]", "print=json"), code=3)
+    rows = {row["batch_size"]: row for row in shardbench.rows(done)}
+    assert {size: row["status"] for size, row in rows.items()} == {
+        1: "ok",
+        101: "failed",
+        102: "failed",
+        104: "oom",
+        105: "unsupported",
+        106: "failed",
+        107: "ok",
+        108: "failed",
+        2: "ok",
+    }
+    assert "exit code 7" in rows[101]["error"]
+    assert "SIGKILL" in rows[102]["error"]
+    assert rows[104]["error"] == "needs 3 GB more than a chip has"
+    assert rows[106]["error"] == "ZeroDivisionError: a bug of two lines"
+    assert "no_such_library" in rows[108]["error"]
+    assert "pip install" in rows[108]["error"]
+    assert not any("\n" in (row["error"] or "") for row in rows.values())
+    assert "Traceback" not in done.stderr
+    assert sorted(row["batch_size"] for row in shardbench.stored()) == sorted(rows)
+
+
+def test_a_wrong_output_is_stored_and_not_valid(shardbench):
+    (row,) = shardbench.rows(shardbench(*shardbench.scripted("batch_size=107", "print=json")))
+    assert row["status"] == "ok"
+    assert row["latency_s"] > 0
+    assert not row["valid"]
+    assert "differs from the script by 0.5" in row["invalid_reason"]
+
+
+def test_a_good_row_says_how_it_was_measured(shardbench):
+    words = shardbench.scripted("batch_size=4", "print=json", "timing.max_relative_ci=10", "timing.warmup_tolerance=10")
+    (row,) = shardbench.rows(shardbench(*words))
+    assert row["source"] == "measured"
+    assert row["valid"], row["invalid_reason"]
+    assert row["n"] == len(row["samples_s"]) >= 10
+    assert row["ci_low"] <= row["median"] == row["latency_s"] <= row["ci_high"]
+    assert row["step_time_s"] == pytest.approx(row["latency_s"] / 4)
+    assert row["ffn_layout"] == "ws_1d"
+    assert "ffn_layout" in row["chosen"]
+    assert row["compile_s"] == 0.25
+    assert row["host"]
+    assert row["versions"]["python"]
+
+
+def test_a_hang_ends_with_its_time_and_the_next_point_runs(shardbench):
+    words = shardbench.scripted("batch_size=[103,1]", "print=json", "engine.timeout_s=6")
+    rows = shardbench.rows(shardbench(*words, code=3))
+    assert [row["status"] for row in rows] == ["timeout", "ok"]
+    assert "engine.timeout_s=6" in rows[0]["error"]
+    assert_ended(shardbench.executed()[0][0])
+
+
+def test_failed_points_are_tried_again_and_others_are_not(shardbench):
+    words = shardbench.scripted("batch_size=[1,101,104]", "print=none")
+    shardbench(*words, code=3)
+    shardbench(*words, code=3)
+    assert [size for _, size in shardbench.executed()] == [1, 101, 104, 101]
+    shardbench(*words, "resume=false", code=3)
+    assert [size for _, size in shardbench.executed()][4:] == [1, 101, 104]
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_loses_nothing_and_runs_nothing_twice(shardbench):
+    sizes = list(range(1, 41))
+    words = shardbench.scripted(f"batch_size={sizes}".replace(" ", ""), "print=none", "+engine.pause_s=0.01")
+    sweep = shardbench.start(*words)
+    wait_for(lambda: len(shardbench.stored()) >= 5)
+    os.kill(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    before = [row["batch_size"] for row in shardbench.stored()]
+    pids = {pid for pid, _ in shardbench.executed()}
+    assert 5 <= len(before) < len(sizes)
+    for pid in pids:
+        assert_ended(pid)
+    started = len(shardbench.executed())
+
+    shardbench(*words)
+    assert sorted(row["batch_size"] for row in shardbench.stored()) == sizes
+    again = {size for _, size in shardbench.executed()[started:]}
+    assert not again & set(before)
+
+
+def wait_for(happened, seconds=60):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def assert_ended(pid):
+    def ended():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "Z"
+
+    wait_for(ended, 20)

@@ -1,0 +1,39 @@
+"""What imports what, and what the command line costs to start."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VOCABULARY = {path.stem for path in (ROOT / "engines").glob("*.py")} | {"transformer"}
+HEAVY = {"jax", "torch", "wandb", "matplotlib", "scipy", "pandas", "hydra"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engines").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_engines_know_neither_the_harness_nor_each_other(path):
+    inside = path.relative_to(ROOT / "engines").parts
+    own = inside[0] if len(inside) > 1 else None
+    for module in imported(path):
+        parts = module.split(".")
+        assert parts[0] != "bench", f"{path} imports {module}"
+        if parts[0] == "engines" and len(parts) > 1:
+            allowed = VOCABULARY if own else VOCABULARY - {"transformer"}
+            assert parts[1] == own or parts[1] in allowed, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("report", "--help"), ("results", "--help")])
+def test_help_imports_nothing_heavy(words):
+    code = f"import sys; from bench.cli import main; main({list(words)!r}); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stderr.split())
