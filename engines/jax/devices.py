@@ -1,0 +1,76 @@
+"""Which devices JAX sees, whether they are the chips asked for, and the mesh over them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from engines.errors import OutOfMemory, Unsupported
+from engines.point import Point
+
+DEVICE_KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "tpu-v4": ("TPU v4",),
+    "tpu-v5e": ("TPU v5 lite", "TPU v5e"),
+    "tpu-v5p": ("TPU v5", "TPU v5p"),
+    "tpu-v6e": ("TPU v6 lite", "TPU v6e"),
+    "tpu-7x": ("TPU7x", "TPU v7x"),
+    "a100-80gb": ("A100",),
+    "h100-80gb": ("H100",),
+    "h200": ("H200",),
+    "b200": ("B200",),
+}
+"""hw → what JAX calls such a device: the whole name of a TPU, a word in the name of a GPU."""
+
+
+def mesh_of(point: Point) -> Mesh:
+    """A mesh [x, y, z] of the point's shape over the devices present.
+
+    Raises:
+        Unsupported: the devices are others, or fewer, than the point asks for.
+    """
+    devices = _devices(point)
+    if len(devices) < point.num_chips:
+        remedy = (
+            f"set XLA_FLAGS=--xla_force_host_platform_device_count={point.num_chips} before JAX is imported"
+            if point.chip.kind == "cpu"
+            else "ask for fewer chips"
+        )
+        raise Unsupported(
+            f"num_chips={point.num_chips}: JAX sees {len(devices)} devices for hw={point.chip.name}; {remedy}"
+        )
+    return jax.make_mesh(
+        point.mesh, ("x", "y", "z"), axis_types=(AxisType.Auto,) * 3, devices=devices[: point.num_chips]
+    )
+
+
+def _devices(point: Point) -> list[jax.Device]:
+    hw, kind = point.chip.name, point.chip.kind
+    if kind == "cpu":
+        return list(jax.devices("cpu"))
+    present = list(jax.devices())
+    found = present[0].device_kind
+    names = DEVICE_KINDS.get(hw, (hw,))
+    matches = found in names if kind == "tpu" else any(name.lower() in found.lower() for name in names)
+    if present[0].platform != kind or not matches:
+        raise Unsupported(
+            f"hw={hw} is not on this machine, which has {len(present)} × {found} for JAX; "
+            f"use hw=cpu num_chips=8 to measure here, or another engine for hw={hw}"
+        )
+    return present
+
+
+@contextmanager
+def out_of_memory(point: Point) -> Iterator[None]:
+    """Turn JAX's RESOURCE_EXHAUSTED, and nothing else, into OutOfMemory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise OutOfMemory(
+            f"batch_size={point.batch_size}: {point.model.name} does not fit {point.num_chips} × {point.chip.name} "
+            f"({reason}); use more chips, a smaller batch or int8 weights"
+        ) from error

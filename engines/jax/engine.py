@@ -1,0 +1,93 @@
+"""The engine that runs a point with JAX. Importing this module does not import JAX."""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from engines.dtypes import ACTIVATION_DTYPES
+from engines.engine import Program
+from engines.errors import Unsupported
+from engines.point import Point
+from engines.row import Source
+
+DEVICE_COUNT_FLAG: Final = "--xla_force_host_platform_device_count"
+TOLERANCE: Final = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
+
+
+class JaxEngine:
+    """Compiles and loads the partitioned Transformer for a point, on the devices that JAX sees."""
+
+    name: ClassVar[str] = "jax"
+    source: ClassVar[Source] = "measured"
+    code: ClassVar[Sequence[str]] = ("transformer", "jax")
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        tolerance: Mapping[str, float] | None = None,
+        virtual_devices: int = 8,
+        **_settings: Any,
+    ) -> None:
+        """``tolerance``: number format → largest relative error of logits. Other settings are the harness's."""
+        self.seed = seed
+        self.tolerance = {**TOLERANCE, **(tolerance or {})}
+        self.virtual_devices = virtual_devices
+
+    def environment(self, points: Sequence[Point]) -> dict[str, str]:
+        """Environment variables for the process that will run ``points``, to be set before it imports JAX.
+
+        Points on hw=cpu get as many virtual devices as the largest needs, and JAX looks for no accelerator.
+        """
+        counts = [point.num_chips for point in points if point.chip.kind == "cpu"]
+        if not counts:
+            return {}
+        kept = re.sub(rf"{DEVICE_COUNT_FLAG}=\d+", "", os.environ.get("XLA_FLAGS", "")).split()
+        flags = [*kept, f"{DEVICE_COUNT_FLAG}={max(self.virtual_devices, *counts)}"]
+        found = {"XLA_FLAGS": " ".join(flags)}
+        if len(counts) == len(points):
+            found["JAX_PLATFORMS"] = "cpu"
+        return found
+
+    def prepare(self, point: Point) -> Program:
+        """Compile and load.
+
+        Raises:
+            AskedWrongly: the mesh cannot carry the model in this layout.
+            Unsupported: this engine, or these devices, cannot run the point.
+            OutOfMemory: it does not fit.
+        """
+        point.check()
+        _check_supported(point)
+        # JAX reads its environment when imported, which the harness sets after it has imported this module.
+        from engines.jax.devices import mesh_of, out_of_memory
+        from engines.jax.program import JaxProgram, plan_of
+
+        plan = plan_of(point)
+        plan.check()
+        mesh = mesh_of(point)
+        formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
+        with out_of_memory(point):
+            return JaxProgram(point, plan, mesh, self.seed, max(self.tolerance[each] for each in formats))
+
+
+def _check_supported(point: Point) -> None:
+    for key, allowed in (
+        ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
+        ("act_dtype", ACTIVATION_DTYPES),
+        ("kv_dtype", ACTIVATION_DTYPES),
+        ("collectives", ("plain",)),
+        ("partitioner", ("manual",)),
+    ):
+        value = getattr(point, key)
+        if value not in allowed:
+            raise Unsupported(f"{key}={value}: engine=jax does not run it; it runs {', '.join(allowed)}")
+    for key in ("tensor_parallel", "pipeline_parallel"):
+        if getattr(point, key) is not None:
+            raise Unsupported(
+                f"{key}={getattr(point, key)}: engine=jax cuts by ffn_layout and mesh_shape; leave it out"
+            )
+    if math.prod(point.mesh) != point.num_chips:
+        raise Unsupported(f"mesh_shape={list(point.mesh)}: is not num_chips={point.num_chips}")

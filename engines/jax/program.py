@@ -1,0 +1,207 @@
+"""A point made ready on its devices: compiled, loaded, and repeatable."""
+
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from engines.engine import Facts, Stage, Verification
+from engines.jax.devices import out_of_memory
+from engines.jax.peaks import measured_peaks
+from engines.point import Point
+from engines.transformer.attention import make_cache
+from engines.transformer.functions import make_decode, make_prefill
+from engines.transformer.parameters import make_parameters
+from engines.transformer.plan import Plan, resolve_layout
+from engines.transformer.reference import reference_logits
+from engines.weights import prompt
+
+CHECKED_SCORES: Final = 1 << 26
+"""Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
+
+
+def plan_of(point: Point) -> Plan:
+    """The point's layout with every ``auto`` decided."""
+    ffn_layout, attn_sharding = resolve_layout(
+        point.model,
+        point.mesh,
+        point.ffn_layout,
+        point.attn_sharding,
+        batch_size=point.batch_size,
+        decodes=point.phase != "prefill",
+    )
+    return Plan(
+        model=point.model,
+        mesh_shape=point.mesh,
+        ffn_layout=ffn_layout,
+        attn_sharding=attn_sharding,
+        batch_size=point.batch_size,
+        cache_len=point.input_len + point.output_len,
+        weight_dtype=point.weight_dtype,
+        act_dtype=point.act_dtype,
+        kv_dtype=point.kv_dtype,
+        collectives=point.collectives,
+        partitioner=point.partitioner,
+    )
+
+
+class JaxProgram:
+    """Implements :class:`engines.engine.Program`."""
+
+    def __init__(self, point: Point, plan: Plan, mesh: Mesh, seed: int, tolerance: float) -> None:
+        self.point, self.plan, self.mesh, self.seed, self.tolerance = point, plan, mesh, seed, tolerance
+        self.prompt = prompt(point.model, point.batch_size, max(point.input_len, 1), seed)
+        self.weights = make_parameters(plan, mesh, seed)
+        self.cache = make_cache(plan, mesh)
+        self.tokens = self._everywhere(self.prompt)
+        self.position = self._everywhere(np.asarray(point.input_len, np.int32))
+        self.compiled: dict[str, Any] = {}
+        self.compile_s = 0.0
+        # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
+        self.first = self._everywhere(self.prompt[:, 0])
+        self.first_scores: jax.Array | None = None
+        self.decoded: tuple[jax.Array, jax.Array] | None = None
+        timed = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}[point.phase]
+        if point.input_len:
+            self._compile("prefill", make_prefill(plan, mesh), (self.tokens,), "prefill" in timed)
+            self._prefill()
+        if "decode" in timed and point.decode_steps:
+            decode = make_decode(plan, mesh, point.decode_steps)
+            self._compile("decode", decode, (self.first, self.position), True)
+        runs = {"prefill": self._prefill, "decode": self._decode}
+        self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
+
+    def _everywhere(self, value: NDArray[Any]) -> jax.Array:
+        placed: jax.Array = jax.device_put(value, NamedSharding(self.mesh, P()))
+        return placed
+
+    def _compile(self, name: str, function: Any, arguments: tuple[jax.Array, ...], timed: bool) -> None:
+        start = time.perf_counter()
+        self.compiled[name] = function.lower(self.weights, self.cache, *arguments).compile()
+        if timed:
+            self.compile_s += time.perf_counter() - start
+
+    def _prefill(self) -> None:
+        with out_of_memory(self.point):
+            self.first, self.first_scores, self.cache = self.compiled["prefill"](self.weights, self.cache, self.tokens)
+            jax.block_until_ready((self.first, self.first_scores, self.cache))
+
+    def _decode(self) -> None:
+        # The cache goes in and comes out as one buffer. Each run starts at the same position and overwrites what the
+        # last one wrote before reading it, so there is nothing to reset between samples.
+        with out_of_memory(self.point):
+            tokens, scores, self.cache = self.compiled["decode"](self.weights, self.cache, self.first, self.position)
+            self.decoded = jax.block_until_ready((tokens, scores))
+            jax.block_until_ready(self.cache)
+
+    def verify(self) -> Verification:
+        """Run the timed programs once more; compare their logits with the float32 reference fed with their tokens.
+
+        Compared are the last position of the prompt and the last few decode steps, which read all that was cached.
+        """
+        for stage in self.stages:
+            stage.run()
+        rows = self._checked_rows()
+        tokens = self.prompt[rows, : self.point.input_len]
+        positions, outputs = [], []
+        if self.first_scores is not None:
+            positions.append(self.point.input_len - 1)
+            outputs.append(np.asarray(self.first_scores)[None, rows])
+        if self.decoded is not None:
+            generated, scores = (np.asarray(each) for each in self.decoded)
+            tokens = np.concatenate([tokens, np.asarray(self.first)[rows, None], generated.T[rows, :-1]], axis=1)
+            positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
+            outputs.append(scores[:, rows])
+        output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
+        expected = reference_logits(self.point.model, tokens, positions, self.seed).astype(np.float64)
+        error = float(np.abs(output - expected).max() / np.abs(expected).max())
+        return Verification(
+            ok=error <= self.tolerance,
+            max_relative_error=error,
+            tolerance=self.tolerance,
+            against="float32 on a single device",
+            kl_divergence=_kl_divergence(expected, output),
+        )
+
+    def _checked_rows(self) -> NDArray[np.int64]:
+        length = self.plan.cache_len
+        most = max(1, CHECKED_SCORES // (length * length * self.point.model.num_heads))
+        return np.unique(np.linspace(0, self.point.batch_size - 1, min(most, self.point.batch_size)).astype(np.int64))
+
+    def facts(self) -> Facts:
+        """Layouts as they ran, one chip's memory, versions, and for hw=cpu the peaks measured here."""
+        plan = self.plan
+        single = plan.chips == 1
+        resolved = {
+            "mesh_shape": list(plan.mesh_shape),
+            "ffn_layout": None if single else plan.ffn_layout,
+            "attn_sharding": None if single else plan.attn_sharding,
+        }
+        asked = self.point.axes()
+        timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
+        flops, copied, source = None, None, None
+        if self.point.chip.kind == "cpu":
+            flops, copied = measured_peaks(self.mesh, plan.act_dtype)
+            source = "measured matmul and copy in this process"
+        return Facts(
+            resolved={key: value for key, value in resolved.items() if asked[key] != value},
+            weights_bytes=_bytes_a_chip(self.weights),
+            kv_cache_bytes=_bytes_a_chip(self.cache),
+            activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
+            peak_hbm_bytes=max((_peak_bytes(each) for each in timed if each), default=None),
+            peak_flops_per_s=flops,
+            hbm_bytes_per_s=copied,
+            peak_source=source,
+            device_kind=self.mesh.devices.flat[0].device_kind,
+            versions=_versions(),
+            details={
+                "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
+                "padded_heads": plan.heads,
+                "padded_kv_heads": plan.kv_heads,
+                "checked_sequences": len(self._checked_rows()),
+                "seed": self.seed,
+            },
+        )
+
+    def close(self) -> None:
+        """Give the devices' memory back."""
+        for each in jax.tree.leaves((self.weights, self.cache)):
+            each.delete()
+        self.weights, self.cache, self.compiled = {}, {}, {}
+        self.first_scores = self.decoded = None
+
+
+def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:
+    """Mean of KL(expected ‖ output) over all but the last axis, in nats; both are logits."""
+    p, q = (each - np.logaddexp.reduce(each, axis=-1, keepdims=True) for each in (expected, output))
+    return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
+
+
+def _bytes_a_chip(arrays: Mapping[str, jax.Array]) -> float:
+    return float(sum(each.addressable_shards[0].data.nbytes for each in arrays.values()))
+
+
+def _peak_bytes(memory: Any) -> float:
+    """Arguments, temporaries and outputs of one device; what is donated counts once."""
+    return float(
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("jax", "jaxlib", "libtpu"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

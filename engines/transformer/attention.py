@@ -1,0 +1,198 @@
+"""Attention over heads or over the batch, with its cache.
+
+q, k and v leave the projections as chunks of columns. Over heads a chip attends with its own chunks; over the batch an
+all-to-all first swaps columns for sequences (Pope et al. 2022, section 3.3). Key/value heads that are fewer than the
+chips do not split like query heads: their few columns are gathered and each chip keeps the heads that it reads.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from engines.transformer.moves import place
+from engines.transformer.plan import Axes, Plan
+
+Cache = dict[str, Array]
+"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]."""
+
+
+def cache_spec(plan: Plan) -> P:
+    """How each array of the cache is split: sequences over the batch's axes, kept heads over the rest."""
+    return P(None, (plan.batch_axes + plan.attention_axes) or None, plan.head_axes or None, None, None)
+
+
+def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtype and sharding of the cache."""
+    slots = len(plan.kv_slots()[0][0]) * plan.size(plan.head_axes)
+    model = plan.model
+    shape = (model.num_layers, plan.batch_size, slots, plan.cache_len, model.head_dim)
+    sharding = NamedSharding(mesh, cache_spec(plan))
+    return {name: jax.ShapeDtypeStruct(shape, jnp.dtype(plan.kv_dtype), sharding=sharding) for name in "kv"}
+
+
+def make_cache(plan: Plan, mesh: Mesh) -> Cache:
+    """An empty cache on the mesh's devices."""
+    empty: Cache = {}
+    for name, each in abstract_cache(plan, mesh).items():
+        # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
+        local = np.zeros(each.sharding.shard_shape(each.shape), each.dtype)
+        empty[name] = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
+    return empty
+
+
+class Where(NamedTuple):
+    """Which layer runs on which positions: ``position`` is the first new token's.
+
+    ``limit`` (static) is the number of cached positions that can matter.
+    """
+
+    layer: Any
+    position: Any
+    limit: int
+
+
+def _same(local: NDArray[Any], _index: Any) -> NDArray[Any]:
+    return local
+
+
+def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
+    """Attend from ``time`` new positions to all before them and themselves.
+
+    q: [batch.batch_axes, time, chunks.column_axes, q_width], k and v likewise with kv_width. Returns q's shape, and
+    the cache with the new k and v.
+    """
+    q, k, v = qkv
+    layer, position, limit = where
+    head_dim = plan.model.head_dim
+    kept, read, even = plan.kv_slots()
+    q = _by_head(_to_batch(plan, q), head_dim)
+    q, k = (_rotate(plan, each, position) for each in (q, _kv_heads(plan, k, kept)))
+    cache = {
+        "k": _write(cache["k"], k, layer, position),
+        "v": _write(cache["v"], _kv_heads(plan, v, kept), layer, position),
+    }
+    keys, vals = (
+        lax.dynamic_index_in_dim(cache[name], layer, keepdims=False)[:, :, :limit].astype(q.dtype) for name in "kv"
+    )
+    if not even:
+        mine = jnp.asarray(read)[place(plan.head_axes)]
+        keys, vals = jnp.take(keys, mine, axis=1), jnp.take(vals, mine, axis=1)
+    out = _attend(plan, q, keys, vals, position)
+    out = out.reshape(*out.shape[:2], -1, plan.q_width)
+    return _from_batch(plan, out), cache
+
+
+def _attend(plan: Plan, q: Array, keys: Array, vals: Array, position: Any) -> Array:
+    """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
+
+    Softmax in float32 and in base 2: log2(e)/√D goes into q, so that the exponential is the hardware's own.
+    """
+    batch, time, heads, dim = q.shape
+    slots, limit = keys.shape[1], keys.shape[2]
+    exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
+    scaled = (q.astype(jnp.float32) * (math.log2(math.e) / math.sqrt(dim))).astype(q.dtype)
+    scaled = scaled.reshape(batch, time, slots, heads // slots, dim)
+    scores = jnp.einsum("btsgd,bskd->bsgtk", scaled, keys, precision=exact, preferred_element_type=jnp.float32)
+    seen = jnp.arange(limit)[None, :] <= position + jnp.arange(time)[:, None]
+    scores = jnp.where(seen, scores, -jnp.inf)
+    weights = jnp.exp2(scores - scores.max(axis=-1, keepdims=True))
+    sums = weights.sum(axis=-1)
+    out = jnp.einsum(
+        "bsgtk,bskd->bsgtd", weights.astype(q.dtype), vals, precision=exact, preferred_element_type=jnp.float32
+    )
+    out = (out / sums[..., None]).astype(q.dtype)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, time, heads, dim)
+
+
+def _rotate(plan: Plan, x: Array, position: Any) -> Array:
+    """Rotary positions (Su et al. 2021) on x: [batch, time, heads, dim]; x itself where the model has none.
+
+    Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.
+    """
+    model = plan.model
+    if model.position != "rotary":
+        return x
+    dim = model.rotary_dim or model.head_dim
+    frequency = model.rotary_base ** (-np.arange(0, dim, 2) / dim)
+    at = (position + jnp.arange(x.shape[1])).astype(jnp.float32)
+    angle = (at[:, None] * jnp.asarray(frequency, jnp.float32))[None, :, None, :]
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    shape = (*x.shape[:-1], dim // 2, 2) if model.rotary_interleaved else (*x.shape[:-1], 2, dim // 2)
+    axis = -1 if model.rotary_interleaved else -2
+    pairs = x[..., :dim].astype(jnp.float32).reshape(shape)
+    first, second = lax.index_in_dim(pairs, 0, axis, False), lax.index_in_dim(pairs, 1, axis, False)
+    turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis).reshape(*x.shape[:-1], dim)
+    rotated: Array = jnp.concatenate([turned.astype(x.dtype), x[..., dim:]], axis=-1)
+    return rotated
+
+
+def _write(cached: Array, new: Array, layer: Any, position: Any) -> Array:
+    """Put new [batch, time, slots, dim] at ``position`` of layer ``layer`` of the cache."""
+    block = new.transpose(0, 2, 1, 3)[None].astype(cached.dtype)
+    return lax.dynamic_update_slice(cached, block, (layer, 0, 0, position, 0))
+
+
+def _by_head(x: Array, head_dim: int) -> Array:
+    """[batch, time, chunks, width] → [batch, time, heads, dim]."""
+    return x.reshape(*x.shape[:2], -1, head_dim)
+
+
+def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> Array:
+    """Columns of k or v [batch, time, chunks.column_axes, kv_width] → the heads that this chip keeps."""
+    x = _to_batch(plan, x)
+    if plan.kv_splits_by_head:
+        return _by_head(x, plan.model.head_dim)
+    if plan.head_axes:
+        x = lax.all_gather(x, plan.head_axes, axis=2)
+        x = _ordered(plan, x, plan.head_axes + _moved_axes(plan))
+    x = x.reshape(*x.shape[:2], -1)[..., : plan.kv_heads * plan.model.head_dim]
+    x = _by_head(x, plan.model.head_dim)
+    if len(kept[0]) == plan.kv_heads:
+        return x
+    return jnp.take(x, jnp.asarray(kept)[place(plan.head_axes)], axis=2)
+
+
+def _moved_axes(plan: Plan) -> Axes:
+    """``attention_axes`` in the order of columns."""
+    return tuple(axis for axis in plan.column_axes if axis in plan.attention_axes)
+
+
+def _ordered(plan: Plan, x: Array, axes: Axes) -> Array:
+    """x: [batch, time, (one dimension an axis of ``axes``, together), width] → chunks in ascending order."""
+    sizes = [plan.size((axis,)) for axis in axes]
+    wanted = [axis for axis in plan.column_axes if axis in axes]
+    x = x.reshape(*x.shape[:2], *sizes, plan.local_chunks, x.shape[-1])
+    order = [0, 1, *(2 + axes.index(axis) for axis in wanted), x.ndim - 2, x.ndim - 1]
+    x = x.transpose(order)
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+
+def _to_batch(plan: Plan, x: Array) -> Array:
+    """[batch, time, chunks, width] → [batch.attention_axes, time, more chunks, width], chunks ascending."""
+    axes = plan.attention_axes
+    if not axes:
+        return x
+    x = lax.all_to_all(x, axes, split_axis=0, concat_axis=2, tiled=True)
+    return _ordered(plan, x, axes)
+
+
+def _from_batch(plan: Plan, x: Array) -> Array:
+    """The way back of :func:`_to_batch`."""
+    axes = plan.attention_axes
+    if not axes:
+        return x
+    moved = _moved_axes(plan)
+    x = x.reshape(*x.shape[:2], *(plan.size((axis,)) for axis in moved), plan.local_chunks, x.shape[-1])
+    x = x.transpose([0, 1, *(2 + moved.index(axis) for axis in axes), x.ndim - 2, x.ndim - 1])
+    x = x.reshape(*x.shape[:2], -1, x.shape[-1])
+    back: Array = lax.all_to_all(x, axes, split_axis=2, concat_axis=0, tiled=True)
+    return back

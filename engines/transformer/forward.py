@@ -1,0 +1,85 @@
+"""Token ids to logits, inside ``shard_map``."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engines.transformer.attention import Cache, Where
+from engines.transformer.layer import Weights, gather_weights, layer, norm
+from engines.transformer.moves import gather, own, place, product, scatter
+from engines.transformer.plan import Plan
+
+LAYER = "layer."
+
+
+def forward(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, *, limit: int) -> tuple[Array, Cache]:
+    """Logits [batch, vocab.all_axes] (float32) of the last of ``tokens`` [batch, time], and the cache with all of them.
+
+    Every chip gets all token ids. ``limit`` is the number of cached positions that can matter (static).
+    """
+    x = embed(plan, w, tokens, position)
+    stacked = {name.removeprefix(LAYER): each for name, each in w.items() if name.startswith(LAYER)}
+
+    def step(carry: tuple[Array, Cache], scanned: tuple[Any, Weights]) -> tuple[tuple[Array, Cache], None]:
+        number, weights = scanned
+        return layer(plan, weights, *carry, Where(number, position, limit)), None
+
+    (x, cache), _ = lax.scan(step, (x, cache), (jnp.arange(plan.model.num_layers), stacked))
+    return logits(plan, w, norm(plan, w, "final_norm", x[:, -1:])), cache
+
+
+def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
+    """tokens: [batch, time] on every chip → x: [batch.batch_axes, time, embed.residual_axes].
+
+    Each chip looks up the ids in its part of the vocabulary; the rest is zeros, and a reduce-scatter adds up.
+    """
+    dtype = jnp.dtype(plan.act_dtype)
+    tokens = own(tokens, plan.batch_axes, 0, plan.size(plan.batch_axes))
+    table = gather_weights(plan, w["embedding"], embed_dim=1, column_dim=0)
+    local = tokens - place(plan.ffn_axes) * table.shape[0]
+    held = (local >= 0) & (local < table.shape[0])
+    rows = jnp.where(held[..., None], table[jnp.where(held, local, 0)].astype(dtype), 0)
+    x = scatter(rows, plan.ffn_axes, 2)
+    if "embedding_scale" in w:
+        x = (x * w["embedding_scale"][tokens][..., None]).astype(dtype)
+    if plan.model.position == "learned":
+        shards = plan.size(plan.residual_axes)
+        here = own(lax.dynamic_slice_in_dim(w["positions"], position, tokens.shape[1]), plan.residual_axes, 1, shards)
+        x = x + here.astype(dtype)
+    return x
+
+
+def logits(plan: Plan, w: Weights, x: Array) -> Array:
+    """x: [batch.batch_axes, 1, embed.residual_axes] → [batch, vocab.all_axes], float32, padding at −inf.
+
+    With the matrix as it is stored, whatever the layout: one token a sequence is less to move than the vocabulary.
+    """
+    name = "embedding" if plan.model.tied_embedding else "lm_head"
+    x = gather(gather(x[:, 0], plan.ffn_axes, 1), plan.batch_axes, 0)
+    if plan.batch_axes:
+        x = own(x, plan.stored_embed_axes, 1, plan.size(plan.stored_embed_axes))
+    out = scatter(product(plan, "be,ve->bv", x, w[name], jnp.float32), plan.stored_embed_axes, 1)
+    if f"{name}_scale" in w:
+        out = out * own(w[f"{name}_scale"], plan.all_axes, 0, plan.chips)
+    if "lm_head_bias" in w:
+        out = out + own(w["lm_head_bias"], plan.all_axes, 0, plan.chips)
+    return jnp.where(_vocab_ids(plan) < plan.model.vocab_size, out, -jnp.inf)
+
+
+def greedy(plan: Plan, scores: Array) -> Array:
+    """scores: [batch, vocab.all_axes] → the most likely id of each sequence, on every chip; the lowest of equals."""
+    best = scores.max(axis=1)
+    ids: Array = jnp.where(scores == best[:, None], _vocab_ids(plan), plan.vocab).min(axis=1)
+    if not plan.all_axes:
+        return ids
+    overall = lax.pmax(best, plan.all_axes)
+    lowest: Array = lax.pmin(jnp.where(best == overall, ids, plan.vocab), plan.all_axes)
+    return lowest
+
+
+def _vocab_ids(plan: Plan) -> Array:
+    """The ids of this chip's vocab.all_axes."""
+    size = plan.vocab // plan.chips
+    ids: Array = place(plan.all_axes) * size + jnp.arange(size, dtype=jnp.int32)
+    return ids

@@ -1,0 +1,94 @@
+"""Jitted prefill and decode of a plan on a mesh.
+
+Making the functions, describing their arguments (:func:`abstract_arguments`) and making the arrays
+(``make_parameters``, ``make_cache``) are three separate things, so that a program can be lowered and compiled for
+devices that are not there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from engines.transformer.attention import Cache, abstract_cache, cache_spec
+from engines.transformer.forward import forward, greedy
+from engines.transformer.layer import Weights
+from engines.transformer.parameters import abstract_parameters, parameter_specs
+from engines.transformer.plan import Plan
+
+KEPT_LOGITS = 4
+"""Decode returns the logits of so many last steps (of all, where fewer), to be checked."""
+
+
+def make_prefill(plan: Plan, mesh: Mesh) -> Any:
+    """Jitted (parameters, cache, tokens [batch, time]) → (next token [batch], logits [batch, vocab], cache).
+
+    The cache is donated. Tokens take its first positions.
+    """
+
+    def prefill(w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
+        scores, cache = forward(plan, w, cache, tokens, 0, limit=tokens.shape[1])
+        return greedy(plan, scores), scores, cache
+
+    outputs = (P(), _logits_spec(plan, 0), _cache_specs(plan))
+    return _jitted(plan, mesh, prefill, (P(),), outputs)
+
+
+def make_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
+    """Jitted (parameters, cache, token [batch], position) → (tokens [steps, batch], logits, cache).
+
+    Logits are [kept, batch, vocab]: those of the last :data:`KEPT_LOGITS` steps.
+
+    ``steps`` forward passes of one token in one compiled loop, greedily, with no word to the host in between. The
+    first reads ``token`` and writes it to the cache at ``position``. The cache is donated; a repeat from the same
+    token and position overwrites what this run wrote and never reads it first, so the cache needs no reset.
+    """
+    kept = min(steps, KEPT_LOGITS)
+
+    def decode(w: Weights, cache: Cache, token: Array, position: Array) -> tuple[Array, Array, Cache]:
+        last = jnp.zeros((kept, plan.batch_size, plan.vocab // plan.chips), jnp.float32)
+
+        def step(carry: tuple[Cache, Array, Array], number: Array) -> tuple[tuple[Cache, Array, Array], Array]:
+            cache, token, last = carry
+            scores, cache = forward(plan, w, cache, token[:, None], position + number, limit=plan.cache_len)
+            token = greedy(plan, scores)
+            # Earlier steps all land in the first place, which the first kept step then takes.
+            last = lax.dynamic_update_slice(last, scores[None], (jnp.maximum(number - (steps - kept), 0), 0, 0))
+            return (cache, token, last), token
+
+        (cache, _, last), tokens = lax.scan(step, (cache, token, last), jnp.arange(steps))
+        return tokens, last, cache
+
+    return _jitted(plan, mesh, decode, (P(), P()), (P(), _logits_spec(plan, 1), _cache_specs(plan)))
+
+
+def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:
+    """Arguments of ``prefill`` and ``decode`` as shapes, to lower for any mesh, its devices present or not."""
+    whole = NamedSharding(mesh, P())
+    state = (abstract_parameters(plan, mesh), abstract_cache(plan, mesh))
+
+    def ids(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=whole)
+
+    return {
+        "prefill": (*state, ids(plan.batch_size, input_len)),
+        "decode": (*state, ids(plan.batch_size), ids()),
+    }
+
+
+def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+    specs = (parameter_specs(plan), _cache_specs(plan), *inputs)
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
+    return jax.jit(mapped, donate_argnums=1)
+
+
+def _cache_specs(plan: Plan) -> dict[str, P]:
+    return dict.fromkeys("kv", cache_spec(plan))
+
+
+def _logits_spec(plan: Plan, leading: int) -> P:
+    return P(*[None] * (leading + 1), plan.all_axes or None)

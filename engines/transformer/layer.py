@@ -1,0 +1,108 @@
+"""One layer, for every model and every layout.
+
+The residual stream is x: [batch.batch_axes, time, embed.residual_axes]. A projection gathers it over ``ffn_axes``,
+multiplies, and reduce-scatters over ``embed_axes`` into columns; the projection back does the reverse, as in Pope et
+al. 2022, section 3.2. Which axes those are, and thus which collectives remain, is the plan's.
+"""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engines.transformer.attention import Cache, Where, attention
+from engines.transformer.fusion import input_parts
+from engines.transformer.moves import gather, own, product, scatter, total
+from engines.transformer.plan import Plan
+
+Weights = dict[str, Array]
+
+
+def layer(plan: Plan, w: Weights, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
+    """x: [batch.batch_axes, time, embed.residual_axes] → the same, and the cache with this layer's k and v written.
+
+    ``w`` holds one layer's parameters, by their names without ``layer.``.
+    """
+    first = norm(plan, w, "attn_norm", x)
+    if plan.fused:
+        inputs = project_in(plan, w, "fused", first)
+        attended, cache = attention(plan, inputs[:3], cache, where)
+        both = jnp.concatenate([attended, activate(plan, inputs[3:])], axis=-1)
+        return x + project_out(plan, w, "fused", both), cache
+    attended, cache = attention(plan, project_in(plan, w, "attn", first), cache, where)
+    out = x + project_out(plan, w, "attn", attended)
+    second = norm(plan, w, "ffn_norm", out if plan.model.block == "serial" else x)
+    return out + project_out(plan, w, "ffn", activate(plan, project_in(plan, w, "ffn", second))), cache
+
+
+def norm(plan: Plan, w: Weights, name: str, x: Array) -> Array:
+    """Layernorm or RMSnorm of x: [batch, time, embed.residual_axes], its statistics summed over the chips.
+
+    Normalised before it is gathered: every chip then does its share of the work, and the sums are two numbers a token.
+    """
+    model, axes = plan.model, plan.residual_axes
+    wide = x.astype(jnp.float32)
+    centred = model.norm == "layernorm"
+    sums = [jnp.square(wide).sum(-1), wide.sum(-1)] if centred else [jnp.square(wide).sum(-1)]
+    means = total(jnp.stack(sums), axes) / model.d_model
+    variance = means[0] - jnp.square(means[1]) if centred else means[0]
+    wide = wide - means[1][..., None] if centred else wide
+    wide = wide * lax.rsqrt(variance + model.norm_epsilon)[..., None] * _own_embed(plan, w[f"{name}.scale"])
+    if model.norm_bias:
+        wide = wide + _own_embed(plan, w[f"{name}.bias"])
+    return wide.astype(x.dtype)
+
+
+def project_in(plan: Plan, w: Weights, name: str, x: Array) -> list[Array]:
+    """x: [batch, time, embed.residual_axes] → each input tensor's [batch, time, chunks.column_axes, width]."""
+    matrix = gather_weights(plan, w[f"{name}.in"], embed_dim=0, column_dim=1)
+    x = gather(x, plan.ffn_axes, 2)
+    out = scatter(product(plan, "bte,ecw->btcw", x, matrix), plan.embed_axes, 2)
+    if f"{name}.in_scale" in w:
+        out = (out * _own_columns(plan, w[f"{name}.in_scale"])).astype(x.dtype)
+    if f"{name}.in_bias" in w:
+        out = (out + _own_columns(plan, w[f"{name}.in_bias"])).astype(x.dtype)
+    ends = [0]
+    for _, width in input_parts(plan)[name]:
+        ends.append(ends[-1] + width)
+    return [out[..., start:stop] for start, stop in pairwise(ends)]
+
+
+def project_out(plan: Plan, w: Weights, name: str, x: Array) -> Array:
+    """x: [batch, time, chunks.column_axes, width] → [batch, time, embed.residual_axes]."""
+    matrix = gather_weights(plan, w[f"{name}.out"], embed_dim=2, column_dim=0)
+    x = gather(x, plan.embed_axes, 2)
+    out = scatter(product(plan, "btcw,cwe->bte", x, matrix), plan.ffn_axes, 2)
+    if f"{name}.out_scale" in w:
+        out = (out * _own_embed(plan, w[f"{name}.out_scale"])).astype(x.dtype)
+    if f"{name}.out_bias" in w:
+        out = (out + _own_embed(plan, w[f"{name}.out_bias"])).astype(x.dtype)
+    return out
+
+
+def gather_weights(plan: Plan, matrix: Array, embed_dim: int, column_dim: int) -> Array:
+    """[E.stored_embed_axes, columns.stored_ffn_axes] → [E.embed_axes, columns.ffn_axes], in stored number format."""
+    rows = tuple(axis for axis in plan.stored_embed_axes if axis not in plan.embed_axes)
+    columns = tuple(axis for axis in plan.stored_ffn_axes if axis not in plan.ffn_axes)
+    return gather(gather(matrix, rows, embed_dim), columns, column_dim)
+
+
+def activate(plan: Plan, inputs: list[Array]) -> Array:
+    """silu(gate)·up, or GELU of the one input; in float32."""
+    first = inputs[0].astype(jnp.float32)
+    if plan.model.gated:
+        hidden = jax.nn.silu(first) * inputs[1].astype(jnp.float32)
+    else:
+        hidden = jax.nn.gelu(first, approximate=plan.model.activation == "gelu_tanh")
+    return hidden.astype(inputs[0].dtype)
+
+
+def _own_embed(plan: Plan, vector: Array) -> Array:
+    """This chip's embed.residual_axes of a vector that every chip holds."""
+    return own(vector, plan.residual_axes, 0, plan.size(plan.residual_axes))
+
+
+def _own_columns(plan: Plan, vector: Array) -> Array:
+    """[chunks.all_axes, width] → [chunks.column_axes, width]."""
+    return gather(vector, tuple(axis for axis in plan.all_axes if axis not in plan.column_axes), 0)

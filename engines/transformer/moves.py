@@ -1,0 +1,50 @@
+"""How values move between chips inside ``shard_map``, and matrix products in a plan's number formats.
+
+Every function takes mesh axes by name, slowest first; no axes means that there is nothing to move.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engines.transformer.plan import Axes, Plan
+
+
+def gather(x: Array, axes: Axes, dim: int) -> Array:
+    """[…, N.axes, …] → […, N, …]."""
+    return lax.all_gather(x, axes, axis=dim, tiled=True) if axes else x
+
+
+def scatter(x: Array, axes: Axes, dim: int) -> Array:
+    """[…, N, …] {unreduced over axes} → […, N.axes, …]."""
+    return lax.psum_scatter(x, axes, scatter_dimension=dim, tiled=True) if axes else x
+
+
+def total(x: Array, axes: Axes) -> Array:
+    """{unreduced over axes} → the sum, on every chip."""
+    return lax.psum(x, axes) if axes else x
+
+
+def place(axes: Axes) -> Any:
+    """This chip's number along ``axes``; 0 without axes."""
+    return lax.axis_index(axes) if axes else 0
+
+
+def own(x: Array, axes: Axes, dim: int, shards: int) -> Array:
+    """[…, N, …] on every chip → this chip's […, N.axes, …]."""
+    size = x.shape[dim] // shards
+    return lax.dynamic_slice_in_dim(x, place(axes) * size, size, dim) if axes else x
+
+
+def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
+    """einsum with float32 sums. Integer weights are converted on the way; their scale is the caller's."""
+    exact = plan.act_dtype == "float32"
+    result = jnp.einsum(
+        equation,
+        x,
+        w.astype(x.dtype),
+        precision=lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT,
+        preferred_element_type=jnp.float32,
+    )
+    return result.astype(out_dtype or x.dtype)

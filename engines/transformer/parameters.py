@@ -1,0 +1,230 @@
+"""The arrays of a plan: which there are, how they lie on a mesh, and making them from a seed.
+
+Describing them needs no device; making them hashes only what each device holds. Matrices are fused by the chip that
+works on them (see ``fusion``), so one matmul and one collective serve all that a projection computes (Pope et al.
+2022, sections 3.4 and 3.5).
+
+======================  ===========================  =================================================
+name                    shape                        what
+======================  ===========================  =================================================
+``embedding``           [vocab, E]                   split like a matrix whose columns are the vocabulary
+``lm_head``             [vocab, E]                   where untied
+``positions``           [P, E]                       on every chip
+``layer.NAME.in``       [layers, E, chips, width]    columns of every chunk: q | k | v, gate | up, or all
+``layer.NAME.out``      [layers, chips, width, E]    rows of every chunk: o, wo, or both
+``layer.NAME.in_bias``  [layers, chips, width]
+``layer.NAME.out_bias`` [layers, E]                  on every chip, as are norm scales and biases
+======================  ===========================  =================================================
+
+NAME is ``fused``, or ``attn`` and ``ffn``. An int8 matrix M has a float32 ``M_scale`` for each output channel.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from engines.transformer.fusion import Fusion, input_parts, output_parts
+from engines.transformer.plan import Plan
+from engines.weights import Floats, values
+
+Index = tuple[slice, ...]
+Fill = Callable[[Index], NDArray[Any]]
+"""Index with explicit bounds → the values there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One array: its shape, its dtype, how it is split, and its values in a range."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    spec: P
+    fill: Fill
+
+
+def parameter_specs(plan: Plan) -> dict[str, P]:
+    """Name → how it is split over the mesh axes."""
+    return {name: each.spec for name, each in parameters(plan).items()}
+
+
+def abstract_parameters(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings without a value, for any mesh, its devices present or not."""
+    return {
+        name: jax.ShapeDtypeStruct(each.shape, jnp.dtype(each.dtype), sharding=NamedSharding(mesh, each.spec))
+        for name, each in parameters(plan).items()
+    }
+
+
+def make_parameters(plan: Plan, mesh: Mesh, seed: int) -> dict[str, jax.Array]:
+    """The arrays on the mesh's devices. Each device's part is made from its own slice of the canonical tensors."""
+    made: dict[str, jax.Array] = {}
+    for name, each in parameters(plan, seed).items():
+
+        def part(index: Any, each: Parameter = each) -> NDArray[Any]:
+            bounds = tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True))
+            return each.fill(bounds).astype(jnp.dtype(each.dtype))
+
+        made[name] = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
+    return made
+
+
+def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
+    """Every parameter by name. Values are made only when asked for."""
+    model, fusion = plan.model, Fusion(plan, seed)
+    columns, rows, every = plan.stored_ffn_axes or None, plan.stored_embed_axes or None, plan.all_axes or None
+    found: dict[str, Parameter] = {}
+
+    def matrix(
+        name: str, shape: tuple[int, ...], fill: Fill, *, spec: P, scale_spec: P, contracted: tuple[int, ...]
+    ) -> None:
+        if plan.weight_dtype != "int8":
+            found[name] = Parameter(shape, plan.weight_dtype, spec, fill)
+            return
+        scale = _scale(shape, contracted, fill)
+        kept = tuple(size for axis, size in enumerate(shape) if axis not in contracted)
+        found[name] = Parameter(shape, "int8", spec, _quantised(contracted, fill, scale))
+        found[f"{name}_scale"] = Parameter(kept, "float32", scale_spec, scale)
+
+    def vectors(name: str, fill_layer: Callable[[int, Index], Floats], shape: tuple[int, ...], spec: P) -> None:
+        found[name] = Parameter((model.num_layers, *shape), "float32", spec, _stacked(fill_layer))
+
+    def canonical(name: str) -> Fill:
+        return lambda index: values(fusion.canonical[name], seed, index)
+
+    table = (plan.vocab, model.d_model)
+    matrix(
+        "embedding",
+        table,
+        _padded(canonical("embedding"), model.vocab_size),
+        spec=P(columns, rows),
+        scale_spec=P(),
+        contracted=(1,),
+    )
+    if not model.tied_embedding:
+
+        def head(index: Index) -> Floats:
+            return values(fusion.canonical["lm_head"], seed, (index[1], index[0])).T
+
+        matrix(
+            "lm_head", table, _padded(head, model.vocab_size), spec=P(columns, rows), scale_spec=P(), contracted=(1,)
+        )
+    if model.lm_head_bias:
+        fill = _padded(canonical("lm_head_bias"), model.vocab_size)
+        found["lm_head_bias"] = Parameter((plan.vocab,), "float32", P(), fill)
+    if model.position == "learned":
+        found["positions"] = Parameter(
+            (model.max_positions, model.d_model), plan.float_dtype, P(), canonical("positions")
+        )
+    for name in input_parts(plan):
+        ins, outs = input_parts(plan)[name], output_parts(plan)[name]
+        in_width, out_width = (sum(width for _, width in parts) for parts in (ins, outs))
+
+        def fill_in(layer: int, index: Index, parts: list[tuple[str, int]] = ins) -> Floats:
+            return fusion.inputs(parts, layer, index[0], index[1])[:, :, index[2]]
+
+        def fill_out(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
+            return fusion.outputs(parts, layer, index[0], index[2])[:, index[1]]
+
+        def fill_in_bias(layer: int, index: Index, parts: list[tuple[str, int]] = ins) -> Floats:
+            return fusion.input_bias(parts, layer, index[0])[:, index[1]]
+
+        def fill_out_bias(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
+            names = [f"layers.{layer}.{each}_bias" for each, _ in parts]
+            biases = [values(fusion.canonical[each], seed, index) for each in names if each in fusion.canonical]
+            both: Floats = np.sum(biases, axis=0, dtype=np.float32)
+            return both
+
+        shape = (model.num_layers, model.d_model, plan.chips, in_width)
+        matrix(
+            f"layer.{name}.in",
+            shape,
+            _stacked(fill_in),
+            spec=P(None, rows, columns, None),
+            scale_spec=P(None, every, None),
+            contracted=(1,),
+        )
+        shape = (model.num_layers, plan.chips, out_width, model.d_model)
+        matrix(
+            f"layer.{name}.out",
+            shape,
+            _stacked(fill_out),
+            spec=P(None, columns, None, rows),
+            scale_spec=P(),
+            contracted=(1, 2),
+        )
+        if any(f"layers.0.{each}_bias" in fusion.canonical for each, _ in ins):
+            vectors(f"layer.{name}.in_bias", fill_in_bias, (plan.chips, in_width), P(None, every, None))
+        if any(f"layers.0.{each}_bias" in fusion.canonical for each, _ in outs):
+            vectors(f"layer.{name}.out_bias", fill_out_bias, (model.d_model,), P())
+    for norm in ("attn_norm.scale", "attn_norm.bias", "ffn_norm.scale", "ffn_norm.bias"):
+        if f"layers.0.{norm}" in fusion.canonical:
+
+            def fill_norm(layer: int, index: Index, norm: str = norm) -> Floats:
+                return values(fusion.canonical[f"layers.{layer}.{norm}"], seed, index)
+
+            vectors(f"layer.{norm}", fill_norm, (model.d_model,), P())
+    for norm in ("final_norm.scale", "final_norm.bias"):
+        if norm in fusion.canonical:
+            found[norm] = Parameter((model.d_model,), "float32", P(), canonical(norm))
+    return found
+
+
+def _stacked(fill_layer: Callable[[int, Index], Floats]) -> Fill:
+    """Layers stacked along a first axis."""
+    return lambda index: np.stack([fill_layer(each, index[1:]) for each in range(index[0].start, index[0].stop)])
+
+
+def _padded(fill: Fill, real: int) -> Fill:
+    """Zeros beyond ``real`` along the first axis."""
+
+    def filled(index: Index) -> Floats:
+        start, stop = index[0].start, min(index[0].stop, real)
+        shape = [each.stop - each.start for each in index]
+        block = np.zeros(shape, np.float32)
+        if start < stop:
+            block[: stop - start] = fill((slice(start, stop), *index[1:]))
+        return block
+
+    return filled
+
+
+def _scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fill) -> Fill:
+    """Scale of each output channel: max|column| / 127, and 1 for a column of zeros. One first-axis entry at a time."""
+    known: dict[tuple[tuple[int, int], ...], Floats] = {}
+
+    def scale(index: Index) -> Floats:
+        key = tuple((each.start, each.stop) for each in index)
+        if key not in known:
+            known.clear()
+            kept = iter(index)
+            whole = [slice(0, size) if axis in contracted else next(kept) for axis, size in enumerate(shape)]
+            blocks = []
+            for start in range(whole[0].start, whole[0].stop, step := _rows_at_once(shape)):
+                first = slice(start, min(start + step, whole[0].stop))
+                blocks.append(np.abs(fill((first, *whole[1:]))).max(axis=contracted))
+            largest = np.concatenate(blocks)
+            known[key] = np.where(largest > 0, largest / np.float32(127), np.float32(1))
+        return known[key]
+
+    return scale
+
+
+def _rows_at_once(shape: tuple[int, ...]) -> int:
+    """Entries of the first axis that make about 2²⁴ values."""
+    return max(1, (1 << 24) // int(np.prod(shape[1:])))
+
+
+def _quantised(contracted: tuple[int, ...], fill: Fill, scale: Fill) -> Fill:
+    def quantised(index: Index) -> NDArray[Any]:
+        kept = tuple(each for axis, each in enumerate(index) if axis not in contracted)
+        whole: NDArray[Any] = np.round(fill(index) / np.expand_dims(scale(kept), contracted))
+        return whole
+
+    return quantised

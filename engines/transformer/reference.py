@@ -1,0 +1,104 @@
+"""The model on one device in float32, written to be read: what the partitioned version is checked against.
+
+It shares no code with the partitioned version; it makes the same tensors from the same seed, one layer at a time.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from engines.model import Model
+from engines.weights import input_names, tensors, values
+
+Weights = dict[str, Array]
+
+
+def reference_logits(model: Model, tokens: NDArray[np.int32], positions: list[int], seed: int) -> NDArray[np.float32]:
+    """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab]."""
+    specs = tensors(model)
+    x = jnp.asarray(values(specs["embedding"], seed)[tokens])
+    if model.position == "learned":
+        x = x + values(specs["positions"], seed)[: tokens.shape[1]]
+    for number in range(model.num_layers):
+        prefix = f"layers.{number}."
+        names = [name for name in specs if name.startswith(prefix)]
+        x = _layer(model, {name.removeprefix(prefix): jnp.asarray(values(specs[name], seed)) for name in names}, x)
+    outer = {
+        name: jnp.asarray(values(tensor, seed)) for name, tensor in specs.items() if not name.startswith("layers.")
+    }
+    return np.asarray(_output(model, outer, x[:, jnp.asarray(positions)])).transpose(1, 0, 2)
+
+
+@partial(jax.jit, static_argnums=0)
+def _output(model: Model, w: Weights, x: Array) -> Array:
+    with jax.default_matmul_precision("highest"):
+        x = _norm(model, w, "final_norm", x)
+        logits = x @ (w["embedding"].T if model.tied_embedding else w["lm_head"])
+    return logits + w["lm_head_bias"] if model.lm_head_bias else logits
+
+
+@partial(jax.jit, static_argnums=0)
+def _layer(model: Model, w: Weights, x: Array) -> Array:
+    with jax.default_matmul_precision("highest"):
+        if model.block == "serial":
+            x = x + _attention(model, w, _norm(model, w, "attn_norm", x))
+            return x + _feed_forward(model, w, _norm(model, w, "ffn_norm", x))
+        first = _norm(model, w, "attn_norm", x)
+        second = _norm(model, w, "ffn_norm", x) if model.norms_per_layer == 2 else first
+        return x + _attention(model, w, first) + _feed_forward(model, w, second)
+
+
+def _norm(model: Model, w: Weights, name: str, x: Array) -> Array:
+    if model.norm == "layernorm":
+        x = x - x.mean(axis=-1, keepdims=True)
+    x = x / jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + model.norm_epsilon) * w[f"{name}.scale"]
+    return x + w[f"{name}.bias"] if model.norm_bias else x
+
+
+def _attention(model: Model, w: Weights, x: Array) -> Array:
+    time = x.shape[1]
+    q, k, v = (jnp.einsum("bte,ehd->bthd", x, w[name]) for name in "qkv")
+    if model.attn_bias:
+        q, k, v = q + w["q_bias"], k + w["k_bias"], v + w["v_bias"]
+    if model.position == "rotary":
+        q, k = _rotate(model, q), _rotate(model, k)
+    group = model.num_heads // model.num_kv_heads
+    k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(model.head_dim)
+    scores = jnp.where(jnp.tril(jnp.ones((time, time), bool)), scores, -jnp.inf)
+    out = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v)
+    out = jnp.einsum("bqhd,hde->bqe", out, w["o"])
+    return out + w["o_bias"] if model.attn_bias else out
+
+
+def _rotate(model: Model, x: Array) -> Array:
+    """Rotary positions (Su et al. 2021) on x [batch, time, heads, dim]: on pairs (2i, 2i+1), or (i, i + half)."""
+    dim = model.rotary_dim or model.head_dim
+    angles = np.outer(np.arange(x.shape[1]), model.rotary_base ** (-np.arange(0, dim, 2) / dim))[None, :, None, :]
+    sin, cos = jnp.sin(jnp.asarray(angles, jnp.float32)), jnp.cos(jnp.asarray(angles, jnp.float32))
+    turned, rest = x[..., :dim], x[..., dim:]
+    if model.rotary_interleaved:
+        a, b = turned[..., 0::2], turned[..., 1::2]
+        turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turned.shape)
+    else:
+        a, b = turned[..., : dim // 2], turned[..., dim // 2 :]
+        turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    rotated: Array = jnp.concatenate([turned, rest], axis=-1)
+    return rotated
+
+
+def _feed_forward(model: Model, w: Weights, x: Array) -> Array:
+    inputs: list[Any] = [x @ w[name] for name in input_names(model)]
+    if model.ffn_bias:
+        inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, input_names(model), strict=True)]
+    if model.gated:
+        hidden = jax.nn.silu(inputs[0]) * inputs[1]
+    else:
+        hidden = jax.nn.gelu(inputs[0], approximate=model.activation == "gelu_tanh")
+    out: Array = hidden @ w["wo"]
+    return out + w["wo_bias"] if model.ffn_bias else out
