@@ -16,6 +16,7 @@ from engines.errors import ShardbenchError
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
+    "report": "tables, figures and findings from stored rows",
 }
 """Subcommand → its line in the help. The module is ``bench/commands/<name>.py``, ``_`` for ``-``."""
 
