@@ -1,7 +1,7 @@
 """Point + answer + environment → row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,19 +43,19 @@ def estimated(question: Question, estimate: Estimate) -> Row:
     if decode_s is None and estimate.ttft_s is not None and steps:
         decode_s = estimate.latency_s - estimate.ttft_s
     times = _times(point, estimate.facts, estimate.latency_s, estimate.ttft_s, decode_s)
-    return _row(question, estimate.facts, {**told, **times, "status": "ok", "valid": True})
+    sampled = (
+        _sampled(estimate.samples_s, _summarised(estimate.samples_s, TimingConfig())) if estimate.samples_s else {}
+    )
+    return _row(question, estimate.facts, {**told, **times, **sampled, "status": "ok", "valid": True})
 
 
 def measured(
     question: Question, program: Program, samples: Samples, verification: Verification, config: TimingConfig
 ) -> Row:
     """The row of a timed program. It is valid only if its interval is tight and its output matched the reference."""
-    summary = summarise(samples.totals, config.ci_level, config.bootstrap_resamples, config.seed)
+    summary = _summarised(samples.totals, config)
     facts = program.facts()
-    stage = {
-        name: summarise(times, config.ci_level, config.bootstrap_resamples, config.seed).median
-        for name, times in samples.stages.items()
-    }
+    stage = {name: _summarised(times, config).median for name, times in samples.stages.items()}
     times = _times(question.point, facts, summary.median, stage.get("prefill"), stage.get("decode"))
     reason = _invalid_reason(summary, samples, verification, config)
     details = {
@@ -72,11 +72,7 @@ def measured(
             "status": "ok",
             "valid": reason is None,
             "invalid_reason": reason,
-            "samples_s": list(samples.totals),
-            **{name: getattr(summary, name) for name in ("n", "mean", "median", "std", "min", "max", "p90", "p99")},
-            "ci_low": summary.ci_low,
-            "ci_high": summary.ci_high,
-            "ci_level": summary.ci_level,
+            **_sampled(samples.totals, summary),
             "warmup_runs": samples.warmup_runs,
             "compile_s": program.compile_s,
             "max_relative_error": verification.max_relative_error,
@@ -84,6 +80,15 @@ def measured(
             "details": details,
         },
     )
+
+
+def _summarised(samples: Sequence[float], config: TimingConfig) -> Summary:
+    return summarise(samples, config.ci_level, config.bootstrap_resamples, config.seed)
+
+
+def _sampled(samples: Sequence[float], summary: Summary) -> dict[str, Any]:
+    """The samples and what they say, under their keys of a row."""
+    return {"samples_s": list(samples), **asdict(summary)}
 
 
 def _invalid_reason(summary: Summary, samples: Samples, verification: Verification, config: TimingConfig) -> str | None:

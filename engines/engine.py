@@ -43,7 +43,8 @@ class Estimate:
     """An estimator's answer. ``status`` other than ok comes with a sentence in ``error``.
 
     ``latency_s`` is the phase's total, ``ttft_s`` its time to the first token where it has a prefill, ``step_time_s``
-    the mean decode step. ``system``, ``reference`` and ``mfu`` are for what somebody published.
+    the mean decode step. ``system``, ``reference`` and ``mfu`` are for what somebody published. ``samples_s`` are the
+    times of single runs, where another program timed them and ``latency_s`` is their median.
     """
 
     status: Status = "ok"
@@ -54,6 +55,7 @@ class Estimate:
     system: str | None = None
     reference: str | None = None
     published_mfu: float | None = None
+    samples_s: Sequence[float] | None = None
     facts: Facts = field(default_factory=Facts)
 
 
