@@ -46,14 +46,14 @@ class Cost:
         )
 
 
-def matmul_efficiency(grid: Grid, rows: Floats, columns: Floats) -> Floats:
-    """Share of the peak that a matmul of [rows, ·] into [·, columns] on one chip reaches.
+def matmul_efficiency(grid: Grid, width: Floats) -> Floats:
+    """Share of the peak that the projections reach: matmul_efficiency · width/(width + half_width).
 
-    efficiency = matmul_efficiency · rows/(rows + half_rows) · columns/(columns + half_columns): the fill and drain of
-    the matrix units, a cost that is fixed per row tile and per column tile, so a hyperbola in each size.
+    ``width`` is d_model's part on a chip, a side of every projection (an input's contraction, an output's columns).
+    Tiles are filled and drained, and vectors of that width read and written, at a cost that grows with the width
+    while the work grows with its square: hence the hyperbola.
     """
-    filled = rows / (rows + grid.half_rows) * (columns / (columns + grid.half_columns))
-    return grid.matmul_efficiency * filled
+    return grid.matmul_efficiency * width / (width + grid.half_width)
 
 
 def roofline_overlap(grid: Grid, compute_s: Floats, memory_s: Floats) -> Floats:

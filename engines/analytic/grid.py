@@ -63,8 +63,7 @@ class Grid:
     act_bytes: Floats
     kv_bytes: Floats
     matmul_efficiency: Floats
-    half_rows: Floats
-    half_columns: Floats
+    half_width: Floats
     hbm_efficiency: Floats
     roofline_overlap: Floats
     link_efficiency: Floats
@@ -76,6 +75,7 @@ class Grid:
     collective_s: Floats
     hop_s: Floats
     network_collective_s: Floats
+    stage_s: Floats
     sampling_s_per_logit: Floats
     hbm_usable: Floats
 

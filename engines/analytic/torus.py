@@ -52,29 +52,35 @@ def transfer_s(grid: Grid, axes: str, size_bytes: Floats) -> Floats:
 
 
 def all_to_all_s(grid: Grid, axes: str, size_bytes: Floats) -> Floats:
-    """All-to-all along ``axes`` of ``size_bytes`` that a chip holds.
+    """All-to-all along ``axes`` of ``size_bytes`` that a chip holds, transfer only.
 
-    Along a ring of k a byte travels k/4 hops on average and each link carries an equal part, along a line k/3: so
-    size · k/4 / (2 links) or size · k/3 / (1 link), one axis after the other.
+    Every piece is routed straight to its chip. Along a ring of k it goes k/4 hops on average over two links, along a
+    line k/3 over one, and each link carries an equal part; the axes work side by side, so the longest decides.
     """
+    slowest: Floats = np.zeros(1)
+    for axis in axes:
+        size, links = getattr(grid, axis), getattr(grid, f"links_{axis}")
+        way = np.where(links == 2, size / 8, size / 3)
+        slowest = np.maximum(slowest, np.where(links > 0, way, 0.0))
+    return size_bytes * slowest / (grid.link_bytes_per_s * grid.link_efficiency)
+
+
+def hops(grid: Grid, axes: str) -> Floats:
+    """Hops to the farthest chip along ``axes``: k/2 along a ring, k − 1 along a line."""
     total: Floats = np.zeros(1)
     for axis in axes:
         size, links = getattr(grid, axis), getattr(grid, f"links_{axis}")
-        way = np.where(links == 2, size / 4, size / 3)
-        total = total + np.where(links > 0, size_bytes * way / np.maximum(links, 1), 0.0)
-    return total / (grid.link_bytes_per_s * grid.link_efficiency)
+        total = total + np.where(links == 2, size / 2, size - 1)
+    return total
 
 
 def start_s(grid: Grid, axes: str) -> Floats:
-    """Time before the first byte of a collective along ``axes``: its start and a hop to the farthest chip.
+    """Time of an all-gather or reduce-scatter along ``axes`` besides its bytes, zero where there is one chip.
 
-    collective_s + hop_s · hops, hops = k/2 along a ring and k − 1 along a line; nothing where there is one chip.
+    collective_s for the phase along each axis of several chips, and hop_s for each of :func:`hops`.
     """
-    hops = np.zeros(1)
-    for axis in axes:
-        size, links = getattr(grid, axis), getattr(grid, f"links_{axis}")
-        hops = hops + np.where(links == 2, size / 2, size - 1)
-    return np.where(hops > 0, grid.collective_s + grid.hop_s * hops, 0.0)
+    phases = sum((getattr(grid, axis) > 1 for axis in axes), start=np.zeros(1))
+    return grid.collective_s * phases + grid.hop_s * hops(grid, axes)
 
 
 def padded_heads(grid: Grid) -> Floats:
@@ -88,7 +94,7 @@ def padded_heads(grid: Grid) -> Floats:
 
 def head_shards(grid: Grid) -> Floats:
     """Chips over which heads split: all of them up to the next power of two of heads."""
-    return np.minimum(size_of(grid, "xyz"), 2 ** np.ceil(np.log2(grid.heads)))
+    return np.asarray(np.minimum(size_of(grid, "xyz"), 2 ** np.ceil(np.log2(grid.heads))))
 
 
 def layer_weights(grid: Grid) -> Floats:
@@ -213,7 +219,7 @@ def attention_wire(grid: Grid, shards: Shards, tokens: Floats) -> Wire:
     held = tokens * (2 * padded_heads(grid) + 2 * grid.kv_heads) * grid.head_dim / size_of(grid, "xyz")
     return Wire(
         transfer_s=np.where(moved, all_to_all_s(grid, "xyz", held * grid.act_bytes), 0.0),
-        start_s=np.where(moved, 2 * start_s(grid, "xyz"), 0.0),
+        start_s=np.where(moved, 2 * (grid.collective_s + grid.hop_s * hops(grid, "xyz")), 0.0),
     )
 
 
@@ -232,11 +238,8 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     heads = padded_heads(grid)
     weights = weights_on_chip(grid, layout)
 
-    # Columns of the widest projection on a chip: [q | k | v | both feed-forward inputs].
-    across = {"ws_1d": chips, "ws_2d": size_of(grid, "yz")}.get(layout, chips / gathered)
-    columns = (heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff) / across
-    rows = tokens / gathered
-    rate = grid.peak * matmul_efficiency(grid, rows, columns)
+    inputs = grid.d_model / (grid.x if layout == "ws_2d" else 1)
+    rate = grid.peak * matmul_efficiency(grid, inputs)
     projections_s = 2 * tokens * weights / rate
     pairs = tokens * context * heads / (shards.batch * shards.heads)
     attention_s = 4 * pairs * grid.head_dim / (grid.peak * grid.matmul_efficiency)
@@ -248,8 +251,12 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     loaded = weights * grid.weight_bytes * copies
     cached = shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes
     scores = SCORE_PASSES * pairs * grid.act_bytes
+    # Every matmul reads its input and writes its output; XLA fuses what lies between.
+    across = {"ws_1d": chips, "ws_2d": size_of(grid, "yz")}.get(layout, chips / gathered)
+    passed = 2 * inputs + (2 * heads * grid.head_dim + grid.ffn_matrices * grid.d_ff) / across
+    vectors = tokens / gathered * passed * np.where(grid.serial, 2.0, 1.0) * grid.act_bytes
     embedding = grid.vocab * grid.d_model * grid.weight_bytes / chips
-    memory_s = (grid.layers * (loaded + cached + scores) + embedding) / stream
+    memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
 
     wire, there_and_back = layer_wire(grid, layout, tokens), attention_wire(grid, shards, tokens)
     transfers = grid.layers * (wire.transfer_s + there_and_back.transfer_s)
