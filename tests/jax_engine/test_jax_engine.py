@@ -1,0 +1,156 @@
+import jax
+import numpy as np
+import pytest
+
+from bench.conf import load_chip, load_group, load_model
+from engines.engine import Runner
+from engines.errors import AskedWrongly, OutOfMemory, Unsupported
+from engines.jax.devices import out_of_memory
+from engines.jax.engine import JaxEngine
+from engines.jax.program import _kl_divergence
+from engines.point import Point
+
+
+def point(**changes) -> Point:
+    base = {
+        "model": load_model("tiny"),
+        "chip": load_chip("cpu"),
+        "engine": "jax",
+        "phase": "generate",
+        "num_chips": 8,
+        "batch_size": 8,
+        "input_len": 6,
+        "output_len": 3,
+        "weight_dtype": "float32",
+    }
+    return Point(**{**base, **changes})
+
+
+def engine() -> JaxEngine:
+    settings = load_group("engine", "jax")
+    settings.pop("_target_")
+    return JaxEngine(**settings)
+
+
+def test_is_a_runner_that_takes_its_configuration():
+    assert isinstance(engine(), Runner)
+    assert engine().tolerance["float32"] == 1e-5
+
+
+@pytest.mark.parametrize(("phase", "stages"), [("prefill", ["prefill"]), ("decode", ["decode"])])
+def test_stages_of_a_phase(phase, stages):
+    program = engine().prepare(point(phase=phase))
+    assert [stage.name for stage in program.stages] == stages
+    assert program.compile_s > 0
+    assert program.verify().ok
+    program.close()
+
+
+def test_generate_repeats_verifies_and_knows_its_facts():
+    program = engine().prepare(point())
+    assert [stage.name for stage in program.stages] == ["prefill", "decode"]
+    outputs = []
+    for _ in range(2):
+        for stage in program.stages:
+            stage.run()
+        outputs.append(np.asarray(program.decoded[0]))
+    assert np.array_equal(*outputs)
+    checked = program.verify()
+    assert checked.ok
+    assert 0 < checked.max_relative_error < 1e-5
+    assert 0 <= checked.kl_divergence < 1e-9
+    facts = program.facts()
+    # F/E = 4 exceeds √8: 1D; one key/value head and 8 sequences for 8 chips: over the batch.
+    assert facts.resolved == {"mesh_shape": [2, 2, 2], "ffn_layout": "ws_1d", "attn_sharding": "batch"}
+    # k and v × 4 layers × 8 sequences × 9 positions × 1 head × 32, 4 bytes, an eighth a chip.
+    assert facts.kv_cache_bytes == 2 * 4 * 8 * 9 * 32 * 4 / 8
+    # A chip holds an eighth of every matrix; the norms are small.
+    assert facts.weights_bytes == pytest.approx(load_model("tiny").params * 4 / 8, rel=0.01)
+    assert facts.peak_hbm_bytes > facts.weights_bytes + facts.kv_cache_bytes
+    assert facts.peak_flops_per_s > 0
+    assert facts.hbm_bytes_per_s > 0
+    assert facts.peak_source == "measured matmul and copy in this process"
+    assert facts.versions["jax"] == jax.__version__
+    program.close()
+
+
+def test_one_chip_has_no_layout():
+    program = engine().prepare(point(num_chips=1, batch_size=2))
+    assert program.facts().resolved == {"mesh_shape": [1, 1, 1], "ffn_layout": None, "attn_sharding": None}
+    assert program.verify().ok
+    program.close()
+
+
+def test_decode_without_a_prompt():
+    program = engine().prepare(point(phase="decode", input_len=0, batch_size=1))
+    assert program.verify().ok
+    program.close()
+
+
+def test_int8_reports_what_it_costs_in_quality():
+    program = engine().prepare(point(weight_dtype="int8"))
+    checked = program.verify()
+    assert checked.ok
+    assert checked.tolerance == 0.06
+    assert checked.max_relative_error > 1e-3
+    assert checked.kl_divergence > 1e-6
+    program.close()
+
+
+def test_a_wrong_output_is_not_verified():
+    program = engine().prepare(point())
+    name = "layer.fused.out"
+    program.weights[name] = program.weights[name] * 1.01
+    checked = program.verify()
+    assert not checked.ok
+    assert checked.max_relative_error > checked.tolerance
+    program.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"chip": load_chip("tpu-v4"), "num_chips": 8}, "hw=tpu-v4 is not on this machine.*hw=cpu num_chips=8"),
+        ({"num_chips": 512, "batch_size": 512}, "num_chips=512: JAX sees .* devices"),
+        ({"weight_dtype": "int4"}, "weight_dtype=int4"),
+        ({"kv_dtype": "int8"}, "kv_dtype=int8"),
+        ({"tensor_parallel": 8}, "tensor_parallel=8"),
+    ],
+)
+def test_what_it_does_not_run(changes, says):
+    if changes.get("num_chips") == 512:
+        model = load_model("gpt-350m")
+        changes = {**changes, "model": model}
+    with pytest.raises(Unsupported, match=says):
+        engine().prepare(point(**changes))
+
+
+def test_a_mesh_that_cannot_carry_the_model_is_refused_before_memory_is_taken():
+    before = len(jax.live_arrays())
+    with pytest.raises(AskedWrongly, match=r"model.d_model=256.*3 chips"):
+        engine().prepare(point(num_chips=3, batch_size=3))
+    assert len(jax.live_arrays()) == before
+
+
+def test_only_resource_exhausted_is_out_of_memory():
+    with pytest.raises(OutOfMemory, match=r"batch_size=8: tiny does not fit 8 × cpu"), out_of_memory(point()):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+    with pytest.raises(jax.errors.JaxRuntimeError), out_of_memory(point()):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_environment_for_virtual_devices(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_cpu_enable_fast_math=false")
+    found = engine().environment([point(), point(num_chips=64)])
+    assert found == {
+        "XLA_FLAGS": "--xla_cpu_enable_fast_math=false --xla_force_host_platform_device_count=64",
+        "JAX_PLATFORMS": "cpu",
+    }
+    assert engine().environment([point()])["XLA_FLAGS"].endswith("=8")
+    assert engine().environment([point(chip=load_chip("tpu-v4"))]) == {}
+
+
+def test_kl_divergence_by_hand():
+    # p = (1/2, 1/2), q = (1/4, 3/4): ½·ln 2 + ½·ln(2/3) = ½·ln(4/3).
+    p, q = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]]) + 3.0
+    assert _kl_divergence(p, q) == pytest.approx(0.5 * np.log(4 / 3))

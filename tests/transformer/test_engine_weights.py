@@ -1,0 +1,94 @@
+import math
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from partitioned_case import MODELS, plan_of
+
+from bench.conf import load_model, names
+from engines.transformer.fusion import Fusion, input_parts, output_parts, unfuse
+from engines.weights import Tensor, hashed_uniform, prompt, tensors, values
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.data()), min_size=1, max_size=3),
+)
+def test_a_slice_is_the_slice_of_the_whole(axes):
+    shape = tuple(size for size, _ in axes)
+    index = []
+    for size, data in axes:
+        start = data.draw(st.integers(0, size))
+        index.append(slice(start, data.draw(st.integers(start, size))))
+    tensor = Tensor("layers.0.q", shape, 1.0)
+    assert np.array_equal(values(tensor, 3, index), values(tensor, 3)[tuple(index)])
+
+
+def test_a_tensor_beyond_two_to_the_32_values_does_not_repeat():
+    shape, width = (3, 1 << 32), slice(0, 64)
+    rows = [hashed_uniform("huge", shape, 0, [slice(row, row + 1), width]) for row in range(3)]
+    assert not np.array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[1], rows[2])
+    assert np.array_equal(rows[0][0], hashed_uniform("huge", (64,), 0, [width]))
+
+
+def test_values_have_their_mean_and_spread():
+    drawn = values(Tensor("layers.0.wo", (1000, 1000), 0.25, 1.0), 0)
+    assert drawn.dtype == np.float32
+    assert drawn.mean() == pytest.approx(1.0, abs=4 * 0.25 / 1000)
+    assert drawn.std() == pytest.approx(0.25, rel=0.01)
+    # Uniform: nothing beyond √3 standard deviations, and neighbours do not know of each other.
+    assert np.abs(drawn - 1).max() <= 0.25 * math.sqrt(3) * 1.0001
+    flat = drawn.ravel() - 1
+    for distance in (1, 1000):
+        assert abs(np.corrcoef(flat[:-distance], flat[distance:])[0, 1]) < 0.005
+
+
+def test_names_and_seeds_give_other_values():
+    base = values(Tensor("a", (100,), 1.0), 0)
+    assert np.array_equal(base, values(Tensor("a", (100,), 1.0), 0))
+    assert not np.array_equal(base, values(Tensor("b", (100,), 1.0), 0))
+    assert not np.array_equal(base, values(Tensor("a", (100,), 1.0), 1))
+
+
+def test_a_known_value():
+    # Stored rows name a seed: the values that it stands for must never change.
+    assert values(Tensor("embedding", (4,), 1.0), 0).tolist() == pytest.approx(
+        [-0.170985296, -1.378390908, -1.500070453, -0.957917332], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_tensors_are_all_parameters_of_the_model(name):
+    model = load_model(name)
+    assert sum(math.prod(each.shape) for each in tensors(model).values()) == model.params
+
+
+def test_a_prompt_begins_with_the_shorter_one_and_stays_in_the_vocabulary():
+    model = MODELS["palm"]
+    long = prompt(model, 300, 40, 0)
+    assert np.array_equal(long[:2, :7], prompt(model, 2, 7, 0))
+    assert long.min() >= 0
+    assert long.max() < model.vocab_size
+    assert len(np.unique(long)) == model.vocab_size
+    assert len(np.unique(long, axis=0)) == 300
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 1, 4)])
+def test_fusing_loses_nothing(model, shape):
+    plan = plan_of(MODELS[model], shape, "ws_2d", "heads")
+    fusion = Fusion(plan, 7)
+    seen = 0
+    for direction, parts in (("in", input_parts(plan)), ("out", output_parts(plan))):
+        for projection, part in parts.items():
+            every, chunks = slice(0, plan.model.d_model), slice(0, plan.chips)
+            fused = (
+                fusion.inputs(part, 1, every, chunks) if direction == "in" else fusion.outputs(part, 1, chunks, every)
+            )
+            for name, _ in part:
+                tensor = fusion.canonical[f"layers.1.{name}"]
+                back = unfuse(plan, fused, name, f"{projection}.{direction}", tensor)
+                assert np.array_equal(back, values(tensor, 7)), name
+                seen += 1
+    assert seen == 4 + plan.model.ffn_matrices
