@@ -17,6 +17,8 @@ from engines.errors import ShardbenchError
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "tables, figures and findings from stored rows",
+    "validate": "a table of published times against an engine's answers: error by system, model and phase",
+    "calibrate": "fit the analytic engine's constants to named published rows, and say how far they carry",
 }
 """Subcommand → its line in the help. The module is ``bench/commands/<name>.py``, ``_`` for ``-``."""
 
