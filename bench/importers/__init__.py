@@ -1,0 +1,1 @@
+"""Results of other harnesses as rows: one module a format."""

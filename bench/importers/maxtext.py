@@ -1,0 +1,40 @@
+"""MaxText's ``inference_microbenchmark`` results: times in milliseconds.
+
+``prefill`` holds one measurement, or one a prompt length under that length. ``autoregressive`` holds a step's time.
+"""
+
+from bench.importers.content import Content
+from bench.importers.entry import Entry
+from engines.engine import Estimate, Facts
+from engines.errors import ShardbenchError
+
+
+def matches(content: Content) -> bool:
+    """Whether the file is of this format."""
+    return content.has("autoregressive.step_in_ms") or bool(_prefills(content))
+
+
+def entries(content: Content) -> list[Entry]:
+    """A prefill point a measured length, and a decode point of one step, which is what the file times."""
+    facts = Facts(details={"timed_by": "MaxText inference_microbenchmark"})
+    found = []
+    for path, input_len in _prefills(content).items():
+        prefill_s = content.seconds_of_ms(f"{path}.time_in_ms")
+        stated = {} if input_len is None else {"input_len": input_len}
+        estimate = Estimate(system="maxtext", latency_s=prefill_s, ttft_s=prefill_s, facts=facts)
+        found.append(Entry(phase="prefill", stated=stated, estimate=estimate))
+    if content.has("autoregressive.step_in_ms"):
+        step_s = content.seconds_of_ms("autoregressive.step_in_ms")
+        estimate = Estimate(system="maxtext", latency_s=step_s, step_time_s=step_s, facts=facts)
+        found.append(Entry(phase="decode", stated={"output_len": 1}, estimate=estimate))
+    if not found:
+        raise ShardbenchError(f"{content.path}: has neither prefill time_in_ms nor autoregressive step_in_ms")
+    return found
+
+
+def _prefills(content: Content) -> dict[str, int | None]:
+    """Path of each prefill measurement → its prompt length, where the file says it."""
+    if content.has("prefill.time_in_ms"):
+        return {"prefill": None}
+    lengths = [key for key in content.mapping("prefill") if key.isdigit() and int(key) > 0]
+    return {f"prefill.{key}": int(key) for key in lengths if content.has(f"prefill.{key}.time_in_ms")}

@@ -1,0 +1,116 @@
+"""What a file says, with what the user adds → rows."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from bench.conf import load_chip, load_model, names
+from bench.importers.content import Content
+from bench.importers.entry import Entry
+from bench.importers.formats import FORMATS, format_of
+from bench.rows import Question, estimated
+from engines.errors import AskedWrongly
+from engines.gpus import hw_of
+from engines.point import Point
+from engines.row import Row
+
+VALUES: Final = (
+    "num_chips",
+    "batch_size",
+    "input_len",
+    "output_len",
+    "weight_dtype",
+    "act_dtype",
+    "kv_dtype",
+    "tensor_parallel",
+    "pipeline_parallel",
+)
+"""Keys of the point that a file states or the user gives; model, hw and phase are found in other ways."""
+NECESSARY: Final = ("num_chips", "batch_size", "input_len", "output_len", "weight_dtype")
+ENGINE: Final = "imported"
+
+
+def rows_of(content: Content, settings: Mapping[str, Any]) -> list[Row]:
+    """The rows of one mapping of a file; ``details.unmapped`` of each lists the keys that went into none of them.
+
+    Raises:
+        AskedWrongly: a necessary value is neither in the file nor given, or is given otherwise than the file says.
+        ShardbenchError: the file is not of the format, or of none that is known.
+    """
+    name = format_of(content, settings["format"])
+    entries = FORMATS[name].entries(content)
+    chosen = [entry for entry in entries if settings["phase"] in (None, entry.phase)]
+    if not chosen:
+        has = ", ".join(sorted({entry.phase for entry in entries}))
+        raise AskedWrongly("phase", settings["phase"], f"is not in {content.path}", f"it has {has}")
+    origin = {"file": content.path.name, "sha256": content.sha256, "format": name, "unmapped": content.unread()}
+    # Entries of a list are told apart by their place: two may answer the same point.
+    code = f"imported:{content.sha256}" + ("" if content.entry is None else f":{content.entry}")
+    reference = settings["reference"] or f"{name} {content.path.name}"
+    return [_row(entry, _point(entry, content.path, settings), code, origin, reference) for entry in chosen]
+
+
+def _row(entry: Entry, point: Point, code: str, origin: Mapping[str, Any], reference: str) -> Row:
+    told = {"model_name": entry.model_name, "hw_name": entry.hw_name}
+    details = {**entry.estimate.facts.details, **{key: name for key, name in told.items() if name}, **origin}
+    facts = replace(entry.estimate.facts, details=details)
+    estimate = replace(entry.estimate, facts=facts, reference=reference)
+    question = Question(point=point, point_id=point.fingerprint(code), source="published", sweep=None)
+    if entry.load is None:
+        row = estimated(question, estimate)
+    else:
+        # The rates of a static batch with the same throughput are the server's rates; its latency is not.
+        row = estimated(question, replace(estimate, latency_s=point.tokens / entry.load.tokens_per_s))
+        row = replace(
+            row,
+            latency_s=None,
+            ttft_s=entry.load.ttft_s,
+            tpot_s=entry.load.tpot_s,
+            step_time_s=None,
+            tokens_per_s_per_user=None,
+            mbu=None,
+            valid=False,
+            invalid_reason="a server under load, whose requests come and go: it has no latency of a static batch",
+        )
+    # It ran elsewhere, with other code than this checkout's.
+    return replace(row, host=None, git_sha=None, git_dirty=None, versions=dict(entry.estimate.facts.versions))
+
+
+def _point(entry: Entry, path: Path, settings: Mapping[str, Any]) -> Point:
+    values: dict[str, Any] = dict(entry.stated)
+    for key in VALUES:
+        given = settings[key]
+        if given is None:
+            continue
+        if values.get(key, given) != given:
+            raise AskedWrongly(key, given, f"is not what {path} says, {values[key]}", f"leave {key} out")
+        values[key] = given
+    if entry.phase == "prefill":
+        values["output_len"] = 0
+    if "num_chips" not in values and "tensor_parallel" in values:
+        values["num_chips"] = values["tensor_parallel"] * values.get("pipeline_parallel", 1)
+    model = _choice("model", settings["model"], entry.model_name, path)
+    hw = _choice("hw", settings["hw"], entry.hw_name, path)
+    missing = [key for key in dict.fromkeys((*NECESSARY, *entry.needs)) if key not in values]
+    if missing:
+        reason = entry.needs.get(missing[0], "the file does not say it")
+        also = f" (and {', '.join(missing[1:])})" if missing[1:] else ""
+        raise AskedWrongly(missing[0], "", f"is missing for {path}: {reason}", f"give {missing[0]}=…{also}")
+    point = Point(model=load_model(model), chip=load_chip(hw), engine=ENGINE, phase=entry.phase, **values)
+    point.check()
+    return point
+
+
+def _choice(group: str, given: str | None, named: str | None, path: Path) -> str:
+    """The choice of ``conf/GROUP``: the user's, else the file's where its name is one, letter for letter."""
+    if given is not None:
+        return given
+    found = None
+    if named is not None:
+        found = hw_of(named) if group == "hw" else None
+        found = found or named.rpartition("/")[2].lower()
+    if found in names(group):
+        return str(found)
+    said = f"{path} names it {named}, which is no choice of conf/{group}" if named else f"{path} does not name it"
+    raise AskedWrongly(group, "", said, f"give {group}=…, one of {', '.join(names(group))}")

@@ -1,0 +1,51 @@
+"""``vllm bench serve --save-result``: a server under load, its times in milliseconds."""
+
+from typing import Any, Final
+
+from bench.importers.content import Content
+from bench.importers.entry import Entry, Load
+from engines.engine import Estimate, Facts
+
+KEPT: Final = ("date", "label", "request_rate", "burstiness", "max_concurrency", "num_prompts", "completed")
+
+
+def matches(content: Content) -> bool:
+    """Whether the file is of this format."""
+    return content.has("request_throughput", "total_input_tokens")
+
+
+def entries(content: Content) -> list[Entry]:
+    """One generate point under load: batch_size is ``max_concurrency``, lengths are tokens a completed request.
+
+    A length that differs between requests has no place in a point, so it is left for the user to give.
+    """
+    completed = content.needed("completed", content.whole("completed"))
+    stated: dict[str, Any] = {}
+    needs = {"batch_size": "the file has no max_concurrency; give the number of requests in flight"}
+    for key, total in (("input_len", "total_input_tokens"), ("output_len", "total_output_tokens")):
+        tokens = content.needed(total, content.whole(total))
+        if (tokens / completed).is_integer():
+            stated[key] = int(tokens / completed)
+        else:
+            needs[key] = f"requests differ and have {tokens / completed:g} tokens on average; give a whole number"
+    concurrency = content.whole("max_concurrency")
+    if concurrency is not None:
+        stated["batch_size"] = concurrency
+    rate = content.positive("total_token_throughput")
+    load = Load(
+        tokens_per_s=content.needed("total_token_throughput", rate),
+        ttft_s=content.seconds_of_ms("median_ttft_ms"),
+        tpot_s=content.seconds_of_ms("median_tpot_ms"),
+    )
+    backend = content.text("backend") or content.text("endpoint_type")
+    details = {"timed_by": "vllm bench serve", "kept": {key: content.raw(key) for key in KEPT if content.has(key)}}
+    return [
+        Entry(
+            phase="generate",
+            stated=stated,
+            estimate=Estimate(system=backend or "vllm", facts=Facts(details=details)),
+            model_name=content.text("model_id"),
+            load=load,
+            needs=needs,
+        )
+    ]
