@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import permutations
 
 from engines.chip import Chip
 from engines.errors import AskedWrongly
@@ -70,6 +71,12 @@ def slice_of(chip: Chip, num_chips: int, mesh_shape: tuple[int, ...] | None = No
         known = ", ".join(str(list(each)) for each in _shapes(chip, num_chips)[:4]) or "none"
         raise AskedWrongly("mesh_shape", mesh_shape, f"is no slice of {chip.name}", f"with {num_chips} chips: {known}")
     return Slice(chip, shape)
+
+
+def mesh_shapes(chip: Chip, num_chips: int) -> list[MeshShape]:
+    """Every mesh of that many chips, axes in any order, the most cubic first; empty where no slice exists."""
+    shapes = _shapes(chip, num_chips)
+    return list(dict.fromkeys(order for shape in shapes for order in permutations(shape)))
 
 
 def chip_counts(chip: Chip) -> list[int]:

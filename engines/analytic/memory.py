@@ -7,7 +7,6 @@ import numpy as np
 from engines.analytic import nodes, torus
 from engines.analytic.grid import Bools, Floats, Grid
 from engines.layout import GATHERED_AXES
-from engines.point import PHASES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +28,15 @@ class Memory:
         """Whether the chip holds it, the runtime's own share left out."""
         return self.peak_hbm_bytes <= self.usable_bytes
 
+    def only(self, runs: Bools) -> "Memory":
+        """Nothing taken where ``runs`` is false."""
+        return Memory(
+            weights_bytes=self.weights_bytes * runs,
+            kv_cache_bytes=self.kv_cache_bytes * runs,
+            activations_bytes=self.activations_bytes * runs,
+            usable_bytes=self.usable_bytes,
+        )
+
     def where(self, chosen: Bools, other: "Memory") -> "Memory":
         """These where ``chosen``, ``other`` elsewhere."""
         return Memory(
@@ -39,26 +47,20 @@ class Memory:
         )
 
 
-def _longest_pass(grid: Grid) -> Floats:
-    """New tokens a sequence in the widest forward pass of the phase: the prompt, or one."""
-    return np.where(grid.phase == PHASES.index("decode"), 1.0, grid.input_len)
-
-
-def on_torus(grid: Grid, layout: str, attention: str) -> Memory:
+def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     """TPU: weights/n with heads padded and the tied table once; the cache of all tokens as attention cuts it.
 
-    Activations of the widest pass, at the fullest of a layer's four moments: input projection (its input, its output
-    [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result), gating (that and
-    [attention out | F]), output projection (that, its output, its gathered weights); beside them the residual and
-    float32 logits. A gathered layout holds a whole matrix, where it loops two shards of one: some fit only so (Pope et
-    al. 2022, section 3.5).
+    Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's four moments: input projection
+    (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
+    gating (that and [attention out | F]), output projection (that, its output, its gathered weights); beside them the
+    residual and float32 logits. A gathered layout holds a whole matrix, where it loops two shards of one: some fit
+    only so (Pope et al. 2022, section 3.5).
     """
     chips = torus.size_of(grid, "xyz")
     gathered = torus.size_of(grid, GATHERED_AXES[layout])
     shards = torus.attention_shards(grid, layout, attention)
     tables = grid.vocab * grid.d_model
     context = grid.input_len + grid.output_len
-    length = _longest_pass(grid)
     tokens = grid.batch * length
     across = {"ws_1d": chips, "ws_2d": torus.size_of(grid, "yz")}.get(layout, chips / gathered)
     query = torus.padded_heads(grid) * grid.head_dim
@@ -84,19 +86,18 @@ def on_torus(grid: Grid, layout: str, attention: str) -> Memory:
     )
 
 
-def on_nodes(grid: Grid) -> Memory:
+def on_nodes(grid: Grid, length: Floats) -> Memory:
     """GPU, after FasterTransformer's buffers: weights/(t·p), and both the input and the output table on every rank.
 
-    The cache of all tokens of the batch over t ranks and p stages. Activations of one pass: in, out, normed and
-    residual [T, E] of the batch, of a micro-batch [q | k | v] and their transposes, attention's result and the hidden
-    [T, F] over t, the scores [B, H/t, L, L], and float32 logits of the batch twice.
+    The cache of all tokens of the batch over t ranks and p stages. Activations of a pass of ``length`` tokens: in,
+    out, normed and residual [T, E] of the batch; of a micro-batch [q | k | v] and their transposes, attention's result
+    and the hidden [T, F] over t, the scores [B, H/t, L, L]; and float32 logits of the batch twice.
     """
     qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
     weights = (qkv + grid.heads * grid.head_dim + grid.ffn_matrices * grid.d_ff) * grid.d_model
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
     context = grid.input_len + grid.output_len
-    length = _longest_pass(grid)
     micro = nodes.micro_batch(grid, length)
     tokens = micro * length
     kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.analytic import memory, nodes, torus
 from engines.analytic.cost import Cost
-from engines.analytic.grid import Bools, Floats, Grid, Ints
+from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory
 from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
 from engines.point import PHASES
@@ -17,6 +17,8 @@ STRATEGIES: Final = tuple(
     (layout, attention) for layout in FFN_LAYOUTS if layout != "auto" for attention in ("batch", "heads")
 )
 """(ffn_layout, attn_sharding) in the order in which ties are broken."""
+ONE_D: Final = STRATEGIES.index(("ws_1d", "heads"))
+"""What GPU nodes run."""
 BLOCK: Final = 16384
 """Points evaluated at once: their temporaries stay in the cache, whatever the grid's size."""
 
@@ -71,6 +73,16 @@ class Prediction:
         """Both phases together."""
         return self.prefill.cost + self.decode.cost
 
+    def together(self) -> Phase:
+        """Both phases as one: the time of both, the memory of the larger; ``strategy`` is the decode's."""
+        larger = self.prefill.memory.peak_hbm_bytes >= self.decode.memory.peak_hbm_bytes
+        return Phase(
+            cost=self.cost,
+            memory=self.prefill.memory.where(larger, self.decode.memory),
+            strategy=self.decode.strategy,
+            possible=self.prefill.possible & self.decode.possible,
+        )
+
 
 def blocks(grid: Grid) -> Iterator[tuple[slice, Prediction]]:
     """The predictions of a large grid, a block at a time with its place, so that memory stays bounded."""
@@ -85,71 +97,69 @@ def predict(grid: Grid) -> Prediction:
 
     A generate point runs both phases. Each takes its own layout where that is left open, ws_1d only if both do: ws_2d
     and the gathered layouts keep the weights in the same place, ws_1d does not.
+
+    Raises:
+        ValueError: the grid mixes GPUs and TPUs.
     """
-    prefilled = grid.phase != PHASES.index("decode")
-    decoded = grid.phase != PHASES.index("prefill")
-    context = grid.input_len + (grid.steps + 1) / 2
-    one = np.ones(1)
     if np.all(grid.gpu):
-        return Prediction(
-            prefill=_on_nodes(grid, prefilled, length=grid.input_len, context=grid.input_len, count=one),
-            decode=_on_nodes(grid, decoded, length=one, context=context, count=grid.steps),
-        )
+        return Prediction(prefill=run_phase(grid, "prefill", ONE_D), decode=run_phase(grid, "decode", ONE_D))
     if np.any(grid.gpu):
         raise ValueError("a grid holds GPUs or TPUs, not both")
-    stationary = [index for index, (layout, _) in enumerate(STRATEGIES) if layout == "ws_1d"]
-    movable = [index for index, (layout, _) in enumerate(STRATEGIES) if layout != "ws_1d"]
-    pairs = [
-        Prediction(
-            prefill=_on_torus(grid, allowed, prefilled, length=grid.input_len, context=grid.input_len, count=one),
-            decode=_on_torus(grid, allowed, decoded, length=one, context=context, count=grid.steps),
+    movable, stationary = (
+        Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
+        for allowed in (
+            [index for index, (layout, _) in enumerate(STRATEGIES) if layout != "ws_1d"],
+            [index for index, (layout, _) in enumerate(STRATEGIES) if layout == "ws_1d"],
         )
-        for allowed in (movable, stationary)
-    ]
-    first, second = (_together(pair) for pair in pairs)
-    chosen = ~second.better(first)
+    )
+    chosen = ~stationary.together().better(movable.together())
     return Prediction(
-        prefill=pairs[0].prefill.where(chosen, pairs[1].prefill),
-        decode=pairs[0].decode.where(chosen, pairs[1].decode),
+        prefill=movable.prefill.where(chosen, stationary.prefill),
+        decode=movable.decode.where(chosen, stationary.decode),
     )
 
 
-def _together(pair: Prediction) -> Phase:
-    """Both phases as one, to compare pairs of layouts: the time of both, the memory of the larger."""
-    larger = pair.prefill.memory.peak_hbm_bytes >= pair.decode.memory.peak_hbm_bytes
-    return Phase(
-        cost=pair.cost,
-        memory=pair.prefill.memory.where(larger, pair.decode.memory),
-        strategy=pair.decode.strategy,
-        possible=pair.prefill.possible & pair.decode.possible,
-    )
+def run_phase(grid: Grid, name: str, strategy: int) -> Phase:
+    """The phase ``name`` (prefill or decode) of every point, run with one strategy; free where a point has none.
 
-
-def _on_nodes(grid: Grid, runs: Bools, *, length: Floats, context: Floats, count: Floats) -> Phase:
-    taken = memory.on_nodes(grid)
-    one_d = STRATEGIES.index(("ws_1d", "heads"))
-    return Phase(
-        cost=nodes.forward(grid, length, context).times(np.where(runs, count, 0.0)),
-        memory=taken,
-        strategy=np.full(len(grid), one_d),
-        possible=np.ones(len(grid), dtype=bool),
-    )
-
-
-def _on_torus(grid: Grid, allowed: list[int], runs: Bools, *, length: Floats, context: Floats, count: Floats) -> Phase:
-    best: Phase | None = None
-    for index in allowed:
-        layout, attention = STRATEGIES[index]
+    A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
+    mean context, input_len + (steps + 1)/2, as every cost is linear in it.
+    """
+    layout, attention = STRATEGIES[strategy]
+    one = np.ones(1)
+    runs = _runs(grid, name)
+    if name == "prefill":
+        length, context, count = grid.input_len, grid.input_len, one
+    else:
+        length, context, count = one, grid.input_len + (grid.steps + 1) / 2, grid.steps
+    if np.all(grid.gpu):
+        cost, taken = nodes.forward(grid, length, context), memory.on_nodes(grid, length)
+        possible = np.ones(len(grid), dtype=bool)
+    else:
+        cost = torus.forward(grid, layout, attention, length, context)
+        taken = memory.on_torus(grid, layout, attention, length)
         asked = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         asked = asked & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
         possible = asked & torus.attention_shards(grid, layout, attention).possible
-        phase = Phase(
-            cost=torus.forward(grid, layout, attention, length, context).times(np.where(runs, count, 0.0)),
-            memory=memory.on_torus(grid, layout, attention),
-            strategy=np.full(len(grid), index),
-            possible=np.broadcast_to(possible | ~runs, (len(grid),)),
-        )
-        best = phase if best is None else phase.where(phase.better(best), best)
-    if best is None:
-        raise ValueError("no layout is allowed")
+    return Phase(
+        cost=cost.times(np.where(runs, count, 0.0)),
+        memory=taken.only(runs),
+        strategy=np.full(len(grid), strategy),
+        possible=np.broadcast_to(possible | ~runs, (len(grid),)),
+    )
+
+
+def _runs(grid: Grid, name: str) -> Bools:
+    """Which points have the phase ``name``."""
+    other = "decode" if name == "prefill" else "prefill"
+    return np.asarray(grid.phase != PHASES.index(other))
+
+
+def _best(grid: Grid, name: str, allowed: list[int]) -> Phase:
+    if not _runs(grid, name).any():
+        return run_phase(grid, name, allowed[0])
+    best = run_phase(grid, name, allowed[0])
+    for strategy in allowed[1:]:
+        phase = run_phase(grid, name, strategy)
+        best = phase.where(phase.better(best), best)
     return best
