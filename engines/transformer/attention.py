@@ -70,16 +70,14 @@ def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> t
     q: [batch.batch_axes, time, chunks.column_axes, q_width], k and v likewise with kv_width. Returns q's shape, and
     the cache with the new k and v.
     """
-    q, k, v = qkv
     layer, position, limit = where
-    head_dim = plan.model.head_dim
     kept, read, even = plan.kv_slots()
-    q = _by_head(_to_batch(plan, q), head_dim)
-    q, k = (_rotate(plan, each, position) for each in (q, _kv_heads(plan, k, kept)))
-    cache = {
-        "k": _write(cache["k"], k, layer, position),
-        "v": _write(cache["v"], _kv_heads(plan, v, kept), layer, position),
-    }
+    # Side by side, so that one all-to-all takes all three.
+    columns = _to_batch(plan, jnp.concatenate(qkv, axis=-1))
+    q = _by_head(columns[..., : plan.q_width], plan.model.head_dim)
+    k, v = _kv_heads(plan, columns[..., plan.q_width :], kept)
+    q, k = _rotate(plan, q, position), _rotate(plan, k, position)
+    cache = {"k": _write(cache["k"], k, layer, position), "v": _write(cache["v"], v, layer, position)}
     keys, vals = (
         lax.dynamic_index_in_dim(cache[name], layer, keepdims=False)[:, :, :limit].astype(q.dtype) for name in "kv"
     )
@@ -146,19 +144,19 @@ def _by_head(x: Array, head_dim: int) -> Array:
     return x.reshape(*x.shape[:2], -1, head_dim)
 
 
-def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> Array:
-    """Columns of k or v [batch, time, chunks.column_axes, kv_width] → the heads that this chip keeps."""
-    x = _to_batch(plan, x)
-    if plan.kv_splits_by_head:
-        return _by_head(x, plan.model.head_dim)
-    if plan.head_axes:
+def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
+    """x: [batch.attention, time, chunks.rest, k | v] → k and v of the heads that this chip keeps."""
+    if plan.head_axes and not plan.kv_splits_by_head:
         x = lax.all_gather(x, plan.head_axes, axis=2)
         x = _ordered(plan, x, plan.head_axes + _moved_axes(plan))
-    x = x.reshape(*x.shape[:2], -1)[..., : plan.kv_heads * plan.model.head_dim]
-    x = _by_head(x, plan.model.head_dim)
+    both = [x[..., : plan.kv_width], x[..., plan.kv_width :]]
+    if plan.kv_splits_by_head:
+        return [_by_head(each, plan.model.head_dim) for each in both]
+    real = plan.kv_heads * plan.model.head_dim
+    both = [_by_head(each.reshape(*each.shape[:2], -1)[..., :real], plan.model.head_dim) for each in both]
     if len(kept[0]) == plan.kv_heads:
-        return x
-    return jnp.take(x, jnp.asarray(kept)[place(plan.head_axes)], axis=2)
+        return both
+    return [jnp.take(each, jnp.asarray(kept)[place(plan.head_axes)], axis=2) for each in both]
 
 
 def _moved_axes(plan: Plan) -> Axes:

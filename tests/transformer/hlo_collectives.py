@@ -1,0 +1,89 @@
+"""Collectives of the layer loop of a compiled program, read from its HLO text. Run as a script, it prints them."""
+
+import json
+import math
+import re
+import sys
+from collections import Counter
+from itertools import product
+
+BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s8": 1, "s32": 4}
+LINE = re.compile(
+    r" = (?P<shape>\([^)]*\)|\S+) (?P<kind>all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)\("
+)
+ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+def loop_collectives(text: str, mesh_shape) -> Counter:
+    """(kind, axes, payload in bytes) → how often, in bodies of while loops; a program has one, its loop of layers."""
+    groups = {_groups(mesh_shape, axes): axes for axes in ("x", "y", "z", "xy", "xz", "yz", "xyz")}
+    bodies = set(re.findall(r" while\(.*?body=(%[\w.\-]+)", text))
+    found: Counter = Counter()
+    inside = False
+    for line in text.splitlines():
+        if line.startswith(("%", "ENTRY")):
+            inside = line.split()[0] in bodies
+        match = LINE.search(line)
+        if not inside or not match:
+            continue
+        size = sum(
+            BYTES[dtype] * math.prod(int(each) for each in dims.split(",") if each)
+            for dtype, dims in ARRAY.findall(re.sub(r"/\*.*?\*/", "", match["shape"]))
+        )
+        listed = re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", line)[1]
+        members = [[int(each) for each in part.split(",")] for part in re.findall(r"\{([\d,]+)\}", listed)]
+        if match["kind"] == "reduce-scatter":
+            size *= len(members[0])
+        found[match["kind"], groups[_key(members)], size] += 1
+    return found
+
+
+def _key(members) -> frozenset:
+    return frozenset(frozenset(part) for part in members)
+
+
+def _groups(mesh_shape, axes: str) -> frozenset:
+    """The groups of chips that differ along ``axes`` alone; chips count with z fastest."""
+    parts: dict = {}
+    for number, place in enumerate(product(*(range(size) for size in mesh_shape))):
+        apart = tuple(at for axis, at in zip("xyz", place, strict=True) if axis not in axes)
+        parts.setdefault(apart, []).append(number)
+    return _key(parts.values())
+
+
+def compiled_prefill(model: str, mesh_shape, ffn_layout: str, attn_sharding: str, weight_dtype: str = "float32"):
+    """A plan with one sequence a chip, and the HLO text of its prefill."""
+    from partitioned_case import MODELS, TIME, mesh_of, small_model
+
+    from engines.transformer.functions import abstract_arguments, make_prefill
+    from engines.transformer.plan import Plan
+
+    chips = math.prod(mesh_shape)
+    changes = {"d_model": 4 * chips, "d_ff": 8 * chips, "num_heads": chips, "vocab_size": 2 * chips}
+    base = MODELS[model]
+    fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
+    kv = chips if base.num_kv_heads == base.num_heads else base.num_kv_heads
+    plan = Plan(
+        model=small_model(**{**fields, **changes, "num_kv_heads": kv}),
+        mesh_shape=mesh_shape,
+        ffn_layout=ffn_layout,
+        attn_sharding=attn_sharding,
+        batch_size=chips,
+        cache_len=TIME,
+        weight_dtype=weight_dtype,
+    )
+    plan.check()
+    mesh = mesh_of(mesh_shape)
+    lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, TIME)["prefill"])
+    return plan, lowered.compile().as_text()
+
+
+def main() -> None:
+    """Print, for each case given as JSON, its collectives."""
+    for model, mesh_shape, ffn_layout, attn_sharding in json.loads(sys.argv[1]):
+        _, text = compiled_prefill(model, tuple(mesh_shape), ffn_layout, attn_sharding)
+        print(json.dumps(sorted([*key, count] for key, count in loop_collectives(text, mesh_shape).items())))
+
+
+if __name__ == "__main__":
+    main()

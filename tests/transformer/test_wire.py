@@ -1,0 +1,102 @@
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hlo_collectives import compiled_prefill, loop_collectives
+from partitioned_case import MODELS, TIME, small_model
+
+from engines.layout import FFN_LAYOUTS
+from engines.transformer.plan import Plan
+from engines.transformer.wire import layer_transfers
+
+LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
+
+
+def closed_form(plan: Plan, time: int = TIME) -> Counter:
+    return Counter((each.kind, each.axes, each.payload_bytes) for each in layer_transfers(plan, time))
+
+
+@pytest.mark.parametrize("attn_sharding", ["heads", "batch"])
+@pytest.mark.parametrize("ffn_layout", LAYOUTS)
+@pytest.mark.parametrize("model", ["palm", "gpt"])
+def test_the_compiled_layer_sends_what_the_closed_form_says(model, ffn_layout, attn_sharding):
+    plan, text = compiled_prefill(model, (2, 2, 2), ffn_layout, attn_sharding)
+    assert loop_collectives(text, plan.mesh_shape) == closed_form(plan)
+
+
+def test_int8_weights_are_gathered_as_int8():
+    plan, text = compiled_prefill("gpt", (2, 2, 2), "wg_xy", "batch", "int8")
+    assert loop_collectives(text, plan.mesh_shape) == closed_form(plan)
+
+
+def test_on_64_devices():
+    cases = [
+        ("palm", (4, 4, 4), "ws_2d", "batch"),
+        ("gpt", (4, 4, 4), "ws_2d", "heads"),
+        ("palm", (4, 4, 4), "ws_1d", "heads"),
+        ("palm", (4, 4, 4), "wg_xy", "batch"),
+    ]
+    here = Path(__file__).parent
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=64", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, str(here / "hlo_collectives.py"), json.dumps(cases)],
+        env={**os.environ, **flags},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    for (model, shape, ffn_layout, attn_sharding), line in zip(cases, done.stdout.splitlines(), strict=True):
+        base = MODELS[model]
+        fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
+        kv = 64 if base.num_kv_heads == base.num_heads else 1
+        changes = {"d_model": 256, "d_ff": 512, "num_heads": 64, "num_kv_heads": kv, "vocab_size": 128}
+        plan = Plan(
+            model=small_model(**{**fields, **changes}),
+            mesh_shape=shape,
+            ffn_layout=ffn_layout,
+            attn_sharding=attn_sharding,
+            batch_size=64,
+            cache_len=TIME,
+        )
+        counted = Counter({tuple(each[:3]): each[3] for each in json.loads(line)})
+        assert counted == closed_form(plan), (model, ffn_layout)
+
+
+@pytest.mark.parametrize("ffn_layout", LAYOUTS)
+def test_feed_forward_by_hand(ffn_layout):
+    # E = 64, F = 256, X, Y, Z = 2, 4, 8, 64 sequences of 5 tokens in float32.
+    model = small_model(
+        block="serial", activation="gelu", norms_per_layer=2, d_model=64, d_ff=256, num_heads=64, num_kv_heads=64
+    )
+    plan = Plan(
+        model=model,
+        mesh_shape=(2, 4, 8),
+        ffn_layout=ffn_layout,
+        attn_sharding="heads",
+        batch_size=64,
+        cache_len=5,
+    )
+    tokens, e, f, n = 64 * 5, 64, 256, 64
+    gathered = {"wg_x": 2, "wg_xy": 8, "wg_xyz": 64}.get(ffn_layout)
+    activations = {
+        "ws_1d": 2 * tokens * e,
+        "ws_2d": 2 * tokens * (e / 2 + f / 32),
+        "wg_x": 2 * tokens * e / 2,
+        "wg_xy": 2 * tokens * e / 8,
+        "wg_xyz": 0,
+    }
+    found = layer_transfers(plan, 5)
+    assert (
+        sum(each.payload_bytes for each in found if each.what in ("ffn.in", "ffn.out")) == 4 * activations[ffn_layout]
+    )
+    # The last gather of a matrix returns all that the chip then holds.
+    weights = [each.payload_bytes for each in found if each.what == "ffn weights"]
+    if gathered:
+        assert max(weights) == 4 * e * f * gathered / n
+    else:
+        assert weights == []
