@@ -171,7 +171,7 @@ def test_what_a_file_does_not_hold_is_asked_for_by_name(run, tmp_path):
         run(LATENCY, "model=llama-3-8b hw=h100-80gb num_chips=1 weight_dtype=bfloat16")
     assert caught.value.key == "batch_size"
     assert "input_len, output_len" in str(caught.value)
-    with pytest.raises(AskedWrongly, match="model=: .*file.json does not name it"):
+    with pytest.raises(AskedWrongly, match=r"model=: .*file\.json does not name it"):
         run(LATENCY, GIVEN.replace("model=llama-3-8b", ""))
     assert stored(tmp_path) == []
 
@@ -220,7 +220,7 @@ def test_vllm_serve_lengths_that_differ_are_not_averaged(run):
 
 def test_vllm_serve_without_a_concurrency_asks_for_it(run):
     open_loop = {key: value for key, value in SERVE.items() if key != "max_concurrency"}
-    with pytest.raises(AskedWrongly, match="batch_size=: .*in flight"):
+    with pytest.raises(AskedWrongly, match=r"batch_size=: .*in flight"):
         run(open_loop, "model=llama-3-8b hw=h100-80gb num_chips=1 weight_dtype=bfloat16")
 
 
@@ -256,11 +256,11 @@ def test_optimum_benchmark_does_not_guess_devices_or_formats(run):
     changed = json.loads(json.dumps(OPTIMUM))
     del changed["config"]["backend"]["device_ids"]
     changed["config"]["environment"]["gpu_count"] = 8
-    with pytest.raises(AskedWrongly, match="num_chips=: .*which devices"):
+    with pytest.raises(AskedWrongly, match=r"num_chips=: .*which devices"):
         run(changed)
     quantised = json.loads(json.dumps(OPTIMUM))
     quantised["config"]["backend"]["quantization_scheme"] = "gptq"
-    with pytest.raises(AskedWrongly, match="weight_dtype=: .*quantised"):
+    with pytest.raises(AskedWrongly, match=r"weight_dtype=: .*quantised"):
         run(quantised)
     slice_of_gpu = json.loads(json.dumps(OPTIMUM))
     slice_of_gpu["config"]["environment"]["gpu"] = ["NVIDIA H100 80GB HBM3 MIG 1g.10gb"]
@@ -281,7 +281,7 @@ def test_inferencex_is_a_row_without_a_latency_nor_reciprocals(run):
 
 def test_inferencex_in_eight_bits_asks_in_what_it_multiplied(run):
     eight = {**INFERENCEX, "precision": "fp8"}
-    with pytest.raises(AskedWrongly, match="act_dtype=: .*multiplied"):
+    with pytest.raises(AskedWrongly, match=r"act_dtype=: .*multiplied"):
         run(eight)
     [row] = run(eight, "act_dtype=float8_e4m3")
     assert row.peak_flops_per_s == load_chip("h200").peak("float8_e4m3")

@@ -1,0 +1,206 @@
+"""Runs another program as a whole: for engines whose times come from somebody else's timer.
+
+Such an engine is an estimator whose source is ``measured``: the harness's rules of warm-up and samples do not hold
+for it, and its rows say in ``details.timed_by`` whose do.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, ClassVar, Final
+
+from engines import guard
+from engines.dtypes import ACTIVATION_DTYPES
+from engines.engine import Estimate, Facts
+from engines.errors import OutOfMemory, ShardbenchError, Unsupported
+from engines.gpus import check_present, device_names
+from engines.point import Point
+from engines.row import Source, Status
+
+TAIL_CHARACTERS: Final = 600
+POLL_S: Final = 0.05
+OUT_OF_MEMORY: Final = ("out of memory", "outofmemoryerror")
+"""What programs on CUDA print when memory runs out, in lower case."""
+
+
+class ProgramFailed(ShardbenchError):
+    """The program ended badly, or said something else than asked."""
+
+
+class ProgramTimedOut(ShardbenchError):
+    """The program did not end in time, and was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A command line, run in ``folder``."""
+
+    words: Sequence[str]
+    folder: Path
+    timeout_s: float
+
+    def run(self) -> str:
+        """Run it to its end, and return what it printed on stdout and stderr together.
+
+        All that it started is ended with it: at its end, at the time-out, and when this process ends in any way.
+
+        Raises:
+            Unsupported: there is no such program.
+            ProgramTimedOut: it did not end within ``timeout_s``.
+            OutOfMemory: it failed and said that memory ran out.
+            ProgramFailed: it failed; the sentence has the end of what it printed.
+        """
+        found = shutil.which(self.words[0])
+        if found is None:
+            raise Unsupported(f"{self.words[0]} is no program on this machine; install it, or name its path")
+        with tempfile.TemporaryFile() as printed:
+            code = self._guarded([str(Path(found).absolute()), *self.words[1:]], printed)
+            printed.seek(0)
+            output = printed.read().decode(errors="replace")
+        if code is None:
+            raise ProgramTimedOut(f"{self.name} did not end within {self.timeout_s:g} s{said(output)}")
+        if code and any(words in output.lower() for words in OUT_OF_MEMORY):
+            raise OutOfMemory(f"{self.name} ran out of memory{said(output)}")
+        if code:
+            raise ProgramFailed(f"{self.name} ended with exit code {code}{said(output)}")
+        return output
+
+    @property
+    def name(self) -> str:
+        """The program without its arguments."""
+        return Path(self.words[0]).name
+
+    @property
+    def line(self) -> str:
+        """The command line as one would type it."""
+        return shlex.join(self.words)
+
+    def _guarded(self, words: Sequence[str], printed: IO[bytes]) -> int | None:
+        """The exit code, None at the time-out."""
+        child = subprocess.Popen(
+            [sys.executable, guard.__file__, *words],
+            stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=printed,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            # Looked at and not reaped, so that its process group keeps its number until all of it is ended.
+            while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                if time.monotonic() > deadline:
+                    return None
+                time.sleep(POLL_S)
+            ended = True
+        finally:
+            os.killpg(child.pid, signal.SIGKILL)
+            code = child.wait()
+            if child.stdin is not None:
+                child.stdin.close()
+        return code if ended else None
+
+
+def said(output: str) -> str:
+    """The end of what a program printed, to stand behind a sentence."""
+    tail = " ".join(output.split())[-TAIL_CHARACTERS:]
+    return f"; it last said: {tail}" if tail else " and said nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """What a program said of a point: the phase's seconds, single runs where it tells them, and what else to keep."""
+
+    latency_s: float
+    samples_s: Sequence[float] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class OutsideEngine(ABC):
+    """Answers a point by running a program on this machine's GPUs."""
+
+    name: ClassVar[str]
+    source: ClassVar[Source] = "measured"
+    code: ClassVar[Sequence[str]]
+    timed_by: ClassVar[str]
+
+    def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:
+        self.run_timeout_s = run_timeout_s
+        self.nvidia_smi = nvidia_smi
+
+    @abstractmethod
+    def check_supported(self, point: Point) -> None:
+        """Raise Unsupported where the program cannot run the point, or is not there."""
+
+    @abstractmethod
+    def command(self, point: Point, folder: Path) -> Sequence[str]:
+        """Write into ``folder`` what the program reads; returns its command line."""
+
+    @abstractmethod
+    def read(self, point: Point, folder: Path, output: str) -> Timed:
+        """What the program printed, or wrote into ``folder``; raises ProgramFailed where that is no answer."""
+
+    def estimate(self, points: Sequence[Point]) -> list[Estimate]:
+        """One answer a point, one after the other."""
+        return [self._answer(point) for point in points]
+
+    def _answer(self, point: Point) -> Estimate:
+        try:
+            point.check()
+            self.check_supported(point)
+            return self._run(point)
+        except ShardbenchError as error:
+            return Estimate(status=_status(error), error=str(error))
+
+    def _run(self, point: Point) -> Estimate:
+        names = device_names(self.nvidia_smi)
+        check_present(point.chip.name, names)
+        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
+            folder = Path(name)
+            program = Program(self.command(point, folder), folder, self.run_timeout_s)
+            timed = self.read(point, folder, program.run())
+        degrees = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        return Estimate(
+            latency_s=timed.latency_s,
+            samples_s=timed.samples_s,
+            system=self.name,
+            facts=Facts(
+                resolved={key: value for key, value in degrees.items() if getattr(point, key) is None},
+                device_kind=names[0],
+                details={"timed_by": self.timed_by, "command": program.line, **timed.details},
+            ),
+        )
+
+
+def check_generate(point: Point) -> None:
+    """Raise Unsupported for a phase of which the program has no time by itself."""
+    if point.phase != "generate":
+        raise Unsupported(f"phase={point.phase}: engine={point.engine} times prompt and answer together; use generate")
+
+
+def check_one_format(point: Point) -> None:
+    """Raise Unsupported unless weights, activations and cache share one floating format."""
+    formats = {point.weight_dtype, point.act_dtype, point.kv_dtype}
+    if len(formats) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
+        raise Unsupported(
+            f"weight_dtype={point.weight_dtype}: engine={point.engine} runs weights, activations and cache in one "
+            f"format of {', '.join(ACTIVATION_DTYPES)}"
+        )
+
+
+def _status(error: ShardbenchError) -> Status:
+    """The status that the reason stands for."""
+    if isinstance(error, OutOfMemory):
+        return "oom"
+    if isinstance(error, ProgramTimedOut):
+        return "timeout"
+    return "failed" if isinstance(error, ProgramFailed) else "unsupported"

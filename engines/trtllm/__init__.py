@@ -1,0 +1,1 @@
+"""NVIDIA TensorRT-LLM, run as a whole by its own ``trtllm-bench``."""

@@ -1,0 +1,284 @@
+import configparser
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.conf import load_chip, load_group, load_model
+from bench.engines import make_engine
+from engines.errors import OutOfMemory, Unsupported
+from engines.fastertransformer.output import read_latency_s
+from engines.outside import Program, ProgramFailed, ProgramTimedOut
+from engines.point import Point
+
+
+def point(**changes):
+    values = {
+        "model": load_model("gpt-20b"),
+        "chip": load_chip("a100-80gb"),
+        "engine": "fastertransformer",
+        "phase": "generate",
+        "num_chips": 2,
+        "batch_size": 3,
+        "input_len": 20,
+        "output_len": 8,
+        "weight_dtype": "float16",
+    }
+    return Point(**{**values, **changes})
+
+
+def llama(engine, **changes):
+    return point(model=load_model("llama-3-8b"), engine=engine, weight_dtype="bfloat16", **changes)
+
+
+@pytest.fixture
+def faster(program):
+    """The adapter with stand-ins for all three programs; keywords change its config."""
+
+    def make(**changes):
+        config = {
+            **load_group("engine", "fastertransformer"),
+            "binary": program("gpt_example"),
+            "mpirun": program("mpirun"),
+            "nvidia_smi": program("nvidia_smi"),
+            "run_timeout_s": 20,
+        }
+        return make_engine({**config, **changes})
+
+    return make
+
+
+@pytest.fixture
+def vllm(program):
+    config = {**load_group("engine", "vllm"), "program": program("vllm"), "nvidia_smi": program("nvidia_smi")}
+    return make_engine({**config, "runs": 5})
+
+
+@pytest.fixture
+def trtllm(program, tmp_path):
+    config = {**load_group("engine", "trtllm"), "program": program("trtllm_bench"), "model_path": str(tmp_path)}
+    return make_engine({**config, "nvidia_smi": program("nvidia_smi"), "runs": 4})
+
+
+def gone(pid):
+    """Whether a process has ended, waiting a little for the system to say so."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_fastertransformer_answers_with_its_own_time(faster, monkeypatch, tmp_path):
+    monkeypatch.setenv("STAND_IN_FOLDER", str(tmp_path))
+    [answer] = faster().estimate([point()])
+    assert (answer.status, answer.error) == ("ok", None)
+    assert answer.latency_s == pytest.approx(0.12345)
+    assert answer.facts.details["timed_by"] == "multi_gpu_gpt_example"
+    assert answer.facts.resolved == {"tensor_parallel": 2, "pipeline_parallel": 1}
+    assert answer.facts.device_kind == "NVIDIA A100-SXM4-80GB"
+    config = configparser.ConfigParser()
+    config.read(tmp_path / "config.ini")
+    assert dict(config["request"]) == {
+        "request_batch_size": "3",
+        "request_output_len": "8",
+        "remove_padding": "false",
+    }
+    instance = config["ft_instance_hyperparameter"]
+    assert instance["max_seq_len"] == "28"
+    assert (instance["tensor_para_size"], instance["pipeline_para_size"]) == ("2", "1")
+    assert (instance["data_type"], instance["int8_mode"], instance["top_k"]) == ("fp16", "0", "1")
+    section = config[instance["model_name"]]
+    assert (section["head_num"], section["size_per_head"], section["decoder_layers"]) == ("48", "128", "44")
+    assert (section["vocab_size"], section["inter_size"]) == ("51200", "24576")
+
+
+def test_fastertransformer_degrees_and_int8(faster, monkeypatch, tmp_path):
+    monkeypatch.setenv("STAND_IN_FOLDER", str(tmp_path))
+    asked = point(num_chips=4, tensor_parallel=2, pipeline_parallel=2, weight_dtype="int8", act_dtype="float16")
+    [answer] = faster().estimate([asked])
+    assert answer.status == "ok"
+    assert answer.facts.resolved == {}
+    config = configparser.ConfigParser()
+    config.read(tmp_path / "config.ini")
+    instance = config["ft_instance_hyperparameter"]
+    assert (instance["tensor_para_size"], instance["pipeline_para_size"], instance["int8_mode"]) == ("2", "2", "1")
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "said"),
+    [
+        ("fails", "failed", "exit code 7; it last said: .*the weights are not there"),
+        ("memory", "oom", "out of memory"),
+        ("garbage", "failed", r"printed no \[INFO\] line .*request_batch_size many"),
+        ("silent", "failed", r"printed no \[INFO\] line"),
+        ("another", "failed", "ran decoder_layers=45, and 44 was asked"),
+        ("zero", "failed", "printed a time of 0 s"),
+    ],
+)
+def test_fastertransformer_that_goes_wrong_says_how(faster, monkeypatch, mode, status, said):
+    monkeypatch.setenv("STAND_IN", mode)
+    [answer] = faster().estimate([point()])
+    assert (answer.status, answer.latency_s) == (status, None)
+    assert pytest.raises(Exception, match=said).matches(Exception(answer.error)), answer.error
+
+
+def test_fastertransformer_that_hangs_is_ended_with_all_its_ranks(faster, monkeypatch, tmp_path):
+    monkeypatch.setenv("STAND_IN", "hangs")
+    monkeypatch.setenv("STAND_IN_FOLDER", str(tmp_path))
+    begin = time.monotonic()
+    [answer] = faster(run_timeout_s=2).estimate([point()])
+    assert answer.status == "timeout"
+    assert "did not end within 2 s; it last said: [INFO] Device" in answer.error
+    assert time.monotonic() - begin < 10
+    pids = [int(path.read_text(encoding="utf-8")) for path in tmp_path.glob("pid-*")]
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+def test_kill_9_of_the_caller_ends_the_ranks(faster, monkeypatch, tmp_path):
+    engine = faster()
+    (tmp_path / "ask.py").write_text(
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_outside_programs import point\n"
+        "from engines.fastertransformer.engine import FasterTransformerEngine\n"
+        f"FasterTransformerEngine(binary={str(engine.binary)!r}, mpirun={engine.mpirun[0]!r}, "
+        f"nvidia_smi={engine.nvidia_smi!r}).estimate([point()])\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "STAND_IN": "hangs", "STAND_IN_FOLDER": str(tmp_path)}
+    caller = subprocess.Popen([sys.executable, str(tmp_path / "ask.py"), str(Path(__file__).parent)], env=environment)
+    for _ in range(200):
+        if len(list(tmp_path.glob("pid-*"))) == 2:
+            break
+        time.sleep(0.05)
+    time.sleep(0.2)
+    pids = [int(path.read_text(encoding="utf-8")) for path in tmp_path.glob("pid-*")]
+    assert len(pids) == 2
+    caller.send_signal(signal.SIGKILL)
+    caller.wait()
+    assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": load_model("palm-8b")}, "block=serial"),
+        ({"model": load_model("llama-3-8b")}, "gelu"),
+        ({"phase": "decode"}, "phase=decode"),
+        ({"weight_dtype": "int8", "act_dtype": "float32"}, "act_dtype=float32"),
+        ({"weight_dtype": "int4"}, "weight_dtype=int4"),
+        ({"kv_dtype": "int8"}, "kv_dtype=int8"),
+        ({"chip": load_chip("h200")}, "hw=h200: is not on this machine, which has 8 × NVIDIA A100"),
+        ({"num_chips": 3}, "num_chips=3"),
+        ({"tensor_parallel": 8}, "tensor_parallel=8"),
+    ],
+)
+def test_fastertransformer_refuses_in_one_sentence(faster, changes, said):
+    [answer] = faster().estimate([point(**changes)])
+    assert answer.status == "unsupported"
+    assert said in answer.error
+    assert "\n" not in answer.error
+
+
+def test_fastertransformer_that_is_not_built(faster, tmp_path):
+    [answer] = faster(binary=None).estimate([point()])
+    assert (answer.status, "engine.binary=PATH" in answer.error) == ("unsupported", True)
+    [answer] = faster(binary=str(tmp_path / "none")).estimate([point()])
+    assert (answer.status, "is no file" in answer.error) == ("unsupported", True)
+    [answer] = faster(mpirun=str(tmp_path / "no-mpirun")).estimate([point()])
+    assert (answer.status, "no-mpirun is no program" in answer.error) == ("unsupported", True)
+    [answer] = faster(nvidia_smi=str(tmp_path / "none")).estimate([point()])
+    assert (answer.status, "which has no GPU" in answer.error) == ("unsupported", True)
+
+
+def test_of_several_ranks_that_print_the_slowest_counts():
+    line = (
+        "[INFO] request_batch_size 3 beam_width 1 head_num 48 size_per_head 128 total_output_len 28 "
+        "decoder_layers 44 vocab_size 51200 FT-CPP-decoding-beamsearch-time {} ms"
+    )
+    output = "\n".join(["noise", line.format("100"), "between", line.format("2.5e2"), line.format("99.9")])
+    assert read_latency_s(output, point()) == pytest.approx(0.25)
+
+
+def test_vllm_keeps_its_samples(vllm):
+    [answer] = vllm.estimate([llama("vllm")])
+    assert (answer.status, answer.error) == ("ok", None)
+    assert answer.samples_s == pytest.approx([0.080, 0.081, 0.082, 0.083, 0.084])
+    assert answer.latency_s == pytest.approx(0.082)
+    command = answer.facts.details["command"]
+    assert "--batch-size 3 --input-len 20 --output-len 8 --dtype bfloat16" in command
+    assert "--tensor-parallel-size 2" in command
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "said"),
+    [
+        ("memory", "oom", "CUDA out of memory"),
+        ("silent", "failed", "wrote no readable latency.json"),
+        ("garbage", "failed", "wrote no readable latency.json"),
+        ("another", "failed", "latencies is not a list"),
+    ],
+)
+def test_vllm_that_goes_wrong_says_how(vllm, monkeypatch, mode, status, said):
+    monkeypatch.setenv("STAND_IN", mode)
+    [answer] = vllm.estimate([llama("vllm")])
+    assert answer.status == status
+    assert said in answer.error
+
+
+def test_vllm_refuses_in_one_sentence(vllm):
+    asked = [point(engine="vllm"), llama("vllm", phase="prefill"), llama("vllm", kv_dtype="int8")]
+    answers = vllm.estimate(asked)
+    assert [answer.status for answer in answers] == ["unsupported"] * 3
+    assert "Llama's architecture" in answers[0].error
+    assert "phase=prefill" in answers[1].error
+    assert "weight_dtype=bfloat16" in answers[2].error
+
+
+def test_trtllm_reads_the_median_of_its_report(trtllm):
+    [answer] = trtllm.estimate([llama("trtllm", batch_size=1)])
+    assert (answer.status, answer.error) == ("ok", None)
+    assert answer.latency_s == pytest.approx(0.080)
+    assert "--tp 2 --pp 1" in answer.facts.details["command"]
+    [answer] = trtllm.estimate([llama("trtllm")])
+    assert (answer.status, "batch_size=3" in answer.error) == ("unsupported", True)
+
+
+@pytest.mark.parametrize("mode", ["zero", "text", "another", "silent"])
+def test_trtllm_that_goes_wrong_says_how(trtllm, monkeypatch, mode):
+    monkeypatch.setenv("STAND_IN", mode)
+    [answer] = trtllm.estimate([llama("trtllm", batch_size=1)])
+    assert answer.status == "failed"
+    assert "trtllm-bench" in answer.error
+
+
+def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):
+    script = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid)"
+    output = Program([sys.executable, "-c", script], tmp_path, 20).run()
+    assert gone(int(output))
+
+
+def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path):
+    program = Program([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], tmp_path, 20)
+    with pytest.raises(ProgramFailed, match="exit code 139 and said nothing"):
+        program.run()
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    with pytest.raises(ProgramTimedOut, match="last said: deaf"):
+        dataclasses.replace(program, words=[sys.executable, "-c", deaf], timeout_s=1).run()
+    with pytest.raises(OutOfMemory):
+        dataclasses.replace(program, words=["sh", "-c", "echo CUDA Out Of Memory; exit 3"]).run()
+    assert dataclasses.replace(program, words=["sh", "-c", "echo no word of out of memory"]).run()
+    with pytest.raises(Unsupported, match="no-such-program is no program"):
+        dataclasses.replace(program, words=["no-such-program"]).run()
