@@ -75,8 +75,10 @@ def slice_of(chip: Chip, num_chips: int, mesh_shape: tuple[int, ...] | None = No
 
 def mesh_shapes(chip: Chip, num_chips: int) -> list[MeshShape]:
     """Every mesh of that many chips, axes in any order, the most cubic first; empty where no slice exists."""
-    shapes = _shapes(chip, num_chips)
-    return list(dict.fromkeys(order for shape in shapes for order in permutations(shape)))
+    orders = [
+        (shape[i], shape[j], shape[k]) for shape in _shapes(chip, num_chips) for i, j, k in permutations(range(3))
+    ]
+    return list(dict.fromkeys(orders))
 
 
 def chip_counts(chip: Chip) -> list[int]:

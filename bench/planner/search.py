@@ -1,0 +1,275 @@
+"""The best way to run a workload, and what the others lose."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+
+from bench.planner.workload import Ways, Workload, ways_of
+from engines.analytic.grid import Bools, Floats, Grid
+from engines.analytic.predict import STRATEGIES, Phase, Prediction, predict
+from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.point import Point
+
+TERMS: Final = ("compute_s", "memory_s", "communication_s", "overhead_s")
+DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One way to run the workload and what it comes to. ``loss`` is the fraction by which the objective is worse.
+
+    ``binding_term`` takes the most time. ``worse_term`` is the one that grew most against the chosen plan, in units
+    of the objective; None for the chosen plan itself.
+    """
+
+    point: Point
+    layouts: Mapping[str, tuple[str, str]]
+    """phase → (ffn_layout, attn_sharding)."""
+    latency_s: float
+    ttft_s: float | None
+    step_time_s: float | None
+    cost_chip_s_per_token: float
+    tokens_per_s: float
+    terms: Mapping[str, float]
+    overlapped_s: float
+    peak_hbm_bytes: float
+    value: float
+    fits: bool
+    loss: float = 0.0
+    worse_term: str | None = None
+
+    @property
+    def binding_term(self) -> str:
+        """The largest of compute, memory, communication and overhead."""
+        return max(self.terms, key=lambda name: self.terms[name])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        point = self.point
+        cut: dict[str, Any] = {"mesh_shape": list(point.mesh)}
+        if point.chip.kind == "gpu":
+            cut = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        return {
+            "num_chips": point.num_chips,
+            **cut,
+            "weight_dtype": point.weight_dtype,
+            "batch_size": point.batch_size,
+            "layouts": {
+                phase: {"ffn_layout": layout, "attn_sharding": attention}
+                for phase, (layout, attention) in self.layouts.items()
+            },
+            "latency_s": self.latency_s,
+            "ttft_s": self.ttft_s,
+            "step_time_s": self.step_time_s,
+            "cost_chip_s_per_token": self.cost_chip_s_per_token,
+            "tokens_per_s": self.tokens_per_s,
+            "peak_hbm_bytes": self.peak_hbm_bytes,
+            **self.terms,
+            "overlapped_s": self.overlapped_s,
+            "binding_term": self.binding_term,
+            "loss": self.loss,
+            "worse_term": self.worse_term,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """All ways of a workload predicted. ``chosen`` is None where none meets memory and limits."""
+
+    workload: Workload
+    chosen: Plan | None
+    runners_up: Sequence[Plan] = field(default_factory=tuple)
+    closest: Plan | None = None
+    """Where nothing was chosen: the way that misses by least."""
+    memory_fits: bool = True
+    """Whether any way fits in memory, so that only the limits of time are missed."""
+
+
+def search(workload: Workload, runners: int = 8) -> Found:
+    """Predict every way at once and rank them by the objective.
+
+    Runners-up are the best way with another chip count, mesh, dtype or batch size, and the chosen way with each other
+    layout, the least loss first.
+
+    Raises:
+        AskedWrongly: no such chip count exists.
+        Unsupported: the chip has no datasheet.
+    """
+    ways = ways_of(workload)
+    prediction = predict(ways.grid)
+    value = objective(workload, ways.grid, prediction)
+    fits = fitting(workload, prediction)
+    meets = fits & within_limits(workload, ways.grid, prediction)
+    if not meets.any():
+        return Found(
+            workload=workload,
+            chosen=None,
+            closest=_closest(workload, ways, prediction, fits),
+            memory_fits=bool(fits.any()),
+        )
+    ranked = np.where(meets, value, np.inf)
+    best = int(np.argmin(ranked))
+    chosen = plan_at(workload, ways, prediction, best)
+    others = _other_configurations(workload, ways, prediction, ranked, best)
+    others += _other_layouts(workload, ways, chosen, best)
+    compared = [_against(chosen, plan) for plan in others]
+    compared.sort(key=lambda plan: plan.loss)
+    return Found(workload=workload, chosen=chosen, runners_up=compared[:runners])
+
+
+def objective(workload: Workload, grid: Grid, prediction: Prediction) -> Floats:
+    """What is to be least: seconds, chip-seconds a token, or seconds a token (throughput upside down)."""
+    latency = prediction.cost.latency_s
+    if workload.objective == "latency":
+        return latency
+    per_token = latency / tokens_of(workload, grid)
+    return per_token * grid.chips if workload.objective == "cost" else per_token
+
+
+def tokens_of(workload: Workload, grid: Grid) -> Floats:
+    """Tokens that pass: B·(input_len | output_len | both), as rows count them."""
+    lengths = {
+        "prefill": workload.input_len,
+        "decode": workload.output_len,
+        "generate": workload.input_len + workload.output_len,
+    }
+    return grid.batch * lengths[workload.phase]
+
+
+def fitting(workload: Workload, prediction: Prediction) -> Bools:
+    """Which ways hold in a chip's memory and under the asked limit."""
+    whole = prediction.together()
+    fits = whole.possible & prediction.prefill.memory.fits & prediction.decode.memory.fits
+    if workload.hbm_limit_bytes is not None:
+        fits = fits & (whole.memory.peak_hbm_bytes <= workload.hbm_limit_bytes)
+    return fits
+
+
+def within_limits(workload: Workload, grid: Grid, prediction: Prediction) -> Bools:
+    """Which ways meet the limits of time."""
+    meets = np.ones(len(grid), dtype=bool)
+    if workload.latency_limit_s is not None:
+        meets = meets & (prediction.cost.latency_s <= workload.latency_limit_s)
+    if workload.step_limit_s is not None:
+        steps = np.maximum(grid.steps, 1)
+        meets = meets & (prediction.decode.cost.latency_s / steps <= workload.step_limit_s)
+    return meets
+
+
+def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: int) -> Plan:
+    """One entry of the grid as a plan."""
+    point = ways.point(position)
+    cost = prediction.cost
+    latency = _at(cost.latency_s, position)
+    prefill, decode = (_at(phase.cost.latency_s, position) for phase in (prediction.prefill, prediction.decode))
+    tokens = _at(tokens_of(workload, ways.grid), position)
+    return Plan(
+        point=point,
+        layouts={
+            name: _strategy(phase, position)
+            for name, phase in (("prefill", prediction.prefill), ("decode", prediction.decode))
+            if workload.phase in (name, "generate")
+        },
+        latency_s=latency,
+        ttft_s=None if workload.phase == "decode" else prefill,
+        step_time_s=decode / point.decode_steps if point.decode_steps else None,
+        cost_chip_s_per_token=point.num_chips * latency / tokens,
+        tokens_per_s=tokens / latency,
+        terms={name: _at(getattr(cost, name), position) for name in TERMS},
+        overlapped_s=_at(cost.overlapped_s, position),
+        peak_hbm_bytes=_at(prediction.together().memory.peak_hbm_bytes, position),
+        value=_at(objective(workload, ways.grid, prediction), position),
+        fits=bool(fitting(workload, prediction)[position]),
+    )
+
+
+def _strategy(phase: Phase, position: int) -> tuple[str, str]:
+    return STRATEGIES[int(phase.strategy[position])]
+
+
+def _at(array: Any, position: int) -> float:
+    return float(array[position] if np.size(array) > 1 else np.ravel(array)[0])
+
+
+def _against(chosen: Plan, plan: Plan) -> Plan:
+    """``plan`` with what it loses to ``chosen`` and which term is to blame."""
+    scale = plan.value / plan.latency_s
+    grown = {name: plan.terms[name] * scale - chosen.terms[name] * chosen.value / chosen.latency_s for name in TERMS}
+    return replace(plan, loss=plan.value / chosen.value - 1, worse_term=max(grown, key=lambda name: grown[name]))
+
+
+def _dimension(point: Point, name: str) -> Any:
+    if name == "mesh":
+        return (point.num_chips, point.mesh_shape, point.tensor_parallel)
+    return getattr(point, name)
+
+
+def _other_configurations(
+    workload: Workload, ways: Ways, prediction: Prediction, ranked: Floats, best: int
+) -> list[Plan]:
+    """For each dimension, the best way for every other value of it (for meshes: of the same chip count)."""
+    points = [ways.points[int(index)] for index in ways.index]
+    picked: set[int] = set()
+    for name in DIMENSIONS:
+        own = int(ways.grid.batch[best]) if name == "batch_size" else _dimension(points[best], name)
+        least: dict[Any, int] = {}
+        for position in np.argsort(ranked, kind="stable"):
+            if not np.isfinite(ranked[position]):
+                break
+            point = points[position]
+            if name == "mesh" and point.num_chips != points[best].num_chips:
+                continue
+            value = int(ways.grid.batch[position]) if name == "batch_size" else _dimension(point, name)
+            if value != own:
+                least.setdefault(value, int(position))
+        picked |= set(list(least.values())[:3])
+    return [plan_at(workload, ways, prediction, position) for position in sorted(picked)]
+
+
+def _other_layouts(workload: Workload, ways: Ways, chosen: Plan, best: int) -> list[Plan]:
+    """The chosen way with another feed-forward layout in one phase, or another attention sharding; those that fit."""
+    if workload.chip.kind == "gpu" or chosen.point.num_chips == 1:
+        return []
+    plans = []
+    for phase, (layout, attention) in chosen.layouts.items():
+        for other in STRATEGIES:
+            if other == (layout, attention):
+                continue
+            asked = {**chosen.layouts, phase: other}
+            if len({name == "ws_1d" for name, _ in asked.values()}) > 1:
+                continue
+            prediction = _with_layouts(ways.grid.take(slice(best, best + 1)), asked)
+            if not bool(fitting(workload, prediction)[0]):
+                continue
+            one = Ways(ways.points, ways.grid.take(slice(best, best + 1)), ways.index[best : best + 1])
+            plan = plan_at(workload, one, prediction, 0)
+            # With everything gathered attention has the whole batch to itself: two names for one way.
+            if (plan.value, plan.peak_hbm_bytes) != (chosen.value, chosen.peak_hbm_bytes):
+                plans.append(plan)
+    return plans
+
+
+def _with_layouts(grid: Grid, layouts: Mapping[str, tuple[str, str]]) -> Prediction:
+    """The prediction of one entry with a layout for each phase."""
+    asked: dict[str, Prediction] = {}
+    for phase in ("prefill", "decode"):
+        layout, attention = layouts.get(phase, next(iter(layouts.values())))
+        asked[phase] = predict(
+            replace(
+                grid,
+                layout=np.full(1, FFN_LAYOUTS.index(layout)),
+                attention=np.full(1, ATTN_SHARDINGS.index(attention)),
+            )
+        )
+    return Prediction(prefill=asked["prefill"].prefill, decode=asked["decode"].decode)
+
+
+def _closest(workload: Workload, ways: Ways, prediction: Prediction, fits: Bools) -> Plan:
+    """The way that misses by least: the fastest that fits, or else the one that needs least memory a chip."""
+    if fits.any():
+        slow = prediction.decode.cost.latency_s if workload.latency_limit_s is None else prediction.cost.latency_s
+        return plan_at(workload, ways, prediction, int(np.argmin(np.where(fits, slow, np.inf))))
+    needed = prediction.together().memory.peak_hbm_bytes
+    return plan_at(workload, ways, prediction, int(np.argmin(np.broadcast_to(needed, (len(ways.grid),)))))

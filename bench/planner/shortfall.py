@@ -1,0 +1,89 @@
+"""Where nothing fits: by how much it misses, and what would fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from bench.planner.search import Found, Plan, fitting, within_limits
+from bench.planner.workload import Workload, counts_up_to, ways_of
+from engines.analytic.calibrated import constants_of
+from engines.analytic.predict import predict
+
+NARROWER: Final = ("int8", "int4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """``message`` is for the reader; ``would_fit`` holds, of each key, the nearest value that would do."""
+
+    message: str
+    would_fit: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"message": self.message, "would_fit": dict(self.would_fit)}
+
+
+def shortfall(found: Found) -> Shortfall:
+    """What is missing where :func:`~bench.planner.search.search` chose nothing.
+
+    Raises:
+        ValueError: a plan was chosen.
+    """
+    if found.chosen is not None or found.closest is None:
+        raise ValueError("a plan was chosen")
+    remedies = _remedies(found.workload)
+    told = [f"{key}={value}" for key, value in remedies.items()]
+    remedy = f"would fit: {', or '.join(told)}" if told else "nothing nearby would fit"
+    return Shortfall(message=f"no plan fits: {_missing(found, found.closest)}; {remedy}", would_fit=remedies)
+
+
+def _missing(found: Found, closest: Plan) -> str:
+    workload = found.workload
+    if not found.memory_fits:
+        usable = (workload.chip.hbm_bytes or 0.0) * constants_of(workload.chip).hbm_usable
+        limit = min(usable, workload.hbm_limit_bytes or usable)
+        over = closest.peak_hbm_bytes - limit
+        return (
+            f"the leanest way ({closest.point.num_chips} chips, {closest.point.weight_dtype}, batch "
+            f"{closest.point.batch_size}) needs {closest.peak_hbm_bytes / 1e9:.1f} GB of a chip's "
+            f"{limit / 1e9:.1f} GB, {over / 1e9:.1f} GB too much"
+        )
+    if workload.latency_limit_s is not None and closest.latency_s > workload.latency_limit_s:
+        over = closest.latency_s - workload.latency_limit_s
+        return f"the fastest way takes {closest.latency_s:.4g} s, {over:.3g} s over latency_limit_s"
+    step = closest.step_time_s or 0.0
+    limit = workload.step_limit_s or 0.0
+    return f"a decode step takes {step:.4g} s at best, {step - limit:.3g} s over step_limit_s"
+
+
+def _remedies(workload: Workload) -> dict[str, Any]:
+    """For each key alone the nearest value that makes some plan fit; keys that cannot help are left out."""
+    remedies: dict[str, Any] = {}
+    more = [count for count in counts_up_to(workload.chip, 4096) if count > max(workload.num_chips)]
+    if workload.chip.kind == "tpu":
+        # Beyond a cube of 64 the counts are dense; doubling finds the size without trying them all.
+        more = [count for count in more if count & (count - 1) == 0]
+    for count in more:
+        if _fits(replace(workload, num_chips=(count,))):
+            remedies["num_chips"] = count
+            break
+    batch = min(workload.batch_sizes) // 2
+    while batch >= 1:
+        if _fits(replace(workload, batch_sizes=(batch,))):
+            remedies["batch_size"] = batch
+            break
+        batch //= 2
+    for dtype in NARROWER:
+        if dtype not in workload.weight_dtypes and _fits(replace(workload, weight_dtypes=(dtype,))):
+            remedies["weight_dtype"] = dtype
+            break
+    return remedies
+
+
+def _fits(workload: Workload) -> bool:
+    ways = ways_of(workload)
+    prediction = predict(ways.grid)
+    return bool(np.any(fitting(workload, prediction) & within_limits(workload, ways.grid, prediction)))

@@ -1,0 +1,129 @@
+"""What is to be planned, and the grid of every way to run it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from engines.analytic.grid import Grid, Ints, grid_of
+from engines.chip import Chip
+from engines.errors import AskedWrongly
+from engines.model import Model
+from engines.point import Phase, Point
+from engines.slice import chip_counts, mesh_shapes
+
+OBJECTIVES: Final = ("latency", "cost", "throughput")
+MOST_RANKS: Final = 64
+"""Tensor-parallel ranks considered on GPUs: beyond a few nodes all-reduces outweigh everything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A question to the planner. Lists are what may be chosen from; limits are None where there is none.
+
+    ``latency_limit_s`` bounds the phase, ``step_limit_s`` a decode step, ``hbm_limit_bytes`` the memory of one chip
+    (the chip's own limit holds in any case).
+    """
+
+    model: Model
+    chip: Chip
+    phase: Phase
+    objective: str
+    batch_sizes: tuple[int, ...]
+    input_len: int
+    output_len: int
+    weight_dtypes: tuple[str, ...]
+    num_chips: tuple[int, ...]
+    collectives: str = "throughput"
+    latency_limit_s: float | None = None
+    step_limit_s: float | None = None
+    hbm_limit_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Every way to run a workload: the points, a grid over points × batch sizes, and which point each entry is.
+
+    The points hold one batch size; ``batch`` of the grid is what counts.
+    """
+
+    points: Sequence[Point]
+    grid: Grid
+    index: Ints
+
+    def point(self, position: int) -> Point:
+        """The point of one entry of the grid, with its batch size."""
+        return replace(self.points[int(self.index[position])], batch_size=int(self.grid.batch[position]))
+
+
+def ways_of(workload: Workload) -> Ways:
+    """Chips × mesh (or tensor × pipeline degrees) × weight dtype × batch size; layouts are left open.
+
+    Raises:
+        AskedWrongly: no such chip count exists.
+        Unsupported: the chip has no datasheet.
+    """
+    points = [
+        Point(
+            model=workload.model,
+            chip=workload.chip,
+            engine="analytic",
+            phase=workload.phase,
+            num_chips=count,
+            batch_size=workload.batch_sizes[0],
+            input_len=workload.input_len,
+            output_len=workload.output_len,
+            weight_dtype=weight_dtype,
+            collectives="plain" if workload.chip.kind == "gpu" else workload.collectives,  # type: ignore[arg-type]
+            **cut,
+        )
+        for count in workload.num_chips
+        for cut in _cuts(workload, count)
+        for weight_dtype in workload.weight_dtypes
+    ]
+    if not points:
+        raise AskedWrongly(
+            "num_chips", list(workload.num_chips), f"cannot be cut for {workload.model.name}", "give other chip counts"
+        )
+    points[0].check()
+    base = grid_of(points)
+    index = np.repeat(np.arange(len(points)), len(workload.batch_sizes))
+    batch = np.tile(np.asarray(workload.batch_sizes, dtype=float), len(points))
+    return Ways(points, replace(base.take(index), batch=batch), index)
+
+
+def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
+    """The keys of a point by which ``count`` chips cut the model: mesh shapes, or tensor and pipeline degrees."""
+    if workload.chip.kind != "gpu":
+        shapes = mesh_shapes(workload.chip, count)
+        if not shapes:
+            Point(
+                model=workload.model,
+                chip=workload.chip,
+                engine="analytic",
+                phase="prefill",
+                num_chips=count,
+                batch_size=1,
+                input_len=1,
+                output_len=0,
+            ).check()
+        return [{"mesh_shape": shape} for shape in shapes]
+    node = workload.chip.node_size
+    ranks = [
+        degree
+        for degree in range(1, min(count, MOST_RANKS) + 1)
+        if count % degree == 0
+        and workload.model.num_heads % degree == 0
+        and (degree <= node or degree % node == 0)
+        and count // degree <= workload.model.num_layers
+    ]
+    return [{"tensor_parallel": degree, "pipeline_parallel": count // degree} for degree in ranks]
+
+
+def counts_up_to(chip: Chip, most: int) -> tuple[int, ...]:
+    """Chip counts of which a slice exists, up to ``most``; on GPUs the powers of two among them."""
+    counts = chip_counts(replace(chip, max_chips=min(most, chip.max_chips)))
+    if chip.kind == "gpu":
+        counts = [count for count in counts if count & (count - 1) == 0]
+    return tuple(counts)
