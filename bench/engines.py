@@ -27,5 +27,8 @@ def make_engine(engine_config: Mapping[str, Any]) -> Engine:
         return cast(Engine, factory(**settings))
     except TypeError as error:
         raise AskedWrongly(
-            "engine", engine_config.get("name"), str(error).partition(" ")[2], "see its file in conf/engine"
+            "engine",
+            engine_config.get("name"),
+            str(error).replace(f"{name}.__init__() ", ""),
+            "see its file in conf/engine",
         ) from None

@@ -3,8 +3,9 @@
 Symbols as in Pope et al. 2022: E = d_model, F = d_ff, H = query heads, K = key/value heads, D = head_dim.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Final, Literal
 
 from engines.errors import AskedWrongly
 
@@ -12,6 +13,9 @@ Block = Literal["parallel", "serial"]
 Activation = Literal["swiglu", "gelu", "gelu_tanh"]
 Position = Literal["rotary", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
+
+_KINDS: Final[Mapping[Any, tuple[type, ...]]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_NAMES: Final[Mapping[Any, str]] = {int: "whole number", float: "number", bool: "true or false", str: "word"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,13 @@ class Model:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            wanted = _KINDS.get(field.type)
+            if wanted is not None and (
+                not isinstance(value, wanted) or isinstance(value, bool) != (field.type is bool)
+            ):
+                raise AskedWrongly(
+                    f"model.{field.name}", value, f"is no {_NAMES[field.type]}", "see conf/model/tiny.yaml"
+                )
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
                 raise AskedWrongly(f"model.{field.name}", value, "is not positive", "give a number above 0")
         for name, allowed in (

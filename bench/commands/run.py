@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> int:
     Raises:
         ShardbenchError: anything that the user can put right, in one sentence.
     """
-    plain, grid = _group_lists(words)
+    plain, grid = _for_hydra(words)
     configs: list[DictConfig] = []
     with _arguments(plain):
         try:
@@ -50,11 +50,14 @@ def _request(config: DictConfig, grid: Mapping[str, Sequence[str]], given: Colle
     return request_from(plain, grid, [key for key in given if key in VALUES or key in GROUPS])
 
 
-def _group_lists(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Take ``model=[a,b]`` apart: Hydra would merge the two configs of a group into one."""
+def _for_hydra(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """What Hydra can read, and ``model=[a,b]`` apart, of which it would merge the configs into one."""
     plain: list[str] = []
     grid: dict[str, list[str]] = {}
     for word in words:
+        if word.startswith("sweep="):  # no recipe is part of the config, so Hydra wants it added
+            plain.append(f"+{word}")
+            continue
         match = GROUP_LIST.match(word)
         if match is None:
             plain.append(word)
@@ -120,6 +123,6 @@ def _translated(error: Exception, words: Sequence[str]) -> ShardbenchError:
 def _unknown_key(key: str, words: Sequence[str]) -> AskedWrongly:
     value = next((word.partition("=")[2] for word in words if word.lstrip("+~").partition("=")[0] == key), "")
     known = [*VALUES, *GROUPS, "sweep", "sweep_name", "points", "results_dir", "resume", "retry", "print"]
-    near = difflib.get_close_matches(key, known, n=1)
-    remedy = f"did you mean {near[0]}=" if near else "shardbench run --help shows every key"
+    near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
+    remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
     return AskedWrongly(key, value, "is no key of shardbench run", remedy)

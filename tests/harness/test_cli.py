@@ -65,7 +65,7 @@ def test_a_recipe_and_what_overrides_it(shardbench):
     assert [row["engine"] for row in rows] == ["published"] * 6 + ["analytic"] * 6
     assert {row["sweep"] for row in rows} == {"paper-table2"}
     assert all(row["status"] == "ok" for row in rows)
-    done = shardbench("run", "+sweep=paper-table2", "batch_size=128", "wandb.mode=disabled", "print=json")
+    done = shardbench("run", "sweep=paper-table2", "batch_size=128", "wandb.mode=disabled", "print=json")
     assert {row["batch_size"] for row in shardbench.rows(done)} == {128}
 
 
@@ -101,6 +101,9 @@ def test_a_changed_model_is_not_taken_for_the_original(shardbench):
         (("+sweep=papertable2",), "sweep=papertable2", "paper-table2"),
         (("batch_size=[1,2",), "batch_size=[1,2", "key=value"),
         (("print=yaml",), "print=yaml", "json"),
+        (("timing.samples=3",), "timing.samples=3", "--cfg job"),
+        (("model.num_layers=x",), "model.num_layers=x", "tiny.yaml"),
+        (("results_dir=/dev/null",), "results_dir=/dev/null", "name a folder"),
         (("timing.min_samples=0",), "timing.min_samples=0", ""),
         (("model.num_layers=-1",), "model.num_layers=-1", "above 0"),
         (("-m", "model=palm-8b,palm-9b"), "model=palm-9b", "palm-8b"),

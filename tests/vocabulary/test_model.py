@@ -76,6 +76,10 @@ def test_a_prompt_in_two_chunks_attends_as_often_as_whole(cut, length):
     ("change", "key"),
     [
         ({"num_layers": 0}, "model.num_layers"),
+        ({"num_layers": "x"}, "model.num_layers"),
+        ({"d_model": 2.5}, "model.d_model"),
+        ({"num_heads": True}, "model.num_heads"),
+        ({"tied_embedding": "yes"}, "model.tied_embedding"),
         ({"num_kv_heads": 3}, "model.num_kv_heads"),
         ({"activation": "relu"}, "model.activation"),
         ({"block": "serial"}, "model.norms_per_layer"),
