@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+MOST_DRAWN_AT_ONCE: Final = 4_000_000
+"""Elements, so that many samples take time and not memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +57,24 @@ def summarise(samples: Sequence[float], ci_level: float, resamples: int, seed: i
     )
 
 
-def median_interval(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], ci_level: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median, the same for the same seed."""
-    drawn = np.random.default_rng(seed).integers(0, values.size, size=(resamples, values.size))
-    medians = np.median(values[drawn], axis=1)
+def median_interval(values: Floats, ci_level: float, resamples: int, seed: int) -> tuple[float, float]:
+    """Percentile bootstrap interval of the median of ``values`` [n], the same for the same seed."""
+    return quantile_interval(resampled_medians(values, resamples, np.random.default_rng(seed)), ci_level)
+
+
+def resampled_medians(values: Floats, resamples: int, generator: np.random.Generator) -> Floats:
+    """Medians [resamples] of as many draws of n with replacement from ``values`` [n]."""
+    medians = np.empty(resamples)
+    rows = max(1, MOST_DRAWN_AT_ONCE // values.size)
+    for begin in range(0, resamples, rows):
+        block = medians[begin : begin + rows]
+        drawn = generator.integers(0, values.size, size=(block.size, values.size))
+        block[:] = np.median(values[drawn], axis=1)
+    return medians
+
+
+def quantile_interval(statistics: Floats, ci_level: float) -> tuple[float, float]:
+    """The middle ``ci_level`` of a bootstrap's statistics."""
     tail = (1 - ci_level) / 2
-    low, high = np.quantile(medians, [tail, 1 - tail])
+    low, high = np.quantile(statistics, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,6 +1,7 @@
 """Times a program: warms it up until it is steady, then samples it until the interval is tight."""
 
 import gc
+import math
 import statistics as stdlib_statistics
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class TimingConfig:
                 raise AskedWrongly(f"timing.{field.name}", value, "is no number", "see conf/timing/default.yaml")
             if field.type is int and not isinstance(value, int):
                 raise AskedWrongly(f"timing.{field.name}", value, "is no whole number", "give 1 or more")
+            if not math.isfinite(value):
+                raise AskedWrongly(f"timing.{field.name}", value, "is not finite", "give a number")
             least = 1 if field.type is int and field.name != "seed" else 0
             if value < least:
                 raise AskedWrongly(f"timing.{field.name}", value, "is too small", f"give {least} or more")
@@ -71,9 +74,11 @@ class Samples:
 
 
 def measure(program: Program, config: TimingConfig, clock: Callable[[], float] = time.perf_counter) -> Samples:
-    """Time ``program`` (compiled and loaded already) by the rules of ``config``.
+    """Time ``program`` (compiled and loaded already) by the rules of ``config``; ``clock`` is in seconds.
 
-    Garbage is collected between runs and not in them. What a stage raises is raised on.
+    Sampling goes on until the interval is narrow enough, a sequential fixed-width procedure (Chow and Robbins 1965,
+    On the asymptotic theory of fixed-width sequential confidence intervals), within the least and most that the config
+    allows. Young garbage is collected between runs and none in them. What a stage raises is raised on.
     """
     warmup_runs, warm = _warm_up(program, config, clock)
     stages: dict[str, list[float]] = {stage.name: [] for stage in program.stages}

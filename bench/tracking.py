@@ -119,30 +119,44 @@ def open_tracker(config: Mapping[str, Any]) -> Tracker | None:
     Raises:
         AskedWrongly: an unknown mode, or wandb is asked for by name and not installed.
     """
-    mode = str(config["mode"])
-    if mode not in MODES:
-        raise AskedWrongly("wandb.mode", mode, "is not known", f"use one of {', '.join(MODES)}")
-    if mode == "disabled" or os.environ.get("WANDB_MODE") == "disabled":
+    asked = str(config["mode"])
+    mode = resolved_mode(asked)
+    if mode == "disabled":
         return None
     if importlib.util.find_spec("wandb") is None:
-        if mode == "auto":
-            return None
         raise AskedWrongly(
-            "wandb.mode", mode, "needs wandb", "pip install 'shardbench[wandb]' or use wandb.mode=disabled"
+            "wandb.mode", asked, "needs wandb", "pip install 'shardbench[wandb]' or use wandb.mode=disabled"
         )
-    if mode == "auto":
-        mode = "online" if _logged_in() else "offline"
     return Tracker(config, mode)
 
 
-def _logged_in() -> bool:
-    """Whether this machine has an account's key; no network is asked."""
+def resolved_mode(mode: str) -> str:
+    """What a mode comes to here and now: online, offline or disabled. Asks no network.
+
+    The library's own WANDB_MODE can turn logging off or offline, never on. ``auto`` is disabled without the library.
+
+    Raises:
+        AskedWrongly: the mode is unknown.
+    """
+    if mode not in MODES:
+        raise AskedWrongly("wandb.mode", mode, "is not known", f"use one of {', '.join(MODES)}")
+    if mode == "disabled" or os.environ.get("WANDB_MODE") == "disabled":
+        return "disabled"
+    if mode == "auto" and importlib.util.find_spec("wandb") is None:
+        return "disabled"
     if os.environ.get("WANDB_MODE") == "offline":
-        return False
+        return "offline"
+    if mode == "auto":
+        return "online" if _logged_in() else "offline"
+    return mode
+
+
+def _logged_in() -> bool:
+    """Whether this machine has an account's key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        logins = netrc.netrc()
+        logins = netrc.netrc(os.environ.get("NETRC"))
     except (OSError, netrc.NetrcParseError):
         return False
     return any("wandb" in host for host in logins.hosts)

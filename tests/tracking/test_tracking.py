@@ -1,0 +1,172 @@
+"""Weights & Biases as installed, offline, in a folder of its own."""
+
+import json
+import logging
+import struct
+from pathlib import Path
+
+import pytest
+from a_row import a_row
+
+from bench import tracking
+from bench.tracking import Tracker, open_tracker
+from engines.errors import AskedWrongly
+
+wandb = pytest.importorskip("wandb")
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
+    yield
+    wandb.teardown()
+    logging.getLogger("wandb").handlers.clear()
+
+
+def config(tmp_path, **changes):
+    return {
+        "mode": "auto",
+        "project": "shardbench",
+        "entity": None,
+        "sources": ["measured", "compiled"],
+        "results_dir": str(tmp_path / "results"),
+        **changes,
+    }
+
+
+def records(path):
+    """What a run's file holds: a LevelDB log (7 bytes of header, blocks of 32 KiB) of protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, pending, found = path.read_bytes(), 7, b"", []
+    while at < len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        pending += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last piece of one
+            found.append(Record.FromString(pending))
+            pending = b""
+    return found
+
+
+def run_of(path):
+    """The run's own record, its config and the last of every key of its summary."""
+    run, summary = None, {}
+    for record in records(path):
+        if record.WhichOneof("record_type") == "run":
+            run = record.run
+        for part in (record.summary.update, record.history.item):
+            for item in part:
+                key = item.key or ".".join(item.nested_key)
+                summary[key] = json.loads(item.value_json)
+    settings = {item.key: json.loads(item.value_json) for item in run.config.update}
+    return run, settings, summary
+
+
+def runs(tmp_path):
+    return sorted((tmp_path / "results" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_a_point_is_a_run_with_its_keys_and_figures(tmp_path, capfd):
+    tracker = open_tracker(config(tmp_path))
+    row = a_row(
+        sweep="nightly", ffn_layout="ws_2d", latency_s=0.5, mfu=0.25, samples_s=[0.4, 0.5, 0.6], n=3, valid=True
+    )
+    tracker.log_row(row)
+    tracker.close()
+    (path,) = runs(tmp_path)
+    run, settings, summary = run_of(path)
+    assert run.run_id == row.point_id
+    assert run.run_group == "nightly"
+    assert run.job_type == "decode"
+    assert {"tiny", "cpu", "jax", "measured", "ws_2d"} <= set(run.tags)
+    assert settings["batch_size"] == 4
+    assert settings["ffn_layout"] == "ws_2d"
+    assert (summary["latency_s"], summary["mfu"], summary["n"]) == (0.5, 0.25, 3)
+    assert (summary["status"], summary["valid"]) == ("ok", True)
+    (table,) = path.parent.glob("files/media/table/samples*.json")
+    assert json.loads(table.read_text())["data"] == [[0, 0.4], [1, 0.5], [2, 0.6]]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_asked_sources_get_a_run(tmp_path):
+    tracker = open_tracker(config(tmp_path))
+    tracker.log_row(a_row(source="predicted", engine="analytic"))
+    assert runs(tmp_path) == []
+
+
+def test_a_row_without_a_time_is_logged_with_its_reason(tmp_path):
+    tracker = open_tracker(config(tmp_path))
+    tracker.log_row(a_row(status="oom", error="needs 3 GB more than a chip has"))
+    _, _, summary = run_of(runs(tmp_path)[0])
+    assert (summary["status"], summary["error"]) == ("oom", "needs 3 GB more than a chip has")
+    assert "latency_s" not in summary
+
+
+def test_a_sweep_is_a_run_with_a_table_and_files(tmp_path):
+    report = tmp_path / "report.md"
+    report.write_text("found")
+    tracker = open_tracker(config(tmp_path))
+    rows = [a_row(), a_row(source="predicted", batch_size=8, mesh_shape=[2, 2, 2], latency_s=0.5)]
+    tracker.log_sweep("palm", rows, [report])
+    (path,) = runs(tmp_path)
+    run, _, _ = run_of(path)
+    assert (run.display_name, run.job_type) == ("palm", "sweep")
+    (table,) = path.parent.glob("files/media/table/rows*.json")
+    content = json.loads(table.read_text())
+    cells = [dict(zip(content["columns"], line, strict=True)) for line in content["data"]]
+    assert [cell["source"] for cell in cells] == ["measured", "predicted"]
+    assert [cell["latency_s"] for cell in cells] == [None, 0.5]
+    names = [record.request.log_artifact.artifact.name for record in records(path)]
+    names += [record.artifact.name for record in records(path)]
+    assert "report-palm" in names
+
+
+def test_a_broken_sink_is_one_line_and_no_more(tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    tracker = open_tracker(config(tmp_path, results_dir=str(tmp_path / "file")))
+    for _ in range(3):
+        tracker.log_row(a_row())
+    tracker.log_sweep("palm", [a_row()], [])
+    tracker.close()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "the store has every row" in err
+
+
+def test_modes(tmp_path, monkeypatch):
+    assert open_tracker(config(tmp_path, mode="disabled")) is None
+    assert isinstance(open_tracker(config(tmp_path, mode="offline")), Tracker)
+    with pytest.raises(AskedWrongly, match=r"wandb\.mode=ofline.*offline"):
+        open_tracker(config(tmp_path, mode="ofline"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert open_tracker(config(tmp_path)) is None
+
+
+def test_auto_is_online_only_where_there_is_a_key(tmp_path, monkeypatch):
+    assert tracking.resolved_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert tracking.resolved_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert tracking.resolved_mode("auto") == "offline"
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY")
+    login = Path(tmp_path / "home" / "netrc")
+    login.parent.mkdir()
+    login.write_text(f"machine api.wandb.ai login user password {'0' * 40}\n")
+    login.chmod(0o600)
+    assert tracking.resolved_mode("auto") == "online"
+
+
+def test_where_wandb_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    assert open_tracker(config(tmp_path)) is None
+    with pytest.raises(AskedWrongly, match=r"wandb\.mode=offline.*pip install 'shardbench\[wandb\]'"):
+        open_tracker(config(tmp_path, mode="offline"))
