@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 from engines.dtypes import ACTIVATION_DTYPES
 from engines.engine import Program
 from engines.errors import Unsupported
+from engines.layout import COLLECTIVES
 from engines.point import Point
 from engines.row import Source
 
@@ -78,7 +79,7 @@ def _check_supported(point: Point) -> None:
         ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
         ("act_dtype", ACTIVATION_DTYPES),
         ("kv_dtype", ACTIVATION_DTYPES),
-        ("collectives", ("plain",)),
+        ("collectives", COLLECTIVES),
         ("partitioner", ("manual",)),
     ):
         value = getattr(point, key)

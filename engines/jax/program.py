@@ -16,8 +16,7 @@ from engines.jax.devices import out_of_memory
 from engines.jax.peaks import measured_peaks
 from engines.point import Point
 from engines.transformer.attention import make_cache
-from engines.transformer.functions import make_decode, make_prefill
-from engines.transformer.parameters import make_parameters
+from engines.transformer.functions import load_parameters, make_decode, make_prefill
 from engines.transformer.plan import Plan, resolve_layout
 from engines.transformer.reference import reference_logits
 from engines.weights import prompt
@@ -57,7 +56,7 @@ class JaxProgram:
     def __init__(self, point: Point, plan: Plan, mesh: Mesh, seed: int, tolerance: float) -> None:
         self.point, self.plan, self.mesh, self.seed, self.tolerance = point, plan, mesh, seed, tolerance
         self.prompt = prompt(point.model, point.batch_size, max(point.input_len, 1), seed)
-        self.weights = make_parameters(plan, mesh, seed)
+        self.weights = load_parameters(plan, mesh, seed)
         self.cache = make_cache(plan, mesh)
         self.tokens = self._everywhere(self.prompt)
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))

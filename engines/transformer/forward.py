@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.attention import Cache, Where
-from engines.transformer.layer import Weights, gather_weights, layer, norm
+from engines.transformer.layer import Weights, layer, norm
 from engines.transformer.moves import gather, own, place, product, scatter
 from engines.transformer.plan import Plan
 
@@ -36,7 +36,8 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
     """
     dtype = jnp.dtype(plan.act_dtype)
     tokens = own(tokens, plan.batch_axes, 0, plan.size(plan.batch_axes))
-    table = gather_weights(plan, w["embedding"], embed_dim=1, column_dim=0)
+    rows_axes, column_axes = plan.gathered_axes
+    table = gather(gather(w["embedding"], rows_axes, 1), column_axes, 0)
     local = tokens - place(plan.ffn_axes) * table.shape[0]
     held = (local >= 0) & (local < table.shape[0])
     rows = jnp.where(held[..., None], table[jnp.where(held, local, 0)].astype(dtype), 0)

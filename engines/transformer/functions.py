@@ -1,7 +1,7 @@
 """Jitted prefill and decode of a plan on a mesh.
 
 Making the functions, describing their arguments (:func:`abstract_arguments`) and making the arrays
-(``make_parameters``, ``make_cache``) are three separate things, so that a program can be lowered and compiled for
+(:func:`load_parameters`, ``make_cache``) are three separate things, so that a program can be lowered and compiled for
 devices that are not there.
 """
 
@@ -16,8 +16,9 @@ from jax.sharding import PartitionSpec as P
 
 from engines.transformer.attention import Cache, abstract_cache, cache_spec
 from engines.transformer.forward import forward, greedy
-from engines.transformer.layer import Weights
-from engines.transformer.parameters import abstract_parameters, parameter_specs
+from engines.transformer.layer import Weights, matmuls
+from engines.transformer.looped import rolled
+from engines.transformer.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.plan import Plan
 
 KEPT_LOGITS = 4
@@ -64,6 +65,11 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
         return tokens, last, cache
 
     return _jitted(plan, mesh, decode, (P(), P()), (P(), _logits_spec(plan, 1), _cache_specs(plan)))
+
+
+def load_parameters(plan: Plan, mesh: Mesh, seed: int) -> Weights:
+    """The parameters on the mesh's devices, in the order in which this plan's functions read them."""
+    return rolled(plan, mesh, make_parameters(plan, mesh, seed), matmuls(plan))
 
 
 def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:

@@ -13,7 +13,8 @@ from jax import Array, lax
 
 from engines.transformer.attention import Cache, Where, attention
 from engines.transformer.fusion import input_parts
-from engines.transformer.moves import gather, own, product, scatter, total
+from engines.transformer.looped import Matmul, project
+from engines.transformer.moves import gather, own, total
 from engines.transformer.plan import Plan
 
 Weights = dict[str, Array]
@@ -56,9 +57,9 @@ def norm(plan: Plan, w: Weights, name: str, x: Array) -> Array:
 
 def project_in(plan: Plan, w: Weights, name: str, x: Array) -> list[Array]:
     """x: [batch, time, embed.residual_axes] → each input tensor's [batch, time, chunks.column_axes, width]."""
-    matrix = gather_weights(plan, w[f"{name}.in"], embed_dim=0, column_dim=1)
-    x = gather(x, plan.ffn_axes, 2)
-    out = scatter(product(plan, "bte,ecw->btcw", x, matrix), plan.embed_axes, 2)
+    stored = w[f"{name}.in"]
+    out = project(plan, matmul_in(plan), x, stored.reshape(stored.shape[0], -1))
+    out = out.reshape(*out.shape[:2], -1, stored.shape[-1])
     if f"{name}.in_scale" in w:
         out = (out * _own_columns(plan, w[f"{name}.in_scale"])).astype(x.dtype)
     if f"{name}.in_bias" in w:
@@ -71,9 +72,8 @@ def project_in(plan: Plan, w: Weights, name: str, x: Array) -> list[Array]:
 
 def project_out(plan: Plan, w: Weights, name: str, x: Array) -> Array:
     """x: [batch, time, chunks.column_axes, width] → [batch, time, embed.residual_axes]."""
-    matrix = gather_weights(plan, w[f"{name}.out"], embed_dim=2, column_dim=0)
-    x = gather(x, plan.embed_axes, 2)
-    out = scatter(product(plan, "btcw,cwe->bte", x, matrix), plan.ffn_axes, 2)
+    stored = w[f"{name}.out"]
+    out = project(plan, matmul_out(plan), x.reshape(*x.shape[:2], -1), stored.reshape(-1, stored.shape[-1]))
     if f"{name}.out_scale" in w:
         out = (out * _own_embed(plan, w[f"{name}.out_scale"])).astype(x.dtype)
     if f"{name}.out_bias" in w:
@@ -81,11 +81,22 @@ def project_out(plan: Plan, w: Weights, name: str, x: Array) -> Array:
     return out
 
 
-def gather_weights(plan: Plan, matrix: Array, embed_dim: int, column_dim: int) -> Array:
-    """[E.stored_embed_axes, columns.stored_ffn_axes] → [E.embed_axes, columns.ffn_axes], in stored number format."""
-    rows = tuple(axis for axis in plan.stored_embed_axes if axis not in plan.embed_axes)
-    columns = tuple(axis for axis in plan.stored_ffn_axes if axis not in plan.ffn_axes)
-    return gather(gather(matrix, rows, embed_dim), columns, column_dim)
+def matmul_in(plan: Plan) -> Matmul:
+    """[batch, time, E] · [E, chunks, width], weights as [E.stored_embed_axes, chunks.stored_ffn_axes, width]."""
+    rows, columns = plan.gathered_axes
+    return Matmul(2, plan.ffn_axes, plan.embed_axes, rows, columns)
+
+
+def matmul_out(plan: Plan) -> Matmul:
+    """[batch, time, chunks, width] · [chunks, width, E], weights as [chunks.stored_ffn_axes, width, E.stored…]."""
+    rows, columns = plan.gathered_axes
+    return Matmul(3, plan.embed_axes, plan.ffn_axes, columns, rows)
+
+
+def matmuls(plan: Plan) -> dict[str, Matmul]:
+    """Parameter → the product that it takes part in, for the matrices of a layer."""
+    both = {"in": matmul_in(plan), "out": matmul_out(plan)}
+    return {f"layer.{name}.{side}": each for name in input_parts(plan) for side, each in both.items()}
 
 
 def activate(plan: Plan, inputs: list[Array]) -> Array:

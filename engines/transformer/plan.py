@@ -128,6 +128,12 @@ class Plan:
         return tuple(axis for axis in self.stored_ffn_axes if axis not in self.batch_axes)
 
     @property
+    def gathered_axes(self) -> tuple[Axes, Axes]:
+        """Axes over which weights are gathered: those of their E, and those of their columns."""
+        rows = tuple(axis for axis in self.stored_embed_axes if axis not in self.embed_axes)
+        return rows, tuple(axis for axis in self.stored_ffn_axes if axis not in self.ffn_axes)
+
+    @property
     def column_axes(self) -> Axes:
         """Axes that split heads and F of the activations; z slowest."""
         return self.ffn_axes + self.embed_axes

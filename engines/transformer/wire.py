@@ -42,8 +42,9 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
     chunks, embed = plan.chips // plan.size(plan.ffn_axes), plan.model.d_model // plan.size(plan.embed_axes)
     for name in input_parts(plan):
         inward, outward = (sum(width for _, width in parts(plan)[name]) for parts in (input_parts, output_parts))
-        yield from _gathered_weights(plan, inward, name)
-        yield from _gathered_weights(plan, outward, name)
+        rows, columns = plan.gathered_axes
+        yield from _gathered_weights(plan, inward, name, (rows, columns))
+        yield from _gathered_weights(plan, outward, name, (columns, rows))
         yield from _gathered_vectors(plan, inward, name)
         yield _transfer("all-gather", plan.ffn_axes, element * tokens * embed, f"{name}.in")
         yield _transfer("reduce-scatter", plan.embed_axes, element * tokens * chunks * inward, f"{name}.in")
@@ -58,14 +59,12 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
         yield _transfer("all-gather", plan.head_axes, element * own * plan.chips * both, "attention")
 
 
-def _gathered_weights(plan: Plan, width: int, name: str) -> Iterator[Transfer]:
-    """One matrix: rows first, then columns, as a chip holds it after each."""
-    element = BYTES_PER_ELEMENT[plan.weight_dtype]
-    rows = tuple(axis for axis in plan.stored_embed_axes if axis not in plan.embed_axes)
-    columns = tuple(axis for axis in plan.stored_ffn_axes if axis not in plan.ffn_axes)
-    matrix = plan.model.d_model * plan.chips * width / plan.size(plan.embed_axes)
-    yield _transfer("all-gather", rows, element * matrix / plan.size(plan.stored_ffn_axes), f"{name} weights")
-    yield _transfer("all-gather", columns, element * matrix / plan.size(plan.ffn_axes), f"{name} weights")
+def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]) -> Iterator[Transfer]:
+    """One matrix, along its contracted dimension first: as much as a chip then holds, after each gather."""
+    held = BYTES_PER_ELEMENT[plan.weight_dtype] * plan.model.d_model * width
+    for each in axes:
+        held *= plan.size(each)
+        yield _transfer("all-gather", each, held, f"{name} weights")
 
 
 def _gathered_vectors(plan: Plan, width: int, name: str) -> Iterator[Transfer]:

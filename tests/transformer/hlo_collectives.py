@@ -15,7 +15,10 @@ ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 def loop_collectives(text: str, mesh_shape) -> Counter:
-    """(kind, axes, payload in bytes) → how often, in bodies of while loops; a program has one, its loop of layers."""
+    """(kind, axes, payload in bytes) → how often, in bodies of while loops; a prefill has one, its layers.
+
+    A permute names pairs rather than groups, so its axes are left empty.
+    """
     groups = {_groups(mesh_shape, axes): axes for axes in ("x", "y", "z", "xy", "xz", "yz", "xyz")}
     bodies = set(re.findall(r" while\(.*?body=(%[\w.\-]+)", text))
     found: Counter = Counter()
@@ -30,6 +33,9 @@ def loop_collectives(text: str, mesh_shape) -> Counter:
             BYTES[dtype] * math.prod(int(each) for each in dims.split(",") if each)
             for dtype, dims in ARRAY.findall(re.sub(r"/\*.*?\*/", "", match["shape"]))
         )
+        if match["kind"] == "collective-permute":
+            found["collective-permute", "", size] += 1
+            continue
         listed = re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", line)[1]
         members = [[int(each) for each in part.split(",")] for part in re.findall(r"\{([\d,]+)\}", listed)]
         if match["kind"] == "reduce-scatter":

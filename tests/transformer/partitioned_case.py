@@ -8,8 +8,7 @@ from jax.sharding import AxisType, Mesh
 
 from engines.model import Model
 from engines.transformer.attention import make_cache
-from engines.transformer.functions import make_decode, make_prefill
-from engines.transformer.parameters import make_parameters
+from engines.transformer.functions import load_parameters, make_decode, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
 from engines.weights import prompt
@@ -106,7 +105,7 @@ def plan_of(model: Model, shape, ffn_layout: str, attn_sharding: str, batch_size
 def errors(plan: Plan) -> tuple[float, float]:
     """Relative error of prefill's logits and of those of every decode step."""
     model, mesh = plan.model, mesh_of(plan.mesh_shape)
-    weights, cache = make_parameters(plan, mesh, 0), make_cache(plan, mesh)
+    weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
     tokens = prompt(model, plan.batch_size, TIME, 0)
     first, scores, cache = make_prefill(plan, mesh)(weights, cache, tokens)
     generated, steps, _ = make_decode(plan, mesh, STEPS)(weights, cache, first, np.int32(TIME))

@@ -1,0 +1,215 @@
+"""Looped collective einsums: a collective beside a matmul becomes permutes between partial matmuls.
+
+Wire and matrix unit then work at once, whatever the compiler's schedule for collectives (Wang et al. 2023, "Overlap
+communication with dependent computation via decomposition"; Pope et al. 2022, section 3.5). Three ways around the ring:
+
+- ``oneway``: whole shards, one direction, n − 1 steps;
+- ``throughput``: half shards in both directions at once, n − 1 steps of half the time on the wire;
+- ``latency``: whole shards in both directions, n/2 steps, twice the buffer.
+
+Each moves n − 1 shards a chip, as the plain collective does. Blocks are numbered from the chip's own: block r of a ring
+is that of the chip r places on. Weights that stay are rolled once at load (:func:`rolled`) so that every block is a
+static slice of them. Weights that are gathered circulate instead, and activations are sliced.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh
+
+from engines.transformer.moves import gather, place, product, scatter
+from engines.transformer.parameters import parameter_specs
+from engines.transformer.plan import Axes, Plan
+
+Weights = dict[str, Array]
+MATMUL: Final = "btr,rc->btc"
+
+
+class Matmul(NamedTuple):
+    """Which axes one projection x: [batch, time, rows] · w: [rows, columns] meets.
+
+    ``gathered`` splits the rows of x before, ``scattered`` the columns of the result after. ``contracted`` and
+    ``produced`` are the axes over which w itself is to be gathered, along rows and along columns.
+    ``stored_columns`` is the dimension of the stored w, layers first, whose blocks are those of its columns.
+    """
+
+    stored_columns: int
+    gathered: Axes
+    scattered: Axes
+    contracted: Axes
+    produced: Axes
+
+
+class Part(NamedTuple):
+    """What arrived: rows [offset, offset + size) of block ``block`` of the ring."""
+
+    block: int
+    offset: int
+    values: Array
+
+
+def project(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
+    """x: [batch, time, rows.gathered] · w: [rows.contracted, columns.produced] → [batch, time, columns.scattered]."""
+    if plan.collectives == "plain":
+        w = gather(gather(w, matmul.contracted, 0), matmul.produced, 1)
+        return scatter(product(plan, MATMUL, gather(x, matmul.gathered, 2), w), matmul.scattered, 2)
+    if plan.batch_axes:
+        out = _circulate(plan, matmul, gather(x, matmul.gathered, 2), w)
+        return scatter(out.astype(x.dtype), matmul.scattered, 2)
+    return _around(plan, matmul, x, w)
+
+
+def rolled(plan: Plan, mesh: Mesh, weights: Weights, matmuls: dict[str, Matmul]) -> Weights:
+    """Roll each stationary matrix on its chip, so that its block r meets ring block r. Donates ``weights``."""
+    if plan.collectives == "plain" or plan.batch_axes:
+        return weights
+
+    def roll(w: Weights) -> Weights:
+        turned = dict(w)
+        for name, matmul in matmuls.items():
+            for axes, dim in ((matmul.gathered, 1), (matmul.scattered, matmul.stored_columns)):
+                size = turned[name].shape[dim] // plan.size(axes)
+                turned[name] = jnp.roll(turned[name], -place(axes) * size, dim)
+        return turned
+
+    specs = parameter_specs(plan)
+    done: Weights = jax.jit(
+        jax.shard_map(roll, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False), donate_argnums=0
+    )(weights)
+    return done
+
+
+def arrivals(plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    """All shards of x along a ring, the chip's own first, each as soon as it is there."""
+    size, shard = plan.size(axes), x.shape[dim]
+    yield Part(0, 0, x)
+    if size == 1:
+        return
+    if plan.collectives == "throughput" and shard > 1:
+        half = shard // 2
+        near, far = lax.slice_in_dim(x, 0, half, axis=dim), lax.slice_in_dim(x, half, shard, axis=dim)
+        for step in range(1, size):
+            near, far = _permute(plan, near, axes, -1), _permute(plan, far, axes, 1)
+            yield Part(step, 0, near)
+            yield Part(size - step, half, far)
+    elif plan.collectives == "latency":
+        after = before = x
+        for step in range(1, size // 2 + 1):
+            after = _permute(plan, after, axes, -1)
+            yield Part(step, 0, after)
+            if step != size - step:
+                before = _permute(plan, before, axes, 1)
+                yield Part(size - step, 0, before)
+    else:
+        for step in range(1, size):
+            x = _permute(plan, x, axes, -1)
+            yield Part(step, 0, x)
+
+
+def sums(plan: Plan, partial: Callable[[slice], Array], axes: Axes, length: int, dtype: Any) -> Array:
+    """Reduce-scatter of a product of ``length`` columns whose columns ``partial`` computes, in float32, as needed.
+
+    Sums travel in ``dtype``; the result is this chip's block, block 0.
+    """
+    size = plan.size(axes)
+    shard = length // size
+
+    def block(number: int, start: int = 0, stop: int = shard) -> Array:
+        first = number % size * shard
+        return partial(slice(first + start, first + stop))
+
+    def onward(x: Array, by: int) -> Array:
+        return _permute(plan, x.astype(dtype), axes, by).astype(jnp.float32)
+
+    if size == 1:
+        return partial(slice(0, length)).astype(dtype)
+    if plan.collectives == "throughput" and shard > 1:
+        half = shard // 2
+        down, up = block(1, 0, half), block(-1, half, shard)
+        for step in range(2, size + 1):
+            down = onward(down, -1) + block(step, 0, half)
+            up = onward(up, 1) + block(-step, half, shard)
+        return jnp.concatenate([down, up], axis=2).astype(dtype)
+    if plan.collectives == "latency":
+        after, before = size // 2, (size - 1) // 2
+        total = None
+        for by, hops in ((-1, after), (1, before)):
+            moving = None
+            for hop in range(hops, 0, -1):
+                own = block(by * hop)
+                moving = onward(own if moving is None else moving + own, by)
+            if moving is not None:
+                total = moving if total is None else total + moving
+        own = block(0)
+        return (own if total is None else own + total).astype(dtype)
+    moving = block(1)
+    for step in range(2, size + 1):
+        moving = onward(moving, -1) + block(step)
+    return moving.astype(dtype)
+
+
+def _around(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
+    """Stationary weights: shards of x arrive beside the first block's partial products, sums leave beside the rest."""
+    shard = x.shape[2]
+    whole: list[Array] = []
+
+    def partial(columns: slice) -> Array:
+        own = w[:, columns]
+        if whole:
+            return product(plan, MATMUL, whole[0], own, jnp.float32)
+        out, parts = None, []
+        for part in arrivals(plan, x, matmul.gathered, 2):
+            start = part.block * shard + part.offset
+            rows = own[start : start + part.values.shape[2]]
+            term = product(plan, MATMUL, part.values, rows, jnp.float32)
+            out = term if out is None else out + term
+            parts.append((start, part.values))
+        whole.append(_joined(parts))
+        assert out is not None
+        return out
+
+    return sums(plan, partial, matmul.scattered, w.shape[1], x.dtype)
+
+
+def _circulate(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
+    """Gathered weights: shards of w come around, columns in the outer ring and rows in the inner one; float32."""
+    rows, columns = w.shape
+    blocks = []
+    for column_part in arrivals(plan, w, matmul.produced, 1):
+        out = None
+        for part in arrivals(plan, column_part.values, matmul.contracted, 0):
+            source = (place(matmul.contracted) + part.block) % plan.size(matmul.contracted)
+            start = source * rows + part.offset
+            mine = lax.dynamic_slice_in_dim(x, start, part.values.shape[0], axis=2)
+            term = product(plan, MATMUL, mine, part.values, jnp.float32)
+            out = term if out is None else out + term
+        blocks.append((column_part.block * columns + column_part.offset, out))
+    joined = _joined([(start, block) for start, block in blocks if block is not None])
+    return jnp.roll(joined, place(matmul.produced) * columns, 2) if matmul.produced else joined
+
+
+def _joined(parts: Sequence[tuple[int, Array]]) -> Array:
+    """Parts by where they start, side by side along dimension 2."""
+    ordered = [values for _, values in sorted(parts, key=lambda part: part[0])]
+    return jnp.concatenate(ordered, axis=2) if len(ordered) > 1 else ordered[0]
+
+
+def _permute(plan: Plan, x: Array, axes: Axes, by: int) -> Array:
+    """Every chip's x to the chip ``by`` places on along the ring of ``axes``, slowest first."""
+    # ppermute counts chips in the mesh's order of axes, whatever the order in which they are named.
+    named = tuple(sorted(axes))
+    sizes = [plan.size((axis,)) for axis in axes]
+    ring = []
+    for place_on_ring in itertools.product(*map(range, sizes)):
+        at = dict(zip(axes, place_on_ring, strict=True))
+        number = 0
+        for axis in named:
+            number = number * plan.size((axis,)) + at[axis]
+        ring.append(number)
+    moves = [(chip, ring[(position + by) % len(ring)]) for position, chip in enumerate(ring)]
+    moved: Array = lax.ppermute(x, named, moves)
+    return moved
