@@ -25,6 +25,7 @@ class Tracker:
         self._config = config
         self._mode = mode
         self._folder = Path(config["results_dir"])
+        self._started = False
         self._failed = False
 
     def log_row(self, row: Row) -> None:
@@ -54,7 +55,9 @@ class Tracker:
             self._try(lambda: self._finish_sweep(run, name, rows, paths))
 
     def close(self) -> None:
-        """Say where the runs are."""
+        """Wait until every run is on disk or sent, and say where offline runs are."""
+        if self._started:
+            self._try(_wait)
         if self._mode == "offline" and (self._folder / "wandb").is_dir() and sys.stderr.isatty():
             print(f"wandb: offline runs in {self._folder / 'wandb'}; wandb sync sends them", file=sys.stderr)
 
@@ -62,6 +65,7 @@ class Tracker:
         import wandb
 
         def start() -> Any:
+            self._started = True
             self._folder.mkdir(parents=True, exist_ok=True)
             return wandb.init(
                 project=self._config["project"],
@@ -108,6 +112,12 @@ class Tracker:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             print(f"wandb: {reason}; nothing more is logged there, the store has every row", file=sys.stderr)
             return None
+
+
+def _wait() -> None:
+    import wandb
+
+    wandb.teardown()
 
 
 def open_tracker(config: Mapping[str, Any]) -> Tracker | None:

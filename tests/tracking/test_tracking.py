@@ -104,6 +104,7 @@ def test_only_asked_sources_get_a_run(tmp_path):
 def test_a_row_without_a_time_is_logged_with_its_reason(tmp_path):
     tracker = open_tracker(config(tmp_path))
     tracker.log_row(a_row(status="oom", error="needs 3 GB more than a chip has"))
+    tracker.close()
     _, _, summary = run_of(runs(tmp_path)[0])
     assert (summary["status"], summary["error"]) == ("oom", "needs 3 GB more than a chip has")
     assert "latency_s" not in summary
@@ -115,6 +116,7 @@ def test_a_sweep_is_a_run_with_a_table_and_files(tmp_path):
     tracker = open_tracker(config(tmp_path))
     rows = [a_row(), a_row(source="predicted", batch_size=8, mesh_shape=[2, 2, 2], latency_s=0.5)]
     tracker.log_sweep("palm", rows, [report])
+    tracker.close()
     (path,) = runs(tmp_path)
     run, _, _ = run_of(path)
     assert (run.display_name, run.job_type) == ("palm", "sweep")
