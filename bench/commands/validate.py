@@ -142,9 +142,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
     summary.add_column("")
     for heading in headings:
         summary.add_column(heading, justify="right")
-    held_out = {
-        model: found["mape"] for chip in content["leave_one_model_out"].values() for model, found in chip.items()
-    }
+    held_out = _mean_held_out(content["leave_one_model_out"])
     summary.add_row("all", *_cells(content, None))
     for kind, groups in content["groups"].items():
         for name, group in groups.items():
@@ -155,6 +153,16 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
         console.print(f"{each.case.file}:{each.case.line}: {each.estimate.status}: {each.estimate.error}")
     if held_out:
         console.print("without this model: the mean error on its rows with constants fitted to the others")
+
+
+def _mean_held_out(by_chip: Mapping[str, Any]) -> dict[str, float]:
+    """The mean error for each model, over the rows of all chips."""
+    found = [(model, each["mape"], each["rows"]) for models in by_chip.values() for model, each in models.items()]
+    return {
+        name: sum(error * rows for model, error, rows in found if model == name)
+        / sum(rows for model, _, rows in found if model == name)
+        for name in dict.fromkeys(model for model, _, _ in found)
+    }
 
 
 def _cells(group: Mapping[str, Any], held_out: float | None) -> list[str]:

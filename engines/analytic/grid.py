@@ -22,8 +22,8 @@ class Grid:
     """Arrays [points], broadcast against each other. Symbols as in :mod:`engines.model`.
 
     ``links_x`` is the number of links that a chip can receive on along axis x at once (2 on a ring, 1 on a line, 0
-    where the axis has one chip); ``hops_x`` the longest way along it. ``phase``, ``layout`` and ``attention`` index
-    ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    where the axis has one chip). ``most_head_shards`` is the next power of two of the heads. ``phase``, ``layout`` and
+    ``attention`` index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
     """
 
     layers: Floats
@@ -31,6 +31,7 @@ class Grid:
     d_ff: Floats
     heads: Floats
     kv_heads: Floats
+    most_head_shards: Floats
     head_dim: Floats
     vocab: Floats
     ffn_matrices: Floats
@@ -128,6 +129,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "d_ff": float(model.d_ff),
         "heads": float(model.num_heads),
         "kv_heads": float(model.num_kv_heads),
+        "most_head_shards": float(1 << (model.num_heads - 1).bit_length()),
         "head_dim": float(model.head_dim),
         "vocab": float(model.vocab_size),
         "ffn_matrices": float(model.ffn_matrices),

@@ -1,6 +1,8 @@
 """From a grid of points to times and memory, each open layout chosen: the fastest that fits."""
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -85,11 +87,16 @@ class Prediction:
 
 
 def blocks(grid: Grid) -> Iterator[tuple[slice, Prediction]]:
-    """The predictions of a large grid, a block at a time with its place, so that memory stays bounded."""
-    size = len(grid)
-    for start in range(0, size, BLOCK):
-        place = slice(start, min(start + BLOCK, size))
-        yield place, predict(grid.take(place))
+    """The predictions of a large grid, a block at a time with its place, so that memory stays bounded.
+
+    As many blocks as there are cores run at once: numpy lets go of the interpreter while it computes.
+    """
+    places = [slice(start, min(start + BLOCK, len(grid))) for start in range(0, len(grid), BLOCK)]
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(places), workers):
+            together = places[first : first + workers]
+            yield from zip(together, pool.map(lambda place: predict(grid.take(place)), together), strict=True)
 
 
 def predict(grid: Grid) -> Prediction:

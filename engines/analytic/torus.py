@@ -94,7 +94,7 @@ def padded_heads(grid: Grid) -> Floats:
 
 def head_shards(grid: Grid) -> Floats:
     """Chips over which heads split: all of them up to the next power of two of heads."""
-    return np.asarray(np.minimum(size_of(grid, "xyz"), 2 ** np.ceil(np.log2(grid.heads))))
+    return np.asarray(np.minimum(size_of(grid, "xyz"), grid.most_head_shards))
 
 
 def layer_weights(grid: Grid) -> Floats:
@@ -135,6 +135,12 @@ class Shards:
         return 2 * grid.head_dim * local * tokens / self.batch
 
 
+def _divides(shards: Floats, batch: Floats) -> Bools:
+    # The remainder of floats costs more than all else here together.
+    parts = batch / shards
+    return np.asarray(parts == np.floor(parts))
+
+
 def attention_shards(grid: Grid, layout: str, attention: str) -> Shards:
     """Attention under ``layout``, cut over ``heads`` or over ``batch``.
 
@@ -143,7 +149,7 @@ def attention_shards(grid: Grid, layout: str, attention: str) -> Shards:
     """
     chips = size_of(grid, "xyz")
     gathered = size_of(grid, GATHERED_AXES[layout])
-    fits = grid.batch % gathered == 0
+    fits = _divides(gathered, grid.batch)
     most = head_shards(grid)
     if attention == "heads":
         return Shards(
@@ -152,7 +158,7 @@ def attention_shards(grid: Grid, layout: str, attention: str) -> Shards:
     shards = np.ones(1)
     for axes in ("z", "yz", "xyz"):
         size = size_of(grid, axes)
-        shards = np.where((size > 1) & (grid.batch % size == 0), size, shards)
+        shards = np.where((size > 1) & _divides(size, grid.batch), size, shards)
     shards = np.maximum(shards, gathered)
     return Shards(
         batch=shards,
@@ -170,44 +176,61 @@ class Wire:
     start_s: Floats
 
 
-def layer_wire(grid: Grid, layout: str, tokens: Floats) -> Wire:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """All-gathers or reduce-scatters that a layer runs ``count`` times; ``size_bytes`` is the larger side on a chip."""
+
+    axes: str
+    size_bytes: Floats
+    count: Floats
+
+
+def layer_collectives(grid: Grid, layout: str, tokens: Floats) -> tuple[Collective, ...]:
     """Collectives of one layer's projections for ``tokens`` = B·L.
 
-    A parallel block runs each list once, a serial block once for attention and once for the feed-forward
+    A parallel block runs those of the residual once, a serial block once for attention and once for the feed-forward
     (Pope et al. 2022, sections 3.2 and 3.4; feed-forward volumes as in appendix A.2).
 
     - ws_1d: all-gather(xyz) of T·E, reduce-scatter(xyz) of T·E.
     - ws_2d: all-gather(yz) of T·E/X; reduce-scatter(x) of T·(H·D + 2·K·D + g·F)/(YZ); all-gather(x) of
-      T·(H·D + F)/(YZ); reduce-scatter(yz) of T·E/X. Multiquery's one key/value head is not cut over yz.
+      T·(H·D + F)/(YZ); reduce-scatter(yz) of T·E/X. Multiquery's one key/value head is not cut over yz. A serial block
+      has the two along x in halves, the same bytes with two more starts.
     - wg_N: all-gather(N) of the layer's weights, N/n of them each time; all-gather and reduce-scatter of T·E/N over
       the other axes.
     """
     blocks = np.where(grid.serial, 2.0, 1.0)
     residual = tokens * grid.d_model * grid.act_bytes
     if layout == "ws_1d":
-        return Wire(
-            transfer_s=2 * blocks * transfer_s(grid, "xyz", residual), start_s=2 * blocks * start_s(grid, "xyz")
-        )
+        return (Collective(axes="xyz", size_bytes=residual, count=2 * blocks),)
     if layout == "ws_2d":
         across = size_of(grid, "yz")
         query = padded_heads(grid) * grid.head_dim / across
         key_value = 2 * grid.head_dim * np.maximum(np.ceil(grid.kv_heads / across), 1.0)
-        gates = grid.ffn_matrices - 1
-        into = tokens * (query + key_value + gates * grid.d_ff / across) * grid.act_bytes
+        into = tokens * (query + key_value + (grid.ffn_matrices - 1) * grid.d_ff / across) * grid.act_bytes
         out = tokens * (query + grid.d_ff / across) * grid.act_bytes
-        residual_s = 2 * blocks * transfer_s(grid, "yz", residual / grid.x)
-        return Wire(
-            transfer_s=residual_s + transfer_s(grid, "x", into) + transfer_s(grid, "x", out),
-            start_s=2 * blocks * (start_s(grid, "yz") + start_s(grid, "x")),
+        return (
+            Collective(axes="yz", size_bytes=residual / grid.x, count=2 * blocks),
+            Collective(axes="x", size_bytes=into / blocks, count=blocks),
+            Collective(axes="x", size_bytes=out / blocks, count=blocks),
         )
     gathered = GATHERED_AXES[layout]
     others = "".join(axis for axis in "xyz" if axis not in gathered)
     shards = size_of(grid, gathered)
     weights = layer_weights(grid) * grid.weight_bytes * shards / size_of(grid, "xyz")
-    return Wire(
-        transfer_s=transfer_s(grid, gathered, weights) + 2 * blocks * transfer_s(grid, others, residual / shards),
-        start_s=2 * blocks * (start_s(grid, gathered) + start_s(grid, others)),
+    return (
+        Collective(axes=gathered, size_bytes=weights / (2 * blocks), count=2 * blocks),
+        Collective(axes=others, size_bytes=residual / shards, count=2 * blocks),
     )
+
+
+def layer_wire(grid: Grid, layout: str, tokens: Floats) -> Wire:
+    """The times of :func:`layer_collectives`."""
+    transfer: Floats = np.zeros(1)
+    start: Floats = np.zeros(1)
+    for each in layer_collectives(grid, layout, tokens):
+        transfer = transfer + each.count * transfer_s(grid, each.axes, each.size_bytes)
+        start = start + each.count * start_s(grid, each.axes)
+    return Wire(transfer_s=transfer, start_s=start)
 
 
 def attention_wire(grid: Grid, shards: Shards, tokens: Floats) -> Wire:

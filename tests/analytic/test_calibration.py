@@ -1,0 +1,96 @@
+"""Calibration finds constants that made the times, and ships with what it says of itself."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from bench.validation import load_estimator, published_files, read_all
+from engines.analytic.calibrated import BOUNDS, STORED, load, stored
+from engines.analytic.calibration import PRIORS, STATED, errors_of, fit, leave_one_model_out
+from engines.analytic.grid import grid_of
+from engines.analytic.predict import predict
+from engines.errors import ShardbenchError
+
+CHIPS = {"tpu-v4": "tpu", "a100-80gb": "gpu"}
+
+
+def rows(chip):
+    cases = [
+        case
+        for case in read_all(published_files(), load_estimator("analytic"))
+        if case.point.chip.name == chip and case.latency_s is not None
+    ]
+    return [case.point for case in cases], np.asarray([case.latency_s for case in cases])
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_shipped_constants_are_within_bounds_and_say_where_they_come_from(chip):
+    content = stored(chip)
+    constants = load(chip)
+    fitted, told = set(PRIORS[CHIPS[chip]]), set(STATED[CHIPS[chip]])
+    assert set(content["constants"]) == fitted | told
+    assert set(content["fitted"]) == fitted
+    assert set(content["stated"]) == told
+    for name in fitted:
+        bound = BOUNDS[name]
+        value = getattr(constants, name)
+        assert bound.low * 1.01 < value < bound.high * 0.99, name
+        assert content["fitted"][name]["set_by"], name
+    assert sum(content["rows"].values()) == content["residuals"]["rows"]
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_shipped_residuals_are_those_of_the_shipped_constants(chip):
+    points, measured = rows(chip)
+    with (STORED / f"{chip}.residuals.csv").open(encoding="utf-8", newline="") as lines:
+        kept = np.asarray([float(row["error"]) for row in csv.DictReader(lines)])
+    errors = errors_of(points, measured, load(chip))
+    assert kept == pytest.approx(errors, abs=2e-3)
+    assert stored(chip)["residuals"]["mape"] == pytest.approx(np.abs(errors).mean(), rel=0.02)
+
+
+def test_constants_that_made_the_times_are_found_again():
+    points, _ = rows("tpu-v4")
+    grid = grid_of(points)
+    times = predict(grid).cost.latency_s
+    found = fit(points, times)
+    assert np.abs(found.errors).max() < 0.02
+    for name in ("matmul_efficiency", "hbm_efficiency"):
+        assert found.fitted[name] == pytest.approx(getattr(load("tpu-v4"), name), rel=0.05)
+
+
+def test_a_constant_that_ends_on_its_bound_is_refused():
+    points, measured = rows("tpu-v4")
+    with pytest.raises(ShardbenchError, match="bound"):
+        fit(points, measured * 1000)
+
+
+def test_rows_of_several_chips_are_refused():
+    tpu, seconds = rows("tpu-v4")
+    gpu, more = rows("a100-80gb")
+    with pytest.raises(ShardbenchError, match="one chip"):
+        fit([*tpu[:3], *gpu[:3]], np.concatenate([seconds[:3], more[:3]]))
+    with pytest.raises(ShardbenchError, match="one chip"):
+        fit([], np.empty(0))
+
+
+def test_shares_of_what_sets_a_constant():
+    points, measured = rows("tpu-v4")
+    found = fit(points, measured)
+    one_group = found.set_by(["all"] * len(points))
+    assert all(shares == {"all": 1.0} for shares in one_group.values())
+    by_phase = found.set_by([point.phase for point in points])
+    assert max(by_phase["matmul_efficiency"], key=by_phase["matmul_efficiency"].get) == "prefill"
+    assert max(by_phase["hbm_efficiency"], key=by_phase["hbm_efficiency"].get) == "decode"
+
+
+def test_leaving_a_model_out_judges_rows_that_had_no_part():
+    points, measured = rows("tpu-v4")
+    held_out = leave_one_model_out(points, measured)
+    assert {name: len(errors) for name, errors in held_out.items()} == {"mt-nlg-530b": 9, "palm-540b": 33}
+    for name, errors in held_out.items():
+        assert np.abs(errors).mean() == pytest.approx(stored("tpu-v4")["leave_one_model_out"][name]["mape"], rel=0.05)
+    only = [point.model.name == "palm-540b" for point in points]
+    alone = [point for point, keep in zip(points, only, strict=True) if keep]
+    assert leave_one_model_out(alone, measured[np.asarray(only)]) == {}

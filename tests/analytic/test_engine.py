@@ -1,0 +1,239 @@
+"""What the engine answers: figures that add up, laws that hold, and refusals that say why."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.conf import load_chip, load_group, load_model
+from bench.engines import make_engine
+from engines.analytic.engine import AnalyticEngine
+from engines.engine import Estimate, Estimator
+from engines.errors import ShardbenchError
+from engines.layout import FFN_LAYOUTS
+from engines.model import Model
+from engines.point import Point
+
+ENGINE = AnalyticEngine()
+LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
+
+
+def ask(point: Point) -> Estimate:
+    return ENGINE.estimate([point])[0]
+
+
+def test_the_config_makes_an_estimator():
+    engine = make_engine(load_group("engine", "analytic"))
+    assert isinstance(engine, Estimator)
+    assert (engine.name, engine.source) == ("analytic", "predicted")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    model=st.sampled_from(["palm-8b", "palm-62b", "palm-540b", "gpt-20b", "llama-3-70b"]),
+    hw=st.sampled_from(["tpu-v4", "tpu-v5e", "a100-80gb", "h200"]),
+    phase=st.sampled_from(["prefill", "decode", "generate"]),
+    chips=st.sampled_from([1, 4, 8, 64, 256]),
+    batch=st.sampled_from([1, 4, 64, 512]),
+    length=st.integers(1, 1900),
+)
+def test_the_parts_add_up_to_the_latency(model, hw, phase, chips, batch, length):
+    point = Point(
+        model=load_model(model),
+        chip=load_chip(hw),
+        engine="analytic",
+        phase=phase,
+        num_chips=chips,
+        batch_size=batch,
+        input_len=length,
+        output_len=8,
+    )
+    answer = ask(point)
+    facts = answer.facts
+    if answer.status == "oom":
+        assert answer.latency_s is None
+        assert "too much" in answer.error
+        return
+    assert answer.status == "ok", answer.error
+    parts = facts.compute_s + facts.memory_s + facts.communication_s + facts.overhead_s - facts.overlapped_s
+    assert answer.latency_s == pytest.approx(parts)
+    assert 0 <= facts.overlapped_s <= facts.compute_s + facts.memory_s + facts.communication_s
+    assert facts.peak_hbm_bytes == pytest.approx(facts.weights_bytes + facts.kv_cache_bytes + facts.activations_bytes)
+    assert facts.peak_hbm_bytes <= point.chip.hbm_bytes
+    # No way to run is faster than its FLOPs at peak.
+    forced = 2 * point.model.num_layers * point.model.layer_matmul_params * batch
+    forced *= length * (phase != "decode") + point.decode_steps
+    assert answer.latency_s > forced / chips / point.chip.peak(point.act_dtype)
+    if phase == "generate":
+        assert answer.latency_s == pytest.approx(answer.ttft_s + point.decode_steps * answer.step_time_s)
+
+
+def test_answers_keep_the_order_of_the_questions(make_point):
+    points = [
+        make_point(),
+        make_point(model="gpt-20b", hw="a100-80gb", num_chips=8, input_len=60),
+        make_point(model="tiny", hw="cpu", num_chips=8, batch_size=8),
+        make_point(batch_size=128),
+    ]
+    together = ENGINE.estimate(points)
+    assert [answer.status for answer in together] == ["ok", "ok", "unsupported", "ok"]
+    for point, answer in zip(points, together, strict=True):
+        assert ask(point).latency_s == pytest.approx(answer.latency_s)
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.parametrize("batch", [64, 512])
+def test_auto_is_the_fastest_layout_that_fits(make_point, phase, batch):
+    point = make_point(phase=phase, batch_size=batch, input_len=1024)
+    explicit = [
+        ask(replace(point, ffn_layout=layout, attn_sharding=sharding))
+        for layout in LAYOUTS
+        for sharding in ("heads", "batch")
+    ]
+    fastest = min(answer.latency_s for answer in explicit if answer.status == "ok")
+    answer = ask(point)
+    assert answer.latency_s == pytest.approx(fastest)
+    chosen = replace(point, **{key: answer.facts.resolved[key] for key in ("ffn_layout", "attn_sharding")})
+    assert ask(chosen).latency_s == pytest.approx(fastest)
+
+
+@pytest.mark.parametrize("collectives", ["plain", "throughput"])
+@pytest.mark.parametrize(
+    ("keys", "layout", "sharding"),
+    [
+        ({"phase": "prefill", "batch_size": 1, "input_len": 2048, "weight_dtype": "int8"}, "ws_2d", "heads"),
+        ({"phase": "decode", "batch_size": 64, "weight_dtype": "int8"}, "ws_2d", "batch"),
+        ({"phase": "prefill", "batch_size": 512, "input_len": 2048}, "wg_xyz", "batch"),
+        ({"phase": "decode", "batch_size": 512}, "ws_2d", "batch"),
+    ],
+)
+def test_it_picks_what_the_paper_ran_in_table_2(make_point, keys, layout, sharding, collectives):
+    answer = ask(make_point(collectives=collectives, **keys))
+    assert answer.status == "ok"
+    assert (answer.facts.resolved["ffn_layout"], answer.facts.resolved["attn_sharding"]) == (layout, sharding)
+
+
+def test_generate_is_prefill_and_then_decode_on_tpu(make_point):
+    keys = {"ffn_layout": "ws_2d", "attn_sharding": "heads", "input_len": 60, "output_len": 20}
+    prefill, decode, both = (ask(make_point(phase=phase, **keys)) for phase in ("prefill", "decode", "generate"))
+    assert both.latency_s == pytest.approx(prefill.latency_s + decode.latency_s)
+    assert both.ttft_s == pytest.approx(prefill.latency_s)
+
+
+def test_a_gpu_takes_its_first_token_from_the_context_pass(make_point):
+    keys = {"model": "gpt-20b", "hw": "a100-80gb", "num_chips": 8, "input_len": 60, "weight_dtype": "float16"}
+    one = ask(make_point(phase="generate", output_len=1, **keys))
+    prefill = ask(make_point(phase="prefill", **keys))
+    assert one.latency_s == pytest.approx(prefill.latency_s)
+    assert one.step_time_s is None
+
+
+def test_each_phase_of_a_generate_point_takes_its_own_layout(make_point):
+    answer = ask(make_point(phase="generate", batch_size=512, collectives="throughput"))
+    assert answer.status == "ok"
+    assert answer.facts.details["prefill_ffn_layout"].startswith("wg_")
+    assert answer.facts.resolved["ffn_layout"] == "ws_2d"
+
+
+@settings(max_examples=20, deadline=None)
+@given(batch=st.sampled_from([64, 128, 256]), longer=st.integers(1, 1000), layout=st.sampled_from(LAYOUTS))
+def test_more_work_never_takes_less_time(batch, longer, layout):
+    def seconds(batch_size: int, input_len: int, model: Model) -> float:
+        point = Point(
+            model=model,
+            chip=load_chip("tpu-v4"),
+            engine="analytic",
+            phase="prefill",
+            num_chips=64,
+            batch_size=batch_size,
+            input_len=input_len,
+            output_len=0,
+            ffn_layout=layout,
+        )
+        return ask(point).latency_s or float("inf")
+
+    model = load_model("palm-62b")
+    least = seconds(batch, 100, model)
+    assert seconds(2 * batch, 100, model) > least
+    assert seconds(batch, 100 + longer, model) > least
+    assert seconds(batch, 100, replace(model, num_layers=model.num_layers + 1)) > least
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"hbm_bytes_per_s": 2.4e12}, {"link_bytes_per_s": 90e9}, {"peak_flops_per_s": {"bfloat16": 550e12}}],
+)
+def test_a_faster_chip_is_faster(make_point, keys):
+    point = make_point(ffn_layout="ws_2d", attn_sharding="batch")
+    faster = replace(point, chip=replace(point.chip, **keys))
+    assert ask(faster).latency_s < ask(point).latency_s
+
+
+def test_looped_collectives_hide_part_of_the_transfer(make_point):
+    point = make_point(phase="prefill", ffn_layout="ws_2d", attn_sharding="heads", batch_size=4)
+    plain, looped = ask(point), ask(replace(point, collectives="throughput"))
+    saved = plain.latency_s - looped.latency_s
+    assert 0 < saved < plain.facts.communication_s
+    assert looped.facts.overlapped_s - plain.facts.overlapped_s == pytest.approx(saved)
+    assert looped.facts.communication_s == plain.facts.communication_s
+
+
+def test_int8_weights_take_half_the_room_and_less_time(make_point):
+    wide, narrow = ask(make_point()), ask(make_point(weight_dtype="int8"))
+    assert narrow.facts.weights_bytes == pytest.approx(wide.facts.weights_bytes / 2)
+    assert narrow.latency_s < wide.latency_s
+
+
+def test_out_of_memory_says_by_how_much_and_what_fits(make_point):
+    point = make_point(model="gpt-20b", hw="a100-80gb", num_chips=1, input_len=200, output_len=200, batch_size=256)
+    answer = ask(point)
+    assert answer.status == "oom"
+    assert answer.latency_s is None
+    fits = int(answer.error.split("a batch of about ")[1].split()[0])
+    assert ask(replace(point, batch_size=fits)).status == "ok"
+    assert ask(replace(point, batch_size=fits + 8)).status == "oom"
+
+
+def test_weights_that_fit_nowhere_ask_for_chips(make_point):
+    answer = ask(make_point(num_chips=4, batch_size=1))
+    assert answer.status == "oom"
+    assert "weights alone" in answer.error
+
+
+def test_gathered_weights_fit_only_in_a_loop(make_point):
+    # Pope et al. 2022, section 3.5: without looping some weight-gathered layouts do not fit.
+    point = make_point(phase="prefill", batch_size=512, input_len=2304, ffn_layout="wg_xyz", model="palm-540b")
+    point = replace(point, model=replace(point.model, max_positions=4096))
+    assert ask(point).status == "oom"
+    assert ask(replace(point, collectives="throughput")).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"model": "tiny", "hw": "cpu", "num_chips": 8}, "no datasheet"),
+        ({"hw": "a100-80gb", "ffn_layout": "ws_2d"}, "not modelled on GPU"),
+        ({"hw": "a100-80gb", "attn_sharding": "batch"}, "not modelled on GPU"),
+        ({"act_dtype": "float32"}, "no peak for float32"),
+        ({"num_chips": 7}, "no slice"),
+        ({"hw": "a100-80gb", "num_chips": 48, "tensor_parallel": 12}, "whole nodes"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_with_the_reason(make_point, keys, words):
+    answer = ask(make_point(**keys))
+    assert answer.status == "unsupported"
+    assert words in answer.error
+
+
+def test_other_chips_take_the_constants_of_their_kind():
+    from engines.analytic.calibrated import calibrated_name, constants_of, from_mapping
+
+    assert calibrated_name(load_chip("tpu-v5p")) == "tpu-v4"
+    assert constants_of(load_chip("h100-80gb")) == constants_of(load_chip("a100-80gb"))
+    with pytest.raises(ShardbenchError, match="layer_s=5"):
+        from_mapping({"layer_s": 5})
+    with pytest.raises(ShardbenchError, match="magic"):
+        from_mapping({"magic": 1})
+    with pytest.raises(ShardbenchError, match="missing"):
+        from_mapping({"layer_s": 1e-5})

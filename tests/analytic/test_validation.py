@@ -1,0 +1,182 @@
+"""Validation: the figures by hand, the published targets, and bad files refused with their line."""
+
+import json
+
+import pytest
+
+from bench.cli import main as shardbench
+from bench.validation import Compared, compare, error_figures, figures, load_estimator, published_files, read_all
+from bench.validation_file import COLUMNS, read_cases
+from engines.engine import Estimate
+from engines.errors import AskedWrongly, ShardbenchError
+
+ENGINE = load_estimator("analytic")
+GOOD = "source,mine,palm-540b,tpu-v4,64,,,decode,64,1984,64,int8,ws_2d,batch,1.82,0.14,ok"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(*lines, header=",".join(COLUMNS)):
+        path = tmp_path / "times.csv"
+        path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+        return path
+
+    return write_file
+
+
+def test_figures_by_hand():
+    found = error_figures([0.1, -0.2, 0.3, 0.0])
+    assert found["mape"] == pytest.approx(0.15)
+    assert found["median_ape"] == pytest.approx(0.15)
+    assert found["p90_ape"] == pytest.approx(0.27)
+    assert found["worst_ape"] == pytest.approx(0.3)
+    assert found["bias"] == pytest.approx(0.05)
+    assert error_figures([])["mape"] is None
+
+
+def test_out_of_memory_is_counted_four_ways(write):
+    oom = GOOD.replace("1.82,0.14,ok", ",,oom")
+    cases = read_cases(write(GOOD, oom), "analytic")
+    ran, died = cases
+    answers = [
+        Compared(died, Estimate(status="oom")),
+        Compared(died, Estimate(latency_s=1.0)),
+        Compared(ran, Estimate(status="oom")),
+        Compared(ran, Estimate(latency_s=2.0)),
+        Compared(ran, Estimate(status="unsupported", error="no")),
+    ]
+    found = figures(answers)
+    assert (found["oom_hit"], found["oom_missed"], found["oom_false"], found["unanswered"]) == (1, 1, 1, 1)
+    assert (found["rows"], found["compared"]) == (5, 1)
+    assert found["mape"] == pytest.approx(2.0 / 1.82 - 1)
+
+
+def compared(*names):
+    return compare(read_all([path for path in published_files() if path.name in names], ENGINE), ENGINE)
+
+
+def test_fastertransformers_rows_within_eight_percent():
+    found = figures(compared("fastertransformer_mt-nlg-530b.csv", "fastertransformer_gpt-20b.csv"))
+    assert found["rows"] == 261
+    assert found["mape"] <= 0.08
+    assert found["p90_ape"] <= 0.18
+    assert (found["oom_hit"], found["oom_missed"], found["oom_false"]) == (9, 0, 0)
+
+
+def test_the_papers_rows_within_ten_percent():
+    found = figures(compared("paper_table2.csv", "paper_table_d3.csv"))
+    assert found["rows"] == found["compared"] == 42
+    assert found["mape"] <= 0.10
+
+
+def test_the_published_engine_agrees_with_itself():
+    published = load_estimator("published")
+    found = figures(compare(read_all(published_files()[:1], published), published))
+    assert found["mape"] == 0
+
+
+def test_json_is_one_object_with_the_promised_keys(write, capsys):
+    assert shardbench(["validate", f"data={write(GOOD)}", "engine=analytic", "print=json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    promised = {
+        *("mape", "median_ape", "p90_ape", "worst_ape", "bias"),
+        *("rows", "oom_hit", "oom_missed", "oom_false", "groups"),
+    }
+    assert promised <= found.keys()
+    assert found["rows"] == 1
+    assert found["groups"]["system"]["mine"]["rows"] == 1
+    assert set(found["groups"]) == {"system", "model", "phase", "parallelism"}
+    assert found["errors"][0]["line"] == 2
+    assert found["leave_one_model_out"]["tpu-v4"]["palm-540b"]["mape"] > 0
+
+
+def test_the_table_shows_each_row_and_the_held_out_error(write, capsys):
+    assert shardbench(["validate", f"data={write(GOOD)}"]) == 0
+    out = capsys.readouterr().out
+    assert "times.csv:2" in out
+    assert "1.82 s" in out
+    assert "without this model" in out
+
+
+def test_several_files_are_one_validation(write, capsys):
+    path = write(GOOD)
+    assert shardbench(["validate", f"data=[{path},{path}]", "print=json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 2
+
+
+def test_an_empty_layout_is_the_engines_own_choice(write):
+    open_row = GOOD.replace("ws_2d,batch", ",")
+    asked, left = read_cases(write(GOOD, open_row), "analytic", ENGINE.own_choices)
+    assert (left.point.ffn_layout, left.point.attn_sharding) == ("auto", "auto")
+    assert left.point.collectives == "throughput"
+    first, second = compare([asked, left], ENGINE)
+    assert first.estimate.latency_s == pytest.approx(second.estimate.latency_s)
+
+
+def test_numbers_as_a_spreadsheet_writes_them(write):
+    row = GOOD.replace(",64,,,decode,64,1984,64,", ",64.0,,,decode,64.0,1984.0,64.0,")
+    assert read_cases(write(row), "analytic")[0].point.batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (GOOD.replace("1.82", "-1.82"), "latency_s=-1.82: is not positive"),
+        (GOOD.replace("1.82", "0"), "is not positive"),
+        (GOOD.replace("1.82", "1820000"), "another unit"),
+        (GOOD.replace("1.82", "soon"), "is no number"),
+        (GOOD.replace("1.82", "nan"), "is no number"),
+        (GOOD.replace("1.82", ""), "is empty where status=ok"),
+        (GOOD.replace("0.14", "14"), "is no fraction"),
+        (GOOD.replace("palm-540b", "palm-541b"), "palm-541b: is not known"),
+        (GOOD.replace("tpu-v4", "tpu-v40"), "tpu-v40: is not known"),
+        (GOOD.replace("decode", "decoding"), "decoding: is not known"),
+        (GOOD.replace(",64,,,", ",63,,,"), "no slice"),
+        (GOOD.replace(",64,,,", ",6.5,,,"), "is no whole number"),
+        (GOOD.replace(",64,,,", ",,,,"), "num_chips=: is empty"),
+        (GOOD.replace(",ok", ",fine"), "status=fine"),
+        (GOOD.replace(",ok", ",oom"), "is a time where status=oom"),
+        (GOOD + ",more", "18 cells"),
+        (GOOD.rsplit(",", 2)[0], "15 cells"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_number(write, row, words):
+    with pytest.raises(ShardbenchError) as error:
+        read_cases(write(GOOD, row), "analytic")
+    assert "times.csv:3:" in str(error.value)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_missing_column_is_named(write, column):
+    header = ",".join(name for name in COLUMNS if name != column)
+    with pytest.raises(ShardbenchError, match=f":1: column {column} is missing"):
+        read_cases(write(GOOD, header=header), "analytic")
+
+
+def test_files_that_are_no_tables_of_times(write, tmp_path):
+    with pytest.raises(ShardbenchError, match="no rows"):
+        read_cases(write(), "analytic")
+    with pytest.raises(AskedWrongly, match="is no file"):
+        read_cases(tmp_path / "absent.csv", "analytic")
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ShardbenchError, match="UTF-8"):
+        read_cases(binary, "analytic")
+    limits = published_files()[0].parent / "paper_table1.csv"
+    with pytest.raises(ShardbenchError, match="memory limits"):
+        read_cases(limits, "analytic")
+
+
+def test_asked_wrongly_is_one_line_and_exit_code_two(write, capsys):
+    assert shardbench(["validate", f"data={write(GOOD.replace('1.82', '-1'))}"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "times.csv:2:" in said.err
+    assert shardbench(["validate", "engine=nothing"]) == 2
+
+
+def test_an_engine_that_measures_cannot_be_validated():
+    with pytest.raises(AskedWrongly, match="measures"):
+        load_estimator("jax")
