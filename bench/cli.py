@@ -17,10 +17,15 @@ from engines.errors import ShardbenchError
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "tables, figures and findings from stored rows",
+    "plan": "the best chip count, mesh, layouts and formats for a workload, and what the runners-up lose",
+    "pareto": "the frontier of cost against latency over chips, batch, layout and formats",
+    "import": "results of other harnesses as published rows",
     "validate": "a table of published times against an engine's answers: error by system, model and phase",
     "calibrate": "fit the analytic engine's constants to named published rows, and say how far they carry",
 }
-"""Subcommand → its line in the help. The module is ``bench/commands/<name>.py``, ``_`` for ``-``."""
+"""Subcommand → its line in the help. The module is ``bench/commands/<name>.py``."""
+MODULES: Final = {"import": "import_"}
+"""The module's name where the subcommand's is a word of Python's."""
 
 HELP: Final = """\
 shardbench: how fast, at what utilisation and cost, does this Transformer run on these chips, cut up this way?
@@ -78,7 +83,7 @@ def _dispatch(words: list[str]) -> int:
         raise ShardbenchError(
             f"{name}: is no command; " + (f"did you mean {near[0]}" if near else "see shardbench --help")
         )
-    module = importlib.import_module(f"bench.commands.{name.replace('-', '_')}")
+    module = importlib.import_module(f"bench.commands.{MODULES.get(name, name)}")
     if name == "run":
         return int(module.run(rest))
     command = cast(Command, module)
