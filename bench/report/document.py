@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -105,22 +106,22 @@ def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequ
     parts += ["", *remarks]
     names: list[str] = []
     for section in document.sections:
-        parts += ["", f"## {section.title}", ""]
-        if section.text:
-            parts += [section.text, ""]
+        body = [section.text, ""] if section.text else []
         if section.draw is not None and endings:
-            parts += _figures(section.draw, aside / "figures", endings)
+            body += _figures(section.draw, aside / "figures", endings)
         for table in section.tables:
             names.append(table.name)
-            parts += [_folded(table), ""]
+            body += [_folded(table), ""]
             _write_table(table, aside / "tables", formats)
+        if body:
+            parts += ["", f"## {section.title}", "", *body]
     if document.appendix:
         parts += ["", document.appendix]
     if "latex" in formats and names:
         text = latex.document(document.title, names)
         (aside / "tables" / f"{document.name}.tex").write_text(text, encoding="utf-8")
     if "markdown" in formats:
-        text = "\n".join(parts).rstrip() + "\n"
+        text = re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
         (aside / f"{document.name}.md").write_text(text, encoding="utf-8")
 
 

@@ -1,21 +1,15 @@
 """The rows that a report is about, and how each is called in it."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from engines.errors import ShardbenchError
-from engines.row import ROW_FIELDS, Row
-
-if TYPE_CHECKING:
-    import pandas as pd
+from engines.row import Row
 
 SOURCES: Final = ("measured", "compiled", "predicted", "published")
 """The kinds of evidence, in the order in which tables show them."""
 
-INTEGERS: Final = frozenset(each.name for each in fields(Row) if each.type in (int, int | None))
 MODEL_NAMES: Final = {
     "palm-8b": "PaLM 8B",
     "palm-62b": "PaLM 62B",
@@ -33,7 +27,7 @@ def read_rows(results_dir: str) -> list[Row]:
     """
     from bench.store import Store
 
-    rows = rows_from_frame(Store(results_dir).frame())
+    rows = in_order(Store(results_dir).latest().values())
     if not rows:
         raise ShardbenchError(
             f"results_dir={results_dir}: holds no rows to report; run shardbench run first, or name another store"
@@ -41,47 +35,19 @@ def read_rows(results_dir: str) -> list[Row]:
     return rows
 
 
-def rows_from_frame(frame: "pd.DataFrame") -> list[Row]:
-    """The rows of a frame with a column a key; NaN and None are the same there. Of a point's rows the newest counts."""
-    known = [name for name in frame.columns if name in ROW_FIELDS]
-    rows = []
-    for values in zip(*(frame[name].tolist() for name in known), strict=True):
-        content = {name: plain(value) for name, value in zip(known, values, strict=True)}
-        for name in INTEGERS & content.keys():
-            content[name] = None if content[name] is None else int(content[name])
-        rows.append(Row(**{name: value for name, value in content.items() if value is not None}))
-    return newest(rows)
-
-
-def newest(rows: Iterable[Row]) -> list[Row]:
-    """One row a point, the newest; sorted by what was asked."""
-    latest: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda each: each.created_at):
-        latest[row.point_id or repr(question_key(row))] = row
-    return sorted(latest.values(), key=question_key)
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows sorted by what was asked."""
+    return sorted(rows, key=question_key)
 
 
 def question_key(row: Row) -> tuple[Any, ...]:
-    """What orders rows: model by size of its name, then machine, phase, lengths, chips, batch, layout, kind, engine."""
+    """What orders rows: model, machine, phase, lengths, formats, chips, batch, layout, then kind and engine."""
     return (
         *(row.model, row.hw, row.phase, row.input_len, row.output_len, row.weight_dtype, row.act_dtype, row.kv_dtype),
         *(row.num_chips, row.pipeline_parallel or 0, row.tensor_parallel or 0, row.batch_size),
         *(row.ffn_layout or "", row.attn_sharding or "", row.collectives or "", row.partitioner or ""),
         *(str(row.mesh_shape or ""), SOURCES.index(row.source), row.engine, row.reference or "", row.point_id),
     )
-
-
-def plain(value: Any) -> Any:
-    """A cell of a frame as a plain value, with None for NaN."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    return value
 
 
 def answered(row: Row) -> bool:

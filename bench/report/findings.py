@@ -50,7 +50,7 @@ def headline(rows: Sequence[Row]) -> list[Finding]:
     """The best MFU of each system of the paper's comparison, among rows of one kind and with the same lengths."""
     input_len, output_len = HEADLINE_LENGTHS
     found = []
-    for source in SOURCES:
+    for source in reversed(SOURCES):
         best: dict[str, Row] = {}
         for contender in CONTENDERS:
             mine = [
@@ -117,7 +117,7 @@ def _least_latency(rows: Sequence[Row]) -> list[Finding]:
         best = min(group, key=lambda row: time_of(row) or 0)
         step_s = best.step_time_s or 0
         told[(source, hw)].append(
-            f"{model_label(model)} {step_s * 1e3:.3g} ms ({best.num_chips} chips, batch {best.batch_size}, "
+            f"{model_label(model)} {step_s * 1e3:.3g} ms (on {best.num_chips}, batch {best.batch_size}, "
             f"{best.input_len} cached, {best.weight_dtype})"
         )
         numbers[(source, hw)][model] = step_s
@@ -177,10 +177,10 @@ def _fastest_layout(rows: Sequence[Row]) -> list[Finding]:
             above, below = options[second].ci_low, options[first].ci_high
             clear += above is not None and below is not None and above > below
         ranked = sorted(wins.items(), key=lambda each: (-each[1], each[0]))
-        told = ", ".join(f"{name} in {count}" for name, count in ranked)
+        told = "; ".join(f"{name}, in {count}" for name, count in ranked)
         sentence = (
-            f"Fastest layout for {phase} on {hw} ({source}, {engine}), of {len(group)} questions answered for several: "
-            f"{told}; the winner leads the next by {statistics.median(gains):.1%} in the median"
+            f"Fastest layout for {phase} on {hw} ({source}, {engine}), of {len(group)} questions asked of "
+            f"several layouts: {told}. The winner leads the next by {statistics.median(gains):.1%} in the median"
         )
         sentence += f", clear of its interval in {clear}." if source == "measured" else "."
         found.append(Finding("fastest layout", (source,), sentence, {"questions": len(group), **wins}))

@@ -32,6 +32,10 @@ SPECIAL: Final = {
     "…": r"\ldots{}",
     "–": "--",
 }
+HEAD_WIDTH: Final = 9
+"""Letters from which on a heading breaks into lines."""
+MOST_COLUMNS: Final = 14
+"""Columns from which on the letters are the smallest."""
 MOST_TEXT: Final = 24
 """Letters from which on a column of text is set as a paragraph, so that the table stays on the page."""
 
@@ -44,10 +48,11 @@ def escape(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A longtable that ``\\input`` takes; it needs the packages booktabs, longtable and array."""
+    size = r"\tiny" if len(table.columns) > MOST_COLUMNS else r"\scriptsize"
     kinds = "".join(_alignment(table, position) for position in range(len(table.columns)))
-    heads = " & ".join(escape(column.title) for column in table.columns) + r" \\"
+    heads = " & ".join(_head(column.title, column.numeric) for column in table.columns) + r" \\"
     lines = [
-        r"{\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"{{{size}\setlength{{\tabcolsep}}{{3pt}}",
         rf"\begin{{longtable}}{{{kinds}}}",
         rf"\caption{{{escape(table.caption)}}}\label{{tab:{re.sub('[^a-z0-9-]', '-', table.name.lower())}}}\\",
         r"\toprule",
@@ -83,6 +88,18 @@ def document(title: str, names: Sequence[str]) -> str:
         r"\end{document}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _head(title: str, numeric: bool) -> str:
+    """A heading, in several lines where it is long: a column is to be as wide as its cells."""
+    lines = [""]
+    for part in re.findall(r"[^\s_/-]+[\s_/-]*", title):
+        if lines[-1] and len(lines[-1]) + len(part) > HEAD_WIDTH:
+            lines.append("")
+        lines[-1] += part
+    if len(lines) == 1:
+        return escape(title)
+    return rf"\shortstack[{'r' if numeric else 'l'}]{{" + r"\\".join(escape(line.rstrip()) for line in lines) + "}"
 
 
 def _alignment(table: Table, position: int) -> str:

@@ -35,9 +35,10 @@ def _drawn(curves: Sequence[Curve], name: str) -> Drawn | None:
                 )
         axis.set_xscale("log")
         plain_log_ticks(axis.xaxis)
-        axis.set_ylim(bottom=0)
         axis.set_xlabel("total latency (s)")
         axis.set_title(f"{pair[0]} tokens in, {pair[1]} out")
+    # Only now: a limit set before the last panel is drawn would hold for the panels that share the axis.
+    axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("MFU (%)")
     labels = {curve.contender.label for curve in curves}
     kinds = [kind for kind in reversed(SOURCES) if any(curve.source == kind for curve in curves)]

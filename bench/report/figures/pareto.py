@@ -35,10 +35,11 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
     models = sorted(shown, key=lambda model: (_size(model, rows), model))
     formats = sorted({row.weight_dtype for mine in chosen.values() for row in mine})
     for axis, (phase, mine) in zip(axes, chosen.items(), strict=True):
+        scale, unit = (1e3, "ms") if phase == "decode" else (1.0, "s")
         for colour, model in zip(COLOURS, models, strict=False):
             of_model = [row for row in mine if row.model == model]
             axis.scatter(
-                [1e3 * (time_of(row) or 0) for row in of_model],
+                [scale * (time_of(row) or 0) for row in of_model],
                 [1e3 * (row.cost_chip_s_per_token or 0) for row in of_model],
                 s=5,
                 color=colour,
@@ -49,7 +50,7 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
                 best = frontier([row for row in of_model if row.weight_dtype == weight_dtype])
                 style = line_style("predicted", colour) | {"marker": marker, "markersize": 4.5}
                 axis.plot(
-                    [1e3 * (time_of(row) or 0) for row in best],
+                    [scale * (time_of(row) or 0) for row in best],
                     [1e3 * (row.cost_chip_s_per_token or 0) for row in best],
                     label=f"{model_label(model)}, {weight_dtype}",
                     **style,
@@ -59,7 +60,7 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
         plain_log_ticks(axis.xaxis)
         plain_log_ticks(axis.yaxis)
         row = mine[0]
-        axis.set_xlabel("decode step (ms)" if phase == "decode" else "prefill (ms)")
+        axis.set_xlabel(f"decode step ({unit})" if phase == "decode" else f"prefill ({unit})")
         axis.set_ylabel("cost (chip-ms/token)")
         cached = (
             f"{row.input_len} cached, {row.output_len} generated" if phase == "decode" else f"{row.input_len} tokens"
