@@ -16,7 +16,7 @@ from bench.engines import make_engine
 from bench.rows import Question, estimated, measured, unanswered
 from bench.timing import TimingConfig, measure
 from engines.engine import Engine, Estimator, Runner
-from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
+from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.row import Row
 
 
@@ -49,6 +49,8 @@ def answer(engine: Engine, question: Question, timing: TimingConfig) -> Row:
         return estimated(question, engine.estimate([question.point])[0])
     except OutOfMemory as error:
         return unanswered(question, "oom", str(error))
+    except TimedOut as error:
+        return unanswered(question, "timeout", str(error))
     except (Unsupported, AskedWrongly) as error:
         return unanswered(question, "unsupported", str(error))
     except ModuleNotFoundError as error:

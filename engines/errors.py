@@ -31,6 +31,10 @@ class OutOfMemory(ShardbenchError):
     """The program does not fit in the memory of the chips."""
 
 
+class TimedOut(ShardbenchError):
+    """What was started did not end in time, and was ended."""
+
+
 def _shown(value: object) -> str:
     """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``."""
     if isinstance(value, (list, tuple)):

@@ -21,7 +21,7 @@ from typing import IO, Any, ClassVar, Final
 from engines import guard
 from engines.dtypes import ACTIVATION_DTYPES
 from engines.engine import Estimate, Facts
-from engines.errors import OutOfMemory, ShardbenchError, Unsupported
+from engines.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.gpus import check_present, device_names
 from engines.point import Point
 from engines.row import Source, Status
@@ -34,10 +34,6 @@ OUT_OF_MEMORY: Final = ("out of memory", "outofmemoryerror")
 
 class ProgramFailed(ShardbenchError):
     """The program ended badly, or said something else than asked."""
-
-
-class ProgramTimedOut(ShardbenchError):
-    """The program did not end in time, and was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class Program:
 
         Raises:
             Unsupported: there is no such program.
-            ProgramTimedOut: it did not end within ``timeout_s``.
+            TimedOut: it did not end within ``timeout_s``.
             OutOfMemory: it failed and said that memory ran out.
             ProgramFailed: it failed; the sentence has the end of what it printed.
         """
@@ -67,7 +63,7 @@ class Program:
             printed.seek(0)
             output = printed.read().decode(errors="replace")
         if code is None:
-            raise ProgramTimedOut(f"{self.name} did not end within {self.timeout_s:g} s{said(output)}")
+            raise TimedOut(f"{self.name} did not end within {self.timeout_s:g} s{said(output)}")
         if code and any(words in output.lower() for words in OUT_OF_MEMORY):
             raise OutOfMemory(f"{self.name} ran out of memory{said(output)}")
         if code:
@@ -201,6 +197,6 @@ def _status(error: ShardbenchError) -> Status:
     """The status that the reason stands for."""
     if isinstance(error, OutOfMemory):
         return "oom"
-    if isinstance(error, ProgramTimedOut):
+    if isinstance(error, TimedOut):
         return "timeout"
     return "failed" if isinstance(error, ProgramFailed) else "unsupported"

@@ -11,9 +11,9 @@ import pytest
 
 from bench.conf import load_chip, load_group, load_model
 from bench.engines import make_engine
-from engines.errors import OutOfMemory, Unsupported
+from engines.errors import OutOfMemory, TimedOut, Unsupported
 from engines.fastertransformer.output import read_latency_s
-from engines.outside import Program, ProgramFailed, ProgramTimedOut
+from engines.outside import Program, ProgramFailed
 from engines.point import Point
 
 
@@ -275,7 +275,7 @@ def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path):
     deaf = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     )
-    with pytest.raises(ProgramTimedOut, match="last said: deaf"):
+    with pytest.raises(TimedOut, match="last said: deaf"):
         dataclasses.replace(program, words=[sys.executable, "-c", deaf], timeout_s=1).run()
     with pytest.raises(OutOfMemory):
         dataclasses.replace(program, words=["sh", "-c", "echo CUDA Out Of Memory; exit 3"]).run()

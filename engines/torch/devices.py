@@ -1,0 +1,64 @@
+"""Which devices PyTorch sees, whether they are the chips asked for, and what their errors mean."""
+
+import os
+
+import torch
+
+from engines.dtypes import BYTES_PER_ELEMENT
+from engines.errors import OutOfMemory, Unsupported
+from engines.gpus import check_present
+from engines.point import Point
+
+MEMORY_MESSAGES = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc", "Cannot allocate memory")
+
+
+def check_devices(point: Point) -> None:
+    """Check that this machine has the point's devices.
+
+    Raises:
+        Unsupported: it has others, or fewer.
+        OutOfMemory: the weights and the cache alone are more than the memory of a machine without GPUs.
+    """
+    if point.chip.kind == "cpu":
+        _check_host_memory(point)
+        return
+    if point.chip.kind != "gpu":
+        raise Unsupported(f"hw={point.chip.name}: engine=torch runs on GPUs and on hw=cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    check_present(point.chip.name, [torch.cuda.get_device_name(number) for number in range(count)])
+    if count < point.num_chips:
+        raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs; ask for fewer")
+
+
+def device_of(point: Point, local_rank: int) -> torch.device:
+    """The device of a rank of this machine, made the current one."""
+    if point.chip.kind == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of PyTorch, NCCL or the allocator of the host says that memory ran out, and nothing else."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_MESSAGES)
+
+
+def does_not_fit(point: Point, reason: str) -> OutOfMemory:
+    """The error for a point that does not fit."""
+    return OutOfMemory(
+        f"batch_size={point.batch_size}: {point.model.name} does not fit {point.num_chips} × {point.chip.name} "
+        f"({' '.join(reason.split())[:300]}); use more chips, a smaller batch or int8 weights"
+    )
+
+
+def _check_host_memory(point: Point) -> None:
+    # The system would rather end some process than refuse the memory, so ask before.
+    tokens = point.batch_size * (point.input_len + point.output_len)
+    cache = tokens * point.model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]
+    needed = point.model.params * BYTES_PER_ELEMENT[point.weight_dtype] + cache
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise does_not_fit(point, f"weights and cache are {needed:.3g} bytes, this machine has {present:.3g}")

@@ -1,0 +1,120 @@
+"""The engine that runs a point with PyTorch. Importing this module does not import PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from engines.dtypes import ACTIVATION_DTYPES
+from engines.engine import Program
+from engines.errors import AskedWrongly, Unsupported
+from engines.point import Point
+from engines.row import Source
+
+if TYPE_CHECKING:
+    from engines.torch.rank import Job
+
+TOLERANCE: Final = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
+DECODES: Final = ("auto", "eager", "graph", "compile")
+
+
+class TorchEngine:
+    """Loads a point on the GPUs present, or on this machine's cores: one rank here, several as child processes."""
+
+    name: ClassVar[str] = "torch"
+    source: ClassVar[Source] = "measured"
+    code: ClassVar[Sequence[str]] = ("torch",)
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        tolerance: Mapping[str, float] | None = None,
+        decode: str = "auto",
+        rank_timeout_s: float = 300,
+        **_settings: Any,
+    ) -> None:
+        """See ``conf/engine/torch.yaml``. Other settings are the harness's.
+
+        Raises:
+            AskedWrongly: ``decode`` is not known.
+        """
+        if decode not in DECODES:
+            raise AskedWrongly("engine.decode", decode, "is not known", f"use one of {', '.join(DECODES)}")
+        self.seed = seed
+        self.tolerance = {**TOLERANCE, **(tolerance or {})}
+        self.decode = decode
+        self.rank_timeout_s = rank_timeout_s
+
+    def prepare(self, point: Point) -> Program:
+        """Load, and record or compile the decode step.
+
+        Raises:
+            AskedWrongly: the degrees do not multiply to the chips.
+            Unsupported: this engine, or these devices, cannot run the point.
+            OutOfMemory: it does not fit.
+            TimedOut: a rank did not answer within ``rank_timeout_s``.
+        """
+        job = self.job(point)
+        from engines.torch.crew import make_crew
+        from engines.torch.program import TorchProgram
+
+        crew = make_crew(job, self.rank_timeout_s)
+        formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
+        try:
+            return TorchProgram(job, crew, max(self.tolerance[each] for each in formats))
+        except BaseException:
+            crew.close()
+            raise
+
+    def job(self, point: Point) -> Job:
+        """What the ranks are told, once all is checked that can be without loading.
+
+        Raises:
+            See :meth:`prepare`.
+        """
+        point.check()
+        _check_supported(point)
+        from engines.torch.crew import threads_a_rank
+        from engines.torch.devices import check_devices
+        from engines.torch.rank import Job
+
+        check_devices(point)
+        job = Job(point=point, seed=self.seed, decode=self._decode_of(point), threads=threads_a_rank(point))
+        job.shard(0).check()
+        return job
+
+    def _decode_of(self, point: Point) -> str:
+        recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1
+        if self.decode == "auto":
+            return "graph" if recordable else "eager"
+        if self.decode == "graph" and not recordable:
+            raise Unsupported(
+                f"engine.decode=graph: needs a GPU and pipeline_parallel=1, not hw={point.chip.name} and "
+                f"pipeline_parallel={point.pipeline_degree}; use engine.decode=eager"
+            )
+        if self.decode == "compile" and point.pipeline_degree > 1:
+            raise Unsupported(
+                f"engine.decode=compile: needs pipeline_parallel=1, not {point.pipeline_degree}; "
+                "use engine.decode=eager"
+            )
+        return self.decode
+
+
+def _check_supported(point: Point) -> None:
+    for key, allowed in (
+        ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
+        ("act_dtype", ACTIVATION_DTYPES),
+        ("kv_dtype", ACTIVATION_DTYPES),
+        ("ffn_layout", ("auto", "ws_1d")),
+        ("attn_sharding", ("auto", "heads")),
+        ("collectives", ("plain",)),
+        ("partitioner", ("manual",)),
+    ):
+        value = getattr(point, key)
+        if value not in allowed:
+            raise Unsupported(f"{key}={value}: engine=torch does not run it; it runs {', '.join(allowed)}")
+    if point.mesh_shape is not None:
+        raise Unsupported(
+            f"mesh_shape={list(point.mesh_shape)}: engine=torch cuts by tensor_parallel and pipeline_parallel"
+        )

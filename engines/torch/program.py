@@ -1,0 +1,82 @@
+"""A point made ready on its ranks."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from engines.engine import Facts, Stage, Verification
+from engines.torch.crew import Crew
+from engines.torch.rank import Job
+from engines.torch.result import Outputs, checked_rows, verification
+
+
+class TorchProgram:
+    """Implements :class:`engines.engine.Program`."""
+
+    def __init__(self, job: Job, crew: Crew, tolerance: float) -> None:
+        self.job, self.crew, self.tolerance = job, crew, tolerance
+        point = job.point
+        timed = [name for name in ("prefill", "decode") if point.phase in (name, "generate")]
+        if not point.decode_steps:
+            timed = [name for name in timed if name != "decode"]
+        self.stages: Sequence[Stage] = [Stage(name, self._caller(name)) for name in timed]
+        self.ranks: list[dict[str, Any]] = crew.call("facts")
+        self.compile_s = max(float(rank["compile_s"]) for rank in self.ranks)
+
+    def _caller(self, name: str) -> Callable[[], None]:
+        def run() -> None:
+            self.crew.call(name)
+
+        return run
+
+    def verify(self) -> Verification:
+        """Run the timed stages once more; compare their logits with the float32 reference fed with their tokens."""
+        for stage in self.stages:
+            stage.run()
+        outputs = Outputs.joined(self.crew.call("outputs"))
+        return verification(self.job.point, outputs, self.job.seed, self.tolerance)
+
+    def facts(self) -> Facts:
+        """Degrees as they ran, the fullest rank's memory, and the slowest rank's measured peaks where hw=cpu."""
+        point = self.job.point
+        ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        if point.tensor_degree > 1:
+            ran |= {"ffn_layout": "ws_1d", "attn_sharding": "heads"}
+        asked = point.axes()
+        flops, copied = (min(float(rank[key]) for rank in self.ranks) for key in ("flops_per_s", "bytes_per_s"))
+        without_datasheet = point.chip.kind == "cpu"
+        return Facts(
+            resolved={key: value for key, value in ran.items() if asked[key] != value},
+            weights_bytes=self._most("weights_bytes"),
+            kv_cache_bytes=self._most("kv_cache_bytes"),
+            peak_hbm_bytes=self._most("peak_hbm_bytes"),
+            peak_flops_per_s=flops if without_datasheet else None,
+            hbm_bytes_per_s=copied if without_datasheet else None,
+            peak_source="measured matmul and copy in this run" if without_datasheet else None,
+            device_kind=self.ranks[0]["device_kind"],
+            versions=_versions(),
+            details={
+                "decode": self.job.decode,
+                "micro_batches": self.ranks[0]["micro_batches"],
+                "measured_flops_per_s": flops,
+                "measured_bytes_per_s": copied,
+                "checked_sequences": len(checked_rows(point)),
+                "seed": self.job.seed,
+            },
+        )
+
+    def close(self) -> None:
+        """End the ranks, and give their memory back."""
+        self.crew.close()
+
+    def _most(self, key: str) -> float | None:
+        found = [float(rank[key]) for rank in self.ranks if rank[key] is not None]
+        return max(found, default=None)
+
+
+def _versions() -> dict[str, str]:
+    found = {"torch": str(torch.__version__)}
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    return found

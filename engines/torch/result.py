@@ -1,0 +1,82 @@
+"""What the ranks made, put together and checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engines.engine import Verification
+from engines.point import Point
+from engines.torch.reference import reference_logits
+from engines.weights import prompt
+
+CHECKED_SCORES: Final = 1 << 26
+"""Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """first: [batch]; first_scores: [batch, vocab]; generated: [steps, batch]; kept: [kept, batch, vocab]."""
+
+    first: NDArray[np.int64]
+    first_scores: NDArray[np.float32] | None
+    generated: NDArray[np.int64]
+    kept: NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, parts: Sequence[dict[str, Any] | None]) -> "Outputs":
+        """Of every rank's part, in order: those of the last stage hold the vocabulary side by side."""
+        last = [part for part in parts if part is not None]
+        scores = [part["first_scores"] for part in last]
+        return cls(
+            first=last[0]["first"],
+            first_scores=None if scores[0] is None else np.concatenate(scores, axis=-1),
+            generated=last[0]["generated"],
+            kept=np.concatenate([part["kept"] for part in last], axis=-1),
+        )
+
+
+def checked_rows(point: Point) -> NDArray[np.int64]:
+    """The sequences that are checked."""
+    length = point.input_len + point.output_len
+    most = max(1, CHECKED_SCORES // (length * length * point.model.num_heads))
+    return np.unique(np.linspace(0, point.batch_size - 1, min(most, point.batch_size)).astype(np.int64))
+
+
+def verification(point: Point, outputs: Outputs, seed: int, tolerance: float) -> Verification:
+    """Compare logits with the float32 reference fed with the same tokens.
+
+    Compared are the last position of the prompt and the last few decode steps, which read all that was cached.
+    """
+    rows = checked_rows(point)
+    tokens = prompt(point.model, point.batch_size, max(point.input_len, 1), seed)[rows, : point.input_len]
+    positions: list[int] = []
+    found: list[NDArray[np.float32]] = []
+    if outputs.first_scores is not None:
+        positions.append(point.input_len - 1)
+        found.append(outputs.first_scores[None, rows])
+    if len(outputs.kept):
+        generated = outputs.generated.T[rows, :-1]
+        tokens = np.concatenate([tokens, outputs.first[rows, None], generated], axis=1)
+        positions += range(tokens.shape[1] - len(outputs.kept), tokens.shape[1])
+        found.append(outputs.kept[:, rows])
+    device = torch.device("cuda" if point.chip.kind == "gpu" else "cpu")
+    expected = reference_logits(point.model, torch.from_numpy(tokens).long().to(device), positions, seed)
+    truth, output = expected.double().cpu().numpy(), np.concatenate(found).astype(np.float64)
+    error = float(np.abs(output - truth).max() / np.abs(truth).max())
+    return Verification(
+        ok=error <= tolerance,
+        max_relative_error=error,
+        tolerance=tolerance,
+        against="float32 on a single device",
+        kl_divergence=_kl_divergence(truth, output),
+    )
+
+
+def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:
+    """Mean of KL(expected ‖ output) over all but the last axis, in nats; both are logits."""
+    p, q = (each - np.logaddexp.reduce(each, axis=-1, keepdims=True) for each in (expected, output))
+    return float((np.exp(p) * (p - q)).sum(axis=-1).mean())

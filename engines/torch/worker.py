@@ -1,0 +1,128 @@
+"""A rank as a process of its own: a child of the engine, or one of ``torchrun``'s.
+
+``torchrun --nproc-per-node=2 -m engines.torch.worker point.yaml [runs=10]`` runs the point of a composed config (what
+``shardbench run … --cfg job`` prints) and writes its result as JSON on rank 0.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from engines.errors import ShardbenchError
+
+PR_SET_PDEATHSIG: Final = 1
+
+
+def serve(descriptor: int) -> None:
+    """Load the job that comes through the pipe, then call what it names, and reply, until it ends."""
+    _end_with_parent()
+    pipe: Connection[Any, Any] = Connection(descriptor)
+    job, number, init_method, timeout_s = pipe.recv()
+    rank: Any = None
+
+    def load() -> None:
+        nonlocal rank
+        from engines.torch.devices import device_of
+        from engines.torch.links import join
+        from engines.torch.rank import Rank
+
+        join(device_of(job.point, number), init_method, number, job.point.num_chips, timeout_s)
+        rank = Rank(job, number, number)
+
+    pipe.send(_answer(load))
+    while True:
+        try:
+            method = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_answer(getattr(rank, method)))
+
+
+def _answer(call: Any) -> tuple[str, Any]:
+    from engines.torch.devices import is_out_of_memory
+
+    try:
+        return "ok", call()
+    except ShardbenchError as error:
+        return "unsupported", str(error)
+    except Exception as error:  # whatever it is, the parent tells it
+        text = " ".join(str(error).split())
+        return ("oom", text[:300]) if is_out_of_memory(error) else ("failed", f"{type(error).__name__}: {text[:300]}")
+
+
+def _end_with_parent() -> None:
+    """End when the parent does, however it ends: even while a collective holds this process in C."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def under_torchrun(words: list[str]) -> None:
+    """Run a point as torchrun's ranks; rank 0 prints the result."""
+    import torch.distributed as dist
+
+    from engines.torch.composed import job_from
+    from engines.torch.devices import device_of
+    from engines.torch.links import join
+    from engines.torch.rank import Rank
+    from engines.torch.result import Outputs, verification
+
+    runs = next((int(word.partition("=")[2]) for word in words[1:] if word.startswith("runs=")), 10)
+    number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    job, timeout_s = job_from(words[0], count)
+    local_rank = int(os.environ.get("LOCAL_RANK", number))
+    join(device_of(job.point, local_rank), "env://", number, count, timeout_s)
+    rank = Rank(job, number, local_rank)
+    stages = [name for name in ("prefill", "decode") if job.point.phase in (name, "generate")]
+    samples: dict[str, list[float]] = {name: [] for name in stages}
+    for run in range(runs + 1):
+        for name in stages:
+            dist.barrier()
+            start = time.perf_counter()
+            getattr(rank, name)()
+            dist.barrier()
+            if run:  # the first warms up
+                samples[name].append(time.perf_counter() - start)
+    everyones: list[Any] = [None] * count
+    dist.all_gather_object(everyones, (rank.outputs(), rank.facts()))
+    if number == 0:
+        checked = verification(job.point, Outputs.joined([each[0] for each in everyones]), job.seed, tolerance=1.0)
+        result = {
+            **{key: value for key, value in job.point.axes().items() if value is not None},
+            "samples_s": samples,
+            "max_relative_error": checked.max_relative_error,
+            "ranks": [each[1] for each in everyones],
+        }
+        print(json.dumps(result), flush=True)
+    dist.destroy_process_group()
+
+
+def main(words: list[str]) -> int:
+    """One argument that is a number is a pipe; a file is a composed config."""
+    if len(words) == 1 and words[0].isdigit():
+        serve(int(words[0]))
+        return 0
+    if not words or "RANK" not in os.environ:
+        print("usage: torchrun --nproc-per-node=N -m engines.torch.worker POINT.yaml [runs=10]", file=sys.stderr)
+        return 2
+    try:
+        under_torchrun(words)
+    except ShardbenchError as error:
+        print(f"engines.torch.worker: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
