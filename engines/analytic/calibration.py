@@ -47,7 +47,7 @@ PRIORS: Final[dict[str, dict[str, Prior]]] = {
         "roofline_overlap": Prior(0.7, 0.5, "a matmul streams its weights while it multiplies"),
         "link_efficiency": Prior(0.5, 0.5, "NCCL between eight ranks on messages of megabytes"),
         "network_efficiency": Prior(0.5, 0.5, "the same between nodes"),
-        "layer_s": Prior(1e-4, 0.5, "a dozen kernels of five to ten microseconds"),
+        "layer_s": Prior(1e-4, 0.3, "a dozen kernels of five to ten microseconds"),
         "collective_s": Prior(2e-5, 0.5, "start of an NCCL kernel"),
         "hop_s": Prior(1e-6, 0.5, "NVLink and a switch, one way"),
         "network_collective_s": Prior(5e-5, 0.5, "InfiniBand and the host's part in it, both ways"),

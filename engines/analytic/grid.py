@@ -22,8 +22,10 @@ class Grid:
     """Arrays [points], broadcast against each other. Symbols as in :mod:`engines.model`.
 
     ``links_x`` is the number of links that a chip can receive on along axis x at once (2 on a ring, 1 on a line, 0
-    where the axis has one chip). ``most_head_shards`` is the next power of two of the heads. ``phase``, ``layout`` and
-    ``attention`` index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    where the axis has one chip). ``looped`` collectives need a program written for them, so a compiler's own
+    partitioning (gspmd) has none; they send in ``directions`` along a ring and hold ``loop_shards`` shards of a tensor
+    (the latency variant's double buffer is 4). ``most_head_shards`` is the next power of two of the heads. ``phase``,
+    ``layout`` and ``attention`` index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
     """
 
     layers: Floats
@@ -60,6 +62,8 @@ class Grid:
     layout: Ints
     attention: Ints
     looped: Bools
+    directions: Floats
+    loop_shards: Floats
     weight_bytes: Floats
     act_bytes: Floats
     kv_bytes: Floats
@@ -157,7 +161,9 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "phase": PHASES.index(point.phase),
         "layout": FFN_LAYOUTS.index(point.ffn_layout),
         "attention": ATTN_SHARDINGS.index(point.attn_sharding),
-        "looped": point.collectives != "plain",
+        "looped": point.collectives != "plain" and point.partitioner == "manual",
+        "directions": 1.0 if point.collectives == "oneway" else 2.0,
+        "loop_shards": 4.0 if point.collectives == "latency" else 2.0,
         "weight_bytes": BYTES_PER_ELEMENT[point.weight_dtype],
         "act_bytes": BYTES_PER_ELEMENT[point.act_dtype],
         "kv_bytes": BYTES_PER_ELEMENT[point.kv_dtype],

@@ -53,8 +53,8 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's four moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
     gating (that and [attention out | F]), output projection (that, its output, its gathered weights); beside them the
-    residual and float32 logits. A gathered layout holds a whole matrix, where it loops two shards of one: some fit
-    only so (Pope et al. 2022, section 3.5).
+    residual and float32 logits. A gathered layout holds a whole matrix, where it loops a few shards of one: some
+    fit only so (Pope et al. 2022, section 3.5).
     """
     chips = torus.size_of(grid, "xyz")
     gathered = torus.size_of(grid, GATHERED_AXES[layout])
@@ -67,7 +67,13 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     into = query + 2 * grid.kv_heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff
     out = query + grid.d_ff
     inputs = grid.d_model / (grid.x if layout == "ws_2d" else 1)
-    held = np.where(grid.looped, 2.0, gathered) / chips * grid.weight_bytes * grid.d_model * (gathered > 1)
+    held = (
+        np.where(grid.looped, np.minimum(grid.loop_shards, gathered), gathered)
+        / chips
+        * grid.weight_bytes
+        * grid.d_model
+        * (gathered > 1)
+    )
     rows = tokens / gathered * grid.act_bytes
     scores = tokens * np.where(length > 1, grid.input_len, context) * torus.padded_heads(grid)
     moments = (

@@ -27,14 +27,14 @@ def size_of(grid: Grid, axes: str) -> Floats:
 def bandwidth(grid: Grid, axes: str) -> Floats:
     """Bytes/s that a chip receives in a collective along ``axes``; infinite where they hold one chip.
 
-    Along one axis two links of a ring, or one of a line, whose last chip has a single neighbour. Each further axis
-    adds ``axis_gain`` of its own links: at 1 the phases along all axes run side by side (90, 180 and 270 GB/s on TPU
-    v4, as Pope et al. 2022 count links), at 0 one axis after the other.
+    Along one axis two links of a ring (one where the loop goes one way), or one of a line, whose last chip has a
+    single neighbour. Each further axis adds ``axis_gain`` of its own links: at 1 the phases along all axes run side by
+    side (90, 180 and 270 GB/s on TPU v4, as Pope et al. 2022 count links), at 0 one axis after the other.
     """
     first = np.zeros(1)
     total = np.zeros(1)
     for axis in axes:
-        links = getattr(grid, f"links_{axis}")
+        links = np.minimum(getattr(grid, f"links_{axis}"), grid.directions)
         first = np.maximum(first, links)
         total = total + links
     used = first + grid.axis_gain * (total - first)

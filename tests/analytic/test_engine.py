@@ -179,6 +179,28 @@ def test_looped_collectives_hide_part_of_the_transfer(make_point):
     assert looped.facts.communication_s == plain.facts.communication_s
 
 
+def test_one_way_uses_half_the_links_of_a_ring(make_point):
+    point = make_point(phase="prefill", ffn_layout="ws_2d", attn_sharding="heads", batch_size=4, collectives="oneway")
+    oneway, throughput, latency = (
+        ask(replace(point, collectives=name)) for name in ("oneway", "throughput", "latency")
+    )
+    assert throughput.facts.communication_s < oneway.facts.communication_s < 2 * throughput.facts.communication_s
+    assert latency.latency_s == throughput.latency_s
+
+
+def test_the_latency_variant_holds_twice_the_buffer(make_point):
+    point = make_point(phase="prefill", ffn_layout="wg_xyz", attn_sharding="batch", input_len=512, batch_size=64)
+    held = [ask(replace(point, collectives=name)).facts.activations_bytes for name in ("throughput", "latency")]
+    plain = ask(point).facts.activations_bytes
+    assert held[0] < held[1] < plain
+
+
+def test_a_compiler_that_partitions_hides_nothing(make_point):
+    keys = {"phase": "prefill", "ffn_layout": "ws_2d", "attn_sharding": "heads", "batch_size": 4}
+    compiled = ask(make_point(partitioner="gspmd", **keys))
+    assert compiled.latency_s > ask(make_point(collectives="throughput", **keys)).latency_s
+
+
 def test_int8_weights_take_half_the_room_and_less_time(make_point):
     wide, narrow = ask(make_point()), ask(make_point(weight_dtype="int8"))
     assert narrow.facts.weights_bytes == pytest.approx(wide.facts.weights_bytes / 2)
