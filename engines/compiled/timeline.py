@@ -1,0 +1,253 @@
+"""Walks a schedule: one compute stream, the links of the torus, and the engine that copies to and from HBM.
+
+Instructions issue in their order. Computation holds the stream for the compiler's own cycles over the core clock.
+A collective holds the stream and its links until it ends. What a ``-start`` begins runs beside the stream on its links
+(or on the copy engine) once they are free, and ``-done`` waits for its end: only what stands between the two overlaps.
+A loop's body is walked once and counts as many times as it runs.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from engines.compiled.groups import Hop
+from engines.compiled.links import Exchange, LinkConstants, Torus, exchange
+from engines.compiled.schedule import Kind, Schedule, Step
+
+COMPUTE: Final = "compute"
+COPY: Final = "copy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One chip and its links, as far as time is concerned."""
+
+    clock_hz: float
+    hbm_bytes_per_s: float
+    torus: Torus
+    links: LinkConstants
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One bar of the trace: a lane, when, how long, and how often the loop around it runs."""
+
+    lane: str
+    name: str
+    start_s: float
+    seconds: float
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Account:
+    """Seconds of one walk, its loops multiplied out.
+
+    ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which runs inside it;
+    ``communication_s`` all collectives, of which ``overlapped_s`` ran beside the stream and ``exposed_s`` did not;
+    ``copy_wait_s`` is waiting for copies. Time = compute + exposed + copy wait.
+    """
+
+    total_s: float = 0.0
+    compute_s: float = 0.0
+    memory_s: float = 0.0
+    communication_s: float = 0.0
+    overlapped_s: float = 0.0
+    exposed_s: float = 0.0
+    latency_s: float = 0.0
+    copy_wait_s: float = 0.0
+    hbm_bytes: float = 0.0
+    by_kind: Counter[str] = field(default_factory=Counter)
+    unestimated: Counter[str] = field(default_factory=Counter)
+    unestimated_s: float = 0.0
+
+    def add(self, other: "Account", times: int) -> None:
+        """Add another walk, so many times."""
+        for name in (
+            "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
+            "copy_wait_s", "hbm_bytes", "unestimated_s",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+        for kind, seconds in other.by_kind.items():
+            self.by_kind[kind] += seconds * times  # type: ignore[assignment]
+        for opcode, count in other.unestimated.items():
+            self.unestimated[opcode] += count * times
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A walk's account and the bars of its trace (of every loop, the first turn)."""
+
+    account: Account
+    events: list[Event]
+
+
+def walk(schedule: Schedule, machine: Machine) -> Timeline:
+    """Time a schedule.
+
+    Raises:
+        ShardbenchError: a collective's groups are no product of torus axes.
+    """
+    walker = _Walker(schedule, machine)
+    account = walker.computation(schedule.entry, 0.0)
+    return Timeline(account, walker.events)
+
+
+@dataclass(slots=True)
+class _Running:
+    """What a start began."""
+
+    end_s: float
+    seconds: float
+    collective: bool
+    kind: str
+
+
+class _Walker:
+    def __init__(self, schedule: Schedule, machine: Machine) -> None:
+        self.schedule, self.machine = schedule, machine
+        self.events: list[Event] = []
+
+    def computation(self, name: str, origin: float) -> Account:
+        """Walk one computation that begins at ``origin`` with all lanes free."""
+        account = Account()
+        now, lanes, running = 0.0, dict[Hop | str, float](), dict[str, _Running]()
+        for step in self.schedule.computations[name]:
+            now = self._step(step, now, origin, account, lanes, running)
+        for each in running.values():  # begun here and ended in a later turn: it ends with this one at the latest
+            now = self._wait(each, now, account)
+        account.total_s = now
+        return account
+
+    def _step(
+        self,
+        step: Step,
+        now: float,
+        origin: float,
+        account: Account,
+        lanes: dict[Hop | str, float],
+        running: dict[str, _Running],
+    ) -> float:
+        account.hbm_bytes += step.hbm_bytes
+        account.memory_s += step.hbm_bytes / self.machine.hbm_bytes_per_s
+        if step.kind in (Kind.LOOP, Kind.CALL):
+            return self._turns(step, now, origin, account)
+        if step.kind is Kind.BRANCH:
+            return self._branch(step, now, origin, account)
+        if step.kind is Kind.COMPUTE:
+            seconds = self._work_s(step, account)
+            account.compute_s += seconds
+            account.by_kind[step.opcode] += seconds  # type: ignore[assignment]
+            self._event(COMPUTE, step.name, origin + now, seconds, step.opcode)
+            return now + seconds
+        if step.kind is Kind.COLLECTIVE:
+            assert step.collective is not None
+            timed = exchange(step.collective, self.machine.torus, self.machine.links)
+            start = max([now, *(lanes.get(link, 0.0) for link in timed.links)])
+            self._communicated(step, timed, account)
+            account.exposed_s += start + timed.seconds - now
+            self._occupy(step, timed, start, origin, lanes)
+            return start + timed.seconds
+        if step.kind is Kind.START:
+            self._start(step, now, origin, account, lanes, running)
+        elif step.kind is Kind.DONE:
+            # Updates of a pair pass it on; the last of the chain waits.
+            begun = running.pop(step.starts or "", None)
+            if begun is not None and step.opcode == "async-update":
+                running[step.name] = begun
+            elif begun is not None:
+                return self._wait(begun, now, account)
+        return now
+
+    def _turns(self, step: Step, now: float, origin: float, account: Account) -> float:
+        for name in step.called:
+            turn = self.computation(name, origin + now)
+            if step.trips > 1:
+                rest = turn.total_s * (step.trips - 1)
+                self._event(COMPUTE, f"{step.trips - 1} more turns of {step.name}", origin + now + turn.total_s, rest)
+            account.add(turn, step.trips)
+            now += turn.total_s * step.trips
+        return now
+
+    def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
+        """The longest branch: which one runs is not known."""
+        mark, longest, kept = len(self.events), Account(), list[Event]()
+        for name in step.called:
+            turn = self.computation(name, origin + now)
+            if turn.total_s >= longest.total_s:
+                longest, kept = turn, self.events[mark:]
+            del self.events[mark:]
+        self.events += kept
+        account.add(longest, 1)
+        return now + longest.total_s
+
+    def _start(
+        self,
+        step: Step,
+        now: float,
+        origin: float,
+        account: Account,
+        lanes: dict[Hop | str, float],
+        running: dict[str, _Running],
+    ) -> None:
+        if step.collective is not None:
+            timed = exchange(step.collective, self.machine.torus, self.machine.links)
+            start = max([now, *(lanes.get(link, 0.0) for link in timed.links)])
+            self._communicated(step, timed, account)
+            self._occupy(step, timed, start, origin, lanes)
+            running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step.collective.opcode)
+            return
+        seconds = step.moved_bytes / self.machine.hbm_bytes_per_s
+        start = max(now, lanes.get(COPY, 0.0))
+        lanes[COPY] = start + seconds
+        self._event(COPY, step.name, origin + start, seconds, step.opcode)
+        running[step.name] = _Running(start + seconds, seconds, False, COPY)
+
+    def _wait(self, begun: _Running, now: float, account: Account) -> float:
+        waited = max(0.0, begun.end_s - now)
+        if begun.collective:
+            account.exposed_s += waited
+            account.overlapped_s += max(0.0, begun.seconds - waited)
+        else:
+            account.copy_wait_s += waited
+        return now + waited
+
+    def _work_s(self, step: Step, account: Account) -> float:
+        if step.cycles is not None:
+            return step.cycles / self.machine.clock_hz
+        # No estimate: what it moves, at the bandwidth of HBM. On-chip memory is faster, so this is the most it takes.
+        seconds = (
+            step.moved_bytes / self.machine.hbm_bytes_per_s
+            if step.hbm_bytes == 0
+            else (step.hbm_bytes / self.machine.hbm_bytes_per_s)
+        )
+        account.unestimated[step.opcode] += 1
+        account.unestimated_s += seconds
+        return seconds
+
+    def _communicated(self, step: Step, timed: Exchange, account: Account) -> None:
+        assert step.collective is not None
+        account.communication_s += timed.seconds
+        account.latency_s += timed.latency_s
+        account.by_kind[step.collective.opcode] += timed.seconds  # type: ignore[assignment]
+
+    def _occupy(self, step: Step, timed: Exchange, start: float, origin: float, lanes: dict[Hop | str, float]) -> None:
+        assert step.collective is not None
+        for link in timed.links:
+            lanes[link] = start + timed.seconds
+            self._event(lane_name(link), step.name, origin + start, timed.seconds, step.collective.opcode)
+
+    def _event(self, lane: str, name: str, start: float, seconds: float, note: str = "") -> None:
+        if seconds > 0:
+            self.events.append(Event(lane, name, start, seconds, note))
+
+
+def lane_name(link: Hop) -> str:
+    """``x +`` and the like; a fourth axis is between the cores of one chip."""
+    return f"{('x', 'y', 'z', 'cores')[link.axis]} {'+' if link.step > 0 else '-'}"
+
+
+def by_kind_s(account: Account) -> Mapping[str, float]:
+    """Seconds by opcode, the most first."""
+    return dict(account.by_kind.most_common())
