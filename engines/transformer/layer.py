@@ -57,23 +57,23 @@ def norm(plan: Plan, w: Weights, name: str, x: Array) -> Array:
 
 def project_in(plan: Plan, w: Weights, name: str, x: Array) -> list[Array]:
     """x: [batch, time, embed.residual_axes] → each input tensor's [batch, time, chunks.column_axes, width]."""
-    stored = w[f"{name}.in"]
-    out = project(plan, matmul_in(plan), x, stored.reshape(stored.shape[0], -1))
-    out = out.reshape(*out.shape[:2], -1, stored.shape[-1])
+    parts = input_parts(plan)[name]
+    width = sum(each for _, each in parts)
+    out = project(plan, matmul_in(plan), x, w[f"{name}.in"])
+    out = out.reshape(*out.shape[:2], -1, width)
     if f"{name}.in_scale" in w:
         out = (out * _own_columns(plan, w[f"{name}.in_scale"])).astype(x.dtype)
     if f"{name}.in_bias" in w:
         out = (out + _own_columns(plan, w[f"{name}.in_bias"])).astype(x.dtype)
     ends = [0]
-    for _, width in input_parts(plan)[name]:
-        ends.append(ends[-1] + width)
+    for _, each in parts:
+        ends.append(ends[-1] + each)
     return [out[..., start:stop] for start, stop in pairwise(ends)]
 
 
 def project_out(plan: Plan, w: Weights, name: str, x: Array) -> Array:
     """x: [batch, time, chunks.column_axes, width] → [batch, time, embed.residual_axes]."""
-    stored = w[f"{name}.out"]
-    out = project(plan, matmul_out(plan), x.reshape(*x.shape[:2], -1), stored.reshape(-1, stored.shape[-1]))
+    out = project(plan, matmul_out(plan), x.reshape(*x.shape[:2], -1), w[f"{name}.out"])
     if f"{name}.out_scale" in w:
         out = (out * _own_embed(plan, w[f"{name}.out_scale"])).astype(x.dtype)
     if f"{name}.out_bias" in w:
@@ -82,15 +82,15 @@ def project_out(plan: Plan, w: Weights, name: str, x: Array) -> Array:
 
 
 def matmul_in(plan: Plan) -> Matmul:
-    """[batch, time, E] · [E, chunks, width], weights as [E.stored_embed_axes, chunks.stored_ffn_axes, width]."""
+    """[batch, time, E] · [E, chunks, width], weights as [E.stored_embed_axes, columns.stored_ffn_axes]."""
     rows, columns = plan.gathered_axes
-    return Matmul(2, plan.ffn_axes, plan.embed_axes, rows, columns)
+    return Matmul(plan.ffn_axes, plan.embed_axes, rows, columns)
 
 
 def matmul_out(plan: Plan) -> Matmul:
-    """[batch, time, chunks, width] · [chunks, width, E], weights as [chunks.stored_ffn_axes, width, E.stored…]."""
+    """[batch, time, chunks, width] · [chunks, width, E], weights as [columns.stored_ffn_axes, E.stored…]."""
     rows, columns = plan.gathered_axes
-    return Matmul(3, plan.embed_axes, plan.ffn_axes, columns, rows)
+    return Matmul(plan.embed_axes, plan.ffn_axes, columns, rows)
 
 
 def matmuls(plan: Plan) -> dict[str, Matmul]:

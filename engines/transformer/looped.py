@@ -34,10 +34,8 @@ class Matmul(NamedTuple):
 
     ``gathered`` splits the rows of x before, ``scattered`` the columns of the result after. ``contracted`` and
     ``produced`` are the axes over which w itself is to be gathered, along rows and along columns.
-    ``stored_columns`` is the dimension of the stored w, layers first, whose blocks are those of its columns.
     """
 
-    stored_columns: int
     gathered: Axes
     scattered: Axes
     contracted: Axes
@@ -71,7 +69,7 @@ def rolled(plan: Plan, mesh: Mesh, weights: Weights, matmuls: dict[str, Matmul])
     def roll(w: Weights) -> Weights:
         turned = dict(w)
         for name, matmul in matmuls.items():
-            for axes, dim in ((matmul.gathered, 1), (matmul.scattered, matmul.stored_columns)):
+            for axes, dim in ((matmul.gathered, 1), (matmul.scattered, 2)):
                 size = turned[name].shape[dim] // plan.size(axes)
                 turned[name] = jnp.roll(turned[name], -place(axes) * size, dim)
         return turned

@@ -10,13 +10,15 @@ name                    shape                        what
 ``embedding``           [vocab, E]                   split like a matrix whose columns are the vocabulary
 ``lm_head``             [vocab, E]                   where untied
 ``positions``           [P, E]                       on every chip
-``layer.NAME.in``       [layers, E, chips, width]    columns of every chunk: q | k | v, gate | up, or all
-``layer.NAME.out``      [layers, chips, width, E]    rows of every chunk: o, wo, or both
+``layer.NAME.in``       [layers, E, chips · width]   columns of every chunk: q | k | v, gate | up, or all
+``layer.NAME.out``      [layers, chips · width, E]   rows of every chunk: o, wo, or both
 ``layer.NAME.in_bias``  [layers, chips, width]
 ``layer.NAME.out_bias`` [layers, E]                  on every chip, as are norm scales and biases
 ======================  ===========================  =================================================
 
-NAME is ``fused``, or ``attn`` and ``ffn``. An int8 matrix M has a float32 ``M_scale`` for each output channel.
+Chunks and their widths are one dimension of a matrix: a TPU lays an array out in tiles of its last two, and merging
+others into them later would copy the weights in every layer. NAME is ``fused``, or ``attn`` and ``ffn``. An int8 matrix
+M has a float32 ``M_scale`` for each output channel.
 """
 
 from collections.abc import Callable
@@ -82,14 +84,24 @@ def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {}
 
     def matrix(
-        name: str, shape: tuple[int, ...], fill: Fill, *, spec: P, scale_spec: P, contracted: tuple[int, ...]
+        name: str,
+        shape: tuple[int, ...],
+        fill: Fill,
+        *,
+        spec: P,
+        scale_spec: P,
+        contracted: tuple[int, ...],
+        merged: int | None = None,
     ) -> None:
+        """``merged`` is the axis of ``shape`` that is one dimension with the next, and ``spec`` that of the result."""
+        stored = shape if merged is None else (*shape[:merged], shape[merged] * shape[merged + 1], *shape[merged + 2 :])
         if plan.weight_dtype != "int8":
-            found[name] = Parameter(shape, plan.weight_dtype, spec, fill)
+            found[name] = Parameter(stored, plan.weight_dtype, spec, _merged(shape, merged, fill))
             return
         scale = _scale(shape, contracted, fill)
         kept = tuple(size for axis, size in enumerate(shape) if axis not in contracted)
-        found[name] = Parameter(shape, "int8", spec, _quantised(contracted, fill, scale))
+        quantised = _merged(shape, merged, _quantised(contracted, fill, scale))
+        found[name] = Parameter(stored, "int8", spec, quantised)
         found[f"{name}_scale"] = Parameter(kept, "float32", scale_spec, scale)
 
     def vectors(name: str, fill_layer: Callable[[int, Index], Floats], shape: tuple[int, ...], spec: P) -> None:
@@ -146,18 +158,20 @@ def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
             f"layer.{name}.in",
             shape,
             _stacked(fill_in),
-            spec=P(None, rows, columns, None),
+            spec=P(None, rows, columns),
             scale_spec=P(None, every, None),
             contracted=(1,),
+            merged=2,
         )
         shape = (model.num_layers, plan.chips, out_width, model.d_model)
         matrix(
             f"layer.{name}.out",
             shape,
             _stacked(fill_out),
-            spec=P(None, columns, None, rows),
+            spec=P(None, columns, rows),
             scale_spec=P(),
             contracted=(1, 2),
+            merged=1,
         )
         if any(f"layers.0.{each}_bias" in fusion.canonical for each, _ in ins):
             vectors(f"layer.{name}.in_bias", fill_in_bias, (plan.chips, in_width), P(None, every, None))
@@ -179,6 +193,20 @@ def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
 def _stacked(fill_layer: Callable[[int, Index], Floats]) -> Fill:
     """Layers stacked along a first axis."""
     return lambda index: np.stack([fill_layer(each, index[1:]) for each in range(index[0].start, index[0].stop)])
+
+
+def _merged(shape: tuple[int, ...], axis: int | None, fill: Fill) -> Fill:
+    """Values of an array of which ``axis`` and the next are one dimension, asked for in whole entries of ``axis``."""
+    if axis is None:
+        return fill
+    width = shape[axis + 1]
+
+    def filled(index: Index) -> NDArray[Any]:
+        entries = slice(index[axis].start // width, index[axis].stop // width)
+        block = fill((*index[:axis], entries, slice(0, width), *index[axis + 1 :]))
+        return block.reshape(tuple(each.stop - each.start for each in index))
+
+    return filled
 
 
 def _padded(fill: Fill, real: int) -> Fill:
