@@ -63,8 +63,7 @@ def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
     Raises:
         ShardbenchError: a file cannot be read or a line is wrong.
     """
-    choices: Mapping[str, Any] = getattr(engine, "own_choices", {})
-    return [case for path in files for case in read_cases(path, engine.name, choices)]
+    return [case for path in files for case in read_cases(path, engine.name)]
 
 
 def compare(cases: Sequence[Case], engine: Estimator) -> list[Compared]:

@@ -59,8 +59,8 @@ class Case:
         return f"{self.point.num_chips} chips {self.point.ffn_layout} {self.point.attn_sharding}"
 
 
-def read_cases(path: Path, engine: str, choices: Mapping[str, Any] | None = None) -> list[Case]:
-    """Every line of ``path``, checked. ``choices`` fills the keys that a line leaves to the engine.
+def read_cases(path: Path, engine: str) -> list[Case]:
+    """Every line of ``path``, checked. An empty cell leaves the choice to the engine.
 
     Raises:
         ShardbenchError: the file cannot be read or a line is wrong; names the file, the line and what would be right.
@@ -71,7 +71,7 @@ def read_cases(path: Path, engine: str, choices: Mapping[str, Any] | None = None
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)
             _check_header(path, list(reader.fieldnames or ()))
-            cases = [_case(path, reader.line_num, cells, engine, choices or {}) for cells in reader]
+            cases = [_case(path, reader.line_num, cells, engine) for cells in reader]
     except UnicodeDecodeError:
         raise ShardbenchError(f"{path}: is no text in UTF-8; save it as CSV") from None
     except csv.Error as error:
@@ -94,7 +94,7 @@ def _check_header(path: Path, names: list[str]) -> None:
         )
 
 
-def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str, choices: Mapping[str, Any]) -> Case:
+def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -> Case:
     place = f"{path}:{line}"
     if None in cells or None in cells.values():
         count = sum(value is not None for key, value in cells.items() if key is not None) + len(cells.get(None) or ())
@@ -109,7 +109,7 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str, c
             line=line,
             system=text["system"],
             reference=text["source"],
-            point=_point(text, engine, choices),
+            point=_point(text, engine),
             latency_s=_latency(text, oom),
             oom=oom,
         )
@@ -117,7 +117,7 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str, c
         raise ShardbenchError(f"{place}: {error}") from None
 
 
-def _point(text: Mapping[str, str], engine: str, choices: Mapping[str, Any]) -> Point:
+def _point(text: Mapping[str, str], engine: str) -> Point:
     for key in ("model", "hw", "num_chips", "phase", "batch_size", "input_len"):
         if not text[key]:
             raise AskedWrongly(key, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
@@ -126,9 +126,7 @@ def _point(text: Mapping[str, str], engine: str, choices: Mapping[str, Any]) -> 
         if text.get(key):
             keys[key] = _integer(key, text[key]) if key in INTEGERS else text[key]
     keys.setdefault("output_len", 0)
-    chip = load_chip(text["hw"])
-    own = {} if chip.kind == "gpu" else choices
-    point = Point(model=load_model(text["model"]), chip=chip, engine=engine, **{**own, **keys})
+    point = Point(model=load_model(text["model"]), chip=load_chip(text["hw"]), engine=engine, **keys)
     point.check()
     mfu = _number("mfu", text["mfu"]) if text["mfu"] else 0.0
     if not 0 <= mfu <= 1:

@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 FfnLayout = Literal["auto", "ws_1d", "ws_2d", "wg_x", "wg_xy", "wg_xyz"]
 AttnSharding = Literal["auto", "heads", "batch"]
-Collectives = Literal["plain", "oneway", "throughput", "latency"]
+Collectives = Literal["auto", "plain", "oneway", "throughput", "latency"]
 Partitioner = Literal["manual", "gspmd"]
 
 FFN_LAYOUTS: Final[tuple[str, ...]] = get_args(FfnLayout)

@@ -49,7 +49,7 @@ class Point:
     mesh_shape: tuple[int, ...] | None = None
     ffn_layout: FfnLayout = "auto"
     attn_sharding: AttnSharding = "auto"
-    collectives: Collectives = "plain"
+    collectives: Collectives = "auto"
     partitioner: Partitioner = "manual"
     tensor_parallel: int | None = None
     pipeline_parallel: int | None = None

@@ -101,8 +101,26 @@ def prediction_error(pairs: Sequence[Pair]) -> list[Finding]:
                 f" Of {published} published out-of-memory points it says so of {oom['oom_hit']}, "
                 f"with {oom['oom_false']} false alarms."
             )
-        found.append(Finding("prediction error", (source, "published"), sentence, numbers | oom))
+        found.append(Finding("prediction error", (source, "published"), sentence + _in_sample(group), numbers | oom))
     return found
+
+
+def _in_sample(pairs: Sequence[Pair]) -> str:
+    """A warning where constants behind the answers were set by such rows: the error is then of a fit, not a check."""
+    told = {}
+    for pair in pairs:
+        calibration = pair.answer.details.get("calibration")
+        if isinstance(calibration, dict) and calibration.get("rows"):
+            told[calibration["constants"]] = calibration
+    parts = []
+    for constants, calibration in sorted(told.items()):
+        left_out = calibration.get("error_without_model", {})
+        errors = " and ".join(f"{error:.1%} on {model}" for model, error in sorted(left_out.items()))
+        parts.append(
+            f"{sum(calibration['rows'].values())} such rows set the constants of {constants}"
+            + (f"; fitted without a model's own rows it is {errors} off" if errors else "")
+        )
+    return f" This is a fit as much as a check: {'; '.join(parts)}." if parts else ""
 
 
 def _least_latency(rows: Sequence[Row]) -> list[Finding]:

@@ -10,8 +10,8 @@ from bench.report.evidence import answered
 from engines.row import Row
 
 STATED: Final = ("model", "hw", "num_chips", "phase", "batch_size", "input_len", "output_len")
-STATED_FORMATS: Final = ("weight_dtype", "act_dtype", "kv_dtype", "collectives", "partitioner")
-OPEN: Final = ("mesh_shape", "ffn_layout", "attn_sharding", "tensor_parallel", "pipeline_parallel")
+STATED_FORMATS: Final = ("weight_dtype", "act_dtype", "kv_dtype", "partitioner")
+OPEN: Final = ("mesh_shape", "ffn_layout", "attn_sharding", "collectives", "tensor_parallel", "pipeline_parallel")
 """Keys that a point may leave to the engine."""
 
 

@@ -107,4 +107,5 @@ def _alignment(table: Table, position: int) -> str:
     if column.numeric:
         return "r"
     longest = max((len(column.show(row.get(column.key))) for row in table.printed), default=0)
-    return r">{\raggedright\arraybackslash}p{55mm}" if longest > MOST_TEXT else "l"
+    width = 35 if len(table.columns) > MOST_COLUMNS else 55
+    return rf">{{\raggedright\arraybackslash}}p{{{width}mm}}" if longest > MOST_TEXT else "l"

@@ -46,4 +46,9 @@ def calibration_table(rows: Sequence[Row]) -> Table | None:
 def _text(told: Any) -> str:
     if isinstance(told, str):
         return told
-    return json.dumps(told, sort_keys=True, ensure_ascii=False)
+    if not isinstance(told, dict) or "constants" not in told:
+        return json.dumps(told, sort_keys=True, ensure_ascii=False)
+    rows = ", ".join(f"{count} of {source}" for source, count in sorted(told.get("rows", {}).items()))
+    left_out = told.get("error_without_model", {})
+    errors = ", ".join(f"{model} {error:.1%}" for model, error in sorted(left_out.items()))
+    return f"constants of {told['constants']}, set by {rows}; mean error without a model's own rows: {errors}"

@@ -107,6 +107,22 @@ def calibrated_name(chip: Chip) -> str:
 
 
 @cache
+def provenance(chip_name: str) -> Mapping[str, Any]:
+    """What a prediction has to say of the constants of ``constants/NAME.yaml``.
+
+    ``rows`` counts the rows that set them, by source and model; ``error_without_model`` is, for each model, the mean
+    relative error on its rows of constants that were fitted without them.
+    """
+    content = stored(chip_name)
+    left_out = content.get("leave_one_model_out") or {}
+    return {
+        "constants": chip_name,
+        "rows": dict(content.get("rows") or {}),
+        "error_without_model": {model: errors["mape"] for model, errors in left_out.items()},
+    }
+
+
+@cache
 def load(chip_name: str) -> Constants:
     """Read ``constants/NAME.yaml``."""
     return from_mapping(stored(chip_name)["constants"])

@@ -1,12 +1,13 @@
 """The engine that predicts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from engines.analytic.grid import grid_of, record
+from engines.analytic.calibrated import calibrated_name, provenance
+from engines.analytic.grid import collectives_of, grid_of, record
 from engines.analytic.predict import Phase, Prediction, predict
 from engines.engine import Estimate, Facts
 from engines.errors import ShardbenchError, Unsupported
@@ -21,8 +22,6 @@ class AnalyticEngine:
     name: ClassVar[str] = "analytic"
     source: ClassVar[Source] = "predicted"
     code: ClassVar[Sequence[str]] = ("analytic",)
-    own_choices: ClassVar[Mapping[str, str]] = {"collectives": "throughput"}
-    """What it takes where a question leaves a key open: the paper's own way, looped collectives."""
 
     def __init__(self, **_settings: Any) -> None:
         """Settings of the config are the harness's; the constants are calibrated, not configured."""
@@ -71,15 +70,15 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
     main = phases[-1]
-    resolved: dict[str, Any] = {"mesh_shape": list(point.mesh)}
-    details: dict[str, Any] = {}
+    resolved: dict[str, Any] = {"mesh_shape": list(point.mesh), "collectives": collectives_of(point)}
+    details: dict[str, Any] = {"calibration": provenance(calibrated_name(point.chip))}
     if point.chip.kind == "gpu":
         resolved |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         resolved["mesh_shape"] = [1, 1, point.num_chips]
     if point.num_chips > 1:
         resolved |= {"ffn_layout": main.layout, "attn_sharding": main.attention}
         if point.phase == "generate":
-            details = {"prefill_ffn_layout": prefill.layout, "prefill_attn_sharding": prefill.attention}
+            details |= {"prefill_ffn_layout": prefill.layout, "prefill_attn_sharding": prefill.attention}
     facts = Facts(
         resolved=resolved,
         compute_s=total["compute_s"],

@@ -161,7 +161,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "phase": PHASES.index(point.phase),
         "layout": FFN_LAYOUTS.index(point.ffn_layout),
         "attention": ATTN_SHARDINGS.index(point.attn_sharding),
-        "looped": point.collectives != "plain" and point.partitioner == "manual",
+        "looped": collectives_of(point) != "plain",
         "directions": 1.0 if point.collectives == "oneway" else 2.0,
         "loop_shards": 4.0 if point.collectives == "latency" else 2.0,
         "weight_bytes": BYTES_PER_ELEMENT[point.weight_dtype],
@@ -169,3 +169,10 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "kv_bytes": BYTES_PER_ELEMENT[point.kv_dtype],
         **{field.name: getattr(calibrated, field.name) for field in fields(Constants)},
     }
+
+
+def collectives_of(point: Point) -> str:
+    """How the collectives run where the point leaves it open: on TPUs the paper's way, looped; else plain."""
+    if point.partitioner == "gspmd" or point.chip.kind != "tpu":
+        return "plain"
+    return "throughput" if point.collectives == "auto" else point.collectives

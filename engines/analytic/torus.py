@@ -252,7 +252,7 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     Compute: 2·T·W of the chip's part W of the projections and 4·T·context·H·D over the attention shards, at the
     matmul's efficiency; 2·B·V·E/n of the logits. Memory: weights once (gathered weights are written and read, N times
     the chip's part), the cache of B·context tokens once, the scores four times. Communication: :func:`layer_wire` and
-    :func:`attention_wire`.
+    :func:`attention_wire`; a loop hides loop_hidden of the projections' transfer under compute that is left for it.
     """
     chips = size_of(grid, "xyz")
     shards = attention_shards(grid, layout, attention)
@@ -284,14 +284,15 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     wire, there_and_back = layer_wire(grid, layout, tokens), attention_wire(grid, shards, tokens)
     transfers = grid.layers * (wire.transfer_s + there_and_back.transfer_s)
     starts = grid.layers * (wire.start_s + there_and_back.start_s)
-    hidden = np.where(
-        grid.looped, np.minimum(grid.loop_hidden * grid.layers * wire.transfer_s, grid.layers * projections_s), 0.0
-    )
+    # Compute that already runs under memory time hides nothing twice.
+    under_memory = roofline_overlap(grid, compute_s, memory_s)
+    spare = np.minimum(grid.layers * projections_s, compute_s - under_memory)
+    hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * grid.layers * wire.transfer_s, spare), 0.0)
     sampled = grid.sampling_s_per_logit * grid.batch * grid.vocab / chips
     return Cost(
         compute_s=compute_s,
         memory_s=memory_s,
         communication_s=transfers + starts,
         overhead_s=grid.layers * grid.layer_s + grid.step_s + sampled,
-        overlapped_s=roofline_overlap(grid, compute_s, memory_s) + hidden,
+        overlapped_s=under_memory + hidden,
     )

@@ -17,37 +17,12 @@ from engines.jax.peaks import measured_peaks
 from engines.point import Point
 from engines.transformer.attention import make_cache
 from engines.transformer.functions import load_parameters, make_decode, make_prefill
-from engines.transformer.plan import Plan, resolve_layout
+from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
 from engines.weights import prompt
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
-
-
-def plan_of(point: Point) -> Plan:
-    """The point's layout with every ``auto`` decided."""
-    ffn_layout, attn_sharding = resolve_layout(
-        point.model,
-        point.mesh,
-        point.ffn_layout,
-        point.attn_sharding,
-        batch_size=point.batch_size,
-        decodes=point.phase != "prefill",
-    )
-    return Plan(
-        model=point.model,
-        mesh_shape=point.mesh,
-        ffn_layout=ffn_layout,
-        attn_sharding=attn_sharding,
-        batch_size=point.batch_size,
-        cache_len=point.input_len + point.output_len,
-        weight_dtype=point.weight_dtype,
-        act_dtype=point.act_dtype,
-        kv_dtype=point.kv_dtype,
-        collectives=point.collectives,
-        partitioner=point.partitioner,
-    )
 
 
 class JaxProgram:
@@ -141,6 +116,7 @@ class JaxProgram:
             "mesh_shape": list(plan.mesh_shape),
             "ffn_layout": None if single else plan.ffn_layout,
             "attn_sharding": None if single else plan.attn_sharding,
+            "collectives": plan.collectives,
         }
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]

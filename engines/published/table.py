@@ -62,7 +62,7 @@ class PublishedRow:
         return (
             point.mesh_shape is None
             and point.partitioner == "manual"
-            and point.collectives == "plain"
+            and point.collectives == "auto"
             and point.kv_dtype == point.act_dtype
         )
 

@@ -108,7 +108,7 @@ def _check_supported(point: Point) -> None:
         ("kv_dtype", ACTIVATION_DTYPES),
         ("ffn_layout", ("auto", "ws_1d")),
         ("attn_sharding", ("auto", "heads")),
-        ("collectives", ("plain",)),
+        ("collectives", ("auto", "plain")),
         ("partitioner", ("manual",)),
     ):
         value = getattr(point, key)

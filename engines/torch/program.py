@@ -41,6 +41,7 @@ class TorchProgram:
         """Degrees as they ran, the fullest rank's memory, and the slowest rank's measured peaks where hw=cpu."""
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        ran["collectives"] = "plain"
         if point.tensor_degree > 1:
             ran |= {"ffn_layout": "ws_1d", "attn_sharding": "heads"}
         asked = point.axes()

@@ -29,6 +29,6 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         weight_dtype=point.weight_dtype,
         act_dtype=point.act_dtype,
         kv_dtype=point.kv_dtype,
-        collectives=point.collectives,
+        collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
     )

@@ -22,6 +22,7 @@ def make_point() -> Callable[..., Point]:
             "batch_size": 64,
             "input_len": 1984,
             "output_len": 64,
+            "collectives": "plain",
             **keys,
         }
         model, chip = asked.pop("model"), asked.pop("hw")

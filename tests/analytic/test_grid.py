@@ -54,6 +54,17 @@ def test_decode_at_the_mean_context_is_the_sum_over_steps(make_point):
     assert whole.cost.latency_s[0] == pytest.approx(sum(step.cost.latency_s[0] for step in steps))
 
 
+def test_a_step_attends_to_its_own_token_too(make_point):
+    # Weights and activations of no size leave the cache: 64 sequences on 64 chips, 118 layers of 2·256 bf16 numbers for
+    # each of 10 cached tokens and the new one.
+    grid = grid_of([make_point(input_len=10, output_len=1)])
+    grid = replace(grid, weight_bytes=np.zeros(1), act_bytes=np.zeros(1))
+    step = run_phase(grid, "decode", STRATEGIES.index(("ws_2d", "batch")))
+    rate = float((grid.hbm_bytes_per_s * grid.hbm_efficiency)[0])
+    assert step.cost.memory_s[0] == pytest.approx(118 * 2 * 256 * 2 * 11 / rate)
+    assert step.memory.kv_cache_bytes[0] == 118 * 2 * 256 * 2 * 11
+
+
 def test_batches_beyond_whole_shards_leave_layouts_out(make_point):
     grid = replace(grid_of([make_point()]), batch=np.full(1, 6.0))
     possible = {

@@ -106,9 +106,9 @@ def test_several_files_are_one_validation(write, capsys):
 
 def test_an_empty_layout_is_the_engines_own_choice(write):
     open_row = GOOD.replace("ws_2d,batch", ",")
-    asked, left = read_cases(write(GOOD, open_row), "analytic", ENGINE.own_choices)
+    asked, left = read_cases(write(GOOD, open_row), "analytic")
     assert (left.point.ffn_layout, left.point.attn_sharding) == ("auto", "auto")
-    assert left.point.collectives == "throughput"
+    assert left.point.collectives == "auto"
     first, second = compare([asked, left], ENGINE)
     assert first.estimate.latency_s == pytest.approx(second.estimate.latency_s)
 

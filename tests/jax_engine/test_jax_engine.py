@@ -61,7 +61,8 @@ def test_generate_repeats_verifies_and_knows_its_facts():
     assert 0 <= checked.kl_divergence < 1e-9
     facts = program.facts()
     # F/E = 4 exceeds √8: 1D; one key/value head and 8 sequences for 8 chips: over the batch.
-    assert facts.resolved == {"mesh_shape": [2, 2, 2], "ffn_layout": "ws_1d", "attn_sharding": "batch"}
+    resolved = {"mesh_shape": [2, 2, 2], "ffn_layout": "ws_1d", "attn_sharding": "batch", "collectives": "plain"}
+    assert facts.resolved == resolved
     # k and v × 4 layers × 8 sequences × 9 positions × 1 head × 32, 4 bytes, an eighth a chip.
     assert facts.kv_cache_bytes == 2 * 4 * 8 * 9 * 32 * 4 / 8
     # A chip holds an eighth of every matrix; the norms are small.
@@ -76,7 +77,8 @@ def test_generate_repeats_verifies_and_knows_its_facts():
 
 def test_one_chip_has_no_layout():
     program = engine().prepare(point(num_chips=1, batch_size=2))
-    assert program.facts().resolved == {"mesh_shape": [1, 1, 1], "ffn_layout": None, "attn_sharding": None}
+    resolved = program.facts().resolved
+    assert resolved == {"mesh_shape": [1, 1, 1], "ffn_layout": None, "attn_sharding": None, "collectives": "plain"}
     assert program.verify().ok
     program.close()
 
