@@ -114,7 +114,9 @@ def search(workload: Workload, runners: int = 8) -> Found:
     chosen = plan_at(workload, ways, prediction, best)
     others = _other_configurations(workload, ways, prediction, ranked, best)
     others += _other_layouts(workload, ways, chosen, best)
-    compared = [_against(chosen, plan) for plan in others]
+    # With everything gathered attention has the whole batch to itself, whatever it is called, and so on: one way.
+    twin = (chosen.value, chosen.peak_hbm_bytes)
+    compared = [_against(chosen, plan) for plan in others if (plan.value, plan.peak_hbm_bytes) != twin]
     compared.sort(key=lambda plan: plan.loss)
     return Found(workload=workload, chosen=chosen, runners_up=compared[:runners])
 
@@ -244,10 +246,7 @@ def _other_layouts(workload: Workload, ways: Ways, chosen: Plan, best: int) -> l
             if not bool(fitting(workload, prediction)[0]):
                 continue
             one = Ways(ways.points, ways.grid.take(slice(best, best + 1)), ways.index[best : best + 1])
-            plan = plan_at(workload, one, prediction, 0)
-            # With everything gathered attention has the whole batch to itself: two names for one way.
-            if (plan.value, plan.peak_hbm_bytes) != (chosen.value, chosen.peak_hbm_bytes):
-                plans.append(plan)
+            plans.append(plan_at(workload, one, prediction, 0))
     return plans
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.conf import load_chip, load_group, load_model
@@ -137,6 +137,7 @@ def test_each_phase_of_a_generate_point_takes_its_own_layout(make_point):
 
 
 @settings(max_examples=20, deadline=None)
+@example(batch=64, longer=1, layout="wg_xyz")
 @given(batch=st.sampled_from([64, 128, 256]), longer=st.integers(1, 1000), layout=st.sampled_from(LAYOUTS))
 def test_more_work_never_takes_less_time(batch, longer, layout):
     def seconds(batch_size: int, input_len: int, model: Model) -> float:
