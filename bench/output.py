@@ -64,7 +64,7 @@ class Output:
         if self._progress is not None:
             self._progress.stop()
         if self._how == "table" and self._rows:
-            _print_table(self._rows[:MOST_ROWS_SHOWN])
+            print_table(self._rows[:MOST_ROWS_SHOWN])
             if len(self._rows) > MOST_ROWS_SHOWN:
                 print(f"… and {len(self._rows) - MOST_ROWS_SHOWN} more; shardbench report shows all")
         if self._how != "none":
@@ -72,7 +72,8 @@ class Output:
             print(f"{self._total} points{again}; rows in {results_dir}", file=sys.stderr)
 
 
-def _print_table(rows: list[Row]) -> None:
+def print_table(rows: list[Row]) -> None:
+    """Rows as a table on stdout; what all share stands above it."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     same, differing = _split(rows)
     for name in differing:

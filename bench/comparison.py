@@ -1,0 +1,211 @@
+"""Two sets of rows side by side: which points became slower, faster or different, and how surely."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from bench.report.evidence import layout_label, question_label
+from bench.significance import Ratio, holm, mann_whitney, median_ratio
+from engines.row import POINT_FIELDS, Row
+
+Verdict = Literal["broken", "slower", "changed", "not judged", "faster", "mended", "same"]
+REGRESSIONS: Final = frozenset({"broken", "slower"})
+CI_LEVEL: Final = 0.95
+RESAMPLES: Final = 2000
+EXACT: Final = 1e-9
+"""Relative difference below which two computed times are one: sums in another order differ by less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """A measured point is slower (faster) if its median's ratio is beyond ``threshold`` and the test is significant.
+
+    ``alpha`` bounds the chance that even one of all points is called so by mistake (Holm). Times of different hosts
+    or device kinds are judged only where ``allow_hosts``.
+    """
+
+    threshold: float = 0.05
+    alpha: float = 0.01
+    allow_hosts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One question's answers. ``ratio`` is new over old, ``p_value`` is Holm's; None where none was taken."""
+
+    old: Row
+    new: Row
+    verdict: Verdict
+    reason: str
+    ratio: Ratio | None = None
+    p_value: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The question in words."""
+        return label(self.new)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Points on both sides, the worst first; points on one side only."""
+
+    changes: Sequence[Change]
+    only_old: Sequence[Row]
+    only_new: Sequence[Row]
+
+    @property
+    def regressions(self) -> list[Change]:
+        """What is worse than before."""
+        return [change for change in self.changes if change.verdict in REGRESSIONS]
+
+
+def question(row: Row) -> tuple[Any, ...]:
+    """What was asked: keys that were left to the engine count as open, whatever it chose.
+
+    The engine and kind of evidence are part of it, and for what others published, whose figure it is.
+    """
+    asked = [None if name in row.chosen else getattr(row, name) for name in POINT_FIELDS]
+    return (*map(str, asked), row.source, row.system, row.reference)
+
+
+def newest(rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
+    """The newest answer to each question; rows come oldest first."""
+    return {question(row): row for row in rows}
+
+
+def compare(old: Iterable[Row], new: Iterable[Row], rules: Rules) -> Comparison:
+    """Join two stores' rows (each oldest first) by question and judge what both answer.
+
+    Raises:
+        ShardbenchError: scipy is needed (both sides have samples) and not installed.
+    """
+    before, after = newest(old), newest(new)
+    changes = judge([(before[key], after[key]) for key in before if key in after], rules)
+    order = list(Verdict.__args__)  # type: ignore[attr-defined]
+    changes.sort(key=lambda change: (order.index(change.verdict), -_size(change)))
+    return Comparison(
+        changes=changes,
+        only_old=[row for key, row in before.items() if key not in after],
+        only_new=[row for key, row in after.items() if key not in before],
+    )
+
+
+def judge(pairs: Sequence[tuple[Row, Row]], rules: Rules) -> list[Change]:
+    """Judge (old, new) pairs, in order. The significance of each takes account of how many are tested."""
+    tested: dict[int, float] = {}
+    changes: list[Change] = []
+    for index, (old, new) in enumerate(pairs):
+        change = _without_times(old, new) or _not_comparable(old, new, rules)
+        if change is None and old.samples_s and new.samples_s:
+            tested[index] = mann_whitney(old.samples_s, new.samples_s)
+            ratio = median_ratio(old.samples_s, new.samples_s, CI_LEVEL, RESAMPLES, seed=0)
+            change = Change(old=old, new=new, verdict="same", reason="", ratio=ratio)
+        changes.append(change or _exactly(old, new, rules))
+    for index, p_value in zip(tested, holm(list(tested.values())), strict=True):
+        changes[index] = _tested(replace(changes[index], p_value=p_value), rules)
+    return changes
+
+
+def label(row: Row) -> str:
+    """The question in words, with layout and engine."""
+    parts = (question_label(row), layout_label(row), row.engine, row.system or "")
+    return ", ".join(part for part in parts if part)
+
+
+def to_dict(change: Change) -> dict[str, Any]:
+    """Plain values, ready for JSON. Times in seconds."""
+    ratio = change.ratio
+    return {
+        **{name: getattr(change.new, name) for name in POINT_FIELDS},
+        "source": change.new.source,
+        "verdict": change.verdict,
+        "reason": change.reason,
+        "old_latency_s": change.old.latency_s,
+        "new_latency_s": change.new.latency_s,
+        "ratio": None if ratio is None else ratio.value,
+        "ratio_ci_low": None if ratio is None else ratio.ci_low,
+        "ratio_ci_high": None if ratio is None else ratio.ci_high,
+        "p_value": change.p_value,
+        "old_created_at": change.old.created_at,
+        "new_created_at": change.new.created_at,
+        "old_git_sha": change.old.git_sha,
+        "new_git_sha": change.new.git_sha,
+    }
+
+
+def _without_times(old: Row, new: Row) -> Change | None:
+    """The verdict where a side has no time, or an output that is wrong."""
+    if old.status != new.status or old.latency_s is None or new.latency_s is None:
+        if old.status == new.status:
+            return Change(old=old, new=new, verdict="same", reason=f"{new.status} on both sides")
+        verdict: Verdict = "broken" if old.status == "ok" else "mended" if new.status == "ok" else "changed"
+        told = f": {new.error}" if new.error else ""
+        return Change(old=old, new=new, verdict=verdict, reason=f"{old.status} before, {new.status} now{told}")
+    if _wrong(new) and not _wrong(old):
+        reason = f"output differs from the reference by {new.max_relative_error:.2g} relative"
+        return Change(old=old, new=new, verdict="broken", reason=reason)
+    return None
+
+
+def _not_comparable(old: Row, new: Row, rules: Rules) -> Change | None:
+    """The verdict where two measured times may not be set against each other."""
+    if old.source != "measured":
+        return None
+    reasons = [
+        f"not valid {when}: {row.invalid_reason}" for row, when in ((old, "before"), (new, "now")) if not row.valid
+    ]
+    if not rules.allow_hosts:
+        for name in ("host", "device_kind"):
+            if getattr(old, name) != getattr(new, name):
+                reasons.append(
+                    f"{name} was {getattr(old, name)} and is {getattr(new, name)}; allow_hosts=true judges it"
+                )
+    if not reasons:
+        return None
+    return Change(old=old, new=new, verdict="not judged", reason="; ".join(reasons), ratio=_plain_ratio(old, new))
+
+
+def _exactly(old: Row, new: Row, rules: Rules) -> Change:
+    """The verdict on computed or published times: any difference is one."""
+    ratio = _plain_ratio(old, new)
+    verdict: Verdict = "changed"
+    if abs(ratio.value - 1) <= EXACT:
+        verdict = "same"
+    elif ratio.value > 1 + rules.threshold:
+        verdict = "slower"
+    elif ratio.value < 1 / (1 + rules.threshold):
+        verdict = "faster"
+    return Change(old=old, new=new, verdict=verdict, reason="", ratio=ratio)
+
+
+def _tested(change: Change, rules: Rules) -> Change:
+    """The verdict on two sets of samples."""
+    assert change.ratio is not None
+    assert change.p_value is not None
+    ratio = change.ratio.value
+    beyond: Verdict = (
+        "slower" if ratio > 1 + rules.threshold else "faster" if ratio < 1 / (1 + rules.threshold) else "same"
+    )
+    if beyond != "same" and change.p_value >= rules.alpha:
+        return replace(change, reason="may be chance")
+    return replace(change, verdict=beyond)
+
+
+def _plain_ratio(old: Row, new: Row) -> Ratio:
+    assert old.latency_s is not None
+    assert new.latency_s is not None
+    value = new.latency_s / old.latency_s
+    return Ratio(value=value, ci_low=value, ci_high=value)
+
+
+def _wrong(row: Row) -> bool:
+    """Whether the output was outside the tolerance that the row states."""
+    tolerance: Mapping[str, Any] = row.details
+    bound = tolerance.get("tolerance")
+    return bound is not None and row.max_relative_error is not None and not row.max_relative_error <= bound
+
+
+def _size(change: Change) -> float:
+    return 0.0 if change.ratio is None else abs(math.log(change.ratio.value))

@@ -1,0 +1,186 @@
+"""Shifts that are there are found, and chance is not called a shift."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from a_row import a_row
+
+from bench.cli import main
+from bench.comparison import Rules, compare
+from bench.settings import parse
+from bench.store import Store
+
+GENERATOR = np.random.default_rng(11)
+
+
+def measured(samples, **changes):
+    samples = [float(each) for each in samples]
+    content = {"host": "a", "device_kind": "cpu", "valid": True, "latency_s": float(np.median(samples))}
+    return a_row(samples_s=samples, n=len(samples), **{**content, **changes})
+
+
+def noise(shift=1.0, size=30):
+    return shift * GENERATOR.lognormal(0, 0.03, size)
+
+
+def predicted(latency_s, **changes):
+    return a_row(source="predicted", engine="analytic", latency_s=latency_s, valid=True, **changes)
+
+
+def verdicts(old, new, **rules):
+    return [change.verdict for change in compare(old, new, Rules(**rules)).changes]
+
+
+def test_a_shift_beyond_the_threshold_is_found_both_ways():
+    assert verdicts([measured(noise())], [measured(noise(1.2))]) == ["slower"]
+    assert verdicts([measured(noise(1.2))], [measured(noise())]) == ["faster"]
+
+
+def test_a_sure_shift_within_the_threshold_is_no_regression():
+    found = compare([measured(noise(size=200))], [measured(noise(1.02, 200))], Rules())
+    assert [change.verdict for change in found.changes] == ["same"]
+    assert found.changes[0].p_value < 0.01
+    assert verdicts([measured(noise(size=200))], [measured(noise(1.02, 200))], threshold=0.01) == ["slower"]
+
+
+def test_a_large_shift_of_few_samples_may_be_chance():
+    found = compare([measured([1.0, 1.1])], [measured([2.0, 2.1])], Rules())
+    assert [(change.verdict, change.reason) for change in found.changes] == [("same", "may be chance")]
+
+
+def test_no_shift_gives_no_false_alarm_over_many_points():
+    old = [measured(GENERATOR.lognormal(0, 0.3, 12), batch_size=size) for size in range(1, 301)]
+    new = [measured(GENERATOR.lognormal(0, 0.3, 12), batch_size=size) for size in range(1, 301)]
+    found = compare(old, new, Rules())
+    # Without Holm, about three of three hundred would be called significant at 0.01.
+    assert max(change.ratio.value for change in found.changes) > 1.05
+    assert found.regressions == []
+
+
+def test_one_regression_among_many_is_still_found():
+    old = [measured(noise(), batch_size=size) for size in range(1, 101)]
+    new = [measured(noise(1.3 if size == 50 else 1.0), batch_size=size) for size in range(1, 101)]
+    found = compare(old, new, Rules())
+    assert [change.new.batch_size for change in found.regressions] == [50]
+    assert found.changes[0].new.batch_size == 50
+
+
+def test_the_ratio_is_of_medians_with_its_interval():
+    (change,) = compare([measured([1.0, 2.0, 3.0])], [measured([3.0, 4.0, 5.0])], Rules()).changes
+    assert change.ratio.value == 2.0
+    assert change.ratio.ci_low <= 2.0 <= change.ratio.ci_high
+
+
+@pytest.mark.parametrize("changes", [{"host": "b"}, {"device_kind": "TPU v4"}])
+def test_other_machines_are_flagged_and_not_judged_unless_asked(changes):
+    old, new = measured(noise()), measured(noise(2.0), **changes)
+    found = compare([old], [new], Rules())
+    assert found.regressions == []
+    assert found.changes[0].verdict == "not judged"
+    assert next(iter(changes)) in found.changes[0].reason
+    assert found.changes[0].ratio.value == pytest.approx(2.0, rel=0.05)
+    assert verdicts([old], [new], allow_hosts=True) == ["slower"]
+
+
+def test_a_row_that_is_not_valid_is_not_judged():
+    new = measured(noise(2.0), valid=False, invalid_reason="interval is wide")
+    (change,) = compare([measured(noise())], [new], Rules()).changes
+    assert (change.verdict, change.reason) == ("not judged", "not valid now: interval is wide")
+
+
+def test_an_output_that_became_wrong_is_broken():
+    good = {"max_relative_error": 1e-7, "details": {"tolerance": 1e-5}}
+    bad = {"max_relative_error": 0.5, "details": {"tolerance": 1e-5}, "valid": False, "invalid_reason": "differs"}
+    assert verdicts([measured(noise(), **good)], [measured(noise(), **bad)]) == ["broken"]
+    assert verdicts([measured(noise(), **bad)], [measured(noise(), **bad)]) == ["not judged"]
+
+
+def test_an_answer_lost_or_found_is_told():
+    lost = a_row(status="failed", error="a bug")
+    (change,) = compare([measured(noise())], [lost], Rules()).changes
+    assert (change.verdict, change.reason) == ("broken", "ok before, failed now: a bug")
+    assert verdicts([lost], [measured(noise())]) == ["mended"]
+    assert verdicts([lost], [lost]) == ["same"]
+    assert verdicts([lost], [replace(lost, status="oom")]) == ["changed"]
+
+
+def test_computed_times_compare_exactly():
+    assert verdicts([predicted(1.0)], [predicted(1.0)]) == ["same"]
+    assert verdicts([predicted(1.0)], [predicted(1.0 + 1e-12)]) == ["same"]
+    assert verdicts([predicted(1.0)], [predicted(1.0 + 1e-6)]) == ["changed"]
+    assert verdicts([predicted(1.0)], [predicted(1.06)]) == ["slower"]
+    assert verdicts([predicted(1.06)], [predicted(1.0)]) == ["faster"]
+
+
+def test_computed_times_compare_across_hosts():
+    assert verdicts([predicted(1.0, host="a")], [predicted(1.0, host="b")]) == ["same"]
+
+
+def test_what_an_engine_chose_is_not_part_of_the_question():
+    old = predicted(1.0, ffn_layout="ws_1d", chosen=["ffn_layout"])
+    new = predicted(0.5, ffn_layout="ws_2d", chosen=["ffn_layout"])
+    assert verdicts([old], [new]) == ["faster"]
+    asked = predicted(0.5, ffn_layout="ws_2d")
+    found = compare([old], [asked], Rules())
+    assert found.changes == []
+    assert (found.only_old, found.only_new) == ([old], [asked])
+
+
+def test_evidence_of_different_kinds_is_never_joined():
+    same = {"engine": "x", "latency_s": 1.0}
+    found = compare([a_row(source="predicted", **same)], [a_row(source="compiled", **same)], Rules())
+    assert found.changes == []
+
+
+def test_the_newest_row_counts():
+    assert verdicts([predicted(1.0), predicted(2.0)], [predicted(2.0)]) == ["same"]
+
+
+def stores(tmp_path, old, new):
+    Store(tmp_path / "old").append(old)
+    Store(tmp_path / "new").append(new)
+    return "compare", f"old={tmp_path / 'old'}", f"new={tmp_path / 'new'}"
+
+
+def test_exit_codes_and_json(tmp_path, capsys):
+    words = stores(
+        tmp_path,
+        [measured(noise()), predicted(1.0), predicted(1.0, batch_size=9)],
+        [measured(noise(1.5)), predicted(1.0), predicted(1.0, batch_size=10)],
+    )
+    assert main([*words, "print=json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["regressions"] == 1
+    assert [each["verdict"] for each in found["points"]] == ["slower", "same"]
+    assert found["points"][0]["ratio_ci_low"] > 1.4
+    assert len(found["only_old"]) == len(found["only_new"]) == 1
+    assert main([*words, "threshold=0.9"]) == 0
+    assert "2 points on both sides: 2 same" in capsys.readouterr().out
+    assert main(list(words)) == 1
+    out = capsys.readouterr().out
+    assert "slower" in out
+    assert "only old: tiny on 8 cpu, decode, batch 9" in out
+
+
+@pytest.mark.parametrize("word", ["threshold=-1", "threshold=five", "alpha=1", "alpha=0", "allow_hosts=maybe"])
+def test_a_wrong_rule_is_one_line(tmp_path, capsys, word):
+    assert main([*stores(tmp_path, [predicted(1.0)], [predicted(1.0)]), word]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word in line
+
+
+def test_an_empty_store_or_a_missing_key_is_one_line(tmp_path, capsys):
+    Store(tmp_path / "old").append([predicted(1.0)])
+    assert main(["compare", f"old={tmp_path / 'old'}", f"new={tmp_path / 'none'}"]) == 2
+    assert f"new={tmp_path / 'none'}: holds no rows" in capsys.readouterr().err
+    assert main(["compare", f"old={tmp_path / 'old'}"]) == 2
+    assert "new" in capsys.readouterr().err
+
+
+def test_the_examples_parse():
+    from bench.commands import compare as command
+
+    for example in command.EXAMPLES:
+        assert parse("compare", example.split()[2:], command.KEYS, command.VERBS)[1]["old"]
