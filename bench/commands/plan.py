@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bench.settings import PRINT, Key
 from engines.errors import AskedWrongly
+from engines.layout import COLLECTIVES
 
 if TYPE_CHECKING:
     from bench.planner.crossovers import Crossover
@@ -26,7 +27,7 @@ KEYS: Final = (
     Key("num_chips", "auto", "chips: a number, a list to choose from, or auto (up to max_chips)"),
     Key("max_chips", 256, "the most chips that num_chips=auto considers"),
     Key("weight_dtype", ["bfloat16", "int8"], "number format of the weights, or a list to choose from"),
-    Key("collectives", "throughput", "how TPU collectives run", ("plain", "oneway", "throughput", "latency")),
+    Key("collectives", "auto", "how TPU collectives run", COLLECTIVES),
     Key("latency_limit_s", None, "the longest that the whole phase may take, in seconds"),
     Key("step_limit_s", None, "the longest that a decode step may take, in seconds"),
     Key("hbm_limit_bytes", None, "the most memory that a chip may give"),

@@ -9,9 +9,10 @@ import numpy as np
 from engines.analytic.grid import Grid, Ints, grid_of
 from engines.chip import Chip
 from engines.errors import AskedWrongly
+from engines.layout import Collectives
 from engines.model import Model
 from engines.point import Phase, Point
-from engines.slice import chip_counts, mesh_shapes
+from engines.slice import chip_counts, mesh_shapes, slice_of
 
 OBJECTIVES: Final = ("latency", "cost", "throughput")
 MOST_RANKS: Final = 64
@@ -35,7 +36,7 @@ class Workload:
     output_len: int
     weight_dtypes: tuple[str, ...]
     num_chips: tuple[int, ...]
-    collectives: str = "throughput"
+    collectives: Collectives = "auto"
     latency_limit_s: float | None = None
     step_limit_s: float | None = None
     hbm_limit_bytes: float | None = None
@@ -75,7 +76,7 @@ def ways_of(workload: Workload) -> Ways:
             input_len=workload.input_len,
             output_len=workload.output_len,
             weight_dtype=weight_dtype,
-            collectives="plain" if workload.chip.kind == "gpu" else workload.collectives,  # type: ignore[arg-type]
+            collectives=workload.collectives,
             **cut,
         )
         for count in workload.num_chips
@@ -98,16 +99,7 @@ def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
     if workload.chip.kind != "gpu":
         shapes = mesh_shapes(workload.chip, count)
         if not shapes:
-            Point(
-                model=workload.model,
-                chip=workload.chip,
-                engine="analytic",
-                phase="prefill",
-                num_chips=count,
-                batch_size=1,
-                input_len=1,
-                output_len=0,
-            ).check()
+            slice_of(workload.chip, count)  # says which counts there are
         return [{"mesh_shape": shape} for shape in shapes]
     node = workload.chip.node_size
     ranks = [

@@ -1,16 +1,23 @@
 """Calibration finds constants that made the times, and ships with what it says of itself."""
 
 import csv
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from bench.cli import main as shardbench
+from bench.conf import load_chip, load_model
 from bench.validation import load_estimator, published_files, read_all
-from engines.analytic.calibrated import BOUNDS, STORED, load, stored
+from bench.validation_file import COLUMNS
+from engines.analytic.calibrated import BOUNDS, STORED, from_mapping, load, stored
 from engines.analytic.calibration import PRIORS, STATED, errors_of, fit, leave_one_model_out
 from engines.analytic.grid import grid_of
 from engines.analytic.predict import predict
 from engines.errors import ShardbenchError
+from engines.point import Point
 
 CHIPS = {"tpu-v4": "tpu", "a100-80gb": "gpu"}
 
@@ -94,3 +101,53 @@ def test_leaving_a_model_out_judges_rows_that_had_no_part():
     only = [point.model.name == "palm-540b" for point in points]
     alone = [point for point, keep in zip(points, only, strict=True) if keep]
     assert leave_one_model_out(alone, measured[np.asarray(only)]) == {}
+
+
+def test_the_command_writes_constants_that_can_be_read_again(tmp_path, capsys):
+    out = tmp_path / "mine.yaml"
+    assert shardbench(["calibrate", "hw=tpu-v4", f"out={out}", "print=json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    kept = OmegaConf.to_container(OmegaConf.load(out))
+    assert from_mapping(kept["constants"]) == from_mapping(content["constants"]) == load("tpu-v4")
+    assert content["leave_one_model_out"]["mt-nlg-530b"]["rows"] == 9
+    with (tmp_path / "mine.residuals.csv").open(encoding="utf-8", newline="") as lines:
+        errors = [abs(float(row["error"])) for row in csv.DictReader(lines)]
+    assert np.mean(errors) == pytest.approx(content["residuals"]["mape"], abs=1e-4)
+
+
+def test_a_chip_without_rows_cannot_be_calibrated(capsys):
+    assert shardbench(["calibrate", "hw=h100-80gb"]) == 2
+    assert "hw=h100-80gb: has no timed row" in capsys.readouterr().err
+
+
+def test_own_rows_calibrate_another_chip(tmp_path, capsys):
+    # Times made with half of the A100's layer cost pull the constant down, as far as its prior lets twelve rows.
+    chip = load_chip("h100-80gb")
+    lines = [",".join(COLUMNS)]
+    points = [
+        Point(
+            model=load_model("gpt-20b"),
+            chip=chip,
+            engine="analytic",
+            phase="generate",
+            num_chips=ranks,
+            batch_size=batch,
+            input_len=60,
+            output_len=20,
+            weight_dtype="float16",
+        )
+        for ranks in (1, 2, 4, 8)
+        for batch in (1, 8, 64)
+    ]
+    constants = replace(load("a100-80gb"), layer_s=load("a100-80gb").layer_s / 2)
+    for point, seconds in zip(points, predict(grid_of(points, constants)).cost.latency_s, strict=True):
+        ranks = point.num_chips
+        asked = f"mine,mine,gpt-20b,h100-80gb,{ranks},{ranks},1,generate,{point.batch_size},60,20,float16"
+        lines.append(f"{asked},,,{seconds},,ok")
+    data = tmp_path / "mine.csv"
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert shardbench(["calibrate", "hw=h100-80gb", f"data={data}", "print=json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["residuals"]["mape"] < 0.02
+    assert content["constants"]["layer_s"] < 0.85 * load("a100-80gb").layer_s
+    assert content["leave_one_model_out"] == {}
