@@ -42,7 +42,7 @@ bench: $(VENV)/.bench
 	@echo "== 3/4 a small model on 8 virtual devices of this machine (measured)"
 	@$(BIN)/shardbench run +sweep=virtual-devices results_dir=$(RESULTS) print=none
 	@echo "== 4/4 the report"
-	@$(BIN)/shardbench report results_dir=$(RESULTS) out=$(REPORT)
+	@$(BIN)/shardbench report results_dir=$(RESULTS) out=$(REPORT) wandb=auto
 
 lint: $(VENV)/.test
 	@echo "== ruff, mypy"

@@ -98,7 +98,7 @@ class Tracker:
         if paths:
             artifact = wandb.Artifact(f"report-{name}", type="report")
             for path in paths:
-                artifact.add_file(str(path), name=path.name)
+                artifact.add_file(str(path), name="/".join(path.parts[-2:]))
             run.log_artifact(artifact)
         run.finish()
 

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.conf import load_group
 from bench.report.claims import Check
 from bench.report.document import Written
 from bench.settings import PRINT, RESULTS_DIR, Key
 from engines.errors import AskedWrongly
+from engines.row import Row
 
 SUMMARY: Final = "write the latency and MFU tables, the figures and what was found, from stored rows"
 VERBS: Final[Mapping[str, str]] = {
@@ -22,6 +24,12 @@ KEYS: Final = (
     Key("format", list(FORMATS), "what to write: some of markdown, csv, latex"),
     Key("figures", list(ENDINGS), "figures as png, pdf, both, or [] for none"),
     Key("title", None, "the heading of the report"),
+    Key(
+        "wandb",
+        "disabled",
+        "log the rows' table and the report as an artifact",
+        ("auto", "offline", "online", "disabled"),
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -50,11 +58,22 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     else:
         document = full_report(rows, str(settings["title"] or "shardbench report"))
         written = write(document, out, formats, endings)
+    _track(str(settings["wandb"]), str(settings["results_dir"]), rows, written)
     if settings["print"] == "json":
         print(json.dumps(written.to_dict() | {"checks": [_plain(check) for check in checks]}, ensure_ascii=False))
     else:
         _print(written, checks)
     return 1 if any(check.passed is False for check in checks) else 0
+
+
+def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -> None:
+    """One W&B run with the rows as a table and every file of the report as an artifact."""
+    from bench.tracking import open_tracker
+
+    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
+    if tracker is not None:
+        tracker.log_sweep("report", rows, [Path(written.out) / name for name in written.files])
+        tracker.close()
 
 
 def _some_of(key: str, value: Any, allowed: Sequence[str]) -> list[str]:

@@ -1,0 +1,134 @@
+"""What is said of the rows, and the claims of the paper against them."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.report.claims import CLAIMS, check_claims, claims_table
+from bench.report.comparison import TP16, TP32, comparison_tables, curves
+from bench.report.findings import findings
+from bench.report.frontier import frontier
+from bench.report.join import errors_of, pair_up
+
+
+def told(rows, topic):
+    return [each for each in findings(rows, pair_up(rows)) if each.topic == topic]
+
+
+def test_the_headline_keeps_the_kinds_apart(rows):
+    found = {each.sources: each for each in told(rows, "headline")}
+    assert set(found) == {("published",), ("predicted",)}
+    published = found[("published",)].numbers
+    # 1024 sequences of 80 tokens in 11.608 s at 2·540e9 FLOPs a token, over 64 chips of 275 TFLOP/s.
+    assert published["PaLM 540B, 64 TPU v4"] == pytest.approx(1024 * 80 / 11.608 * 1.08e12 / (64 * 275e12))
+    assert published["FasterTransformer TP32"] == pytest.approx(256 * 80 / 7.203 * 1.06e12 / (32 * 312e12))
+    assert "43.3%" in found[("published",)].sentence
+
+
+def test_the_prediction_error_is_that_of_the_pairs(published, predicted):
+    rows = [*published, *predicted]
+    (found,) = told(rows, "prediction error")
+    errors = errors_of(pair_up(rows))
+    assert found.numbers["mean"] == pytest.approx(errors.mean)
+    assert f"{errors.n} rows" in found.sentence
+    assert f"{errors.mean:.1%}" in found.sentence
+
+
+def test_validity_counts_reasons(measured):
+    (found,) = told(measured, "validity")
+    assert found.numbers == {"measured": 9, "valid": 8}
+    assert "1 interval too wide" in found.sentence
+
+
+def test_the_fastest_layout_is_counted_over_questions(measured):
+    (found,) = told(measured, "fastest layout")
+    # ws_1d is the faster of two in all four questions; the row that is not valid takes no part.
+    assert found.numbers == {"questions": 4, "ws_1d, attention by heads": 4}
+    assert "clear of its interval in 4" in found.sentence
+
+
+def test_layouts_within_each_others_intervals_are_not_clear(measure):
+    rows = [measure(1.0 + 0.01 * place, ffn_layout=layout) for place, layout in enumerate(("ws_1d", "ws_2d"))]
+    (found,) = told(rows, "fastest layout")
+    assert "clear of its interval in 0" in found.sentence
+
+
+def test_an_invalid_row_has_no_highest_mfu(measure):
+    rows = [measure(1.0), measure(0.1, valid=False, batch_size=16)]
+    (found,) = told(rows, "highest MFU")
+    assert found.numbers["mfu"] == pytest.approx(rows[0].mfu)
+
+
+def test_nothing_is_said_of_what_is_not_there(measured):
+    topics = {each.topic for each in findings(measured, [])}
+    assert "headline" not in topics
+    assert "prediction error" not in topics
+
+
+def test_the_frontier_is_beaten_by_none(predicted):
+    rows = [row for row in predicted if row.model == "palm-62b" and row.phase == "decode"]
+    best = frontier(rows)
+    assert best
+    for row in best:
+        for other in rows:
+            if other.status == "ok":
+                beats = other.step_time_s < row.step_time_s and other.cost_chip_s_per_token < row.cost_chip_s_per_token
+                assert not beats
+
+
+def test_every_claim_that_published_rows_can_tell_holds(published):
+    checks = check_claims(published)
+    decided = [check for check in checks if check.passed is not None]
+    failed = [check.claim.text for check in decided if not check.passed]
+    assert failed == []
+    # The serial block was never published as a row.
+    assert [check.claim.text for check in checks if check.passed is None] == [CLAIMS[-1].text]
+
+
+def test_a_claim_fails_where_the_rows_say_otherwise(published):
+    step = next(row for row in published if row.output_len == 1 and row.weight_dtype == "int8")
+    slower = replace(step, latency_s=0.03, step_time_s=0.03)
+    rows = [slower if row is step else row for row in published]
+    failed = [check for check in check_claims(rows) if check.passed is False]
+    assert [check.claim.text for check in failed] == ["decode step, batch 64, context 2048, int8"]
+    printed = next(row for row in claims_table(failed).rows)
+    assert (printed["stated"], printed["found"], printed["result"]) == ("28.5 ms", "30 ms", "FAIL")
+
+
+def test_a_prediction_may_be_off_by_more_than_rounding(published):
+    step = next(row for row in published if row.output_len == 1 and row.weight_dtype == "int8")
+    for factor, passes in ((1.14, True), (1.16, False)):
+        answer = replace(step, source="predicted", engine="analytic", step_time_s=0.0285 * factor)
+        (check,) = [c for c in check_claims([answer]) if c.claim.text == "decode step, batch 64, context 2048, int8"]
+        assert check.passed is passes
+
+
+def test_a_row_that_is_not_valid_decides_no_claim(published):
+    rows = [replace(row, valid=False) for row in published]
+    assert all(check.passed is None for check in check_claims(rows))
+
+
+def test_curves_hold_each_contender_of_each_kind(published, predicted):
+    rows = [*published, *predicted]
+    found = curves(rows, pair_up(rows))
+    published_60_20 = [each for each in found if each.lengths == (60, 20) and each.source == "published"]
+    assert [len(each.rows) for each in published_60_20] == [9, 9, 8, 9, 9]
+    for each in found:
+        batches = [row.batch_size for row in each.rows]
+        assert batches == sorted(set(batches))
+        assert {row.source for row in each.rows} == {each.source}
+    assert {each.contender.label for each in found} >= {TP16.label, TP32.label}
+
+
+def test_comparison_tables_hold_latency_mfu_and_cost_for_each_pair_of_lengths(published, predicted):
+    rows = [*published, *predicted]
+    pairs = pair_up(rows)
+    names = [each.name for each in comparison_tables(curves(rows, pairs), pairs)]
+    assert names[0] == "comparison_summary"
+    assert len(names) == 1 + 3 * 3
+    (latency,) = [
+        each for each in comparison_tables(curves(rows, pairs), pairs) if each.name == "comparison_60_20_latency_s"
+    ]
+    by_batch = {row["batch_size"]: row for row in latency.rows}
+    assert by_batch[128]["FasterTransformer TP16, published"] == 5.406
+    assert by_batch[256]["FasterTransformer TP16, published"] is None

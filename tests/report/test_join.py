@@ -1,0 +1,81 @@
+"""Which answers are of the same question, and what their errors say."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.report.join import Pair, errors_of, pair_up
+
+
+def test_every_published_row_meets_the_prediction_for_it(published, predicted):
+    pairs = pair_up([*published, *predicted])
+    assert len(pairs) == len(published)
+    assert {pair.reference.point_id for pair in pairs} == {row.point_id for row in published}
+    for pair in pairs:
+        for key in ("model", "hw", "num_chips", "phase", "batch_size", "input_len", "output_len", "weight_dtype"):
+            assert getattr(pair.answer, key) == getattr(pair.reference, key)
+
+
+def test_a_stated_layout_meets_no_other(published, predicted):
+    reference = next(row for row in published if row.ffn_layout == "ws_2d" and row.latency_s)
+    answer = next(pair.answer for pair in pair_up([reference, *predicted]))
+    other = replace(answer, ffn_layout="ws_1d")
+    assert [pair.answer for pair in pair_up([reference, answer])] == [answer]
+    assert pair_up([reference, other]) == []
+
+
+def test_an_open_cell_is_the_engines_own_choice(published, predicted):
+    reference = next(row for row in published if row.attn_sharding in (None, "auto") and row.hw == "tpu-v4")
+    answer = next(pair.answer for pair in pair_up([reference, *predicted]))
+    assert "attn_sharding" in answer.chosen
+    # The same value, asked for: another question.
+    asked = replace(answer, chosen=[key for key in answer.chosen if key != "attn_sharding"])
+    assert pair_up([reference, asked]) == []
+
+
+def test_what_an_engine_chose_meets_what_is_stated(published, predicted):
+    reference = next(row for row in published if row.attn_sharding == "batch")
+    answer = next(pair.answer for pair in pair_up([reference, *predicted]))
+    chose = replace(answer, chosen=[*answer.chosen, "attn_sharding"])
+    assert len(pair_up([reference, chose])) == 1
+
+
+def test_of_two_answers_the_one_with_more_left_open_is_taken(published, predicted):
+    reference = next(row for row in published if row.attn_sharding == "batch")
+    asked = next(pair.answer for pair in pair_up([reference, *predicted]))
+    chose = replace(asked, chosen=[*asked.chosen, "ffn_layout", "attn_sharding"], point_id="other")
+    for rows in ([reference, asked, chose], [chose, asked, reference]):
+        assert [pair.answer for pair in pair_up(rows)] == [chose]
+
+
+def test_each_engine_has_its_own_pair(published, predicted):
+    reference = next(row for row in published if row.attn_sharding == "batch")
+    answer = next(pair.answer for pair in pair_up([reference, *predicted]))
+    compiled = replace(answer, source="compiled", engine="compiled")
+    kinds = [pair.answer.source for pair in pair_up([reference, answer, compiled])]
+    assert kinds == ["compiled", "predicted"]
+
+
+def test_errors_by_hand(measure):
+    reference = measure(1.0)
+    pairs = [Pair(replace(reference, latency_s=seconds), reference) for seconds in (1.1, 0.8, 1.0, 1.3)]
+    errors = errors_of(pairs)
+    assert errors.n == 4
+    assert errors.mean == pytest.approx((0.1 + 0.2 + 0.0 + 0.3) / 4)
+    assert errors.median == pytest.approx(0.15)
+    assert errors.p90 == pytest.approx(0.3)
+    assert errors.worst == pytest.approx(0.3)
+    assert errors.bias == pytest.approx((0.1 - 0.2 + 0.0 + 0.3) / 4)
+
+
+def test_the_ninetieth_percentile_is_the_nearest_rank(measure):
+    reference = measure(1.0)
+    pairs = [Pair(replace(reference, latency_s=1 + step / 100), reference) for step in range(1, 11)]
+    assert errors_of(pairs).p90 == pytest.approx(0.09)
+
+
+def test_rows_that_are_no_answer_count_in_no_error(measure):
+    reference = measure(1.0)
+    assert errors_of([Pair(measure(2.0, valid=False), reference)]) is None
+    assert errors_of([Pair(replace(reference, status="oom", latency_s=None), reference)]) is None
+    assert errors_of([]) is None

@@ -1,0 +1,229 @@
+"""The report: its numbers are those of the rows, kinds of evidence stay apart, files come whole."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from bench.cli import main
+from bench.report.frontier import frontier
+from bench.report.join import errors_of, pair_up
+from bench.store import Store
+from engines.published.table import published_rows
+
+
+def finding(told, topic, source=None):
+    found = [
+        each for each in told["findings"] if each["topic"] == topic and (source is None or source in each["sources"])
+    ]
+    assert found, topic
+    return found[0]
+
+
+def read_csv(path):
+    with path.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_it_opens_with_what_was_found_and_every_file_is_there(published_store, report):
+    code, told, out = report(published_store)
+    assert code == 0
+    text = (out / "report.md").read_text()
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE)[0] == "What was found"
+    assert finding(told, "headline")["sentence"] in text
+    for name in told["files"]:
+        assert (out / name).stat().st_size > 0
+    endings = {name.rpartition(".")[2] for name in told["files"]}
+    assert {"md", "csv", "tex", "png", "pdf", "json"} <= endings
+    assert not list(out.glob(".report-*"))
+    for link in re.findall(r"\]\(([^)]+\.(?:png|csv|pdf))\)", text):
+        assert (out / link).is_file()
+
+
+def test_the_headline_is_the_published_maximum(published_store, report):
+    _, told, _ = report(published_store, "figures=[]")
+    numbers = finding(told, "headline", "published")["numbers"]
+    # 1024 sequences of 80 tokens in 11.608 s on 64 chips of 275 TFLOP/s; N = 540e9 as the paper counts.
+    assert numbers["PaLM 540B, 64 TPU v4"] == pytest.approx(1024 * 80 / 11.608 * 2 * 540e9 / (64 * 275e12))
+
+
+def test_the_prediction_error_is_that_of_the_pairs_and_names_its_fit(published_store, report):
+    _, told, _ = report(published_store, "figures=[]")
+    found = finding(told, "prediction error")
+    answers = {}
+    for row in Store(published_store).load():
+        answers[(row.engine, row.model, row.hw, row.num_chips, row.phase, row.batch_size, row.input_len, row.output_len,
+                 row.weight_dtype, row.tensor_parallel, row.pipeline_parallel)] = row  # fmt: skip
+    errors = []
+    for key, row in answers.items():
+        if key[0] == "published" and row.status == "ok":
+            errors.append(abs(answers[("analytic", *key[1:])].latency_s / row.latency_s - 1))
+    assert found["numbers"]["n"] == len(errors) == sum(row.status == "ok" for row in published_rows())
+    assert found["numbers"]["mean"] == pytest.approx(sum(errors) / len(errors))
+    assert "set the constants of a100-80gb" in found["sentence"]
+    assert "fitted without a model's own rows" in found["sentence"]
+
+
+def test_an_answer_is_never_taken_for_a_publication(changed_store, report):
+    store = changed_store(lambda row: {} if row.source == "predicted" else None)
+    _, told, out = report(store, "figures=[]")
+    assert {source for each in told["findings"] for source in each["sources"]} == {"predicted"}
+    assert not [name for name in told["files"] if name.startswith("tables/published")]
+    for path in (out / "tables").glob("latency_*.csv"):
+        assert {line["source"] for line in read_csv(path)} == {"predicted"}
+
+
+def test_a_row_that_is_not_valid_is_no_finding_and_says_why(changed_store, report):
+    reason = "95% interval is ±30% of the median"
+
+    def change(row):
+        if row.source == "predicted" and row.model == "gpt-20b" and row.latency_s is not None:
+            wrong = row.batch_size == 1
+            return {
+                "source": "measured",
+                "engine": "torch",
+                "latency_s": 1e-9 if wrong else row.latency_s,
+                "mfu": 0.999 if wrong else row.mfu,
+                "valid": not wrong,
+                "invalid_reason": reason if wrong else None,
+            }
+        return None
+
+    _, told, out = report(changed_store(change), "figures=[]")
+    assert finding(told, "highest MFU", "measured")["numbers"]["mfu"] < 0.9
+    assert "not" in finding(told, "validity")["sentence"]
+    assert reason in (out / "report.md").read_text()
+
+
+def test_the_same_rows_make_the_same_files(published_store, report, tmp_path):
+    _, first, out = report(published_store, "figures=png")
+    before = {name: (out / name).read_bytes() for name in first["files"]}
+    _, second, _ = report(published_store, "figures=png")
+    assert second["files"] == first["files"]
+    assert {name: (out / name).read_bytes() for name in second["files"]} == before
+
+
+def test_files_of_a_former_report_go_and_others_stay(published_store, report):
+    _, _, out = report(published_store, "figures=[]")
+    (out / "mine.txt").write_text("stays")
+    report(published_store, "figures=[]", "format=markdown")
+    assert (out / "mine.txt").read_text() == "stays"
+    assert not list(out.rglob("*.csv"))
+
+
+def test_latex_compiles_where_there_is_latex(published_store, report):
+    _, told, out = report(published_store, "figures=[]", "format=latex")
+    tables = [name for name in told["files"] if name.endswith(".tex")]
+    assert tables
+    text = (out / "tables" / "error_by_system.tex").read_text()
+    assert "\\toprule" in text
+    assert "\\bottomrule" in text
+    assert "\\%" in text
+    if shutil.which("pdflatex") is None:
+        return
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
+        cwd=out / "tables",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_tables_are_in_si_units_and_fractions(published_store, report):
+    _, _, out = report(published_store, "figures=[]")
+    lines = read_csv(out / "tables" / "latency_palm-540b_tpu-v4_prefill.csv")
+    (line,) = [
+        each
+        for each in lines
+        if each["source"] == "published" and each["batch_size"] == "512" and each["input_len"] == "2048"
+    ]
+    assert float(line["latency_s"]) == 85.2
+    assert float(line["mfu"]) == pytest.approx(0.755, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("format=[html]",), "format=html"),
+        (("figures=[svg]",), "figures=svg"),
+        (("format=[]",), "format=[]"),
+        (("out=/dev/null/x",), "out=/dev/null/x"),
+    ],
+)
+def test_a_wrong_question_is_one_line(published_store, capsys, words, key):
+    assert main(["report", f"results_dir={published_store}", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert key in line
+
+
+def test_an_empty_store_says_what_to_do(tmp_path, capsys):
+    assert main(["report", f"results_dir={tmp_path / 'none'}", f"out={tmp_path / 'out'}"]) == 2
+    assert "shardbench run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_matplotlib_tables_are_written_and_one_sentence_says_so(published_store, tmp_path):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'matplotlib' else find(name, *rest)\n"
+        "from bench.cli import main\n"
+        f"sys.exit(main(['report', 'results_dir={published_store}', 'out={tmp_path / 'out'}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "shardbench[report]" in done.stdout
+    assert (tmp_path / "out" / "report.md").is_file()
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_pairs_join_open_choices_and_stated_ones(published_store):
+    rows = Store(published_store).load()
+    pairs = pair_up(rows)
+    assert len(pairs) == len(published_rows())
+    stated = [pair for pair in pairs if pair.reference.ffn_layout == "wg_xyz"]
+    assert [pair.answer.ffn_layout for pair in stated] == ["wg_xyz"]
+    other = [row for row in rows if row.source == "published" or row.ffn_layout != "wg_xyz"]
+    assert len(pair_up(other)) == len(pairs) - 1
+    errors = errors_of(pairs)
+    assert errors.mean >= errors.median * 0.5
+    assert errors.worst >= errors.p90 >= errors.median
+
+
+def test_a_frontier_is_beaten_by_nobody(published_store):
+    rows = [row for row in Store(published_store).load() if row.model == "gpt-20b" and row.source == "predicted"]
+    best = frontier(rows)
+    assert best
+    for row in rows:
+        if row.status == "ok":
+            assert any(
+                each.latency_s <= row.latency_s and each.cost_chip_s_per_token <= row.cost_chip_s_per_token
+                for each in best
+            )
+    costs = [row.cost_chip_s_per_token for row in best]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_the_comparison_checks_the_papers_claims(published_store, report):
+    code, told, _ = report(published_store, "figures=[]", verb=("comparison",))
+    decided = [check for check in told["checks"] if check["passed"] is not None]
+    assert len(decided) >= 20
+    assert code == int(any(not check["passed"] for check in decided))
+    assert all(check["passed"] for check in decided if check["source"] == "published")
+
+
+def test_a_claim_that_fails_is_exit_code_1(changed_store, report):
+    def slower(row):
+        return {"latency_s": row.latency_s and 2 * row.latency_s, "mfu": row.mfu and row.mfu / 2}
+
+    code, told, _ = report(changed_store(slower), "figures=[]", verb=("comparison",))
+    assert code == 1
+    failed = [check for check in told["checks"] if check["passed"] is False]
+    assert any("64-way" in check["claim"] for check in failed)
+    assert json.dumps(failed)
