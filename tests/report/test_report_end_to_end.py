@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,41 @@ from bench.report.frontier import frontier
 from bench.report.join import errors_of, pair_up
 from bench.store import Store
 from engines.published.table import published_rows
+
+
+@pytest.fixture(scope="module")
+def published_store(tmp_path_factory):
+    """Rows of the published recipe: published and predicted, through the real harness."""
+    folder = tmp_path_factory.mktemp("published")
+    words = ["run", "sweep=published", f"results_dir={folder}", "print=none", "wandb.mode=disabled"]
+    assert main(words) == 0
+    return folder
+
+
+@pytest.fixture
+def changed_store(published_store, tmp_path):
+    """A store in which some rows of the published recipe were changed by ``change(row) -> changes or None``."""
+
+    def make(change):
+        changed = ((row, change(row)) for row in Store(published_store).load())
+        rows = [replace(row, **changes) for row, changes in changed if changes is not None]
+        Store(tmp_path / "changed").append(rows)
+        return tmp_path / "changed"
+
+    return make
+
+
+@pytest.fixture
+def report(capsys, tmp_path):
+    """``report(store, *words)`` → exit code, what ``print=json`` printed, the folder."""
+
+    def run(store, *words, verb=()):
+        out = tmp_path / "report"
+        capsys.readouterr()
+        code = main(["report", *verb, f"results_dir={store}", f"out={out}", "print=json", *words])
+        return code, json.loads(capsys.readouterr().out), out
+
+    return run
 
 
 def finding(told, topic, source=None):
