@@ -17,6 +17,8 @@ from engines.errors import ShardbenchError
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "tables, figures and findings from stored rows",
+    "compare": "two stores, point by point: what became slower, and how surely",
+    "results": "the store: list, check, export, compact",
     "plan": "the best chip count, mesh, layouts and formats for a workload, and what the runners-up lose",
     "pareto": "the frontier of cost against latency over chips, batch, layout and formats",
     "import": "results of other harnesses as published rows",
