@@ -20,7 +20,9 @@ def make_point(engine, **asked):
 def estimates(engine, questions):
     points = [make_point(engine.name, **question) for question in questions]
     return [
-        estimated(Question(point, point.fingerprint(engine.name), engine.source, None), estimate)
+        estimated(
+            Question(point=point, point_id=point.fingerprint(engine.name), source=engine.source, sweep=None), estimate
+        )
         for point, estimate in zip(points, engine.estimate(points), strict=True)
     ]
 
