@@ -83,9 +83,9 @@ def _arguments(words: Sequence[str]) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="shardbench-") as scratch:
         # Hydra keeps a multirun's config in a folder of its own; here every row holds its whole point instead.
         own = [] if any(word.startswith("hydra.sweep.dir=") for word in words) else [f"hydra.sweep.dir={scratch}"]
-        # argparse takes no flag between two overrides, where users put -m.
-        flags = [word for word in words if word in ("-m", "--multirun")]
-        sys.argv = ["shardbench run", *flags, *(word for word in words if word not in flags), *own]
+        # argparse takes no flag between two overrides, where users put -m or --cfg job.
+        overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
+        sys.argv = ["shardbench run", *(word for word in words if word not in overrides), *overrides, *own]
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
             yield
