@@ -1,0 +1,119 @@
+"""The logits of one rank against those of JAX, for the same seed; and of many ranks against those of one."""
+
+import numpy as np
+import pytest
+from torch_cases import ARCHITECTURES, fed, logits, point, run
+
+from engines.jax.engine import JaxEngine
+from engines.torch.crew import Alone, Children
+from engines.torch.rank import Job
+from engines.transformer.reference import reference_logits
+
+SEED = 11
+
+
+def job(asked, decode="eager", threads=1):
+    return Job(point=asked, seed=SEED, decode=decode, threads=threads)
+
+
+@pytest.fixture(scope="module")
+def of_one_rank():
+    """Outputs of the model on one rank, once a model."""
+    made = {}
+
+    def call(model):
+        if model not in made:
+            made[model] = run(Alone(job(point(model))))
+        return made[model]
+
+    return call
+
+
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_one_rank_gives_the_logits_of_the_jax_reference(of_one_rank, model):
+    outputs = of_one_rank(model)
+    tokens, positions = fed(point(model), outputs, SEED)
+    expected = reference_logits(ARCHITECTURES[model], tokens, positions, SEED)
+    assert logits(outputs).shape == expected.shape == (5, 3, ARCHITECTURES[model].vocab_size)
+    assert np.abs(logits(outputs) - expected).max() < 1e-4
+    # Greedy: each token is the most likely one of the logits before it.
+    assert np.array_equal(outputs.first, expected[0].argmax(axis=-1))
+    assert np.array_equal(outputs.generated[2:], expected[1:].argmax(axis=-1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "chips"), [("palm", 8), ("llama", 4)])
+def test_one_rank_gives_the_logits_of_the_jax_engine_over_chips(of_one_rank, model, chips):
+    import dataclasses
+
+    # A generate point of JAX on hw=cpu has as many steps, from the same first token.
+    asked = dataclasses.replace(
+        point(model), engine="jax", num_chips=chips, tensor_parallel=None, pipeline_parallel=None
+    )
+    program = JaxEngine(seed=SEED).prepare(asked)
+    assert program.verify().ok
+    tokens, scores = (np.asarray(each) for each in program.decoded)
+    outputs = of_one_rank(model)
+    vocab = ARCHITECTURES[model].vocab_size
+    assert np.array_equal(tokens, outputs.generated)
+    assert np.abs(np.asarray(program.first_scores)[:, :vocab] - outputs.first_scores).max() < 1e-4
+    assert np.abs(scores[..., :vocab] - outputs.kept).max() < 1e-4
+    program.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "tensor", "pipeline"),
+    [("palm", 2, 1), ("gpt", 2, 1), ("llama", 1, 2), ("gpt-j", 2, 2), ("falcon", 4, 1)],
+)
+def test_ranks_give_the_logits_of_one_rank(of_one_rank, model, tensor, pipeline):
+    """MQA, MHA and GQA; falcon's two key/value heads over four ranks, and an odd vocabulary over two."""
+    crew = Children(job(point(model, tensor, pipeline)), 60)
+    try:
+        outputs = run(crew)
+        again = run(crew)
+    finally:
+        crew.close()
+    one = of_one_rank(model)
+    assert np.array_equal(outputs.first, one.first)
+    assert np.array_equal(outputs.generated, one.generated)
+    assert np.abs(logits(outputs) - logits(one)).max() < 1e-4
+    assert np.array_equal(logits(outputs), logits(again))
+
+
+@pytest.mark.parametrize("model", ["palm", "llama"])
+def test_a_step_of_static_shape_gives_the_same(of_one_rank, model, monkeypatch):
+    """What CUDA graphs and torch.compile run: all of the cache under a mask, nothing known to the host."""
+    monkeypatch.setattr("torch.compile", lambda step, dynamic: step)
+    outputs = run(Alone(job(point(model), decode="compile")))
+    assert np.array_equal(outputs.generated, of_one_rank(model).generated)
+    assert np.abs(outputs.kept - of_one_rank(model).kept).max() < 1e-5
+
+
+def test_a_sequence_does_not_depend_on_its_batch(of_one_rank):
+    alone = run(Alone(job(point(batch_size=1))))
+    assert np.abs(logits(alone)[:, 0] - logits(of_one_rank("palm"))[:, 0]).max() < 1e-5
+
+
+def test_decode_tells_the_host_nothing(of_one_rank):
+    """No tensor becomes a number of Python, and none is copied, between the first step and the last."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Listening(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    crew = Alone(job(point()))
+    with Listening():
+        crew.call("decode")
+    assert "index_copy_" in seen
+    assert "_local_scalar_dense" not in seen
+    assert "nonzero" not in seen
+
+
+def test_seeds_differ(of_one_rank):
+    other = run(Alone(Job(point=point(), seed=SEED + 1, decode="eager")))
+    assert np.abs(logits(other) - logits(of_one_rank("palm"))).max() > 0.1

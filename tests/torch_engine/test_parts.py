@@ -1,0 +1,188 @@
+"""The parts of the torch engine by themselves."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch_cases import ARCHITECTURES, changed
+
+from bench.conf import load_model, names
+from engines.errors import Unsupported
+from engines.torch.attention import Reach, Rotary, attend
+from engines.torch.devices import is_out_of_memory
+from engines.torch.draw import draw, draw_on_device
+from engines.torch.links import Links
+from engines.torch.parameters import Maker, Matrix
+from engines.torch.rank import _micro_batches
+from engines.torch.reference import reference_logits
+from engines.torch.shard import Shard
+from engines.torch.transformer import Transformer
+from engines.transformer.reference import reference_logits as reference_of_jax
+from engines.weights import Tensor, prompt, tensors, values
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_the_reference_is_that_of_jax(model):
+    architecture = ARCHITECTURES[model]
+    ids = prompt(architecture, 2, 9, 5)
+    ours = reference_logits(architecture, torch.from_numpy(ids).long(), [0, 3, 8], 5).numpy()
+    assert np.abs(ours - reference_of_jax(architecture, ids, [0, 3, 8], 5)).max() < 2e-5
+
+
+@given(
+    shape=st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+def test_weights_of_the_device_are_those_of_the_host_to_the_bit(shape, seed, data):
+    spec = Tensor("layers.0.q", tuple(shape), 0.25, 1.0)
+    index = []
+    for size in shape:
+        start = data.draw(st.integers(0, size))
+        index.append(slice(start, data.draw(st.integers(start, size))))
+    assert np.array_equal(draw_on_device(spec, seed, index, CPU).numpy(), values(spec, seed, index))
+
+
+def test_weights_beyond_32_bits_and_in_chunks(monkeypatch):
+    spec = Tensor("embedding", (1 << 20, 1 << 13), 1.0)
+    index = [slice((1 << 20) - 3, 1 << 20), slice(5, 9)]
+    assert np.array_equal(draw_on_device(spec, 3, index, CPU).numpy(), values(spec, 3, index))
+    monkeypatch.setattr("engines.torch.draw.CHUNK", 10)
+    small = Tensor("lm_head", (13, 4), 1.0)
+    everything = [slice(None), slice(None)]
+    assert np.array_equal(draw_on_device(small, 3, everything, CPU).numpy(), values(small, 3, everything))
+
+
+@pytest.mark.parametrize("model", names("model"))
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (4, 2), (8, 3)])
+def test_shards_hold_everything_once(model, tensor, pipeline):
+    shards = [Shard(load_model(model), tensor, pipeline, rank) for rank in range(tensor * pipeline)]
+    try:
+        shards[0].check()
+    except Unsupported:
+        return
+    architecture = shards[0].model
+    for stage in range(pipeline):
+        mine = [shard for shard in shards if shard.stage == stage]
+        for attribute, size in (
+            ("heads", architecture.num_heads),
+            ("columns", architecture.d_ff),
+            ("vocab", architecture.vocab_size),
+        ):
+            parts = [getattr(shard, attribute) for shard in mine]
+            assert [each for part in parts for each in range(part.start, part.stop)] == list(range(size))
+        for shard in mine:
+            # Every query head finds its key/value head on its own rank.
+            group = architecture.num_heads // architecture.num_kv_heads
+            assert {head // group for head in range(shard.heads.start, shard.heads.stop)} == set(
+                range(shard.kv_heads.start, shard.kv_heads.stop)
+            )
+    firsts = [shard for shard in shards if shard.tensor_rank == 0]
+    assert [layer for shard in firsts for layer in shard.layers] == list(range(architecture.num_layers))
+    assert [shard.is_first for shard in firsts] == [True] + [False] * (pipeline - 1)
+    assert [shard.is_last for shard in firsts] == [False] * (pipeline - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("model", "tensor", "pipeline", "key"),
+    [
+        (changed(), 16, 1, "num_heads=8"),
+        (changed(num_heads=6, num_kv_heads=6), 4, 1, "num_heads=6"),
+        (changed(d_ff=1022), 4, 1, "d_ff=1022"),
+        (changed(num_heads=12, num_kv_heads=3), 2, 1, "num_kv_heads=3"),
+        (changed(), 1, 4, "3 layers"),
+    ],
+)
+def test_what_does_not_split_is_refused(model, tensor, pipeline, key):
+    with pytest.raises(Unsupported, match=key):
+        Shard(model, tensor, pipeline, 0).check()
+
+
+@given(batch=st.integers(1, 40), stages=st.integers(1, 9))
+def test_micro_batches_hold_every_sequence_once(batch, stages):
+    parts = _micro_batches(batch, stages)
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(batch))
+    assert len(parts) == min(batch, stages)
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_int8_is_within_half_a_step_of_every_channel():
+    shard = Shard(changed(), 1, 1, 0)
+    matrix = Maker(shard, 0, CPU, "int8", "float32").make().layers[0].wo
+    full = draw(tensors(shard.model)["layers.0.wo"], 0, [slice(None)] * 2, CPU).T
+    assert matrix.weight.dtype == torch.int8
+    assert matrix.scale.shape == (shard.model.d_model,)
+    error = (matrix.weight.float() * matrix.scale[:, None] - full).abs().amax(dim=1)
+    assert (error <= matrix.scale / 2 * 1.001).all()
+    # The largest of a channel is 127 steps.
+    assert (matrix.weight.abs().amax(dim=1) == 127).all()
+    x = torch.randn(2, full.shape[1])
+    assert torch.allclose(matrix(x), x @ (matrix.weight.float() * matrix.scale[:, None]).T, atol=1e-5)
+
+
+def test_an_int8_matrix_gives_its_rows():
+    matrix = Matrix(torch.tensor([[1, 2], [3, 4], [-5, 6]], dtype=torch.int8), torch.tensor([0.5, 1.0, 2.0]))
+    assert matrix.rows(torch.tensor([[2, 0]]), torch.float32).tolist() == [[[-10.0, 12.0], [0.5, 1.0]]]
+
+
+def test_weights_are_as_many_bytes_as_the_model_counts():
+    for name in ("palm", "gpt", "llama", "gpt-j"):
+        model = ARCHITECTURES[name]
+        made = Maker(Shard(model, 1, 1, 0), 0, CPU, "float32", "float32").make()
+        assert sum(each.nbytes for each in made.all()) == 4 * model.params, name
+
+
+def test_greedy_takes_the_lowest_of_equals():
+    shard = Shard(changed(vocab_size=4), 1, 1, 0)
+    made = Maker(shard, 0, CPU, "float32", "float32").make()
+    transformer = Transformer(shard, made, Links(shard), 4, torch.float32)
+    scores = torch.tensor([[0.0, 2.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, -torch.inf, 0.0, 9.0]])
+    assert transformer.greedy(scores).tolist() == [1, 0, 3]
+
+
+def test_rotary_turns_by_the_position():
+    rotary = Rotary(dataclasses.replace(changed(), head_dim=2), 8, CPU)
+    x = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    turned = rotary.turn(x, torch.tensor([3])).flatten()
+    # One pair with frequency 1: (1, 0) at position 3 points to 3 radians.
+    assert turned.tolist() == pytest.approx([np.cos(3.0), np.sin(3.0)], abs=1e-6)
+    assert torch.equal(rotary.turn(x, torch.tensor([0])), x)
+
+
+def test_attention_reads_what_is_cached_and_no_more():
+    cache = torch.full((2, 1, 1, 4, 2), 100.0)  # what lies beyond the position must not be seen
+    one = torch.ones(1, 1, 2, 2)
+    keys = torch.zeros(1, 1, 1, 2)
+    attend(one, keys, torch.full((1, 1, 1, 2), 2.0), cache, Reach(torch.tensor([0]), 1, exact=True))
+    for reach in (Reach(torch.tensor([1]), 2, exact=True), Reach(torch.tensor([1]), 4, exact=False)):
+        out = attend(one, keys, torch.full((1, 1, 1, 2), 4.0), cache, reach)
+        # Equal keys: the mean of the values 2 and 4, for both query heads.
+        assert out.flatten().tolist() == pytest.approx([3.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("NCCL error: Cuda failure 2 'out of memory'"), True),
+        (RuntimeError("shape '[3]' is invalid for input of size 4"), False),
+        (ValueError("out of memory"), False),
+        (KeyError("k"), False),
+    ],
+)
+def test_only_memory_is_out_of_memory(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_an_allocation_that_the_host_refuses_is_out_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50, dtype=torch.float32)
+    assert is_out_of_memory(caught.value)

@@ -1,0 +1,197 @@
+"""The engine as the harness sees it."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch_cases import ARCHITECTURES, changed, point
+
+from bench.conf import load_chip, load_group
+from bench.engines import make_engine
+from engines.engine import Runner
+from engines.errors import AskedWrongly, OutOfMemory, Unsupported
+
+
+def engine(**changes):
+    return make_engine({**load_group("engine", "torch"), **changes})
+
+
+def prepared(asked, **changes):
+    return engine(**changes).prepare(asked)
+
+
+def test_is_a_runner_that_takes_its_configuration():
+    assert isinstance(engine(), Runner)
+    assert engine().tolerance["float32"] == 1e-5
+    with pytest.raises(AskedWrongly, match=r"engine\.decode=quick"):
+        engine(decode="quick")
+
+
+def test_importing_it_does_not_import_torch():
+    code = "import sys, engines.torch.engine; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("phase", "stages"), [("prefill", ["prefill"]), ("decode", ["decode"]), ("generate", ["prefill", "decode"])]
+)
+def test_stages_of_a_phase_repeat_and_verify(phase, stages):
+    program = prepared(point(phase=phase))
+    assert [stage.name for stage in program.stages] == stages
+    first, second = program.verify(), program.verify()
+    assert first.ok
+    assert 0 < first.max_relative_error < 1e-5
+    assert 0 <= first.kl_divergence < 1e-9
+    assert first == second
+    program.close()
+    program.close()
+
+
+def test_decode_without_a_prompt_starts_from_a_token():
+    program = prepared(point(phase="decode", input_len=0))
+    assert program.verify().ok
+    program.close()
+
+
+def test_prompt_of_one_token_and_answer_of_one():
+    for phase in ("prefill", "generate"):
+        program = prepared(point(phase=phase, input_len=1, output_len=1))
+        assert program.verify().ok
+        program.close()
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [
+        {"weight_dtype": "bfloat16"},
+        {"weight_dtype": "int8"},
+        {"weight_dtype": "int8", "act_dtype": "float32"},
+        {"weight_dtype": "float32", "act_dtype": "bfloat16"},
+        {"weight_dtype": "float32", "kv_dtype": "bfloat16"},
+        {"weight_dtype": "float16"},
+    ],
+)
+def test_narrow_formats_stay_within_their_tolerance(formats):
+    program = prepared(point("llama", **formats))
+    checked = program.verify()
+    assert checked.ok
+    # Narrow formats differ, or they were not what ran.
+    assert checked.max_relative_error > 1e-5
+    program.close()
+
+
+def test_a_model_that_is_not_the_reference_fails_verification():
+    program = prepared(point())
+    parameters = program.crew.rank.parameters
+    with torch.inference_mode():
+        parameters.layers[1].wo.weight.mul_(1.02)
+    assert not program.verify().ok
+    program.close()
+
+
+def test_facts_of_one_rank():
+    program = prepared(point())
+    facts = program.facts()
+    model = ARCHITECTURES["palm"]
+    assert facts.weights_bytes == 4 * model.params
+    # k and v × 3 layers × 3 sequences × 13 positions × 1 head × 32, 4 bytes.
+    assert facts.kv_cache_bytes == 2 * 3 * 3 * 13 * 32 * 4
+    assert facts.resolved == {"collectives": "plain"}
+    assert facts.peak_flops_per_s > 0
+    assert facts.hbm_bytes_per_s > 0
+    assert facts.details["decode"] == "eager"
+    program.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weight_dtype": "int4"}, "weight_dtype=int4"),
+        ({"act_dtype": "int8"}, "act_dtype=int8"),
+        ({"kv_dtype": "int8"}, "kv_dtype=int8"),
+        ({"tensor": 8, "ffn_layout": "ws_2d"}, "ffn_layout=ws_2d"),
+        ({"tensor": 3, "attn_sharding": "batch"}, "attn_sharding=batch"),
+        ({"collectives": "throughput"}, "collectives=throughput"),
+        ({"partitioner": "gspmd"}, "partitioner=gspmd"),
+        ({"mesh_shape": (1, 1, 1)}, r"mesh_shape=\[1, 1, 1\]"),
+        ({"chip": load_chip("a100-80gb")}, "hw=a100-80gb"),
+        ({"chip": load_chip("tpu-v4"), "tensor_parallel": None, "pipeline_parallel": None}, "hw=tpu-v4"),
+        ({"tensor": 3}, "tensor_parallel=3"),
+        ({"pipeline": 4}, "pipeline_parallel=4"),
+    ],
+)
+def test_refuses_before_it_loads(changes, said):
+    with pytest.raises(Unsupported, match=said):
+        prepared(point(**changes))
+
+
+def test_asked_wrongly():
+    with pytest.raises(AskedWrongly, match="tensor_parallel=2"):
+        prepared(point(tensor_parallel=2))
+
+
+def test_graphs_need_a_gpu_and_one_stage():
+    with pytest.raises(Unsupported, match=r"engine\.decode=graph: needs a GPU"):
+        prepared(point(), decode="graph")
+    with pytest.raises(Unsupported, match=r"engine\.decode=compile: needs pipeline_parallel=1"):
+        prepared(point(pipeline=2), decode="compile")
+
+
+def test_more_than_the_machine_has_is_out_of_memory():
+    with pytest.raises(OutOfMemory, match="batch_size=4194304"):
+        prepared(point(batch_size=1 << 22, input_len=2000))
+    with pytest.raises(OutOfMemory, match="does not fit"):
+        prepared(dataclasses.replace(point(), model=changed(d_ff=1 << 35)))
+
+
+@pytest.mark.slow
+def test_two_ranks_know_their_facts():
+    program = prepared(point("falcon", tensor=2))
+    facts = program.facts()
+    assert facts.resolved == {"ffn_layout": "ws_1d", "attn_sharding": "heads", "collectives": "plain"}
+    assert facts.kv_cache_bytes == 2 * 3 * 3 * 13 * 32 * 4
+    # Half of every matrix, all of every norm.
+    assert facts.weights_bytes == pytest.approx(4 * ARCHITECTURES["falcon"].params / 2, rel=0.01)
+    assert program.verify().ok
+    program.close()
+
+
+@pytest.mark.slow
+def test_torchrun_prints_a_result_on_rank_0(tmp_path):
+    words = "model=tiny hw=cpu engine=torch num_chips=2 tensor_parallel=1 pipeline_parallel=2 weight_dtype=float32"
+    lengths = "phase=generate batch_size=2 input_len=5 output_len=4"
+    composed = subprocess.run(
+        [sys.executable, "-m", "bench.cli", "run", *words.split(), *lengths.split(), "--cfg", "job"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    (tmp_path / "point.yaml").write_text(composed.stdout, encoding="utf-8")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "engines.torch.worker", "point.yaml", "runs=3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [sys.executable, *launch],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    result = json.loads(line)
+    assert (result["model"], result["pipeline_parallel"], len(result["ranks"])) == ("tiny", 2, 2)
+    assert {name: len(times) for name, times in result["samples_s"].items()} == {"prefill": 3, "decode": 3}
+    assert result["max_relative_error"] < 1e-5
+
+
+def test_a_worker_by_itself_says_how_it_is_started():
+    done = subprocess.run([sys.executable, "-m", "engines.torch.worker"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "usage: torchrun" in done.stderr
