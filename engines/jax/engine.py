@@ -64,7 +64,8 @@ class JaxEngine:
         _check_supported(point)
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of, out_of_memory
-        from engines.jax.program import JaxProgram, plan_of
+        from engines.jax.program import JaxProgram
+        from engines.transformer.asked import plan_of
 
         plan = plan_of(point)
         plan.check()
@@ -80,11 +81,14 @@ def _check_supported(point: Point) -> None:
         ("act_dtype", ACTIVATION_DTYPES),
         ("kv_dtype", ACTIVATION_DTYPES),
         ("collectives", COLLECTIVES),
-        ("partitioner", ("manual",)),
     ):
         value = getattr(point, key)
         if value not in allowed:
             raise Unsupported(f"{key}={value}: engine=jax does not run it; it runs {', '.join(allowed)}")
+    if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
+        raise Unsupported(
+            f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
+        )
     for key in ("tensor_parallel", "pipeline_parallel"):
         if getattr(point, key) is not None:
             raise Unsupported(
