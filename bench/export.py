@@ -1,15 +1,14 @@
 """Stored rows as files for other programs."""
 
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.files import replaced
 from bench.report.tables import Column, Table, to_csv, to_markdown
 from bench.store import NAMES, frame_of
-from engines.errors import AskedWrongly, ShardbenchError
+from engines.errors import ShardbenchError
 from engines.row import POINT_FIELDS, Row
 
 FORMATS: Final = ("csv", "parquet", "jsonl", "markdown")
@@ -51,19 +50,11 @@ def write(rows: Sequence[Row], how: str, out: Path) -> None:
         AskedWrongly: the file cannot be written.
         ShardbenchError: parquet is asked for and its library is not installed.
     """
-    aside = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(out) as aside:
         if how == "parquet":
             _write_parquet(rows, aside)
         else:
             aside.write_text(as_text(rows, how), encoding="utf-8")
-        os.replace(aside, out)
-    except OSError as error:
-        raise AskedWrongly("out", out, f"cannot be written ({error.strerror})", "name a file that can") from None
-    finally:
-        if aside.exists():
-            aside.unlink()
 
 
 def _write_parquet(rows: Sequence[Row], path: Path) -> None:

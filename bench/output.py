@@ -84,8 +84,8 @@ def print_table(rows: list[Row]) -> None:
         table.add_row(
             *(_cell(getattr(row, name)) for name in differing),
             row.source,
-            _seconds(row.latency_s),
-            _seconds(row.step_time_s),
+            seconds(row.latency_s),
+            seconds(row.step_time_s),
             "" if row.mfu is None else f"{row.mfu:.1%}",
             _note(row),
         )
@@ -133,7 +133,8 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """A time in s, ms or µs; nothing for None."""
     if value is None:
         return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):

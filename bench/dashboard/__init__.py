@@ -1,0 +1,1 @@
+"""Stored rows over time as one page of HTML that needs nothing else."""

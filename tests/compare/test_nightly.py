@@ -1,0 +1,80 @@
+"""Nights as cron has them: a first, a second, the same again, a bad one."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from a_row import a_row
+
+from bench.cli import main
+from bench.nightly import night_before
+from bench.store import Store
+
+SWEEP = ["sweep=paper-table2", "run=[engine=analytic,wandb.mode=disabled]"]
+
+
+def nightly(tmp_path, day, *words):
+    return main(
+        ["nightly", *SWEEP, f"results_dir={tmp_path / 'results'}", f"out={tmp_path / 'out'}", f"date={day}", *words]
+    )
+
+
+def slow_down(store, factor):
+    """Answer every question of the night once more, ``factor`` times as slow."""
+    rows = store.load()
+    store.append(
+        [replace(row, latency_s=row.latency_s * factor, created_at="2099-01-01T00:00:00.000+00:00") for row in rows]
+    )
+
+
+@pytest.mark.slow
+def test_nights(tmp_path, capsys):
+    assert nightly(tmp_path, "2026-01-01", "print=json") == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["previous"] is None
+    for path in first["files"]:
+        assert os.path.getsize(path) > 0
+
+    assert nightly(tmp_path, "2026-01-02") == 0
+    out = capsys.readouterr().out
+    assert "6 points on both sides: 6 same" in out
+    assert str(tmp_path / "out" / "2026-01-02" / "comparison.json") in out
+
+    # The same day again: nothing runs twice, the answer is the same.
+    second = Store(tmp_path / "results" / "nightly" / "2026-01-02")
+    rows = second.load()
+    assert nightly(tmp_path, "2026-01-02", "print=json") == 0
+    assert second.load() == rows
+    assert json.loads(capsys.readouterr().out)["previous"].endswith("2026-01-01")
+
+    slow_down(second, 1.5)
+    assert nightly(tmp_path, "2026-01-02") == 1
+    assert "slower" in capsys.readouterr().out
+    told = json.loads((tmp_path / "out" / "2026-01-02" / "comparison.json").read_text())
+    assert told["regressions"] == 6
+    assert nightly(tmp_path, "2026-01-02", "threshold=0.6") == 0
+
+
+def test_the_night_before_is_the_newest_with_rows(tmp_path):
+    for day in ("2026-01-01", "2026-01-03", "2026-02-01"):
+        Store(tmp_path / day).append([a_row()])
+    (tmp_path / "2026-01-04").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert night_before(tmp_path / "2026-01-05") == tmp_path / "2026-01-03"
+    assert night_before(tmp_path / "2026-01-01") is None
+
+
+def test_a_sweep_that_cannot_run_says_why_in_one_line(tmp_path, capsys):
+    assert nightly(tmp_path, "2026-01-01", "sweep=no-such") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sweep=no-such" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["date=yesterday", "date=2026-13-01", "date=20260101", "run=[quickly]", "alpha=2"])
+def test_a_wrong_value_is_one_line_and_runs_nothing(tmp_path, capsys, word):
+    assert nightly(tmp_path, "2026-01-01", word) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word.partition("=")[0] + "=" in line
+    assert list(tmp_path.iterdir()) == []
