@@ -42,8 +42,8 @@ class TorchProgram:
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         ran["collectives"] = "plain"
-        if point.tensor_degree > 1:
-            ran |= {"ffn_layout": "ws_1d", "attn_sharding": "heads"}
+        cut = point.tensor_degree > 1
+        ran |= {"ffn_layout": "ws_1d" if cut else None, "attn_sharding": "heads" if cut else None}
         asked = point.axes()
         flops, copied = (min(float(rank[key]) for rank in self.ranks) for key in ("flops_per_s", "bytes_per_s"))
         without_datasheet = point.chip.kind == "cpu"

@@ -194,7 +194,8 @@ class Rank:
         torch.cuda.current_stream(self.device).wait_stream(side)
         self._rewind()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Other threads (NCCL's watchdog) may go on calling CUDA while this one records.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.step(0, self.length, False)
         wait_for(self.device)
 

@@ -1,5 +1,8 @@
 """The logits of one rank against those of JAX, for the same seed; and of many ranks against those of one."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 from torch_cases import ARCHITECTURES, fed, logits, point, run
@@ -44,8 +47,6 @@ def test_one_rank_gives_the_logits_of_the_jax_reference(of_one_rank, model):
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "chips"), [("palm", 8), ("llama", 4)])
 def test_one_rank_gives_the_logits_of_the_jax_engine_over_chips(of_one_rank, model, chips):
-    import dataclasses
-
     # A generate point of JAX on hw=cpu has as many steps, from the same first token.
     asked = dataclasses.replace(
         point(model), engine="jax", num_chips=chips, tensor_parallel=None, pipeline_parallel=None
@@ -117,3 +118,12 @@ def test_decode_tells_the_host_nothing(of_one_rank):
 def test_seeds_differ(of_one_rank):
     other = run(Alone(Job(point=point(), seed=SEED + 1, decode="eager")))
     assert np.abs(logits(other) - logits(of_one_rank("palm"))).max() > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_gives_the_same():
+    asked = dataclasses.replace(point(), model=dataclasses.replace(ARCHITECTURES["palm"], num_layers=1))
+    eager, compiled = (run(Alone(job(asked, decode=decode))) for decode in ("eager", "compile"))
+    assert np.array_equal(eager.generated, compiled.generated)
+    assert np.abs(eager.kept - compiled.kept).max() < 1e-5

@@ -100,7 +100,7 @@ def test_facts_of_one_rank():
     assert facts.weights_bytes == 4 * model.params
     # k and v × 3 layers × 3 sequences × 13 positions × 1 head × 32, 4 bytes.
     assert facts.kv_cache_bytes == 2 * 3 * 3 * 13 * 32 * 4
-    assert facts.resolved == {"collectives": "plain"}
+    assert facts.resolved == {"collectives": "plain", "ffn_layout": None, "attn_sharding": None}
     assert facts.peak_flops_per_s > 0
     assert facts.hbm_bytes_per_s > 0
     assert facts.details["decode"] == "eager"
