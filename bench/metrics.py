@@ -159,6 +159,7 @@ def _mfu(basis: Basis) -> float | None:
 def _mbu(basis: Basis) -> float | None:
     """Least bytes to read / (num_chips · hbm_bytes_per_s · latency_s): every weight once a forward pass in its dtype
     (output embedding included, input embedding not) and, each decode step, the cache that its context has by then.
+    Above 100% the reads came from a faster memory (a small model in the caches of a CPU).
     """
     if basis.hbm_bytes_per_s is None:
         return None

@@ -132,3 +132,10 @@ def test_comparison_tables_hold_latency_mfu_and_cost_for_each_pair_of_lengths(pu
     by_batch = {row["batch_size"]: row for row in latency.rows}
     assert by_batch[128]["FasterTransformer TP16, published"] == 5.406
     assert by_batch[256]["FasterTransformer TP16, published"] is None
+
+
+def test_a_bound_is_no_looser_for_a_prediction(published):
+    decode = next(row for row in published if row.output_len == 64 and row.weight_dtype == "int8")
+    answer = replace(decode, source="predicted", engine="analytic", latency_s=2.0)
+    (check,) = [c for c in check_claims([answer]) if c.claim.relation == "at most"]
+    assert check.passed is False

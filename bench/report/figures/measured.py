@@ -31,6 +31,8 @@ def step_time_over_batch(rows: Sequence[Row]) -> Drawn | None:
     if not family:
         return None
     counts = Counter(row.num_chips for row in family)
+    several = [count for count in counts if len({row.batch_size for row in family if row.num_chips == count}) > 1]
+    counts = Counter({count: counts[count] for count in several or counts})
     chips = sorted(sorted(counts, key=lambda each: (-counts[each], each))[:MOST_PANELS])
     family = [row for row in family if row.num_chips in chips]
     figure, axes = panels(len(chips), width=3.6 if len(chips) > 1 else 6.5, height=4.0, share_y=True)

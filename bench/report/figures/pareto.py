@@ -31,7 +31,11 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
     if not chosen:
         return None
     figure, axes = panels(len(chosen), width=5.4, height=4.6)
-    shown = {row.model for mine in chosen.values() for row in mine}
+    # A frontier over chips needs several: a model asked about on one slice alone has none.
+    chips: dict[str, set[int]] = {}
+    for row in (row for mine in chosen.values() for row in mine):
+        chips.setdefault(row.model, set()).add(row.num_chips)
+    shown = [model for model, counts in chips.items() if len(counts) > 1]
     models = sorted(shown, key=lambda model: (_size(model, rows), model))
     formats = sorted({row.weight_dtype for mine in chosen.values() for row in mine})
     for axis, (phase, mine) in zip(axes, chosen.items(), strict=True):
@@ -48,6 +52,8 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
             )
             for marker, weight_dtype in zip(MARKERS, formats, strict=False):
                 best = frontier([row for row in of_model if row.weight_dtype == weight_dtype])
+                if not best:
+                    continue
                 style = line_style("predicted", colour) | {"marker": marker, "markersize": 4.5}
                 axis.plot(
                     [scale * (time_of(row) or 0) for row in best],
