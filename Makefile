@@ -35,14 +35,15 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.bench
 	@touch $@
 
 bench: $(VENV)/.bench
-	@echo "== 1/4 everything published, and the prediction for it"
-	@$(BIN)/shardbench run +sweep=published results_dir=$(RESULTS) print=none
+	@echo "== 1/4 everything published and the prediction for it; PaLM and MT-NLG against FasterTransformer"
+	@$(BIN)/shardbench run +sweep=comparison results_dir=$(RESULTS) print=none
 	@echo "== 2/4 PaLM 8B, 62B and 540B over chips, batch and context (predicted)"
 	@$(BIN)/shardbench run +sweep=palm results_dir=$(RESULTS) print=none
 	@echo "== 3/4 a small model on 8 virtual devices of this machine (measured)"
 	@$(BIN)/shardbench run +sweep=virtual-devices results_dir=$(RESULTS) print=none
 	@echo "== 4/4 the report"
 	@$(BIN)/shardbench report results_dir=$(RESULTS) out=$(REPORT) wandb=auto
+	@$(BIN)/shardbench report comparison results_dir=$(RESULTS) out=$(REPORT)
 
 lint: $(VENV)/.test
 	@echo "== ruff, mypy"
