@@ -16,14 +16,17 @@ from engines.errors import ShardbenchError
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
-    "report": "tables, figures and findings from stored rows",
-    "compare": "two stores, point by point: what became slower, and how surely",
-    "results": "the store: list, check, export, compact",
-    "plan": "the best chip count, mesh, layouts and formats for a workload, and what the runners-up lose",
-    "pareto": "the frontier of cost against latency over chips, batch, layout and formats",
-    "import": "results of other harnesses as published rows",
-    "validate": "a table of published times against an engine's answers: error by system, model and phase",
-    "calibrate": "fit the analytic engine's constants to named published rows, and say how far they carry",
+    "report": "write the latency and MFU tables, the figures and what was found, from stored rows",
+    "compare": "compare the rows of two stores; exit code 1 if a point became slower or broke",
+    "results": "list, check, export or compact the stored rows",
+    "validate": "compare an engine's predictions with published or measured times",
+    "plan": "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose",
+    "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
+    "calibrate": "fit the constants of the analytic engine to measured times",
+    "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
+    "nightly": "run a sweep, compare it with the night before, write report and dashboard; 1 if something is worse",
+    "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
+    "env": "show code, versions, machine, installed extras and where rows go",
 }
 """Subcommand → its line in the help. The module is ``bench/commands/<name>.py``."""
 MODULES: Final = {"import": "import_"}

@@ -1,11 +1,14 @@
 """What imports what, and what the command line costs to start."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bench.cli import COMMANDS, MODULES
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = {path.stem for path in (ROOT / "engines").glob("*.py")} | {"transformer"}
@@ -30,6 +33,17 @@ def test_engines_know_neither_the_harness_nor_each_other(path):
         if parts[0] == "engines" and len(parts) > 1:
             allowed = VOCABULARY if own else VOCABULARY - {"transformer"}
             assert parts[1] == own or parts[1] in allowed, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
+def test_every_command_says_the_same_of_itself_in_both_helps(name):
+    module = importlib.import_module(f"bench.commands.{MODULES.get(name, name)}")
+    assert module.SUMMARY == COMMANDS[name]
+
+
+def test_every_module_of_a_command_is_a_command():
+    own = {path.stem for path in (ROOT / "bench" / "commands").glob("*.py")} - {"__init__"}
+    assert own == {MODULES.get(name, name) for name in COMMANDS}
 
 
 @pytest.mark.parametrize("words", [("--help",), ("report", "--help"), ("results", "--help")])
