@@ -38,7 +38,7 @@ def test_engines_know_neither_the_harness_nor_each_other(path):
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
 def test_every_command_says_the_same_of_itself_in_both_helps(name):
     module = importlib.import_module(f"bench.commands.{MODULES.get(name, name)}")
-    assert module.SUMMARY == COMMANDS[name]
+    assert COMMANDS[name] == module.SUMMARY
 
 
 def test_every_module_of_a_command_is_a_command():
