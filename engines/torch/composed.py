@@ -13,8 +13,8 @@ from engines.torch.rank import Job
 OPEN: Final = ("mesh_shape", "tensor_parallel", "pipeline_parallel")
 
 
-def job_from(path: str, ranks: int) -> tuple[Job, float]:
-    """The job of a YAML file as ``shardbench run … --cfg job`` prints it, and its time-out in seconds.
+def job_from(path: str, ranks: int) -> tuple[Job, TorchEngine]:
+    """The job of a YAML file as ``shardbench run … --cfg job`` prints it, and the engine with its settings.
 
     Raises:
         AskedWrongly: the file is none such, or asks for another number of ranks.
@@ -37,4 +37,4 @@ def job_from(path: str, ranks: int) -> tuple[Job, float]:
         raise AskedWrongly("num_chips", point.num_chips, f"is not torchrun's {ranks} ranks", "make them agree")
     settings.pop("_target_", None)
     engine = TorchEngine(**settings)
-    return engine.job(point), engine.rank_timeout_s
+    return engine.job(point), engine

@@ -60,12 +60,15 @@ class TorchEngine:
         from engines.torch.program import TorchProgram
 
         crew = make_crew(job, self.rank_timeout_s)
-        formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
         try:
-            return TorchProgram(job, crew, max(self.tolerance[each] for each in formats))
+            return TorchProgram(job, crew, self.tolerance_of(point))
         except BaseException:
             crew.close()
             raise
+
+    def tolerance_of(self, point: Point) -> float:
+        """The largest relative error of logits that is the number formats' and no mistake."""
+        return max(self.tolerance[each] for each in (point.weight_dtype, point.act_dtype, point.kv_dtype))
 
     def job(self, point: Point) -> Job:
         """What the ranks are told, once all is checked that can be without loading.

@@ -16,8 +16,13 @@ COPY_BYTES: Final = {"cpu": 1 << 27, "cuda": 1 << 30}
 
 @cache
 @torch.inference_mode()
-def measured_peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """(FLOP/s, bytes/s read and written) of the device, the best of about 0.3 s each; measured once a process."""
+def measured_peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float] | None:
+    """(FLOP/s, bytes/s read and written) of the device, the best of about 0.3 s each; measured once a process.
+
+    None where a GPU has too little memory left for it.
+    """
+    if device.type == "cuda" and torch.cuda.mem_get_info(device)[0] < 3 * COPY_BYTES["cuda"]:
+        return None
     flops_per_s = 0.0
     for size in MATRIX_SIZES[device.type]:
         if flops_per_s and 2.0 * size**3 / flops_per_s > MEASURE_S:

@@ -21,8 +21,7 @@ class TorchProgram:
         if not point.decode_steps:
             timed = [name for name in timed if name != "decode"]
         self.stages: Sequence[Stage] = [Stage(name, self._caller(name)) for name in timed]
-        self.ranks: list[dict[str, Any]] = crew.call("facts")
-        self.compile_s = max(float(rank["compile_s"]) for rank in self.ranks)
+        self.compile_s: float = max(crew.call("compile_s"))
 
     def _caller(self, name: str) -> Callable[[], None]:
         def run() -> None:
@@ -45,21 +44,22 @@ class TorchProgram:
         cut = point.tensor_degree > 1
         ran |= {"ffn_layout": "ws_1d" if cut else None, "attn_sharding": "heads" if cut else None}
         asked = point.axes()
-        flops, copied = (min(float(rank[key]) for rank in self.ranks) for key in ("flops_per_s", "bytes_per_s"))
+        ranks: list[dict[str, Any]] = self.crew.call("facts")
+        flops, copied = (_over(min, ranks, key) for key in ("flops_per_s", "bytes_per_s"))
         without_datasheet = point.chip.kind == "cpu"
         return Facts(
             resolved={key: value for key, value in ran.items() if asked[key] != value},
-            weights_bytes=self._most("weights_bytes"),
-            kv_cache_bytes=self._most("kv_cache_bytes"),
-            peak_hbm_bytes=self._most("peak_hbm_bytes"),
+            weights_bytes=_over(max, ranks, "weights_bytes"),
+            kv_cache_bytes=_over(max, ranks, "kv_cache_bytes"),
+            peak_hbm_bytes=_over(max, ranks, "peak_hbm_bytes"),
             peak_flops_per_s=flops if without_datasheet else None,
             hbm_bytes_per_s=copied if without_datasheet else None,
             peak_source="measured matmul and copy in this run" if without_datasheet else None,
-            device_kind=self.ranks[0]["device_kind"],
+            device_kind=ranks[0]["device_kind"],
             versions=_versions(),
             details={
                 "decode": self.job.decode,
-                "micro_batches": self.ranks[0]["micro_batches"],
+                "micro_batches": ranks[0]["micro_batches"],
                 "measured_flops_per_s": flops,
                 "measured_bytes_per_s": copied,
                 "checked_sequences": len(checked_rows(point)),
@@ -71,9 +71,11 @@ class TorchProgram:
         """End the ranks, and give their memory back."""
         self.crew.close()
 
-    def _most(self, key: str) -> float | None:
-        found = [float(rank[key]) for rank in self.ranks if rank[key] is not None]
-        return max(found, default=None)
+
+def _over(which: Callable[[list[float]], float], ranks: Sequence[dict[str, Any]], key: str) -> float | None:
+    """The least or the most of a figure that every rank tells; None where one does not."""
+    found = [rank[key] for rank in ranks]
+    return None if None in found else which(found)
 
 
 def _versions() -> dict[str, str]:

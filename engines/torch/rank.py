@@ -49,6 +49,8 @@ class Rank:
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
         self.parameters = Maker(shard, job.seed, self.device, point.weight_dtype, point.act_dtype).make()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         self.transformer = Transformer(shard, self.parameters, self.links, self.length, self.dtype)
         kv_heads = shard.kv_heads.stop - shard.kv_heads.start
         shape = (len(shard.layers), 2, point.batch_size, kv_heads, self.length, point.model.head_dim)
@@ -73,7 +75,11 @@ class Rank:
         start = time.perf_counter()
         if steps and self.static:
             self._make_static(job.decode)
-        self.compile_s = time.perf_counter() - start
+        self.seconds_to_compile = time.perf_counter() - start
+
+    def compile_s(self) -> float:
+        """Seconds that it took to record or compile the decode step."""
+        return self.seconds_to_compile
 
     @torch.inference_mode()
     def prefill(self) -> None:
@@ -124,17 +130,20 @@ class Rank:
         }
 
     def facts(self) -> dict[str, Any]:
-        """This rank's memory, device and peaks; ranks that share a machine measure them at the same time."""
-        flops, copied = measured_peaks(self.device, self.dtype)
+        """This rank's memory since its weights were loaded, its device and what it reaches.
+
+        Ranks that share a machine measure what they reach at the same time.
+        """
         on_gpu = self.device.type == "cuda"
+        most = float(torch.cuda.max_memory_allocated(self.device)) if on_gpu else None
+        flops, copied = measured_peaks(self.device, self.dtype) or (None, None)
         return {
             "weights_bytes": float(sum(each.nbytes for each in self.parameters.all())),
             "kv_cache_bytes": float(self.cache.nbytes),
-            "peak_hbm_bytes": float(torch.cuda.max_memory_allocated(self.device)) if on_gpu else None,
+            "peak_hbm_bytes": most,
             "device_kind": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "flops_per_s": flops,
             "bytes_per_s": copied,
-            "compile_s": self.compile_s,
             "micro_batches": len(self.micro_batches),
         }
 

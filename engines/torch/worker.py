@@ -80,9 +80,9 @@ def under_torchrun(words: list[str]) -> None:
 
     runs = next((int(word.partition("=")[2]) for word in words[1:] if word.startswith("runs=")), 10)
     number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    job, timeout_s = job_from(words[0], count)
+    job, engine = job_from(words[0], count)
     local_rank = int(os.environ.get("LOCAL_RANK", number))
-    join(device_of(job.point, local_rank), "env://", number, count, timeout_s)
+    join(device_of(job.point, local_rank), "env://", number, count, engine.rank_timeout_s)
     rank = Rank(job, number, local_rank)
     stages = [name for name in ("prefill", "decode") if job.point.phase in (name, "generate")]
     samples: dict[str, list[float]] = {name: [] for name in stages}
@@ -97,10 +97,12 @@ def under_torchrun(words: list[str]) -> None:
     everyones: list[Any] = [None] * count
     dist.all_gather_object(everyones, (rank.outputs(), rank.facts()))
     if number == 0:
-        checked = verification(job.point, Outputs.joined([each[0] for each in everyones]), job.seed, tolerance=1.0)
+        outputs = Outputs.joined([each[0] for each in everyones])
+        checked = verification(job.point, outputs, job.seed, engine.tolerance_of(job.point))
         result = {
             **{key: value for key, value in job.point.axes().items() if value is not None},
             "samples_s": samples,
+            "valid": checked.ok,
             "max_relative_error": checked.max_relative_error,
             "ranks": [each[1] for each in everyones],
         }

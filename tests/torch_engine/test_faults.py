@@ -61,6 +61,14 @@ def test_a_rank_that_dies_ends_the_others():
     crew.close()
 
 
+def test_what_a_rank_raises_is_told():
+    crew = crew_of_two()
+    ranks = pids(crew)
+    with pytest.raises(RankFailed, match=r"__init__: rank 0 of 2 TypeError: .*missing 3 required"):
+        crew.call("__init__")
+    assert all(gone(pid) for pid in ranks)
+
+
 def test_a_hung_collective_ends_at_the_time_out():
     crew = crew_of_two(timeout_s=60)
     ranks = pids(crew)

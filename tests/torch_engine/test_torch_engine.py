@@ -188,6 +188,7 @@ def test_torchrun_prints_a_result_on_rank_0(tmp_path):
     result = json.loads(line)
     assert (result["model"], result["pipeline_parallel"], len(result["ranks"])) == ("tiny", 2, 2)
     assert {name: len(times) for name, times in result["samples_s"].items()} == {"prefill": 3, "decode": 3}
+    assert result["valid"]
     assert result["max_relative_error"] < 1e-5
 
 
