@@ -17,6 +17,7 @@ KEYS: Final = (
     Key("run", [], "further words for shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]"),
     Key("results_dir", "results", "the night's rows go to RESULTS_DIR/nightly/<date>"),
     Key("out", "reports/nightly", "dashboard.html, and a folder a night with its report and comparison.json"),
+    Key("confirm", 2, "run again up to so often while a measured point is slower; the fastest run of a point counts"),
     Key("date", None, "the night's date (default: today, UTC)"),
     *RULES,
     PRINT,
@@ -36,6 +37,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     words = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not all(isinstance(word, str) and "=" in word for word in words):
         raise AskedWrongly("run", settings["run"], "holds a word that is no key=value", "write run=[key=value,...]")
+    confirm = settings["confirm"]
+    if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
+        raise AskedWrongly("confirm", confirm, "is no number of runs", "give 0 or more")
     today = datetime.now(UTC).date().isoformat()
     plan = Plan(
         sweep=str(settings["sweep"]),
@@ -43,6 +47,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         out=Path(str(settings["out"])),
         day=checked_day(today if settings["date"] is None else str(settings["date"])),
         rules=rules_of(settings),
+        confirm=confirm,
         words=words,
     )
     outcome = run_night(plan)
@@ -50,6 +55,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         content = {
             "night": str(outcome.night),
             "previous": None if outcome.previous is None else str(outcome.previous),
+            "repeats": outcome.repeats,
             "points_failed": outcome.points_failed,
             "files": [str(path) for path in outcome.files],
             "comparison": None if outcome.comparison is None else plain(outcome.comparison),
@@ -59,7 +65,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if outcome.comparison is None:
         print("no night before this one to compare with")
     else:
-        print(f"compared with {outcome.previous}")
+        again = f" after {outcome.repeats} more runs, since points looked slower" if outcome.repeats else ""
+        print(f"compared with {outcome.previous}{again}")
         show(outcome.comparison)
     if outcome.points_failed:
         print(f"some points failed: shardbench results list results_dir={outcome.night} status=[failed,timeout]")

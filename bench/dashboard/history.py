@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.comparison import REGRESSIONS, Change, Rules, judge, label, question
+from bench.comparison import REGRESSIONS, Change, Rules, judge, label, question, settled
 from bench.report.evidence import SOURCES
 from bench.store import Store
 from engines.row import Row
@@ -43,14 +43,14 @@ class Series:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a store and of all stores in folders below it, each once, oldest first.
+    """The rows of a store and of all stores in folders below it, each once and settled, oldest first.
 
     Raises:
         ShardbenchError: a file is broken; names it.
     """
     folders = sorted({path.parent.parent for path in folder.glob("**/rows/*.jsonl")})
     rows = {(row.point_id, row.created_at): row for each in folders or [folder] for row in Store(each).load()}
-    return sorted(rows.values(), key=lambda row: row.created_at)
+    return settled(rows.values())
 
 
 def histories(rows: Iterable[Row], rules: Rules) -> list[Series]:

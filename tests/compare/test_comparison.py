@@ -8,7 +8,7 @@ import pytest
 from a_row import a_row
 
 from bench.cli import main
-from bench.comparison import Rules, compare
+from bench.comparison import Rules, compare, settled
 from bench.settings import parse
 from bench.store import Store
 
@@ -136,6 +136,24 @@ def test_evidence_of_different_kinds_is_never_joined():
 
 def test_the_newest_row_counts():
     assert verdicts([predicted(1.0), predicted(2.0)], [predicted(2.0)]) == ["same"]
+
+
+def test_a_point_measured_again_the_same_day_counts_as_its_fastest_run():
+    day, later, next_day = (f"2026-01-0{number}T03:00:00.000+00:00" for number in (2, 2, 3))
+    disturbed, quiet = measured(noise(2.0), created_at=day), measured(noise(), created_at=later)
+    for order in ([disturbed, quiet], [quiet, disturbed]):
+        assert settled(order) == [quiet]
+        assert verdicts([measured(noise())], order) == ["same"]
+    assert verdicts([measured(noise())], [disturbed, measured(noise(1.9), created_at=later)]) == ["slower"]
+    # Another day, other code, a failure and a wrong output are things of their own.
+    others = [
+        measured(noise(2.0), created_at=next_day),
+        measured(noise(2.0), point_id="other code", created_at=next_day),
+        a_row(status="failed", error="a bug", created_at=next_day),
+        measured(noise(), max_relative_error=0.5, details={"tolerance": 1e-5}, valid=False, created_at=next_day),
+    ]
+    assert len(settled([quiet, *others])) == 5
+    assert settled([measured([0.5], valid=False), quiet]) == [quiet]
 
 
 def stores(tmp_path, old, new):

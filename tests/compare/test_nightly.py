@@ -72,7 +72,9 @@ def test_a_sweep_that_cannot_run_says_why_in_one_line(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("word", ["date=yesterday", "date=2026-13-01", "date=20260101", "run=[quickly]", "alpha=2"])
+@pytest.mark.parametrize(
+    "word", ["date=yesterday", "date=2026-13-01", "date=20260101", "run=[quickly]", "alpha=2", "confirm=-1"]
+)
 def test_a_wrong_value_is_one_line_and_runs_nothing(tmp_path, capsys, word):
     assert nightly(tmp_path, "2026-01-01", word) == 2
     (line,) = capsys.readouterr().err.splitlines()
