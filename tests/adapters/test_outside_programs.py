@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.conf import load_chip, load_group, load_model
+from bench.conf import load_chip, load_group, load_model, names
 from bench.engines import make_engine
+from bench.rows import Question
+from bench.timing import TimingConfig
+from bench.worker import answer
 from engines.errors import OutOfMemory, TimedOut, Unsupported
 from engines.fastertransformer.output import read_latency_s
+from engines.gpus import GPU_NAMES, check_present, hw_of
 from engines.outside import Program, ProgramFailed
 from engines.point import Point
 
@@ -260,6 +264,35 @@ def test_trtllm_that_goes_wrong_says_how(trtllm, monkeypatch, mode):
     [answer] = trtllm.estimate([llama("trtllm", batch_size=1)])
     assert answer.status == "failed"
     assert "trtllm-bench" in answer.error
+
+
+def test_rows_say_who_timed_them(vllm, faster):
+    rows = [
+        answer(engine, Question(point=of, point_id="0" * 16, source=engine.source, sweep=None), TimingConfig())
+        for engine, of in ((vllm, llama("vllm")), (faster(), point()))
+    ]
+    assert [row.source for row in rows] == ["measured", "measured"]
+    assert [row.details["timed_by"] for row in rows] == ["vllm bench latency", "multi_gpu_gpt_example"]
+    sampled, single = rows
+    assert (sampled.n, sampled.median, sampled.latency_s) == (5, pytest.approx(0.082), pytest.approx(0.082))
+    assert sampled.std == pytest.approx(0.00158, rel=0.01)
+    assert sampled.ci_low <= sampled.median <= sampled.ci_high
+    assert (single.n, single.samples_s) == (None, None)
+    assert single.mfu == pytest.approx(3 * 28 * 2 * 20e9 / 0.12345 / (2 * 312e12))
+    assert set(sampled.chosen) == {"tensor_parallel", "pipeline_parallel"}
+
+
+def test_every_gpu_that_has_a_name_has_a_datasheet():
+    assert all(load_chip(hw).kind == "gpu" for hw in GPU_NAMES.values())
+    assert {name for name in names("hw") if load_chip(name).kind == "gpu"} == set(GPU_NAMES.values())
+
+
+def test_boards_and_slices_with_other_figures_are_other_hardware():
+    for name in ("NVIDIA A100-PCIE-40GB", "NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", ""):
+        assert hw_of(name) is None
+    check_present("h200", ["NVIDIA H200"] * 2)
+    with pytest.raises(Unsupported, match="which has 2 × NVIDIA B200"):
+        check_present("h200", ["NVIDIA H200", "NVIDIA B200"])
 
 
 def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):
