@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,32 @@ def test_nights(tmp_path, capsys):
     told = json.loads((tmp_path / "out" / "2026-01-02" / "comparison.json").read_text())
     assert told["regressions"] == 6
     assert nightly(tmp_path, "2026-01-02", "threshold=0.6") == 0
+
+
+@pytest.mark.parametrize(
+    ("shifts", "code", "repeats"),
+    [((1.0,), 0, 0), ((2.0, 1.0), 0, 1), ((2.0, 1.9, 1.0), 0, 2), ((2.0, 1.9, 2.1), 1, 2)],
+)
+def test_what_looks_slower_is_measured_again_before_it_is_told(tmp_path, monkeypatch, capsys, shifts, code, repeats):
+    def measured(day, shift):
+        samples = [0.02 * shift * (1 + 0.001 * number) for number in range(30)]
+        made = f"2026-01-0{day}T0{len(asked)}:00:00.000+00:00"
+        return a_row(samples_s=samples, latency_s=statistics.median(samples), valid=True, host="h", created_at=made)
+
+    def stands_in(command, *words, **_):
+        if command == "run":
+            asked.append("resume=false" in words)
+            Store(tonight).append([measured(2, shifts[len(asked) - 1])])
+        return 0
+
+    asked = []
+    tonight = tmp_path / "results" / "nightly" / "2026-01-02"
+    Store(tonight.with_name("2026-01-01")).append([measured(1, 1.0)])
+    monkeypatch.setattr("bench.nightly._shardbench", stands_in)
+    assert nightly(tmp_path, "2026-01-02", "print=json") == code
+    assert json.loads(capsys.readouterr().out)["repeats"] == repeats
+    assert asked == [False] + [True] * repeats
+    assert len(Store(tonight).load()) == 1 + repeats
 
 
 def test_the_night_before_is_the_newest_with_rows(tmp_path):
