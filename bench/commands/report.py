@@ -14,13 +14,14 @@ from engines.row import Row
 
 SUMMARY: Final = "write the latency and MFU tables, the figures and what was found, from stored rows"
 VERBS: Final[Mapping[str, str]] = {
-    "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; 1 if a claim of the paper fails"
+    "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; 1 if a claim of the paper fails",
+    "paper": "Table 1, Figure 3, best X and N, crossovers of Pope et al. 2022; needs no store; 1 if Table 1 is off",
 }
 FORMATS: Final = ("markdown", "csv", "latex")
 ENDINGS: Final = ("png", "pdf")
 KEYS: Final = (
     RESULTS_DIR,
-    Key("out", "reports/latest", "the folder for the files; comparison writes to its folder comparison"),
+    Key("out", "reports/latest", "the folder for the files; comparison and paper write to folders of their name in it"),
     Key("format", list(FORMATS), "what to write: some of markdown, csv, latex"),
     Key("figures", list(ENDINGS), "figures as png, pdf, both, or [] for none"),
     Key("title", None, "the heading of the report"),
@@ -36,34 +37,43 @@ EXAMPLES: Final = (
     "shardbench report",
     "shardbench report results_dir=results out=reports/mine format=[markdown,csv] figures=png",
     "shardbench report comparison print=json",
+    "shardbench report paper out=reports/mine",
 )
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Write the report. Returns 1 if a claim that could be evaluated fails (``comparison`` only)."""
+    """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails."""
     from bench.report.build import comparison_report, full_report
     from bench.report.document import write
     from bench.report.evidence import read_rows
+    from bench.report.paper import paper_report
+    from bench.report.paper_forms import Entry
 
     formats = _some_of("format", settings["format"], FORMATS)
     if not formats:
         raise AskedWrongly("format", settings["format"], "asks for nothing", f"use some of {', '.join(FORMATS)}")
     endings = _some_of("figures", settings["figures"], ENDINGS)
-    rows = read_rows(str(settings["results_dir"]))
+    rows = [] if verb == "paper" else read_rows(str(settings["results_dir"]))
     out = Path(str(settings["out"]))
     checks: list[Check] = []
+    entries: list[Entry] = []
     if verb == "comparison":
         document, checks = comparison_report(rows, str(settings["title"] or "The comparison with FasterTransformer"))
         written = write(document, out / "comparison", formats, endings)
+    elif verb == "paper":
+        document, entries = paper_report(str(settings["title"] or "Pope et al. 2022 from closed forms"))
+        written = write(document, out / "paper", formats, endings)
     else:
         document = full_report(rows, str(settings["title"] or "shardbench report"))
         written = write(document, out, formats, endings)
     _track(str(settings["wandb"]), str(settings["results_dir"]), rows, written)
     if settings["print"] == "json":
-        print(json.dumps(written.to_dict() | {"checks": [_plain(check) for check in checks]}, ensure_ascii=False))
+        told = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
+        print(json.dumps(written.to_dict() | {"checks": told}, ensure_ascii=False))
     else:
         _print(written, checks)
-    return 1 if any(check.passed is False for check in checks) else 0
+    passed = [*(check.passed for check in checks), *(entry.passed for entry in entries)]
+    return 1 if False in passed else 0
 
 
 def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -> None:
