@@ -65,7 +65,7 @@ def _write_parquet(rows: Sequence[Row], path: Path) -> None:
         frame.to_parquet(path, index=False)
     except ImportError:
         raise ShardbenchError(
-            "format=parquet: needs pyarrow, which is not installed; pip install pyarrow or use format=csv"
+            "format=parquet: needs pyarrow, which is not installed; pip install 'shardbench[parquet]' or use format=csv"
         ) from None
 
 

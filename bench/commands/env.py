@@ -27,6 +27,7 @@ EXTRAS: Final = {
     "report": ("matplotlib",),
     "wandb": ("wandb",),
     "fit": ("scipy",),
+    "parquet": ("pyarrow",),
 }
 """Extra of the package → modules that it brings."""
 DEVICES: Final = """
