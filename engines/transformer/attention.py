@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from engines.transformer.moves import place
+from engines.transformer.moves import pin, place
 from engines.transformer.plan import Axes, Plan
 
 Cache = dict[str, Array]
@@ -27,12 +27,15 @@ Cache = dict[str, Array]
 
 def cache_spec(plan: Plan) -> P:
     """How each array of the cache is split: sequences over the batch's axes, kept heads over the rest."""
-    return P(None, (plan.batch_axes + plan.attention_axes) or None, plan.head_axes or None, None, None)
+    heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.head_axes
+    return P(None, plan.sequence_axes or None, heads or None, None, None)
 
 
 def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, dtype and sharding of the cache."""
     slots = len(plan.kv_slots()[0][0]) * plan.size(plan.head_axes)
+    if plan.partitioner == "gspmd":
+        slots = plan.kv_heads
     model = plan.model
     shape = (model.num_layers, plan.batch_size, slots, plan.cache_len, model.head_dim)
     sharding = NamedSharding(mesh, cache_spec(plan))
@@ -76,7 +79,8 @@ def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> t
     columns = _to_batch(plan, jnp.concatenate(qkv, axis=-1))
     q = _by_head(columns[..., : plan.q_width], plan.model.head_dim)
     k, v = _kv_heads(plan, columns[..., plan.q_width :], kept)
-    q, k = _rotate(plan, q, position), _rotate(plan, k, position)
+    q = pin(plan, _rotate(plan, q, position), "sequence_axes", "", "head_axes", "")
+    k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (_rotate(plan, k, position), v))
     cache = {"k": _write(cache["k"], k, layer, position), "v": _write(cache["v"], v, layer, position)}
     keys, vals = (
         lax.dynamic_index_in_dim(cache[name], layer, keepdims=False)[:, :, :limit].astype(q.dtype) for name in "kv"
@@ -146,6 +150,7 @@ def _by_head(x: Array, head_dim: int) -> Array:
 
 def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     """x: [batch.attention, time, chunks.rest, k | v] → k and v of the heads that this chip keeps."""
+    x = pin(plan, x, "sequence_axes", "", "kv_axes", "")
     if plan.head_axes and not plan.kv_splits_by_head:
         x = lax.all_gather(x, plan.head_axes, axis=2)
         x = _ordered(plan, x, plan.head_axes + _moved_axes(plan))

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.attention import Cache, Where
-from engines.transformer.layer import Weights, layer, norm
-from engines.transformer.moves import gather, own, place, product, scatter
+from engines.transformer.layer import RESIDUAL, Weights, layer, norm
+from engines.transformer.moves import gather, own, pin, place, product, scatter
 from engines.transformer.plan import Plan
 
 LAYER = "layer."
@@ -48,7 +48,7 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
         shards = plan.size(plan.residual_axes)
         here = own(lax.dynamic_slice_in_dim(w["positions"], position, tokens.shape[1]), plan.residual_axes, 1, shards)
         x = x + here.astype(dtype)
-    return x
+    return pin(plan, x, *RESIDUAL)
 
 
 def logits(plan: Plan, w: Weights, x: Array) -> Array:
@@ -65,7 +65,8 @@ def logits(plan: Plan, w: Weights, x: Array) -> Array:
         out = out * own(w[f"{name}_scale"], plan.all_axes, 0, plan.chips)
     if "lm_head_bias" in w:
         out = out + own(w["lm_head_bias"], plan.all_axes, 0, plan.chips)
-    return jnp.where(_vocab_ids(plan) < plan.model.vocab_size, out, -jnp.inf)
+    out = jnp.where(_vocab_ids(plan) < plan.model.vocab_size, out, -jnp.inf)
+    return pin(plan, out, "", "all_axes")
 
 
 def greedy(plan: Plan, scores: Array) -> Array:
@@ -81,6 +82,6 @@ def greedy(plan: Plan, scores: Array) -> Array:
 
 def _vocab_ids(plan: Plan) -> Array:
     """The ids of this chip's vocab.all_axes."""
-    size = plan.vocab // plan.chips
+    size = plan.vocab // plan.size(plan.all_axes)
     ids: Array = place(plan.all_axes) * size + jnp.arange(size, dtype=jnp.int32)
     return ids

@@ -31,9 +31,11 @@ def make_prefill(plan: Plan, mesh: Mesh) -> Any:
     The cache is donated. Tokens take its first positions.
     """
 
+    view = _view(plan, mesh)
+
     def prefill(w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
-        scores, cache = forward(plan, w, cache, tokens, 0, limit=tokens.shape[1])
-        return greedy(plan, scores), scores, cache
+        scores, cache = forward(view, w, cache, tokens, 0, limit=tokens.shape[1])
+        return greedy(view, scores), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), _cache_specs(plan))
     return _jitted(plan, mesh, prefill, (P(),), outputs)
@@ -48,15 +50,15 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
     first reads ``token`` and writes it to the cache at ``position``. The cache is donated; a repeat from the same
     token and position overwrites what this run wrote and never reads it first, so the cache needs no reset.
     """
-    kept = min(steps, KEPT_LOGITS)
+    view, kept = _view(plan, mesh), min(steps, KEPT_LOGITS)
 
     def decode(w: Weights, cache: Cache, token: Array, position: Array) -> tuple[Array, Array, Cache]:
-        last = jnp.zeros((kept, plan.batch_size, plan.vocab // plan.chips), jnp.float32)
+        last = jnp.zeros((kept, plan.batch_size, plan.vocab // plan.size(view.all_axes)), jnp.float32)
 
         def step(carry: tuple[Cache, Array, Array], number: Array) -> tuple[tuple[Cache, Array, Array], Array]:
             cache, token, last = carry
-            scores, cache = forward(plan, w, cache, token[:, None], position + number, limit=plan.cache_len)
-            token = greedy(plan, scores)
+            scores, cache = forward(view, w, cache, token[:, None], position + number, limit=plan.cache_len)
+            token = greedy(view, scores)
             # Earlier steps all land in the first place, which the first kept step then takes.
             last = lax.dynamic_update_slice(last, scores[None], (jnp.maximum(number - (steps - kept), 0), 0, 0))
             return (cache, token, last), token
@@ -87,9 +89,17 @@ def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tupl
 
 
 def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+    if plan.partitioner == "gspmd":
+        placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), outputs)
+        return jax.jit(body, out_shardings=placed, donate_argnums=1)
     specs = (parameter_specs(plan), _cache_specs(plan), *inputs)
     mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
     return jax.jit(mapped, donate_argnums=1)
+
+
+def _view(plan: Plan, mesh: Mesh) -> Plan:
+    """The plan that the computation follows: its own, or that of whole arrays where the compiler partitions."""
+    return plan.whole(mesh) if plan.partitioner == "gspmd" else plan
 
 
 def _cache_specs(plan: Plan) -> dict[str, P]:

@@ -5,7 +5,9 @@ multiplies, and reduce-scatters over ``embed_axes`` into columns; the projection
 al. 2022, section 3.2. Which axes those are, and thus which collectives remain, is the plan's.
 """
 
+import math
 from itertools import pairwise
+from typing import Final
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,12 @@ from jax import Array, lax
 from engines.transformer.attention import Cache, Where, attention
 from engines.transformer.fusion import input_parts
 from engines.transformer.looped import Matmul, project
-from engines.transformer.moves import gather, own, total
+from engines.transformer.moves import gather, own, pin, total
 from engines.transformer.plan import Plan
 
 Weights = dict[str, Array]
+RESIDUAL: Final = ("batch_axes", "", "residual_axes")
+"""How the residual stream is split, for :func:`pin`."""
 
 
 def layer(plan: Plan, w: Weights, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
@@ -59,8 +63,9 @@ def project_in(plan: Plan, w: Weights, name: str, x: Array) -> list[Array]:
     """x: [batch, time, embed.residual_axes] → each input tensor's [batch, time, chunks.column_axes, width]."""
     parts = input_parts(plan)[name]
     width = sum(each for _, each in parts)
+    x = pin(plan, x, "batch_axes", "", "embed_axes")
     out = project(plan, matmul_in(plan), x, w[f"{name}.in"])
-    out = out.reshape(*out.shape[:2], -1, width)
+    out = pin(plan, out.reshape(*out.shape[:2], -1, width), "batch_axes", "", "column_axes", "")
     if f"{name}.in_scale" in w:
         out = (out * _own_columns(plan, w[f"{name}.in_scale"])).astype(x.dtype)
     if f"{name}.in_bias" in w:
@@ -78,7 +83,7 @@ def project_out(plan: Plan, w: Weights, name: str, x: Array) -> Array:
         out = (out * _own_embed(plan, w[f"{name}.out_scale"])).astype(x.dtype)
     if f"{name}.out_bias" in w:
         out = (out + _own_embed(plan, w[f"{name}.out_bias"])).astype(x.dtype)
-    return out
+    return pin(plan, out, *RESIDUAL)
 
 
 def matmul_in(plan: Plan) -> Matmul:
@@ -100,10 +105,10 @@ def matmuls(plan: Plan) -> dict[str, Matmul]:
 
 
 def activate(plan: Plan, inputs: list[Array]) -> Array:
-    """silu(gate)·up, or GELU of the one input; in float32."""
+    """silu(gate)·up, or GELU of the one input; in float32, the exponential in base 2 as the hardware has it."""
     first = inputs[0].astype(jnp.float32)
     if plan.model.gated:
-        hidden = jax.nn.silu(first) * inputs[1].astype(jnp.float32)
+        hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * inputs[1].astype(jnp.float32)
     else:
         hidden = jax.nn.gelu(first, approximate=plan.model.activation == "gelu_tanh")
     return hidden.astype(inputs[0].dtype)

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from engines.transformer.plan import Axes, Plan
 
@@ -35,6 +37,19 @@ def own(x: Array, axes: Axes, dim: int, shards: int) -> Array:
     """[…, N, …] on every chip → this chip's […, N.axes, …]."""
     size = x.shape[dim] // shards
     return lax.dynamic_slice_in_dim(x, place(axes) * size, size, dim) if axes else x
+
+
+def pin(plan: Plan, x: Array, *dims: str) -> Array:
+    """Annotate whole x with how it is to be split: for each dimension the name of the plan's axes, or "".
+
+    x itself where the plan moves values by hand.
+    """
+    if plan.annotation is None:
+        return x
+    cut, mesh = plan.annotation
+    spec = P(*((getattr(cut, name) or None) if name else None for name in dims))
+    pinned: Array = lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+    return pinned
 
 
 def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:

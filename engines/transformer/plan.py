@@ -18,7 +18,8 @@ layout       batch_axes  embed_axes  ffn_axes   stored weights
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from engines.dtypes import ACTIVATION_DTYPES
 from engines.errors import AskedWrongly
@@ -29,12 +30,19 @@ from engines.slice import MeshShape
 Axes = tuple[str, ...]
 
 
+class Annotation(NamedTuple):
+    """How arrays that are seen whole are to be split: as in ``plan``, over ``mesh``."""
+
+    plan: "Plan"
+    mesh: Any
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
     ``ffn_layout`` is one of the five names and ``attn_sharding`` heads or batch: no ``auto``. ``cache_len`` is the
-    number of positions that the cache holds.
+    number of positions that the cache holds. ``pieces`` and ``annotation`` are those of :meth:`whole`.
     """
 
     model: Model
@@ -48,6 +56,8 @@ class Plan:
     kv_dtype: str = "float32"
     collectives: Collectives = "plain"
     partitioner: Partitioner = "manual"
+    pieces: int | None = None
+    annotation: Annotation | None = None
 
     def check(self) -> None:
         """Check that the mesh can carry the model in this layout.
@@ -85,8 +95,32 @@ class Plan:
 
     @property
     def chips(self) -> int:
-        """n = X·Y·Z."""
-        return math.prod(self.mesh_shape)
+        """n = X·Y·Z, the number of chunks into which columns are cut."""
+        return self.pieces or math.prod(self.mesh_shape)
+
+    def whole(self, mesh: Any) -> "Plan":
+        """The same computation on whole arrays of the same shapes, for a compiler to partition.
+
+        Nothing moves by hand, as on one chip; annotations say where this plan would have each value.
+        """
+        return replace(
+            self,
+            mesh_shape=(1, 1, 1),
+            ffn_layout="ws_1d",
+            attn_sharding="heads",
+            pieces=self.chips,
+            annotation=Annotation(self, mesh),
+        )
+
+    @property
+    def sequence_axes(self) -> Axes:
+        """Axes that split the batch within attention; x slowest."""
+        return self.batch_axes + self.attention_axes
+
+    @property
+    def kv_axes(self) -> Axes:
+        """Axes that split key/value heads where every one is kept once: none where fewer than the chips share them."""
+        return self.head_axes if self.kv_splits_by_head else ()
 
     def _real(self, axes: str) -> Axes:
         """Axes of more than one chip: nothing is split, nor sent, along the others."""
