@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from engines.row import Row
+from engines.row import POINT_FIELDS, Row
 
 MOST_ROWS_SHOWN = 60
 
@@ -98,21 +98,7 @@ def print_table(rows: list[Row]) -> None:
 
 def _split(rows: list[Row]) -> tuple[list[str], list[str]]:
     """Keys of the point that all rows share (as text), and those by which they differ."""
-    names = (
-        "model",
-        "hw",
-        "num_chips",
-        "engine",
-        "phase",
-        "batch_size",
-        "input_len",
-        "output_len",
-        "ffn_layout",
-        "attn_sharding",
-        "tensor_parallel",
-        "pipeline_parallel",
-        "weight_dtype",
-    )
+    names = POINT_FIELDS
     values = {name: [getattr(row, name) for row in rows] for name in names}
     differing = [name for name in names if len({str(value) for value in values[name]}) > 1]
     same = [
