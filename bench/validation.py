@@ -1,6 +1,6 @@
 """An estimator against times that somebody measured: the error of each row, and what they come to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final

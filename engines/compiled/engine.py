@@ -173,6 +173,7 @@ class CompiledEngine:
             "mesh_shape": list(point.mesh),
             "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
             "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
+            "collectives": plan.collectives,
         }
         asked = point.axes()
         facts = Facts(

@@ -70,7 +70,7 @@ class Account:
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for kind, seconds in other.by_kind.items():
-            self.by_kind[kind] += seconds * times  # type: ignore[assignment]
+            self.by_kind[kind] += seconds * times
         for opcode, count in other.unestimated.items():
             self.unestimated[opcode] += count * times
 

@@ -99,7 +99,8 @@ def device_mesh(target: Target) -> "Mesh":
         raise Unsupported(
             f"mesh_shape={list(target.mesh_shape)}: the compiler refuses the topology: {reason}"
         ) from None
-    devices = sorted(topology.devices, key=lambda each: (*each.coords, each.core_on_chip))
+    present: list[Any] = list(topology.devices)  # a TPU device has coordinates, which the base class does not declare
+    devices = sorted(present, key=lambda each: (*each.coords, each.core_on_chip))
     shape = target.device_mesh
     if len(devices) != int(np.prod(shape)):
         raise Unsupported(
