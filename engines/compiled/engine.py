@@ -69,6 +69,7 @@ class CompiledEngine:
         return {
             "JAX_PLATFORMS": "cpu",
             "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # its lock is for the chips, and there are none
             "TPU_STDERR_LOG_LEVEL": "3",
             "TPU_MIN_LOG_LEVEL": "3",
             "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -1,0 +1,123 @@
+"""The engine, with the real TPU compiler, for slices that are not here."""
+
+import gzip
+import json
+from dataclasses import replace
+
+import pytest
+
+from bench.conf import load_chip, load_model
+from engines.compiled.engine import CompiledEngine
+from engines.point import Point
+
+pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
+
+
+def point(**changes):
+    asked = {
+        "model": load_model("palm-8b"), "chip": load_chip("tpu-v4"), "engine": "compiled", "phase": "decode",
+        "num_chips": 8, "batch_size": 8, "input_len": 192, "output_len": 64, "ffn_layout": "ws_2d",
+        "attn_sharding": "batch", "collectives": "plain",
+    }  # fmt: skip
+    return Point(**{**asked, **changes})
+
+
+def ask(asked, **settings):
+    engine = CompiledEngine(**{"cache_dir": "", **settings})
+    (answer,) = engine.estimate([asked])
+    return answer, engine
+
+
+@pytest.mark.slow
+def test_a_step_is_timed_accounted_for_and_fits():
+    answer, _ = ask(point())
+    assert answer.status == "ok", answer.error
+    facts = answer.facts
+    assert answer.latency_s == pytest.approx(64 * answer.step_time_s)
+    parts = facts.compute_s + facts.communication_s - facts.overlapped_s + facts.overhead_s
+    assert parts == pytest.approx(answer.latency_s, rel=0.02)
+    # An eighth of 8.6e9 bf16 weights lies on each chip, and must be read every step.
+    weights = load_model("palm-8b").params * 2 / 8
+    assert facts.weights_bytes == pytest.approx(weights, rel=0.05)
+    assert answer.step_time_s > weights / load_chip("tpu-v4").hbm_bytes_per_s
+    assert facts.peak_hbm_bytes < load_chip("tpu-v4").hbm_bytes
+
+
+@pytest.mark.slow
+def test_one_layer_times_layers_agrees_with_all_layers():
+    def seconds(layers):
+        model = replace(load_model("palm-8b"), num_layers=layers)
+        return ask(point(model=model))[0].step_time_s
+
+    # Loops of one or two turns are unrolled and scheduled otherwise, so a layer is the slope between longer ones.
+    eight, twelve, whole = seconds(8), seconds(12), seconds(32)
+    assert eight + 24 * (twelve - eight) / 4 == pytest.approx(whole, rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_second_run_compiles_nothing_and_says_the_same(tmp_path):
+    first, engine = ask(point(), cache_dir=str(tmp_path))
+    assert engine.compiler.compilations == 1
+    second, engine = ask(point(), cache_dir=str(tmp_path))
+    assert engine.compiler.compilations == 0
+    assert second.latency_s == first.latency_s
+    # A cut entry is compiled again, and mended.
+    (entry,) = tmp_path.rglob("*.json.gz")
+    entry.write_bytes(entry.read_bytes()[:100])
+    third, engine = ask(point(), cache_dir=str(tmp_path))
+    assert engine.compiler.compilations == 1
+    assert third.latency_s == first.latency_s
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_oom_in_the_compilers_words():
+    answer, _ = ask(point(model=load_model("palm-62b"), num_chips=1, ffn_layout="auto", attn_sharding="auto"))
+    assert answer.status == "oom"
+    assert "G" in answer.error
+    assert "\n" not in answer.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chip", "num_chips"), [("tpu-v5e", 4), ("tpu-v5p", 4), ("tpu-v6e", 4), ("tpu-7x", 4)])
+def test_every_generation(chip, num_chips):
+    model = replace(load_model("palm-8b"), num_layers=2)
+    answer, _ = ask(point(model=model, chip=load_chip(chip), num_chips=num_chips, ffn_layout="ws_1d"))
+    assert answer.status == "ok", answer.error
+    assert answer.latency_s > 0
+    # Two cores a chip bring calls that the reader does not know yet: they are counted, not dropped.
+    unknown = set(answer.facts.details.get("unknown_instructions") or {})
+    assert unknown <= ({"call-start", "call-done"} if chip == "tpu-7x" else set())
+
+
+@pytest.mark.slow
+def test_a_trace_opens_as_chrome_reads_it(tmp_path):
+    ask(point(model=replace(load_model("palm-8b"), num_layers=2)), trace_dir=str(tmp_path))
+    (path,) = tmp_path.glob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    lanes = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert sum(lane.startswith("link") for lane in lanes) >= 2
+    assert all(event["dur"] >= 0 for event in events if event["ph"] == "X")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"chip": load_chip("a100-80gb"), "attn_sharding": "auto"}, "a100-80gb"),
+        ({"num_chips": 7}, "num_chips=7"),
+        ({"weight_dtype": "float8_e4m3"}, "weight_dtype=float8_e4m3"),
+    ],
+)
+def test_what_it_cannot_compile_is_one_sentence(changes, words):
+    answer, _ = ask(point(**changes))
+    assert answer.status == "unsupported"
+    assert words in answer.error
+    assert "\n" not in answer.error
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch):
+    import engines.compiled.engine as module
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "libtpu" else object())
+    answer, _ = ask(point())
+    assert answer.status == "failed"
+    assert "shardbench[tpu]" in answer.error

@@ -1,0 +1,176 @@
+"""Scheduled HLO → typed steps → time, on a program small enough to time by hand."""
+
+import json
+
+import pytest
+
+from engines.compiled.groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
+from engines.compiled.hlo import UnreadableHlo, parse_instruction, parse_module
+from engines.compiled.links import LinkConstants, Torus, exchange
+from engines.compiled.schedule import Collective, Kind, read_schedule
+from engines.compiled.timeline import Machine, walk
+from engines.compiled.trace import trace_events
+
+
+def cycles(count):
+    return f'backend_config={{"window_config":{{"estimated_cycles":"{count}"}}}}'
+
+
+RING = "{{0,1},{1,2},{2,3},{3,0}}"
+# A loop of five turns: each sends 1 MB one hop along z while a fusion of 1000 cycles runs, then 3000 cycles more.
+PROGRAM = f"""\
+HloModule jit_step, is_scheduled=true, entry_computation_layout={{(f32[262144])->f32[262144]}}, num_partitions=4
+
+%work (p0: f32[262144]) -> f32[262144] {{
+  %p0 = f32[262144]{{0}} parameter(0)
+  ROOT %neg = f32[262144]{{0}} negate(%p0)
+}}
+
+%cond (c: (s32[], f32[262144])) -> pred[] {{
+  %c = (s32[], f32[262144]{{0}}) parameter(0)
+  %limit = s32[] constant(5)
+  %at = s32[] get-tuple-element(%c), index=0
+  ROOT %less = pred[] compare(%at, %limit), direction=LT
+}}
+
+%body (b: (s32[], f32[262144])) -> (s32[], f32[262144]) {{
+  %b = (s32[], f32[262144]{{0}}) parameter(0)
+  %i = s32[] get-tuple-element(%b), index=0
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %x = f32[262144]{{0}} get-tuple-element(%b), index=1
+  %send = (f32[262144]{{0}}, f32[262144]{{0}}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={RING}
+  %beside = f32[262144]{{0}} fusion(%x), kind=kLoop, calls=%work, {cycles(1000)}
+  %got = f32[262144]{{0}} collective-permute-done(%send)
+  %after = f32[262144]{{0}} fusion(%got), kind=kLoop, calls=%work, {cycles(3000)}
+  ROOT %out = (s32[], f32[262144]{{0}}) tuple(%next, %after)
+}}
+
+ENTRY %main (arg: f32[262144]) -> f32[262144] {{
+  %arg = f32[262144]{{0}} parameter(0)
+  %zero = s32[] constant(0)
+  %state = (s32[], f32[262144]{{0}}) tuple(%zero, %arg)
+  %loop = (s32[], f32[262144]{{0}}) while(%state), condition=%cond, body=%body
+  ROOT %result = f32[262144]{{0}} get-tuple-element(%loop), index=1
+}}
+"""
+TORUS = Torus(shape=(1, 1, 4), wrap=(False, False, True), link_bytes_per_s=50e9)
+LINKS = LinkConstants(link_efficiency=0.8, hop_s=1e-6, launch_s=0.0)
+MACHINE = Machine(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
+MEGABYTE = 4 * 262144
+
+
+def test_a_loop_with_an_overlapped_send_timed_by_hand():
+    account = walk(read_schedule(parse_module(PROGRAM)), MACHINE).account
+    send_s = 1e-6 + MEGABYTE / (0.8 * 50e9)
+    assert account.communication_s == pytest.approx(5 * send_s)
+    assert account.overlapped_s == pytest.approx(5 * 1e-6)  # the 1000 cycles that stand between start and done
+    assert account.exposed_s == pytest.approx(5 * (send_s - 1e-6))
+    # 4000 cycles of fusions a turn; scalars cost next to nothing.
+    assert account.compute_s == pytest.approx(5 * 4e-6, rel=0.01)
+    assert account.total_s == pytest.approx(account.compute_s + account.exposed_s + account.copy_wait_s)
+
+
+def test_a_sum_that_takes_longer_hides_the_send_whole():
+    slow = PROGRAM.replace('"1000"', '"90000"')
+    account = walk(read_schedule(parse_module(slow)), MACHINE).account
+    assert account.exposed_s == pytest.approx(0)
+    assert account.overlapped_s == pytest.approx(account.communication_s)
+
+
+def test_steps_are_typed_and_the_trip_count_read():
+    schedule = read_schedule(parse_module(PROGRAM))
+    kinds = {step.name: step.kind for steps in schedule.computations.values() for step in steps}
+    assert kinds["loop"] is Kind.LOOP
+    assert kinds["send"] is Kind.START
+    assert kinds["got"] is Kind.DONE
+    assert kinds["beside"] is Kind.COMPUTE
+    (loop,) = [step for step in schedule.computations["main"] if step.name == "loop"]
+    assert loop.trips == 5
+    assert not schedule.unknown
+
+
+def test_an_opcode_that_is_not_known_is_counted():
+    strange = PROGRAM.replace("fusion(%got), kind=kLoop, calls=%work", "quantum-sort(%got)")
+    assert read_schedule(parse_module(strange)).unknown == {"quantum-sort": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "does not begin with HloModule"),
+        ("ELF", "does not begin with HloModule"),
+        (PROGRAM.replace("is_scheduled=true, ", ""), "is_scheduled"),
+        (PROGRAM[: PROGRAM.index("  ROOT %result")], "ends before"),
+        (PROGRAM.replace("%next = s32[] add(%i, %one)", "next is i plus one"), "line 19"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(text, words):
+    with pytest.raises(UnreadableHlo, match=words):
+        parse_module(text)
+
+
+def test_an_instruction_in_parts():
+    line = (
+        "ROOT %f.1 = (bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, s8[4]{0}) fusion(%a, /*index=1*/%b), kind=kOutput, "
+        'calls=%c, metadata={op_name="x, y"}, backend_config={"estimated_cycles":"77"}'
+    )
+    read = parse_instruction(line)
+    assert (read.name, read.opcode, read.operands, read.is_root) == ("f.1", "fusion", ("a", "b"), True)
+    assert [(shape.dtype, shape.dims, shape.space) for shape in read.shapes] == [("bf16", (8, 128), 1), ("s8", (4,), 0)]
+    assert read.bytes == 2 * 8 * 128 + 4
+    assert read.attributes["calls"] == "%c"
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("{{0,1},{2,3}}", [[0, 1], [2, 3]]),
+        ("[2,2]<=[4]", [[0, 1], [2, 3]]),
+        ("[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
+        ("{}", [[0, 1, 2, 3]]),
+    ],
+)
+def test_replica_groups_in_every_form(text, groups):
+    assert parse_groups(text, 4) == groups
+
+
+def test_groups_are_told_as_torus_axes():
+    shape = (2, 2, 2)
+    assert group_axes([[0, 1], [2, 3], [4, 5], [6, 7]], shape) == (2,)
+    assert group_axes([[0, 4], [1, 5], [2, 6], [3, 7]], shape) == (0,)
+    assert group_axes([[0, 1, 2, 3], [4, 5, 6, 7]], shape) == (1, 2)
+    assert group_axes([[0, 3], [1, 2], [4, 7], [5, 6]], shape) is None
+
+
+def test_a_permute_loads_the_links_it_crosses():
+    ring = parse_pairs(RING)
+    assert permute_hops(ring, (1, 1, 4), (False, False, True)) == ({Hop(2, 1): 1}, 1)
+    # Without the wrap-around the last send goes back over three links.
+    assert permute_hops(ring, (1, 1, 4), (False, False, False)) == ({Hop(2, 1): 1, Hop(2, -1): 1}, 3)
+
+
+def ring(opcode, **changes):
+    content = {
+        "opcode": opcode, "whole_bytes": 8e6, "shard_bytes": 2e6, "groups": "{{0,1,2,3}}", "pairs": "",
+        "emitter": "", "strategy": "", "colors": None,
+    }  # fmt: skip
+    return Collective(**{**content, **changes})
+
+
+def test_ring_collectives_by_hand():
+    # 6 of 8 MB pass, over two links of 40 GB/s of payload, in three hops.
+    assert exchange(ring("all-gather"), TORUS, LINKS).seconds == pytest.approx(6e6 / 80e9 + 3e-6)
+    assert exchange(ring("all-reduce"), TORUS, LINKS).seconds == pytest.approx(2 * (6e6 / 80e9 + 3e-6))
+    open_torus = Torus(shape=(1, 1, 4), wrap=(False, False, False), link_bytes_per_s=50e9)
+    assert exchange(ring("all-gather"), open_torus, LINKS).seconds == pytest.approx(6e6 / 40e9 + 3e-6)
+
+
+def test_the_trace_has_a_lane_for_compute_and_one_a_link():
+    trace = trace_events(walk(read_schedule(parse_module(PROGRAM)), MACHINE), "by hand")
+    named = {each["args"]["name"] for each in trace["traceEvents"] if each["name"] == "thread_name"}
+    assert len(named) == 3
+    assert any(name.startswith("link") for name in named)
+    bars = [each for each in trace["traceEvents"] if each["ph"] == "X"]
+    assert {"beside", "after"} <= {bar["name"] for bar in bars}
+    assert json.loads(json.dumps(trace)) == trace
