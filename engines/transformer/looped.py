@@ -54,7 +54,9 @@ def project(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
     """x: [batch, time, rows.gathered] · w: [rows.contracted, columns.produced] → [batch, time, columns.scattered]."""
     if plan.collectives == "plain":
         w = gather(gather(w, matmul.contracted, 0), matmul.produced, 1)
-        return scatter(product(plan, MATMUL, gather(x, matmul.gathered, 2), w), matmul.scattered, 2)
+        # The barrier keeps what made x (a norm) out of the product, which would compute it again for every tile.
+        x = lax.optimization_barrier(gather(x, matmul.gathered, 2))
+        return scatter(product(plan, MATMUL, x, w), matmul.scattered, 2)
     if plan.batch_axes:
         out = _circulate(plan, matmul, gather(x, matmul.gathered, 2), w)
         return scatter(out.astype(x.dtype), matmul.scattered, 2)

@@ -19,8 +19,18 @@ def gather(x: Array, axes: Axes, dim: int) -> Array:
 
 
 def scatter(x: Array, axes: Axes, dim: int) -> Array:
-    """[…, N, …] {unreduced over axes} → […, N.axes, …]."""
-    return lax.psum_scatter(x, axes, scatter_dimension=dim, tiled=True) if axes else x
+    """[…, N, …] {unreduced over axes} → […, N.axes, …].
+
+    Shards stand along a first dimension of their own: of shards within a tile of its memory a TPU makes an all-reduce
+    and a slice, which sends twice as much. The barrier keeps that shape from reaching back into the weights of the
+    product that made x, which the TPU would then copy into it in every layer.
+    """
+    if not axes:
+        return x
+    shards = lax.psum(1, axes)
+    x = lax.optimization_barrier(x)
+    x = jnp.moveaxis(x.reshape(*x.shape[:dim], shards, -1, *x.shape[dim + 1 :]), dim, 0)
+    return lax.psum_scatter(x, axes, scatter_dimension=0, tiled=False)
 
 
 def total(x: Array, axes: Axes) -> Array:
