@@ -94,7 +94,7 @@ def test_a_rank_that_runs_out_of_memory_says_so():
 def test_kill_9_of_the_parent_ends_ranks_that_hang(tmp_path):
     script = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from test_faults import crew_of_two, pids\n"
+        "from test_lost_ranks import crew_of_two, pids\n"
         "crew = crew_of_two()\n"
         "print(*pids(crew), flush=True)\n"
         "import os, signal; os.kill(pids(crew)[0], signal.SIGSTOP)\n"
