@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
+from engines.compiled.hlo import UnreadableHlo
 
 _IOTA: Final = re.compile(r"^\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?$")
+_MESH: Final = re.compile(r"^mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? *\{(.*)\}$")
+_MESH_AXIS: Final = re.compile(r"'([^']+)'(?::\((\d+)\))?(?:=?(\d+))?")
 _PAIR: Final = re.compile(r"\{(\d+),\s*(\d+)\}")
 _GROUP: Final = re.compile(r"\{([\d,\s]+)\}")
 
@@ -26,24 +31,52 @@ class Hop:
 
 
 def parse_groups(text: str, devices: int) -> list[list[int]]:
-    """``replica_groups`` in either form, lists ``{{0,1},{2,3}}`` or iota ``[2,2]<=[4]``; none means all in one.
+    """``replica_groups`` in any form; none means all in one.
+
+    Lists are ``{{0,1},{2,3}}``, iota is ``[2,2]<=[4]``, and of a named mesh of devices some axes may form the groups:
+    ``mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}``.
 
     Raises:
-        ValueError: neither form.
+        UnreadableHlo: none of these forms.
     """
     if text in ("", "{}"):
         return [list(range(devices))]
     iota = _IOTA.match(text)
     if iota:
-        shape, dims = (tuple(int(each) for each in iota[part].split(",")) for part in (1, 2))
-        numbers = np.arange(math.prod(dims)).reshape(dims)
-        if iota[3]:
-            numbers = numbers.transpose([int(each) for each in iota[3].split(",")])
-        return [[int(each) for each in row] for row in numbers.reshape(shape)]
+        shape = tuple(int(each) for each in iota[1].split(","))
+        return [[int(each) for each in row] for row in _ordered(iota[2], iota[3]).reshape(shape)]
+    named = _MESH.match(text)
+    if named:
+        return _mesh_groups(named)
     groups = [[int(each) for each in row.split(",")] for row in _GROUP.findall(text)]
     if not groups:
-        raise ValueError(f"replica groups {text[:60]}")
+        raise UnreadableHlo(f"replica groups {text[:60]}: are of no form known here")
     return groups
+
+
+def _ordered(dims: str, transposed: str | None) -> NDArray[np.int64]:
+    """0, 1, … in the shape ``dims``, its axes in the order ``transposed``."""
+    shape = tuple(int(each) for each in dims.split(","))
+    numbers: NDArray[np.int64] = np.arange(math.prod(shape)).reshape(shape)
+    return numbers.transpose([int(each) for each in transposed.split(",")]) if transposed else numbers
+
+
+def _mesh_groups(named: re.Match[str]) -> list[list[int]]:
+    """Groups along some axes of a named mesh; ``'a':(2)4`` is the part of axis a of size 4 that 2 blocks precede."""
+    axes = {name: int(size) for name, _, size in _MESH_AXIS.findall(named[1])}
+    asked = {name: (int(before or 1), int(size or axes[name])) for name, before, size in _MESH_AXIS.findall(named[4])}
+    shape: list[int] = []
+    grouped: list[int] = []
+    for name, size in axes.items():
+        before, part = asked.get(name, (1, 1))
+        if name in asked:
+            grouped.append(len(shape) + 1)
+        shape += [before, part, size // (before * part)]
+    numbers = _ordered(named[2], named[3]) if named[2] else np.arange(math.prod(axes.values()))
+    rest = [axis for axis in range(len(shape)) if axis not in grouped]
+    count = math.prod(shape[axis] for axis in grouped)
+    rows = numbers.reshape(shape).transpose(rest + grouped).reshape(-1, count)
+    return [[int(each) for each in row] for row in rows]
 
 
 def parse_pairs(text: str) -> list[tuple[int, int]]:
@@ -96,6 +129,6 @@ def permute_hops(
     return found, farthest
 
 
-def _places(numbers: Sequence[int], mesh_shape: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _places(numbers: Sequence[int], mesh_shape: Sequence[int]) -> NDArray[np.int64]:
     """Coordinates [number, axis]."""
     return np.stack(np.unravel_index(np.asarray(numbers), tuple(mesh_shape)), axis=-1)

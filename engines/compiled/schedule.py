@@ -1,15 +1,14 @@
 """Types the instructions of a scheduled module: what each does to the chip, and how long its loops run."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from engines.compiled.hlo import Computation, Instruction, Module, Shape, UnreadableHlo
-
-HBM: Final = 0
-"""Memory space of the chip's main memory; others are on the chip."""
+from engines.compiled.hlo import Computation, Instruction, Module
+from engines.compiled.loops import trip_count
+from engines.compiled.traffic import hbm_bytes
 
 COLLECTIVES: Final = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
@@ -139,7 +138,8 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
     if opcode.endswith("-start"):
         inner = _async_inner(module, each)
         base = inner.opcode if inner is not None else opcode.removesuffix("-start")
-        known = collective is not None or base in MOVES or base in WORK
+        # A call that starts runs on a core of its own (a SparseCore copies): what it moves tells its time.
+        known = collective is not None or base in MOVES or base in WORK or opcode == "call-start"
         moved = min(shape.bytes for shape in each.shapes[:2]) if len(each.shapes) > 1 else each.bytes
         return Step(
             name=each.name,
@@ -167,7 +167,7 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
 
 def _async_inner(module: Module, each: Instruction) -> Instruction | None:
     """What a generic ``async-start`` wraps."""
-    called = each.called("calls")
+    called = each.called("calls", "to_apply")
     return module[called[0]].root if called else None
 
 
@@ -176,11 +176,7 @@ def _collective(module: Module, computation: Computation, each: Instruction) -> 
     source, inside = each, False
     base = each.opcode.removesuffix("-start")
     if base not in COLLECTIVES:
-        if base not in ("fusion", "async"):
-            return None
-        found = [
-            inner for name in each.called("calls") for inner in module[name].instructions if inner.opcode in COLLECTIVES
-        ]
+        found = _inner_collectives(module, each) if base in ("fusion", "async", "call") else []
         if not found:
             return None
         source, inside = found[0], True
@@ -201,12 +197,32 @@ def _collective(module: Module, computation: Computation, each: Instruction) -> 
         opcode=base,
         whole_bytes=whole,
         shard_bytes=shard,
-        groups=source.attributes.get("replica_groups", ""),
+        groups=_groups(source),
         pairs=source.attributes.get("source_target_pairs", ""),
         emitter=emitter,
         strategy=str(algorithm.get("strategy", "")),
         colors=_number_after(debug, "colors:"),
     )
+
+
+def _inner_collectives(module: Module, each: Instruction) -> list[Instruction]:
+    """The exchanges inside what a fusion, an async pair or a call to another core wraps."""
+    keys = ("calls",) if each.opcode == "fusion" else ("calls", "to_apply")
+    found: list[Instruction] = []
+    for name in each.called(*keys):
+        for inner in module[name].instructions:
+            if inner.opcode in COLLECTIVES:
+                found.append(inner)
+            elif inner.opcode in ("fusion", "call"):
+                found += _inner_collectives(module, inner)
+    return found
+
+
+def _groups(source: Instruction) -> str:
+    """Replica groups as written; those of a named mesh go on after a comma."""
+    devices = source.attributes.get("device_ids")
+    groups = source.attributes.get("replica_groups", "")
+    return groups if devices is None else f"{groups}, device_ids={devices}"
 
 
 def _result_bytes(each: Instruction) -> float:
@@ -220,150 +236,3 @@ def _number_after(text: str, word: str) -> int | None:
     _, found, rest = text.partition(word)
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     return int(digits) if found and digits else None
-
-
-def hbm_bytes(module: Module, computation: Computation, each: Instruction) -> float:
-    """Bytes that an instruction moves to and from main memory.
-
-    An operand of which only a slice is read counts by that slice, and a result that updates an operand in place by the
-    update: the stacked weights and the cache pass through every layer whole and are touched a layer at a time.
-    """
-    total = 0.0
-    updates = _updated_bytes(module, computation, each)
-    for number, operand in enumerate(each.operands):
-        source = computation.by_name.get(operand)
-        if source is None or not source.shapes or source.is_tuple:
-            continue
-        if source.shapes[0].space == HBM:
-            total += _read_bytes(module, each, number, source.shapes[0])
-    if updates is not None:
-        return total + updates
-    return total + sum(shape.bytes for shape in each.shapes if shape.space == HBM)
-
-
-def _read_bytes(module: Module, each: Instruction, number: int, shape: Shape) -> float:
-    """Bytes of operand ``number`` that are read."""
-    if each.opcode in ("dynamic-slice", "slice", "gather") and number == 0:
-        return each.bytes
-    if each.opcode == "dynamic-update-slice" and number == 0:
-        return 0.0
-    called = each.called("calls") if each.opcode == "fusion" else []
-    if not called:
-        return shape.bytes
-    inner = module[called[0]]
-    parameter = inner.parameters.get(number)
-    if parameter is None:
-        return shape.bytes
-    read = sum(
-        _read_bytes(module, user, place, parameter.shapes[0])
-        if user.opcode in ("dynamic-slice", "slice", "gather", "dynamic-update-slice", "fusion")
-        else shape.bytes
-        for user, place in _readers(inner, parameter.name)
-    )
-    return min(read, shape.bytes)
-
-
-def _readers(computation: Computation, name: str) -> list[tuple[Instruction, int]]:
-    """Who reads a value, and as which operand; a bitcast is the value itself."""
-    found: list[tuple[Instruction, int]] = []
-    for user in computation.users.get(name, []):
-        if user.opcode == "bitcast":
-            found += _readers(computation, user.name)
-        else:
-            found += [(user, place) for place, operand in enumerate(user.operands) if operand == name]
-    return found
-
-
-def _updated_bytes(module: Module, computation: Computation, each: Instruction) -> float | None:
-    """Bytes of the update where the result is an operand changed in place; else None."""
-    if each.opcode == "dynamic-update-slice":
-        update = computation.by_name.get(each.operands[1])
-        return update.bytes if update is not None else None
-    if each.opcode == "fusion":
-        inner = module[each.called("calls")[0]]
-        root = inner.root
-        if root.opcode in ("dynamic-update-slice", "fusion"):
-            return _updated_bytes(module, inner, root)
-    return None
-
-
-def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
-    """How often a ``while`` runs, from its condition ``counter < bound``, the counter's start and its step.
-
-    Raises:
-        UnreadableHlo: the condition is of another kind, or a value of it is not known when compiled.
-    """
-    known = loop.backend.get("known_trip_count", {}).get("n")
-    if known is not None:
-        return int(known)
-    condition, body = module[loop.called("condition")[0]], module[loop.called("body")[0]]
-    first = computation.by_name[loop.operands[0]]
-
-    def initial(index: int) -> int | None:
-        if first.opcode != "tuple":
-            return None
-        return _constant(computation, first.operands[index], lambda _: None)
-
-    root = condition.root
-    while root.opcode in ("bitcast", "copy"):
-        root = condition.by_name[root.operands[0]]
-    if root.opcode == "fusion":
-        condition, root = _inlined(module, condition, root)
-    counter = _element(condition, root.operands[0]) if root.opcode == "compare" else None
-    if counter is not None and root.attributes.get("direction") == "LT":
-        bound = _constant(condition, root.operands[1], initial)
-        start = initial(counter)
-        moved = _constant(body, body.root.operands[counter], lambda index: 0 if index == counter else initial(index))
-        if bound is not None and start is not None and moved:
-            return max(0, -((start - bound) // moved))
-    raise UnreadableHlo(f"loop {loop.name}: its trip count cannot be told from its condition {condition.name}")
-
-
-def _inlined(module: Module, outer: Computation, fusion: Instruction) -> tuple[Computation, Instruction]:
-    """A condition that is one fusion, with its parameters replaced by what the outer computation passes."""
-    inner = module[fusion.called("calls")[0]]
-    named = {inner.parameters[number].name: name for number, name in enumerate(fusion.operands)}
-    root = inner.root
-    operands = tuple(named.get(each, each) for each in root.operands)
-    replaced = Instruction(
-        name=root.name,
-        opcode=root.opcode,
-        shapes=root.shapes,
-        is_tuple=False,
-        operands=operands,
-        literal="",
-        attributes=root.attributes,
-        is_root=True,
-    )
-    rest = tuple(each for each in inner.instructions if each.opcode == "constant")
-    return Computation(outer.name, outer.instructions + rest), replaced
-
-
-def _element(computation: Computation, name: str) -> int | None:
-    """The index of the loop's tuple that ``name`` is, through copies."""
-    each = computation.by_name.get(name)
-    while each is not None and each.opcode in ("copy", "bitcast", "convert"):
-        each = computation.by_name.get(each.operands[0])
-    if each is None or each.opcode != "get-tuple-element":
-        return None
-    return int(each.attributes["index"])
-
-
-def _constant(computation: Computation, name: str, element: Callable[[int], int | None]) -> int | None:
-    """The value of a whole number that is known when compiled; ``element`` answers for the loop's tuple."""
-    each = computation.by_name.get(name)
-    if each is None:
-        return None
-    if each.opcode == "constant":
-        return int(each.literal) if each.literal.lstrip("-").isdigit() else None
-    if each.opcode in ("copy", "bitcast", "convert"):
-        return _constant(computation, each.operands[0], element)
-    if each.opcode == "get-tuple-element":
-        source = computation.by_name[each.operands[0]]
-        return element(int(each.attributes["index"])) if source.opcode == "parameter" else None
-    if each.opcode in ("add", "subtract", "multiply"):
-        left, right = (_constant(computation, operand, element) for operand in each.operands)
-        if left is None or right is None:
-            return None
-        return {"add": left + right, "subtract": left - right, "multiply": left * right}[each.opcode]
-    return None

@@ -30,7 +30,8 @@ def scatter(x: Array, axes: Axes, dim: int) -> Array:
     shards = lax.psum(1, axes)
     x = lax.optimization_barrier(x)
     x = jnp.moveaxis(x.reshape(*x.shape[:dim], shards, -1, *x.shape[dim + 1 :]), dim, 0)
-    return lax.psum_scatter(x, axes, scatter_dimension=0, tiled=False)
+    summed: Array = lax.psum_scatter(x, axes, scatter_dimension=0, tiled=False)
+    return summed
 
 
 def total(x: Array, axes: Axes) -> Array:

@@ -1,0 +1,83 @@
+"""What an instruction moves to and from a chip's main memory."""
+
+from typing import Final
+
+from engines.compiled.hlo import Computation, Instruction, Module, Shape
+
+HBM: Final = 0
+"""Memory space of the chip's main memory; others are on the chip."""
+
+
+def hbm_bytes(module: Module, computation: Computation, each: Instruction) -> float:
+    """Bytes that an instruction moves to and from main memory.
+
+    An operand of which only a slice is read counts by that slice, and a result that updates an operand in place by the
+    update: the stacked weights and the cache pass through every layer whole and are touched a layer at a time.
+    """
+    total = 0.0
+    updates = _updated_bytes(module, computation, each)
+    for number, operand in enumerate(each.operands):
+        source = computation.by_name.get(operand)
+        if source is None or not source.shapes or source.is_tuple:
+            continue
+        if source.shapes[0].space == HBM:
+            total += _read_bytes(module, each, number, source.shapes[0])
+    if updates is not None:
+        return total + updates
+    return total + sum(shape.bytes for shape in each.shapes if shape.space == HBM)
+
+
+def _read_bytes(module: Module, each: Instruction, number: int, shape: Shape) -> float:
+    """Bytes of operand ``number`` that are read."""
+    if each.opcode in ("dynamic-slice", "slice", "gather") and number == 0:
+        return each.bytes
+    if each.opcode == "dynamic-update-slice" and number == 0:
+        return 0.0
+    called = each.called("calls") if each.opcode == "fusion" else []
+    if not called:
+        return shape.bytes
+    inner = module[called[0]]
+    parameter = inner.parameters.get(number)
+    if parameter is None:
+        return shape.bytes
+    read = sum(
+        _read_bytes(module, user, place, parameter.shapes[0])
+        if user.opcode in ("dynamic-slice", "slice", "gather", "dynamic-update-slice", "fusion")
+        else shape.bytes
+        for user, place in _readers(module, inner, parameter.name)
+    )
+    return min(read, shape.bytes)
+
+
+def _readers(module: Module, computation: Computation, name: str) -> list[tuple[Instruction, int]]:
+    """Who reads a value, and as which operand; a view of the value (:func:`_is_view`) is the value itself."""
+    found: list[tuple[Instruction, int]] = []
+    for user in computation.users.get(name, []):
+        if _is_view(module, user):
+            found += _readers(module, computation, user.name)
+        else:
+            found += [(user, place) for place, operand in enumerate(user.operands) if operand == name]
+    return found
+
+
+def _is_view(module: Module, each: Instruction) -> bool:
+    """Whether an instruction inside a fusion only changes form or layout: it is then computed where it is read."""
+    if each.opcode in ("bitcast", "copy", "convert"):
+        return True
+    called = each.called("calls") if each.opcode == "fusion" and len(each.operands) == 1 else []
+    return bool(called) and all(
+        inner.opcode == "parameter" or _is_view(module, inner) for inner in module[called[0]].instructions
+    )
+
+
+def _updated_bytes(module: Module, computation: Computation, each: Instruction) -> float | None:
+    """Bytes of the update where the result is an operand changed in place; else None."""
+    if each.opcode == "dynamic-update-slice":
+        update = computation.by_name.get(each.operands[1])
+        return update.bytes if update is not None else None
+    if each.opcode == "fusion":
+        inner = module[each.called("calls")[0]]
+        root = inner.root
+        if root.opcode in ("dynamic-update-slice", "fusion"):
+            return _updated_bytes(module, inner, root)
+    return None
