@@ -2,6 +2,6 @@
 
 ``topology`` describes the slice to the compiler; ``program`` lowers and compiles the Transformer's own jitted functions
 with shapes alone; ``cache`` keeps what was compiled; ``hlo`` and ``groups`` read the scheduled text; ``schedule`` types
-its instructions (``loops`` counts their turns, ``traffic`` their bytes); ``links`` times collectives; ``timeline`` walks
+its instructions (``loops`` counts turns, ``traffic`` bytes); ``links`` times collectives; ``timeline`` walks
 it all; ``trace`` writes it for Perfetto.
 """

@@ -134,7 +134,7 @@ def test_the_account_adds_up(name):
 
 @pytest.mark.parametrize("name", ["v4-2x2x2", "v5e-2x4", "v6e-2x4"])
 def test_a_step_reads_its_weights_and_its_cache_once(name):
-    # One chip's eighth of the matrices of 4 layers (q of 16 heads, k, v, o, three of the feed-forward) and of the table.
+    # An eighth of the matrices of 4 layers (q of 16 heads, k, v, o, three of the feed-forward) and of the table.
     layer = 2048 * (2 * 16 * 256 + 2 * 256 + 3 * 8192)
     weights = 2 * (4 * layer + 256000 * 2048) / 8
     cache = 2 * 2 * 4 * (64 / 8) * 256 * 256
