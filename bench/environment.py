@@ -48,7 +48,9 @@ def _git() -> tuple[str | None, bool | None]:
     if not (root / ".git").exists():
         return None, None
     sha = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    changes = _output("git", "-C", str(root), "status", "--porcelain")
+    # Rows and reports are what this code makes: they do not make it another code.
+    code = ("bench", "engines", "conf", "pyproject.toml", "constraints.txt")
+    changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *code)
     return sha or None, None if changes is None else bool(changes)
 
 
