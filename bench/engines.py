@@ -1,11 +1,12 @@
 """Engines from their configs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, cast
 
 from engines.engine import Engine
 from engines.errors import AskedWrongly
+from engines.point import Point
 
 
 def make_engine(engine_config: Mapping[str, Any]) -> Engine:
@@ -32,3 +33,9 @@ def make_engine(engine_config: Mapping[str, Any]) -> Engine:
             str(error).replace(f"{name}.__init__() ", ""),
             "see its file in conf/engine",
         ) from None
+
+
+def environment_of(engine: Engine, points: Sequence[Point]) -> dict[str, str]:
+    """What the engine wants in its process's environment before its libraries are imported."""
+    wanted: Any = getattr(engine, "environment", None)
+    return dict(wanted(points)) if wanted is not None else {}

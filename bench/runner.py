@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 from bench.children import evaluate
 from bench.config import Job, Options, Request
-from bench.engines import make_engine
+from bench.engines import environment_of, make_engine
 from bench.environment import read_environment
 from bench.fingerprint import code_fingerprint
 from bench.output import Output
@@ -16,7 +15,7 @@ from bench.rows import Question, unanswered
 from bench.store import Store
 from bench.tracking import open_tracker
 from bench.worker import answer_all
-from engines.engine import Engine, Estimator
+from engines.engine import Estimator
 from engines.errors import AskedWrongly
 from engines.point import Point
 from engines.row import Row
@@ -108,7 +107,7 @@ def _job(
     if not to_do:
         return
     if job.engine_config.get("isolated"):
-        environment = _environment(engine, [question.point for question in to_do])
+        environment = environment_of(engine, [question.point for question in to_do])
         for row in evaluate(job.engine_config, to_do, options.timing, environment):
             yield [row], True
     else:
@@ -123,9 +122,3 @@ def _finished(row: Row, retry: Sequence[str]) -> bool:
     if "invalid" in retry and row.status == "ok" and not row.valid:
         return False
     return row.status not in retry
-
-
-def _environment(engine: Engine, points: Sequence[Point]) -> dict[str, str]:
-    """What the engine wants in its process's environment before its libraries are imported."""
-    wanted: Any = getattr(engine, "environment", None)
-    return dict(wanted(points)) if wanted is not None else {}

@@ -1,5 +1,6 @@
 """An estimator against times that somebody measured: the error of each row, and what they come to."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.conf import load_group
-from bench.engines import make_engine
+from bench.engines import environment_of, make_engine
 from bench.validation_file import Case, read_cases
 from engines.engine import Estimate, Estimator
 from engines.errors import AskedWrongly
@@ -68,7 +69,9 @@ def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
 
 def compare(cases: Sequence[Case], engine: Estimator) -> list[Compared]:
     """Ask the engine for every case, all at once."""
-    answers = engine.estimate([case.point for case in cases])
+    points = [case.point for case in cases]
+    os.environ.update(environment_of(engine, points))  # this process asks nobody else
+    answers = engine.estimate(points)
     return [Compared(case, answer) for case, answer in zip(cases, answers, strict=True)]
 
 
