@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.attention import Cache, Where
-from engines.transformer.layer import RESIDUAL, Weights, layer, norm
+from engines.transformer.layer import RESIDUAL, Weights, layer, matmuls, norm
+from engines.transformer.looped import Stored
 from engines.transformer.moves import gather, own, pin, place, product, scatter
 from engines.transformer.plan import Plan
 
@@ -20,10 +21,13 @@ def forward(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, 
     """
     x = embed(plan, w, tokens, position)
     stacked = {name.removeprefix(LAYER): each for name, each in w.items() if name.startswith(LAYER)}
+    # Matrices are not scanned: each product slices what it reads from the stack itself.
+    matrices = {name.removeprefix(LAYER): stacked.pop(name.removeprefix(LAYER)) for name in matmuls(plan)}
 
     def step(carry: tuple[Array, Cache], scanned: tuple[Any, Weights]) -> tuple[tuple[Array, Cache], None]:
-        number, weights = scanned
-        return layer(plan, weights, *carry, Where(number, position, limit)), None
+        number, vectors = scanned
+        stored = {name: Stored(each, number) for name, each in matrices.items()}
+        return layer(plan, {**vectors, **stored}, *carry, Where(number, position, limit)), None
 
     (x, cache), _ = lax.scan(step, (x, cache), (jnp.arange(plan.model.num_layers), stacked))
     return logits(plan, w, norm(plan, w, "final_norm", x[:, -1:])), cache

@@ -7,7 +7,7 @@ al. 2022, section 3.2. Which axes those are, and thus which collectives remain, 
 
 import math
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,13 @@ from engines.transformer.moves import gather, own, pin, total
 from engines.transformer.plan import Plan
 
 Weights = dict[str, Array]
+LayerWeights = dict[str, Any]
+"""One layer's arrays, its matrices as :class:`engines.transformer.looped.Stored`."""
 RESIDUAL: Final = ("batch_axes", "", "residual_axes")
 """How the residual stream is split, for :func:`pin`."""
 
 
-def layer(plan: Plan, w: Weights, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
+def layer(plan: Plan, w: LayerWeights, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
     """x: [batch.batch_axes, time, embed.residual_axes] → the same, and the cache with this layer's k and v written.
 
     ``w`` holds one layer's parameters, by their names without ``layer.``.
@@ -41,7 +43,7 @@ def layer(plan: Plan, w: Weights, x: Array, cache: Cache, where: Where) -> tuple
     return out + project_out(plan, w, "ffn", activate(plan, project_in(plan, w, "ffn", second))), cache
 
 
-def norm(plan: Plan, w: Weights, name: str, x: Array) -> Array:
+def norm(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
     """Layernorm or RMSnorm of x: [batch, time, embed.residual_axes], its statistics summed over the chips.
 
     Normalised before it is gathered: every chip then does its share of the work, and the sums are two numbers a token.
@@ -59,7 +61,7 @@ def norm(plan: Plan, w: Weights, name: str, x: Array) -> Array:
     return wide.astype(x.dtype)
 
 
-def project_in(plan: Plan, w: Weights, name: str, x: Array) -> list[Array]:
+def project_in(plan: Plan, w: LayerWeights, name: str, x: Array) -> list[Array]:
     """x: [batch, time, embed.residual_axes] → each input tensor's [batch, time, chunks.column_axes, width]."""
     parts = input_parts(plan)[name]
     width = sum(each for _, each in parts)
@@ -76,7 +78,7 @@ def project_in(plan: Plan, w: Weights, name: str, x: Array) -> list[Array]:
     return [out[..., start:stop] for start, stop in pairwise(ends)]
 
 
-def project_out(plan: Plan, w: Weights, name: str, x: Array) -> Array:
+def project_out(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
     """x: [batch, time, chunks.column_axes, width] → [batch, time, embed.residual_axes]."""
     out = project(plan, matmul_out(plan), x.reshape(*x.shape[:2], -1), w[f"{name}.out"])
     if f"{name}.out_scale" in w:

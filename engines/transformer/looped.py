@@ -9,7 +9,8 @@ communication with dependent computation via decomposition"; Pope et al. 2022, s
 
 Each moves n − 1 shards a chip, as the plain collective does. Blocks are numbered from the chip's own: block r of a ring
 is that of the chip r places on. Weights that stay are rolled once at load (:func:`rolled`) so that every block is a
-static slice of them. Weights that are gathered circulate instead, and activations are sliced.
+static slice of them. Weights that are gathered circulate instead, and activations are sliced. A collective of
+activations over several axes is left to the compiler (:func:`ring_axes`).
 """
 
 import itertools
@@ -42,6 +43,29 @@ class Matmul(NamedTuple):
     produced: Axes
 
 
+class Stored(NamedTuple):
+    """Layer ``layer`` of stacked matrices [layers, rows, columns], not read until :meth:`block` says which part.
+
+    A part is sliced from the stack itself: slices of one layer's matrix would be several readers of it, for which a
+    TPU first copies the whole matrix.
+    """
+
+    stack: Array
+    layer: Any
+
+    def block(self, rows: slice, columns: slice) -> Array:
+        """The static part [rows, columns]."""
+        shape = self.stack.shape[1:]
+        bounds = [each.indices(size)[:2] for each, size in zip((rows, columns), shape, strict=True)]
+        (top, bottom), (left, right) = bounds
+        part: Array = lax.dynamic_slice(self.stack, (self.layer, top, left), (1, bottom - top, right - left))[0]
+        return part
+
+    def whole(self) -> Array:
+        """All of it."""
+        return self.block(slice(None), slice(None))
+
+
 class Part(NamedTuple):
     """What arrived: rows [offset, offset + size) of block ``block`` of the ring."""
 
@@ -50,17 +74,30 @@ class Part(NamedTuple):
     values: Array
 
 
-def project(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
+def project(plan: Plan, matmul: Matmul, x: Array, w: Stored) -> Array:
     """x: [batch, time, rows.gathered] · w: [rows.contracted, columns.produced] → [batch, time, columns.scattered]."""
     if plan.collectives == "plain":
-        w = gather(gather(w, matmul.contracted, 0), matmul.produced, 1)
+        whole = gather(gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
         # The barrier keeps what made x (a norm) out of the product, which would compute it again for every tile.
         x = lax.optimization_barrier(gather(x, matmul.gathered, 2))
-        return scatter(product(plan, MATMUL, x, w), matmul.scattered, 2)
+        return scatter(product(plan, MATMUL, x, whole), matmul.scattered, 2)
     if plan.batch_axes:
-        out = _circulate(plan, matmul, gather(x, matmul.gathered, 2), w)
+        out = _circulate(plan, matmul, gather(x, matmul.gathered, 2), w.whole())
         return scatter(out.astype(x.dtype), matmul.scattered, 2)
-    return _around(plan, matmul, x, w)
+    before, after = ring_axes(matmul.gathered), ring_axes(matmul.scattered)
+    if not before:
+        x = lax.optimization_barrier(gather(x, matmul.gathered, 2))
+    out = _around(plan, matmul._replace(gathered=before, scattered=after), x, w)
+    return out if after else scatter(out, matmul.scattered, 2)
+
+
+def ring_axes(axes: Axes) -> Axes:
+    """The axes around which activations go in a loop: one axis, or none where a collective spans several.
+
+    Along one axis every send is to a neighbour. A ring through several would use one axis's links at a time, where the
+    compiler's own collective drives those of all, and its many small blocks would fill the matrix unit badly.
+    """
+    return axes if len(axes) == 1 else ()
 
 
 def rolled(plan: Plan, mesh: Mesh, weights: Weights, matmuls: dict[str, Matmul]) -> Weights:
@@ -71,7 +108,7 @@ def rolled(plan: Plan, mesh: Mesh, weights: Weights, matmuls: dict[str, Matmul])
     def roll(w: Weights) -> Weights:
         turned = dict(w)
         for name, matmul in matmuls.items():
-            for axes, dim in ((matmul.gathered, 1), (matmul.scattered, 2)):
+            for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
                 size = turned[name].shape[dim] // plan.size(axes)
                 turned[name] = jnp.roll(turned[name], -place(axes) * size, dim)
         return turned
@@ -152,27 +189,26 @@ def sums(plan: Plan, partial: Callable[[slice], Array], axes: Axes, length: int,
     return moving.astype(dtype)
 
 
-def _around(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
+def _around(plan: Plan, matmul: Matmul, x: Array, w: Stored) -> Array:
     """Stationary weights: shards of x arrive beside the first block's partial products, sums leave beside the rest."""
     shard = x.shape[2]
     whole: list[Array] = []
 
     def partial(columns: slice) -> Array:
-        own = w[:, columns]
         if whole:
-            return product(plan, MATMUL, whole[0], own, jnp.float32)
+            return product(plan, MATMUL, whole[0], w.block(slice(None), columns), jnp.float32)
         out, parts = None, []
         for part in arrivals(plan, x, matmul.gathered, 2):
             start = part.block * shard + part.offset
-            rows = own[start : start + part.values.shape[2]]
-            term = product(plan, MATMUL, part.values, rows, jnp.float32)
+            block = w.block(slice(start, start + part.values.shape[2]), columns)
+            term = product(plan, MATMUL, part.values, block, jnp.float32)
             out = term if out is None else out + term
             parts.append((start, part.values))
         whole.append(_joined(parts))
         assert out is not None
         return out
 
-    return sums(plan, partial, matmul.scattered, w.shape[1], x.dtype)
+    return sums(plan, partial, matmul.scattered, w.stack.shape[2], x.dtype)
 
 
 def _circulate(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:

@@ -238,8 +238,14 @@ class Plan:
 
     @property
     def kv_width(self) -> int:
-        """Columns of k (and of v) of one chunk; a head may spread over several chunks."""
-        return math.ceil(self.kv_heads * self.model.head_dim / self.chips)
+        """Columns of k (and of v) of one chunk; a head may spread over several chunks.
+
+        Looped products cut the columns into blocks. With padding to 16 k and v then keep a chunk at a multiple of the
+        32 that a TPU's memory has in a tile of int8: a matrix cut elsewhere is copied whole before it is read.
+        """
+        width = math.ceil(self.kv_heads * self.model.head_dim / self.chips)
+        cut = self.collectives != "plain" and not self.kv_splits_by_head
+        return math.ceil(width / 16) * 16 if cut else width
 
     @property
     def ffn_width(self) -> int:
