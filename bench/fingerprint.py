@@ -1,6 +1,7 @@
 """A fingerprint of the code that answers, so that a stored row is reused only while that code stands."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ SUFFIXES: Final = frozenset({".py", ".csv", ".json", ".yaml"})
 
 
 def code_fingerprint(engine: Engine) -> str:
-    """Fingerprint of the vocabulary, the engine's packages and, for what is not a look-up, the libraries below.
+    """Fingerprint of the vocabulary, the engine's packages and options and, for no look-up, the libraries below.
 
     Returns:
         16 hex digits.
@@ -28,6 +29,9 @@ def code_fingerprint(engine: Engine) -> str:
         parts += [_digest(Path(__file__).parent / name) for name in TIMING_MODULES]
     if engine.source in ("measured", "compiled"):
         parts += _versions(LIBRARIES)
+    options = getattr(engine, "options", None)
+    if options:
+        parts.append(json.dumps(options, sort_keys=True, default=str))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 

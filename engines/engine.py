@@ -137,3 +137,4 @@ class Runner(Protocol):
 
 
 Engine = Estimator | Runner
+"""An engine may have ``options``, a mapping: settings that change its answers, part of a point's fingerprint."""

@@ -3,18 +3,19 @@
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, Final
 
 from engines.dtypes import ACTIVATION_DTYPES
 from engines.engine import Program
 from engines.errors import Unsupported
+from engines.jax.settings import Settings
 from engines.layout import COLLECTIVES
 from engines.point import Point
 from engines.row import Source
 
 DEVICE_COUNT_FLAG: Final = "--xla_force_host_platform_device_count"
-TOLERANCE: Final = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
 
 
 class JaxEngine:
@@ -24,18 +25,11 @@ class JaxEngine:
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("transformer", "jax")
 
-    def __init__(
-        self,
-        *,
-        seed: int = 0,
-        tolerance: Mapping[str, float] | None = None,
-        virtual_devices: int = 8,
-        **_settings: Any,
-    ) -> None:
-        """``tolerance``: number format → largest relative error of logits. Other settings are the harness's."""
-        self.seed = seed
-        self.tolerance = {**TOLERANCE, **(tolerance or {})}
-        self.virtual_devices = virtual_devices
+    def __init__(self, **settings: Any) -> None:
+        """Keys of :class:`Settings`; others are the harness's."""
+        names = {each.name for each in fields(Settings)}
+        self.settings = Settings(**{name: value for name, value in settings.items() if name in names})
+        self.options = self.settings.options()
 
     def environment(self, points: Sequence[Point]) -> dict[str, str]:
         """Environment variables for the process that will run ``points``, to be set before it imports JAX.
@@ -46,7 +40,7 @@ class JaxEngine:
         if not counts:
             return {}
         kept = re.sub(rf"{DEVICE_COUNT_FLAG}=\d+", "", os.environ.get("XLA_FLAGS", "")).split()
-        flags = [*kept, f"{DEVICE_COUNT_FLAG}={max(self.virtual_devices, *counts)}"]
+        flags = [*kept, f"{DEVICE_COUNT_FLAG}={max(self.settings.virtual_devices, *counts)}"]
         found = {"XLA_FLAGS": " ".join(flags)}
         if len(counts) == len(points):
             found["JAX_PLATFORMS"] = "cpu"
@@ -72,7 +66,7 @@ class JaxEngine:
         mesh = mesh_of(point)
         formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
         with out_of_memory(point):
-            return JaxProgram(point, plan, mesh, self.seed, max(self.tolerance[each] for each in formats))
+            return JaxProgram(point, plan, mesh, self.settings, self.settings.allowed_error(*formats))
 
 
 def _check_supported(point: Point) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engines.engine import Facts, Stage, Verification
 from engines.jax.devices import out_of_memory
 from engines.jax.peaks import measured_peaks
+from engines.jax.settings import Settings
 from engines.point import Point
 from engines.transformer.attention import make_cache
 from engines.transformer.functions import load_parameters, make_decode, make_prefill
@@ -28,8 +29,10 @@ CHECKED_SCORES: Final = 1 << 26
 class JaxProgram:
     """Implements :class:`engines.engine.Program`."""
 
-    def __init__(self, point: Point, plan: Plan, mesh: Mesh, seed: int, tolerance: float) -> None:
-        self.point, self.plan, self.mesh, self.seed, self.tolerance = point, plan, mesh, seed, tolerance
+    def __init__(self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, tolerance: float) -> None:
+        self.point, self.plan, self.mesh, self.tolerance = point, plan, mesh, tolerance
+        self.settings = settings
+        seed = settings.seed
         self.prompt = prompt(point.model, point.batch_size, max(point.input_len, 1), seed)
         self.weights = load_parameters(plan, mesh, seed)
         self.cache = make_cache(plan, mesh)
@@ -93,7 +96,7 @@ class JaxProgram:
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
-        expected = reference_logits(self.point.model, tokens, positions, self.seed).astype(np.float64)
+        expected = reference_logits(self.point.model, tokens, positions, self.settings.seed).astype(np.float64)
         error = float(np.abs(output - expected).max() / np.abs(expected).max())
         return Verification(
             ok=error <= self.tolerance,
@@ -140,7 +143,8 @@ class JaxProgram:
                 "padded_heads": plan.heads,
                 "padded_kv_heads": plan.kv_heads,
                 "checked_sequences": len(self._checked_rows()),
-                "seed": self.seed,
+                "seed": self.settings.seed,
+                **self.settings.options(),
             },
         )
 

@@ -34,7 +34,7 @@ def engine() -> JaxEngine:
 
 def test_is_a_runner_that_takes_its_configuration():
     assert isinstance(engine(), Runner)
-    assert engine().tolerance["float32"] == 1e-5
+    assert engine().settings.allowed_error("float32") == 1e-5
 
 
 @pytest.mark.parametrize(("phase", "stages"), [("prefill", ["prefill"]), ("decode", ["decode"])])
