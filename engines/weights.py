@@ -30,7 +30,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,18 @@ class Tensor:
         return Tensor(self.name, shape, self.spread, self.centre)
 
 
+class Stored(Protocol):
+    """Weights that lie somewhere, as those of a checkpoint do."""
+
+    def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
+        """``tensor[index]`` as float32; the tensor may be :meth:`Tensor.reshaped`. Slices have step 1."""
+        ...
+
+
+Source = int | Stored
+"""Where the values of tensors come from: a seed, or where they lie."""
+
+
 def tensors(model: Model) -> dict[str, Tensor]:
     """Every tensor of the model by name, embedding first, then layer by layer."""
     listed = [*_outer_first(model)]
@@ -67,10 +79,12 @@ def tensors(model: Model) -> dict[str, Tensor]:
     return {each.name: each for each in listed}
 
 
-def values(tensor: Tensor, seed: int, index: Sequence[slice] | None = None) -> Floats:
+def values(tensor: Tensor, source: Source, index: Sequence[slice] | None = None) -> Floats:
     """``tensor[index]`` as float32; the whole tensor without ``index``. Slices have step 1."""
     slices = [slice(None)] * len(tensor.shape) if index is None else list(index)
-    uniform = hashed_uniform(tensor.name, tensor.shape, seed, slices)
+    if not isinstance(source, int):
+        return source.read(tensor, slices)
+    uniform = hashed_uniform(tensor.name, tensor.shape, source, slices)
     uniform -= np.float32(0.5)
     uniform *= np.float32(tensor.spread * math.sqrt(12.0))
     if tensor.centre:

@@ -20,6 +20,7 @@ from engines.transformer.layer import Weights, matmuls
 from engines.transformer.looped import rolled
 from engines.transformer.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.plan import Plan
+from engines.weights import Source
 
 KEPT_LOGITS = 4
 """Decode returns the logits of so many last steps (of all, where fewer), to be checked."""
@@ -69,9 +70,9 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
     return _jitted(plan, mesh, decode, (P(), P()), (P(), _logits_spec(plan, 1), _cache_specs(plan)))
 
 
-def load_parameters(plan: Plan, mesh: Mesh, seed: int) -> Weights:
+def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Weights:
     """The parameters on the mesh's devices, in the order in which this plan's functions read them."""
-    return rolled(plan, mesh, make_parameters(plan, mesh, seed), matmuls(plan))
+    return rolled(plan, mesh, make_parameters(plan, mesh, source), matmuls(plan))
 
 
 def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engines.transformer.plan import Plan
-from engines.weights import Floats, Tensor, input_names, tensors, values
+from engines.weights import Floats, Source, Tensor, input_names, tensors, values
 
 
 def input_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
@@ -28,11 +28,11 @@ def output_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
 
 
 class Fusion:
-    """Ranges of the fused matrices of a plan, made from the seed."""
+    """Ranges of the fused matrices of a plan, made from a source of the canonical tensors."""
 
-    def __init__(self, plan: Plan, seed: int) -> None:
+    def __init__(self, plan: Plan, source: Source) -> None:
         self.plan = plan
-        self.seed = seed
+        self.source = source
         self.canonical: Mapping[str, Tensor] = tensors(plan.model)
 
     def inputs(self, parts: Sequence[tuple[str, int]], layer: int, rows: slice, chunks: slice) -> Floats:
@@ -83,7 +83,7 @@ class Fusion:
             index, target = [across, across], [slice(None), slice(None)]
             index[axis] = slice(real + first - padded, real + last - padded)
             target[axis] = slice(first - start, last - start)
-            strip[tuple(target)] = values(tensor, self.seed, index)
+            strip[tuple(target)] = values(tensor, self.source, index)
         return strip
 
     def _blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:

@@ -1,8 +1,8 @@
-"""The arrays of a plan: which there are, how they lie on a mesh, and making them from a seed.
+"""The arrays of a plan: which there are, how they lie on a mesh, and making them from a source of their values.
 
-Describing them needs no device; making them hashes only what each device holds. Matrices are fused by the chip that
-works on them (see ``fusion``), so one matmul and one collective serve all that a projection computes (Pope et al.
-2022, sections 3.4 and 3.5).
+Describing them needs no device; making them hashes, or reads, only what each device holds. Matrices are fused by the
+chip that works on them (see ``fusion``), so one matmul and one collective serve all that a projection computes (Pope
+et al. 2022, sections 3.4 and 3.5).
 
 ======================  ===========================  =================================================
 name                    shape                        what
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from engines.transformer.fusion import Fusion, input_parts, output_parts
 from engines.transformer.plan import Plan
-from engines.weights import Floats, values
+from engines.weights import Floats, Source, values
 
 Index = tuple[slice, ...]
 Fill = Callable[[Index], NDArray[Any]]
@@ -64,10 +64,10 @@ def abstract_parameters(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruc
     }
 
 
-def make_parameters(plan: Plan, mesh: Mesh, seed: int) -> dict[str, jax.Array]:
+def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> dict[str, jax.Array]:
     """The arrays on the mesh's devices. Each device's part is made from its own slice of the canonical tensors."""
     made: dict[str, jax.Array] = {}
-    for name, each in parameters(plan, seed).items():
+    for name, each in parameters(plan, source).items():
 
         def part(index: Any, each: Parameter = each) -> NDArray[Any]:
             bounds = tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True))
@@ -77,9 +77,9 @@ def make_parameters(plan: Plan, mesh: Mesh, seed: int) -> dict[str, jax.Array]:
     return made
 
 
-def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
+def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
     """Every parameter by name. Values are made only when asked for."""
-    model, fusion = plan.model, Fusion(plan, seed)
+    model, fusion = plan.model, Fusion(plan, source)
     columns, rows, every = plan.stored_ffn_axes or None, plan.stored_embed_axes or None, plan.all_axes or None
     found: dict[str, Parameter] = {}
 
@@ -108,7 +108,7 @@ def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
         found[name] = Parameter((model.num_layers, *shape), "float32", spec, _stacked(fill_layer))
 
     def canonical(name: str) -> Fill:
-        return lambda index: values(fusion.canonical[name], seed, index)
+        return lambda index: values(fusion.canonical[name], source, index)
 
     table = (plan.vocab, model.d_model)
     matrix(
@@ -122,7 +122,7 @@ def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
     if not model.tied_embedding:
 
         def head(index: Index) -> Floats:
-            return values(fusion.canonical["lm_head"], seed, (index[1], index[0])).T
+            return values(fusion.canonical["lm_head"], source, (index[1], index[0])).T
 
         matrix(
             "lm_head", table, _padded(head, model.vocab_size), spec=P(columns, rows), scale_spec=P(), contracted=(1,)
@@ -149,7 +149,7 @@ def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
 
         def fill_out_bias(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
             names = [f"layers.{layer}.{each}_bias" for each, _ in parts]
-            biases = [values(fusion.canonical[each], seed, index) for each in names if each in fusion.canonical]
+            biases = [values(fusion.canonical[each], source, index) for each in names if each in fusion.canonical]
             both: Floats = np.sum(biases, axis=0, dtype=np.float32)
             return both
 
@@ -181,7 +181,7 @@ def parameters(plan: Plan, seed: int = 0) -> dict[str, Parameter]:
         if f"layers.0.{norm}" in fusion.canonical:
 
             def fill_norm(layer: int, index: Index, norm: str = norm) -> Floats:
-                return values(fusion.canonical[f"layers.{layer}.{norm}"], seed, index)
+                return values(fusion.canonical[f"layers.{layer}.{norm}"], source, index)
 
             vectors(f"layer.{norm}", fill_norm, (model.d_model,), P())
     for norm in ("final_norm.scale", "final_norm.bias"):

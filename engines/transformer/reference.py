@@ -1,6 +1,6 @@
 """The model on one device in float32, written to be read: what the partitioned version is checked against.
 
-It shares no code with the partitioned version; it makes the same tensors from the same seed, one layer at a time.
+It shares no code with the partitioned version; it makes the same tensors from the same source, one layer at a time.
 """
 
 from functools import partial
@@ -13,23 +13,25 @@ from jax import Array
 from numpy.typing import NDArray
 
 from engines.model import Model
-from engines.weights import input_names, tensors, values
+from engines.weights import Source, input_names, tensors, values
 
 Weights = dict[str, Array]
 
 
-def reference_logits(model: Model, tokens: NDArray[np.int32], positions: list[int], seed: int) -> NDArray[np.float32]:
+def reference_logits(
+    model: Model, tokens: NDArray[np.int32], positions: list[int], source: Source
+) -> NDArray[np.float32]:
     """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab]."""
     specs = tensors(model)
-    x = jnp.asarray(values(specs["embedding"], seed)[tokens])
+    x = jnp.asarray(values(specs["embedding"], source)[tokens])
     if model.position == "learned":
-        x = x + values(specs["positions"], seed)[: tokens.shape[1]]
+        x = x + values(specs["positions"], source)[: tokens.shape[1]]
     for number in range(model.num_layers):
         prefix = f"layers.{number}."
         names = [name for name in specs if name.startswith(prefix)]
-        x = _layer(model, {name.removeprefix(prefix): jnp.asarray(values(specs[name], seed)) for name in names}, x)
+        x = _layer(model, {name.removeprefix(prefix): jnp.asarray(values(specs[name], source)) for name in names}, x)
     outer = {
-        name: jnp.asarray(values(tensor, seed)) for name, tensor in specs.items() if not name.startswith("layers.")
+        name: jnp.asarray(values(tensor, source)) for name, tensor in specs.items() if not name.startswith("layers.")
     }
     return np.asarray(_output(model, outer, x[:, jnp.asarray(positions)])).transpose(1, 0, 2)
 
