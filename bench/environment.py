@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
+
+from engines.versions import versions_of
 
 LIBRARIES: Final = ("shardbench", "numpy", "pandas", "jax", "jaxlib", "libtpu", "torch")
 
@@ -55,12 +56,7 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    found = {"python": platform.python_version(), **versions_of(LIBRARIES)}
     if shutil.which("nvidia-smi"):
         driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         if driver:

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 import engines
 from engines.engine import Engine, Runner
+from engines.versions import versions_of
 
 TIMING_MODULES: Final = ("timing.py", "statistics.py")
 LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "torch")
@@ -28,7 +27,7 @@ def code_fingerprint(engine: Engine) -> str:
     if isinstance(engine, Runner):
         parts += [_digest(Path(__file__).parent / name) for name in TIMING_MODULES]
     if engine.source in ("measured", "compiled"):
-        parts += _versions(LIBRARIES)
+        parts += [f"{name}={version};" for name, version in versions_of(LIBRARIES).items()]
     options = getattr(engine, "options", None)
     if options:
         parts.append(json.dumps(options, sort_keys=True, default=str))
@@ -44,13 +43,3 @@ def _folder(folder: Path, deep: bool) -> str:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _versions(names: Sequence[str]) -> list[str]:
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name}={version(name)};")
-        except PackageNotFoundError:
-            continue
-    return found

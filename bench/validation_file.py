@@ -10,31 +10,11 @@ from typing import Any, Final
 from bench.conf import load_chip, load_model
 from engines.errors import AskedWrongly, ShardbenchError
 from engines.point import Point
+from engines.published.table import INTEGER_KEYS, POINT_KEYS
 
-COLUMNS: Final = (
-    "source",
-    "system",
-    "model",
-    "hw",
-    "num_chips",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "phase",
-    "batch_size",
-    "input_len",
-    "output_len",
-    "weight_dtype",
-    "ffn_layout",
-    "attn_sharding",
-    "latency_s",
-    "mfu",
-    "status",
-)
+COLUMNS: Final = ("source", "system", *POINT_KEYS, "latency_s", "mfu", "status")
 OPTIONAL_COLUMNS: Final = ("collectives", "act_dtype", "kv_dtype")
 """Keys of a point that a file may give as well; any other column is left alone."""
-INTEGERS: Final = frozenset(
-    {"num_chips", "tensor_parallel", "pipeline_parallel", "batch_size", "input_len", "output_len"}
-)
 MOST_SECONDS: Final = 1e5
 """A longer time is taken for milliseconds or microseconds."""
 
@@ -124,7 +104,7 @@ def _point(text: Mapping[str, str], engine: str) -> Point:
     keys: dict[str, Any] = {}
     for key in (*COLUMNS[COLUMNS.index("num_chips") : COLUMNS.index("latency_s")], *OPTIONAL_COLUMNS):
         if text.get(key):
-            keys[key] = _integer(key, text[key]) if key in INTEGERS else text[key]
+            keys[key] = _integer(key, text[key]) if key in INTEGER_KEYS else text[key]
     keys.setdefault("output_len", 0)
     point = Point(model=load_model(text["model"]), chip=load_chip(text["hw"]), engine=engine, **keys)
     point.check()

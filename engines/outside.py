@@ -177,6 +177,30 @@ class OutsideEngine(ABC):
         )
 
 
+class LatencyBenchmark(OutsideEngine):
+    """A server's own latency benchmark of ``model_path``; ``warmup_runs`` and ``runs`` are told to it."""
+
+    def __init__(
+        self,
+        *,
+        program: str,
+        model_path: str | None,
+        arguments: Sequence[str],
+        warmup_runs: int,
+        runs: int,
+        run_timeout_s: float,
+        nvidia_smi: str,
+        **_settings: Any,
+    ) -> None:
+        """Keys of the engine's file in ``conf/engine``. Other settings are the harness's."""
+        super().__init__(run_timeout_s=run_timeout_s, nvidia_smi=nvidia_smi)
+        self.program = program
+        self.model_path = model_path
+        self.arguments = list(arguments)
+        self.warmup_runs = warmup_runs
+        self.runs = runs
+
+
 def check_generate(point: Point) -> None:
     """Raise Unsupported for a phase of which the program has no time by itself."""
     if point.phase != "generate":

@@ -13,6 +13,7 @@ from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupport
 from engines.layout import GATHERED_AXES, axes_size
 from engines.point import Point
 from engines.row import Source, Status
+from engines.versions import JAX_LIBRARIES, versions_of
 
 if TYPE_CHECKING:
     from engines.compiled.timeline import Account, Timeline
@@ -94,7 +95,7 @@ class CompiledEngine:
             status, told = "unsupported", str(error)
         except ShardbenchError as error:
             status, told = "failed", str(error)
-        return Estimate(status=status, error=told, facts=Facts(versions=_versions()))
+        return Estimate(status=status, error=told, facts=Facts(versions=versions_of(JAX_LIBRARIES)))
 
     def _estimate(self, point: Point) -> Estimate:
         from engines.compiled.topology import target_of
@@ -151,7 +152,7 @@ class CompiledEngine:
         try:
             schedule = read_schedule(parse_module(compiled.text))
         except UnreadableHlo as error:
-            versions = _versions()
+            versions = versions_of(JAX_LIBRARIES)
             raise UnreadableHlo(
                 f"libtpu {versions.get('libtpu')} wrote a program that this reader cannot read: {error}; {REMEDY}"
             ) from error
@@ -189,7 +190,7 @@ class CompiledEngine:
             kv_cache_bytes=target.cores * sharded["cache"],
             activations_bytes=target.cores * temporaries,
             device_kind=target.topology_name,
-            versions=_versions(),
+            versions=versions_of(JAX_LIBRARIES),
             details={
                 "exposed_s": total.exposed_s,
                 "link_latency_s": total.latency_s,
@@ -302,9 +303,3 @@ def _said(point: Point, plan: "Plan") -> str:
         "as its shapes are static"
     )
     return {"prefill": prefill, "decode": decode, "generate": f"{prefill}; {decode}"}[point.phase]
-
-
-def _versions() -> dict[str, str]:
-    from engines.compiled.program import compiler_versions
-
-    return compiler_versions()

@@ -4,12 +4,12 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.compiled.cache import Cache, Compiled, cache_key
 from engines.compiled.topology import Target
 from engines.errors import ShardbenchError
+from engines.versions import JAX_LIBRARIES, versions_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -66,7 +66,7 @@ class Compiler:
 
         lowered = self._lower(question)
         flags = {**{key: os.environ.get(key, "") for key in COMPILER_FLAGS}, **self.options}
-        key = cache_key(lowered.as_text(), question.target, compiler_versions(), flags)
+        key = cache_key(lowered.as_text(), question.target, versions_of(JAX_LIBRARIES), flags)
         found = self.cache.get(key)
         if found is not None:
             return found
@@ -113,14 +113,3 @@ def out_of_memory_sentence(told: str) -> str:
 def peak_bytes(memory: Mapping[str, float]) -> float:
     """Arguments, temporaries, outputs and code of one device; what is donated counts once."""
     return memory["argument"] + memory["temp"] + memory["output"] - memory["alias"] + memory["generated_code"]
-
-
-def compiler_versions() -> dict[str, str]:
-    """Versions of what decides a compiled program."""
-    found = {}
-    for name in ("jax", "jaxlib", "libtpu"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

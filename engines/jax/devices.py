@@ -8,20 +8,17 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from engines.errors import OutOfMemory, Unsupported
+from engines.gpus import hw_of
 from engines.point import Point
 
-DEVICE_KINDS: Final[dict[str, tuple[str, ...]]] = {
+TPU_KINDS: Final[dict[str, tuple[str, ...]]] = {
     "tpu-v4": ("TPU v4",),
     "tpu-v5e": ("TPU v5 lite", "TPU v5e"),
     "tpu-v5p": ("TPU v5", "TPU v5p"),
     "tpu-v6e": ("TPU v6 lite", "TPU v6e"),
     "tpu-7x": ("TPU7x", "TPU v7x"),
-    "a100-80gb": ("A100",),
-    "h100-80gb": ("H100",),
-    "h200": ("H200",),
-    "b200": ("B200",),
 }
-"""hw → what JAX calls such a device: the whole name of a TPU, a word in the name of a GPU."""
+"""hw → what JAX calls such a device, where it is a TPU; a GPU has the driver's name for it."""
 
 
 def mesh_of(point: Point) -> Mesh:
@@ -51,8 +48,7 @@ def _devices(point: Point) -> list[jax.Device]:
         return list(jax.devices("cpu"))
     present = list(jax.devices())
     found = present[0].device_kind
-    names = DEVICE_KINDS.get(hw, (hw,))
-    matches = found in names if kind == "tpu" else any(name.lower() in found.lower() for name in names)
+    matches = hw_of(found) == hw if kind == "gpu" else found in TPU_KINDS.get(hw, ())
     if present[0].platform != kind or not matches:
         raise Unsupported(
             f"hw={hw} is not on this machine, which has {len(present)} × {found} for JAX; "

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import jax
@@ -20,6 +19,7 @@ from engines.transformer.attention import make_cache
 from engines.transformer.functions import load_parameters, make_decode, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
+from engines.versions import JAX_LIBRARIES, versions_of
 from engines.weights import prompt
 
 CHECKED_SCORES: Final = 1 << 26
@@ -137,7 +137,7 @@ class JaxProgram:
             hbm_bytes_per_s=copied,
             peak_source=source,
             device_kind=self.mesh.devices.flat[0].device_kind,
-            versions=_versions(),
+            versions=versions_of(JAX_LIBRARIES),
             details={
                 "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
                 "padded_heads": plan.heads,
@@ -174,13 +174,3 @@ def _peak_bytes(memory: Any) -> float:
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("jax", "jaxlib", "libtpu"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from engines.errors import Unsupported
-from engines.outside import OutsideEngine, ProgramFailed, Timed, check_generate, check_one_format, said
+from engines.outside import LatencyBenchmark, ProgramFailed, Timed, check_generate, check_one_format, said
 from engines.point import Point
 from engines.weights import prompt
 
@@ -15,33 +15,16 @@ DATASET_FILE: Final = "requests.jsonl"
 REPORT_FILE: Final = "report.json"
 
 
-class TrtllmEngine(OutsideEngine):
+class TrtllmEngine(LatencyBenchmark):
     """Prompt and answer of one sequence at a time, which is what its latency benchmark runs."""
 
     name: ClassVar[str] = "trtllm"
     code: ClassVar[Sequence[str]] = ("trtllm",)
     timed_by: ClassVar[str] = "trtllm-bench latency"
 
-    def __init__(
-        self,
-        *,
-        program: str = "trtllm-bench",
-        model_path: str | None = None,
-        arguments: Sequence[str] = (),
-        warmup_runs: int = 5,
-        runs: int = 30,
-        run_timeout_s: float = 1500,
-        nvidia_smi: str = "nvidia-smi",
-        seed: int = 0,
-        **_settings: Any,
-    ) -> None:
-        """See ``conf/engine/trtllm.yaml``. Other settings are the harness's."""
-        super().__init__(run_timeout_s=run_timeout_s, nvidia_smi=nvidia_smi)
-        self.program = program
-        self.model_path = model_path
-        self.arguments = list(arguments)
-        self.warmup_runs = warmup_runs
-        self.runs = runs
+    def __init__(self, *, seed: int = 0, **settings: Any) -> None:
+        """See ``conf/engine/trtllm.yaml``."""
+        super().__init__(**settings)
         self.seed = seed
 
     def check_supported(self, point: Point) -> None:

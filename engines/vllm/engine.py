@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from engines.errors import ShardbenchError
-from engines.outside import OutsideEngine, ProgramFailed, Timed, check_generate, check_one_format, said
+from engines.outside import LatencyBenchmark, ProgramFailed, Timed, check_generate, check_one_format, said
 from engines.point import Point
 from engines.vllm.hf_config import llama_config
 from engines.vllm.latency_file import latencies
@@ -14,32 +14,12 @@ from engines.vllm.latency_file import latencies
 OUTPUT_FILE: Final = "latency.json"
 
 
-class VllmEngine(OutsideEngine):
+class VllmEngine(LatencyBenchmark):
     """Prompt and answer of a whole batch; ``warmup_runs`` and ``runs`` are vLLM's, which tells every run's time."""
 
     name: ClassVar[str] = "vllm"
     code: ClassVar[Sequence[str]] = ("vllm",)
     timed_by: ClassVar[str] = "vllm bench latency"
-
-    def __init__(
-        self,
-        *,
-        program: str = "vllm",
-        model_path: str | None = None,
-        arguments: Sequence[str] = (),
-        warmup_runs: int = 10,
-        runs: int = 30,
-        run_timeout_s: float = 1500,
-        nvidia_smi: str = "nvidia-smi",
-        **_settings: Any,
-    ) -> None:
-        """See ``conf/engine/vllm.yaml``. Other settings are the harness's."""
-        super().__init__(run_timeout_s=run_timeout_s, nvidia_smi=nvidia_smi)
-        self.program = program
-        self.model_path = model_path
-        self.arguments = list(arguments)
-        self.warmup_runs = warmup_runs
-        self.runs = runs
 
     def check_supported(self, point: Point) -> None:
         """Raise Unsupported for other phases, mixed formats, and architectures that have no made-up checkpoint."""

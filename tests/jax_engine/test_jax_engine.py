@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from bench.conf import load_chip, load_group, load_model
 from engines.engine import Runner
 from engines.errors import AskedWrongly, OutOfMemory, Unsupported
-from engines.jax.devices import out_of_memory
+from engines.jax.devices import mesh_of, out_of_memory
 from engines.jax.engine import JaxEngine
 from engines.jax.program import _kl_divergence
 from engines.point import Point
@@ -156,3 +158,31 @@ def test_kl_divergence_by_hand():
     # p = (1/2, 1/2), q = (1/4, 3/4): ½·ln 2 + ½·ln(2/3) = ½·ln(4/3).
     p, q = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]]) + 3.0
     assert _kl_divergence(p, q) == pytest.approx(0.5 * np.log(4 / 3))
+
+
+@pytest.mark.parametrize(
+    ("hw", "platform", "kind", "here"),
+    [
+        ("h100-80gb", "gpu", "NVIDIA H100 80GB HBM3", True),
+        ("h100-80gb", "gpu", "NVIDIA H100 PCIe", False),
+        ("h100-80gb", "gpu", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", False),
+        ("h100-80gb", "gpu", "NVIDIA H200", False),
+        ("h200", "gpu", "NVIDIA H200", True),
+        ("a100-80gb", "gpu", "NVIDIA A100-SXM4-80GB", True),
+        ("a100-80gb", "gpu", "NVIDIA A100-SXM4-40GB", False),
+        ("tpu-v5p", "tpu", "TPU v5", True),
+        ("tpu-v5p", "tpu", "TPU v5 lite", False),
+        ("h100-80gb", "cpu", "cpu", False),
+    ],
+)
+def test_a_device_is_the_chip_that_its_whole_name_says(monkeypatch, hw, platform, kind, here):
+    """A board or a slice of a device with other figures is another chip."""
+    devices = [SimpleNamespace(platform=platform, device_kind=kind)]
+    monkeypatch.setattr(jax, "devices", lambda *_: devices)
+    monkeypatch.setattr(jax, "make_mesh", lambda shape, names, axis_types, devices: devices)
+    asked = point(chip=load_chip(hw), num_chips=1, weight_dtype="bfloat16")
+    if here:
+        assert mesh_of(asked) == devices
+        return
+    with pytest.raises(Unsupported, match=f"hw={hw} is not on this machine, which has 1 × {kind}"):
+        mesh_of(asked)

@@ -1,0 +1,19 @@
+"""Which versions of which libraries are installed."""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+JAX_LIBRARIES: Final = ("jax", "jaxlib", "libtpu")
+"""What decides a program that JAX compiles."""
+
+
+def versions_of(names: Sequence[str]) -> dict[str, str]:
+    """Name → version of those that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
