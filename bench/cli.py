@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, str]] = {
     "plan": "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
     "calibrate": "fit the constants of the analytic engine to measured times",
+    "model": "print a checkpoint's model as YAML, for a config folder of your own",
     "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
     "nightly": "run a sweep, compare it with the night before, write report and dashboard; 1 if something is worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",

@@ -28,6 +28,7 @@ EXTRAS: Final = {
     "wandb": ("wandb",),
     "fit": ("scipy",),
     "parquet": ("pyarrow",),
+    "checkpoints": ("safetensors",),
 }
 """Extra of the package → modules that it brings."""
 DEVICES: Final = """

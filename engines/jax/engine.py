@@ -23,7 +23,7 @@ class JaxEngine:
 
     name: ClassVar[str] = "jax"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("transformer", "jax")
+    code: ClassVar[Sequence[str]] = ("checkpoint", "transformer", "jax")
 
     def __init__(self, **settings: Any) -> None:
         """Keys of :class:`Settings`; others are the harness's."""
@@ -50,7 +50,7 @@ class JaxEngine:
         """Compile and load.
 
         Raises:
-            AskedWrongly: the mesh cannot carry the model in this layout.
+            AskedWrongly: the mesh cannot carry the model in this layout, or the checkpoint is a bad one.
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
@@ -65,8 +65,9 @@ class JaxEngine:
         plan.check()
         mesh = mesh_of(point)
         formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
+        source = self.settings.source(point.model)
         with out_of_memory(point):
-            return JaxProgram(point, plan, mesh, self.settings, self.settings.allowed_error(*formats))
+            return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
 
 
 def _check_supported(point: Point) -> None:

@@ -20,7 +20,7 @@ from engines.transformer.functions import load_parameters, make_decode, make_pre
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
 from engines.versions import JAX_LIBRARIES, versions_of
-from engines.weights import prompt
+from engines.weights import Source, prompt
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
@@ -29,12 +29,13 @@ CHECKED_SCORES: Final = 1 << 26
 class JaxProgram:
     """Implements :class:`engines.engine.Program`."""
 
-    def __init__(self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, tolerance: float) -> None:
+    def __init__(
+        self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source, tolerance: float
+    ) -> None:
         self.point, self.plan, self.mesh, self.tolerance = point, plan, mesh, tolerance
-        self.settings = settings
-        seed = settings.seed
-        self.prompt = prompt(point.model, point.batch_size, max(point.input_len, 1), seed)
-        self.weights = load_parameters(plan, mesh, seed)
+        self.settings, self.source = settings, source
+        self.prompt = prompt(point.model, point.batch_size, max(point.input_len, 1), settings.seed)
+        self.weights = load_parameters(plan, mesh, source)
         self.cache = make_cache(plan, mesh)
         self.tokens = self._everywhere(self.prompt)
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))
@@ -96,7 +97,7 @@ class JaxProgram:
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
-        expected = reference_logits(self.point.model, tokens, positions, self.settings.seed).astype(np.float64)
+        expected = reference_logits(self.point.model, tokens, positions, self.source).astype(np.float64)
         error = float(np.abs(output - expected).max() / np.abs(expected).max())
         return Verification(
             ok=error <= self.tolerance,

@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final
+
+from engines.checkpoint.identity import identity
+from engines.checkpoint.source import open_checked
+from engines.model import Model
+from engines.weights import Source
 
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
 _SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices"})
@@ -11,9 +17,13 @@ _SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """``tolerance``: number format → largest relative error of logits; what is not named keeps its default."""
+    """``tolerance``: number format → largest relative error of logits; what is not named keeps its default.
+
+    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``.
+    """
 
     seed: int = 0
+    checkpoint: str | None = None
     tolerance: Mapping[str, float] = field(default_factory=dict)
     virtual_devices: int = 8
 
@@ -22,8 +32,25 @@ class Settings:
         tolerance = {**TOLERANCE, **self.tolerance}
         return max(tolerance[each] for each in formats)
 
+    def source(self, model: Model) -> Source:
+        """Where the weights come from.
+
+        Raises:
+            AskedWrongly: the checkpoint cannot be read, is another model's, or holds NaN.
+            Unsupported: safetensors is not installed.
+        """
+        return self.seed if self.checkpoint is None else open_checked(Path(self.checkpoint).expanduser(), model)
+
     def options(self) -> dict[str, Any]:
-        """The settings that change what is computed or how, where they are not the defaults."""
+        """The settings that change what is computed or how, where they are not the defaults.
+
+        A checkpoint counts by what it holds, not by where it lies.
+
+        Raises:
+            AskedWrongly: there is no such checkpoint.
+        """
         plain = type(self)()
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}
+        if self.checkpoint is not None:
+            changed["checkpoint"] = identity(Path(self.checkpoint).expanduser())
         return {name: value for name, value in changed.items() if value != getattr(plain, name)}

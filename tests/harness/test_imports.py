@@ -11,7 +11,7 @@ import pytest
 from bench.cli import COMMANDS, MODULES
 
 ROOT = Path(__file__).parents[2]
-VOCABULARY = {path.stem for path in (ROOT / "engines").glob("*.py")} | {"transformer"}
+VOCABULARY = {path.stem for path in (ROOT / "engines").glob("*.py")} | {"checkpoint", "transformer"}
 HEAVY = {"jax", "torch", "wandb", "matplotlib", "scipy", "pandas", "hydra"}
 
 
@@ -31,7 +31,7 @@ def test_engines_know_neither_the_harness_nor_each_other(path):
         parts = module.split(".")
         assert parts[0] != "bench", f"{path} imports {module}"
         if parts[0] == "engines" and len(parts) > 1:
-            allowed = VOCABULARY if own else VOCABULARY - {"transformer"}
+            allowed = VOCABULARY if own else VOCABULARY - {"checkpoint", "transformer"}
             assert parts[1] == own or parts[1] in allowed, f"{path} imports {module}"
 
 

@@ -1,0 +1,94 @@
+"""A checkpoint's ``config.json``, read key by key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.checkpoint.files import CONFIG, KEY, read_json
+from engines.errors import AskedWrongly
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Values by key. Each reader refuses a value of another kind; ``None`` counts as absent."""
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name."""
+        return str(self.content.get("model_type"))
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A whole number."""
+        return int(self._value(key, default, (int,), "whole number"))
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number."""
+        return float(self._value(key, default, (int, float), "number"))
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        return bool(self._value(key, default, (bool,), "true or false"))
+
+    def word(self, key: str, allowed: Mapping[str, str], default: str) -> str:
+        """What ``allowed`` makes of the value, which is one of its keys."""
+        value = self._value(key, default, (str,), "word")
+        if value not in allowed:
+            raise self.wrong(key, f"is none of {', '.join(allowed)}")
+        return allowed[value]
+
+    def refuse(self, keys: Sequence[str]) -> None:
+        """Refuse a config in which one of ``keys`` is set: what it asks for changes the model and is not there."""
+        for key in keys:
+            if self.content.get(key):
+                raise self.wrong(key, "is not supported")
+
+    def wrong(self, key: str, problem: str) -> AskedWrongly:
+        """The error for the value of ``key``."""
+        shown = f"{CONFIG} has {key}={self.content.get(key)}, which {problem}"
+        return AskedWrongly(KEY, self.folder, shown, "give another checkpoint")
+
+    def _value(self, key: str, default: Any, kinds: tuple[type, ...], called: str) -> Any:
+        value = self.content.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            raise AskedWrongly(KEY, self.folder, f"{CONFIG} has no {key}", "give another checkpoint")
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise self.wrong(key, f"is no {called}")
+        return value
+
+
+def read_config(folder: Path) -> Config:
+    """The config of the checkpoint in ``folder``.
+
+    Raises:
+        AskedWrongly: the folder or the file is missing, or holds no config.
+    """
+    if not folder.is_dir():
+        raise AskedWrongly(KEY, folder, "is no folder", f"give a folder with {CONFIG} and safetensors")
+    config = Config(folder, read_json(folder, CONFIG))
+    config.refuse(["quantization_config"])
+    return config
+
+
+def rotary(config: Config, *, base_key: str = "rope_theta") -> dict[str, Any]:
+    """``rotary_base`` of a config: its own key, or in ``rope_parameters`` as transformers 5 writes it.
+
+    Raises:
+        AskedWrongly: the angles are scaled in a way that is not supported.
+    """
+    both: dict[str, Any] = {base_key: config.content.get(base_key)}
+    for key in ("rope_scaling", "rope_parameters"):
+        given = config.content.get(key)
+        if given is None:
+            continue
+        if not isinstance(given, Mapping):
+            raise config.wrong(key, "is no mapping")
+        if given.get("rope_type", given.get("type", "default")) != "default":
+            raise config.wrong(key, "is not supported")
+        both |= {base_key: given.get("rope_theta", both[base_key])}
+    return {"rotary_base": Config(config.folder, both).number(base_key, 10000.0)}

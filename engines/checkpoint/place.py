@@ -1,0 +1,67 @@
+"""Where a canonical tensor lies in a file: its rows and columns, and how the file orders them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Runs = tuple[tuple[int, int, int], ...]
+"""(first column, where it is in the file, how many), ascending and without gaps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A canonical tensor [rows, columns] in the stored tensor ``name`` of ``shape``.
+
+    A matrix is stored as [columns of all that share it, rows] where ``transposed`` (a weight of ``torch.nn.Linear``),
+    else as [rows, columns]. A vector has one row, which is not stored. ``runs`` says which columns of the stored
+    tensor are this one's.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    rows: int
+    transposed: bool
+    runs: Runs
+
+    @property
+    def columns(self) -> int:
+        """Columns of the canonical tensor."""
+        return sum(length for _, _, length in self.runs)
+
+    def ranges(self, columns: slice) -> Iterator[tuple[slice, slice]]:
+        """(columns of the file, where they go within ``columns``) of each run that holds some of ``columns``."""
+        for start, stored, length in self.runs:
+            first, last = max(columns.start, start), min(columns.stop, start + length)
+            if first < last:
+                shift = stored - start
+                yield slice(first + shift, last + shift), slice(first - columns.start, last - columns.start)
+
+
+def table(name: str, rows: int, columns: int) -> Place:
+    """An embedding, stored as it is: [rows, columns]."""
+    return Place(name, (rows, columns), rows, False, ((0, 0, columns),))
+
+
+def linear(name: str, rows: int, columns: int) -> Place:
+    """The weight of a ``torch.nn.Linear`` from ``rows`` to ``columns``, stored as [columns, rows]."""
+    return Place(name, (columns, rows), rows, True, ((0, 0, columns),))
+
+
+def vector(name: str, length: int) -> Place:
+    """A bias or a norm's scale [length]."""
+    return Place(name, (length,), 1, False, ((0, 0, length),))
+
+
+def fused_qkv(name: str, rows: int, groups: int, group: int, head_dim: int) -> dict[str, Place]:
+    """q, k and v in one Linear whose outputs are, a key/value head, its ``group`` query heads, then its k and its v.
+
+    With one group that is multiquery's [all q | k | v], with one query head a group [q | k | v] head by head. The
+    biases have the same order.
+    """
+    period, total = (group + 2) * head_dim, groups * (group + 2) * head_dim
+    found = {}
+    for letter, offset, width in (("q", 0, group), ("k", group, 1), ("v", group + 1, 1)):
+        length = width * head_dim
+        runs = tuple((each * length, each * period + offset * head_dim, length) for each in range(groups))
+        found[letter] = Place(f"{name}.weight", (total, rows), rows, True, runs)
+        found[f"{letter}_bias"] = Place(f"{name}.bias", (total,), 1, False, runs)
+    return found

@@ -1,0 +1,61 @@
+"""Tiny random models of transformers, saved as checkpoints."""
+
+import functools
+import os
+
+import numpy as np
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SMALL = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64}
+LLAMA = {**SMALL, "intermediate_size": 64, "num_attention_heads": 4, "bos_token_id": None, "eos_token_id": None}
+CASES = {
+    "llama": ("Llama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 2, "rope_theta": 500000.0}),
+    "llama tied with biases": (
+        "Llama",
+        {**LLAMA, "head_dim": 16, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+    ),
+}
+TIME = 5
+
+
+def saved(name, folder, dtype="float32", **save):
+    """The model of a case, saved in ``folder``: matrices that keep activations near 1, norms and biases that show."""
+    import torch
+    import transformers
+
+    family, changes = CASES[name]
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**changes))
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            spread = weight.shape[-1] ** -0.5 if weight.ndim == 2 else 0.1
+            weight.normal_(1.0 if weight.ndim == 1 and key.endswith("weight") else 0.0, spread)
+    model = model.to(getattr(torch, dtype)).eval()
+    model.save_pretrained(folder, **save)
+    return model
+
+
+def rewritten(folder, change):
+    """``change`` applied to the dict of all stored tensors of a checkpoint of one file."""
+    from safetensors.numpy import load_file, save_file
+
+    held = load_file(folder / "model.safetensors")
+    change(held)
+    save_file(held, folder / "model.safetensors")
+
+
+def logits(model, tokens):
+    """Logits [batch, time, vocab] in float32."""
+    import torch
+
+    with torch.no_grad():
+        return model.float()(torch.from_numpy(tokens.astype(np.int64)), use_cache=False).logits.numpy()
+
+
+@functools.cache
+def expected(name, folder):
+    """A case saved in ``folder``, with its tokens and logits."""
+    model = saved(name, folder)
+    tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (8, TIME)).astype(np.int32)
+    return tokens, logits(model, tokens)

@@ -1,0 +1,175 @@
+"""Every range of every canonical tensor is what the files hold, and each device reads its own ranges alone."""
+
+import math
+
+import hypothesis.strategies as st
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from checkpoint_cases import CASES, saved
+from hypothesis import given, settings
+from jax.sharding import AxisType, Mesh, NamedSharding
+from safetensors.numpy import load_file
+
+from engines.checkpoint.families import model_of
+from engines.checkpoint.source import Checkpoint
+from engines.transformer.fusion import Fusion, input_parts, output_parts, unfuse
+from engines.transformer.parameters import make_parameters, parameters
+from engines.transformer.plan import Plan
+from engines.weights import tensors, values
+
+
+@pytest.fixture(scope="module", params=CASES)
+def opened(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    saved(request.param, folder)
+    return Checkpoint(folder, model_of(folder))
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    saved("llama", folder)
+    return Checkpoint(folder, model_of(folder))
+
+
+def plan_of(model, weight_dtype="float32", ffn_layout="ws_2d"):
+    return Plan(
+        model=model,
+        mesh_shape=(2, 2, 2),
+        ffn_layout=ffn_layout,
+        attn_sharding="heads",
+        batch_size=8,
+        cache_len=8,
+        weight_dtype=weight_dtype,
+    )
+
+
+def mesh() -> Mesh:
+    return jax.make_mesh((2, 2, 2), ("x", "y", "z"), devices=jax.devices("cpu")[:8], axis_types=(AxisType.Auto,) * 3)
+
+
+def test_the_stored_tensors_come_back_out_of_the_canonical_ones(opened):
+    held = load_file(opened.folder / "model.safetensors")
+    rebuilt = {name: np.full(each.shape, np.nan, np.float32) for name, each in held.items()}
+    for name, tensor in tensors(model_of(opened.folder)).items():
+        place = opened.places[name]
+        matrix = values(tensor, opened).reshape(place.rows, place.columns)
+        for start, stored, length in place.runs:
+            columns, lines = slice(start, start + length), slice(stored, stored + length)
+            target = rebuilt[place.name][..., lines] if not place.transposed else rebuilt[place.name][lines].T
+            assert np.isnan(target).all(), "read twice"
+            target[...] = matrix[:, columns] if target.ndim == 2 else matrix[0, columns]
+    for name, each in held.items():
+        assert np.array_equal(rebuilt[name], each), name
+
+
+def test_fusing_a_checkpoint_loses_nothing(opened):
+    model = model_of(opened.folder)
+    plan = plan_of(model)
+    fusion = Fusion(plan, opened)
+    rows, chunks = slice(0, model.d_model), slice(0, plan.chips)
+    for direction, parts in (("in", input_parts(plan)), ("out", output_parts(plan))):
+        for projection, part in parts.items():
+            fused = fusion.inputs(part, 1, rows, chunks) if direction == "in" else fusion.outputs(part, 1, chunks, rows)
+            for name, _ in part:
+                tensor = fusion.canonical[f"layers.1.{name}"]
+                back = unfuse(plan, fused, name, f"{projection}.{direction}", tensor)
+                assert np.array_equal(back, values(tensor, opened)), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_range_is_the_range_of_the_whole(opened, data):
+    model = model_of(opened.folder)
+    tensor = data.draw(st.sampled_from(sorted(tensors(model).values(), key=lambda each: each.name)))
+    whole = values(tensor, opened)
+    if data.draw(st.booleans()) and len(tensor.shape) == 3:
+        end = data.draw(st.sampled_from([1, 2]) if tensor.shape[-1] != model.d_model else st.just(2))
+        end = end if opened.places[tensor.name].rows == math.prod(tensor.shape[:end]) else 3 - end
+        tensor = tensor.reshaped(math.prod(tensor.shape[:end]), math.prod(tensor.shape[end:]))
+        whole = whole.reshape(tensor.shape)
+    index = []
+    for size in tensor.shape:
+        start = data.draw(st.integers(0, size))
+        index.append(slice(start, data.draw(st.integers(start, size))))
+    part = values(tensor, opened, index)
+    assert part.dtype == np.float32
+    assert np.array_equal(part, whole[tuple(index)])
+
+
+class Recorder:
+    """Counts the values that are read of each stored tensor."""
+
+    def __init__(self, checkpoint):
+        self.read, self.counts = checkpoint.files.read, {}
+        checkpoint.files.read = self
+
+    def __call__(self, name, *index):
+        found = self.read(name, *index)
+        self.counts[name] = self.counts.get(name, 0) + found.size
+        return found
+
+
+@pytest.mark.parametrize("ffn_layout", ["ws_1d", "ws_2d"])
+def test_each_device_reads_its_slice_alone(one, ffn_layout, monkeypatch):
+    monkeypatch.setattr(one.files, "read", one.files.read)
+    recorder = Recorder(one)
+    plan = plan_of(model_of(one.folder), ffn_layout=ffn_layout)
+    matrices = [name for name, each in one.files.entries.items() if len(each.shape) == 2]
+    devices = mesh().devices.flat
+    totals = dict.fromkeys(matrices, 0)
+    for device in devices:
+        recorder.counts.clear()
+        for each in parameters(plan, one).values():
+            index = NamedSharding(mesh(), each.spec).devices_indices_map(each.shape)[device]
+            each.fill(tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True)))
+        for name in matrices:
+            size = math.prod(one.files.entries[name].shape)
+            # An eighth each; the 61 rows of the vocabulary are 8, and 5 for the last.
+            most = 8 * 32 if "embed" in name or "lm_head" in name else size / 8
+            assert recorder.counts[name] <= most, name
+            totals[name] += recorder.counts[name]
+    assert totals == {name: math.prod(one.files.entries[name].shape) for name in matrices}
+
+
+def test_making_the_arrays_reads_every_matrix_once(one, monkeypatch):
+    monkeypatch.setattr(one.files, "read", one.files.read)
+    recorder = Recorder(one)
+    made = make_parameters(plan_of(model_of(one.folder)), mesh(), one)
+    sizes = {name: math.prod(each.shape) for name, each in one.files.entries.items()}
+    assert {name: recorder.counts[name] for name in sizes if "norm" not in name} == {
+        name: size for name, size in sizes.items() if "norm" not in name
+    }
+    table = np.asarray(made["embedding"])[:61]
+    assert np.array_equal(table, load_file(one.folder / "model.safetensors")["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_formats_are_read_as_they_are(dtype, tmp_path):
+    saved("llama", tmp_path, dtype)
+    opened = Checkpoint(tmp_path, model_of(tmp_path))
+    held = load_file(tmp_path / "model.safetensors")
+    table = held["model.embed_tokens.weight"]
+    assert table.dtype == np.dtype({"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}[dtype])
+    tensor = tensors(model_of(tmp_path))["embedding"]
+    assert np.array_equal(values(tensor, opened), table.astype(np.float32))
+    made = make_parameters(plan_of(model_of(tmp_path), weight_dtype=dtype), mesh(), opened)
+    assert np.array_equal(np.asarray(made["embedding"])[:61], table)
+
+
+def test_int8_scales_are_those_of_whole_columns(one):
+    made = make_parameters(plan_of(model_of(one.folder), weight_dtype="int8"), mesh(), one)
+    table = values(tensors(model_of(one.folder))["embedding"], one)
+    scale = np.asarray(made["embedding_scale"])[:61]
+    assert np.array_equal(scale, np.abs(table).max(axis=1) / np.float32(127))
+    assert np.array_equal(np.asarray(made["embedding"])[:61], np.round(table / scale[:, None]))
+
+
+def test_several_files_are_read_as_one(one, tmp_path):
+    saved("llama", tmp_path, max_shard_size="20KB")
+    split = Checkpoint(tmp_path, model_of(tmp_path))
+    assert len({each.file for each in split.files.entries.values()}) > 2
+    for name, tensor in tensors(model_of(tmp_path)).items():
+        assert np.array_equal(values(tensor, split), values(tensor, one)), name

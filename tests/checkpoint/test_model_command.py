@@ -1,0 +1,31 @@
+import pytest
+from checkpoint_cases import saved
+from omegaconf import OmegaConf
+
+from bench.cli import main
+from bench.conf import model_from
+from engines.checkpoint.families import model_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("command") / "small"
+    saved("llama", folder)
+    return folder
+
+
+def test_prints_a_file_that_makes_the_model(folder, capsys):
+    (folder / "model.safetensors").unlink(missing_ok=True)  # the config alone is read
+    assert main(["model", f"checkpoint={folder}", "name=mine"]) == 0
+    model = model_from(dict(OmegaConf.create(capsys.readouterr().out)))
+    assert model == model_of(folder, "mine")
+    # Embedding and head 2·61·32; a layer q and o 2·32·32, k and v 2·32·8, gate, up and down 3·32·64, norms 2·32; a norm.
+    assert model.params == 2 * 61 * 32 + 2 * (2 * 32 * 32 + 2 * 32 * 8 + 3 * 32 * 64 + 2 * 32) + 32
+    assert model.mfu_params == model.published_params == model.params
+
+
+def test_says_what_is_no_checkpoint(tmp_path, capsys):
+    assert main(["model", f"checkpoint={tmp_path}"]) == 2
+    assert f"engine.checkpoint={tmp_path}: holds no config.json" in capsys.readouterr().err
+    assert main(["model"]) == 2
+    assert "checkpoint" in capsys.readouterr().err
