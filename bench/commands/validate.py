@@ -13,11 +13,7 @@ from engines.errors import AskedWrongly
 SUMMARY: Final = "compare an engine's predictions with published or measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key(
-        "data",
-        None,
-        "CSV in the columns of engines/published/data, folder of measured rows, or a list (default: all published)",
-    ),
+    Key("data", None, "CSV file, or a list of them, in the columns of engines/published/data (default: all of those)"),
     Key("engine", "analytic", "the engine that predicts: analytic, compiled or published"),
     PRINT,
 )
@@ -25,7 +21,6 @@ EXAMPLES: Final = (
     "shardbench validate",
     "shardbench validate data=mine.csv engine=analytic print=json",
     "shardbench validate data=[a.csv,b.csv] engine=compiled",
-    "shardbench validate data=results/gpu",
 )
 WORST_SHOWN: Final = 10
 
@@ -55,9 +50,7 @@ def _files(data: Any) -> list[Path]:
         return published_files()
     names = data if isinstance(data, list) else [data]
     if not names:
-        raise AskedWrongly(
-            "data", data, "names no file", "give a CSV or a results folder, or leave it out for all published rows"
-        )
+        raise AskedWrongly("data", data, "names no file", "give a CSV, or leave it out for all published rows")
     return [Path(str(name)) for name in names]
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engines.checkpoint.files import CONFIG, KEY, read_json
 from engines.errors import AskedWrongly
+
+GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+"""The config's word → ours: exact, or by the hyperbolic tangent however its constants are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,11 @@ class Config:
         return str(self.content.get("model_type"))
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number."""
-        return int(self._value(key, default, (int,), "whole number"))
+        """A whole number above 0."""
+        value = int(self._value(key, default, (int,), "whole number"))
+        if value < 1:
+            raise self.wrong(key, "is not positive")
+        return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A number."""
@@ -75,13 +81,15 @@ def read_config(folder: Path) -> Config:
     return config
 
 
-def rotary(config: Config, *, base_key: str = "rope_theta") -> dict[str, Any]:
-    """``rotary_base`` of a config: its own key, or in ``rope_parameters`` as transformers 5 writes it.
+def rotary(config: Config, *, base_key: str = "rope_theta", share_key: str | None = None) -> dict[str, Any]:
+    """The rotary fields of :class:`engines.model.Model`, under the config's own keys or as transformers 5 writes them.
+
+    ``share_key`` is the key of the share of a head that is rotated, where a family has one; its default is a quarter.
 
     Raises:
         AskedWrongly: the angles are scaled in a way that is not supported.
     """
-    both: dict[str, Any] = {base_key: config.content.get(base_key)}
+    found = {"rope_theta": config.content.get(base_key), "partial_rotary_factor": config.content.get(share_key or "")}
     for key in ("rope_scaling", "rope_parameters"):
         given = config.content.get(key)
         if given is None:
@@ -90,5 +98,10 @@ def rotary(config: Config, *, base_key: str = "rope_theta") -> dict[str, Any]:
             raise config.wrong(key, "is no mapping")
         if given.get("rope_type", given.get("type", "default")) != "default":
             raise config.wrong(key, "is not supported")
-        both |= {base_key: given.get("rope_theta", both[base_key])}
-    return {"rotary_base": Config(config.folder, both).number(base_key, 10000.0)}
+        found |= {name: value for name, value in given.items() if value is not None}
+    read = Config(config.folder, found)
+    fields: dict[str, Any] = {"rotary_base": read.number("rope_theta", 10000.0)}
+    if share_key is not None:
+        head_dim = config.integer("hidden_size") // config.integer("num_attention_heads")
+        fields["rotary_dim"] = int(head_dim * read.number("partial_rotary_factor", 0.25))
+    return fields

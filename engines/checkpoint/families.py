@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from engines.checkpoint import llama
+from engines.checkpoint import falcon, gptj, llama, neox
 from engines.checkpoint.config import Config, read_config
 from engines.checkpoint.files import CONFIG, KEY
 from engines.checkpoint.place import Place
@@ -23,6 +23,9 @@ class Family:
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
+    "falcon": Family(falcon.fields, falcon.places),
+    "gpt_neox": Family(neox.fields, neox.places),
+    "gptj": Family(gptj.fields, gptj.places),
     "llama": Family(llama.fields, llama.places),
 }
 """``model_type`` of a config → its family."""

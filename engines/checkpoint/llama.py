@@ -3,7 +3,7 @@
 from typing import Any
 
 from engines.checkpoint.config import Config, rotary
-from engines.checkpoint.place import Place, linear, table, vector
+from engines.checkpoint.place import Place, linear, norm, table, with_bias
 from engines.model import Model
 
 
@@ -34,18 +34,18 @@ def fields(config: Config) -> dict[str, Any]:
 
 
 def places(model: Model) -> dict[str, Place]:
-    """Where each canonical tensor lies, those that a checkpoint may have and this model lacks included."""
+    """Where each canonical tensor lies, those that this model lacks included."""
     e, f = model.d_model, model.d_ff
     q, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
     found = {
         "embedding": table("model.embed_tokens.weight", model.vocab_size, e),
-        "final_norm.scale": vector("model.norm.weight", e),
+        **norm("final_norm", "model.norm", e),
         "lm_head": linear("lm_head.weight", e, model.vocab_size),
     }
     for number in range(model.num_layers):
         here, there = f"layers.{number}", f"model.layers.{number}"
-        found[f"{here}.attn_norm.scale"] = vector(f"{there}.input_layernorm.weight", e)
-        found[f"{here}.ffn_norm.scale"] = vector(f"{there}.post_attention_layernorm.weight", e)
+        found |= norm(f"{here}.attn_norm", f"{there}.input_layernorm", e)
+        found |= norm(f"{here}.ffn_norm", f"{there}.post_attention_layernorm", e)
         for name, module, rows, columns in (
             ("q", "self_attn.q_proj", e, q),
             ("k", "self_attn.k_proj", e, kv),
@@ -55,6 +55,5 @@ def places(model: Model) -> dict[str, Place]:
             ("up", "mlp.up_proj", e, f),
             ("wo", "mlp.down_proj", f, e),
         ):
-            found[f"{here}.{name}"] = linear(f"{there}.{module}.weight", rows, columns)
-            found[f"{here}.{name}_bias"] = vector(f"{there}.{module}.bias", columns)
+            found |= with_bias(f"{here}.{name}", f"{there}.{module}", rows, columns)
     return found

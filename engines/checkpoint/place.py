@@ -51,6 +51,19 @@ def vector(name: str, length: int) -> Place:
     return Place(name, (length,), 1, False, ((0, 0, length),))
 
 
+def with_bias(ours: str, module: str, rows: int, columns: int) -> dict[str, Place]:
+    """The weight and the bias of a ``torch.nn.Linear``."""
+    return {
+        ours: linear(f"{module}.weight", rows, columns),
+        f"{ours}_bias": vector(f"{module}.bias", columns),
+    }
+
+
+def norm(ours: str, module: str, length: int) -> dict[str, Place]:
+    """The scale and the bias of a layernorm or RMSnorm."""
+    return {f"{ours}.scale": vector(f"{module}.weight", length), f"{ours}.bias": vector(f"{module}.bias", length)}
+
+
 def fused_qkv(name: str, rows: int, groups: int, group: int, head_dim: int) -> dict[str, Place]:
     """q, k and v in one Linear whose outputs are, a key/value head, its ``group`` query heads, then its k and its v.
 

@@ -7,15 +7,52 @@ import numpy as np
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-SMALL = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64}
-LLAMA = {**SMALL, "intermediate_size": 64, "num_attention_heads": 4, "bos_token_id": None, "eos_token_id": None}
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}
+SMALL = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64, **NO_IDS}
+LLAMA = {**SMALL, "intermediate_size": 64, "num_attention_heads": 4}
+FALCON = {**SMALL, "ffn_hidden_size": 64}
 CASES = {
     "llama": ("Llama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 2, "rope_theta": 500000.0}),
     "llama tied with biases": (
         "Llama",
         {**LLAMA, "head_dim": 16, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
     ),
+    "falcon-7b": ("Falcon", {**FALCON, "num_attention_heads": 4}),
+    "falcon-40b": ("Falcon", {**FALCON, "num_attention_heads": 8, "num_kv_heads": 2, "new_decoder_architecture": True}),
+    "falcon with one norm": (
+        "Falcon",
+        {
+            **FALCON,
+            "num_attention_heads": 8,
+            "num_kv_heads": 4,
+            "new_decoder_architecture": True,
+            "num_ln_in_parallel_attn": 1,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "falcon serial": (
+        "Falcon",
+        {**FALCON, "num_attention_heads": 4, "multi_query": False, "parallel_attn": False, "bias": True},
+    ),
+    "gpt-j": (
+        "GPTJ",
+        {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 64, **NO_IDS},
+    ),
+    "neox": ("GPTNeoX", {**SMALL, "intermediate_size": 64, "num_attention_heads": 4, "use_parallel_residual": True}),
+    "neox serial": (
+        "GPTNeoX",
+        {
+            **SMALL,
+            "intermediate_size": 128,
+            "num_attention_heads": 8,
+            "use_parallel_residual": False,
+            "hidden_act": "gelu_fast",
+            "rotary_pct": 0.5,
+            "attention_bias": False,
+        },
+    ),
 }
+CHIEF = ("llama", "falcon-7b", "falcon-40b", "gpt-j", "neox")
 TIME = 5
 
 

@@ -135,6 +135,7 @@ def test_no_folder(good, tmp_path):
         ({"model_type": "mamba"}, "is of model_type=mamba, which is not read; use a checkpoint of"),
         ({"hidden_act": "relu"}, "hidden_act=relu, which is none of silu"),
         ({"hidden_size": "wide"}, "hidden_size=wide, which is no whole number"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0, which is not positive"),
         ({"num_hidden_layers": None}, "has no num_hidden_layers"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings=1, which is no true or false"),
         ({"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not supported"),

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from checkpoint_cases import CASES, TIME, expected
+from checkpoint_cases import CASES, CHIEF, TIME, expected
 from jax.sharding import AxisType
 
 from engines.checkpoint.families import model_of
@@ -53,7 +53,9 @@ def test_the_reference_equals_transformers_at_every_position(name, folders):
 
 
 @pytest.mark.parametrize(("shape", "ffn_layout"), [((1, 1, 1), "ws_1d"), ((2, 2, 2), "ws_2d"), ((2, 2, 2), "wg_xyz")])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in CHIEF else pytest.mark.slow) for name in CASES]
+)
 def test_every_family_equals_transformers(name, shape, ffn_layout, folders):
     tokens, wanted = expected(name, folders / name)
     model = model_of(folders / name)

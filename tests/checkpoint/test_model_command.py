@@ -19,7 +19,7 @@ def test_prints_a_file_that_makes_the_model(folder, capsys):
     assert main(["model", f"checkpoint={folder}", "name=mine"]) == 0
     model = model_from(dict(OmegaConf.create(capsys.readouterr().out)))
     assert model == model_of(folder, "mine")
-    # Embedding and head 2·61·32; a layer q and o 2·32·32, k and v 2·32·8, gate, up and down 3·32·64, norms 2·32; a norm.
+    # Embedding and head; in each of 2 layers q and o, k and v, gate and up and down, norms; a last norm.
     assert model.params == 2 * 61 * 32 + 2 * (2 * 32 * 32 + 2 * 32 * 8 + 3 * 32 * 64 + 2 * 32) + 32
     assert model.mfu_params == model.published_params == model.params
 
