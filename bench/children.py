@@ -16,6 +16,8 @@ from typing import IO, Any
 from bench.rows import Question, unanswered
 from bench.timing import TimingConfig
 from bench.worker import Work
+from engines.engine import Place
+from engines.errors import ShardbenchError
 from engines.row import Row
 
 
@@ -39,13 +41,56 @@ def evaluate(
         left = left[ended:]
 
 
+def evaluate_together(
+    engine_config: Mapping[str, Any],
+    questions: Sequence[Question],
+    timing: TimingConfig,
+    environment: Mapping[str, str],
+    place: Place,
+) -> Iterator[Row]:
+    """:func:`evaluate` in a process of a job: each child is one of a team, and a lost team is followed by a new one.
+
+    Process 0 yields the rows, and goes on until it has told the others that there are no more. The others have no
+    questions, and yield nothing. Where a team does not come together, every question left is a row that says so.
+
+    Raises:
+        ShardbenchError: process 0 did not come, where this is another.
+    """
+    left = list(questions)
+    while True:
+        heard: dict[str, Any] = {}
+        ended = 0
+        for row in _one_child(engine_config, left, timing, environment, place, heard):
+            ended += 1
+            yield row
+        left = left[ended:]
+        if "dismissed" in heard:
+            return
+        if "joined" not in heard:
+            break
+    missing = "process 0 was not" if place.process else f"not all of the other {place.count - 1} were"
+    error = (
+        f"engine.num_processes={place.count}: {missing} there within "
+        f"engine.join_timeout_s={engine_config['join_timeout_s']:g} s ({heard.get('death', 'still waiting')})"
+    )
+    if place.process:
+        raise ShardbenchError(error)
+    yield from (unanswered(question, "timeout", error) for question in left)
+
+
 def _one_child(
     engine_config: Mapping[str, Any],
     questions: Sequence[Question],
     timing: TimingConfig,
     environment: Mapping[str, str],
+    place: Place | None = None,
+    heard: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
-    """Rows of one child, the last of which is the one that it died on, if it did."""
+    """Rows of one child, the last of which is the one that it died on, if it did.
+
+    What else it says is kept in ``heard``. A child that dies before its team has come together dies on no question.
+    """
+    heard = {} if heard is None else heard
     timeout_s = float(engine_config["timeout_s"])
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as stderr:
@@ -62,18 +107,25 @@ def _one_child(
         answered = 0
         try:
             with os.fdopen(reader, "rb", buffering=0) as pipe:
-                _send(child, Work(dict(engine_config), list(questions), timing))
+                _send(child, Work(dict(engine_config), list(questions), timing, place))
                 for message in _messages(pipe, timeout_s):
+                    heard |= message or {}
+                    at_one = answered < len(questions) and (place is None or "joined" in heard)
                     if message is None:
-                        error = f"no answer within engine.timeout_s={timeout_s:g} s; raise it or ask for less"
-                        yield unanswered(questions[answered], "timeout", error)
+                        if at_one:
+                            error = f"no answer within engine.timeout_s={timeout_s:g} s; raise it or ask for less"
+                            yield unanswered(questions[answered], "timeout", error)
                         return
                     if "row" in message:
                         answered += 1
                         yield Row.from_dict(message["row"])
-            if answered < len(questions):
-                child.wait()
-                yield unanswered(questions[answered], "failed", _death(child.returncode, stderr))
+                    if "lost" in message or "dismissed" in message:
+                        return
+            child.wait()
+            heard["death"] = _death(child.returncode, stderr)
+            if answered < len(questions) and (place is None or "joined" in heard):
+                lost = "" if place is None else "another process of the job may be lost: "
+                yield unanswered(questions[answered], "failed", lost + heard["death"])
         finally:
             _end(child)
 
@@ -109,6 +161,7 @@ def _messages(pipe: IO[bytes], timeout_s: float) -> Iterator[dict[str, Any] | No
 def _death(returncode: int, stderr: IO[bytes]) -> str:
     stderr.seek(0)
     lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("@", "***", "RPC:"))] or lines  # of a stack in C++
     last = f": {lines[-1][:500]}" if lines else ""
     if returncode < 0:
         hint = ", as the system does when memory runs out" if returncode == -signal.SIGKILL else ""

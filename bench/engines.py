@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, cast
 
-from engines.engine import Engine
+from engines.engine import Engine, Place, Team
 from engines.errors import AskedWrongly
 from engines.point import Point
 
@@ -39,3 +39,16 @@ def environment_of(engine: Engine, points: Sequence[Point]) -> dict[str, str]:
     """What the engine wants in its process's environment before its libraries are imported."""
     wanted: Any = getattr(engine, "environment", None)
     return dict(wanted(points)) if wanted is not None else {}
+
+
+def place_of(engine: Engine) -> Place | None:
+    """Which process of a job of several this is to the engine; None for an engine alone."""
+    place: Any = getattr(engine, "place", None)
+    found: Place | None = place() if place is not None else None
+    return found
+
+
+def join(engine: Engine) -> Team:
+    """The team of an engine that :func:`place_of` gave a place."""
+    team: Team = cast(Any, engine).join()
+    return team

@@ -1,13 +1,14 @@
 """Points → rows: leaves out what is stored, asks the engines, stores every row the moment its point ends."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from bench.children import evaluate
+from bench.children import evaluate, evaluate_together
 from bench.config import Job, Options, Request
-from bench.engines import environment_of, make_engine
+from bench.engines import environment_of, make_engine, place_of
 from bench.environment import read_environment
 from bench.fingerprint import code_fingerprint
 from bench.output import Output
@@ -16,7 +17,7 @@ from bench.store import Store
 from bench.tracking import open_tracker
 from bench.worker import answer_all
 from engines.engine import Estimator
-from engines.errors import AskedWrongly
+from engines.errors import AskedWrongly, ShardbenchError
 from engines.point import Point
 from engines.row import Row
 
@@ -27,13 +28,17 @@ class Tally:
 
     by_status: Counter[str] = field(default_factory=Counter)
     stored: int = 0
+    followed: bool = False
 
     @property
     def exit_code(self) -> int:
-        """3 where a point failed, ran out of time, or where no point at all had an answer; else 0."""
+        """3 where a point failed, ran out of time, or where no point at all had an answer; else 0.
+
+        A process that ``followed`` another has no points of its own.
+        """
         failed = self.by_status["failed"] + self.by_status["timeout"]
         answered = self.by_status["ok"] + self.by_status["oom"]
-        return 3 if failed or not answered else 0
+        return 3 if failed or not (answered or self.followed) else 0
 
 
 def run(requests: Sequence[Request]) -> Tally:
@@ -44,6 +49,8 @@ def run(requests: Sequence[Request]) -> Tally:
         ShardbenchError: the store cannot be read.
     """
     wrong = _refused([point for request in requests for job in request.jobs for point in job.points])
+    if any(_follows(job) for request in requests for job in request.jobs):
+        return _follow(requests)
     options = requests[0].options
     store = Store(options.results_dir)
     stored = store.latest()
@@ -91,6 +98,7 @@ def _job(
 ) -> Iterator[tuple[list[Row], bool]]:
     """Rows that ended together, and whether they are new (else from the store)."""
     engine = make_engine(job.engine_config)
+    place = place_of(engine)
     code = code_fingerprint(engine)
     to_do: list[Question] = []
     for point in job.points:
@@ -104,9 +112,13 @@ def _job(
             yield [unanswered(question, "unsupported", str(wrong[id(point)]))], True
         else:
             to_do.append(question)
-    if not to_do:
+    if place is not None:
+        environment = environment_of(engine, job.points)  # of all, since other processes know no better
+        for row in evaluate_together(job.engine_config, to_do, options.timing, environment, place):
+            yield [row], True
+    elif not to_do:
         return
-    if job.engine_config.get("isolated"):
+    elif job.engine_config.get("isolated"):
         environment = environment_of(engine, [question.point for question in to_do])
         for row in evaluate(job.engine_config, to_do, options.timing, environment):
             yield [row], True
@@ -122,3 +134,34 @@ def _finished(row: Row, retry: Sequence[str]) -> bool:
     if "invalid" in retry and row.status == "ok" and not row.valid:
         return False
     return row.status not in retry
+
+
+def _follows(job: Job) -> bool:
+    """Whether this process does as process 0 of the job says, and writes nothing."""
+    place = place_of(make_engine(job.engine_config))
+    return place is not None and place.process > 0
+
+
+def _follow(requests: Sequence[Request]) -> Tally:
+    """Take part in every job that has several processes; what one process can answer is left to process 0."""
+    tally = Tally(followed=True)
+    told = False
+    try:
+        for request in requests:
+            for job in request.jobs:
+                engine = make_engine(job.engine_config)
+                place = place_of(engine)
+                if place is None:
+                    continue
+                if not told:
+                    print(
+                        f"process {place.process} of {place.count}: follows process 0, which has the rows",
+                        file=sys.stderr,
+                    )
+                    told = True
+                environment = environment_of(engine, job.points)
+                list(evaluate_together(job.engine_config, [], request.options.timing, environment, place))
+    except ShardbenchError as error:
+        print(f"shardbench: {error}", file=sys.stderr)
+        tally.by_status["failed"] += 1
+    return tally

@@ -73,14 +73,26 @@ class Samples:
         return [sum(run) for run in zip(*self.stages.values(), strict=True)]
 
 
-def measure(program: Program, config: TimingConfig, clock: Callable[[], float] = time.perf_counter) -> Samples:
+def _alone(decision: bool) -> bool:
+    return decision
+
+
+def measure(
+    program: Program,
+    config: TimingConfig,
+    clock: Callable[[], float] = time.perf_counter,
+    agreed: Callable[[bool], bool] = _alone,
+) -> Samples:
     """Time ``program`` (compiled and loaded already) by the rules of ``config``; ``clock`` is in seconds.
 
     Sampling goes on until the interval is narrow enough, a sequential fixed-width procedure (Chow and Robbins 1965,
     On the asymptotic theory of fixed-width sequential confidence intervals), within the least and most that the config
     allows. Young garbage is collected between runs and none in them. What a stage raises is raised on.
+
+    Where several processes run the program together, ``agreed`` makes of each one's decision what all of them do, so
+    that they run it equally often; it is called between runs.
     """
-    warmup_runs, warm = _warm_up(program, config, clock)
+    warmup_runs, warm = _warm_up(program, config, clock, agreed)
     stages: dict[str, list[float]] = {stage.name: [] for stage in program.stages}
     samples = Samples(stages, warmup_runs, warm)
     begin = clock()
@@ -88,23 +100,27 @@ def measure(program: Program, config: TimingConfig, clock: Callable[[], float] =
         for name, seconds in _one_run(program, clock).items():
             stages[name].append(seconds)
         count, spent = len(samples.totals), clock() - begin
-        if count >= config.max_samples or spent >= config.max_time_s:
-            return samples
-        if count >= config.min_samples and spent >= config.min_time_s and _is_tight(samples, config):
+        over = count >= config.max_samples or spent >= config.max_time_s
+        enough = count >= config.min_samples and spent >= config.min_time_s
+        if agreed(over or (enough and _is_tight(samples, config))):
             return samples
 
 
-def _warm_up(program: Program, config: TimingConfig, clock: Callable[[], float]) -> tuple[int, bool]:
+def _warm_up(
+    program: Program, config: TimingConfig, clock: Callable[[], float], agreed: Callable[[bool], bool]
+) -> tuple[int, bool]:
     """Run until the last window's median is within tolerance of the window before; how many runs, and whether so."""
     window = config.warmup_window
     runs: list[float] = []
     while len(runs) < config.max_warmup_runs:
         runs.append(sum(_one_run(program, clock).values()))
+        steady = False
         if len(runs) >= max(config.min_warmup_runs, 2 * window):
             before = stdlib_statistics.median(runs[-2 * window : -window])
             now = stdlib_statistics.median(runs[-window:])
-            if abs(now - before) <= config.warmup_tolerance * before:
-                return len(runs), True
+            steady = abs(now - before) <= config.warmup_tolerance * before
+        if agreed(steady):
+            return len(runs), True
     return len(runs), False
 
 

@@ -8,14 +8,15 @@ import os
 import pickle
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.engines import make_engine
+from bench.engines import join, make_engine
 from bench.rows import Question, estimated, measured, unanswered
 from bench.timing import TimingConfig, measure
-from engines.engine import Engine, Estimator, Runner
+from bench.together import Together
+from engines.engine import Engine, Estimator, Place, Runner
 from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.row import Row
 
@@ -27,6 +28,7 @@ class Work:
     engine_config: dict[str, Any]
     questions: Sequence[Question]
     timing: TimingConfig
+    place: Place | None = None
 
 
 def main(pipe: int) -> None:
@@ -34,18 +36,41 @@ def main(pipe: int) -> None:
     work: Work = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
+
+        def say(**message: Any) -> None:
+            print(json.dumps(message), file=out, flush=True)
+
         engine = make_engine(work.engine_config)
+        if work.place is not None:
+            _in_team(engine, work, say)
+            return
         for question in work.questions:
-            print(json.dumps({"started": question.point_id}), file=out, flush=True)
-            row = answer(engine, question, work.timing)
-            print(json.dumps({"row": row.to_dict()}), file=out, flush=True)
+            say(started=question.point_id)
+            say(row=answer(engine, question, work.timing).to_dict())
 
 
-def answer(engine: Engine, question: Question, timing: TimingConfig) -> Row:
+def _in_team(engine: Engine, work: Work, say: Callable[..., None]) -> None:
+    """Evaluate process 0's points together with the others; only process 0 has rows."""
+    team = join(engine)
+    together = Together(team)
+    say(joined=team.place.count)
+    for question in together.questions(work.questions):
+        say(started=question.point_id)
+        row = answer(engine, question, work.timing, together)
+        if team.place.process == 0:
+            say(row=row.to_dict())
+        if not together.in_step:
+            say(lost=True)  # the next points need a team of new processes
+            return
+    team.leave()
+    say(dismissed=True)
+
+
+def answer(engine: Engine, question: Question, timing: TimingConfig, together: Together | None = None) -> Row:
     """One point's row, whatever happens to it short of the end of the process."""
     try:
         if isinstance(engine, Runner):
-            return _measure(engine, question, timing)
+            return _measure(engine, question, timing, together)
         return estimated(question, engine.estimate([question.point])[0])
     except OutOfMemory as error:
         return unanswered(question, "oom", str(error))
@@ -81,12 +106,13 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, ShardbenchError) else f"{type(error).__name__}: {text[:500]}"
 
 
-def _measure(engine: Runner, question: Question, timing: TimingConfig) -> Row:
-    program = engine.prepare(question.point)
+def _measure(engine: Runner, question: Question, timing: TimingConfig, together: Together | None) -> Row:
+    program = together.prepare(engine, question) if together else engine.prepare(question.point)
     try:
         verification = program.verify()
-        samples = measure(program, timing)
-        return measured(question, program, samples, verification, timing)
+        samples = measure(program, timing, agreed=together.told) if together else measure(program, timing)
+        row = measured(question, program, samples, verification, timing)
+        return together.signed(row) if together else row
     finally:
         program.close()
 

@@ -82,6 +82,28 @@ class Verification:
     kl_divergence: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which process of a job this is, of how many. Process 0 leads: its clock counts, and it alone writes."""
+
+    process: int
+    count: int
+
+
+class Team(Protocol):
+    """The processes of a job, joined. All of them make the same calls in the same order."""
+
+    place: Place
+
+    def exchange(self, value: Any) -> list[Any]:
+        """Every process's value, in order of process; returns once all have called it. Raises where one is lost."""
+        ...
+
+    def leave(self) -> None:
+        """Wait for all, and part."""
+        ...
+
+
 class Program(Protocol):
     """A point made ready on its devices: compiled, weights loaded, inputs in place.
 
@@ -137,4 +159,8 @@ class Runner(Protocol):
 
 
 Engine = Estimator | Runner
-"""An engine may have ``options``, a mapping: settings that change its answers, part of a point's fingerprint."""
+"""An engine may have ``options``, a mapping: settings that change its answers, part of a point's fingerprint.
+
+A Runner that can be one of several processes of a job has ``place()`` → Place | None, asked before its libraries are
+imported, and ``join()`` → Team, called once in the process that runs its points, before the first.
+"""

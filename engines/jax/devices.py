@@ -1,5 +1,6 @@
 """Which devices JAX sees, whether they are the chips asked for, and the mesh over them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -38,8 +39,26 @@ def mesh_of(point: Point) -> Mesh:
             f"num_chips={point.num_chips}: JAX sees {len(devices)} devices for hw={point.chip.name}; {remedy}"
         )
     return jax.make_mesh(
-        point.mesh, ("x", "y", "z"), axis_types=(AxisType.Auto,) * 3, devices=devices[: point.num_chips]
+        point.mesh, ("x", "y", "z"), axis_types=(AxisType.Auto,) * 3, devices=_shared(devices, point.num_chips)
     )
+
+
+def _shared(devices: list[jax.Device], count: int) -> list[jax.Device]:
+    """``count`` of the devices, as many of every process: one without a device could not take part."""
+    processes = jax.process_count()
+    if processes == 1:
+        return devices[:count]
+    if count % processes:
+        raise Unsupported(
+            f"num_chips={count}: does not split over engine.num_processes={processes}; use a multiple of {processes}"
+        )
+    taken = Counter[int]()
+    chosen = []
+    for each in devices:
+        if taken[each.process_index] < count // processes:
+            taken[each.process_index] += 1
+            chosen.append(each)
+    return chosen
 
 
 def _devices(point: Point) -> list[jax.Device]:

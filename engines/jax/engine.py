@@ -4,11 +4,11 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Final
 
 from engines.dtypes import ACTIVATION_DTYPES
-from engines.engine import Program
+from engines.engine import Place, Program, Team
 from engines.errors import Unsupported
 from engines.jax.settings import Settings
 from engines.layout import COLLECTIVES
@@ -40,11 +40,39 @@ class JaxEngine:
         if not counts:
             return {}
         kept = re.sub(rf"{DEVICE_COUNT_FLAG}=\d+", "", os.environ.get("XLA_FLAGS", "")).split()
-        flags = [*kept, f"{DEVICE_COUNT_FLAG}={max(self.settings.virtual_devices, *counts)}"]
+        processes = self.settings.num_processes
+        # Several processes bring their devices together, and each as many as the others.
+        devices = -(-max(counts) // processes) if processes > 1 else max(self.settings.virtual_devices, *counts)
+        flags = [*kept, f"{DEVICE_COUNT_FLAG}={devices}"]
         found = {"XLA_FLAGS": " ".join(flags)}
         if len(counts) == len(points):
             found["JAX_PLATFORMS"] = "cpu"
         return found
+
+    def place(self) -> Place | None:
+        """Which process of a job of several this is, by the settings or the cluster; None for one alone.
+
+        Raises:
+            See :func:`engines.jax.hosts.place_of`.
+        """
+        from engines.jax.hosts import place_of
+
+        place = place_of(self.settings)
+        if place is not None:
+            self._take(place)
+        return place
+
+    def join(self) -> Team:
+        """Meet the other processes: see :class:`engines.jax.hosts.Hosts`."""
+        from engines.jax.hosts import Hosts
+
+        hosts = Hosts(self.settings)
+        self._take(hosts.place)
+        return hosts
+
+    def _take(self, place: Place) -> None:
+        self.settings = replace(self.settings, num_processes=place.count, process_id=place.process)
+        self.options = self.settings.options()
 
     def prepare(self, point: Point) -> Program:
         """Compile and load.

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
@@ -56,8 +57,7 @@ class JaxProgram:
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
 
     def _everywhere(self, value: NDArray[Any]) -> jax.Array:
-        placed: jax.Array = jax.device_put(value, NamedSharding(self.mesh, P()))
-        return placed
+        return jax.make_array_from_callback(value.shape, NamedSharding(self.mesh, P()), lambda index: value[index])
 
     def _compile(self, name: str, function: Any, arguments: tuple[jax.Array, ...], timed: bool) -> None:
         start = time.perf_counter()
@@ -90,10 +90,10 @@ class JaxProgram:
         positions, outputs = [], []
         if self.first_scores is not None:
             positions.append(self.point.input_len - 1)
-            outputs.append(np.asarray(self.first_scores)[None, rows])
+            outputs.append(_whole(self.first_scores)[None, rows])
         if self.decoded is not None:
-            generated, scores = (np.asarray(each) for each in self.decoded)
-            tokens = np.concatenate([tokens, np.asarray(self.first)[rows, None], generated.T[rows, :-1]], axis=1)
+            generated, scores = (_whole(each) for each in self.decoded)
+            tokens = np.concatenate([tokens, _whole(self.first)[rows, None], generated.T[rows, :-1]], axis=1)
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
@@ -161,6 +161,12 @@ def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -
     """Mean of KL(expected ‖ output) over all but the last axis, in nats; both are logits."""
     p, q = (each - np.logaddexp.reduce(each, axis=-1, keepdims=True) for each in (expected, output))
     return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
+
+
+def _whole(array: jax.Array) -> NDArray[Any]:
+    """All of an array of which this process may hold a part; every process of the job asks at once."""
+    whole: NDArray[Any] = multihost_utils.process_allgather(array, tiled=True)
+    return whole
 
 
 def _bytes_a_chip(arrays: Mapping[str, jax.Array]) -> float:

@@ -11,7 +11,7 @@ from engines.model import Model
 from engines.weights import Source
 
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
-_SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices"})
+_SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices", "coordinator", "process_id", "join_timeout_s"})
 """Settings that change neither what is computed nor how."""
 
 
@@ -26,6 +26,10 @@ class Settings:
     checkpoint: str | None = None
     tolerance: Mapping[str, float] = field(default_factory=dict)
     virtual_devices: int = 8
+    coordinator: str | None = None
+    num_processes: int = 1
+    process_id: int = 0
+    join_timeout_s: float = 300
 
     def allowed_error(self, *formats: str) -> float:
         """The tolerance of the coarsest of ``formats``."""

@@ -1,0 +1,260 @@
+"""One job in several processes: two command lines on this machine, four devices each."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.conf import load_chip, load_model
+from bench.fingerprint import code_fingerprint
+from bench.rows import Question
+from bench.timing import TimingConfig
+from bench.together import Together
+from bench.worker import answer
+from engines.engine import Place
+from engines.errors import AskedWrongly, OutOfMemory
+from engines.jax.engine import JaxEngine
+from engines.jax.hosts import place_of
+from engines.jax.settings import Settings
+from engines.point import Point
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+QUICK = (
+    "timing.min_time_s=0",
+    "timing.min_samples=2",
+    "timing.max_samples=4",
+    "timing.min_warmup_runs=1",
+    "timing.warmup_window=1",
+    "timing.warmup_tolerance=100",
+    "timing.max_relative_ci=100",
+)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Job:
+    """The same words in every process, as one types them in two terminals."""
+
+    def __init__(self, shardbench, *words):
+        self.shardbench = shardbench
+        model = ("model=tiny", "model.num_layers=1", "model.d_model=64", "model.d_ff=128", "model.vocab_size=96")
+        asked = ("hw=cpu", "num_chips=8", "mesh_shape=[2,2,2]", "ffn_layout=ws_2d", "weight_dtype=float32")
+        where = ("engine=jax", f"engine.coordinator=127.0.0.1:{free_port()}", "engine.num_processes=2")
+        self.words = ("run", *model, *asked, *where, *QUICK, "input_len=4", "output_len=2", "print=json", *words)
+
+    def start(self, process):
+        return subprocess.Popen(
+            self.shardbench.words(*self.words, f"engine.process_id={process}"),
+            cwd=self.shardbench.folder,
+            env=self.shardbench.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def ended(process, within_s=120):
+    """Exit code, stdout and stderr."""
+    try:
+        out, err = process.communicate(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out, err
+
+
+def wait_for(happened, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_together_and_the_first_writes(shardbench):
+    job = Job(shardbench, "phase=[prefill,decode]", "batch_size=8")
+    first, second = job.start(0), job.start(1)
+    code, out, _ = ended(second)
+    assert code == 0
+    assert out == ""
+    code, out, err = ended(first)
+    assert code == 0, err
+    rows = shardbench.stored()
+    assert [row["phase"] for row in rows] == ["prefill", "decode"]
+    assert len(out.splitlines()) == 2
+    for row in rows:
+        assert row["valid"], row["invalid_reason"]
+        assert row["num_chips"] == 8
+        assert row["mesh_shape"] == [2, 2, 2]
+        assert 0 < row["max_relative_error"] < 1e-5
+        assert row["details"]["num_processes"] == 2
+        assert row["details"]["hosts"] == [socket.gethostname()] * 2
+
+    # All is stored: the second is told so by the first, from which alone it can know.
+    again = [job.start(process) for process in (0, 1)]
+    assert [ended(each)[0] for each in again] == [0, 0]
+    assert len(shardbench.stored()) == 2
+
+
+@linux
+@pytest.mark.slow
+def test_lost_processes_cost_their_point_and_no_more(shardbench):
+    job = Job(
+        shardbench, "phase=prefill", "batch_size=[8,16,24,32]", "engine.join_timeout_s=10", "timing.max_samples=3"
+    )
+    first, second = job.start(0), job.start(1)
+    # The second's child dies at the second point: it comes back for the third.
+    wait_for(lambda: len(shardbench.stored()) == 1)
+    workers = [*children(second.pid), *children(first.pid)]
+    os.kill(workers[0], signal.SIGKILL)
+    wait_for(lambda: len(shardbench.stored()) == 3)
+    second.kill()
+    second.wait()
+    code, _, err = ended(first)
+    assert code == 3, err
+    rows = shardbench.stored()
+    assert [row["status"] for row in rows[:3]] == ["ok", "failed", "ok"], [row["error"] for row in rows]
+    assert len(rows) == 4
+    # Whether the last had begun when the second left for good, or waited for it in vain.
+    assert rows[3]["status"] in ("failed", "timeout")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.slow
+def test_who_waits_in_vain_says_so(shardbench):
+    job = Job(shardbench, "phase=prefill", "batch_size=[8,16]", "engine.join_timeout_s=1")
+    code, out, err = ended(job.start(0))
+    rows = shardbench.rows(type("Done", (), {"stdout": out}))
+    assert code == 3, err
+    assert [row["status"] for row in rows] == ["timeout", "timeout"]
+    assert all("engine.join_timeout_s=1 s" in row["error"] for row in rows)
+    code, out, err = ended(job.start(1))
+    assert (code, out) == (3, "")
+    assert "process 0 was not there within engine.join_timeout_s=1 s" in err
+
+
+@pytest.mark.slow
+def test_the_place_comes_from_the_cluster(monkeypatch, tmp_path):
+    environment = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+    words = [sys.executable, "-m", "engines.jax.hosts", "60"]
+    tasks = [
+        subprocess.Popen(
+            words,
+            env={**os.environ, **environment, "SLURM_NTASKS": "2", "SLURM_PROCID": str(process)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for process in (0, 1)
+    ]
+    assert [ended(each)[1] for each in tasks] == ['{"process": 0, "count": 2}\n', '{"process": 1, "count": 2}\n']
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"num_processes": 2}, "engine.coordinator=None: is no address of process 0"),
+        ({"num_processes": 2, "coordinator": "here"}, "engine.coordinator=here"),
+        ({"num_processes": 2, "coordinator": "a:1", "process_id": 2}, "engine.process_id=2: is none of .*use 0 to 1"),
+        ({"num_processes": 0}, "engine.num_processes=0"),
+        ({"num_processes": 2, "coordinator": "a:1", "process_id": -1}, "engine.process_id=-1"),
+    ],
+)
+def test_a_place_that_cannot_be(settings, says):
+    with pytest.raises(AskedWrongly, match=says):
+        place_of(Settings(**settings))
+
+
+def test_a_place_by_the_settings():
+    assert place_of(Settings()) is None
+    assert place_of(Settings(coordinator="a:1", num_processes=3, process_id=2)) == Place(2, 3)
+
+
+def point(**changes):
+    base = {"model": load_model("tiny"), "chip": load_chip("cpu"), "engine": "jax", "phase": "prefill"}
+    sizes = {"num_chips": 8, "batch_size": 8, "input_len": 4, "output_len": 0}
+    return Point(**{**base, **sizes, **changes})
+
+
+def test_each_process_brings_its_share_of_the_devices_and_its_number_is_no_other_answer():
+    engines = [JaxEngine(coordinator="a:1", num_processes=3, process_id=process) for process in (0, 1)]
+    assert engines[0].environment([point()])["XLA_FLAGS"].endswith("device_count=3")
+    assert code_fingerprint(engines[0]) == code_fingerprint(engines[1]) != code_fingerprint(JaxEngine())
+
+
+class Threads:
+    """A team of threads of this process."""
+
+    def __init__(self, count):
+        self.barrier = threading.Barrier(count, timeout=30)
+        self.values = [None] * count
+
+    def member(self, process):
+        team = type("Member", (), {})()
+        team.place = Place(process, len(self.values))
+        team.exchange = lambda value: self.exchange(process, value)
+        return team
+
+    def exchange(self, process, value):
+        self.values[process] = value
+        self.barrier.wait()
+        everyones = list(self.values)
+        self.barrier.wait()
+        return everyones
+
+
+def rows_of(engines, asked):
+    """Each process's row of a point, and whether it is still in step."""
+    threads, found = Threads(len(engines)), {}
+
+    def run(process):
+        together = Together(threads.member(process))
+        row = answer(engines[process], asked, TimingConfig(min_time_s=0), together)
+        found[process] = (row.status, row.error, together.in_step)
+
+    running = [threading.Thread(target=run, args=(process,)) for process in range(len(engines))]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join()
+    return [found[process] for process in range(len(engines))]
+
+
+class Refuses(JaxEngine):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def prepare(self, _point):
+        if self.error is not None:
+            raise self.error
+        return type("Prepared", (), {"close": lambda _self: None})()
+
+
+def test_what_one_process_refuses_is_refused_by_all():
+    engines = [Refuses(None), Refuses(OutOfMemory("does not fit here"))]
+    asked = Question(
+        point=point(), point_id=point().fingerprint(code_fingerprint(engines[0])), source="measured", sweep=None
+    )
+    assert rows_of(engines, asked) == [("oom", "does not fit here", True)] * 2
+
+
+def test_processes_that_are_not_alike_do_not_measure_together():
+    asked = Question(point=point(), point_id="0" * 16, source="measured", sweep=None)
+    found = rows_of([Refuses(None), Refuses(None)], asked)
+    assert [status for status, _, _ in found] == ["failed", "failed"]
+    assert "start all processes alike" in found[0][1]
