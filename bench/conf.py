@@ -89,6 +89,21 @@ def load_group(group: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def load_customised(group: str, name: str) -> dict[str, Any]:
+    """As :func:`load_group`, with what a row's name such as ``tiny+num_layers=2`` says was changed in it.
+
+    Raises:
+        AskedWrongly: there is no such choice, or a change is of none of its keys.
+    """
+    original, *changes = name.split("+")
+    content = load_group(group, original)
+    unknown = [change for change in changes if change.partition("=")[0] not in content]
+    if unknown:
+        raise AskedWrongly(group, name, f"changes what {original} does not have ({unknown[0]})", "use another row")
+    changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
+    return {**content, **changed, "name": name}
+
+
 def unknown_choice(group: str, name: object) -> AskedWrongly:
     """The error for a choice that a config group does not have."""
     known = names(group)

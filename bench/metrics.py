@@ -7,6 +7,7 @@ holds SI units and fractions under the metric's ``name``; only a printed table s
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from engines.dtypes import BYTES_PER_ELEMENT
@@ -26,6 +27,8 @@ class Basis:
     decode_s: float | None
     peak_flops_per_s: float | None
     hbm_bytes_per_s: float | None
+    matmul_flops_per_s: float | None
+    copy_bytes_per_s: float | None
     done: Mapping[str, float | None]
 
 
@@ -98,6 +101,9 @@ def _derived(
     return register
 
 
+_fraction = partial(_derived, unit="%", better="higher", scale=1e2, spec=".1f")
+
+
 @_derived("latency_s", "latency", "s", needs=("latency_s",), better="lower")
 def _latency(basis: Basis) -> float | None:
     """The phase's total time: prefill, or all decode steps, or both."""
@@ -144,26 +150,33 @@ def _tokens_per_s_per_user(basis: Basis) -> float | None:
     return _ratio(1.0, basis.done["step_time_s"])
 
 
-@_derived("mfu", "MFU", "%", needs=("tokens_per_s", "peak_flops_per_s"), better="higher", scale=1e2, spec=".1f")
+@_fraction("mfu", "MFU", needs=("tokens_per_s", "peak_flops_per_s"))
 def _mfu(basis: Basis) -> float | None:
     """tokens_per_s · 2N / (num_chips · peak_flops_per_s), with N the model's published parameter count and the dense
     peak of the activation dtype (Pope et al. 2022, section 2): neither attention nor padding inflates it.
     """
-    if basis.peak_flops_per_s is None:
-        return None
-    flops_per_s = basis.point.tokens / basis.latency_s * basis.point.model.model_flops_per_token
-    return flops_per_s / (basis.point.num_chips * basis.peak_flops_per_s)
+    return _ratio(_model_flops_per_chip_s(basis), basis.peak_flops_per_s)
 
 
-@_derived("mbu", "MBU", "%", needs=("latency_s", "hbm_bytes_per_s"), better="higher", scale=1e2, spec=".1f")
+@_fraction("mbu", "MBU", needs=("latency_s", "hbm_bytes_per_s"))
 def _mbu(basis: Basis) -> float | None:
     """Least bytes to read / (num_chips · hbm_bytes_per_s · latency_s): every weight once a forward pass in its dtype
     (output embedding included, input embedding not) and, each decode step, the cache that its context has by then.
     Above 100% the reads came from a faster memory (a small model in the caches of a CPU).
     """
-    if basis.hbm_bytes_per_s is None:
-        return None
-    return least_bytes(basis.point) / (basis.point.num_chips * basis.hbm_bytes_per_s * basis.latency_s)
+    return _ratio(_least_bytes_per_chip_s(basis), basis.hbm_bytes_per_s)
+
+
+@_fraction("mfu_of_matmul", "MFU of matmul", needs=("tokens_per_s", "measured_matmul_flops_per_s"))
+def _mfu_of_matmul(basis: Basis) -> float | None:
+    """As mfu, over the rate of a large square matmul measured in the same process on the same chips."""
+    return _ratio(_model_flops_per_chip_s(basis), basis.matmul_flops_per_s)
+
+
+@_fraction("mbu_of_copy", "MBU of copy", needs=("latency_s", "measured_copy_bytes_per_s"))
+def _mbu_of_copy(basis: Basis) -> float | None:
+    """As mbu, over the bytes read and written a second by a copy measured in the same process on the same chips."""
+    return _ratio(_least_bytes_per_chip_s(basis), basis.copy_bytes_per_s)
 
 
 @_derived("cost_chip_s_per_token", "cost", "chip-ms/token", needs=("latency_s",), better="lower", scale=1e3)
@@ -180,12 +193,15 @@ def derive(
     decode_s: float | None = None,
     peak_flops_per_s: float | None = None,
     hbm_bytes_per_s: float | None = None,
+    matmul_flops_per_s: float | None = None,
+    copy_bytes_per_s: float | None = None,
 ) -> dict[str, float | None]:
     """Every derived metric of one answer; None where a figure that it needs is unknown or has no meaning.
 
     ``latency_s`` is the phase's total, ``prefill_s`` and ``decode_s`` the totals of its stages. A prefill or decode
     point is one stage, so its own default to ``latency_s``; of a generate point, one stage given is the other known.
-    Peaks are one chip's: the dense peak of ``point.act_dtype`` and the memory's bandwidth.
+    Peaks are one chip's: the dense peak of ``point.act_dtype`` and the memory's bandwidth; what a matmul and a copy
+    reached there stands apart.
 
     Raises:
         AskedWrongly: a time or a peak is not positive.
@@ -196,6 +212,8 @@ def derive(
         ("decode_s", decode_s),
         ("peak_flops_per_s", peak_flops_per_s),
         ("hbm_bytes_per_s", hbm_bytes_per_s),
+        ("matmul_flops_per_s", matmul_flops_per_s),
+        ("copy_bytes_per_s", copy_bytes_per_s),
     ):
         if value is not None and not value > 0:
             raise AskedWrongly(key, value, "is not positive", "no metric can be computed from it")
@@ -215,6 +233,8 @@ def derive(
         decode_s=decode_s,
         peak_flops_per_s=peak_flops_per_s,
         hbm_bytes_per_s=hbm_bytes_per_s,
+        matmul_flops_per_s=matmul_flops_per_s,
+        copy_bytes_per_s=copy_bytes_per_s,
         done=done,
     )
     for name, metric in METRICS.items():
@@ -250,6 +270,15 @@ def metrics_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _model_flops_per_chip_s(basis: Basis) -> float:
+    flops_per_s = basis.point.tokens / basis.latency_s * basis.point.model.model_flops_per_token
+    return flops_per_s / basis.point.num_chips
+
+
+def _least_bytes_per_chip_s(basis: Basis) -> float:
+    return least_bytes(basis.point) / (basis.point.num_chips * basis.latency_s)
+
+
 def _ratio(above: float | None, below: float | None) -> float | None:
     return None if above is None or below is None else above / below
 
@@ -281,3 +310,9 @@ _observed(
 _observed("kl_divergence", "KL", "nats", "Mean of KL(reference ‖ output) over positions.", spec=".2g")
 _observed("peak_flops_per_s", "peak", "TFLOP/s", "One chip's dense peak, the denominator of mfu.", scale=1e-12)
 _observed("hbm_bytes_per_s", "bandwidth", "GB/s", "One chip's memory bandwidth, the denominator of mbu.", scale=1e-9)
+_observed(
+    "measured_matmul_flops_per_s", "matmul", "TFLOP/s", "What a large square matmul reached on one chip.", scale=1e-12
+)
+_observed(
+    "measured_copy_bytes_per_s", "copy", "GB/s", "Bytes read and written by a copy on one chip, a second.", scale=1e-9
+)

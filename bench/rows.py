@@ -122,6 +122,8 @@ def _times(
         decode_s=decode_s,
         peak_flops_per_s=peak,
         hbm_bytes_per_s=bandwidth,
+        matmul_flops_per_s=facts.measured_matmul_flops_per_s,
+        copy_bytes_per_s=facts.measured_copy_bytes_per_s,
     )
     return {**rates, "peak_flops_per_s": peak, "hbm_bytes_per_s": bandwidth, "peak_source": whose}
 
@@ -154,6 +156,8 @@ def _row(question: Question, facts: Facts, content: Mapping[str, Any]) -> Row:
         "weights_bytes",
         "kv_cache_bytes",
         "activations_bytes",
+        "measured_matmul_flops_per_s",
+        "measured_copy_bytes_per_s",
         "device_kind",
     )
     fields = {

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.conf import load_group
 from bench.engines import environment_of, make_engine
+from bench.stored_cases import read_stored_cases
 from bench.validation_file import Case, read_cases
 from engines.engine import Estimate, Estimator
 from engines.errors import AskedWrongly
@@ -59,12 +60,12 @@ def load_estimator(name: str) -> Estimator:
 
 
 def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
-    """The cases of several files; keys that a file leaves open are the engine's own choice.
+    """The cases of several CSV files and folders of rows; keys that a file leaves open are the engine's own choice.
 
     Raises:
-        ShardbenchError: a file cannot be read or a line is wrong.
+        ShardbenchError: a file cannot be read, a line is wrong or a folder holds no measured row.
     """
-    return [case for path in files for case in read_cases(path, engine.name)]
+    return [case for path in files for case in (read_stored_cases if path.is_dir() else read_cases)(path, engine.name)]
 
 
 def compare(cases: Sequence[Case], engine: Estimator) -> list[Compared]:

@@ -46,7 +46,9 @@ def read_cases(path: Path, engine: str) -> list[Case]:
         ShardbenchError: the file cannot be read or a line is wrong; names the file, the line and what would be right.
     """
     if not path.is_file():
-        raise AskedWrongly("data", str(path), "is no file", "give a CSV in the columns of engines/published/data")
+        raise AskedWrongly(
+            "data", str(path), "is no file", "give a CSV in the columns of engines/published/data, or a results folder"
+        )
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)

@@ -17,7 +17,9 @@ class Facts:
     """What an engine knows of a point besides its time. Bytes are one chip's, seconds are of the whole phase.
 
     ``resolved`` holds the keys of the point that the engine chose or changed (``{"ffn_layout": "ws_2d"}``); its names
-    are those of a row. ``details`` is the engine's own, kept with the row and never interpreted.
+    are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; what a
+    matmul and a copy reached in this process is told beside it, whatever the chip. ``details`` is the engine's own,
+    kept with the row and never interpreted.
     """
 
     resolved: Mapping[str, Any] = field(default_factory=dict)
@@ -33,6 +35,8 @@ class Facts:
     peak_flops_per_s: float | None = None
     hbm_bytes_per_s: float | None = None
     peak_source: str | None = None
+    measured_matmul_flops_per_s: float | None = None
+    measured_copy_bytes_per_s: float | None = None
     device_kind: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)

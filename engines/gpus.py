@@ -33,6 +33,24 @@ def check_present(hw: str, device_names: list[str]) -> None:
         raise Unsupported(f"hw={hw}: is not on this machine, which has {len(device_names)} × {others[0]}")
 
 
+def hw_here(nvidia_smi: str = "nvidia-smi") -> str:
+    """The hw of this machine's GPUs.
+
+    Raises:
+        Unsupported: there are none, they differ, or no datasheet describes them.
+    """
+    names = sorted(set(device_names(nvidia_smi)))
+    if not names:
+        raise Unsupported("hw=here: this machine has no GPU that nvidia-smi lists; name a chip of conf/hw")
+    found = hw_of(names[0])
+    if found is None or len(names) > 1:
+        raise Unsupported(
+            f"hw=here: {', '.join(names)} is not one of {', '.join(GPU_NAMES)}; for another GPU "
+            "write a file in conf/hw, and its name in engines/gpus.py"
+        )
+    return found
+
+
 def device_names(nvidia_smi: str = "nvidia-smi") -> list[str]:
     """Names of this machine's GPUs as ``nvidia-smi`` lists them; empty where it is absent, fails or hangs."""
     words = [nvidia_smi, "--query-gpu=name", "--format=csv,noheader"]

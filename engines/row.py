@@ -80,6 +80,10 @@ class Row:
     peak_flops_per_s: float | None = None
     hbm_bytes_per_s: float | None = None
     peak_source: str | None = None
+    measured_matmul_flops_per_s: float | None = None
+    measured_copy_bytes_per_s: float | None = None
+    mfu_of_matmul: float | None = None
+    mbu_of_copy: float | None = None
     cost_chip_s_per_token: float | None = None
     published_mfu: float | None = None
     # Where the time goes.

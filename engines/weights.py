@@ -29,8 +29,9 @@ Query head h reads key/value head h // (H / K).
 import hashlib
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,9 @@ class Stored(Protocol):
         ...
 
 
+AT_ONCE: Final = 1 << 18
+"""Values that a thread makes at once: their 64-bit indices stay in a core's cache."""
+
 Source = int | Stored
 """Where the values of tensors come from: a seed, or where they lie."""
 
@@ -84,12 +88,26 @@ def values(tensor: Tensor, source: Source, index: Sequence[slice] | None = None)
     slices = [slice(None)] * len(tensor.shape) if index is None else list(index)
     if not isinstance(source, int):
         return source.read(tensor, slices)
-    uniform = hashed_uniform(tensor.name, tensor.shape, source, slices)
-    uniform -= np.float32(0.5)
-    uniform *= np.float32(tensor.spread * math.sqrt(12.0))
-    if tensor.centre:
-        uniform += np.float32(tensor.centre)
-    return uniform
+    bounds = [part.indices(size)[:2] for part, size in zip(slices, tensor.shape, strict=True)]
+    made: Floats = np.empty([max(0, stop - start) for start, stop in bounds], np.float32)
+    (first, last), rows = bounds[0], max(1, AT_ONCE // max(1, math.prod(made.shape[1:])))
+
+    def fill(start: int) -> None:
+        part = slice(start, min(start + rows, last))
+        uniform = hashed_uniform(tensor.name, tensor.shape, source, [part, *slices[1:]])
+        uniform -= np.float32(0.5)
+        uniform *= np.float32(tensor.spread * math.sqrt(12.0))
+        if tensor.centre:
+            uniform += np.float32(tensor.centre)
+        made[start - first : part.stop - first] = uniform
+
+    starts = range(first, last, rows)
+    if len(starts) > 1:
+        with ThreadPoolExecutor() as threads:  # numpy lets other threads run while it works
+            list(threads.map(fill, starts))
+    elif starts and made.size:
+        fill(first)
+    return made
 
 
 def prompt(model: Model, batch_size: int, length: int, seed: int) -> NDArray[np.int32]:

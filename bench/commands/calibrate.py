@@ -19,7 +19,11 @@ SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("hw", "tpu-v4", "the chip whose rows are used"),
-    Key("data", None, "CSV file, or a list of them, as for validate (default: all published rows)"),
+    Key(
+        "data",
+        None,
+        "CSV file, folder of measured rows, or a list of those, as for validate (default: all published rows)",
+    ),
     Key("out", None, "file for the constants, or package for the engine's own folder (default: only print them)"),
     PRINT,
 )

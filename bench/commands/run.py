@@ -18,6 +18,7 @@ from bench import runner
 from bench.conf import conf_dir, unknown_choice
 from bench.config import GROUPS, VALUES, Request, request_from
 from engines.errors import AskedWrongly, ShardbenchError
+from engines.gpus import hw_here
 
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
 
@@ -57,6 +58,9 @@ def _for_hydra(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     for word in words:
         if word.startswith("sweep="):  # no recipe is part of the config, so Hydra wants it added
             plain.append(f"+{word}")
+            continue
+        if word == "hw=here":
+            plain.append(f"hw={hw_here()}")
             continue
         match = GROUP_LIST.match(word)
         if match is None:

@@ -13,7 +13,11 @@ from engines.errors import AskedWrongly
 SUMMARY: Final = "compare an engine's predictions with published or measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("data", None, "CSV file, or a list of them, in the columns of engines/published/data (default: all of those)"),
+    Key(
+        "data",
+        None,
+        "CSV in the columns of engines/published/data, folder of measured rows, or a list (default: all published)",
+    ),
     Key("engine", "analytic", "the engine that predicts: analytic, compiled or published"),
     PRINT,
 )
@@ -21,6 +25,7 @@ EXAMPLES: Final = (
     "shardbench validate",
     "shardbench validate data=mine.csv engine=analytic print=json",
     "shardbench validate data=[a.csv,b.csv] engine=compiled",
+    "shardbench validate data=results/gpu",
 )
 WORST_SHOWN: Final = 10
 
@@ -50,7 +55,9 @@ def _files(data: Any) -> list[Path]:
         return published_files()
     names = data if isinstance(data, list) else [data]
     if not names:
-        raise AskedWrongly("data", data, "names no file", "give a CSV, or leave it out for all published rows")
+        raise AskedWrongly(
+            "data", data, "names no file", "give a CSV or a results folder, or leave it out for all published rows"
+        )
     return [Path(str(name)) for name in names]
 
 

@@ -16,7 +16,10 @@ MOST_PRINTED: Final = 40
 """Rows from which on a table prints a choice of them; its CSV always has all."""
 
 GROUP_KEYS: Final = ("model", "hw", "phase")
-FIGURES: Final = ("latency_s", "ttft_s", "step_time_s", "tokens_per_s", "mfu", "mbu", "cost_chip_s_per_token")
+OF_MEASURED: Final = ("mfu_of_matmul", "mbu_of_copy")
+"""Printed where the chip has a datasheet; on others they are mfu and mbu themselves."""
+RATES: Final = ("tokens_per_s", "mfu", "mbu", *OF_MEASURED)
+FIGURES: Final = ("latency_s", "ttft_s", "step_time_s", *RATES, "cost_chip_s_per_token")
 ROW_KEYS: Final = (*POINT_FIELDS, "source", "system", "reference", "status", "valid", "invalid_reason", *METRICS)
 ERROR_COLUMN: Final = Column("relative_error", "error (%)", 100.0, "+.1f")
 INTERVAL_COLUMN: Final = Column("relative_interval", "± (%)", 100.0, ".1f")
@@ -42,7 +45,8 @@ def _latency_table(
     chosen = {id(row) for row in shown_rows}
     shown = [cell for row, cell in zip(rows, cells, strict=True) if id(row) in chosen]
     same, differing = _split(shown_rows)
-    figures = [key for key in FIGURES if any(cell.get(key) is not None for cell in shown)]
+    wanted = [key for key in FIGURES if hw != "cpu" or key not in OF_MEASURED]
+    figures = [key for key in wanted if any(cell.get(key) is not None for cell in shown)]
     columns = [*(Column(key) for key in (*differing, "source", "engine")), *(Column(key) for key in figures)]
     for column in (INTERVAL_COLUMN, ERROR_COLUMN, Column("note")):
         if any(cell.get(column.key) not in (None, "") for cell in shown):
@@ -51,6 +55,11 @@ def _latency_table(
     notes = []
     if any(cell.get("relative_error") is not None for cell in shown):
         notes.append("The error is against the published latency of the same question.")
+    if hw == "cpu" and len({row.engine for row in shown_rows}) > 1:
+        notes.append(
+            "hw=cpu has no datasheet: MFU and MBU are of what the engine's own library reached in the same process. "
+            "Between engines, compare times."
+        )
     if len(shown) < len(rows):
         notes.append(
             f"{len(shown)} of {len(rows)} rows are printed: all that is measured, compiled or published, and of the "

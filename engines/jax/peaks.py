@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,40 +11,67 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 MEASURE_S: Final = 0.3
-MATRIX_SIZE: Final = 1024
-COPY_BYTES: Final = 1 << 28
-"""All devices' arrays together: beyond any processor's cache."""
+
+
+class Sizes(NamedTuple):
+    """Rows of a square matrix; bytes to copy, over all devices or on each; runs that are started and awaited as one."""
+
+    matrix: int
+    copy_bytes: int
+    shared: bool
+    chained: int
+
+
+ON_HOST: Final = Sizes(1024, 1 << 28, True, 1)
+ON_ACCELERATOR: Final = Sizes(8192, 1 << 30, False, 8)
+"""Beyond any cache, and so much at once that starting the work does not count."""
+
+
+def measured_peaks(mesh: Mesh, dtype: str) -> tuple[float, float] | None:
+    """(FLOP/s, bytes/s read and written) of one of the mesh's devices while all of them work, the best of 0.3 s each.
+
+    Devices that share a processor share its rate: this is the machine's rate over the number of devices. Measured once
+    a process for each mesh and dtype. None where the devices have too little memory left for it.
+    """
+    try:
+        return _peaks(mesh, dtype, ON_HOST if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
 
 
 @cache
-def measured_peaks(mesh: Mesh, dtype: str) -> tuple[float, float]:
-    """(FLOP/s, bytes/s) of one of the mesh's devices while all of them work, the best of about 0.3 s each.
-
-    Devices that share a processor share its rate: this is the machine's rate over the number of devices. Measured once
-    a process for each mesh and dtype.
-    """
+def _peaks(mesh: Mesh, dtype: str, sizes: Sizes) -> tuple[float, float]:
     split = NamedSharding(mesh, P(("x", "y", "z")))
-    devices = mesh.size
+    devices, kind = mesh.size, jnp.dtype(dtype)
 
-    def filled(*shape: int) -> jax.Array:
-        array: jax.Array = jax.jit(lambda: jnp.full((devices, *shape), 0.5, jnp.dtype(dtype)), out_shardings=split)()
+    def drawn(*shape: int) -> jax.Array:
+        # Not one value throughout, on which a processor takes less power than on weights and so runs faster.
+        draw = jax.jit(lambda: jax.random.normal(jax.random.key(0), (devices, *shape), kind), out_shardings=split)
+        array: jax.Array = draw()
         return array
 
-    square = filled(MATRIX_SIZE, MATRIX_SIZE)
-    matmul_s = _best_s(jax.jit(lambda a: jnp.einsum("nij,njk->nik", a, a), out_shardings=split), square)
-    count = COPY_BYTES // devices // jnp.dtype(dtype).itemsize
-    long = filled(count)
-    copy_s = _best_s(jax.jit(lambda a: a + jnp.ones((), a.dtype), out_shardings=split), long)
-    return 2.0 * MATRIX_SIZE**3 / matmul_s, 2.0 * count * jnp.dtype(dtype).itemsize / copy_s
+    square = drawn(sizes.matrix, sizes.matrix)
+    scale = jnp.asarray(sizes.matrix**-0.5, kind)  # so that a product of products stays finite
+    product = jax.jit(lambda a, b: jnp.einsum("nij,njk->nik", a, b) * scale, out_shardings=split)
+    matmul_s = _best_s(lambda a: product(a, square), square, sizes.chained)
+    count = sizes.copy_bytes // kind.itemsize // (devices if sizes.shared else 1)
+    # In place, so that a chain needs no more memory than one run.
+    copy = jax.jit(lambda a: a + jnp.ones((), kind), out_shardings=split, donate_argnums=0)
+    copy_s = _best_s(copy, drawn(count), sizes.chained)
+    return 2.0 * sizes.matrix**3 / matmul_s, 2.0 * count * kind.itemsize / copy_s
 
 
-def _best_s(work: Callable[[Any], Any], argument: Any) -> float:
-    """The shortest run in seconds, of at least three after one that compiles."""
-    jax.block_until_ready(work(argument))
-    best, runs = float("inf"), 0
+def _best_s(work: Callable[[Any], Any], value: Any, chained: int) -> float:
+    """The shortest time of one run in seconds, of at least three chains after one that compiles."""
+    value = jax.block_until_ready(work(value))
+    best, chains = float("inf"), 0
     end = time.perf_counter() + MEASURE_S
-    while runs < 3 or time.perf_counter() < end:
+    while chains < 3 or time.perf_counter() < end:
         start = time.perf_counter()
-        jax.block_until_ready(work(argument))
-        best, runs = min(best, time.perf_counter() - start), runs + 1
+        for _ in range(chained):
+            value = work(value)
+        jax.block_until_ready(value)
+        best, chains = min(best, (time.perf_counter() - start) / chained), chains + 1
     return best

@@ -113,7 +113,7 @@ class JaxProgram:
         return np.unique(np.linspace(0, self.point.batch_size - 1, min(most, self.point.batch_size)).astype(np.int64))
 
     def facts(self) -> Facts:
-        """Layouts as they ran, one chip's memory, versions, and for hw=cpu the peaks measured here."""
+        """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
         single = plan.chips == 1
         resolved = {
@@ -124,19 +124,19 @@ class JaxProgram:
         }
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
-        flops, copied, source = None, None, None
-        if self.point.chip.kind == "cpu":
-            flops, copied = measured_peaks(self.mesh, plan.act_dtype)
-            source = "measured matmul and copy in this process"
+        flops, copied = measured_peaks(self.mesh, plan.act_dtype) or (None, None)
+        without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
             resolved={key: value for key, value in resolved.items() if asked[key] != value},
             weights_bytes=_bytes_a_chip(self.weights),
             kv_cache_bytes=_bytes_a_chip(self.cache),
             activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
             peak_hbm_bytes=max((_peak_bytes(each) for each in timed if each), default=None),
-            peak_flops_per_s=flops,
-            hbm_bytes_per_s=copied,
-            peak_source=source,
+            peak_flops_per_s=flops if without_datasheet else None,
+            hbm_bytes_per_s=copied if without_datasheet else None,
+            peak_source="measured matmul and copy in this process" if without_datasheet else None,
+            measured_matmul_flops_per_s=flops,
+            measured_copy_bytes_per_s=copied,
             device_kind=self.mesh.devices.flat[0].device_kind,
             versions=versions_of(JAX_LIBRARIES),
             details={

@@ -37,7 +37,7 @@ class TorchProgram:
         return verification(self.job.point, outputs, self.job.seed, self.tolerance)
 
     def facts(self) -> Facts:
-        """Degrees as they ran, the fullest rank's memory, and the slowest rank's measured peaks where hw=cpu."""
+        """Degrees as they ran, the fullest rank's memory, and the peaks that the slowest rank measured."""
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         ran["collectives"] = "plain"
@@ -54,14 +54,14 @@ class TorchProgram:
             peak_hbm_bytes=_over(max, ranks, "peak_hbm_bytes"),
             peak_flops_per_s=flops if without_datasheet else None,
             hbm_bytes_per_s=copied if without_datasheet else None,
-            peak_source="measured matmul and copy in this run" if without_datasheet else None,
+            peak_source="measured matmul and copy in this process" if without_datasheet else None,
+            measured_matmul_flops_per_s=flops,
+            measured_copy_bytes_per_s=copied,
             device_kind=ranks[0]["device_kind"],
             versions=_versions(),
             details={
                 "decode": self.job.decode,
                 "micro_batches": ranks[0]["micro_batches"],
-                "measured_flops_per_s": flops,
-                "measured_bytes_per_s": copied,
                 "checked_sequences": len(checked_rows(point)),
                 "seed": self.job.seed,
             },

@@ -16,7 +16,7 @@ from bench.timing import TimingConfig
 from bench.worker import answer
 from engines.errors import OutOfMemory, TimedOut, Unsupported
 from engines.fastertransformer.output import read_latency_s
-from engines.gpus import GPU_NAMES, check_present, hw_of
+from engines.gpus import GPU_NAMES, check_present, hw_here, hw_of
 from engines.outside import Program, ProgramFailed
 from engines.point import Point
 
@@ -315,3 +315,16 @@ def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path):
     assert dataclasses.replace(program, words=["sh", "-c", "echo no word of out of memory"]).run()
     with pytest.raises(Unsupported, match="no-such-program is no program"):
         dataclasses.replace(program, words=["no-such-program"]).run()
+
+
+@pytest.mark.parametrize(("names", "hw"), [("NVIDIA H200,NVIDIA H200", "h200"), ("NVIDIA B200", "b200")])
+def test_the_gpu_here_has_a_datasheet(program, monkeypatch, names, hw):
+    monkeypatch.setenv("STAND_IN_GPUS", names)
+    assert hw_here(program("nvidia_smi")) == hw
+
+
+@pytest.mark.parametrize("names", ["", "NVIDIA H200,NVIDIA B200", "NVIDIA H100 PCIe"])
+def test_no_datasheet_is_taken_for_another_gpus(program, monkeypatch, names):
+    monkeypatch.setenv("STAND_IN_GPUS", names)
+    with pytest.raises(Unsupported, match="hw=here: "):
+        hw_here(program("nvidia_smi"))

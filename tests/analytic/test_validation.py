@@ -1,14 +1,19 @@
 """Validation: the figures by hand, the published targets, and bad files refused with their line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.cli import main as shardbench
+from bench.conf import load_chip, load_customised, model_from
+from bench.rows import Question, estimated
+from bench.store import Store
 from bench.validation import Compared, compare, error_figures, figures, load_estimator, published_files, read_all
 from bench.validation_file import COLUMNS, read_cases
-from engines.engine import Estimate
+from engines.engine import Estimate, Facts
 from engines.errors import AskedWrongly, ShardbenchError
+from engines.point import Point
 
 ENGINE = load_estimator("analytic")
 GOOD = "source,mine,palm-540b,tpu-v4,64,,,decode,64,1984,64,int8,ws_2d,batch,1.82,0.14,ok"
@@ -180,3 +185,49 @@ def test_asked_wrongly_is_one_line_and_exit_code_two(write, capsys):
 def test_an_engine_that_measures_cannot_be_validated():
     with pytest.raises(AskedWrongly, match="measures"):
         load_estimator("jax")
+
+
+def measured(model="llama-3-8b", *, factor=1.25, **changes):
+    """A row as the jax engine would have measured it, were it ``factor`` times as slow as predicted."""
+    asked = {
+        "model": model_from(load_customised("model", model)),
+        "chip": load_chip("h100-80gb"),
+        "phase": "decode",
+        "num_chips": 1,
+        "batch_size": 8,
+        "input_len": 1984,
+        "output_len": 64,
+        "weight_dtype": "int8",
+    } | changes
+    point = Point(engine="jax", **asked)
+    [answer] = ENGINE.estimate([point])
+    question = Question(point=point, point_id=point.fingerprint("jax"), source="measured", sweep=None)
+    return replace(estimated(question, replace(answer, latency_s=factor * answer.latency_s, facts=Facts())), valid=True)
+
+
+def test_measured_rows_of_a_store_are_cases(tmp_path):
+    rows = [measured(batch_size=each, phase=phase) for each in (1, 8) for phase in ("decode", "prefill")]
+    rows.append(measured("llama-3-8b+num_layers=4+source=a=b"))
+    wrong = replace(measured(batch_size=2, factor=9), valid=False)
+    died = replace(
+        measured(batch_size=4), status="oom", valid=False, latency_s=None, mesh_shape=[1, 1, 1], tensor_parallel=1
+    )
+    predicted = replace(measured(batch_size=16, factor=9), source="predicted")
+    Store(tmp_path).append([*rows, wrong, died, predicted])
+    cases = read_all([tmp_path], ENGINE)
+    assert [(case.system, case.oom) for case in cases].count(("jax", False)) == len(rows)
+    assert [case.point.batch_size for case in cases if case.oom] == [4]
+    assert [case.point.model.num_layers for case in cases if case.point.model.name != "llama-3-8b"] == [4]
+    found = figures(compare(cases, ENGINE))
+    assert (found["compared"], found["oom_missed"]) == (len(rows), 1)
+    assert [found["mape"], found["worst_ape"]] == pytest.approx([1 - 1 / 1.25] * 2)
+
+
+def test_a_folder_without_measured_rows_is_refused(tmp_path, capsys):
+    Store(tmp_path).append([replace(measured(), valid=False)])
+    assert shardbench(["validate", f"data={tmp_path}"]) == 2
+    assert "1 measured rows, none of them valid" in capsys.readouterr().err
+    assert shardbench(["validate", f"data={tmp_path / 'none'}"]) == 2
+    Store(tmp_path / "odd").append([replace(measured(), model="llama-3-8b+layers=4")])
+    with pytest.raises(ShardbenchError, match=r"row [0-9a-f]+: model=llama-3-8b\+layers=4: changes what"):
+        read_all([tmp_path / "odd"], ENGINE)

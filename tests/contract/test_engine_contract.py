@@ -139,6 +139,8 @@ def test_rates_are_by_the_one_formula(rows, name):
             decode_s=decode_s,
             peak_flops_per_s=row.peak_flops_per_s,
             hbm_bytes_per_s=row.hbm_bytes_per_s,
+            matmul_flops_per_s=row.measured_matmul_flops_per_s,
+            copy_bytes_per_s=row.measured_copy_bytes_per_s,
         )
         for key, value in rates.items():
             assert getattr(row, key) == pytest.approx(value), key
@@ -157,6 +159,10 @@ def test_a_measured_row_has_samples_of_every_stage_and_was_checked(rows, name):
         assert row.latency_s == row.median
         assert 0 < row.max_relative_error <= row.details["tolerance"]
         assert row.details["verified_against"] == "float32 on a single device"
+        # Without a datasheet, what was measured is also what the rates are of.
+        assert row.measured_matmul_flops_per_s == row.peak_flops_per_s
+        assert row.measured_copy_bytes_per_s == row.hbm_bytes_per_s
+        assert row.mbu_of_copy == row.mbu > 0
         assert row.weights_bytes == pytest.approx(4 * of.model.params, rel=0.01)
         # k and v × 4 layers × 2 sequences × all tokens × 1 head × 32, 4 bytes.
         assert row.kv_cache_bytes == 2 * 4 * 2 * (of.input_len + of.output_len) * 32 * 4

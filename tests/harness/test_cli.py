@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import os
 
 import pytest
 
@@ -160,3 +161,24 @@ def test_help_teaches(shardbench):
 
 def test_an_unknown_command_names_the_nearest(shardbench):
     assert "did you mean run" in shardbench("runn", code=2).stderr
+
+
+def test_the_gpu_here_is_a_chip(shardbench, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA H100 80GB HBM3\n", encoding="utf-8")
+    program.chmod(0o755)
+    here = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = ("run", "+sweep=gpu", "hw=here", "engine=analytic", "wandb.mode=disabled", "print=json")
+    rows = shardbench.rows(shardbench(*words, env=here))
+    assert len(rows) == 20
+    assert {(row["hw"], row["num_chips"], row["sweep"]) for row in rows} == {("h100-80gb", 1, "gpu")}
+    assert {row["status"] for row in rows} == {"ok"}
+    assert (shardbench.results / "gpu" / "rows").is_dir()
+
+
+def test_no_gpu_is_here(shardbench, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
+    program.chmod(0o755)
+    done = shardbench("run", "hw=here", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, code=2)
+    assert "hw=here: this machine has no GPU" in done.stderr

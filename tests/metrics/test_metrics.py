@@ -148,6 +148,19 @@ def test_mbu_is_one_when_nothing_but_the_least_is_read():
     assert derive(asked, latency_s=seconds, hbm_bytes_per_s=1.2e12)["mbu"] == pytest.approx(1)
 
 
+def test_rates_of_what_was_measured_beside_the_chip():
+    # A copy and a matmul that reach 0.8 of the datasheet: half of the one is 0.625 of the other.
+    asked = point()
+    sheet = {"peak_flops_per_s": 275e12, "hbm_bytes_per_s": 1.2e12}
+    seconds = 2 * least_bytes(asked) / (64 * 1.2e12)
+    plain = derive(asked, latency_s=seconds, **sheet)
+    found = derive(asked, latency_s=seconds, **sheet, matmul_flops_per_s=220e12, copy_bytes_per_s=0.96e12)
+    assert found["mbu"] == plain["mbu"] == pytest.approx(0.5)
+    assert found["mbu_of_copy"] == pytest.approx(0.625)
+    assert found["mfu_of_matmul"] == pytest.approx(found["mfu"] * 1.25)
+    assert plain["mbu_of_copy"] is plain["mfu_of_matmul"] is None
+
+
 @given(
     latency_s=st.floats(1e-6, 1e4),
     batch_size=st.integers(1, 1024),

@@ -32,6 +32,15 @@ def test_a_tensor_beyond_two_to_the_32_values_does_not_repeat():
     assert np.array_equal(rows[0][0], hashed_uniform("huge", (64,), 0, [width]))
 
 
+def test_values_made_in_parts_are_those_made_at_once(monkeypatch):
+    tensor, index = Tensor("layers.0.q", (9, 5, 4), 0.5, 1.0), [slice(1, 8), slice(0, 4), slice(2, 4)]
+    whole = values(tensor, 3, index)
+    for at_once in (1, 17, 40):
+        monkeypatch.setattr("engines.weights.AT_ONCE", at_once)
+        assert np.array_equal(values(tensor, 3, index), whole)
+    assert values(tensor, 3, [slice(4, 4), slice(None), slice(None)]).shape == (0, 5, 4)
+
+
 def test_values_have_their_mean_and_spread():
     drawn = values(Tensor("layers.0.wo", (1000, 1000), 0.25, 1.0), 0)
     assert drawn.dtype == np.float32
