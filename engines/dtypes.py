@@ -14,3 +14,6 @@ BYTES_PER_ELEMENT: Final[dict[str, float]] = {
 
 ACTIVATION_DTYPES: Final = ("float32", "bfloat16", "float16")
 """The formats in which an activation may be computed without a scale."""
+
+LARGEST: Final[dict[str, float]] = {"int8": 127.0, "int4": 7.0, "float8_e4m3": 448.0}
+"""Formats that are stored with a scale → the largest value that a scale maps to."""

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.cache import Cache, Compiled, default_folder
-from engines.dtypes import ACTIVATION_DTYPES
 from engines.engine import Estimate, Facts
 from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
 from engines.layout import GATHERED_AXES, axes_size
@@ -99,9 +98,10 @@ class CompiledEngine:
 
     def _estimate(self, point: Point) -> Estimate:
         from engines.compiled.topology import target_of
+        from engines.transformer.asked import check_formats
 
         point.check()
-        _check_supported(point)
+        check_formats(point)
         target = target_of(point.slice())
         tried: dict[str, float | str] = {}
         best: tuple[Plan, list[Phase]] | None = None
@@ -251,29 +251,16 @@ def _machine(point: Point, target: "Target") -> Any:
     )
 
 
-def _check_supported(point: Point) -> None:
-    for key, allowed in (
-        ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
-        ("act_dtype", ACTIVATION_DTYPES),
-        ("kv_dtype", ACTIVATION_DTYPES),
-    ):
-        value = getattr(point, key)
-        if value not in allowed:
-            raise Unsupported(f"{key}={value}: engine=compiled does not compile it; it compiles {', '.join(allowed)}")
-
-
 def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
     """Bytes of one device's weights and cache, without padding."""
-    from engines.transformer.attention import abstract_cache
+    from engines.transformer.cache import abstract_cache
+    from engines.transformer.formats import stored_bytes
     from engines.transformer.parameters import abstract_parameters
 
     described: dict[str, Callable[..., Mapping[str, Any]]] = {"weights": abstract_parameters, "cache": abstract_cache}
     return {
-        name: float(
-            sum(
-                math.prod(each.sharding.shard_shape(each.shape)) * each.dtype.itemsize
-                for each in describe(plan, mesh).values()
-            )
+        name: sum(
+            stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in describe(plan, mesh).values()
         )
         for name, describe in described.items()
     }

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Final
 
-from engines.dtypes import ACTIVATION_DTYPES
 from engines.engine import Place, Program, Team
 from engines.errors import Unsupported
 from engines.jax.settings import Settings
-from engines.layout import COLLECTIVES
 from engines.point import Point
 from engines.row import Source
 
@@ -99,15 +97,9 @@ class JaxEngine:
 
 
 def _check_supported(point: Point) -> None:
-    for key, allowed in (
-        ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
-        ("act_dtype", ACTIVATION_DTYPES),
-        ("kv_dtype", ACTIVATION_DTYPES),
-        ("collectives", COLLECTIVES),
-    ):
-        value = getattr(point, key)
-        if value not in allowed:
-            raise Unsupported(f"{key}={value}: engine=jax does not run it; it runs {', '.join(allowed)}")
+    from engines.transformer.asked import check_formats
+
+    check_formats(point)
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"

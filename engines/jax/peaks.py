@@ -48,19 +48,32 @@ def _peaks(mesh: Mesh, dtype: str, sizes: Sizes) -> tuple[float, float]:
 
     def drawn(*shape: int) -> jax.Array:
         # Not one value throughout, on which a processor takes less power than on weights and so runs faster.
-        draw = jax.jit(lambda: jax.random.normal(jax.random.key(0), (devices, *shape), kind), out_shardings=split)
+        key, whole = jax.random.key(0), (devices, *shape)
+        draw = jax.jit(lambda: _random(key, whole, kind), out_shardings=split)
         array: jax.Array = draw()
         return array
 
     square = drawn(sizes.matrix, sizes.matrix)
-    scale = jnp.asarray(sizes.matrix**-0.5, kind)  # so that a product of products stays finite
-    product = jax.jit(lambda a, b: jnp.einsum("nij,njk->nik", a, b) * scale, out_shardings=split)
+    product = jax.jit(_product, out_shardings=split)
     matmul_s = _best_s(lambda a: product(a, square), square, sizes.chained)
     count = sizes.copy_bytes // kind.itemsize // (devices if sizes.shared else 1)
     # In place, so that a chain needs no more memory than one run.
     copy = jax.jit(lambda a: a + jnp.ones((), kind), out_shardings=split, donate_argnums=0)
     copy_s = _best_s(copy, drawn(count), sizes.chained)
     return 2.0 * sizes.matrix**3 / matmul_s, 2.0 * count * kind.itemsize / copy_s
+
+
+def _random(key: jax.Array, shape: tuple[int, ...], kind: Any) -> jax.Array:
+    if jnp.issubdtype(kind, jnp.integer):
+        return jax.random.randint(key, shape, -127, 128, kind)
+    return jax.random.normal(key, shape, kind)
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[n, i, j] · [n, j, k], as values that can be multiplied again: whole numbers keep the low bits of their sums."""
+    if jnp.issubdtype(a.dtype, jnp.integer):
+        return jnp.einsum("nij,njk->nik", a, b, preferred_element_type=jnp.int32).astype(a.dtype)
+    return jnp.einsum("nij,njk->nik", a, b) * jnp.asarray(a.shape[-1] ** -0.5, a.dtype)
 
 
 def _best_s(work: Callable[[Any], Any], value: Any, chained: int) -> float:

@@ -16,7 +16,8 @@ from engines.jax.devices import out_of_memory
 from engines.jax.peaks import measured_peaks
 from engines.jax.settings import Settings
 from engines.point import Point
-from engines.transformer.attention import make_cache
+from engines.transformer.cache import make_cache
+from engines.transformer.formats import stored_bytes
 from engines.transformer.functions import load_parameters, make_decode, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
@@ -170,7 +171,8 @@ def _whole(array: jax.Array) -> NDArray[Any]:
 
 
 def _bytes_a_chip(arrays: Mapping[str, jax.Array]) -> float:
-    return float(sum(each.addressable_shards[0].data.nbytes for each in arrays.values()))
+    local = [each.addressable_shards[0].data for each in arrays.values()]
+    return sum(stored_bytes(each.shape, each.dtype) for each in local)
 
 
 def _peak_bytes(memory: Any) -> float:

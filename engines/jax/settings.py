@@ -10,7 +10,15 @@ from engines.checkpoint.source import open_checked
 from engines.model import Model
 from engines.weights import Source
 
-TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
+TOLERANCE: Final[Mapping[str, float]] = {
+    "float32": 1e-5,
+    "float16": 0.01,
+    "bfloat16": 0.06,
+    "int8": 0.06,
+    "float8_e4m3": 0.15,
+    "int4": 0.4,
+}
+"""About one and a half times the worst of small models of every kind, in weights, activations and cache."""
 _SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices", "coordinator", "process_id", "join_timeout_s"})
 """Settings that change neither what is computed nor how."""
 

@@ -1,8 +1,36 @@
 """From a point to a plan."""
 
+from typing import Final
+
+from engines.dtypes import ACTIVATION_DTYPES, LARGEST
+from engines.errors import Unsupported
 from engines.point import Point
 from engines.slice import MeshShape
 from engines.transformer.plan import Plan, resolve_layout
+
+FORMATS: Final = {
+    "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
+    "act_dtype": (*ACTIVATION_DTYPES, "int8"),
+    "kv_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
+}
+"""Key → the number formats in which the partitioned Transformer keeps what it names."""
+
+
+def check_formats(point: Point) -> None:
+    """Check that the Transformer can be made in the point's number formats.
+
+    Raises:
+        Unsupported: it cannot.
+    """
+    for key, allowed in FORMATS.items():
+        value = getattr(point, key)
+        if value not in allowed:
+            raise Unsupported(f"{key}={value}: engine={point.engine} does not run it; it runs {', '.join(allowed)}")
+    if point.act_dtype == "int8" and point.weight_dtype != "int8":
+        raise Unsupported(
+            f"act_dtype=int8: a product of int8 takes both its sides so and weight_dtype={point.weight_dtype}; "
+            "use weight_dtype=int8, or act_dtype=bfloat16"
+        )
 
 
 def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShape | None = None) -> Plan:

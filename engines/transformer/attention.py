@@ -7,49 +7,16 @@ chips do not split like query heads: their few columns are gathered and each chi
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from numpy.typing import NDArray
 
+from engines.transformer.cache import Cache, Cached, read, write
 from engines.transformer.moves import pin, place
 from engines.transformer.plan import Axes, Plan
-
-Cache = dict[str, Array]
-"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]."""
-
-
-def cache_spec(plan: Plan) -> P:
-    """How each array of the cache is split: sequences over the batch's axes, kept heads over the rest."""
-    heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.head_axes
-    return P(None, plan.sequence_axes or None, heads or None, None, None)
-
-
-def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtype and sharding of the cache."""
-    slots = len(plan.kv_slots()[0][0]) * plan.size(plan.head_axes)
-    if plan.partitioner == "gspmd":
-        slots = plan.kv_heads
-    model = plan.model
-    shape = (model.num_layers, plan.batch_size, slots, plan.cache_len, model.head_dim)
-    sharding = NamedSharding(mesh, cache_spec(plan))
-    return {name: jax.ShapeDtypeStruct(shape, jnp.dtype(plan.kv_dtype), sharding=sharding) for name in "kv"}
-
-
-def make_cache(plan: Plan, mesh: Mesh) -> Cache:
-    """An empty cache on the mesh's devices."""
-    empty: Cache = {}
-    for name, each in abstract_cache(plan, mesh).items():
-        # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
-        local = np.zeros(each.sharding.shard_shape(each.shape), each.dtype)
-        empty[name] = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
-    return empty
 
 
 class Where(NamedTuple):
@@ -63,10 +30,6 @@ class Where(NamedTuple):
     limit: int
 
 
-def _same(local: NDArray[Any], _index: Any) -> NDArray[Any]:
-    return local
-
-
 def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
     """Attend from ``time`` new positions to all before them and themselves.
 
@@ -74,42 +37,55 @@ def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> t
     the cache with the new k and v.
     """
     layer, position, limit = where
-    kept, read, even = plan.kv_slots()
+    kept, wanted, even = plan.kv_slots()
     # Side by side, so that one all-to-all takes all three.
     columns = _to_batch(plan, jnp.concatenate(qkv, axis=-1))
     q = _by_head(columns[..., : plan.q_width], plan.model.head_dim)
     k, v = _kv_heads(plan, columns[..., plan.q_width :], kept)
     q = pin(plan, _rotate(plan, q, position), "sequence_axes", "", "head_axes", "")
     k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (_rotate(plan, k, position), v))
-    cache = {"k": _write(cache["k"], k, layer, position), "v": _write(cache["v"], v, layer, position)}
-    keys, vals = (
-        lax.dynamic_index_in_dim(cache[name], layer, keepdims=False)[:, :, :limit].astype(q.dtype) for name in "kv"
-    )
+    cache = write(plan, cache, k, v, layer, position)
+    keys, vals = (read(cache, name, layer, limit) for name in "kv")
     if not even:
-        mine = jnp.asarray(read)[place(plan.head_axes)]
-        keys, vals = jnp.take(keys, mine, axis=1), jnp.take(vals, mine, axis=1)
+        mine = jnp.asarray(wanted)[place(plan.head_axes)]
+        keys, vals = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (keys, vals))
     out = _attend(plan, q, keys, vals, position)
     out = out.reshape(*out.shape[:2], -1, plan.q_width)
     return _from_batch(plan, out), cache
 
 
-def _attend(plan: Plan, q: Array, keys: Array, vals: Array, position: Any) -> Array:
+def _attend(plan: Plan, q: Array, keys: Cached, vals: Cached, position: Any) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
-    Softmax in float32 and in base 2: log2(e)/√D goes into q, so that the exponential is the hardware's own.
+    Scales of a quantised cache are one a position, so they go into the scores and into the weights of the sum. Softmax
+    in float32 and in base 2: log2(e)/√D goes into q, so that the exponential is the hardware's own.
     """
     batch, time, heads, dim = q.shape
-    slots, limit = keys.shape[1], keys.shape[2]
+    slots, limit = keys.values.shape[1], keys.values.shape[2]
     exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
     scaled = (q.astype(jnp.float32) * (math.log2(math.e) / math.sqrt(dim))).astype(q.dtype)
     scaled = scaled.reshape(batch, time, slots, heads // slots, dim)
-    scores = jnp.einsum("btsgd,bskd->bsgtk", scaled, keys, precision=exact, preferred_element_type=jnp.float32)
+    scores = jnp.einsum(
+        "btsgd,bskd->bsgtk",
+        scaled,
+        keys.values.astype(q.dtype),
+        precision=exact,
+        preferred_element_type=jnp.float32,
+    )
+    if keys.scale is not None:
+        scores = scores * keys.scale[:, :, None, None]
     seen = jnp.arange(limit)[None, :] <= position + jnp.arange(time)[:, None]
     scores = jnp.where(seen, scores, -jnp.inf)
     weights = jnp.exp2(scores - scores.max(axis=-1, keepdims=True))
     sums = weights.sum(axis=-1)
+    if vals.scale is not None:
+        weights = weights * vals.scale[:, :, None, None]
     out = jnp.einsum(
-        "bsgtk,bskd->bsgtd", weights.astype(q.dtype), vals, precision=exact, preferred_element_type=jnp.float32
+        "bsgtk,bskd->bsgtd",
+        weights.astype(q.dtype),
+        vals.values.astype(q.dtype),
+        precision=exact,
+        preferred_element_type=jnp.float32,
     )
     out = (out / sums[..., None]).astype(q.dtype)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, time, heads, dim)
@@ -135,12 +111,6 @@ def _rotate(plan: Plan, x: Array, position: Any) -> Array:
     turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis).reshape(*x.shape[:-1], dim)
     rotated: Array = jnp.concatenate([turned.astype(x.dtype), x[..., dim:]], axis=-1)
     return rotated
-
-
-def _write(cached: Array, new: Array, layer: Any, position: Any) -> Array:
-    """Put new [batch, time, slots, dim] at ``position`` of layer ``layer`` of the cache."""
-    block = new.transpose(0, 2, 1, 3)[None].astype(cached.dtype)
-    return lax.dynamic_update_slice(cached, block, (layer, 0, 0, position, 0))
 
 
 def _by_head(x: Array, head_dim: int) -> Array:

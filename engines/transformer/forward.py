@@ -5,7 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.attention import Cache, Where
+from engines.transformer.attention import Where
+from engines.transformer.cache import Cache
 from engines.transformer.layer import RESIDUAL, Weights, layer, matmuls, norm
 from engines.transformer.looped import Stored
 from engines.transformer.moves import gather, own, pin, place, product, scatter
@@ -38,7 +39,7 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
 
     Each chip looks up the ids in its part of the vocabulary; the rest is zeros, and a reduce-scatter adds up.
     """
-    dtype = jnp.dtype(plan.act_dtype)
+    dtype = jnp.dtype(plan.stream_dtype)
     tokens = own(tokens, plan.batch_axes, 0, plan.size(plan.batch_axes))
     rows_axes, column_axes = plan.gathered_axes
     table = gather(gather(w["embedding"], rows_axes, 1), column_axes, 0)

@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from engines.transformer.attention import Cache, abstract_cache, cache_spec
+from engines.transformer.cache import Cache, abstract_cache, cache_specs
 from engines.transformer.forward import forward, greedy
 from engines.transformer.layer import Weights, matmuls
 from engines.transformer.looped import rolled
@@ -38,7 +38,7 @@ def make_prefill(plan: Plan, mesh: Mesh) -> Any:
         scores, cache = forward(view, w, cache, tokens, 0, limit=tokens.shape[1])
         return greedy(view, scores), scores, cache
 
-    outputs = (P(), _logits_spec(plan, 0), _cache_specs(plan))
+    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
     return _jitted(plan, mesh, prefill, (P(),), outputs)
 
 
@@ -67,7 +67,7 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
         (cache, _, last), tokens = lax.scan(step, (cache, token, last), jnp.arange(steps))
         return tokens, last, cache
 
-    return _jitted(plan, mesh, decode, (P(), P()), (P(), _logits_spec(plan, 1), _cache_specs(plan)))
+    return _jitted(plan, mesh, decode, (P(), P()), (P(), _logits_spec(plan, 1), cache_specs(plan)))
 
 
 def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Weights:
@@ -93,7 +93,7 @@ def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, .
     if plan.partitioner == "gspmd":
         placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), outputs)
         return jax.jit(body, out_shardings=placed, donate_argnums=1)
-    specs = (parameter_specs(plan), _cache_specs(plan), *inputs)
+    specs = (parameter_specs(plan), cache_specs(plan), *inputs)
     mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
     return jax.jit(mapped, donate_argnums=1)
 
@@ -101,10 +101,6 @@ def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, .
 def _view(plan: Plan, mesh: Mesh) -> Plan:
     """The plan that the computation follows: its own, or that of whole arrays where the compiler partitions."""
     return plan.whole(mesh) if plan.partitioner == "gspmd" else plan
-
-
-def _cache_specs(plan: Plan) -> dict[str, P]:
-    return dict.fromkeys("kv", cache_spec(plan))
 
 
 def _logits_spec(plan: Plan, leading: int) -> P:

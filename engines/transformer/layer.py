@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.attention import Cache, Where, attention
+from engines.transformer.attention import Where, attention
+from engines.transformer.cache import Cache
 from engines.transformer.fusion import input_parts
 from engines.transformer.looped import Matmul, project
 from engines.transformer.moves import gather, own, pin, total

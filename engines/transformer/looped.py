@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from engines.transformer.moves import gather, place, product, scatter
+from engines.transformer.moves import as_bytes, gather, place, product, scatter
 from engines.transformer.parameters import parameter_specs
 from engines.transformer.plan import Axes, Plan
 
@@ -247,5 +247,4 @@ def _permute(plan: Plan, x: Array, axes: Axes, by: int) -> Array:
             number = number * plan.size((axis,)) + at[axis]
         ring.append(number)
     moves = [(chip, ring[(position + by) % len(ring)]) for position, chip in enumerate(ring)]
-    moved: Array = lax.ppermute(x, named, moves)
-    return moved
+    return as_bytes(x, lambda sent: lax.ppermute(sent, named, moves))

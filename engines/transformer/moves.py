@@ -3,6 +3,7 @@
 Every function takes mesh axes by name, slowest first; no axes means that there is nothing to move.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,12 +11,23 @@ from jax import Array, lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from engines.transformer.formats import quantise
 from engines.transformer.plan import Axes, Plan
 
 
 def gather(x: Array, axes: Axes, dim: int) -> Array:
     """[…, N.axes, …] → […, N, …]."""
-    return lax.all_gather(x, axes, axis=dim, tiled=True) if axes else x
+    if not axes:
+        return x
+    return as_bytes(x, lambda sent: lax.all_gather(sent, axes, axis=dim, tiled=True))
+
+
+def as_bytes(x: Array, send: Callable[[Array], Array]) -> Array:
+    """``send(x)``, float8 as plain bytes: a device that does not compute in it would widen it to be sent."""
+    if x.dtype.itemsize > 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+        return send(x)
+    arrived: Array = lax.bitcast_convert_type(send(lax.bitcast_convert_type(x, jnp.uint8)), x.dtype)
+    return arrived
 
 
 def scatter(x: Array, axes: Axes, dim: int) -> Array:
@@ -64,7 +76,16 @@ def pin(plan: Plan, x: Array, *dims: str) -> Array:
 
 
 def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
-    """einsum with float32 sums. Integer weights are converted on the way; their scale is the caller's."""
+    """einsum over the last dimension of x with float32 sums; the scale of quantised weights is the caller's.
+
+    Weights are converted to x's format on the way. With ``act_dtype=int8`` x goes to theirs instead, each token with a
+    scale of its own over the rows that this chip has, and sums are int32: what is then added up is wide again, so a
+    token's scales need not agree between chips.
+    """
+    if plan.act_dtype == "int8":
+        narrow, scale = quantise(x, "int8")
+        counts = jnp.einsum(equation, narrow, w, preferred_element_type=jnp.int32)
+        return (counts.astype(jnp.float32) * scale).astype(out_dtype or x.dtype)
     exact = plan.act_dtype == "float32"
     result = jnp.einsum(
         equation,

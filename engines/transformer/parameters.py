@@ -17,8 +17,8 @@ name                    shape                        what
 ======================  ===========================  =================================================
 
 Chunks and their widths are one dimension of a matrix: a TPU lays an array out in tiles of its last two, and merging
-others into them later would copy the weights in every layer. NAME is ``fused``, or ``attn`` and ``ffn``. An int8 matrix
-M has a float32 ``M_scale`` for each output channel.
+others into them later would copy the weights in every layer. NAME is ``fused``, or ``attn`` and ``ffn``. A quantised
+matrix M (int8, int4, float8_e4m3) has a float32 ``M_scale`` for each output channel.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
+from engines.dtypes import LARGEST
+from engines.transformer.formats import stored_dtype
 from engines.transformer.fusion import Fusion, input_parts, output_parts
 from engines.transformer.plan import Plan
 from engines.weights import Floats, Source, values
@@ -59,7 +60,7 @@ def parameter_specs(plan: Plan) -> dict[str, P]:
 def abstract_parameters(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, dtypes and shardings without a value, for any mesh, its devices present or not."""
     return {
-        name: jax.ShapeDtypeStruct(each.shape, jnp.dtype(each.dtype), sharding=NamedSharding(mesh, each.spec))
+        name: jax.ShapeDtypeStruct(each.shape, stored_dtype(each.dtype), sharding=NamedSharding(mesh, each.spec))
         for name, each in parameters(plan).items()
     }
 
@@ -71,7 +72,7 @@ def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> dict[str, jax.Arr
 
         def part(index: Any, each: Parameter = each) -> NDArray[Any]:
             bounds = tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True))
-            return each.fill(bounds).astype(jnp.dtype(each.dtype))
+            return each.fill(bounds).astype(stored_dtype(each.dtype))
 
         made[name] = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
     return made
@@ -95,13 +96,14 @@ def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
     ) -> None:
         """``merged`` is the axis of ``shape`` that is one dimension with the next, and ``spec`` that of the result."""
         stored = shape if merged is None else (*shape[:merged], shape[merged] * shape[merged + 1], *shape[merged + 2 :])
-        if plan.weight_dtype != "int8":
+        if plan.weight_dtype not in LARGEST:
             found[name] = Parameter(stored, plan.weight_dtype, spec, _merged(shape, merged, fill))
             return
-        scale = _scale(shape, contracted, fill)
+        scale = _scale(shape, contracted, fill, LARGEST[plan.weight_dtype])
         kept = tuple(size for axis, size in enumerate(shape) if axis not in contracted)
-        quantised = _merged(shape, merged, _quantised(contracted, fill, scale))
-        found[name] = Parameter(stored, "int8", spec, quantised)
+        whole_numbers = plan.weight_dtype.startswith("int")
+        quantised = _merged(shape, merged, _quantised(contracted, fill, scale, whole_numbers))
+        found[name] = Parameter(stored, plan.weight_dtype, spec, quantised)
         found[f"{name}_scale"] = Parameter(kept, "float32", scale_spec, scale)
 
     def vectors(name: str, fill_layer: Callable[[int, Index], Floats], shape: tuple[int, ...], spec: P) -> None:
@@ -223,8 +225,8 @@ def _padded(fill: Fill, real: int) -> Fill:
     return filled
 
 
-def _scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fill) -> Fill:
-    """Scale of each output channel: max|column| / 127, and 1 for a column of zeros. One first-axis entry at a time."""
+def _scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fill, most: float) -> Fill:
+    """Scale of each output channel: max|column| / most, and 1 for a column of zeros. One first-axis entry at a time."""
     known: dict[tuple[tuple[int, int], ...], Floats] = {}
 
     def scale(index: Index) -> Floats:
@@ -238,7 +240,7 @@ def _scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fill) -> F
                 first = slice(start, min(start + step, whole[0].stop))
                 blocks.append(np.abs(fill((first, *whole[1:]))).max(axis=contracted))
             largest = np.concatenate(blocks)
-            known[key] = np.where(largest > 0, largest / np.float32(127), np.float32(1))
+            known[key] = np.where(largest > 0, largest / np.float32(most), np.float32(1))
         return known[key]
 
     return scale
@@ -249,10 +251,10 @@ def _rows_at_once(shape: tuple[int, ...]) -> int:
     return max(1, (1 << 24) // int(np.prod(shape[1:])))
 
 
-def _quantised(contracted: tuple[int, ...], fill: Fill, scale: Fill) -> Fill:
+def _quantised(contracted: tuple[int, ...], fill: Fill, scale: Fill, whole_numbers: bool) -> Fill:
     def quantised(index: Index) -> NDArray[Any]:
         kept = tuple(each for axis, each in enumerate(index) if axis not in contracted)
-        whole: NDArray[Any] = np.round(fill(index) / np.expand_dims(scale(kept), contracted))
-        return whole
+        scaled: NDArray[Any] = fill(index) / np.expand_dims(scale(kept), contracted)
+        return np.round(scaled) if whole_numbers else scaled
 
     return quantised

@@ -144,7 +144,15 @@ class Plan:
     @property
     def float_dtype(self) -> str:
         """The format of what is not quantised: that of the weights, else of the activations."""
-        return self.weight_dtype if self.weight_dtype in ACTIVATION_DTYPES else self.act_dtype
+        return self.weight_dtype if self.weight_dtype in ACTIVATION_DTYPES else self.stream_dtype
+
+    @property
+    def stream_dtype(self) -> str:
+        """The format of activations between products: of the residual stream, norms, attention and what is sent.
+
+        With ``act_dtype=int8`` products alone are in int8, and all else in bfloat16.
+        """
+        return self.act_dtype if self.act_dtype in ACTIVATION_DTYPES else "bfloat16"
 
     @property
     def batch_axes(self) -> Axes:

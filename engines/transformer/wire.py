@@ -12,7 +12,7 @@ A.1). With t = tokens of a forward pass and sizes in elements, one plain feed-fo
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engines.dtypes import BYTES_PER_ELEMENT
+from engines.dtypes import BYTES_PER_ELEMENT, LARGEST
 from engines.transformer.fusion import input_parts, output_parts
 from engines.transformer.plan import Axes, Plan
 
@@ -33,7 +33,7 @@ def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
 
 
 def _all(plan: Plan, time: int) -> Iterator[Transfer]:
-    element = BYTES_PER_ELEMENT[plan.act_dtype]
+    element = BYTES_PER_ELEMENT[plan.stream_dtype]
     tokens = plan.batch_size // plan.size(plan.batch_axes) * time
     statistics = 2 if plan.model.norm == "layernorm" else 1
     norms = 1 if plan.fused else 2
@@ -60,8 +60,11 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
 
 
 def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]) -> Iterator[Transfer]:
-    """One matrix, along its contracted dimension first: as much as a chip then holds, after each gather."""
-    held = BYTES_PER_ELEMENT[plan.weight_dtype] * plan.model.d_model * width
+    """One matrix, along its contracted dimension first: as much as a chip then holds, after each gather.
+
+    XLA sends int4 one to a byte.
+    """
+    held = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype]) * plan.model.d_model * width
     for each in axes:
         held *= plan.size(each)
         yield _transfer("all-gather", each, held, f"{name} weights")
@@ -71,7 +74,7 @@ def _gathered_vectors(plan: Plan, width: int, name: str) -> Iterator[Transfer]:
     """float32 scales and biases of the input columns."""
     axes = tuple(axis for axis in plan.all_axes if axis not in plan.column_axes)
     has_bias = (plan.model.attn_bias and name != "ffn") or (plan.model.ffn_bias and name != "attn")
-    for present in (plan.weight_dtype == "int8", has_bias):
+    for present in (plan.weight_dtype in LARGEST, has_bias):
         if present:
             yield _transfer("all-gather", axes, 4 * plan.local_chunks * width, f"{name} vectors")
 

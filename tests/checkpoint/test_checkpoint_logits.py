@@ -8,7 +8,7 @@ from jax.sharding import AxisType
 
 from engines.checkpoint.families import model_of
 from engines.checkpoint.source import Checkpoint
-from engines.transformer.attention import make_cache
+from engines.transformer.cache import make_cache
 from engines.transformer.functions import load_parameters, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits

@@ -116,8 +116,9 @@ def test_a_wrong_output_is_not_verified():
     [
         ({"chip": load_chip("tpu-v4"), "num_chips": 8}, "hw=tpu-v4 is not on this machine.*hw=cpu num_chips=8"),
         ({"num_chips": 512, "batch_size": 512}, "num_chips=512: JAX sees .* devices"),
-        ({"weight_dtype": "int4"}, "weight_dtype=int4"),
-        ({"kv_dtype": "int8"}, "kv_dtype=int8"),
+        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=jax does not run it; it runs float32"),
+        ({"kv_dtype": "int4"}, "kv_dtype=int4"),
+        ({"act_dtype": "int8", "weight_dtype": "bfloat16"}, "act_dtype=int8: .* weight_dtype=bfloat16; use weight"),
         ({"tensor_parallel": 8}, "tensor_parallel=8"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from engines.model import Model
-from engines.transformer.attention import make_cache
+from engines.transformer.cache import make_cache
 from engines.transformer.functions import load_parameters, make_decode, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits

@@ -9,7 +9,7 @@ from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of, rela
 
 from engines.errors import AskedWrongly
 from engines.layout import FFN_LAYOUTS
-from engines.transformer.attention import abstract_cache, make_cache
+from engines.transformer.cache import abstract_cache, make_cache
 from engines.transformer.functions import abstract_arguments, make_decode, make_prefill
 from engines.transformer.parameters import abstract_parameters, make_parameters
 from engines.transformer.plan import resolve_layout

@@ -1,0 +1,100 @@
+"""The cache of keys and values: its arrays on a mesh, writing new tokens into it and reading them back.
+
+A quantised cache (``kv_dtype`` int8 or float8_e4m3) holds beside its narrow ``k`` and ``v`` a float32 scale for each
+token of each head, ``k_scale`` and ``v_scale``. Values are rounded as they are written; what reads them folds the
+scales into the scores and into the weights of the sum, so that no wide copy of the cache is made.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from engines.dtypes import LARGEST
+from engines.transformer.formats import quantise, stored_dtype
+from engines.transformer.plan import Plan
+
+Cache = dict[str, Array]
+"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantised, without ``dim``."""
+
+
+class Cached(NamedTuple):
+    """One layer's keys or values [batch, slots, limit, dim] and, where quantised, their scale [batch, slots, limit]."""
+
+    values: Array
+    scale: Array | None
+
+
+def cache_spec(plan: Plan) -> P:
+    """How k and v are split: sequences over the batch's axes, kept heads over the rest."""
+    heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.head_axes
+    return P(None, plan.sequence_axes or None, heads or None, None, None)
+
+
+def cache_specs(plan: Plan) -> dict[str, P]:
+    """How every array of the cache is split, by name."""
+    spec = cache_spec(plan)
+    scales = {"k_scale": P(*spec[:-1]), "v_scale": P(*spec[:-1])} if plan.kv_dtype in LARGEST else {}
+    return {"k": spec, "v": spec, **scales}
+
+
+def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of the cache."""
+    slots = len(plan.kv_slots()[0][0]) * plan.size(plan.head_axes)
+    if plan.partitioner == "gspmd":
+        slots = plan.kv_heads
+    model = plan.model
+    shape = (model.num_layers, plan.batch_size, slots, plan.cache_len, model.head_dim)
+    described = {}
+    for name, spec in cache_specs(plan).items():
+        scale = name.endswith("_scale")
+        described[name] = jax.ShapeDtypeStruct(
+            shape[:-1] if scale else shape,
+            np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
+            sharding=NamedSharding(mesh, spec),
+        )
+    return described
+
+
+def make_cache(plan: Plan, mesh: Mesh) -> Cache:
+    """An empty cache on the mesh's devices."""
+    empty: Cache = {}
+    for name, each in abstract_cache(plan, mesh).items():
+        # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
+        local = np.zeros(each.sharding.shard_shape(each.shape), each.dtype)
+        empty[name] = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
+    return empty
+
+
+def write(plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: Any) -> Cache:
+    """The cache with new k and v [batch, time, slots, dim] of one layer from ``position`` on."""
+    written = dict(cache)
+    for name, new in (("k", k), ("v", v)):
+        block = new.transpose(0, 2, 1, 3)
+        if plan.kv_dtype in LARGEST:
+            block, scale = quantise(block, plan.kv_dtype)
+            at = (layer, 0, 0, position)
+            written[f"{name}_scale"] = lax.dynamic_update_slice(cache[f"{name}_scale"], scale[None, ..., 0], at)
+        block = block[None].astype(cache[name].dtype)
+        written[name] = lax.dynamic_update_slice(cache[name], block, (layer, 0, 0, position, 0))
+    return written
+
+
+def read(cache: Cache, name: str, layer: Any, limit: int) -> Cached:
+    """One layer's keys (``name`` k) or values (v) of the first ``limit`` positions, as they are stored."""
+
+    def of(each: str) -> Array:
+        whole: Array = lax.dynamic_index_in_dim(cache[each], layer, keepdims=False)
+        return whole[:, :, :limit]
+
+    scale = f"{name}_scale"
+    return Cached(of(name), of(scale) if scale in cache else None)
+
+
+def _same(local: NDArray[Any], _index: Any) -> NDArray[Any]:
+    return local
