@@ -3,6 +3,7 @@
 Symbols as in Pope et al. 2022: E = d_model, F = d_ff, H = query heads, K = key/value heads, D = head_dim.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
@@ -24,7 +25,8 @@ class Model:
 
     ``published_params`` is the size that its authors state and checks our own count; ``mfu_params`` is the N by which
     MFU divides (the paper rounds: 540e9). ``norms_per_layer`` is 2 for a serial block; a parallel block has 1, or 2
-    where attention and feed-forward each read a norm of their own (falcon-40b).
+    where attention and feed-forward each read a norm of their own (falcon-40b). ``rotary_factor`` and the keys after it
+    stretch rotary positions over longer texts, see :attr:`rotary_frequencies`.
     """
 
     name: str
@@ -52,6 +54,10 @@ class Model:
     rotary_dim: int | None = None
     rotary_base: float = 10000.0
     rotary_interleaved: bool = False
+    rotary_factor: float = 1.0
+    rotary_low_factor: float = 1.0
+    rotary_high_factor: float = 4.0
+    rotary_original_positions: int | None = None
     norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -85,6 +91,39 @@ class Model:
             raise AskedWrongly(
                 "model.norms_per_layer", self.norms_per_layer, "does not suit a serial block", "a serial block has 2"
             )
+
+        if self.position == "rotary" and (self.rotated_dim % 2 or self.rotated_dim > self.head_dim):
+            raise AskedWrongly(
+                "model.rotary_dim",
+                self.rotated_dim,
+                f"is odd, or more than head_dim={self.head_dim}",
+                "pairs of a head's dimensions turn",
+            )
+
+    @property
+    def rotated_dim(self) -> int:
+        """How many of a head's dimensions rotary positions turn."""
+        return self.rotary_dim or self.head_dim
+
+    @property
+    def rotary_frequencies(self) -> tuple[float, ...]:
+        """Radians a position of each pair: base^(−2i/dim) (Su et al. 2021), divided by ``rotary_factor``.
+
+        With P = ``rotary_original_positions`` only slow pairs are divided, as in Llama 3.1's released code: those that
+        turn less than ``rotary_low_factor`` times over P positions wholly, those that turn more than
+        ``rotary_high_factor`` times not at all, and between them in proportion.
+        """
+        dim, positions = self.rotated_dim, self.rotary_original_positions
+        found = []
+        for pair in range(0, dim, 2):
+            fast = self.rotary_base ** (-pair / dim)
+            kept = 0.0
+            if positions is not None:
+                turns = positions * fast / (2 * math.pi)
+                span = self.rotary_high_factor - self.rotary_low_factor
+                kept = min(1.0, max(0.0, (turns - self.rotary_low_factor) / span))
+            found.append(kept * fast + (1 - kept) * fast / self.rotary_factor)
+        return tuple(found)
 
     @property
     def gated(self) -> bool:

@@ -81,6 +81,10 @@ def read_config(folder: Path) -> Config:
     return config
 
 
+SCALINGS: Final = ("default", "linear", "llama3")
+"""How rotary positions may be stretched."""
+
+
 def rotary(config: Config, *, base_key: str = "rope_theta", share_key: str | None = None) -> dict[str, Any]:
     """The rotary fields of :class:`engines.model.Model`, under the config's own keys or as transformers 5 writes them.
 
@@ -96,12 +100,22 @@ def rotary(config: Config, *, base_key: str = "rope_theta", share_key: str | Non
             continue
         if not isinstance(given, Mapping):
             raise config.wrong(key, "is no mapping")
-        if given.get("rope_type", given.get("type", "default")) != "default":
-            raise config.wrong(key, "is not supported")
         found |= {name: value for name, value in given.items() if value is not None}
+        if _scaling(found) not in SCALINGS:
+            raise config.wrong(key, f"asks for another scaling than {' or '.join(SCALINGS)}")
     read = Config(config.folder, found)
     fields: dict[str, Any] = {"rotary_base": read.number("rope_theta", 10000.0)}
+    if _scaling(found) != "default":
+        fields["rotary_factor"] = read.number("factor")
+    if _scaling(found) == "llama3":
+        fields["rotary_low_factor"] = read.number("low_freq_factor")
+        fields["rotary_high_factor"] = read.number("high_freq_factor")
+        fields["rotary_original_positions"] = read.integer("original_max_position_embeddings")
     if share_key is not None:
         head_dim = config.integer("hidden_size") // config.integer("num_attention_heads")
         fields["rotary_dim"] = int(head_dim * read.number("partial_rotary_factor", 0.25))
     return fields
+
+
+def _scaling(found: Mapping[str, Any]) -> str:
+    return str(found.get("rope_type", found.get("type", "default")))

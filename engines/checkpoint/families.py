@@ -97,5 +97,4 @@ def places_of(model: Model, folder: Path) -> tuple[dict[str, Place], Place | Non
 
 def _effective(model: Model, field: str) -> Any:
     """A field's value, with what a missing one stands for."""
-    value = getattr(model, field)
-    return model.head_dim if field == "rotary_dim" and value is None else value
+    return model.rotated_dim if field == "rotary_dim" else getattr(model, field)

@@ -11,10 +11,10 @@ class Rotary:
     """Rotary positions (Su et al. 2021) on pairs (2i, 2i+1), or (i, i + half), of the first ``rotary_dim``."""
 
     def __init__(self, model: Model, length: int, device: torch.device) -> None:
-        self.dim = model.rotary_dim or model.head_dim
+        self.dim = model.rotated_dim
         self.interleaved = model.rotary_interleaved
-        powers = -torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim
-        angles = torch.outer(torch.arange(length, dtype=torch.float64), model.rotary_base**powers)
+        frequencies = torch.tensor(model.rotary_frequencies, dtype=torch.float64)
+        angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
         self.cos, self.sin = (each.to(device, torch.float32) for each in (angles.cos(), angles.sin()))
 
     def turn(self, x: Tensor, positions: Tensor) -> Tensor:

@@ -73,9 +73,9 @@ def _attention(model: Model, w: Weights, x: Tensor) -> Tensor:
 
 def _rotate(model: Model, x: Tensor) -> Tensor:
     """Rotary positions on x [batch, heads, time, dim]: pairs (2i, 2i+1), or (i, i + half), times e^(iθ)."""
-    dim = model.rotary_dim or model.head_dim
-    powers = -torch.arange(0, dim, 2, dtype=torch.float64, device=x.device) / dim
-    angles = torch.outer(torch.arange(x.shape[2], dtype=torch.float64, device=x.device), model.rotary_base**powers)
+    dim = model.rotated_dim
+    frequencies = torch.tensor(model.rotary_frequencies, dtype=torch.float64, device=x.device)
+    angles = torch.outer(torch.arange(x.shape[2], dtype=torch.float64, device=x.device), frequencies)
     unit = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
     turned = x[..., :dim]
     if model.rotary_interleaved:

@@ -99,10 +99,9 @@ def _rotate(plan: Plan, x: Array, position: Any) -> Array:
     model = plan.model
     if model.position != "rotary":
         return x
-    dim = model.rotary_dim or model.head_dim
-    frequency = model.rotary_base ** (-np.arange(0, dim, 2) / dim)
+    dim = model.rotated_dim
     at = (position + jnp.arange(x.shape[1])).astype(jnp.float32)
-    angle = (at[:, None] * jnp.asarray(frequency, jnp.float32))[None, :, None, :]
+    angle = (at[:, None] * jnp.asarray(model.rotary_frequencies, jnp.float32))[None, :, None, :]
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     shape = (*x.shape[:-1], dim // 2, 2) if model.rotary_interleaved else (*x.shape[:-1], 2, dim // 2)
     axis = -1 if model.rotary_interleaved else -2

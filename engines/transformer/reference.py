@@ -80,8 +80,8 @@ def _attention(model: Model, w: Weights, x: Array) -> Array:
 
 def _rotate(model: Model, x: Array) -> Array:
     """Rotary positions (Su et al. 2021) on x [batch, time, heads, dim]: on pairs (2i, 2i+1), or (i, i + half)."""
-    dim = model.rotary_dim or model.head_dim
-    angles = np.outer(np.arange(x.shape[1]), model.rotary_base ** (-np.arange(0, dim, 2) / dim))[None, :, None, :]
+    dim = model.rotated_dim
+    angles = np.outer(np.arange(x.shape[1]), model.rotary_frequencies)[None, :, None, :]
     sin, cos = jnp.sin(jnp.asarray(angles, jnp.float32)), jnp.cos(jnp.asarray(angles, jnp.float32))
     turned, rest = x[..., :dim], x[..., dim:]
     if model.rotary_interleaved:

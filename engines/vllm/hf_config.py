@@ -16,7 +16,8 @@ def llama_config(model: Model, dtype: str) -> dict[str, Any]:
         "block=serial": model.block == "serial",
         "activation=swiglu": model.gated,
         "position=rotary": model.position == "rotary",
-        "rotary_dim=null": model.rotary_dim in (None, model.head_dim) and not model.rotary_interleaved,
+        "rotary_dim=null": model.rotated_dim == model.head_dim and not model.rotary_interleaved,
+        "rotary_factor=1": model.rotary_factor == 1,
         "norm=rmsnorm": model.norm == "rmsnorm",
         "no biases": not (model.attn_bias or model.ffn_bias or model.norm_bias or model.lm_head_bias),
     }

@@ -10,6 +10,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 NO_IDS = {"bos_token_id": None, "eos_token_id": None}
 SMALL = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64, **NO_IDS}
 LLAMA = {**SMALL, "intermediate_size": 64, "num_attention_heads": 4}
+LLAMA_31 = {
+    "rope_type": "llama3",
+    "rope_theta": 50.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 FALCON = {**SMALL, "ffn_hidden_size": 64}
 CASES = {
     "llama": ("Llama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 2, "rope_theta": 500000.0}),
@@ -17,6 +25,8 @@ CASES = {
         "Llama",
         {**LLAMA, "head_dim": 16, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
     ),
+    "llama 3.1": ("Llama", {**LLAMA, "head_dim": 16, "rope_parameters": LLAMA_31}),
+    "llama stretched": ("Llama", {**LLAMA, "rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
     "falcon-7b": ("Falcon", {**FALCON, "num_attention_heads": 4}),
     "falcon-40b": ("Falcon", {**FALCON, "num_attention_heads": 8, "num_kv_heads": 2, "new_decoder_architecture": True}),
     "falcon with one norm": (

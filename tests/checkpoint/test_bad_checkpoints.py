@@ -139,7 +139,8 @@ def test_no_folder(good, tmp_path):
         ({"num_hidden_layers": None}, "has no num_hidden_layers"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings=1, which is no true or false"),
         ({"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not supported"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling=.*linear.*is not supported"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn.*another scaling than default or linear or"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "has no factor"),
     ],
 )
 def test_bad_configs(folder, changes, says):

@@ -89,3 +89,23 @@ def test_an_impossible_architecture_is_refused(change, key):
     with pytest.raises(AskedWrongly) as refused:
         replace(load_model("tiny"), **change)
     assert refused.value.key == key
+
+
+def test_rotary_frequencies_by_hand():
+    # 100^(−2i/8): each pair turns 1/√10 as fast as the one before.
+    model = replace(load_model("tiny"), head_dim=8, rotary_base=100.0)
+    fast = [1, 10**-0.5, 0.1, 10**-1.5]
+    assert model.rotary_frequencies == pytest.approx(fast)
+    assert replace(model, rotary_dim=4).rotary_frequencies == pytest.approx([1, 0.1])
+    assert replace(model, rotary_factor=4.0).rotary_frequencies == pytest.approx([each / 4 for each in fast])
+    # Over 40π positions the pairs turn 20, 6.3, 2 and 0.6 times: as they were, half of each between 1 and 3, wholly.
+    stretched = replace(model, rotary_factor=4.0, rotary_original_positions=126, rotary_high_factor=3.0)
+    assert stretched.rotary_frequencies[:2] == pytest.approx(fast[:2])
+    assert stretched.rotary_frequencies[2] == pytest.approx(0.1 * (0.5 + 0.5 / 4), rel=0.01)
+    assert stretched.rotary_frequencies[3] == pytest.approx(fast[3] / 4)
+
+
+@pytest.mark.parametrize("rotary_dim", [3, 34])
+def test_rotary_positions_turn_pairs_of_a_head(rotary_dim):
+    with pytest.raises(AskedWrongly, match=f"model.rotary_dim={rotary_dim}: is odd, or more than head_dim=32"):
+        replace(load_model("tiny"), rotary_dim=rotary_dim)
