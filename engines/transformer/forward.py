@@ -11,6 +11,7 @@ from engines.transformer.layer import RESIDUAL, Weights, layer, matmuls, norm
 from engines.transformer.looped import Stored
 from engines.transformer.moves import gather, own, pin, place, product, scatter
 from engines.transformer.plan import Plan
+from engines.transformer.sampling import vocab_ids
 
 LAYER = "layer."
 
@@ -70,23 +71,5 @@ def logits(plan: Plan, w: Weights, x: Array) -> Array:
         out = out * own(w[f"{name}_scale"], plan.all_axes, 0, plan.chips)
     if "lm_head_bias" in w:
         out = out + own(w["lm_head_bias"], plan.all_axes, 0, plan.chips)
-    out = jnp.where(_vocab_ids(plan) < plan.model.vocab_size, out, -jnp.inf)
+    out = jnp.where(vocab_ids(plan) < plan.model.vocab_size, out, -jnp.inf)
     return pin(plan, out, "", "all_axes")
-
-
-def greedy(plan: Plan, scores: Array) -> Array:
-    """scores: [batch, vocab.all_axes] → the most likely id of each sequence, on every chip; the lowest of equals."""
-    best = scores.max(axis=1)
-    ids: Array = jnp.where(scores == best[:, None], _vocab_ids(plan), plan.vocab).min(axis=1)
-    if not plan.all_axes:
-        return ids
-    overall = lax.pmax(best, plan.all_axes)
-    lowest: Array = lax.pmin(jnp.where(best == overall, ids, plan.vocab), plan.all_axes)
-    return lowest
-
-
-def _vocab_ids(plan: Plan) -> Array:
-    """The ids of this chip's vocab.all_axes."""
-    size = plan.vocab // plan.size(plan.all_axes)
-    ids: Array = place(plan.all_axes) * size + jnp.arange(size, dtype=jnp.int32)
-    return ids

@@ -10,23 +10,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from engines.transformer.cache import Cache, abstract_cache, cache_specs
-from engines.transformer.forward import forward, greedy
+from engines.transformer.decoding import every_step, until_stopped
+from engines.transformer.forward import forward
+from engines.transformer.generation import GREEDY, Sampling
 from engines.transformer.layer import Weights, matmuls
 from engines.transformer.looped import rolled
 from engines.transformer.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.plan import Plan
+from engines.transformer.sampling import next_tokens
 from engines.weights import Source
 
 KEPT_LOGITS = 4
 """Decode returns the logits of so many last steps (of all, where fewer), to be checked."""
 
 
-def make_prefill(plan: Plan, mesh: Mesh) -> Any:
+def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, tokens [batch, time]) → (next token [batch], logits [batch, vocab], cache).
 
     The cache is donated. Tokens take its first positions.
@@ -36,38 +39,37 @@ def make_prefill(plan: Plan, mesh: Mesh) -> Any:
 
     def prefill(w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
         scores, cache = forward(view, w, cache, tokens, 0, limit=tokens.shape[1])
-        return greedy(view, scores), scores, cache
+        return next_tokens(view, scores, sampling, tokens.shape[1]), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
     return _jitted(plan, mesh, prefill, (P(),), outputs)
 
 
-def make_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
+def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, token [batch], position) → (tokens [steps, batch], logits, cache).
 
-    Logits are [kept, batch, vocab]: those of the last :data:`KEPT_LOGITS` steps.
+    Logits are [kept, batch, vocab]: those of the last :data:`KEPT_LOGITS` steps. With a stop token a fourth output is
+    the number of steps that ran, and those after it have the stop token.
 
-    ``steps`` forward passes of one token in one compiled loop, greedily, with no word to the host in between. The
-    first reads ``token`` and writes it to the cache at ``position``. The cache is donated; a repeat from the same
-    token and position overwrites what this run wrote and never reads it first, so the cache needs no reset.
+    ``steps`` forward passes of one token in one compiled loop, with no word to the host in between. The first reads
+    ``token`` and writes it to the cache at ``position``. The cache is donated; a repeat from the same token and
+    position overwrites what this run wrote and never reads it first, so the cache needs no reset.
     """
-    view, kept = _view(plan, mesh), min(steps, KEPT_LOGITS)
+    view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
 
-    def decode(w: Weights, cache: Cache, token: Array, position: Array) -> tuple[Array, Array, Cache]:
+    def decode(w: Weights, cache: Cache, token: Array, position: Array) -> tuple[Any, ...]:
         last = jnp.zeros((kept, plan.batch_size, plan.vocab // plan.size(view.all_axes)), jnp.float32)
 
-        def step(carry: tuple[Cache, Array, Array], number: Array) -> tuple[tuple[Cache, Array, Array], Array]:
-            cache, token, last = carry
+        def step(cache: Cache, token: Array, number: Array) -> tuple[Cache, Array, Array]:
             scores, cache = forward(view, w, cache, token[:, None], position + number, limit=plan.cache_len)
-            token = greedy(view, scores)
-            # Earlier steps all land in the first place, which the first kept step then takes.
-            last = lax.dynamic_update_slice(last, scores[None], (jnp.maximum(number - (steps - kept), 0), 0, 0))
-            return (cache, token, last), token
+            return cache, scores, next_tokens(view, scores, sampling, position + number + 1)
 
-        (cache, _, last), tokens = lax.scan(step, (cache, token, last), jnp.arange(steps))
-        return tokens, last, cache
+        if stop_token is None:
+            return every_step(step, cache, token, last, steps)
+        return until_stopped(step, cache, token, last, steps, stop_token)
 
-    return _jitted(plan, mesh, decode, (P(), P()), (P(), _logits_spec(plan, 1), cache_specs(plan)))
+    outputs = (P(), _logits_spec(plan, 1), cache_specs(plan), *([] if stop_token is None else [P()]))
+    return _jitted(plan, mesh, decode, (P(), P()), outputs)
 
 
 def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Weights:

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from itertools import product
 
-BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "s32": 4}
+BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "s32": 4, "u32": 4}
 LINE = re.compile(
     r" = (?P<shape>\([^)]*\)|\S+) (?P<kind>all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)\("
 )
