@@ -87,7 +87,7 @@ class JaxEngine:
         from engines.jax.program import JaxProgram
         from engines.transformer.asked import plan_of
 
-        plan = plan_of(point)
+        plan = replace(plan_of(point), reading=self.settings.reading(point))
         plan.check()
         mesh = mesh_of(point)
         formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)

@@ -8,6 +8,8 @@ from typing import Any, Final
 from engines.checkpoint.identity import identity
 from engines.checkpoint.source import open_checked
 from engines.model import Model
+from engines.point import Point
+from engines.transformer.reading import BLOCK, PROCESSOR_BLOCK, Reading
 from engines.weights import Source
 
 TOLERANCE: Final[Mapping[str, float]] = {
@@ -28,6 +30,7 @@ class Settings:
     """``tolerance``: number format → largest relative error of logits; what is not named keeps its default.
 
     ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``.
+    The rest is :class:`engines.transformer.reading.Reading`'s.
     """
 
     seed: int = 0
@@ -38,11 +41,25 @@ class Settings:
     num_processes: int = 1
     process_id: int = 0
     join_timeout_s: float = 300
+    attention: str = "auto"
+    attention_block: int | None = None
 
     def allowed_error(self, *formats: str) -> float:
         """The tolerance of the coarsest of ``formats``."""
         tolerance = {**TOLERANCE, **self.tolerance}
         return max(tolerance[each] for each in formats)
+
+    def reading(self, point: Point) -> Reading:
+        """How prompts are read.
+
+        Raises:
+            AskedWrongly: a setting is unknown or too small.
+        """
+        block = PROCESSOR_BLOCK if point.chip.kind == "cpu" else BLOCK
+        block = block if self.attention_block is None else self.attention_block
+        reading = Reading(attention=self.attention, block=block)
+        reading.check()
+        return reading
 
     def source(self, model: Model) -> Source:
         """Where the weights come from.

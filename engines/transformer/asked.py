@@ -1,12 +1,15 @@
 """From a point to a plan."""
 
+import math
 from typing import Final
 
 from engines.dtypes import ACTIVATION_DTYPES, LARGEST
 from engines.errors import Unsupported
+from engines.layout import attention_batch_axes
+from engines.model import Model
 from engines.point import Point
 from engines.slice import MeshShape
-from engines.transformer.plan import Plan, resolve_layout
+from engines.transformer.plan import Plan
 
 FORMATS: Final = {
     "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
@@ -60,3 +63,23 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
     )
+
+
+def resolve_layout(
+    model: Model, mesh_shape: MeshShape, ffn_layout: str, attn_sharding: str, *, batch_size: int, decodes: bool
+) -> tuple[str, str]:
+    """What ``auto`` becomes: (ffn_layout, attn_sharding).
+
+    2D from the size where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2); attention over the
+    batch where there is decoding to do and few key/value heads, if the batch splits (section 3.3). One chip runs as
+    ``ws_1d`` over heads, which split nothing.
+    """
+    chips = math.prod(mesh_shape)
+    if ffn_layout == "auto":
+        ffn_layout = "ws_2d" if math.sqrt(chips) > model.d_ff / model.d_model else "ws_1d"
+    if attn_sharding == "auto":
+        shared = model.num_kv_heads < model.num_heads
+        splits = attention_batch_axes(batch_size, mesh_shape) is not None
+        gathered = ffn_layout in ("wg_x", "wg_xy", "wg_xyz")
+        attn_sharding = "batch" if splits and ((decodes and shared) or gathered) else "heads"
+    return ffn_layout, attn_sharding

@@ -5,7 +5,6 @@ all-to-all first swaps columns for sequences (Pope et al. 2022, section 3.3). Ke
 chips do not split like query heads: their few columns are gathered and each chip keeps the heads that it reads.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.cache import Cache, Cached, read, write
+from engines.transformer.cache import Cache, read, write
 from engines.transformer.moves import pin, place
 from engines.transformer.plan import Axes, Plan
+from engines.transformer.softmax import attend
 
 
 class Where(NamedTuple):
@@ -48,46 +48,9 @@ def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> t
     if not even:
         mine = jnp.asarray(wanted)[place(plan.head_axes)]
         keys, vals = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (keys, vals))
-    out = _attend(plan, q, keys, vals, position)
+    out = attend(plan, q, keys, vals, position)
     out = out.reshape(*out.shape[:2], -1, plan.q_width)
     return _from_batch(plan, out), cache
-
-
-def _attend(plan: Plan, q: Array, keys: Cached, vals: Cached, position: Any) -> Array:
-    """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
-
-    Scales of a quantised cache are one a position, so they go into the scores and into the weights of the sum. Softmax
-    in float32 and in base 2: log2(e)/√D goes into q, so that the exponential is the hardware's own.
-    """
-    batch, time, heads, dim = q.shape
-    slots, limit = keys.values.shape[1], keys.values.shape[2]
-    exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
-    scaled = (q.astype(jnp.float32) * (math.log2(math.e) / math.sqrt(dim))).astype(q.dtype)
-    scaled = scaled.reshape(batch, time, slots, heads // slots, dim)
-    scores = jnp.einsum(
-        "btsgd,bskd->bsgtk",
-        scaled,
-        keys.values.astype(q.dtype),
-        precision=exact,
-        preferred_element_type=jnp.float32,
-    )
-    if keys.scale is not None:
-        scores = scores * keys.scale[:, :, None, None]
-    seen = jnp.arange(limit)[None, :] <= position + jnp.arange(time)[:, None]
-    scores = jnp.where(seen, scores, -jnp.inf)
-    weights = jnp.exp2(scores - scores.max(axis=-1, keepdims=True))
-    sums = weights.sum(axis=-1)
-    if vals.scale is not None:
-        weights = weights * vals.scale[:, :, None, None]
-    out = jnp.einsum(
-        "bsgtk,bskd->bsgtd",
-        weights.astype(q.dtype),
-        vals.values.astype(q.dtype),
-        precision=exact,
-        preferred_element_type=jnp.float32,
-    )
-    out = (out / sums[..., None]).astype(q.dtype)
-    return out.transpose(0, 3, 1, 2, 4).reshape(batch, time, heads, dim)
 
 
 def _rotate(plan: Plan, x: Array, position: Any) -> Array:

@@ -26,6 +26,7 @@ from engines.errors import AskedWrongly
 from engines.layout import BATCH_AXES, GATHERED_AXES, Collectives, Partitioner, attention_batch_axes, axes_size
 from engines.model import Model
 from engines.slice import MeshShape
+from engines.transformer.reading import WHOLE, Reading
 
 Axes = tuple[str, ...]
 
@@ -56,6 +57,7 @@ class Plan:
     kv_dtype: str = "float32"
     collectives: Collectives = "plain"
     partitioner: Partitioner = "manual"
+    reading: Reading = WHOLE
     pieces: int | None = None
     annotation: Annotation | None = None
 
@@ -302,23 +304,3 @@ class Plan:
         most = max(map(len, kept))
         even &= all(len(slots) == most for slots in kept)
         return [slots + [slots[-1]] * (most - len(slots)) for slots in kept], read, even
-
-
-def resolve_layout(
-    model: Model, mesh_shape: MeshShape, ffn_layout: str, attn_sharding: str, *, batch_size: int, decodes: bool
-) -> tuple[str, str]:
-    """What ``auto`` becomes: (ffn_layout, attn_sharding).
-
-    2D from the size where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2); attention over the
-    batch where there is decoding to do and few key/value heads, if the batch splits (section 3.3). One chip runs as
-    ``ws_1d`` over heads, which split nothing.
-    """
-    chips = math.prod(mesh_shape)
-    if ffn_layout == "auto":
-        ffn_layout = "ws_2d" if math.sqrt(chips) > model.d_ff / model.d_model else "ws_1d"
-    if attn_sharding == "auto":
-        shared = model.num_kv_heads < model.num_heads
-        splits = attention_batch_axes(batch_size, mesh_shape) is not None
-        gathered = ffn_layout in ("wg_x", "wg_xy", "wg_xyz")
-        attn_sharding = "batch" if splits and ((decodes and shared) or gathered) else "heads"
-    return ffn_layout, attn_sharding

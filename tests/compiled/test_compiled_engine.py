@@ -88,6 +88,20 @@ def test_every_generation(chip, num_chips):
 
 
 @pytest.mark.slow
+def test_every_block_of_a_long_prompts_attention_is_timed():
+    model, length = replace(load_model("palm-8b"), num_layers=1, d_ff=4096), 32768
+    asked = {"phase": "prefill", "num_chips": 1, "batch_size": 1, "ffn_layout": "auto", "attn_sharding": "auto"}
+    answer, _ = ask(point(model=model, input_len=length, **asked))
+    assert answer.status == "ok", answer.error
+    # q, o, gate, up and down; scores and values of 16 heads of 256, half of them masked.
+    products = 2 * 5 * 4096 * 4096 * length
+    attention = 2 * 2 * 16 * 256 * length**2 / 2
+    assert answer.facts.compute_s > (products + attention) / load_chip("tpu-v4").peak_flops_per_s["bfloat16"]
+    # All scores at once would be 64 GiB.
+    assert answer.facts.activations_bytes < 4 * 2**30
+
+
+@pytest.mark.slow
 def test_a_trace_opens_as_chrome_reads_it(tmp_path):
     ask(point(model=replace(load_model("palm-8b"), num_layers=2)), trace_dir=str(tmp_path))
     (path,) = tmp_path.glob("*.trace.json.gz")

@@ -9,10 +9,10 @@ from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of, rela
 
 from engines.errors import AskedWrongly
 from engines.layout import FFN_LAYOUTS
+from engines.transformer.asked import resolve_layout
 from engines.transformer.cache import abstract_cache, make_cache
 from engines.transformer.functions import abstract_arguments, make_decode, make_prefill
 from engines.transformer.parameters import abstract_parameters, make_parameters
-from engines.transformer.plan import resolve_layout
 from engines.weights import prompt
 
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]

@@ -1,0 +1,156 @@
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from partitioned_case import MODELS, mesh_of, relative_error, small_model
+
+from engines.errors import AskedWrongly
+from engines.transformer.cache import Cached, make_cache
+from engines.transformer.functions import abstract_arguments, load_parameters, make_prefill
+from engines.transformer.plan import Plan
+from engines.transformer.reading import Reading
+from engines.transformer.softmax import attend, block_shape, by_blocks
+from engines.weights import prompt
+
+TIME = 11
+BLOCKS = Reading(attention="blockwise", block=4)
+
+
+def plan_of(model="palm", shape=(1, 1, 1), ffn_layout="ws_1d", attn_sharding="heads", length=TIME, **changes) -> Plan:
+    base = {
+        "model": MODELS[model] if isinstance(model, str) else model,
+        "mesh_shape": shape,
+        "ffn_layout": ffn_layout,
+        "attn_sharding": attn_sharding,
+        "batch_size": 8,
+        "cache_len": length,
+    }
+    return Plan(**{**base, **changes})
+
+
+def plain_attention(q, keys, vals, position):
+    """In float64, one query at a time."""
+    batch, time, heads, dim = q.shape
+    out = np.zeros(q.shape)
+    for b, t, h in np.ndindex(batch, time, heads):
+        slot, seen = h // (heads // keys.shape[1]), position + t + 1
+        scores = keys[b, slot, :seen].astype(float) @ q[b, t, h] / np.sqrt(dim)
+        weights = np.exp(scores - scores.max())
+        out[b, t, h] = weights / weights.sum() @ vals[b, slot, :seen]
+    return out
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    batch=st.integers(1, 3),
+    slots=st.integers(1, 2),
+    group=st.integers(1, 2),
+    time=st.integers(2, 9),
+    position=st.integers(0, 7),
+    spare=st.integers(0, 3),
+    block=st.integers(1, 6),
+    traced=st.booleans(),
+    spread=st.sampled_from([1.0, 30.0]),
+)
+def test_by_blocks_is_attention(batch, slots, group, time, position, spare, block, traced, spread):
+    limit, dim = position + time + spare, 4
+    random = np.random.default_rng(0)
+    q = spread * random.standard_normal((batch, time, slots * group, dim), np.float32)
+    keys, vals = (random.standard_normal((batch, slots, limit, dim), np.float32) for _ in range(2))
+    # What the cache holds beyond the last query is no number of this run's.
+    keys[:, :, position + time :] = vals[:, :, position + time :] = 1e30
+    plan = plan_of(reading=Reading(attention="blockwise", block=block))
+    cached = Cached(keys, None), Cached(vals, None)
+    if traced:
+        out = jax.jit(lambda at: attend(plan, q, *cached, at))(position)
+    else:
+        out = jax.jit(lambda: attend(plan, q, *cached, position))()
+    expected = plain_attention(q, keys, vals, position)
+    assert np.abs(out - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+
+
+def test_the_loop_visits_no_block_above_the_diagonal():
+    plan = plan_of(reading=BLOCKS)
+    q, keys = np.ones((2, 16, 2, 4), np.float32), Cached(np.ones((2, 1, 16, 4), np.float32), None)
+    text = jax.jit(lambda: attend(plan, q, keys, keys, 0)).lower().as_text()
+    # 4 blocks of 4 queries see 1, 2, 3 and 4 blocks of keys; both sequences share a block.
+    assert "dense<10> : tensor<i32>" in text
+
+
+def test_sequences_share_a_block_only_while_it_stays_small():
+    plan = plan_of(reading=Reading(block=512))
+    assert block_shape(plan, 24, 1, 2048, 2048) == (12, 512, 512)
+    assert block_shape(plan, 16, 64, 2048, 2048) == (1, 512, 512)
+    # 1300 queries in three even parts.
+    assert block_shape(plan, 1, 8, 1300, 1300) == (1, 434, 512)
+    assert block_shape(plan, 1, 8, 100, 300) == (1, 100, 300)
+
+
+def test_auto_is_by_blocks_where_scores_are_many():
+    plan = plan_of()
+    assert not by_blocks(plan, (512, 1, 64, 128), 32768)
+    assert not by_blocks(plan, (512, 1024, 64, 128), 1024)
+    assert not by_blocks(plan, (1, 2048, 1, 128), 2048)
+    assert by_blocks(plan, (2, 2048, 1, 128), 2048)
+    assert not by_blocks(replace(plan, reading=Reading(attention="direct")), (512, 2048, 64, 128), 2048)
+    # Whole arrays, split over 8 chips: an eighth of the scores is each one's.
+    whole = plan_of(shape=(2, 2, 2), ffn_layout="ws_2d", partitioner="gspmd").whole(mesh_of((2, 2, 2)))
+    assert not by_blocks(whole, (1, 2048, 8, 128), 2048)
+    assert by_blocks(whole, (2, 2048, 8, 128), 2048)
+
+
+def logits(plan: Plan, seed: int = 0) -> np.ndarray:
+    mesh = mesh_of(plan.mesh_shape)
+    weights, cache = load_parameters(plan, mesh, seed), make_cache(plan, mesh)
+    tokens = prompt(plan.model, plan.batch_size, plan.cache_len, seed)
+    scores = make_prefill(plan, mesh)(weights, cache, tokens)[1]
+    return np.asarray(scores)[:, : plan.model.vocab_size]
+
+
+@pytest.mark.parametrize(
+    ("model", "ffn_layout", "attn_sharding", "changes"),
+    [
+        ("palm", "ws_1d", "batch", {}),
+        ("gpt", "ws_2d", "heads", {"collectives": "throughput"}),
+        ("llama", "ws_2d", "batch", {"batch_size": 4}),
+        ("falcon", "wg_xy", "heads", {}),
+        ("palm", "wg_xyz", "batch", {}),
+        ("llama", "ws_2d", "batch", {"partitioner": "gspmd"}),
+        ("gpt", "wg_x", "heads", {"partitioner": "gspmd"}),
+    ],
+)
+def test_every_layout_by_blocks(model, ffn_layout, attn_sharding, changes):
+    plan = plan_of(model, (2, 2, 2), ffn_layout, attn_sharding, reading=BLOCKS, **changes)
+    tokens = prompt(plan.model, plan.batch_size, TIME, 0)
+    assert relative_error(plan.model, tokens, (TIME - 1,), logits(plan)[None]) < 1e-5
+
+
+def test_a_quantised_cache_by_blocks():
+    plan = plan_of("llama", (2, 2, 2), "ws_2d", "heads", kv_dtype="int8")
+    at_once, by_block = (logits(replace(plan, reading=each)) for each in (Reading(attention="direct"), BLOCKS))
+    assert np.abs(by_block - at_once).max() < 1e-5 * np.abs(at_once).max()
+
+
+def temporary_bytes(plan: Plan) -> float:
+    mesh = mesh_of(plan.mesh_shape)
+    lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, plan.cache_len)["prefill"])
+    return lowered.compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_of_a_long_prefill_grows_with_its_length_and_not_with_its_square():
+    model = small_model(num_layers=1, num_heads=2, max_positions=1 << 16)
+    short, long = (temporary_bytes(plan_of(model, length=length, batch_size=1)) for length in (8192, 32768))
+    assert long < 4.2 * short
+    # All scores of 2 heads in float32.
+    assert long < 0.02 * 2 * 32768**2 * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"), [({"attention": "flash"}, "attention=flash"), ({"block": 0}, "attention_block=0")]
+)
+def test_unknown_ways_of_reading(changes, says):
+    with pytest.raises(AskedWrongly, match=says):
+        Reading(**changes).check()
