@@ -30,7 +30,7 @@ def evaluate(
     """Yield every question's row, in order, the moment it ends.
 
     A child that dies, or is silent for ``timeout_s`` of the engine's config, costs the point it was at; the points
-    after it go on in a new child.
+    after it go on in a new child, as they do after a point that failed.
     """
     left = list(questions)
     while left:

@@ -46,7 +46,11 @@ def main(pipe: int) -> None:
             return
         for question in work.questions:
             say(started=question.point_id)
-            say(row=answer(engine, question, work.timing).to_dict())
+            row = answer(engine, question, work.timing)
+            say(row=row.to_dict())
+            if row.status == "failed":
+                say(lost=True)  # its devices may be (a CUDA error stays): the next points need a new process
+                return
 
 
 def _in_team(engine: Engine, work: Work, say: Callable[..., None]) -> None:

@@ -13,8 +13,10 @@ from engines.torch.rank import Job
 OPEN: Final = ("mesh_shape", "tensor_parallel", "pipeline_parallel")
 
 
-def job_from(path: str, ranks: int) -> tuple[Job, TorchEngine]:
+def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
     """The job of a YAML file as ``shardbench run … --cfg job`` prints it, and the engine with its settings.
+
+    ``here`` of the ``ranks`` are on this machine.
 
     Raises:
         AskedWrongly: the file is none such, or asks for another number of ranks.
@@ -37,4 +39,4 @@ def job_from(path: str, ranks: int) -> tuple[Job, TorchEngine]:
         raise AskedWrongly("num_chips", point.num_chips, f"is not torchrun's {ranks} ranks", "make them agree")
     settings.pop("_target_", None)
     engine = TorchEngine(**settings)
-    return engine.job(point), engine
+    return engine.job(point, here), engine

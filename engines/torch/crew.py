@@ -1,6 +1,7 @@
 """The ranks of a point as one: in this process where there is one, else as child processes on pipes."""
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class Alone:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.rank: Rank | None = None
+        _free(job.point)
         try:
             self.rank = Rank(job, 0, 0)
         except (RuntimeError, MemoryError) as error:
@@ -62,10 +64,7 @@ class Alone:
     def close(self) -> None:
         """See :class:`Crew`."""
         self.rank = None
-        if self.job.point.chip.kind == "gpu":
-            import torch
-
-            torch.cuda.empty_cache()
+        _free(self.job.point)
 
     def _told(self, error: BaseException) -> BaseException:
         return does_not_fit(self.job.point, str(error)) if is_out_of_memory(error) else error
@@ -131,7 +130,7 @@ class Children:
         self.processes.append(process)
         self.pipes.append(mine)
         with contextlib.suppress(BrokenPipeError):
-            mine.send((self.job, rank, f"file://{self.folder.name}/meeting", 2 * self.timeout_s))
+            mine.send((self.job, rank, f"file://{self.folder.name}/meeting"))
 
     def _all_replies(self, method: str) -> list[Any]:
         replies: dict[int, Any] = {}
@@ -208,6 +207,15 @@ def make_crew(job: Job, timeout_s: float) -> Crew:
     return Alone(job) if job.point.num_chips == 1 else Children(job, timeout_s)
 
 
+def _free(point: Point) -> None:
+    """Give back what the ranks before held: they refer to themselves, so they lie there until garbage is collected."""
+    gc.collect()
+    if point.chip.kind == "gpu":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
 def _environment(job: Job) -> dict[str, str]:
     found = {"OMP_NUM_THREADS": str(max(1, job.threads))}
     if job.point.chip.kind == "cpu" and sys.platform == "linux":
@@ -215,9 +223,9 @@ def _environment(job: Job) -> dict[str, str]:
     return found
 
 
-def threads_a_rank(point: Point) -> int:
-    """Cores for each rank of hw=cpu; 0 leaves it to PyTorch."""
-    if point.chip.kind != "cpu" or point.num_chips == 1:
+def threads_a_rank(point: Point, here: int) -> int:
+    """Cores for each of the ``here`` ranks on this machine where hw=cpu; 0 leaves it to PyTorch."""
+    if point.chip.kind != "cpu" or here == 1:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // point.num_chips)
+    return max(1, cores // here)

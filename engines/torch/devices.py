@@ -9,11 +9,17 @@ from engines.errors import OutOfMemory, Unsupported
 from engines.gpus import check_present
 from engines.point import Point
 
-MEMORY_MESSAGES = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc", "Cannot allocate memory")
+MEMORY_MESSAGES = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "std::bad_alloc",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
-def check_devices(point: Point) -> None:
-    """Check that this machine has the point's devices.
+def check_devices(point: Point, here: int) -> None:
+    """Check that this machine has the devices of the ``here`` ranks that it is to run.
 
     Raises:
         Unsupported: it has others, or fewer.
@@ -26,8 +32,8 @@ def check_devices(point: Point) -> None:
         raise Unsupported(f"hw={point.chip.name}: engine=torch runs on GPUs and on hw=cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     check_present(point.chip.name, [torch.cuda.get_device_name(number) for number in range(count)])
-    if count < point.num_chips:
-        raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs; ask for fewer")
+    if count < here:
+        raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs for {here} ranks; ask for fewer")
 
 
 def device_of(point: Point, local_rank: int) -> torch.device:
@@ -40,10 +46,16 @@ def device_of(point: Point, local_rank: int) -> torch.device:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of PyTorch, NCCL or the allocator of the host says that memory ran out, and nothing else."""
+    """Whether an error of PyTorch, NCCL or the allocator of the host says that memory ran out, and nothing else.
+
+    Or the error in whose handling it was raised: where memory runs out while a CUDA graph is recorded, what is raised
+    at the end is that the recording cannot be ended.
+    """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_MESSAGES)
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_MESSAGES):
+        return True
+    return error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
 def does_not_fit(point: Point, reason: str) -> OutOfMemory:

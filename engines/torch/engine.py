@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.dtypes import ACTIVATION_DTYPES
@@ -45,6 +48,8 @@ class TorchEngine:
         self.tolerance = {**TOLERANCE, **(tolerance or {})}
         self.decode = decode
         self.rank_timeout_s = rank_timeout_s
+        plain = {"seed": 0, "decode": "auto"}
+        self.options = {key: getattr(self, key) for key, value in plain.items() if getattr(self, key) != value}
 
     def prepare(self, point: Point) -> Program:
         """Load, and record or compile the decode step.
@@ -70,8 +75,10 @@ class TorchEngine:
         """The largest relative error of logits that is the number formats' and no mistake."""
         return max(self.tolerance[each] for each in (point.weight_dtype, point.act_dtype, point.kv_dtype))
 
-    def job(self, point: Point) -> Job:
+    def job(self, point: Point, here: int | None = None) -> Job:
         """What the ranks are told, once all is checked that can be without loading.
+
+        ``here`` is the number of ranks on this machine: all of them, unless torchrun started others elsewhere.
 
         Raises:
             See :meth:`prepare`.
@@ -82,15 +89,25 @@ class TorchEngine:
         from engines.torch.devices import check_devices
         from engines.torch.rank import Job
 
-        check_devices(point)
-        job = Job(point=point, seed=self.seed, decode=self._decode_of(point), threads=threads_a_rank(point))
+        here = point.num_chips if here is None else here
+        check_devices(point, here)
+        job = Job(
+            point=point,
+            seed=self.seed,
+            decode=self._decode_of(point),
+            threads=threads_a_rank(point, here),
+            timeout_s=2 * self.rank_timeout_s,  # so that whoever waits for the rank speaks first
+        )
         job.shard(0).check()
         return job
 
     def _decode_of(self, point: Point) -> str:
         recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1
+        if self.decode == "auto" and recordable:
+            # Only a compiler fuses the widening of int8 weights into the products that read them.
+            return "compile" if point.weight_dtype == "int8" and point.num_chips == 1 and _can_compile() else "graph"
         if self.decode == "auto":
-            return "graph" if recordable else "eager"
+            return "eager"
         if self.decode == "graph" and not recordable:
             raise Unsupported(
                 f"engine.decode=graph: needs a GPU and pipeline_parallel=1, not hw={point.chip.name} and "
@@ -102,6 +119,11 @@ class TorchEngine:
                 "use engine.decode=eager"
             )
         return self.decode
+
+
+def _can_compile() -> bool:
+    """Whether torch.compile has what it needs on a GPU: Triton, and a C compiler for what that writes."""
+    return find_spec("triton") is not None and any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
 
 
 def _check_supported(point: Point) -> None:

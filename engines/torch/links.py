@@ -12,8 +12,9 @@ from engines.torch.shard import Shard
 class Links:
     """Nothing is sent where one rank is alone. Sends do not wait; :meth:`flush` does."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, timeout_s: float) -> None:
         self.shard = shard
+        timeout = timedelta(seconds=timeout_s)  # a new group has a time-out of its own, of many minutes
         self.sent: list[tuple[dist.Work, Tensor]] = []
         self.tensor_group: dist.ProcessGroup | None = None
         self.ahead: dist.ProcessGroup | None = None
@@ -23,12 +24,12 @@ class Links:
             return
         # Every rank makes every group, in the same order.
         for stage in range(shard.pipeline):
-            group = dist.new_group(list(range(stage * shard.tensor, (stage + 1) * shard.tensor)))
+            group = dist.new_group(list(range(stage * shard.tensor, (stage + 1) * shard.tensor)), timeout=timeout)
             if stage == shard.stage:
                 self.tensor_group = group
         if shard.pipeline > 1:
             # Activations run ahead while tokens run back: on one communicator each would wait for the other.
-            self.ahead, self.back = dist.new_group(), dist.new_group()
+            self.ahead, self.back = dist.new_group(timeout=timeout), dist.new_group(timeout=timeout)
 
     def total(self, x: Tensor) -> Tensor:
         """x summed over the tensor ranks, in place."""
@@ -40,9 +41,10 @@ class Links:
         """x: [...] → [tensor ranks, ...]."""
         if self.shard.tensor == 1:
             return x[None]
-        parts = [torch.empty_like(x) for _ in range(self.shard.tensor)]
-        dist.all_gather(parts, x.contiguous(), group=self.tensor_group)
-        return torch.stack(parts)
+        gathered = x.new_empty(self.shard.tensor * x.shape[0], *x.shape[1:])
+        dist.all_gather_into_tensor(gathered, x.contiguous(), group=self.tensor_group)
+        parts: Tensor = gathered.unflatten(0, (self.shard.tensor, -1))
+        return parts
 
     def send_ahead(self, x: Tensor) -> None:
         """Activations to the next stage."""

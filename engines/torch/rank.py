@@ -1,7 +1,9 @@
 """One rank of a point: its weights, its cache, and its part of prefill and decode."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -14,22 +16,36 @@ from engines.torch.devices import device_of
 from engines.torch.links import Links
 from engines.torch.parameters import DTYPES, Maker
 from engines.torch.peaks import measured_peaks, wait_for
+from engines.torch.recorded import Recorder
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
 from engines.weights import prompt
 
 KEPT_LOGITS: Final = 4
 """Decode keeps the logits of so many last steps (of all, where fewer), to be checked."""
+MOST_RECORDED: Final = 256
+"""So many steps are recorded one by one, each reading exactly what is cached by then. More share one recording, which
+reads the whole cache under a mask."""
+WARM_UP_RUNS: Final = 2
+COMPILE_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "cpu": {},
+    # Products with one row become sums that read int8 weights as they are; others may widen them in their own kernel.
+    "cuda": {"coordinate_descent_tuning": True, "max_autotune": True},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every rank of a point is told. ``decode`` is eager, graph or compile; ``threads`` 0 leaves PyTorch's own."""
+    """What every rank of a point is told. ``decode`` is eager, graph or compile; ``threads`` 0 leaves PyTorch's own.
+
+    A collective gives up after ``timeout_s``.
+    """
 
     point: Point
     seed: int
     decode: str
     threads: int = 0
+    timeout_s: float = 600
 
     def shard(self, rank: int) -> Shard:
         """The part of a rank."""
@@ -44,7 +60,7 @@ class Rank:
         if job.threads:
             torch.set_num_threads(job.threads)
         point, shard = job.point, job.shard(rank)
-        self.point, self.shard, self.links = point, shard, Links(shard)
+        self.point, self.shard, self.links = point, shard, Links(shard, job.timeout_s)
         self.device = device_of(point, local_rank)
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
@@ -53,13 +69,16 @@ class Rank:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.transformer = Transformer(shard, self.parameters, self.links, self.length, self.dtype)
         kv_heads = shard.kv_heads.stop - shard.kv_heads.start
-        shape = (len(shard.layers), 2, point.batch_size, kv_heads, self.length, point.model.head_dim)
-        self.cache = torch.zeros(shape, dtype=DTYPES[point.kv_dtype], device=self.device)
+        shape = (point.batch_size, kv_heads, self.length, point.model.head_dim)
+        # A tensor each: what torch.compile makes of a write into a part of one large tensor copies all of it.
+        keys_and_values = [
+            torch.zeros(shape, dtype=DTYPES[point.kv_dtype], device=self.device) for _ in range(2 * len(shard.layers))
+        ]
+        self.cache = list(zip(keys_and_values[::2], keys_and_values[1::2], strict=True))
         ids = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)
         self.prompt = torch.from_numpy(ids).long().to(self.device)
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self.prompt[:, 0].clone()
-        self.first_scores: Tensor | None = None
         self.token = self.first.clone()
         self.position, self.number = (torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(2))
         self.micro_batches = _micro_batches(point.batch_size, shard.pipeline)
@@ -67,38 +86,28 @@ class Rank:
         ids_here = shard.vocab_size if shard.is_last else 0
         self.generated = torch.zeros(steps, point.batch_size, dtype=torch.long, device=self.device)
         self.kept = torch.zeros(min(steps, KEPT_LOGITS), point.batch_size, ids_here, device=self.device)
+        self.first_scores = torch.zeros(point.batch_size, ids_here, device=self.device) if point.input_len else None
+        self.most_bytes: float | None = None
+        self.run_prompt: Callable[[], None] = self._prompt
+        self.run_step: Callable[[int, int, bool], None] = self._step
+        self.exact = job.decode == "eager" or steps <= MOST_RECORDED
+        self.replay_prompt: Callable[[], None] | None = None
+        self.replay_steps: list[Callable[[], None]] = []
         if point.input_len:
             self.prefill()
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.step = self._step
-        self.static = job.decode != "eager"
         start = time.perf_counter()
-        if steps and self.static:
-            self._make_static(job.decode)
+        if job.decode != "eager":
+            self._make_ready(job.decode == "compile")
         self.seconds_to_compile = time.perf_counter() - start
 
     def compile_s(self) -> float:
-        """Seconds that it took to record or compile the decode step."""
+        """Seconds that it took to record or compile."""
         return self.seconds_to_compile
 
     @torch.inference_mode()
     def prefill(self) -> None:
         """The prompt through all stages: fills the cache, and makes the first token and its logits."""
-        reach = Reach(torch.arange(self.point.input_len, device=self.device), self.point.input_len, exact=True)
-        scores = []
-        for rows in self.micro_batches:
-            made = self._through(self.prompt[rows], rows, reach)
-            if made is not None:
-                scores.append(made)
-                self.first[rows] = self.transformer.greedy(made)
-                if not self.shard.is_first:
-                    self.links.send_back(self.first[rows])
-        if scores:
-            self.first_scores = torch.cat(scores)
-        if self.shard.is_first and not self.shard.is_last:
-            for rows in self.micro_batches:
-                self.links.receive_back(self.first[rows])
-        self.links.flush()
+        (self.replay_prompt or self.run_prompt)()
         wait_for(self.device)
 
     @torch.inference_mode()
@@ -106,12 +115,10 @@ class Rank:
         """All steps, each fed with the token of the one before on the device; the host hears nothing in between."""
         self._rewind()
         for number in range(self.point.decode_steps):
-            if self.graph is not None:
-                self.graph.replay()
-            elif self.static:
-                self.step(number, self.length, False)
+            if self.replay_steps:
+                self.replay_steps[number % len(self.replay_steps)]()
             else:
-                self.step(number, self.point.input_len + number + 1, True)
+                self._step_at(number)
         wait_for(self.device)
 
     @torch.inference_mode()
@@ -119,6 +126,7 @@ class Rank:
         """Of the last stage: tokens, and this rank's ids of the logits [.., batch, ids]; None of the others."""
         if not self.shard.is_last:
             return None
+        self._note_memory()
         ids, steps = self.shard.vocab.stop - self.shard.vocab.start, self.point.decode_steps
         order = [step % len(self.kept) for step in range(steps - len(self.kept), steps)]
         scores = None if self.first_scores is None else self.first_scores[:, :ids].cpu().numpy()
@@ -135,12 +143,12 @@ class Rank:
         Ranks that share a machine measure what they reach at the same time.
         """
         on_gpu = self.device.type == "cuda"
-        most = float(torch.cuda.max_memory_allocated(self.device)) if on_gpu else None
+        self._note_memory()
         flops, copied = measured_peaks(self.device, self.dtype) or (None, None)
         return {
             "weights_bytes": float(sum(each.nbytes for each in self.parameters.all())),
-            "kv_cache_bytes": float(self.cache.nbytes),
-            "peak_hbm_bytes": most,
+            "kv_cache_bytes": float(sum(each.nbytes for layer in self.cache for each in layer)),
+            "peak_hbm_bytes": self.most_bytes,
             "device_kind": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "flops_per_s": flops,
             "bytes_per_s": copied,
@@ -154,9 +162,38 @@ class Rank:
         self.position.fill_(self.point.input_len)
         self.number.zero_()
 
+    def _note_memory(self) -> None:
+        # Once, before anything but the timed work takes memory: the check against the reference does.
+        if self.device.type == "cuda" and self.most_bytes is None:
+            self.most_bytes = float(torch.cuda.max_memory_allocated(self.device))
+
+    def _prompt(self) -> None:
+        reach = self._reach(torch.arange(self.point.input_len, device=self.device), self.point.input_len, True)
+        for rows in self.micro_batches:
+            scores = self._through(self.prompt[rows], rows, reach)
+            if scores is None:
+                continue
+            assert self.first_scores is not None
+            self.first_scores[rows] = scores
+            self.first[rows] = self.transformer.greedy(scores)
+            if not self.shard.is_first:
+                self.links.send_back(self.first[rows])
+        if self.shard.is_first and not self.shard.is_last:
+            for rows in self.micro_batches:
+                self.links.receive_back(self.first[rows])
+        self.links.flush()
+
+    def _reach(self, positions: Tensor, limit: int, exact: bool) -> Reach:
+        return Reach(positions, limit, exact, self.transformer.rotary)
+
+    def _step_at(self, number: int) -> None:
+        """Step ``number`` as it is run or recorded."""
+        limit = self.point.input_len + number + 1 if self.exact else self.length
+        self.run_step(number, limit, self.exact)
+
     def _step(self, number: int, limit: int, exact: bool) -> None:
         """One token for every sequence. Only ``number`` 0 differs: its tokens are here already."""
-        reach = Reach(self.position, limit, exact)
+        reach = self._reach(self.position, limit, exact)
         for rows in self.micro_batches:
             if self.shard.is_first and not self.shard.is_last and number:
                 self.links.receive_back(self.token[rows])
@@ -180,33 +217,46 @@ class Rank:
         else:
             x = torch.empty(*tokens.shape, self.point.model.d_model, dtype=self.dtype, device=self.device)
             self.links.receive_ahead(x)
-        x = self.transformer.layers(x, self.cache[:, :, rows], reach)
+        x = self.transformer.layers(x, [(keys[rows], values[rows]) for keys, values in self.cache], reach)
         if self.shard.is_last:
             return self.transformer.logits(x)
         self.links.send_ahead(x)
         return None
 
-    def _make_static(self, decode: str) -> None:
-        """Compile the step, and on a GPU record it as a CUDA graph: shapes and addresses are the same each step."""
-        if decode == "compile":
-            self.step = torch.compile(self._step, dynamic=False)
-        if self.device.type != "cuda":
-            self._rewind()
-            self.step(0, self.length, False)
-            return
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
+    def _make_ready(self, compile_first: bool) -> None:
+        """Compile prompt and step, and on a GPU record them: shapes and addresses are the same each time."""
+        steps, prompts = self.point.decode_steps, self.point.phase != "decode"
+        if compile_first:
+            torch.compiler.reset()  # it counts what earlier points had compiled, and after eight gives up in silence
+            self.run_prompt = compiled(self._prompt, self.device)
+            # The limit differs from step to step: the second step is compiled for any.
+            self.run_step = compiled(self._step, self.device)
+
+        recorded = range(steps if self.exact else min(steps, 1))
+
+        def warm_up() -> None:
+            for _ in range(WARM_UP_RUNS):
+                if prompts:
+                    self.run_prompt()
                 self._rewind()
-                self.step(0, self.length, False)
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        self._rewind()
-        self.graph = torch.cuda.CUDAGraph()
-        # Other threads (NCCL's watchdog) may go on calling CUDA while this one records.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.step(0, self.length, False)
+                for number in recorded:  # each: another limit may be another kernel, to be loaded before it is recorded
+                    self._step_at(number)
+            self._rewind()
+
+        if self.device.type != "cuda":
+            warm_up()
+            return
+        recorder = Recorder(self.device)
+        recorder.warm_up(warm_up)
+        if prompts:
+            self.replay_prompt = recorder.record(self.run_prompt)
+        self.replay_steps = [recorder.record(partial(self._step_at, number)) for number in recorded]
         wait_for(self.device)
+
+
+def compiled(work: Callable[..., None], device: torch.device) -> Callable[..., None]:
+    """``work`` as torch.compile makes it for the device, at its first call."""
+    return torch.compile(work, options=COMPILE_OPTIONS[device.type])
 
 
 def _micro_batches(batch_size: int, stages: int) -> list[slice]:

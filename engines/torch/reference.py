@@ -63,10 +63,12 @@ def _attention(model: Model, w: Weights, x: Tensor) -> Tensor:
     if model.position == "rotary":
         q, k = _rotate(model, q), _rotate(model, k)
     group = model.num_heads // model.num_kv_heads
-    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    scores = q @ k.transpose(2, 3) / math.sqrt(model.head_dim)
     later = torch.ones(time, time, dtype=torch.bool, device=x.device).triu(1)
-    out = scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v
+    heads = []
+    for head in range(model.num_heads):  # one by one: the scores of a long context are many
+        scores = q[:, head] @ k[:, head // group].mT / math.sqrt(model.head_dim)
+        heads.append(scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v[:, head // group])
+    out = torch.stack(heads, dim=1)
     out = torch.einsum("bhtd,hde->bte", out, w["o"])
     return out + w["o_bias"] if model.attn_bias else out
 

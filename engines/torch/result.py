@@ -63,8 +63,7 @@ def verification(point: Point, outputs: Outputs, seed: int, tolerance: float) ->
         tokens = np.concatenate([tokens, outputs.first[rows, None], generated], axis=1)
         positions += range(tokens.shape[1] - len(outputs.kept), tokens.shape[1])
         found.append(outputs.kept[:, rows])
-    device = torch.device("cuda" if point.chip.kind == "gpu" else "cpu")
-    expected = reference_logits(point.model, torch.from_numpy(tokens).long().to(device), positions, seed)
+    expected = _expected(point, torch.from_numpy(tokens).long(), positions, seed)
     truth, output = expected.double().cpu().numpy(), np.concatenate(found).astype(np.float64)
     error = float(np.abs(output - truth).max() / np.abs(truth).max())
     return Verification(
@@ -74,6 +73,17 @@ def verification(point: Point, outputs: Outputs, seed: int, tolerance: float) ->
         against="float32 on a single device",
         kl_divergence=_kl_divergence(truth, output),
     )
+
+
+def _expected(point: Point, tokens: torch.Tensor, positions: list[int], seed: int) -> torch.Tensor:
+    """The reference's logits, made on the GPU where it has room for them beside the model, else on the host."""
+    if point.chip.kind == "gpu":
+        try:
+            return reference_logits(point.model, tokens.to("cuda"), positions, seed)
+        except torch.OutOfMemoryError:
+            pass  # its memory is given back below: here, the attempt's frames still hold it
+        torch.cuda.empty_cache()
+    return reference_logits(point.model, tokens, positions, seed)
 
 
 def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:

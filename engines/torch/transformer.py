@@ -1,10 +1,12 @@
 """A rank's part of the forward pass."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engines.torch.attention import Reach, Rotary, attend
+from engines.torch.attention import KeysAndValues, Reach, Rotary, attend
 from engines.torch.links import Links
 from engines.torch.parameters import LayerParameters, Parameters
 from engines.torch.shard import Shard
@@ -35,8 +37,8 @@ class Transformer:
             x = x + self.parameters.vectors["positions"].index_select(0, reach.positions)
         return x
 
-    def layers(self, x: Tensor, cache: Tensor, reach: Reach) -> Tensor:
-        """x: [batch, time, embed] through this stage. ``cache``: [layers, 2, batch, kv_heads, length, dim]."""
+    def layers(self, x: Tensor, cache: Sequence[KeysAndValues], reach: Reach) -> Tensor:
+        """x: [batch, time, embed] through this stage. ``cache``: [batch, kv_heads, length, dim] twice a layer."""
         for parameters, layer_cache in zip(self.parameters.layers, cache, strict=True):
             x = self._layer(parameters, x, layer_cache, reach)
         return x
@@ -60,7 +62,7 @@ class Transformer:
         bests, everyones = self.links.everyones(torch.stack([best.double(), ids.double()])).unbind(dim=1)
         return torch.where(bests == bests.amax(dim=0), everyones, torch.inf).amin(dim=0).long()
 
-    def _layer(self, w: LayerParameters, x: Tensor, cache: Tensor, reach: Reach) -> Tensor:
+    def _layer(self, w: LayerParameters, x: Tensor, cache: KeysAndValues, reach: Reach) -> Tensor:
         first = self._norm(w.vectors, "attn_norm", x)
         if self.model.block == "serial":
             x = x + self._with_bias(w, "o_bias", self.links.total(self._attention(w, first, cache, reach)))
@@ -71,31 +73,33 @@ class Transformer:
         both = self.links.total(self._attention(w, first, cache, reach) + self._feed_forward(w, second))
         return x + self._with_bias(w, "wo_bias", self._with_bias(w, "o_bias", both))
 
-    def _attention(self, w: LayerParameters, x: Tensor, cache: Tensor, reach: Reach) -> Tensor:
-        dim, kv_heads = self.model.head_dim, cache.shape[2]
+    def _attention(self, w: LayerParameters, x: Tensor, cache: KeysAndValues, reach: Reach) -> Tensor:
+        dim, kv_heads = self.model.head_dim, cache[0].shape[1]
         out = self._with_bias(w, "qkv_bias", w.qkv(x)).unflatten(-1, (-1, dim))
-        q, k, v = out.split([out.shape[2] - 2 * kv_heads, kv_heads, kv_heads], dim=2)
-        if self.rotary is not None:
-            q, k = self.rotary.turn(q, reach.positions), self.rotary.turn(k, reach.positions)
+        turned, v = out.split([out.shape[2] - kv_heads, kv_heads], dim=2)
+        if self.rotary is not None and reach.turns is not None:
+            turned = self.rotary.turn(turned, reach.turns)
+        q, k = turned.split([turned.shape[2] - kv_heads, kv_heads], dim=2)
         return w.o(attend(q, k, v, cache, reach))
 
     def _feed_forward(self, w: LayerParameters, x: Tensor) -> Tensor:
-        inputs = self._with_bias(w, "inputs_bias", w.inputs(x)).float()
+        # Activations and norms widen to float32 within their kernels; widened here, they would move thrice the bytes.
+        inputs = self._with_bias(w, "inputs_bias", w.inputs(x))
         if self.model.gated:
             gate, up = inputs.chunk(2, dim=-1)
             hidden = F.silu(gate) * up
         else:
             hidden = F.gelu(inputs, approximate="tanh" if self.model.activation == "gelu_tanh" else "none")
-        return w.wo(hidden.to(x.dtype))
+        return w.wo(hidden)
 
     def _norm(self, vectors: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
-        """Layernorm or RMSnorm of x: [..., embed], in float32."""
-        wide, shape, scale = x.float(), (x.shape[-1],), vectors[f"{name}.scale"].float()
-        bias = vectors[f"{name}.bias"].float() if self.model.norm_bias else None
+        """Layernorm or RMSnorm of x: [..., embed]."""
+        shape, scale = (x.shape[-1],), vectors[f"{name}.scale"]
+        bias = vectors[f"{name}.bias"] if self.model.norm_bias else None
         if self.model.norm == "layernorm":
-            return F.layer_norm(wide, shape, scale, bias, self.model.norm_epsilon).to(x.dtype)
-        out = F.rms_norm(wide, shape, scale, self.model.norm_epsilon)
-        return (out if bias is None else out + bias).to(x.dtype)
+            return F.layer_norm(x, shape, scale, bias, self.model.norm_epsilon)
+        out = F.rms_norm(x, shape, scale, self.model.norm_epsilon)
+        return out if bias is None else out + bias
 
     @staticmethod
     def _with_bias(w: LayerParameters, name: str, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def serve(descriptor: int) -> None:
     """Load the job that comes through the pipe, then call what it names, and reply, until it ends."""
     _end_with_parent()
     pipe: Connection[Any, Any] = Connection(descriptor)
-    job, number, init_method, timeout_s = pipe.recv()
+    job, number, init_method = pipe.recv()
     rank: Any = None
 
     def load() -> None:
@@ -32,7 +32,7 @@ def serve(descriptor: int) -> None:
         from engines.torch.links import join
         from engines.torch.rank import Rank
 
-        join(device_of(job.point, number), init_method, number, job.point.num_chips, timeout_s)
+        join(device_of(job.point, number), init_method, number, job.point.num_chips, job.timeout_s)
         rank = Rank(job, number, number)
 
     pipe.send(_answer(load))
@@ -80,9 +80,9 @@ def under_torchrun(words: list[str]) -> None:
 
     runs = next((int(word.partition("=")[2]) for word in words[1:] if word.startswith("runs=")), 10)
     number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    job, engine = job_from(words[0], count)
+    job, engine = job_from(words[0], count, int(os.environ["LOCAL_WORLD_SIZE"]))
     local_rank = int(os.environ.get("LOCAL_RANK", number))
-    join(device_of(job.point, local_rank), "env://", number, count, engine.rank_timeout_s)
+    join(device_of(job.point, local_rank), "env://", number, count, job.timeout_s)
     rank = Rank(job, number, local_rank)
     stages = [name for name in ("prefill", "decode") if job.point.phase in (name, "generate")]
     samples: dict[str, list[float]] = {name: [] for name in stages}

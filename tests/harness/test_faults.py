@@ -63,6 +63,13 @@ def test_a_hang_ends_with_its_time_and_the_next_point_runs(shardbench):
     assert_ended(shardbench.executed()[0][0])
 
 
+def test_what_comes_after_a_failed_point_has_a_new_process(shardbench):
+    done = shardbench(*shardbench.scripted("batch_size=[1,106,2,3]", "print=json"), code=3)
+    assert [row["status"] for row in shardbench.rows(done)] == ["ok", "failed", "ok", "ok"]
+    pids = dict.fromkeys(pid for pid, _ in shardbench.executed())
+    assert [[size for pid, size in shardbench.executed() if pid == each] for each in pids] == [[1, 106], [2, 3]]
+
+
 def test_failed_points_are_tried_again_and_others_are_not(shardbench):
     words = shardbench.scripted("batch_size=[1,101,104]", "print=none")
     shardbench(*words, code=3)

@@ -1,10 +1,13 @@
 """The logits of one rank against those of JAX, for the same seed; and of many ranks against those of one."""
 
 import dataclasses
+import math
+import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from torch_cases import ARCHITECTURES, fed, logits, point, run
 
 from engines.jax.engine import JaxEngine
@@ -82,10 +85,12 @@ def test_ranks_give_the_logits_of_one_rank(of_one_rank, model, tensor, pipeline)
     assert np.array_equal(logits(outputs), logits(again))
 
 
+@pytest.mark.parametrize("recorded", [0, 256])
 @pytest.mark.parametrize("model", ["palm", "llama"])
-def test_a_step_of_static_shape_gives_the_same(of_one_rank, model, monkeypatch):
-    """What CUDA graphs and torch.compile run: all of the cache under a mask, nothing known to the host."""
-    monkeypatch.setattr("torch.compile", lambda step, dynamic: step)
+def test_steps_to_be_recorded_give_the_same(of_one_rank, model, recorded, monkeypatch):
+    """What CUDA graphs hold: a step each, or one for all that reads the whole cache under a mask."""
+    monkeypatch.setattr("engines.torch.rank.compiled", lambda work, *_: work)
+    monkeypatch.setattr("engines.torch.rank.MOST_RECORDED", recorded)
     outputs = run(Alone(job(point(model), decode="compile")))
     assert np.array_equal(outputs.generated, of_one_rank(model).generated)
     assert np.abs(outputs.kept - of_one_rank(model).kept).max() < 1e-5
@@ -94,6 +99,25 @@ def test_a_step_of_static_shape_gives_the_same(of_one_rank, model, monkeypatch):
 def test_a_sequence_does_not_depend_on_its_batch(of_one_rank):
     alone = run(Alone(job(point(batch_size=1))))
     assert np.abs(logits(alone)[:, 0] - logits(of_one_rank("palm"))[:, 0]).max() < 1e-5
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt-j"])
+def test_prompt_and_step_are_traced_whole(model, monkeypatch):
+    """Nothing in them needs a value on the host, and no step beyond the second needs another trace."""
+    from torch._dynamo.testing import CompileCounter
+
+    counters = {}
+
+    def whole(work, *_):
+        counters[work.__name__] = CompileCounter()
+        return torch.compile(work, backend=counters[work.__name__], fullgraph=True)
+
+    monkeypatch.setattr("engines.torch.rank.compiled", whole)
+    asked = dataclasses.replace(point(model), model=dataclasses.replace(ARCHITECTURES[model], num_layers=1))
+    eager, traced = (run(Alone(job(asked, decode=decode))) for decode in ("eager", "compile"))
+    assert np.abs(logits(traced) - logits(eager)).max() < 1e-5
+    assert counters["_prompt"].frame_count == 1
+    assert counters["_step"].frame_count <= 2
 
 
 def test_decode_tells_the_host_nothing(of_one_rank):
@@ -122,8 +146,16 @@ def test_seeds_differ(of_one_rank):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_step_gives_the_same():
-    asked = dataclasses.replace(point(), model=dataclasses.replace(ARCHITECTURES["palm"], num_layers=1))
-    eager, compiled = (run(Alone(job(asked, decode=decode))) for decode in ("eager", "compile"))
+def test_a_compiled_step_gives_the_same_and_writes_its_cache_in_place():
+    from torch._inductor.utils import run_and_get_code
+
+    model = dataclasses.replace(ARCHITECTURES["palm"], num_layers=1)
+    asked = dataclasses.replace(point(phase="decode", output_len=60), model=model)
+    eager = run(Alone(job(asked)))
+    compiled, sources = run_and_get_code(lambda: run(Alone(job(asked, decode="compile"))))
+    made = [shape for source in sources for shape in re.findall(r"empty_strided_cpu\(\(([\d, ]+)\)", source)]
+    sizes = [math.prod(int(size) for size in shape.split(",") if size.strip()) for shape in made]
+    # 3 sequences × 1 head × 67 positions × 32: no buffer is as large as the keys of the layer.
+    assert 0 < max(sizes) < 3 * 67 * 32
     assert np.array_equal(eager.generated, compiled.generated)
     assert np.abs(eager.kept - compiled.kept).max() < 1e-5

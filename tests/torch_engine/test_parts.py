@@ -141,7 +141,7 @@ def test_weights_are_as_many_bytes_as_the_model_counts():
 def test_greedy_takes_the_lowest_of_equals():
     shard = Shard(changed(vocab_size=4), 1, 1, 0)
     made = Maker(shard, 0, CPU, "float32", "float32").make()
-    transformer = Transformer(shard, made, Links(shard), 4, torch.float32)
+    transformer = Transformer(shard, made, Links(shard, 60), 4, torch.float32)
     scores = torch.tensor([[0.0, 2.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, -torch.inf, 0.0, 9.0]])
     assert transformer.greedy(scores).tolist() == [1, 0, 3]
 
@@ -149,14 +149,17 @@ def test_greedy_takes_the_lowest_of_equals():
 def test_rotary_turns_by_the_position():
     rotary = Rotary(dataclasses.replace(changed(), head_dim=2), 8, CPU)
     x = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    turned = rotary.turn(x, torch.tensor([3])).flatten()
+    turned = rotary.turn(x, rotary.at(torch.tensor([3]))).flatten()
     # One pair with frequency 1: (1, 0) at position 3 points to 3 radians.
     assert turned.tolist() == pytest.approx([np.cos(3.0), np.sin(3.0)], abs=1e-6)
-    assert torch.equal(rotary.turn(x, torch.tensor([0])), x)
+    assert torch.equal(rotary.turn(x, rotary.at(torch.tensor([0]))), x)
 
 
 def test_attention_reads_what_is_cached_and_no_more():
-    cache = torch.full((2, 1, 1, 4, 2), 100.0)  # what lies beyond the position must not be seen
+    cache = (
+        torch.full((1, 1, 4, 2), 100.0),
+        torch.full((1, 1, 4, 2), 100.0),
+    )  # what lies beyond the position must not be seen
     one = torch.ones(1, 1, 2, 2)
     keys = torch.zeros(1, 1, 1, 2)
     attend(one, keys, torch.full((1, 1, 1, 2), 2.0), cache, Reach(torch.tensor([0]), 1, exact=True))
@@ -174,12 +177,22 @@ def test_attention_reads_what_is_cached_and_no_more():
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("NCCL error: Cuda failure 2 'out of memory'"), True),
         (RuntimeError("shape '[3]' is invalid for input of size 4"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (ValueError("out of memory"), False),
         (KeyError("k"), False),
     ],
 )
 def test_only_memory_is_out_of_memory(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+def test_memory_that_ran_out_while_a_graph_was_recorded_is_told_by_what_came_before():
+    with pytest.raises(RuntimeError, match="capture") as caught:  # noqa: PT012
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    assert is_out_of_memory(caught.value)
 
 
 def test_an_allocation_that_the_host_refuses_is_out_of_memory():
