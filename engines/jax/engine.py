@@ -24,9 +24,14 @@ class JaxEngine:
     code: ClassVar[Sequence[str]] = ("checkpoint", "transformer", "jax")
 
     def __init__(self, **settings: Any) -> None:
-        """Keys of :class:`Settings`; others are the harness's."""
+        """Keys of :class:`Settings`; others are the harness's.
+
+        Raises:
+            AskedWrongly: one makes no sense.
+        """
         names = {each.name for each in fields(Settings)}
         self.settings = Settings(**{name: value for name, value in settings.items() if name in names})
+        self.sampling = self.settings.sampling
         self.options = self.settings.options()
 
     def environment(self, points: Sequence[Point]) -> dict[str, str]:
@@ -76,11 +81,13 @@ class JaxEngine:
         """Compile and load.
 
         Raises:
-            AskedWrongly: the mesh cannot carry the model in this layout, or the checkpoint is a bad one.
+            AskedWrongly: the mesh cannot carry the model in this layout, the checkpoint is a bad one, or the stop
+                token is no id of the model.
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
         point.check()
+        self.sampling.check(point.model)
         _check_supported(point)
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of, out_of_memory

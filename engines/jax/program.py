@@ -15,6 +15,7 @@ from engines.engine import Facts, Stage, Verification
 from engines.jax.devices import out_of_memory
 from engines.jax.peaks import measured_peaks
 from engines.jax.settings import Settings
+from engines.jax.stopping import whole_run
 from engines.point import Point
 from engines.transformer.cache import make_cache
 from engines.transformer.formats import stored_bytes
@@ -47,12 +48,14 @@ class JaxProgram:
         self.first = self._everywhere(self.prompt[:, 0])
         self.first_scores: jax.Array | None = None
         self.decoded: tuple[jax.Array, jax.Array] | None = None
+        self.steps_run: list[jax.Array] = []
+        self.generated: dict[str, int] = {}
         timed = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}[point.phase]
         if point.input_len:
-            self._compile("prefill", make_prefill(plan, mesh), (self.tokens,), "prefill" in timed)
+            self._compile("prefill", make_prefill(plan, mesh, settings.sampling), (self.tokens,), "prefill" in timed)
             self._prefill()
         if "decode" in timed and point.decode_steps:
-            decode = make_decode(plan, mesh, point.decode_steps)
+            decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
             self._compile("decode", decode, (self.first, self.position), True)
         runs = {"prefill": self._prefill, "decode": self._decode}
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
@@ -75,7 +78,8 @@ class JaxProgram:
         # The cache goes in and comes out as one buffer. Each run starts at the same position and overwrites what the
         # last one wrote before reading it, so there is nothing to reset between samples.
         with out_of_memory(self.point):
-            tokens, scores, self.cache = self.compiled["decode"](self.weights, self.cache, self.first, self.position)
+            made = self.compiled["decode"](self.weights, self.cache, self.first, self.position)
+            tokens, scores, self.cache, *self.steps_run = made
             self.decoded = jax.block_until_ready((tokens, scores))
             jax.block_until_ready(self.cache)
 
@@ -83,6 +87,9 @@ class JaxProgram:
         """Run the timed programs once more; compare their logits with the float32 reference fed with their tokens.
 
         Compared are the last position of the prompt and the last few decode steps, which read all that was cached.
+
+        Raises:
+            AskedWrongly: a stop token ended a sequence before the last step.
         """
         for stage in self.stages:
             stage.run()
@@ -93,8 +100,10 @@ class JaxProgram:
             positions.append(self.point.input_len - 1)
             outputs.append(_whole(self.first_scores)[None, rows])
         if self.decoded is not None:
-            generated, scores = (_whole(each) for each in self.decoded)
-            tokens = np.concatenate([tokens, _whole(self.first)[rows, None], generated.T[rows, :-1]], axis=1)
+            first, generated, scores = (_whole(each) for each in (self.first, *self.decoded))
+            if self.settings.stop_token is not None:
+                self.generated = whole_run(first, generated, self.settings.stop_token, int(_whole(*self.steps_run)))
+            tokens = np.concatenate([tokens, first[rows, None], generated.T[rows, :-1]], axis=1)
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
@@ -146,6 +155,7 @@ class JaxProgram:
                 "padded_kv_heads": plan.kv_heads,
                 "checked_sequences": len(self._checked_rows()),
                 "seed": self.settings.seed,
+                **self.generated,
                 **self.settings.options(),
             },
         )

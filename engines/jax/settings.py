@@ -9,6 +9,7 @@ from engines.checkpoint.identity import identity
 from engines.checkpoint.source import open_checked
 from engines.model import Model
 from engines.point import Point
+from engines.transformer.generation import Sampling
 from engines.transformer.reading import BLOCK, PROCESSOR_BLOCK, Reading
 from engines.weights import Source
 
@@ -35,6 +36,10 @@ class Settings:
 
     seed: int = 0
     checkpoint: str | None = None
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop_token: int | None = None
     tolerance: Mapping[str, float] = field(default_factory=dict)
     virtual_devices: int = 8
     coordinator: str | None = None
@@ -60,6 +65,21 @@ class Settings:
         reading = Reading(attention=self.attention, block=block)
         reading.check()
         return reading
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are chosen, drawn by ``seed``.
+
+        Raises:
+            AskedWrongly: as :class:`Sampling`.
+        """
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop_token=self.stop_token,
+        )
 
     def source(self, model: Model) -> Source:
         """Where the weights come from.
