@@ -28,7 +28,7 @@ EXTRAS: Final = {
     "wandb": ("wandb",),
     "fit": ("scipy",),
     "parquet": ("pyarrow",),
-    "checkpoints": ("safetensors",),
+    "checkpoints": ("safetensors", "ml_dtypes"),
 }
 """Extra of the package → modules that it brings."""
 DEVICES: Final = """

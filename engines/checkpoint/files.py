@@ -39,6 +39,7 @@ class Files:
             Unsupported: safetensors is not installed.
         """
         try:
+            import ml_dtypes  # noqa: F401  numpy then knows bfloat16 by its name
             from safetensors import SafetensorError, safe_open
         except ImportError:
             raise Unsupported(

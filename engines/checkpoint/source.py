@@ -19,6 +19,8 @@ from engines.weights import Floats, Tensor
 
 BUFFERS: Final = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
 """Constants that old checkpoints hold beside the weights: rotary frequencies and causal masks."""
+LINES: Final = 256
+"""Lines of a file that are transposed at once, few enough to stay in a processor's cache."""
 _FOUND_GOOD: Final[set[str]] = set()
 """Identities of checkpoints that this process has read through."""
 
@@ -79,10 +81,13 @@ class Checkpoint:
         for stored, target in place.ranges(columns):
             if len(place.shape) == 1:
                 block[:, target] = self.files.read(place.name, stored)
-            elif place.transposed:
-                block[:, target] = self.files.read(place.name, stored, rows).T
-            else:
+            elif not place.transposed:
                 block[:, target] = self.files.read(place.name, rows, stored)
+            else:
+                for start in range(0, target.stop - target.start, LINES):
+                    lines = slice(stored.start + start, min(stored.start + start + LINES, stored.stop))
+                    read = self.files.read(place.name, lines, rows).astype(np.float32)
+                    block[:, target.start + start : target.start + start + len(read)] = read.T
         return block
 
     def check_values(self) -> None:
