@@ -68,11 +68,19 @@ def abstract_parameters(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruc
 def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> dict[str, jax.Array]:
     """The arrays on the mesh's devices. Each device's part is made from its own slice of the canonical tensors."""
     made: dict[str, jax.Array] = {}
-    for name, each in parameters(plan, source).items():
+    described = parameters(plan, source)
+    for name, each in described.items():
+        # A scale is found for all that is asked for at once, and kept for when it is itself asked for.
+        step = each.shape[0] if f"{name}_scale" in described else _rows_at_once(each.shape)
 
-        def part(index: Any, each: Parameter = each) -> NDArray[Any]:
-            bounds = tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True))
-            return each.fill(bounds).astype(stored_dtype(each.dtype))
+        def part(index: Any, each: Parameter = each, step: int = step) -> NDArray[Any]:
+            first, *rest = (slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True))
+            held = np.empty([at.stop - at.start for at in (first, *rest)], stored_dtype(each.dtype))
+            # Values are float32 until here: some rows at a time, so that the host never holds them all so wide.
+            for start in range(first.start, first.stop, step):
+                stop = min(start + step, first.stop)
+                held[start - first.start : stop - first.start] = each.fill((slice(start, stop), *rest))
+            return held
 
         made[name] = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
     return made

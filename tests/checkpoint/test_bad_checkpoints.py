@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoint_cases import rewritten, saved
+from safetensors.numpy import load_file
 
 from bench.conf import load_chip
 from bench.fingerprint import code_fingerprint
@@ -96,6 +97,18 @@ def test_constants_of_old_checkpoints_are_ignored(folder):
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"
     rewritten(folder, lambda held: held.update({name: np.full(4, np.nan, np.float32)}))
     source.open_checked(folder, model_of(folder))
+
+
+def test_a_tied_table_may_lie_there_twice(tmp_path):
+    saved("falcon-7b", tmp_path)
+    table = load_file(tmp_path / "model.safetensors")["transformer.word_embeddings.weight"]
+    rewritten(tmp_path, lambda held: held.update({"lm_head.weight": table.copy()}))
+    source.open_checked(tmp_path, model_of(tmp_path))
+    rewritten(tmp_path, filled("lm_head.weight", 0.5))
+    sentence = refused(tmp_path, model_of(tmp_path))
+    assert "transformer.word_embeddings.weight and lm_head.weight differ; set" in sentence
+    rewritten(tmp_path, lambda held: held.update({"lm_head.weight": table[:, 1:].copy()}))
+    assert "has lm_head.weight of shape [61, 31]" in refused(tmp_path, model_of(tmp_path))
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])

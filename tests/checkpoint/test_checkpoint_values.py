@@ -1,6 +1,8 @@
 """Every range of every canonical tensor is what the files hold, and each device reads its own ranges alone."""
 
 import math
+import subprocess
+import sys
 
 import hypothesis.strategies as st
 import jax
@@ -14,6 +16,7 @@ from safetensors.numpy import load_file
 
 from engines.checkpoint.families import model_of
 from engines.checkpoint.source import Checkpoint
+from engines.transformer import parameters as made_at_once
 from engines.transformer.fusion import Fusion, input_parts, output_parts, unfuse
 from engines.transformer.parameters import make_parameters, parameters
 from engines.transformer.plan import Plan
@@ -157,6 +160,29 @@ def test_narrow_formats_are_read_as_they_are(dtype, tmp_path):
     assert np.array_equal(values(tensor, opened), table.astype(np.float32))
     made = make_parameters(plan_of(model_of(tmp_path), weight_dtype=dtype), mesh(), opened)
     assert np.array_equal(np.asarray(made["embedding"])[:61], table)
+
+
+def test_bfloat16_is_known_without_jax(tmp_path):
+    saved("llama", tmp_path, "bfloat16")
+    code = (
+        "import sys; from pathlib import Path; from engines.checkpoint.families import model_of\n"
+        "from engines.checkpoint.source import open_checked; from engines.weights import tensors, values\n"
+        f"folder = Path({str(tmp_path)!r}); model = model_of(folder); opened = open_checked(folder, model)\n"
+        "print(values(tensors(model)['final_norm.scale'], opened).sum(), 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    total, with_jax = done.stdout.split()
+    norm = load_file(tmp_path / "model.safetensors")["model.norm.weight"].astype(np.float32)
+    assert float(total) == pytest.approx(norm.sum(), rel=1e-6)
+    assert with_jax == "False"
+
+
+def test_rows_at_a_time_are_the_rows_of_the_whole(one, monkeypatch):
+    plan = plan_of(model_of(one.folder), weight_dtype="bfloat16")
+    whole = make_parameters(plan, mesh(), one)
+    monkeypatch.setattr(made_at_once, "_rows_at_once", lambda shape: 1)
+    for name, each in make_parameters(plan, mesh(), one).items():
+        assert np.array_equal(each, whole[name]), name
 
 
 def test_int8_scales_are_those_of_whole_columns(one):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from checkpoint_cases import saved
 from omegaconf import OmegaConf
@@ -22,6 +24,28 @@ def test_prints_a_file_that_makes_the_model(folder, capsys):
     # Embedding and head; in each of 2 layers q and o, k and v, gate and up and down, norms; a last norm.
     assert model.params == 2 * 61 * 32 + 2 * (2 * 32 * 32 + 2 * 32 * 8 + 3 * 32 * 64 + 2 * 32) + 32
     assert model.mfu_params == model.published_params == model.params
+
+
+@pytest.mark.slow
+def test_the_printed_model_runs_from_its_checkpoint(tmp_path, capsys):
+    saved("neox", tmp_path / "small")
+    assert main(["model", f"checkpoint={tmp_path}/small", "name=mine"]) == 0
+    (tmp_path / "own/model").mkdir(parents=True)
+    (tmp_path / "own/model/mine.yaml").write_text(capsys.readouterr().out)
+    words = [
+        "engine=jax",
+        f"engine.checkpoint={tmp_path}/small",
+        "hw=cpu",
+        "num_chips=1",
+        "batch_size=2",
+        "input_len=4",
+    ]
+    words += ["output_len=2", "weight_dtype=float32", f"results_dir={tmp_path}/rows", "timing.max_relative_ci=1"]
+    assert main(["run", "--config-dir", f"{tmp_path}/own", "model=mine", *words, "print=json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["model"] == "mine"
+    assert row["details"]["checkpoint"].startswith("small@")
+    assert 0 < row["max_relative_error"] < 1e-5
 
 
 def test_says_what_is_no_checkpoint(tmp_path, capsys):

@@ -93,6 +93,18 @@ def test_our_model_is_the_released_one(name, tmp_path):
     check_same(load_model(name), written(tmp_path, CONFIGS[name]))
 
 
+def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path):
+    llama = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4}
+    small = model_of(written(tmp_path, {"model_type": "llama", "vocab_size": 10, **llama}))
+    assert (small.num_kv_heads, small.head_dim, small.rotary_base, small.norm_epsilon) == (4, 16, 10000.0, 1e-6)
+    assert (small.tied_embedding, small.attn_bias, small.ffn_bias) == (False, False, False)
+    falcon = model_of(written(tmp_path, {**CONFIGS["falcon-40b"], "num_ln_in_parallel_attn": 1, "num_kv_heads": None}))
+    assert (falcon.norms_per_layer, falcon.num_kv_heads, falcon.block) == (1, 128, "parallel")
+    neox = model_of(written(tmp_path, {**NEOX_20B, "rotary_pct": 1.0, "use_parallel_residual": False}))
+    assert (neox.rotary_dim, neox.block, neox.attn_bias) == (96, "serial", True)
+    assert model_of(written(tmp_path, {**CONFIGS["gpt-j-6b"], "n_inner": 100})).d_ff == 100
+
+
 def test_a_size_that_its_authors_state(tmp_path):
     # GPT-NeoX-20B (Black et al. 2022).
     model = model_of(written(tmp_path, NEOX_20B))
