@@ -304,10 +304,10 @@ _observed("peak_hbm_bytes", "peak memory", "GiB/chip", "Most memory in use on on
 _observed("weights_bytes", "weights", "GiB/chip", "Weights on one chip.", scale=2.0**-30)
 _observed("kv_cache_bytes", "KV cache", "GiB/chip", "Keys and values on one chip.", scale=2.0**-30)
 _observed("activations_bytes", "activations", "GiB/chip", "Activations and buffers on one chip.", scale=2.0**-30)
-_observed(
-    "max_relative_error", "output error", "", "max|output − reference| / max|reference| of the logits.", spec=".2g"
-)
+_observed("max_relative_error", "output error", "", "max|output − reference| / max|reference| of logits.", spec=".2g")
 _observed("kl_divergence", "KL", "nats", "Mean of KL(reference ‖ output) over positions.", spec=".2g")
+_observed("bf16_max_relative_error", "error to bf16", "", "Quantised output against weights in bfloat16.", spec=".2g")
+_observed("bf16_kl_divergence", "KL to bf16", "nats", "Quantised output against weights in bfloat16.", spec=".2g")
 _observed("peak_flops_per_s", "peak", "TFLOP/s", "One chip's dense peak, the denominator of mfu.", scale=1e-12)
 _observed("hbm_bytes_per_s", "bandwidth", "GB/s", "One chip's memory bandwidth, the denominator of mbu.", scale=1e-9)
 _observed(

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bench.metrics import METRICS
 from engines.row import POINT_FIELDS, Row
 
 MOST_ROWS_SHOWN = 60
+QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
 
 
 class Output:
@@ -80,6 +82,10 @@ def print_table(rows: list[Row]) -> None:
         table.add_column(name, overflow="fold")
     for heading in ("source", "latency", "step", "MFU", "note"):
         table.add_column(heading, justify="right" if heading in ("latency", "step", "MFU") else "left", overflow="fold")
+    # What quantising costs, where anything did.
+    quality = [METRICS[name] for name in QUALITY if any(getattr(row, name) is not None for row in rows)]
+    for metric in quality:
+        table.add_column(metric.title, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
             *(_cell(getattr(row, name)) for name in differing),
@@ -88,6 +94,7 @@ def print_table(rows: list[Row]) -> None:
             seconds(row.step_time_s),
             "" if row.mfu is None else f"{row.mfu:.1%}",
             _note(row),
+            *(metric.show(getattr(row, metric.name)) for metric in quality),
         )
     # Into a pipe, a table keeps its columns whole however wide they are.
     console = Console(width=None if sys.stdout.isatty() else 240)

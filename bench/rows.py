@@ -77,6 +77,8 @@ def measured(
             "compile_s": program.compile_s,
             "max_relative_error": verification.max_relative_error,
             "kl_divergence": verification.kl_divergence,
+            "bf16_max_relative_error": verification.bf16_max_relative_error,
+            "bf16_kl_divergence": verification.bf16_kl_divergence,
             "details": details,
         },
     )

@@ -76,7 +76,8 @@ class Verification:
     """The program's output against the engine's reference, in this process.
 
     ``max_relative_error`` is max|output − reference| / max|reference| over the logits; ``kl_divergence`` is the mean
-    of KL(reference ‖ output) over positions, in nats.
+    of KL(reference ‖ output) over positions, in nats. Those that begin with ``bf16`` are the same against weights in
+    bfloat16: what a quantised program gives up, None for others.
     """
 
     ok: bool
@@ -84,6 +85,8 @@ class Verification:
     tolerance: float
     against: str
     kl_divergence: float | None = None
+    bf16_max_relative_error: float | None = None
+    bf16_kl_divergence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

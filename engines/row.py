@@ -100,6 +100,8 @@ class Row:
     # Quality of the output.
     max_relative_error: float | None = None
     kl_divergence: float | None = None
+    bf16_max_relative_error: float | None = None
+    bf16_kl_divergence: float | None = None
     # Where it ran.
     git_sha: str | None = None
     git_dirty: bool | None = None

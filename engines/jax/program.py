@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from engines.engine import Facts, Stage, Verification
 from engines.jax.devices import out_of_memory
 from engines.jax.peaks import measured_peaks
+from engines.jax.quality import Bfloat16, kl_divergence, relative_error
 from engines.jax.settings import Settings
 from engines.jax.stopping import whole_run
 from engines.point import Point
 from engines.transformer.cache import make_cache
-from engines.transformer.formats import stored_bytes
+from engines.transformer.formats import quantised, stored_bytes
 from engines.transformer.functions import load_parameters, make_decode, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
@@ -43,6 +44,7 @@ class JaxProgram:
         self.tokens = self._everywhere(self.prompt)
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))
         self.compiled: dict[str, Any] = {}
+        self.calls: dict[str, Any] = {}
         self.compile_s = 0.0
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self._everywhere(self.prompt[:, 0])
@@ -66,19 +68,21 @@ class JaxProgram:
     def _compile(self, name: str, function: Any, arguments: tuple[jax.Array, ...], timed: bool) -> None:
         start = time.perf_counter()
         self.compiled[name] = function.lower(self.weights, self.cache, *arguments).compile()
+        # The function has now been compiled too, and takes int4 arrays; the program itself mistakes their layout.
+        self.calls[name] = function if self.plan.weight_dtype == "int4" else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
 
     def _prefill(self) -> None:
         with out_of_memory(self.point):
-            self.first, self.first_scores, self.cache = self.compiled["prefill"](self.weights, self.cache, self.tokens)
+            self.first, self.first_scores, self.cache = self.calls["prefill"](self.weights, self.cache, self.tokens)
             jax.block_until_ready((self.first, self.first_scores, self.cache))
 
     def _decode(self) -> None:
         # The cache goes in and comes out as one buffer. Each run starts at the same position and overwrites what the
         # last one wrote before reading it, so there is nothing to reset between samples.
         with out_of_memory(self.point):
-            made = self.compiled["decode"](self.weights, self.cache, self.first, self.position)
+            made = self.calls["decode"](self.weights, self.cache, self.first, self.position)
             tokens, scores, self.cache, *self.steps_run = made
             self.decoded = jax.block_until_ready((tokens, scores))
             jax.block_until_ready(self.cache)
@@ -87,6 +91,7 @@ class JaxProgram:
         """Run the timed programs once more; compare their logits with the float32 reference fed with their tokens.
 
         Compared are the last position of the prompt and the last few decode steps, which read all that was cached.
+        Where anything is quantised, they are compared with a reference of bfloat16 weights too.
 
         Raises:
             AskedWrongly: a stop token ended a sequence before the last step.
@@ -107,14 +112,21 @@ class JaxProgram:
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
-        expected = reference_logits(self.point.model, tokens, positions, self.source).astype(np.float64)
-        error = float(np.abs(output - expected).max() / np.abs(expected).max())
+
+        def reference(source: Source) -> NDArray[np.float64]:
+            return reference_logits(self.point.model, tokens, positions, source).astype(np.float64)
+
+        expected = reference(self.source)
+        error = relative_error(expected, output)
+        bfloat16 = reference(Bfloat16(self.source)) if quantised(self.plan) else None
         return Verification(
             ok=error <= self.tolerance,
             max_relative_error=error,
             tolerance=self.tolerance,
             against="float32 on a single device",
-            kl_divergence=_kl_divergence(expected, output),
+            kl_divergence=kl_divergence(expected, output),
+            bf16_max_relative_error=None if bfloat16 is None else relative_error(bfloat16, output),
+            bf16_kl_divergence=None if bfloat16 is None else kl_divergence(bfloat16, output),
         )
 
     def _checked_rows(self) -> NDArray[np.int64]:
@@ -164,14 +176,8 @@ class JaxProgram:
         """Give the devices' memory back."""
         for each in jax.tree.leaves((self.weights, self.cache)):
             each.delete()
-        self.weights, self.cache, self.compiled = {}, {}, {}
+        self.weights, self.cache, self.compiled, self.calls = {}, {}, {}, {}
         self.first_scores = self.decoded = None
-
-
-def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:
-    """Mean of KL(expected ‖ output) over all but the last axis, in nats; both are logits."""
-    p, q = (each - np.logaddexp.reduce(each, axis=-1, keepdims=True) for each in (expected, output))
-    return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
 
 
 def _whole(array: jax.Array) -> NDArray[Any]:

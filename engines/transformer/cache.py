@@ -77,7 +77,8 @@ def write(plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: An
     for name, new in (("k", k), ("v", v)):
         block = new.transpose(0, 2, 1, 3)
         if plan.kv_dtype in LARGEST:
-            block, scale = quantise(block, plan.kv_dtype)
+            # Fused with the write, rounding would give a TPU's cache a layout that every read has to copy.
+            block, scale = lax.optimization_barrier(quantise(block, plan.kv_dtype))
             at = (layer, 0, 0, position)
             written[f"{name}_scale"] = lax.dynamic_update_slice(cache[f"{name}_scale"], scale[None, ..., 0], at)
         block = block[None].astype(cache[name].dtype)

@@ -1,4 +1,4 @@
-"""Rounding into number formats that need a scale.
+"""Which number formats a plan keeps things in, and rounding into those that need a scale.
 
 A value v is stored as v / scale, rounded, with scale = max|v| / (the format's largest value) over the values that
 share it: an output channel of a matrix, a token of what a product reads, a token's head in the cache. Nothing is cut
@@ -10,12 +10,34 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from engines.dtypes import BYTES_PER_ELEMENT, LARGEST
+from engines.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, LARGEST
+from engines.transformer.plan import Axes, Plan
 
 STORED: Final = {"float8_e4m3": "float8_e4m3fn"}
 """Names of formats that JAX spells otherwise: the float8_e4m3 of accelerators has no infinity and reaches 448."""
+
+LEAST: Final = 1e-30
+"""Of values that are all below it a scale would be no number that has an inverse; they become zeros."""
+
+
+def stream_dtype(plan: Plan) -> str:
+    """The format of activations between products: of the residual stream, norms, attention and what is sent.
+
+    With ``act_dtype=int8`` products alone are in int8, and all else in bfloat16.
+    """
+    return plan.act_dtype if plan.act_dtype in ACTIVATION_DTYPES else "bfloat16"
+
+
+def float_dtype(plan: Plan) -> str:
+    """The format of weights that are never quantised: that of the others, else of the activations."""
+    return plan.weight_dtype if plan.weight_dtype in ACTIVATION_DTYPES else stream_dtype(plan)
+
+
+def quantised(plan: Plan) -> bool:
+    """Whether weights, activations or cache are in a format that needs a scale."""
+    return not LARGEST.keys().isdisjoint((plan.weight_dtype, plan.act_dtype, plan.kv_dtype))
 
 
 def stored_dtype(name: str) -> Any:
@@ -30,12 +52,13 @@ def stored_bytes(shape: Sequence[int], dtype: Any) -> float:
     return math.prod(shape) * element
 
 
-def quantise(x: Array, name: str) -> tuple[Array, Array]:
-    """x: […, N] → (in the format ``name`` […, N], float32 scale […, 1]), one scale for each last dimension."""
+def quantise(x: Array, name: str, axes: Axes = ()) -> tuple[Array, Array]:
+    """x: […, N.axes] → (in the format ``name``, float32 scale […, 1]): one scale for each last dimension."""
     wide = x.astype(jnp.float32)
     top = jnp.abs(wide).max(axis=-1, keepdims=True)
-    scale = jnp.where(top > 0, top / LARGEST[name], 1)
-    narrow = wide / scale
+    top = lax.pmax(top, axes) if axes else top
+    scale = jnp.where(top > LEAST, top / LARGEST[name], 1)
+    narrow = wide * (1 / scale)
     if jnp.issubdtype(stored_dtype(name), jnp.integer):
         narrow = jnp.round(narrow)
     return narrow.astype(stored_dtype(name)), scale

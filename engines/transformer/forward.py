@@ -7,9 +7,10 @@ from jax import Array, lax
 
 from engines.transformer.attention import Where
 from engines.transformer.cache import Cache
+from engines.transformer.formats import stream_dtype
 from engines.transformer.layer import RESIDUAL, Weights, layer, matmuls, norm
 from engines.transformer.looped import Stored
-from engines.transformer.moves import gather, own, pin, place, product, scatter
+from engines.transformer.moves import gather, narrowed, own, pin, place, product, scatter, widened
 from engines.transformer.plan import Plan
 from engines.transformer.sampling import vocab_ids
 
@@ -40,7 +41,7 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
 
     Each chip looks up the ids in its part of the vocabulary; the rest is zeros, and a reduce-scatter adds up.
     """
-    dtype = jnp.dtype(plan.stream_dtype)
+    dtype = jnp.dtype(stream_dtype(plan))
     tokens = own(tokens, plan.batch_axes, 0, plan.size(plan.batch_axes))
     rows_axes, column_axes = plan.gathered_axes
     table = gather(gather(w["embedding"], rows_axes, 1), column_axes, 0)
@@ -66,7 +67,9 @@ def logits(plan: Plan, w: Weights, x: Array) -> Array:
     x = gather(gather(x[:, 0], plan.ffn_axes, 1), plan.batch_axes, 0)
     if plan.batch_axes:
         x = own(x, plan.stored_embed_axes, 1, plan.size(plan.stored_embed_axes))
-    out = scatter(product(plan, "be,ve->bv", x, w[name], jnp.float32), plan.stored_embed_axes, 1)
+    x, scale = narrowed(plan, x, ())
+    out = widened(product(plan, "be,ve->bv", x, w[name], jnp.float32), scale)
+    out = scatter(out, plan.stored_embed_axes, 1)
     if f"{name}_scale" in w:
         out = out * own(w[f"{name}_scale"], plan.all_axes, 0, plan.chips)
     if "lm_head_bias" in w:

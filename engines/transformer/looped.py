@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from engines.transformer.moves import as_bytes, gather, place, product, scatter
+from engines.transformer.moves import as_bytes, gather, narrowed, place, product, scatter, widened
 from engines.transformer.parameters import parameter_specs
 from engines.transformer.plan import Axes, Plan
 
@@ -76,18 +76,21 @@ class Part(NamedTuple):
 
 def project(plan: Plan, matmul: Matmul, x: Array, w: Stored) -> Array:
     """x: [batch, time, rows.gathered] · w: [rows.contracted, columns.produced] → [batch, time, columns.scattered]."""
+    kind = x.dtype
+    x, scale = narrowed(plan, x, matmul.gathered)
     if plan.collectives == "plain":
         whole = gather(gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
         # The barrier keeps what made x (a norm) out of the product, which would compute it again for every tile.
         x = lax.optimization_barrier(gather(x, matmul.gathered, 2))
-        return scatter(product(plan, MATMUL, x, whole), matmul.scattered, 2)
+        out = product(plan, MATMUL, x, whole, kind if scale is None else jnp.float32)
+        return scatter(widened(out, scale).astype(kind), matmul.scattered, 2)
     if plan.batch_axes:
         out = _circulate(plan, matmul, gather(x, matmul.gathered, 2), w.whole())
-        return scatter(out.astype(x.dtype), matmul.scattered, 2)
+        return scatter(widened(out, scale).astype(kind), matmul.scattered, 2)
     before, after = ring_axes(matmul.gathered), ring_axes(matmul.scattered)
     if not before:
         x = lax.optimization_barrier(gather(x, matmul.gathered, 2))
-    out = _around(plan, matmul._replace(gathered=before, scattered=after), x, w)
+    out = _around(plan, matmul._replace(gathered=before, scattered=after), x, w, scale, kind)
     return out if after else scatter(out, matmul.scattered, 2)
 
 
@@ -189,14 +192,14 @@ def sums(plan: Plan, partial: Callable[[slice], Array], axes: Axes, length: int,
     return moving.astype(dtype)
 
 
-def _around(plan: Plan, matmul: Matmul, x: Array, w: Stored) -> Array:
+def _around(plan: Plan, matmul: Matmul, x: Array, w: Stored, scale: Array | None, kind: Any) -> Array:
     """Stationary weights: shards of x arrive beside the first block's partial products, sums leave beside the rest."""
     shard = x.shape[2]
     whole: list[Array] = []
 
     def partial(columns: slice) -> Array:
         if whole:
-            return product(plan, MATMUL, whole[0], w.block(slice(None), columns), jnp.float32)
+            return widened(product(plan, MATMUL, whole[0], w.block(slice(None), columns), jnp.float32), scale)
         out, parts = None, []
         for part in arrivals(plan, x, matmul.gathered, 2):
             start = part.block * shard + part.offset
@@ -206,9 +209,9 @@ def _around(plan: Plan, matmul: Matmul, x: Array, w: Stored) -> Array:
             parts.append((start, part.values))
         whole.append(_joined(parts))
         assert out is not None
-        return out
+        return widened(out, scale)
 
-    return sums(plan, partial, matmul.scattered, w.stack.shape[2], x.dtype)
+    return sums(plan, partial, matmul.scattered, w.stack.shape[2], kind)
 
 
 def _circulate(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:

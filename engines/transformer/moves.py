@@ -75,17 +75,27 @@ def pin(plan: Plan, x: Array, *dims: str) -> Array:
     return pinned
 
 
-def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
-    """einsum over the last dimension of x with float32 sums; the scale of quantised weights is the caller's.
+def narrowed(plan: Plan, x: Array, axes: Axes) -> tuple[Array, Array | None]:
+    """x: […, N.axes] as products read it: itself, or with ``act_dtype=int8`` rounded, and then the scale of each token.
 
-    Weights are converted to x's format on the way. With ``act_dtype=int8`` x goes to theirs instead, each token with a
-    scale of its own over the rows that this chip has, and sums are int32: what is then added up is wide again, so a
-    token's scales need not agree between chips.
+    A token has one scale on all chips of ``axes``, so that it can be gathered over them as int8.
     """
-    if plan.act_dtype == "int8":
-        narrow, scale = quantise(x, "int8")
-        counts = jnp.einsum(equation, narrow, w, preferred_element_type=jnp.int32)
-        return (counts.astype(jnp.float32) * scale).astype(out_dtype or x.dtype)
+    return quantise(x, "int8", axes) if plan.act_dtype == "int8" else (x, None)
+
+
+def widened(x: Array, scale: Array | None) -> Array:
+    """A float32 product of what :func:`narrowed` made, at its true size: before it is added up over other chips."""
+    return x if scale is None else x * scale
+
+
+def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
+    """einsum with float32 sums, or of int8 and int8 with int32 sums; scales of either side are the caller's.
+
+    Other quantised weights are converted to x's format on the way.
+    """
+    if x.dtype == jnp.int8:
+        counts = jnp.einsum(equation, x, w, preferred_element_type=jnp.int32)
+        return counts.astype(out_dtype or jnp.float32)
     exact = plan.act_dtype == "float32"
     result = jnp.einsum(
         equation,

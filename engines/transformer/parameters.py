@@ -32,7 +32,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from engines.dtypes import LARGEST
-from engines.transformer.formats import stored_dtype
+from engines.transformer.formats import float_dtype, stored_dtype
 from engines.transformer.fusion import Fusion, input_parts, output_parts
 from engines.transformer.plan import Plan
 from engines.weights import Floats, Source, values
@@ -142,7 +142,7 @@ def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
         found["lm_head_bias"] = Parameter((plan.vocab,), "float32", P(), fill)
     if model.position == "learned":
         found["positions"] = Parameter(
-            (model.max_positions, model.d_model), plan.float_dtype, P(), canonical("positions")
+            (model.max_positions, model.d_model), float_dtype(plan), P(), canonical("positions")
         )
     for name in input_parts(plan):
         ins, outs = input_parts(plan)[name], output_parts(plan)[name]

@@ -21,7 +21,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from engines.dtypes import ACTIVATION_DTYPES
 from engines.errors import AskedWrongly
 from engines.layout import BATCH_AXES, GATHERED_AXES, Collectives, Partitioner, attention_batch_axes, axes_size
 from engines.model import Model
@@ -142,19 +141,6 @@ class Plan:
     def all_axes(self) -> Axes:
         """Every axis, z slowest: how a dimension of one chunk a chip is split."""
         return self._real("zyx")
-
-    @property
-    def float_dtype(self) -> str:
-        """The format of what is not quantised: that of the weights, else of the activations."""
-        return self.weight_dtype if self.weight_dtype in ACTIVATION_DTYPES else self.stream_dtype
-
-    @property
-    def stream_dtype(self) -> str:
-        """The format of activations between products: of the residual stream, norms, attention and what is sent.
-
-        With ``act_dtype=int8`` products alone are in int8, and all else in bfloat16.
-        """
-        return self.act_dtype if self.act_dtype in ACTIVATION_DTYPES else "bfloat16"
 
     @property
     def batch_axes(self) -> Axes:

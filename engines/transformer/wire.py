@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engines.dtypes import BYTES_PER_ELEMENT, LARGEST
+from engines.transformer.formats import stream_dtype
 from engines.transformer.fusion import input_parts, output_parts
 from engines.transformer.plan import Axes, Plan
 
@@ -33,7 +34,8 @@ def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
 
 
 def _all(plan: Plan, time: int) -> Iterator[Transfer]:
-    element = BYTES_PER_ELEMENT[plan.stream_dtype]
+    element = BYTES_PER_ELEMENT[stream_dtype(plan)]
+    read = BYTES_PER_ELEMENT[plan.act_dtype]
     tokens = plan.batch_size // plan.size(plan.batch_axes) * time
     statistics = 2 if plan.model.norm == "layernorm" else 1
     norms = 1 if plan.fused else 2
@@ -46,9 +48,12 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
         yield from _gathered_weights(plan, inward, name, (rows, columns))
         yield from _gathered_weights(plan, outward, name, (columns, rows))
         yield from _gathered_vectors(plan, inward, name)
-        yield _transfer("all-gather", plan.ffn_axes, element * tokens * embed, f"{name}.in")
+        if plan.act_dtype == "int8":
+            yield _transfer("all-reduce", plan.ffn_axes, 4 * tokens, f"{name}.in scale")
+            yield _transfer("all-reduce", plan.embed_axes, 4 * tokens, f"{name}.out scale")
+        yield _transfer("all-gather", plan.ffn_axes, read * tokens * embed, f"{name}.in")
         yield _transfer("reduce-scatter", plan.embed_axes, element * tokens * chunks * inward, f"{name}.in")
-        yield _transfer("all-gather", plan.embed_axes, element * tokens * chunks * outward, f"{name}.out")
+        yield _transfer("all-gather", plan.embed_axes, read * tokens * chunks * outward, f"{name}.out")
         yield _transfer("reduce-scatter", plan.ffn_axes, element * tokens * embed, f"{name}.out")
     both = 2 * plan.kv_width
     there = element * tokens * plan.local_chunks * (plan.q_width + both)

@@ -9,8 +9,9 @@ from engines.engine import Runner
 from engines.errors import AskedWrongly, OutOfMemory, Unsupported
 from engines.jax.devices import mesh_of, out_of_memory
 from engines.jax.engine import JaxEngine
-from engines.jax.program import _kl_divergence
+from engines.jax.quality import Bfloat16, kl_divergence, relative_error
 from engines.point import Point
+from engines.weights import Tensor
 
 
 def point(**changes) -> Point:
@@ -91,14 +92,50 @@ def test_decode_without_a_prompt():
     program.close()
 
 
-def test_int8_reports_what_it_costs_in_quality():
-    program = engine().prepare(point(weight_dtype="int8"))
+@pytest.mark.parametrize(
+    ("formats", "tolerance", "kv_bytes"),
+    [
+        ({"weight_dtype": "int8"}, 0.06, 32 * 2),
+        ({"weight_dtype": "int8", "act_dtype": "int8"}, 0.06, 32 + 4),
+        ({"weight_dtype": "int4", "kv_dtype": "float8_e4m3"}, 0.4, 32 + 4),
+    ],
+)
+def test_quantised_points_report_what_they_cost_in_quality(formats, tolerance, kv_bytes):
+    program = engine().prepare(point(**formats))
     checked = program.verify()
     assert checked.ok
-    assert checked.tolerance == 0.06
-    assert checked.max_relative_error > 1e-3
-    assert checked.kl_divergence > 1e-6
+    assert checked.tolerance == tolerance
+    for error in (checked.max_relative_error, checked.bf16_max_relative_error):
+        assert 1e-3 < error < tolerance
+    for divergence in (checked.kl_divergence, checked.bf16_kl_divergence):
+        assert divergence > 1e-6
+    # k and v × 4 layers × 8 sequences × 9 positions × 1 head of 32 and its scale, an eighth a chip.
+    assert program.facts().kv_cache_bytes == 2 * 4 * 8 * 9 * kv_bytes / 8
     program.close()
+
+
+def test_what_is_not_quantised_is_compared_with_float32_alone():
+    program = engine().prepare(point(num_chips=1, batch_size=1, weight_dtype="bfloat16"))
+    checked = program.verify()
+    assert checked.ok
+    assert checked.bf16_max_relative_error is None
+    assert checked.bf16_kl_divergence is None
+    program.close()
+
+
+def test_bfloat16_weights_by_hand():
+    class Given:
+        def read(self, tensor, index):
+            # 8 bits: 1 + 2^-8 lies between 1 and 1 + 2^-7 and goes to the even one.
+            return np.asarray([1 + 2**-8, 1 + 2**-7, 3.0], np.float32)[index[0]]
+
+    read = Bfloat16(Given()).read(Tensor("any", (3,), 1.0), [slice(0, 3)])
+    assert read.dtype == np.float32
+    assert read.tolist() == [1.0, 1 + 2**-7, 3.0]
+
+
+def test_relative_error_by_hand():
+    assert relative_error(np.asarray([2.0, -4.0]), np.asarray([2.5, -4.0])) == 0.125
 
 
 def test_a_wrong_output_is_not_verified():
@@ -158,7 +195,7 @@ def test_environment_for_virtual_devices(monkeypatch):
 def test_kl_divergence_by_hand():
     # p = (1/2, 1/2), q = (1/4, 3/4): ½·ln 2 + ½·ln(2/3) = ½·ln(4/3).
     p, q = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]]) + 3.0
-    assert _kl_divergence(p, q) == pytest.approx(0.5 * np.log(4 / 3))
+    assert kl_divergence(p, q) == pytest.approx(0.5 * np.log(4 / 3))
 
 
 @pytest.mark.parametrize(

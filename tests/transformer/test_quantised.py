@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hlo_collectives import compiled_prefill, loop_collectives
 from hypothesis import given, settings
+from jax.sharding import PartitionSpec as P
 from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of
 
 from engines.dtypes import LARGEST
@@ -15,7 +16,9 @@ from engines.layout import FFN_LAYOUTS
 from engines.transformer.cache import abstract_cache, make_cache
 from engines.transformer.formats import quantise, stored_bytes
 from engines.transformer.functions import abstract_arguments, load_parameters, make_decode, make_prefill
-from engines.transformer.moves import product
+from engines.transformer.layer import matmul_in
+from engines.transformer.looped import Stored, project, ring_axes
+from engines.transformer.moves import narrowed, place, product, widened
 from engines.transformer.parameters import make_parameters, parameters
 from engines.transformer.wire import layer_transfers
 from engines.weights import prompt
@@ -56,16 +59,49 @@ def test_float8_is_off_by_a_sixteenth_at_most(values):
 def test_a_product_of_int8_by_hand():
     plan = plan_of(MODELS["palm"], (1, 1, 1), "ws_1d", "heads", weight_dtype="int8", act_dtype="int8")
     x = jnp.asarray([[[1.0, -2.0], [0.0, 0.0]]])
-    out = product(plan, "btr,rc->btc", x, jnp.asarray([[3, 1], [4, -1]], jnp.int8), jnp.float32)
+    narrow, scale = narrowed(plan, x, ())
+    out = widened(product(plan, "btr,rc->btc", narrow, jnp.asarray([[3, 1], [4, -1]], jnp.int8)), scale)
     # 1 and -2 are 64 (63.5, to even) and -127 at a scale of 2/127.
     expected = np.asarray([[64 * 3 - 127 * 4, 64 + 127], [0, 0]]) * 2 / 127
     np.testing.assert_allclose(out[0], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("collectives", ["plain", "oneway", "throughput", "latency"])
+@pytest.mark.parametrize("ffn_layout", ["ws_1d", "ws_2d", "wg_xy"])
+def test_activations_are_gathered_as_int8_with_one_scale_a_token(ffn_layout, collectives):
+    """Cut up, the product of one matrix is exactly that of whole rows with one scale: nothing depends on the chips."""
+    formats = {"weight_dtype": "int8", "act_dtype": "int8"}
+    plan = plan_of(MODELS["palm"], (1, 2, 2), ffn_layout, "heads", collectives=collectives, **formats)
+    single = plan_of(MODELS["palm"], (1, 1, 1), "ws_1d", "heads", **formats)
+    rows, columns = 32, 48
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3, rows)), jnp.float32)
+    w = jnp.asarray(np.random.default_rng(1).integers(-127, 128, (1, rows, columns)), jnp.int8)
+    expected = project(single, matmul_in(single), x, Stored(w, 0))
+    narrow, scale = narrowed(single, x, ())
+    exact = np.asarray(narrow, np.int64) @ np.asarray(w[0], np.int64) * np.asarray(scale, np.float64)
+    np.testing.assert_allclose(expected, exact, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
+    mesh = mesh_of(plan.mesh_shape)
+    matmul = matmul_in(plan)
+    stored = P(None, plan.stored_embed_axes or None, plan.stored_ffn_axes or None)
+    residual, produced = (
+        P(plan.batch_axes or None, None, axes or None) for axes in (plan.residual_axes, plan.column_axes)
+    )
+    looped = collectives != "plain" and not plan.batch_axes
+
+    def run(x, w):
+        if looped:
+            for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
+                w = jnp.roll(w, -place(axes) * (w.shape[dim] // plan.size(axes)), dim)
+        return project(plan, matmul, x, Stored(w, 0))
+
+    cut = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(residual, stored), out_specs=produced, check_vma=False))
+    np.testing.assert_allclose(cut(x, w), expected, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
+
+
 def test_a_sum_of_int8_does_not_run_over():
     plan = plan_of(MODELS["palm"], (1, 1, 1), "ws_1d", "heads", weight_dtype="int8", act_dtype="int8")
-    out = product(plan, "be,ve->bv", jnp.full((1, 4096), 3.0), jnp.full((1, 4096), 127, jnp.int8))
-    assert float(out[0, 0]) == pytest.approx(4096 * 3 * 127)
+    ones = jnp.full((1, 4096), 127, jnp.int8)
+    assert product(plan, "be,ve->bv", ones, ones).tolist() == [[4096 * 127 * 127]]
 
 
 @pytest.mark.parametrize("weight_dtype", ["int8", "int4", "float8_e4m3"])
