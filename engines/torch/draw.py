@@ -8,19 +8,19 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from engines.weights import Source, values
 from engines.weights import Tensor as Spec
-from engines.weights import values
 
 LOW: Final = 0xFFFFFFFF
 CHUNK: Final = 1 << 24
 """Values made at once on a GPU: the hash works in 64 bits, so its buffers are many times the result's."""
 
 
-def draw(spec: Spec, seed: int, index: Sequence[slice], device: torch.device) -> Tensor:
+def draw(spec: Spec, source: Source, index: Sequence[slice], device: torch.device) -> Tensor:
     """``spec[index]`` as float32 on ``device``."""
-    if device.type == "cpu":
-        return torch.from_numpy(values(spec, seed, index))
-    return draw_on_device(spec, seed, index, device)
+    if device.type == "cpu" or not isinstance(source, int):
+        return torch.from_numpy(values(spec, source, index)).to(device)
+    return draw_on_device(spec, source, index, device)
 
 
 def draw_on_device(spec: Spec, seed: int, index: Sequence[slice], device: torch.device) -> Tensor:

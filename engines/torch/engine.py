@@ -6,8 +6,11 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from engines.checkpoint.identity import identity
+from engines.checkpoint.source import open_checked
 from engines.dtypes import ACTIVATION_DTYPES
 from engines.engine import Program
 from engines.errors import AskedWrongly, Unsupported
@@ -26,12 +29,13 @@ class TorchEngine:
 
     name: ClassVar[str] = "torch"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("torch",)
+    code: ClassVar[Sequence[str]] = ("checkpoint", "torch")
 
     def __init__(
         self,
         *,
         seed: int = 0,
+        checkpoint: str | None = None,
         tolerance: Mapping[str, float] | None = None,
         decode: str = "auto",
         rank_timeout_s: float = 300,
@@ -40,22 +44,25 @@ class TorchEngine:
         """See ``conf/engine/torch.yaml``. Other settings are the harness's.
 
         Raises:
-            AskedWrongly: ``decode`` is not known.
+            AskedWrongly: ``decode`` is not known, or ``checkpoint`` is none.
         """
         if decode not in DECODES:
             raise AskedWrongly("engine.decode", decode, "is not known", f"use one of {', '.join(DECODES)}")
         self.seed = seed
+        self.checkpoint = None if checkpoint is None else Path(checkpoint).expanduser()
         self.tolerance = {**TOLERANCE, **(tolerance or {})}
         self.decode = decode
         self.rank_timeout_s = rank_timeout_s
         plain = {"seed": 0, "decode": "auto"}
         self.options = {key: getattr(self, key) for key, value in plain.items() if getattr(self, key) != value}
+        if self.checkpoint is not None:
+            self.options["checkpoint"] = identity(self.checkpoint)
 
     def prepare(self, point: Point) -> Program:
         """Load, and record or compile the decode step.
 
         Raises:
-            AskedWrongly: the degrees do not multiply to the chips.
+            AskedWrongly: the degrees do not multiply to the chips, or the checkpoint is a bad one.
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
             TimedOut: a rank did not answer within ``rank_timeout_s``.
@@ -66,7 +73,7 @@ class TorchEngine:
 
         crew = make_crew(job, self.rank_timeout_s)
         try:
-            return TorchProgram(job, crew, self.tolerance_of(point))
+            return TorchProgram(job, crew, self.tolerance_of(point), self.options)
         except BaseException:
             crew.close()
             raise
@@ -95,10 +102,13 @@ class TorchEngine:
             point=point,
             seed=self.seed,
             decode=self._decode_of(point),
+            checkpoint=None if self.checkpoint is None else str(self.checkpoint),
             threads=threads_a_rank(point, here),
             timeout_s=2 * self.rank_timeout_s,  # so that whoever waits for the rank speaks first
         )
         job.shard(0).check()
+        if self.checkpoint is not None:
+            open_checked(self.checkpoint, point.model)
         return job
 
     def _decode_of(self, point: Point) -> str:

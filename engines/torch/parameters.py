@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from engines.torch.draw import draw
 from engines.torch.shard import Shard
+from engines.weights import Source, input_names, tensors
 from engines.weights import Tensor as Spec
-from engines.weights import input_names, tensors
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "float32": torch.float32,
@@ -75,8 +75,8 @@ class Parameters:
 class Maker:
     """Makes a rank's parameters on ``device``; matrices in ``weight_dtype``, vectors in ``act_dtype``."""
 
-    def __init__(self, shard: Shard, seed: int, device: torch.device, weight_dtype: str, act_dtype: str) -> None:
-        self.shard, self.seed, self.device = shard, seed, device
+    def __init__(self, shard: Shard, source: Source, device: torch.device, weight_dtype: str, act_dtype: str) -> None:
+        self.shard, self.source, self.device = shard, source, device
         self.weight_dtype, self.act_dtype = DTYPES[weight_dtype], DTYPES[act_dtype]
         self.specs = tensors(shard.model)
 
@@ -143,4 +143,4 @@ class Maker:
 
     def _draw(self, name: str, *index: slice) -> Tensor:
         spec: Spec = self.specs[name]
-        return draw(spec, self.seed, index, self.device)
+        return draw(spec, self.source, index, self.device)

@@ -1,6 +1,6 @@
 """A point made ready on its ranks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from engines.torch.result import Outputs, checked_rows, verification
 class TorchProgram:
     """Implements :class:`engines.engine.Program`."""
 
-    def __init__(self, job: Job, crew: Crew, tolerance: float) -> None:
-        self.job, self.crew, self.tolerance = job, crew, tolerance
+    def __init__(self, job: Job, crew: Crew, tolerance: float, options: Mapping[str, Any]) -> None:
+        self.job, self.crew, self.tolerance, self.options = job, crew, tolerance, options
         point = job.point
         timed = [name for name in ("prefill", "decode") if point.phase in (name, "generate")]
         if not point.decode_steps:
@@ -34,7 +34,7 @@ class TorchProgram:
         for stage in self.stages:
             stage.run()
         outputs = Outputs.joined(self.crew.call("outputs"))
-        return verification(self.job.point, outputs, self.job.seed, self.tolerance)
+        return verification(self.job, outputs, self.tolerance)
 
     def facts(self) -> Facts:
         """Degrees as they ran, the fullest rank's memory, and the peaks that the slowest rank measured."""
@@ -60,6 +60,7 @@ class TorchProgram:
             device_kind=ranks[0]["device_kind"],
             versions=_versions(),
             details={
+                **self.options,
                 "decode": self.job.decode,
                 "micro_batches": ranks[0]["micro_batches"],
                 "checked_sequences": len(checked_rows(point)),

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from engines.checkpoint.source import Checkpoint
 from engines.point import Point
 from engines.torch.attention import Reach
 from engines.torch.devices import device_of
@@ -19,7 +21,7 @@ from engines.torch.peaks import measured_peaks, wait_for
 from engines.torch.recorded import Recorder
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
-from engines.weights import prompt
+from engines.weights import Source, prompt
 
 KEPT_LOGITS: Final = 4
 """Decode keeps the logits of so many last steps (of all, where fewer), to be checked."""
@@ -38,14 +40,19 @@ COMPILE_OPTIONS: Final[dict[str, dict[str, Any]]] = {
 class Job:
     """What every rank of a point is told. ``decode`` is eager, graph or compile; ``threads`` 0 leaves PyTorch's own.
 
-    A collective gives up after ``timeout_s``.
+    A collective gives up after ``timeout_s``. ``checkpoint`` is the folder of the weights, where they are not by seed.
     """
 
     point: Point
     seed: int
     decode: str
+    checkpoint: str | None = None
     threads: int = 0
     timeout_s: float = 600
+
+    def source(self) -> Source:
+        """Where the weights come from. The engine has read a checkpoint's values through before there is a job."""
+        return self.seed if self.checkpoint is None else Checkpoint(Path(self.checkpoint), self.point.model)
 
     def shard(self, rank: int) -> Shard:
         """The part of a rank."""
@@ -64,7 +71,7 @@ class Rank:
         self.device = device_of(point, local_rank)
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
-        self.parameters = Maker(shard, job.seed, self.device, point.weight_dtype, point.act_dtype).make()
+        self.parameters = Maker(shard, job.source(), self.device, point.weight_dtype, point.act_dtype).make()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.transformer = Transformer(shard, self.parameters, self.links, self.length, self.dtype)

@@ -1,6 +1,6 @@
 """The model on one device in float32, without cache, shards or fused matrices: what a run is checked against.
 
-It shares no code with the model that is timed; it makes the same tensors from the same seed, one layer at a time.
+It shares no code with the model that is timed; it makes the same tensors from the same source, one layer at a time.
 """
 
 import math
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from engines.model import Model
 from engines.torch.draw import draw
-from engines.weights import input_names, tensors
+from engines.weights import Source, input_names, tensors
 
 Weights = dict[str, Tensor]
 
 
 @torch.inference_mode()
-def reference_logits(model: Model, tokens: Tensor, positions: list[int], seed: int) -> Tensor:
+def reference_logits(model: Model, tokens: Tensor, positions: list[int], source: Source) -> Tensor:
     """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab]."""
     device = tokens.device
     specs = tensors(model)
 
     def made(prefix: str) -> Weights:
         return {
-            name.removeprefix(prefix): draw(spec, seed, [slice(None)] * len(spec.shape), device)
+            name.removeprefix(prefix): draw(spec, source, [slice(None)] * len(spec.shape), device)
             for name, spec in specs.items()
             if (name.startswith(prefix) if prefix else not name.startswith("layers."))
         }

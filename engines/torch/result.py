@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from engines.engine import Verification
 from engines.point import Point
+from engines.torch.rank import Job
 from engines.torch.reference import reference_logits
-from engines.weights import prompt
+from engines.weights import Source, prompt
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
@@ -46,13 +47,14 @@ def checked_rows(point: Point) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, point.batch_size - 1, min(most, point.batch_size)).astype(np.int64))
 
 
-def verification(point: Point, outputs: Outputs, seed: int, tolerance: float) -> Verification:
+def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
     """Compare logits with the float32 reference fed with the same tokens.
 
     Compared are the last position of the prompt and the last few decode steps, which read all that was cached.
     """
+    point = job.point
     rows = checked_rows(point)
-    tokens = prompt(point.model, point.batch_size, max(point.input_len, 1), seed)[rows, : point.input_len]
+    tokens = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[rows, : point.input_len]
     positions: list[int] = []
     found: list[NDArray[np.float32]] = []
     if outputs.first_scores is not None:
@@ -63,7 +65,7 @@ def verification(point: Point, outputs: Outputs, seed: int, tolerance: float) ->
         tokens = np.concatenate([tokens, outputs.first[rows, None], generated], axis=1)
         positions += range(tokens.shape[1] - len(outputs.kept), tokens.shape[1])
         found.append(outputs.kept[:, rows])
-    expected = _expected(point, torch.from_numpy(tokens).long(), positions, seed)
+    expected = _expected(point, torch.from_numpy(tokens).long(), positions, job.source())
     truth, output = expected.double().cpu().numpy(), np.concatenate(found).astype(np.float64)
     error = float(np.abs(output - truth).max() / np.abs(truth).max())
     return Verification(
@@ -75,15 +77,15 @@ def verification(point: Point, outputs: Outputs, seed: int, tolerance: float) ->
     )
 
 
-def _expected(point: Point, tokens: torch.Tensor, positions: list[int], seed: int) -> torch.Tensor:
+def _expected(point: Point, tokens: torch.Tensor, positions: list[int], source: Source) -> torch.Tensor:
     """The reference's logits, made on the GPU where it has room for them beside the model, else on the host."""
     if point.chip.kind == "gpu":
         try:
-            return reference_logits(point.model, tokens.to("cuda"), positions, seed)
+            return reference_logits(point.model, tokens.to("cuda"), positions, source)
         except torch.OutOfMemoryError:
             pass  # its memory is given back below: here, the attempt's frames still hold it
         torch.cuda.empty_cache()
-    return reference_logits(point.model, tokens, positions, seed)
+    return reference_logits(point.model, tokens, positions, source)
 
 
 def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:

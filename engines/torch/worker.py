@@ -98,7 +98,7 @@ def under_torchrun(words: list[str]) -> None:
     dist.all_gather_object(everyones, (rank.outputs(), rank.facts()))
     if number == 0:
         outputs = Outputs.joined([each[0] for each in everyones])
-        checked = verification(job.point, outputs, job.seed, engine.tolerance_of(job.point))
+        checked = verification(job, outputs, engine.tolerance_of(job.point))
         result = {
             **{key: value for key, value in job.point.axes().items() if value is not None},
             "samples_s": samples,

@@ -1,0 +1,65 @@
+"""The torch engine runs the same checkpoints."""
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_cases import CASES, CHIEF, logits, rewritten, saved
+
+from bench.conf import load_chip
+from engines.checkpoint.families import model_of
+from engines.checkpoint.identity import identity
+from engines.errors import AskedWrongly
+from engines.point import Point
+from engines.torch.engine import TorchEngine
+from engines.torch.reference import reference_logits
+from engines.weights import prompt
+
+
+def point(folder, ranks):
+    return Point(
+        model=model_of(folder),
+        chip=load_chip("cpu"),
+        engine="torch",
+        phase="prefill",
+        num_chips=ranks,
+        tensor_parallel=ranks,
+        batch_size=3,
+        input_len=7,
+        output_len=1,
+        weight_dtype="float32",
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_its_reference_equals_transformers(name, tmp_path):
+    model = saved(name, tmp_path)
+    engine = TorchEngine(checkpoint=str(tmp_path))
+    job = engine.job(point(tmp_path, 1))
+    tokens = prompt(job.point.model, 3, 7, 0)
+    output = reference_logits(job.point.model, torch.from_numpy(tokens).long(), [0, 6], job.source()).numpy()
+    wanted = logits(model, tokens)[:, [0, 6]].transpose(1, 0, 2)
+    assert np.abs(output - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [*((each, 1) for each in CHIEF), pytest.param("falcon-40b", 2, marks=pytest.mark.slow)],
+)
+def test_what_is_timed_equals_the_reference(name, ranks, tmp_path):
+    saved(name, tmp_path)
+    program = TorchEngine(checkpoint=str(tmp_path)).prepare(point(tmp_path, ranks))
+    checked = program.verify()
+    assert checked.ok
+    assert 0 < checked.max_relative_error < 1e-5
+    assert program.facts().details["checkpoint"] == identity(tmp_path)
+    program.close()
+
+
+def test_a_bad_checkpoint_is_refused_before_there_is_a_rank(tmp_path):
+    saved("gpt-j", tmp_path)
+    asked = point(tmp_path, 2)
+    rewritten(tmp_path, lambda held: held.pop("lm_head.bias"))
+    with pytest.raises(AskedWrongly, match=r"lacks the tensor lm_head.bias \[61\]"):
+        TorchEngine(checkpoint=str(tmp_path)).job(asked)
+    with pytest.raises(AskedWrongly, match="is no folder"):
+        TorchEngine(checkpoint=str(tmp_path / "none"))
