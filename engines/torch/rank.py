@@ -18,7 +18,7 @@ from engines.torch.devices import device_of
 from engines.torch.links import Links
 from engines.torch.parameters import DTYPES, Maker
 from engines.torch.peaks import measured_peaks, wait_for
-from engines.torch.recorded import Recorder
+from engines.torch.recorded import recorder_of
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
 from engines.weights import Source, prompt
@@ -250,10 +250,10 @@ class Rank:
                     self._step_at(number)
             self._rewind()
 
-        if self.device.type != "cuda":
+        recorder = recorder_of(self.device)
+        if recorder is None:
             warm_up()
             return
-        recorder = Recorder(self.device)
         recorder.warm_up(warm_up)
         if prompts:
             self.replay_prompt = recorder.record(self.run_prompt)

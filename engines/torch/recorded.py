@@ -33,3 +33,8 @@ class Recorder:
             work()
         self.graphs.append(graph)
         return graph.replay
+
+
+def recorder_of(device: torch.device) -> Recorder | None:
+    """A recorder for the device; None where nothing can be recorded."""
+    return Recorder(device) if device.type == "cuda" else None

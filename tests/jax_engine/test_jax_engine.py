@@ -224,3 +224,13 @@ def test_a_device_is_the_chip_that_its_whole_name_says(monkeypatch, hw, platform
         return
     with pytest.raises(Unsupported, match=f"hw={hw} is not on this machine, which has 1 × {kind}"):
         mesh_of(asked)
+
+
+def test_a_gpu_gives_jax_nearly_all_of_its_memory_unless_told_otherwise(monkeypatch):
+    asked = [point(chip=load_chip("h200"), num_chips=1, weight_dtype="bfloat16")]
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert engine().environment(asked) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    assert engine().environment(asked) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in engine().environment([point()])
+    assert engine().environment([point(chip=load_chip("tpu-v4"), weight_dtype="bfloat16")]) == {}

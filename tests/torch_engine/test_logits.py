@@ -12,7 +12,7 @@ from torch_cases import ARCHITECTURES, fed, logits, point, run
 
 from engines.jax.engine import JaxEngine
 from engines.torch.crew import Alone, Children
-from engines.torch.rank import Job
+from engines.torch.rank import Job, Rank
 from engines.transformer.reference import reference_logits
 
 SEED = 11
@@ -99,6 +99,65 @@ def test_steps_to_be_recorded_give_the_same(of_one_rank, model, recorded, monkey
 def test_a_sequence_does_not_depend_on_its_batch(of_one_rank):
     alone = run(Alone(job(point(batch_size=1))))
     assert np.abs(logits(alone)[:, 0] - logits(of_one_rank("palm"))[:, 0]).max() < 1e-5
+
+
+def addresses(rank):
+    """Of all that a recording reads and writes: it knows addresses and no names."""
+    kept = (
+        rank.prompt,
+        rank.first,
+        rank.first_scores,
+        rank.token,
+        rank.position,
+        rank.number,
+        rank.generated,
+        rank.kept,
+    )
+    return [each.data_ptr() for each in (*kept, *(each for layer in rank.cache for each in layer))]
+
+
+class Replays:
+    """Stands in for a recorder where there is no GPU: a replay runs the work again."""
+
+    def __init__(self):
+        self.recorded = 0
+
+    def warm_up(self, work):
+        work()
+
+    def record(self, work):
+        self.recorded += 1
+        return work
+
+
+@pytest.mark.parametrize(
+    ("most", "phase", "recorded"), [(256, "generate", 1 + 6), (5, "generate", 1 + 1), (256, "decode", 6)]
+)
+def test_what_is_recorded_is_replayed_in_order(of_one_rank, monkeypatch, most, phase, recorded):
+    recorder = Replays()
+    monkeypatch.setattr("engines.torch.rank.recorder_of", lambda device: recorder)
+    monkeypatch.setattr("engines.torch.rank.MOST_RECORDED", most)
+    crew = Alone(job(dataclasses.replace(point("llama"), phase=phase), decode="graph"))
+    assert recorder.recorded == recorded
+    before = addresses(crew.rank)
+    for _ in range(2):
+        outputs = run(crew)
+        assert np.array_equal(outputs.generated, of_one_rank("llama").generated)
+        assert np.abs(logits(outputs) - logits(of_one_rank("llama"))).max() < 1e-5
+    assert addresses(crew.rank) == before
+
+
+@pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_all_is_on_the_device_and_no_value_is_on_the_host(monkeypatch, model, weight_dtype):
+    """Tensors of the meta device have no values, and do not mix with those of the host."""
+    monkeypatch.setattr("engines.torch.rank.device_of", lambda point, local_rank: torch.device("meta"))
+    asked = point(model, weight_dtype=weight_dtype)
+    rank = Rank(job(asked), 0, 0)
+    rank.decode()
+    assert (rank.generated.device.type, rank.kept.device.type) == ("meta", "meta")
+    with pytest.raises(RuntimeError, match="meta"):
+        rank.position.item()
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt-j"])
