@@ -41,10 +41,9 @@ class Links:
         """x: [...] → [tensor ranks, ...]."""
         if self.shard.tensor == 1:
             return x[None]
-        gathered = x.new_empty(self.shard.tensor * x.shape[0], *x.shape[1:])
-        dist.all_gather_into_tensor(gathered, x.contiguous(), group=self.tensor_group)
-        parts: Tensor = gathered.unflatten(0, (self.shard.tensor, -1))
-        return parts
+        parts = [torch.empty_like(x) for _ in range(self.shard.tensor)]
+        dist.all_gather(parts, x.contiguous(), group=self.tensor_group)
+        return torch.stack(parts)
 
     def send_ahead(self, x: Tensor) -> None:
         """Activations to the next stage."""
