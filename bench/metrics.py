@@ -19,9 +19,14 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """What the formulas start from: a point, seconds of its stages, one chip's peaks, and the metrics before."""
+    """What the formulas start from: a point, seconds of its stages, one chip's peaks, and the metrics before.
+
+    ``tokens`` passed through the model and ``cached_tokens`` are what the first decode step reads.
+    """
 
     point: Point
+    tokens: int
+    cached_tokens: int
     latency_s: float
     prefill_s: float | None
     decode_s: float | None
@@ -134,8 +139,9 @@ def _tpot(basis: Basis) -> float | None:
 
 @_derived("tokens_per_s", "tokens/s", "", needs=("latency_s",), better="higher")
 def _tokens_per_s(basis: Basis) -> float | None:
-    """Tokens / latency_s, with tokens = batch_size · (input_len | output_len | both) by phase."""
-    return basis.point.tokens / basis.latency_s
+    """Tokens / latency_s, with tokens = batch_size · (input_len | output_len | both) by phase; those of a prefix that
+    sequences share count once."""
+    return basis.tokens / basis.latency_s
 
 
 @_derived("tokens_per_s_per_chip", "tokens/s/chip", "", needs=("tokens_per_s",), better="higher")
@@ -182,7 +188,7 @@ def _mbu_of_copy(basis: Basis) -> float | None:
 @_derived("cost_chip_s_per_token", "cost", "chip-ms/token", needs=("latency_s",), better="lower", scale=1e3)
 def _cost(basis: Basis) -> float | None:
     """num_chips · latency_s / tokens (Pope et al. 2022, section 2): chip-seconds a token."""
-    return basis.point.num_chips * basis.latency_s / basis.point.tokens
+    return basis.point.num_chips * basis.latency_s / basis.tokens
 
 
 def derive(
@@ -195,13 +201,15 @@ def derive(
     hbm_bytes_per_s: float | None = None,
     matmul_flops_per_s: float | None = None,
     copy_bytes_per_s: float | None = None,
+    tokens: int | None = None,
+    cached_tokens: int | None = None,
 ) -> dict[str, float | None]:
     """Every derived metric of one answer; None where a figure that it needs is unknown or has no meaning.
 
     ``latency_s`` is the phase's total, ``prefill_s`` and ``decode_s`` the totals of its stages. A prefill or decode
     point is one stage, so its own default to ``latency_s``; of a generate point, one stage given is the other known.
     Peaks are one chip's: the dense peak of ``point.act_dtype`` and the memory's bandwidth; what a matmul and a copy
-    reached there stands apart.
+    reached there stands apart. ``tokens`` and ``cached_tokens`` (:class:`Basis`) are the point's own unless given.
 
     Raises:
         AskedWrongly: a time or a peak is not positive.
@@ -228,6 +236,8 @@ def derive(
     done: dict[str, float | None] = {}
     basis = Basis(
         point=point,
+        tokens=point.tokens if tokens is None else tokens,
+        cached_tokens=point.batch_size * point.input_len if cached_tokens is None else cached_tokens,
         latency_s=latency_s,
         prefill_s=prefill_s,
         decode_s=decode_s,
@@ -243,13 +253,14 @@ def derive(
     return done
 
 
-def least_bytes(point: Point) -> float:
+def least_bytes(point: Point, cached_tokens: int | None = None) -> float:
     """Bytes that all chips together must read at least, over the whole phase.
 
     Forward passes (1 for a prefill, one a decode step) times the weights: matrices and the output embedding in
     ``weight_dtype``, norm scales and biases in ``act_dtype``. Decode step i (from 0) reads the keys and values of
     input_len + i tokens of each sequence in ``kv_dtype``, so the steps read steps · (input_len + (steps − 1)/2) tokens.
-    A prefill need not read the cache that it writes.
+    ``cached_tokens`` stands for the input_len of all sequences where a prefix is cached once. A prefill need not read
+    the cache that it writes.
     """
     model, steps = point.model, point.decode_steps
     matrices = model.num_layers * model.layer_matmul_params + model.vocab_size * model.d_model
@@ -257,8 +268,9 @@ def least_bytes(point: Point) -> float:
     vectors += model.d_model * (2 if model.norm_bias else 1) + (model.vocab_size if model.lm_head_bias else 0)
     weights = matrices * BYTES_PER_ELEMENT[point.weight_dtype] + vectors * BYTES_PER_ELEMENT[point.act_dtype]
     passes = steps + (point.phase != "decode")
-    cached_tokens = point.batch_size * steps * (point.input_len + (steps - 1) / 2)
-    return passes * weights + cached_tokens * model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]
+    cached = point.batch_size * point.input_len if cached_tokens is None else cached_tokens
+    read_tokens = steps * (cached + point.batch_size * (steps - 1) / 2)
+    return passes * weights + read_tokens * model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]
 
 
 def metrics_table() -> str:
@@ -271,12 +283,12 @@ def metrics_table() -> str:
 
 
 def _model_flops_per_chip_s(basis: Basis) -> float:
-    flops_per_s = basis.point.tokens / basis.latency_s * basis.point.model.model_flops_per_token
+    flops_per_s = basis.tokens / basis.latency_s * basis.point.model.model_flops_per_token
     return flops_per_s / basis.point.num_chips
 
 
 def _least_bytes_per_chip_s(basis: Basis) -> float:
-    return least_bytes(basis.point) / (basis.point.num_chips * basis.latency_s)
+    return least_bytes(basis.point, basis.cached_tokens) / (basis.point.num_chips * basis.latency_s)
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -126,6 +126,8 @@ def _times(
         hbm_bytes_per_s=bandwidth,
         matmul_flops_per_s=facts.measured_matmul_flops_per_s,
         copy_bytes_per_s=facts.measured_copy_bytes_per_s,
+        tokens=facts.processed_tokens,
+        cached_tokens=facts.cached_tokens,
     )
     return {**rates, "peak_flops_per_s": peak, "hbm_bytes_per_s": bandwidth, "peak_source": whose}
 

@@ -23,6 +23,8 @@ class Facts:
     """
 
     resolved: Mapping[str, Any] = field(default_factory=dict)
+    processed_tokens: int | None = None
+    cached_tokens: int | None = None
     compute_s: float | None = None
     memory_s: float | None = None
     communication_s: float | None = None

@@ -110,12 +110,16 @@ def values(tensor: Tensor, source: Source, index: Sequence[slice] | None = None)
     return made
 
 
-def prompt(model: Model, batch_size: int, length: int, seed: int) -> NDArray[np.int32]:
-    """Token ids [batch_size, length]. Sequence b does not depend on ``batch_size`` nor position t on ``length``."""
+def prompt(model: Model, batch_size: int, length: int, seed: int, shared: int = 0) -> NDArray[np.int32]:
+    """Token ids [batch_size, length]. Sequence b does not depend on ``batch_size`` nor position t on ``length``.
+
+    The first ``shared`` tokens of every sequence are those of the first.
+    """
     # Rows of a fixed, wide table, so that a longer prompt begins with the shorter one.
     uniform = hashed_uniform("prompt", (batch_size, 1 << 24), seed, [slice(0, batch_size), slice(0, length)])
     ids = (uniform.astype(np.float64) * model.vocab_size).astype(np.int32)
     clipped: NDArray[np.int32] = np.minimum(ids, model.vocab_size - 1)
+    clipped[:, :shared] = clipped[:1, :shared]
     return clipped
 
 

@@ -96,9 +96,12 @@ class JaxEngine:
         from engines.jax.devices import mesh_of, out_of_memory
         from engines.jax.program import JaxProgram
         from engines.transformer.asked import plan_of
+        from engines.transformer.prompts import prefix_plan
 
         plan = replace(plan_of(point), reading=self.settings.reading(point))
         plan.check()
+        if plan.reading.prefix:
+            prefix_plan(plan)  # refuses what it could not read
         mesh = mesh_of(point)
         formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
         source = self.settings.source(point.model)

@@ -38,7 +38,8 @@ class JaxProgram:
     ) -> None:
         self.point, self.plan, self.mesh, self.tolerance = point, plan, mesh, tolerance
         self.settings, self.source = settings, source
-        self.prompt = prompt(point.model, point.batch_size, max(point.input_len, 1), settings.seed)
+        length, shared = max(point.input_len, 1), plan.reading.prefix
+        self.prompt = prompt(point.model, point.batch_size, length, settings.seed, shared)
         self.weights = load_parameters(plan, mesh, source)
         self.cache = make_cache(plan, mesh)
         self.tokens = self._everywhere(self.prompt)
@@ -147,9 +148,12 @@ class JaxProgram:
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
         flops, copied = measured_peaks(self.mesh, plan.act_dtype) or (None, None)
+        spared = plan.reading.spared(plan.batch_size)
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
             resolved={key: value for key, value in resolved.items() if asked[key] != value},
+            processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else spared),
+            cached_tokens=plan.batch_size * self.point.input_len - spared,
             weights_bytes=_bytes_a_chip(self.weights),
             kv_cache_bytes=_bytes_a_chip(self.cache),
             activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),

@@ -48,6 +48,8 @@ class Settings:
     join_timeout_s: float = 300
     attention: str = "auto"
     attention_block: int | None = None
+    prefill_chunk: int | None = None
+    shared_prefix: int = 0
 
     def allowed_error(self, *formats: str) -> float:
         """The tolerance of the coarsest of ``formats``."""
@@ -58,12 +60,12 @@ class Settings:
         """How prompts are read.
 
         Raises:
-            AskedWrongly: a setting is unknown or too small.
+            AskedWrongly: a setting is unknown, or too small or too large for the point.
         """
         block = PROCESSOR_BLOCK if point.chip.kind == "cpu" else BLOCK
         block = block if self.attention_block is None else self.attention_block
-        reading = Reading(attention=self.attention, block=block)
-        reading.check()
+        reading = Reading(attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix)
+        reading.check(point.input_len)
         return reading
 
     @property

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.cache import Cache, read, write
+from engines.transformer.cache import PREFIX, Cache, read, write
 from engines.transformer.moves import pin, place
 from engines.transformer.plan import Axes, Plan
 from engines.transformer.softmax import attend
@@ -43,12 +43,15 @@ def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> t
     k, v = _kv_heads(plan, columns[..., plan.q_width :], kept)
     q = pin(plan, _rotate(plan, q, position), "sequence_axes", "", "head_axes", "")
     k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (_rotate(plan, k, position), v))
+    prefix = plan.reading.prefix
+    position = position - prefix if prefix else position
     cache = write(plan, cache, k, v, layer, position)
-    keys, vals = (read(cache, name, layer, limit) for name in "kv")
+    own = read(cache, "k", layer, limit), read(cache, "v", layer, limit)
+    shared = (read(cache, f"{PREFIX}k", layer, prefix), read(cache, f"{PREFIX}v", layer, prefix)) if prefix else None
     if not even:
         mine = jnp.asarray(wanted)[place(plan.head_axes)]
-        keys, vals = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (keys, vals))
-    out = attend(plan, q, keys, vals, position)
+        own, shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (own, shared))
+    out = attend(plan, q, *own, position, shared)
     out = out.reshape(*out.shape[:2], -1, plan.q_width)
     return _from_batch(plan, out), cache
 

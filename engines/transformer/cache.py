@@ -3,10 +3,13 @@
 A quantised cache (``kv_dtype`` int8 or float8_e4m3) holds beside its narrow ``k`` and ``v`` a float32 scale for each
 token of each head, ``k_scale`` and ``v_scale``. Values are rounded as they are written; what reads them folds the
 scales into the scores and into the weights of the sum, so that no wide copy of the cache is made.
+
+What a prefix shared by all sequences leaves is kept once, under the same names after ``prefix_``: [layers, 1, …], on
+every chip that attends with those heads. The other arrays then begin after the prefix.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +22,7 @@ from engines.dtypes import LARGEST
 from engines.transformer.formats import quantise, stored_dtype
 from engines.transformer.plan import Plan
 
+PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
 """k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantised, without ``dim``."""
 
@@ -40,7 +44,10 @@ def cache_specs(plan: Plan) -> dict[str, P]:
     """How every array of the cache is split, by name."""
     spec = cache_spec(plan)
     scales = {"k_scale": P(*spec[:-1]), "v_scale": P(*spec[:-1])} if plan.kv_dtype in LARGEST else {}
-    return {"k": spec, "v": spec, **scales}
+    specs = {"k": spec, "v": spec, **scales}
+    if plan.reading.prefix:
+        specs |= {f"{PREFIX}{name}": P(None, None, *each[2:]) for name, each in specs.items()}
+    return specs
 
 
 def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -49,10 +56,12 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     if plan.partitioner == "gspmd":
         slots = plan.kv_heads
     model = plan.model
-    shape = (model.num_layers, plan.batch_size, slots, plan.cache_len, model.head_dim)
+    prefix = plan.reading.prefix
     described = {}
     for name, spec in cache_specs(plan).items():
         scale = name.endswith("_scale")
+        batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
+        shape = (model.num_layers, batch, slots, length, model.head_dim)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),

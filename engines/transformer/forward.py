@@ -22,6 +22,12 @@ def forward(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, 
 
     Every chip gets all token ids. ``limit`` is the number of cached positions that can matter (static).
     """
+    x, cache = states(plan, w, cache, tokens, position, limit=limit)
+    return logits(plan, w, norm(plan, w, "final_norm", x[:, -1:])), cache
+
+
+def states(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, *, limit: int) -> tuple[Array, Cache]:
+    """What leaves the last layer, [batch.batch_axes, time, embed.residual_axes], and the cache, as :func:`forward`."""
     x = embed(plan, w, tokens, position)
     stacked = {name.removeprefix(LAYER): each for name, each in w.items() if name.startswith(LAYER)}
     # Matrices are not scanned: each product slices what it reads from the stack itself.
@@ -33,7 +39,7 @@ def forward(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, 
         return layer(plan, {**vectors, **stored}, *carry, Where(number, position, limit)), None
 
     (x, cache), _ = lax.scan(step, (x, cache), (jnp.arange(plan.model.num_layers), stacked))
-    return logits(plan, w, norm(plan, w, "final_norm", x[:, -1:])), cache
+    return x, cache
 
 
 def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:

@@ -22,6 +22,7 @@ from engines.transformer.layer import Weights, matmuls
 from engines.transformer.looped import rolled
 from engines.transformer.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.plan import Plan
+from engines.transformer.prompts import after_prefix, read_prompt
 from engines.transformer.sampling import next_tokens
 from engines.weights import Source
 
@@ -32,17 +33,18 @@ KEPT_LOGITS = 4
 def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, tokens [batch, time]) → (next token [batch], logits [batch, vocab], cache).
 
-    The cache is donated. Tokens take its first positions.
+    The cache is donated. Tokens take its first positions, and are read as ``plan.reading`` says.
     """
 
-    view = _view(plan, mesh)
+    view, prefix = _view(plan, mesh), plan.reading.prefix
 
     def prefill(w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
-        scores, cache = forward(view, w, cache, tokens, 0, limit=tokens.shape[1])
-        return next_tokens(view, scores, sampling, tokens.shape[1]), scores, cache
+        scores, cache = read_prompt(view, w, cache, tokens)
+        return next_tokens(view, scores, sampling, prefix + tokens.shape[1]), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
-    return _jitted(plan, mesh, prefill, (P(),), outputs)
+    made = _jitted(plan, mesh, prefill, (P(),), outputs)
+    return after_prefix(plan, mesh, made) if prefix else made
 
 
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:

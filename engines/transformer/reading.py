@@ -1,4 +1,4 @@
-"""How a prompt is read: choices that change neither its logits nor where anything is kept."""
+"""How a prompt is read: choices that do not change its logits."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -17,21 +17,42 @@ class Reading:
     """``attention``: how a prompt's scores are made; ``auto`` is by blocks where all at once are many.
 
     ``block`` is the largest number of queries, and of keys, of one block.
+
+    ``chunk`` tokens go through the model at a time, each chunk attending to those before it; None is the whole prompt
+    at once. The first ``prefix`` tokens are the same for every sequence: they are read, and kept, once.
     """
 
     attention: str = "auto"
     block: int = BLOCK
+    chunk: int | None = None
+    prefix: int = 0
 
-    def check(self) -> None:
-        """Check each choice by itself.
+    def check(self, input_len: int) -> None:
+        """Check each choice, for prompts of ``input_len`` tokens.
 
         Raises:
-            AskedWrongly: a name is unknown, or a number is too small.
+            AskedWrongly: a name is unknown, a number is too small, or nothing of a prompt follows its prefix.
         """
         if self.attention not in ATTENTIONS:
             raise AskedWrongly("attention", self.attention, "is not known", f"use one of {', '.join(ATTENTIONS)}")
-        if self.block < 1:
-            raise AskedWrongly("attention_block", self.block, "is too small", "give 1 or more")
+        for key, value, least in (
+            ("attention_block", self.block, 1),
+            ("prefill_chunk", 1 if self.chunk is None else self.chunk, 1),
+            ("shared_prefix", self.prefix, 0),
+        ):
+            if value < least:
+                raise AskedWrongly(key, value, "is too small", f"give {least} or more")
+        if self.prefix and self.prefix >= input_len:
+            raise AskedWrongly(
+                "shared_prefix",
+                self.prefix,
+                f"leaves no token of its own to a prompt of input_len={input_len}",
+                "give less than input_len",
+            )
+
+    def spared(self, batch_size: int) -> int:
+        """Prompt tokens of a batch that are neither read nor kept again: all but one sequence's share of the prefix."""
+        return (batch_size - 1) * self.prefix
 
 
 WHOLE: Final = Reading()

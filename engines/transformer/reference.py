@@ -4,17 +4,18 @@ It shares no code with the partitioned version; it makes the same tensors from t
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from numpy.typing import NDArray
 
 from engines.model import Model
 from engines.weights import Source, input_names, tensors, values
 
+QUERIES: Final = 256
 Weights = dict[str, Array]
 
 
@@ -71,10 +72,15 @@ def _attention(model: Model, w: Weights, x: Array) -> Array:
         q, k = _rotate(model, q), _rotate(model, k)
     group = model.num_heads // model.num_kv_heads
     k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(model.head_dim)
-    scores = jnp.where(jnp.tril(jnp.ones((time, time), bool)), scores, -jnp.inf)
-    out = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v)
-    out = jnp.einsum("bqhd,hde->bqe", out, w["o"])
+
+    def attended(at: Array) -> Array:
+        scores = jnp.einsum("bhd,bkhd->bhk", q[:, at], k) / np.sqrt(model.head_dim)
+        scores = jnp.where(jnp.arange(time) <= at, scores, -jnp.inf)
+        return jnp.einsum("bhk,bkhd->bhd", jax.nn.softmax(scores, axis=-1), v)
+
+    # So many queries at a time, that a long prompt's scores fit.
+    out = lax.map(attended, jnp.arange(time), batch_size=QUERIES)
+    out = jnp.einsum("qbhd,hde->bqe", out, w["o"])
     return out + w["o_bias"] if model.attn_bias else out
 
 

@@ -41,18 +41,35 @@ class Partial(NamedTuple):
     sums: Array
 
 
-def attend(plan: Plan, q: Array, keys: Cached, vals: Cached, position: Any) -> Array:
+def attend(
+    plan: Plan, q: Array, keys: Cached, vals: Cached, position: Any, shared: tuple[Cached, Cached] | None = None
+) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
-    Query t sees keys up to ``position`` + t.
+    Query t sees keys up to ``position`` + t, and all of the ``shared`` keys and values, which are one sequence's.
     """
+    limit = keys.values.shape[2]
     scaled = scaled_queries(q, keys.values.shape[1])
-    if by_blocks(plan, q.shape, keys.values.shape[2]):
-        part = blockwise(plan, scaled, keys, vals, position)
+    start = None if shared is None else to_shared(plan, scaled, *shared)
+    if by_blocks(plan, q.shape, limit):
+        part = blockwise(plan, scaled, keys, vals, position, start)
     else:
-        seen = jnp.arange(keys.values.shape[2])[None, :] <= position + jnp.arange(q.shape[1])[:, None]
-        part = direct(plan, scaled, keys, vals, seen)
+        seen = jnp.arange(limit)[None, :] <= position + jnp.arange(q.shape[1])[:, None]
+        part = direct(plan, scaled, keys, vals, seen, start)
     return finished(part, q.dtype)
+
+
+def to_shared(plan: Plan, scaled: Array, keys: Cached, vals: Cached) -> Partial:
+    """Attention of every query to all keys of one sequence: the queries of all sequences in one product."""
+    batch, time, slots, group, dim = scaled.shape
+    limit = keys.values.shape[2]
+    folded = scaled.reshape(1, batch * time, slots, group, dim)
+    if time > 1 and by_blocks(plan, (1, batch * time, slots * group, dim), limit):
+        part = blockwise(plan, folded, keys, vals, limit - 1)
+    else:
+        part = direct(plan, folded, keys, vals, jnp.ones((1, limit), bool))
+    shape = (slots, group, batch, time)
+    return Partial(*(jnp.moveaxis(each.reshape(*shape, each.shape[-1]), 2, 0) for each in part))
 
 
 def by_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
@@ -103,8 +120,10 @@ def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, s
     return Partial(start.values * kept + values, tops, start.sums * kept + sums)
 
 
-def blockwise(plan: Plan, scaled: Array, keys: Cached, vals: Cached, position: Any) -> Partial:
-    """One block of scores at a time: query t sees keys up to ``position`` + t.
+def blockwise(
+    plan: Plan, scaled: Array, keys: Cached, vals: Cached, position: Any, start: Partial | None = None
+) -> Partial:
+    """One block of scores at a time: query t sees keys up to ``position`` + t. ``start`` is attention to other keys.
 
     One flat loop over (sequences, block of queries, block of keys), with as many turns as there are blocks with
     something to see: a number that the compiled program states, unless ``position`` is traced.
@@ -116,8 +135,9 @@ def blockwise(plan: Plan, scaled: Array, keys: Cached, vals: Cached, position: A
     grown = parts * across
     scaled = jnp.pad(scaled, ((0, 0), (0, grown - time), (0, 0), (0, 0), (0, 0)))
     last = position + np.minimum(np.arange(1, parts + 1) * across, time) - 1
-    depths = jnp.asarray(last // deep + 1, jnp.int32)
-    turns = (last // deep + 1).sum() * (batch // rows)
+    depths = (last // deep + 1).clip(max=math.ceil(limit / deep))
+    turns = depths.sum() * (batch // rows)
+    depth = jnp.asarray(depths, jnp.int32)
 
     def turn(_: Any, carry: Any) -> Any:
         row, part, block, found = carry
@@ -132,14 +152,17 @@ def blockwise(plan: Plan, scaled: Array, keys: Cached, vals: Cached, position: A
         before = Partial(*(lax.dynamic_slice(each, here, (*sizes, each.shape[-1])) for each in found))
         after = direct(plan, query, key, val, seen, before)
         found = Partial(*(lax.dynamic_update_slice(old, new, here) for old, new in zip(found, after, strict=True)))
-        block, ends = _next(block, 1, depths[part])
+        block, ends = _next(block, 1, depth[part])
         part, ends = _next(part, ends, parts)
         return row + rows * ends, part, block, found
 
     shape = (batch, slots, group, grown)
-    empty = Partial(jnp.zeros((*shape, dim)), jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
+    if start is None:
+        start = Partial(jnp.zeros((*shape, dim)), jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
+    else:
+        start = Partial(*(jnp.pad(each, ((0, 0),) * 3 + ((0, grown - time), (0, 0))) for each in start))
     number = jnp.zeros((), jnp.int32)
-    found = lax.fori_loop(0, turns if isinstance(turns, Array) else int(turns), turn, (number, number, number, empty))
+    found = lax.fori_loop(0, turns if isinstance(turns, Array) else int(turns), turn, (number, number, number, start))
     return Partial(*(each[:, :, :, :time] for each in found[-1]))
 
 

@@ -86,6 +86,35 @@ def test_one_chip_has_no_layout():
     program.close()
 
 
+def test_a_prompt_in_chunks_after_a_prefix_that_all_sequences_share():
+    settings = {"shared_prefix": 4, "prefill_chunk": 2, "attention": "blockwise", "attention_block": 2}
+    runner = JaxEngine(**settings)
+    program = runner.prepare(point())
+    assert program.verify().ok
+    facts = program.facts()
+    # Of 6 prompt tokens 4 are read once: 4 + 8 · 2, and 8 · 3 are generated.
+    assert (facts.cached_tokens, facts.processed_tokens) == (20, 44)
+    # k and v × 4 layers × 1 head × 32, 4 bytes: one sequence of 5 own positions a chip, and the prefix.
+    assert facts.kv_cache_bytes == 2 * 4 * 32 * 4 * (5 + 4)
+    assert {name: facts.details[name] for name in settings} == settings
+    program.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"shared_prefix": 6}, "shared_prefix=6: .*input_len=6"),
+        ({"prefill_chunk": 0}, "prefill_chunk=0"),
+        ({"attention": "flash"}, "attention=flash"),
+    ],
+)
+def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(settings, says):
+    before = len(jax.live_arrays())
+    with pytest.raises(AskedWrongly, match=says):
+        JaxEngine(**settings).prepare(point())
+    assert len(jax.live_arrays()) == before
+
+
 def test_decode_without_a_prompt():
     program = engine().prepare(point(phase="decode", input_len=0, batch_size=1))
     assert program.verify().ok

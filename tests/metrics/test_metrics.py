@@ -142,6 +142,18 @@ def test_least_bytes_by_hand():
     assert least_bytes(generate) == least_bytes(prefill) + least_bytes(asked)
 
 
+def test_tokens_that_the_point_does_not_tell():
+    # 2 sequences of 10 tokens of which 8 are shared: 12 are read and kept; steps see 12, 14, 16 and 18.
+    asked = point(model="tiny", hw="cpu", num_chips=1, batch_size=2, input_len=10, output_len=4)
+    kept = 2 * 4 * 1 * 32 * 2
+    assert least_bytes(asked) - least_bytes(asked, 12) == 4 * (20 - 12) * kept
+    prefill = replace(asked, phase="prefill")
+    plain, shared = (derive(prefill, latency_s=2.0, peak_flops_per_s=1e12, tokens=each) for each in (None, 12))
+    assert (plain["tokens_per_s"], shared["tokens_per_s"]) == (10, 6)
+    assert shared["mfu"] == pytest.approx(0.6 * plain["mfu"])
+    assert shared["cost_chip_s_per_token"] == 2.0 / 12
+
+
 def test_mbu_is_one_when_nothing_but_the_least_is_read():
     asked = point()
     seconds = least_bytes(asked) / (64 * 1.2e12)

@@ -153,4 +153,4 @@ def test_memory_of_a_long_prefill_grows_with_its_length_and_not_with_its_square(
 )
 def test_unknown_ways_of_reading(changes, says):
     with pytest.raises(AskedWrongly, match=says):
-        Reading(**changes).check()
+        Reading(**changes).check(1)

@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from partitioned_case import MODELS, mesh_of, relative_error, small_model
+
+from engines.errors import AskedWrongly
+from engines.transformer.cache import abstract_cache, make_cache
+from engines.transformer.functions import load_parameters, make_decode, make_prefill
+from engines.transformer.plan import Plan
+from engines.transformer.reading import Reading
+from engines.weights import prompt
+
+TIME = 11
+STEPS = 2
+LAYOUTS = [
+    ("palm", (1, 1, 1), "ws_1d", "heads", {}),
+    ("palm", (2, 2, 2), "ws_1d", "batch", {}),
+    ("gpt", (2, 2, 2), "ws_2d", "heads", {"collectives": "throughput"}),
+    ("llama", (2, 2, 2), "ws_2d", "batch", {"batch_size": 4}),
+    ("falcon", (2, 2, 2), "wg_xy", "heads", {}),
+    ("palm", (2, 2, 2), "wg_xyz", "batch", {}),
+    ("llama", (2, 2, 2), "ws_2d", "batch", {"partitioner": "gspmd"}),
+    ("gpt", (1, 2, 4), "wg_x", "heads", {"partitioner": "gspmd"}),
+]
+
+
+def name_of(layout) -> str:
+    model, _, ffn_layout, attn_sharding, changes = layout
+    return "-".join([model, ffn_layout, attn_sharding, *map(str, changes.values())])
+
+
+def plan_of(model, shape, ffn_layout, attn_sharding, changes, **reading) -> Plan:
+    plan = Plan(
+        model=MODELS[model],
+        mesh_shape=shape,
+        ffn_layout=ffn_layout,
+        attn_sharding=attn_sharding,
+        reading=Reading(**reading),
+        **{"batch_size": 8, "cache_len": TIME + STEPS, **changes},
+    )
+    plan.check()
+    plan.reading.check(TIME)
+    return plan
+
+
+def errors(plan: Plan) -> tuple[float, float]:
+    """Relative error of prefill's logits, and of those of the decode steps that follow."""
+    mesh = mesh_of(plan.mesh_shape)
+    weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
+    tokens = prompt(plan.model, plan.batch_size, TIME, 0, plan.reading.prefix)
+    first, scores, cache = make_prefill(plan, mesh)(weights, cache, tokens)
+    generated, steps, _ = make_decode(plan, mesh, STEPS)(weights, cache, first, np.int32(TIME))
+    fed = np.concatenate([tokens, np.asarray(first)[:, None], np.asarray(generated).T[:, :-1]], axis=1)
+    size = plan.model.vocab_size
+    return (
+        relative_error(plan.model, tokens, (TIME - 1,), np.asarray(scores)[None, :, :size]),
+        relative_error(plan.model, fed, tuple(range(TIME, TIME + STEPS)), np.asarray(steps)[..., :size]),
+    )
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[each] for each in (1, 2, 4, 7)], ids=name_of)
+def test_in_chunks(layout):
+    assert max(errors(plan_of(*layout, chunk=4))) < 1e-5
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 64])
+def test_chunks_of_any_length(chunk):
+    assert max(errors(plan_of(*LAYOUTS[0], chunk=chunk, attention="blockwise", block=3))) < 1e-5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
+def test_after_a_shared_prefix(layout):
+    assert max(errors(plan_of(*layout, prefix=6))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [{"prefix": 10}, {"prefix": 7, "chunk": 2, "attention": "blockwise", "block": 3}],
+)
+def test_prefixes_in_chunks_and_blocks(reading):
+    assert max(errors(plan_of(*LAYOUTS[3], **reading))) < 1e-5
+
+
+@pytest.mark.parametrize("attn_sharding", ["heads", "batch"])
+def test_a_prefix_is_kept_once(attn_sharding):
+    model = small_model(num_heads=8, num_kv_heads=8, head_dim=4, d_model=64)
+    plan = replace(plan_of("palm", (2, 2, 2), "ws_2d", attn_sharding, {}), model=model, batch_size=64, cache_len=100)
+    mesh = mesh_of((2, 2, 2))
+
+    def elements(plan):
+        return sum(np.prod(each.sharding.shard_shape(each.shape)) for each in abstract_cache(plan, mesh).values())
+
+    # k and v of 2 layers, 8 heads of 4: 64 sequences of 100 positions over 8 chips.
+    assert elements(plan) == 2 * 2 * 8 * 4 * 64 * 100 / 8
+    shared = elements(replace(plan, reading=Reading(prefix=90)))
+    # Ten positions are each sequence's; the prefix is one sequence's, on every chip all the heads that it attends with.
+    heads = 1 if attn_sharding == "heads" else 8
+    assert shared == 2 * 2 * 4 * (8 * 64 * 10 / 8 + heads * 90)
+
+
+def test_all_sequences_begin_alike():
+    model = MODELS["palm"]
+    plain, shared = (prompt(model, 5, 9, 0, each) for each in (0, 4))
+    assert np.array_equal(shared[0], plain[0])
+    assert np.array_equal(shared[:, 4:], plain[:, 4:])
+    assert (shared[:, :4] == plain[0, :4]).all()
+    assert not (plain[:, :4] == plain[0, :4]).all()
+
+
+def test_a_prompt_longer_than_the_cache_is_refused_before_it_is_compiled():
+    plan = plan_of(*LAYOUTS[0])
+    tokens = jax.ShapeDtypeStruct((8, TIME + STEPS + 1), np.int32)
+    mesh = mesh_of(plan.mesh_shape)
+    with pytest.raises(AskedWrongly, match="input_len=14: is more than the cache's 13 positions"):
+        make_prefill(plan, mesh).lower(load_parameters(plan, mesh, 0), abstract_cache(plan, mesh), tokens)
+
+
+def test_looped_gathered_layouts_with_padded_weights_take_no_prefix():
+    plan = plan_of("palm", (2, 2, 2), "wg_xy", "heads", {"collectives": "oneway"}, prefix=4)
+    with pytest.raises(AskedWrongly, match=r"shared_prefix=4: .*use collectives=plain"):
+        make_prefill(plan, mesh_of((2, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("reading", "says"),
+    [
+        ({"prefix": 11}, "shared_prefix=11: .*input_len=11"),
+        ({"prefix": -1}, "shared_prefix=-1"),
+        ({"chunk": 0}, "prefill_chunk=0"),
+    ],
+)
+def test_what_cannot_be_read(reading, says):
+    with pytest.raises(AskedWrongly, match=says):
+        Reading(**reading).check(11)
