@@ -3,6 +3,7 @@ import functools
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,19 +12,23 @@ from partitioned_case import mesh_of, plan_of, small_model
 from scipy.stats import chisquare, gumbel_r, kstest
 
 from engines.transformer.generation import Sampling
-from engines.transformer.sampling import gumbel, keep, next_tokens
+from engines.transformer.narrowing import Contenders, comparable, likeliest, narrow, takes_few
+from engines.transformer.sampling import gumbel, next_tokens, vocab_ids
 
 VOCAB = 29
 SHAPES = [(1, 1, 1), (2, 2, 2)]
 NARROWED = [
-    {"top_k": 1},
-    {"top_k": 5},
-    {"top_k": VOCAB + 100},
-    {"top_p": 0.5},
-    {"top_p": 0.9},
-    {"top_p": 1e-12},
-    {"top_p": 0.75, "top_k": 6},
+    ({"top_k": 1}, False),
+    ({"top_k": 5}, False),
+    ({"top_k": VOCAB + 100}, False),
+    ({"top_p": 0.5}, False),
+    ({"top_p": 0.9}, False),
+    ({"top_p": 1e-12}, False),
+    ({"top_p": 0.75, "top_k": 6}, False),
+    ({"top_k": 5}, True),
+    ({"top_p": 0.75, "top_k": 6}, True),
 ]
+"""What is asked, and whether the first k of all chips are gathered."""
 
 
 def on_mesh(shape, body, spread: bool, vocab_size=VOCAB):
@@ -58,16 +63,24 @@ def drawn(shape, sampling, position=0, vocab_size=VOCAB):
 
 
 @functools.cache
-def kept(shape, sampling):
-    def body(plan, scores, scaled):
-        return keep(plan, scores, scaled, sampling)
+def kept(shape, sampling, gathered=False):
+    """Which ids stay of scores and scaled scores: of all in their places, or of the first k of all chips."""
 
-    return on_mesh(shape, body, spread=True)
+    def body(plan, scores, scaled):
+        ids = jnp.broadcast_to(vocab_ids(plan), scores.shape)
+        spread = Contenders(comparable(scores), ids, plan.all_axes)
+        if not gathered:
+            return narrow(plan, spread, scaled, sampling.top_k, sampling.top_p)
+        first = likeliest(spread, sampling.top_k)
+        stay = narrow(plan, first, likeliest(spread._replace(scores=scaled), sampling.top_k).scores, 0, sampling.top_p)
+        return jnp.zeros((len(scores), VOCAB), bool).at[jnp.arange(len(scores))[:, None], first.ids].set(stay)
+
+    return on_mesh(shape, body, spread=not gathered)
 
 
 def noise(shape, seed, batch, position, vocab_size=VOCAB):
     def body(plan, scores):
-        return gumbel(plan, seed, scores.shape[0], position)
+        return gumbel(seed, position, jnp.broadcast_to(vocab_ids(plan), scores.shape))
 
     return on_mesh(shape, body, spread=True, vocab_size=vocab_size)(np.zeros((batch, vocab_size)))
 
@@ -96,11 +109,11 @@ LOGITS = st.one_of(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("narrowed", NARROWED)
+@pytest.mark.parametrize(("narrowed", "gathered"), NARROWED)
 @settings(max_examples=40)
 @given(scores=LOGITS, temperature=st.sampled_from([0.25, 1.0, 3.0]))
-def test_the_same_ids_stay_as_on_the_whole_sorted_vocabulary(shape, narrowed, scores, temperature):
-    found = kept(shape, Sampling(temperature=1.0, **narrowed))(scores, scaled(scores, temperature))
+def test_the_same_ids_stay_as_on_the_whole_sorted_vocabulary(shape, narrowed, gathered, scores, temperature):
+    found = kept(shape, Sampling(temperature=1.0, **narrowed), gathered)(scores, scaled(scores, temperature))
     for row, mine in zip(scores, found, strict=True):
         asked = {"temperature": temperature, "top_k": narrowed.get("top_k", 0)}
         # Probabilities of float32 reach p a little sooner or later than those of float64.
@@ -140,11 +153,15 @@ def test_draws_follow_the_distribution(shape):
 
 
 def test_draws_do_not_depend_on_how_the_vocabulary_is_cut():
-    scores = np.random.default_rng(2).normal(0, 2, (64, VOCAB))
-    sampling = Sampling(temperature=2.0, top_k=20, top_p=0.8, seed=1)
-    tokens = [drawn(shape, sampling)(scores) for shape in [*SHAPES, (1, 1, 2)]]
+    vocab_size = 400
+    scores = np.random.default_rng(2).normal(0, 2, (64, vocab_size))
+    sampling, shapes = Sampling(temperature=2.0, top_k=20, top_p=0.8, seed=1), [(1, 1, 1), (1, 1, 2), (2, 2, 2)]
+    # Two chips gather the 20 likeliest of each, which eight do not.
+    plans = [plan_of(small_model(vocab_size=vocab_size), shape, "ws_2d", "heads", 8) for shape in shapes]
+    assert [takes_few(plan, sampling) for plan in plans] == [True, True, False]
+    tokens = [drawn(shape, sampling, vocab_size=vocab_size)(scores) for shape in shapes]
     assert all(np.array_equal(tokens[0], each) for each in tokens[1:])
-    assert len(np.unique(tokens[0])) > 10
+    assert len(np.unique(tokens[0])) > 40
 
 
 def test_a_single_id_is_certain_and_equals_go_to_the_lowest():
