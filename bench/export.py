@@ -25,6 +25,8 @@ MARKDOWN_COLUMNS: Final = (
     "tokens_per_s",
     "mfu",
     "mbu",
+    "mfu_of_matmul",
+    "mbu_of_copy",
     "cost_chip_s_per_token",
     "peak_hbm_bytes",
 )

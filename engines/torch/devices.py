@@ -42,6 +42,8 @@ def device_of(point: Point, local_rank: int) -> torch.device:
         return torch.device("cpu")
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
+    # cuDNN's attention makes a plan for every length, of which a decode has as many as steps.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return device
 
 

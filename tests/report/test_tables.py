@@ -151,3 +151,23 @@ def test_points_without_a_time_keep_their_sentences(published, measured):
     assert len(found.rows) == 9
     assert all("out of memory" in row["error"] for row in found.rows)
     assert unanswered_table(measured) is None
+
+
+def test_rates_of_what_was_measured_print_where_the_chip_has_a_datasheet(measured):
+    rows = [replace(row, mfu_of_matmul=0.61, mbu_of_copy=0.734) for row in measured]
+    (here,) = latency_tables(rows, [])
+    (there,) = latency_tables([replace(row, hw="h200") for row in rows], [])
+    assert "MBU of copy" not in to_markdown(here)
+    assert "| MFU of matmul (%) | MBU of copy (%) |" in to_markdown(there)
+    assert "| 61.0 | 73.4 |" in to_markdown(there)
+    assert "mbu_of_copy" in to_csv(here).splitlines()[0].split(",")
+
+
+def test_rates_of_two_engines_on_a_cpu_are_not_to_be_compared(measured):
+    (alone,) = latency_tables(measured, [])
+    (both,) = latency_tables([*measured, *(replace(row, engine="torch") for row in measured)], [])
+    (on_gpu,) = latency_tables(
+        [replace(row, hw="h200", engine=engine) for engine in ("jax", "torch") for row in measured], []
+    )
+    assert "compare times" in both.note
+    assert "compare times" not in alone.note + on_gpu.note
