@@ -9,7 +9,7 @@ from engines.model import Model
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
-    config.refuse(["alibi"])
+    config.refuse(["alibi", "apply_residual_connection_post_layernorm"])
     heads, width = config.integer("num_attention_heads"), config.integer("hidden_size")
     grouped = config.flag("new_decoder_architecture", False)
     parallel = grouped or config.flag("parallel_attn", True)

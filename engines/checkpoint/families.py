@@ -82,7 +82,7 @@ def check_same(model: Model, folder: Path) -> None:
                 f"model.{field}",
                 asked,
                 f"is {found} in {CONFIG} of {KEY}={folder}",
-                f"give model.{field}={found}, or print the checkpoint's own model by shardbench model",
+                f"run the model that shardbench model checkpoint={folder} prints",
             )
 
 

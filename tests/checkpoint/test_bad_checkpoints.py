@@ -165,7 +165,10 @@ def test_bad_configs(folder, changes, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"num_layers": 3}, "model.num_layers=3: is 2 in config.json of .*; give model.num_layers=2"),
+        (
+            {"num_layers": 3},
+            "model.num_layers=3: is 2 in config.json of .*; run the model that shardbench model checkpoint=/.* prints",
+        ),
         ({"rotary_base": 10000.0}, "model.rotary_base=10000.0: is 500000.0 in"),
         ({"norm_epsilon": 1e-5}, "model.norm_epsilon=1e-05: is 1e-06 in"),
         ({"tied_embedding": True}, "model.tied_embedding=True: is False in"),

@@ -52,9 +52,15 @@ def test_the_reference_equals_transformers_at_every_position(name, folders):
     assert difference(output.transpose(1, 0, 2), wanted) < 1e-5
 
 
-@pytest.mark.parametrize(("shape", "ffn_layout"), [((1, 1, 1), "ws_1d"), ((2, 2, 2), "ws_2d"), ((2, 2, 2), "wg_xyz")])
+ONE, CUT, GATHERED = ((1, 1, 1), "ws_1d"), ((2, 2, 2), "ws_2d"), ((2, 2, 2), "wg_xyz")
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in CHIEF else pytest.mark.slow) for name in CASES]
+    ("name", "shape", "ffn_layout"),
+    [
+        *((name, *each) for name in CHIEF for each in (ONE, CUT, GATHERED)),
+        *(pytest.param(name, *CUT, marks=pytest.mark.slow) for name in CASES if name not in CHIEF),
+    ],
 )
 def test_every_family_equals_transformers(name, shape, ffn_layout, folders):
     tokens, wanted = expected(name, folders / name)

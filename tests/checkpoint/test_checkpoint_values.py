@@ -137,6 +137,20 @@ def test_each_device_reads_its_slice_alone(one, ffn_layout, monkeypatch):
     assert totals == {name: math.prod(one.files.entries[name].shape) for name in matrices}
 
 
+def test_scales_take_whole_columns_and_no_others(one, monkeypatch):
+    monkeypatch.setattr(one.files, "read", one.files.read)
+    recorder = Recorder(one)
+    plan = plan_of(model_of(one.folder), weight_dtype="int8")
+    described = parameters(plan, one)
+    each = described["layer.ffn.in"]
+    index = NamedSharding(mesh(), each.spec).devices_indices_map(each.shape)[mesh().devices.flat[0]]
+    each.fill(tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True)))
+    # Over 2×2×2 a device holds half the rows of a quarter of the columns, whose scales take the other half too.
+    size = 32 * 64
+    names = {f"model.layers.{layer}.mlp.{name}_proj.weight" for layer in (0, 1) for name in ("gate", "up")}
+    assert recorder.counts == dict.fromkeys(names, size // 4 + size // 8)
+
+
 def test_making_the_arrays_reads_every_matrix_once(one, monkeypatch):
     monkeypatch.setattr(one.files, "read", one.files.read)
     recorder = Recorder(one)
