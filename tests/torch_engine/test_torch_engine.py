@@ -14,6 +14,9 @@ from bench.conf import load_chip, load_group
 from bench.engines import make_engine
 from engines.engine import Runner
 from engines.errors import AskedWrongly, OutOfMemory, Unsupported
+from engines.torch.devices import check_devices
+from engines.torch.engine import TorchEngine
+from engines.torch.result import _expected
 
 
 def engine(**changes):
@@ -196,3 +199,56 @@ def test_a_worker_by_itself_says_how_it_is_started():
     done = subprocess.run([sys.executable, "-m", "engines.torch.worker"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "usage: torchrun" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "compiler", "decode"),
+    [
+        ({}, True, "graph"),
+        ({"weight_dtype": "int8"}, True, "compile"),
+        ({"weight_dtype": "int8"}, False, "graph"),
+        ({"weight_dtype": "int8", "tensor": 2}, True, "graph"),
+        ({"pipeline": 2}, True, "eager"),
+        ({"chip": load_chip("cpu"), "weight_dtype": "int8"}, True, "eager"),
+    ],
+)
+def test_how_a_gpu_decodes_by_itself(monkeypatch, asked, compiler, decode):
+    monkeypatch.setattr("engines.torch.engine._can_compile", lambda: compiler)
+    assert TorchEngine()._decode_of(point(**{"chip": load_chip("h200"), **asked})) == decode
+
+
+def test_settings_that_change_what_runs_are_options():
+    assert TorchEngine().options == {}
+    assert TorchEngine(decode="graph", seed=3, rank_timeout_s=5).options == {"decode": "graph", "seed": 3}
+
+
+def test_ranks_of_other_machines_need_no_gpu_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "NVIDIA H200")
+    asked = point(chip=load_chip("h200"), tensor=8, pipeline=2)
+    check_devices(asked, 8)
+    with pytest.raises(Unsupported, match="num_chips=16: PyTorch sees 8 GPUs for 16 ranks"):
+        check_devices(asked, 16)
+    with pytest.raises(Unsupported, match="hw=h100-80gb: is not on this machine, which has 8 × NVIDIA H200"):
+        check_devices(point(chip=load_chip("h100-80gb")), 1)
+
+
+def test_a_gpu_without_room_for_the_reference_leaves_it_to_the_host(monkeypatch):
+    places = []
+
+    def reference(model, tokens, positions, source):
+        places.append(tokens)
+        if tokens == "on the GPU":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "logits"
+
+    class Tokens:
+        def to(self, device):
+            return f"on the {'GPU' if device == 'cuda' else device}"
+
+    monkeypatch.setattr("engines.torch.result.reference_logits", reference)
+    tokens = Tokens()
+    assert _expected(point(chip=load_chip("h200")), tokens, [0], 0) == "logits"
+    assert _expected(point(), tokens, [0], 0) == "logits"
+    assert places == ["on the GPU", tokens, tokens]
