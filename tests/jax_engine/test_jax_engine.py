@@ -7,6 +7,7 @@ import pytest
 from bench.conf import load_chip, load_group, load_model
 from engines.engine import Runner
 from engines.errors import AskedWrongly, OutOfMemory, Unsupported
+from engines.jax import peaks
 from engines.jax.devices import mesh_of, out_of_memory
 from engines.jax.engine import JaxEngine
 from engines.jax.quality import Bfloat16, kl_divergence, relative_error
@@ -263,3 +264,20 @@ def test_a_gpu_gives_jax_nearly_all_of_its_memory_unless_told_otherwise(monkeypa
     assert engine().environment(asked) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in engine().environment([point()])
     assert engine().environment([point(chip=load_chip("tpu-v4"), weight_dtype="bfloat16")]) == {}
+
+
+def test_peaks_are_measured_as_on_an_accelerator():
+    """Chains of runs, on arrays of each device's own."""
+    mesh = jax.make_mesh((2, 1, 1), ("x", "y", "z"), devices=jax.devices("cpu")[:2])
+    flops, copied = peaks._peaks(mesh, "bfloat16", peaks.Sizes(64, 1 << 16, False, 8))
+    assert 0 < flops < 1e15
+    assert 0 < copied < 1e13
+
+
+def test_peaks_are_unknown_where_memory_runs_out(monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.")
+
+    mesh = jax.make_mesh((1, 1, 1), ("x", "y", "z"), devices=jax.devices("cpu")[:1])
+    monkeypatch.setattr(peaks, "_peaks", full)
+    assert peaks.measured_peaks(mesh, "float32") is None

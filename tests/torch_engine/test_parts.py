@@ -1,6 +1,7 @@
 """The parts of the torch engine by themselves."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch_cases import ARCHITECTURES, changed
 
 from bench.conf import load_model, names
 from engines.errors import Unsupported
+from engines.torch import peaks
 from engines.torch.attention import Reach, Rotary, attend
 from engines.torch.devices import is_out_of_memory
 from engines.torch.draw import draw, draw_on_device
@@ -199,3 +201,22 @@ def test_an_allocation_that_the_host_refuses_is_out_of_memory():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50, dtype=torch.float32)
     assert is_out_of_memory(caught.value)
+
+
+def test_peaks_are_measured_in_series_of_launches(monkeypatch):
+    runs = []
+    monkeypatch.setattr(peaks, "LAUNCHES", {"cpu": 8})
+    monkeypatch.setattr(peaks, "MEASURE_S", 0.0)
+    seconds = peaks._best_s(lambda: runs.append(time.sleep(0.002)), CPU)
+    assert len(runs) == 1 + 3 * 8
+    assert seconds >= 0.002
+
+
+def test_peaks_are_unknown_where_memory_runs_out_and_are_asked_again(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(peaks, "_peaks", full)
+    assert peaks.measured_peaks(CPU, torch.float32) is None
+    monkeypatch.setattr(peaks, "_peaks", lambda *_: (2.0, 1.0))
+    assert peaks.measured_peaks(CPU, torch.float32) == (2.0, 1.0)
