@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.conf import load_chip, load_model
-from bench.metrics import METRICS, derive, least_bytes, metrics_table
+from bench.least_bytes import least_bytes
+from bench.metrics import METRICS, derive, metrics_table
 from engines.errors import AskedWrongly
 from engines.point import Point
 from engines.row import ROW_FIELDS
