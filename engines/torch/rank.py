@@ -235,7 +235,8 @@ class Rank:
         steps, prompts = self.point.decode_steps, self.point.phase != "decode"
         if compile_first:
             torch.compiler.reset()  # it counts what earlier points had compiled, and after eight gives up in silence
-            self.run_prompt = compiled(self._prompt, self.device)
+            if prompts:
+                self.run_prompt = compiled(self._prompt, self.device)
             # The limit differs from step to step: the second step is compiled for any.
             self.run_step = compiled(self._step, self.device)
 
