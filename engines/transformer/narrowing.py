@@ -93,10 +93,10 @@ def _first(plan: Plan, drawn: Contenders, weight: Array, target: int) -> Array:
 def _cut(axes: Axes, order: Array, weight: Array, wanted: Array, bits: int) -> Array:
     """The highest number [batch] with which contenders of that ``order`` and higher weigh as much as is ``wanted``.
 
-    ``order``: uint32 below 2^bits. Digits are found from the first on, each by what its values above 0 leave: of four
-    bits where a round waits for other chips, of one where the work counts.
+    ``order``: uint32 below 2^bits. Digits are found from the first on, each by what its values above 0 leave: of two
+    bits where a round waits for other chips, of one where only its work counts.
     """
-    width = 4 if axes else 1
+    width = 2 if axes else 1
     rounds, values = -(-bits // width), jnp.arange(1, 1 << width, dtype=jnp.uint32)
 
     def digit(number: Array, found: Array) -> Array:
