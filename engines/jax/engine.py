@@ -95,6 +95,7 @@ class JaxEngine:
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of, out_of_memory
         from engines.jax.program import JaxProgram
+        from engines.jax.prompts import check_prompts
         from engines.transformer.asked import plan_of
         from engines.transformer.prompts import prefix_plan
 
@@ -102,6 +103,7 @@ class JaxEngine:
         plan.check()
         if plan.reading.prefix:
             prefix_plan(plan)  # refuses what it could not read
+        check_prompts(point, self.settings)
         mesh = mesh_of(point)
         formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
         source = self.settings.source(point.model)

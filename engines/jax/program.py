@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from engines.engine import Facts, Stage, Verification
 from engines.jax.devices import out_of_memory
 from engines.jax.peaks import measured_peaks
+from engines.jax.prompts import prompts_of
 from engines.jax.quality import Bfloat16, kl_divergence, relative_error
 from engines.jax.settings import Settings
 from engines.jax.stopping import whole_run
 from engines.point import Point
 from engines.transformer.cache import make_cache
 from engines.transformer.formats import quantised, stored_bytes
-from engines.transformer.functions import load_parameters, make_decode, make_prefill
+from engines.transformer.functions import load_parameters, make_decode
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
 from engines.versions import JAX_LIBRARIES, versions_of
-from engines.weights import Source, prompt
+from engines.weights import Source
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
@@ -38,11 +39,11 @@ class JaxProgram:
     ) -> None:
         self.point, self.plan, self.mesh, self.tolerance = point, plan, mesh, tolerance
         self.settings, self.source = settings, source
-        length, shared = max(point.input_len, 1), plan.reading.prefix
-        self.prompt = prompt(point.model, point.batch_size, length, settings.seed, shared)
+        self.prompts = prompts_of(point, plan, mesh, settings)
+        self.prompt = self.prompts.tokens
         self.weights = load_parameters(plan, mesh, source)
         self.cache = make_cache(plan, mesh)
-        self.tokens = self._everywhere(self.prompt)
+        self.inputs = jax.tree.map(self._everywhere, self.prompts.arguments)
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))
         self.compiled: dict[str, Any] = {}
         self.calls: dict[str, Any] = {}
@@ -55,7 +56,7 @@ class JaxProgram:
         self.generated: dict[str, int] = {}
         timed = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}[point.phase]
         if point.input_len:
-            self._compile("prefill", make_prefill(plan, mesh, settings.sampling), (self.tokens,), "prefill" in timed)
+            self._compile("prefill", self.prompts.prefill, self.inputs, "prefill" in timed)
             self._prefill()
         if "decode" in timed and point.decode_steps:
             decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
@@ -66,7 +67,7 @@ class JaxProgram:
     def _everywhere(self, value: NDArray[Any]) -> jax.Array:
         return jax.make_array_from_callback(value.shape, NamedSharding(self.mesh, P()), lambda index: value[index])
 
-    def _compile(self, name: str, function: Any, arguments: tuple[jax.Array, ...], timed: bool) -> None:
+    def _compile(self, name: str, function: Any, arguments: tuple[Any, ...], timed: bool) -> None:
         start = time.perf_counter()
         self.compiled[name] = function.lower(self.weights, self.cache, *arguments).compile()
         # The function has now been compiled too, and takes int4 arrays; the program itself mistakes their layout.
@@ -76,7 +77,7 @@ class JaxProgram:
 
     def _prefill(self) -> None:
         with out_of_memory(self.point):
-            self.first, self.first_scores, self.cache = self.calls["prefill"](self.weights, self.cache, self.tokens)
+            self.first, self.first_scores, self.cache = self.calls["prefill"](self.weights, self.cache, *self.inputs)
             jax.block_until_ready((self.first, self.first_scores, self.cache))
 
     def _decode(self) -> None:
@@ -91,7 +92,7 @@ class JaxProgram:
     def verify(self) -> Verification:
         """Run the timed programs once more; compare their logits with the float32 reference fed with their tokens.
 
-        Compared are the last position of the prompt and the last few decode steps, which read all that was cached.
+        Compared are the last position of each prompt and the last few decode steps, which read all that was cached.
         Where anything is quantised, they are compared with a reference of bfloat16 weights too.
 
         Raises:
@@ -101,9 +102,11 @@ class JaxProgram:
             stage.run()
         rows = self._checked_rows()
         tokens = self.prompt[rows, : self.point.input_len]
-        positions, outputs = [], []
+        ends: list[int] = []
+        positions: list[int] = []
+        outputs = []
         if self.first_scores is not None:
-            positions.append(self.point.input_len - 1)
+            ends = sorted(set(self.prompts.ends[rows].tolist()))
             outputs.append(_whole(self.first_scores)[None, rows])
         if self.decoded is not None:
             first, generated, scores = (_whole(each) for each in (self.first, *self.decoded))
@@ -115,7 +118,9 @@ class JaxProgram:
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
 
         def reference(source: Source) -> NDArray[np.float64]:
-            return reference_logits(self.point.model, tokens, positions, source).astype(np.float64)
+            found = reference_logits(self.point.model, tokens, ends + positions, source).astype(np.float64)
+            last = found[np.searchsorted(ends, self.prompts.ends[rows]), np.arange(len(rows))] if ends else found[:0]
+            return np.concatenate([last.reshape(-1, *found.shape[1:]), found[len(ends) :]])
 
         expected = reference(self.source)
         error = relative_error(expected, output)
@@ -148,7 +153,7 @@ class JaxProgram:
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
         flops, copied = measured_peaks(self.mesh, plan.act_dtype) or (None, None)
-        spared = plan.reading.spared(plan.batch_size)
+        spared = self.prompts.spared
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
             resolved={key: value for key, value in resolved.items() if asked[key] != value},
@@ -171,6 +176,7 @@ class JaxProgram:
                 "padded_kv_heads": plan.kv_heads,
                 "checked_sequences": len(self._checked_rows()),
                 "seed": self.settings.seed,
+                **self.prompts.details,
                 **self.generated,
                 **self.settings.options(),
             },

@@ -50,6 +50,8 @@ class Settings:
     attention_block: int | None = None
     prefill_chunk: int | None = None
     shared_prefix: int = 0
+    lengths: str | None = None
+    packed: bool = False
 
     def allowed_error(self, *formats: str) -> float:
         """The tolerance of the coarsest of ``formats``."""

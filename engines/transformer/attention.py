@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from engines.transformer.cache import PREFIX, Cache, read, write
 from engines.transformer.moves import pin, place
+from engines.transformer.packed import Packing, write_packed
 from engines.transformer.plan import Axes, Plan
 from engines.transformer.softmax import attend
 
@@ -21,7 +22,8 @@ from engines.transformer.softmax import attend
 class Where(NamedTuple):
     """Which layer runs on which positions: ``position`` is the first new token's.
 
-    ``limit`` (static) is the number of cached positions that can matter.
+    ``limit`` (static) is the number of cached positions that can matter. Of packed rows ``position`` says where
+    sequences lie, and ``limit`` is the longest.
     """
 
     layer: Any
@@ -41,32 +43,37 @@ def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> t
     columns = _to_batch(plan, jnp.concatenate(qkv, axis=-1))
     q = _by_head(columns[..., : plan.q_width], plan.model.head_dim)
     k, v = _kv_heads(plan, columns[..., plan.q_width :], kept)
-    q = pin(plan, _rotate(plan, q, position), "sequence_axes", "", "head_axes", "")
-    k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (_rotate(plan, k, position), v))
+    packing = position.part(plan, plan.sequence_axes) if isinstance(position, Packing) else None
+    at = position + jnp.arange(q.shape[1]) if packing is None else packing.positions
+    q = pin(plan, _rotate(plan, q, at), "sequence_axes", "", "head_axes", "")
+    k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (_rotate(plan, k, at), v))
     prefix = plan.reading.prefix
-    position = position - prefix if prefix else position
-    cache = write(plan, cache, k, v, layer, position)
-    own = read(cache, "k", layer, limit), read(cache, "v", layer, limit)
+    if packing is None:
+        position = position - prefix if prefix else position
+        cache = write(plan, cache, k, v, layer, position)
+        own = read(cache, "k", layer, limit), read(cache, "v", layer, limit)
+    else:
+        position = 0
+        cache, own = write_packed(plan, cache, k, v, layer, packing, limit)
     shared = (read(cache, f"{PREFIX}k", layer, prefix), read(cache, f"{PREFIX}v", layer, prefix)) if prefix else None
     if not even:
         mine = jnp.asarray(wanted)[place(plan.head_axes)]
         own, shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (own, shared))
-    out = attend(plan, q, *own, position, shared)
+    out = attend(plan, q, *own, position, shared, None if packing is None else packing.first[0])
     out = out.reshape(*out.shape[:2], -1, plan.q_width)
     return _from_batch(plan, out), cache
 
 
-def _rotate(plan: Plan, x: Array, position: Any) -> Array:
+def _rotate(plan: Plan, x: Array, at: Array) -> Array:
     """Rotary positions (Su et al. 2021) on x: [batch, time, heads, dim]; x itself where the model has none.
 
-    Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.
+    ``at``: [time] or [batch, time], the positions. Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.
     """
     model = plan.model
     if model.position != "rotary":
         return x
     dim = model.rotated_dim
-    at = (position + jnp.arange(x.shape[1])).astype(jnp.float32)
-    angle = (at[:, None] * jnp.asarray(model.rotary_frequencies, jnp.float32))[None, :, None, :]
+    angle = (at.astype(jnp.float32)[..., None] * jnp.asarray(model.rotary_frequencies, jnp.float32))[..., None, :]
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     shape = (*x.shape[:-1], dim // 2, 2) if model.rotary_interleaved else (*x.shape[:-1], 2, dim // 2)
     axis = -1 if model.rotary_interleaved else -2

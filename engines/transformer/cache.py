@@ -82,16 +82,28 @@ def make_cache(plan: Plan, mesh: Mesh) -> Cache:
 
 def write(plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: Any) -> Cache:
     """The cache with new k and v [batch, time, slots, dim] of one layer from ``position`` on."""
-    written = dict(cache)
+    return put(cache, stored(plan, k, v), layer, position)
+
+
+def stored(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
+    """k and v [batch, time, slots, dim] as the cache holds them, by its names: [batch, slots, time, …]."""
+    parts = {}
     for name, new in (("k", k), ("v", v)):
         block = new.transpose(0, 2, 1, 3)
         if plan.kv_dtype in LARGEST:
             # Fused with the write, rounding would give a TPU's cache a layout that every read has to copy.
             block, scale = lax.optimization_barrier(quantise(block, plan.kv_dtype))
-            at = (layer, 0, 0, position)
-            written[f"{name}_scale"] = lax.dynamic_update_slice(cache[f"{name}_scale"], scale[None, ..., 0], at)
-        block = block[None].astype(cache[name].dtype)
-        written[name] = lax.dynamic_update_slice(cache[name], block, (layer, 0, 0, position, 0))
+            parts[f"{name}_scale"] = scale[..., 0]
+        parts[name] = block.astype(stored_dtype(plan.kv_dtype))
+    return parts
+
+
+def put(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:
+    """The cache with ``parts`` of one layer, as :func:`stored` makes them, from ``position`` on."""
+    written = dict(cache)
+    for name, each in parts.items():
+        at = (layer, 0, 0, position, 0)[: each.ndim + 1]
+        written[name] = lax.dynamic_update_slice(cache[name], each[None], at)
     return written
 
 

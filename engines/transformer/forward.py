@@ -11,6 +11,7 @@ from engines.transformer.formats import stream_dtype
 from engines.transformer.layer import RESIDUAL, Weights, layer, matmuls, norm
 from engines.transformer.looped import Stored
 from engines.transformer.moves import gather, narrowed, own, pin, place, product, scatter, widened
+from engines.transformer.packed import Packing
 from engines.transformer.plan import Plan
 from engines.transformer.sampling import vocab_ids
 
@@ -27,7 +28,10 @@ def forward(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, 
 
 
 def states(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, *, limit: int) -> tuple[Array, Cache]:
-    """What leaves the last layer, [batch.batch_axes, time, embed.residual_axes], and the cache, as :func:`forward`."""
+    """What leaves the last layer, [batch.batch_axes, time, embed.residual_axes], and the cache, as :func:`forward`.
+
+    ``tokens`` may also be rows of packed sequences, and ``position`` then their :class:`Packing`.
+    """
     x = embed(plan, w, tokens, position)
     stacked = {name.removeprefix(LAYER): each for name, each in w.items() if name.startswith(LAYER)}
     # Matrices are not scanned: each product slices what it reads from the stack itself.
@@ -59,8 +63,11 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
         x = (x * w["embedding_scale"][tokens][..., None]).astype(dtype)
     if plan.model.position == "learned":
         shards = plan.size(plan.residual_axes)
-        here = own(lax.dynamic_slice_in_dim(w["positions"], position, tokens.shape[1]), plan.residual_axes, 1, shards)
-        x = x + here.astype(dtype)
+        if isinstance(position, Packing):
+            here = w["positions"][position.part(plan, plan.batch_axes).positions]
+        else:
+            here = lax.dynamic_slice_in_dim(w["positions"], position, tokens.shape[1])
+        x = x + own(here, plan.residual_axes, here.ndim - 1, shards).astype(dtype)
     return pin(plan, x, *RESIDUAL)
 
 

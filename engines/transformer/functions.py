@@ -16,10 +16,11 @@ from jax.sharding import PartitionSpec as P
 
 from engines.transformer.cache import Cache, abstract_cache, cache_specs
 from engines.transformer.decoding import every_step, until_stopped
-from engines.transformer.forward import forward
+from engines.transformer.forward import forward, logits, states
 from engines.transformer.generation import GREEDY, Sampling
-from engines.transformer.layer import Weights, matmuls
+from engines.transformer.layer import Weights, matmuls, norm
 from engines.transformer.looped import rolled
+from engines.transformer.moves import own
 from engines.transformer.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.plan import Plan
 from engines.transformer.prompts import after_prefix, read_prompt
@@ -45,6 +46,25 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
     made = _jitted(plan, mesh, prefill, (P(),), outputs)
     return after_prefix(plan, mesh, made) if prefix else made
+
+
+def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling = GREEDY) -> Any:
+    """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last, packing) → as prefill.
+
+    ``last``: [batch], where in its row each prompt's last token is. Tokens are [batch, limit], padded behind, and
+    ``packing`` is (); or they are packed rows, and it is their :class:`engines.transformer.packed.Packing`.
+    """
+    view = _view(plan, mesh)
+
+    def prefill(w: Weights, cache: Cache, tokens: Array, last: Array, packing: Any) -> tuple[Array, Array, Cache]:
+        x, cache = states(view, w, cache, tokens, packing or 0, limit=limit)
+        mine = own(last, view.batch_axes, 0, view.size(view.batch_axes))
+        ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine][:, None]
+        scores = logits(view, w, norm(view, w, "final_norm", ends))
+        return next_tokens(view, scores, sampling, limit), scores, cache
+
+    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
+    return _jitted(plan, mesh, prefill, (P(), P(), P()), outputs)
 
 
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:

@@ -42,19 +42,27 @@ class Partial(NamedTuple):
 
 
 def attend(
-    plan: Plan, q: Array, keys: Cached, vals: Cached, position: Any, shared: tuple[Cached, Cached] | None = None
+    plan: Plan,
+    q: Array,
+    keys: Cached,
+    vals: Cached,
+    position: Any,
+    shared: tuple[Cached, Cached] | None = None,
+    first: Array | None = None,
 ) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
-    Query t sees keys up to ``position`` + t, and all of the ``shared`` keys and values, which are one sequence's.
+    Query t sees keys up to ``position`` + t, and all of the ``shared`` keys and values, which are one sequence's. Where
+    sequences are packed, ``first`` [time] is the first key that it sees.
     """
     limit = keys.values.shape[2]
     scaled = scaled_queries(q, keys.values.shape[1])
     start = None if shared is None else to_shared(plan, scaled, *shared)
     if by_blocks(plan, q.shape, limit):
-        part = blockwise(plan, scaled, keys, vals, position, start)
+        part = blockwise(plan, scaled, keys, vals, position, start, first)
     else:
         seen = jnp.arange(limit)[None, :] <= position + jnp.arange(q.shape[1])[:, None]
+        seen = seen if first is None else seen & (jnp.arange(limit)[None, :] >= first[:, None])
         part = direct(plan, scaled, keys, vals, seen, start)
     return finished(part, q.dtype)
 
@@ -121,12 +129,20 @@ def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, s
 
 
 def blockwise(
-    plan: Plan, scaled: Array, keys: Cached, vals: Cached, position: Any, start: Partial | None = None
+    plan: Plan,
+    scaled: Array,
+    keys: Cached,
+    vals: Cached,
+    position: Any,
+    start: Partial | None = None,
+    first: Array | None = None,
 ) -> Partial:
-    """One block of scores at a time: query t sees keys up to ``position`` + t. ``start`` is attention to other keys.
+    """One block of scores at a time: query t sees keys from ``first`` [time] (ascending) up to ``position`` + t.
+
+    ``start`` is attention to other keys.
 
     One flat loop over (sequences, block of queries, block of keys), with as many turns as there are blocks with
-    something to see: a number that the compiled program states, unless ``position`` is traced.
+    something to see: a number that the compiled program states, unless ``position`` or ``first`` is traced.
     """
     batch, time, slots, group, dim = scaled.shape
     limit = keys.values.shape[2]
@@ -135,26 +151,34 @@ def blockwise(
     grown = parts * across
     scaled = jnp.pad(scaled, ((0, 0), (0, grown - time), (0, 0), (0, 0), (0, 0)))
     last = position + np.minimum(np.arange(1, parts + 1) * across, time) - 1
-    depths = (last // deep + 1).clip(max=math.ceil(limit / deep))
-    turns = depths.sum() * (batch // rows)
-    depth = jnp.asarray(depths, jnp.int32)
+    ends: Any = (last // deep + 1).clip(max=math.ceil(limit / deep))
+    begins: Any = np.zeros(parts, np.int32)
+    if first is not None:
+        first = jnp.pad(first, (0, grown - time), mode="edge")
+        begins = first[::across] // deep
+    turns = (ends - begins).sum() * (batch // rows)
+    ends, begins = jnp.asarray(ends, jnp.int32), jnp.asarray(begins, jnp.int32)
 
     def turn(_: Any, carry: Any) -> Any:
         row, part, block, found = carry
-        first, begin = part * across, jnp.minimum(block * deep, limit - deep)
-        query = lax.dynamic_slice(scaled, (row, first, 0, 0, 0), (rows, across, slots, group, dim))
-        key, val = jax.tree.map(partial(_cut, rows=(row, rows), positions=(begin, deep)), (keys, vals))
-        at = begin + jnp.arange(deep)[None, :]
+        query_at, key_at = part * across, jnp.minimum(block * deep, limit - deep)
+        query = lax.dynamic_slice(scaled, (row, query_at, 0, 0, 0), (rows, across, slots, group, dim))
+        key, val = jax.tree.map(partial(_cut, rows=(row, rows), positions=(key_at, deep)), (keys, vals))
+        at = key_at + jnp.arange(deep)[None, :]
         # The last block begins early enough to be whole: what it repeats is not seen again.
-        seen = (at <= position + first + jnp.arange(across)[:, None]) & (at >= block * deep)
-        here = (row, 0, 0, first, 0)
+        seen = (at <= position + query_at + jnp.arange(across)[:, None]) & (at >= block * deep)
+        if first is not None:
+            seen &= at >= lax.dynamic_slice_in_dim(first, query_at, across)[:, None]
+        here = (row, 0, 0, query_at, 0)
         sizes = (rows, slots, group, across)
         before = Partial(*(lax.dynamic_slice(each, here, (*sizes, each.shape[-1])) for each in found))
         after = direct(plan, query, key, val, seen, before)
         found = Partial(*(lax.dynamic_update_slice(old, new, here) for old, new in zip(found, after, strict=True)))
-        block, ends = _next(block, 1, depth[part])
-        part, ends = _next(part, ends, parts)
-        return row + rows * ends, part, block, found
+        done = block + 1 == ends[part]
+        part = jnp.where(done, part + 1, part)
+        over = part == parts
+        row, part = jnp.where(over, row + rows, row), jnp.where(over, 0, part)
+        return row, part, jnp.where(done, begins[part], block + 1), found
 
     shape = (batch, slots, group, grown)
     if start is None:
@@ -162,7 +186,8 @@ def blockwise(
     else:
         start = Partial(*(jnp.pad(each, ((0, 0),) * 3 + ((0, grown - time), (0, 0))) for each in start))
     number = jnp.zeros((), jnp.int32)
-    found = lax.fori_loop(0, turns if isinstance(turns, Array) else int(turns), turn, (number, number, number, start))
+    turns = turns if isinstance(turns, Array) else int(turns)
+    found = lax.fori_loop(0, turns, turn, (number, number, begins[0], start))
     return Partial(*(each[:, :, :, :time] for each in found[-1]))
 
 
@@ -191,13 +216,6 @@ def _cut(cached: Array, rows: tuple[Any, int], positions: tuple[Any, int]) -> Ar
     some: Array = lax.dynamic_slice_in_dim(cached, *rows, axis=0)
     part: Array = lax.dynamic_slice_in_dim(some, *positions, axis=2)
     return part
-
-
-def _next(count: Array, step: Any, bound: Any) -> tuple[Array, Array]:
-    """``count`` + ``step``, back at 0 where that is ``bound``; and 1 where it is, else 0."""
-    moved = count + step
-    ends = (moved == bound).astype(jnp.int32)
-    return moved * (1 - ends), ends
 
 
 def _shards(plan: Plan) -> int:

@@ -12,6 +12,7 @@ from engines.jax.devices import mesh_of, out_of_memory
 from engines.jax.engine import JaxEngine
 from engines.jax.quality import Bfloat16, kl_divergence, relative_error
 from engines.point import Point
+from engines.transformer.lengths import draw_lengths
 from engines.weights import Tensor
 
 
@@ -101,9 +102,27 @@ def test_a_prompt_in_chunks_after_a_prefix_that_all_sequences_share():
     program.close()
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_prompts_of_different_lengths(packed):
+    runner = JaxEngine(lengths="lognormal", packed=packed)
+    program = runner.prepare(point(phase="prefill", input_len=24, ffn_layout="ws_2d", attn_sharding="heads"))
+    assert program.verify().ok
+    facts, lengths = program.facts(), draw_lengths("lognormal", 8, 24, 0)
+    assert len(set(lengths)) > 3
+    # A chip's scores are of all sequences, so all lie in one row.
+    taken = lengths.sum() if packed else 8 * 24
+    assert facts.processed_tokens == facts.details["real_tokens"] == lengths.sum()
+    assert (facts.details["padded_tokens"], facts.details["rows_tokens"]) == (8 * 24, taken)
+    assert facts.details["padding_removed"] == 1 - taken / (8 * 24)
+    program.close()
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"lengths": "normal"}, "lengths=normal: .*uniform, lognormal"),
+        ({"packed": True}, "packed=True: .*set lengths"),
+        ({"lengths": "uniform", "prefill_chunk": 2}, "prefill_chunk=2: .*lengths=uniform"),
         ({"shared_prefix": 6}, "shared_prefix=6: .*input_len=6"),
         ({"prefill_chunk": 0}, "prefill_chunk=0"),
         ({"attention": "flash"}, "attention=flash"),
@@ -114,6 +133,13 @@ def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(setti
     with pytest.raises(AskedWrongly, match=says):
         JaxEngine(**settings).prepare(point())
     assert len(jax.live_arrays()) == before
+
+
+def test_prompts_of_different_lengths_are_only_read():
+    with pytest.raises(Unsupported, match=r"lengths=uniform: .*use phase=prefill"):
+        JaxEngine(lengths="uniform").prepare(point())
+    with pytest.raises(Unsupported, match=r"packed=true: .*use partitioner=manual"):
+        JaxEngine(lengths="uniform", packed=True).prepare(point(phase="prefill", partitioner="gspmd"))
 
 
 def test_decode_without_a_prompt():

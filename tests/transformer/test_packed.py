@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from partitioned_case import MODELS, mesh_of, relative_error
+
+from engines.transformer.cache import make_cache
+from engines.transformer.functions import load_parameters, make_decode, make_ragged_prefill
+from engines.transformer.lengths import draw_lengths
+from engines.transformer.packed import pack
+from engines.transformer.plan import Plan
+from engines.transformer.reading import Reading
+from engines.weights import prompt
+
+LIMIT = 7
+LENGTHS = np.array([3, 7, 1, 4, 7, 2, 5, 6], np.int32)
+
+
+def plan_of(model, shape, ffn_layout, attn_sharding, **changes) -> Plan:
+    plan = Plan(
+        model=MODELS[model],
+        mesh_shape=shape,
+        ffn_layout=ffn_layout,
+        attn_sharding=attn_sharding,
+        **{"batch_size": 8, "cache_len": LIMIT + 1, **changes},
+    )
+    plan.check()
+    return plan
+
+
+def prefilled(plan: Plan, packed: bool):
+    """Weights, tokens, and what the prefill returns."""
+    mesh = mesh_of(plan.mesh_shape)
+    weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
+    tokens = prompt(plan.model, plan.batch_size, LIMIT, 0)
+    lengths = LENGTHS[: plan.batch_size]
+    rows, packing = pack(plan, tokens, lengths) if packed else (tokens, ())
+    last = lengths - 1 + (packing.starts if packed else 0)
+    return weights, tokens, make_ragged_prefill(plan, mesh, LIMIT)(weights, cache, rows, last, packing)
+
+
+def error(plan: Plan, tokens: np.ndarray, scores) -> float:
+    """The worst relative error of any sequence's logits after its own last token."""
+    lengths, size = LENGTHS[: plan.batch_size], plan.model.vocab_size
+    return max(
+        relative_error(plan.model, tokens[[number]], (length - 1,), np.asarray(scores)[None, [number], :size])
+        for number, length in enumerate(lengths)
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes"),
+    [
+        (("palm", (1, 1, 1), "ws_1d", "heads"), {}),
+        (("palm", (1, 1, 1), "ws_1d", "heads"), {"reading": Reading(attention="blockwise", block=3)}),
+        (("gpt", (2, 2, 2), "ws_2d", "heads"), {"collectives": "throughput"}),
+        (("llama", (2, 2, 2), "ws_2d", "batch"), {"batch_size": 4}),
+        (("falcon", (2, 2, 2), "wg_x", "heads"), {}),
+        (("gpt", (2, 2, 2), "wg_x", "batch"), {}),
+        (("palm", (2, 2, 2), "wg_xyz", "batch"), {}),
+    ],
+)
+def test_packed_rows_have_every_sequences_logits(layout, changes):
+    plan = plan_of(*layout, **changes)
+    _, tokens, (_, scores, _) = prefilled(plan, packed=True)
+    assert error(plan, tokens, scores) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes"),
+    [
+        (("llama", (2, 2, 2), "ws_2d", "batch"), {"batch_size": 4}),
+        (("gpt", (1, 2, 4), "ws_1d", "heads"), {"partitioner": "gspmd"}),
+    ],
+)
+def test_padded_rows_have_them_too(layout, changes):
+    plan = plan_of(*layout, **changes)
+    _, tokens, (_, scores, _) = prefilled(plan, packed=False)
+    assert error(plan, tokens, scores) < 1e-5
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "int8"])
+def test_packed_prompts_are_in_every_sequences_cache(kv_dtype):
+    plan = plan_of("llama", (2, 2, 2), "ws_2d", "batch", batch_size=4, kv_dtype=kv_dtype)
+    caches = []
+    for packed in (True, False):
+        cache = prefilled(plan, packed)[2][2]
+        caches.append({name: np.asarray(each, np.float32) for name, each in cache.items()})
+    for name in caches[0]:
+        one, other = (each[name] for each in caches)
+        assert np.abs(other[:, :, :, 0]).max() > 0
+        for number, length in enumerate(LENGTHS[:4]):
+            allowed = 1 if name in "kv" and kv_dtype == "int8" else 1e-5
+            assert np.abs(one[:, number, :, :length] - other[:, number, :, :length]).max() <= allowed
+
+
+def test_a_packed_sequence_is_decoded_from_its_cache():
+    plan = plan_of("palm", (1, 1, 1), "ws_1d", "heads")
+    weights, tokens, (first, _, cache) = prefilled(plan, packed=True)
+    _, steps, _ = make_decode(plan, mesh_of((1, 1, 1)), 1)(weights, cache, first, np.int32(LIMIT))
+    # Two of the sequences have the whole length: their next position is the cache's.
+    for number in np.flatnonzero(LENGTHS == LIMIT):
+        fed = np.append(tokens[number], np.asarray(first)[number])[None]
+        output = np.asarray(steps)[:, [number], : plan.model.vocab_size]
+        assert relative_error(plan.model, fed, (LIMIT,), output) < 1e-5
+
+
+def test_packing_by_hand():
+    # Two shards of attention's batch: two rows of two sequences, 3 + 2 and 1 + 4 tokens wide.
+    plan = plan_of("palm", (2, 1, 1), "wg_x", "heads", batch_size=4)
+    tokens = np.arange(16, dtype=np.int32).reshape(4, 4)
+    rows, packing = pack(plan, tokens, np.array([3, 1, 1, 4], np.int32))
+    assert rows.tolist() == [[0, 1, 2, 4, 0], [8, 12, 13, 14, 15]]
+    assert packing.first.tolist() == [[0, 0, 0, 3, 4], [0, 1, 1, 1, 1]]
+    assert packing.starts.tolist() == [0, 3, 0, 1]
+    assert np.asarray(packing.positions).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(("distribution", "mean"), [("uniform", 0.5), ("lognormal", 0.38)])
+def test_lengths(distribution, mean):
+    lengths = draw_lengths(distribution, 4000, 2000, 0)
+    assert lengths.min() >= 1
+    assert lengths.max() <= 2000
+    assert lengths.mean() / 2000 == pytest.approx(mean, abs=0.02)
+    assert np.array_equal(lengths[:10], draw_lengths(distribution, 10, 2000, 0))
+    assert not np.array_equal(lengths[:10], draw_lengths(distribution, 10, 2000, 1))
