@@ -35,6 +35,7 @@ from engines.dtypes import LARGEST
 from engines.transformer.formats import float_dtype, stored_dtype
 from engines.transformer.fusion import Fusion, input_parts, output_parts
 from engines.transformer.plan import Plan
+from engines.transformer.softmax import query_factor
 from engines.weights import Floats, Source, values
 
 Index = tuple[slice, ...]
@@ -149,13 +150,13 @@ def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
         in_width, out_width = (sum(width for _, width in parts) for parts in (ins, outs))
 
         def fill_in(layer: int, index: Index, parts: list[tuple[str, int]] = ins) -> Floats:
-            return fusion.inputs(parts, layer, index[0], index[1])[:, :, index[2]]
+            return _folded(plan, parts, fusion.inputs(parts, layer, index[0], index[1]))[:, :, index[2]]
 
         def fill_out(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
             return fusion.outputs(parts, layer, index[0], index[2])[:, index[1]]
 
         def fill_in_bias(layer: int, index: Index, parts: list[tuple[str, int]] = ins) -> Floats:
-            return fusion.input_bias(parts, layer, index[0])[:, index[1]]
+            return _folded(plan, parts, fusion.input_bias(parts, layer, index[0]))[:, index[1]]
 
         def fill_out_bias(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
             names = [f"layers.{layer}.{each}_bias" for each, _ in parts]
@@ -198,6 +199,13 @@ def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
         if norm in fusion.canonical:
             found[norm] = Parameter((model.d_model,), "float32", P(), canonical(norm))
     return found
+
+
+def _folded(plan: Plan, parts: list[tuple[str, int]], columns: Floats) -> Floats:
+    """Input columns […, width] with the scale of attention's scores in those of q, and so in their scales."""
+    if parts[0][0] == "q":
+        columns[..., : plan.q_width] *= np.float32(query_factor(plan.model.head_dim))
+    return columns
 
 
 def _stacked(fill_layer: Callable[[int, Index], Floats]) -> Fill:

@@ -53,10 +53,11 @@ def attend(
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
     Query t sees keys up to ``position`` + t, and all of the ``shared`` keys and values, which are one sequence's. Where
-    sequences are packed, ``first`` [time] is the first key that it sees.
+    sequences are packed, ``first`` [time] is the first key that it sees. Queries hold
+    :func:`query_factor` already.
     """
-    limit = keys.values.shape[2]
-    scaled = scaled_queries(q, keys.values.shape[1])
+    (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
+    scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
     start = None if shared is None else to_shared(plan, scaled, *shared)
     if by_blocks(plan, q.shape, limit):
         part = blockwise(plan, scaled, keys, vals, position, start, first)
@@ -89,11 +90,12 @@ def by_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     return limit > DIRECT_KEYS and batch * heads * time * limit > DIRECT_SCORES * _shards(plan)
 
 
-def scaled_queries(q: Array, slots: int) -> Array:
-    """q: [batch, time, heads, dim] → [batch, time, slots, group, dim], times log2(e)/√dim: weights are then 2^score."""
-    batch, time, heads, dim = q.shape
-    scaled = (q.astype(jnp.float32) * (math.log2(math.e) / math.sqrt(dim))).astype(q.dtype)
-    return scaled.reshape(batch, time, slots, heads // slots, dim)
+def query_factor(head_dim: int) -> float:
+    """log2(e)/√dim: with queries so much larger, weights of the sum are 2^score.
+
+    It is folded into the columns and biases of q as they are loaded: rotary positions do not mix them with others.
+    """
+    return math.log2(math.e) / math.sqrt(head_dim)
 
 
 def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, start: Partial | None = None) -> Partial:

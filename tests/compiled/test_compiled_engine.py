@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -111,12 +112,30 @@ def test_a_trace_opens_as_chrome_reads_it(tmp_path):
     assert all(event["dur"] >= 0 for event in events if event["ph"] == "X")
 
 
+@pytest.mark.slow
+def test_int8_by_int8_reaches_the_matrix_unit_as_int8(tmp_path):
+    answer, _ = ask(point(weight_dtype="int8", act_dtype="int8", kv_dtype="int8"), trace_dir=tmp_path, keep_hlo=True)
+    assert answer.status == "ok", answer.error
+    (path,) = tmp_path.glob("*.hlo.txt.gz")
+    text = gzip.decompress(path.read_bytes()).decode()
+    found = re.findall(r"= s32\[[\d,]+\]\S* convolution\((%[\w.-]+), (%[\w.-]+)\)", text)
+    # A layer's two products, and the logits.
+    assert len(found) == 3
+    for operand in (name for pair in found for name in pair):
+        assert re.search(rf"{re.escape(operand)} = s8\[", text), operand
+    model, chips = load_model("palm-8b"), 8
+    positions = point().batch_size * (point().input_len + point().output_len)
+    kept = 2 * model.num_layers * positions / chips
+    assert answer.facts.kv_cache_bytes == kept * (model.head_dim + 4)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"chip": load_chip("a100-80gb"), "attn_sharding": "auto"}, "a100-80gb"),
         ({"num_chips": 7}, "num_chips=7"),
-        ({"weight_dtype": "float8_e4m3"}, "weight_dtype=float8_e4m3"),
+        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not run it"),
+        ({"act_dtype": "int8"}, "weight_dtype=bfloat16"),
     ],
 )
 def test_what_it_cannot_compile_is_one_sentence(changes, words):

@@ -8,6 +8,7 @@ from partitioned_case import MODELS, plan_of
 
 from bench.conf import load_model, names
 from engines.transformer.fusion import Fusion, input_parts, output_parts, unfuse
+from engines.transformer.parameters import parameters
 from engines.weights import Tensor, hashed_uniform, prompt, tensors, values
 
 
@@ -101,3 +102,24 @@ def test_fusing_loses_nothing(model, shape):
                 assert np.array_equal(back, values(tensor, 7)), name
                 seen += 1
     assert seen == 4 + plan.model.ffn_matrices
+
+
+def test_the_scale_of_scores_is_in_the_queries_and_nowhere_else():
+    def filled(name, **formats):
+        each = parameters(plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads", **formats), 3)[name]
+        return each.fill(tuple(slice(0, size) for size in each.shape))
+
+    # Heads of 8; two chunks of 2 heads: 16 columns each of q, k and v.
+    factor = 1 / np.log(2) / np.sqrt(8)
+    plan = plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads")
+    fusion, parts = Fusion(plan, 3), input_parts(plan)["attn"]
+    plain = fusion.inputs(parts, 1, slice(0, 32), slice(0, 2))
+    stored = filled("layer.attn.in")[1].reshape(32, 2, 48)
+    np.testing.assert_allclose(stored[..., :16], plain[..., :16] * factor, rtol=1e-6)
+    assert np.array_equal(stored[..., 16:], plain[..., 16:])
+    bias, plain_bias = filled("layer.attn.in_bias")[1], fusion.input_bias(parts, 1, slice(0, 2))
+    np.testing.assert_allclose(bias[:, :16], plain_bias[:, :16] * factor, rtol=1e-6)
+    assert np.array_equal(bias[:, 16:], plain_bias[:, 16:])
+    scale = filled("layer.attn.in_scale", weight_dtype="int8")[1]
+    np.testing.assert_allclose(scale[:, :16], np.abs(plain[..., :16]).max(axis=0) * factor / 127, rtol=1e-6)
+    np.testing.assert_allclose(scale[:, 16:], np.abs(plain[..., 16:]).max(axis=0) / 127, rtol=1e-6)

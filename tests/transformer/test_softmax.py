@@ -12,7 +12,7 @@ from engines.transformer.cache import Cached, make_cache
 from engines.transformer.functions import abstract_arguments, load_parameters, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reading import Reading
-from engines.transformer.softmax import attend, block_shape, by_blocks
+from engines.transformer.softmax import attend, block_shape, by_blocks, query_factor
 from engines.weights import prompt
 
 TIME = 11
@@ -65,9 +65,9 @@ def test_by_blocks_is_attention(batch, slots, group, time, position, spare, bloc
     plan = plan_of(reading=Reading(attention="blockwise", block=block))
     cached = Cached(keys, None), Cached(vals, None)
     if traced:
-        out = jax.jit(lambda at: attend(plan, q, *cached, at))(position)
+        out = jax.jit(lambda at: attend(plan, query_factor(dim) * q, *cached, at))(position)
     else:
-        out = jax.jit(lambda: attend(plan, q, *cached, position))()
+        out = jax.jit(lambda: attend(plan, query_factor(dim) * q, *cached, position))()
     expected = plain_attention(q, keys, vals, position)
     assert np.abs(out - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
