@@ -1,6 +1,7 @@
 # make bench   set up and run the main job; ends by naming the files that it wrote
 # make test    set up and run lint, types and the whole test suite
 # make quick   the tests that take seconds
+# make perf    the jax engine on one processor device against transformers on torch, all cores or THREADS=n
 # make format  put the code in order
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,8 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RESULTS ?= results/main
 REPORT ?= reports/main
 WORKERS ?= 2
+# Cores that all contestants of make perf may use; 0 is all of them.
+THREADS ?= 0
 
-.PHONY: help bench test lint quick format clean
+.PHONY: help bench test lint quick perf format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -58,6 +61,10 @@ test: lint
 
 quick: $(VENV)/.test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+
+perf: $(VENV)/.test
+	@mkdir -p .benchmarks
+	@$(BIN)/python -m pytest perf -q --threads $(THREADS) --benchmark-json=.benchmarks/perf.json --benchmark-columns=median,iqr,rounds
 
 format: $(VENV)/.test
 	@$(BIN)/ruff format .

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh
 from engines.errors import OutOfMemory, Unsupported
 from engines.gpus import hw_of
 from engines.point import Point
+from engines.transformer.plan import Plan
 
 TPU_KINDS: Final[dict[str, tuple[str, ...]]] = {
     "tpu-v4": ("TPU v4",),
@@ -74,6 +75,17 @@ def _devices(point: Point) -> list[jax.Device]:
             f"use hw=cpu num_chips=8 to measure here, or another engine for hw={hw}"
         )
     return present
+
+
+def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, str] | None:
+    """What XLA is told about a plan's programs beside its own defaults.
+
+    A processor multiplies in float32 and widens narrower matrices first. XLA would move that out of the loops over
+    layers and steps, and so hold all weights in float32 at once; left in place, one layer's is made where it is used.
+    """
+    if mesh.devices.flat[0].platform != "cpu" or {plan.weight_dtype, plan.act_dtype, plan.kv_dtype} == {"float32"}:
+        return None
+    return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from engines.engine import Facts, Stage, Verification
-from engines.jax.devices import out_of_memory
+from engines.jax.devices import compiler_options, out_of_memory
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompts import prompts_of
 from engines.jax.quality import Bfloat16, kl_divergence, relative_error
@@ -69,7 +69,8 @@ class JaxProgram:
 
     def _compile(self, name: str, function: Any, arguments: tuple[Any, ...], timed: bool) -> None:
         start = time.perf_counter()
-        self.compiled[name] = function.lower(self.weights, self.cache, *arguments).compile()
+        lowered = function.lower(self.weights, self.cache, *arguments)
+        self.compiled[name] = lowered.compile(compiler_options(self.plan, self.mesh))
         # The function has now been compiled too, and takes int4 arrays; the program itself mistakes their layout.
         self.calls[name] = function if self.plan.weight_dtype == "int4" else self.compiled[name]
         if timed:

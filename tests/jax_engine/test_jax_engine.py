@@ -307,3 +307,11 @@ def test_peaks_are_unknown_where_memory_runs_out(monkeypatch):
     mesh = jax.make_mesh((1, 1, 1), ("x", "y", "z"), devices=jax.devices("cpu")[:1])
     monkeypatch.setattr(peaks, "_peaks", full)
     assert peaks.measured_peaks(mesh, "float32") is None
+
+
+@pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
+def test_narrow_weights_are_widened_one_layer_at_a_time(weight_dtype):
+    program = engine().prepare(point(num_chips=1, weight_dtype=weight_dtype, phase="decode"))
+    widened = 4 * load_model("tiny").params
+    assert program.compiled["decode"].memory_analysis().temp_size_in_bytes < widened / 2
+    program.close()
