@@ -80,12 +80,13 @@ def print_table(rows: list[Row]) -> None:
     same, differing = _split(rows)
     for name in differing:
         table.add_column(name, overflow="fold")
-    for heading in ("source", "latency", "step", "MFU", "note"):
-        table.add_column(heading, justify="right" if heading in ("latency", "step", "MFU") else "left", overflow="fold")
+    for heading in ("source", "latency", "step", "MFU"):
+        table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
     # What quantising costs, where anything did.
     quality = [METRICS[name] for name in QUALITY if any(getattr(row, name) is not None for row in rows)]
     for metric in quality:
         table.add_column(metric.title, justify="right", overflow="fold")
+    table.add_column("note", overflow="fold")
     for row in rows:
         table.add_row(
             *(_cell(getattr(row, name)) for name in differing),
@@ -93,8 +94,8 @@ def print_table(rows: list[Row]) -> None:
             seconds(row.latency_s),
             seconds(row.step_time_s),
             "" if row.mfu is None else f"{row.mfu:.1%}",
-            _note(row),
             *(metric.show(getattr(row, metric.name)) for metric in quality),
+            _note(row),
         )
     # Into a pipe, a table keeps its columns whole however wide they are.
     console = Console(width=None if sys.stdout.isatty() else 240)

@@ -17,11 +17,11 @@ TOLERANCE: Final[Mapping[str, float]] = {
     "float32": 1e-5,
     "float16": 0.01,
     "bfloat16": 0.06,
-    "int8": 0.06,
+    "int8": 0.08,
     "float8_e4m3": 0.15,
     "int4": 0.4,
 }
-"""About one and a half times the worst of small models of every kind, in weights, activations and cache."""
+"""About one and a half times the worst of small models of every kind: of int8 with activations in it, 0.051 of tiny."""
 _SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices", "coordinator", "process_id", "join_timeout_s"})
 """Settings that change neither what is computed nor how."""
 

@@ -1,4 +1,5 @@
 import functools
+from collections import Counter
 from dataclasses import replace
 
 import hypothesis.strategies as st
@@ -177,7 +178,7 @@ def test_other_formats_are_the_same_when_cut_up(model, ffn_layout, attn_sharding
 def test_int8_activations_in_every_family_of_layouts(ffn_layout, attn_sharding, changes):
     formats = {"weight_dtype": "int8", "act_dtype": "int8", "kv_dtype": "int8"}
     worst = max(errors(plan_of(MODELS["gpt"], (2, 2, 2), ffn_layout, attn_sharding, **formats, **changes)))
-    assert 1e-3 < worst < 0.06
+    assert 1e-3 < worst < 0.08
 
 
 @pytest.mark.parametrize(
@@ -230,3 +231,19 @@ def test_narrow_weights_are_gathered_as_they_are_stored(weight_dtype):
     plan, text = compiled_prefill("gpt", (2, 2, 2), "wg_xy", "batch", weight_dtype)
     expected = {(each.kind, each.axes, each.payload_bytes) for each in layer_transfers(plan, TIME)}
     assert set(loop_collectives(text, plan.mesh_shape)) == expected
+
+
+def test_int8_activations_are_gathered_in_a_byte_each():
+    cut, _ = compiled_prefill("gpt", (2, 2, 2), "ws_2d", "batch", "int8")
+    plan = replace(cut, act_dtype="int8")
+    mesh = mesh_of(plan.mesh_shape)
+    lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, TIME)["prefill"])
+    found = loop_collectives(lowered.compile().as_text(), plan.mesh_shape)
+    # The rest is in bfloat16, which a CPU sends as float32.
+    whole = ("all-gather", "all-reduce")
+    expected = Counter((each.kind, each.axes, each.payload_bytes) for each in layer_transfers(plan, TIME))
+    assert {each: count for each, count in found.items() if each[0] in whole} == {
+        each: count for each, count in expected.items() if each[0] in whole
+    }
+    # E/X = 32/2 columns of 8 sequences of 5 tokens, an attention and a feed-forward.
+    assert found["all-gather", "yz", 8 * TIME * 16] == 2
