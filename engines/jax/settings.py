@@ -62,12 +62,13 @@ class Settings:
         """How prompts are read.
 
         Raises:
-            AskedWrongly: a setting is unknown, or too small or too large for the point.
+            AskedWrongly: a setting is unknown, too small or too large, or does not suit the point.
         """
         block = PROCESSOR_BLOCK if point.chip.kind == "cpu" else BLOCK
         block = block if self.attention_block is None else self.attention_block
         reading = Reading(attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix)
         reading.check(point.input_len)
+        reading.check_kernel(point, self.packed)
         return reading
 
     @property

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from engines.errors import AskedWrongly
+from engines.point import Point
 
-ATTENTIONS: Final = ("auto", "direct", "blockwise")
+ATTENTIONS: Final = ("auto", "direct", "blockwise", "splash")
+KERNEL_TOKENS: Final = 128
+"""Splash attention takes prompts of a multiple of so many tokens."""
 BLOCK: Final = 512
 """Of 128 to 1024, XLA's schedules for TPU v4 are shortest with 512 or more (PaLM 540B, 2048 tokens)."""
 PROCESSOR_BLOCK: Final = 256
@@ -16,7 +19,8 @@ PROCESSOR_BLOCK: Final = 256
 class Reading:
     """``attention``: how a prompt's scores are made; ``auto`` is by blocks where all at once are many.
 
-    ``block`` is the largest number of queries, and of keys, of one block.
+    ``splash`` is a kernel for TPUs (:mod:`engines.transformer.kernel`). ``block`` is the largest number of queries, and
+    of keys, of one block.
 
     ``chunk`` tokens go through the model at a time, each chunk attending to those before it; None is the whole prompt
     at once. The first ``prefix`` tokens are the same for every sequence: they are read, and kept, once.
@@ -48,6 +52,29 @@ class Reading:
                 self.prefix,
                 f"leaves no token of its own to a prompt of input_len={input_len}",
                 "give less than input_len",
+            )
+
+    def check_kernel(self, point: Point, packed: bool) -> None:
+        """Check that splash attention, where it is asked for, takes the point's prompts.
+
+        Raises:
+            AskedWrongly: the chips are no TPUs, or the prompts are none that it takes.
+        """
+        if self.attention != "splash":
+            return
+        if point.chip.kind != "tpu":
+            raise AskedWrongly(
+                "attention", "splash", f"is a kernel for TPUs and hw={point.chip.name} is none", "use blockwise"
+            )
+        whole = self.chunk is None and not self.prefix and not packed and point.partitioner == "manual"
+        formats = {point.act_dtype, point.kv_dtype}
+        if not whole or point.input_len % KERNEL_TOKENS or formats != {"bfloat16"}:
+            raise AskedWrongly(
+                "attention",
+                "splash",
+                f"takes whole prompts of a multiple of {KERNEL_TOKENS} tokens, act_dtype and kv_dtype bfloat16 and "
+                "partitioner=manual",
+                "ask for those or use blockwise",
             )
 
     def spared(self, batch_size: int) -> int:

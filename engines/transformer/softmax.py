@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from engines.transformer.cache import Cached
 from engines.transformer.plan import Plan
+from engines.transformer.reading import KERNEL_TOKENS
 
 DIRECT_KEYS: Final = 1024
 """Up to so many keys all scores are made at once."""
@@ -53,10 +54,14 @@ def attend(
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
     Query t sees keys up to ``position`` + t, and all of the ``shared`` keys and values, which are one sequence's. Where
-    sequences are packed, ``first`` [time] is the first key that it sees. Queries hold
-    :func:`query_factor` already.
+    sequences are packed, ``first`` [time] is the first key that it sees. Queries hold :func:`query_factor` already.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
+    plain = isinstance(position, int) and position == 0 and shared is None and first is None and keys.scale is None
+    if plan.reading.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
+        from engines.transformer.kernel import kernel_attend
+
+        return kernel_attend(q, keys.values, vals.values)
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
     start = None if shared is None else to_shared(plan, scaled, *shared)
     if by_blocks(plan, q.shape, limit):
@@ -85,7 +90,7 @@ def by_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     """Whether queries [batch, time, heads, dim] meet ``limit`` keys block by block; a single one never does."""
     batch, time, heads, _ = queries
     asked = plan.reading.attention
-    if time == 1 or asked != "auto":
+    if time == 1 or asked in ("direct", "blockwise"):
         return time > 1 and asked == "blockwise"
     return limit > DIRECT_KEYS and batch * heads * time * limit > DIRECT_SCORES * _shards(plan)
 

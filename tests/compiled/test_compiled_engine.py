@@ -103,6 +103,22 @@ def test_every_block_of_a_long_prompts_attention_is_timed():
 
 
 @pytest.mark.slow
+def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
+    from engines.compiled.topology import device_mesh, target_of
+    from engines.transformer.asked import plan_of
+    from engines.transformer.functions import abstract_arguments, make_prefill
+    from engines.transformer.reading import Reading
+
+    model = replace(load_model("palm-8b"), num_layers=2)
+    asked = point(model=model, phase="prefill", input_len=1024, attn_sharding="heads")
+    target = target_of(asked.slice())
+    mesh = device_mesh(target)
+    plan = replace(plan_of(asked, mesh_shape=target.device_mesh), reading=Reading(attention="splash"))
+    lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, 1024)["prefill"])
+    assert "splash_mqa_fwd" in lowered.compile().as_text()
+
+
+@pytest.mark.slow
 def test_a_trace_opens_as_chrome_reads_it(tmp_path):
     ask(point(model=replace(load_model("palm-8b"), num_layers=2)), trace_dir=str(tmp_path))
     (path,) = tmp_path.glob("*.trace.json.gz")

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from partitioned_case import MODELS, mesh_of, relative_error, small_model
 
+from bench.conf import load_chip
 from engines.errors import AskedWrongly
+from engines.point import Point
 from engines.transformer.cache import Cached, make_cache
 from engines.transformer.functions import abstract_arguments, load_parameters, make_prefill
+from engines.transformer.kernel import kernel_attend
 from engines.transformer.plan import Plan
 from engines.transformer.reading import Reading
 from engines.transformer.softmax import attend, block_shape, by_blocks, query_factor
@@ -70,6 +73,36 @@ def test_by_blocks_is_attention(batch, slots, group, time, position, spare, bloc
         out = jax.jit(lambda: attend(plan, query_factor(dim) * q, *cached, position))()
     expected = plain_attention(q, keys, vals, position)
     assert np.abs(out - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("slots", "group", "time", "dim"), [(1, 3, 256, 16), (2, 1, 128, 128)])
+def test_the_kernel_is_attention_to_pallas_interpreter(slots, group, time, dim):
+    random = np.random.default_rng(0)
+    q = random.standard_normal((2, time, slots * group, dim), np.float32)
+    keys, vals = (random.standard_normal((2, slots, time, dim), np.float32) for _ in range(2))
+    expected = attend(plan_of(), q, Cached(keys, None), Cached(vals, None), 0)
+    out = kernel_attend(q, keys, vals, interpret=True)
+    assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "packed", "says"),
+    [
+        ({"chip": load_chip("cpu"), "num_chips": 1}, False, "attention=splash: .*hw=cpu"),
+        ({"input_len": 200}, False, "multiple of 128"),
+        ({"kv_dtype": "int8"}, False, "bfloat16"),
+        ({"partitioner": "gspmd"}, False, "partitioner=manual"),
+        ({}, True, "whole prompts"),
+    ],
+)
+def test_what_the_kernel_does_not_take(changes, packed, says):
+    asked = {
+        "model": MODELS["palm"], "chip": load_chip("tpu-v4"), "engine": "jax", "phase": "prefill", "num_chips": 4,
+        "batch_size": 4, "input_len": 256, "output_len": 0,
+    }  # fmt: skip
+    Reading(attention="splash").check_kernel(Point(**asked), packed=False)
+    with pytest.raises(AskedWrongly, match=says):
+        Reading(attention="splash").check_kernel(Point(**{**asked, **changes}), packed)
 
 
 def test_the_loop_visits_no_block_above_the_diagonal():
