@@ -5,7 +5,6 @@ all-to-all first swaps columns for sequences (Pope et al. 2022, section 3.3). Ke
 chips do not split like query heads: their few columns are gathered and each chip keeps the heads that it reads.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,37 +15,41 @@ from engines.transformer.cache import PREFIX, Cache, read, write
 from engines.transformer.moves import pin, place
 from engines.transformer.packed import Packing, write_packed
 from engines.transformer.plan import Axes, Plan
+from engines.transformer.rotary import Turn, rotate
 from engines.transformer.softmax import attend
 
 
 class Where(NamedTuple):
     """Which layer runs on which positions: ``position`` is the first new token's.
 
-    ``limit`` (static) is the number of cached positions that can matter. Of packed rows ``position`` says where
-    sequences lie, and ``limit`` is the longest.
+    ``limit`` (static) is the number of cached positions that can matter, ``time`` (static) that of the new ones.
+    ``turn`` is the new positions' rotary turn. Of packed rows ``position`` says where sequences lie, and ``limit`` is
+    the longest.
     """
 
     layer: Any
     position: Any
     limit: int
+    time: int
+    turn: Turn | None
 
 
-def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
+def attention(plan: Plan, qkv: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
     """Attend from ``time`` new positions to all before them and themselves.
 
-    q: [batch.batch_axes, time, chunks.column_axes, q_width], k and v likewise with kv_width. Returns q's shape, and
-    the cache with the new k and v.
+    qkv: [batch.batch_axes, time, chunks.column_axes, q | k | v], side by side so that one all-to-all takes all three.
+    Returns what q attends to, in q's place and of its width, and the cache with the new k and v.
     """
-    layer, position, limit = where
+    layer, position, limit, _, turn = where
     kept, wanted, even = plan.kv_slots()
-    # Side by side, so that one all-to-all takes all three.
-    columns = _to_batch(plan, jnp.concatenate(qkv, axis=-1))
+    columns = _to_batch(plan, qkv)
     q = _by_head(columns[..., : plan.q_width], plan.model.head_dim)
     k, v = _kv_heads(plan, columns[..., plan.q_width :], kept)
     packing = position.part(plan, plan.sequence_axes) if isinstance(position, Packing) else None
-    at = position + jnp.arange(q.shape[1]) if packing is None else packing.positions
-    q = pin(plan, _rotate(plan, q, at), "sequence_axes", "", "head_axes", "")
-    k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (_rotate(plan, k, at), v))
+    q = pin(plan, rotate(plan.model, q, turn), "sequence_axes", "", "head_axes", "")
+    k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (rotate(plan.model, k, turn), v))
+    # Without it a TPU lays the cached keys out as the rotation would like, and copies them in every step.
+    q, k = lax.optimization_barrier((q, k))
     prefix = plan.reading.prefix
     if packing is None:
         position = position - prefix if prefix else position
@@ -62,26 +65,6 @@ def attention(plan: Plan, qkv: Sequence[Array], cache: Cache, where: Where) -> t
     out = attend(plan, q, *own, position, shared, None if packing is None else packing.first[0])
     out = out.reshape(*out.shape[:2], -1, plan.q_width)
     return _from_batch(plan, out), cache
-
-
-def _rotate(plan: Plan, x: Array, at: Array) -> Array:
-    """Rotary positions (Su et al. 2021) on x: [batch, time, heads, dim]; x itself where the model has none.
-
-    ``at``: [time] or [batch, time], the positions. Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.
-    """
-    model = plan.model
-    if model.position != "rotary":
-        return x
-    dim = model.rotated_dim
-    angle = (at.astype(jnp.float32)[..., None] * jnp.asarray(model.rotary_frequencies, jnp.float32))[..., None, :]
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    shape = (*x.shape[:-1], dim // 2, 2) if model.rotary_interleaved else (*x.shape[:-1], 2, dim // 2)
-    axis = -1 if model.rotary_interleaved else -2
-    pairs = x[..., :dim].astype(jnp.float32).reshape(shape)
-    first, second = lax.index_in_dim(pairs, 0, axis, False), lax.index_in_dim(pairs, 1, axis, False)
-    turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis).reshape(*x.shape[:-1], dim)
-    rotated: Array = jnp.concatenate([turned.astype(x.dtype), x[..., dim:]], axis=-1)
-    return rotated
 
 
 def _by_head(x: Array, head_dim: int) -> Array:

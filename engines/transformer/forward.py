@@ -13,6 +13,7 @@ from engines.transformer.looped import Stored
 from engines.transformer.moves import gather, narrowed, own, pin, place, product, scatter, widened
 from engines.transformer.packed import Packing
 from engines.transformer.plan import Plan
+from engines.transformer.rotary import turn_at
 from engines.transformer.sampling import vocab_ids
 
 LAYER = "layer."
@@ -24,7 +25,7 @@ def forward(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, 
     Every chip gets all token ids. ``limit`` is the number of cached positions that can matter (static).
     """
     x, cache = states(plan, w, cache, tokens, position, limit=limit)
-    return logits(plan, w, norm(plan, w, "final_norm", x[:, -1:])), cache
+    return logits(plan, w, norm(plan, w, "final_norm", pin(plan, x[:, -1], *RESIDUAL))), cache
 
 
 def states(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, *, limit: int) -> tuple[Array, Cache]:
@@ -32,7 +33,10 @@ def states(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, *
 
     ``tokens`` may also be rows of packed sequences, and ``position`` then their :class:`Packing`.
     """
+    time, packed = tokens.shape[1], isinstance(position, Packing)
+    here = position.part(plan, plan.sequence_axes).positions if packed else position + jnp.arange(time)
     x = embed(plan, w, tokens, position)
+    turn = turn_at(plan.model, here)
     stacked = {name.removeprefix(LAYER): each for name, each in w.items() if name.startswith(LAYER)}
     # Matrices are not scanned: each product slices what it reads from the stack itself.
     matrices = {name.removeprefix(LAYER): stacked.pop(name.removeprefix(LAYER)) for name in matmuls(plan)}
@@ -40,14 +44,14 @@ def states(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, *
     def step(carry: tuple[Array, Cache], scanned: tuple[Any, Weights]) -> tuple[tuple[Array, Cache], None]:
         number, vectors = scanned
         stored = {name: Stored(each, number) for name, each in matrices.items()}
-        return layer(plan, {**vectors, **stored}, *carry, Where(number, position, limit)), None
+        return layer(plan, {**vectors, **stored}, *carry, Where(number, position, limit, time, turn)), None
 
     (x, cache), _ = lax.scan(step, (x, cache), (jnp.arange(plan.model.num_layers), stacked))
-    return x, cache
+    return x.reshape(-1, time, x.shape[-1]), cache
 
 
 def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
-    """tokens: [batch, time] on every chip → x: [batch.batch_axes, time, embed.residual_axes].
+    """tokens: [batch, time] on every chip → x: [tokens.batch_axes, embed.residual_axes].
 
     Each chip looks up the ids in its part of the vocabulary; the rest is zeros, and a reduce-scatter adds up.
     """
@@ -68,16 +72,16 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
         else:
             here = lax.dynamic_slice_in_dim(w["positions"], position, tokens.shape[1])
         x = x + own(here, plan.residual_axes, here.ndim - 1, shards).astype(dtype)
-    return pin(plan, x, *RESIDUAL)
+    return pin(plan, x.reshape(-1, x.shape[-1]), *RESIDUAL)
 
 
 def logits(plan: Plan, w: Weights, x: Array) -> Array:
-    """x: [batch.batch_axes, 1, embed.residual_axes] → [batch, vocab.all_axes], float32, padding at −inf.
+    """x: [batch.batch_axes, embed.residual_axes] → [batch, vocab.all_axes], float32, padding at −inf.
 
     With the matrix as it is stored, whatever the layout: one token a sequence is less to move than the vocabulary.
     """
     name = "embedding" if plan.model.tied_embedding else "lm_head"
-    x = gather(gather(x[:, 0], plan.ffn_axes, 1), plan.batch_axes, 0)
+    x = gather(gather(x, plan.ffn_axes, 1), plan.batch_axes, 0)
     if plan.batch_axes:
         x = own(x, plan.stored_embed_axes, 1, plan.size(plan.stored_embed_axes))
     x, scale = narrowed(plan, x, ())

@@ -18,9 +18,9 @@ from engines.transformer.cache import Cache, abstract_cache, cache_specs
 from engines.transformer.decoding import every_step, until_stopped
 from engines.transformer.forward import forward, logits, states
 from engines.transformer.generation import GREEDY, Sampling
-from engines.transformer.layer import Weights, matmuls, norm
+from engines.transformer.layer import RESIDUAL, Weights, matmuls, norm
 from engines.transformer.looped import rolled
-from engines.transformer.moves import own
+from engines.transformer.moves import own, pin
 from engines.transformer.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.plan import Plan
 from engines.transformer.prompts import after_prefix, read_prompt
@@ -59,8 +59,8 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
     def prefill(w: Weights, cache: Cache, tokens: Array, last: Array, packing: Any) -> tuple[Array, Array, Cache]:
         x, cache = states(view, w, cache, tokens, packing or 0, limit=limit)
         mine = own(last, view.batch_axes, 0, view.size(view.batch_axes))
-        ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine][:, None]
-        scores = logits(view, w, norm(view, w, "final_norm", ends))
+        ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]
+        scores = logits(view, w, norm(view, w, "final_norm", pin(view, ends, *RESIDUAL)))
         return next_tokens(view, scores, sampling, limit), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))

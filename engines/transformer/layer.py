@@ -1,12 +1,12 @@
 """One layer, for every model and every layout.
 
-The residual stream is x: [batch.batch_axes, time, embed.residual_axes]. A projection gathers it over ``ffn_axes``,
-multiplies, and reduce-scatters over ``embed_axes`` into columns; the projection back does the reverse, as in Pope et
-al. 2022, section 3.2. Which axes those are, and thus which collectives remain, is the plan's.
+The residual stream is x: [tokens.batch_axes, embed.residual_axes], tokens of a sequence together. (A dimension of its
+own for time would be 1 in a decode step, and a TPU would lay arrays out in tiles of it.) A projection gathers x over
+``ffn_axes``, multiplies, and reduce-scatters over ``embed_axes`` into columns; the projection back does the reverse, as
+in Pope et al. 2022, section 3.2. Which axes those are, and thus which collectives remain, is the plan's.
 """
 
 import math
-from itertools import pairwise
 from typing import Any, Final
 
 import jax
@@ -23,29 +23,38 @@ from engines.transformer.plan import Plan
 Weights = dict[str, Array]
 LayerWeights = dict[str, Any]
 """One layer's arrays, its matrices as :class:`engines.transformer.looped.Stored`."""
-RESIDUAL: Final = ("batch_axes", "", "residual_axes")
+RESIDUAL: Final = ("batch_axes", "residual_axes")
 """How the residual stream is split, for :func:`pin`."""
+COLUMNS: Final = ("batch_axes", "column_axes", "")
+"""How [tokens, chunks, width] between two projections is split."""
 
 
 def layer(plan: Plan, w: LayerWeights, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
-    """x: [batch.batch_axes, time, embed.residual_axes] → the same, and the cache with this layer's k and v written.
+    """x: [tokens.batch_axes, embed.residual_axes] → the same, and the cache with this layer's k and v written.
 
     ``w`` holds one layer's parameters, by their names without ``layer.``.
     """
     first = norm(plan, w, "attn_norm", x)
     if plan.fused:
         inputs = project_in(plan, w, "fused", first)
-        attended, cache = attention(plan, inputs[:3], cache, where)
-        both = jnp.concatenate([attended, activate(plan, inputs[3:])], axis=-1)
+        ends = plan.q_width + 2 * plan.kv_width
+        attended, cache = _attended(plan, inputs[..., :ends], cache, where)
+        both = jnp.concatenate([attended, activate(plan, inputs[..., ends:])], axis=-1)
         return x + project_out(plan, w, "fused", both), cache
-    attended, cache = attention(plan, project_in(plan, w, "attn", first), cache, where)
+    attended, cache = _attended(plan, project_in(plan, w, "attn", first), cache, where)
     out = x + project_out(plan, w, "attn", attended)
     second = norm(plan, w, "ffn_norm", out if plan.model.block == "serial" else x)
     return out + project_out(plan, w, "ffn", activate(plan, project_in(plan, w, "ffn", second))), cache
 
 
+def _attended(plan: Plan, qkv: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
+    """qkv: [tokens, chunks, q | k | v] → what q attends to, [tokens, chunks, q], and the cache with k and v."""
+    attended, cache = attention(plan, qkv.reshape(-1, where.time, *qkv.shape[1:]), cache, where)
+    return pin(plan, attended.reshape(-1, *attended.shape[2:]), *COLUMNS), cache
+
+
 def norm(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
-    """Layernorm or RMSnorm of x: [batch, time, embed.residual_axes], its statistics summed over the chips.
+    """Layernorm or RMSnorm of x: [tokens, embed.residual_axes], its statistics summed over the chips.
 
     Normalised before it is gathered: every chip then does its share of the work, and the sums are two numbers a token.
     """
@@ -62,26 +71,23 @@ def norm(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
     return wide.astype(x.dtype)
 
 
-def project_in(plan: Plan, w: LayerWeights, name: str, x: Array) -> list[Array]:
-    """x: [batch, time, embed.residual_axes] → each input tensor's [batch, time, chunks.column_axes, width]."""
-    parts = input_parts(plan)[name]
-    width = sum(each for _, each in parts)
-    x = pin(plan, x, "batch_axes", "", "embed_axes")
+def project_in(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
+    """x: [tokens, embed.residual_axes] → [tokens, chunks.column_axes, width], in a chunk the input tensors in turn."""
+    width = sum(each for _, each in input_parts(plan)[name])
+    x = pin(plan, x, "batch_axes", "embed_axes")
     out = project(plan, matmul_in(plan), x, w[f"{name}.in"])
-    out = pin(plan, out.reshape(*out.shape[:2], -1, width), "batch_axes", "", "column_axes", "")
+    out = pin(plan, out.reshape(out.shape[0], -1, width), *COLUMNS)
     if f"{name}.in_scale" in w:
         out = (out * _own_columns(plan, w[f"{name}.in_scale"])).astype(x.dtype)
     if f"{name}.in_bias" in w:
         out = (out + _own_columns(plan, w[f"{name}.in_bias"])).astype(x.dtype)
-    ends = [0]
-    for _, each in parts:
-        ends.append(ends[-1] + each)
-    return [out[..., start:stop] for start, stop in pairwise(ends)]
+    return out
 
 
 def project_out(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
-    """x: [batch, time, chunks.column_axes, width] → [batch, time, embed.residual_axes]."""
-    out = project(plan, matmul_out(plan), x.reshape(*x.shape[:2], -1), w[f"{name}.out"])
+    """x: [tokens, chunks.column_axes, width] → [tokens, embed.residual_axes]."""
+    x = pin(plan, pin(plan, x, *COLUMNS).reshape(x.shape[0], -1), "batch_axes", "ffn_axes")
+    out = project(plan, matmul_out(plan), x, w[f"{name}.out"])
     if f"{name}.out_scale" in w:
         out = (out * _own_embed(plan, w[f"{name}.out_scale"])).astype(x.dtype)
     if f"{name}.out_bias" in w:
@@ -90,13 +96,13 @@ def project_out(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
 
 
 def matmul_in(plan: Plan) -> Matmul:
-    """[batch, time, E] · [E, chunks, width], weights as [E.stored_embed_axes, columns.stored_ffn_axes]."""
+    """[tokens, E] · [E, chunks, width], weights as [E.stored_embed_axes, columns.stored_ffn_axes]."""
     rows, columns = plan.gathered_axes
     return Matmul(plan.ffn_axes, plan.embed_axes, rows, columns)
 
 
 def matmul_out(plan: Plan) -> Matmul:
-    """[batch, time, chunks, width] · [chunks, width, E], weights as [columns.stored_ffn_axes, E.stored…]."""
+    """[tokens, chunks, width] · [chunks, width, E], weights as [columns.stored_ffn_axes, E.stored…]."""
     rows, columns = plan.gathered_axes
     return Matmul(plan.embed_axes, plan.ffn_axes, columns, rows)
 
@@ -107,14 +113,15 @@ def matmuls(plan: Plan) -> dict[str, Matmul]:
     return {f"layer.{name}.{side}": each for name in input_parts(plan) for side, each in both.items()}
 
 
-def activate(plan: Plan, inputs: list[Array]) -> Array:
-    """silu(gate)·up, or GELU of the one input; in float32, the exponential in base 2 as the hardware has it."""
-    first = inputs[0].astype(jnp.float32)
+def activate(plan: Plan, inputs: Array) -> Array:
+    """silu(gate)·up of [..., gate | up], or GELU of all; float32, the exponential in base 2 as the hardware has it."""
+    first = inputs[..., : plan.ffn_width].astype(jnp.float32)
     if plan.model.gated:
-        hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * inputs[1].astype(jnp.float32)
+        up = inputs[..., plan.ffn_width :].astype(jnp.float32)
+        hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * up
     else:
         hidden = jax.nn.gelu(first, approximate=plan.model.activation == "gelu_tanh")
-    return hidden.astype(inputs[0].dtype)
+    return hidden.astype(inputs.dtype)
 
 
 def _own_embed(plan: Plan, vector: Array) -> Array:

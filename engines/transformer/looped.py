@@ -27,11 +27,11 @@ from engines.transformer.parameters import parameter_specs
 from engines.transformer.plan import Axes, Plan
 
 Weights = dict[str, Array]
-MATMUL: Final = "btr,rc->btc"
+MATMUL: Final = "tr,rc->tc"
 
 
 class Matmul(NamedTuple):
-    """Which axes one projection x: [batch, time, rows] · w: [rows, columns] meets.
+    """Which axes one projection x: [tokens, rows] · w: [rows, columns] meets.
 
     ``gathered`` splits the rows of x before, ``scattered`` the columns of the result after. ``contracted`` and
     ``produced`` are the axes over which w itself is to be gathered, along rows and along columns.
@@ -75,23 +75,23 @@ class Part(NamedTuple):
 
 
 def project(plan: Plan, matmul: Matmul, x: Array, w: Stored) -> Array:
-    """x: [batch, time, rows.gathered] · w: [rows.contracted, columns.produced] → [batch, time, columns.scattered]."""
+    """x: [tokens, rows.gathered] · w: [rows.contracted, columns.produced] → [tokens, columns.scattered]."""
     kind = x.dtype
     x, scale = narrowed(plan, x, matmul.gathered)
     if plan.collectives == "plain":
         whole = gather(gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
         # The barrier keeps what made x (a norm) out of the product, which would compute it again for every tile.
-        x = lax.optimization_barrier(gather(x, matmul.gathered, 2))
+        x = lax.optimization_barrier(gather(x, matmul.gathered, 1))
         out = product(plan, MATMUL, x, whole, kind if scale is None else jnp.float32)
-        return scatter(widened(out, scale).astype(kind), matmul.scattered, 2)
+        return scatter(widened(out, scale).astype(kind), matmul.scattered, 1)
     if plan.batch_axes:
-        out = _circulate(plan, matmul, gather(x, matmul.gathered, 2), w.whole())
-        return scatter(widened(out, scale).astype(kind), matmul.scattered, 2)
+        out = _circulate(plan, matmul, gather(x, matmul.gathered, 1), w.whole())
+        return scatter(widened(out, scale).astype(kind), matmul.scattered, 1)
     before, after = ring_axes(matmul.gathered), ring_axes(matmul.scattered)
     if not before:
-        x = lax.optimization_barrier(gather(x, matmul.gathered, 2))
+        x = lax.optimization_barrier(gather(x, matmul.gathered, 1))
     out = _around(plan, matmul._replace(gathered=before, scattered=after), x, w, scale, kind)
-    return out if after else scatter(out, matmul.scattered, 2)
+    return out if after else scatter(out, matmul.scattered, 1)
 
 
 def ring_axes(axes: Axes) -> Axes:
@@ -173,7 +173,7 @@ def sums(plan: Plan, partial: Callable[[slice], Array], axes: Axes, length: int,
         for step in range(2, size + 1):
             down = onward(down, -1) + block(step, 0, half)
             up = onward(up, 1) + block(-step, half, shard)
-        return jnp.concatenate([down, up], axis=2).astype(dtype)
+        return jnp.concatenate([down, up], axis=1).astype(dtype)
     if plan.collectives == "latency":
         after, before = size // 2, (size - 1) // 2
         total = None
@@ -194,16 +194,16 @@ def sums(plan: Plan, partial: Callable[[slice], Array], axes: Axes, length: int,
 
 def _around(plan: Plan, matmul: Matmul, x: Array, w: Stored, scale: Array | None, kind: Any) -> Array:
     """Stationary weights: shards of x arrive beside the first block's partial products, sums leave beside the rest."""
-    shard = x.shape[2]
+    shard = x.shape[1]
     whole: list[Array] = []
 
     def partial(columns: slice) -> Array:
         if whole:
             return widened(product(plan, MATMUL, whole[0], w.block(slice(None), columns), jnp.float32), scale)
         out, parts = None, []
-        for part in arrivals(plan, x, matmul.gathered, 2):
+        for part in arrivals(plan, x, matmul.gathered, 1):
             start = part.block * shard + part.offset
-            block = w.block(slice(start, start + part.values.shape[2]), columns)
+            block = w.block(slice(start, start + part.values.shape[1]), columns)
             term = product(plan, MATMUL, part.values, block, jnp.float32)
             out = term if out is None else out + term
             parts.append((start, part.values))
@@ -223,18 +223,18 @@ def _circulate(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
         for part in arrivals(plan, column_part.values, matmul.contracted, 0):
             source = (place(matmul.contracted) + part.block) % plan.size(matmul.contracted)
             start = source * rows + part.offset
-            mine = lax.dynamic_slice_in_dim(x, start, part.values.shape[0], axis=2)
+            mine = lax.dynamic_slice_in_dim(x, start, part.values.shape[0], axis=1)
             term = product(plan, MATMUL, mine, part.values, jnp.float32)
             out = term if out is None else out + term
         blocks.append((column_part.block * columns + column_part.offset, out))
     joined = _joined([(start, block) for start, block in blocks if block is not None])
-    return jnp.roll(joined, place(matmul.produced) * columns, 2) if matmul.produced else joined
+    return jnp.roll(joined, place(matmul.produced) * columns, 1) if matmul.produced else joined
 
 
 def _joined(parts: Sequence[tuple[int, Array]]) -> Array:
-    """Parts by where they start, side by side along dimension 2."""
+    """Parts by where they start, side by side along dimension 1."""
     ordered = [values for _, values in sorted(parts, key=lambda part: part[0])]
-    return jnp.concatenate(ordered, axis=2) if len(ordered) > 1 else ordered[0]
+    return jnp.concatenate(ordered, axis=1) if len(ordered) > 1 else ordered[0]
 
 
 def _permute(plan: Plan, x: Array, axes: Axes, by: int) -> Array:

@@ -4,7 +4,7 @@ Every function takes mesh axes by name, slowest first; no axes means that there 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -13,6 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from engines.transformer.formats import quantise
 from engines.transformer.plan import Axes, Plan
+
+ONE_SHOT_BYTES: Final = 1 << 19
 
 
 def gather(x: Array, axes: Axes, dim: int) -> Array:
@@ -47,8 +49,20 @@ def scatter(x: Array, axes: Axes, dim: int) -> Array:
 
 
 def total(x: Array, axes: Axes) -> Array:
-    """{unreduced over axes} → the sum, on every chip."""
-    return lax.psum(x, axes) if axes else x
+    """{unreduced over axes} → the sum, on every chip.
+
+    Of a few bytes every chip gets all terms (:func:`gathers_terms`): an all-reduce takes each hop of the axes twice.
+    """
+    if not axes:
+        return x
+    terms = lax.all_gather(x, axes) if gathers_terms(x.nbytes, lax.psum(1, axes)) else None
+    summed: Array = lax.psum(x, axes) if terms is None else terms.sum(0)
+    return summed
+
+
+def gathers_terms(nbytes: int, shards: int) -> bool:
+    """Whether all terms of a sum, ``nbytes`` each, are fewer than what a link carries in the time of some hops."""
+    return nbytes * shards <= ONE_SHOT_BYTES
 
 
 def place(axes: Axes) -> Any:

@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec as P
 from engines.errors import AskedWrongly
 from engines.transformer.cache import PREFIX, Cache, abstract_cache, cache_specs
 from engines.transformer.forward import logits, states
-from engines.transformer.layer import Weights, norm
+from engines.transformer.layer import RESIDUAL, Weights, norm
+from engines.transformer.moves import pin
 from engines.transformer.parameters import parameter_specs
 from engines.transformer.plan import Plan
 
@@ -27,11 +28,11 @@ def read_prompt(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Ar
         AskedWrongly: the prompt is longer than the cache.
     """
     x, cache = _in_chunks(plan, w, cache, tokens)
-    return logits(plan, w, norm(plan, w, "final_norm", x)), cache
+    return logits(plan, w, norm(plan, w, "final_norm", pin(plan, x, *RESIDUAL))), cache
 
 
 def _in_chunks(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
-    """What leaves the last layer for the last token, [batch.batch_axes, 1, embed.residual_axes], and the cache.
+    """What leaves the last layer for the last token, [batch.batch_axes, embed.residual_axes], and the cache.
 
     What the division into chunks leaves goes first: the others are then one loop, whose last turn has the result.
     """
@@ -42,7 +43,7 @@ def _in_chunks(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Arr
         )
     if chunk is None or chunk >= time:
         x, cache = states(plan, w, cache, tokens, start, limit=time)
-        return x[:, -1:], cache
+        return x[:, -1], cache
     count, rest = divmod(time, chunk)
     if rest:
         _, cache = states(plan, w, cache, tokens[:, :rest], start, limit=rest)
@@ -50,7 +51,7 @@ def _in_chunks(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Arr
     def step(cache: Cache, each: tuple[Array, Array]) -> tuple[Cache, Array]:
         number, some = each
         x, cache = states(plan, w, cache, some, start + rest + number * chunk, limit=time)
-        return cache, x[:, -1:]
+        return cache, x[:, -1]
 
     chunks = tokens[:, rest:].reshape(-1, count, chunk).swapaxes(0, 1)
     cache, last = lax.scan(step, cache, (jnp.arange(count), chunks))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from engines.dtypes import BYTES_PER_ELEMENT, LARGEST
 from engines.transformer.formats import stream_dtype
 from engines.transformer.fusion import input_parts, output_parts
+from engines.transformer.moves import gathers_terms
 from engines.transformer.plan import Axes, Plan
 
 
@@ -39,8 +40,12 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
     tokens = plan.batch_size // plan.size(plan.batch_axes) * time
     statistics = 2 if plan.model.norm == "layernorm" else 1
     norms = 1 if plan.fused else 2
+    sums, shards = 4 * statistics * tokens, plan.size(plan.residual_axes)
     for _ in range(norms):
-        yield _transfer("all-reduce", plan.residual_axes, 4 * statistics * tokens, "norm")
+        if gathers_terms(sums, shards):
+            yield _transfer("all-gather", plan.residual_axes, sums * shards, "norm")
+        else:
+            yield _transfer("all-reduce", plan.residual_axes, sums, "norm")
     chunks, embed = plan.chips // plan.size(plan.ffn_axes), plan.model.d_model // plan.size(plan.embed_axes)
     for name in input_parts(plan):
         inward, outward = (sum(width for _, width in parts(plan)[name]) for parts in (input_parts, output_parts))

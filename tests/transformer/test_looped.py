@@ -45,26 +45,26 @@ def test_shards_arrive_and_sums_leave_on_rings_of_any_size(shape, axes, shard, c
     plan = plan_of(model, (1, 1, 1), "ws_1d", "heads", collectives=collectives)
     object.__setattr__(plan, "mesh_shape", shape)
     ring = int(np.prod(shape))
-    values = np.arange(2 * ring * shard, dtype=np.float32).reshape(1, 2, ring * shard)
+    values = np.arange(2 * ring * shard, dtype=np.float32).reshape(2, ring * shard)
     # A different matrix on every chip: column c of chip i is 1000·i + c.
-    own = (1000 * np.arange(ring)[:, None] + np.arange(ring * shard)).astype(np.float32).reshape(ring, 1, 1, -1)
+    own = (1000 * np.arange(ring)[:, None] + np.arange(ring * shard)).astype(np.float32).reshape(ring, 1, -1)
 
     def run(x, terms):
         me = lax.axis_index(axes)
-        whole = jax.numpy.zeros((1, 2, ring * shard))
-        for part in arrivals(plan, x, axes, 2):
+        whole = jax.numpy.zeros((2, ring * shard))
+        for part in arrivals(plan, x, axes, 1):
             start = (me + part.block) % ring * shard + part.offset
-            whole = lax.dynamic_update_slice_in_dim(whole, part.values, start, 2)
-        mine = jax.numpy.roll(terms[0], -me * shard, 2)
+            whole = lax.dynamic_update_slice_in_dim(whole, part.values, start, 1)
+        mine = jax.numpy.roll(terms[0], -me * shard, 1)
         return whole[None], sums(plan, lambda columns: mine[..., columns], axes, ring * shard, np.float32)
 
-    split = P(None, None, axes)
+    split = P(None, axes)
     mapped = jax.shard_map(
         run, mesh=mesh_of(shape), in_specs=(split, P(axes)), out_specs=(P(axes), split), check_vma=False
     )
     gathered, scattered = jax.jit(mapped)(values, own)
     assert all(np.array_equal(each, values) for each in gathered)
-    assert np.array_equal(scattered[0, 0], own.sum(axis=0)[0, 0])
+    assert np.array_equal(scattered[0], own.sum(axis=0)[0])
 
 
 @pytest.mark.parametrize("collectives", VARIANTS)
@@ -89,6 +89,4 @@ def test_looped_moves_no_more_than_plain(ffn_layout, mesh_shape, collectives):
     ]
     shards = sum(each.payload_bytes * (1 - 1 / plan.size(tuple(each.axes))) for each in looped)
     assert moved == shards > 0
-    several = ffn_layout == "ws_2d" and mesh_shape == (2, 2, 2)
-    assert ("reduce-scatter" in kept) == several
-    assert ("all-gather" in kept) == (several or ffn_layout == "wg_xyz")
+    assert kept - {"collective-permute"} == {each.kind for each in layer_transfers(plan, TIME) if each not in looped}
