@@ -20,10 +20,10 @@ from engines.transformer.cache import Cached
 from engines.transformer.plan import Plan
 from engines.transformer.reading import KERNEL_TOKENS
 
-DIRECT_KEYS: Final = 1024
-"""Up to so many keys all scores are made at once."""
-DIRECT_SCORES: Final = 1 << 22
-"""Up to so many scores of a chip (16 MiB) likewise: with more, a TPU's schedule is as short by blocks."""
+DIRECT_BLOCKS: Final = 2
+"""Up to so many blocks of keys all scores are made at once."""
+DIRECT_SCORES: Final = 16
+"""Up to so many blocks of scores of a chip likewise: with more, a TPU's schedule is as short by blocks."""
 BLOCK_SCORES: Final = 1 << 22
 """As many sequences share a block as keep its scores within this."""
 LOWEST: Final = -1e30
@@ -92,7 +92,8 @@ def by_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     asked = plan.reading.attention
     if time == 1 or asked in ("direct", "blockwise"):
         return time > 1 and asked == "blockwise"
-    return limit > DIRECT_KEYS and batch * heads * time * limit > DIRECT_SCORES * _shards(plan)
+    block = plan.reading.block
+    return limit > DIRECT_BLOCKS * block and batch * heads * time * limit > DIRECT_SCORES * block**2 * _shards(plan)
 
 
 def query_factor(head_dim: int) -> float:

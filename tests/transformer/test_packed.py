@@ -49,11 +49,9 @@ def error(plan: Plan, tokens: np.ndarray, scores) -> float:
 @pytest.mark.parametrize(
     ("layout", "changes"),
     [
-        (("palm", (1, 1, 1), "ws_1d", "heads"), {}),
         (("palm", (1, 1, 1), "ws_1d", "heads"), {"reading": Reading(attention="blockwise", block=3)}),
         (("gpt", (2, 2, 2), "ws_2d", "heads"), {"collectives": "throughput"}),
         (("llama", (2, 2, 2), "ws_2d", "batch"), {"batch_size": 4}),
-        (("falcon", (2, 2, 2), "wg_x", "heads"), {}),
         (("gpt", (2, 2, 2), "wg_x", "batch"), {}),
         (("palm", (2, 2, 2), "wg_xyz", "batch"), {}),
     ],
