@@ -90,13 +90,16 @@ def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, str] | None:
 
 @contextmanager
 def out_of_memory(point: Point) -> Iterator[None]:
-    """Turn JAX's RESOURCE_EXHAUSTED, and nothing else, into OutOfMemory."""
+    """Turn JAX's RESOURCE_EXHAUSTED, and nothing else, into OutOfMemory; its UNIMPLEMENTED into Unsupported."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "UNIMPLEMENTED" in reason:
+            formats = f"weight_dtype={point.weight_dtype} act_dtype={point.act_dtype} kv_dtype={point.kv_dtype}"
+            raise Unsupported(f"{formats}: hw={point.chip.name} has no program for it ({reason})") from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = str(error).splitlines()[0]
         raise OutOfMemory(
             f"batch_size={point.batch_size}: {point.model.name} does not fit {point.num_chips} × {point.chip.name} "
             f"({reason}); use more chips, a smaller batch or int8 weights"

@@ -237,6 +237,12 @@ def test_only_resource_exhausted_is_out_of_memory():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 
+def test_what_a_device_has_no_program_for_is_unsupported():
+    asked = point(weight_dtype="int4")
+    with pytest.raises(Unsupported, match="weight_dtype=int4 .* hw=cpu has no program for it"), out_of_memory(asked):
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: int4 in a dot")
+
+
 def test_environment_for_virtual_devices(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_cpu_enable_fast_math=false")
     found = engine().environment([point(), point(num_chips=64)])
