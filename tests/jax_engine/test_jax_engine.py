@@ -239,7 +239,7 @@ def test_only_resource_exhausted_is_out_of_memory():
 
 def test_what_a_device_has_no_program_for_is_unsupported():
     asked = point(weight_dtype="int4")
-    with pytest.raises(Unsupported, match="weight_dtype=int4 .* hw=cpu has no program for it"), out_of_memory(asked):
+    with pytest.raises(Unsupported, match=r"weight_dtype=int4 .* hw=cpu has no program for it"), out_of_memory(asked):
         raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: int4 in a dot")
 
 
