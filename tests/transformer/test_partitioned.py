@@ -132,7 +132,7 @@ def test_lowers_without_an_array():
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.sampled_from([(1, 1, 2), (1, 2, 2), (2, 2, 1), (2, 1, 3), (1, 3, 2), (2, 2, 2)]),
     kv_heads=st.integers(1, 3),
@@ -145,8 +145,11 @@ def test_lowers_without_an_array():
     ffn_layout=st.sampled_from(LAYOUTS),
     attn_sharding=st.sampled_from(["heads", "batch"]),
     block=st.sampled_from(["parallel", "serial"]),
+    collectives=st.sampled_from(["plain", "oneway", "throughput", "latency"]),
 )
-def test_any_dimensions(shape, kv_heads, group, half_dim, wide, ffn, vocab, batch, ffn_layout, attn_sharding, block):
+def test_any_dimensions(
+    shape, kv_heads, group, half_dim, wide, ffn, vocab, batch, ffn_layout, attn_sharding, block, collectives
+):
     chips = int(np.prod(shape))
     model = small_model(
         num_layers=1,
@@ -159,7 +162,8 @@ def test_any_dimensions(shape, kv_heads, group, half_dim, wide, ffn, vocab, batc
         block=block,
         norms_per_layer=2 if block == "serial" else 1,
     )
-    assert max(errors(plan_of(model, shape, ffn_layout, attn_sharding, batch * chips))) < 1e-5
+    plan = plan_of(model, shape, ffn_layout, attn_sharding, batch * chips, collectives=collectives)
+    assert max(errors(plan)) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Every combination of layout, attention sharding, block and collective variant, as small programs quickly compiled.
+
+The whole product takes minutes of compilation: each number format is a file of its own, so that they run side by side.
+"""
+
+import functools
+from itertools import product
+
+import jax
+import numpy as np
+from partitioned_case import STEPS, TIME, mesh_of, plan_of, relative_error, small_model
+
+from engines.layout import FFN_LAYOUTS
+from engines.transformer.cache import make_cache
+from engines.transformer.functions import load_parameters, make_decode, make_prefill
+from engines.transformer.plan import Plan
+from engines.weights import prompt
+
+MESH = (2, 2, 2)
+VARIANTS = ["plain", "oneway", "throughput", "latency"]
+LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
+BLOCKS = {
+    "parallel": small_model(),
+    "serial": small_model(
+        block="serial", activation="gelu", norm="rmsnorm", num_kv_heads=2, norms_per_layer=2, tied_embedding=False
+    ),
+}
+COMBINATIONS = list(product(LAYOUTS, ["heads", "batch"], BLOCKS, VARIANTS))
+PREFILLED = {each for places, each in zip(np.ndindex(5, 2, 2, 4), COMBINATIONS, strict=True) if sum(places) % 2 == 0}
+"""A chessboard of them: those whose prefill is compared in float32 and bfloat16 and whose decode in int8, and not the
+other way round."""
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Compiled in half the time; what is computed, and in which order, is the same."""
+
+
+def combined(ffn_layout: str, attn_sharding: str, block: str, collectives: str, **formats) -> Plan:
+    return plan_of(BLOCKS[block], MESH, ffn_layout, attn_sharding, collectives=collectives, **formats)
+
+
+@functools.cache
+def _mesh():
+    return mesh_of(MESH)
+
+
+def error(plan: Plan, *, prefill: bool) -> float:
+    return prefill_error(plan) if prefill else decode_error(plan)
+
+
+def prefill_error(plan: Plan) -> float:
+    """Of the logits of the prompt's last position."""
+    weights, cache, tokens = load_parameters(plan, _mesh(), 0), make_cache(plan, _mesh()), _prompt(plan)
+    program = make_prefill(plan, _mesh()).lower(weights, cache, tokens).compile(QUICKLY)
+    _, scores, _ = program(weights, cache, tokens)
+    output = np.asarray(scores)[None, :, : plan.model.vocab_size]
+    return relative_error(plan.model, tokens, (TIME - 1,), output)
+
+
+def decode_error(plan: Plan) -> float:
+    """Of the logits of every step from the first token on, each of which reads what those before it cached."""
+    weights, cache, first = load_parameters(plan, _mesh(), 0), make_cache(plan, _mesh()), _prompt(plan)[:, 0]
+    program = make_decode(plan, _mesh(), STEPS).lower(weights, cache, first, np.int32(0)).compile(QUICKLY)
+    tokens, scores, _ = program(weights, cache, first, np.int32(0))
+    fed = np.concatenate([first[:, None], np.asarray(tokens).T[:, :-1]], axis=1)
+    output = np.asarray(scores)[..., : plan.model.vocab_size]
+    return relative_error(plan.model, fed, tuple(range(STEPS)), output)
+
+
+def _prompt(plan: Plan) -> np.ndarray:
+    return prompt(plan.model, plan.batch_size, TIME, 0)
+
+
+def buffers(arrays: dict[str, jax.Array]) -> dict[str, list[int]]:
+    """Where each device's part of every array lies."""
+    return {
+        name: [part.data.unsafe_buffer_pointer() for part in each.addressable_shards] for name, each in arrays.items()
+    }
