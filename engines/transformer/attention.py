@@ -34,17 +34,20 @@ class Where(NamedTuple):
     turn: Turn | None
 
 
-def attention(plan: Plan, qkv: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
+def attention(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
     """Attend from ``time`` new positions to all before them and themselves.
 
-    qkv: [batch.batch_axes, time, chunks.column_axes, q | k | v], side by side so that one all-to-all takes all three.
-    Returns what q attends to, in q's place and of its width, and the cache with the new k and v.
+    qkv: [batch.batch_axes, time, chunks.column_axes, q | k | v], side by side so that one all-to-all takes all three,
+    or q and k | v where they were made apart. Returns what q attends to, in q's place and of its width, and the cache
+    with the new k and v.
     """
     layer, position, limit, _, turn = where
     kept, wanted, even = plan.kv_slots()
-    columns = _to_batch(plan, qkv)
-    q = _by_head(columns[..., : plan.q_width], plan.model.head_dim)
-    k, v = _kv_heads(plan, columns[..., plan.q_width :], kept)
+    if plan.attention_axes or len(qkv) == 1:
+        columns = _to_batch(plan, jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0])
+        qkv = [columns[..., : plan.q_width], columns[..., plan.q_width :]]
+    q = _by_head(qkv[0], plan.model.head_dim)
+    k, v = _kv_heads(plan, qkv[1], kept)
     packing = position.part(plan, plan.sequence_axes) if isinstance(position, Packing) else None
     q = pin(plan, rotate(plan.model, q, turn), "sequence_axes", "", "head_axes", "")
     k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (rotate(plan.model, k, turn), v))

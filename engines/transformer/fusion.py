@@ -27,6 +27,19 @@ def output_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
     return {"fused": attention + feed_forward} if plan.fused else {"attn": attention, "ffn": feed_forward}
 
 
+def input_widths(plan: Plan, projection: str) -> list[int]:
+    """Columns in one chunk of what a projection is cut into: attention's inputs, then those of the feed-forward.
+
+    Attention's are q | k | v together, or q and k | v where tensors are :attr:`Plan.apart`.
+    """
+    widths = dict(input_parts(plan)[projection])
+    attention = []
+    if "q" in widths:
+        q, both = widths.pop("q"), widths.pop("k") + widths.pop("v")
+        attention = [q, both] if plan.apart else [q + both]
+    return attention + list(widths.values())
+
+
 class Fusion:
     """Ranges of the fused matrices of a plan, made from a source of the canonical tensors."""
 

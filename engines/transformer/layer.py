@@ -7,6 +7,9 @@ in Pope et al. 2022, section 3.2. Which axes those are, and thus which collectiv
 """
 
 import math
+import operator
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import jax
@@ -15,9 +18,10 @@ from jax import Array, lax
 
 from engines.transformer.attention import Where, attention
 from engines.transformer.cache import Cache
-from engines.transformer.fusion import input_parts
+from engines.transformer.circulating import Block, circulates, hidden_blocks, of_block, output
+from engines.transformer.fusion import input_parts, input_widths, output_parts
 from engines.transformer.looped import Matmul, project
-from engines.transformer.moves import gather, own, pin, total
+from engines.transformer.moves import gather, own, pin, scatter, total
 from engines.transformer.plan import Plan
 
 Weights = dict[str, Array]
@@ -36,20 +40,24 @@ def layer(plan: Plan, w: LayerWeights, x: Array, cache: Cache, where: Where) -> 
     """
     first = norm(plan, w, "attn_norm", x)
     if plan.fused:
+        if circulates(plan):
+            return _circulated(plan, w, x, first, cache, where)
         inputs = project_in(plan, w, "fused", first)
-        ends = plan.q_width + 2 * plan.kv_width
-        attended, cache = _attended(plan, inputs[..., :ends], cache, where)
-        both = jnp.concatenate([attended, activate(plan, inputs[..., ends:])], axis=-1)
-        return x + project_out(plan, w, "fused", both), cache
+        count = len(inputs) - plan.model.ffn_matrices + 1
+        attended, cache = _attended(plan, inputs[:count], cache, where)
+        return x + project_out(plan, w, "fused", [attended, activate(plan, inputs[count:])]), cache
     attended, cache = _attended(plan, project_in(plan, w, "attn", first), cache, where)
-    out = x + project_out(plan, w, "attn", attended)
+    out = x + project_out(plan, w, "attn", [attended])
     second = norm(plan, w, "ffn_norm", out if plan.model.block == "serial" else x)
-    return out + project_out(plan, w, "ffn", activate(plan, project_in(plan, w, "ffn", second))), cache
+    if circulates(plan):
+        return out + _reduced(plan, w, "ffn", _feed_forward(plan, w, "ffn", second), x.dtype), cache
+    return out + project_out(plan, w, "ffn", [activate(plan, project_in(plan, w, "ffn", second))]), cache
 
 
-def _attended(plan: Plan, qkv: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
-    """qkv: [tokens, chunks, q | k | v] → what q attends to, [tokens, chunks, q], and the cache with k and v."""
-    attended, cache = attention(plan, qkv.reshape(-1, where.time, *qkv.shape[1:]), cache, where)
+def _attended(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
+    """[tokens, chunks, q | k | v], or q and k | v → what q attends to, [tokens, chunks, q]; the cache with k and v."""
+    by_time = [each.reshape(-1, where.time, *each.shape[1:]) for each in qkv]
+    attended, cache = attention(plan, by_time, cache, where)
     return pin(plan, attended.reshape(-1, *attended.shape[2:]), *COLUMNS), cache
 
 
@@ -71,28 +79,94 @@ def norm(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
     return wide.astype(x.dtype)
 
 
-def project_in(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
-    """x: [tokens, embed.residual_axes] → [tokens, chunks.column_axes, width], in a chunk the input tensors in turn."""
-    width = sum(each for _, each in input_parts(plan)[name])
-    x = pin(plan, x, "batch_axes", "embed_axes")
-    out = project(plan, matmul_in(plan), x, w[f"{name}.in"])
-    out = pin(plan, out.reshape(out.shape[0], -1, width), *COLUMNS)
-    if f"{name}.in_scale" in w:
-        out = (out * _own_columns(plan, w[f"{name}.in_scale"])).astype(x.dtype)
-    if f"{name}.in_bias" in w:
-        out = (out + _own_columns(plan, w[f"{name}.in_bias"])).astype(x.dtype)
-    return out
+def project_in(plan: Plan, w: LayerWeights, name: str, x: Array, first: int | None = None) -> list[Array]:
+    """x: [tokens, embed.residual_axes] → what ``name`` is cut into (:func:`input_widths`), or the ``first`` so many.
+
+    Each is [tokens, chunks.column_axes, width].
+    """
+    widths = input_widths(plan, name)
+    cuts = list(pairwise(accumulate(widths, initial=0)))
+    x, stored = pin(plan, x, "batch_axes", "embed_axes"), w[f"{name}.in"]
+    if plan.apart:
+        cuts = cuts[:first]
+        parts = [stored.of_chunks(1, sum(widths), *cut) for cut in cuts]
+        outs = [project(plan, matmul_in(plan), x, part).reshape(len(x), plan.local_chunks, -1) for part in parts]
+    else:
+        out = project(plan, matmul_in(plan), x, stored)
+        outs = [pin(plan, out.reshape(out.shape[0], -1, sum(widths)), *COLUMNS)]
+    for vector, combine in _vectors(w, name):
+        whole = _own_columns(plan, w[vector])
+        of_each = [whole[:, start:stop] for start, stop in cuts] if plan.apart else [whole]
+        outs = [combine(out, each).astype(x.dtype) for out, each in zip(outs, of_each, strict=True)]
+    return outs if plan.apart else [outs[0][..., start:stop] for start, stop in cuts]
 
 
-def project_out(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
-    """x: [tokens, chunks.column_axes, width] → [tokens, embed.residual_axes]."""
-    x = pin(plan, pin(plan, x, *COLUMNS).reshape(x.shape[0], -1), "batch_axes", "ffn_axes")
-    out = project(plan, matmul_out(plan), x, w[f"{name}.out"])
+def project_out(plan: Plan, w: LayerWeights, name: str, parts: list[Array]) -> Array:
+    """Parts of a chunk's columns in turn, [tokens, chunks.column_axes, width] each → [tokens, embed.residual_axes]."""
+    if plan.apart:
+        widths = [part.shape[2] for part in parts]
+        cuts = pairwise(accumulate(widths, initial=0))
+        terms = [_term(plan, w, name, part, cut) for part, cut in zip(parts, cuts, strict=True)]
+        return _reduced(plan, w, name, sum(terms[1:], terms[0]), parts[0].dtype)
+    x = pin(plan, parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1), *COLUMNS)
+    x = pin(plan, x.reshape(x.shape[0], -1), "batch_axes", "ffn_axes")
+    return _scaled(plan, w, name, project(plan, matmul_out(plan), x, w[f"{name}.out"]))
+
+
+def _circulated(
+    plan: Plan, w: LayerWeights, x: Array, normed: Array, cache: Cache, where: Where
+) -> tuple[Array, Cache]:
+    """A fused layer: the feed-forward's weights come around, attention's narrow ones are gathered."""
+    narrow = replace(plan, collectives="plain")
+    attended, cache = _attended(plan, project_in(narrow, w, "fused", normed, first=2), cache, where)
+    out = _feed_forward(plan, w, "fused", normed) + _term(narrow, w, "fused", attended, (0, plan.q_width))
+    return x + _reduced(plan, w, "fused", out, x.dtype), cache
+
+
+def _feed_forward(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
+    """x: [tokens, embed.residual_axes] → [tokens, E], float32, unreduced over ``ffn_axes``."""
+    widths = input_widths(plan, name)
+    cuts = list(pairwise(accumulate(widths, initial=0)))[1 - plan.model.ffn_matrices :]
+    vectors = [(_own_columns(plan, w[vector]), combine) for vector, combine in _vectors(w, name)]
+
+    def make(products: list[Array], block: Block, width: int) -> Array:
+        for whole, combine in vectors:
+            own_parts = [of_block(plan, whole[:, start:stop], block, width) for start, stop in cuts]
+            products = [combine(each, part).astype(x.dtype) for each, part in zip(products, own_parts, strict=True)]
+        return activate(plan, products)
+
+    inward = [w[f"{name}.in"].of_chunks(1, sum(widths), *cut).whole() for cut in cuts]
+    blocks = hidden_blocks(plan, lax.optimization_barrier(gather(x, plan.ffn_axes, 1)), inward, make)
+    outward = sum(width for _, width in output_parts(plan)[name])
+    return output(plan, blocks, w[f"{name}.out"].of_chunks(0, outward, outward - plan.ffn_width, outward).whole())
+
+
+def _term(plan: Plan, w: LayerWeights, name: str, x: Array, cut: tuple[int, int]) -> Array:
+    """x: [tokens, chunks, width], of every chunk the columns ``cut`` → [tokens, E], float32, to be reduced."""
+    outward = sum(width for _, width in output_parts(plan)[name])
+    part = w[f"{name}.out"].of_chunks(0, outward, *cut)
+    return project(plan, matmul_out(plan)._replace(scattered=()), x.reshape(len(x), -1), part, jnp.float32)
+
+
+def _reduced(plan: Plan, w: LayerWeights, name: str, x: Array, dtype: Any) -> Array:
+    """x: [tokens, E] {unreduced over ffn_axes} → [tokens, embed.residual_axes] in ``dtype``."""
+    return _scaled(plan, w, name, scatter(x.astype(dtype), matmul_out(plan).scattered, 1))
+
+
+def _scaled(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
+    """A layer's output times its channels' scales, plus its bias, where it has them."""
+    dtype = x.dtype
     if f"{name}.out_scale" in w:
-        out = (out * _own_embed(plan, w[f"{name}.out_scale"])).astype(x.dtype)
+        x = (x * _own_embed(plan, w[f"{name}.out_scale"])).astype(dtype)
     if f"{name}.out_bias" in w:
-        out = (out + _own_embed(plan, w[f"{name}.out_bias"])).astype(x.dtype)
-    return pin(plan, out, *RESIDUAL)
+        x = (x + _own_embed(plan, w[f"{name}.out_bias"])).astype(dtype)
+    return pin(plan, x, *RESIDUAL)
+
+
+def _vectors(w: LayerWeights, name: str) -> list[tuple[str, Any]]:
+    """Scales and biases of input columns that there are, and how each is applied."""
+    known = (f"{name}.in_scale", operator.mul), (f"{name}.in_bias", operator.add)
+    return [(vector, combine) for vector, combine in known if vector in w]
 
 
 def matmul_in(plan: Plan) -> Matmul:
@@ -113,15 +187,14 @@ def matmuls(plan: Plan) -> dict[str, Matmul]:
     return {f"layer.{name}.{side}": each for name in input_parts(plan) for side, each in both.items()}
 
 
-def activate(plan: Plan, inputs: Array) -> Array:
-    """silu(gate)·up of [..., gate | up], or GELU of all; float32, the exponential in base 2 as the hardware has it."""
-    first = inputs[..., : plan.ffn_width].astype(jnp.float32)
+def activate(plan: Plan, inputs: list[Array]) -> Array:
+    """silu(gate)·up, or GELU of the one input; in float32, the exponential in base 2 as the hardware has it."""
+    first = inputs[0].astype(jnp.float32)
     if plan.model.gated:
-        up = inputs[..., plan.ffn_width :].astype(jnp.float32)
-        hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * up
+        hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * inputs[1].astype(jnp.float32)
     else:
         hidden = jax.nn.gelu(first, approximate=plan.model.activation == "gelu_tanh")
-    return hidden.astype(inputs.dtype)
+    return hidden.astype(inputs[0].dtype)
 
 
 def _own_embed(plan: Plan, vector: Array) -> Array:

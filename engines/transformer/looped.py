@@ -65,6 +65,13 @@ class Stored(NamedTuple):
         """All of it."""
         return self.block(slice(None), slice(None))
 
+    def of_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stored":
+        """Of every chunk of ``width`` rows (``axis`` 0) or columns (1) those from ``start`` to ``stop``, as a copy."""
+        rows, columns = self.stack.shape[1:]
+        cut = self.whole().reshape((-1, width, columns) if axis == 0 else (rows, -1, width))
+        cut = lax.slice_in_dim(cut, start, stop, axis=axis + 1)
+        return Stored(cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1)), 0)
+
 
 class Part(NamedTuple):
     """What arrived: rows [offset, offset + size) of block ``block`` of the ring."""
@@ -74,9 +81,12 @@ class Part(NamedTuple):
     values: Array
 
 
-def project(plan: Plan, matmul: Matmul, x: Array, w: Stored) -> Array:
-    """x: [tokens, rows.gathered] · w: [rows.contracted, columns.produced] → [tokens, columns.scattered]."""
-    kind = x.dtype
+def project(plan: Plan, matmul: Matmul, x: Array, w: Stored, out_dtype: Any = None) -> Array:
+    """x: [tokens, rows.gathered] · w: [rows.contracted, columns.produced] → [tokens, columns.scattered].
+
+    In x's format, or in ``out_dtype``.
+    """
+    kind = out_dtype or x.dtype
     x, scale = narrowed(plan, x, matmul.gathered)
     if plan.collectives == "plain":
         whole = gather(gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)

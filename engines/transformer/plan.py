@@ -236,11 +236,12 @@ class Plan:
     def kv_width(self) -> int:
         """Columns of k (and of v) of one chunk; a head may spread over several chunks.
 
-        Looped products cut the columns into blocks. With padding to 16 k and v then keep a chunk at a multiple of the
-        32 that a TPU's memory has in a tile of int8: a matrix cut elsewhere is copied whole before it is read.
+        Looped products of stationary weights cut the columns into blocks. With padding to 16 k and v then keep a chunk
+        at a multiple of the 32 that a TPU's memory has in a tile of int8: a matrix cut elsewhere is copied whole before
+        it is read.
         """
         width = math.ceil(self.kv_heads * self.model.head_dim / self.chips)
-        cut = self.collectives != "plain" and not self.kv_splits_by_head
+        cut = self.collectives != "plain" and not self.batch_axes and not self.kv_splits_by_head
         return math.ceil(width / 16) * 16 if cut else width
 
     @property
@@ -252,6 +253,15 @@ class Plan:
     def vocab(self) -> int:
         """Vocabulary padded to split over all chips."""
         return math.ceil(self.model.vocab_size / self.chips) * self.chips
+
+    @property
+    def apart(self) -> bool:
+        """Whether the tensors of a fused matrix are gathered and multiplied one by one.
+
+        A gathered product has the columns of many chunks: to take its tensors apart, and to put chunks together again,
+        copies more than the product's own time is worth. With one scale a token (int8 activations) they stay together.
+        """
+        return bool(self.batch_axes) and self.act_dtype != "int8"
 
     @property
     def fused(self) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from engines.dtypes import BYTES_PER_ELEMENT, LARGEST
 from engines.transformer.formats import stream_dtype
-from engines.transformer.fusion import input_parts, output_parts
+from engines.transformer.fusion import input_parts, input_widths, output_parts
 from engines.transformer.moves import gathers_terms
 from engines.transformer.plan import Axes, Plan
 
@@ -50,8 +50,10 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
     for name in input_parts(plan):
         inward, outward = (sum(width for _, width in parts(plan)[name]) for parts in (input_parts, output_parts))
         rows, columns = plan.gathered_axes
-        yield from _gathered_weights(plan, inward, name, (rows, columns))
-        yield from _gathered_weights(plan, outward, name, (columns, rows))
+        for width in input_widths(plan, name) if plan.apart else [inward]:
+            yield from _gathered_weights(plan, width, name, (rows, columns))
+        for _, width in output_parts(plan)[name] if plan.apart else [("", outward)]:
+            yield from _gathered_weights(plan, width, name, (columns, rows))
         yield from _gathered_vectors(plan, inward, name)
         if plan.act_dtype == "int8":
             yield _transfer("all-reduce", plan.ffn_axes, 4 * tokens, f"{name}.in scale")
