@@ -38,10 +38,10 @@ def rotate(model: Model, x: Array, turn: Turn | None) -> Array:
     if turn is None:
         return x
     turned = turn.cos.shape[-1]
-    head = x[..., :turned].astype(jnp.float32)
+    head = x[..., :turned]
     if model.rotary_interleaved:
         partner = head.reshape(*head.shape[:-1], -1, 2)[..., ::-1].reshape(head.shape)
     else:
         partner = jnp.concatenate([head[..., turned // 2 :], head[..., : turned // 2]], -1)
-    done = (head * turn.cos + partner * turn.sin).astype(x.dtype)
+    done = (head.astype(jnp.float32) * turn.cos + partner.astype(jnp.float32) * turn.sin).astype(x.dtype)
     return done if turned == x.shape[-1] else jnp.concatenate([done, x[..., turned:]], -1)
