@@ -16,12 +16,17 @@ SUMMARY: Final = "write the latency and MFU tables, the figures and what was fou
 VERBS: Final[Mapping[str, str]] = {
     "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; 1 if a claim of the paper fails",
     "paper": "Table 1, Figure 3, best X and N, crossovers of Pope et al. 2022; needs no store; 1 if Table 1 is off",
+    "studies": "figure, table and finding of every study recipe (+sweep=study-...), from compiled rows",
 }
 FORMATS: Final = ("markdown", "csv", "latex")
 ENDINGS: Final = ("png", "pdf")
 KEYS: Final = (
     RESULTS_DIR,
-    Key("out", "reports/latest", "the folder for the files; comparison and paper write to folders of their name in it"),
+    Key(
+        "out",
+        "reports/latest",
+        "the folder for the files; comparison, paper and studies write to folders of their name in it",
+    ),
     Key("format", list(FORMATS), "what to write: some of markdown, csv, latex"),
     Key("figures", list(ENDINGS), "figures as png, pdf, both, or [] for none"),
     Key("title", None, "the heading of the report"),
@@ -38,6 +43,7 @@ EXAMPLES: Final = (
     "shardbench report results_dir=results out=reports/mine format=[markdown,csv] figures=png",
     "shardbench report comparison print=json",
     "shardbench report paper out=reports/mine",
+    "shardbench report studies results_dir=results out=reports/mine",
 )
 
 
@@ -48,6 +54,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.report.evidence import read_rows
     from bench.report.paper import paper_report
     from bench.report.paper_forms import Entry
+    from bench.report.studies import studies_report
 
     formats = _some_of("format", settings["format"], FORMATS)
     if not formats:
@@ -63,6 +70,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     elif verb == "paper":
         document, entries = paper_report(str(settings["title"] or "Pope et al. 2022 from closed forms"))
         written = write(document, out / "paper", formats, endings)
+    elif verb == "studies":
+        document = studies_report(rows, str(settings["title"] or "The studies of compiled programs"))
+        written = write(document, out / "studies", formats, endings)
     else:
         document = full_report(rows, str(settings["title"] or "shardbench report"))
         written = write(document, out, formats, endings)

@@ -16,6 +16,9 @@ MODEL_NAMES: Final = {
     "palm-540b": "PaLM 540B",
     "mt-nlg-530b": "MT-NLG 530B",
     "gpt-20b": "GPT 20B",
+    "llama-3-8b": "Llama 3 8B",
+    "llama-3-70b": "Llama 3 70B",
+    "llama-3-405b": "Llama 3 405B",
 }
 
 
@@ -69,7 +72,7 @@ def parallelism(tensor_parallel: int, pipeline_parallel: int | None) -> str:
 
 
 def model_label(model: str) -> str:
-    """The name by which a model's authors call it, where it is one of the paper's."""
+    """The name by which a model's authors call it, where it is known."""
     return MODEL_NAMES.get(model, model)
 
 

@@ -95,12 +95,12 @@ def _stated(row: Row) -> tuple[Any, ...]:
 def _meets(answer: Row, reference: Row, key: str) -> bool:
     wanted = getattr(reference, key)
     given = getattr(answer, key)
-    if _is_open(reference, key):
-        return _is_open(answer, key) or given == wanted
+    if is_open(reference, key):
+        return is_open(answer, key) or given == wanted
     return bool(given == wanted)
 
 
-def _is_open(row: Row, key: str) -> bool:
+def is_open(row: Row, key: str) -> bool:
     """Whether the point left this to the engine. Of a published row, what its source states is not open."""
     value = getattr(row, key)
     if value in (None, "auto"):
@@ -109,4 +109,4 @@ def _is_open(row: Row, key: str) -> bool:
 
 
 def _open_keys(row: Row) -> int:
-    return sum(_is_open(row, key) for key in OPEN)
+    return sum(is_open(row, key) for key in OPEN)

@@ -1,0 +1,184 @@
+"""What each study found, in one sentence computed from its compiled rows. None where no two rows can be compared."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+from bench.report.evidence import model_label
+from bench.report.frontier import time_of
+from bench.report.study_rows import parts_of
+from engines.row import Row
+
+Told = tuple[str, dict[str, Any]]
+LOOPED: Final = ("oneway", "throughput", "latency")
+Key = TypeVar("Key")
+
+
+def layouts_over_chips(rows: Sequence[Row]) -> Told | None:
+    """From how many chips on the two-dimensional layout is the faster, for each model."""
+    parts, numbers = [], dict[str, Any]()
+    for model, mine in _grouped(rows, lambda row: row.model).items():
+        by_chips = _grouped(mine, lambda row: row.num_chips)
+        ratios = {chips: _ratio(pair, "ffn_layout", "ws_1d", "ws_2d") for chips, pair in sorted(by_chips.items())}
+        known = {chips: ratio for chips, ratio in ratios.items() if ratio is not None}
+        if not known:
+            continue
+        slower = [chips for chips, ratio in known.items() if ratio <= 1]
+        faster = [chips for chips in known if not slower or chips > max(slower)]
+        last = max(known)
+        start = f"2D is the faster from {min(faster)} chips on" if faster else "1D is as fast as 2D or faster"
+        parts.append(f"{model_label(model)}: {start} (1D takes {known[last]:.2f}× the time of 2D on {last} chips)")
+        numbers |= {f"{model}.{chips}": ratio for chips, ratio in known.items()}
+        numbers[f"{model}.from_chips"] = min(faster) if faster else None
+    return ("; ".join(parts) + ".", numbers) if parts else None
+
+
+def prefill_layouts(rows: Sequence[Row]) -> Told | None:
+    """The highest MFU, and from how many tokens on some gathered layout is the fastest."""
+    timed = [row for row in _timed(rows) if row.mfu is not None]
+    if not timed:
+        return None
+    best = max(timed, key=lambda row: row.mfu or 0)
+    told = f"The highest MFU is {best.mfu:.1%}, {best.ffn_layout} at {_tokens(best):,} tokens"
+    numbers: dict[str, Any] = {"best_mfu": best.mfu, "best_tokens": _tokens(best), "best_layout": best.ffn_layout}
+    fastest = {
+        tokens: min(mine, key=lambda row: time_of(row) or 0)
+        for tokens, mine in sorted(_grouped(timed, _tokens).items())
+        if {"ws_2d"} < {row.ffn_layout for row in mine}
+    }
+    changes = [
+        (tokens, str(row.ffn_layout))
+        for (tokens, row), before in zip(fastest.items(), [None, *fastest.values()], strict=False)
+        if before is None or before.ffn_layout != row.ffn_layout
+    ]
+    if changes:
+        told += "; fastest is " + ", ".join(f"{layout} from {tokens:,} tokens" for tokens, layout in changes)
+        numbers["fastest_from"] = {str(tokens): layout for tokens, layout in changes}
+        still = [layout for _, layout in changes]
+        if "ws_2d" in still and still[-1] != "ws_2d":
+            numbers["crossover_tokens"] = next(tokens for tokens, layout in changes if layout != "ws_2d")
+    return told + ".", numbers
+
+
+def attention_over_context(rows: Sequence[Row], line: Callable[[Row], str]) -> Told | None:
+    """How far every variant gets, and how much of its longest step its growth since the shortest context is."""
+    parts, numbers = [], dict[str, Any]()
+    for name, mine in sorted(_grouped(rows, line).items()):
+        timed = sorted(_timed(mine), key=_context)
+        if len(timed) < 2:
+            continue
+        first, last = timed[0], timed[-1]
+        grown = 1 - (time_of(first) or 0) / (time_of(last) or 1)
+        refused = any(row.status == "oom" and _context(row) > _context(last) for row in mine)
+        limit = f"fits up to {_context(last):,} tokens only" if refused else f"fits at {_context(last):,} tokens"
+        parts.append(
+            f"{name} {limit}: {1e3 * (time_of(last) or 0):.3g} ms a step, {grown:.0%} of it more than at "
+            f"{_context(first)} tokens"
+        )
+        numbers |= {f"{name}.longest": _context(last), f"{name}.grown": grown, f"{name}.step_s": time_of(last)}
+    return ("; ".join(parts) + ".", numbers) if parts else None
+
+
+def serial_over_parallel(rows: Sequence[Row]) -> Told | None:
+    """What the serial block costs beside the parallel one, by batch."""
+    ratios = {
+        batch: ratio
+        for batch, mine in sorted(_grouped(rows, lambda row: row.batch_size).items())
+        if (ratio := _ratio(mine, "model", "palm-540b-serial", "palm-540b")) is not None
+    }
+    if not ratios:
+        return None
+    told = " and ".join(f"{ratio - 1:+.1%} at batch {batch}" for batch, ratio in ratios.items())
+    numbers = {f"batch_{batch}": ratio - 1 for batch, ratio in ratios.items()}
+    return f"The serial block changes a decode step by {told}.", numbers
+
+
+def looped_plain_gspmd(rows: Sequence[Row], panel: Callable[[Row], str]) -> Told | None:
+    """The best looped schedule beside plain collectives and beside the compiler's own partitioning, by workload."""
+    parts, numbers = [], dict[str, Any]()
+    for name, mine in _grouped(rows, panel).items():
+        manual = [row for row in mine if row.partitioner == "manual"]
+        looped = [row for row in _timed(manual) if row.collectives in LOOPED]
+        if not looped:
+            continue
+        best = min(looped, key=lambda row: time_of(row) or 0)
+        said = []
+        for other, theirs in (
+            ("plain", [row for row in manual if row.collectives == "plain"]),
+            ("GSPMD", [row for row in mine if row.partitioner == "gspmd"]),
+        ):
+            timed = _timed(theirs)
+            if timed:
+                ratio = (time_of(timed[0]) or 0) / (time_of(best) or 1)
+                said.append(f"{other} {ratio:.2f}× as long")
+                numbers[f"{name}.{other}"] = ratio
+            elif any(row.status == "oom" for row in theirs):
+                said.append(f"{other} does not fit in memory")
+                numbers[f"{name}.{other}"] = "oom"
+        if said:
+            parts.append(f"{name}: looped ({best.collectives}) takes {_short(time_of(best))}, {', '.join(said)}")
+    return ("; ".join(parts) + ".", numbers) if parts else None
+
+
+def int8_over_bfloat16(rows: Sequence[Row]) -> Told | None:
+    """How much faster int8 weights are, by phase and batch."""
+    parts, numbers = [], dict[str, Any]()
+    for phase, mine in _grouped(rows, lambda row: row.phase).items():
+        ratios = {
+            batch: ratio
+            for batch, pair in sorted(_grouped(mine, lambda row: row.batch_size).items())
+            if (ratio := _ratio(pair, "weight_dtype", "bfloat16", "int8")) is not None
+        }
+        if ratios:
+            told = ", ".join(f"{ratio:.2f}× at batch {batch}" for batch, ratio in ratios.items())
+            what = "decode step" if phase == "decode" else phase
+            parts.append(f"time of a {what} with bfloat16 weights over that with int8: {told}")
+            numbers |= {f"{phase}.{batch}": ratio for batch, ratio in ratios.items()}
+    return ("; ".join(parts) + ".", numbers) if parts else None
+
+
+def generations(rows: Sequence[Row]) -> Told | None:
+    """The step on every generation with what bounds it, and how far apart the ends are."""
+    parts, numbers = [], dict[str, Any]()
+    for model, mine in _grouped(rows, lambda row: row.model).items():
+        timed = sorted(_timed(mine), key=lambda row: time_of(row) or 0)
+        if not timed:
+            continue
+        told = []
+        for row in timed:
+            bound = parts_of(row)
+            told.append(f"{row.hw} {1e3 * (time_of(row) or 0):.3g} ms" + (f" ({bound.bound_by})" if bound else ""))
+            numbers[f"{model}.{row.hw}"] = time_of(row)
+        told += [f"{row.hw} does not fit" for row in mine if row.status == "oom"]
+        parts.append(f"{model_label(model)}: {', '.join(told)}")
+    return ("; ".join(parts) + ".", numbers) if parts else None
+
+
+def _short(seconds: float | None) -> str:
+    return f"{seconds:.3g} s" if seconds and seconds >= 1 else f"{1e3 * (seconds or 0):.3g} ms"
+
+
+def _tokens(row: Row) -> int:
+    return row.batch_size * row.input_len
+
+
+def _context(row: Row) -> int:
+    return row.input_len + row.output_len
+
+
+def _timed(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.status == "ok" and time_of(row) is not None]
+
+
+def _ratio(rows: Sequence[Row], key: str, above: str, below: str) -> float | None:
+    """Time of the row whose ``key`` is ``above`` over that whose is ``below``; None where either has none."""
+    times = {getattr(row, key): time_of(row) for row in _timed(rows)}
+    high, low = times.get(above), times.get(below)
+    return high / low if high is not None and low else None
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    groups: dict[Key, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return dict(groups)
