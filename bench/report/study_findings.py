@@ -61,21 +61,22 @@ def prefill_layouts(rows: Sequence[Row]) -> Told | None:
 
 
 def attention_over_context(rows: Sequence[Row], line: Callable[[Row], str]) -> Told | None:
-    """How far every variant gets, and how much of its longest step its growth since the shortest context is."""
+    """How far every variant gets, and what part of its longer steps came with the context since the shortest one."""
     parts, numbers = [], dict[str, Any]()
     for name, mine in sorted(_grouped(rows, line).items()):
         timed = sorted(_timed(mine), key=_context)
         if len(timed) < 2:
             continue
         first, last = timed[0], timed[-1]
-        grown = 1 - (time_of(first) or 0) / (time_of(last) or 1)
+        shares = {_context(row): 1 - (time_of(first) or 0) / (time_of(row) or 1) for row in timed[1:]}
         refused = any(row.status == "oom" and _context(row) > _context(last) for row in mine)
-        limit = f"fits up to {_context(last):,} tokens only" if refused else f"fits at {_context(last):,} tokens"
+        told = " and ".join(f"{share:.0%} at {context:,}" for context, share in list(shares.items())[-2:])
         parts.append(
-            f"{name} {limit}: {1e3 * (time_of(last) or 0):.3g} ms a step, {grown:.0%} of it more than at "
-            f"{_context(first)} tokens"
+            f"{name} fits at {_context(last):,} tokens{' and no further' if refused else ''} "
+            f"({_short(time_of(last))} a step; what it takes beyond {_context(first)} tokens is {told})"
         )
-        numbers |= {f"{name}.longest": _context(last), f"{name}.grown": grown, f"{name}.step_s": time_of(last)}
+        numbers |= {f"{name}.longest": _context(last), f"{name}.step_s": time_of(last)}
+        numbers |= {f"{name}.beyond.{context}": share for context, share in shares.items()}
     return ("; ".join(parts) + ".", numbers) if parts else None
 
 

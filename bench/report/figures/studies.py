@@ -21,6 +21,8 @@ PARTS: Final = (
 DOES_NOT_FIT: Final = "does not fit"
 THOUSAND: Final = 1024
 BAR_WIDTH: Final = 0.7
+CROSS_STEP: Final = 0.04
+"""Between the crosses of two variants at one place, as a fraction of the panel's height."""
 
 
 def lines_over(
@@ -45,7 +47,7 @@ def lines_over(
                 axis.plot([x(row) for row in timed], values, **line_style(kind, colour))
             refused = [x(row) for row in mine if _is(row, "compiled", each, line) and row.status == "oom"]
             # Below one another where several variants do not fit at the same place.
-            height = 0.98 - 0.04 * names.index(each)
+            height = 0.98 - CROSS_STEP * names.index(each)
             if refused:
                 axis.plot(
                     refused,
@@ -62,13 +64,18 @@ def lines_over(
         else:
             axis.set_yscale("log")
             plain_log_ticks(axis.yaxis)
+        if any(row.status == "oom" for row in mine):
+            low, high = axis.get_ylim()
+            room = 1 + CROSS_STEP * (1 + len(names))
+            axis.set_ylim(top=high * room if mfu else high * (high / low) ** (room - 1))
         ticks = sorted({x(row) for row in mine})
         plain_log_ticks(axis.xaxis, ticks)
         axis.set_xticks(ticks, [_short(tick) for tick in ticks])
         axis.set_xlabel(x_label)
         axis.set_ylabel(label)
         axis.set_title(group)
-    legend(figure, list(colours.items()), kinds)
+    refusals = any(row.status == "oom" for row in rows)
+    legend(figure, list(colours.items()), kinds, [(DOES_NOT_FIT, "x")] if refusals else [])
     return Drawn(name, _caption(caption, rows, "crosses"), figure)
 
 

@@ -92,14 +92,20 @@ def line_style(kind: str, colour: str) -> dict[str, Any]:
     }
 
 
-def legend(figure: "Figure", colours: Sequence[tuple[str, str]], kinds: Sequence[str]) -> None:
-    """To the right: what each colour is, then how each kind of evidence is drawn."""
+def legend(
+    figure: "Figure", colours: Sequence[tuple[str, str]], kinds: Sequence[str], marks: Sequence[tuple[str, str]] = ()
+) -> None:
+    """To the right: what each colour is, how each kind of evidence is drawn, and what further markers say."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, linewidth=3, label=label) for label, colour in colours]
     if kinds:
         handles.append(Line2D([], [], linestyle="", label=" "))
         handles += [Line2D([], [], label=kind, **line_style(kind, "#555555")) for kind in kinds]
+    handles += [
+        Line2D([], [], label=label, marker=marker, linestyle="", color="#555555", markeredgewidth=2)
+        for label, marker in marks
+    ]
     figure.legend(handles=handles, loc="outside right upper")
 
 
