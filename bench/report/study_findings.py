@@ -34,29 +34,31 @@ def layouts_over_chips(rows: Sequence[Row]) -> Told | None:
 
 
 def prefill_layouts(rows: Sequence[Row]) -> Told | None:
-    """The highest MFU, and from how many tokens on some gathered layout is the fastest."""
+    """The highest MFU, and from how many tokens on which layout is the fastest of several."""
     timed = [row for row in _timed(rows) if row.mfu is not None]
     if not timed:
         return None
     best = max(timed, key=lambda row: row.mfu or 0)
     told = f"The highest MFU is {best.mfu:.1%}, {best.ffn_layout} at {_tokens(best):,} tokens"
     numbers: dict[str, Any] = {"best_mfu": best.mfu, "best_tokens": _tokens(best), "best_layout": best.ffn_layout}
+    asked = _grouped(rows, _tokens)
     fastest = {
-        tokens: min(mine, key=lambda row: time_of(row) or 0)
+        tokens: str(min(mine, key=lambda row: time_of(row) or 0).ffn_layout)
         for tokens, mine in sorted(_grouped(timed, _tokens).items())
-        if {"ws_2d"} < {row.ffn_layout for row in mine}
+        if len({row.ffn_layout for row in asked[tokens]}) > 1
     }
-    changes = [
-        (tokens, str(row.ffn_layout))
-        for (tokens, row), before in zip(fastest.items(), [None, *fastest.values()], strict=False)
-        if before is None or before.ffn_layout != row.ffn_layout
-    ]
+    changes = {
+        tokens: layout
+        for (tokens, layout), before in zip(fastest.items(), [None, *fastest.values()], strict=False)
+        if layout != before
+    }
     if changes:
-        told += "; fastest is " + ", ".join(f"{layout} from {tokens:,} tokens" for tokens, layout in changes)
-        numbers["fastest_from"] = {str(tokens): layout for tokens, layout in changes}
-        still = [layout for _, layout in changes]
-        if "ws_2d" in still and still[-1] != "ws_2d":
-            numbers["crossover_tokens"] = next(tokens for tokens, layout in changes if layout != "ws_2d")
+        told += "; fastest is " + ", ".join(f"{layout} from {tokens:,} tokens" for tokens, layout in changes.items())
+        numbers["fastest_from"] = {str(tokens): layout for tokens, layout in changes.items()}
+    refused = [_tokens(row) for row in rows if row.status == "oom" and row.ffn_layout == "ws_2d"]
+    if refused:
+        told += f"; ws_2d does not fit from {min(refused):,} tokens on"
+        numbers["ws_2d_refused_from"] = min(refused)
     return told + ".", numbers
 
 

@@ -146,20 +146,22 @@ def test_one_dimension_may_win_everywhere(points):
 
 def test_the_crossover_of_prefill_is_where_a_gathered_layout_is_first_the_fastest(points):
     # ws_2d is the faster up to batch 16; from 64 on wg_xyz is. Batch 1 has ws_2d alone, so nothing to compare.
+    speed = {"ws_2d": 1.0, "wg_xyz": 0.5, "wg_x": 2.0, "wg_xy": 2.0}
     rows = [
         a_row_of(
             point,
-            point.batch_size * (1.0 if point.ffn_layout == "ws_2d" else 0.5 if point.ffn_layout == "wg_xyz" else 2.0),
+            None if (point.ffn_layout, point.batch_size) == ("ws_2d", 512) else speed[point.ffn_layout],
             mfu=0.7 if (point.ffn_layout, point.batch_size) == ("wg_xyz", 512) else 0.4,
         )
         for point in points["study-prefill"]
     ]
     sentence, numbers = found_by("study-prefill", rows)
-    assert numbers["crossover_tokens"] == 64 * 2048
+    assert numbers["fastest_from"] == {str(4 * 2048): "ws_2d", str(64 * 2048): "wg_xyz"}
     assert numbers["best_tokens"] == 512 * 2048
     assert sentence == (
         "The highest MFU is 70.0%, wg_xyz at 1,048,576 tokens; "
-        "fastest is ws_2d from 8,192 tokens, wg_xyz from 131,072 tokens."
+        "fastest is ws_2d from 8,192 tokens, wg_xyz from 131,072 tokens; "
+        "ws_2d does not fit from 1,048,576 tokens on."
     )
 
 
