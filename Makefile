@@ -1,6 +1,7 @@
 # make bench   set up and run the main job; ends by naming the files that it wrote
 # make test    set up and run lint, types and the whole test suite
 # make quick   the tests that take seconds
+# make studies the studies of what the TPU compiler makes, as rows and figures: some 20 minutes, seconds when repeated
 # make perf    the jax engine on one processor device against transformers on torch, all cores or THREADS=n
 # make format  put the code in order
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ WORKERS ?= 2
 # Cores that all contestants of make perf may use; 0 is all of them.
 THREADS ?= 0
 
-.PHONY: help bench test lint quick perf format clean
+.PHONY: help bench test lint quick perf studies format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,6 +62,14 @@ test: lint
 
 quick: $(VENV)/.test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+
+studies: $(VENV)/.test
+	@for study in 1d-2d attention block collectives generations prefill weights; do \
+	  echo "== study-$$study"; \
+	  $(BIN)/shardbench run +sweep=study-$$study results_dir=results/studies print=none || exit; \
+	done
+	@$(BIN)/shardbench run +sweep=study-attention model=palm-540b-multihead results_dir=results/studies print=none
+	@$(BIN)/shardbench report studies results_dir=results/studies out=reports
 
 perf: $(VENV)/.test
 	@mkdir -p .benchmarks
