@@ -1,6 +1,7 @@
 """Where the configuration files are, and models and chips by name from them."""
 
 import difflib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,21 @@ def load_chip(name: str) -> Chip:
 def model_from(content: dict[str, Any]) -> Model:
     """A model from the plain values of its config.
 
+    Nobody published the size of a changed architecture (``palm-540b+num_layers=8``): its own count stands for it.
+
     Raises:
         AskedWrongly: a key is missing, unknown or wrong.
     """
     try:
-        return Model(**content)
+        model = Model(**content)
     except TypeError as error:
         raise AskedWrongly(
             "model", content.get("name"), _reason(error), "compare it with conf/model/tiny.yaml"
         ) from None
+    changed = {each.partition("=")[0] for each in model.name.split("+")[1:]}
+    if not changed or changed & {"published_params", "mfu_params"}:
+        return model
+    return replace(model, published_params=float(model.params), mfu_params=float(model.params))
 
 
 def chip_from(content: dict[str, Any]) -> Chip:

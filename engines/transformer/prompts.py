@@ -61,13 +61,10 @@ def _in_chunks(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Arr
 def prefix_plan(plan: Plan) -> Plan:
     """How the prefix of ``plan``'s prompts is read: as one sequence, on the same stored weights.
 
-    Gathered layouts split the batch, which one sequence has none of: it goes by ``ws_2d``.
-
-    Raises:
-        AskedWrongly: a looped gathered layout keeps padded weights, which ``ws_2d`` does not read.
+    Gathered layouts split the batch, which one sequence has none of: it goes by ``ws_2d``, whose weights are the same.
     """
     gathered = bool(plan.batch_axes)
-    single = replace(
+    return replace(
         plan,
         batch_size=1,
         cache_len=plan.reading.prefix,
@@ -76,14 +73,6 @@ def prefix_plan(plan: Plan) -> Plan:
         collectives="plain" if gathered else plan.collectives,
         reading=replace(plan.reading, prefix=0),
     )
-    if single.kv_width != plan.kv_width:
-        raise AskedWrongly(
-            "shared_prefix",
-            plan.reading.prefix,
-            f"is read by ws_2d, which cannot use the weights of {plan.ffn_layout} with collectives={plan.collectives}",
-            "use collectives=plain",
-        )
-    return single
 
 
 def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:

@@ -142,7 +142,7 @@ def differ(plan, other) -> float:
 def test_a_quantised_cache_is_the_same_in_every_layout(ffn_layout, attn_sharding):
     model = MODELS["palm"]
     single = plan_of(model, (1, 1, 1), "ws_1d", "heads", **NARROW_CACHE)
-    assert differ(plan_of(model, (2, 2, 2), ffn_layout, attn_sharding, **NARROW_CACHE), single) < 2e-5
+    assert differ(plan_of(model, (2, 2, 2), ffn_layout, attn_sharding, **NARROW_CACHE), single) < 5e-4
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,8 @@ def test_other_formats_are_the_same_when_cut_up(model, ffn_layout, attn_sharding
     formats = {**NARROW_CACHE, **changes}
     cut = plan_of(MODELS[model], (2, 2, 2), ffn_layout, attn_sharding, **formats)
     single = replace(cut, mesh_shape=(1, 1, 1), ffn_layout="ws_1d", attn_sharding="heads")
-    assert differ(cut, replace(single, collectives="plain", partitioner="manual")) < 2e-5
+    # A value of the cache on the edge between two numbers may be rounded either way.
+    assert differ(cut, replace(single, collectives="plain", partitioner="manual")) < 5e-4
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.conf import load_model, names
+from bench.conf import load_customised, load_model, model_from, names
 from engines.errors import AskedWrongly
 
 
@@ -109,3 +109,11 @@ def test_rotary_frequencies_by_hand():
 def test_rotary_positions_turn_pairs_of_a_head(rotary_dim):
     with pytest.raises(AskedWrongly, match=f"model.rotary_dim={rotary_dim}: is odd, or more than head_dim=32"):
         replace(load_model("tiny"), rotary_dim=rotary_dim)
+
+
+def test_a_changed_architecture_counts_its_own_parameters():
+    whole, cut = load_model("palm-540b"), model_from(load_customised("model", "palm-540b+num_layers=8"))
+    assert whole.mfu_params == 540e9
+    assert cut.mfu_params == cut.published_params == cut.params < 0.1 * whole.params
+    stated = model_from(load_customised("model", "palm-540b+num_layers=8+mfu_params=37e9"))
+    assert stated.mfu_params == 37e9
