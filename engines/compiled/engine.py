@@ -166,8 +166,6 @@ class CompiledEngine:
 
         times = {phase.name: phase.account.total_s for phase in phases}
         total = _sum_accounts(phases)
-        if self.trace_dir is not None:
-            self._write_traces(point, phases)
         sharded = _sharded_bytes(self.compiler.mesh(target), plan)
         constants = constants_for(point.chip)
         temporaries = max(phase.compiled.memory["temp"] for phase in phases)
@@ -211,6 +209,7 @@ class CompiledEngine:
                 "compiled_program": _said(point, plan),
                 "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
                 "padded_heads": plan.heads,
+                **self._write_traces(point, phases),
             },
         )
         return Estimate(
@@ -220,13 +219,18 @@ class CompiledEngine:
             facts=facts,
         )
 
-    def _write_traces(self, point: Point, phases: Sequence[Phase]) -> None:
+    def _write_traces(self, point: Point, phases: Sequence[Phase]) -> dict[str, dict[str, str]]:
+        """The row's detail that names the trace file of each phase, once they are written."""
         from engines.compiled.trace import trace_name, write_trace
 
-        assert self.trace_dir is not None
+        if self.trace_dir is None:
+            return {}
+        layers, names = point.model.num_layers, dict[str, str]()
         for phase in phases:
-            name = trace_name(point, phase.name)
-            write_trace(self.trace_dir, name, phase.timeline, phase.compiled.text if self.keep_hlo else None)
+            text = phase.compiled.text if self.keep_hlo else None
+            path = write_trace(self.trace_dir, trace_name(point, phase.name), phase.timeline, layers, text)
+            names[phase.name] = path.name
+        return {"traces": names}
 
 
 def _machine(point: Point, target: "Target") -> Any:

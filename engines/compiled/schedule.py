@@ -14,6 +14,7 @@ COLLECTIVES: Final = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
     "ragged-all-to-all",
 )  # fmt: skip
+MATMULS: Final = ("convolution", "dot")
 MOVES: Final = ("copy", "slice", "dynamic-slice", "dynamic-update-slice")
 FREE: Final = frozenset(
     {
@@ -70,7 +71,10 @@ class Collective:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One typed instruction. ``hbm_bytes`` is what it reads from and writes to main memory."""
+    """One typed instruction. ``hbm_bytes`` is what it reads from and writes to main memory.
+
+    ``matmul`` marks computation that multiplies matrices, itself or in what it fuses.
+    """
 
     name: str
     opcode: str
@@ -82,6 +86,7 @@ class Step:
     starts: str | None = None
     called: tuple[str, ...] = ()
     trips: int = 1
+    matmul: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,15 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
         cycles=each.cycles,
         hbm_bytes=bytes_,
         moved_bytes=moved,
+        matmul=_multiplies(module, each),
     )
+
+
+def _multiplies(module: Module, each: Instruction) -> bool:
+    """Whether a product of matrices is in it."""
+    if each.opcode != "fusion":
+        return each.opcode in MATMULS
+    return any(_multiplies(module, inner) for name in each.called("calls") for inner in module[name].instructions)
 
 
 def _async_inner(module: Module, each: Instruction) -> Instruction | None:

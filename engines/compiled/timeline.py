@@ -7,7 +7,6 @@ A loop's body is walked once and counts as many times as it runs.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +16,10 @@ from engines.compiled.schedule import Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
 COPY: Final = "copy"
+MATMUL: Final = "matmul"
+EXPOSED: Final = "exposed"
+COPY_WAIT: Final = "copy wait"
+TURNS: Final = "turns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +34,23 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One bar of the trace: a lane, when, how long, and how often the loop around it runs."""
+    """One bar of the trace: a lane, when, how long, of what kind, and how often the loops around it run.
+
+    ``note`` is an opcode or, in the compute lane, ``matmul`` for what multiplies matrices, ``exposed`` and
+    ``copy wait`` where the stream waits for an exchange or a copy, and ``turns`` for a loop's further turns, which
+    count with the first and so have 0 ``turns``: Σ seconds · turns of that lane is the account's total. ``bytes`` is
+    the HBM traffic, on a link what a chip holds of an exchange; ``latency_s`` the part of an exchange that its size
+    does not change.
+    """
 
     lane: str
     name: str
     start_s: float
     seconds: float
     note: str = ""
+    turns: int = 1
+    bytes: float = 0.0
+    latency_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -101,13 +114,14 @@ class _Running:
     end_s: float
     seconds: float
     collective: bool
-    kind: str
+    step: Step
 
 
 class _Walker:
     def __init__(self, schedule: Schedule, machine: Machine) -> None:
         self.schedule, self.machine = schedule, machine
         self.events: list[Event] = []
+        self.turns = 1
 
     def computation(self, name: str, origin: float) -> Account:
         """Walk one computation that begins at ``origin`` with all lanes free."""
@@ -116,7 +130,7 @@ class _Walker:
         for step in self.schedule.computations[name]:
             now = self._step(step, now, origin, account, lanes, running)
         for each in running.values():  # begun here and ended in a later turn: it ends with this one at the latest
-            now = self._wait(each, now, account)
+            now = self._wait(each, now, origin, account)
         account.total_s = now
         return account
 
@@ -139,7 +153,7 @@ class _Walker:
             seconds = self._work_s(step, account)
             account.compute_s += seconds
             account.by_kind[step.opcode] += seconds  # type: ignore[assignment]
-            self._event(COMPUTE, step.name, origin + now, seconds, step.opcode)
+            self._event(COMPUTE, step, origin + now, seconds, MATMUL if step.matmul else step.opcode)
             return now + seconds
         if step.kind is Kind.COLLECTIVE:
             assert step.collective is not None
@@ -148,6 +162,7 @@ class _Walker:
             self._communicated(step, timed, account)
             account.exposed_s += start + timed.seconds - now
             self._occupy(step, timed, start, origin, lanes)
+            self._event(COMPUTE, step, origin + now, start + timed.seconds - now, EXPOSED)
             return start + timed.seconds
         if step.kind is Kind.START:
             self._start(step, now, origin, account, lanes, running)
@@ -157,15 +172,19 @@ class _Walker:
             if begun is not None and step.opcode == "async-update":
                 running[step.name] = begun
             elif begun is not None:
-                return self._wait(begun, now, account)
+                return self._wait(begun, now, origin, account)
         return now
 
     def _turns(self, step: Step, now: float, origin: float, account: Account) -> float:
-        for name in step.called:
+        around = self.turns
+        for name in step.called if step.trips else ():
+            self.turns = around * step.trips
             turn = self.computation(name, origin + now)
+            self.turns = around
             if step.trips > 1:
-                rest = turn.total_s * (step.trips - 1)
-                self._event(COMPUTE, f"{step.trips - 1} more turns of {step.name}", origin + now + turn.total_s, rest)
+                rest, end = step.trips - 1, origin + now + turn.total_s
+                bar = Event(COMPUTE, f"{rest} more turns of {step.name}", end, turn.total_s * rest, TURNS, turns=0)
+                self.events.append(bar)
             account.add(turn, step.trips)
             now += turn.total_s * step.trips
         return now
@@ -196,16 +215,17 @@ class _Walker:
             start = max([now, *(lanes.get(link, 0.0) for link in timed.links)])
             self._communicated(step, timed, account)
             self._occupy(step, timed, start, origin, lanes)
-            running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step.collective.opcode)
+            running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step)
             return
         seconds = step.moved_bytes / self.machine.hbm_bytes_per_s
         start = max(now, lanes.get(COPY, 0.0))
         lanes[COPY] = start + seconds
-        self._event(COPY, step.name, origin + start, seconds, step.opcode)
-        running[step.name] = _Running(start + seconds, seconds, False, COPY)
+        self._event(COPY, step, origin + start, seconds, step.opcode)
+        running[step.name] = _Running(start + seconds, seconds, False, step)
 
-    def _wait(self, begun: _Running, now: float, account: Account) -> float:
+    def _wait(self, begun: _Running, now: float, origin: float, account: Account) -> float:
         waited = max(0.0, begun.end_s - now)
+        self._event(COMPUTE, begun.step, origin + now, waited, EXPOSED if begun.collective else COPY_WAIT)
         if begun.collective:
             account.exposed_s += waited
             account.overlapped_s += max(0.0, begun.seconds - waited)
@@ -236,18 +256,16 @@ class _Walker:
         assert step.collective is not None
         for link in timed.links:
             lanes[link] = start + timed.seconds
-            self._event(lane_name(link), step.name, origin + start, timed.seconds, step.collective.opcode)
+            note, latency_s = step.collective.opcode, timed.latency_s
+            self._event(lane_name(link), step, origin + start, timed.seconds, note, latency_s)
 
-    def _event(self, lane: str, name: str, start: float, seconds: float, note: str = "") -> None:
+    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, latency_s: float = 0.0) -> None:
         if seconds > 0:
-            self.events.append(Event(lane, name, start, seconds, note))
+            moved = step.collective.whole_bytes if step.collective is not None else step.hbm_bytes
+            moved = 0.0 if note in (EXPOSED, COPY_WAIT) else moved
+            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, latency_s))
 
 
 def lane_name(link: Hop) -> str:
     """``x +`` and the like; a fourth axis is between the cores of one chip."""
     return f"{('x', 'y', 'z', 'cores')[link.axis]} {'+' if link.step > 0 else '-'}"
-
-
-def by_kind_s(account: Account) -> Mapping[str, float]:
-    """Seconds by opcode, the most first."""
-    return dict(account.by_kind.most_common())

@@ -120,12 +120,13 @@ def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
 
 @pytest.mark.slow
 def test_a_trace_opens_as_chrome_reads_it(tmp_path):
-    ask(point(model=replace(load_model("palm-8b"), num_layers=2)), trace_dir=str(tmp_path))
+    answer, _ = ask(point(model=replace(load_model("palm-8b"), num_layers=2)), trace_dir=str(tmp_path))
     (path,) = tmp_path.glob("*.trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     lanes = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert sum(lane.startswith("link") for lane in lanes) >= 2
     assert all(event["dur"] >= 0 for event in events if event["ph"] == "X")
+    assert answer.facts.details["traces"] == {"decode": path.name}
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ over the batch; their metadata is left out.
 
 import gzip
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from engines.compiled.hlo import parse_module
 from engines.compiled.links import LinkConstants, Torus
 from engines.compiled.schedule import Kind, read_schedule
 from engines.compiled.timeline import Machine, walk
+from engines.compiled.trace import trace_events
 
 DATA = Path(__file__).with_name("data")
 X, Y, Z, CORES = range(4)
@@ -130,6 +132,31 @@ def test_the_account_adds_up(name):
     assert account.total_s == pytest.approx(account.compute_s + account.exposed_s + account.copy_wait_s)
     assert account.communication_s == pytest.approx(account.overlapped_s + account.exposed_s, rel=0.05)
     assert sum(account.by_kind.values()) == pytest.approx(account.compute_s + account.communication_s)
+
+
+@pytest.mark.parametrize("name", TORI)
+def test_a_trace_s_bars_never_overlap_and_add_up_to_the_account(name):
+    timeline = walk(schedule_of(name), machine_of(name))
+    account, trace = timeline.account, trace_events(timeline, name, 4)
+    lanes = {each["tid"]: each["args"]["name"] for each in trace["traceEvents"] if each["name"] == "thread_name"}
+    bars = [each for each in trace["traceEvents"] if each["ph"] == "X"]
+    for lane in lanes:
+        mine = [(round(1e3 * bar["ts"]), round(1e3 * (bar["ts"] + bar["dur"]))) for bar in bars if bar["tid"] == lane]
+        assert mine == sorted(mine)
+        assert all(before[1] <= after[0] for before, after in pairwise(mine))
+
+    def seconds(lane, *kinds):
+        mine = [bar for bar in bars if lanes[bar["tid"]].startswith(lane) and (not kinds or bar["cat"] in kinds)]
+        return 1e-6 * sum(bar["dur"] * bar["args"]["turns"] for bar in mine)
+
+    # A bar is rounded to nanoseconds, and stands for up to twelve turns.
+    room = 1e-9 * sum(bar["args"]["turns"] for bar in bars)
+    assert seconds("compute") == pytest.approx(account.total_s, abs=room)
+    assert seconds("compute", "exposed") == pytest.approx(account.exposed_s, abs=room)
+    assert seconds("compute", "copy wait") == pytest.approx(account.copy_wait_s, abs=room)
+    sent = {(bar["name"], bar["ts"]): bar["dur"] * bar["args"]["turns"] for bar in bars if "latency_us" in bar["args"]}
+    assert 1e-6 * sum(sent.values()) == pytest.approx(account.communication_s, abs=room)
+    assert any(bar["cat"] == "matmul" for bar in bars)
 
 
 @pytest.mark.parametrize("name", ["v4-2x2x2", "v5e-2x4", "v6e-2x4"])
