@@ -64,6 +64,8 @@ quick: $(VENV)/.test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 studies: $(VENV)/.test
+	@echo "== study-targets, with traces"
+	@$(BIN)/shardbench run +sweep=study-targets results_dir=results/studies engine.trace_dir=results/studies/traces print=none
 	@for study in 1d-2d attention block collectives generations prefill weights; do \
 	  echo "== study-$$study"; \
 	  $(BIN)/shardbench run +sweep=study-$$study results_dir=results/studies print=none || exit; \

@@ -55,6 +55,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.report.paper import paper_report
     from bench.report.paper_forms import Entry
     from bench.report.studies import studies_report
+    from bench.report.study_traces import Places
+    from bench.report.traces import FOLDER
 
     formats = _some_of("format", settings["format"], FORMATS)
     if not formats:
@@ -71,7 +73,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         document, entries = paper_report(str(settings["title"] or "Pope et al. 2022 from closed forms"))
         written = write(document, out / "paper", formats, endings)
     elif verb == "studies":
-        document = studies_report(rows, str(settings["title"] or "The studies of compiled programs"))
+        places = Places(Path(str(settings["results_dir"])) / FOLDER, out / "studies")
+        document = studies_report(rows, str(settings["title"] or "The studies of compiled programs"), places)
         written = write(document, out / "studies", formats, endings)
     else:
         document = full_report(rows, str(settings["title"] or "shardbench report"))

@@ -12,6 +12,7 @@ from bench.report.figures import studies as figures
 from bench.report.findings import Finding
 from bench.report.frontier import time_of
 from bench.report.study_rows import Found, find_rows, parts_of, points_of
+from bench.report.study_traces import Places, Traces, traces_of
 from bench.report.tables import Column, Table
 from engines.errors import ShardbenchError
 from engines.row import Row
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 ABOUT: Final = (
     "**compiled** is the schedule that the TPU compiler made for chips that are not there, walked instruction by "
     "instruction; **predicted** is a closed form and **published** what others printed, where either has the same "
-    "point. Sentences are computed from compiled rows alone. Times are of one decode step (the mean over the phase) or "
-    "of a whole prefill. *Bound by* names the largest of three parts: **memory**, the HBM traffic at full bandwidth "
-    "(it runs within the computation); **compute**, computation beyond that, be it "
-    "arithmetic or less than full bandwidth; **exposed communication**, collectives "
-    "beside which nothing is computed."
+    "point. Sentences are computed from compiled rows, and from published ones where they say so. Times are of one "
+    "decode step (the mean over the phase) or of a whole prefill. *Bound by* names the largest of three parts: "
+    "**memory**, the HBM traffic at full bandwidth (it runs within the computation); **compute**, computation beyond "
+    "that, be it arithmetic or less than full bandwidth; **exposed communication**, collectives beside which nothing "
+    "is computed."
 )
 IDENTITY: Final = {
     "model": "model",
@@ -47,7 +48,10 @@ Draw = Callable[[str, str, Sequence[Row]], "Drawn"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """One recipe. ``variants`` are further words with which it runs too; ``paper`` what Pope et al. 2022 say."""
+    """One recipe. ``variants`` are further words with which it runs too; ``paper`` what Pope et al. 2022 say.
+
+    ``traced``: its rows have traces, of which the report shows a turn of the loop over layers.
+    """
 
     recipe: str
     title: str
@@ -56,6 +60,7 @@ class Study:
     find: Callable[[Sequence[Row]], found.Told | None]
     variants: Sequence[Sequence[str]] = ((),)
     has_mfu: bool = True
+    traced: bool = False
 
     @property
     def command(self) -> str:
@@ -85,7 +90,25 @@ def _variant(row: Row) -> str:
     return "GSPMD" if row.partitioner == "gspmd" else str(row.collectives)
 
 
+def _timed_workload(row: Row) -> str:
+    return f"{row.phase}, batch\n{row.batch_size}, {row.weight_dtype}"
+
+
+def _length(row: Row) -> str:
+    if row.phase == "prefill":
+        return f"{row.input_len} tokens"
+    return "one step" if row.output_len == 1 else f"{row.output_len} steps"
+
+
 STUDIES: Final = (
+    Study(
+        recipe="study-targets",
+        title="Against the paper's own figures",
+        paper="28.5 ms a decode step at batch 64 (int8), 93.75 ms at batch 512, 85.2 s for the prefill at batch 512",
+        find=found.against_published,
+        traced=True,
+        draw=partial(figures.bars_over, panel=_timed_workload, bar=_length, published_s=found.published_s),
+    ),
     Study(
         recipe="study-1d-2d",
         title="1D against 2D over chips",
@@ -171,7 +194,7 @@ STUDIES: Final = (
 )
 
 
-def studies_report(rows: Sequence[Row], title: str) -> Document:
+def studies_report(rows: Sequence[Row], title: str, places: Places) -> Document:
     """A section a study; of one without rows, only the command that makes them.
 
     Raises:
@@ -184,7 +207,7 @@ def studies_report(rows: Sequence[Row], title: str) -> Document:
             f"studies: the store holds none of their compiled rows; run {STUDIES[0].command} first (studies: {recipes})"
         )
     sections = [Section(title="How to read it", text=ABOUT)]
-    sections += [_section(study, each) for study, each in stored]
+    sections += [_section(study, each, places) for study, each in stored]
     return Document(
         name="studies",
         title=title,
@@ -204,20 +227,21 @@ def _finding(study: Study, stored: Found) -> Finding:
     return Finding(study.title, ("compiled",), sentence, numbers)
 
 
-def _section(study: Study, stored: Found) -> Section:
+def _section(study: Study, stored: Found, places: Places) -> Section:
     if not stored.compiled:
         return Section(title=study.title, text=f"No rows are stored; make them with `{study.command}`.")
     text = f"Recipe: `{study.command}`."
     if stored.missing:
         text += f" {stored.missing} of its points have no compiled row yet."
+    traces = traces_of(stored.compiled, places, study.recipe) if study.traced else Traces()
     caption = f"{study.title}."
     drawable = [row for row in stored.rows if row.status in ("ok", "oom")]
     name = study.recipe.replace("-", "_")
     return Section(
         title=study.title,
-        text=text,
+        text="\n\n".join(part for part in (text, traces.text) if part),
         tables=[_table(study, stored)],
-        draw=(lambda: [study.draw(name, caption, drawable)]) if drawable else None,
+        draw=(lambda: [study.draw(name, caption, drawable), *traces.draw()]) if drawable else None,
     )
 
 

@@ -7,11 +7,47 @@ from typing import Any, Final, TypeVar
 from bench.report.evidence import model_label
 from bench.report.frontier import time_of
 from bench.report.study_rows import parts_of
+from engines.published.table import published_rows
 from engines.row import Row
 
 Told = tuple[str, dict[str, Any]]
+WORKLOAD: Final = ("model", "hw", "num_chips", "phase", "batch_size", "weight_dtype")
+"""Keys in which a published row must agree with a row beside which it stands."""
 LOOPED: Final = ("oneway", "throughput", "latency")
 Key = TypeVar("Key")
+
+
+def against_published(rows: Sequence[Row]) -> Told | None:
+    """Every row's time beside the published one of the same context, and the parts that it is made of."""
+    said, numbers = [], dict[str, Any]()
+    for row in _timed(rows):
+        seconds, parts = time_of(row) or 0.0, parts_of(row)
+        steps = "one step" if row.output_len == 1 else f"{row.output_len} steps"
+        name = f"{row.phase}, batch {row.batch_size}, {row.weight_dtype}" + (f", {steps}" if row.output_len else "")
+        told, beside = f"{name}: {_short(seconds)}", published_s(row)
+        numbers[f"{name}.s"] = seconds
+        if beside is not None:
+            told += f" (published {_short(beside)}, {seconds / beside - 1:+.1%})"
+            numbers |= {f"{name}.published_s": beside, f"{name}.relative": seconds / beside - 1}
+        if parts is not None:
+            told += (
+                f", bound by {parts.bound_by} (memory {_short(parts.memory_s)}, compute {_short(parts.compute_s)}, "
+                f"exposed communication {_short(parts.exposed_s)})"
+            )
+            numbers[f"{name}.bound_by"] = parts.bound_by
+        said.append(told)
+    return ("; ".join(said) + ".", numbers) if said else None
+
+
+def published_s(row: Row) -> float | None:
+    """What was published of the row's phase at its context: a decode step, or a prefill. None where nothing was."""
+    for each in published_rows():
+        asked = each.question
+        same = all(asked[key] == getattr(row, key) for key in WORKLOAD)
+        context = asked["input_len"] + asked["output_len"]
+        if same and context == _context(row) and each.latency_s and asked.get("ffn_layout") in (None, row.ffn_layout):
+            return each.latency_s / (asked["output_len"] if row.phase == "decode" else 1)
+    return None
 
 
 def layouts_over_chips(rows: Sequence[Row]) -> Told | None:

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,12 @@ from bench.report import study_findings
 from bench.report.figures import style
 from bench.report.studies import STUDIES, studies_report
 from bench.report.study_rows import answers, find_rows, parts_of, points_of
+from bench.report.study_traces import Places
 from bench.store import Store
 from engines.row import POINT_FIELDS, Row
 
 BY_RECIPE = {study.recipe: study for study in STUDIES}
+NOWHERE = Places(Path("none/traces"), Path("reports/studies"))
 CHOICES = {"mesh_shape": [4, 4, 4], "ffn_layout": "ws_2d", "attn_sharding": "batch", "collectives": "latency"}
 
 
@@ -119,6 +122,22 @@ def found_by(recipe, rows):
     return BY_RECIPE[recipe].find(rows)
 
 
+def test_a_target_beside_what_was_published_and_what_bounds_it(points):
+    one, steps, *_, prefill = points["study-targets"]
+    assert (one.output_len, steps.output_len, prefill.phase) == (1, 64, "prefill")
+    rows = [a_row_of(one, 0.020), a_row_of(steps, 0.030), a_row_of(prefill, 100.0), a_row_of(prefill)]
+    sentence, numbers = found_by("study-targets", rows)
+    # 1.82 s for 64 steps and 85.2 s for the prefill, as the paper's table 2 has them.
+    assert numbers["decode, batch 64, int8, one step.published_s"] == pytest.approx(1.82 / 64)
+    assert numbers["prefill, batch 512, bfloat16.relative"] == pytest.approx(100 / 85.2 - 1)
+    told = "decode, batch 64, int8, one step: 20 ms (published 28.4 ms, -29.7%), bound by memory "
+    assert sentence.startswith(told + "(memory 10 ms, compute 6 ms, exposed communication 4 ms); ")
+    assert "decode, batch 64, int8, 64 steps: 30 ms (published 28.4 ms, +5.5%)" in sentence
+    assert study_findings.published_s(replace(rows[2], ffn_layout="ws_2d")) is None
+    assert study_findings.published_s(replace(rows[0], input_len=4095)) is None
+    assert found_by("study-targets", rows[3:]) is None
+
+
 def test_two_dimensions_win_from_where_they_win_for_good(points):
     ws_1d = {8: 1.0, 16: 3.0, 32: 1.0, 64: 2.0, 128: 3.0}
     rows = [
@@ -221,7 +240,8 @@ def test_generations_from_the_fastest_to_the_one_that_does_not_fit(points):
 def rows(points):
     """Rows of two studies: one whole, with other kinds beside it and a refusal, one in part.
 
-    PaLM 540B in ws_2d on 64 chips is a point of the serial block's study too.
+    PaLM 540B in ws_2d on 64 chips is a point of the serial block's study too, and of the targets with
+    collectives=latency.
     """
     found = []
     for number, point in enumerate(points["study-1d-2d"]):
@@ -239,12 +259,13 @@ def test_the_report_on_disk(rows, tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     out = tmp_path / "out" / "studies"
     figures = {path.stem for path in (out / "figures").iterdir()}
-    assert figures == {"study_1d_2d", "study_collectives", "study_block"}
+    assert figures == {"study_targets", "study_1d_2d", "study_collectives", "study_block"}
     assert all((out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in figures)
     assert len(told["findings"]) == len(STUDIES)
     text = (out / "studies.md").read_text(encoding="utf-8")
     assert "No rows are stored; make them with `shardbench run +sweep=study-prefill`." in text
     assert "1 row does not fit in memory" in text
+    assert f"resume=false results_dir={tmp_path / 'store'}" in text  # no trace of its row is there
     assert "oom: ran out of memory" in text
     with (out / "tables" / "study_1d_2d.csv").open(encoding="utf-8") as file:
         cells = list(csv.DictReader(file))
@@ -255,7 +276,7 @@ def test_the_report_on_disk(rows, tmp_path, capsys):
 
 
 def test_kinds_of_evidence_are_drawn_apart_and_a_refusal_as_a_cross(rows):
-    document = studies_report(rows, "title")
+    document = studies_report(rows, "title", NOWHERE)
     section = next(each for each in document.sections if each.title == BY_RECIPE["study-1d-2d"].title)
     with style.settings():
         (drawn,) = section.draw()
@@ -267,7 +288,7 @@ def test_kinds_of_evidence_are_drawn_apart_and_a_refusal_as_a_cross(rows):
 
 
 def test_a_bar_s_parts_add_up_and_what_does_not_fit_says_so(rows):
-    document = studies_report(rows, "title")
+    document = studies_report(rows, "title", NOWHERE)
     section = next(each for each in document.sections if each.title == BY_RECIPE["study-collectives"].title)
     with style.settings():
         (drawn,) = section.draw()
@@ -282,6 +303,6 @@ def test_a_store_without_rows_of_a_study_says_what_to_run(tmp_path, capsys, poin
     foreign = a_row_of(points["study-block"][0], 0.1, source="predicted", engine="analytic")
     Store(tmp_path).append([foreign])
     assert main(["report", "studies", f"results_dir={tmp_path}", f"out={tmp_path / 'out'}"]) == 2
-    assert "run shardbench run +sweep=study-1d-2d first" in capsys.readouterr().err
+    assert "run shardbench run +sweep=study-targets first" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["report", "studies", f"results_dir={tmp_path / 'empty'}", f"out={tmp_path / 'out'}"]) == 2

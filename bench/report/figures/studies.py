@@ -79,11 +79,24 @@ def lines_over(
     return Drawn(name, _caption(caption, rows, "crosses"), figure)
 
 
-def bars_over(name: str, caption: str, rows: Sequence[Row], *, panel: Label, bar: Label) -> Drawn:
-    """One panel a group, one bar a compiled row, stacked of what its time goes to; other kinds as marks at its edge."""
+def bars_over(
+    name: str,
+    caption: str,
+    rows: Sequence[Row],
+    *,
+    panel: Label,
+    bar: Label,
+    published_s: Callable[[Row], float | None] | None = None,
+) -> Drawn:
+    """One panel a group, one bar a compiled row, stacked of what its time goes to; other kinds as marks at its edge.
+
+    With ``published_s`` the mark of what was published is its answer for the bar's row, whatever rows are stored.
+    """
     groups = list(dict.fromkeys(panel(row) for row in rows))
     bars = list(dict.fromkeys(bar(row) for row in rows))
     beside = [kind for kind in SOURCES if kind != "compiled" and any(row.source == kind for row in rows)]
+    if published_s is not None:
+        beside = [*(kind for kind in beside if kind != "published"), "published"]
     figure, axes = panels(len(groups), width=max(8.0 / len(groups), 0.5 * len(bars) + 0.9), height=4.2)
     for axis, group in zip(axes, groups, strict=True):
         mine = [row for row in rows if panel(row) == group]
@@ -93,9 +106,11 @@ def bars_over(name: str, caption: str, rows: Sequence[Row], *, panel: Label, bar
             place = shown.index(bar(row))
             if row.source == "compiled":
                 _draw_bar(axis, row, place, scale)
-            else:
-                style = line_style(row.source, "#222222") | {"linestyle": ""}
-                axis.plot([place + BAR_WIDTH / 2], [scale * (time_of(row) or 0)], **style)
+                stated = published_s(row) if published_s is not None else None
+                if stated is not None:
+                    _draw_mark(axis, "published", place, scale * stated)
+            elif row.source != "published" or published_s is None:
+                _draw_mark(axis, row.source, place, scale * (time_of(row) or 0))
         axis.set_xticks(range(len(shown)), shown, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_xlim(-0.6, len(shown) - 0.4)
         axis.set_ylim(bottom=0)
@@ -103,7 +118,12 @@ def bars_over(name: str, caption: str, rows: Sequence[Row], *, panel: Label, bar
         axis.set_ylabel(label)
         axis.set_title(group)
     legend(figure, [(f"compiled: {word}", colour) for word, colour in PARTS], beside)
-    return Drawn(name, _caption(caption, rows, f"bars that say “{DOES_NOT_FIT}”"), figure)
+    kinds = ["published"] if published_s is not None else []
+    return Drawn(name, _caption(caption, rows, f"bars that say “{DOES_NOT_FIT}”", kinds), figure)
+
+
+def _draw_mark(axis: Any, kind: str, place: int, height: float) -> None:
+    axis.plot([place + BAR_WIDTH / 2], [height], **(line_style(kind, "#222222") | {"linestyle": ""}))
 
 
 def _draw_bar(axis: Any, row: Row, place: int, scale: float) -> None:
@@ -140,8 +160,8 @@ def _unit(rows: Sequence[Row]) -> tuple[float, str]:
     return (1e3, f"{phase} (ms)") if short else (1.0, f"{phase} (s)")
 
 
-def _caption(caption: str, rows: Sequence[Row], marks: str) -> str:
-    kinds = [kind for kind in SOURCES if any(row.source == kind for row in rows)]
+def _caption(caption: str, rows: Sequence[Row], marks: str, also: Sequence[str] = ()) -> str:
+    kinds = [kind for kind in SOURCES if kind in also or any(row.source == kind for row in rows)]
     refused = sum(row.status == "oom" for row in rows)
     told = f" Kinds of evidence: {', '.join(kinds)}."
     if refused:

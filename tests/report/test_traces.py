@@ -1,0 +1,170 @@
+"""Traces of compiled programs: one turn of the loop over layers, read, told and drawn."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from matplotlib.colors import to_hex
+
+from bench.report.figures import style
+from bench.report.figures.turn import COLOUR_OF, turn
+from bench.report.study_traces import Places, traces_of
+from bench.report.traces import read_turn
+from engines.compiled.hlo import parse_module
+from engines.compiled.links import LinkConstants, Torus
+from engines.compiled.schedule import read_schedule
+from engines.compiled.timeline import Account, Event, Machine, Timeline, walk
+from engines.compiled.trace import write_trace
+from engines.errors import ShardbenchError
+from engines.row import Row
+
+STORED = Path(__file__).parents[1] / "compiled" / "data" / "v4-4x4x4-oneway.hlo.gz"
+
+
+def by_hand():
+    """Two steps of four layers, 100 µs each: 60 of products, 10 beside an inner loop of 3 × 5, 15 of a sum, 1 wait.
+
+    The 14 µs of a permute run beside the products but for one.
+    """
+
+    def at(microseconds, lane, name, length, note, turns=8, **more):
+        return Event(lane, name, 1e-6 * (5 + microseconds), 1e-6 * length, note, turns, **more)
+
+    bars = [
+        Event("compute", "before", 0.0, 5e-6, "fusion", 2),
+        at(0, "compute", "weights", 60, "matmul", bytes=60e6),
+        at(46, "x -", "send", 15, "collective-permute", bytes=1e6, latency_s=1e-6),
+        at(60, "compute", "send", 1, "exposed"),
+        at(61, "compute", "small", 9, "fusion"),
+        at(70, "compute", "scores", 5, "matmul", turns=24),
+        at(75, "compute", "2 more turns of inner", 10, "turns", turns=0),
+        at(85, "compute", "sum", 15, "exposed"),
+        at(85, "x +", "sum", 15, "all-reduce", bytes=1e6, latency_s=5e-6),
+        at(85, "x -", "sum", 15, "all-reduce", bytes=1e6, latency_s=5e-6),
+        at(100, "compute", "3 more turns of layers", 300, "turns", turns=0),
+        Event("compute", "after", 405e-6, 0.0, "fusion", 2),
+        Event("compute", "1 more turns of steps", 405e-6, 405e-6, "turns", 0),
+    ]
+    return Timeline(Account(total_s=810e-6), bars)
+
+
+def file_of(timeline, folder, layers=4, name="step"):
+    return write_trace(str(folder), name, timeline, layers)
+
+
+def test_a_turn_by_hand(tmp_path):
+    found = read_turn(file_of(by_hand(), tmp_path))
+    assert (found.turns, found.loops) == (4, 2)
+    assert (found.seconds, found.whole_s) == pytest.approx((100e-6, 810e-6))
+    assert found.lanes == ["compute", "link x +", "link x -"]
+    # The inner loop's product runs three times.
+    assert dict(found.stream_s()) == pytest.approx({"matmul": 75e-6, "other": 9e-6, "exposed": 16e-6})
+    assert dict(found.exposed_by_s()) == pytest.approx({"all-reduce": 15e-6, "collective-permute": 1e-6})
+    assert found.told() == (
+        "One turn of 4 of the loop over layers in each of 2 steps: 100 µs; all turns are 800 µs of 810 µs. Of the turn "
+        "75.0% are matrix products, 9.0% other computation and 16.0% exposed communication (all-reduce 15 µs, "
+        "collective-permute 1 µs; 5 µs of it hops and starts, whatever the size). Permutes take 15 µs, 93.3% of it "
+        "beside computation."
+    )
+
+
+def test_the_loop_over_layers_is_told_from_the_others_by_its_count(tmp_path):
+    # With two layers it is the steps' loop that fits best; one layer run apart changes nothing.
+    assert read_turn(file_of(by_hand(), tmp_path, layers=5)).turns == 4
+    assert read_turn(file_of(by_hand(), tmp_path, layers=2)).turns == 2
+
+
+def test_a_program_without_loops_is_shown_whole(tmp_path):
+    bars = [Event("compute", "all", 0.0, 2e-6, "matmul"), Event("copy", "in", 0.0, 1e-6, "copy-start")]
+    found = read_turn(file_of(Timeline(Account(total_s=2e-6), bars), tmp_path))
+    assert (found.turns, found.loops) == (1, 1)
+    assert found.seconds == pytest.approx(2e-6)
+    assert found.told() == (
+        "One turn of 1 of the loop over layers: 2 µs; all turns are 2 µs of 2 µs. Of the turn 100.0% are matrix "
+        "products, 0.0% other computation and 0.0% exposed communication."
+    )
+
+
+def test_a_turn_of_what_the_compiler_wrote_adds_up(tmp_path):
+    torus = Torus(shape=(4, 4, 4), wrap=(True, True, True), link_bytes_per_s=50e9)
+    links = LinkConstants(link_efficiency=1.0, hop_s=1e-6, launch_s=0.0)
+    machine = Machine(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=torus, links=links)
+    timeline = walk(read_schedule(parse_module(gzip.decompress(STORED.read_bytes()).decode())), machine)
+    found = read_turn(file_of(timeline, tmp_path))
+    assert (found.turns, found.loops) == (4, 3)
+    assert sum(found.stream_s().values()) == pytest.approx(found.seconds, rel=1e-3)
+    assert 0.5 * found.whole_s < found.seconds * 12 < found.whole_s
+    sent = [bar for bar in found.exchanges().values() if bar.kind == "collective-permute"]
+    assert len(sent) == 2 * 15 + 2 * 3
+
+
+def test_bars_are_drawn_where_they_are_and_coloured_by_what_they_are(tmp_path):
+    found = read_turn(file_of(by_hand(), tmp_path))
+    with style.settings():
+        drawn = turn("trace", "caption", found)
+    (axis,) = drawn.figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == found.lanes
+    spans = {}
+    for collection in axis.collections:
+        for path in collection.get_paths():
+            box = path.get_extents()
+            lane = found.lanes[round((box.y0 + box.y1) / 2)]
+            spans.setdefault((lane, to_hex(collection.get_facecolor()[0])), []).append((box.x0, box.x1))
+
+    def drawn_at(lane, kind):
+        return [pytest.approx(span, abs=2e-3) for span in spans.pop((lane, COLOUR_OF[kind].lower()))]
+
+    assert drawn_at("compute", "matrix products") == [(0, 60), (70, 75)]
+    assert drawn_at("compute", "other computation") == [(61, 70)]
+    assert drawn_at("compute", "further turns of inner loops") == [(75, 85)]
+    assert drawn_at("compute", "exposed communication") == [(60, 61), (85, 100)]
+    assert drawn_at("link x +", "all-reduce") == [(85, 100)]
+    assert drawn_at("link x -", "all-reduce") == [(85, 100)]
+    assert drawn_at("link x -", "collective-permute") == [(46, 61)]
+    assert not spans
+    # 60 MB in 60 µs.
+    assert [text.get_text() for text in axis.texts] == ["1,000 GB/s"]
+    (legend,) = drawn.figure.legends
+    assert "reduce-scatter" not in {text.get_text() for text in legend.get_texts()}
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", gzip.compress(b"[]"), gzip.compress(b'{"traceEvents": []}')])
+def test_what_is_no_trace_is_one_sentence(tmp_path, content):
+    path = tmp_path / "broken.trace.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(ShardbenchError, match="is no trace of a compiled program"):
+        read_turn(path)
+
+
+def a_row(name, **changes):
+    content = {
+        "point_id": "p", "created_at": "2026-01-02T03:04:05.006+00:00", "engine": "compiled", "source": "compiled",
+        "status": "ok", "model": "palm-540b", "hw": "tpu-v4", "num_chips": 64, "phase": "decode", "batch_size": 64,
+        "input_len": 2047, "output_len": 1, "ffn_layout": "ws_2d", "attn_sharding": "batch", "collectives": "plain",
+        "weight_dtype": "int8", "act_dtype": "bfloat16", "kv_dtype": "bfloat16", "valid": True,
+        "details": {"traces": {"decode": name}} if name else {},
+    }  # fmt: skip
+    return Row(**{**content, **changes})
+
+
+def test_a_figure_and_a_link_for_every_file_that_is_there_and_a_remedy_for_the_rest(tmp_path):
+    path = file_of(by_hand(), tmp_path / "results" / "traces")
+    broken = path.with_name("broken.trace.json.gz")
+    broken.write_bytes(b"nothing")
+    places = Places(path.parent, tmp_path / "reports" / "studies")
+    rows = [a_row(path.name), a_row(broken.name), a_row("gone", batch_size=8), a_row(None, output_len=64)]
+    rows.append(a_row(None, status="oom", batch_size=4096))
+    traces = traces_of(rows, places, "study-targets")
+    with style.settings():
+        (drawn,) = traces.draw()
+    assert drawn.name == "trace_decode_b64_i2047_o1_ws_2d_plain_int8"
+    assert "collectives=plain. One turn of 4 of the loop over layers" in drawn.caption
+    link = "[decode, batch 64, int8, 2047 tokens in, 1 out](../../results/traces/step.trace.json.gz)"
+    assert f"- {link}" in traces.text
+    assert (places.out / link.partition("(")[2].rstrip(")")).resolve() == path.resolve()
+    assert "ui.perfetto.dev" in traces.text
+    assert "No trace file is there of decode, batch 8, int8, 2047 tokens in, 1 out; decode, batch 64" in traces.text
+    store = tmp_path / "results"
+    assert f"resume=false results_dir={store} engine.trace_dir={store / 'traces'}` makes them" in traces.text
+    assert f"{broken}: is no trace" in traces.text
+    assert "4096" not in traces.text
