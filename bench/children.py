@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import selectors
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from bench.rows import Question, unanswered
 from bench.timing import TimingConfig
@@ -19,6 +20,9 @@ from bench.worker import Work
 from engines.engine import Place
 from engines.errors import ShardbenchError
 from engines.row import Row
+
+_LOGGED: Final = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
+"""Begins a line that libraries in C++ log, errors aside: no reason why a process ended."""
 
 
 def evaluate(
@@ -161,6 +165,7 @@ def _messages(pipe: IO[bytes], timeout_s: float) -> Iterator[dict[str, Any] | No
 def _death(returncode: int, stderr: IO[bytes]) -> str:
     stderr.seek(0)
     lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not _LOGGED.match(line)]
     lines = [line for line in lines if not line.startswith(("@", "***", "RPC:"))] or lines  # of a stack in C++
     last = f": {lines[-1][:500]}" if lines else ""
     if returncode < 0:

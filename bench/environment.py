@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from engines.versions import versions_of
+from engines.versions import JAX_LIBRARIES, versions_of
 
-LIBRARIES: Final = ("shardbench", "numpy", "pandas", "jax", "jaxlib", "libtpu", "torch")
+LIBRARIES: Final = ("shardbench", "numpy", "pandas", *JAX_LIBRARIES, "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from typing import Final
 
 import engines
 from engines.engine import Engine, Runner
-from engines.versions import versions_of
+from engines.versions import JAX_LIBRARIES, versions_of
 
 TIMING_MODULES: Final = ("timing.py", "statistics.py")
-LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "torch")
+LIBRARIES: Final = (*JAX_LIBRARIES, "torch")
 """What runs or compiles the model: another version is other timed code."""
 SUFFIXES: Final = frozenset({".py", ".csv", ".json", ".yaml"})
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-JAX_LIBRARIES: Final = ("jax", "jaxlib", "libtpu")
+JAX_LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
 """What decides a program that JAX compiles."""
 
 

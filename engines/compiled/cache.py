@@ -28,7 +28,7 @@ class Compiled:
     out_of_memory: str | None = None
 
 
-def cache_key(stablehlo: str, target: Any, versions: Mapping[str, str], flags: Mapping[str, str]) -> str:
+def cache_key(stablehlo: str, target: Any, versions: Mapping[str, str], flags: Mapping[str, str | bool]) -> str:
     """64 hex digits."""
     content = json.dumps([FORMAT, repr(target), dict(versions), dict(flags)], sort_keys=True)
     return hashlib.sha256((content + "\n" + stablehlo).encode()).hexdigest()

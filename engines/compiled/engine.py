@@ -1,45 +1,28 @@
-"""An engine that asks the real TPU compiler: compiles the model for the slice, reads the schedule, tells its time."""
+"""An engine that asks the real compilers: compiles the model for chips that are not there, reads and times it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from engines.compiled.cache import Cache, Compiled, default_folder
+from engines.compiled.cache import Cache, default_folder
+from engines.compiled.targets import check_installed, compiler_for, target_of
 from engines.engine import Estimate, Facts
 from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
 from engines.layout import GATHERED_AXES, axes_size
 from engines.point import Point
 from engines.row import Source, Status
-from engines.versions import JAX_LIBRARIES, versions_of
+from engines.versions import versions_of
 
 if TYPE_CHECKING:
-    from engines.compiled.timeline import Account, Timeline
-    from engines.compiled.topology import Target
+    from engines.compiled.answer import Phase
+    from engines.compiled.targets import Target
     from engines.transformer.plan import Plan
 
 PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}
-REMEDY: Final = "pip install 'shardbench[tpu]'"
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One program of a point: compiled, read and timed."""
-
-    name: str
-    compiled: Compiled
-    timeline: "Timeline"
-    unknown: Mapping[str, int]
-
-    @property
-    def account(self) -> "Account":
-        """Seconds of the whole phase."""
-        return self.timeline.account
 
 
 class CompiledEngine:
-    """States the times of schedules that the TPU compiler made, for slices that are not there."""
+    """States the times of schedules that the compiler for a chip made, for chips that are not there."""
 
     name: ClassVar[str] = "compiled"
     source: ClassVar[Source] = "compiled"
@@ -82,11 +65,7 @@ class CompiledEngine:
     def _answer(self, point: Point) -> Estimate:
         status: Status
         try:
-            missing = [name for name in ("jax", "libtpu") if find_spec(name) is None]
-            if missing:
-                return Estimate(
-                    status="failed", error=f"engine=compiled: needs {missing[0]}, which is not installed; {REMEDY}"
-                )
+            check_installed(point.chip)
             return self._estimate(point)
         except OutOfMemory as error:
             status, told = "oom", str(error)
@@ -94,10 +73,11 @@ class CompiledEngine:
             status, told = "unsupported", str(error)
         except ShardbenchError as error:
             status, told = "failed", str(error)
-        return Estimate(status=status, error=told, facts=Facts(versions=versions_of(JAX_LIBRARIES)))
+        return Estimate(
+            status=status, error=told, facts=Facts(versions=versions_of(compiler_for(point.chip).libraries))
+        )
 
     def _estimate(self, point: Point) -> Estimate:
-        from engines.compiled.topology import target_of
         from engines.transformer.asked import check_formats
 
         point.check()
@@ -106,7 +86,7 @@ class CompiledEngine:
         tried: dict[str, float | str] = {}
         best: tuple[Plan, list[Phase]] | None = None
         refusal: ShardbenchError | None = None
-        for plan in self._candidates(point, target):
+        for plan in self._candidates(target.asked(point), target):
             try:
                 plan.check()
                 phases = [self._phase(point, plan, target, name) for name in PHASES[point.phase]]
@@ -139,87 +119,37 @@ class CompiledEngine:
                     plans.append(plan_of(point, ffn_layout=layout, mesh_shape=mesh))
         return plans
 
-    def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> Phase:
+    def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "Phase":
+        from engines.compiled.answer import Phase
         from engines.compiled.hlo import UnreadableHlo, parse_module
         from engines.compiled.program import Question
         from engines.compiled.schedule import read_schedule
         from engines.compiled.timeline import walk
 
         steps = point.decode_steps if name == "decode" else 0
-        compiled = self.compiler.compile(Question(plan, target, name, point.input_len, steps))
-        if compiled.out_of_memory is not None:
-            raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {compiled.out_of_memory}")
+        with_what = compiler_for(point.chip)
+        compiled = self.compiler.compile(Question(plan, target, with_what.libraries, name, point.input_len, steps))
+        too_large = compiled.out_of_memory or target.too_large(compiled.memory)
+        if too_large is not None:
+            raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")
         try:
             schedule = read_schedule(parse_module(compiled.text))
         except UnreadableHlo as error:
-            versions = versions_of(JAX_LIBRARIES)
-            raise UnreadableHlo(
-                f"libtpu {versions.get('libtpu')} wrote a program that this reader cannot read: {error}; {REMEDY}"
-            ) from error
-        return Phase(name, compiled, walk(schedule, _machine(point, target)), dict(schedule.unknown))
+            library = with_what.libraries[-1]
+            whose = f"{library} {versions_of([library]).get(library)}"
+            told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
+            raise UnreadableHlo(told) from error
+        return Phase(name, compiled, walk(schedule, target.machine(point.chip)), dict(schedule.unknown))
 
     def _told(
-        self, point: Point, target: "Target", plan: "Plan", phases: list[Phase], tried: Mapping[str, float | str]
+        self, point: Point, target: "Target", plan: "Plan", phases: "list[Phase]", tried: Mapping[str, float | str]
     ) -> Estimate:
-        from engines.compiled.constants import constants_for
-        from engines.compiled.program import peak_bytes
+        from engines.compiled.answer import estimate_of
 
-        times = {phase.name: phase.account.total_s for phase in phases}
-        total = _sum_accounts(phases)
-        sharded = _sharded_bytes(self.compiler.mesh(target), plan)
-        constants = constants_for(point.chip)
-        temporaries = max(phase.compiled.memory["temp"] for phase in phases)
-        resolved = {
-            "mesh_shape": list(point.mesh),
-            "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
-            "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
-            "collectives": plan.collectives,
-        }
-        asked = point.axes()
-        facts = Facts(
-            resolved={key: value for key, value in resolved.items() if asked[key] != value},
-            compute_s=total.compute_s,
-            memory_s=total.memory_s,
-            communication_s=total.communication_s,
-            overlapped_s=total.overlapped_s,
-            overhead_s=total.copy_wait_s,
-            peak_hbm_bytes=target.cores * max(peak_bytes(phase.compiled.memory) for phase in phases),
-            weights_bytes=target.cores * sharded["weights"],
-            kv_cache_bytes=target.cores * sharded["cache"],
-            activations_bytes=target.cores * temporaries,
-            device_kind=target.topology_name,
-            versions=versions_of(JAX_LIBRARIES),
-            details={
-                "exposed_s": total.exposed_s,
-                "link_latency_s": total.latency_s,
-                "seconds_by_kind": dict(total.by_kind.most_common()),
-                "hbm_bytes_moved": total.hbm_bytes,
-                "unestimated_s": total.unestimated_s,
-                "unestimated_instructions": dict(total.unestimated),
-                "unknown_instructions": _merged([phase.unknown for phase in phases]),
-                "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
-                "layouts_s": dict(tried),
-                "constants": {
-                    "clock_hz": constants.clock_hz,
-                    "link_efficiency": constants.links.link_efficiency,
-                    "hop_s": constants.links.hop_s,
-                    "launch_s": constants.links.launch_s,
-                    "set_by": list(constants.set_by),
-                },
-                "compiled_program": _said(point, plan),
-                "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
-                "padded_heads": plan.heads,
-                **self._write_traces(point, phases),
-            },
-        )
-        return Estimate(
-            latency_s=sum(times.values()),
-            ttft_s=times.get("prefill"),
-            step_time_s=times["decode"] / point.decode_steps if point.decode_steps and "decode" in times else None,
-            facts=facts,
-        )
+        details = {"layouts_s": dict(tried), **self._write_traces(point, phases)}
+        return estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
 
-    def _write_traces(self, point: Point, phases: Sequence[Phase]) -> dict[str, dict[str, str]]:
+    def _write_traces(self, point: Point, phases: "Sequence[Phase]") -> dict[str, dict[str, str]]:
         """The row's detail that names the trace file of each phase, once they are written."""
         from engines.compiled.trace import trace_name, write_trace
 
@@ -231,66 +161,3 @@ class CompiledEngine:
             path = write_trace(self.trace_dir, trace_name(point, phase.name), phase.timeline, layers, text)
             names[phase.name] = path.name
         return {"traces": names}
-
-
-def _machine(point: Point, target: "Target") -> Any:
-    from engines.compiled.constants import constants_for
-    from engines.compiled.links import Torus
-    from engines.compiled.timeline import Machine
-
-    chip, constants = point.chip, constants_for(point.chip)
-    if chip.hbm_bytes_per_s is None or chip.link_bytes_per_s is None:
-        raise Unsupported(f"hw={chip.name}: its datasheet lacks the bandwidth of its memory or of its links")
-    cores = (target.cores,) if target.cores > 1 else ()
-    torus = Torus(
-        shape=(*target.mesh_shape, *cores),
-        wrap=(*target.wrap, *(False for _ in cores)),
-        link_bytes_per_s=chip.link_bytes_per_s,
-    )
-    return Machine(
-        clock_hz=constants.clock_hz,
-        hbm_bytes_per_s=chip.hbm_bytes_per_s / target.cores,
-        torus=torus,
-        links=constants.links,
-    )
-
-
-def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
-    """Bytes of one device's weights and cache, without padding."""
-    from engines.transformer.cache import abstract_cache
-    from engines.transformer.formats import stored_bytes
-    from engines.transformer.parameters import abstract_parameters
-
-    described: dict[str, Callable[..., Mapping[str, Any]]] = {"weights": abstract_parameters, "cache": abstract_cache}
-    return {
-        name: sum(
-            stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in describe(plan, mesh).values()
-        )
-        for name, describe in described.items()
-    }
-
-
-def _sum_accounts(phases: Sequence[Phase]) -> "Account":
-    from engines.compiled.timeline import Account
-
-    total = Account()
-    for phase in phases:
-        total.add(phase.account, 1)
-    return total
-
-
-def _merged(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    merged: dict[str, int] = {}
-    for each in counts:
-        for opcode, count in each.items():
-            merged[opcode] = merged.get(opcode, 0) + count
-    return merged
-
-
-def _said(point: Point, plan: "Plan") -> str:
-    prefill = f"one prefill of {point.input_len} tokens a sequence"
-    decode = (
-        f"{point.decode_steps} steps in one loop, each attending over the {plan.cache_len} positions of its cache, "
-        "as its shapes are static"
-    )
-    return {"prefill": prefill, "decode": decode, "generate": f"{prefill}; {decode}"}[point.phase]

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.compiled.groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
+from engines.compiled.machine import Exchange
 from engines.compiled.schedule import Collective
 from engines.errors import ShardbenchError
 
@@ -56,16 +57,6 @@ class LinkConstants:
     launch_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """One collective, timed. ``links`` are those that it keeps busy for ``seconds``, latency included."""
-
-    seconds: float
-    latency_s: float
-    links: tuple[Hop, ...]
-    axes: tuple[int, ...]
-
-
 def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> Exchange:
     """Time one collective.
 
@@ -82,15 +73,14 @@ def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> 
         return Exchange(
             seconds=seconds,
             latency_s=latency if busiest else 0.0,
-            links=links,
-            axes=tuple(sorted({hop.axis for hop in links})),
+            lanes=tuple(lane_name(hop) for hop in links),
         )
     groups = parse_groups(collective.groups, torus.devices)
     axes = group_axes(groups, torus.shape)
     if axes is None:
         raise ShardbenchError(f"{collective.opcode} among devices {groups[0][:8]}…: is along no axes of {torus.shape}")
     if not axes:
-        return Exchange(seconds=0.0, latency_s=0.0, links=(), axes=())
+        return Exchange(seconds=0.0, latency_s=0.0, lanes=())
     if collective.opcode in ("all-to-all", "ragged-all-to-all"):
         passed = max(collective.whole_bytes * _crossing(torus, axis) for axis in axes)
         steps = sum(torus.shape[axis] // 2 if torus.wrap[axis] else torus.shape[axis] - 1 for axis in axes)
@@ -103,9 +93,13 @@ def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> 
     return Exchange(
         seconds=latency + passed / rate,
         latency_s=latency,
-        links=tuple(Hop(axis, step) for axis in axes for step in (-1, 1)),
-        axes=axes,
+        lanes=tuple(lane_name(Hop(axis, step)) for axis in axes for step in (-1, 1)),
     )
+
+
+def lane_name(link: Hop) -> str:
+    """``x +`` and the like; a fourth axis is between the cores of one chip."""
+    return f"{('x', 'y', 'z', 'cores')[link.axis]} {'+' if link.step > 0 else '-'}"
 
 
 def _links(collective: Collective, torus: Torus, axes: Sequence[int]) -> float:

@@ -1,15 +1,15 @@
-"""Lowers the Transformer's own jitted functions with shapes alone, and compiles them for a slice that is not there."""
+"""Lowers the Transformer's own jitted functions with shapes alone, and compiles them for chips that are not there."""
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.compiled.cache import Cache, Compiled, cache_key
-from engines.compiled.topology import Target
+from engines.compiled.targets import Target
 from engines.errors import ShardbenchError
-from engines.versions import JAX_LIBRARIES, versions_of
+from engines.versions import versions_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -26,10 +26,14 @@ class CompilerFailed(ShardbenchError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode."""
+    """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode.
+
+    ``libraries`` are those whose versions decide what the compiler makes of it.
+    """
 
     plan: "Plan"
     target: Target
+    libraries: Sequence[str]
     phase: str
     input_len: int
     steps: int
@@ -49,10 +53,8 @@ class Compiler:
         Raises:
             Unsupported: the compiler refuses the topology.
         """
-        from engines.compiled.topology import device_mesh
-
         if target not in self._meshes:
-            self._meshes[target] = device_mesh(target)
+            self._meshes[target] = target.make_mesh()
         return self._meshes[target]
 
     def compile(self, question: Question) -> Compiled:
@@ -65,15 +67,16 @@ class Compiler:
         import jax
 
         lowered = self._lower(question)
-        flags = {**{key: os.environ.get(key, "") for key in COMPILER_FLAGS}, **self.options}
-        key = cache_key(lowered.as_text(), question.target, versions_of(JAX_LIBRARIES), flags)
+        options = {**question.target.options, **self.options}
+        flags = {**{key: os.environ.get(key, "") for key in COMPILER_FLAGS}, **options}
+        key = cache_key(lowered.as_text(), question.target, versions_of(question.libraries), flags)
         found = self.cache.get(key)
         if found is not None:
             return found
         self.compilations += 1
         start = time.perf_counter()
         try:
-            executable = lowered.compile(compiler_options=self.options or None)
+            executable = lowered.compile(compiler_options=options or None)
         except jax.errors.JaxRuntimeError as error:
             told = " ".join(str(error).split())
             if OUT_OF_MEMORY not in told:

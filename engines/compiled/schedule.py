@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from engines.compiled.flops import Flops, flops_of, multiplies
 from engines.compiled.hlo import Computation, Instruction, Module
 from engines.compiled.loops import trip_count
 from engines.compiled.traffic import hbm_bytes
@@ -14,7 +15,6 @@ COLLECTIVES: Final = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
     "ragged-all-to-all",
 )  # fmt: skip
-MATMULS: Final = ("convolution", "dot")
 MOVES: Final = ("copy", "slice", "dynamic-slice", "dynamic-update-slice")
 FREE: Final = frozenset(
     {
@@ -73,7 +73,8 @@ class Collective:
 class Step:
     """One typed instruction. ``hbm_bytes`` is what it reads from and writes to main memory.
 
-    ``matmul`` marks computation that multiplies matrices, itself or in what it fuses.
+    ``matmul`` marks computation that multiplies matrices, itself or in what it fuses. ``flops`` counts the arithmetic,
+    but no convolution's; None where an instruction calls code that the module does not hold.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Step:
     called: tuple[str, ...] = ()
     trips: int = 1
     matmul: bool = False
+    flops: Flops | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
     moved = each.bytes + sum(
         computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name
     )
-    if opcode.endswith("-start"):
+    if opcode.endswith("-start") and not _holds_the_stream(each):
         inner = _async_inner(module, each)
         base = inner.opcode if inner is not None else opcode.removesuffix("-start")
         # A call that starts runs on a core of its own (a SparseCore copies): what it moves tells its time.
@@ -156,6 +158,7 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
             collective=collective,
         )
     if collective is not None:
+        bytes_ = 0.0 if opcode.endswith("-start") else bytes_  # as of any other start
         return Step(name=each.name, opcode=opcode, kind=Kind.COLLECTIVE, hbm_bytes=bytes_, collective=collective)
     if opcode not in WORK:
         return Step(name=each.name, opcode=opcode, kind=Kind.UNKNOWN)
@@ -167,15 +170,14 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
         cycles=each.cycles,
         hbm_bytes=bytes_,
         moved_bytes=moved,
-        matmul=_multiplies(module, each),
+        matmul=multiplies(module, each),
+        flops=flops_of(module, computation, each),
     )
 
 
-def _multiplies(module: Module, each: Instruction) -> bool:
-    """Whether a product of matrices is in it."""
-    if each.opcode != "fusion":
-        return each.opcode in MATMULS
-    return any(_multiplies(module, inner) for name in each.called("calls") for inner in module[name].instructions)
+def _holds_the_stream(each: Instruction) -> bool:
+    """Whether a start is marked as one that nothing runs beside: its done follows at once."""
+    return bool(each.backend.get("collective_backend_config", {}).get("is_sync", False))
 
 
 def _async_inner(module: Module, each: Instruction) -> Instruction | None:
@@ -239,9 +241,10 @@ def _groups(source: Instruction) -> str:
 
 
 def _result_bytes(each: Instruction) -> float:
-    """Bytes of a collective's result; that of a start stands second in its tuple."""
-    if each.opcode.endswith("-start") and each.is_tuple and len(each.shapes) > 1:
-        return each.shapes[1].bytes
+    """Bytes of a collective's results; those of a start may stand behind its operands in one tuple."""
+    count = len(each.operands)
+    if each.opcode.endswith("-start") and each.is_tuple and len(each.shapes) >= 2 * count:
+        return sum(shape.bytes for shape in each.shapes[count : 2 * count])
     return each.bytes
 
 

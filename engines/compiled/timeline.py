@@ -1,6 +1,6 @@
-"""Walks a schedule: one compute stream, the links of the torus, and the engine that copies to and from HBM.
+"""Walks a schedule: one compute stream, the links between chips, and the engine that copies to and from HBM.
 
-Instructions issue in their order. Computation holds the stream for the compiler's own cycles over the core clock.
+Instructions issue in their order. Computation holds the stream for as long as the machine says.
 A collective holds the stream and its links until it ends. What a ``-start`` begins runs beside the stream on its links
 (or on the copy engine) once they are free, and ``-done`` waits for its end: only what stands between the two overlaps.
 A loop's body is walked once and counts as many times as it runs.
@@ -10,8 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from engines.compiled.groups import Hop
-from engines.compiled.links import Exchange, LinkConstants, Torus, exchange
+from engines.compiled.machine import Exchange, Machine, Work
 from engines.compiled.schedule import Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
@@ -20,16 +19,6 @@ MATMUL: Final = "matmul"
 EXPOSED: Final = "exposed"
 COPY_WAIT: Final = "copy wait"
 TURNS: Final = "turns"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """One chip and its links, as far as time is concerned."""
-
-    clock_hz: float
-    hbm_bytes_per_s: float
-    torus: Torus
-    links: LinkConstants
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +89,7 @@ def walk(schedule: Schedule, machine: Machine) -> Timeline:
     """Time a schedule.
 
     Raises:
-        ShardbenchError: a collective's groups are no product of torus axes.
+        ShardbenchError: a collective is among devices that no links of the machine join.
     """
     walker = _Walker(schedule, machine)
     account = walker.computation(schedule.entry, 0.0)
@@ -126,7 +115,7 @@ class _Walker:
     def computation(self, name: str, origin: float) -> Account:
         """Walk one computation that begins at ``origin`` with all lanes free."""
         account = Account()
-        now, lanes, running = 0.0, dict[Hop | str, float](), dict[str, _Running]()
+        now, lanes, running = 0.0, dict[str, float](), dict[str, _Running]()
         for step in self.schedule.computations[name]:
             now = self._step(step, now, origin, account, lanes, running)
         for each in running.values():  # begun here and ended in a later turn: it ends with this one at the latest
@@ -140,7 +129,7 @@ class _Walker:
         now: float,
         origin: float,
         account: Account,
-        lanes: dict[Hop | str, float],
+        lanes: dict[str, float],
         running: dict[str, _Running],
     ) -> float:
         account.hbm_bytes += step.hbm_bytes
@@ -150,15 +139,13 @@ class _Walker:
         if step.kind is Kind.BRANCH:
             return self._branch(step, now, origin, account)
         if step.kind is Kind.COMPUTE:
-            seconds = self._work_s(step, account)
-            account.compute_s += seconds
-            account.by_kind[step.opcode] += seconds  # type: ignore[assignment]
-            self._event(COMPUTE, step, origin + now, seconds, MATMUL if step.matmul else step.opcode)
-            return now + seconds
+            work = self._worked(step, account)
+            self._event(COMPUTE, step, origin + now, work.seconds, MATMUL if step.matmul else step.opcode)
+            return now + work.seconds
         if step.kind is Kind.COLLECTIVE:
             assert step.collective is not None
-            timed = exchange(step.collective, self.machine.torus, self.machine.links)
-            start = max([now, *(lanes.get(link, 0.0) for link in timed.links)])
+            timed = self.machine.exchange(step.collective)
+            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             account.exposed_s += start + timed.seconds - now
             self._occupy(step, timed, start, origin, lanes)
@@ -207,12 +194,12 @@ class _Walker:
         now: float,
         origin: float,
         account: Account,
-        lanes: dict[Hop | str, float],
+        lanes: dict[str, float],
         running: dict[str, _Running],
     ) -> None:
         if step.collective is not None:
-            timed = exchange(step.collective, self.machine.torus, self.machine.links)
-            start = max([now, *(lanes.get(link, 0.0) for link in timed.links)])
+            timed = self.machine.exchange(step.collective)
+            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             self._occupy(step, timed, start, origin, lanes)
             running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step)
@@ -233,18 +220,14 @@ class _Walker:
             account.copy_wait_s += waited
         return now + waited
 
-    def _work_s(self, step: Step, account: Account) -> float:
-        if step.cycles is not None:
-            return step.cycles / self.machine.clock_hz
-        # No estimate: what it moves, at the bandwidth of HBM. On-chip memory is faster, so this is the most it takes.
-        seconds = (
-            step.moved_bytes / self.machine.hbm_bytes_per_s
-            if step.hbm_bytes == 0
-            else (step.hbm_bytes / self.machine.hbm_bytes_per_s)
-        )
-        account.unestimated[step.opcode] += 1
-        account.unestimated_s += seconds
-        return seconds
+    def _worked(self, step: Step, account: Account) -> Work:
+        work = self.machine.work(step)
+        account.compute_s += work.seconds
+        account.by_kind[step.opcode] += work.seconds  # type: ignore[assignment]
+        if not work.is_estimated:
+            account.unestimated[step.opcode] += 1
+            account.unestimated_s += work.seconds
+        return work
 
     def _communicated(self, step: Step, timed: Exchange, account: Account) -> None:
         assert step.collective is not None
@@ -252,20 +235,15 @@ class _Walker:
         account.latency_s += timed.latency_s
         account.by_kind[step.collective.opcode] += timed.seconds  # type: ignore[assignment]
 
-    def _occupy(self, step: Step, timed: Exchange, start: float, origin: float, lanes: dict[Hop | str, float]) -> None:
+    def _occupy(self, step: Step, timed: Exchange, start: float, origin: float, lanes: dict[str, float]) -> None:
         assert step.collective is not None
-        for link in timed.links:
-            lanes[link] = start + timed.seconds
+        for lane in timed.lanes:
+            lanes[lane] = start + timed.seconds
             note, latency_s = step.collective.opcode, timed.latency_s
-            self._event(lane_name(link), step, origin + start, timed.seconds, note, latency_s)
+            self._event(lane, step, origin + start, timed.seconds, note, latency_s)
 
     def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, latency_s: float = 0.0) -> None:
         if seconds > 0:
             moved = step.collective.whole_bytes if step.collective is not None else step.hbm_bytes
             moved = 0.0 if note in (EXPOSED, COPY_WAIT) else moved
             self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, latency_s))
-
-
-def lane_name(link: Hop) -> str:
-    """``x +`` and the like; a fourth axis is between the cores of one chip."""
-    return f"{('x', 'y', 'z', 'cores')[link.axis]} {'+' if link.step > 0 else '-'}"

@@ -1,13 +1,18 @@
 """A slice described to the compiler, and the mesh whose axes are its torus axes. Nothing of it is on this machine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from engines.chip import Chip
 from engines.errors import Unsupported
+from engines.point import Point
 from engines.slice import MeshShape, Slice
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
+
+    from engines.compiled.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ MAX_CHIPS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TpuTarget:
     """A slice as the compiler is told of it: all that decides a topology, hence part of a cache key."""
 
     topology_name: str
@@ -40,14 +45,34 @@ class Target:
     config: str | None
     cores: int
 
+    options: ClassVar[Mapping[str, str | bool]] = {}
+
     @property
     def device_mesh(self) -> MeshShape:
         """[X, Y, Z·cores]: the mesh that the model is cut over; the cores of one chip are neighbours along z."""
         x, y, z = self.mesh_shape
         return (x, y, z * self.cores)
 
+    def asked(self, point: Point) -> Point:
+        """The point as it is: layouts are this project's words."""
+        return point
 
-def target_of(slice_: Slice) -> Target:
+    def make_mesh(self) -> "Mesh":
+        """See :func:`device_mesh`."""
+        return device_mesh(self)
+
+    def machine(self, chip: Chip) -> "Machine":
+        """Cycles and a torus; see :func:`engines.compiled.tpu.tpu_of`."""
+        from engines.compiled.tpu import tpu_of
+
+        return tpu_of(chip, self)
+
+    def too_large(self, memory: Mapping[str, float]) -> str | None:
+        """The TPU compiler refuses such a program itself."""
+        return None
+
+
+def tpu_target_of(slice_: Slice) -> TpuTarget:
     """Describe a slice.
 
     Raises:
@@ -56,14 +81,14 @@ def target_of(slice_: Slice) -> Target:
     chip = slice_.chip
     generation = GENERATIONS.get(chip.name)
     if generation is None:
-        raise Unsupported(f"hw={chip.name}: engine=compiled compiles for {', '.join(GENERATIONS)}")
+        raise Unsupported(f"hw={chip.name}: engine=compiled compiles for {', '.join(GENERATIONS)} and NVIDIA's GPUs")
     if slice_.num_chips > MAX_CHIPS:
         raise Unsupported(f"num_chips={slice_.num_chips}: engine=compiled compiles for up to {MAX_CHIPS} chips")
     x, y, z = slice_.mesh_shape
     dims = (x, y, z) if chip.torus_dims == 3 else (x, y)
     if chip.torus_dims == 2 and z != 1:
         raise Unsupported(f"mesh_shape={list(slice_.mesh_shape)}: hw={chip.name} has two axes; use [X,Y,1]")
-    return Target(
+    return TpuTarget(
         topology_name=f"{generation.compiler_name}:{'x'.join(map(str, dims))}",
         mesh_shape=slice_.mesh_shape,
         wrap=slice_.wrap,
@@ -73,7 +98,7 @@ def target_of(slice_: Slice) -> Target:
     )
 
 
-def device_mesh(target: Target) -> "Mesh":
+def device_mesh(target: TpuTarget) -> "Mesh":
     """The mesh x, y, z over the slice's devices, ordered by their coordinates.
 
     Raises:

@@ -8,7 +8,8 @@ from engines.compiled.groups import Hop, group_axes, parse_groups, parse_pairs, 
 from engines.compiled.hlo import UnreadableHlo, parse_instruction, parse_module
 from engines.compiled.links import LinkConstants, Torus, exchange
 from engines.compiled.schedule import Collective, Kind, read_schedule
-from engines.compiled.timeline import Account, Event, Machine, Timeline, walk
+from engines.compiled.timeline import Account, Event, Timeline, walk
+from engines.compiled.tpu import Tpu
 from engines.compiled.trace import trace_events, write_trace
 
 
@@ -56,7 +57,7 @@ ENTRY %main (arg: f32[262144]) -> f32[262144] {{
 """
 TORUS = Torus(shape=(1, 1, 4), wrap=(False, False, True), link_bytes_per_s=50e9)
 LINKS = LinkConstants(link_efficiency=0.8, hop_s=1e-6, launch_s=0.0)
-MACHINE = Machine(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
+MACHINE = Tpu(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
 MEGABYTE = 4 * 262144
 
 

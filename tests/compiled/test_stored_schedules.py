@@ -15,7 +15,8 @@ from engines.compiled.groups import group_axes, parse_groups, parse_pairs, permu
 from engines.compiled.hlo import parse_module
 from engines.compiled.links import LinkConstants, Torus
 from engines.compiled.schedule import Kind, read_schedule
-from engines.compiled.timeline import Machine, walk
+from engines.compiled.timeline import walk
+from engines.compiled.tpu import Tpu
 from engines.compiled.trace import trace_events
 
 DATA = Path(__file__).with_name("data")
@@ -42,7 +43,7 @@ def schedule_of(name):
 def machine_of(name):
     shape = TORI[name]
     torus = Torus(shape=shape, wrap=tuple(size % 4 == 0 for size in shape), link_bytes_per_s=50e9)
-    return Machine(
+    return Tpu(
         clock_hz=1e9,
         hbm_bytes_per_s=1e12,
         torus=torus,
