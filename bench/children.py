@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, Final
 
+from bench.limits import Limits
 from bench.rows import Question, unanswered
 from bench.timing import TimingConfig
 from bench.worker import Work
@@ -23,6 +24,8 @@ from engines.row import Row
 
 _LOGGED: Final = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
 """Begins a line that libraries in C++ log, errors aside: no reason why a process ended."""
+WATCH_S: Final = 0.2
+"""Between two looks at the memory of a child that says nothing."""
 
 
 def evaluate(
@@ -33,8 +36,12 @@ def evaluate(
 ) -> Iterator[Row]:
     """Yield every question's row, in order, the moment it ends.
 
-    A child that dies, or is silent for ``timeout_s`` of the engine's config, costs the point it was at; the points
-    after it go on in a new child, as they do after a point that failed.
+    A child that dies, is silent for ``timeout_s`` of the engine's config or takes more than its ``memory_limit_bytes``
+    costs the point it was at; the points after it go on in a new child, as they do after a point that failed. Memory
+    may be left over from former points, so a point that was not a child's first is asked again in a new one.
+
+    Raises:
+        AskedWrongly: a limit of the engine's config is none.
     """
     left = list(questions)
     while left:
@@ -95,7 +102,7 @@ def _one_child(
     What else it says is kept in ``heard``. A child that dies before its team has come together dies on no question.
     """
     heard = {} if heard is None else heard
-    timeout_s = float(engine_config["timeout_s"])
+    timeout_s, limits = float(engine_config["timeout_s"]), Limits.of(engine_config)
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
@@ -112,13 +119,18 @@ def _one_child(
         try:
             with os.fdopen(reader, "rb", buffering=0) as pipe:
                 _send(child, Work(dict(engine_config), list(questions), timing, place))
-                for message in _messages(pipe, timeout_s):
+                for message in _messages(pipe, timeout_s, lambda: limits.over(child.pid)):
                     heard |= message or {}
                     at_one = answered < len(questions) and (place is None or "joined" in heard)
                     if message is None:
                         if at_one:
                             error = f"no answer within engine.timeout_s={timeout_s:g} s; raise it or ask for less"
                             yield unanswered(questions[answered], "timeout", error)
+                        return
+                    if "held_bytes" in message:
+                        heard["death"] = limits.told(message["held_bytes"])
+                        if at_one and not (answered and place is None):
+                            yield unanswered(questions[answered], "failed", heard["death"])
                         return
                     if "row" in message:
                         answered += 1
@@ -143,16 +155,25 @@ def _send(child: subprocess.Popen[bytes], work: Work) -> None:
         pass  # it died at its start; the end of its pipe says so
 
 
-def _messages(pipe: IO[bytes], timeout_s: float) -> Iterator[dict[str, Any] | None]:
-    """The child's JSON lines until it closes the pipe; None once it has been silent for too long."""
+def _messages(
+    pipe: IO[bytes], timeout_s: float, held_too_much: Callable[[], float | None]
+) -> Iterator[dict[str, Any] | None]:
+    """The child's JSON lines until it closes the pipe; None once it has been silent for too long.
+
+    Where the child holds too much memory, the last message is ``held_bytes``.
+    """
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         deadline = time.monotonic() + timeout_s
         while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                yield None
-                return
+            left_s = max(0.0, deadline - time.monotonic())
+            if not selector.select(min(left_s, WATCH_S)):
+                held = held_too_much()
+                if held is not None or left_s <= WATCH_S:
+                    yield None if held is None else {"held_bytes": held}
+                    return
+                continue
             chunk = pipe.read(1 << 16)
             if not chunk:
                 return

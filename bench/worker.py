@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.engines import join, make_engine
+from bench.limits import Limits
 from bench.rows import Question, estimated, measured, unanswered
 from bench.timing import TimingConfig, measure
 from bench.together import Together
@@ -35,6 +36,7 @@ def main(pipe: int) -> None:
     """Evaluate the work that stands on stdin; rows go to the file descriptor ``pipe``."""
     work: Work = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    Limits.of(work.engine_config).keep_to_cores()
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
         def say(**message: Any) -> None:

@@ -5,13 +5,17 @@ Each point that it starts is written down in the file ``log`` as ``<pid> <batch 
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from engines.engine import Facts, Stage, Verification
 from engines.errors import OutOfMemory, Unsupported
 
-CRASH, KILLED, HANG, OOM, UNSUPPORTED, BUG, WRONG, NO_LIBRARY = 101, 102, 103, 104, 105, 106, 107, 108
+CRASH, KILLED, HANG, OOM, UNSUPPORTED, BUG, WRONG, NO_LIBRARY = range(101, 109)
+GROWS, STARTS_ONE, LEAVES, LEAVES_TOO, CORES = range(109, 114)
+HELD = []
 
 
 class ScriptedProgram:
@@ -37,9 +41,10 @@ class ScriptedEngine:
     source = "measured"
     code = ("published",)
 
-    def __init__(self, log, pause_s=0.001, **_settings):
+    def __init__(self, log, pause_s=0.001, takes_bytes=0, **_settings):
         self._log = Path(log)
         self._pause_s = pause_s
+        self._takes_bytes = takes_bytes
 
     def prepare(self, point):
         with self._log.open("a") as log:
@@ -59,4 +64,22 @@ class ScriptedEngine:
                 raise ZeroDivisionError("a bug\nof two lines")
             case 108:
                 import no_such_library  # noqa: F401
+            case 109:
+                HELD.append(b"1" * self._takes_bytes)
+                time.sleep(3600)
+            case 110:
+                words = [sys.executable, "-c", f"held = b'1' * {self._takes_bytes}; import time; time.sleep(3600)"]
+                child = subprocess.Popen(words)
+                with self._log.open("a") as log:
+                    log.write(f"{child.pid} 0\n")
+                child.wait()
+            case 111 | 112:
+                HELD.append(b"1" * self._takes_bytes)
+                time.sleep(1)  # long enough to be looked at
+            case 113:
+                count = "import os; print(len(os.sched_getaffinity(0)))"
+                started = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+                with self._log.open("a") as log:
+                    log.write(f"{os.getpid()} {-len(os.sched_getaffinity(0))}\n")
+                    log.write(f"{os.getpid()} {-int(started.stdout)}\n")
         return ScriptedProgram(point, self._pause_s)

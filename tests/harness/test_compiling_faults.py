@@ -50,6 +50,15 @@ def test_a_compiler_that_is_killed_is_a_row_and_the_next_point_is_compiled(shard
     assert rows[16]["latency_s"] > 0
 
 
+@pytest.mark.slow
+def test_a_compiler_that_takes_too_much_memory_is_a_row_and_the_next_point_is_asked(shardbench):
+    # JAX and the compiler's library alone take more.
+    done = shardbench(*words("batch_size=[8,16]", "print=json", "engine.memory_limit_bytes=1.5e8"), code=3)
+    rows = shardbench.rows(done)
+    assert [(row["batch_size"], row["status"]) for row in rows] == [(8, "failed"), (16, "failed")]
+    assert all("engine.memory_limit_bytes=1.5e+08" in row["error"] for row in rows)
+
+
 def _workers(pid):
     """Children of a process that are its workers."""
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
