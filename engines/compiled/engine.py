@@ -1,14 +1,13 @@
 """An engine that asks the real compilers: compiles the model for chips that are not there, reads and times it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.cache import Cache, default_folder
+from engines.compiled.candidates import Tried, checked_collectives, layouts, name_of, total_s, variants
 from engines.compiled.targets import check_installed, compiler_for, target_of
 from engines.engine import Estimate, Facts
 from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
-from engines.layout import GATHERED_AXES, axes_size
 from engines.point import Point
 from engines.row import Source, Status
 from engines.versions import versions_of
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from engines.compiled.targets import Target
     from engines.transformer.plan import Plan
 
+PLAIN: Final = ("plain",)
 PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}
 
 
@@ -35,14 +35,25 @@ class CompiledEngine:
         trace_dir: str | None = None,
         keep_hlo: bool = False,
         compiler_options: Mapping[str, str] | None = None,
+        try_collectives: Sequence[str] = PLAIN,
         **_settings: Any,
     ) -> None:
         """``cache_dir`` null is the user's cache folder, an empty text none. Other settings are the harness's.
 
         ``trace_dir`` gets a Perfetto trace of every ok point, and with ``keep_hlo`` its scheduled HLO beside it.
+        A point that leaves its collectives open gets the fastest of ``try_collectives``: each after the first is
+        compiled in the layout that was fastest with the first.
+
+        Raises:
+            AskedWrongly: ``try_collectives`` is no list of variants.
         """
         from engines.compiled.program import Compiler
 
+        self.try_collectives = checked_collectives(try_collectives)
+        self.options = {
+            **({"compiler_options": dict(compiler_options)} if compiler_options else {}),
+            **({"try_collectives": self.try_collectives} if self.try_collectives != PLAIN else {}),
+        }
         self.trace_dir, self.keep_hlo = trace_dir, keep_hlo
         folder = default_folder() if cache_dir is None else cache_dir
         self.compiler = Compiler(Cache(folder or None), dict(compiler_options or {}))
@@ -83,41 +94,28 @@ class CompiledEngine:
         point.check()
         check_formats(point)
         target = target_of(point.slice())
-        tried: dict[str, float | str] = {}
-        best: tuple[Plan, list[Phase]] | None = None
-        refusal: ShardbenchError | None = None
-        for plan in self._candidates(target.asked(point), target):
+        first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
+        plans = layouts(target.asked(point), target.device_mesh, first)
+        found = self._fastest(point, target, plans, Tried())
+        # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
+        plans = plans if found.best is None else [found.best[0]]
+        return self._told(point, target, self._fastest(point, target, variants(plans, others), found))
+
+    def _fastest(self, point: Point, target: "Target", plans: Sequence["Plan"], before: Tried) -> Tried:
+        """The fastest of these plans and of those tried before."""
+        best, refusal, times = before.best, before.refusal, dict(before.times_s)
+        for plan in plans:
             try:
                 plan.check()
                 phases = [self._phase(point, plan, target, name) for name in PHASES[point.phase]]
             except (OutOfMemory, AskedWrongly) as error:
-                tried[plan.ffn_layout] = str(error)
+                times[name_of(plan)] = str(error)
                 refusal = refusal or error
                 continue
-            seconds = sum(phase.account.total_s for phase in phases)
-            tried[plan.ffn_layout] = seconds
-            if best is None or seconds < sum(phase.account.total_s for phase in best[1]):
+            times[name_of(plan)] = total_s(phases)
+            if best is None or total_s(phases) < total_s(best[1]):
                 best = plan, phases
-        if best is None:
-            assert refusal is not None
-            raise refusal
-        return self._told(point, target, *best, tried)
-
-    def _candidates(self, point: Point, target: "Target") -> list["Plan"]:
-        """The plan asked for; where a prefill leaves the layout open, also every gathered layout its batch splits over.
-
-        A prefill's best layout depends on its tokens (Pope et al. 2022, section 3.2.3), so it is compiled both ways.
-        """
-        from engines.transformer.asked import plan_of
-
-        mesh = target.device_mesh
-        plans = [plan_of(point, mesh_shape=mesh)]
-        if point.ffn_layout == "auto" and point.phase == "prefill" and math.prod(mesh) > 1:
-            for layout, axes in GATHERED_AXES.items():
-                shards = axes_size(axes, mesh)
-                if shards > 1 and point.batch_size % shards == 0:
-                    plans.append(plan_of(point, ffn_layout=layout, mesh_shape=mesh))
-        return plans
+        return Tried(best, refusal, times)
 
     def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "Phase":
         from engines.compiled.answer import Phase
@@ -141,12 +139,14 @@ class CompiledEngine:
             raise UnreadableHlo(told) from error
         return Phase(name, compiled, walk(schedule, target.machine(point.chip)), dict(schedule.unknown))
 
-    def _told(
-        self, point: Point, target: "Target", plan: "Plan", phases: "list[Phase]", tried: Mapping[str, float | str]
-    ) -> Estimate:
+    def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:
         from engines.compiled.answer import estimate_of
 
-        details = {"layouts_s": dict(tried), **self._write_traces(point, phases)}
+        if found.best is None:
+            assert found.refusal is not None
+            raise found.refusal
+        plan, phases = found.best
+        details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
         return estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
 
     def _write_traces(self, point: Point, phases: "Sequence[Phase]") -> dict[str, dict[str, str]]:

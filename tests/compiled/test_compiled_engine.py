@@ -9,6 +9,7 @@ import pytest
 
 from bench.conf import load_chip, load_model
 from engines.compiled.engine import CompiledEngine
+from engines.errors import AskedWrongly
 from engines.point import Point
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
@@ -169,3 +170,21 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
     answer, _ = ask(point())
     assert answer.status == "failed"
     assert "shardbench[tpu]" in answer.error
+
+
+@pytest.mark.slow
+def test_open_collectives_are_the_fastest_of_those_tried():
+    asked = point(phase="prefill", batch_size=4, input_len=512, ffn_layout="auto", collectives="auto")
+    plain, _ = ask(asked)
+    best, engine = ask(asked, try_collectives=["plain", "latency"])
+    layout = plain.facts.resolved["ffn_layout"]
+    tried = best.facts.details["tried_s"]
+    assert set(tried) == {*plain.facts.details["tried_s"], f"{layout} latency"}
+    assert best.latency_s == min(each for each in tried.values() if isinstance(each, float))
+    assert engine.options == {"try_collectives": ("plain", "latency")}  # other rows than those of plain alone
+
+
+@pytest.mark.parametrize("names", [[], ["fast"], "plain", ["auto"]])
+def test_variants_to_try_are_a_list_of_known_ones(names):
+    with pytest.raises(AskedWrongly, match=r"engine\.try_collectives"):
+        CompiledEngine(try_collectives=names)
