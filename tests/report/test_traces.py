@@ -13,7 +13,8 @@ from bench.report.traces import read_turn
 from engines.compiled.hlo import parse_module
 from engines.compiled.links import LinkConstants, Torus
 from engines.compiled.schedule import read_schedule
-from engines.compiled.timeline import Account, Event, Machine, Timeline, walk
+from engines.compiled.timeline import Account, Event, Timeline, walk
+from engines.compiled.tpu import Tpu
 from engines.compiled.trace import write_trace
 from engines.errors import ShardbenchError
 from engines.row import Row
@@ -88,7 +89,7 @@ def test_a_program_without_loops_is_shown_whole(tmp_path):
 def test_a_turn_of_what_the_compiler_wrote_adds_up(tmp_path):
     torus = Torus(shape=(4, 4, 4), wrap=(True, True, True), link_bytes_per_s=50e9)
     links = LinkConstants(link_efficiency=1.0, hop_s=1e-6, launch_s=0.0)
-    machine = Machine(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=torus, links=links)
+    machine = Tpu(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=torus, links=links)
     timeline = walk(read_schedule(parse_module(gzip.decompress(STORED.read_bytes()).decode())), machine)
     found = read_turn(file_of(timeline, tmp_path))
     assert (found.turns, found.loops) == (4, 3)
