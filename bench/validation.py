@@ -1,19 +1,23 @@
 """An estimator against times that somebody measured: the error of each row, and what they come to."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from bench.children import evaluate
 from bench.conf import load_group
 from bench.engines import environment_of, make_engine
+from bench.output import Output
+from bench.rows import Question
 from bench.stored_cases import read_stored_cases
+from bench.timing import TimingConfig
 from bench.validation_file import Case, read_cases
 from engines.engine import Estimate, Estimator
 from engines.errors import AskedWrongly
+from engines.row import Row
 
 GROUPS: Final[dict[str, Callable[[Case], str]]] = {
     "system": lambda case: case.system,
@@ -25,10 +29,13 @@ GROUPS: Final[dict[str, Callable[[Case], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One row and what the engine says of it. ``error`` is (predicted − measured)/measured, None without both times."""
+    """One row and what the engine says of it: its estimate, or the row that a child process made of that.
+
+    ``error`` is (predicted − measured)/measured, None without both times.
+    """
 
     case: Case
-    estimate: Estimate
+    estimate: Estimate | Row
 
     @property
     def error(self) -> float | None:
@@ -68,12 +75,32 @@ def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
     return [case for path in files for case in (read_stored_cases if path.is_dir() else read_cases)(path, engine.name)]
 
 
-def compare(cases: Sequence[Case], engine: Estimator) -> list[Compared]:
-    """Ask the engine for every case, all at once."""
-    points = [case.point for case in cases]
-    os.environ.update(environment_of(engine, points))  # this process asks nobody else
-    answers = engine.estimate(points)
+def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any] | None = None) -> list[Compared]:
+    """Ask the engine for every case: all at once or, where its config says ``isolated``, in child processes as ``run``.
+
+    Raises:
+        AskedWrongly: a limit of the engine's config is none.
+    """
+    answers: list[Estimate | Row] = []
+    if engine_config is not None and engine_config.get("isolated"):
+        answers += _in_children(cases, engine, engine_config)
+    else:
+        answers += engine.estimate([case.point for case in cases])
     return [Compared(case, answer) for case, answer in zip(cases, answers, strict=True)]
+
+
+def _in_children(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any]) -> list[Row]:
+    """A row a case, with progress on stderr where that is a terminal."""
+    points = [case.point for case in cases]
+    questions = [
+        Question(point=point, point_id=point.fingerprint(""), source=engine.source, sweep=None) for point in points
+    ]
+    rows = []
+    with Output("none", len(cases)) as output:
+        for row in evaluate(engine_config, questions, TimingConfig(), environment_of(engine, points)):
+            output.show(row, new=True)
+            rows.append(row)
+    return rows
 
 
 def error_figures(errors: Sequence[float]) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.conf import load_group
 from bench.settings import PRINT, Key
 from bench.validation import Compared, compare, figures, grouped, load_estimator, published_files, read_all
 from engines.errors import AskedWrongly
@@ -33,8 +34,9 @@ WORST_SHOWN: Final = 10
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Compare and print. Returns 0; how large an error is too large is the reader's to say."""
     del verb
-    engine = load_estimator(str(settings["engine"]))
-    compared = compare(read_all(_files(settings["data"]), engine), engine)
+    name = str(settings["engine"])
+    engine = load_estimator(name)
+    compared = compare(read_all(_files(settings["data"]), engine), engine, load_group("engine", name))
     held_out = _held_out(compared) if engine.name == "analytic" else {}
     content = {
         **figures(compared),
