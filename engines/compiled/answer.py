@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One program of a point: compiled, read and timed."""
+    """One program of a point: compiled, read and timed. ``hot_loop`` says where its time goes, an instruction each."""
 
     name: str
     compiled: Compiled
     timeline: Timeline
     unknown: Mapping[str, int]
+    hot_loop: Mapping[str, Any]
 
     @property
     def account(self) -> Account:
@@ -72,6 +73,8 @@ def estimate_of(
             "link_latency_s": total.latency_s,
             "seconds_by_kind": dict(total.by_kind.most_common()),
             "hbm_bytes_moved": total.hbm_bytes,
+            "flops": total.flops or None,
+            "hot_loop": {phase.name: phase.hot_loop for phase in phases},
             "unestimated_s": total.unestimated_s,
             "unestimated_instructions": dict(total.unestimated),
             "unknown_instructions": _merged([phase.unknown for phase in phases]),

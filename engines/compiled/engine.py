@@ -120,6 +120,7 @@ class CompiledEngine:
     def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "Phase":
         from engines.compiled.answer import Phase
         from engines.compiled.hlo import UnreadableHlo, parse_module
+        from engines.compiled.hotspots import hot_loop
         from engines.compiled.program import Question
         from engines.compiled.schedule import read_schedule
         from engines.compiled.timeline import walk
@@ -137,7 +138,8 @@ class CompiledEngine:
             whose = f"{library} {versions_of([library]).get(library)}"
             told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(told) from error
-        return Phase(name, compiled, walk(schedule, target.machine(point.chip)), dict(schedule.unknown))
+        machine = target.machine(point.chip)
+        return Phase(name, compiled, walk(schedule, machine), dict(schedule.unknown), hot_loop(schedule, machine))
 
     def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:
         from engines.compiled.answer import estimate_of

@@ -58,7 +58,7 @@ def multiplies(module: Module, each: Instruction) -> bool:
     """Whether a product of matrices is in an instruction, itself or in what it fuses."""
     if each.opcode == "fusion":
         return any(multiplies(module, inner) for name in each.called("calls") for inner in module[name].instructions)
-    return each.opcode in ("convolution", "dot") or _is_cublas(each)
+    return each.opcode in ("convolution", "dot") or is_cublas(each)
 
 
 def _count(
@@ -70,7 +70,7 @@ def _count(
             for inner in body.instructions:
                 known &= _count(module, body, inner, matmul, vector)
         return known
-    if each.opcode == "custom-call" and not _is_cublas(each):
+    if each.opcode == "custom-call" and not is_cublas(each):
         return False
     if each.opcode in ("dot", "custom-call"):
         dtype = _wider(computation, each)
@@ -108,5 +108,6 @@ def _wider(computation: Computation, each: Instruction) -> str:
     return next((name for dtype, name in _FORMATS.items() if dtype in present), "other")
 
 
-def _is_cublas(each: Instruction) -> bool:
+def is_cublas(each: Instruction) -> bool:
+    """Whether it calls NVIDIA's library of matrix products."""
     return each.attributes.get("custom_call_target", "").strip('"').startswith(CUBLAS)

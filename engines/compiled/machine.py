@@ -2,21 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from engines.compiled.schedule import Collective, Step
 
 Bound = Literal["compute", "memory"]
+LINK: Final = "link"
+"""What bounds an exchange."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One instruction, timed. ``is_estimated`` is False where only the bytes that it moves tell its time.
 
-    ``bound`` says what its time is of, where the machine can tell.
+    ``bound`` says what its time is of and ``flops`` counts its arithmetic, where the machine can tell.
     """
 
     seconds: float
+    flops: float | None = None
     bound: Bound | None = None
     is_estimated: bool = True
 

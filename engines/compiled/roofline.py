@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engines.chip import Chip
-from engines.compiled.machine import Exchange, Work
+from engines.compiled.machine import Bound, Exchange, Work
 from engines.compiled.schedule import Collective, Step
 from engines.compiled.switch import exchange
 from engines.errors import Unsupported
@@ -42,7 +42,8 @@ class Gpu:
             # Half-width arithmetic outside tensor cores is faster by factors that differ, so only its bytes count.
             step.flops.vector.get("float32", 0.0) / self.vector_flops_per_s,
         )
-        return Work(seconds=max(memory_s, arithmetic_s), bound="compute" if arithmetic_s > memory_s else "memory")
+        bound: Bound = "compute" if arithmetic_s > memory_s else "memory"
+        return Work(seconds=max(memory_s, arithmetic_s), flops=step.flops.total, bound=bound)
 
     def matmul_peak(self, dtype: str) -> float:
         """Peak of a product; of a format that the datasheet does not state, the highest that it does."""

@@ -162,7 +162,7 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
         return Step(name=each.name, opcode=opcode, kind=Kind.COLLECTIVE, hbm_bytes=bytes_, collective=collective)
     if opcode not in WORK:
         return Step(name=each.name, opcode=opcode, kind=Kind.UNKNOWN)
-    scalar = each.cycles is None and each.bytes <= _SCALAR_BYTES
+    scalar = each.cycles is None and moved <= _SCALAR_BYTES * (1 + len(each.operands))
     return Step(
         name=each.name,
         opcode=opcode,

@@ -8,9 +8,9 @@ A loop's body is walked once and counts as many times as it runs.
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from engines.compiled.machine import Exchange, Machine, Work
+from engines.compiled.machine import LINK, Exchange, Machine, Work
 from engines.compiled.schedule import Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
@@ -29,7 +29,7 @@ class Event:
     ``copy wait`` where the stream waits for an exchange or a copy, and ``turns`` for a loop's further turns, which
     count with the first and so have 0 ``turns``: Σ seconds · turns of that lane is the account's total. ``bytes`` is
     the HBM traffic, on a link what a chip holds of an exchange; ``latency_s`` the part of an exchange that its size
-    does not change.
+    does not change. ``flops``, the compiler's ``cycles`` and what ``bound`` it are told where they are known.
     """
 
     lane: str
@@ -40,6 +40,9 @@ class Event:
     turns: int = 1
     bytes: float = 0.0
     latency_s: float = 0.0
+    flops: float | None = None
+    cycles: int | None = None
+    bound: str | None = None
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class Account:
     latency_s: float = 0.0
     copy_wait_s: float = 0.0
     hbm_bytes: float = 0.0
+    flops: float = 0.0
     by_kind: Counter[str] = field(default_factory=Counter)
     unestimated: Counter[str] = field(default_factory=Counter)
     unestimated_s: float = 0.0
@@ -68,7 +72,7 @@ class Account:
         """Add another walk, so many times."""
         for name in (
             "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
-            "copy_wait_s", "hbm_bytes", "unestimated_s",
+            "copy_wait_s", "hbm_bytes", "flops", "unestimated_s",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for kind, seconds in other.by_kind.items():
@@ -140,7 +144,9 @@ class _Walker:
             return self._branch(step, now, origin, account)
         if step.kind is Kind.COMPUTE:
             work = self._worked(step, account)
-            self._event(COMPUTE, step, origin + now, work.seconds, MATMUL if step.matmul else step.opcode)
+            note = MATMUL if step.matmul else step.opcode
+            told = {"flops": work.flops, "cycles": step.cycles, "bound": work.bound}
+            self._event(COMPUTE, step, origin + now, work.seconds, note, **told)
             return now + work.seconds
         if step.kind is Kind.COLLECTIVE:
             assert step.collective is not None
@@ -223,6 +229,7 @@ class _Walker:
     def _worked(self, step: Step, account: Account) -> Work:
         work = self.machine.work(step)
         account.compute_s += work.seconds
+        account.flops += work.flops or 0.0
         account.by_kind[step.opcode] += work.seconds  # type: ignore[assignment]
         if not work.is_estimated:
             account.unestimated[step.opcode] += 1
@@ -240,10 +247,10 @@ class _Walker:
         for lane in timed.lanes:
             lanes[lane] = start + timed.seconds
             note, latency_s = step.collective.opcode, timed.latency_s
-            self._event(lane, step, origin + start, timed.seconds, note, latency_s)
+            self._event(lane, step, origin + start, timed.seconds, note, latency_s=latency_s, bound=LINK)
 
-    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, latency_s: float = 0.0) -> None:
+    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, **told: Any) -> None:
         if seconds > 0:
             moved = step.collective.whole_bytes if step.collective is not None else step.hbm_bytes
             moved = 0.0 if note in (EXPOSED, COPY_WAIT) else moved
-            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, latency_s))
+            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, **told))

@@ -17,8 +17,9 @@ def trace_events(timeline: Timeline, title: str, layers: int) -> dict[str, Any]:
     """The trace as a mapping that JSON can hold. Of every loop the first turn is drawn bar by bar.
 
     ``layers`` is kept with the trace, to tell the loop over layers from others. Arguments of a bar: ``turns``, how
-    often it runs in all; ``bytes`` of HBM traffic or of an exchange; ``latency_us`` of an exchange. Bars of a lane that
-    would overlap, as those of two loops may, stand in lanes of their own.
+    often it runs in all; ``bytes`` of HBM traffic or of an exchange; ``latency_us`` of an exchange; the
+    compiler's ``cycles``; ``flops`` and what the bar is ``bound`` by. Bars of a lane that would overlap, as those of two loops
+    may, stand in lanes of their own.
     """
     lanes = _lanes(timeline.events)
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": title}}]
@@ -54,9 +55,17 @@ def _bounds_ns(event: Event) -> tuple[int, int]:
 
 def _slice(event: Event, lane: int) -> dict[str, Any]:
     begin, end = _bounds_ns(event)
-    arguments: dict[str, float] = {"turns": event.turns}
+    arguments: dict[str, float | str] = {"turns": event.turns}
     if event.bytes:
         arguments["bytes"] = event.bytes
+    if event.cycles is not None:
+        arguments["cycles"] = event.cycles
+    if event.flops is not None:
+        arguments["flops"] = event.flops
+        if event.bytes:
+            arguments["flops_per_byte"] = round(event.flops / event.bytes, 3)
+    if event.bound is not None:
+        arguments["bound"] = event.bound
     if event.latency_s:
         arguments["latency_us"] = round(event.latency_s * 1e6, 3)
     return {

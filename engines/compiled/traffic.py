@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from engines.compiled.flops import is_cublas
 from engines.compiled.hlo import Computation, Instruction, Module, Shape
 
 HBM: Final = 0
@@ -15,16 +16,17 @@ def hbm_bytes(module: Module, computation: Computation, each: Instruction) -> fl
     update: the stacked weights and the cache pass through every layer whole and are touched a layer at a time.
     """
     total = 0.0
-    updates = _updated_bytes(module, computation, each)
     for number, operand in enumerate(each.operands):
         source = computation.by_name.get(operand)
         if source is None or not source.shapes or source.is_tuple:
             continue
         if source.shapes[0].space == HBM:
             total += _read_bytes(module, each, number, source.shapes[0])
-    if updates is not None:
-        return total + updates
-    return total + sum(shape.bytes for shape in each.shapes if shape.space == HBM)
+    results = each.shapes[:-1] if is_cublas(each) and each.is_tuple else each.shapes  # the last is a workspace
+    written = _written_bytes(module, computation, each)
+    if len(written) != len(results):
+        return total + sum(shape.bytes for shape in results if shape.space == HBM)
+    return total + sum(part for part, shape in zip(written, results, strict=True) if shape.space == HBM)
 
 
 def _read_bytes(module: Module, each: Instruction, number: int, shape: Shape) -> float:
@@ -70,14 +72,17 @@ def _is_view(module: Module, each: Instruction) -> bool:
     )
 
 
-def _updated_bytes(module: Module, computation: Computation, each: Instruction) -> float | None:
-    """Bytes of the update where the result is an operand changed in place; else None."""
+def _written_bytes(module: Module, computation: Computation, each: Instruction) -> list[float]:
+    """Bytes that are written of every part of the result: of an operand that is changed in place, the update's."""
     if each.opcode == "dynamic-update-slice":
         update = computation.by_name.get(each.operands[1])
-        return update.bytes if update is not None else None
+        return [each.bytes if update is None else update.bytes]
     if each.opcode == "fusion":
         inner = module[each.called("calls")[0]]
-        root = inner.root
-        if root.opcode in ("dynamic-update-slice", "fusion"):
-            return _updated_bytes(module, inner, root)
-    return None
+        return _written_bytes(module, inner, inner.root)
+    if each.opcode == "bitcast" and each.operands[0] in computation.by_name:
+        return _written_bytes(module, computation, computation.by_name[each.operands[0]])
+    if each.opcode == "tuple":
+        parts = [computation.by_name[name] for name in each.operands]
+        return [sum(_written_bytes(module, computation, part)) for part in parts]
+    return [shape.bytes for shape in each.shapes]

@@ -1,0 +1,95 @@
+"""Where a program's time goes: the instructions of the loop that takes the most of it, summed by kind, and the longest.
+
+Seconds, bytes and operations are of one turn. An instruction's kind is its name without its number, as XLA names a
+fusion by what it fuses; a collective's is its opcode. Nothing overlaps here: an exchange that hides behind computation
+counts in full.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from engines.compiled.machine import LINK, Machine
+from engines.compiled.schedule import Kind, Schedule, Step
+
+LONGEST: Final = 10
+_NUMBER: Final = re.compile(r"(\.\d+)+(\.clone)?$|_\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One instruction, or all of a kind: ``bytes`` of main memory, of a link those that a device holds."""
+
+    name: str
+    seconds: float
+    bytes: float
+    flops: float | None
+    bound: str | None
+    kind: str
+    count: int = 1
+
+
+def hot_loop(schedule: Schedule, machine: Machine) -> dict[str, Any]:
+    """The loop as a mapping that JSON can hold: its ``turns`` in all, ``seconds`` a turn, ``by_kind`` and ``longest``.
+
+    Empty where the program has nothing to time.
+    """
+    turns = dict(_turns(schedule, schedule.entry, 1))
+    spots = {name: list(_spots(schedule.computations[name], machine)) for name in turns}
+    seconds = {name: sum(spot.seconds for spot in found) for name, found in spots.items()}
+    if not any(seconds.values()):
+        return {}
+    hottest = max(turns, key=lambda name: turns[name] * seconds[name])
+    found = spots[hottest]
+    longest = sorted(found, key=lambda spot: -spot.seconds)[:LONGEST]
+    return {
+        "turns": turns[hottest],
+        "seconds": seconds[hottest],
+        "by_kind": [_plain(spot) for spot in _by_kind(found)],
+        "longest": [_plain(spot) for spot in longest],
+    }
+
+
+def _turns(schedule: Schedule, name: str, times: int) -> Iterator[tuple[str, int]]:
+    """Every computation that runs, with how often; one that is called from several places has the last of them."""
+    yield name, times
+    for step in schedule.computations[name]:
+        for called in step.called:
+            yield from _turns(schedule, called, times * step.trips)
+
+
+def _spots(steps: tuple[Step, ...], machine: Machine) -> Iterator[Spot]:
+    for step in steps:
+        if step.kind is Kind.COMPUTE:
+            work = machine.work(step)
+            yield Spot(step.name, work.seconds, step.hbm_bytes, work.flops, work.bound, _NUMBER.sub("", step.name))
+        elif step.collective is not None:
+            seconds, kind = machine.exchange(step.collective).seconds, step.collective.opcode
+            yield Spot(step.name, seconds, step.collective.whole_bytes, None, LINK, kind)
+
+
+def _by_kind(found: list[Spot]) -> list[Spot]:
+    """Sums, the longest first; what bounds a kind is what bounds the longest of it."""
+    kinds: dict[str, list[Spot]] = {}
+    for spot in sorted(found, key=lambda spot: -spot.seconds):
+        kinds.setdefault(spot.kind, []).append(spot)
+    summed = [
+        Spot(
+            name=kind,
+            seconds=sum(spot.seconds for spot in spots),
+            bytes=sum(spot.bytes for spot in spots),
+            flops=None if spots[0].flops is None else sum(spot.flops or 0.0 for spot in spots),
+            bound=spots[0].bound,
+            kind=kind,
+            count=len(spots),
+        )
+        for kind, spots in kinds.items()
+    ]
+    return sorted(summed, key=lambda spot: -spot.seconds)
+
+
+def _plain(spot: Spot) -> Mapping[str, Any]:
+    """Without what is not known, and no figure longer than it is good for."""
+    told = {key: value for key, value in asdict(spot).items() if value is not None and key != "kind"}
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in told.items()}
