@@ -17,9 +17,9 @@ def trace_events(timeline: Timeline, title: str, layers: int) -> dict[str, Any]:
     """The trace as a mapping that JSON can hold. Of every loop the first turn is drawn bar by bar.
 
     ``layers`` is kept with the trace, to tell the loop over layers from others. Arguments of a bar: ``turns``, how
-    often it runs in all; ``bytes`` of HBM traffic or of an exchange; ``latency_us`` of an exchange; the
-    compiler's ``cycles``; ``flops`` and what the bar is ``bound`` by. Bars of a lane that would overlap, as those of two loops
-    may, stand in lanes of their own.
+    often it runs in all; ``bytes`` of HBM traffic or of an exchange; ``latency_us`` of an exchange; the compiler's
+    ``cycles``; ``flops`` and what the bar is ``bound`` by. Bars of a lane that would overlap, as two loops' may,
+    stand in lanes of their own.
     """
     lanes = _lanes(timeline.events)
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": title}}]

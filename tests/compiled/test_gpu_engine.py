@@ -54,7 +54,7 @@ def test_a_step_is_timed_accounted_for_and_fits():
 
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 def test_the_program_s_operations_are_those_of_the_model(phase):
-    """2 · weights of every product · tokens, and 4 · positions · heads · head_dim a layer and token, shared by 8 GPUs."""
+    """2 · weights of every product · tokens, and 4 · positions · heads · head_dim a layer and token, over 8 GPUs."""
     answer, _ = ask(point(phase=phase, input_len=256, output_len=16))
     assert answer.status == "ok", answer.error
     layers, positions = 4, 256 + (16 if phase == "decode" else 0)

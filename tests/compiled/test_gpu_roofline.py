@@ -229,7 +229,7 @@ def test_the_target_s_description_is_the_datasheet_and_its_architecture():
 
 
 def test_the_clock_follows_from_the_peak_and_gives_the_rate_outside_tensor_cores():
-    # NVIDIA's A100 datasheet states 19.5 TFLOP/s in float32 outside tensor cores, the H100's (SXM) 67 at a higher boost.
+    # In float32 outside tensor cores NVIDIA's datasheets state 19.5 TFLOP/s, and 67 for the H100 at a boost of its own.
     assert vector_flops_per_s(load_chip("a100-80gb")) == pytest.approx(19.5e12, rel=0.002)
     assert 50e12 < vector_flops_per_s(load_chip("h100-80gb")) < 67e12
 

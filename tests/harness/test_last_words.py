@@ -8,7 +8,7 @@ import pytest
 from bench.children import _death
 
 STUB = b"""WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
-I0000 00:00:1795451395.867075   24623 cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.
+I0000 00:00:1795451395.867075   24623 cudart_stub.cc:31] Could not find cuda drivers on your machine
 W0000 00:00:1795451395.867075   24623 service.cc:31] something mild
 """
 
