@@ -44,18 +44,21 @@ def check_prompts(point: Point, settings: Settings) -> None:
     lengths = settings.lengths
     if lengths is None:
         if settings.packed:
-            remedy = f"set lengths to one of {', '.join(DISTRIBUTIONS)}"
-            raise AskedWrongly("packed", True, "finds no padding: every prompt has input_len tokens", remedy)
+            remedy = f"set engine.lengths to one of {', '.join(DISTRIBUTIONS)}"
+            raise AskedWrongly("engine.packed", True, "finds no padding: every prompt has input_len tokens", remedy)
         return
     if lengths not in DISTRIBUTIONS:
-        raise AskedWrongly("lengths", lengths, "is not known", f"use null or one of {', '.join(DISTRIBUTIONS)}")
+        raise AskedWrongly("engine.lengths", lengths, "is not known", f"use null or one of {', '.join(DISTRIBUTIONS)}")
     for key, value in (("prefill_chunk", settings.prefill_chunk), ("shared_prefix", settings.shared_prefix)):
         if value:
-            raise AskedWrongly(key, value, f"does not go together with lengths={lengths}", "leave one of them out")
+            problem = f"does not go together with engine.lengths={lengths}"
+            raise AskedWrongly(f"engine.{key}", value, problem, "leave one of them out")
     if point.phase != "prefill":
-        raise Unsupported(f"lengths={lengths}: decoding starts from prompts of one length; use phase=prefill")
+        raise Unsupported(f"engine.lengths={lengths}: decoding starts from prompts of one length; use phase=prefill")
     if settings.packed and point.partitioner == "gspmd":
-        raise Unsupported("packed=true: rows belong to chips, which partitioner=gspmd decides; use partitioner=manual")
+        raise Unsupported(
+            "engine.packed=true: rows belong to chips, which partitioner=gspmd decides; use partitioner=manual"
+        )
 
 
 def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prompts:

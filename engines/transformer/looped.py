@@ -9,8 +9,9 @@ communication with dependent computation via decomposition"; Pope et al. 2022, s
 
 Each moves n − 1 shards a chip, as the plain collective does. Blocks are numbered from the chip's own: block r of a ring
 is that of the chip r places on. Weights that stay are rolled once at load (:func:`rolled`) so that every block is a
-static slice of them. Weights that are gathered circulate instead, and activations are sliced. A collective of
-activations over several axes is left to the compiler (:func:`ring_axes`).
+static slice of them. Weights that are gathered circulate instead, and activations are sliced; those of a feed-forward
+that are gathered along its columns do so in :mod:`engines.transformer.circulating`. A collective of activations over
+several axes is left to the compiler (:func:`ring_axes`).
 """
 
 import itertools

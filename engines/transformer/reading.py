@@ -38,17 +38,19 @@ class Reading:
             AskedWrongly: a name is unknown, a number is too small, or nothing of a prompt follows its prefix.
         """
         if self.attention not in ATTENTIONS:
-            raise AskedWrongly("attention", self.attention, "is not known", f"use one of {', '.join(ATTENTIONS)}")
+            raise AskedWrongly(
+                "engine.attention", self.attention, "is not known", f"use one of {', '.join(ATTENTIONS)}"
+            )
         for key, value, least in (
             ("attention_block", self.block, 1),
             ("prefill_chunk", 1 if self.chunk is None else self.chunk, 1),
             ("shared_prefix", self.prefix, 0),
         ):
-            if value < least:
-                raise AskedWrongly(key, value, "is too small", f"give {least} or more")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise AskedWrongly(f"engine.{key}", value, f"is no whole number from {least}", f"give {least} or more")
         if self.prefix and self.prefix >= input_len:
             raise AskedWrongly(
-                "shared_prefix",
+                "engine.shared_prefix",
                 self.prefix,
                 f"leaves no token of its own to a prompt of input_len={input_len}",
                 "give less than input_len",
@@ -64,13 +66,13 @@ class Reading:
             return
         if point.chip.kind != "tpu":
             raise AskedWrongly(
-                "attention", "splash", f"is a kernel for TPUs and hw={point.chip.name} is none", "use blockwise"
+                "engine.attention", "splash", f"is a kernel for TPUs and hw={point.chip.name} is none", "use blockwise"
             )
         whole = self.chunk is None and not self.prefix and not packed and point.partitioner == "manual"
         formats = {point.act_dtype, point.kv_dtype}
         if not whole or point.input_len % KERNEL_TOKENS or formats != {"bfloat16"}:
             raise AskedWrongly(
-                "attention",
+                "engine.attention",
                 "splash",
                 f"takes whole prompts of a multiple of {KERNEL_TOKENS} tokens, act_dtype and kv_dtype bfloat16 and "
                 "partitioner=manual",

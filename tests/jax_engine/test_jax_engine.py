@@ -120,12 +120,13 @@ def test_prompts_of_different_lengths(packed):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lengths": "normal"}, "lengths=normal: .*uniform, lognormal"),
-        ({"packed": True}, "packed=True: .*set lengths"),
-        ({"lengths": "uniform", "prefill_chunk": 2}, "prefill_chunk=2: .*lengths=uniform"),
-        ({"shared_prefix": 6}, "shared_prefix=6: .*input_len=6"),
-        ({"prefill_chunk": 0}, "prefill_chunk=0"),
-        ({"attention": "flash"}, "attention=flash"),
+        ({"lengths": "normal"}, "engine.lengths=normal: .*uniform, lognormal"),
+        ({"packed": True}, "engine.packed=True: .*set engine.lengths"),
+        ({"lengths": "uniform", "prefill_chunk": 2}, "engine.prefill_chunk=2: .*engine.lengths=uniform"),
+        ({"shared_prefix": 6}, "engine.shared_prefix=6: .*input_len=6"),
+        ({"prefill_chunk": 0}, "engine.prefill_chunk=0"),
+        ({"prefill_chunk": "all"}, "engine.prefill_chunk=all: is no whole number"),
+        ({"attention": "flash"}, "engine.attention=flash"),
     ],
 )
 def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(settings, says):
@@ -136,9 +137,9 @@ def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(setti
 
 
 def test_prompts_of_different_lengths_are_only_read():
-    with pytest.raises(Unsupported, match=r"lengths=uniform: .*use phase=prefill"):
+    with pytest.raises(Unsupported, match=r"engine.lengths=uniform: .*use phase=prefill"):
         JaxEngine(lengths="uniform").prepare(point())
-    with pytest.raises(Unsupported, match=r"packed=true: .*use partitioner=manual"):
+    with pytest.raises(Unsupported, match=r"engine.packed=true: .*use partitioner=manual"):
         JaxEngine(lengths="uniform", packed=True).prepare(point(phase="prefill", partitioner="gspmd"))
 
 

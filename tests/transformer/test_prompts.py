@@ -123,9 +123,9 @@ def test_a_prefix_before_weights_that_circulate():
 @pytest.mark.parametrize(
     ("reading", "says"),
     [
-        ({"prefix": 11}, "shared_prefix=11: .*input_len=11"),
-        ({"prefix": -1}, "shared_prefix=-1"),
-        ({"chunk": 0}, "prefill_chunk=0"),
+        ({"prefix": 11}, "engine.shared_prefix=11: .*input_len=11"),
+        ({"prefix": -1}, "engine.shared_prefix=-1"),
+        ({"chunk": 0}, "engine.prefill_chunk=0"),
     ],
 )
 def test_what_cannot_be_read(reading, says):

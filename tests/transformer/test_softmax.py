@@ -88,7 +88,7 @@ def test_the_kernel_is_attention_to_pallas_interpreter(slots, group, time, dim):
 @pytest.mark.parametrize(
     ("changes", "packed", "says"),
     [
-        ({"chip": load_chip("cpu"), "num_chips": 1}, False, "attention=splash: .*hw=cpu"),
+        ({"chip": load_chip("cpu"), "num_chips": 1}, False, "engine.attention=splash: .*hw=cpu"),
         ({"input_len": 200}, False, "multiple of 128"),
         ({"kv_dtype": "int8"}, False, "bfloat16"),
         ({"partitioner": "gspmd"}, False, "partitioner=manual"),
@@ -182,7 +182,8 @@ def test_memory_of_a_long_prefill_grows_with_its_length_and_not_with_its_square(
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"), [({"attention": "flash"}, "attention=flash"), ({"block": 0}, "attention_block=0")]
+    ("changes", "says"),
+    [({"attention": "flash"}, "engine.attention=flash"), ({"block": 0}, "engine.attention_block=0")],
 )
 def test_unknown_ways_of_reading(changes, says):
     with pytest.raises(AskedWrongly, match=says):
