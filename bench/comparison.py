@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from bench.report.evidence import layout_label, question_label
-from bench.significance import Ratio, holm, mann_whitney, median_ratio
+from bench.significance import Ratio, Runs, between_processes, holm, mann_whitney, median_ratio
 from engines.row import POINT_FIELDS, Row
 
 Verdict = Literal["broken", "slower", "changed", "not judged", "faster", "mended", "same"]
@@ -22,17 +22,22 @@ class Rules:
     """A measured point is slower (faster) if its median's ratio is beyond ``threshold`` and the test is significant.
 
     ``alpha`` bounds the chance that even one of all points is called so by mistake (Holm). Times of different hosts
-    or device kinds are judged only where ``allow_hosts``.
+    or device kinds are judged only where ``allow_hosts``. ``by_process``: a point's samples are the medians of the
+    processes that measured it the same day, else those of the fastest of them.
     """
 
     threshold: float = 0.05
     alpha: float = 0.01
     allow_hosts: bool = False
+    by_process: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One question's answers. ``ratio`` is new over old, ``p_value`` is Holm's; None where none was taken."""
+    """One question's answers. ``ratio`` is new over old, ``p_value`` is Holm's; None where none was taken.
+
+    ``runs`` are the processes that were judged; ``old`` and ``new`` are then those of median time.
+    """
 
     old: Row
     new: Row
@@ -40,6 +45,7 @@ class Change:
     reason: str
     ratio: Ratio | None = None
     p_value: float | None = None
+    runs: Runs | None = None
 
     @property
     def label(self) -> str:
@@ -101,8 +107,13 @@ def compare(old: Iterable[Row], new: Iterable[Row], rules: Rules) -> Comparison:
     Raises:
         ShardbenchError: scipy is needed (both sides have samples) and not installed.
     """
+    old, new = list(old), list(new)
     before, after = newest(settled(old)), newest(settled(new))
-    changes = judge([(before[key], after[key]) for key in before if key in after], rules)
+    pairs = [(before[key], after[key]) for key in before if key in after]
+    if rules.by_process:
+        changes = judge_processes([(same_day(then, old), same_day(now, new)) for then, now in pairs], rules)
+    else:
+        changes = judge(pairs, rules)
     order = list(Verdict.__args__)  # type: ignore[attr-defined]
     changes.sort(key=lambda change: (order.index(change.verdict), -_size(change)))
     return Comparison(
@@ -128,6 +139,37 @@ def judge(pairs: Sequence[tuple[Row, Row]], rules: Rules) -> list[Change]:
     return changes
 
 
+def same_day(row: Row, rows: Iterable[Row]) -> list[Row]:
+    """The valid measurements of a valid row's point on its day, one a process, the fastest first; else that row."""
+    if not row.valid:
+        return [row]
+
+    def key(each: Row) -> tuple[Any, ...]:
+        return (question(each), each.point_id, each.created_at[:10])
+
+    mine = [each for each in rows if each.source == "measured" and each.valid and key(each) == key(row)]
+    return sorted(mine, key=lambda each: each.latency_s or 0.0) or [row]
+
+
+def judge_processes(pairs: Sequence[tuple[Sequence[Row], Sequence[Row]]], rules: Rules) -> list[Change]:
+    """Judge (old, new) processes of points by :func:`between_processes`, in order; else as :func:`judge`.
+
+    That is for points without samples, and for all where none has several processes on a side.
+    """
+    middle = [(old[(len(old) - 1) // 2], new[(len(new) - 1) // 2]) for old, new in pairs]
+    changes = judge(middle, rules)
+    places = [place for place, change in enumerate(changes) if change.p_value is not None]
+    runs = [Runs(old=_medians(pairs[place][0]), new=_medians(pairs[place][1])) for place in places]
+    if not any(each.freedom for each in runs):
+        return changes
+    found = between_processes(runs, CI_LEVEL)
+    p_values = holm([p_value for _, p_value in found])
+    for place, each, (ratio, _), p_value in zip(places, runs, found, p_values, strict=True):
+        change = replace(changes[place], verdict="same", reason="", ratio=ratio, p_value=p_value, runs=each)
+        changes[place] = _tested(change, rules)
+    return changes
+
+
 def label(row: Row) -> str:
     """The question in words, with layout and engine."""
     parts = (question_label(row), layout_label(row), row.engine, row.system or "")
@@ -148,6 +190,8 @@ def to_dict(change: Change) -> dict[str, Any]:
         "ratio_ci_low": None if ratio is None else ratio.ci_low,
         "ratio_ci_high": None if ratio is None else ratio.ci_high,
         "p_value": change.p_value,
+        "old_processes_s": None if change.runs is None else list(change.runs.old),
+        "new_processes_s": None if change.runs is None else list(change.runs.new),
         "old_created_at": change.old.created_at,
         "new_created_at": change.new.created_at,
         "old_git_sha": change.old.git_sha,
@@ -211,6 +255,10 @@ def _tested(change: Change, rules: Rules) -> Change:
     if beyond != "same" and change.p_value >= rules.alpha:
         return replace(change, reason="may be chance")
     return replace(change, verdict=beyond)
+
+
+def _medians(rows: Sequence[Row]) -> list[float]:
+    return [row.latency_s for row in rows if row.latency_s is not None]
 
 
 def _plain_ratio(old: Row, new: Row) -> Ratio:

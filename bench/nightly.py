@@ -1,9 +1,11 @@
 """The nightly run: a sweep into a folder of its date, compared with the night before, with report and dashboard."""
 
 import json
+import math
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from bench.commands.compare import plain, rows_of
-from bench.comparison import Comparison, Rules, compare
+from bench.comparison import Comparison, Rules, compare, newest
 from bench.dashboard.write import write
 from bench.files import replaced
 from engines.errors import AskedWrongly, ShardbenchError
+from engines.row import Row
 
 DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 SOME_FAILED: Final = 3
@@ -25,6 +28,7 @@ class Plan:
     """``words`` are further words for ``shardbench run``. Nights stand in ``RESULTS_DIR/nightly/<date>``.
 
     ``confirm`` is how often the sweep is run again while a measured point is slower than the night before.
+    ``processes`` measure every point, and where that is more than one, their medians are compared.
     """
 
     sweep: str
@@ -33,6 +37,7 @@ class Plan:
     day: str
     rules: Rules
     confirm: int
+    processes: int = 1
     words: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -82,6 +87,11 @@ def run_night(plan: Plan) -> Outcome:
     """
     code = _run(plan)
     rows = rows_of("results_dir", plan.night)
+    for _ in range(plan.processes - 1):
+        if _fewest_processes(rows) >= plan.processes:
+            break
+        code = max(code, _run(plan, "resume=false"))
+        rows = rows_of("results_dir", plan.night)
     previous = night_before(plan.night)
     comparison = None
     repeats = 0
@@ -121,6 +131,13 @@ def night_before(night: Path) -> Path | None:
         if DATE.fullmatch(path.name) and path.name < night.name and any((path / "rows").glob("*.jsonl"))
     ]
     return max(earlier, default=None, key=lambda path: path.name)
+
+
+def _fewest_processes(rows: Sequence[Row]) -> float:
+    """How many processes measured the least measured point; infinitely many where nothing is measured."""
+    present = {row.point_id for row in newest(rows).values()}  # of the code that is here now
+    counts = Counter(row.point_id for row in rows if row.source == "measured" and row.valid and row.point_id in present)
+    return min(counts.values(), default=math.inf)
 
 
 def _run(plan: Plan, *words: str) -> int:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.settings import PRINT, Key
@@ -23,6 +24,9 @@ KEYS: Final = (
     Key("old", None, "the store to compare with", required=True),
     Key("new", None, "the store to judge", required=True),
     *RULES,
+    Key(
+        "by_process", False, "judge by the medians of the processes that measured a point, as nightly processes=3 does"
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -37,7 +41,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     from bench.comparison import compare
 
-    rules = rules_of(settings)
+    by_process = settings["by_process"]
+    if not isinstance(by_process, bool):
+        raise AskedWrongly("by_process", by_process, "is neither true nor false", "use by_process=true")
+    rules = replace(rules_of(settings), by_process=by_process)
     found = compare(rows_of("old", settings["old"]), rows_of("new", settings["new"]), rules)
     if settings["print"] == "json":
         print(json.dumps(plain(found)))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +18,21 @@ KEYS: Final = (
     Key("run", [], "further words for shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]"),
     Key("results_dir", "results", "the night's rows go to RESULTS_DIR/nightly/<date>"),
     Key("out", "reports/nightly", "dashboard.html, and a folder a night with its report and comparison.json"),
-    Key("confirm", 2, "run again up to so often while a measured point is slower; the fastest run of a point counts"),
+    Key(
+        "confirm",
+        2,
+        "run again up to so often while a measured point is slower; with processes=1 the fastest run of a point counts",
+    ),
+    Key(
+        "processes", 1, "so many processes measure every point; above 1 their medians are compared, not samples of one"
+    ),
     Key("date", None, "the night's date (default: today, UTC)"),
     *RULES,
     PRINT,
 )
 EXAMPLES: Final = (
     "shardbench nightly",
+    "shardbench nightly processes=3",
     "shardbench nightly sweep=virtual-devices threshold=0.1 print=json",
     "0 2 * * *  cd /srv/shardbench && .venv/bin/shardbench nightly >> nightly.log 2>&1    (a line of crontab)",
 )
@@ -40,14 +49,18 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     confirm = settings["confirm"]
     if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
         raise AskedWrongly("confirm", confirm, "is no number of runs", "give 0 or more")
+    processes = settings["processes"]
+    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+        raise AskedWrongly("processes", processes, "is no number of processes", "give 1 or more, such as 3")
     today = datetime.now(UTC).date().isoformat()
     plan = Plan(
         sweep=str(settings["sweep"]),
         results_dir=Path(str(settings["results_dir"])),
         out=Path(str(settings["out"])),
         day=checked_day(today if settings["date"] is None else str(settings["date"])),
-        rules=rules_of(settings),
+        rules=replace(rules_of(settings), by_process=processes > 1),
         confirm=confirm,
+        processes=processes,
         words=words,
     )
     outcome = run_night(plan)

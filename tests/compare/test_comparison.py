@@ -156,6 +156,55 @@ def test_a_point_measured_again_the_same_day_counts_as_its_fastest_run():
     assert settled([measured([0.5], valid=False), quiet]) == [quiet]
 
 
+def processes(*shifts, day=2, **changes):
+    """A row a process: its samples hardly scatter, whatever the machine did meanwhile."""
+    return [
+        measured(shift * GENERATOR.lognormal(0, 0.001, 10), created_at=f"2026-01-0{day}T0{hour}:00:00+00:00", **changes)
+        for hour, shift in enumerate(shifts)
+    ]
+
+
+def test_medians_of_processes_are_compared_and_not_samples_of_one():
+    old, new = processes(1.0, 1.1, 0.9), processes(1.2, 1.05, 1.1, day=3)
+    # The fastest of each is 17% apart, far beyond what samples of one process leave to chance.
+    assert verdicts(old, new) == ["slower"]
+    (change,) = compare(old, new, Rules(by_process=True)).changes
+    assert (change.verdict, change.reason) == ("same", "may be chance")
+    assert sorted(change.runs.old) == pytest.approx([0.9, 1.0, 1.1], rel=0.01)
+    assert (change.old.latency_s, change.new.latency_s) == pytest.approx((1.0, 1.1), rel=0.01)  # those in the middle
+    assert verdicts(old, processes(2.0, 2.1, 1.9, day=3), by_process=True) == ["slower"]
+    assert verdicts(processes(2.0, 2.1, 1.9), processes(1.0, 1.1, 0.9, day=3), by_process=True) == ["faster"]
+
+
+def test_one_night_of_a_single_process_is_still_compared_by_processes():
+    old, new = processes(1.0), processes(2.0, 2.1, 1.9, day=3)
+    (change,) = compare(old, new, Rules(by_process=True)).changes
+    assert (len(change.runs.old), len(change.runs.new)) == (1, 3)
+    assert change.verdict == "slower"
+    # Where every point has but one, samples are all there is.
+    (change,) = compare(old, processes(2.0, day=3), Rules(by_process=True)).changes
+    assert (change.verdict, change.runs) == ("slower", None)
+
+
+def test_other_code_other_days_and_invalid_rows_are_no_processes_of_a_point():
+    old = [
+        *processes(9.0, day=1),
+        *processes(9.0, point_id="other code"),
+        *processes(9.0, valid=False, invalid_reason="wide"),
+        *processes(1.0, 1.01),
+    ]
+    (change,) = compare(old, processes(1.0, 1.01, day=3), Rules(by_process=True)).changes
+    assert change.runs.old == pytest.approx([1.0, 1.01], rel=0.01)
+
+
+def test_what_is_no_measurement_is_judged_by_process_as_ever():
+    lost = a_row(status="failed", error="a bug", created_at="2026-01-03T09:00:00+00:00")
+    old = [*processes(1.0, 1.1), predicted(1.0, batch_size=9)]
+    new = [*processes(1.0, 1.1, day=3), lost, predicted(1.2, batch_size=9)]
+    found = compare(old, new, Rules(by_process=True))
+    assert [change.verdict for change in found.changes] == ["broken", "slower"]
+
+
 def stores(tmp_path, old, new):
     Store(tmp_path / "old").append(old)
     Store(tmp_path / "new").append(new)
@@ -174,6 +223,11 @@ def test_exit_codes_and_json(tmp_path, capsys):
     assert [each["verdict"] for each in found["points"]] == ["slower", "same"]
     assert found["points"][0]["ratio_ci_low"] > 1.4
     assert len(found["only_old"]) == len(found["only_new"]) == 1
+    assert found["points"][0]["old_processes_s"] is None
+    assert main([*words, "threshold=0.9"]) == 0
+    capsys.readouterr()
+    assert main([*words, "by_process=true", "print=json"]) == 1
+    assert json.loads(capsys.readouterr().out)["regressions"] == 1
     assert main([*words, "threshold=0.9"]) == 0
     assert "2 points on both sides: 2 same" in capsys.readouterr().out
     assert main(list(words)) == 1
@@ -182,7 +236,9 @@ def test_exit_codes_and_json(tmp_path, capsys):
     assert "only old: tiny on 8 cpu, decode, batch 9" in out
 
 
-@pytest.mark.parametrize("word", ["threshold=-1", "threshold=five", "alpha=1", "alpha=0", "allow_hosts=maybe"])
+@pytest.mark.parametrize(
+    "word", ["threshold=-1", "threshold=five", "alpha=1", "alpha=0", "allow_hosts=maybe", "by_process=3"]
+)
 def test_a_wrong_rule_is_one_line(tmp_path, capsys, word):
     assert main([*stores(tmp_path, [predicted(1.0)], [predicted(1.0)]), word]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -83,6 +83,36 @@ def test_what_looks_slower_is_measured_again_before_it_is_told(tmp_path, monkeyp
     assert len(Store(tonight).load()) == 1 + repeats
 
 
+def test_a_night_of_three_processes_runs_each_point_three_times_and_compares_their_medians(
+    tmp_path, monkeypatch, capsys
+):
+    def stands_in(command, *words, **_):
+        if command == "run":
+            asked.append("resume=false" in words)
+            shift = shifts[len(asked) - 1]
+            samples = [0.02 * shift * (1 + 0.001 * number) for number in range(30)]
+            made = f"{day}T0{len(asked)}:00:00.000+00:00"
+            latency_s = statistics.median(samples)
+            row = a_row(samples_s=samples, latency_s=latency_s, valid=True, host="h", created_at=made)
+            Store(tmp_path / "results" / "nightly" / day).append([row])
+        return 0
+
+    monkeypatch.setattr("bench.nightly._shardbench", stands_in)
+    asked, day, shifts = [], "2026-01-01", (1.0, 1.1, 0.9)
+    assert nightly(tmp_path, day, "processes=3") == 0
+    assert asked == [False, True, True]
+    # 15% slower in the middle, but within what processes scatter; the night of as many again does nothing more.
+    asked, day, shifts = [], "2026-01-02", (1.2, 1.05, 1.15)
+    capsys.readouterr()
+    assert nightly(tmp_path, day, "processes=3", "print=json") == 0
+    (point,) = json.loads(capsys.readouterr().out)["comparison"]["points"]
+    assert point["old_processes_s"] == pytest.approx([0.02 * 0.9, 0.02, 0.02 * 1.1], rel=0.02)
+    asked, shifts = [], ()
+    monkeypatch.setattr("bench.nightly._run", lambda plan, *words: asked.append(words) or 0)
+    assert nightly(tmp_path, day, "processes=3") == 0
+    assert asked == [()]
+
+
 def test_the_night_before_is_the_newest_with_rows(tmp_path):
     for day in ("2026-01-01", "2026-01-03", "2026-02-01"):
         Store(tmp_path / day).append([a_row()])
@@ -100,7 +130,8 @@ def test_a_sweep_that_cannot_run_says_why_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "word", ["date=yesterday", "date=2026-13-01", "date=20260101", "run=[quickly]", "alpha=2", "confirm=-1"]
+    "word",
+    ["date=yesterday", "date=2026-13-01", "date=20260101", "run=[quickly]", "alpha=2", "confirm=-1", "processes=0"],
 )
 def test_a_wrong_value_is_one_line_and_runs_nothing(tmp_path, capsys, word):
     assert nightly(tmp_path, "2026-01-01", word) == 2
