@@ -9,8 +9,10 @@ from bench.report import study_findings as found
 from bench.report.document import Document, Section
 from bench.report.evidence import model_label
 from bench.report.figures import studies as figures
+from bench.report.figures.roofline import bounds_and_rooflines
 from bench.report.findings import Finding
 from bench.report.frontier import time_of
+from bench.report.study_gpus import bounds_beside_published
 from bench.report.study_rows import Found, find_rows, parts_of, points_of
 from bench.report.study_traces import Places, Traces, traces_of
 from bench.report.tables import Column, Table
@@ -21,13 +23,13 @@ if TYPE_CHECKING:
     from bench.report.figures.style import Drawn
 
 ABOUT: Final = (
-    "**compiled** is the schedule that the TPU compiler made for chips that are not there, walked instruction by "
-    "instruction; **predicted** is a closed form and **published** what others printed, where either has the same "
-    "point. Sentences are computed from compiled rows, and from published ones where they say so. Times are of one "
-    "decode step (the mean over the phase) or of a whole prefill. *Bound by* names the largest of three parts: "
-    "**memory**, the HBM traffic at full bandwidth (it runs within the computation); **compute**, computation beyond "
-    "that, be it arithmetic or less than full bandwidth; **exposed communication**, collectives beside which nothing "
-    "is computed."
+    "**compiled** is the schedule that the chip's own compiler made for chips that are not there, walked instruction "
+    "by instruction (a GPU's at its roofline, which is a bound); **predicted** is a closed form and **published** what "
+    "others printed, where either has the same point. Sentences are computed from compiled rows, and from published "
+    "ones where they say so. Times are of one decode step (the mean over the phase) or of a whole prefill. *Bound by* "
+    "names the largest of three parts: **memory**, the HBM traffic at full bandwidth (it runs within the computation); "
+    "**compute**, computation beyond that, be it arithmetic or less than full bandwidth; **exposed communication**, "
+    "collectives beside which nothing is computed."
 )
 IDENTITY: Final = {
     "model": "model",
@@ -50,7 +52,8 @@ Draw = Callable[[str, str, Sequence[Row]], "Drawn"]
 class Study:
     """One recipe. ``variants`` are further words with which it runs too; ``paper`` what Pope et al. 2022 say.
 
-    ``traced``: its rows have traces, of which the report shows a turn of the loop over layers.
+    ``traced``: its rows have traces, of which the report shows a turn of the loop over layers. ``published_s`` tells
+    what was published of a row's question, for two columns of the table.
     """
 
     recipe: str
@@ -61,6 +64,7 @@ class Study:
     variants: Sequence[Sequence[str]] = ((),)
     has_mfu: bool = True
     traced: bool = False
+    published_s: Callable[[Row], float | None] | None = None
 
     @property
     def command(self) -> str:
@@ -191,6 +195,14 @@ STUDIES: Final = (
         find=found.generations,
         draw=partial(figures.bars_over, panel=_model, bar=lambda row: row.hw),
     ),
+    Study(
+        recipe="study-gpu",
+        title="GPUs at their rooflines",
+        paper="TPU v4 alone",
+        find=bounds_beside_published,
+        published_s=found.published_s,
+        draw=partial(bounds_and_rooflines, published_s=found.published_s),
+    ),
 )
 
 
@@ -259,21 +271,29 @@ def _table(study: Study, stored: Found) -> Table:
         Column("exposed_s", f"exposed ({unit})", scale, ".3g"),
         Column("bound_by", "bound by"),
     ]
+    if study.published_s is not None:
+        columns += [
+            Column("published_s", f"published ({unit})", scale, ".4g"),
+            Column("share", "of published (%)", 100.0, ".0f"),
+        ]
     return Table(
         name=study.recipe.replace("-", "_"),
         caption=f"{study.title}: the numbers",
         columns=columns,
-        rows=[_cells(row, varying) for row in rows],
+        rows=[_cells(study, row, varying) for row in rows],
         note=_refusals(stored.compiled),
     )
 
 
-def _cells(row: Row, varying: Sequence[str]) -> dict[str, Any]:
+def _cells(study: Study, row: Row, varying: Sequence[str]) -> dict[str, Any]:
     parts = parts_of(row)
     cells: dict[str, Any] = {key: getattr(row, key) for key in varying}
     cells |= {"source": row.source, "status": row.status, "time_s": time_of(row), "mfu": row.mfu}
     if parts is not None:
         cells |= {**parts._asdict(), "bound_by": parts.bound_by}
+    beside = study.published_s(row) if study.published_s is not None and row.source == "compiled" else None
+    if beside is not None:
+        cells |= {"published_s": beside, "share": (time_of(row) or 0) / beside}
     return cells
 
 
