@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.report.traces import Turn, read_turn
+from bench.report.traces import MATMUL, Turn, read_turn
 from engines.errors import ShardbenchError
 from engines.row import Row
 
@@ -22,9 +22,9 @@ SHOWN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One trace: its title, the name of its figure and the turn that it shows."""
+    """One trace: what stands under its figure, the name of that, and the turn that it shows."""
 
-    title: str
+    caption: str
     figure: str
     turn: Turn
 
@@ -40,7 +40,7 @@ class Traces:
         """A figure a trace."""
         from bench.report.figures.turn import turn
 
-        return [turn(each.figure, f"{each.title}. {each.turn.told()}", each.turn) for each in self.shown]
+        return [turn(each.figure, each.caption, each.turn) for each in self.shown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ def traces_of(rows: Sequence[Row], places: Places, recipe: str) -> Traces:
                 continue
             sizes = f"b{row.batch_size}_i{row.input_len}_o{row.output_len}"
             figure = "_".join(["trace", phase, sizes, str(row.ffn_layout), str(row.collectives), row.weight_dtype])
-            shown.append(Shown(f"{title}, {row.ffn_layout}, collectives={row.collectives}", figure, turn))
+            layout = f"{row.ffn_layout}, collectives={row.collectives}"
+            shown.append(Shown(f"{title}, {layout}. {turn.told()}{_limits(row, turn)}", figure, turn))
             listed.links.append(f"- [{title}]({places.link(name)})")
     return Traces(shown, _text(listed, places.traces, recipe))
 
@@ -87,6 +88,20 @@ def traces_of(rows: Sequence[Row], places: Places, recipe: str) -> Traces:
 def _title(row: Row, phase: str) -> str:
     out = "" if phase == "prefill" else f", {row.output_len} out"
     return f"{phase}, batch {row.batch_size}, {row.weight_dtype}, {row.input_len} tokens in{out}"
+
+
+def _limits(row: Row, turn: Turn) -> str:
+    """How near matrix products come to the memory's bandwidth and to the arithmetic peak, where the row states both.
+
+    MFU's arithmetic takes place in them, so they reach the MFU over their share of the time.
+    """
+    moved, products_s = turn.product_bytes_per_s(), turn.stream_s()[MATMUL] * turn.turns * turn.loops
+    if moved is None or not row.hbm_bytes_per_s or row.mfu is None or len(row.details.get("traces", {})) > 1:
+        return ""
+    drawn, reached = moved / row.hbm_bytes_per_s, row.mfu * turn.whole_s / products_s
+    return (
+        f" Matrix products draw {drawn:.0%} of the memory's bandwidth and reach {reached:.0%} of the arithmetic peak."
+    )
 
 
 def _text(listed: _Listed, folder: Path, recipe: str) -> str:

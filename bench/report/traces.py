@@ -69,6 +69,12 @@ class Turn:
                 found[bar.kind if bar.kind in known else "other"] += bar.seconds * bar.weight  # type: ignore[assignment]
         return found
 
+    def product_bytes_per_s(self) -> float | None:
+        """HBM traffic while matrices are multiplied; None where none are."""
+        products = [bar for bar in self.bars if bar.lane == COMPUTE and bar.kind == MATMUL]
+        seconds = sum(bar.seconds * bar.weight for bar in products)
+        return sum(bar.bytes * bar.weight for bar in products) / seconds if seconds else None
+
     def exchanges(self) -> dict[str, Bar]:
         """Every exchange once, by name: on the first link that it keeps busy."""
         return {bar.name: bar for bar in reversed(self.bars) if bar.lane.startswith("link")}

@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from test_progress import run_in_terminal
 
 from bench.validation_file import COLUMNS
 
@@ -36,6 +37,15 @@ def test_validate_asks_the_compiler_in_children_and_in_silence(shardbench, tmp_p
     assert first["predicted_status"] == "ok"
     assert first["error"] == pytest.approx(first["predicted_s"] / 0.01 - 1)
     assert (second["predicted_status"], found["oom_hit"]) == ("oom", 1)
+
+
+@pytest.mark.slow
+def test_a_terminal_sees_how_many_cases_are_left(shardbench, tmp_path):
+    path = data_file(tmp_path, CASE)
+    stdout, shown = run_in_terminal(shardbench, ["validate", f"data={path}", "engine=compiled", "print=json"])
+    assert json.loads(stdout)["compared"] == 1
+    assert "/1" in shown
+    assert "0 failed" in shown
 
 
 def test_plan_is_silent(shardbench):

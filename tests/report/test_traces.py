@@ -60,6 +60,8 @@ def test_a_turn_by_hand(tmp_path):
     assert found.lanes == ["compute", "link x +", "link x -"]
     # The inner loop's product runs three times.
     assert dict(found.stream_s()) == pytest.approx({"matmul": 75e-6, "other": 9e-6, "exposed": 16e-6})
+    # 60 MB in one of 60 µs, and none in three of 5.
+    assert found.product_bytes_per_s() == pytest.approx(60e6 / 75e-6)
     assert dict(found.exposed_by_s()) == pytest.approx({"all-reduce": 15e-6, "collective-permute": 1e-6})
     assert found.told() == (
         "One turn of 4 of the loop over layers in each of 2 steps: 100 µs; all turns are 800 µs of 810 µs. Of the turn "
@@ -153,13 +155,22 @@ def test_a_figure_and_a_link_for_every_file_that_is_there_and_a_remedy_for_the_r
     broken = path.with_name("broken.trace.json.gz")
     broken.write_bytes(b"nothing")
     places = Places(path.parent, tmp_path / "reports" / "studies")
-    rows = [a_row(path.name), a_row(broken.name), a_row("gone", batch_size=8), a_row(None, output_len=64)]
+    rows = [
+        a_row(path.name, hbm_bytes_per_s=1.6e12, mfu=0.2),
+        a_row(broken.name),
+        a_row("gone", batch_size=8),
+        a_row(None, output_len=64),
+    ]
     rows.append(a_row(None, status="oom", batch_size=4096))
     traces = traces_of(rows, places, "study-targets")
     with style.settings():
         (drawn,) = traces.draw()
     assert drawn.name == "trace_decode_b64_i2047_o1_ws_2d_plain_int8"
     assert "collectives=plain. One turn of 4 of the loop over layers" in drawn.caption
+    # 60 MB in 75 µs of 1.6 TB/s; the products are 8 × 75 of 810 µs.
+    assert drawn.caption.endswith(
+        "Matrix products draw 50% of the memory's bandwidth and reach 27% of the arithmetic peak."
+    )
     link = "[decode, batch 64, int8, 2047 tokens in, 1 out](../../results/traces/step.trace.json.gz)"
     assert f"- {link}" in traces.text
     assert (places.out / link.partition("(")[2].rstrip(")")).resolve() == path.resolve()
