@@ -89,7 +89,7 @@ def settled(rows: Iterable[Row]) -> list[Row]:
         if row.source != "measured" or row.latency_s is None or _wrong(row):
             kept.append(row)
             continue
-        key = (question(row), row.point_id, row.created_at[:10])
+        key = _day(row)
         before = best.get(key)
         if before is None or (not row.valid, row.latency_s) < (not before.valid, before.latency_s):
             best[key] = row
@@ -111,7 +111,8 @@ def compare(old: Iterable[Row], new: Iterable[Row], rules: Rules) -> Comparison:
     before, after = newest(settled(old)), newest(settled(new))
     pairs = [(before[key], after[key]) for key in before if key in after]
     if rules.by_process:
-        changes = judge_processes([(same_day(then, old), same_day(now, new)) for then, now in pairs], rules)
+        processes = Processes(old), Processes(new)
+        changes = judge_processes([(processes[0].of(then), processes[1].of(now)) for then, now in pairs], rules)
     else:
         changes = judge(pairs, rules)
     order = list(Verdict.__args__)  # type: ignore[attr-defined]
@@ -139,16 +140,19 @@ def judge(pairs: Sequence[tuple[Row, Row]], rules: Rules) -> list[Change]:
     return changes
 
 
-def same_day(row: Row, rows: Iterable[Row]) -> list[Row]:
-    """The valid measurements of a valid row's point on its day, one a process, the fastest first; else that row."""
-    if not row.valid:
-        return [row]
+class Processes:
+    """The valid measurements of each point on each day, one a process."""
 
-    def key(each: Row) -> tuple[Any, ...]:
-        return (question(each), each.point_id, each.created_at[:10])
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._days: dict[tuple[Any, ...], list[Row]] = {}
+        for row in rows:
+            if row.source == "measured" and row.valid and row.latency_s is not None:
+                self._days.setdefault(_day(row), []).append(row)
 
-    mine = [each for each in rows if each.source == "measured" and each.valid and key(each) == key(row)]
-    return sorted(mine, key=lambda each: each.latency_s or 0.0) or [row]
+    def of(self, row: Row) -> list[Row]:
+        """Those of a valid row's point on its day, the fastest first; else that row alone."""
+        found = self._days.get(_day(row), []) if row.valid else []
+        return sorted(found, key=lambda each: each.latency_s or 0.0) or [row]
 
 
 def judge_processes(pairs: Sequence[tuple[Sequence[Row], Sequence[Row]]], rules: Rules) -> list[Change]:
@@ -255,6 +259,11 @@ def _tested(change: Change, rules: Rules) -> Change:
     if beyond != "same" and change.p_value >= rules.alpha:
         return replace(change, reason="may be chance")
     return replace(change, verdict=beyond)
+
+
+def _day(row: Row) -> tuple[Any, ...]:
+    """One point (same question, same code) on one day."""
+    return (question(row), row.point_id, row.created_at[:10])
 
 
 def _medians(rows: Sequence[Row]) -> list[float]:

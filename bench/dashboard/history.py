@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.comparison import REGRESSIONS, Change, Rules, judge, label, question, settled
+from bench.comparison import REGRESSIONS, Change, Processes, Rules, judge, judge_processes, label, question, settled
 from bench.report.evidence import SOURCES
 from bench.store import Store
 from engines.row import Row
@@ -16,9 +16,13 @@ MOST_STEPS_BACK: Final = 30
 
 @dataclass(slots=True)
 class Series:
-    """The answers to one question, oldest first. ``steps`` has the change at every row that differs from its last."""
+    """The answers to one question, oldest first. ``steps`` has the change at every row that differs from its last.
+
+    ``processes`` measured each answer's point on its day.
+    """
 
     rows: Sequence[Row]
+    processes: Sequence[Sequence[Row]]
     steps: dict[int, Change] = field(default_factory=dict)
 
     @property
@@ -43,22 +47,24 @@ class Series:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a store and of all stores in folders below it, each once and settled, oldest first.
+    """The rows of a store and of all stores in folders below it, each once, oldest first.
 
     Raises:
         ShardbenchError: a file is broken; names it.
     """
     folders = sorted({path.parent.parent for path in folder.glob("**/rows/*.jsonl")})
     rows = {(row.point_id, row.created_at): row for each in folders or [folder] for row in Store(each).load()}
-    return settled(rows.values())
+    return sorted(rows.values(), key=lambda row: row.created_at)
 
 
 def histories(rows: Iterable[Row], rules: Rules) -> list[Series]:
-    """One series a question: those that became worse first, then by kind of evidence, longest first."""
+    """One series a question, settled: those that became worse first, then by kind of evidence, longest first."""
+    rows = list(rows)
+    processes = Processes(rows)
     by_question: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
+    for row in settled(rows):
         by_question.setdefault(question(row), []).append(row)
-    series = [Series(found) for found in by_question.values()]
+    series = [Series(found, [processes.of(row) for row in found]) for found in by_question.values()]
     # The last step of every series is one family of tests, as in `shardbench compare`; those before are another.
     _find_steps([(each, len(each.rows) - 1) for each in series if len(each.rows) > 1], rules)
     series.sort(key=lambda each: (not each.regressed, SOURCES.index(each.newest.source), -len(each.rows), each.label))
@@ -72,7 +78,10 @@ def find_earlier_steps(series: Sequence[Series], rules: Rules) -> None:
 
 
 def _find_steps(places: Sequence[tuple[Series, int]], rules: Rules) -> None:
-    changes = judge([(each.rows[place - 1], each.rows[place]) for each, place in places], rules)
+    if rules.by_process:
+        changes = judge_processes([(each.processes[place - 1], each.processes[place]) for each, place in places], rules)
+    else:
+        changes = judge([(each.rows[place - 1], each.rows[place]) for each, place in places], rules)
     for (each, place), change in zip(places, changes, strict=True):
         if change.verdict not in ("same", "not judged"):
             each.steps[place] = change

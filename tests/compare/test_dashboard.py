@@ -79,6 +79,24 @@ def test_a_step_last_night_is_a_regression_and_one_before_is_history():
     assert not series.regressed
 
 
+def test_nights_of_several_processes_are_judged_by_their_scatter():
+    def processes(day, *shifts):
+        made = [f"2026-01-{day:02d}T0{hour}:00:00.000+00:00" for hour in range(len(shifts))]
+        return [night(day, shift, created_at=when) for shift, when in zip(shifts, made, strict=True)]
+
+    rows = [*processes(1, 1.0, 1.2, 0.9), *processes(2, 1.1, 1.3, 1.05), *processes(3, 2.0, 2.2, 1.9)]
+    (series,) = histories(rows, Rules(by_process=True))
+    assert len(series.rows) == 3
+    assert series.latest_step.verdict == "slower"
+    assert (len(series.latest_step.runs.old), len(series.latest_step.runs.new)) == (3, 3)
+    find_earlier_steps([series], Rules(by_process=True))
+    assert list(series.steps) == [2]
+    # By samples of the fastest, the second night is another step.
+    (series,) = histories(rows, Rules())
+    find_earlier_steps([series], Rules())
+    assert sorted(series.steps) == [1, 2]
+
+
 def test_changed_code_makes_another_point_id_and_the_same_series():
     assert len(histories(nights(1, 1, 1), Rules())) == 1
     assert len(histories([*nights(1, 1), *nights(1, 1, batch_size=8)], Rules())) == 2
