@@ -1,7 +1,7 @@
 # make bench   set up and run the main job; ends by naming the files that it wrote
 # make test    set up and run lint, types and the whole test suite
 # make quick   the tests that take seconds
-# make studies the studies of what the TPU compiler makes, as rows and figures: some 20 minutes, seconds when repeated
+# make studies the studies of what the compilers make, as rows and figures: some 20 minutes, seconds when repeated
 # make perf    the jax engine on one processor device against transformers on torch, all cores or THREADS=n
 # make format  put the code in order
 SHELL := /bin/bash
