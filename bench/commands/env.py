@@ -22,7 +22,8 @@ EXAMPLES: Final = ("shardbench env", "shardbench env devices=true print=json")
 EXTRAS: Final = {
     "jax": ("jax",),
     "tpu": ("jax", "libtpu"),
-    "gpu": ("jax", "jax_cuda12_plugin"),
+    "gpu": ("jax", "jax_cuda12_plugin", "nvidia"),  # its CUDA libraries
+    "gpu-compiler": ("jax_cuda12_plugin", "jax_plugins"),
     "torch": ("torch",),
     "report": ("matplotlib",),
     "wandb": ("wandb",),
