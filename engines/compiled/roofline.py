@@ -17,6 +17,7 @@ NOT_MODELLED: Final = (
     "launch of kernels and of collectives",
     "efficiency below peak of arithmetic, memory and links",
     "the L2 cache: every operand is read from and every result written to HBM",
+    "memory traffic of collectives",
     "reduction inside the switch",
 )
 
