@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One program of a point: compiled, read and timed. ``hot_loop`` says where its time goes, an instruction each."""
+    """One program of a point: compiled, read and timed. ``hot_loop`` says where its time goes, an instruction each.
+
+    ``least_s`` is its time on the kindest machine, None where there is none.
+    """
 
     name: str
     compiled: Compiled
     timeline: Timeline
     unknown: Mapping[str, int]
     hot_loop: Mapping[str, Any]
+    least_s: float | None = None
 
     @property
     def account(self) -> Account:
@@ -70,6 +74,7 @@ def estimate_of(
         versions=versions_of(compiler_for(point.chip).libraries),
         details={
             "exposed_s": total.exposed_s,
+            **({"least_s": sum(least)} if (least := [each.least_s for each in phases if each.least_s]) else {}),
             "link_latency_s": total.latency_s,
             "seconds_by_kind": dict(total.by_kind.most_common()),
             "hbm_bytes_moved": total.hbm_bytes,

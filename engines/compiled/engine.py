@@ -139,7 +139,15 @@ class CompiledEngine:
             told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(told) from error
         machine = target.machine(point.chip)
-        return Phase(name, compiled, walk(schedule, machine), dict(schedule.unknown), hot_loop(schedule, machine))
+        kindest = machine.kindest()
+        return Phase(
+            name,
+            compiled,
+            walk(schedule, machine),
+            dict(schedule.unknown),
+            hot_loop(schedule, machine),
+            walk(schedule, kindest).account.total_s if kindest is not None else None,
+        )
 
     def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:
         from engines.compiled.answer import estimate_of

@@ -99,7 +99,8 @@ class GpuTarget:
         """
         from engines.compiled.roofline import gpu_of
 
-        return gpu_of(chip, math.prod(self.mesh_shape), vector_flops_per_s(chip))
+        facts = _facts(chip)
+        return gpu_of(chip, math.prod(self.mesh_shape), vector_flops_per_s(chip), facts["l2_cache_size"])
 
     def too_large(self, memory: Mapping[str, float]) -> str | None:
         """The GPU compiler passes programs of any size, so its figures are held against the datasheet's memory."""

@@ -53,6 +53,10 @@ class Machine(Protocol):
         """
         ...
 
+    def kindest(self) -> "Machine | None":
+        """The same with whatever it leaves out and could only make it faster, at its best; None where it has none."""
+        ...
+
     def told(self) -> Mapping[str, Any]:
         """What a row says of the machine: the figures and constants behind its times."""
         ...

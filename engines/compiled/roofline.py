@@ -4,7 +4,7 @@ The roofline of Williams, Waterman and Patterson (2009), an instruction at a tim
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from engines.chip import Chip
@@ -16,7 +16,7 @@ from engines.errors import Unsupported
 NOT_MODELLED: Final = (
     "launch of kernels and of collectives",
     "efficiency below peak of arithmetic, memory and links",
-    "the L2 cache: every operand is read from and every result written to HBM",
+    "the L2 cache, but in least_s: every operand is read from and every result written to HBM",
     "memory traffic of collectives",
     "reduction inside the switch",
 )
@@ -24,7 +24,10 @@ NOT_MODELLED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU of ``devices`` on a switch. ``peaks`` are of tensor cores in FLOP/s by format, the rest is per second."""
+    """One GPU of ``devices`` on a switch. ``peaks`` are of tensor cores in FLOP/s by format.
+
+    A value of up to ``kept_bytes`` is never read from HBM nor written to it: none, or all that the L2 cache could hold.
+    """
 
     name: str
     devices: int
@@ -32,10 +35,13 @@ class Gpu:
     vector_flops_per_s: float
     hbm_bytes_per_s: float
     switch_bytes_per_s: float
+    l2_bytes: float = 0.0
+    kept_bytes: float = 0.0
 
     def work(self, step: Step) -> Work:
         """max(arithmetic at its peak, bytes at the bandwidth of HBM)."""
-        memory_s = step.hbm_bytes / self.hbm_bytes_per_s
+        moved = sum(each.bytes for each in step.transfers if each.whole_bytes > self.kept_bytes)
+        memory_s = moved / self.hbm_bytes_per_s
         if step.flops is None:
             return Work(seconds=memory_s, bound="memory", is_estimated=False)
         arithmetic_s = max(
@@ -54,6 +60,10 @@ class Gpu:
         """Time a collective on the switch; see :func:`engines.compiled.switch.exchange`."""
         return exchange(collective, self.devices, self.switch_bytes_per_s)
 
+    def kindest(self) -> "Gpu":
+        """With an L2 cache that keeps whatever fits into it by itself, for ever: the least that HBM can be asked."""
+        return replace(self, kept_bytes=self.l2_bytes)
+
     def told(self) -> Mapping[str, Any]:
         """The roofs, and what is left out below them."""
         roofs = {
@@ -61,12 +71,13 @@ class Gpu:
             "vector_flops_per_s": self.vector_flops_per_s,
             "hbm_bytes_per_s": self.hbm_bytes_per_s,
             "switch_bytes_per_s": self.switch_bytes_per_s,
+            "l2_bytes": self.l2_bytes,
             "not_modelled": list(NOT_MODELLED),
         }
         return {"roofline": roofs}
 
 
-def gpu_of(chip: Chip, devices: int, vector_flops_per_s: float) -> Gpu:
+def gpu_of(chip: Chip, devices: int, vector_flops_per_s: float, l2_bytes: float) -> Gpu:
     """The machine that a chip's datasheet describes.
 
     Raises:
@@ -81,4 +92,5 @@ def gpu_of(chip: Chip, devices: int, vector_flops_per_s: float) -> Gpu:
         vector_flops_per_s=vector_flops_per_s,
         hbm_bytes_per_s=chip.hbm_bytes_per_s,
         switch_bytes_per_s=chip.node_bytes_per_s,
+        l2_bytes=l2_bytes,
     )

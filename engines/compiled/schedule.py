@@ -9,7 +9,7 @@ from typing import Final
 from engines.compiled.flops import Flops, flops_of, multiplies
 from engines.compiled.hlo import Computation, Instruction, Module
 from engines.compiled.loops import trip_count
-from engines.compiled.traffic import hbm_bytes
+from engines.compiled.traffic import Transfer, transfers
 
 COLLECTIVES: Final = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
@@ -71,7 +71,7 @@ class Collective:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One typed instruction. ``hbm_bytes`` is what it reads from and writes to main memory.
+    """One typed instruction. ``hbm_bytes`` is what it reads from and writes to main memory, a computation's in parts.
 
     ``matmul`` marks computation that multiplies matrices, itself or in what it fuses. ``flops`` counts the arithmetic,
     but no convolution's; None where an instruction calls code that the module does not hold.
@@ -82,6 +82,7 @@ class Step:
     kind: Kind
     cycles: int | None = None
     hbm_bytes: float = 0.0
+    transfers: tuple[Transfer, ...] = ()
     moved_bytes: float = 0.0
     collective: Collective | None = None
     starts: str | None = None
@@ -138,7 +139,8 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
     if opcode.endswith("-done") or opcode == "async-update":
         return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
     collective = _collective(module, computation, each)
-    bytes_ = hbm_bytes(module, computation, each)
+    moves = transfers(module, computation, each)
+    bytes_ = sum(move.bytes for move in moves)
     moved = each.bytes + sum(
         computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name
     )
@@ -169,6 +171,7 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
         kind=Kind.FREE if scalar else Kind.COMPUTE,
         cycles=each.cycles,
         hbm_bytes=bytes_,
+        transfers=moves,
         moved_bytes=moved,
         matmul=multiplies(module, each),
         flops=flops_of(module, computation, each),

@@ -1,5 +1,7 @@
 """Rooflines, switches and operations counted, by hand."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +129,15 @@ def test_an_instruction_takes_the_longer_of_arithmetic_and_traffic():
     assert MACHINE.matmul_peak("float8_e4m3") == 8e6
 
 
+def test_a_cache_at_its_best_keeps_every_value_that_fits_and_no_other():
+    step, machine = steps()["gemm_fusion_dot.1"], replace(MACHINE, peaks={"bfloat16": 1e12}, l2_bytes=40000)
+    x, weights, result = 2 * 16 * 256, 256 * 512, 4 * 16 * 512
+    assert [each.bytes for each in step.transfers] == [x, weights, result]
+    assert machine.work(step).seconds == pytest.approx((x + weights + result) / 1e6)
+    assert machine.kindest().work(step).seconds == pytest.approx(weights / 1e6)
+    assert replace(machine, l2_bytes=1e9).kindest().work(step).bound == "compute"
+
+
 def test_a_synchronous_start_is_a_collective_and_its_done_waits_for_nothing():
     by_name = steps()
     assert by_name["all-gather-start"].kind is Kind.COLLECTIVE
@@ -239,13 +250,14 @@ def test_every_gpu_with_a_datasheet_has_an_architecture():
     assert len(gpus) == 4
     assert len({gpu_target_of(slice_of(chip, 8)).text for chip in gpus}) == len(gpus)
     for chip in gpus:
-        assert gpu_of(chip, 8, vector_flops_per_s(chip)).told()["roofline"]["hbm_bytes_per_s"] == chip.hbm_bytes_per_s
+        assert (
+            gpu_of(chip, 8, vector_flops_per_s(chip), 40e6).told()["roofline"]["hbm_bytes_per_s"]
+            == chip.hbm_bytes_per_s
+        )
 
 
 def test_a_datasheet_without_a_bandwidth_is_refused():
-    from dataclasses import replace
-
     with pytest.raises(Unsupported, match="bandwidth"):
-        gpu_of(replace(load_chip("a100-80gb"), node_bytes_per_s=None), 8, 1e12)
+        gpu_of(replace(load_chip("a100-80gb"), node_bytes_per_s=None), 8, 1e12, 40e6)
     with pytest.raises(Unsupported, match="hw=gtx"):
         gpu_target_of(slice_of(replace(load_chip("a100-80gb"), name="gtx"), 8))
