@@ -29,7 +29,6 @@ class Gpu:
     A value of up to ``kept_bytes`` is never read from HBM nor written to it: none, or all that the L2 cache could hold.
     """
 
-    name: str
     devices: int
     peaks: Mapping[str, float]
     vector_flops_per_s: float
@@ -86,7 +85,6 @@ def gpu_of(chip: Chip, devices: int, vector_flops_per_s: float, l2_bytes: float)
     if chip.hbm_bytes_per_s is None or chip.node_bytes_per_s is None:
         raise Unsupported(f"hw={chip.name}: its datasheet lacks the bandwidth of its memory or of its links")
     return Gpu(
-        name=chip.name,
         devices=devices,
         peaks=chip.peak_flops_per_s,
         vector_flops_per_s=vector_flops_per_s,

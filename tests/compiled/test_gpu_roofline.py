@@ -65,7 +65,6 @@ backend_config={"collective_backend_config":{"is_sync":true}}
 """
 )
 MACHINE = Gpu(
-    name="by hand",
     devices=8,
     peaks={"bfloat16": 4e6, "int8": 8e6},
     vector_flops_per_s=1e6,

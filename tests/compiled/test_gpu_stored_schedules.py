@@ -22,7 +22,6 @@ from engines.compiled.timeline import walk
 DATA = Path(__file__).with_name("data")
 NAMES = ("a100-8-decode", "a100-8-decode-cublas-int8", "h100-8-prefill-looped")
 MACHINE = Gpu(
-    name="by hand",
     devices=8,
     peaks={"float16": 100e12, "bfloat16": 100e12},
     vector_flops_per_s=10e12,
