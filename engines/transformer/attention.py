@@ -62,12 +62,27 @@ def attention(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple
         position = 0
         cache, own = write_packed(plan, cache, k, v, layer, packing, limit)
     shared = (read(cache, f"{PREFIX}k", layer, prefix), read(cache, f"{PREFIX}v", layer, prefix)) if prefix else None
+    slots = k.shape[2] if plan.folds and packing is None else 1
+    q = _apart(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[place(plan.head_axes)]
         own, shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (own, shared))
     out = attend(plan, q, *own, position, shared, None if packing is None else packing.first[0])
+    out = _together(out, slots)
     out = out.reshape(*out.shape[:2], -1, plan.q_width)
     return _from_batch(plan, out), cache
+
+
+def _apart(q: Array, slots: int) -> Array:
+    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: the queries of a slot as a sequence's."""
+    batch, time, _, dim = q.shape
+    return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
+
+
+def _together(out: Array, slots: int) -> Array:
+    """The way back of :func:`_apart`."""
+    _, time, group, dim = out.shape
+    return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
 
 
 def _by_head(x: Array, head_dim: int) -> Array:

@@ -14,17 +14,21 @@ from typing import Any, Final, NamedTuple
 import jax
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from engines.dtypes import LARGEST
 from engines.transformer.formats import quantise, stored_dtype
 from engines.transformer.plan import Plan
+from engines.transformer.tiles import laid_out, moved
 
 PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
-"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantised, without ``dim``."""
+"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantised, without ``dim``.
+
+Where the plan :attr:`~Plan.folds` it is [layers, batch.attention · heads.rest, 1, cache_len, dim], chip by chip.
+"""
 
 
 class Cached(NamedTuple):
@@ -37,6 +41,8 @@ class Cached(NamedTuple):
 def cache_spec(plan: Plan) -> P:
     """How k and v are split: sequences over the batch's axes, kept heads over the rest."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.head_axes
+    if plan.folds:
+        return P(None, plan.sequence_axes + heads or None, None, None, None)
     return P(None, plan.sequence_axes or None, heads or None, None, None)
 
 
@@ -61,11 +67,14 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     for name, spec in cache_specs(plan).items():
         scale = name.endswith("_scale")
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
-        shape = (model.num_layers, batch, slots, length, model.head_dim)
+        rows = (batch * slots, 1) if plan.folds else (batch, slots)
+        shape = (model.num_layers, *rows, length, model.head_dim)
+        # A token's heads are written side by side: in a folded cache those of all sequences, a tile's worth.
+        order = (0, 3, 2, 1, 4) if plan.folds and not scale else range(len(shape) - scale)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
-            sharding=NamedSharding(mesh, spec),
+            sharding=laid_out(mesh, spec, order),
         )
     return described
 
@@ -76,7 +85,8 @@ def make_cache(plan: Plan, mesh: Mesh) -> Cache:
     for name, each in abstract_cache(plan, mesh).items():
         # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
         local = np.zeros(each.sharding.shard_shape(each.shape), each.dtype)
-        empty[name] = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
+        array = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
+        empty[name] = moved(array, each.format)
     return empty
 
 
@@ -101,7 +111,8 @@ def stored(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
 def put(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:
     """The cache with ``parts`` of one layer, as :func:`stored` makes them, from ``position`` on."""
     written = dict(cache)
-    for name, each in parts.items():
+    for name, part in parts.items():
+        each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
         at = (layer, 0, 0, position, 0)[: each.ndim + 1]
         written[name] = lax.dynamic_update_slice(cache[name], each[None], at)
     return written

@@ -119,7 +119,9 @@ def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, .
         return jax.jit(body, out_shardings=placed, donate_argnums=1)
     specs = (parameter_specs(plan), cache_specs(plan), *inputs)
     mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
-    return jax.jit(mapped, donate_argnums=1)
+    # The cache comes out as it went in, or it could not be donated.
+    kept = {name: each.format for name, each in abstract_cache(plan, mesh).items()}
+    return jax.jit(mapped, donate_argnums=1, out_shardings=(None, None, kept, *(None for _ in outputs[3:])))
 
 
 def _view(plan: Plan, mesh: Mesh) -> Plan:

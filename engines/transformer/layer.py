@@ -56,6 +56,9 @@ def layer(plan: Plan, w: LayerWeights, x: Array, cache: Cache, where: Where) -> 
 
 def _attended(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
     """[tokens, chunks, q | k | v], or q and k | v → what q attends to, [tokens, chunks, q]; the cache with k and v."""
+    if plan.model.attn_bias:
+        # Added where every token is a row: with a dimension for time a TPU pads each sequence to whole tiles first.
+        qkv = lax.optimization_barrier(qkv)
     by_time = [each.reshape(-1, where.time, *each.shape[1:]) for each in qkv]
     attended, cache = attention(plan, by_time, cache, where)
     return pin(plan, attended.reshape(-1, *attended.shape[2:]), *COLUMNS), cache

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from engines.transformer.formats import quantise
 from engines.transformer.plan import Axes, Plan
+from engines.transformer.tiles import LANES
 
 ONE_SHOT_BYTES: Final = 1 << 19
 
@@ -37,11 +38,16 @@ def scatter(x: Array, axes: Axes, dim: int) -> Array:
 
     Shards stand along a first dimension of their own: of shards within a tile of its memory a TPU makes an all-reduce
     and a slice, which sends twice as much. The barrier keeps that shape from reaching back into the weights of the
-    product that made x, which the TPU would then copy into it in every layer.
+    product that made x, which the TPU would then copy into it in every layer. Columns of many tokens are turned before
+    it: so a TPU's product makes them in the order in which they are sent, and does not copy them into it.
     """
     if not axes:
         return x
     shards = lax.psum(1, axes)
+    if x.ndim == 2 and dim == 1 and x.shape[0] % LANES == 0:
+        x = lax.optimization_barrier(x.T).reshape(shards, -1, x.shape[0]).swapaxes(1, 2)
+        turned: Array = lax.psum_scatter(x, axes, scatter_dimension=0, tiled=False)
+        return turned
     x = lax.optimization_barrier(x)
     x = jnp.moveaxis(x.reshape(*x.shape[:dim], shards, -1, *x.shape[dim + 1 :]), dim, 0)
     summed: Array = lax.psum_scatter(x, axes, scatter_dimension=0, tiled=False)

@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ from engines.transformer.formats import float_dtype, stored_dtype
 from engines.transformer.fusion import Fusion, input_parts, output_parts
 from engines.transformer.plan import Plan
 from engines.transformer.softmax import query_factor
+from engines.transformer.tiles import laid_out, moved
 from engines.weights import Floats, Source, values
 
 Index = tuple[slice, ...]
@@ -61,7 +63,7 @@ def parameter_specs(plan: Plan) -> dict[str, P]:
 def abstract_parameters(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, dtypes and shardings without a value, for any mesh, its devices present or not."""
     return {
-        name: jax.ShapeDtypeStruct(each.shape, stored_dtype(each.dtype), sharding=NamedSharding(mesh, each.spec))
+        name: jax.ShapeDtypeStruct(each.shape, stored_dtype(each.dtype), sharding=lying(plan, mesh, each))
         for name, each in parameters(plan).items()
     }
 
@@ -83,8 +85,19 @@ def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> dict[str, jax.Arr
                 held[start - first.start : stop - first.start] = each.fill((slice(start, stop), *rest))
             return held
 
-        made[name] = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
+        array = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
+        made[name] = moved(array, lying(plan, mesh, each))
     return made
+
+
+def lying(plan: Plan, mesh: Mesh, each: "Parameter") -> Format | NamedSharding:
+    """How a parameter is split and lies: by rows, as a loop over decode steps reads it.
+
+    Gathered matrices are cut into tensors at columns that are no multiple of a tile: they are left to the device.
+    """
+    if plan.batch_axes:
+        return NamedSharding(mesh, each.spec)
+    return laid_out(mesh, each.spec, range(len(each.shape)))
 
 
 def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:

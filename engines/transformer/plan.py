@@ -280,6 +280,17 @@ class Plan:
             ids += range(index * self.local_chunks, (index + 1) * self.local_chunks)
         return sorted(ids)
 
+    @property
+    def folds(self) -> bool:
+        """Whether the cache keeps a chip's slots among its sequences, each slot of each as a sequence of its own.
+
+        A TPU lays the cache out in tiles of a head's dimensions and of what new tokens bring side by side: the few
+        slots of a sequence would fill a fraction of each. Not where the compiler splits whole arrays, a prefix is kept
+        for all sequences, or heads share slots unevenly.
+        """
+        kept, _, even = self.kv_slots()
+        return even and len(kept[0]) > 1 and self.partitioner == "manual" and not self.reading.prefix
+
     def kv_slots(self) -> tuple[list[list[int]], list[list[int]], bool]:
         """Which key/value heads each chip keeps, which of them each of its query heads reads, and whether evenly.
 

@@ -81,7 +81,9 @@ def test_packed_prompts_are_in_every_sequences_cache(kv_dtype):
     caches = []
     for packed in (True, False):
         cache = prefilled(plan, packed)[2][2]
-        caches.append({name: np.asarray(each, np.float32) for name, each in cache.items()})
+        # A folded cache's rows are each chip's sequences' slots; here a chip has one sequence.
+        whole = {name: np.asarray(each, np.float32) for name, each in cache.items()}
+        caches.append({name: each.reshape(each.shape[0], 4, -1, *each.shape[3:]) for name, each in whole.items()})
     for name in caches[0]:
         one, other = (each[name] for each in caches)
         assert np.abs(other[:, :, :, 0]).max() > 0

@@ -1,0 +1,90 @@
+"""How arrays lie: no program begins by copying the weights or the cache, and what lies otherwise is moved."""
+
+import gzip
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.layout import Format, Layout
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from partitioned_case import mesh_of
+
+from bench.conf import load_chip, load_model
+from engines.compiled.engine import CompiledEngine
+from engines.compiled.hlo import parse_module
+from engines.compiled.traffic import HBM
+from engines.point import Point
+from engines.transformer.cache import abstract_cache
+from engines.transformer.plan import Plan
+from engines.transformer.tiles import laid_out, moved, order_of
+
+COPIED_BYTES = 32e6
+"""More than any vector, or one layer's new keys, and less than a tenth of the stacked weights or the cache."""
+
+
+def plan_of(model, attn_sharding, **changes):
+    return Plan(
+        model=load_model(model),
+        mesh_shape=(2, 2, 2),
+        ffn_layout="ws_2d",
+        attn_sharding=attn_sharding,
+        **{"batch_size": 8, "cache_len": 4, **changes},
+    )
+
+
+def test_other_devices_keep_their_own_order():
+    mesh = mesh_of((1, 1, 1))
+    assert laid_out(mesh, P(), (1, 0)) == NamedSharding(mesh, P())
+
+
+def test_an_array_is_moved_only_where_it_lies_otherwise():
+    mesh = mesh_of((1, 1, 1))
+    array = jax.device_put(np.arange(6, dtype=np.float32).reshape(2, 3), NamedSharding(mesh, P()))
+    rows, columns = (Format(Layout(major_to_minor=order), NamedSharding(mesh, P())) for order in ((0, 1), (1, 0)))
+    assert moved(array, rows) is array
+    assert moved(array, NamedSharding(mesh, P())) is array
+    turned = moved(array, columns)
+    assert order_of(turned.format) == (1, 0)
+    assert turned.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_chip_s_slots_are_sequences_of_a_folded_cache():
+    # tiny-gpt: 8 heads, each with its key/value head; batch 8 over y and z leaves x, of 2 chips, to heads: 4 slots.
+    heads = load_model("tiny-gpt").num_kv_heads
+    plan = plan_of("tiny-gpt", "batch")
+    cache = abstract_cache(plan, mesh_of((2, 2, 2)))
+    assert plan.folds
+    slots = len(plan.kv_slots()[0][0]) * plan.size(plan.head_axes)
+    assert slots >= heads
+    assert cache["k"].shape[1:4] == (8 * slots, 1, 4)
+    assert not plan_of("tiny-gpt", "batch", partitioner="gspmd").folds
+    assert not plan_of("tiny", "batch").folds  # one key/value head: nothing to fold
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "phase", "changes"),
+    [
+        # A chip's 10272 fused columns are no multiple of a tile.
+        ("palm-540b", "decode", {"num_chips": 64, "attn_sharding": "batch"}),
+        ("palm-540b", "decode", {"num_chips": 64, "attn_sharding": "batch", "weight_dtype": "int8"}),
+        # Multihead: its cache lies as decoding reads it.
+        ("gpt-6.7b", "decode", {"num_chips": 8, "attn_sharding": "heads"}),
+        # Prefill reads the same weights.
+        ("palm-540b", "prefill", {"num_chips": 64, "attn_sharding": "batch"}),
+    ],
+)
+def test_no_program_begins_with_a_copy(model, phase, changes, tmp_path):
+    pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
+    shallow = replace(load_model(model), num_layers=8)
+    asked = {"ffn_layout": "ws_2d", "batch_size": 64, "input_len": 128, "output_len": 16, **changes}
+    point = Point(model=shallow, chip=load_chip("tpu-v4"), engine="compiled", phase=phase, **asked)
+    engine = CompiledEngine(cache_dir="", trace_dir=str(tmp_path), keep_hlo=True)
+    (answer,) = engine.estimate([point])
+    assert answer.status == "ok", answer.error
+    (path,) = tmp_path.glob("*.hlo.txt.gz")
+    module = parse_module(gzip.decompress(path.read_bytes()).decode())
+    copies = [each for each in module[module.entry].instructions if each.opcode == "copy"]
+    assert not [each for each in copies if each.bytes > COPIED_BYTES and each.shapes[0].space == HBM]
