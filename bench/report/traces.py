@@ -152,7 +152,8 @@ def _turn(content: Mapping[str, Any]) -> Turn:
     room = 1e-3 * turns  # every bar is rounded to nanoseconds, and so is that of all other turns
     near = [each for each in slices if each["ts"] > begin - room and each["ts"] + each["dur"] < end + room]
     inside = [each for each in near if begin + room < each["ts"] + each["dur"] / 2 < end - room]
-    runs = min(each["args"]["turns"] for each in inside if each["args"]["turns"])
+    # What the stream does there is the turn's own; a copy or an exchange may reach into it from outside the loop.
+    runs = min(each["args"]["turns"] for each in inside if each["args"]["turns"] and lanes[each["tid"]] == COMPUTE)
     mine = [each for each in near if each["args"]["turns"] % runs == 0]  # 0 is the further turns of an inner loop
     bars = [
         Bar(

@@ -33,6 +33,7 @@ def by_hand():
 
     bars = [
         Event("compute", "before", 0.0, 5e-6, "fusion", 2),
+        at(0, "copy", "begun outside", 50, "copy-start", turns=2, bytes=1e6),
         at(0, "compute", "weights", 60, "matmul", bytes=60e6),
         at(46, "x -", "send", 15, "collective-permute", bytes=1e6, latency_s=1e-6),
         at(60, "compute", "send", 1, "exposed"),
