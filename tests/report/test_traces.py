@@ -132,7 +132,11 @@ def test_bars_are_drawn_where_they_are_and_coloured_by_what_they_are(tmp_path):
     assert "reduce-scatter" not in {text.get_text() for text in legend.get_texts()}
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing", gzip.compress(b"[]"), gzip.compress(b'{"traceEvents": []}')])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nothing", gzip.compress(b"[]"), gzip.compress(b'{"traceEvents": []}')],
+    ids=["empty", "words", "a list", "no slices"],  # not the bytes: they hold the time at which they were compressed
+)
 def test_what_is_no_trace_is_one_sentence(tmp_path, content):
     path = tmp_path / "broken.trace.json.gz"
     path.write_bytes(content)
