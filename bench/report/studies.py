@@ -198,7 +198,7 @@ STUDIES: Final = (
     Study(
         recipe="study-gpu",
         title="GPUs at their rooflines",
-        paper="TPU v4 alone",
+        paper="it sets its TPUs beside what FasterTransformer published of A100s, as the tables here do",
         find=bounds_beside_published,
         published_s=found.published_s,
         draw=partial(bounds_and_rooflines, published_s=found.published_s),
