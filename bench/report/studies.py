@@ -218,7 +218,8 @@ def studies_report(rows: Sequence[Row], title: str, places: Places) -> Document:
         raise ShardbenchError(
             f"studies: the store holds none of their compiled rows; run {STUDIES[0].command} first (studies: {recipes})"
         )
-    sections = [Section(title="How to read it", text=ABOUT)]
+    links = found.links_told([row for _, each in stored for row in each.compiled])
+    sections = [Section(title="How to read it", text="\n\n".join(part for part in (ABOUT, links) if part))]
     sections += [_section(study, each, places) for study, each in stored]
     return Document(
         name="studies",

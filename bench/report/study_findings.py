@@ -50,6 +50,20 @@ def published_s(row: Row) -> float | None:
     return None
 
 
+def links_told(rows: Sequence[Row]) -> str:
+    """The constants of the link model behind the rows' times, and the published rows that set them; "" without any."""
+    told: dict[str, None] = {}
+    for row in rows:
+        constants = row.details.get("constants", {})
+        if constants.get("set_by"):
+            told[
+                f"Of a torus link {constants['link_efficiency']:.0%} of the bandwidth is reached and a hop takes "
+                f"{1e6 * constants['hop_s']:.3g} µs. These constants were set on {'; '.join(constants['set_by'])}: "
+                "beside those the times are no check, beside all other published rows they are."
+            ] = None
+    return " ".join(told)
+
+
 def layouts_over_chips(rows: Sequence[Row]) -> Told | None:
     """From how many chips on the two-dimensional layout is the faster, for each model."""
     parts, numbers = [], dict[str, Any]()

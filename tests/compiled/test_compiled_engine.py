@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from compiled_cases import ask
 
 from bench.conf import load_chip, load_model
 from engines.compiled.engine import CompiledEngine
@@ -22,12 +23,6 @@ def point(**changes):
         "attn_sharding": "batch", "collectives": "plain",
     }  # fmt: skip
     return Point(**{**asked, **changes})
-
-
-def ask(asked, **settings):
-    engine = CompiledEngine(**{"cache_dir": "", **settings})
-    (answer,) = engine.estimate([asked])
-    return answer, engine
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from compiled_cases import ask
 
 from bench.conf import load_chip, load_model
-from engines.compiled.engine import CompiledEngine
 from engines.point import Point
 
 pytest.importorskip("jax_plugins.xla_cuda12", reason="the compiler comes with shardbench[gpu-compiler]")
@@ -22,12 +22,6 @@ def point(**changes):
         "weight_dtype": "float16",
     }  # fmt: skip
     return Point(**{**asked, **changes})
-
-
-def ask(asked, **settings):
-    engine = CompiledEngine(**{"cache_dir": "", **settings})
-    (answer,) = engine.estimate([asked])
-    return answer, engine
 
 
 def test_a_step_is_timed_accounted_for_and_fits():

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from compiled_cases import loop_of
 
 from engines.compiled.groups import parse_groups
 from engines.compiled.hlo import parse_module
@@ -32,17 +33,6 @@ MACHINE = Gpu(
 
 def schedule_of(name):
     return read_schedule(parse_module(gzip.decompress((DATA / f"{name}.hlo.gz").read_bytes()).decode()))
-
-
-def loop_of(schedule, turns):
-    """The steps of the body of the only loop with so many turns."""
-    (body,) = [
-        step.called[0]
-        for steps in schedule.computations.values()
-        for step in steps
-        if step.kind is Kind.LOOP and step.trips == turns
-    ]
-    return schedule.computations[body]
 
 
 def matmul_flops(steps):

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from compiled_cases import loop_of
 
 from engines.compiled.groups import group_axes, parse_groups, parse_pairs, permute_hops
 from engines.compiled.hlo import parse_module
@@ -59,17 +60,6 @@ def axes_of(collective, shape):
     for size in shape:
         devices *= size
     return group_axes(parse_groups(collective.groups, devices), shape)
-
-
-def loop_of(schedule, turns):
-    """The steps of the body of the only loop with so many turns."""
-    (body,) = [
-        step.called[0]
-        for steps in schedule.computations.values()
-        for step in steps
-        if step.kind is Kind.LOOP and step.trips == turns
-    ]
-    return schedule.computations[body]
 
 
 @pytest.mark.parametrize("name", TORI)

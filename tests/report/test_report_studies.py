@@ -306,3 +306,14 @@ def test_a_store_without_rows_of_a_study_says_what_to_run(tmp_path, capsys, poin
     assert "run shardbench run +sweep=study-targets first" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["report", "studies", f"results_dir={tmp_path / 'empty'}", f"out={tmp_path / 'out'}"]) == 2
+
+
+def test_the_rows_that_set_the_constants_are_named_once(points):
+    constants = {"link_efficiency": 0.75, "hop_s": 2e-6, "set_by": ["a prefill", "a step"]}
+    mine = points["study-block"][:2]
+    rows = [a_row_of(point, 1.0, details={"exposed_s": 0.0, "constants": constants}) for point in mine]
+    (how, *_) = studies_report(rows, "title", NOWHERE).sections
+    assert how.text.count("75% of the bandwidth is reached and a hop takes 2 µs") == 1
+    assert "set on a prefill; a step: beside those the times are no check" in how.text
+    (how, *_) = studies_report([a_row_of(mine[0], 1.0)], "title", NOWHERE).sections
+    assert "hop" not in how.text
