@@ -139,12 +139,12 @@ def _wrong_value(row: Row) -> str | None:
 def _leavings(store: Store) -> list[Path]:
     """Unfinished files whose writers are gone."""
     found = []
-    for path in sorted(store.rows_dir.glob(f"{TEMPORARY}*")):
+    for path in sorted(store.rows_dir.glob(f"*{TEMPORARY}")):
         try:
             age_s = time.time() - path.stat().st_mtime
         except FileNotFoundError:
             continue
-        writer = re.match(rf"{re.escape(TEMPORARY)}\w+-(\d+)-", path.name)
+        writer = re.match(r"\w+-(\d+)-", path.name)
         dead = writer is not None and not _alive(int(writer[1]))
         if age_s > (SETTLED_S if dead else ABANDONED_S):
             found.append(path)

@@ -23,7 +23,8 @@ from engines.row import Row
 if TYPE_CHECKING:
     import pandas as pd
 
-TEMPORARY: Final = ".tmp-"
+TEMPORARY: Final = ".tmp"
+"""Ends the name of a file that is being written: nothing that looks for rows takes it for one."""
 NAMES: Final = tuple(each.name for each in fields(Row))
 READ_ATTEMPTS: Final = 10
 """How often a store that is compacted while it is read is read anew."""
@@ -60,7 +61,7 @@ class Store:
         lines = list(lines)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         name = f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}-n{len(lines)}.jsonl"
-        temporary = self.rows_dir / f"{TEMPORARY}{name}"
+        temporary = self.rows_dir / f"{name}{TEMPORARY}"
         final = self.rows_dir / name
         try:
             self.rows_dir.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ class Store:
 
     def parts(self) -> list[Path]:
         """The files of rows, oldest first."""
-        return sorted(path for path in self.rows_dir.glob("*.jsonl") if not path.name.startswith(TEMPORARY))
+        return sorted(self.rows_dir.glob("*.jsonl"))
 
     def load(self) -> list[Row]:
         """Every row, oldest first. A row that stands twice (a compaction that was cut off) counts once.

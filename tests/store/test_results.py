@@ -105,18 +105,18 @@ def test_only_the_leavings_of_the_dead_are_removed(store, capsys):
         gone.wait()
     ages = {gone.pid: 120, os.getpid(): 120}
     for pid, age in ages.items():
-        path = store.rows_dir / f"{TEMPORARY}20260102T000000000000-{pid}-abcd-n1.jsonl"
+        path = store.rows_dir / f"20260102T000000000000-{pid}-abcd-n1.jsonl{TEMPORARY}"
         path.write_text("{")
         os.utime(path, (time.time() - age, time.time() - age))
-    fresh = store.rows_dir / f"{TEMPORARY}20260102T000000000000-{gone.pid}-ffff-n1.jsonl"
+    fresh = store.rows_dir / f"20260102T000000000000-{gone.pid}-ffff-n1.jsonl{TEMPORARY}"
     fresh.write_text("{")
-    old = store.rows_dir / f"{TEMPORARY}20260102T000000000000-{os.getpid()}-eeee-n1.jsonl"
+    old = store.rows_dir / f"20260102T000000000000-{os.getpid()}-eeee-n1.jsonl{TEMPORARY}"
     old.write_text("{")
     os.utime(old, (0, 0))
     assert results(store, "check") == 0
     assert capsys.readouterr().out.count("left by a writer that died") == 2
     assert results(store, "check", "repair=true") == 0
-    left = sorted(path.name.split("-")[2:4] for path in store.rows_dir.glob(f"{TEMPORARY}*"))
+    left = sorted(path.name.split("-")[1:3] for path in store.rows_dir.glob(f"*{TEMPORARY}"))
     assert left == sorted([[str(os.getpid()), "abcd"], [str(gone.pid), "ffff"]])
     assert len(store.load()) == 3
 

@@ -129,8 +129,9 @@ def test_a_writer_killed_again_and_again_leaves_whole_files(tmp_path):
 def test_a_dead_writers_leavings_are_not_read(tmp_path):
     store = Store(tmp_path)
     part = store.append([a_row()])
-    part.with_name(f"{TEMPORARY}20260102T000000000000-1-abcd-n2.jsonl").write_text('{"half":')
+    part.with_name(f"20260102T000000000000-1-abcd-n2.jsonl{TEMPORARY}").write_text('{"half":')
     assert len(store.load()) == 1
+    assert list(store.rows_dir.glob("*.jsonl")) == [part], "nor does anything else take them for rows"
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, -1])
