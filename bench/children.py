@@ -170,6 +170,8 @@ def _messages(
             left_s = max(0.0, deadline - time.monotonic())
             if not selector.select(min(left_s, WATCH_S)):
                 held = held_too_much()
+                if selector.select(0):
+                    continue  # it spoke meanwhile, so what it holds may be of a later point than those heard of
                 if held is not None or left_s <= WATCH_S:
                     yield None if held is None else {"held_bytes": held}
                     return

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from processes import PATIENCE_S, wait_for, wait_until_gone
 
 from bench.conf import load_chip, load_group, load_model, names
 from bench.engines import make_engine
@@ -50,7 +52,7 @@ def faster(program):
             "binary": program("gpt_example"),
             "mpirun": program("mpirun"),
             "nvidia_smi": program("nvidia_smi"),
-            "run_timeout_s": 20,
+            "run_timeout_s": PATIENCE_S,
         }
         return make_engine({**config, **changes})
 
@@ -69,17 +71,19 @@ def trtllm(program, tmp_path):
     return make_engine({**config, "nvidia_smi": program("nvidia_smi"), "runs": 4})
 
 
-def gone(pid):
-    """Whether a process has ended, waiting a little for the system to say so."""
-    for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
+@pytest.fixture
+def time_is_up_once(monkeypatch):
+    """``time_is_up_once(seen)``: the clock stands until ``seen()``, then leaps. No slow start is taken for a hang."""
+
+    def given(seen):
+        clock = SimpleNamespace(monotonic=lambda: 1e9 if seen() else 0.0, sleep=time.sleep)
+        monkeypatch.setattr("engines.outside.time", clock)
+
+    return given
+
+
+def pids(folder):
+    return [int(path.read_text(encoding="utf-8")) for path in folder.glob("pid-*")]
 
 
 def test_fastertransformer_answers_with_its_own_time(faster, monkeypatch, tmp_path):
@@ -136,23 +140,20 @@ def test_fastertransformer_that_goes_wrong_says_how(faster, monkeypatch, mode, s
     assert pytest.raises(Exception, match=said).matches(Exception(answer.error)), answer.error
 
 
-def test_fastertransformer_that_hangs_is_ended_with_all_its_ranks(faster, monkeypatch, tmp_path):
+def test_fastertransformer_that_hangs_is_ended_with_all_its_ranks(faster, monkeypatch, tmp_path, time_is_up_once):
     monkeypatch.setenv("STAND_IN", "hangs")
     monkeypatch.setenv("STAND_IN_FOLDER", str(tmp_path))
-    begin = time.monotonic()
-    [answer] = faster(run_timeout_s=2).estimate([point()])
+    time_is_up_once(lambda: len(pids(tmp_path)) == 2)
+    [answer] = faster(run_timeout_s=500).estimate([point()])
     assert answer.status == "timeout"
-    assert "did not end within 2 s; it last said: [INFO] Device" in answer.error
-    assert time.monotonic() - begin < 10
-    pids = [int(path.read_text(encoding="utf-8")) for path in tmp_path.glob("pid-*")]
-    assert len(pids) == 2
-    assert all(gone(pid) for pid in pids)
+    assert "did not end within 500 s; it last said: [INFO] Device" in answer.error
+    wait_until_gone(*pids(tmp_path))
 
 
 def test_kill_9_of_the_caller_ends_the_ranks(faster, monkeypatch, tmp_path):
     engine = faster()
     (tmp_path / "ask.py").write_text(
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from test_outside_programs import point\n"
         "from engines.fastertransformer.engine import FasterTransformerEngine\n"
         f"FasterTransformerEngine(binary={str(engine.binary)!r}, mpirun={engine.mpirun[0]!r}, "
@@ -160,17 +161,12 @@ def test_kill_9_of_the_caller_ends_the_ranks(faster, monkeypatch, tmp_path):
         encoding="utf-8",
     )
     environment = {**os.environ, "STAND_IN": "hangs", "STAND_IN_FOLDER": str(tmp_path)}
-    caller = subprocess.Popen([sys.executable, str(tmp_path / "ask.py"), str(Path(__file__).parent)], env=environment)
-    for _ in range(200):
-        if len(list(tmp_path.glob("pid-*"))) == 2:
-            break
-        time.sleep(0.05)
-    time.sleep(0.2)
-    pids = [int(path.read_text(encoding="utf-8")) for path in tmp_path.glob("pid-*")]
-    assert len(pids) == 2
-    caller.send_signal(signal.SIGKILL)
-    caller.wait()
-    assert all(gone(pid) for pid in pids)
+    here = Path(__file__).parent
+    words = [sys.executable, str(tmp_path / "ask.py"), str(here), str(here.parent)]
+    with subprocess.Popen(words, env=environment) as caller:
+        wait_for(lambda: len(pids(tmp_path)) == 2)
+        caller.send_signal(signal.SIGKILL)
+    wait_until_gone(*pids(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -297,24 +293,26 @@ def test_boards_and_slices_with_other_figures_are_other_hardware():
 
 def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):
     script = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid)"
-    output = Program([sys.executable, "-c", script], tmp_path, 20).run()
-    assert gone(int(output))
+    output = Program([sys.executable, "-c", script], tmp_path, PATIENCE_S).run()
+    wait_until_gone(int(output))
 
 
-def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path):
-    program = Program([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], tmp_path, 20)
+def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path, time_is_up_once):
+    program = Program([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], tmp_path, PATIENCE_S)
     with pytest.raises(ProgramFailed, match="exit code 139 and said nothing"):
         program.run()
-    deaf = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-    )
-    with pytest.raises(TimedOut, match="last said: deaf"):
-        dataclasses.replace(program, words=[sys.executable, "-c", deaf], timeout_s=1).run()
     with pytest.raises(OutOfMemory):
         dataclasses.replace(program, words=["sh", "-c", "echo CUDA Out Of Memory; exit 3"]).run()
     assert dataclasses.replace(program, words=["sh", "-c", "echo no word of out of memory"]).run()
     with pytest.raises(Unsupported, match="no-such-program is no program"):
         dataclasses.replace(program, words=["no-such-program"]).run()
+    deaf = (
+        "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\n"
+        "pathlib.Path('said').touch(); time.sleep(600)"
+    )
+    time_is_up_once((tmp_path / "said").exists)
+    with pytest.raises(TimedOut, match="last said: deaf"):
+        dataclasses.replace(program, words=[sys.executable, "-c", deaf]).run()
 
 
 @pytest.mark.parametrize(("names", "hw"), [("NVIDIA H200,NVIDIA H200", "h200"), ("NVIDIA B200", "b200")])

@@ -48,7 +48,7 @@ def refused(folder, model):
     before = len(jax.live_arrays())
     with pytest.raises(ShardbenchError) as caught:
         JaxEngine(checkpoint=str(folder)).prepare(point(model))
-    assert len(jax.live_arrays()) == before
+    assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -41,6 +41,7 @@ def test_the_printed_model_runs_from_its_checkpoint(tmp_path, capsys):
         "input_len=4",
     ]
     words += ["output_len=2", "weight_dtype=float32", f"results_dir={tmp_path}/rows", "timing.max_relative_ci=1"]
+    words += ["wandb.mode=disabled"]
     assert main(["run", "--config-dir", f"{tmp_path}/own", "model=mine", *words, "print=json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["model"] == "mine"

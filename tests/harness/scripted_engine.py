@@ -14,7 +14,7 @@ from engines.engine import Facts, Stage, Verification
 from engines.errors import OutOfMemory, Unsupported
 
 CRASH, KILLED, HANG, OOM, UNSUPPORTED, BUG, WRONG, NO_LIBRARY = range(101, 109)
-GROWS, STARTS_ONE, LEAVES, LEAVES_TOO, CORES = range(109, 114)
+GROWS, STARTS_ONE, LEAVES, LEAVES_TOO, CORES, BARRED = range(109, 115)
 HELD = []
 
 
@@ -75,11 +75,15 @@ class ScriptedEngine:
                 child.wait()
             case 111 | 112:
                 HELD.append(b"1" * self._takes_bytes)
-                time.sleep(1)  # long enough to be looked at
+                # A second one is too much, and stays until that is seen; one alone is left time to be looked at.
+                time.sleep(3600 if len(HELD) > 1 else 0.5)
             case 113:
                 count = "import os; print(len(os.sched_getaffinity(0)))"
                 started = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
                 with self._log.open("a") as log:
                     log.write(f"{os.getpid()} {-len(os.sched_getaffinity(0))}\n")
                     log.write(f"{os.getpid()} {-int(started.stdout)}\n")
+            case 114:
+                while self._log.with_name("barred").exists():
+                    time.sleep(0.02)
         return ScriptedProgram(point, self._pause_s)

@@ -1,15 +1,17 @@
 """One job in several processes: two command lines on this machine, four devices each."""
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S, wait_for, wait_until_gone
 
 from bench.conf import load_chip, load_model
 from bench.fingerprint import code_fingerprint
@@ -36,20 +38,36 @@ QUICK = (
 )
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture
+def port():
+    """A port that is held for the test: whoever else asks for any is given another, and JAX, which shares, gets it."""
+    with held_port(0) as held:
+        yield held.getsockname()[1]
+
+
+def held_port(number):
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", number))
+    return held
+
+
+def slurm_port():
+    """One of the last 4096, of which JAX takes one by the job's number; runs of this test at once take others."""
+    for number in range(os.getpid(), os.getpid() + 4096):
+        with contextlib.suppress(OSError):
+            return held_port(61440 + number % 4096)
+    raise AssertionError("all are taken")
 
 
 class Job:
     """The same words in every process, as one types them in two terminals."""
 
-    def __init__(self, shardbench, *words):
+    def __init__(self, shardbench, port, *words):
         self.shardbench = shardbench
         model = ("model=tiny", "model.num_layers=1", "model.d_model=64", "model.d_ff=128", "model.vocab_size=96")
         asked = ("hw=cpu", "num_chips=8", "mesh_shape=[2,2,2]", "ffn_layout=ws_2d", "weight_dtype=float32")
-        where = ("engine=jax", f"engine.coordinator=127.0.0.1:{free_port()}", "engine.num_processes=2")
+        where = ("engine=jax", f"engine.coordinator=127.0.0.1:{port}", "engine.num_processes=2")
         self.words = ("run", *model, *asked, *where, *QUICK, "input_len=4", "output_len=2", "print=json", *words)
 
     def start(self, process):
@@ -63,22 +81,14 @@ class Job:
         )
 
 
-def ended(process, within_s=120):
+def ended(process):
     """Exit code, stdout and stderr."""
     try:
-        out, err = process.communicate(timeout=within_s)
+        out, err = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
     return process.returncode, out, err
-
-
-def wait_for(happened, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
 
 
 def children(pid):
@@ -86,8 +96,8 @@ def children(pid):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_together_and_the_first_writes(shardbench):
-    job = Job(shardbench, "phase=[prefill,decode]", "batch_size=8")
+def test_two_processes_measure_together_and_the_first_writes(shardbench, port):
+    job = Job(shardbench, port, "phase=[prefill,decode]", "batch_size=8")
     first, second = job.start(0), job.start(1)
     code, out, _ = ended(second)
     assert code == 0
@@ -113,31 +123,36 @@ def test_two_processes_measure_together_and_the_first_writes(shardbench):
 
 @linux
 @pytest.mark.slow
-def test_lost_processes_cost_their_point_and_no_more(shardbench):
-    job = Job(
-        shardbench, "phase=prefill", "batch_size=[8,16,24,32]", "engine.join_timeout_s=10", "timing.max_samples=3"
-    )
+def test_lost_processes_cost_their_point_and_no_more(shardbench, port):
+    """However late this process sees a row: only which points are lost may then differ."""
+
+    def statuses():
+        return "".join(row["status"][0] for row in shardbench.stored())
+
+    sizes = range(8, 65, 8)
+    asked = f"batch_size={list(sizes)}".replace(" ", "")
+    # On a busy machine a child may start many seconds after the other: so long must who is left alone wait at the end.
+    job = Job(shardbench, port, "phase=prefill", asked, "engine.join_timeout_s=15", "timing.max_samples=3")
     first, second = job.start(0), job.start(1)
-    # The second's child dies at the second point: it comes back for the third.
-    wait_for(lambda: len(shardbench.stored()) == 1)
+    # The second's child dies at some point: it comes back for the next.
+    wait_for(lambda: "o" in statuses())
     workers = [*children(second.pid), *children(first.pid)]
     os.kill(workers[0], signal.SIGKILL)
-    wait_for(lambda: len(shardbench.stored()) == 3)
+    wait_for(lambda: "fo" in statuses())
+    workers += [*children(second.pid), *children(first.pid)]
     second.kill()
     second.wait()
     code, _, err = ended(first)
     assert code == 3, err
-    rows = shardbench.stored()
-    assert [row["status"] for row in rows[:3]] == ["ok", "failed", "ok"], [row["error"] for row in rows]
-    assert len(rows) == 4
-    # Whether the last had begun when the second left for good, or waited for it in vain.
-    assert rows[3]["status"] in ("failed", "timeout")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    # The last few waited for the second in vain, all but one that may have begun when it left for good.
+    assert re.fullmatch("o+fo+f?t+", statuses()), [row["error"] for row in shardbench.stored()]
+    assert len(statuses()) == len(sizes)
+    wait_until_gone(*workers)
 
 
 @pytest.mark.slow
-def test_who_waits_in_vain_says_so(shardbench):
-    job = Job(shardbench, "phase=prefill", "batch_size=[8,16]", "engine.join_timeout_s=1")
+def test_who_waits_in_vain_says_so(shardbench, port):
+    job = Job(shardbench, port, "phase=prefill", "batch_size=[8,16]", "engine.join_timeout_s=1")
     code, out, err = ended(job.start(0))
     rows = shardbench.rows(type("Done", (), {"stdout": out}))
     assert code == 3, err
@@ -149,19 +164,23 @@ def test_who_waits_in_vain_says_so(shardbench):
 
 
 @pytest.mark.slow
-def test_the_place_comes_from_the_cluster(monkeypatch, tmp_path):
-    environment = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
-    words = [sys.executable, "-m", "engines.jax.hosts", "60"]
-    tasks = [
-        subprocess.Popen(
-            words,
-            env={**os.environ, **environment, "SLURM_NTASKS": "2", "SLURM_PROCID": str(process)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for process in (0, 1)
-    ]
-    assert [ended(each)[1] for each in tasks] == ['{"process": 0, "count": 2}\n', '{"process": 1, "count": 2}\n']
+def test_the_place_comes_from_the_cluster():
+    words = [sys.executable, "-m", "engines.jax.hosts", str(PATIENCE_S)]
+    with slurm_port() as held:
+        # JAX takes the port by the job's number, modulo 4096.
+        job_id = held.getsockname()[1] - 61440
+        environment = {"SLURM_JOB_ID": str(job_id), "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+        tasks = [
+            subprocess.Popen(
+                words,
+                env={**os.environ, **environment, "SLURM_NTASKS": "2", "SLURM_PROCID": str(process)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for process in (0, 1)
+        ]
+        told = [ended(each)[1] for each in tasks]
+    assert told == ['{"process": 0, "count": 2}\n', '{"process": 1, "count": 2}\n']
 
 
 @pytest.mark.parametrize(

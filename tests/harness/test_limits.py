@@ -3,9 +3,10 @@
 import os
 
 import pytest
-from test_faults import assert_ended
+from processes import wait_until_gone
 
 from bench import limits
+from bench.children import _messages
 from bench.limits import Limits, resident_bytes
 
 pytestmark = pytest.mark.skipif(not limits.PROCESSES.is_dir(), reason="memory is watched on Linux")
@@ -22,7 +23,7 @@ def test_a_point_that_takes_too_much_memory_is_ended_and_the_next_one_runs(shard
     assert "raise it or ask for less" in rows[1]["error"]
     reached = float(rows[1]["error"].partition("took ")[2].partition(" GB")[0])
     assert 0.3 <= reached < 1
-    assert_ended(shardbench.executed()[1][0])
+    wait_until_gone(shardbench.executed()[1][0])
 
 
 def test_what_a_point_starts_counts_with_it_and_ends_with_it(shardbench):
@@ -30,8 +31,7 @@ def test_what_a_point_starts_counts_with_it_and_ends_with_it(shardbench):
     (row,) = shardbench.rows(shardbench(*words, code=3))
     assert row["status"] == "failed"
     assert "engine.memory_limit_bytes" in row["error"]
-    for pid in dict.fromkeys(pid for pid, _ in shardbench.executed()):
-        assert_ended(pid)
+    wait_until_gone(*(pid for pid, _ in shardbench.executed()))
 
 
 def test_what_former_points_left_behind_costs_no_point(shardbench):
@@ -66,6 +66,22 @@ def test_a_limit_that_is_none_is_asked_wrongly(shardbench, setting, words):
 def test_a_child_and_what_it_starts_keep_to_their_cores(shardbench):
     shardbench(*shardbench.scripted("batch_size=113", "+engine.cores=1", "print=none"))
     assert [number for _, number in shardbench.executed()] == [113, -1, -1]
+
+
+def test_what_a_child_said_before_it_held_too_much_is_heard_first():
+    ours, theirs = os.pipe()
+    held = iter([None, 5.0, 5.0])
+
+    def look():
+        found = next(held)
+        if found:
+            os.write(theirs, said.pop() if said else b"")
+        return found
+
+    said = [b'{"row": 1}\n{"started": 2}\n']
+    with os.fdopen(ours, "rb", buffering=0) as pipe:
+        assert list(_messages(pipe, 60, look)) == [{"row": 1}, {"started": 2}, {"held_bytes": 5.0}]
+    os.close(theirs)
 
 
 def test_no_limit_is_no_limit():

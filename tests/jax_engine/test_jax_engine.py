@@ -133,7 +133,7 @@ def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(setti
     before = len(jax.live_arrays())
     with pytest.raises(AskedWrongly, match=says):
         JaxEngine(**settings).prepare(point())
-    assert len(jax.live_arrays()) == before
+    assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 
 
 def test_prompts_of_different_lengths_are_only_read():
@@ -228,7 +228,7 @@ def test_a_mesh_that_cannot_carry_the_model_is_refused_before_memory_is_taken():
     before = len(jax.live_arrays())
     with pytest.raises(AskedWrongly, match=r"model.d_model=256.*3 chips"):
         engine().prepare(point(num_chips=3, batch_size=3))
-    assert len(jax.live_arrays()) == before
+    assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 
 
 def test_only_resource_exhausted_is_out_of_memory():

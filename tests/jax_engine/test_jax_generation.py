@@ -66,7 +66,7 @@ def test_a_stop_token_that_is_no_id_is_refused_before_memory_is_taken():
     vocab_size = point().model.vocab_size
     with pytest.raises(AskedWrongly, match=f"engine.stop_token={vocab_size}: is beyond the vocabulary of tiny"):
         JaxEngine(stop_token=vocab_size).prepare(point(**SMALL))
-    assert len(jax.live_arrays()) == before
+    assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 
 
 def test_what_is_asked_is_part_of_what_identifies_an_answer():

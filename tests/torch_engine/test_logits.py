@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, fed, logits, point, run
 
 from engines.jax.engine import JaxEngine
@@ -72,7 +73,7 @@ def test_one_rank_gives_the_logits_of_the_jax_engine_over_chips(of_one_rank, mod
 )
 def test_ranks_give_the_logits_of_one_rank(of_one_rank, model, tensor, pipeline):
     """MQA, MHA and GQA; falcon's two key/value heads over four ranks, and an odd vocabulary over two."""
-    crew = Children(job(point(model, tensor, pipeline)), 60)
+    crew = Children(job(point(model, tensor, pipeline)), PATIENCE_S)
     try:
         outputs = run(crew)
         again = run(crew)

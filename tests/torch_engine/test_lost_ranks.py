@@ -1,6 +1,7 @@
 """A rank that dies, runs out of memory or hangs; and a parent that is killed."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S, state, wait_for, wait_until_gone
 from torch_cases import point
 
 from bench.rows import Question
 from bench.timing import TimingConfig
 from bench.worker import answer
 from engines.errors import OutOfMemory, TimedOut
+from engines.torch import crew as crews
 from engines.torch.crew import Children, RankFailed
 from engines.torch.engine import TorchEngine
 from engines.torch.rank import Job
@@ -22,7 +25,7 @@ from engines.torch.rank import Job
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 
-def crew_of_two(timeout_s=60, **changes):
+def crew_of_two(timeout_s=PATIENCE_S, **changes):
     return Children(Job(point=point(tensor=2, **changes), seed=0, decode="eager", threads=1), timeout_s)
 
 
@@ -30,32 +33,21 @@ def pids(crew):
     return [process.pid for process in crew.processes]
 
 
-def state(pid):
-    """The kernel's letter for a process: None where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return None
+@pytest.fixture
+def patient(monkeypatch):
+    """However late the end of a rank is seen, it is told; and no word comes later than its loss explains."""
+    monkeypatch.setattr(crews, "GRACE_S", PATIENCE_S)
 
 
-def gone(pid, within_s=10.0):
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        if state(pid) in (None, "Z"):
-            return True
-        time.sleep(0.05)
-    return False
-
-
+@pytest.mark.usefixtures("patient")
 def test_a_rank_that_dies_ends_the_others():
     crew = crew_of_two()
     ranks = pids(crew)
     os.kill(ranks[1], signal.SIGKILL)
-    begin = time.monotonic()
+    # Not TimedOut: the other is not waited for.
     with pytest.raises(RankFailed, match="prefill: rank 1 of 2 was ended by SIGKILL"):
         crew.call("prefill")
-    assert time.monotonic() - begin < 10
-    assert all(gone(pid) for pid in ranks)
+    wait_until_gone(*ranks)
     with pytest.raises(RankFailed, match="the ranks have ended"):
         crew.call("decode")
     crew.close()
@@ -66,19 +58,17 @@ def test_what_a_rank_raises_is_told():
     ranks = pids(crew)
     with pytest.raises(RankFailed, match=r"__init__: rank 0 of 2 TypeError: .*missing 3 required"):
         crew.call("__init__")
-    assert all(gone(pid) for pid in ranks)
+    wait_until_gone(*ranks)
 
 
 def test_a_hung_collective_ends_at_the_time_out():
-    crew = crew_of_two(timeout_s=60)
+    crew = crew_of_two()
     ranks = pids(crew)
-    crew.timeout_s = 2
+    crew.timeout_s = 1
     os.kill(ranks[0], signal.SIGSTOP)  # rank 1 then waits for it in an all-reduce
-    begin = time.monotonic()
-    with pytest.raises(TimedOut, match=r"decode: rank 0, 1 of 2 gave no answer within engine\.rank_timeout_s=2 s"):
+    with pytest.raises(TimedOut, match=r"decode: rank 0, 1 of 2 gave no answer within engine\.rank_timeout_s=1 s"):
         crew.call("decode")
-    assert time.monotonic() - begin < 6
-    assert all(gone(pid) for pid in ranks)
+    wait_until_gone(*ranks)
 
 
 def test_a_rank_that_runs_out_of_memory_says_so():
@@ -88,30 +78,31 @@ def test_a_rank_that_runs_out_of_memory_says_so():
     resource.prlimit(ranks[1], resource.RLIMIT_AS, (used, used))
     with pytest.raises(OutOfMemory, match=r"batch_size=64: tiny does not fit 2 × cpu \(rank 1: "):
         crew.call("prefill")
-    assert all(gone(pid) for pid in ranks)
+    wait_until_gone(*ranks)
 
 
 def test_kill_9_of_the_parent_ends_ranks_that_hang(tmp_path):
     script = (
-        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from test_lost_ranks import crew_of_two, pids\n"
         "crew = crew_of_two()\n"
         "print(*pids(crew), flush=True)\n"
         "import os, signal; os.kill(pids(crew)[0], signal.SIGSTOP)\n"
         "crew.call('decode')\n"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script, str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
-    )
-    assert parent.stdout is not None
-    ranks = [int(word) for word in parent.stdout.readline().split()]
-    assert len(ranks) == 2
-    time.sleep(0.5)
-    parent.kill()
-    parent.wait()
-    assert all(gone(pid) for pid in ranks)
+    here = Path(__file__).parent
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(here), str(here.parent)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        ranks = [int(word) for word in parent.stdout.readline().split()]
+        assert len(ranks) == 2
+        wait_for(lambda: state(ranks[0]) == "T")
+        time.sleep(0.5)  # then rank 1 is most likely held in a collective, and must end either way
+        parent.kill()
+    wait_until_gone(*ranks)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGKILL, "failed"), (signal.SIGSTOP, "timeout")])
 def test_the_row_of_a_point_whose_rank_is_lost_has_a_status(monkeypatch, signal_number, status):
     ranks = []
@@ -120,7 +111,7 @@ def test_the_row_of_a_point_whose_rank_is_lost_has_a_status(monkeypatch, signal_
     def call(self, method):
         if method == "outputs" and not ranks:
             ranks.extend(pids(self))
-            self.timeout_s = 2
+            self.timeout_s = 2 if signal_number == signal.SIGSTOP else PATIENCE_S
             os.kill(ranks[1], signal_number)
         return original(self, method)
 
@@ -129,6 +120,7 @@ def test_the_row_of_a_point_whose_rank_is_lost_has_a_status(monkeypatch, signal_
     question = Question(point=asked, point_id="0" * 16, source="measured", sweep=None)
     row = answer(TorchEngine(), question, TimingConfig(min_time_s=0))
     assert row.status == status
-    assert row.error.startswith("outputs: rank 1 of 2")
+    # On a busy machine the other may be as late as who is stopped.
+    assert re.match("outputs: rank (0, )?1 of 2", row.error)
     assert not row.valid
-    assert all(gone(pid) for pid in ranks)
+    wait_until_gone(*ranks)

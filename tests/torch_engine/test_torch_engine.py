@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, changed, point
 
 from bench.conf import load_chip, load_group
@@ -175,7 +176,16 @@ def test_torchrun_prints_a_result_on_rank_0(tmp_path):
         cwd=tmp_path,
     )
     (tmp_path / "point.yaml").write_text(composed.stdout, encoding="utf-8")
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "engines.torch.worker", "point.yaml", "runs=3"]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "engines.torch.worker",
+        "point.yaml",
+        "runs=3",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
         [sys.executable, *launch],
@@ -184,7 +194,7 @@ def test_torchrun_prints_a_result_on_rank_0(tmp_path):
         check=False,
         cwd=tmp_path,
         env=environment,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stdout.splitlines() if line.startswith("{")]

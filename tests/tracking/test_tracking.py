@@ -19,6 +19,7 @@ wandb = pytest.importorskip("wandb")
 def no_account(monkeypatch, tmp_path):
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "240")  # seconds until its service must have started: 30 by itself
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
     yield

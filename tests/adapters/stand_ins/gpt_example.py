@@ -16,11 +16,13 @@ prompts = [line.split(",") for line in Path(sys.argv[2]).read_text(encoding="utf
 assert len(prompts) == int(request["request_batch_size"]) == int(instance["max_batch_size"])
 assert len({len(line) for line in prompts}) == 1
 assert all(0 <= int(token) < int(model["vocab_size"]) for line in prompts for token in line)
+print("[INFO] Device: a stand-in", flush=True)
 if "STAND_IN_FOLDER" in os.environ:
     folder = Path(os.environ["STAND_IN_FOLDER"])
-    (folder / f"pid-{rank}").write_text(str(os.getpid()), encoding="utf-8")
     (folder / "config.ini").write_text(Path(sys.argv[1]).read_text(encoding="utf-8"), encoding="utf-8")
-print("[INFO] Device: a stand-in", flush=True)
+    # Whole at once: who sees it may read it.
+    (folder / f"part-{rank}").write_text(str(os.getpid()), encoding="utf-8")
+    (folder / f"part-{rank}").rename(folder / f"pid-{rank}")
 if mode == "hangs":
     time.sleep(600)
 if mode == "fails":
