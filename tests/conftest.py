@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A shared machine stalls now and then: an example that took long, or was long in the making, is no failure. And the
@@ -8,3 +9,16 @@ STEADY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("explore", **STEADY)
 settings.register_profile("shardbench", derandomize=True, **STEADY)
 settings.load_profile("shardbench")
+
+
+@pytest.fixture(scope="module")
+def plainly_compiled():
+    """What this module's tests compile for this machine is compiled fast and runs slowly; see ``compiling.plainly``."""
+    from functools import partial
+
+    import jax
+    from compiling import plainly
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", partial(jax.jit, compiler_options=plainly()))
+        yield

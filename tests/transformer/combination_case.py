@@ -8,6 +8,7 @@ from itertools import product
 
 import jax
 import numpy as np
+from compiling import plainly
 from partitioned_case import STEPS, TIME, mesh_of, plan_of, relative_error, small_model
 
 from engines.layout import FFN_LAYOUTS
@@ -29,8 +30,6 @@ COMBINATIONS = list(product(LAYOUTS, ["heads", "batch"], BLOCKS, VARIANTS))
 PREFILLED = {each for places, each in zip(np.ndindex(5, 2, 2, 4), COMBINATIONS, strict=True) if sum(places) % 2 == 0}
 """A chessboard of them: those whose prefill is compared in float32 and bfloat16 and whose decode in int8, and not the
 other way round."""
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Compiled in half the time; what is computed, and in which order, is the same."""
 
 
 def combined(ffn_layout: str, attn_sharding: str, block: str, collectives: str, **formats) -> Plan:
@@ -49,7 +48,7 @@ def error(plan: Plan, *, prefill: bool) -> float:
 def prefill_error(plan: Plan) -> float:
     """Of the logits of the prompt's last position."""
     weights, cache, tokens = load_parameters(plan, _mesh(), 0), make_cache(plan, _mesh()), _prompt(plan)
-    program = make_prefill(plan, _mesh()).lower(weights, cache, tokens).compile(QUICKLY)
+    program = make_prefill(plan, _mesh()).lower(weights, cache, tokens).compile(plainly())
     _, scores, _ = program(weights, cache, tokens)
     output = np.asarray(scores)[None, :, : plan.model.vocab_size]
     return relative_error(plan.model, tokens, (TIME - 1,), output)
@@ -58,7 +57,7 @@ def prefill_error(plan: Plan) -> float:
 def decode_error(plan: Plan) -> float:
     """Of the logits of every step from the first token on, each of which reads what those before it cached."""
     weights, cache, first = load_parameters(plan, _mesh(), 0), make_cache(plan, _mesh()), _prompt(plan)[:, 0]
-    program = make_decode(plan, _mesh(), STEPS).lower(weights, cache, first, np.int32(0)).compile(QUICKLY)
+    program = make_decode(plan, _mesh(), STEPS).lower(weights, cache, first, np.int32(0)).compile(plainly())
     tokens, scores, _ = program(weights, cache, first, np.int32(0))
     fed = np.concatenate([first[:, None], np.asarray(tokens).T[:, :-1]], axis=1)
     output = np.asarray(scores)[..., : plan.model.vocab_size]

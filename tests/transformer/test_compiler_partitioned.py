@@ -4,6 +4,8 @@ from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of
 
 from engines.transformer.functions import abstract_arguments, make_decode
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 
 @pytest.mark.parametrize(
     ("model", "ffn_layout", "attn_sharding"),

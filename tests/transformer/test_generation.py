@@ -17,6 +17,8 @@ from engines.transformer.functions import abstract_arguments, load_parameters, m
 from engines.transformer.generation import Sampling
 from engines.weights import prompt
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 STEPS = 6
 DRAWN = {"temperature": 1.0, "top_k": 40, "top_p": 0.95, "seed": 3}
 ONE_CHIP = ("palm", (1, 1, 1), "ws_1d", "heads", "manual")

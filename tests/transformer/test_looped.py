@@ -12,6 +12,8 @@ from engines.transformer.functions import abstract_arguments, make_prefill
 from engines.transformer.looped import arrivals, sums
 from engines.transformer.wire import layer_transfers
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 VARIANTS = ["oneway", "throughput", "latency"]
 
 

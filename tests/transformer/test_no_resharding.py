@@ -12,6 +12,8 @@ from engines.transformer.cache import make_cache
 from engines.transformer.functions import abstract_arguments, load_parameters, make_decode, make_prefill
 from engines.weights import prompt
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 MODEL = BLOCKS["parallel"]
 
 

@@ -10,6 +10,8 @@ from engines.transformer.plan import Plan
 from engines.transformer.reading import Reading
 from engines.weights import prompt
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 LIMIT = 7
 LENGTHS = np.array([3, 7, 1, 4, 7, 2, 5, 6], np.int32)
 

@@ -15,6 +15,8 @@ from engines.transformer.functions import abstract_arguments, make_decode, make_
 from engines.transformer.parameters import abstract_parameters, make_parameters
 from engines.weights import prompt
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 
 

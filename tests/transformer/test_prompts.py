@@ -3,7 +3,8 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from partitioned_case import MODELS, mesh_of, relative_error, small_model
+from compiling import plainly
+from partitioned_case import MODELS, error_of, mesh_of, reference, small_model
 
 from engines.errors import AskedWrongly
 from engines.transformer.cache import abstract_cache, make_cache
@@ -49,14 +50,19 @@ def errors(plan: Plan) -> tuple[float, float]:
     mesh = mesh_of(plan.mesh_shape)
     weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
     tokens = prompt(plan.model, plan.batch_size, TIME, 0, plan.reading.prefix)
-    first, scores, cache = make_prefill(plan, mesh)(weights, cache, tokens)
-    generated, steps, _ = make_decode(plan, mesh, STEPS)(weights, cache, first, np.int32(TIME))
+    first, scores, cache = ran(make_prefill(plan, mesh), weights, cache, tokens)
+    generated, steps, _ = ran(make_decode(plan, mesh, STEPS), weights, cache, first, np.int32(TIME))
     fed = np.concatenate([tokens, np.asarray(first)[:, None], np.asarray(generated).T[:, :-1]], axis=1)
-    size = plan.model.vocab_size
+    expected, size = reference(plan.model, fed, tuple(range(TIME - 1, TIME + STEPS))), plan.model.vocab_size
     return (
-        relative_error(plan.model, tokens, (TIME - 1,), np.asarray(scores)[None, :, :size]),
-        relative_error(plan.model, fed, tuple(range(TIME, TIME + STEPS)), np.asarray(steps)[..., :size]),
+        error_of(expected[:1], np.asarray(scores)[None, :, :size]),
+        error_of(expected[1:], np.asarray(steps)[..., :size]),
     )
+
+
+def ran(program, *arguments):
+    """A program in which another is called: only the whole can be told how it is compiled."""
+    return program.lower(*arguments).compile(plainly())(*arguments)
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[each] for each in (2, 4, 6)], ids=name_of)

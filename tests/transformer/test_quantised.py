@@ -24,6 +24,8 @@ from engines.transformer.parameters import make_parameters, parameters
 from engines.transformer.wire import layer_transfers
 from engines.weights import prompt
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 NARROW_CACHE = {"weight_dtype": "float32", "act_dtype": "float32", "kv_dtype": "int8"}
 

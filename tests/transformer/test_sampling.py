@@ -15,6 +15,8 @@ from engines.transformer.generation import Sampling
 from engines.transformer.narrowing import Contenders, comparable, likeliest, narrow, takes_few
 from engines.transformer.sampling import gumbel, next_tokens, vocab_ids
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 VOCAB = 29
 SHAPES = [(1, 1, 1), (2, 2, 2)]
 NARROWED = [

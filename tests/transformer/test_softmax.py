@@ -18,6 +18,8 @@ from engines.transformer.reading import PROCESSOR_BLOCK, Reading
 from engines.transformer.softmax import attend, block_shape, by_blocks, query_factor
 from engines.weights import prompt
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 TIME = 11
 BLOCKS = Reading(attention="blockwise", block=4)
 

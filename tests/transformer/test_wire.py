@@ -13,6 +13,8 @@ from engines.layout import FFN_LAYOUTS
 from engines.transformer.plan import Plan
 from engines.transformer.wire import layer_transfers
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 
 
