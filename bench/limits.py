@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Final
 from engines.errors import AskedWrongly
 
 PROCESSES: Final = Path("/proc")
+LOOKS: Final = 4
+BETWEEN_LOOKS_S: Final = 0.05
 GROUP_FIELD: Final = 2
 PAGES_FIELD: Final = 21
 """Of ``/proc/PID/stat`` after the name: process group, and resident pages (proc(5) counts them 5 and 24)."""
@@ -50,11 +53,19 @@ class Limits:
         return cls(memory, cores)
 
     def over(self, group: int) -> float | None:
-        """Bytes that a process group holds where they are above the limit, else None."""
+        """Bytes that a process group holds where they stay above the limit, else None.
+
+        One look does not tell: from its fork to its exec, what a process starts is counted with all that this holds.
+        """
         if self.memory_bytes is None:
             return None
-        held = resident_bytes(group)
-        return held if held > self.memory_bytes else None
+        for look in range(LOOKS):
+            if look:
+                time.sleep(BETWEEN_LOOKS_S)
+            held = resident_bytes(group)
+            if held <= self.memory_bytes:
+                return None
+        return held
 
     def told(self, held: float) -> str:
         """The sentence for a child that was ended."""

@@ -22,6 +22,8 @@ from engines.errors import ShardbenchError, Unsupported
 from engines.jax.engine import JaxEngine
 from engines.point import Point
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 Q = "model.layers.1.self_attn.q_proj.weight"
 
 

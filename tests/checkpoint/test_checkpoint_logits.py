@@ -13,6 +13,8 @@ from engines.transformer.functions import load_parameters, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.reference import reference_logits
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):

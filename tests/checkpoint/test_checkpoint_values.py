@@ -22,6 +22,8 @@ from engines.transformer.parameters import make_parameters, parameters
 from engines.transformer.plan import Plan
 from engines.weights import tensors, values
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 
 @pytest.fixture(scope="module", params=CASES)
 def opened(request, tmp_path_factory):

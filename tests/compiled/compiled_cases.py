@@ -1,14 +1,22 @@
 """What the tests of the compiled engine share: asking it, and finding a loop in a schedule."""
 
+import functools
+
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.schedule import Kind
 
 
 def ask(asked, **settings):
-    """The answer to one point, and the engine that gave it; nothing is kept unless ``settings`` say so."""
+    """The answer to one point, and the engine that gave it; nothing is kept on disk unless ``settings`` say so."""
     engine = CompiledEngine(**{"cache_dir": "", **settings})
     (answer,) = engine.estimate([asked])
     return answer, engine
+
+
+@functools.cache
+def answer_to(asked):
+    """The answer to a point of which several tests read it: compiled once."""
+    return ask(asked)[0]
 
 
 def loop_of(schedule, turns):

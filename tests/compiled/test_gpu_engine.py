@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from compiled_cases import ask
+from compiled_cases import answer_to, ask
 
 from bench.conf import load_chip, load_model
 from engines.point import Point
@@ -25,7 +25,7 @@ def point(**changes):
 
 
 def test_a_step_is_timed_accounted_for_and_fits():
-    answer, _ = ask(point())
+    answer = answer_to(point())
     assert answer.status == "ok", answer.error
     facts = answer.facts
     assert answer.latency_s == pytest.approx(20 * answer.step_time_s)
@@ -79,7 +79,7 @@ def test_a_mesh_that_is_asked_for_is_used_and_may_be_cut_in_two_dimensions():
     assert answer.status == "ok", answer.error
     assert "mesh_shape" not in answer.facts.resolved
     one_axis, _ = ask(point(mesh_shape=(1, 1, 8)))
-    assert one_axis.latency_s == pytest.approx(ask(point())[0].latency_s, rel=0.01)  # a switch knows no axes
+    assert one_axis.latency_s == pytest.approx(answer_to(point()).latency_s, rel=0.01)  # a switch knows no axes
 
 
 def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
@@ -160,7 +160,7 @@ def test_products_by_cublas_are_read_as_well():
 def test_int8_weights_are_read_as_int8_and_multiplied_as_what_they_are_converted_to():
     answer, _ = ask(point(weight_dtype="int8", act_dtype="float16"))
     assert answer.status == "ok", answer.error
-    halves, _ = ask(point())
+    halves = answer_to(point())
     assert answer.facts.weights_bytes < 0.6 * halves.facts.weights_bytes
     assert answer.facts.details["hbm_bytes_moved"] < halves.facts.details["hbm_bytes_moved"]
 
@@ -180,7 +180,7 @@ def test_a_trace_tells_what_bounds_each_instruction(tmp_path):
 @pytest.mark.slow
 def test_one_layer_times_layers_agrees_with_all_layers():
     def seconds(layers):
-        return ask(point(model=replace(GPT, num_layers=layers)))[0].step_time_s
+        return answer_to(point(model=replace(GPT, num_layers=layers))).step_time_s
 
     four, eight, whole = seconds(4), seconds(8), seconds(44)
     assert four + 40 * (eight - four) / 4 == pytest.approx(whole, rel=0.02)

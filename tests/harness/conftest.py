@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import main
+
 HERE = Path(__file__).parent
 
 
@@ -26,6 +28,13 @@ class Shardbench:
         )
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def here(self, monkeypatch, *words):
+        """The exit code of the same in this process, in an environment as a process of its own would have."""
+        monkeypatch.chdir(self.folder)
+        for name, value in self.env.items():
+            monkeypatch.setenv(name, value)
+        return main([*words])
 
     def start(self, *words):
         return subprocess.Popen(

@@ -55,9 +55,9 @@ def test_what_former_points_left_behind_costs_no_point(shardbench):
         ("+engine.cores=1.5", "or null for all"),
     ],
 )
-def test_a_limit_that_is_none_is_asked_wrongly(shardbench, setting, words):
-    done = shardbench(*shardbench.scripted("batch_size=1", setting), code=2)
-    (line,) = done.stderr.strip().splitlines()
+def test_a_limit_that_is_none_is_asked_wrongly(shardbench, monkeypatch, capfd, setting, words):
+    assert shardbench.here(monkeypatch, *shardbench.scripted("batch_size=1", setting)) == 2
+    (line,) = capfd.readouterr().err.splitlines()
     assert setting.lstrip("+").split("=")[0] in line
     assert words in line
     assert not shardbench.executed()
@@ -66,6 +66,15 @@ def test_a_limit_that_is_none_is_asked_wrongly(shardbench, setting, words):
 def test_a_child_and_what_it_starts_keep_to_their_cores(shardbench):
     shardbench(*shardbench.scripted("batch_size=113", "+engine.cores=1", "print=none"))
     assert [number for _, number in shardbench.executed()] == [113, -1, -1]
+
+
+@pytest.mark.parametrize(("looks", "told"), [([400, 200], None), ([400, 350, 350, 400], 400), ([300], None)])
+def test_what_is_counted_twice_for_a_moment_is_not_held(monkeypatch, looks, told):
+    """As of a process between its fork and its exec."""
+    seen = iter(looks)
+    monkeypatch.setattr(limits, "resident_bytes", lambda group: next(seen))
+    assert Limits(memory_bytes=300).over(1) == told
+    assert not list(seen)
 
 
 def test_what_a_child_said_before_it_held_too_much_is_heard_first():
