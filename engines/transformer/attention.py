@@ -41,11 +41,21 @@ def attention(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple
     or q and k | v where they were made apart. Returns what q attends to, in q's place and of its width, and the cache
     with the new k and v.
     """
+    if plan.attention_axes or len(qkv) == 1:
+        qkv = q_and_kv(plan, to_batch(plan, jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0]))
+    attended, cache = attend_cached(plan, qkv, cache, where)
+    return from_batch(plan, attended), cache
+
+
+def q_and_kv(plan: Plan, columns: Array) -> list[Array]:
+    """[…, q | k | v] → q and k | v."""
+    return [columns[..., : plan.q_width], columns[..., plan.q_width :]]
+
+
+def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
+    """:func:`attention` on the chip that has the sequences: q and k | v as :func:`to_batch` leaves them."""
     layer, position, limit, _, turn = where
     kept, wanted, even = plan.kv_slots()
-    if plan.attention_axes or len(qkv) == 1:
-        columns = _to_batch(plan, jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0])
-        qkv = [columns[..., : plan.q_width], columns[..., plan.q_width :]]
     q = _by_head(qkv[0], plan.model.head_dim)
     k, v = _kv_heads(plan, qkv[1], kept)
     packing = position.part(plan, plan.sequence_axes) if isinstance(position, Packing) else None
@@ -54,23 +64,25 @@ def attention(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple
     # Without it a TPU lays the cached keys out as the rotation would like, and copies them in every step.
     q, k = lax.optimization_barrier((q, k))
     prefix = plan.reading.prefix
+    slots = 1
     if packing is None:
         position = position - prefix if prefix else position
-        cache = write(plan, cache, k, v, layer, position)
-        own = read(cache, "k", layer, limit), read(cache, "v", layer, limit)
+        cache, own = write(plan, cache, k, v, layer, position)
+        # A whole prompt attends to itself: read back, its cache would be laid out for that, and decoding copy it.
+        if not (isinstance(position, int) and position == 0 and limit == where.time):
+            own = read(cache, "k", layer, limit), read(cache, "v", layer, limit)
+            slots = k.shape[2] if plan.folds else 1
     else:
         position = 0
         cache, own = write_packed(plan, cache, k, v, layer, packing, limit)
     shared = (read(cache, f"{PREFIX}k", layer, prefix), read(cache, f"{PREFIX}v", layer, prefix)) if prefix else None
-    slots = k.shape[2] if plan.folds and packing is None else 1
     q = _apart(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[place(plan.head_axes)]
         own, shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (own, shared))
     out = attend(plan, q, *own, position, shared, None if packing is None else packing.first[0])
     out = _together(out, slots)
-    out = out.reshape(*out.shape[:2], -1, plan.q_width)
-    return _from_batch(plan, out), cache
+    return out.reshape(*out.shape[:2], -1, plan.q_width), cache
 
 
 def _apart(q: Array, slots: int) -> Array:
@@ -121,7 +133,7 @@ def _ordered(plan: Plan, x: Array, axes: Axes) -> Array:
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
 
-def _to_batch(plan: Plan, x: Array) -> Array:
+def to_batch(plan: Plan, x: Array) -> Array:
     """[batch, time, chunks, width] → [batch.attention_axes, time, more chunks, width], chunks ascending."""
     axes = plan.attention_axes
     if not axes:
@@ -130,8 +142,8 @@ def _to_batch(plan: Plan, x: Array) -> Array:
     return _ordered(plan, x, axes)
 
 
-def _from_batch(plan: Plan, x: Array) -> Array:
-    """The way back of :func:`_to_batch`."""
+def from_batch(plan: Plan, x: Array) -> Array:
+    """The way back of :func:`to_batch`."""
     axes = plan.attention_axes
     if not axes:
         return x

@@ -90,9 +90,20 @@ def make_cache(plan: Plan, mesh: Mesh) -> Cache:
     return empty
 
 
-def write(plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: Any) -> Cache:
-    """The cache with new k and v [batch, time, slots, dim] of one layer from ``position`` on."""
-    return put(cache, stored(plan, k, v), layer, position)
+def write(
+    plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: Any
+) -> tuple[Cache, tuple[Cached, Cached]]:
+    """The cache with new k and v [batch, time, slots, dim] of one layer from ``position`` on.
+
+    And both as the cache holds them, but not folded: [batch, slots, time, dim].
+    """
+    parts = stored(plan, k, v)
+    return put(cache, parts, layer, position), both(parts)
+
+
+def both(parts: dict[str, Array]) -> tuple[Cached, Cached]:
+    """Keys and values of what :func:`stored` makes."""
+    return Cached(parts["k"], parts.get("k_scale")), Cached(parts["v"], parts.get("v_scale"))
 
 
 def stored(plan: Plan, k: Array, v: Array) -> dict[str, Array]:

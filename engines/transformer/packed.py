@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from engines.transformer.cache import Cache, Cached, put, stored
+from engines.transformer.cache import Cache, Cached, both, put, stored
 from engines.transformer.moves import own
 from engines.transformer.plan import Axes, Plan
 
@@ -68,5 +68,4 @@ def write_packed(
     parts = stored(plan, k, v)
     at = packing.starts[:, None] + jnp.arange(limit)
     apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
-    both = Cached(parts["k"], parts.get("k_scale")), Cached(parts["v"], parts.get("v_scale"))
-    return put(cache, apart, layer, 0), both
+    return put(cache, apart, layer, 0), both(parts)
