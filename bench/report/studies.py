@@ -169,9 +169,9 @@ STUDIES: Final = (
     ),
     Study(
         recipe="study-collectives",
-        title="Looped, plain and compiler-partitioned collectives",
+        title="Overlapped, plain and compiler-partitioned collectives",
         paper="looped is about 1.4 times as fast as GSPMD, and some gathered layouts do not fit without it",
-        find=partial(found.looped_plain_gspmd, panel=_workload),
+        find=partial(found.overlapped_plain_gspmd, panel=_workload),
         draw=partial(figures.bars_over, panel=_workload, bar=_variant),
     ),
     Study(

@@ -13,7 +13,7 @@ from engines.row import Row
 Told = tuple[str, dict[str, Any]]
 WORKLOAD: Final = ("model", "hw", "num_chips", "phase", "batch_size", "weight_dtype")
 """Keys in which a published row must agree with a row beside which it stands."""
-LOOPED: Final = ("oneway", "throughput", "latency")
+OVERLAPPED: Final = ("oneway", "throughput", "latency")
 Key = TypeVar("Key")
 
 
@@ -146,15 +146,15 @@ def serial_over_parallel(rows: Sequence[Row]) -> Told | None:
     return f"The serial block changes a decode step by {told}.", numbers
 
 
-def looped_plain_gspmd(rows: Sequence[Row], panel: Callable[[Row], str]) -> Told | None:
-    """The best looped schedule beside plain collectives and beside the compiler's own partitioning, by workload."""
+def overlapped_plain_gspmd(rows: Sequence[Row], panel: Callable[[Row], str]) -> Told | None:
+    """The best overlapped schedule beside plain collectives and beside the compiler's own partitioning, by workload."""
     parts, numbers = [], dict[str, Any]()
     for name, mine in _grouped(rows, panel).items():
         manual = [row for row in mine if row.partitioner == "manual"]
-        looped = [row for row in _timed(manual) if row.collectives in LOOPED]
-        if not looped:
+        overlapped = [row for row in _timed(manual) if row.collectives in OVERLAPPED]
+        if not overlapped:
             continue
-        best = min(looped, key=lambda row: time_of(row) or 0)
+        best = min(overlapped, key=lambda row: time_of(row) or 0)
         said = []
         for other, theirs in (
             ("plain", [row for row in manual if row.collectives == "plain"]),
@@ -169,7 +169,7 @@ def looped_plain_gspmd(rows: Sequence[Row], panel: Callable[[Row], str]) -> Told
                 said.append(f"{other} does not fit in memory")
                 numbers[f"{name}.{other}"] = "oom"
         if said:
-            parts.append(f"{name}: looped ({best.collectives}) takes {_short(time_of(best))}, {', '.join(said)}")
+            parts.append(f"{name}: overlapped ({best.collectives}) takes {_short(time_of(best))}, {', '.join(said)}")
     return ("; ".join(parts) + ".", numbers) if parts else None
 
 

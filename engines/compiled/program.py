@@ -66,8 +66,11 @@ class Compiler:
         """
         import jax
 
+        from engines.transformer.interleaved import compiler_options
+
         lowered = self._lower(question)
-        options = {**question.target.options, **self.options}
+        mesh = self.mesh(question.target)
+        options = {**question.target.options, **compiler_options(question.plan, mesh), **self.options}
         flags = {**{key: os.environ.get(key, "") for key in COMPILER_FLAGS}, **options}
         key = cache_key(lowered.as_text(), question.target, versions_of(question.libraries), flags)
         found = self.cache.get(key)

@@ -8,11 +8,12 @@ from jax import Array, lax
 from engines.transformer.attention import Where
 from engines.transformer.cache import Cache
 from engines.transformer.formats import stream_dtype
-from engines.transformer.layer import RESIDUAL, Weights, layer, matmuls, norm
+from engines.transformer.layer import layer
 from engines.transformer.looped import Stored
 from engines.transformer.moves import gather, narrowed, own, pin, place, product, scatter, widened
 from engines.transformer.packed import Packing
 from engines.transformer.plan import Plan
+from engines.transformer.projections import RESIDUAL, Weights, matmuls, norm
 from engines.transformer.rotary import turn_at
 from engines.transformer.sampling import vocab_ids
 

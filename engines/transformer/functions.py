@@ -18,11 +18,12 @@ from engines.transformer.cache import Cache, abstract_cache, cache_specs
 from engines.transformer.decoding import every_step, until_stopped
 from engines.transformer.forward import forward, logits, states
 from engines.transformer.generation import GREEDY, Sampling
-from engines.transformer.layer import RESIDUAL, Weights, matmuls, norm
+from engines.transformer.interleaved import compiler_options
 from engines.transformer.looped import rolled
 from engines.transformer.moves import own, pin
 from engines.transformer.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.plan import Plan
+from engines.transformer.projections import RESIDUAL, Weights, matmuls, norm
 from engines.transformer.prompts import after_prefix, read_prompt
 from engines.transformer.sampling import next_tokens
 from engines.weights import Source
@@ -121,7 +122,9 @@ def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, .
     mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
     # The cache comes out as it went in, or it could not be donated.
     kept = {name: each.format for name, each in abstract_cache(plan, mesh).items()}
-    return jax.jit(mapped, donate_argnums=1, out_shardings=(None, None, kept, *(None for _ in outputs[3:])))
+    placed = (None, None, kept, *(None for _ in outputs[3:]))
+    options = compiler_options(plan, mesh) or None
+    return jax.jit(mapped, donate_argnums=1, out_shardings=placed, compiler_options=options)
 
 
 def _view(plan: Plan, mesh: Mesh) -> Plan:

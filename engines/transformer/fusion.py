@@ -11,20 +11,32 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engines.transformer.plan import Plan
+from engines.transformer.tiles import LANES
 from engines.weights import Floats, Source, Tensor, input_names, tensors, values
 
 
 def input_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
-    """Projection → its input tensors with the columns that each has in one chunk."""
+    """Projection → its input tensors with the columns that each has in one chunk.
+
+    One for all, one for each half of the layer, or, where collectives go beside products, one for each tensor of the
+    feed-forward.
+    """
     attention = [("q", plan.q_width), ("k", plan.kv_width), ("v", plan.kv_width)]
     feed_forward = [(name, plan.ffn_width) for name in input_names(plan.model)]
+    if plan.interleaves:
+        return {"attn": attention, **{name: [(name, width)] for name, width in feed_forward}}
     return {"fused": attention + feed_forward} if plan.fused else {"attn": attention, "ffn": feed_forward}
 
 
 def output_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
-    """Projection → its output tensors with the rows that each has in one chunk."""
+    """Projection → its output tensors with the rows that each has in one chunk.
+
+    A block whose collectives go beside products has two where a step's tokens are many: with few, a product is the
+    reading of its weights, and two take longer than the gather that would go beside one of them.
+    """
     attention, feed_forward = [("o", plan.q_width)], [("wo", plan.ffn_width)]
-    return {"fused": attention + feed_forward} if plan.fused else {"attn": attention, "ffn": feed_forward}
+    together = plan.fused and not (plan.interleaves and plan.batch_size >= LANES)
+    return {"fused": attention + feed_forward} if together else {"attn": attention, "ffn": feed_forward}
 
 
 def input_widths(plan: Plan, projection: str) -> list[int]:

@@ -11,7 +11,8 @@ Each moves n − 1 shards a chip, as the plain collective does. Blocks are numbe
 is that of the chip r places on. Weights that stay are rolled once at load (:func:`rolled`) so that every block is a
 static slice of them. Weights that are gathered circulate instead, and activations are sliced; those of a feed-forward
 that are gathered along its columns do so in :mod:`engines.transformer.circulating`. A collective of activations over
-several axes is left to the compiler (:func:`ring_axes`).
+several axes is left to the compiler (:func:`ring_axes`). A fused block of stationary weights does not loop in the
+variant ``latency``: :mod:`engines.transformer.interleaved` has it.
 """
 
 import itertools
@@ -116,7 +117,7 @@ def ring_axes(axes: Axes) -> Axes:
 
 def rolled(plan: Plan, mesh: Mesh, weights: Weights, matmuls: dict[str, Matmul]) -> Weights:
     """Roll each stationary matrix on its chip, so that its block r meets ring block r. Donates ``weights``."""
-    if plan.collectives == "plain" or plan.batch_axes:
+    if not plan.loops:
         return weights
 
     def roll(w: Weights) -> Weights:

@@ -16,6 +16,7 @@ from engines.transformer.plan import Axes, Plan
 from engines.transformer.tiles import LANES
 
 ONE_SHOT_BYTES: Final = 1 << 19
+MOST_TERMS: Final = 4
 
 
 def gather(x: Array, axes: Axes, dim: int) -> Array:
@@ -43,15 +44,33 @@ def scatter(x: Array, axes: Axes, dim: int) -> Array:
     """
     if not axes:
         return x
-    shards = lax.psum(1, axes)
-    if x.ndim == 2 and dim == 1 and x.shape[0] % LANES == 0:
-        x = lax.optimization_barrier(x.T).reshape(shards, -1, x.shape[0]).swapaxes(1, 2)
-        turned: Array = lax.psum_scatter(x, axes, scatter_dimension=0, tiled=False)
-        return turned
-    x = lax.optimization_barrier(x)
-    x = jnp.moveaxis(x.reshape(*x.shape[:dim], shards, -1, *x.shape[dim + 1 :]), dim, 0)
-    summed: Array = lax.psum_scatter(x, axes, scatter_dimension=0, tiled=False)
+    summed: Array = lax.psum_scatter(in_shards(x, axes, dim), axes, scatter_dimension=0, tiled=False)
     return summed
+
+
+def in_shards(x: Array, axes: Axes, dim: int) -> Array:
+    """[…, N, …] → [shards, …, N.axes, …], as :func:`scatter` sends them."""
+    shards = lax.psum(1, axes) if axes else 1
+    if x.ndim == 2 and dim == 1 and x.shape[0] % LANES == 0:
+        columns: Array = lax.optimization_barrier(x.T)
+        return columns.reshape(shards, -1, x.shape[0]).swapaxes(1, 2)
+    x = lax.optimization_barrier(x)
+    return jnp.moveaxis(x.reshape(*x.shape[:dim], shards, -1, *x.shape[dim + 1 :]), dim, 0)
+
+
+def exchange(shards: Array, axes: Axes) -> Array:
+    """[shards, …] {unreduced over axes} → [terms, …], whose sum is this chip's shard: all of them, or one.
+
+    An all-to-all, unlike a reduce-scatter, can go beside a product. Along a ring of n it sends n²/(4(n − 1)) times as
+    many bytes, so that a long ring sums what it sends.
+    """
+    if not axes:
+        return shards
+    if shards.shape[0] > MOST_TERMS:
+        summed: Array = lax.psum_scatter(shards, axes, scatter_dimension=0, tiled=True)
+        return summed
+    terms: Array = lax.all_to_all(shards, axes, split_axis=0, concat_axis=0, tiled=True)
+    return terms
 
 
 def total(x: Array, axes: Axes) -> Array:

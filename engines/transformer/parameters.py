@@ -10,15 +10,16 @@ name                    shape                        what
 ``embedding``           [vocab, E]                   split like a matrix whose columns are the vocabulary
 ``lm_head``             [vocab, E]                   where untied
 ``positions``           [P, E]                       on every chip
-``layer.NAME.in``       [layers, E, chips · width]   columns of every chunk: q | k | v, gate | up, or all
+``layer.NAME.in``       [layers, E, chips · width]   columns of every chunk: q | k | v, gate | up, one, or all
 ``layer.NAME.out``      [layers, chips · width, E]   rows of every chunk: o, wo, or both
 ``layer.NAME.in_bias``  [layers, chips, width]
 ``layer.NAME.out_bias`` [layers, E]                  on every chip, as are norm scales and biases
 ======================  ===========================  =================================================
 
 Chunks and their widths are one dimension of a matrix: a TPU lays an array out in tiles of its last two, and merging
-others into them later would copy the weights in every layer. NAME is ``fused``, or ``attn`` and ``ffn``. A quantised
-matrix M (int8, int4, float8_e4m3) has a float32 ``M_scale`` for each output channel.
+others into them later would copy the weights in every layer. NAME is ``fused``, or ``attn`` and ``ffn``, or a tensor of
+the feed-forward (``engines.transformer.fusion``). A quantised matrix M (int8, int4, float8_e4m3) has a float32
+``M_scale`` for each output channel.
 """
 
 from collections.abc import Callable
@@ -158,24 +159,14 @@ def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
         found["positions"] = Parameter(
             (model.max_positions, model.d_model), float_dtype(plan), P(), canonical("positions")
         )
-    for name in input_parts(plan):
-        ins, outs = input_parts(plan)[name], output_parts(plan)[name]
-        in_width, out_width = (sum(width for _, width in parts) for parts in (ins, outs))
+    for name, ins in input_parts(plan).items():
+        in_width = sum(width for _, width in ins)
 
         def fill_in(layer: int, index: Index, parts: list[tuple[str, int]] = ins) -> Floats:
             return _folded(plan, parts, fusion.inputs(parts, layer, index[0], index[1]))[:, :, index[2]]
 
-        def fill_out(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
-            return fusion.outputs(parts, layer, index[0], index[2])[:, index[1]]
-
         def fill_in_bias(layer: int, index: Index, parts: list[tuple[str, int]] = ins) -> Floats:
             return _folded(plan, parts, fusion.input_bias(parts, layer, index[0]))[:, index[1]]
-
-        def fill_out_bias(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
-            names = [f"layers.{layer}.{each}_bias" for each, _ in parts]
-            biases = [values(fusion.canonical[each], source, index) for each in names if each in fusion.canonical]
-            both: Floats = np.sum(biases, axis=0, dtype=np.float32)
-            return both
 
         shape = (model.num_layers, model.d_model, plan.chips, in_width)
         matrix(
@@ -187,6 +178,20 @@ def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
             contracted=(1,),
             merged=2,
         )
+        if any(f"layers.0.{each}_bias" in fusion.canonical for each, _ in ins):
+            vectors(f"layer.{name}.in_bias", fill_in_bias, (plan.chips, in_width), P(None, every, None))
+    for name, outs in output_parts(plan).items():
+        out_width = sum(width for _, width in outs)
+
+        def fill_out(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
+            return fusion.outputs(parts, layer, index[0], index[2])[:, index[1]]
+
+        def fill_out_bias(layer: int, index: Index, parts: list[tuple[str, int]] = outs) -> Floats:
+            names = [f"layers.{layer}.{each}_bias" for each, _ in parts]
+            biases = [values(fusion.canonical[each], source, index) for each in names if each in fusion.canonical]
+            both: Floats = np.sum(biases, axis=0, dtype=np.float32)
+            return both
+
         shape = (model.num_layers, plan.chips, out_width, model.d_model)
         matrix(
             f"layer.{name}.out",
@@ -197,8 +202,6 @@ def parameters(plan: Plan, source: Source = 0) -> dict[str, Parameter]:
             contracted=(1, 2),
             merged=1,
         )
-        if any(f"layers.0.{each}_bias" in fusion.canonical for each, _ in ins):
-            vectors(f"layer.{name}.in_bias", fill_in_bias, (plan.chips, in_width), P(None, every, None))
         if any(f"layers.0.{each}_bias" in fusion.canonical for each, _ in outs):
             vectors(f"layer.{name}.out_bias", fill_out_bias, (model.d_model,), P())
     for norm in ("attn_norm.scale", "attn_norm.bias", "ffn_norm.scale", "ffn_norm.bias"):

@@ -241,7 +241,7 @@ class Plan:
         it is read.
         """
         width = math.ceil(self.kv_heads * self.model.head_dim / self.chips)
-        cut = self.collectives != "plain" and not self.batch_axes and not self.kv_splits_by_head
+        cut = self.loops and not self.kv_splits_by_head
         return math.ceil(width / 16) * 16 if cut else width
 
     @property
@@ -279,6 +279,17 @@ class Plan:
                 index = index * self.size((axis,)) + at[axis]
             ids += range(index * self.local_chunks, (index + 1) * self.local_chunks)
         return sorted(ids)
+
+    @property
+    def interleaves(self) -> bool:
+        """Whether a parallel block's collectives go beside its products (``engines.transformer.interleaved``)."""
+        sends = self.partitioner == "manual" and self.chips > 1 and not self.batch_axes
+        return sends and self.fused and self.collectives == "latency"
+
+    @property
+    def loops(self) -> bool:
+        """Whether products of stationary weights are cut into blocks, beside which a collective goes in a loop."""
+        return self.collectives != "plain" and not self.batch_axes and not self.interleaves
 
     @property
     def folds(self) -> bool:

@@ -13,10 +13,10 @@ from jax.sharding import PartitionSpec as P
 from engines.errors import AskedWrongly
 from engines.transformer.cache import PREFIX, Cache, abstract_cache, cache_specs
 from engines.transformer.forward import logits, states
-from engines.transformer.layer import RESIDUAL, Weights, norm
 from engines.transformer.moves import pin
 from engines.transformer.parameters import parameter_specs
 from engines.transformer.plan import Plan
+from engines.transformer.projections import RESIDUAL, Weights, norm
 
 
 def read_prompt(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Cache]:

@@ -19,8 +19,12 @@ LANES: Final = 128
 def laid_out(mesh: Mesh, spec: P, order: Sequence[int]) -> Format | NamedSharding:
     """How an array is split over the mesh and, on TPUs, in which order its dimensions vary, the slowest first."""
     sharding = NamedSharding(mesh, spec)
-    tiled = mesh.devices.flat[0].platform == "tpu"
-    return Format(Layout(major_to_minor=tuple(order)), sharding) if tiled else sharding
+    return Format(Layout(major_to_minor=tuple(order)), sharding) if on_tpu(mesh) else sharding
+
+
+def on_tpu(mesh: Mesh) -> bool:
+    """Whether the devices of a mesh are TPUs, present or not."""
+    return bool(mesh.devices.flat[0].platform == "tpu")
 
 
 def moved(array: jax.Array, wanted: Format | NamedSharding) -> jax.Array:

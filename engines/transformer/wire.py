@@ -10,7 +10,7 @@ A.1). With t = tokens of a forward pass and sizes in elements, one plain feed-fo
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engines.dtypes import BYTES_PER_ELEMENT, LARGEST
 from engines.transformer.formats import stream_dtype
@@ -31,7 +31,7 @@ class Transfer:
 
 def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
     """Every collective of one layer's pass over ``time`` tokens a sequence, partitioned by hand, plain collectives."""
-    return [each for each in _all(plan, time) if each.axes]
+    return [each for each in _all(replace(plan, collectives="plain"), time) if each.axes]
 
 
 def _all(plan: Plan, time: int) -> Iterator[Transfer]:

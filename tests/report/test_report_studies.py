@@ -207,7 +207,7 @@ def test_what_a_serial_block_costs(points):
     assert found_by("study-block", rows[2:]) is None  # the serial one at batch 512 does not fit
 
 
-def test_looped_beside_plain_and_a_twin_that_does_not_fit(points):
+def test_overlapped_beside_plain_and_a_twin_that_does_not_fit(points):
     seconds = {"plain": 1.2, "oneway": 1.1, "throughput": 1.0, "latency": 1.3}
     rows = []
     for point in points["study-collectives"]:
@@ -217,7 +217,7 @@ def test_looped_beside_plain_and_a_twin_that_does_not_fit(points):
     assert numbers["decode, batch 64.GSPMD"] == pytest.approx(1.4)
     assert numbers["prefill, batch 4.plain"] == pytest.approx(1.2)
     assert numbers["prefill, batch 512.GSPMD"] == "oom"
-    assert "prefill, batch 512: looped (throughput) takes 1 s, plain 1.20× as long, GSPMD does not fit" in sentence
+    assert "prefill, batch 512: overlapped (throughput) takes 1 s, plain 1.20× as long, GSPMD does not fit" in sentence
 
 
 def test_int8_against_bfloat16(points):

@@ -17,10 +17,10 @@ from engines.layout import FFN_LAYOUTS
 from engines.transformer.cache import abstract_cache, make_cache
 from engines.transformer.formats import quantise, stored_bytes
 from engines.transformer.functions import abstract_arguments, load_parameters, make_decode, make_prefill
-from engines.transformer.layer import matmul_in
 from engines.transformer.looped import Stored, project, ring_axes
 from engines.transformer.moves import narrowed, place, product, widened
 from engines.transformer.parameters import make_parameters, parameters
+from engines.transformer.projections import matmul_in
 from engines.transformer.wire import layer_transfers
 from engines.weights import prompt
 

@@ -17,6 +17,7 @@ from engines.compiled.hlo import parse_module
 from engines.compiled.traffic import HBM
 from engines.point import Point
 from engines.transformer.cache import abstract_cache
+from engines.transformer.functions import abstract_arguments, make_decode, make_prefill
 from engines.transformer.plan import Plan
 from engines.transformer.tiles import laid_out, moved, order_of
 
@@ -61,6 +62,22 @@ def test_a_chip_s_slots_are_sequences_of_a_folded_cache():
     assert not plan_of("tiny", "batch").folds  # one key/value head: nothing to fold
 
 
+@pytest.mark.parametrize("model", ["tiny", "tiny-gpt"])
+def test_a_whole_prompt_does_not_read_the_cache_that_it_writes(model):
+    # Read back, the cache would be laid out for that, and copied into what decoding reads.
+    plan, mesh = plan_of(model, "heads", cache_len=6), mesh_of((2, 2, 2))
+    arguments = abstract_arguments(plan, mesh, 5)
+    held = {each.sharding.shard_shape(each.shape) for each in abstract_cache(plan, mesh).values()}
+    types = tuple(f"tensor<{'x'.join(map(str, shape))}xf32>" for shape in held)
+
+    def readings(lowered):
+        lines = [line for line in lowered.as_text().splitlines() if "stablehlo.dynamic_slice" in line]
+        return sum(f": ({each}" in line for line in lines for each in types)
+
+    assert readings(make_prefill(plan, mesh).lower(*arguments["prefill"])) == 0
+    assert readings(make_decode(plan, mesh, 1).lower(*arguments["decode"]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "phase", "changes"),
@@ -72,6 +89,8 @@ def test_a_chip_s_slots_are_sequences_of_a_folded_cache():
         ("gpt-6.7b", "decode", {"num_chips": 8, "attn_sharding": "heads"}),
         # Prefill reads the same weights.
         ("palm-540b", "prefill", {"num_chips": 64, "attn_sharding": "batch"}),
+        # Each input of the feed-forward a matrix of its own.
+        ("palm-540b", "decode", {"num_chips": 64, "attn_sharding": "batch", "collectives": "latency"}),
     ],
 )
 def test_no_program_begins_with_a_copy(model, phase, changes, tmp_path):

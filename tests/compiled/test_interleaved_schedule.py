@@ -1,0 +1,47 @@
+"""What the real TPU compiler makes of an interleaved block: what is sent goes beside products."""
+
+import gzip
+from dataclasses import replace
+
+import pytest
+from compiled_cases import ask, loop_of
+
+from bench.conf import load_chip, load_model
+from engines.compiled.hlo import parse_module
+from engines.compiled.schedule import read_schedule
+from engines.point import Point
+
+pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
+
+LAYERS = 6
+
+
+@pytest.mark.slow
+def test_the_block_sends_beside_its_products_and_waits_less_than_plain(tmp_path):
+    asked = Point(
+        model=replace(load_model("palm-62b"), num_layers=LAYERS), chip=load_chip("tpu-v4"), engine="compiled",
+        phase="decode", num_chips=16, batch_size=128, input_len=248, output_len=8, ffn_layout="ws_2d",
+        attn_sharding="batch",
+    )  # fmt: skip
+    answers = {}
+    for collectives in ("plain", "latency"):
+        folder = tmp_path / collectives
+        answers[collectives], _ = ask(replace(asked, collectives=collectives), trace_dir=str(folder), keep_hlo=True)
+    # Attention's beside the first matrix, sums of the first beside the second and of the second beside attention.
+    assert sum(_products_beside(tmp_path / "latency")) >= 3
+    assert _products_beside(tmp_path / "plain") == [], "plain collectives are left as the compiler has them"
+    exposed = {name: each.facts.communication_s - each.facts.overlapped_s for name, each in answers.items()}
+    assert exposed["latency"] < 0.8 * exposed["plain"]
+    assert answers["latency"].latency_s < answers["plain"].latency_s
+
+
+def _products_beside(folder):
+    """For each all-to-all that starts in the loop over layers, whether a product runs before it is done."""
+    (path,) = folder.glob("*.hlo.txt.gz")
+    steps = loop_of(read_schedule(parse_module(gzip.decompress(path.read_bytes()).decode())), LAYERS)
+    places = {step.name: place for place, step in enumerate(steps)}
+    return [
+        any(step.matmul for step in steps[places[done.starts] : place])
+        for place, done in enumerate(steps)
+        if done.opcode == "all-to-all-done"
+    ]
