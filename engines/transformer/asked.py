@@ -62,6 +62,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         kv_dtype=point.kv_dtype,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
+        decodes=point.phase != "prefill",
     )
 
 

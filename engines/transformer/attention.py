@@ -16,6 +16,7 @@ from engines.transformer.moves import pin, place
 from engines.transformer.packed import Packing, write_packed
 from engines.transformer.plan import Axes, Plan
 from engines.transformer.rotary import Turn, rotate
+from engines.transformer.slots import folds, kv_slots
 from engines.transformer.softmax import attend
 
 
@@ -55,7 +56,7 @@ def q_and_kv(plan: Plan, columns: Array) -> list[Array]:
 def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
     """:func:`attention` on the chip that has the sequences: q and k | v as :func:`to_batch` leaves them."""
     layer, position, limit, _, turn = where
-    kept, wanted, even = plan.kv_slots()
+    kept, wanted, even = kv_slots(plan)
     q = _by_head(qkv[0], plan.model.head_dim)
     k, v = _kv_heads(plan, qkv[1], kept)
     packing = position.part(plan, plan.sequence_axes) if isinstance(position, Packing) else None
@@ -71,7 +72,7 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> t
         # A whole prompt attends to itself: read back, its cache would be laid out for that, and decoding copy it.
         if not (isinstance(position, int) and position == 0 and limit == where.time):
             own = read(cache, "k", layer, limit), read(cache, "v", layer, limit)
-            slots = k.shape[2] if plan.folds else 1
+            slots = k.shape[2] if folds(plan) else 1
     else:
         position = 0
         cache, own = write_packed(plan, cache, k, v, layer, packing, limit)

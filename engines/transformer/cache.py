@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from engines.dtypes import LARGEST
 from engines.transformer.formats import quantise, stored_dtype
 from engines.transformer.plan import Plan
+from engines.transformer.slots import folds, kv_slots
 from engines.transformer.tiles import laid_out, moved
 
 PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
 """k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantised, without ``dim``.
 
-Where the plan :attr:`~Plan.folds` it is [layers, batch.attention · heads.rest, 1, cache_len, dim], chip by chip.
+Where slots are folded (:func:`engines.transformer.slots.folds`) it is [layers, batch.attention · heads.rest, 1,
+cache_len, dim], chip by chip.
 """
 
 
@@ -41,7 +43,7 @@ class Cached(NamedTuple):
 def cache_spec(plan: Plan) -> P:
     """How k and v are split: sequences over the batch's axes, kept heads over the rest."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.head_axes
-    if plan.folds:
+    if folds(plan):
         return P(None, plan.sequence_axes + heads or None, None, None, None)
     return P(None, plan.sequence_axes or None, heads or None, None, None)
 
@@ -58,7 +60,7 @@ def cache_specs(plan: Plan) -> dict[str, P]:
 
 def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, dtypes and shardings of the cache."""
-    slots = len(plan.kv_slots()[0][0]) * plan.size(plan.head_axes)
+    slots = len(kv_slots(plan)[0][0]) * plan.size(plan.head_axes)
     if plan.partitioner == "gspmd":
         slots = plan.kv_heads
     model = plan.model
@@ -67,10 +69,10 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     for name, spec in cache_specs(plan).items():
         scale = name.endswith("_scale")
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
-        rows = (batch * slots, 1) if plan.folds else (batch, slots)
+        rows = (batch * slots, 1) if folds(plan) else (batch, slots)
         shape = (model.num_layers, *rows, length, model.head_dim)
         # A token's heads are written side by side: in a folded cache those of all sequences, a tile's worth.
-        order = (0, 3, 2, 1, 4) if plan.folds and not scale else range(len(shape) - scale)
+        order = (0, 3, 2, 1, 4) if folds(plan) and not scale else range(len(shape) - scale)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),

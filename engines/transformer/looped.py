@@ -11,8 +11,8 @@ Each moves n − 1 shards a chip, as the plain collective does. Blocks are numbe
 is that of the chip r places on. Weights that stay are rolled once at load (:func:`rolled`) so that every block is a
 static slice of them. Weights that are gathered circulate instead, and activations are sliced; those of a feed-forward
 that are gathered along its columns do so in :mod:`engines.transformer.circulating`. A collective of activations over
-several axes is left to the compiler (:func:`ring_axes`). A fused block of stationary weights does not loop in the
-variant ``latency``: :mod:`engines.transformer.interleaved` has it.
+several axes is left to the compiler (:func:`ring_axes`). A fused block of stationary weights that decodes does not
+loop in the variant ``latency``: :mod:`engines.transformer.interleaved` has it.
 """
 
 import itertools

@@ -42,7 +42,8 @@ class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
     ``ffn_layout`` is one of the five names and ``attn_sharding`` heads or batch: no ``auto``. ``cache_len`` is the
-    number of positions that the cache holds. ``pieces`` and ``annotation`` are those of :meth:`whole`.
+    number of positions that the cache holds. ``decodes`` says whether steps follow the prompt. ``pieces`` and
+    ``annotation`` are those of :meth:`whole`.
     """
 
     model: Model
@@ -56,6 +57,7 @@ class Plan:
     kv_dtype: str = "float32"
     collectives: Collectives = "plain"
     partitioner: Partitioner = "manual"
+    decodes: bool = True
     reading: Reading = WHOLE
     pieces: int | None = None
     annotation: Annotation | None = None
@@ -268,57 +270,16 @@ class Plan:
         """Whether attention and feed-forward share their projections: a parallel block whose halves read one norm."""
         return self.model.block == "parallel" and self.model.norms_per_layer == 1
 
-    def chunk_ids(self, coordinates: dict[str, int]) -> list[int]:
-        """Which chunks' heads a chip at {x, y, z} attends with, ascending."""
-        ids: list[int] = []
-        gathered = tuple(axis for axis in self.column_axes if axis in self.attention_axes)
-        for moved in itertools.product(*(range(self.size((axis,))) for axis in gathered)):
-            at = {**coordinates, **dict(zip(gathered, moved, strict=True))}
-            index = 0
-            for axis in self.column_axes:
-                index = index * self.size((axis,)) + at[axis]
-            ids += range(index * self.local_chunks, (index + 1) * self.local_chunks)
-        return sorted(ids)
-
     @property
     def interleaves(self) -> bool:
-        """Whether a parallel block's collectives go beside its products (``engines.transformer.interleaved``)."""
+        """Whether a parallel block's collectives go beside its products (``engines.transformer.interleaved``).
+
+        Where there is nothing but a prompt, its products loop: they are so long that their pieces are as fast.
+        """
         sends = self.partitioner == "manual" and self.chips > 1 and not self.batch_axes
-        return sends and self.fused and self.collectives == "latency"
+        return sends and self.fused and self.decodes and self.collectives == "latency"
 
     @property
     def loops(self) -> bool:
         """Whether products of stationary weights are cut into blocks, beside which a collective goes in a loop."""
         return self.collectives != "plain" and not self.batch_axes and not self.interleaves
-
-    @property
-    def folds(self) -> bool:
-        """Whether the cache keeps a chip's slots among its sequences, each slot of each as a sequence of its own.
-
-        A TPU lays the cache out in tiles of a head's dimensions and of what new tokens bring side by side: the few
-        slots of a sequence would fill a fraction of each. Not where the compiler splits whole arrays, a prefix is kept
-        for all sequences, or heads share slots unevenly.
-        """
-        kept, _, even = self.kv_slots()
-        return even and len(kept[0]) > 1 and self.partitioner == "manual" and not self.reading.prefix
-
-    def kv_slots(self) -> tuple[list[list[int]], list[list[int]], bool]:
-        """Which key/value heads each chip keeps, which of them each of its query heads reads, and whether evenly.
-
-        Chips count in ``head_axes`` order. Evenly: every chip's query heads fall into equal runs, one run a slot, so
-        that grouping them is a reshape.
-        """
-        kept, read, even = [], [], True
-        per_chunk = self.heads // self.chips
-        for place in itertools.product(*(range(self.size((axis,))) for axis in self.head_axes)):
-            ids = self.chunk_ids({**dict.fromkeys("xyz", 0), **dict(zip(self.head_axes, place, strict=True))})
-            wanted = [(chunk * per_chunk + each) // self.group for chunk in ids for each in range(per_chunk)]
-            slots = sorted(set(wanted))
-            reads = [slots.index(head) for head in wanted]
-            run = len(reads) // len(slots)
-            even &= reads == [each // run for each in range(len(reads))]
-            kept.append(slots)
-            read.append(reads)
-        most = max(map(len, kept))
-        even &= all(len(slots) == most for slots in kept)
-        return [slots + [slots[-1]] * (most - len(slots)) for slots in kept], read, even

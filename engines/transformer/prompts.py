@@ -17,6 +17,7 @@ from engines.transformer.moves import pin
 from engines.transformer.parameters import parameter_specs
 from engines.transformer.plan import Plan
 from engines.transformer.projections import RESIDUAL, Weights, norm
+from engines.transformer.slots import kv_slots
 
 
 def read_prompt(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
@@ -121,5 +122,5 @@ def _places(plan: Plan, single: Plan) -> list[int] | None:
     """
     if plan.partitioner == "gspmd":
         return None
-    held = [head for kept in single.kv_slots()[0] for head in kept]
-    return [held.index(head) for kept in plan.kv_slots()[0] for head in kept]
+    held = [head for kept in kv_slots(single)[0] for head in kept]
+    return [held.index(head) for kept in kv_slots(plan)[0] for head in kept]

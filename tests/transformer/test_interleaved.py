@@ -76,10 +76,11 @@ def test_every_input_matrix_is_one_of_its_own_and_none_is_cut():
         (MODELS["palm"], {"ffn_layout": "wg_x"}),
         (MODELS["palm"], {"collectives": "throughput"}),
         (MODELS["palm"], {"partitioner": "gspmd"}),
+        (MODELS["palm"], {"decodes": False}),
         (MODELS["palm"], {"mesh_shape": (1, 1, 1), "attn_sharding": "heads"}),
     ],
 )
-def test_other_blocks_layouts_and_variants_do_not(model, changes):
+def test_other_blocks_layouts_variants_and_prompts_alone_do_not(model, changes):
     plan = plan_of(model, (2, 2, 2), "ws_2d", "batch", collectives="latency")
     assert not replace(plan, **changes).interleaves
 

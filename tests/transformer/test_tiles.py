@@ -19,6 +19,7 @@ from engines.point import Point
 from engines.transformer.cache import abstract_cache
 from engines.transformer.functions import abstract_arguments, make_decode, make_prefill
 from engines.transformer.plan import Plan
+from engines.transformer.slots import folds
 from engines.transformer.tiles import laid_out, moved, order_of
 
 COPIED_BYTES = 32e6
@@ -54,12 +55,12 @@ def test_an_array_is_moved_only_where_it_lies_otherwise():
 def test_a_chip_s_slots_are_sequences_of_a_folded_cache():
     # Each of tiny-gpt's 8 heads has its own key/value head. Batch 4 is cut over y and z, heads over x.
     plan = plan_of("tiny-gpt", "batch", batch_size=4)
-    assert plan.folds
+    assert folds(plan)
     assert abstract_cache(plan, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4 * 8, 1, 4)
     apart = plan_of("tiny-gpt", "batch", batch_size=4, partitioner="gspmd")
-    assert not apart.folds
+    assert not folds(apart)
     assert abstract_cache(apart, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4, 8, 4)
-    assert not plan_of("tiny", "batch").folds  # one key/value head: nothing to fold
+    assert not folds(plan_of("tiny", "batch"))  # one key/value head: nothing to fold
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-gpt"])
