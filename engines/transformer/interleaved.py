@@ -48,16 +48,16 @@ from engines.weights import input_names
 
 GATHER: Final = "xla_enable_async_all_gather"
 ALL_TO_ALL: Final = "xla_tpu_enable_async_all_to_all"
-WAITS_FOR_ALL_TO_ALL: Final = "TPU v5 lite"
-"""A kind of device whose compiler refuses an all-to-all beside something else."""
+LARGEST_SLICE: Final = {"TPU v5 lite": 16}
+"""Kind of device → chips beyond which its compiler refuses an all-to-all beside something else."""
 
 
 def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, bool]:
     """What the compiler of ``mesh`` has to be told: left to itself, a TPU's waits for each of these collectives."""
     if not plan.interleaves or not on_tpu(mesh):
         return {}
-    kind = mesh.devices.flat[0].device_kind
-    return {GATHER: True} if kind == WAITS_FOR_ALL_TO_ALL else {GATHER: True, ALL_TO_ALL: True}
+    limit = LARGEST_SLICE.get(mesh.devices.flat[0].device_kind, mesh.size)
+    return {GATHER: True, ALL_TO_ALL: mesh.size <= limit}
 
 
 def interleaved(plan: Plan, w: LayerWeights, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:

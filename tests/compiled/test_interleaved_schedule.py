@@ -35,6 +35,19 @@ def test_the_block_sends_beside_its_products_and_waits_less_than_plain(tmp_path)
     assert answers["latency"].latency_s < answers["plain"].latency_s
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_chips", "beside"), [(16, True), (32, False)])
+def test_a_slice_whose_compiler_refuses_all_to_alls_beside_products_waits_for_them(tmp_path, num_chips, beside):
+    asked = Point(
+        model=replace(load_model("palm-8b"), num_layers=LAYERS), chip=load_chip("tpu-v5e"), engine="compiled",
+        phase="decode", num_chips=num_chips, batch_size=32, input_len=120, output_len=8, ffn_layout="ws_2d",
+        attn_sharding="batch", collectives="latency",
+    )  # fmt: skip
+    answer, _ = ask(asked, trace_dir=str(tmp_path), keep_hlo=True)
+    assert answer.status == "ok", answer.error
+    assert bool(_products_beside(tmp_path)) == beside
+
+
 def _products_beside(folder):
     """For each all-to-all that starts in the loop over layers, whether a product runs before it is done."""
     (path,) = folder.glob("*.hlo.txt.gz")
