@@ -274,7 +274,7 @@ class Plan:
     def interleaves(self) -> bool:
         """Whether a parallel block's collectives go beside its products (``engines.transformer.interleaved``).
 
-        Where there is nothing but a prompt, its products loop: they are so long that their pieces are as fast.
+        Where there is nothing but a prompt, its products loop.
         """
         sends = self.partitioner == "manual" and self.chips > 1 and not self.batch_axes
         return sends and self.fused and self.decodes and self.collectives == "latency"

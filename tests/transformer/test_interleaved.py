@@ -14,6 +14,8 @@ from engines.transformer.fusion import input_parts, output_parts
 from engines.transformer.moves import MOST_TERMS, exchange
 from engines.transformer.tiles import LANES
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 ONE_MATRIX = small_model(
     activation="gelu", position="none", num_kv_heads=4, attn_bias=True, ffn_bias=True, norm_bias=True
 )
