@@ -100,10 +100,10 @@ def _random_llama(size: str, folder: Path) -> Any:
 
 
 def _engine(folder: Path, dtype: str, partitioner: Any, prompt_len: int, steps: int) -> tuple[Any, Contestant]:
-    from bench.conf import load_chip
-    from engines.checkpoint.families import model_of
+    from bench.sweep.catalog import load_chip
+    from engines.core.point import Point
     from engines.jax.engine import JaxEngine
-    from engines.point import Point
+    from engines.weights.checkpoint.families import model_of
 
     point = Point(
         model=model_of(folder),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import AskedWrongly, ShardbenchError
 
 
 class Content:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engines.engine import Estimate
-from engines.point import Phase
+from engines.core.engine import Estimate
+from engines.core.point import Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Final
 from bench.importers import inferencex, maxtext, optimum_benchmark, vllm_latency, vllm_serve
 from bench.importers.content import Content
 from bench.importers.entry import Entry
-from engines.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import AskedWrongly, ShardbenchError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from bench.importers.content import Content
 from bench.importers.entry import Entry, Load
-from engines.engine import Estimate, Facts
-from engines.errors import ShardbenchError
+from engines.core.engine import Estimate, Facts
+from engines.core.errors import ShardbenchError
 
 PRECISIONS: Final = {
     "fp32": "float32",

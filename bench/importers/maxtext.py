@@ -5,8 +5,8 @@
 
 from bench.importers.content import Content
 from bench.importers.entry import Entry
-from engines.engine import Estimate, Facts
-from engines.errors import ShardbenchError
+from engines.core.engine import Estimate, Facts
+from engines.core.errors import ShardbenchError
 
 
 def matches(content: Content) -> bool:

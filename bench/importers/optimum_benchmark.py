@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from bench.importers.content import Content
 from bench.importers.entry import Entry
-from engines.engine import Estimate, Facts
-from engines.errors import ShardbenchError
-from engines.point import Phase
+from engines.core.engine import Estimate, Facts
+from engines.core.errors import ShardbenchError
+from engines.core.point import Phase
 
 VERSIONS: Final = {"torch_version": "torch", "transformers_version": "transformers"}
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from bench.conf import load_chip, load_model, names
 from bench.importers.content import Content
 from bench.importers.entry import Entry
 from bench.importers.formats import FORMATS, format_of
-from bench.rows import Question, estimated
-from engines.errors import AskedWrongly
-from engines.gpus import hw_of
-from engines.point import Point
-from engines.row import Row
+from bench.run.make_row import Question, estimated
+from bench.sweep.catalog import load_chip, load_model, names
+from engines.core.errors import AskedWrongly
+from engines.core.point import Point
+from engines.core.row import Row
+from engines.host.nvidia import hw_of
 
 VALUES: Final = (
     "num_chips",

@@ -5,8 +5,8 @@ The file says nothing of batch, lengths, model or machine: those were the comman
 
 from bench.importers.content import Content
 from bench.importers.entry import Entry
-from engines.engine import Estimate, Facts
-from engines.vllm.latency_file import LATENCY_KEYS, latencies
+from engines.core.engine import Estimate, Facts
+from engines.external.vllm.latency_file import LATENCY_KEYS, latencies
 
 
 def matches(content: Content) -> bool:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from bench.importers.content import Content
 from bench.importers.entry import Entry, Load
-from engines.engine import Estimate, Facts
+from engines.core.engine import Estimate, Facts
 
 KEPT: Final = ("date", "label", "request_rate", "burstiness", "max_concurrency", "num_prompts", "completed")
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from bench.planner.search import Plan
 from bench.planner.workload import counts_up_to
-from engines.analytic import paper, torus
+from engines.analytic import paper_forms, tpu_torus
 from engines.analytic.grid import Floats, grid_of
-from engines.layout import FFN_LAYOUTS, axes_size
-from engines.point import Point
+from engines.core.layout import FFN_LAYOUTS, axes_size
+from engines.core.point import Point
 
 TOKENS: Final = (2.0**4, 2.0**24)
 """Range of batch in tokens that is searched."""
@@ -50,7 +50,7 @@ def layout_seconds(point: Point, layout: str, tokens: Floats) -> Floats:
     """
     length = point.input_len
     grid = replace(grid_of([replace(point, phase="prefill", batch_size=1)]), batch=tokens / length)
-    cost = torus.forward(grid, layout, "heads", np.full(1, float(length)), np.full(1, float(length)))
+    cost = tpu_torus.forward(grid, layout, "heads", np.full(1, float(length)), np.full(1, float(length)))
     return cost.latency_s
 
 
@@ -81,10 +81,10 @@ def _closed_form(point: Point, before: str, after: str) -> float | None:
     shards = {name: axes_size(axes, point.mesh) for name, axes in (("wg_x", "x"), ("wg_xy", "xy"), ("wg_xyz", "xyz"))}
     model = point.model
     if before == "ws_2d" and after in shards:
-        tokens = paper.tokens_ws_to_wg(model.d_model, model.d_ff, x, y * z, shards[after])
+        tokens = paper_forms.tokens_ws_to_wg(model.d_model, model.d_ff, x, y * z, shards[after])
         return tokens if np.isfinite(tokens) else None
     if before in shards and after in shards:
-        return paper.tokens_wg_to_wg(model.d_ff, point.num_chips, shards[before], shards[after])
+        return paper_forms.tokens_wg_to_wg(model.d_ff, point.num_chips, shards[before], shards[after])
     return None
 
 
@@ -102,7 +102,7 @@ def chip_crossover(plan: Plan) -> Crossover | None:
                 after="ws_2d",
                 unit="chips",
                 at=float(count),
-                closed_form=paper.chips_1d_to_2d(point.model.d_model, point.model.d_ff),
+                closed_form=paper_forms.chips_1d_to_2d(point.model.d_model, point.model.d_ff),
             )
     return None
 
@@ -113,9 +113,9 @@ def _seconds(point: Point, layout: str) -> float:
     length = np.full(1, float(point.input_len if point.phase == "prefill" else 1))
     context = np.full(1, float(max(point.input_len, 1)))
     return min(
-        float(torus.forward(grid, layout, attention, length, context).latency_s[0])
+        float(tpu_torus.forward(grid, layout, attention, length, context).latency_s[0])
         for attention in ("heads", "batch")
-        if attention == "heads" or bool(np.ravel(torus.attention_shards(grid, layout, attention).possible)[0])
+        if attention == "heads" or bool(np.ravel(tpu_torus.attention_shards(grid, layout, attention).possible)[0])
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from bench.planner.workload import Ways, Workload, ways_of
 from engines.analytic.grid import Bools, Floats, Grid
 from engines.analytic.predict import STRATEGIES, Phase, Prediction, predict
-from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
-from engines.point import Point
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.point import Point
 
 TERMS: Final = ("compute_s", "memory_s", "communication_s", "overhead_s")
 DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size")

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.planner.search import Found, Plan, fitting, within_limits
 from bench.planner.workload import Workload, counts_up_to, ways_of
-from engines.analytic.calibrated import constants_of
+from engines.analytic.constants import constants_of
 from engines.analytic.predict import predict
 
 NARROWER: Final = ("int8", "int4")

@@ -7,12 +7,12 @@ from typing import Any, Final
 import numpy as np
 
 from engines.analytic.grid import Grid, Ints, grid_of
-from engines.chip import Chip
-from engines.errors import AskedWrongly
-from engines.layout import Collectives
-from engines.model import Model
-from engines.point import Phase, Point
-from engines.slice import chip_counts, mesh_shapes, slice_of
+from engines.core.chip import Chip
+from engines.core.errors import AskedWrongly
+from engines.core.layout import Collectives
+from engines.core.model import Model
+from engines.core.point import Phase, Point
+from engines.core.slice import chip_counts, mesh_shapes, slice_of
 
 OBJECTIVES: Final = ("latency", "cost", "throughput")
 MOST_RANKS: Final = 64

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from engines.analytic.calibrated import BOUNDS, Constants
+from engines.analytic.constants import BOUNDS, Constants
 from engines.analytic.grid import Floats, Grid, grid_of
 from engines.analytic.predict import predict
-from engines.errors import ShardbenchError
-from engines.point import Point
+from engines.core.errors import ShardbenchError
+from engines.core.point import Point
 
 NOISE: Final = 0.04
 """Error of a measured time, as a fraction: published times repeat to a few percent."""

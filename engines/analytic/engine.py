@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from engines.analytic.calibrated import calibrated_name, provenance
+from engines.analytic.constants import calibrated_name, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
 from engines.analytic.predict import Phase, Prediction, predict
-from engines.engine import Estimate, Facts
-from engines.errors import ShardbenchError, Unsupported
-from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
-from engines.point import Point
-from engines.row import Source
+from engines.core.engine import Estimate, Facts
+from engines.core.errors import ShardbenchError, Unsupported
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.point import Point
+from engines.core.row import Source
 
 
 class AnalyticEngine:

@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.analytic.calibrated import Constants, constants_of
-from engines.dtypes import BYTES_PER_ELEMENT
-from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
-from engines.point import PHASES, Point
+from engines.analytic.constants import Constants, constants_of
+from engines.core.dtypes import BYTES_PER_ELEMENT
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.point import PHASES, Point
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Arrays [points], broadcast against each other. Symbols as in :mod:`engines.model`.
+    """Arrays [points], broadcast against each other. Symbols as in :mod:`engines.core.model`.
 
     ``links_x`` is the number of links that a chip can receive on along axis x at once (2 on a ring, 1 on a line, 0
     where the axis has one chip). ``looped`` collectives need a program written for them, so a compiler's own

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.analytic import nodes, torus
+from engines.analytic import gpu_nodes, tpu_torus
 from engines.analytic.grid import Bools, Floats, Grid
-from engines.layout import GATHERED_AXES
+from engines.core.layout import GATHERED_AXES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +56,14 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     residual and float32 logits. A gathered layout holds a whole matrix, where it loops a few shards of one: some
     fit only so (Pope et al. 2022, section 3.5).
     """
-    chips = torus.size_of(grid, "xyz")
-    gathered = torus.size_of(grid, GATHERED_AXES[layout])
-    shards = torus.attention_shards(grid, layout, attention)
+    chips = tpu_torus.size_of(grid, "xyz")
+    gathered = tpu_torus.size_of(grid, GATHERED_AXES[layout])
+    shards = tpu_torus.attention_shards(grid, layout, attention)
     tables = grid.vocab * grid.d_model
     context = grid.input_len + grid.output_len
     tokens = grid.batch * length
-    across = {"ws_1d": chips, "ws_2d": torus.size_of(grid, "yz")}.get(layout, chips / gathered)
-    query = torus.padded_heads(grid) * grid.head_dim
+    across = {"ws_1d": chips, "ws_2d": tpu_torus.size_of(grid, "yz")}.get(layout, chips / gathered)
+    query = tpu_torus.padded_heads(grid) * grid.head_dim
     into = query + 2 * grid.kv_heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff
     out = query + grid.d_ff
     inputs = grid.d_model / (grid.x if layout == "ws_2d" else 1)
@@ -75,7 +75,7 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
         * (gathered > 1)
     )
     rows = tokens / gathered * grid.act_bytes
-    scores = tokens * np.where(length > 1, grid.input_len, context) * torus.padded_heads(grid)
+    scores = tokens * np.where(length > 1, grid.input_len, context) * tpu_torus.padded_heads(grid)
     moments = (
         rows * (inputs + into / across) + held * into,
         rows * (into + query) / across + scores / (shards.batch * shards.heads) * grid.act_bytes,
@@ -85,7 +85,7 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
     return Memory(
-        weights_bytes=(grid.layers * torus.weights_on_chip(grid, layout) + tables / chips) * grid.weight_bytes,
+        weights_bytes=(grid.layers * tpu_torus.weights_on_chip(grid, layout) + tables / chips) * grid.weight_bytes,
         kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes,
         activations_bytes=fullest + residual + grid.batch * grid.vocab / chips * 4,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
@@ -104,7 +104,7 @@ def on_nodes(grid: Grid, length: Floats) -> Memory:
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
     context = grid.input_len + grid.output_len
-    micro = nodes.micro_batch(grid, length)
+    micro = gpu_nodes.micro_batch(grid, length)
     tokens = micro * length
     kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)
     hidden = (2 * qkv + grid.heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff) / grid.tensor

@@ -8,12 +8,12 @@ from typing import Final, Self
 
 import numpy as np
 
-from engines.analytic import memory, nodes, torus
+from engines.analytic import gpu_nodes, memory, tpu_torus
 from engines.analytic.cost import Cost
 from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory
-from engines.layout import ATTN_SHARDINGS, FFN_LAYOUTS
-from engines.point import PHASES
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.point import PHASES
 
 STRATEGIES: Final = tuple(
     (layout, attention) for layout in FFN_LAYOUTS if layout != "auto" for attention in ("batch", "heads")
@@ -140,14 +140,14 @@ def run_phase(grid: Grid, name: str, strategy: int) -> Phase:
     else:
         length, context, count = one, grid.input_len + (grid.steps + 1) / 2, grid.steps
     if np.all(grid.gpu):
-        cost, taken = nodes.forward(grid, length, context), memory.on_nodes(grid, length)
+        cost, taken = gpu_nodes.forward(grid, length, context), memory.on_nodes(grid, length)
         possible = np.ones(len(grid), dtype=bool)
     else:
-        cost = torus.forward(grid, layout, attention, length, context)
+        cost = tpu_torus.forward(grid, layout, attention, length, context)
         taken = memory.on_torus(grid, layout, attention, length)
         asked = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         asked = asked & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
-        possible = asked & torus.attention_shards(grid, layout, attention).possible
+        possible = asked & tpu_torus.attention_shards(grid, layout, attention).possible
     return Phase(
         cost=cost.times(np.where(runs, count, 0.0)),
         memory=taken.only(runs),

@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from engines.compiled.cache import Cache, default_folder
-from engines.compiled.candidates import Tried, checked_collectives, layouts, name_of, total_s, variants
-from engines.compiled.targets import check_installed, compiler_for, target_of
-from engines.engine import Estimate, Facts
-from engines.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
-from engines.point import Point
-from engines.row import Source, Status
-from engines.versions import versions_of
+from engines.compiled.compile.cache import Cache, default_folder
+from engines.compiled.search import Tried, checked_collectives, layouts, name_of, total_s, variants
+from engines.compiled.target.base import check_installed, compiler_for, target_of
+from engines.core.engine import Estimate, Facts
+from engines.core.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
+from engines.core.point import Point
+from engines.core.row import Source, Status
+from engines.core.versions import versions_of
 
 if TYPE_CHECKING:
-    from engines.compiled.answer import Phase
-    from engines.compiled.targets import Target
-    from engines.transformer.plan import Plan
+    from engines.compiled.estimate import Phase
+    from engines.compiled.target.base import Target
+    from engines.transformer.partition.plan import Plan
 
 PLAIN: Final = ("plain",)
 PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}
@@ -47,7 +47,7 @@ class CompiledEngine:
         Raises:
             AskedWrongly: ``try_collectives`` is no list of variants.
         """
-        from engines.compiled.program import Compiler
+        from engines.compiled.compile.compiler import Compiler
 
         self.try_collectives = checked_collectives(try_collectives)
         self.options = {
@@ -89,7 +89,7 @@ class CompiledEngine:
         )
 
     def _estimate(self, point: Point) -> Estimate:
-        from engines.transformer.asked import check_formats
+        from engines.transformer.partition.resolve import check_formats
 
         point.check()
         check_formats(point)
@@ -118,12 +118,12 @@ class CompiledEngine:
         return Tried(best, refusal, times)
 
     def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "Phase":
-        from engines.compiled.answer import Phase
-        from engines.compiled.hlo import UnreadableHlo, parse_module
+        from engines.compiled.compile.compiler import Question
+        from engines.compiled.cost.timeline import walk
+        from engines.compiled.estimate import Phase
+        from engines.compiled.hlo.parser import UnreadableHlo, parse_module
+        from engines.compiled.hlo.schedule import read_schedule
         from engines.compiled.hotspots import hot_loop
-        from engines.compiled.program import Question
-        from engines.compiled.schedule import read_schedule
-        from engines.compiled.timeline import walk
 
         steps = point.decode_steps if name == "decode" else 0
         with_what = compiler_for(point.chip)
@@ -150,7 +150,7 @@ class CompiledEngine:
         )
 
     def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:
-        from engines.compiled.answer import estimate_of
+        from engines.compiled.estimate import estimate_of
 
         if found.best is None:
             assert found.refusal is not None
@@ -161,7 +161,7 @@ class CompiledEngine:
 
     def _write_traces(self, point: Point, phases: "Sequence[Phase]") -> dict[str, dict[str, str]]:
         """The row's detail that names the trace file of each phase, once they are written."""
-        from engines.compiled.trace import trace_name, write_trace
+        from engines.compiled.perfetto import trace_name, write_trace
 
         if self.trace_dir is None:
             return {}

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from engines.compiled.machine import LINK, Machine
-from engines.compiled.schedule import Kind, Schedule, Step
+from engines.compiled.cost.base import LINK, Machine
+from engines.compiled.hlo.schedule import Kind, Schedule, Step
 
 LONGEST: Final = 10
 _NUMBER: Final = re.compile(r"(\.\d+)+(\.clone)?$|_\d+$")

@@ -8,10 +8,10 @@ from typing import Final
 import jax
 from jax.sharding import AxisType, Mesh
 
-from engines.errors import OutOfMemory, Unsupported
-from engines.gpus import hw_of
-from engines.point import Point
-from engines.transformer.plan import Plan
+from engines.core.errors import OutOfMemory, Unsupported
+from engines.core.point import Point
+from engines.host.nvidia import hw_of
+from engines.transformer.partition.plan import Plan
 
 TPU_KINDS: Final[dict[str, tuple[str, ...]]] = {
     "tpu-v4": ("TPU v4",),

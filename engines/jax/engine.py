@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Final
 
-from engines.engine import Place, Program, Team
-from engines.errors import Unsupported
+from engines.core.engine import Place, Program, Team
+from engines.core.errors import Unsupported
+from engines.core.point import Point
+from engines.core.row import Source
 from engines.jax.settings import Settings
-from engines.point import Point
-from engines.row import Source
 
 DEVICE_COUNT_FLAG: Final = "--xla_force_host_platform_device_count"
 GPU_MEMORY: Final = "XLA_PYTHON_CLIENT_MEM_FRACTION"
@@ -22,7 +22,7 @@ class JaxEngine:
 
     name: ClassVar[str] = "jax"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("checkpoint", "transformer", "jax")
+    code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
 
     def __init__(self, **settings: Any) -> None:
         """Keys of :class:`Settings`; others are the harness's.
@@ -59,9 +59,9 @@ class JaxEngine:
         """Which process of a job of several this is, by the settings or the cluster; None for one alone.
 
         Raises:
-            See :func:`engines.jax.hosts.place_of`.
+            See :func:`engines.jax.multihost.place_of`.
         """
-        from engines.jax.hosts import place_of
+        from engines.jax.multihost import place_of
 
         place = place_of(self.settings)
         if place is not None:
@@ -69,8 +69,8 @@ class JaxEngine:
         return place
 
     def join(self) -> Team:
-        """Meet the other processes: see :class:`engines.jax.hosts.Hosts`."""
-        from engines.jax.hosts import Hosts
+        """Meet the other processes: see :class:`engines.jax.multihost.Hosts`."""
+        from engines.jax.multihost import Hosts
 
         hosts = Hosts(self.settings)
         self._take(hosts.place)
@@ -95,9 +95,9 @@ class JaxEngine:
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of, out_of_memory
         from engines.jax.program import JaxProgram
-        from engines.jax.prompts import check_prompts
-        from engines.transformer.asked import plan_of
-        from engines.transformer.prompts import prefix_plan
+        from engines.jax.prompt_batch import check_prompts
+        from engines.transformer.generate.prefill import prefix_plan
+        from engines.transformer.partition.resolve import plan_of
 
         plan = replace(plan_of(point), reading=self.settings.reading(point))
         plan.check()
@@ -112,7 +112,7 @@ class JaxEngine:
 
 
 def _check_supported(point: Point) -> None:
-    from engines.transformer.asked import check_formats
+    from engines.transformer.partition.resolve import check_formats
 
     check_formats(point)
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):

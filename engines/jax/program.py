@@ -11,28 +11,28 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from engines.engine import Facts, Stage, Verification
+from engines.core.engine import Facts, Stage, Verification
+from engines.core.point import Point
+from engines.core.versions import JAX_LIBRARIES, versions_of
 from engines.jax.devices import compiler_options, out_of_memory
+from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
-from engines.jax.prompts import prompts_of
-from engines.jax.quality import Bfloat16, kl_divergence, relative_error
+from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
-from engines.jax.stopping import whole_run
-from engines.point import Point
-from engines.transformer.cache import make_cache
-from engines.transformer.formats import quantised, stored_bytes
-from engines.transformer.functions import load_parameters, make_decode
-from engines.transformer.plan import Plan
+from engines.jax.stop_token import whole_run
+from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.params.quantize import quantised, stored_bytes
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
-from engines.versions import JAX_LIBRARIES, versions_of
-from engines.weights import Source
+from engines.weights.random import Source
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
 
 
 class JaxProgram:
-    """Implements :class:`engines.engine.Program`."""
+    """Implements :class:`engines.core.engine.Program`."""
 
     def __init__(
         self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source, tolerance: float

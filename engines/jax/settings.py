@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from engines.checkpoint.identity import identity
-from engines.checkpoint.source import open_checked
-from engines.model import Model
-from engines.point import Point
+from engines.core.model import Model
+from engines.core.point import Point
 from engines.transformer.generation import Sampling
-from engines.transformer.reading import BLOCK, PROCESSOR_BLOCK, Reading
-from engines.weights import Source
+from engines.transformer.options import BLOCK, PROCESSOR_BLOCK, Reading
+from engines.weights.checkpoint.identity import identity
+from engines.weights.checkpoint.source import open_checked
+from engines.weights.random import Source
 
 TOLERANCE: Final[Mapping[str, float]] = {
     "float32": 1e-5,
@@ -31,7 +31,7 @@ class Settings:
     """``tolerance``: number format → largest relative error of logits; what is not named keeps its default.
 
     ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``.
-    The rest is :class:`engines.transformer.reading.Reading`'s.
+    The rest is :class:`engines.transformer.options.Reading`'s.
     """
 
     seed: int = 0

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from engines.engine import Estimate, Facts
-from engines.point import Point
+from engines.core.engine import Estimate, Facts
+from engines.core.point import Point
+from engines.core.row import Source
 from engines.published.table import POINT_KEYS, PublishedRow, published_rows
-from engines.row import Source
 
 
 class PublishedEngine:

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from engines.point import Point
-from engines.row import Status
+from engines.core.point import Point
+from engines.core.row import Status
 
 TIMED_FILES: Final = (
     "paper_table2.csv",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engines.model import Model
+from engines.core.model import Model
 
 KeysAndValues = tuple[Tensor, Tensor]
 

@@ -4,10 +4,10 @@ import os
 
 import torch
 
-from engines.dtypes import BYTES_PER_ELEMENT
-from engines.errors import OutOfMemory, Unsupported
-from engines.gpus import check_present
-from engines.point import Point
+from engines.core.dtypes import BYTES_PER_ELEMENT
+from engines.core.errors import OutOfMemory, Unsupported
+from engines.core.point import Point
+from engines.host.nvidia import check_present
 
 MEMORY_MESSAGES = (
     "DefaultCPUAllocator",

@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from engines.checkpoint.identity import identity
-from engines.checkpoint.source import open_checked
-from engines.dtypes import ACTIVATION_DTYPES
-from engines.engine import Program
-from engines.errors import AskedWrongly, Unsupported
-from engines.point import Point
-from engines.row import Source
+from engines.core.dtypes import ACTIVATION_DTYPES
+from engines.core.engine import Program
+from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.point import Point
+from engines.core.row import Source
+from engines.weights.checkpoint.identity import identity
+from engines.weights.checkpoint.source import open_checked
 
 if TYPE_CHECKING:
     from engines.torch.rank import Job
@@ -29,7 +29,7 @@ class TorchEngine:
 
     name: ClassVar[str] = "torch"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("checkpoint", "torch")
+    code: ClassVar[Sequence[str]] = ("weights", "torch")
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class TorchEngine:
             TimedOut: a rank did not answer within ``rank_timeout_s``.
         """
         job = self.job(point)
-        from engines.torch.crew import make_crew
         from engines.torch.program import TorchProgram
+        from engines.torch.rank_group import make_crew
 
         crew = make_crew(job, self.rank_timeout_s)
         try:
@@ -92,9 +92,9 @@ class TorchEngine:
         """
         point.check()
         _check_supported(point)
-        from engines.torch.crew import threads_a_rank
         from engines.torch.devices import check_devices
         from engines.torch.rank import Job
+        from engines.torch.rank_group import threads_a_rank
 
         here = point.num_chips if here is None else here
         check_devices(point, here)

@@ -1,4 +1,4 @@
-"""A rank's parameters: its slices of ``engines.weights``, laid out for ``torch.nn.functional.linear``."""
+"""A rank's parameters: its slices of ``engines.weights.random``, laid out for ``torch.nn.functional.linear``."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engines.torch.draw import draw
+from engines.torch.load_tensor import draw
 from engines.torch.shard import Shard
-from engines.weights import Source, input_names, tensors
-from engines.weights import Tensor as Spec
+from engines.weights.random import Source, input_names, tensors
+from engines.weights.random import Tensor as Spec
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "float32": torch.float32,

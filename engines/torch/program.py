@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 
-from engines.engine import Facts, Stage, Verification
-from engines.torch.crew import Crew
+from engines.core.engine import Facts, Stage, Verification
 from engines.torch.rank import Job
+from engines.torch.rank_group import Crew
 from engines.torch.result import Outputs, checked_rows, verification
 
 
 class TorchProgram:
-    """Implements :class:`engines.engine.Program`."""
+    """Implements :class:`engines.core.engine.Program`."""
 
     def __init__(self, job: Job, crew: Crew, tolerance: float, options: Mapping[str, Any]) -> None:
         self.job, self.crew, self.tolerance, self.options = job, crew, tolerance, options

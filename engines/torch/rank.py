@@ -11,17 +11,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from engines.checkpoint.source import Checkpoint
-from engines.point import Point
+from engines.core.point import Point
 from engines.torch.attention import Reach
+from engines.torch.collectives import Links
+from engines.torch.cuda_graph import recorder_of
 from engines.torch.devices import device_of
-from engines.torch.links import Links
 from engines.torch.parameters import DTYPES, Maker
 from engines.torch.peaks import measured_peaks, wait_for
-from engines.torch.recorded import recorder_of
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
-from engines.weights import Source, prompt
+from engines.weights.checkpoint.source import Checkpoint
+from engines.weights.random import Source, prompt
 
 KEPT_LOGITS: Final = 4
 """Decode keeps the logits of so many last steps (of all, where fewer), to be checked."""

@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from engines.model import Model
-from engines.torch.draw import draw
-from engines.weights import Source, input_names, tensors
+from engines.core.model import Model
+from engines.torch.load_tensor import draw
+from engines.weights.random import Source, input_names, tensors
 
 Weights = dict[str, Tensor]
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.engine import Verification
-from engines.point import Point
+from engines.core.engine import Verification
+from engines.core.point import Point
 from engines.torch.rank import Job
 from engines.torch.reference import reference_logits
-from engines.weights import Source, prompt
+from engines.weights.random import Source, prompt
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""

@@ -7,8 +7,8 @@ r mod T of stage r // T.
 
 from dataclasses import dataclass
 
-from engines.errors import Unsupported
-from engines.model import Model
+from engines.core.errors import Unsupported
+from engines.core.model import Model
 
 
 @dataclass(frozen=True, slots=True)

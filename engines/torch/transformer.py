@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.torch.attention import KeysAndValues, Reach, Rotary, attend
-from engines.torch.links import Links
+from engines.torch.collectives import Links
 from engines.torch.parameters import LayerParameters, Parameters
 from engines.torch.shard import Shard
 

@@ -14,7 +14,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from engines.errors import ShardbenchError
+from engines.core.errors import ShardbenchError
 
 PR_SET_PDEATHSIG: Final = 1
 
@@ -28,8 +28,8 @@ def serve(descriptor: int) -> None:
 
     def load() -> None:
         nonlocal rank
+        from engines.torch.collectives import join
         from engines.torch.devices import device_of
-        from engines.torch.links import join
         from engines.torch.rank import Rank
 
         join(device_of(job.point, number), init_method, number, job.point.num_chips, job.timeout_s)
@@ -72,11 +72,11 @@ def under_torchrun(words: list[str]) -> None:
     """Run a point as torchrun's ranks; rank 0 prints the result."""
     import torch.distributed as dist
 
-    from engines.torch.composed import job_from
+    from engines.torch.collectives import join
     from engines.torch.devices import device_of
-    from engines.torch.links import join
     from engines.torch.rank import Rank
     from engines.torch.result import Outputs, verification
+    from engines.torch.torchrun_config import job_from
 
     runs = next((int(word.partition("=")[2]) for word in words[1:] if word.startswith("runs=")), 10)
     number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -5,17 +5,17 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.attention import Where
-from engines.transformer.cache import Cache
-from engines.transformer.formats import stream_dtype
-from engines.transformer.layer import layer
-from engines.transformer.looped import Stored
-from engines.transformer.moves import gather, narrowed, own, pin, place, product, scatter, widened
-from engines.transformer.packed import Packing
-from engines.transformer.plan import Plan
-from engines.transformer.projections import RESIDUAL, Weights, matmuls, norm
-from engines.transformer.rotary import turn_at
-from engines.transformer.sampling import vocab_ids
+from engines.transformer.comm.collective_matmul import Stored
+from engines.transformer.comm.collectives import gather, narrowed, own, pin, place, product, scatter, widened
+from engines.transformer.generate.sampling import vocab_ids
+from engines.transformer.layers.attention import Where
+from engines.transformer.layers.block import layer
+from engines.transformer.layers.kv_cache import Cache
+from engines.transformer.layers.packing import Packing
+from engines.transformer.layers.projections import RESIDUAL, Weights, matmuls, norm
+from engines.transformer.layers.rope import turn_at
+from engines.transformer.params.quantize import stream_dtype
+from engines.transformer.partition.plan import Plan
 
 LAYER = "layer."
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from engines.errors import AskedWrongly
-from engines.model import Model
+from engines.core.errors import AskedWrongly
+from engines.core.model import Model
 
 COOLEST: Final = 1e-6
 HOTTEST: Final = 1e6

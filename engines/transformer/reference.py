@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from engines.model import Model
-from engines.weights import Source, input_names, tensors, values
+from engines.core.model import Model
+from engines.weights.random import Source, input_names, tensors, values
 
 QUERIES: Final = 256
 Weights = dict[str, Array]

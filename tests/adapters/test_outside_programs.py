@@ -11,16 +11,16 @@ from types import SimpleNamespace
 import pytest
 from processes import PATIENCE_S, wait_for, wait_until_gone
 
-from bench.conf import load_chip, load_group, load_model, names
-from bench.engines import make_engine
-from bench.rows import Question
-from bench.timing import TimingConfig
-from bench.worker import answer
-from engines.errors import OutOfMemory, TimedOut, Unsupported
-from engines.fastertransformer.output import read_latency_s
-from engines.gpus import GPU_NAMES, check_present, hw_here, hw_of
-from engines.outside import Program, ProgramFailed
-from engines.point import Point
+from bench.measure.timing import TimingConfig
+from bench.run.load_engine import make_engine
+from bench.run.make_row import Question
+from bench.run.worker import answer
+from bench.sweep.catalog import load_chip, load_group, load_model, names
+from engines.core.errors import OutOfMemory, TimedOut, Unsupported
+from engines.core.point import Point
+from engines.external.fastertransformer.output import read_latency_s
+from engines.host.nvidia import GPU_NAMES, check_present, hw_here, hw_of
+from engines.host.program import Program, ProgramFailed
 
 
 def point(**changes):
@@ -77,7 +77,7 @@ def time_is_up_once(monkeypatch):
 
     def given(seen):
         clock = SimpleNamespace(monotonic=lambda: 1e9 if seen() else 0.0, sleep=time.sleep)
-        monkeypatch.setattr("engines.outside.time", clock)
+        monkeypatch.setattr("engines.host.program.time", clock)
 
     return given
 
@@ -155,7 +155,7 @@ def test_kill_9_of_the_caller_ends_the_ranks(faster, monkeypatch, tmp_path):
     (tmp_path / "ask.py").write_text(
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from test_outside_programs import point\n"
-        "from engines.fastertransformer.engine import FasterTransformerEngine\n"
+        "from engines.external.fastertransformer.engine import FasterTransformerEngine\n"
         f"FasterTransformerEngine(binary={str(engine.binary)!r}, mpirun={engine.mpirun[0]!r}, "
         f"nvidia_smi={engine.nvidia_smi!r}).estimate([point()])\n",
         encoding="utf-8",

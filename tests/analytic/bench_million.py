@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.conf import load_chip, load_model
+from bench.sweep.catalog import load_chip, load_model
 from engines.analytic.grid import grid_of
 from engines.analytic.predict import blocks
-from engines.point import Point
+from engines.core.point import Point
 
 POINTS = 1_000_000
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bench.conf import load_chip, load_model
-from engines.point import Point
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.point import Point
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from bench.cli import main as shardbench
-from bench.conf import load_chip, load_model
-from bench.validation import load_estimator, published_files, read_all
-from bench.validation_file import COLUMNS
-from engines.analytic.calibrated import BOUNDS, STORED, from_mapping, load, stored
+from bench.cli.main import main as shardbench
+from bench.sweep.catalog import load_chip, load_model
+from bench.validate.csv_cases import COLUMNS
+from bench.validate.errors import load_estimator, published_files, read_all
 from engines.analytic.calibration import PRIORS, STATED, errors_of, fit, leave_one_model_out
+from engines.analytic.constants import BOUNDS, STORED, from_mapping, load, stored
 from engines.analytic.grid import grid_of
 from engines.analytic.predict import predict
-from engines.errors import ShardbenchError
-from engines.point import Point
+from engines.core.errors import ShardbenchError
+from engines.core.point import Point
 
 CHIPS = {"tpu-v4": "tpu", "a100-80gb": "gpu"}
 

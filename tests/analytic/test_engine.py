@@ -6,14 +6,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench.conf import load_chip, load_group, load_model
-from bench.engines import make_engine
+from bench.run.load_engine import make_engine
+from bench.sweep.catalog import load_chip, load_group, load_model
 from engines.analytic.engine import AnalyticEngine
-from engines.engine import Estimate, Estimator
-from engines.errors import ShardbenchError
-from engines.layout import FFN_LAYOUTS
-from engines.model import Model
-from engines.point import Point
+from engines.core.engine import Estimate, Estimator
+from engines.core.errors import ShardbenchError
+from engines.core.layout import FFN_LAYOUTS
+from engines.core.model import Model
+from engines.core.point import Point
 
 ENGINE = AnalyticEngine()
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
@@ -259,7 +259,7 @@ def test_what_cannot_be_told_is_refused_with_the_reason(make_point, keys, words)
 
 
 def test_other_chips_take_the_constants_of_their_kind():
-    from engines.analytic.calibrated import calibrated_name, constants_of, from_mapping
+    from engines.analytic.constants import calibrated_name, constants_of, from_mapping
 
     assert calibrated_name(load_chip("tpu-v5p")) == "tpu-v4"
     assert constants_of(load_chip("h100-80gb")) == constants_of(load_chip("a100-80gb"))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.conf import load_chip, load_model
-from engines.analytic import memory, paper
+from bench.sweep.catalog import load_chip, load_model
+from engines.analytic import memory, paper_forms
 from engines.analytic.grid import grid_of
 from engines.published.table import read_table
 
@@ -17,7 +17,7 @@ powers = st.integers(0, 12).map(lambda power: 2**power)
 def test_table_1_within_two_percent(row):
     multihead = row["variant"].startswith("multihead")
     model = load_model("palm-540b-multihead" if multihead else "palm-540b")
-    context = paper.max_context(
+    context = paper_forms.max_context(
         model,
         load_chip(row["hw"]),
         num_chips=int(row["num_chips"]),
@@ -34,7 +34,7 @@ def test_table_1_within_two_percent(row):
 def test_table_1_and_the_engine_count_the_same_cache(make_point, model, sharding):
     # At the longest context of Table 1 the engine's cache takes 30% of the HBM.
     chip = load_chip("tpu-v4")
-    context = paper.max_context(load_model(model), chip, num_chips=64, batch_size=128, attn_sharding=sharding)
+    context = paper_forms.max_context(load_model(model), chip, num_chips=64, batch_size=128, attn_sharding=sharding)
     point = make_point(model=model, batch_size=128, input_len=int(context), output_len=1)
     grid = grid_of([point])
     cache = memory.on_torus(grid, "ws_2d", sharding, np.ones(1)).kv_cache_bytes[0]
@@ -43,45 +43,47 @@ def test_table_1_and_the_engine_count_the_same_cache(make_point, model, sharding
 
 def test_volumes_by_hand():
     # T=2, E=3, F=12, n=4 as 2×2: 2·2·3; 2·2·(3/2 + 12/2); 2·3·12·2/4 + 2·2·3/2.
-    assert paper.ws_1d_elements(2, 3) == 12
-    assert paper.ws_2d_elements(2, 3, 12, x=2, yz=2) == 30
-    assert paper.wg_elements(2, 3, 12, chips=4, gathered=2) == 42
+    assert paper_forms.ws_1d_elements(2, 3) == 12
+    assert paper_forms.ws_2d_elements(2, 3, 12, x=2, yz=2) == 30
+    assert paper_forms.wg_elements(2, 3, 12, chips=4, gathered=2) == 42
 
 
 @given(tokens=powers, width=powers, chips=powers)
 def test_ws_2d_with_four_times_as_wide_a_hidden_layer(tokens, width, chips):
     # The paper's own simplification: 8·T·E/sqrt(n).
-    least = paper.least_ws_2d_elements(tokens, width, 4 * width, chips)
+    least = paper_forms.least_ws_2d_elements(tokens, width, 4 * width, chips)
     assert least == pytest.approx(8 * tokens * width / np.sqrt(chips))
 
 
 @given(d_model=powers, ratio=st.integers(1, 8), chips=powers, other=st.floats(0.01, 100))
 def test_no_other_x_beats_the_best(d_model, ratio, chips, other):
     d_ff = d_model * ratio
-    best = paper.best_x(chips, d_model, d_ff)
-    least = paper.ws_2d_elements(1, d_model, d_ff, best, chips / best)
-    assert least == pytest.approx(paper.least_ws_2d_elements(1, d_model, d_ff, chips))
-    assert paper.ws_2d_elements(1, d_model, d_ff, best * other, chips / best / other) >= least * (1 - 1e-12)
+    best = paper_forms.best_x(chips, d_model, d_ff)
+    least = paper_forms.ws_2d_elements(1, d_model, d_ff, best, chips / best)
+    assert least == pytest.approx(paper_forms.least_ws_2d_elements(1, d_model, d_ff, chips))
+    assert paper_forms.ws_2d_elements(1, d_model, d_ff, best * other, chips / best / other) >= least * (1 - 1e-12)
 
 
 @given(tokens=powers, d_model=powers, d_ff=powers, chips=powers, other=st.floats(0.01, 100))
 def test_no_other_number_of_gathered_chips_beats_the_best(tokens, d_model, d_ff, chips, other):
-    best = paper.best_gathered(tokens, d_ff, chips)
-    least = paper.wg_elements(tokens, d_model, d_ff, chips, best)
-    assert least == pytest.approx(paper.least_wg_elements(tokens, d_model, d_ff, chips))
-    assert paper.wg_elements(tokens, d_model, d_ff, chips, best * other) >= least * (1 - 1e-12)
+    best = paper_forms.best_gathered(tokens, d_ff, chips)
+    least = paper_forms.wg_elements(tokens, d_model, d_ff, chips, best)
+    assert least == pytest.approx(paper_forms.least_wg_elements(tokens, d_model, d_ff, chips))
+    assert paper_forms.wg_elements(tokens, d_model, d_ff, chips, best * other) >= least * (1 - 1e-12)
 
 
 def test_two_dimensions_pay_from_sixteen_chips():
-    assert paper.chips_1d_to_2d(1, 4) == 16
-    one = paper.ws_1d_elements(1, 1024)
-    assert paper.least_ws_2d_elements(1, 1024, 4096, 16) == pytest.approx(one)
-    assert paper.least_ws_2d_elements(1, 1024, 4096, 17) < one < paper.least_ws_2d_elements(1, 1024, 4096, 15)
+    assert paper_forms.chips_1d_to_2d(1, 4) == 16
+    one = paper_forms.ws_1d_elements(1, 1024)
+    assert paper_forms.least_ws_2d_elements(1, 1024, 4096, 16) == pytest.approx(one)
+    assert (
+        paper_forms.least_ws_2d_elements(1, 1024, 4096, 17) < one < paper_forms.least_ws_2d_elements(1, 1024, 4096, 15)
+    )
 
 
 def test_figure_3_curves_cross_where_the_closed_forms_do():
     tokens = np.geomspace(1e3, 1e7, 20001)
-    curves = paper.figure_3(tokens).elements
+    curves = paper_forms.figure_3(tokens).elements
     # X=Y=Z=4, E=16384, F=65536: by hand E·F·N/n / (E/X + F/(YZ) − E/N), then F·N₁·N₂/n.
     expected = {
         ("ws_2d", "wg_x"): 16384 * 65536 * 4 / 64 / (4096 + 4096 - 4096),
@@ -92,16 +94,16 @@ def test_figure_3_curves_cross_where_the_closed_forms_do():
     for (before, after), at in expected.items():
         ahead = curves[after] < curves[before]
         assert tokens[np.argmax(ahead)] == pytest.approx(at, rel=1e-3)
-    assert paper.tokens_ws_to_wg(16384, 65536, 4, 16, 4) == 16384
-    assert paper.tokens_wg_to_wg(65536, 64, 16, 64) == 1048576
+    assert paper_forms.tokens_ws_to_wg(16384, 65536, 4, 16, 4) == 16384
+    assert paper_forms.tokens_wg_to_wg(65536, 64, 16, 64) == 1048576
 
 
 def test_figure_3_layouts_win_in_order_of_batch():
-    curves = paper.figure_3(np.array([1e3, 3e4, 3e5, 3e6])).elements
+    curves = paper_forms.figure_3(np.array([1e3, 3e4, 3e5, 3e6])).elements
     names = list(curves)
     winners = [names[index] for index in np.argmin(np.stack(list(curves.values())), axis=0)]
     assert winners == ["ws_2d", "wg_x", "wg_xy", "wg_xyz"]
 
 
 def test_no_crossing_where_stationary_grows_no_faster():
-    assert paper.tokens_ws_to_wg(4, 4, x=4, yz=4, gathered=1) == float("inf")
+    assert paper_forms.tokens_ws_to_wg(4, 4, x=4, yz=4, gathered=1) == float("inf")

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from bench.cli import main as shardbench
-from bench.conf import load_chip, load_customised, model_from
-from bench.rows import Question, estimated
-from bench.store import Store
-from bench.validation import Compared, compare, error_figures, figures, load_estimator, published_files, read_all
-from bench.validation_file import COLUMNS, read_cases
-from engines.engine import Estimate, Facts
-from engines.errors import AskedWrongly, ShardbenchError
-from engines.point import Point
+from bench.cli.main import main as shardbench
+from bench.rows.store import Store
+from bench.run.make_row import Question, estimated
+from bench.sweep.catalog import load_chip, load_customised, model_from
+from bench.validate.csv_cases import COLUMNS, read_cases
+from bench.validate.errors import Compared, compare, error_figures, figures, load_estimator, published_files, read_all
+from engines.core.engine import Estimate, Facts
+from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.point import Point
 
 ENGINE = load_estimator("analytic")
 GOOD = "source,mine,palm-540b,tpu-v4,64,,,decode,64,1984,64,int8,ws_2d,batch,1.82,0.14,ok"

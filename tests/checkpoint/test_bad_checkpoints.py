@@ -13,14 +13,14 @@ import pytest
 from checkpoint_cases import rewritten, saved
 from safetensors.numpy import load_file
 
-from bench.conf import load_chip
-from bench.fingerprint import code_fingerprint
-from engines.checkpoint import source
-from engines.checkpoint.families import model_of
-from engines.checkpoint.identity import identity
-from engines.errors import ShardbenchError, Unsupported
+from bench.run.fingerprint import code_fingerprint
+from bench.sweep.catalog import load_chip
+from engines.core.errors import ShardbenchError, Unsupported
+from engines.core.point import Point
 from engines.jax.engine import JaxEngine
-from engines.point import Point
+from engines.weights.checkpoint import source
+from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.identity import identity
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

@@ -6,12 +6,12 @@ import pytest
 from checkpoint_cases import CASES, CHIEF, TIME, expected
 from jax.sharding import AxisType
 
-from engines.checkpoint.families import model_of
-from engines.checkpoint.source import Checkpoint
-from engines.transformer.cache import make_cache
-from engines.transformer.functions import load_parameters, make_prefill
-from engines.transformer.plan import Plan
+from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import load_parameters, make_prefill
 from engines.transformer.reference import reference_logits
+from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.source import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

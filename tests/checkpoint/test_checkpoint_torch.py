@@ -5,14 +5,14 @@ import pytest
 import torch
 from checkpoint_cases import CHIEF, logits, rewritten, saved
 
-from bench.conf import load_chip
-from engines.checkpoint.families import model_of
-from engines.checkpoint.identity import identity
-from engines.errors import AskedWrongly
-from engines.point import Point
+from bench.sweep.catalog import load_chip
+from engines.core.errors import AskedWrongly
+from engines.core.point import Point
 from engines.torch.engine import TorchEngine
 from engines.torch.reference import reference_logits
-from engines.weights import prompt
+from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.identity import identity
+from engines.weights.random import prompt
 
 
 def point(folder, ranks):

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from jax.sharding import AxisType, Mesh, NamedSharding
 from safetensors.numpy import load_file
 
-from engines.checkpoint.families import model_of
-from engines.checkpoint.source import Checkpoint
-from engines.transformer import parameters as made_at_once
-from engines.transformer.fusion import Fusion, input_parts, output_parts, unfuse
-from engines.transformer.parameters import make_parameters, parameters
-from engines.transformer.plan import Plan
-from engines.weights import tensors, values
+from engines.transformer.params import parameters as made_at_once
+from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
+from engines.transformer.params.parameters import make_parameters, parameters
+from engines.transformer.partition.plan import Plan
+from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.source import Checkpoint
+from engines.weights.random import tensors, values
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
@@ -181,8 +181,9 @@ def test_narrow_formats_are_read_as_they_are(dtype, tmp_path):
 def test_bfloat16_is_known_without_jax(tmp_path):
     saved("llama", tmp_path, "bfloat16")
     code = (
-        "import sys; from pathlib import Path; from engines.checkpoint.families import model_of\n"
-        "from engines.checkpoint.source import open_checked; from engines.weights import tensors, values\n"
+        "import sys; from pathlib import Path; from engines.weights.checkpoint.families import model_of\n"
+        "from engines.weights.checkpoint.source import open_checked\n"
+        "from engines.weights.random import tensors, values\n"
         f"folder = Path({str(tmp_path)!r}); model = model_of(folder); opened = open_checked(folder, model)\n"
         "print(values(tensors(model)['final_norm.scale'], opened).sum(), 'jax' in sys.modules)"
     )

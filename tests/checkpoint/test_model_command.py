@@ -4,9 +4,9 @@ import pytest
 from checkpoint_cases import saved
 from omegaconf import OmegaConf
 
-from bench.cli import main
-from bench.conf import model_from
-from engines.checkpoint.families import model_of
+from bench.cli.main import main
+from bench.sweep.catalog import model_from
+from engines.weights.checkpoint.families import model_of
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bench.conf import load_model
-from engines.checkpoint.families import check_same, model_of
-from engines.errors import AskedWrongly
+from bench.sweep.catalog import load_model
+from engines.core.errors import AskedWrongly
+from engines.weights.checkpoint.families import check_same, model_of
 
 CONFIGS = {
     "llama-3-8b": {

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from a_row import a_row
 
-from bench.cli import main
-from bench.comparison import Rules, compare, settled
-from bench.settings import parse
-from bench.store import Store
+from bench.cli.args import parse
+from bench.cli.main import main
+from bench.compare.verdicts import Rules, compare, settled
+from bench.rows.store import Store
 
 GENERATOR = np.random.default_rng(11)
 
@@ -254,7 +254,7 @@ def test_an_empty_store_or_a_missing_key_is_one_line(tmp_path, capsys):
 
 
 def test_the_examples_parse():
-    from bench.commands import compare as command
+    from bench.cli.commands import compare as command
 
     for example in command.EXAMPLES:
         assert parse("compare", example.split()[2:], command.KEYS, command.VERBS)[1]["old"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from a_row import a_row
 
-from bench.cli import main
-from bench.comparison import Rules
-from bench.dashboard.chart import chart
-from bench.dashboard.history import find_earlier_steps, histories
-from bench.dashboard.page import MOST_ROWS, page
-from bench.store import Store
+from bench.cli.main import main
+from bench.compare.dashboard.chart import chart
+from bench.compare.dashboard.history import find_earlier_steps, histories
+from bench.compare.dashboard.page import MOST_ROWS, page
+from bench.compare.verdicts import Rules
+from bench.rows.store import Store
 
 GENERATOR = np.random.default_rng(5)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

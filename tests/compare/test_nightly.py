@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from a_row import a_row
 
-from bench.cli import main
-from bench.nightly import night_before
-from bench.store import Store
+from bench.cli.main import main
+from bench.compare.nightly import night_before
+from bench.rows.store import Store
 
 SWEEP = ["sweep=paper-table2", "run=[engine=analytic,wandb.mode=disabled]"]
 
@@ -76,7 +76,7 @@ def test_what_looks_slower_is_measured_again_before_it_is_told(tmp_path, monkeyp
     asked = []
     tonight = tmp_path / "results" / "nightly" / "2026-01-02"
     Store(tonight.with_name("2026-01-01")).append([measured(1, 1.0)])
-    monkeypatch.setattr("bench.nightly._shardbench", stands_in)
+    monkeypatch.setattr("bench.compare.nightly._shardbench", stands_in)
     assert nightly(tmp_path, "2026-01-02", "print=json") == code
     assert json.loads(capsys.readouterr().out)["repeats"] == repeats
     assert asked == [False] + [True] * repeats
@@ -97,7 +97,7 @@ def test_a_night_of_three_processes_runs_each_point_three_times_and_compares_the
             Store(tmp_path / "results" / "nightly" / day).append([row])
         return 0
 
-    monkeypatch.setattr("bench.nightly._shardbench", stands_in)
+    monkeypatch.setattr("bench.compare.nightly._shardbench", stands_in)
     asked, day, shifts = [], "2026-01-01", (1.0, 1.1, 0.9)
     assert nightly(tmp_path, day, "processes=3") == 0
     assert asked == [False, True, True]
@@ -108,7 +108,7 @@ def test_a_night_of_three_processes_runs_each_point_three_times_and_compares_the
     (point,) = json.loads(capsys.readouterr().out)["comparison"]["points"]
     assert point["old_processes_s"] == pytest.approx([0.02 * 0.9, 0.02, 0.02 * 1.1], rel=0.02)
     asked, shifts = [], ()
-    monkeypatch.setattr("bench.nightly._run", lambda plan, *words: asked.append(words) or 0)
+    monkeypatch.setattr("bench.compare.nightly._run", lambda plan, *words: asked.append(words) or 0)
     assert nightly(tmp_path, day, "processes=3") == 0
     assert asked == [()]
 

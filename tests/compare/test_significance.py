@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from bench.significance import PRIOR_FREEDOM, Runs, between_processes, holm, mann_whitney, median_ratio
-from engines.errors import ShardbenchError
+from bench.measure.significance import PRIOR_FREEDOM, Runs, between_processes, holm, mann_whitney, median_ratio
+from engines.core.errors import ShardbenchError
 
 
 def test_mann_whitney_by_hand():

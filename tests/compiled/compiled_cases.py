@@ -3,7 +3,7 @@
 import functools
 
 from engines.compiled.engine import CompiledEngine
-from engines.compiled.schedule import Kind
+from engines.compiled.hlo.schedule import Kind
 
 
 def ask(asked, **settings):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.conf import load_group
-from bench.validation import compare, load_estimator, published_files, read_all
+from bench.sweep.catalog import load_group
+from bench.validate.errors import compare, load_estimator, published_files, read_all
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 SETTING_ROWS = (

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from compiled_cases import answer_to, ask
 
-from bench.conf import load_chip, load_model
+from bench.sweep.catalog import load_chip, load_model
 from engines.compiled.engine import CompiledEngine
-from engines.errors import AskedWrongly
-from engines.point import Point
+from engines.core.errors import AskedWrongly
+from engines.core.point import Point
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 
@@ -100,10 +100,10 @@ def test_every_block_of_a_long_prompts_attention_is_timed():
 
 @pytest.mark.slow
 def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
-    from engines.compiled.topology import device_mesh, tpu_target_of
-    from engines.transformer.asked import plan_of
-    from engines.transformer.functions import abstract_arguments, make_prefill
-    from engines.transformer.reading import Reading
+    from engines.compiled.target.tpu import device_mesh, tpu_target_of
+    from engines.transformer.options import Reading
+    from engines.transformer.partition.resolve import plan_of
+    from engines.transformer.programs import abstract_arguments, make_prefill
 
     model = replace(load_model("palm-8b"), num_layers=2)
     asked = point(model=model, phase="prefill", input_len=1024, attn_sharding="heads")
@@ -159,9 +159,9 @@ def test_what_it_cannot_compile_is_one_sentence(changes, words):
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
-    from engines.compiled import targets
+    from engines.compiled.target import base
 
-    monkeypatch.setattr(targets, "find_spec", lambda name: None if name == "libtpu" else object())
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "libtpu" else object())
     answer, _ = ask(point())
     assert answer.status == "failed"
     assert "shardbench[tpu]" in answer.error

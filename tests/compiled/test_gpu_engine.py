@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from compiled_cases import answer_to, ask
 
-from bench.conf import load_chip, load_model
-from engines.point import Point
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.point import Point
 
 pytest.importorskip("jax_plugins.xla_cuda12", reason="the compiler comes with shardbench[gpu-compiler]")
 
@@ -124,15 +124,15 @@ def test_an_option_that_the_compiler_does_not_know_is_a_failed_row():
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
-    from engines.compiled import targets
+    from engines.compiled.target import base
 
     missing = ("jax_cuda12_plugin", "jax_plugins.xla_cuda12")
-    monkeypatch.setattr(targets, "find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name in missing else object())
     answer, _ = ask(point())
     assert answer.status == "failed"
     assert answer.error.endswith("which is not installed; pip install 'shardbench[gpu-compiler]'")
     # The TPU's compiler is another, and still there.
-    targets.check_installed(load_chip("tpu-v4"))
+    base.check_installed(load_chip("tpu-v4"))
 
 
 def test_the_second_run_compiles_nothing_and_another_gpu_does(tmp_path):

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.conf import load_chip, names
-from engines.compiled.flops import flops_of, multiplies
-from engines.compiled.gpu_target import gpu_target_of, vector_flops_per_s
-from engines.compiled.hlo import parse_module
+from bench.sweep.catalog import load_chip, names
+from engines.compiled.cost.gpu import Gpu, gpu_of
+from engines.compiled.cost.nvswitch import exchange
+from engines.compiled.cost.timeline import walk
+from engines.compiled.hlo.flops import flops_of, multiplies
+from engines.compiled.hlo.parser import parse_module
+from engines.compiled.hlo.schedule import Collective, Kind, read_schedule
 from engines.compiled.hotspots import hot_loop
-from engines.compiled.roofline import Gpu, gpu_of
-from engines.compiled.schedule import Collective, Kind, read_schedule
-from engines.compiled.switch import exchange
-from engines.compiled.timeline import walk
-from engines.compiled.trace import trace_events
-from engines.errors import Unsupported
-from engines.slice import slice_of
+from engines.compiled.perfetto import trace_events
+from engines.compiled.target.gpu import gpu_target_of, vector_flops_per_s
+from engines.core.errors import Unsupported
+from engines.core.slice import slice_of
 
 HEAD = "HloModule by_hand, is_scheduled=true\n\n"
 PROGRAM = (

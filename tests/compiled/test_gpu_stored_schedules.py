@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from compiled_cases import loop_of
 
-from engines.compiled.groups import parse_groups
-from engines.compiled.hlo import parse_module
+from engines.compiled.cost.gpu import Gpu
+from engines.compiled.cost.timeline import walk
+from engines.compiled.hlo.parser import parse_module
+from engines.compiled.hlo.replica_groups import parse_groups
+from engines.compiled.hlo.schedule import Kind, read_schedule
 from engines.compiled.hotspots import hot_loop
-from engines.compiled.roofline import Gpu
-from engines.compiled.schedule import Kind, read_schedule
-from engines.compiled.timeline import walk
 
 DATA = Path(__file__).with_name("data")
 NAMES = ("a100-8-decode", "a100-8-decode-cublas-int8", "h100-8-prefill-looped")

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from compiled_cases import ask, loop_of
 
-from bench.conf import load_chip, load_model
-from engines.compiled.hlo import parse_module
-from engines.compiled.schedule import read_schedule
-from engines.point import Point
+from bench.sweep.catalog import load_chip, load_model
+from engines.compiled.hlo.parser import parse_module
+from engines.compiled.hlo.schedule import read_schedule
+from engines.core.point import Point
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 

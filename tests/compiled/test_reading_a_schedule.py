@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from engines.compiled.groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
-from engines.compiled.hlo import UnreadableHlo, parse_instruction, parse_module
-from engines.compiled.links import LinkConstants, Torus, exchange
-from engines.compiled.schedule import Collective, Kind, read_schedule
-from engines.compiled.timeline import Account, Event, Timeline, walk
-from engines.compiled.tpu import Tpu
-from engines.compiled.trace import trace_events, write_trace
+from engines.compiled.cost.timeline import Account, Event, Timeline, walk
+from engines.compiled.cost.torus import LinkConstants, Torus, exchange
+from engines.compiled.cost.tpu import Tpu
+from engines.compiled.hlo.parser import UnreadableHlo, parse_instruction, parse_module
+from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
+from engines.compiled.hlo.schedule import Collective, Kind, read_schedule
+from engines.compiled.perfetto import trace_events, write_trace
 
 
 def cycles(count):

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from compiled_cases import loop_of
 
-from engines.compiled.groups import group_axes, parse_groups, parse_pairs, permute_hops
-from engines.compiled.hlo import parse_module
-from engines.compiled.links import LinkConstants, Torus
-from engines.compiled.schedule import Kind, read_schedule
-from engines.compiled.timeline import walk
-from engines.compiled.tpu import Tpu
-from engines.compiled.trace import trace_events
+from engines.compiled.cost.timeline import walk
+from engines.compiled.cost.torus import LinkConstants, Torus
+from engines.compiled.cost.tpu import Tpu
+from engines.compiled.hlo.parser import parse_module
+from engines.compiled.hlo.replica_groups import group_axes, parse_groups, parse_pairs, permute_hops
+from engines.compiled.hlo.schedule import Kind, read_schedule
+from engines.compiled.perfetto import trace_events
 
 DATA = Path(__file__).with_name("data")
 X, Y, Z, CORES = range(4)
@@ -162,7 +162,7 @@ def test_a_step_reads_its_weights_and_its_cache_once(name):
 
 def test_a_program_that_is_cut_off_is_refused_anywhere():
     text = text_of("v5e-2x4")
-    from engines.compiled.hlo import UnreadableHlo
+    from engines.compiled.hlo.parser import UnreadableHlo
 
     for part in (0.1, 0.5, 0.9):
         with pytest.raises(UnreadableHlo):

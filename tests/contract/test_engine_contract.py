@@ -11,16 +11,16 @@ from typing import get_args
 import pytest
 
 import engines
-from bench.conf import load_chip, load_group, load_model, names
-from bench.engines import make_engine
-from bench.fingerprint import code_fingerprint
-from bench.metrics import METRICS, derive
-from bench.rows import Question
-from bench.timing import TimingConfig
-from bench.worker import answer, answer_all
-from engines.engine import Estimator, Runner
-from engines.point import Point
-from engines.row import POINT_FIELDS, Row, Source, Status
+from bench.measure.timing import TimingConfig
+from bench.rows.metrics import METRICS, derive
+from bench.run.fingerprint import code_fingerprint
+from bench.run.load_engine import make_engine
+from bench.run.make_row import Question
+from bench.run.worker import answer, answer_all
+from bench.sweep.catalog import load_chip, load_group, load_model, names
+from engines.core.engine import Estimator, Runner
+from engines.core.point import Point
+from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 ENGINES = names("engine")
 RUNNERS = ("jax", "torch")
@@ -103,7 +103,7 @@ def test_it_is_one_kind_of_engine_and_says_which(name):
     folder = Path(engines.__path__[0])
     assert engine.code
     assert all((folder / each / "__init__.py").is_file() for each in engine.code)
-    assert name in engine.code
+    assert {name, "external"} & set(engine.code)
     assert code_fingerprint(engine) == code_fingerprint(made(name))
     # What measures or compiles may crash or hang, so it gets a process of its own, and a limit.
     config = load_group("engine", name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main
+from bench.cli.main import main
 
 HERE = Path(__file__).parent
 
@@ -20,7 +20,7 @@ class Shardbench:
         self.log = folder / "log"
 
     def words(self, *words):
-        return [sys.executable, "-m", "bench.cli", *words]
+        return [sys.executable, "-m", "bench.cli.main", *words]
 
     def __call__(self, *words, env=None, code=0):
         done = subprocess.run(

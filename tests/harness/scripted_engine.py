@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from engines.engine import Facts, Stage, Verification
-from engines.errors import OutOfMemory, Unsupported
+from engines.core.engine import Facts, Stage, Verification
+from engines.core.errors import OutOfMemory, Unsupported
 
 CRASH, KILLED, HANG, OOM, UNSUPPORTED, BUG, WRONG, NO_LIBRARY = range(101, 109)
 GROWS, STARTS_ONE, LEAVES, LEAVES_TOO, CORES, BARRED = range(109, 115)

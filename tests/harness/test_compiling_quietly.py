@@ -6,7 +6,7 @@ import json
 import pytest
 from test_progress import run_in_terminal
 
-from bench.validation_file import COLUMNS
+from bench.validate.csv_cases import COLUMNS
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 CASE = {

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from processes import gone, wait_for, wait_until_gone
 
-from bench import children
+from bench.run import child
 
 
 def test_every_way_to_end_is_a_row_with_one_sentence(shardbench):
@@ -72,7 +72,7 @@ def test_a_hang_ends_with_its_time_and_the_next_point_runs(shardbench, monkeypat
             now += 1000
         return now
 
-    monkeypatch.setattr(children, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(child, "time", SimpleNamespace(monotonic=clock))
     words = shardbench.scripted("batch_size=[103,1]", "print=json", "engine.timeout_s=600")
     assert shardbench.here(monkeypatch, *words) == 3
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE_S, wait_for, wait_until_gone
 
-from bench.conf import load_chip, load_model
-from bench.fingerprint import code_fingerprint
-from bench.rows import Question
-from bench.timing import TimingConfig
-from bench.together import Together
-from bench.worker import answer
-from engines.engine import Place
-from engines.errors import AskedWrongly, OutOfMemory
+from bench.measure.timing import TimingConfig
+from bench.run.fingerprint import code_fingerprint
+from bench.run.lockstep import Together
+from bench.run.make_row import Question
+from bench.run.worker import answer
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.engine import Place
+from engines.core.errors import AskedWrongly, OutOfMemory
+from engines.core.point import Point
 from engines.jax.engine import JaxEngine
-from engines.jax.hosts import place_of
+from engines.jax.multihost import place_of
 from engines.jax.settings import Settings
-from engines.point import Point
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 QUICK = (
@@ -165,7 +165,7 @@ def test_who_waits_in_vain_says_so(shardbench, port):
 
 @pytest.mark.slow
 def test_the_place_comes_from_the_cluster():
-    words = [sys.executable, "-m", "engines.jax.hosts", str(PATIENCE_S)]
+    words = [sys.executable, "-m", "engines.jax.multihost", str(PATIENCE_S)]
     with slurm_port() as held:
         # JAX takes the port by the job's number, modulo 4096.
         job_id = held.getsockname()[1] - 61440

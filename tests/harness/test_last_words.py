@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from bench.children import _death
+from bench.run.child import _death
 
 STUB = b"""WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
 I0000 00:00:1795451395.867075   24623 cudart_stub.cc:31] Could not find cuda drivers on your machine

@@ -5,9 +5,9 @@ import os
 import pytest
 from processes import wait_until_gone
 
-from bench import limits
-from bench.children import _messages
-from bench.limits import Limits, resident_bytes
+from bench.run import limits
+from bench.run.child import _messages
+from bench.run.limits import Limits, resident_bytes
 
 pytestmark = pytest.mark.skipif(not limits.PROCESSES.is_dir(), reason="memory is watched on Linux")
 MEGABYTE = 1 << 20

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from bench.commands import import_
-from bench.conf import load_chip, load_model
-from bench.metrics import derive
-from bench.settings import parse
-from bench.store import Store
-from engines.errors import AskedWrongly, ShardbenchError
-from engines.point import Point
+from bench.cli.args import parse
+from bench.cli.commands import import_
+from bench.rows.metrics import derive
+from bench.rows.store import Store
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.point import Point
 
 LATENCY = {
     "avg_latency": 2.0,

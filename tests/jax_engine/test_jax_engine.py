@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from bench.conf import load_chip, load_group, load_model
-from engines.engine import Runner
-from engines.errors import AskedWrongly, OutOfMemory, Unsupported
+from bench.sweep.catalog import load_chip, load_group, load_model
+from engines.core.engine import Runner
+from engines.core.errors import AskedWrongly, OutOfMemory, Unsupported
+from engines.core.point import Point
 from engines.jax import peaks
 from engines.jax.devices import mesh_of, out_of_memory
 from engines.jax.engine import JaxEngine
-from engines.jax.quality import Bfloat16, kl_divergence, relative_error
-from engines.point import Point
-from engines.transformer.lengths import draw_lengths
-from engines.weights import Tensor
+from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
+from engines.transformer.generate.prompt_lengths import draw_lengths
+from engines.weights.random import Tensor
 
 
 def point(**changes) -> Point:

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from test_jax_engine import point
 
-from engines.errors import AskedWrongly
+from engines.core.errors import AskedWrongly
 from engines.jax.engine import JaxEngine
-from engines.jax.stopping import generated, whole_run
+from engines.jax.stop_token import generated, whole_run
 
 SMALL = {"num_chips": 2, "batch_size": 2, "output_len": 4}
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.conf import load_chip, load_model
-from bench.least_bytes import least_bytes
-from bench.metrics import METRICS, derive, metrics_table
-from engines.errors import AskedWrongly
-from engines.point import Point
-from engines.row import ROW_FIELDS
+from bench.rows.metrics import METRICS, derive, metrics_table
+from bench.rows.min_hbm_bytes import least_bytes
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.errors import AskedWrongly
+from engines.core.point import Point
+from engines.core.row import ROW_FIELDS
 
 DATA = files("engines.published") / "data"
 

@@ -1,5 +1,5 @@
-from bench.output import print_table
-from engines.row import Row
+from bench.run.progress import print_table
+from engines.core.row import Row
 
 
 def row(**changes) -> Row:

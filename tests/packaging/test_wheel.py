@@ -48,7 +48,7 @@ def test_configs_and_data_travel_in_the_wheel(installed):
 def test_the_wheel_runs_outside_the_checkout(installed, tmp_path):
     where = run(installed, tmp_path, "-c", "import bench; print(bench.__file__)")
     assert where.stdout.startswith(str(installed))
-    done = run(installed, tmp_path, "-m", "bench.cli", "run", "wandb.mode=disabled", "engine=[published,analytic]")
+    done = run(installed, tmp_path, "-m", "bench.cli.main", "run", "wandb.mode=disabled", "engine=[published,analytic]")
     assert done.returncode == 0, done.stderr
     assert "predicted" in done.stdout
     assert list((tmp_path / "results" / "rows").glob("*.jsonl"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.commands.plan import workload_from
+from bench.cli.commands.plan import workload_from
 from bench.planner.crossovers import chip_crossover, crossovers, layout_seconds, token_crossovers
 from bench.planner.search import search
 

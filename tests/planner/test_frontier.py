@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.commands.plan import workload_from
-from bench.planner.frontier import is_frontier, spots
+from bench.cli.commands.plan import workload_from
+from bench.planner.pareto import is_frontier, spots
 
 pairs = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=40)
 
@@ -77,8 +77,8 @@ def test_the_command_writes_table_and_figure(command, tmp_path):
 
 
 def test_nothing_that_fits_is_exit_code_one(tmp_path, capsys):
-    from bench.commands.pareto import KEYS, main
-    from bench.settings import parse
+    from bench.cli.args import parse
+    from bench.cli.commands.pareto import KEYS, main
 
     _, settings = parse("pareto", ["model=palm-540b", "num_chips=4", f"out={tmp_path / 'none'}"], KEYS, {})
     assert main(None, settings) == 1

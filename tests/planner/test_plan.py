@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench.commands.plan import workload_from
+from bench.cli.commands.plan import workload_from
 from bench.planner.search import TERMS, search
 from bench.planner.shortfall import shortfall
 from bench.planner.workload import counts_up_to, ways_of
 from engines.analytic.engine import AnalyticEngine
-from engines.errors import AskedWrongly, Unsupported
+from engines.core.errors import AskedWrongly, Unsupported
 
 TABLE_2 = [
     ({"phase": "prefill", "batch_size": 1, "weight_dtype": "int8"}, ("ws_2d", "heads")),
@@ -98,7 +98,7 @@ def test_every_mesh_of_a_chip_count_is_tried():
 
 
 def test_chip_counts():
-    from bench.conf import load_chip
+    from bench.sweep.catalog import load_chip
 
     assert counts_up_to(load_chip("tpu-v4"), 256) == (1, 4, 8, 16, 32, 64, 128, 192, 256)
     assert counts_up_to(load_chip("a100-80gb"), 40) == (1, 2, 4, 8, 16, 32)
@@ -155,8 +155,8 @@ def test_no_plan_is_exit_code_one_with_the_reason(command):
 
 
 def test_the_table_names_the_best_and_the_losses(capsys):
-    from bench.commands.plan import KEYS, main
-    from bench.settings import parse
+    from bench.cli.args import parse
+    from bench.cli.commands.plan import KEYS, main
 
     _, settings = parse("plan", ["model=palm-540b", "num_chips=64", "batch_size=64", "phase=decode"], KEYS, {})
     assert main(None, settings) == 0

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.conf import load_chip, load_model
-from engines.point import Point
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.point import Point
 from engines.published.engine import PublishedEngine
 from engines.published.table import published_rows, read_table
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from bench.conf import load_chip, load_model
-from bench.metrics import derive
-from bench.rows import Question, estimated
+from bench.rows.metrics import derive
+from bench.run.make_row import Question, estimated
+from bench.sweep.catalog import load_chip, load_model
 from engines.analytic.engine import AnalyticEngine
-from engines.point import Point
+from engines.core.point import Point
+from engines.core.row import POINT_FIELDS, Row
 from engines.published.engine import PublishedEngine
 from engines.published.table import published_rows
-from engines.row import POINT_FIELDS, Row
 
 
 def make_point(engine, **asked):

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from bench.report.claims import CLAIMS, check_claims, claims_table
-from bench.report.comparison import TP16, TP32, comparison_tables, curves
-from bench.report.findings import findings
-from bench.report.frontier import frontier
-from bench.report.join import errors_of, pair_up
+from bench.report.claims.checks import CLAIMS, check_claims, claims_table
+from bench.report.claims.contenders import TP16, TP32, comparison_tables, curves
+from bench.report.main.findings import findings
+from bench.rows.frontier import frontier
+from bench.rows.pairing import errors_of, pair_up
 
 
 def told(rows, topic):

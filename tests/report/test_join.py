@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.report.join import Pair, errors_of, pair_up
+from bench.rows.pairing import Pair, errors_of, pair_up
 
 
 def test_every_published_row_meets_the_prediction_for_it(published, predicted):

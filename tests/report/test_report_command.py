@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from bench.cli import main
-from bench.store import Store
+from bench.cli.main import main
+from bench.rows.store import Store
 
 
 @pytest.fixture(scope="module")

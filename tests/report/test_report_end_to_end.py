@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from bench.cli import main
-from bench.report.frontier import frontier
-from bench.report.join import errors_of, pair_up
-from bench.store import Store
+from bench.cli.main import main
+from bench.rows.frontier import frontier
+from bench.rows.pairing import errors_of, pair_up
+from bench.rows.store import Store
 from engines.published.table import published_rows
 
 
@@ -209,7 +209,7 @@ def test_without_matplotlib_tables_are_written_and_one_sentence_says_so(publishe
         "import sys; sys.modules['matplotlib'] = None\n"
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'matplotlib' else find(name, *rest)\n"
-        "from bench.cli import main\n"
+        "from bench.cli.main import main\n"
         f"sys.exit(main(['report', 'results_dir={published_store}', 'out={tmp_path / 'out'}']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

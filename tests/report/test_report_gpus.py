@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench.report.figures import style
-from bench.report.figures.roofline import bounds_and_rooflines
-from bench.report.study_findings import published_s
-from bench.report.study_gpus import bounds_beside_published, share_without_arithmetic, without_copies_s
-from bench.report.study_rows import answers, points_of
-from engines.row import POINT_FIELDS, Row
+from bench.report.render import style
+from bench.report.studies.figure_roofline import bounds_and_rooflines
+from bench.report.studies.findings import published_s
+from bench.report.studies.gpus import bounds_beside_published, share_without_arithmetic, without_copies_s
+from bench.report.studies.rows import answers, points_of
+from engines.core.row import POINT_FIELDS, Row
 
 ROOFS = {"matmul_flops_per_s": {"float16": 300e12, "bfloat16": 300e12}, "hbm_bytes_per_s": 2e12}
 

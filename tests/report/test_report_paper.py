@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.cli import main
-from bench.conf import load_model
-from bench.report import paper_forms
-from bench.report.figures import style
-from bench.report.figures.volume import Mark, volume_over_tokens
-from bench.report.paper import paper_report
-from engines.analytic import paper
+from bench.cli.main import main
+from bench.report.paper import closed_forms
+from bench.report.paper.figure_volume import Mark, volume_over_tokens
+from bench.report.paper.report import paper_report
+from bench.report.render import style
+from bench.sweep.catalog import load_model
+from engines.analytic import paper_forms
 from engines.published.table import read_table
 
 
@@ -34,7 +34,7 @@ def written(tmp_path_factory):
 
 
 def test_every_entry_of_table_1_is_within_two_percent_of_the_print():
-    entries = paper_forms.table_1()
+    entries = closed_forms.table_1()
     assert [entry.published for entry in entries] == [
         float(row["max_context_len"]) for row in read_table("paper_table1.csv")
     ]
@@ -45,7 +45,7 @@ def test_every_entry_of_table_1_is_within_two_percent_of_the_print():
 
 def test_an_entry_of_table_1_by_hand():
     # 30% of 32 GiB over 2 (keys, values) · 2 bytes · 118 layers · 256 · 128 sequences / 64 chips.
-    entry = next(each for each in paper_forms.table_1() if each.variant.endswith("batch") and each.batch_size == 128)
+    entry = next(each for each in closed_forms.table_1() if each.variant.endswith("batch") and each.batch_size == 128)
     assert entry.predicted == pytest.approx(0.3 * 32 * 2**30 / (2 * 2 * 118 * 256 * 2))
     assert entry.relative_error == pytest.approx(entry.predicted / 43000 - 1)
 
@@ -58,15 +58,15 @@ def test_the_model_of_an_entry_has_the_heads_that_the_print_states(cells):
 
 @pytest.mark.parametrize(("factor", "passed"), [(1.0199, True), (1.0201, False), (0.9801, True), (0.9799, False)])
 def test_an_entry_passes_up_to_two_percent_either_way(factor, passed):
-    entry = paper_forms.table_1()[0]
+    entry = closed_forms.table_1()[0]
     changed = replace(entry, published=1000.0, predicted=1000.0 * factor)
     assert changed.passed is passed
     assert changed.to_dict()["passed"] is passed
 
 
 def test_figure_3_crosses_where_the_closed_forms_say():
-    curves = paper.figure_3(paper_forms.tokens_of_figure_3())
-    crossings = paper_forms.layout_crossings(curves)
+    curves = paper_forms.figure_3(closed_forms.tokens_of_figure_3())
+    crossings = closed_forms.layout_crossings(curves)
     # F/4 as E/X = F/(YZ) = E/4; then 65536·4·16/64 and 65536·16·64/64.
     assert [(each.before, each.after, each.closed_form) for each in crossings] == [
         ("ws_2d", "wg_x", 16384),
@@ -78,13 +78,13 @@ def test_figure_3_crosses_where_the_closed_forms_say():
 
 def test_crossings_are_found_between_samples_too():
     # No sample falls on a crossing: volumes are straight in tokens, so the line between neighbours is exact.
-    curves = paper.figure_3(np.geomspace(1.1e3, 9.7e6, 37))
-    met = [each.on_curves for each in paper_forms.layout_crossings(curves)]
+    curves = paper_forms.figure_3(np.geomspace(1.1e3, 9.7e6, 37))
+    met = [each.on_curves for each in closed_forms.layout_crossings(curves)]
     assert met == pytest.approx([16384, 65536, 1048576], rel=1e-9)
 
 
 def test_two_dimensions_beat_one_from_sixteen_chips():
-    crossing = paper_forms.chip_crossing()
+    crossing = closed_forms.chip_crossing()
     assert (crossing.closed_form, crossing.on_curves) == (16, pytest.approx(16))
 
 
@@ -117,7 +117,7 @@ def test_best_n_by_hand():
 
 
 def test_the_figure_has_every_layout_and_a_ring_at_every_mark():
-    curves = paper.figure_3(paper_forms.tokens_of_figure_3())
+    curves = paper_forms.figure_3(closed_forms.tokens_of_figure_3())
     with style.settings():
         drawn = volume_over_tokens(curves, [Mark(16384.0, 268435456.0, "here")], "caption")
     (axis,) = drawn.figure.axes
@@ -157,7 +157,7 @@ def test_it_is_bad_where_an_entry_is_off(tmp_path, monkeypatch, capsys, printed,
         row | {"max_context_len": printed} if row["max_context_len"] == "1320" else row
         for row in read_table("paper_table1.csv")
     ]
-    monkeypatch.setattr(paper_forms, "read_table", lambda name: cells)
+    monkeypatch.setattr(closed_forms, "read_table", lambda name: cells)
     assert main(["report", "paper", f"out={tmp_path}", "figures=[]", "format=csv", "print=json"]) == code
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert [check["passed"] for check in checks] == [code == 0] + 5 * [True]

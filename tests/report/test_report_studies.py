@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main
-from bench.report import study_findings
-from bench.report.figures import style
-from bench.report.studies import STUDIES, studies_report
-from bench.report.study_rows import answers, find_rows, parts_of, points_of
-from bench.report.study_traces import Places
-from bench.store import Store
-from engines.row import POINT_FIELDS, Row
+from bench.cli.main import main
+from bench.report.render import style
+from bench.report.studies import findings
+from bench.report.studies.registry import STUDIES, studies_report
+from bench.report.studies.rows import answers, find_rows, parts_of, points_of
+from bench.report.studies.traces import Places
+from bench.rows.store import Store
+from engines.core.row import POINT_FIELDS, Row
 
 BY_RECIPE = {study.recipe: study for study in STUDIES}
 NOWHERE = Places(Path("none/traces"), Path("reports/studies"))
@@ -52,7 +52,7 @@ def a_row_of(point, seconds=None, **changes):
 
 
 def test_every_recipe_of_a_study_is_reported():
-    from bench.conf import names
+    from bench.sweep.catalog import names
 
     assert {name for name in names("sweep") if name.startswith("study-")} == set(BY_RECIPE)
 
@@ -133,8 +133,8 @@ def test_a_target_beside_what_was_published_and_what_bounds_it(points):
     told = "decode, batch 64, int8, one step: 20 ms (published 28.4 ms, -29.7%), bound by memory "
     assert sentence.startswith(told + "(memory 10 ms, compute 6 ms, exposed communication 4 ms); ")
     assert "decode, batch 64, int8, 64 steps: 30 ms (published 28.4 ms, +5.5%)" in sentence
-    assert study_findings.published_s(replace(rows[2], ffn_layout="ws_2d")) is None
-    assert study_findings.published_s(replace(rows[0], input_len=4095)) is None
+    assert findings.published_s(replace(rows[2], ffn_layout="ws_2d")) is None
+    assert findings.published_s(replace(rows[0], input_len=4095)) is None
     assert found_by("study-targets", rows[3:]) is None
 
 
@@ -231,7 +231,7 @@ def test_int8_against_bfloat16(points):
 def test_generations_from_the_fastest_to_the_one_that_does_not_fit(points):
     seconds = {"tpu-v4": 0.030, "tpu-7x": 0.010}
     mine = [point for point in points["study-generations"] if point.model.name == "llama-3-70b"]
-    sentence, numbers = study_findings.generations([a_row_of(point, seconds.get(point.chip.name)) for point in mine])
+    sentence, numbers = findings.generations([a_row_of(point, seconds.get(point.chip.name)) for point in mine])
     assert sentence.startswith("Llama 3 70B: tpu-7x 10 ms (memory), tpu-v4 30 ms (memory), tpu-v5e does not fit")
     assert numbers == {"llama-3-70b.tpu-7x": 0.010, "llama-3-70b.tpu-v4": 0.030}
 

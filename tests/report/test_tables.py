@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report import latex
-from bench.report.join import pair_up
-from bench.report.latency import beside_published, error_table, latency_tables, unanswered_table
-from bench.report.tables import Column, Table, to_csv, to_markdown
+from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
+from bench.report.render import latex
+from bench.rows.pairing import pair_up
+from bench.rows.table import Column, Table, to_csv, to_markdown
 
 
 def table(**changes):

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_hex
 
-from bench.report.figures import style
-from bench.report.figures.turn import COLOUR_OF, turn
-from bench.report.study_traces import Places, traces_of
-from bench.report.traces import read_turn
-from engines.compiled.hlo import parse_module
-from engines.compiled.links import LinkConstants, Torus
-from engines.compiled.schedule import read_schedule
-from engines.compiled.timeline import Account, Event, Timeline, walk
-from engines.compiled.tpu import Tpu
-from engines.compiled.trace import write_trace
-from engines.errors import ShardbenchError
-from engines.row import Row
+from bench.report.render import style
+from bench.report.studies.figure_iteration import COLOUR_OF, turn
+from bench.report.studies.read_trace import read_turn
+from bench.report.studies.traces import Places, traces_of
+from engines.compiled.cost.timeline import Account, Event, Timeline, walk
+from engines.compiled.cost.torus import LinkConstants, Torus
+from engines.compiled.cost.tpu import Tpu
+from engines.compiled.hlo.parser import parse_module
+from engines.compiled.hlo.schedule import read_schedule
+from engines.compiled.perfetto import write_trace
+from engines.core.errors import ShardbenchError
+from engines.core.row import Row
 
 STORED = Path(__file__).parents[1] / "compiled" / "data" / "v4-4x4x4-oneway.hlo.gz"
 

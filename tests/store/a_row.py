@@ -1,4 +1,4 @@
-from engines.row import Row
+from engines.core.row import Row
 
 
 def a_row(**changes):

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from a_row import a_row
 
-from bench.cli import main
-from bench.repair import compact, inspect
-from bench.store import TEMPORARY, Store, read_part
+from bench.cli.main import main
+from bench.rows.repair import compact, inspect
+from bench.rows.store import TEMPORARY, Store, read_part
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ import pytest
 from a_row import a_row
 from hypothesis import given
 
-from bench.store import TEMPORARY, Store, frame_of, read_part
-from engines.errors import AskedWrongly, ShardbenchError
+from bench.rows.store import TEMPORARY, Store, frame_of, read_part
+from engines.core.errors import AskedWrongly, ShardbenchError
 
 WRITER = """
 import itertools, sys
 from a_row import a_row
-from bench.store import Store
+from bench.rows.store import Store
 store = Store(sys.argv[1])
 for number in itertools.count():
     store.append([a_row(point_id=f"{sys.argv[2]}-{number}-{each}", error="x" * 20000) for each in range(3)])

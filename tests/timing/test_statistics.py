@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bench.statistics import median_interval, resampled_medians, summarise
+from bench.measure.stats import median_interval, resampled_medians, summarise
 
 SAMPLES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
 

@@ -6,10 +6,10 @@ import statistics
 import pytest
 from omegaconf import OmegaConf
 
-from bench.conf import conf_dir
-from bench.timing import Samples, TimingConfig, measure
-from engines.engine import Stage
-from engines.errors import AskedWrongly
+from bench.measure.timing import Samples, TimingConfig, measure
+from bench.sweep.catalog import conf_dir
+from engines.core.engine import Stage
+from engines.core.errors import AskedWrongly
 
 
 class Script:

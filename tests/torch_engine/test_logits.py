@@ -12,8 +12,8 @@ from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, fed, logits, point, run
 
 from engines.jax.engine import JaxEngine
-from engines.torch.crew import Alone, Children
 from engines.torch.rank import Job, Rank
+from engines.torch.rank_group import Alone, Children
 from engines.transformer.reference import reference_logits
 
 SEED = 11

@@ -13,14 +13,14 @@ import pytest
 from processes import PATIENCE_S, state, wait_for, wait_until_gone
 from torch_cases import point
 
-from bench.rows import Question
-from bench.timing import TimingConfig
-from bench.worker import answer
-from engines.errors import OutOfMemory, TimedOut
-from engines.torch import crew as crews
-from engines.torch.crew import Children, RankFailed
+from bench.measure.timing import TimingConfig
+from bench.run.make_row import Question
+from bench.run.worker import answer
+from engines.core.errors import OutOfMemory, TimedOut
+from engines.torch import rank_group as crews
 from engines.torch.engine import TorchEngine
 from engines.torch.rank import Job
+from engines.torch.rank_group import Children, RankFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_cases import ARCHITECTURES, changed
 
-from bench.conf import load_model, names
-from engines.errors import Unsupported
+from bench.sweep.catalog import load_model, names
+from engines.core.errors import Unsupported
 from engines.torch import peaks
 from engines.torch.attention import Reach, Rotary, attend
+from engines.torch.collectives import Links
 from engines.torch.devices import is_out_of_memory
-from engines.torch.draw import draw, draw_on_device
-from engines.torch.links import Links
+from engines.torch.load_tensor import draw, draw_on_device
 from engines.torch.parameters import Maker, Matrix
 from engines.torch.rank import _micro_batches
 from engines.torch.reference import reference_logits
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
 from engines.transformer.reference import reference_logits as reference_of_jax
-from engines.weights import Tensor, prompt, tensors, values
+from engines.weights.random import Tensor, prompt, tensors, values
 
 CPU = torch.device("cpu")
 
@@ -54,7 +54,7 @@ def test_weights_beyond_32_bits_and_in_chunks(monkeypatch):
     spec = Tensor("embedding", (1 << 20, 1 << 13), 1.0)
     index = [slice((1 << 20) - 3, 1 << 20), slice(5, 9)]
     assert np.array_equal(draw_on_device(spec, 3, index, CPU).numpy(), values(spec, 3, index))
-    monkeypatch.setattr("engines.torch.draw.CHUNK", 10)
+    monkeypatch.setattr("engines.torch.load_tensor.CHUNK", 10)
     small = Tensor("lm_head", (13, 4), 1.0)
     everything = [slice(None), slice(None)]
     assert np.array_equal(draw_on_device(small, 3, everything, CPU).numpy(), values(small, 3, everything))

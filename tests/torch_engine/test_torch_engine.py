@@ -11,10 +11,10 @@ import torch
 from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, changed, point
 
-from bench.conf import load_chip, load_group
-from bench.engines import make_engine
-from engines.engine import Runner
-from engines.errors import AskedWrongly, OutOfMemory, Unsupported
+from bench.run.load_engine import make_engine
+from bench.sweep.catalog import load_chip, load_group
+from engines.core.engine import Runner
+from engines.core.errors import AskedWrongly, OutOfMemory, Unsupported
 from engines.torch.devices import check_devices
 from engines.torch.engine import TorchEngine
 from engines.torch.result import _expected
@@ -169,7 +169,7 @@ def test_torchrun_prints_a_result_on_rank_0(tmp_path):
     words = "model=tiny hw=cpu engine=torch num_chips=2 tensor_parallel=1 pipeline_parallel=2 weight_dtype=float32"
     lengths = "phase=generate batch_size=2 input_len=5 output_len=4"
     composed = subprocess.run(
-        [sys.executable, "-m", "bench.cli", "run", *words.split(), *lengths.split(), "--cfg", "job"],
+        [sys.executable, "-m", "bench.cli.main", "run", *words.split(), *lengths.split(), "--cfg", "job"],
         capture_output=True,
         text=True,
         check=True,

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from bench.conf import load_chip, load_model
-from engines.point import Point
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.point import Point
 from engines.torch.result import Outputs
 
 
@@ -60,7 +60,7 @@ def run(crew):
 
 def fed(asked, outputs, seed):
     """The tokens that the program read, and the positions whose logits it kept."""
-    from engines.weights import prompt
+    from engines.weights.random import prompt
 
     first = prompt(asked.model, asked.batch_size, asked.input_len, seed)
     tokens = np.concatenate([first, outputs.first[:, None], outputs.generated.T[:, :-1]], axis=1).astype(np.int32)

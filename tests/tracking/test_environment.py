@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main
-from bench.commands.env import EXTRAS
-from bench.environment import read_environment
+from bench.cli.commands.env import EXTRAS
+from bench.cli.main import main
+from bench.run.environment import read_environment
 
 
 def test_versions_are_those_of_what_is_installed():
@@ -31,7 +31,7 @@ def test_the_commit_is_the_checkouts():
 
 
 def test_looking_around_imports_nothing_heavy():
-    code = "import sys; from bench.environment import read_environment; read_environment(); print(*sys.modules)"
+    code = "import sys; from bench.run.environment import read_environment; read_environment(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"jax", "torch", "pandas", "wandb"} & set(done.stdout.split())
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from a_row import a_row
 
-from bench import tracking
-from bench.tracking import Tracker, open_tracker
-from engines.errors import AskedWrongly
+from bench.run import tracking
+from bench.run.tracking import Tracker, open_tracker
+from engines.core.errors import AskedWrongly
 
 wandb = pytest.importorskip("wandb")
 

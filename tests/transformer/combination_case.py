@@ -11,11 +11,11 @@ import numpy as np
 from compiling import plainly
 from partitioned_case import STEPS, TIME, mesh_of, plan_of, relative_error, small_model
 
-from engines.layout import FFN_LAYOUTS
-from engines.transformer.cache import make_cache
-from engines.transformer.functions import load_parameters, make_decode, make_prefill
-from engines.transformer.plan import Plan
-from engines.weights import prompt
+from engines.core.layout import FFN_LAYOUTS
+from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import load_parameters, make_decode, make_prefill
+from engines.weights.random import prompt
 
 MESH = (2, 2, 2)
 VARIANTS = ["plain", "oneway", "throughput", "latency"]

@@ -61,8 +61,8 @@ def compiled_prefill(model: str, mesh_shape, ffn_layout: str, attn_sharding: str
     """A plan with one sequence a chip, and the HLO text of its prefill."""
     from partitioned_case import MODELS, TIME, mesh_of, small_model
 
-    from engines.transformer.functions import abstract_arguments, make_prefill
-    from engines.transformer.plan import Plan
+    from engines.transformer.partition.plan import Plan
+    from engines.transformer.programs import abstract_arguments, make_prefill
 
     chips = math.prod(mesh_shape)
     changes = {"d_model": 4 * chips, "d_ff": 8 * chips, "num_heads": chips, "vocab_size": 2 * chips}

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from engines.model import Model
-from engines.transformer.cache import make_cache
-from engines.transformer.functions import load_parameters, make_decode, make_prefill
-from engines.transformer.plan import Plan
+from engines.core.model import Model
+from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import load_parameters, make_decode, make_prefill
 from engines.transformer.reference import reference_logits
-from engines.weights import prompt
+from engines.weights.random import prompt
 
 STEPS = 3
 TIME = 5

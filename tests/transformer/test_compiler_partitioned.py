@@ -2,7 +2,7 @@ import pytest
 from hlo_collectives import LINE
 from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of
 
-from engines.transformer.functions import abstract_arguments, make_decode
+from engines.transformer.programs import abstract_arguments, make_decode
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from partitioned_case import MODELS, plan_of
 
-from bench.conf import load_model, names
-from engines.transformer.fusion import Fusion, input_parts, output_parts, unfuse
-from engines.transformer.parameters import parameters
-from engines.weights import Tensor, hashed_uniform, prompt, tensors, values
+from bench.sweep.catalog import load_model, names
+from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
+from engines.transformer.params.parameters import parameters
+from engines.weights.random import Tensor, hashed_uniform, prompt, tensors, values
 
 
 @given(
@@ -37,7 +37,7 @@ def test_values_made_in_parts_are_those_made_at_once(monkeypatch):
     tensor, index = Tensor("layers.0.q", (9, 5, 4), 0.5, 1.0), [slice(1, 8), slice(0, 4), slice(2, 4)]
     whole = values(tensor, 3, index)
     for at_once in (1, 17, 40):
-        monkeypatch.setattr("engines.weights.AT_ONCE", at_once)
+        monkeypatch.setattr("engines.weights.random.AT_ONCE", at_once)
         assert np.array_equal(values(tensor, 3, index), whole)
     assert values(tensor, 3, [slice(4, 4), slice(None), slice(None)]).shape == (0, 5, 4)
 

@@ -10,12 +10,12 @@ import pytest
 from hlo_collectives import LINE, loop_collectives
 from partitioned_case import MODELS, TIME, mesh_of, plan_of, relative_error, small_model
 
-from engines.errors import AskedWrongly
-from engines.transformer.cache import make_cache
-from engines.transformer.decoding import every_step, until_stopped
-from engines.transformer.functions import abstract_arguments, load_parameters, make_decode, make_prefill
+from engines.core.errors import AskedWrongly
+from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generation import Sampling
-from engines.weights import prompt
+from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
+from engines.weights.random import prompt
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

@@ -9,10 +9,10 @@ from hlo_collectives import loop_collectives
 from jax.sharding import PartitionSpec as P
 from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of, small_model
 
-from engines.transformer.functions import abstract_arguments, make_prefill
-from engines.transformer.fusion import input_parts, output_parts
-from engines.transformer.moves import MOST_TERMS, exchange
-from engines.transformer.tiles import LANES
+from engines.transformer.comm.collectives import MOST_TERMS, exchange
+from engines.transformer.params.fusion import input_parts, output_parts
+from engines.transformer.params.memory_layout import LANES
+from engines.transformer.programs import abstract_arguments, make_prefill
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

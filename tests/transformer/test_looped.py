@@ -8,9 +8,9 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of
 
-from engines.transformer.functions import abstract_arguments, make_prefill
-from engines.transformer.looped import arrivals, sums
-from engines.transformer.wire import layer_transfers
+from engines.transformer.comm.collective_matmul import arrivals, sums
+from engines.transformer.comm.volume import layer_transfers
+from engines.transformer.programs import abstract_arguments, make_prefill
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

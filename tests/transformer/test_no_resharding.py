@@ -8,9 +8,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from partitioned_case import STEPS, TIME, mesh_of, plan_of, relative_error
 
-from engines.transformer.cache import make_cache
-from engines.transformer.functions import abstract_arguments, load_parameters, make_decode, make_prefill
-from engines.weights import prompt
+from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
+from engines.weights.random import prompt
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

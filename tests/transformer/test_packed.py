@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from partitioned_case import MODELS, mesh_of, relative_error
 
-from engines.transformer.cache import make_cache
-from engines.transformer.functions import load_parameters, make_decode, make_ragged_prefill
-from engines.transformer.lengths import draw_lengths
-from engines.transformer.packed import pack
-from engines.transformer.plan import Plan
-from engines.transformer.reading import Reading
-from engines.weights import prompt
+from engines.transformer.generate.prompt_lengths import draw_lengths
+from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.layers.packing import pack
+from engines.transformer.options import Reading
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import load_parameters, make_decode, make_ragged_prefill
+from engines.weights.random import prompt
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

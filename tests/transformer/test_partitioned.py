@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of, relative_error, small_model
 
-from engines.errors import AskedWrongly
-from engines.layout import FFN_LAYOUTS
-from engines.transformer.asked import resolve_layout
-from engines.transformer.cache import abstract_cache, make_cache
-from engines.transformer.functions import abstract_arguments, make_decode, make_prefill
-from engines.transformer.parameters import abstract_parameters, make_parameters
-from engines.weights import prompt
+from engines.core.errors import AskedWrongly
+from engines.core.layout import FFN_LAYOUTS
+from engines.transformer.layers.kv_cache import abstract_cache, make_cache
+from engines.transformer.params.parameters import abstract_parameters, make_parameters
+from engines.transformer.partition.resolve import resolve_layout
+from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
+from engines.weights.random import prompt
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

@@ -6,12 +6,12 @@ import pytest
 from compiling import plainly
 from partitioned_case import MODELS, error_of, mesh_of, reference, small_model
 
-from engines.errors import AskedWrongly
-from engines.transformer.cache import abstract_cache, make_cache
-from engines.transformer.functions import load_parameters, make_decode, make_prefill
-from engines.transformer.plan import Plan
-from engines.transformer.reading import Reading
-from engines.weights import prompt
+from engines.core.errors import AskedWrongly
+from engines.transformer.layers.kv_cache import abstract_cache, make_cache
+from engines.transformer.options import Reading
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import load_parameters, make_decode, make_prefill
+from engines.weights.random import prompt
 
 TIME = 11
 STEPS = 2

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from jax.sharding import PartitionSpec as P
 from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of
 
-from engines.dtypes import LARGEST
-from engines.layout import FFN_LAYOUTS
-from engines.transformer.cache import abstract_cache, make_cache
-from engines.transformer.formats import quantise, stored_bytes
-from engines.transformer.functions import abstract_arguments, load_parameters, make_decode, make_prefill
-from engines.transformer.looped import Stored, project, ring_axes
-from engines.transformer.moves import narrowed, place, product, widened
-from engines.transformer.parameters import make_parameters, parameters
-from engines.transformer.projections import matmul_in
-from engines.transformer.wire import layer_transfers
-from engines.weights import prompt
+from engines.core.dtypes import LARGEST
+from engines.core.layout import FFN_LAYOUTS
+from engines.transformer.comm.collective_matmul import Stored, project, ring_axes
+from engines.transformer.comm.collectives import narrowed, place, product, widened
+from engines.transformer.comm.volume import layer_transfers
+from engines.transformer.layers.kv_cache import abstract_cache, make_cache
+from engines.transformer.layers.projections import matmul_in
+from engines.transformer.params.parameters import make_parameters, parameters
+from engines.transformer.params.quantize import quantise, stored_bytes
+from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
+from engines.weights.random import prompt
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 from partitioned_case import mesh_of, plan_of, small_model
 from scipy.stats import chisquare, gumbel_r, kstest
 
+from engines.transformer.generate.sampling import gumbel, next_tokens, vocab_ids
+from engines.transformer.generate.top_k_top_p import Contenders, comparable, likeliest, narrow, takes_few
 from engines.transformer.generation import Sampling
-from engines.transformer.narrowing import Contenders, comparable, likeliest, narrow, takes_few
-from engines.transformer.sampling import gumbel, next_tokens, vocab_ids
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

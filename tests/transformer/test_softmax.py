@@ -7,16 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from partitioned_case import MODELS, mesh_of, relative_error, small_model
 
-from bench.conf import load_chip
-from engines.errors import AskedWrongly
-from engines.point import Point
-from engines.transformer.cache import Cached, make_cache
-from engines.transformer.functions import abstract_arguments, load_parameters, make_prefill
-from engines.transformer.kernel import kernel_attend
-from engines.transformer.plan import Plan
-from engines.transformer.reading import PROCESSOR_BLOCK, Reading
-from engines.transformer.softmax import attend, block_shape, by_blocks, query_factor
-from engines.weights import prompt
+from bench.sweep.catalog import load_chip
+from engines.core.errors import AskedWrongly
+from engines.core.point import Point
+from engines.transformer.layers.kv_cache import Cached, make_cache
+from engines.transformer.layers.online_softmax import attend, block_shape, by_blocks, query_factor
+from engines.transformer.layers.splash_attention import kernel_attend
+from engines.transformer.options import PROCESSOR_BLOCK, Reading
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import abstract_arguments, load_parameters, make_prefill
+from engines.weights.random import prompt
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

@@ -11,16 +11,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from partitioned_case import mesh_of
 
-from bench.conf import load_chip, load_model
+from bench.sweep.catalog import load_chip, load_model
 from engines.compiled.engine import CompiledEngine
-from engines.compiled.hlo import parse_module
-from engines.compiled.traffic import HBM
-from engines.point import Point
-from engines.transformer.cache import abstract_cache
-from engines.transformer.functions import abstract_arguments, make_decode, make_prefill
-from engines.transformer.plan import Plan
-from engines.transformer.slots import folds
-from engines.transformer.tiles import laid_out, moved, order_of
+from engines.compiled.hlo.hbm_traffic import HBM
+from engines.compiled.hlo.parser import parse_module
+from engines.core.point import Point
+from engines.transformer.layers.kv_cache import abstract_cache
+from engines.transformer.params.memory_layout import laid_out, moved, order_of
+from engines.transformer.partition.kv_heads import folds
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
 COPIED_BYTES = 32e6
 """More than any vector, or one layer's new keys, and less than a tenth of the stacked weights or the cache."""

@@ -9,9 +9,9 @@ import pytest
 from hlo_collectives import compiled_prefill, loop_collectives
 from partitioned_case import MODELS, TIME, small_model
 
-from engines.layout import FFN_LAYOUTS
-from engines.transformer.plan import Plan
-from engines.transformer.wire import layer_transfers
+from engines.core.layout import FFN_LAYOUTS
+from engines.transformer.comm.volume import layer_transfers
+from engines.transformer.partition.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

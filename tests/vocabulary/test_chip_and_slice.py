@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.conf import load_chip, load_group, names
-from engines.chip import Chip
-from engines.errors import AskedWrongly, Unsupported
-from engines.slice import Slice, chip_counts, slice_of
+from bench.sweep.catalog import load_chip, load_group, names
+from engines.core.chip import Chip
+from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.slice import Slice, chip_counts, slice_of
 
 CHIPS = ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x", "a100-80gb", "h100-80gb", "h200", "b200", "cpu"]
 

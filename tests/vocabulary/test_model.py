@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.conf import load_customised, load_model, model_from, names
-from engines.errors import AskedWrongly
+from bench.sweep.catalog import load_customised, load_model, model_from, names
+from engines.core.errors import AskedWrongly
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.conf import load_chip, load_model
-from engines.errors import AskedWrongly
-from engines.layout import attention_batch_axes, axes_size
-from engines.point import Point
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.errors import AskedWrongly
+from engines.core.layout import attention_batch_axes, axes_size
+from engines.core.point import Point
 
 
 def point(**changes):

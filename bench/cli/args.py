@@ -1,0 +1,102 @@
+"""The ``key=value`` language of every subcommand but ``run`` (whose keys Hydra reads)."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from engines.core.errors import AskedWrongly
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that a subcommand takes. ``choices`` empty: any value; ``required``: has no default."""
+
+    name: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+
+RESULTS_DIR: Final = Key("results_dir", "results", "the store: the folder that holds the rows")
+PRINT: Final = Key("print", "table", "what goes to stdout", ("table", "json"))
+
+
+class Command(Protocol):
+    """What a module of ``bench/commands`` holds."""
+
+    SUMMARY: str
+    """One line for ``shardbench --help``."""
+    VERBS: Mapping[str, str]
+    """Words that may follow the command (``results check``) with their meaning; empty where it has none."""
+    KEYS: Sequence[Key]
+    EXAMPLES: Sequence[str]
+
+    def main(self, verb: str | None, settings: Mapping[str, Any]) -> int:
+        """Do it. Returns 0 done, 1 the answer is bad, 3 some points failed; raises ShardbenchError otherwise."""
+        ...
+
+
+def parse(
+    command: str, words: Sequence[str], keys: Sequence[Key], verbs: Mapping[str, str]
+) -> tuple[str | None, dict[str, Any]]:
+    """Read ``[VERB] key=value …`` into the verb and every key's value. Values are YAML: ``[1,2]``, ``true``, ``null``.
+
+    Raises:
+        AskedWrongly: a word is no ``key=value``, a key or verb is unknown, a value is no choice, a required key misses.
+    """
+    verb: str | None = None
+    words = list(words)
+    if words and "=" not in words[0] and verbs:
+        verb = words.pop(0)
+        if verb not in verbs:
+            raise AskedWrongly(command, verb, "is not known", f"use one of {', '.join(verbs)}")
+    by_name = {key.name: key for key in keys}
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise AskedWrongly(command, word, "is no key=value", f"keys are {', '.join(by_name)}")
+        if name not in by_name:
+            near = difflib.get_close_matches(name, by_name, n=1)
+            remedy = f"did you mean {near[0]}=" if near else f"keys are {', '.join(by_name)}"
+            raise AskedWrongly(name, text, f"is no key of shardbench {command}", remedy)
+        settings[name] = _value(name, text)
+        choices = by_name[name].choices
+        if choices and settings[name] not in choices:
+            raise AskedWrongly(name, text, "is not known", f"use one of {', '.join(choices)}")
+    for key in keys:
+        if key.required and key.name not in settings:
+            raise AskedWrongly(key.name, "", "is missing", f"give {key.name}=…: {key.help}")
+        settings.setdefault(key.name, key.default)
+    return verb, settings
+
+
+def _value(name: str, text: str) -> Any:
+    # OmegaConf reads 1e9 as a number, which plain YAML 1.1 does not.
+    from omegaconf import OmegaConf
+
+    if not text:
+        return ""
+    try:
+        content = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except Exception:  # whatever the YAML reader makes of it, the word cannot be read
+        raise AskedWrongly(name, text, "cannot be read", "write a number, a word, or a list such as [1,2,4]") from None
+    return content["value"] if isinstance(content, dict) else content
+
+
+def help_text(command: str, module: Command) -> str:
+    """``shardbench COMMAND --help``."""
+    verbs = " [" + "|".join(module.VERBS) + "]" if module.VERBS else ""
+    lines = [f"shardbench {command}{verbs} [key=value ...]", "", f"  {module.SUMMARY}", ""]
+    width = max(len(name) for name in [*module.VERBS, *(key.name for key in module.KEYS), ""]) + 2
+    if module.VERBS:
+        lines += [f"  {verb:<{width}}{meaning}" for verb, meaning in module.VERBS.items()] + [""]
+    lines.append("keys:")
+    for key in module.KEYS:
+        default = "required" if key.required else f"default {'none' if key.default is None else key.default}"
+        choices = f": {' | '.join(key.choices)}" if key.choices else ""
+        lines.append(f"  {key.name:<{width}}{key.help}{choices} ({default})")
+    lines += ["", "examples:", *(f"  {example}" for example in module.EXAMPLES)]
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""``shardbench calibrate``: fit the analytic engine's constants to measured times."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bench.cli.args import PRINT, Key
+from bench.validate.csv_cases import Case
+from bench.validate.errors import error_figures, load_estimator, published_files, read_all
+from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
+from engines.analytic.constants import BOUNDS, STORED
+from engines.core.errors import AskedWrongly, ShardbenchError
+
+SUMMARY: Final = "fit the constants of the analytic engine to measured times"
+VERBS: Final[Mapping[str, str]] = {}
+KEYS: Final = (
+    Key("hw", "tpu-v4", "the chip whose rows are used"),
+    Key(
+        "data",
+        None,
+        "CSV file, folder of measured rows, or a list of those, as for validate (default: all published rows)",
+    ),
+    Key("out", None, "file for the constants, or package for the engine's own folder (default: only print them)"),
+    PRINT,
+)
+EXAMPLES: Final = (
+    "shardbench calibrate hw=a100-80gb",
+    "shardbench calibrate hw=tpu-v4 out=package",
+    "shardbench calibrate hw=h100-80gb data=mine.csv out=h100-80gb.yaml print=json",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Fit, print and, where ``out`` says so, write."""
+    del verb
+    chip = str(settings["hw"])
+    cases = [case for case in _cases(settings["data"]) if case.point.chip.name == chip and case.latency_s is not None]
+    if not cases:
+        raise AskedWrongly("hw", chip, "has no timed row in the data", "give data= with rows of that chip")
+    points = [case.point for case in cases]
+    measured = np.asarray([case.latency_s for case in cases])
+    found = fit(points, measured)
+    held_out = {name: _figures(errors) for name, errors in leave_one_model_out(points, measured).items()}
+    content = _content(chip, cases, found, held_out)
+    if settings["out"]:
+        path = _place(str(settings["out"]), chip)
+        _write(path, content)
+        _write_residuals(path.with_suffix(".residuals.csv"), cases, found)
+        print(f"wrote {path} and its residuals", file=sys.stderr)
+    if settings["print"] == "json":
+        print(json.dumps(content))
+    else:
+        _print(content)
+    return 0
+
+
+def _cases(data: Any) -> list[Case]:
+    names = data if isinstance(data, list) else [data]
+    files = published_files() if data in (None, "", []) else [Path(str(name)) for name in names]
+    return read_all(files, load_estimator("analytic"))
+
+
+def _figures(errors: Any) -> dict[str, Any]:
+    return {name: _short(value) for name, value in error_figures(errors).items()} | {"rows": len(errors)}
+
+
+def _content(chip: str, cases: Sequence[Case], found: Fit, held_out: Mapping[str, Any]) -> dict[str, Any]:
+    kind = kind_of([case.point for case in cases])
+    set_by = found.set_by([f"{case.point.model.name} {case.parallelism} {case.point.phase}" for case in cases])
+    rows: dict[str, int] = {}
+    for case in cases:
+        label = f"{case.reference}: {case.point.model.name}"
+        rows[label] = rows.get(label, 0) + 1
+    return {
+        "chip": chip,
+        "constants": {
+            **{name: _short(value) for name, value in found.fitted.items()},
+            **{name: each.value for name, each in STATED[kind].items()},
+        },
+        "rows": rows,
+        "residuals": _figures(found.errors),
+        "leave_one_model_out": dict(held_out),
+        "fitted": {
+            name: {
+                "within": [BOUNDS[name].low, BOUNDS[name].high],
+                "prior": prior.value,
+                "prior_from": prior.why,
+                "uncertainty": _short(found.uncertainty[name]),
+                "set_by": set_by[name],
+            }
+            for name, prior in PRIORS[kind].items()
+        },
+        "stated": {name: each.why for name, each in STATED[kind].items()},
+    }
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits: more would claim a precision that no row has."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _place(out: str, chip: str) -> Path:
+    return STORED / f"{chip}.yaml" if out == "package" else Path(out)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    from omegaconf import OmegaConf
+
+    chip = content["chip"]
+    heading = f"# Constants of the analytic engine for {chip}, made by: shardbench calibrate hw={chip}\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(heading + OmegaConf.to_yaml(OmegaConf.create(dict(content))), encoding="utf-8")
+    except OSError as error:
+        raise ShardbenchError(f"out={path}: cannot be written ({error.strerror})") from None
+
+
+def _write_residuals(path: Path, cases: Sequence[Case], found: Fit) -> None:
+    lines = ["file,line,model,parallelism,phase,batch_size,input_len,output_len,latency_s,error"]
+    for case, error in zip(cases, found.errors, strict=True):
+        point = case.point
+        lines.append(
+            f"{case.file},{case.line},{point.model.name},{case.parallelism},{point.phase},{point.batch_size},"
+            f"{point.input_len},{point.output_len},{case.latency_s},{error:+.4f}"
+        )
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _print(content: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    table = Table(
+        box=None, header_style="bold", pad_edge=False, title=f"constants of {content['chip']}", title_justify="left"
+    )
+    for heading in ("constant", "value", "within", "prior", "uncertainty", "set by"):
+        table.add_column(heading, overflow="fold")
+    for name, value in content["constants"].items():
+        about = content["fitted"].get(name)
+        if about is None:
+            table.add_row(name, f"{value:.4g}", "", "", "", f"stated: {content['stated'][name]}")
+            continue
+        groups = ", ".join(f"{group} {share:.0%}" for group, share in about["set_by"].items())
+        low, high = about["within"]
+        table.add_row(
+            name, f"{value:.4g}", f"{low:g}..{high:g}", f"{about['prior']:g}", f"±{about['uncertainty']:.0%}", groups
+        )
+    console.print(table)
+    for label, count in content["rows"].items():
+        console.print(f"{count} rows: {label}")
+    for title, found in (("residuals", content["residuals"]), *content["leave_one_model_out"].items()):
+        name = title if title == "residuals" else f"{title}, constants fitted without it"
+        console.print(
+            f"{name}: mean {found['mape']:.1%}, median {found['median_ape']:.1%}, p90 {found['p90_ape']:.1%}, "
+            f"worst {found['worst_ape']:.1%}, bias {found['bias']:+.1%}, {found['rows']} rows"
+        )

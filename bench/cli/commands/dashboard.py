@@ -1,0 +1,37 @@
+"""``shardbench dashboard``: one page of HTML over all stored rows."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bench.cli.args import PRINT, Key
+from bench.cli.commands.compare import RULES, rules_of
+
+SUMMARY: Final = "write one HTML page: regressions, every point over time, the newest rows, the environment"
+VERBS: Final[Mapping[str, str]] = {}
+KEYS: Final = (
+    Key("results_dir", "results", "the store, or a folder with stores in it, such as results/nightly"),
+    Key("out", "reports/dashboard.html", "the file to write"),
+    Key("title", "shardbench", "the heading of the page"),
+    *RULES,
+    PRINT,
+)
+EXAMPLES: Final = (
+    "shardbench dashboard",
+    "shardbench dashboard results_dir=results/nightly out=reports/nightly.html title='nightly on tpu-v5e'",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Write the page. Returns 0: it tells of regressions, ``compare`` judges them."""
+    del verb
+    from bench.compare.dashboard.write import write
+
+    out = Path(str(settings["out"]))
+    rows = write(Path(str(settings["results_dir"])), out, str(settings["title"]), rules_of(settings))
+    if settings["print"] == "json":
+        print(json.dumps({"out": str(out), "rows": rows}))
+    else:
+        print(f"{rows} rows in {out}")
+    return 0

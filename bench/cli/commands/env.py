@@ -1,0 +1,97 @@
+"""``shardbench env``: what this machine, this code and these settings are."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from bench.cli.args import PRINT, RESULTS_DIR, Key
+from engines.core.errors import AskedWrongly
+
+SUMMARY: Final = "show code, versions, machine, installed extras and where rows go"
+VERBS: Final[Mapping[str, str]] = {}
+KEYS: Final = (
+    RESULTS_DIR,
+    Key("devices", False, "ask JAX for its devices too, in a process of its own (seconds)"),
+    PRINT,
+)
+EXAMPLES: Final = ("shardbench env", "shardbench env devices=true print=json")
+EXTRAS: Final = {
+    "jax": ("jax",),
+    "tpu": ("jax", "libtpu"),
+    "gpu": ("jax", "jax_cuda12_plugin", "nvidia"),  # its CUDA libraries
+    "gpu-compiler": ("jax_cuda12_plugin", "jax_plugins"),
+    "torch": ("torch",),
+    "report": ("matplotlib",),
+    "wandb": ("wandb",),
+    "fit": ("scipy",),
+    "parquet": ("pyarrow",),
+    "checkpoints": ("safetensors", "ml_dtypes"),
+}
+"""Extra of the package → modules that it brings."""
+DEVICES: Final = """
+import json, jax
+kinds = [device.device_kind for device in jax.devices()]
+print(json.dumps({"platform": jax.default_backend(), "count": len(kinds), "kinds": sorted(set(kinds))}))
+"""
+TIMEOUT_S: Final = 120.0
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Print it. Returns 0."""
+    del verb
+    from pathlib import Path
+
+    from bench.run.environment import read_environment
+    from bench.run.tracking import resolved_mode
+
+    if not isinstance(settings["devices"], bool):
+        raise AskedWrongly("devices", settings["devices"], "is neither true nor false", "use devices=true")
+    folder = Path(str(settings["results_dir"]))
+    content: dict[str, Any] = {
+        **asdict(read_environment()),
+        "extras": {name: all(map(importlib.util.find_spec, modules)) for name, modules in EXTRAS.items()},
+        "wandb_mode": resolved_mode("auto"),
+        "results_dir": str(folder.resolve()),
+        "results_dir_exists": folder.is_dir(),
+    }
+    if settings["devices"]:
+        content["devices"] = _devices()
+    if settings["print"] == "json":
+        print(json.dumps(content))
+        return 0
+    width = max(map(len, content)) + 2
+    for key, value in content.items():
+        for line, text in enumerate(_lines(key, value)):
+            print(f"{'' if line else key:<{width}}{text}")
+    return 0
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    """A value in words, on one line or several."""
+    if key == "extras":
+        return [f"{name}: {'installed' if there else 'not installed'}" for name, there in value.items()]
+    if isinstance(value, Mapping):
+        return [f"{name} {text}" for name, text in value.items()]
+    if key == "memory_bytes" and value is not None:
+        return [f"{value / 2**30:.1f} GiB"]
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    return ["unknown" if value is None else str(value)]
+
+
+def _devices() -> dict[str, Any]:
+    """What JAX finds. A child asks, since a process that has asked holds the devices."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"JAX found no devices within {TIMEOUT_S:g} s"}
+    except subprocess.CalledProcessError as error:
+        return {"error": (error.stderr.strip().splitlines() or ["JAX failed"])[-1]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -1,0 +1,105 @@
+"""``shardbench import``: results of other harnesses as rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.importers.content import read_file
+from bench.importers.formats import FORMATS
+from bench.importers.to_rows import VALUES, rows_of
+from bench.rows.metrics import METRICS
+from bench.rows.store import Store
+from engines.core.errors import AskedWrongly
+from engines.core.point import PHASES
+from engines.core.row import Row
+
+SUMMARY: Final = "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows"
+VERBS: Final[Mapping[str, str]] = {}
+MEANINGS: Final = {
+    "num_chips": "chips, where the file does not say",
+    "batch_size": "sequences, or requests in flight",
+    "input_len": "tokens of the prompt; of a decode point, in the cache at its start",
+    "output_len": "tokens generated",
+    "weight_dtype": "number format of the weights",
+    "act_dtype": "number format of the activations, by whose peak MFU divides",
+    "kv_dtype": "number format of the cache",
+    "tensor_parallel": "ranks that share a layer",
+    "pipeline_parallel": "stages that share the layers",
+}
+KEYS: Final = (
+    Key("data", None, "the file, or a list of files", required=True),
+    Key("format", "auto", "the file's format; auto tells by its keys", ("auto", *FORMATS)),
+    RESULTS_DIR,
+    Key("model", None, "the model of conf/model that the file is about"),
+    Key("hw", None, "the chip of conf/hw that it ran on"),
+    Key("phase", None, "take only this phase of the file", PHASES),
+    *(Key(name, None, MEANINGS[name]) for name in VALUES),
+    Key("reference", None, "where the file comes from, such as a link"),
+    PRINT,
+)
+EXAMPLES: Final[Sequence[str]] = (
+    "shardbench import data=latency.json model=llama-3-8b hw=h100-80gb num_chips=1 batch_size=8 input_len=32 "
+    "output_len=128 weight_dtype=bfloat16",
+    "shardbench import data=benchmark.json model=llama-3-8b reference=https://example.org/run/7",
+    "shardbench import data=[agg_a.json,agg_b.json] model=llama-3-70b act_dtype=bfloat16 print=json",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Read every file, then store what is new, all of it or nothing.
+
+    Raises:
+        AskedWrongly: a value is missing or contradicts a file.
+        ShardbenchError: a file is no JSON, or of no known format.
+    """
+    found = {
+        path: [row for content in read_file(path) for row in rows_of(content, settings)] for path in _paths(settings)
+    }
+    store = Store(settings["results_dir"])
+    known = set(store.latest())
+    new: list[Row] = []
+    for path, rows in found.items():
+        fresh = [row for row in rows if row.point_id not in known]
+        known |= {row.point_id for row in fresh}
+        new += fresh
+        if settings["print"] == "table":
+            _tell(path, rows, len(fresh), settings["results_dir"])
+    if new:
+        store.append(new)
+    if settings["print"] == "json":
+        for row in new:
+            print(json.dumps(row.to_dict(), allow_nan=False))
+    return 0
+
+
+def _paths(settings: Mapping[str, Any]) -> list[Path]:
+    data = settings["data"] if isinstance(settings["data"], list) else [settings["data"]]
+    if not data or not all(isinstance(each, str) and each for each in data):
+        raise AskedWrongly("data", settings["data"], "names no file", "give data=FILE or data=[FILE,FILE]")
+    return [Path(each) for each in data]
+
+
+def _tell(path: Path, rows: Sequence[Row], added: int, results_dir: str) -> None:
+    details = rows[0].details
+    print(f"{path}: {details['format']}, sha256 {details['sha256'][:12]}")
+    for row in rows:
+        figures = ", ".join(
+            f"{METRICS[name].title} {METRICS[name].show(getattr(row, name))}"
+            for name in ("latency_s", "ttft_s", "step_time_s", "tokens_per_s", "mfu")
+            if getattr(row, name) is not None
+        )
+        note = "" if row.valid else f"; not valid: {row.invalid_reason}"
+        print(
+            f"  {row.model} on {row.num_chips} {row.hw}, {row.phase}, batch {row.batch_size}, {row.input_len} in, "
+            f"{row.output_len} out, {row.weight_dtype}: {figures}{note}"
+        )
+    unmapped = sorted({key for row in rows for key in row.details["unmapped"]})
+    if unmapped:
+        print(f"  not mapped: {', '.join(unmapped)}")
+    stored = len(rows) - added
+    again = f", {stored} were there already" if stored else ""
+    print(
+        f"  {added} rows added to {results_dir}{again}" if added else f"  nothing added: {results_dir} has these rows"
+    )

@@ -1,0 +1,111 @@
+"""``shardbench pareto``: cost against latency over chips, batch, layout and dtype."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bench.cli.args import PRINT, Key
+from engines.core.errors import AskedWrongly, ShardbenchError
+
+if TYPE_CHECKING:
+    from bench.planner.pareto import Spot
+
+SUMMARY: Final = "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure"
+VERBS: Final[Mapping[str, str]] = {}
+PHASES: Final = ("decode", "prefill")
+KEYS: Final = (
+    Key("model", ["palm-8b", "palm-62b", "palm-540b"], "a model of conf/model, or a list of them"),
+    Key("hw", "tpu-v4", "the chip, one of conf/hw"),
+    Key("phase", list(PHASES), "decode, prefill, or both"),
+    Key("context_len", 2048, "tokens of a prefill; of a decode, those cached and generated"),
+    Key("output_len", 64, "tokens generated in a decode"),
+    Key("batch_size", "auto", "sequences: a number, a list, or auto (1 to 1024)"),
+    Key("num_chips", "auto", "chips: a number, a list, or auto (up to max_chips)"),
+    Key("max_chips", 256, "the most chips that num_chips=auto considers"),
+    Key("weight_dtype", ["bfloat16", "int8"], "number format of the weights, or a list"),
+    Key("out", "reports/pareto", "folder for pareto.csv, pareto.png and pareto.pdf"),
+    PRINT,
+)
+EXAMPLES: Final = (
+    "shardbench pareto",
+    "shardbench pareto model=llama-3-70b hw=h100-80gb weight_dtype=bfloat16 out=reports/llama",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Predict every way, write the files and print the frontier. Returns 1 where no way fits in memory."""
+    from bench.planner.pareto import draw, write_csv
+
+    del verb
+    found = _spots(settings)
+    if not found:
+        print("no way fits in memory; give more chips or narrower weights", file=sys.stderr)
+        return 1
+    folder = Path(str(settings["out"]))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(folder / "pareto.csv", found)
+        written = [folder / "pareto.csv", *draw(found, folder, "pareto")]
+    except OSError as error:
+        raise ShardbenchError(f"out={folder}: cannot be written ({error.strerror})") from None
+    best = [spot for spot in found if spot.on_frontier]
+    if settings["print"] == "json":
+        print(
+            json.dumps({"frontier": [asdict(spot) for spot in best], "ways": len(found), "files": [*map(str, written)]})
+        )
+    else:
+        _print(best)
+        print(f"{len(found)} ways, {len(best)} on a frontier; wrote {', '.join(map(str, written))}", file=sys.stderr)
+    return 0
+
+
+def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
+    from bench.cli.commands.plan import workload_from
+    from bench.planner.pareto import spots
+
+    models, phases = (value if isinstance(value, list) else [value] for value in (settings["model"], settings["phase"]))
+    for phase in phases:
+        if phase not in PHASES:
+            raise AskedWrongly("phase", phase, "is not known", f"use {' or '.join(PHASES)}")
+    context, output_len = settings["context_len"], settings["output_len"]
+    if not isinstance(context, int) or not isinstance(output_len, int) or not 0 < output_len < context:
+        raise AskedWrongly("output_len", output_len, f"does not fit context_len={context}", "give 1 up to the context")
+    asked = {
+        name: settings[name] for name in ("hw", "batch_size", "num_chips", "max_chips", "weight_dtype", "output_len")
+    }
+    return [
+        spot
+        for model in models
+        for phase in phases
+        for spot in spots(
+            workload_from(
+                {**asked, "model": model, "phase": phase, "input_len": context - output_len * (phase == "decode")}
+            )
+        )
+    ]
+
+
+def _print(best: "list[Spot]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("model", "phase", "weights", "chips", "cut", "batch", "layout", "latency", "chip-ms/token", "MFU"):
+        table.add_column(heading)
+    for spot in sorted(best, key=lambda each: (each.model, each.phase, each.weight_dtype, each.latency_s)):
+        table.add_row(
+            spot.model,
+            spot.phase,
+            spot.weight_dtype,
+            str(spot.num_chips),
+            spot.parallelism,
+            str(spot.batch_size),
+            f"{spot.ffn_layout} {spot.attn_sharding}",
+            f"{spot.latency_s:.4g} s",
+            f"{1e3 * spot.cost_chip_s_per_token:.3g}",
+            f"{spot.mfu:.1%}",
+        )
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)

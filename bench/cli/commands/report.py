@@ -1,0 +1,140 @@
+"""``shardbench report``: tables, figures and findings from stored rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.report.claims.checks import Check
+from bench.report.render.document import Written
+from bench.sweep.catalog import load_group
+from engines.core.errors import AskedWrongly
+from engines.core.row import Row
+
+SUMMARY: Final = "write the latency and MFU tables, the figures and what was found, from stored rows"
+VERBS: Final[Mapping[str, str]] = {
+    "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; 1 if a claim of the paper fails",
+    "paper": "Table 1, Figure 3, best X and N, crossovers of Pope et al. 2022; needs no store; 1 if Table 1 is off",
+    "studies": "figure, table and finding of every study recipe (+sweep=study-...), from compiled rows",
+}
+FORMATS: Final = ("markdown", "csv", "latex")
+ENDINGS: Final = ("png", "pdf")
+KEYS: Final = (
+    RESULTS_DIR,
+    Key(
+        "out",
+        "reports/latest",
+        "the folder for the files; comparison, paper and studies write to folders of their name in it",
+    ),
+    Key("format", list(FORMATS), "what to write: some of markdown, csv, latex"),
+    Key("figures", list(ENDINGS), "figures as png, pdf, both, or [] for none"),
+    Key("title", None, "the heading of the report"),
+    Key(
+        "wandb",
+        "disabled",
+        "log the rows' table and the report as an artifact",
+        ("auto", "offline", "online", "disabled"),
+    ),
+    PRINT,
+)
+EXAMPLES: Final = (
+    "shardbench report",
+    "shardbench report results_dir=results out=reports/mine format=[markdown,csv] figures=png",
+    "shardbench report comparison print=json",
+    "shardbench report paper out=reports/mine",
+    "shardbench report studies results_dir=results out=reports/mine",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails."""
+    from bench.report.main.sections import comparison_report, full_report
+    from bench.report.paper.closed_forms import Entry
+    from bench.report.paper.report import paper_report
+    from bench.report.render.document import write
+    from bench.report.studies.read_trace import FOLDER
+    from bench.report.studies.registry import studies_report
+    from bench.report.studies.traces import Places
+    from bench.rows.labels import read_rows
+
+    formats = _some_of("format", settings["format"], FORMATS)
+    if not formats:
+        raise AskedWrongly("format", settings["format"], "asks for nothing", f"use some of {', '.join(FORMATS)}")
+    endings = _some_of("figures", settings["figures"], ENDINGS)
+    rows = [] if verb == "paper" else read_rows(str(settings["results_dir"]))
+    out = Path(str(settings["out"]))
+    checks: list[Check] = []
+    entries: list[Entry] = []
+    if verb == "comparison":
+        document, checks = comparison_report(rows, str(settings["title"] or "The comparison with FasterTransformer"))
+        written = write(document, out / "comparison", formats, endings)
+    elif verb == "paper":
+        document, entries = paper_report(str(settings["title"] or "Pope et al. 2022 from closed forms"))
+        written = write(document, out / "paper", formats, endings)
+    elif verb == "studies":
+        places = Places(Path(str(settings["results_dir"])) / FOLDER, out / "studies")
+        document = studies_report(rows, str(settings["title"] or "The studies of compiled programs"), places)
+        written = write(document, out / "studies", formats, endings)
+    else:
+        document = full_report(rows, str(settings["title"] or "shardbench report"))
+        written = write(document, out, formats, endings)
+    _track(str(settings["wandb"]), str(settings["results_dir"]), rows, written)
+    if settings["print"] == "json":
+        told = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
+        print(json.dumps(written.to_dict() | {"checks": told}, ensure_ascii=False))
+    else:
+        _print(written, checks)
+    passed = [*(check.passed for check in checks), *(entry.passed for entry in entries)]
+    return 1 if False in passed else 0
+
+
+def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -> None:
+    """One W&B run with the rows as a table and every file of the report as an artifact."""
+    from bench.run.tracking import open_tracker
+
+    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
+    if tracker is not None:
+        tracker.log_sweep("report", rows, [Path(written.out) / name for name in written.files])
+        tracker.close()
+
+
+def _some_of(key: str, value: Any, allowed: Sequence[str]) -> list[str]:
+    """The words of a list, in the order of ``allowed``.
+
+    Raises:
+        AskedWrongly: one of them is not allowed.
+    """
+    given = [] if value in (None, "", "none", []) else value if isinstance(value, list) else [value]
+    for word in given:
+        if word not in allowed:
+            raise AskedWrongly(key, word, "is not known", f"use some of {', '.join(allowed)}")
+    return [word for word in allowed if word in given]
+
+
+def _plain(check: Check) -> dict[str, Any]:
+    return {
+        "claim": check.claim.text,
+        "relation": check.claim.relation,
+        "stated": check.claim.stated,
+        "unit": check.claim.unit,
+        "value": check.value,
+        "tolerance": check.tolerance,
+        "source": check.source or None,
+        "engine": check.engine or None,
+        "passed": check.passed,
+    }
+
+
+def _print(written: Written, checks: Sequence[Check]) -> None:
+    for finding in written.findings:
+        print(f"{finding.topic} ({', '.join(finding.sources)}): {finding.sentence}")
+    for remark in written.remarks:
+        print(remark)
+    undecided = sum(check.passed is None for check in checks)
+    if undecided:
+        print(f"{undecided} claims have no rows in the store")
+    print(f"{len(written.files)} files in {written.out}:")
+    for name in written.files:
+        if "/" not in name or name.startswith("figures/"):
+            print(f"  {Path(written.out) / name}")

@@ -1,0 +1,141 @@
+"""``shardbench results``: look at stored rows, check and mend their files, hand them on."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.cli.args import PRINT, RESULTS_DIR, Key
+from engines.core.errors import AskedWrongly
+from engines.core.row import Row
+
+SUMMARY: Final = "list, check, export or compact the stored rows"
+VERBS: Final[Mapping[str, str]] = {
+    "list": "the newest row of every point",
+    "check": "read every file; 1 if something is broken, with the lines that are",
+    "export": "rows as csv, parquet, jsonl or markdown",
+    "compact": "merge all files into one",
+}
+FILTERS: Final = ("model", "hw", "engine", "phase", "source", "status", "sweep")
+KEYS: Final = (
+    RESULTS_DIR,
+    Key("out", None, "export: the file to write (default: stdout)"),
+    Key("format", "csv", "export: what to write", ("csv", "parquet", "jsonl", "markdown")),
+    Key("history", False, "list, export: every stored row, not only the newest of a point"),
+    *(Key(name, None, f"list, export: only rows of this {name}, or of these: [a,b]") for name in FILTERS),
+    Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep their good rows, remove leavings"),
+    PRINT,
+)
+EXAMPLES: Final = (
+    "shardbench results list model=palm-540b source=[predicted,published]",
+    "shardbench results check repair=true",
+    "shardbench results export format=parquet out=rows.parquet",
+    "shardbench results compact results_dir=results/main",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Do what the verb says; without one, list. Returns 1 if ``check`` leaves something broken."""
+    from bench.rows.store import Store
+
+    for key in ("history", "repair"):
+        if not isinstance(settings[key], bool):
+            raise AskedWrongly(key, settings[key], "is neither true nor false", f"use {key}=true or {key}=false")
+    store = Store(str(settings["results_dir"]))
+    as_json = settings["print"] == "json"
+    if verb == "check":
+        return _check(store, settings["repair"], as_json)
+    if verb == "compact":
+        return _compact(store, as_json)
+    rows = _chosen(store.load() if settings["history"] else list(store.latest().values()), settings)
+    if verb == "export":
+        return _export(rows, settings)
+    return _list(rows, settings, as_json)
+
+
+def _chosen(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
+    wanted = {name: _words(settings[name]) for name in FILTERS if settings[name] is not None}
+    return [row for row in rows if all(str(getattr(row, name)) in words for name, words in wanted.items())]
+
+
+def _words(value: Any) -> list[str]:
+    return [str(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _list(rows: list[Row], settings: Mapping[str, Any], as_json: bool) -> int:
+    from bench.run.progress import MOST_ROWS_SHOWN, print_table
+
+    if as_json:
+        for row in rows:
+            print(json.dumps(row.to_dict()))
+        return 0
+    if rows:
+        print_table(rows[-MOST_ROWS_SHOWN:])
+    if len(rows) > MOST_ROWS_SHOWN:
+        print(f"the newest {MOST_ROWS_SHOWN} of {len(rows)} rows; shardbench results export writes all")
+    else:
+        print(f"{len(rows)} rows in {settings['results_dir']}")
+    return 0
+
+
+def _check(store: Any, mend: bool, as_json: bool) -> int:
+    from bench.rows.repair import inspect, repair
+
+    found = inspect(store)
+    moved = repair(store, found) if mend else []
+    content = {
+        "results_dir": str(store.results_dir),
+        "files": found.parts,
+        "rows": found.rows,
+        "by_source_and_status": [
+            {"source": source, "status": status, "rows": rows}
+            for (source, status), rows in sorted(found.by_kind.items())
+        ],
+        "broken": [{"file": str(each.part), "line": each.line, "problem": each.problem} for each in found.faults],
+        "leavings": [str(path) for path in found.leavings],
+        "moved_to": [str(path) for path in moved],
+    }
+    if as_json:
+        print(json.dumps(content))
+    else:
+        print(f"{found.rows} good rows in {found.parts} files of {store.results_dir}")
+        for (source, status), rows in sorted(found.by_kind.items()):
+            print(f"  {source} {status}: {rows}")
+        for each in found.faults:
+            print(f"broken: {each.part} line {each.line}: {each.problem}")
+        for path in found.leavings:
+            print(f"{'removed' if mend else 'left'} by a writer that died: {path}")
+        for path in moved:
+            print(f"moved aside, its good rows written anew: {path}")
+        if found.faults and not mend:
+            print(f"shardbench results check repair=true results_dir={store.results_dir} puts it right")
+    return 1 if found.faults and not mend else 0
+
+
+def _compact(store: Any, as_json: bool) -> int:
+    from bench.rows.repair import compact
+
+    files, rows = compact(store)
+    if as_json:
+        print(json.dumps({"results_dir": str(store.results_dir), "files_before": files, "rows": rows}))
+    else:
+        print(f"{rows} rows of {files} files in {min(files, 1)} file of {store.results_dir}")
+    return 0
+
+
+def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
+    from bench.rows.export import as_text, write
+
+    how, out = str(settings["format"]), settings["out"]
+    if out in (None, ""):
+        if how == "parquet":
+            raise AskedWrongly("out", "", "is missing", "parquet is no text: give out=rows.parquet")
+        sys.stdout.write(as_text(rows, how))
+        return 0
+    write(rows, how, Path(str(out)))
+    if settings["print"] == "json":
+        print(json.dumps({"out": str(out), "format": how, "rows": len(rows)}))
+    else:
+        print(f"{len(rows)} rows in {out}")
+    return 0

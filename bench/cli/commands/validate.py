@@ -1,0 +1,185 @@
+"""``shardbench validate``: an engine's predictions against published or measured times."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.cli.args import PRINT, Key
+from bench.sweep.catalog import load_group
+from bench.validate.errors import Compared, compare, figures, grouped, load_estimator, published_files, read_all
+from engines.core.errors import AskedWrongly
+
+SUMMARY: Final = "compare an engine's predictions with published or measured times"
+VERBS: Final[Mapping[str, str]] = {}
+KEYS: Final = (
+    Key(
+        "data",
+        None,
+        "CSV in the columns of engines/published/data, folder of measured rows, or a list (default: all published)",
+    ),
+    Key("engine", "analytic", "the engine that predicts: analytic, compiled or published"),
+    PRINT,
+)
+EXAMPLES: Final = (
+    "shardbench validate",
+    "shardbench validate data=mine.csv engine=analytic print=json",
+    "shardbench validate data=[a.csv,b.csv] engine=compiled",
+    "shardbench validate data=results/gpu",
+)
+WORST_SHOWN: Final = 10
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Compare and print. Returns 0; how large an error is too large is the reader's to say."""
+    del verb
+    name = str(settings["engine"])
+    engine = load_estimator(name)
+    compared = compare(read_all(_files(settings["data"]), engine), engine, load_group("engine", name))
+    held_out = _held_out(compared) if engine.name == "analytic" else {}
+    content = {
+        **figures(compared),
+        "engine": engine.name,
+        "groups": grouped(compared),
+        "leave_one_model_out": held_out,
+        "errors": [_row(each) for each in compared],
+    }
+    if settings["print"] == "json":
+        print(json.dumps(content))
+    else:
+        _print(content, compared)
+    return 0
+
+
+def _files(data: Any) -> list[Path]:
+    if data in (None, ""):
+        return published_files()
+    names = data if isinstance(data, list) else [data]
+    if not names:
+        raise AskedWrongly(
+            "data", data, "names no file", "give a CSV or a results folder, or leave it out for all published rows"
+        )
+    return [Path(str(name)) for name in names]
+
+
+def _held_out(compared: Sequence[Compared]) -> dict[str, Any]:
+    """For each chip in the data, the errors on each model with constants fitted without it."""
+    from engines.analytic.constants import calibrated_name, stored
+
+    chips = {each.case.point.chip.name: each.case.point.chip for each in compared}
+    return {
+        name: stored(calibrated_name(chip)).get("leave_one_model_out", {})
+        for name, chip in chips.items()
+        if chip.kind != "cpu"
+    }
+
+
+def _row(each: Compared) -> dict[str, Any]:
+    point = each.case.point
+    return {
+        "file": each.case.file,
+        "line": each.case.line,
+        "system": each.case.system,
+        "model": point.model.name,
+        "hw": point.chip.name,
+        "parallelism": each.case.parallelism,
+        "phase": point.phase,
+        "batch_size": point.batch_size,
+        "input_len": point.input_len,
+        "output_len": point.output_len,
+        "weight_dtype": point.weight_dtype,
+        "status": "oom" if each.case.oom else "ok",
+        "latency_s": each.case.latency_s,
+        "predicted_status": each.estimate.status,
+        "predicted_s": each.estimate.latency_s,
+        "error": each.error,
+        "reason": each.estimate.error,
+    }
+
+
+def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in (
+        "file:line",
+        "model",
+        "parallelism",
+        "phase",
+        "batch",
+        "in",
+        "out",
+        "measured",
+        "predicted",
+        "error",
+    ):
+        table.add_column(
+            heading, justify="left" if heading in ("file:line", "model", "parallelism", "phase") else "right"
+        )
+    for row in content["errors"]:
+        table.add_row(
+            f"{row['file']}:{row['line']}",
+            row["model"],
+            row["parallelism"],
+            row["phase"],
+            str(row["batch_size"]),
+            str(row["input_len"]),
+            str(row["output_len"]),
+            "oom" if row["latency_s"] is None else f"{row['latency_s']:.4g} s",
+            row["predicted_status"] if row["predicted_s"] is None else f"{row['predicted_s']:.4g} s",
+            "" if row["error"] is None else f"{row['error']:+.1%}",
+        )
+    console.print(table)
+    summary = Table(
+        box=None, header_style="bold", pad_edge=False, title="relative error of latency", title_justify="left"
+    )
+    headings = (
+        "rows",
+        "mean",
+        "median",
+        "p90",
+        "worst",
+        "bias",
+        "without this model",
+        "oom hit",
+        "missed",
+        "false alarm",
+    )
+    summary.add_column("")
+    for heading in headings:
+        summary.add_column(heading, justify="right")
+    held_out = _mean_held_out(content["leave_one_model_out"])
+    summary.add_row("all", *_cells(content, None))
+    for kind, groups in content["groups"].items():
+        for name, group in groups.items():
+            summary.add_row(f"{kind} {name}", *_cells(group, held_out.get(name) if kind == "model" else None))
+    console.print(summary)
+    unanswered = [each for each in compared if each.estimate.status not in ("ok", "oom")]
+    for each in unanswered[:WORST_SHOWN]:
+        console.print(f"{each.case.file}:{each.case.line}: {each.estimate.status}: {each.estimate.error}")
+    if held_out:
+        console.print("without this model: the mean error on its rows with constants fitted to the others")
+
+
+def _mean_held_out(by_chip: Mapping[str, Any]) -> dict[str, float]:
+    """The mean error for each model, over the rows of all chips."""
+    found = [(model, each["mape"], each["rows"]) for models in by_chip.values() for model, each in models.items()]
+    return {
+        name: sum(error * rows for model, error, rows in found if model == name)
+        / sum(rows for model, _, rows in found if model == name)
+        for name in dict.fromkeys(model for model, _, _ in found)
+    }
+
+
+def _cells(group: Mapping[str, Any], held_out: float | None) -> list[str]:
+    sizes = [group[name] for name in ("mape", "median_ape", "p90_ape", "worst_ape")]
+    return [
+        str(group["rows"]),
+        *("" if size is None else f"{size:.1%}" for size in sizes),
+        "" if group["bias"] is None else f"{group['bias']:+.1%}",
+        "" if held_out is None else f"{held_out:.1%}",
+        *(str(group[name]) for name in ("oom_hit", "oom_missed", "oom_false")),
+    ]

@@ -1,0 +1,104 @@
+"""``shardbench``: finds the subcommand, turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 the answer is bad, 2 asked wrongly, 3 some points failed.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final, cast
+
+from bench.cli.args import Command, help_text, parse
+from engines.core.errors import ShardbenchError
+
+COMMANDS: Final[dict[str, str]] = {
+    "run": "run one point, a grid or a sweep, and store its rows",
+    "report": "write the latency and MFU tables, the figures and what was found, from stored rows",
+    "compare": "compare the rows of two stores; exit code 1 if a point became slower or broke",
+    "results": "list, check, export or compact the stored rows",
+    "validate": "compare an engine's predictions with published or measured times",
+    "plan": "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose",
+    "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
+    "calibrate": "fit the constants of the analytic engine to measured times",
+    "model": "print a checkpoint's model as YAML, for a config folder of your own",
+    "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
+    "nightly": "run a sweep, compare it with the night before, write report and dashboard; 1 if something is worse",
+    "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
+    "env": "show code, versions, machine, installed extras and where rows go",
+}
+"""Subcommand → its line in the help. The module is ``bench/commands/<name>.py``."""
+MODULES: Final = {"import": "import_"}
+"""The module's name where the subcommand's is a word of Python's."""
+
+HELP: Final = """\
+shardbench: how fast, at what utilisation and cost, does this Transformer run on these chips, cut up this way?
+
+usage: shardbench COMMAND [key=value ...]
+
+{commands}
+
+  shardbench COMMAND --help    the keys of a command
+  SHARDBENCH_TRACEBACK=1       show the traceback behind an error
+
+examples:
+  shardbench run model=palm-540b hw=tpu-v4 num_chips=64 phase=decode batch_size=64 weight_dtype=int8
+  shardbench run model=tiny hw=cpu num_chips=8 engine=jax batch_size=[8,16] input_len=32 output_len=8
+  shardbench run +sweep=paper-table2 engine=[published,analytic]
+  shardbench report out=reports/mine
+
+exit codes: 0 done, 1 the answer is bad, 2 asked wrongly, 3 some points failed"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except ShardbenchError as error:
+        if os.environ.get("SHARDBENCH_TRACEBACK"):
+            traceback.print_exc()
+        print(f"shardbench: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output (head, less) left: nothing went wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(
+            "shardbench: interrupted; finished points are stored, the same command goes on from here", file=sys.stderr
+        )
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        width = max(map(len, COMMANDS)) + 2
+        print(HELP.format(commands="\n".join(f"  {name:<{width}}{line}" for name, line in COMMANDS.items())))
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("shardbench"))
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        raise ShardbenchError(
+            f"{name}: is no command; " + (f"did you mean {near[0]}" if near else "see shardbench --help")
+        )
+    module = importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
+    if name == "run":
+        return int(module.run(rest))
+    command = cast(Command, module)
+    if "--help" in rest or "-h" in rest:
+        print(help_text(name, command))
+        return 0
+    verb, settings = parse(name, rest, command.KEYS, command.VERBS)
+    return command.main(verb, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

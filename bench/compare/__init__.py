@@ -1,0 +1,1 @@
+"""Two stores, nights, the dashboard."""

@@ -1,0 +1,28 @@
+"""The dashboard as a file."""
+
+from pathlib import Path
+
+from bench.compare.dashboard.history import read_rows
+from bench.compare.dashboard.page import page
+from bench.compare.verdicts import Rules
+from bench.rows.atomic import replaced
+from engines.core.errors import ShardbenchError
+
+
+def write(results_dir: Path, out: Path, title: str, rules: Rules) -> int:
+    """Write the page of all rows under ``results_dir`` to the file ``out``, which is replaced as a whole.
+
+    Returns:
+        the number of rows.
+
+    Raises:
+        ShardbenchError: there are no rows, or a file of them is broken.
+        AskedWrongly: the file cannot be written.
+    """
+    rows = read_rows(results_dir)
+    if not rows:
+        raise ShardbenchError(f"results_dir={results_dir}: holds no rows to show; run shardbench run first")
+    text = page(rows, title, rules)
+    with replaced(out) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return len(rows)

@@ -1,0 +1,173 @@
+"""The nightly run: a sweep into a folder of its date, compared with the night before, with report and dashboard."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from bench.cli.commands.compare import plain, rows_of
+from bench.compare.dashboard.write import write
+from bench.compare.verdicts import Comparison, Rules, compare, newest
+from bench.rows.atomic import replaced
+from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.row import Row
+
+DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+SOME_FAILED: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``words`` are further words for ``shardbench run``. Nights stand in ``RESULTS_DIR/nightly/<date>``.
+
+    ``confirm`` is how often the sweep is run again while a measured point is slower than the night before.
+    ``processes`` measure every point, and where that is more than one, their medians are compared.
+    """
+
+    sweep: str
+    results_dir: Path
+    out: Path
+    day: str
+    rules: Rules
+    confirm: int
+    processes: int = 1
+    words: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def night(self) -> Path:
+        """The store of this night."""
+        return self.results_dir / "nightly" / self.day
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a night came to. ``comparison`` is None where there was no night before."""
+
+    night: Path
+    previous: Path | None
+    repeats: int
+    comparison: Comparison | None
+    points_failed: bool
+    files: Sequence[Path]
+
+    @property
+    def exit_code(self) -> int:
+        """1 for a regression, else 3 where points failed, else 0."""
+        if self.comparison is not None and self.comparison.regressions:
+            return 1
+        return SOME_FAILED if self.points_failed else 0
+
+
+def checked_day(text: str) -> str:
+    """A date as the name of a night's folder.
+
+    Raises:
+        AskedWrongly: it is no date.
+    """
+    try:
+        if DATE.fullmatch(text):
+            return date.fromisoformat(text).isoformat()
+    except ValueError:
+        pass
+    raise AskedWrongly("date", text, "is no date", "write date=2026-01-31")
+
+
+def run_night(plan: Plan) -> Outcome:
+    """Run, compare, write. The same day again goes on where it was and writes the same files anew.
+
+    Raises:
+        ShardbenchError: the sweep, the report or a store cannot be read or written, told by its own sentence.
+    """
+    code = _run(plan)
+    rows = rows_of("results_dir", plan.night)
+    for _ in range(plan.processes - 1):
+        if _fewest_processes(rows) >= plan.processes:
+            break
+        code = max(code, _run(plan, "resume=false"))
+        rows = rows_of("results_dir", plan.night)
+    previous = night_before(plan.night)
+    comparison = None
+    repeats = 0
+    files = []
+    folder = plan.out / plan.day
+    if previous is not None:
+        before = rows_of("results_dir", previous)
+        comparison = compare(before, rows, plan.rules)
+        while repeats < plan.confirm and _suspected(comparison):
+            repeats += 1
+            code = max(code, _run(plan, "resume=false"))
+            comparison = compare(before, rows_of("results_dir", plan.night), plan.rules)
+        with replaced(folder / "comparison.json") as aside:
+            content = {"old": str(previous), "new": str(plan.night), "repeats": repeats, **plain(comparison)}
+            aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        files.append(folder / "comparison.json")
+    _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
+    files.append(folder / "report.md")
+    page = plan.out / "dashboard.html"
+    write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules)
+    files.append(page)
+    return Outcome(
+        night=plan.night,
+        previous=previous,
+        repeats=repeats,
+        comparison=comparison,
+        points_failed=code == SOME_FAILED,
+        files=files,
+    )
+
+
+def night_before(night: Path) -> Path | None:
+    """The newest folder of an earlier date that holds rows."""
+    earlier = [
+        path
+        for path in night.parent.iterdir()
+        if DATE.fullmatch(path.name) and path.name < night.name and any((path / "rows").glob("*.jsonl"))
+    ]
+    return max(earlier, default=None, key=lambda path: path.name)
+
+
+def _fewest_processes(rows: Sequence[Row]) -> float:
+    """How many processes measured the least measured point; infinitely many where nothing is measured."""
+    present = {row.point_id for row in newest(rows).values()}  # of the code that is here now
+    counts = Counter(row.point_id for row in rows if row.source == "measured" and row.valid and row.point_id in present)
+    return min(counts.values(), default=math.inf)
+
+
+def _run(plan: Plan, *words: str) -> int:
+    asked = (f"+sweep={plan.sweep}", *plan.words, f"results_dir={plan.night}", "print=none", *words)
+    return _shardbench("run", *asked, may_end=(0, SOME_FAILED))
+
+
+def _suspected(comparison: Comparison) -> bool:
+    """Whether a measured point is slower: what else the machine did may be why, so it is worth another look."""
+    return any(change.verdict == "slower" and change.new.source == "measured" for change in comparison.changes)
+
+
+def _shardbench(*words: str, may_end: Sequence[int] = (0,)) -> int:
+    """Run a command in a process of its own; what it says goes to stderr, but for the words of an error.
+
+    Raises:
+        ShardbenchError: it ended otherwise than it may.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cli.main", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode in may_end:
+        for line in lines:
+            print(line, file=sys.stderr)
+        return done.returncode
+    told = lines[-1].removeprefix("shardbench: ") if lines else f"ended with exit code {done.returncode}"
+    raise ShardbenchError(f"shardbench {words[0]}: {told}")

@@ -1,0 +1,95 @@
+"""Cost against latency, as in Figure 1 of Pope et al. 2022."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from bench.report.render.style import COLOURS, Drawn, line_style, panels, plain_log_ticks
+from bench.rows.frontier import frontier, time_of
+from bench.rows.labels import answered, by_source, model_label
+from engines.core.row import Row
+
+CONTEXT: Final = 2048
+"""Tokens of context in the paper's figure; the workload nearest to it is drawn."""
+MARKERS: Final = ("o", "s", "^", "D")
+
+
+def cost_against_latency(rows: Sequence[Row]) -> list[Drawn]:
+    """One figure a machine: decode on the left, prefill on the right, from predicted rows."""
+    predicted = [row for row in by_source(rows, "predicted") if answered(row) and row.cost_chip_s_per_token is not None]
+    drawn = []
+    for hw in sorted({row.hw for row in predicted}):
+        figure = _machine(hw, [row for row in predicted if row.hw == hw])
+        if figure is not None:
+            drawn.append(figure)
+    return drawn
+
+
+def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
+    chosen = {phase: _workload([row for row in rows if row.phase == phase]) for phase in ("decode", "prefill")}
+    chosen = {phase: mine for phase, mine in chosen.items() if len({row.num_chips for row in mine}) > 1}
+    if not chosen:
+        return None
+    figure, axes = panels(len(chosen), width=5.4, height=4.6)
+    # A frontier over chips needs several: a model asked about on one slice alone has none.
+    chips: dict[str, set[int]] = {}
+    for row in (row for mine in chosen.values() for row in mine):
+        chips.setdefault(row.model, set()).add(row.num_chips)
+    shown = [model for model, counts in chips.items() if len(counts) > 1]
+    models = sorted(shown, key=lambda model: (_size(model, rows), model))
+    formats = sorted({row.weight_dtype for mine in chosen.values() for row in mine})
+    for axis, (phase, mine) in zip(axes, chosen.items(), strict=True):
+        scale, unit = (1e3, "ms") if phase == "decode" else (1.0, "s")
+        for colour, model in zip(COLOURS, models, strict=False):
+            of_model = [row for row in mine if row.model == model]
+            axis.scatter(
+                [scale * (time_of(row) or 0) for row in of_model],
+                [1e3 * (row.cost_chip_s_per_token or 0) for row in of_model],
+                s=5,
+                color=colour,
+                alpha=0.15,
+                linewidths=0,
+            )
+            for marker, weight_dtype in zip(MARKERS, formats, strict=False):
+                best = frontier([row for row in of_model if row.weight_dtype == weight_dtype])
+                if not best:
+                    continue
+                style = line_style("predicted", colour) | {"marker": marker, "markersize": 4.5}
+                axis.plot(
+                    [scale * (time_of(row) or 0) for row in best],
+                    [1e3 * (row.cost_chip_s_per_token or 0) for row in best],
+                    label=f"{model_label(model)}, {weight_dtype}",
+                    **style,
+                )
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        plain_log_ticks(axis.xaxis)
+        plain_log_ticks(axis.yaxis)
+        row = mine[0]
+        axis.set_xlabel(f"decode step ({unit})" if phase == "decode" else f"prefill ({unit})")
+        axis.set_ylabel("cost (chip-ms/token)")
+        cached = (
+            f"{row.input_len} cached, {row.output_len} generated" if phase == "decode" else f"{row.input_len} tokens"
+        )
+        axis.set_title(f"{phase}, {cached}")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+    caption = (
+        f"Cost against latency on {hw}, predicted: dots are all chip counts, batches and layouts asked for, "
+        "the lines join those that none beats in both."
+    )
+    return Drawn(f"pareto_{hw}", caption, figure)
+
+
+def _workload(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the pair of lengths nearest to the paper's context, the one with the most rows among equals."""
+    counts = Counter((row.input_len, row.output_len) for row in rows if row.input_len + row.output_len > 1)
+    if not counts:
+        return []
+    lengths = min(counts, key=lambda pair: (abs(sum(pair) - CONTEXT), -counts[pair], pair))
+    return [row for row in rows if (row.input_len, row.output_len) == lengths]
+
+
+def _size(model: str, rows: Sequence[Row]) -> float:
+    """Orders models by what their rows say of their size: least cost of a token."""
+    return min(row.cost_chip_s_per_token or 0 for row in rows if row.model == model)

@@ -1,0 +1,54 @@
+"""Where the rows come from: machines, code, versions, and the constants behind predictions."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from bench.rows.table import Column, Table
+from engines.core.row import Row
+
+
+def environment_table(rows: Sequence[Row]) -> Table:
+    """Rows by kind, engine, machine, code and versions."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        commit = (row.git_sha or "")[:12] + (", changed" if row.git_dirty else "")
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(row.versions.items()) if version)
+        counts[(row.source, row.engine, row.host or "", row.device_kind or "", commit, versions)] += 1
+    keys = ("source", "engine", "host", "device_kind", "git_sha", "versions")
+    return Table(
+        name="environment",
+        caption="Where the rows were made",
+        columns=[*(Column(key) for key in keys), Column("rows", "rows", 1.0, ".0f")],
+        rows=[dict(zip(keys, key, strict=True)) | {"rows": count} for key, count in sorted(counts.items())],
+    )
+
+
+def calibration_table(rows: Sequence[Row]) -> Table | None:
+    """What rows say of the constants behind them (``details["calibration"]``), by engine and machine."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        told = row.details.get("calibration")
+        if told:
+            counts[(row.engine, row.hw, _text(told))] += 1
+    if not counts:
+        return None
+    keys = ("engine", "hw", "calibration")
+    return Table(
+        name="calibration",
+        caption="Which constants the predictions use, and what set them",
+        columns=[*(Column(key) for key in keys), Column("rows", "rows", 1.0, ".0f")],
+        rows=[dict(zip(keys, key, strict=True)) | {"rows": count} for key, count in sorted(counts.items())],
+    )
+
+
+def _text(told: Any) -> str:
+    if isinstance(told, str):
+        return told
+    if not isinstance(told, dict) or "constants" not in told:
+        return json.dumps(told, sort_keys=True, ensure_ascii=False)
+    rows = ", ".join(f"{count} of {source}" for source, count in sorted(told.get("rows", {}).items()))
+    left_out = told.get("error_without_model", {})
+    errors = ", ".join(f"{model} {error:.1%}" for model, error in sorted(left_out.items()))
+    return f"constants of {told['constants']}, set by {rows}; mean error without a model's own rows: {errors}"

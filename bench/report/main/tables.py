@@ -1,0 +1,226 @@
+"""The report's tables: times and rates by model, machine and phase; beside what was published; what has no answer."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from bench.rows.frontier import frontier, workloads
+from bench.rows.labels import SOURCES, answered
+from bench.rows.metrics import METRICS
+from bench.rows.pairing import Errors, Pair, errors_of
+from bench.rows.table import Column, Table
+from engines.core.row import POINT_FIELDS, Row
+
+MOST_PRINTED: Final = 40
+"""Rows from which on a table prints a choice of them; its CSV always has all."""
+
+GROUP_KEYS: Final = ("model", "hw", "phase")
+OF_MEASURED: Final = ("mfu_of_matmul", "mbu_of_copy")
+"""Printed where the chip has a datasheet; on others they are mfu and mbu themselves."""
+RATES: Final = ("tokens_per_s", "mfu", "mbu", *OF_MEASURED)
+FIGURES: Final = ("latency_s", "ttft_s", "step_time_s", *RATES, "cost_chip_s_per_token")
+ROW_KEYS: Final = (*POINT_FIELDS, "source", "system", "reference", "status", "valid", "invalid_reason", *METRICS)
+ERROR_COLUMN: Final = Column("relative_error", "error (%)", 100.0, "+.1f")
+INTERVAL_COLUMN: Final = Column("relative_interval", "± (%)", 100.0, ".1f")
+
+
+def latency_tables(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Table]:
+    """One table for each model, machine and phase; in it all kinds of evidence, each row with its ``source``."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.status == "ok":
+            groups[(row.model, row.hw, row.phase)].append(row)
+    errors = {pair.answer.point_id: pair.relative_error for pair in pairs}
+    in_pairs = set(errors)
+    return [_latency_table(name, groups[name], errors, in_pairs) for name in sorted(groups)]
+
+
+def _latency_table(
+    name: tuple[str, str, str], rows: list[Row], errors: dict[str, float | None], in_pairs: set[str]
+) -> Table:
+    model, hw, phase = name
+    cells = [_cells(row, errors.get(row.point_id)) for row in rows]
+    shown_rows = rows if len(rows) <= MOST_PRINTED else _choice(rows, in_pairs)
+    chosen = {id(row) for row in shown_rows}
+    shown = [cell for row, cell in zip(rows, cells, strict=True) if id(row) in chosen]
+    same, differing = _split(shown_rows)
+    wanted = [key for key in FIGURES if hw != "cpu" or key not in OF_MEASURED]
+    figures = [key for key in wanted if any(cell.get(key) is not None for cell in shown)]
+    columns = [*(Column(key) for key in (*differing, "source", "engine")), *(Column(key) for key in figures)]
+    for column in (INTERVAL_COLUMN, ERROR_COLUMN, Column("note")):
+        if any(cell.get(column.key) not in (None, "") for cell in shown):
+            columns.append(column)
+    slug = file_name(f"latency_{model}_{hw}_{phase}")
+    notes = []
+    if any(cell.get("relative_error") is not None for cell in shown):
+        notes.append("The error is against the published latency of the same question.")
+    if hw == "cpu" and len({row.engine for row in shown_rows}) > 1:
+        notes.append(
+            "hw=cpu has no datasheet: MFU and MBU are of what the engine's own library reached in the same process. "
+            "Between engines, compare times."
+        )
+    if len(shown) < len(rows):
+        notes.append(
+            f"{len(shown)} of {len(rows)} rows are printed: all that is measured, compiled or published, and of the "
+            f"predictions those beside a published row or on the frontier of cost against time; all are in {slug}.csv."
+        )
+    caption = f"{model} on {hw}, {phase}" + (f" ({', '.join(same)})" if same else "")
+    return Table(
+        name=slug,
+        caption=caption,
+        columns=columns,
+        rows=cells,
+        shown=shown,
+        note=" ".join(notes),
+        csv_keys=(*ROW_KEYS, "relative_error"),
+    )
+
+
+def beside_published(pairs: Sequence[Pair]) -> list[Table]:
+    """One table for each published system and model: its latency, and every engine's with the relative error."""
+    groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        if pair.reference.latency_s is not None and answered(pair.answer):
+            groups[(pair.reference.system or "published", pair.reference.model)].append(pair)
+    tables = []
+    for (system, model), group in sorted(groups.items()):
+        cells = [_pair_cells(pair) for pair in group]
+        _, differing = _split([pair.reference for pair in group])
+        columns = [
+            *(Column(key) for key in differing),
+            Column("published_latency_s", "published latency (s)", 1.0, ".4g"),
+            *(Column("source"), Column("engine"), Column("latency_s"), ERROR_COLUMN),
+            Column("reference_mfu", "published MFU (%)", 100.0, ".1f"),
+            Column("mfu"),
+        ]
+        tables.append(
+            Table(
+                name=file_name(f"published_{system}_{model}"),
+                caption=f"{model} as published by {group[0].reference.reference or system}"
+                if len({pair.reference.reference for pair in group}) == 1
+                else f"{model}, published: {system}",
+                columns=columns,
+                rows=cells,
+                csv_keys=(*POINT_FIELDS, *(column.key for column in columns if column.key not in POINT_FIELDS)),
+            )
+        )
+    return tables
+
+
+def error_table(pairs: Sequence[Pair]) -> Table | None:
+    """How far each engine is from what was published, by system and model; and its out-of-memory answers."""
+    groups: dict[tuple[str, str, str, str], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        kind = (pair.answer.source, pair.answer.engine)
+        system = pair.reference.system or "published"
+        groups[(*kind, system, pair.reference.model)].append(pair)
+        groups[(*kind, "all", "all")].append(pair)
+    rows: list[dict[str, Any]] = []
+    for name in sorted(groups):
+        cells: dict[str, Any] = dict(zip(("source", "engine", "system", "model"), name, strict=True))
+        errors: Errors | None = errors_of(groups[name])
+        if errors is not None:
+            cells |= {key: getattr(errors, key) for key in ("n", "mean", "median", "p90", "worst", "bias")}
+        cells |= oom_counts(groups[name])
+        rows.append(cells)
+    if not rows:
+        return None
+    spread = (("mean", "mean error (%)"), ("median", "median (%)"), ("p90", "p90 (%)"), ("worst", "worst (%)"))
+    columns = [
+        *(Column(key) for key in ("source", "engine", "system", "model")),
+        Column("n", "rows", 1.0, ".0f"),
+        *(Column(key, heading, 100.0, ".1f") for key, heading in spread),
+        Column("bias", "bias (%)", 100.0, "+.1f"),
+        Column("oom_hit", "oom hit", 1.0, ".0f"),
+        Column("oom_missed", "oom missed", 1.0, ".0f"),
+        Column("oom_false", "false oom", 1.0, ".0f"),
+    ]
+    return Table(
+        name="error_by_system",
+        caption="Latency against what was published: absolute relative errors, and out-of-memory answers",
+        columns=columns,
+        rows=rows,
+    )
+
+
+def oom_counts(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Out of memory as published: said too (hit), not said (missed), said where it ran (false)."""
+    told = [(pair.answer.status == "oom", pair.reference.status == "oom") for pair in pairs]
+    return {
+        "oom_hit": told.count((True, True)),
+        "oom_missed": told.count((False, True)),
+        "oom_false": told.count((True, False)),
+    }
+
+
+def unanswered_table(rows: Sequence[Row]) -> Table | None:
+    """Every point that ended without a time, with its sentence; what was run or compiled comes first."""
+    refused = sorted((row for row in rows if row.status != "ok"), key=lambda row: SOURCES.index(row.source))
+    if not refused:
+        return None
+    cells = [_cells(row, None) | {"error": row.error} for row in refused]
+    _, differing = _split(refused[:MOST_PRINTED])
+    note = ""
+    if len(refused) > MOST_PRINTED:
+        note = f"{MOST_PRINTED} of {len(refused)} are printed; all are in unanswered.csv."
+    return Table(
+        name="unanswered",
+        caption="Points without a time, and why",
+        columns=[
+            Column(key) for key in dict.fromkeys((*GROUP_KEYS, *differing, "source", "engine", "status", "error"))
+        ],
+        rows=cells,
+        shown=cells[:MOST_PRINTED],
+        note=note,
+        csv_keys=(*POINT_FIELDS, "source", "system", "reference", "status", "error"),
+    )
+
+
+def file_name(text: str) -> str:
+    """A name for a file: letters, digits, dots and dashes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+
+
+def _cells(row: Row, relative_error: float | None) -> dict[str, Any]:
+    cells = {key: getattr(row, key) for key in ROW_KEYS}
+    for key in ("ffn_layout", "attn_sharding"):
+        if cells[key] == "auto":
+            cells[key] = None
+    cells["relative_error"] = relative_error
+    if row.ci_low is not None and row.ci_high is not None and row.median:
+        cells["relative_interval"] = (row.ci_high - row.ci_low) / 2 / row.median
+    cells["note"] = "" if row.valid else f"not valid: {row.invalid_reason or row.error}"
+    return cells
+
+
+def _pair_cells(pair: Pair) -> dict[str, Any]:
+    cells = _cells(pair.answer, pair.relative_error)
+    # The question as it was published: what the engine chose itself stands in the engine's own table.
+    for key in POINT_FIELDS:
+        if key != "engine":
+            value = getattr(pair.reference, key)
+            cells[key] = None if value == "auto" else value
+    cells["published_latency_s"] = pair.reference.latency_s
+    cells["reference_mfu"] = pair.reference.mfu
+    return cells
+
+
+def _choice(rows: Sequence[Row], in_pairs: set[str]) -> list[Row]:
+    best = {id(row) for group in workloads(rows).values() for row in frontier(group)}
+    return [row for row in rows if row.source != "predicted" or row.point_id in in_pairs or id(row) in best]
+
+
+def _split(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """What all rows share (as ``key=value``), and the keys by which they differ."""
+    keys = [key for key in POINT_FIELDS if key not in (*GROUP_KEYS, "engine")]
+    same, differing = [], []
+    for key in keys:
+        values = {str(getattr(row, key)) for row in rows}
+        if len(values - {"None", "auto"}) == 0:
+            continue
+        if len(values) == 1:
+            same.append(f"{key}={values.pop()}")
+        else:
+            differing.append(key)
+    return same, differing

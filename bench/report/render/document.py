@@ -1,0 +1,170 @@
+"""The report as files: text, tables and figures, all written aside and then moved into place."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.report.main.findings import Finding
+from bench.report.main.tables import MOST_PRINTED
+from bench.report.render import latex, style
+from bench.rows.table import Table, to_csv, to_markdown
+from engines.core.errors import AskedWrongly
+
+MANIFEST: Final = "manifest.json"
+NO_FIGURES: Final = "Figures need matplotlib: pip install shardbench[report]."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A heading with its text, tables and figures. ``draw`` is called only where figures are wanted."""
+
+    title: str
+    text: str = ""
+    tables: Sequence[Table] = ()
+    draw: Callable[[], "Sequence[style.Drawn]"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What a report says. ``name`` is its text file's, ``report`` for ``report.md``."""
+
+    name: str
+    title: str
+    findings: Sequence[Finding]
+    sections: Sequence[Section]
+    appendix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written: files relative to ``out``, findings, and a sentence where something was left out."""
+
+    out: str
+    files: Sequence[str]
+    findings: Sequence[Finding]
+    remarks: Sequence[str] = field(default_factory=tuple)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "out": self.out,
+            "files": list(self.files),
+            "findings": [asdict(finding) for finding in self.findings],
+            "remarks": list(self.remarks),
+        }
+
+
+def write(document: Document, out: Path, formats: Sequence[str], endings: Sequence[str]) -> Written:
+    """Write the document's files under ``out``: first into a folder beside it, then each moved into place.
+
+    Files of a former report there that this one does not have are removed; files that no report wrote stay.
+
+    Raises:
+        AskedWrongly: ``out`` is no folder, or cannot be written.
+    """
+    remarks = []
+    if endings and not _has_matplotlib():
+        endings = ()
+        remarks.append(NO_FIGURES)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".report-", dir=out))
+    except OSError as error:
+        raise AskedWrongly("out", str(out), str(error.strerror), "give a folder that can be written") from None
+    try:
+        _fill(aside, document, formats, endings, remarks)
+        names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
+        written = Written(out=str(out), files=[*names, MANIFEST], findings=document.findings, remarks=remarks)
+        hashes = {name: hashlib.sha256((aside / name).read_bytes()).hexdigest() for name in names}
+        manifest = written.to_dict() | {"out": ".", "sha256": hashes}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        former = _former_files(out)
+        for name in written.files:
+            target = out / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(aside / name, target)
+        for name in former - set(written.files):
+            (out / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return written
+
+
+def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequence[str], remarks: list[str]) -> None:
+    parts = [f"# {document.title}", "", "## What was found", ""]
+    parts += [
+        f"- **{finding.topic}** ({', '.join(finding.sources)}): {finding.sentence}" for finding in document.findings
+    ]
+    parts += ["", *remarks]
+    names: list[str] = []
+    for section in document.sections:
+        body = [section.text, ""] if section.text else []
+        if section.draw is not None and endings:
+            body += _figures(section.draw, aside / "figures", endings)
+        for table in section.tables:
+            names.append(table.name)
+            body += [_folded(table), ""]
+            _write_table(table, aside / "tables", formats)
+        if body:
+            parts += ["", f"## {section.title}", "", *body]
+    if document.appendix:
+        parts += ["", document.appendix]
+    if "latex" in formats and names:
+        text = latex.document(document.title, names)
+        (aside / "tables" / f"{document.name}.tex").write_text(text, encoding="utf-8")
+    if "markdown" in formats:
+        text = re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+        (aside / f"{document.name}.md").write_text(text, encoding="utf-8")
+
+
+def _write_table(table: Table, folder: Path, formats: Sequence[str]) -> None:
+    for name, ending, text in (("csv", "csv", to_csv), ("latex", "tex", latex.to_latex)):
+        if name in formats:
+            folder.mkdir(exist_ok=True)
+            (folder / f"{table.name}.{ending}").write_text(text(table), encoding="utf-8")
+
+
+def _figures(draw: "Callable[[], Sequence[style.Drawn]]", folder: Path, endings: Sequence[str]) -> list[str]:
+    lines = []
+    with style.settings():
+        for drawn in draw():
+            folder.mkdir(exist_ok=True)
+            paths = style.save(drawn, folder, endings)
+            shown = next((path for path in paths if path.suffix == ".png"), None)
+            name = paths[0].name
+            image = f"![{drawn.caption}](figures/{shown.name})" if shown else f"[{name}](figures/{name})"
+            lines += [image, "", f"*{drawn.caption}*", ""]
+    return lines
+
+
+def _folded(table: Table) -> str:
+    """A long table behind its caption, so that the text stays readable."""
+    text = to_markdown(table)
+    if len(table.printed) <= MOST_PRINTED:
+        return text
+    summary = f"{table.caption}: {len(table.printed)} rows"
+    summary = summary.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"<details><summary>{summary}</summary>\n\n{text}\n</details>\n"
+
+
+def _former_files(out: Path) -> set[str]:
+    """What the manifest of a former report names; nothing that lies outside of ``out``."""
+    try:
+        content = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        names = {str(name) for name in content["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if (out / name).resolve().is_relative_to(out.resolve())}
+
+
+def _has_matplotlib() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None

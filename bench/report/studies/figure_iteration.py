@@ -1,0 +1,84 @@
+"""One turn of a compiled loop over layers: the computing stream, the copies and both directions of every link."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from bench.report.render.style import COLOURS, Drawn
+from bench.report.studies.read_trace import COMPUTE, COPY_WAIT, EXPOSED, MATMUL, MORE_TURNS, PERMUTE, Bar, Turn
+
+FURTHER: Final = "further turns of inner loops"
+COPIES: Final = "copies, and waiting for them"
+OTHER: Final = "other computation"
+IN_STREAM: Final = {
+    MATMUL: "matrix products",
+    EXPOSED: "exposed communication",
+    COPY_WAIT: COPIES,
+    MORE_TURNS: FURTHER,
+}
+COLOUR_OF: Final = {
+    "matrix products": COLOURS[0],
+    OTHER: COLOURS[4],
+    FURTHER: "#cccccc",
+    "exposed communication": COLOURS[1],
+    COPIES: COLOURS[5],
+    "all-gather": COLOURS[6],
+    "reduce-scatter": COLOURS[3],
+    "all-reduce": "#9A6324",
+    "all-to-all": COLOURS[7],
+    PERMUTE: COLOURS[2],
+    "other exchanges": "#999999",
+}
+"""What a bar may be → its colour, in the order of the legend."""
+LANE_HEIGHT: Final = 0.8
+LABELLED: Final = 0.09
+"""The part of the turn from which on a bar has room for a number."""
+LEGEND_COLUMNS: Final = 5
+
+
+def turn(name: str, caption: str, shown: Turn) -> Drawn:
+    """Lanes from above: the stream, the copies, the links; bars coloured by what they are."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    lanes = shown.lanes
+    figure = Figure(figsize=(10.5, 1.5 + 0.36 * len(lanes)), layout="constrained")
+    axis = figure.subplots()
+    scale, unit = (1e6, "µs") if shown.seconds < 2e-3 else (1e3, "ms")
+    for place, lane in enumerate(lanes):
+        bars = [bar for bar in shown.bars if bar.lane == lane]
+        for kind, colour in COLOUR_OF.items():
+            spans = [(scale * bar.start_s, scale * bar.seconds) for bar in bars if _kind(bar) == kind]
+            if spans:
+                height = LANE_HEIGHT
+                axis.broken_barh(
+                    spans, (place - height / 2, height), facecolor=colour, edgecolor="white", linewidth=0.3
+                )
+        _label(axis, bars, place, scale, shown.seconds)
+    axis.set_yticks(range(len(lanes)), lanes)
+    axis.set_ylim(len(lanes) - 0.4, -0.6)
+    axis.set_xlim(0, scale * shown.seconds)
+    axis.set_xlabel(f"time in the turn ({unit})")
+    axis.grid(visible=False, axis="y")
+    present = {_kind(bar) for bar in shown.bars}
+    handles = [Patch(color=colour, label=kind) for kind, colour in COLOUR_OF.items() if kind in present]
+    columns = min(LEGEND_COLUMNS, len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=1.2, columnspacing=1.4)
+    return Drawn(name, caption, figure)
+
+
+def _kind(bar: Bar) -> str:
+    """What a bar is drawn as."""
+    if bar.lane.startswith(COMPUTE):
+        return IN_STREAM.get(bar.kind, OTHER)
+    if bar.lane.startswith("link"):
+        return bar.kind if bar.kind in COLOUR_OF else "other exchanges"
+    return COPIES
+
+
+def _label(axis: Any, bars: Sequence[Bar], place: int, scale: float, whole_s: float) -> None:
+    """The HBM traffic of long computation."""
+    for bar in bars:
+        if bar.lane.startswith(COMPUTE) and bar.bytes and bar.seconds > LABELLED * whole_s:
+            rate = f"{1e-9 * bar.bytes / bar.seconds:,.0f} GB/s"
+            centre = scale * (bar.start_s + bar.seconds / 2)
+            axis.text(centre, place, rate, ha="center", va="center", fontsize=8, color="white")

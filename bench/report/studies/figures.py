@@ -1,0 +1,178 @@
+"""The studies' figures: lines over a number, or bars cut up into what bounds them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
+from bench.report.studies.rows import parts_of
+from bench.rows.frontier import time_of
+from bench.rows.labels import SOURCES
+from engines.core.row import Row
+
+Label = Callable[[Row], str]
+Number = Callable[[Row], float]
+
+PARTS: Final = (
+    ("HBM traffic", COLOURS[0]),
+    ("other computation", COLOURS[4]),
+    ("exposed communication", COLOURS[1]),
+)
+"""What a compiled bar is stacked of, from below."""
+DOES_NOT_FIT: Final = "does not fit"
+THOUSAND: Final = 1024
+BAR_WIDTH: Final = 0.7
+CROSS_STEP: Final = 0.04
+"""Between the crosses of two variants at one place, as a fraction of the panel's height."""
+
+
+def lines_over(
+    name: str, caption: str, rows: Sequence[Row], *, panel: Label, line: Label, x: Number, x_label: str, mfu: bool
+) -> Drawn:
+    """One panel a group, one line a variant and kind; logarithmic axes, but MFU stands on a linear one.
+
+    A cross near the top is a row that does not fit.
+    """
+    groups = list(dict.fromkeys(panel(row) for row in rows))
+    names = list(dict.fromkeys(line(row) for row in rows))
+    colours = {each: COLOURS[place % len(COLOURS)] for place, each in enumerate(names)}
+    kinds = [kind for kind in SOURCES if any(row.source == kind and row.status == "ok" for row in rows)]
+    figure, axes = panels(len(groups), width=6.8 if len(groups) == 1 else 4.6, height=4.2)
+    for axis, group in zip(axes, groups, strict=True):
+        mine = [row for row in rows if panel(row) == group]
+        scale, label = (100.0, "MFU (%)") if mfu else _unit(mine)
+        for each, colour in colours.items():
+            for kind in kinds:
+                timed = sorted((row for row in mine if _is(row, kind, each, line) and row.status == "ok"), key=x)
+                values = [scale * ((row.mfu if mfu else time_of(row)) or 0) for row in timed]
+                axis.plot([x(row) for row in timed], values, **line_style(kind, colour))
+            refused = [x(row) for row in mine if _is(row, "compiled", each, line) and row.status == "oom"]
+            # Below one another where several variants do not fit at the same place.
+            height = 0.98 - CROSS_STEP * names.index(each)
+            if refused:
+                axis.plot(
+                    refused,
+                    [height] * len(refused),
+                    linestyle="",
+                    marker="x",
+                    markeredgewidth=2,
+                    color=colour,
+                    transform=axis.get_xaxis_transform(),
+                )
+        axis.set_xscale("log", base=2)
+        if mfu:
+            axis.set_ylim(bottom=0)
+        else:
+            axis.set_yscale("log")
+            plain_log_ticks(axis.yaxis)
+        if any(row.status == "oom" for row in mine):
+            low, high = axis.get_ylim()
+            room = 1 + CROSS_STEP * (1 + len(names))
+            axis.set_ylim(top=high * room if mfu else high * (high / low) ** (room - 1))
+        ticks = sorted({x(row) for row in mine})
+        plain_log_ticks(axis.xaxis, ticks)
+        axis.set_xticks(ticks, [_short(tick) for tick in ticks])
+        axis.set_xlabel(x_label)
+        axis.set_ylabel(label)
+        axis.set_title(group)
+    refusals = any(row.status == "oom" for row in rows)
+    legend(figure, list(colours.items()), kinds, [(DOES_NOT_FIT, "x")] if refusals else [])
+    return Drawn(name, _caption(caption, rows, "crosses"), figure)
+
+
+def bars_over(
+    name: str,
+    caption: str,
+    rows: Sequence[Row],
+    *,
+    panel: Label,
+    bar: Label,
+    published_s: Callable[[Row], float | None] | None = None,
+) -> Drawn:
+    """One panel a group, one bar a compiled row, stacked of what its time goes to; other kinds as marks at its edge.
+
+    With ``published_s`` the mark of what was published is its answer for the bar's row, whatever rows are stored.
+    """
+    groups = list(dict.fromkeys(panel(row) for row in rows))
+    bars = list(dict.fromkeys(bar(row) for row in rows))
+    beside = [kind for kind in SOURCES if kind != "compiled" and any(row.source == kind for row in rows)]
+    if published_s is not None:
+        beside = [*(kind for kind in beside if kind != "published"), "published"]
+    figure, axes = panels(len(groups), width=max(8.0 / len(groups), 0.5 * len(bars) + 0.9), height=4.2)
+    for axis, group in zip(axes, groups, strict=True):
+        mine = [row for row in rows if panel(row) == group]
+        shown = [each for each in bars if any(bar(row) == each for row in mine)]
+        scale, label = _unit(mine)
+        for row in mine:
+            place = shown.index(bar(row))
+            if row.source == "compiled":
+                _draw_bar(axis, row, place, scale)
+                stated = published_s(row) if published_s is not None else None
+                if stated is not None:
+                    _draw_mark(axis, "published", place, scale * stated)
+            elif row.source != "published" or published_s is None:
+                _draw_mark(axis, row.source, place, scale * (time_of(row) or 0))
+        axis.set_xticks(range(len(shown)), shown, rotation=40, ha="right", rotation_mode="anchor")
+        axis.set_xlim(-0.6, len(shown) - 0.4)
+        axis.set_ylim(bottom=0)
+        axis.grid(visible=False, axis="x")
+        axis.set_ylabel(label)
+        axis.set_title(group)
+    legend(figure, [(f"compiled: {word}", colour) for word, colour in PARTS], beside)
+    kinds = ["published"] if published_s is not None else []
+    return Drawn(name, _caption(caption, rows, f"bars that say “{DOES_NOT_FIT}”", kinds), figure)
+
+
+def _draw_mark(axis: Any, kind: str, place: int, height: float) -> None:
+    axis.plot([place + BAR_WIDTH / 2], [height], **(line_style(kind, "#222222") | {"linestyle": ""}))
+
+
+def _draw_bar(axis: Any, row: Row, place: int, scale: float) -> None:
+    parts = parts_of(row) if row.status == "ok" else None
+    if parts is None:
+        told = DOES_NOT_FIT if row.status == "oom" else row.status
+        axis.text(
+            place,
+            0.02,
+            told,
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=9,
+            color="#777777",
+            transform=axis.get_xaxis_transform(),
+        )
+        return
+    bottom = 0.0
+    for seconds, (_, colour) in zip((parts.memory_s, parts.compute_s, parts.exposed_s), PARTS, strict=True):
+        axis.bar(place, scale * seconds, bottom=bottom, width=BAR_WIDTH, color=colour)
+        bottom += scale * seconds
+    axis.text(place, bottom, f"{scale * (time_of(row) or 0):.3g}", ha="center", va="bottom", fontsize=8)
+
+
+def _is(row: Row, kind: str, name: str, line: Label) -> bool:
+    return row.source == kind and line(row) == name
+
+
+def _unit(rows: Sequence[Row]) -> tuple[float, str]:
+    """Milliseconds where everything is below a second."""
+    phase = "decode step" if rows[0].phase == "decode" else "prefill"
+    short = max((time_of(row) or 0 for row in rows), default=0) < 1
+    return (1e3, f"{phase} (ms)") if short else (1.0, f"{phase} (s)")
+
+
+def _caption(caption: str, rows: Sequence[Row], marks: str, also: Sequence[str] = ()) -> str:
+    kinds = [kind for kind in SOURCES if kind in also or any(row.source == kind for row in rows)]
+    refused = sum(row.status == "oom" for row in rows)
+    told = f" Kinds of evidence: {', '.join(kinds)}."
+    if refused:
+        told += f" {refused} {'row does' if refused == 1 else 'rows do'} not fit in memory: {marks}."
+    return caption + told
+
+
+def _short(number: float) -> str:
+    """Powers of two as people say them: 512, 2k, 1M."""
+    for unit in ("", "k", "M"):
+        if number < THOUSAND:
+            return f"{number:g}{unit}"
+        number /= THOUSAND
+    return f"{number:g}G"

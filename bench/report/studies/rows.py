@@ -1,0 +1,126 @@
+"""The rows of a study: what its sweep recipe asks, which stored rows answer that, and what bounds each of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from bench.rows.frontier import time_of
+from bench.rows.labels import SOURCES, answered, by_source
+from bench.rows.pairing import OPEN, STATED, STATED_FORMATS, is_open
+from bench.sweep.catalog import conf_dir
+from bench.sweep.expand import request_from
+from engines.core.point import Point
+from engines.core.row import Row
+
+COMMUNICATION: Final = "exposed communication"
+MEMORY: Final = "memory"
+COMPUTE: Final = "compute"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows in the order of the recipe's points: compiled ones, each before other kinds' rows of the same point.
+
+    ``missing`` counts the points that have no compiled row.
+    """
+
+    rows: Sequence[Row]
+    missing: int
+
+    @property
+    def compiled(self) -> list[Row]:
+        """What the study is about."""
+        return by_source(self.rows, "compiled")
+
+
+class Parts(NamedTuple):
+    """Seconds of one decode step, or of the whole prefill.
+
+    ``memory_s`` is HBM traffic at full bandwidth and waiting for copies, ``compute_s`` computation beyond that,
+    be it arithmetic or less than full bandwidth, ``exposed_s`` communication beside which nothing is computed.
+    """
+
+    compute_s: float
+    memory_s: float
+    exposed_s: float
+
+    @property
+    def bound_by(self) -> str:
+        """The largest of the three, in words."""
+        words = {COMPUTE: self.compute_s, MEMORY: self.memory_s, COMMUNICATION: self.exposed_s}
+        return max(words, key=lambda word: words[word])
+
+
+def parts_of(row: Row) -> Parts | None:
+    """Where the row's time goes; None where it does not say.
+
+    A compiled row's computation contains its HBM traffic, an analytic row's stands beside it.
+    """
+    seconds = time_of(row)
+    if not seconds or not row.latency_s or row.compute_s is None or row.memory_s is None:
+        return None
+    exposed_s = row.details.get("exposed_s")
+    if exposed_s is None:
+        exposed_s = max(0.0, (row.communication_s or 0.0) - (row.overlapped_s or 0.0))
+    compute_s, memory_s = row.compute_s, row.memory_s
+    if row.source == "compiled":
+        memory_s = min(memory_s, compute_s)
+        compute_s -= memory_s
+        memory_s += row.overhead_s or 0.0
+    share = seconds / row.latency_s
+    return Parts(compute_s * share, memory_s * share, exposed_s * share)
+
+
+def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Point]:
+    """The points of ``conf/sweep/RECIPE.yaml``, once for each variant: further words such as ``model=palm-8b``."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    points: dict[Point, None] = {}
+    with hydra.initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+        for words in variants:
+            config: Any = OmegaConf.to_container(
+                hydra.compose("config", overrides=[f"+sweep={recipe}", *words]), resolve=True
+            )
+            given = [word.partition("=")[0] for word in words]
+            for job in request_from(config, {}, given).jobs:
+                points.update(dict.fromkeys(job.points))
+    return list(points)
+
+
+def find_rows(rows: Sequence[Row], points: Sequence[Point]) -> Found:
+    """The newest compiled row of every point and, where there is one, the newest row of each other kind and engine."""
+    found: dict[str, Row] = {}
+    missing = 0
+    for point in points:
+        newest: dict[tuple[str, str], Row] = {}
+        for row in rows:
+            if answers(row, point):
+                kind = (row.source, row.engine)
+                if kind not in newest or newest[kind].created_at < row.created_at:
+                    newest[kind] = row
+        mine = sorted(newest.values(), key=lambda row: (row.source != "compiled", SOURCES.index(row.source)))
+        if not by_source(mine, "compiled"):
+            missing += 1
+            continue
+        found.update((row.point_id, row) for row in mine if row.source == "compiled" or answered(row))
+    return Found(list(found.values()), missing)
+
+
+def answers(row: Row, point: Point) -> bool:
+    """Whether the row was asked this, by whatever engine. What the point leaves open, the row's engine chose.
+
+    What a publication states of an open key does not matter; what the point states, it must state too.
+    """
+    asked = point.axes()
+    if any(getattr(row, key) != asked[key] for key in STATED):
+        return False
+    if any(asked[key] != "auto" and getattr(row, key) != asked[key] for key in STATED_FORMATS):
+        return False
+    for key in OPEN:
+        if asked[key] in (None, "auto"):
+            if row.source != "published" and not is_open(row, key):
+                return False
+        elif getattr(row, key) != asked[key]:
+            return False
+    return True

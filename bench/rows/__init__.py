@@ -1,0 +1,1 @@
+"""Rows: metrics, the store, tables."""

@@ -1,0 +1,39 @@
+"""Rows that no other row beats at once in time and cost."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from bench.rows.labels import answered
+from engines.core.row import Row
+
+
+def time_of(row: Row) -> float | None:
+    """The time that a user waits on: a decode step, else the phase."""
+    return row.step_time_s if row.phase == "decode" else row.latency_s
+
+
+def frontier(rows: Sequence[Row]) -> list[Row]:
+    """The Pareto-best rows by :func:`time_of` and ``cost_chip_s_per_token``, the fastest first."""
+    known = [
+        (seconds, row.cost_chip_s_per_token, row)
+        for row in rows
+        if answered(row) and (seconds := time_of(row)) is not None and row.cost_chip_s_per_token is not None
+    ]
+    best: list[Row] = []
+    least = float("inf")
+    for _, cost, row in sorted(known, key=lambda each: each[:2]):
+        if cost < least:
+            best.append(row)
+            least = cost
+    return best
+
+
+def workloads(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by what may be compared on one frontier: model, machine, phase, lengths, number formats, kind, engine."""
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        lengths = (row.input_len, row.output_len)
+        formats = (row.weight_dtype, row.act_dtype, row.kv_dtype)
+        groups[(row.model, row.hw, row.phase, *lengths, *formats, row.source, row.engine)].append(row)
+    return dict(groups)

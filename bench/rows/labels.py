@@ -1,0 +1,103 @@
+"""The rows that a report is about, and how each is called in it."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from engines.core.errors import ShardbenchError
+from engines.core.row import Row
+
+SOURCES: Final = ("measured", "compiled", "predicted", "published")
+"""The kinds of evidence, in the order in which tables show them."""
+
+MODEL_NAMES: Final = {
+    "palm-8b": "PaLM 8B",
+    "palm-62b": "PaLM 62B",
+    "palm-540b": "PaLM 540B",
+    "mt-nlg-530b": "MT-NLG 530B",
+    "gpt-20b": "GPT 20B",
+    "llama-3-8b": "Llama 3 8B",
+    "llama-3-70b": "Llama 3 70B",
+    "llama-3-405b": "Llama 3 405B",
+}
+
+
+def read_rows(results_dir: str) -> list[Row]:
+    """The newest row of every point in the store, in an order that depends on the rows alone.
+
+    Raises:
+        ShardbenchError: the store is empty.
+    """
+    from bench.rows.store import Store
+
+    rows = in_order(Store(results_dir).latest().values())
+    if not rows:
+        raise ShardbenchError(
+            f"results_dir={results_dir}: holds no rows to report; run shardbench run first, or name another store"
+        )
+    return rows
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows sorted by what was asked."""
+    return sorted(rows, key=question_key)
+
+
+def question_key(row: Row) -> tuple[Any, ...]:
+    """What orders rows: model, machine, phase, lengths, formats, chips, batch, layout, then kind and engine."""
+    return (
+        *(row.model, row.hw, row.phase, row.input_len, row.output_len, row.weight_dtype, row.act_dtype, row.kv_dtype),
+        *(row.num_chips, row.pipeline_parallel or 0, row.tensor_parallel or 0, row.batch_size),
+        *(row.ffn_layout or "", row.attn_sharding or "", row.collectives or "", row.partitioner or ""),
+        *(str(row.mesh_shape or ""), SOURCES.index(row.source), row.engine, row.reference or "", row.point_id),
+    )
+
+
+def answered(row: Row) -> bool:
+    """Whether the row has a time that can be trusted as far as its kind goes."""
+    return row.status == "ok" and row.valid and row.latency_s is not None
+
+
+def system_label(row: Row) -> str:
+    """What ran on what: ``PaLM 540B on 64 tpu-v4``, ``MT-NLG 530B on 16 a100-80gb, TP16``."""
+    label = f"{model_label(row.model)} on {row.num_chips} {row.hw}"
+    if row.tensor_parallel is None:
+        return label
+    return f"{label}, {parallelism(row.tensor_parallel, row.pipeline_parallel)}"
+
+
+def parallelism(tensor_parallel: int, pipeline_parallel: int | None) -> str:
+    """``TP16``, or ``PP3/TP8`` where there are pipeline stages."""
+    return f"TP{tensor_parallel}" if (pipeline_parallel or 1) == 1 else f"PP{pipeline_parallel}/TP{tensor_parallel}"
+
+
+def model_label(model: str) -> str:
+    """The name by which a model's authors call it, where it is known."""
+    return MODEL_NAMES.get(model, model)
+
+
+def layout_label(row: Row) -> str:
+    """Feed-forward layout and attention sharding: ``ws_2d, attention by batch``; empty where both are open."""
+    parts = [] if row.ffn_layout in (None, "auto") else [str(row.ffn_layout)]
+    if row.attn_sharding not in (None, "auto"):
+        parts.append(f"attention by {row.attn_sharding}")
+    return ", ".join(parts)
+
+
+def question_label(row: Row) -> str:
+    """The question in words: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``."""
+    lengths = f"{row.input_len} in" + (f", {row.output_len} out" if row.output_len else "")
+    where = f"{row.num_chips} {row.hw}"
+    return f"{row.model} on {where}, {row.phase}, batch {row.batch_size}, {lengths}, {row.weight_dtype}"
+
+
+def counted(items: Iterable[str]) -> str:
+    """``3 oom, 1 failed``: how often each occurs, the most frequent first."""
+    return ", ".join(
+        f"{count} {item}" for item, count in sorted(Counter(items).items(), key=lambda each: (-each[1], each[0]))
+    )
+
+
+def by_source(rows: Sequence[Row], source: str) -> list[Row]:
+    """The rows of one kind of evidence."""
+    return [row for row in rows if row.source == source]

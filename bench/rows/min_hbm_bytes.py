@@ -1,0 +1,24 @@
+"""What a point must read at least, the numerator of MBU."""
+
+from engines.core.dtypes import BYTES_PER_ELEMENT
+from engines.core.point import Point
+
+
+def least_bytes(point: Point, cached_tokens: int | None = None) -> float:
+    """Bytes that all chips together must read at least, over the whole phase.
+
+    Forward passes (1 for a prefill, one a decode step) times the weights: matrices and the output embedding in
+    ``weight_dtype``, norm scales and biases in ``act_dtype``. Decode step i (from 0) reads the keys and values of
+    input_len + i tokens of each sequence in ``kv_dtype``, so the steps read steps · (input_len + (steps − 1)/2) tokens.
+    ``cached_tokens`` stands for the input_len of all sequences where a prefix is cached once. A prefill need not read
+    the cache that it writes.
+    """
+    model, steps = point.model, point.decode_steps
+    matrices = model.num_layers * model.layer_matmul_params + model.vocab_size * model.d_model
+    vectors = model.num_layers * (model.layer_params - model.layer_matmul_params)
+    vectors += model.d_model * (2 if model.norm_bias else 1) + (model.vocab_size if model.lm_head_bias else 0)
+    weights = matrices * BYTES_PER_ELEMENT[point.weight_dtype] + vectors * BYTES_PER_ELEMENT[point.act_dtype]
+    passes = steps + (point.phase != "decode")
+    cached = point.batch_size * point.input_len if cached_tokens is None else cached_tokens
+    read_tokens = steps * (cached + point.batch_size * (steps - 1) / 2)
+    return passes * weights + read_tokens * model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]

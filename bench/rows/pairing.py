@@ -1,0 +1,112 @@
+"""Answers of different kinds to the same question, side by side."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.rows.labels import answered
+from engines.core.row import Row
+
+STATED: Final = ("model", "hw", "num_chips", "phase", "batch_size", "input_len", "output_len")
+STATED_FORMATS: Final = ("weight_dtype", "act_dtype", "kv_dtype", "partitioner")
+OPEN: Final = ("mesh_shape", "ffn_layout", "attn_sharding", "collectives", "tensor_parallel", "pipeline_parallel")
+"""Keys that a point may leave to the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An answer beside the reference's answer to the same question."""
+
+    answer: Row
+    reference: Row
+
+    @property
+    def relative_error(self) -> float | None:
+        """(answer − reference) / reference of the latency; None where either has none."""
+        if self.answer.latency_s is None or self.reference.latency_s is None:
+            return None
+        return self.answer.latency_s / self.reference.latency_s - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """What relative errors say together. ``n`` pairs; all but ``bias`` are of absolute values."""
+
+    n: int
+    mean: float
+    median: float
+    p90: float
+    worst: float
+    bias: float
+
+
+def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
+    """Each reference row with the answers of every other kind and engine, one an engine.
+
+    Two rows ask the same when they agree in everything that was stated. A choice that the reference leaves open (an
+    empty cell of a published table) is met by an answer that left it open too, whatever its engine then chose; a
+    choice that the reference states is met by the same value, asked for or chosen. Where an engine answers one
+    question in several rows, the one that leaves the most open is taken.
+    """
+    by_question: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.source != reference:
+            by_question[_stated(row)].append(row)
+    pairs = []
+    for row in rows:
+        if row.source != reference:
+            continue
+        found: dict[tuple[str, str], Row] = {}
+        for other in by_question[_stated(row)]:
+            if all(_meets(other, row, key) for key in OPEN):
+                kind = (other.source, other.engine)
+                if kind not in found or _open_keys(other) > _open_keys(found[kind]):
+                    found[kind] = other
+        pairs += [Pair(found[kind], row) for kind in sorted(found)]
+    return pairs
+
+
+def errors_of(pairs: Iterable[Pair]) -> Errors | None:
+    """Mean, median, 90th percentile (nearest rank), worst and bias of the latencies; None without a timed pair."""
+    errors = [
+        pair.relative_error
+        for pair in pairs
+        if pair.relative_error is not None and answered(pair.answer) and answered(pair.reference)
+    ]
+    if not errors:
+        return None
+    sizes = sorted(abs(error) for error in errors)
+    return Errors(
+        n=len(sizes),
+        mean=statistics.fmean(sizes),
+        median=statistics.median(sizes),
+        p90=sizes[-(-9 * len(sizes) // 10) - 1],
+        worst=sizes[-1],
+        bias=statistics.fmean(errors),
+    )
+
+
+def _stated(row: Row) -> tuple[Any, ...]:
+    return tuple(getattr(row, key) for key in (*STATED, *STATED_FORMATS))
+
+
+def _meets(answer: Row, reference: Row, key: str) -> bool:
+    wanted = getattr(reference, key)
+    given = getattr(answer, key)
+    if is_open(reference, key):
+        return is_open(answer, key) or given == wanted
+    return bool(given == wanted)
+
+
+def is_open(row: Row, key: str) -> bool:
+    """Whether the point left this to the engine. Of a published row, what its source states is not open."""
+    value = getattr(row, key)
+    if value in (None, "auto"):
+        return True
+    return key in row.chosen and row.source != "published"
+
+
+def _open_keys(row: Row) -> int:
+    return sum(is_open(row, key) for key in OPEN)

@@ -1,0 +1,237 @@
+"""Rows on disk: one file for the rows that ended together, written whole or not at all.
+
+``RESULTS_DIR/rows/*.jsonl`` holds one JSON row a line. A file gets its name only once it is on disk, so a crash leaves
+no half a file, and each has a name of its own, so writers never meet. Nothing that stands in a file is ever changed.
+"""
+
+import gc
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
+
+from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.row import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEMPORARY: Final = ".tmp"
+"""Ends the name of a file that is being written: nothing that looks for rows takes it for one."""
+NAMES: Final = tuple(each.name for each in fields(Row))
+READ_ATTEMPTS: Final = 10
+"""How often a store that is compacted while it is read is read anew."""
+
+
+class Store:
+    """The rows under ``results_dir``. Folders are made by the first append; a missing store holds no rows.
+
+    Raises:
+        AskedWrongly: ``results_dir`` is a file.
+    """
+
+    def __init__(self, results_dir: str | Path) -> None:
+        self.results_dir = Path(results_dir)
+        self.rows_dir = self.results_dir / "rows"
+        if self.results_dir.exists() and not self.results_dir.is_dir():
+            raise AskedWrongly("results_dir", results_dir, "is a file", "name a folder")
+
+    def append(self, rows: Sequence[Row]) -> Path:
+        """Write rows as one new file; it is on disk when this returns.
+
+        Raises:
+            AskedWrongly: the folder cannot be written.
+            ShardbenchError: a value of a row is nothing that JSON can hold; names the key. Nothing is written.
+        """
+        return self.write_part([_line(row) for row in rows])
+
+    def write_part(self, lines: Iterable[str]) -> Path:
+        """Write lines (each a JSON row) as one new file, whose name ends in their number.
+
+        Raises:
+            AskedWrongly: the folder cannot be written.
+        """
+        lines = list(lines)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        name = f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}-n{len(lines)}.jsonl"
+        temporary = self.rows_dir / f"{name}{TEMPORARY}"
+        final = self.rows_dir / name
+        try:
+            self.rows_dir.mkdir(parents=True, exist_ok=True)
+            with temporary.open("x", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(final)
+            sync_folder(self.rows_dir)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise AskedWrongly(
+                "results_dir", self.results_dir, f"cannot be written ({error.strerror})", "name a folder that can"
+            ) from None
+        return final
+
+    def parts(self) -> list[Path]:
+        """The files of rows, oldest first."""
+        return sorted(self.rows_dir.glob("*.jsonl"))
+
+    def load(self) -> list[Row]:
+        """Every row, oldest first. A row that stands twice (a compaction that was cut off) counts once.
+
+        Raises:
+            ShardbenchError: a file is cut off or is no file of rows; names the file, the line and the remedy.
+        """
+        for _ in range(READ_ATTEMPTS):
+            try:
+                return self._load()
+            except FileNotFoundError:
+                continue  # merged into another file since we listed them
+        raise ShardbenchError(f"{self.rows_dir}: its files change faster than they can be read; try again")
+
+    def _load(self) -> list[Row]:
+        rows: dict[bytes, Row] = {}
+        with _no_garbage_collection():
+            for part in self.parts():
+                for number, line, row, fault in read_part(part):
+                    if row is None:
+                        raise ShardbenchError(
+                            f"{part} line {number}: {fault}; shardbench results check repair=true "
+                            f"results_dir={self.results_dir} moves it aside and keeps the rest"
+                        )
+                    rows.setdefault(hashlib.blake2b(line.encode(), digest_size=16).digest(), row)
+            return sorted(rows.values(), key=lambda row: row.created_at)
+
+    def latest(self) -> dict[str, Row]:
+        """The newest row of every point_id."""
+        return {row.point_id: row for row in self.load()}
+
+    def frame(self) -> "pd.DataFrame":
+        """Every row as one frame, a column a field of :class:`Row`, oldest first.
+
+        ``created_at`` is a time in UTC; whole numbers are Int64, other numbers float64, truths boolean, words string,
+        with a missing value where a row holds None; lists and mappings stay objects.
+
+        Raises:
+            ShardbenchError: as :meth:`load`.
+        """
+        return frame_of(self.load())
+
+
+def frame_of(rows: Sequence[Row]) -> "pd.DataFrame":
+    """Rows as one frame, as :meth:`Store.frame` describes it."""
+    import pandas as pd
+
+    dtypes: dict[type, Any] = {int: "Int64", float: "float64", bool: "boolean", str: "string"}
+    columns: dict[str, Any] = {}
+    for name, kinds in kinds_of_fields().items():
+        values = [getattr(row, name) for row in rows]
+        kind = next((each for each in (str, bool, float, int) if each in kinds), None)
+        columns[name] = pd.Series(values, dtype=object if kind is None else dtypes[kind])
+    times = pd.to_datetime(columns["created_at"], utc=True, errors="coerce", format="ISO8601")
+    columns["created_at"] = times.astype("datetime64[us, UTC]")
+    return pd.DataFrame(columns, columns=list(NAMES))
+
+
+def kinds_of_fields() -> dict[str, tuple[type, ...]]:
+    """The classes that each field of a row may have: ``{"n": (int, NoneType), …}``."""
+    return {name: tuple(_kinds(hint)) for name, hint in get_type_hints(Row).items()}
+
+
+def _kinds(hint: Any) -> Iterator[type]:
+    """Classes of ``int | None``, ``Literal["a"]``, ``list[int]``."""
+    if isinstance(hint, type) and not get_args(hint):
+        yield hint
+    elif getattr(hint, "__origin__", None) in (list, dict):
+        yield hint.__origin__
+    else:
+        for part in get_args(hint):
+            if isinstance(part, str):
+                yield str
+            else:
+                yield from _kinds(part)
+
+
+def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
+    """Every line of a file of rows: its number, text, and its row or what is wrong with it.
+
+    A file says in its name how many rows it has, so that one cut off between two lines is known too.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+    """
+    try:
+        text = part.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        yield 1, "", None, f"cannot be read ({error.strerror})"
+        return
+    # Not splitlines(), which also takes characters apart that may stand in a JSON string.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield number, line, _row(line), None
+        except ShardbenchError as error:
+            yield number, line, None, str(error)
+    count = re.search(r"-n(\d+)$", part.stem)
+    if count is not None and len(lines) < int(count[1]):
+        yield len(lines) + 1, "", None, f"is missing: the file had {count[1]} rows"
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk: a file's new name is there only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _line(row: Row) -> str:
+    content = {name: getattr(row, name) for name in NAMES}
+    try:
+        return json.dumps(content, allow_nan=False)
+    except (ValueError, TypeError):
+        for key, value in content.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (ValueError, TypeError):
+                raise ShardbenchError(
+                    f"{key}={value}: cannot be stored; the answer of engine={row.engine} for model={row.model} "
+                    f"phase={row.phase} batch_size={row.batch_size} must hold finite plain values"
+                ) from None
+        raise
+
+
+def _row(line: str) -> Row:
+    try:
+        content = json.loads(line, parse_constant=_not_finite)
+    except json.JSONDecodeError:
+        raise ShardbenchError("is cut off or no JSON") from None
+    if not isinstance(content, dict):
+        raise ShardbenchError("is no row")
+    return Row.from_dict(content)
+
+
+def _not_finite(word: str) -> float:
+    raise ShardbenchError(f"holds {word}, which is no JSON")
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A hundred thousand rows make a collector walk them over and over, though none of them can be garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

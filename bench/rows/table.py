@@ -1,0 +1,98 @@
+"""A table, and how it is printed as Markdown and CSV. What goes into the report's tables is in ``latency``."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.rows.metrics import METRICS
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: the key of a row, and for a figure that is no metric its heading, scale and format."""
+
+    key: str
+    heading: str | None = None
+    scale: float = 1.0
+    spec: str = ""
+
+    @property
+    def title(self) -> str:
+        """What stands above it in print."""
+        if self.heading is not None:
+            return self.heading
+        return METRICS[self.key].title if self.key in METRICS else self.key
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it is set to the right."""
+        return self.key in METRICS or bool(self.spec)
+
+    def show(self, value: Any) -> str:
+        """The cell in print."""
+        if value is None:
+            return ""
+        if self.spec:
+            return format(value * self.scale, self.spec)
+        if self.key in METRICS and isinstance(value, (int, float)):
+            return METRICS[self.key].show(value)
+        return plain_text(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """``rows`` hold SI units and fractions; printing scales them. ``name`` is the file's, without its ending.
+
+    ``shown`` are the rows that print in the report, where the table is too long to print whole; the CSV has all.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    shown: Sequence[Mapping[str, Any]] | None = None
+    note: str = ""
+    csv_keys: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def printed(self) -> Sequence[Mapping[str, Any]]:
+        """The rows that print."""
+        return self.rows if self.shown is None else self.shown
+
+
+def plain_text(value: Any) -> str:
+    """A value as a user would type it: ``[4,4,4]``."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(str(item) for item in value) + "]"
+    return str(value)
+
+
+def to_markdown(table: Table) -> str:
+    """The table with its caption above, in GitHub's Markdown."""
+    heads = [_cell(column.title) for column in table.columns]
+    rules = ["---:" if column.numeric else "---" for column in table.columns]
+    lines = [f"**{table.caption}**", ""]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "|".join(rules) + "|"]
+    for row in table.printed:
+        cells = (_cell(column.show(row.get(column.key))) for column in table.columns)
+        lines.append("| " + " | ".join(cells) + " |")
+    if table.note:
+        lines += ["", table.note]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Every row, in SI units and fractions, under the keys of a row; an empty cell is unknown."""
+    keys = list(table.csv_keys) or [column.key for column in table.columns]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(keys)
+    for row in table.rows:
+        writer.writerow("" if row.get(key) is None else plain_text(row[key]) for key in keys)
+    return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,137 @@
+"""What ``shardbench run`` shows: rows on stdout, progress on stderr where that is a terminal."""
+
+import json
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench.rows.metrics import METRICS
+from engines.core.row import POINT_FIELDS, Row
+
+MOST_ROWS_SHOWN = 60
+QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
+
+
+class Output:
+    """Shows rows as they end. ``how``: table (at the end), json (one a line, at once) or none."""
+
+    def __init__(self, how: str, total: int) -> None:
+        self._how = how
+        self._total = total
+        self._rows: list[Row] = []
+        self._failed = 0
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> "Output":
+        if sys.stderr.isatty():
+            self._progress = Progress(
+                TextColumn("points"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[failed]} failed, {task.fields[left]} left"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=False,
+            )
+            self._task = self._progress.add_task("points", total=self._total, failed=0, left=self._total)
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, row: Row, *, new: bool) -> None:
+        """Take note of a row, and print it at once where rows are printed as JSON."""
+        self._failed += row.status in ("failed", "timeout")
+        if self._how == "json":
+            print(json.dumps(row.to_dict()), flush=True)
+        elif self._how == "table":
+            self._rows.append(row)
+        if self._progress is not None:
+            self._progress.advance(self._task)
+            done = int(self._progress.tasks[0].completed)
+            self._progress.update(self._task, failed=self._failed, left=self._total - done)
+
+    def close(self, stored: int, results_dir: str) -> None:
+        """Print the table, and on stderr where the rows are."""
+        if self._progress is not None:
+            self._progress.stop()
+        if self._how == "table" and self._rows:
+            print_table(self._rows[:MOST_ROWS_SHOWN])
+            if len(self._rows) > MOST_ROWS_SHOWN:
+                print(f"… and {len(self._rows) - MOST_ROWS_SHOWN} more; shardbench report shows all")
+        if self._how != "none":
+            again = f", {stored} of them stored before" if stored else ""
+            print(f"{self._total} points{again}; rows in {results_dir}", file=sys.stderr)
+
+
+def print_table(rows: list[Row]) -> None:
+    """Rows as a table on stdout; what all share stands above it."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    same, differing = _split(rows)
+    for name in differing:
+        table.add_column(name, overflow="fold")
+    for heading in ("source", "latency", "step", "MFU"):
+        table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
+    # What quantising costs, where anything did.
+    quality = [METRICS[name] for name in QUALITY if any(getattr(row, name) is not None for row in rows)]
+    for metric in quality:
+        table.add_column(metric.title, justify="right", overflow="fold")
+    table.add_column("note", overflow="fold")
+    for row in rows:
+        table.add_row(
+            *(_cell(getattr(row, name)) for name in differing),
+            row.source,
+            seconds(row.latency_s),
+            seconds(row.step_time_s),
+            "" if row.mfu is None else f"{row.mfu:.1%}",
+            *(metric.show(getattr(row, metric.name)) for metric in quality),
+            _note(row),
+        )
+    # Into a pipe, a table keeps its columns whole however wide they are.
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    if same:
+        console.print(", ".join(same), style="dim", highlight=False)
+    console.print(table)
+
+
+def _split(rows: list[Row]) -> tuple[list[str], list[str]]:
+    """Keys of the point that all rows share (as text), and those by which they differ."""
+    names = POINT_FIELDS
+    values = {name: [getattr(row, name) for row in rows] for name in names}
+    differing = [name for name in names if len({str(value) for value in values[name]}) > 1]
+    same = [
+        f"{name}={_cell(values[name][0])}"
+        for name in names
+        if name not in differing and values[name][0] not in (None, "auto")
+    ]
+    return same, differing
+
+
+def _note(row: Row) -> str:
+    if row.status != "ok":
+        return f"{row.status}: {row.error}"
+    return "" if row.valid else f"not valid: {row.invalid_reason}"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def seconds(value: float | None) -> str:
+    """A time in s, ms or µs; nothing for None."""
+    if value is None:
+        return ""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"

@@ -1,0 +1,1 @@
+"""A composed config to points."""

@@ -1,0 +1,129 @@
+"""Where the configuration files are, and models and chips by name from them."""
+
+import difflib
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engines.core.chip import Chip
+from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.model import Model
+
+
+def conf_dir() -> Path:
+    """``conf/``: inside this package where it was installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def names(group: str) -> list[str]:
+    """The choices of a config group, sorted: ``names("hw")``."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@cache
+def load_model(name: str) -> Model:
+    """The model of ``conf/model/NAME.yaml``.
+
+    Raises:
+        AskedWrongly: there is no such file, or it describes no model.
+    """
+    return model_from(load_group("model", name))
+
+
+@cache
+def load_chip(name: str) -> Chip:
+    """The chip of ``conf/hw/NAME.yaml``.
+
+    Raises:
+        AskedWrongly: there is no such file, or it describes no chip.
+    """
+    return chip_from(load_group("hw", name))
+
+
+def model_from(content: dict[str, Any]) -> Model:
+    """A model from the plain values of its config.
+
+    Nobody published the size of a changed architecture (``palm-540b+num_layers=8``): its own count stands for it.
+
+    Raises:
+        AskedWrongly: a key is missing, unknown or wrong.
+    """
+    try:
+        model = Model(**content)
+    except TypeError as error:
+        raise AskedWrongly(
+            "model", content.get("name"), _reason(error), "compare it with conf/model/tiny.yaml"
+        ) from None
+    changed = {each.partition("=")[0] for each in model.name.split("+")[1:]}
+    if not changed or changed & {"published_params", "mfu_params"}:
+        return model
+    return replace(model, published_params=float(model.params), mfu_params=float(model.params))
+
+
+def chip_from(content: dict[str, Any]) -> Chip:
+    """A chip from the plain values of its config.
+
+    Raises:
+        AskedWrongly: a key is missing, unknown or wrong.
+    """
+    try:
+        return Chip(**content)
+    except TypeError as error:
+        raise AskedWrongly("hw", content.get("name"), _reason(error), "compare it with conf/hw/tpu-v4.yaml") from None
+
+
+def load_group(group: str, name: str) -> dict[str, Any]:
+    """The plain values of ``conf/GROUP/NAME.yaml``.
+
+    Raises:
+        AskedWrongly: there is no such choice; names the nearest ones.
+        ShardbenchError: the file is no mapping.
+    """
+    path = conf_dir() / group / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_choice(group, name)
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ShardbenchError(f"{path}: {_reason(error)}") from None
+    if not isinstance(content, dict):
+        raise ShardbenchError(f"{path}: holds no mapping of keys to values")
+    return {str(key): value for key, value in content.items()}
+
+
+def load_customised(group: str, name: str) -> dict[str, Any]:
+    """As :func:`load_group`, with what a row's name such as ``tiny+num_layers=2`` says was changed in it.
+
+    Raises:
+        AskedWrongly: there is no such choice, or a change is of none of its keys.
+    """
+    original, *changes = name.split("+")
+    content = load_group(group, original)
+    unknown = [change for change in changes if change.partition("=")[0] not in content]
+    if unknown:
+        raise AskedWrongly(group, name, f"changes what {original} does not have ({unknown[0]})", "use another row")
+    changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
+    return {**content, **changed, "name": name}
+
+
+def unknown_choice(group: str, name: object) -> AskedWrongly:
+    """The error for a choice that a config group does not have."""
+    known = names(group)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    return AskedWrongly(
+        group, name, "is not known", f"use {' or '.join(near)}" if near else f"use one of {', '.join(known)}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's message, without its class's name."""
+    return (
+        (str(error).splitlines() or [type(error).__name__])[0]
+        .replace("Model.__init__() ", "")
+        .replace("Chip.__init__() ", "")
+    )

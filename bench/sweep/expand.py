@@ -1,0 +1,178 @@
+"""A composed config → the jobs and points that it asks for."""
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.measure.timing import TimingConfig
+from bench.sweep.catalog import chip_from, load_chip, load_group, load_model, model_from
+from engines.core.errors import AskedWrongly
+from engines.core.point import Point
+from engines.published.table import published_rows
+
+GROUPS: Final = ("model", "hw", "engine")
+VALUES: Final = (
+    "num_chips",
+    "mesh_shape",
+    "phase",
+    "batch_size",
+    "input_len",
+    "output_len",
+    "ffn_layout",
+    "attn_sharding",
+    "collectives",
+    "partitioner",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "weight_dtype",
+    "act_dtype",
+    "kv_dtype",
+)
+AUTO_IS_NONE: Final = ("mesh_shape", "tensor_parallel", "pipeline_parallel")
+RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Points that are evaluated together by one engine. ``engine_config`` is the plain content of its config."""
+
+    engine_config: Mapping[str, Any]
+    points: Sequence[Point]
+
+    @property
+    def engine(self) -> str:
+        """The engine's name."""
+        return str(self.engine_config["name"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What holds for the whole command."""
+
+    results_dir: str
+    sweep_name: str | None
+    resume: bool
+    retry: Sequence[str]
+    print: str
+    timing: TimingConfig
+    wandb: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One composed config: its jobs, one an engine."""
+
+    jobs: Sequence[Job]
+    options: Options
+
+
+def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], given: Collection[str]) -> Request:
+    """Read a composed config.
+
+    Args:
+        config: the plain content of the composed config.
+        grid: lists that were given for config groups (``model=[a,b]``), which Hydra itself cannot hold.
+        given: keys of the point that the user typed: they override a recipe's points.
+
+    Raises:
+        AskedWrongly: a key is unknown or a value can be no point's.
+    """
+    base = {key: config[key] for key in (*VALUES, *GROUPS)}
+    names = {key: _customised(key, base[key]) for key in GROUPS}
+    loaded: dict[tuple[str, str], Any] = {
+        ("model", names["model"]): model_from({**base["model"], "name": names["model"]}),
+        ("hw", names["hw"]): chip_from({**base["hw"], "name": names["hw"]}),
+        ("engine", names["engine"]): dict(base["engine"]),
+    }
+    by_engine: dict[str, dict[Point, None]] = {}
+    for entry in _entries(config.get("points")):
+        unset = {key: value for key, value in entry.items() if key not in given}
+        cell = {**base, **names, **unset, **grid}
+        for values in _product(cell):
+            engine = values.pop("engine")
+            model = values.pop("model")
+            chip = values.pop("hw")
+            point = Point(
+                model=loaded[("model", model)] if ("model", model) in loaded else load_model(model),
+                chip=loaded[("hw", chip)] if ("hw", chip) in loaded else load_chip(chip),
+                engine=engine,
+                **values,
+            )
+            by_engine.setdefault(engine, {})[point] = None
+    jobs = []
+    for engine, points in by_engine.items():
+        engine_config = loaded.get(("engine", engine)) or load_group("engine", engine)
+        jobs.append(Job(engine_config, tuple(points)))
+    return Request(jobs, _options(config))
+
+
+def _options(config: Mapping[str, Any]) -> Options:
+    for key, allowed in (("print", ("table", "json", "none")),):
+        if config[key] not in allowed:
+            raise AskedWrongly(key, config[key], "is not known", f"use one of {', '.join(allowed)}")
+    retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
+    for status in retry:
+        if status not in RETRIABLE:
+            raise AskedWrongly("retry", status, "is not known", f"use some of {', '.join(RETRIABLE)}")
+    if not isinstance(config["resume"], bool):
+        raise AskedWrongly("resume", config["resume"], "is neither true nor false", "use resume=true or resume=false")
+    return Options(
+        results_dir=str(config["results_dir"]),
+        sweep_name=config["sweep_name"],
+        resume=config["resume"],
+        retry=retry,
+        print=config["print"],
+        timing=TimingConfig(**config["timing"]),
+        wandb=config["wandb"],
+    )
+
+
+def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
+    """The mappings of ``points``; one empty one where there are none, so that the config itself is the point."""
+    if points is None:
+        yield {}
+        return
+    if not isinstance(points, list) or not all(isinstance(entry, dict) for entry in points):
+        raise AskedWrongly("points", points, "is no list of mappings", "write points: [{batch_size: 1}]")
+    for entry in points:
+        for key in entry:
+            if key not in (*VALUES, *GROUPS, "from"):
+                raise AskedWrongly(f"points.{key}", entry[key], "is no key of a point", f"keys are {', '.join(VALUES)}")
+        if "from" not in entry:
+            yield entry
+            continue
+        if entry["from"] != "published":
+            raise AskedWrongly("points.from", entry["from"], "is not known", "use from: published")
+        rest = {key: value for key, value in entry.items() if key != "from"}
+        yield from ({**row.question, **rest} for row in published_rows())
+
+
+def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values that are lists."""
+    choices: list[list[Any]] = []
+    for key, value in cell.items():
+        if key == "mesh_shape":
+            nested = isinstance(value, list) and value and not isinstance(value[0], int)
+            options = value if nested else [value]
+            options = [tuple(each) if isinstance(each, list) else each for each in options]
+        else:
+            options = value if isinstance(value, list) else [value]
+        if not options:
+            raise AskedWrongly(key, value, "is an empty list", "give at least one value")
+        choices.append([None if key in AUTO_IS_NONE and each == "auto" else each for each in options])
+    for combination in itertools.product(*choices):
+        yield dict(zip(cell, combination, strict=True))
+
+
+def _customised(group: str, content: Any) -> str:
+    """The choice's name, with what was changed in it: ``palm-540b+num_layers=8`` is not to be taken for palm-540b."""
+    name = str(content["name"])
+    if group == "engine":
+        return name
+    try:
+        original = load_group(group, name)
+    except AskedWrongly:
+        return name  # a choice from the user's own config folder
+    changed = [f"{key}={content[key]}" for key in content if content[key] != original.get(key)]
+    return "+".join([name, *changed])

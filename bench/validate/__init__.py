@@ -1,0 +1,1 @@
+"""An estimator against measured times."""

@@ -1,0 +1,151 @@
+"""Reading a CSV of published or measured times, in the columns of ``engines/published/data``."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench.sweep.catalog import load_chip, load_model
+from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.point import Point
+from engines.published.table import INTEGER_KEYS, POINT_KEYS
+
+COLUMNS: Final = ("source", "system", *POINT_KEYS, "latency_s", "mfu", "status")
+OPTIONAL_COLUMNS: Final = ("collectives", "act_dtype", "kv_dtype")
+"""Keys of a point that a file may give as well; any other column is left alone."""
+MOST_SECONDS: Final = 1e5
+"""A longer time is taken for milliseconds or microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One line: what was asked, and the time (None where it was out of memory)."""
+
+    file: str
+    line: int
+    system: str
+    reference: str
+    point: Point
+    latency_s: float | None
+    oom: bool
+
+    @property
+    def parallelism(self) -> str:
+        """``tp8 pp3`` on GPUs; chips, layout and sharding elsewhere."""
+        if self.point.chip.kind == "gpu":
+            return f"tp{self.point.tensor_degree} pp{self.point.pipeline_degree}"
+        return f"{self.point.num_chips} chips {self.point.ffn_layout} {self.point.attn_sharding}"
+
+
+def read_cases(path: Path, engine: str) -> list[Case]:
+    """Every line of ``path``, checked. An empty cell leaves the choice to the engine.
+
+    Raises:
+        ShardbenchError: the file cannot be read or a line is wrong; names the file, the line and what would be right.
+    """
+    if not path.is_file():
+        raise AskedWrongly(
+            "data", str(path), "is no file", "give a CSV in the columns of engines/published/data, or a results folder"
+        )
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            _check_header(path, list(reader.fieldnames or ()))
+            cases = [_case(path, reader.line_num, cells, engine) for cells in reader]
+    except UnicodeDecodeError:
+        raise ShardbenchError(f"{path}: is no text in UTF-8; save it as CSV") from None
+    except csv.Error as error:
+        raise ShardbenchError(f"{path}:{reader.line_num}: is no CSV ({error})") from None
+    if not cases:
+        raise ShardbenchError(f"{path}:1: has a header and no rows")
+    return cases
+
+
+def _check_header(path: Path, names: list[str]) -> None:
+    if "max_context_len" in names and "latency_s" not in names:
+        raise ShardbenchError(
+            f"{path}:1: column latency_s is missing; this is a table of memory limits, which holds no times to compare"
+        )
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise ShardbenchError(
+            f"{path}:1: column {missing[0]} is missing; the columns are {','.join(COLUMNS)} "
+            "(an empty cell leaves a choice to the engine)"
+        )
+
+
+def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -> Case:
+    place = f"{path}:{line}"
+    if None in cells or None in cells.values():
+        count = sum(value is not None for key, value in cells.items() if key is not None) + len(cells.get(None) or ())
+        raise ShardbenchError(f"{place}: has {count} cells, not as many as the header; quote cells that hold commas")
+    text = {str(key): str(value).strip() for key, value in cells.items()}
+    if text["status"] not in ("ok", "oom"):
+        raise ShardbenchError(f"{place}: status={text['status']}: is not known; use ok or oom")
+    oom = text["status"] == "oom"
+    try:
+        return Case(
+            file=path.name,
+            line=line,
+            system=text["system"],
+            reference=text["source"],
+            point=_point(text, engine),
+            latency_s=_latency(text, oom),
+            oom=oom,
+        )
+    except ShardbenchError as error:
+        raise ShardbenchError(f"{place}: {error}") from None
+
+
+def _point(text: Mapping[str, str], engine: str) -> Point:
+    for key in ("model", "hw", "num_chips", "phase", "batch_size", "input_len"):
+        if not text[key]:
+            raise AskedWrongly(key, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
+    keys: dict[str, Any] = {}
+    for key in (*COLUMNS[COLUMNS.index("num_chips") : COLUMNS.index("latency_s")], *OPTIONAL_COLUMNS):
+        if text.get(key):
+            keys[key] = _integer(key, text[key]) if key in INTEGER_KEYS else text[key]
+    keys.setdefault("output_len", 0)
+    point = Point(model=load_model(text["model"]), chip=load_chip(text["hw"]), engine=engine, **keys)
+    point.check()
+    mfu = _number("mfu", text["mfu"]) if text["mfu"] else 0.0
+    if not 0 <= mfu <= 1:
+        raise AskedWrongly("mfu", text["mfu"], "is no fraction", "write 0.43 for 43%")
+    return point
+
+
+def _latency(text: Mapping[str, str], oom: bool) -> float | None:
+    if not text["latency_s"]:
+        if oom:
+            return None
+        raise AskedWrongly("latency_s", "", "is empty where status=ok", "give seconds, or status=oom")
+    if oom:
+        raise AskedWrongly("latency_s", text["latency_s"], "is a time where status=oom", "leave it empty, or status=ok")
+    seconds = _number("latency_s", text["latency_s"])
+    if seconds <= 0:
+        raise AskedWrongly("latency_s", text["latency_s"], "is not positive", "give seconds above 0")
+    if seconds > MOST_SECONDS:
+        raise AskedWrongly(
+            "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s: another unit, it seems", "give seconds"
+        )
+    return seconds
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise AskedWrongly(key, text, "is no number", "write it like 0.0285")
+    return number
+
+
+def _integer(key: str, text: str) -> int:
+    # Spreadsheets and pandas write whole numbers of a column with gaps as 64.0.
+    number = _number(key, text)
+    if number != int(number):
+        raise AskedWrongly(key, text, "is no whole number", "write it like 64")
+    return int(number)

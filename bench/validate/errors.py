@@ -1,0 +1,146 @@
+"""An estimator against times that somebody measured: the error of each row, and what they come to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bench.measure.timing import TimingConfig
+from bench.run.child import evaluate
+from bench.run.load_engine import environment_of, make_engine
+from bench.run.make_row import Question
+from bench.run.progress import Output
+from bench.sweep.catalog import load_group
+from bench.validate.csv_cases import Case, read_cases
+from bench.validate.stored_cases import read_stored_cases
+from engines.core.engine import Estimate, Estimator
+from engines.core.errors import AskedWrongly
+from engines.core.row import Row
+
+GROUPS: Final[dict[str, Callable[[Case], str]]] = {
+    "system": lambda case: case.system,
+    "model": lambda case: case.point.model.name,
+    "phase": lambda case: case.point.phase,
+    "parallelism": lambda case: case.parallelism,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One row and what the engine says of it: its estimate, or the row that a child process made of that.
+
+    ``error`` is (predicted − measured)/measured, None without both times.
+    """
+
+    case: Case
+    estimate: Estimate | Row
+
+    @property
+    def error(self) -> float | None:
+        """Signed relative error, as a fraction."""
+        if self.case.latency_s is None or self.estimate.status != "ok" or self.estimate.latency_s is None:
+            return None
+        return self.estimate.latency_s / self.case.latency_s - 1
+
+
+def published_files() -> list[Path]:
+    """The published tables of times that come with shardbench."""
+    from importlib.resources import files
+
+    from engines.published.table import TIMED_FILES
+
+    return [Path(str(files("engines.published") / "data" / name)) for name in TIMED_FILES]
+
+
+def load_estimator(name: str) -> Estimator:
+    """The engine of ``conf/engine/NAME.yaml``, which must state times without running anything.
+
+    Raises:
+        AskedWrongly: there is no such engine, or it measures.
+    """
+    engine = make_engine(load_group("engine", name))
+    if not isinstance(engine, Estimator):
+        raise AskedWrongly("engine", name, "measures, it does not predict", "use analytic, compiled or published")
+    return engine
+
+
+def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
+    """The cases of several CSV files and folders of rows; keys that a file leaves open are the engine's own choice.
+
+    Raises:
+        ShardbenchError: a file cannot be read, a line is wrong or a folder holds no measured row.
+    """
+    return [case for path in files for case in (read_stored_cases if path.is_dir() else read_cases)(path, engine.name)]
+
+
+def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any] | None = None) -> list[Compared]:
+    """Ask the engine for every case: all at once or, where its config says ``isolated``, in child processes as ``run``.
+
+    Raises:
+        AskedWrongly: a limit of the engine's config is none.
+    """
+    answers: list[Estimate | Row] = []
+    if engine_config is not None and engine_config.get("isolated"):
+        answers += _in_children(cases, engine, engine_config)
+    else:
+        answers += engine.estimate([case.point for case in cases])
+    return [Compared(case, answer) for case, answer in zip(cases, answers, strict=True)]
+
+
+def _in_children(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any]) -> list[Row]:
+    """A row a case, with progress on stderr where that is a terminal."""
+    points = [case.point for case in cases]
+    questions = [
+        Question(point=point, point_id=point.fingerprint(""), source=engine.source, sweep=None) for point in points
+    ]
+    rows = []
+    with Output("none", len(cases)) as output:
+        for row in evaluate(engine_config, questions, TimingConfig(), environment_of(engine, points)):
+            output.show(row, new=True)
+            rows.append(row)
+    return rows
+
+
+def error_figures(errors: Sequence[float]) -> dict[str, float | None]:
+    """Mean, median, 90th percentile and worst of |error|, and the mean signed error; fractions, None without errors."""
+    if not len(errors):
+        return {"mape": None, "median_ape": None, "p90_ape": None, "worst_ape": None, "bias": None}
+    sizes = np.abs(errors)
+    return {
+        "mape": float(np.mean(sizes)),
+        "median_ape": float(np.median(sizes)),
+        "p90_ape": float(np.quantile(sizes, 0.9)),
+        "worst_ape": float(np.max(sizes)),
+        "bias": float(np.mean(errors)),
+    }
+
+
+def figures(compared: Sequence[Compared]) -> dict[str, Any]:
+    """Error figures of some rows and how their out-of-memory was told.
+
+    ``rows`` counts all rows and ``compared`` those with both times. ``oom_hit``: out of memory and said so;
+    ``oom_missed``: out of memory and a time was given; ``oom_false``: ran, and out of memory was said.
+    ``unanswered``: the engine had no answer.
+    """
+    errors = [each.error for each in compared if each.error is not None]
+    told = [(each.case.oom, each.estimate.status) for each in compared]
+    return {
+        **error_figures(errors),
+        "rows": len(compared),
+        "compared": len(errors),
+        "oom_hit": told.count((True, "oom")),
+        "oom_missed": told.count((True, "ok")),
+        "oom_false": told.count((False, "oom")),
+        "unanswered": sum(status not in ("ok", "oom") for _, status in told),
+    }
+
+
+def grouped(compared: Sequence[Compared]) -> dict[str, dict[str, dict[str, Any]]]:
+    """:func:`figures` by system, model, phase and parallelism: ``{"model": {"gpt-20b": {...}}}``."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, key in GROUPS.items():
+        values = dict.fromkeys(key(each.case) for each in compared)
+        groups[name] = {value: figures([each for each in compared if key(each.case) == value]) for value in values}
+    return groups

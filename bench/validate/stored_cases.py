@@ -1,0 +1,55 @@
+"""Measured rows of a store as cases for validation."""
+
+from pathlib import Path
+from typing import Any
+
+from bench.rows.store import Store
+from bench.sweep.catalog import chip_from, load_customised, model_from
+from bench.validate.csv_cases import Case
+from engines.core.errors import ShardbenchError
+from engines.core.point import Point
+from engines.core.row import POINT_FIELDS, Row
+
+
+def read_stored_cases(results_dir: Path, engine: str) -> list[Case]:
+    """The newest measured row of every point: a time where it is valid, or out of memory. Others are left out.
+
+    What was left to the engine that measured is asked as it ran; a case's ``system`` is that engine.
+
+    Raises:
+        ShardbenchError: there is no such row, or one is of a model or chip that ``conf`` does not describe.
+    """
+    rows = [row for row in Store(results_dir).latest().values() if row.source == "measured"]
+    kept = [row for row in rows if row.valid or row.status == "oom"]
+    if not kept:
+        found = f"{len(rows)} measured rows, none of them valid" if rows else "no measured row"
+        raise ShardbenchError(f"data={results_dir}: holds {found}; measure with shardbench run engine=jax or torch")
+    return [_case(results_dir, number, row, engine) for number, row in enumerate(kept, start=1)]
+
+
+def _case(results_dir: Path, number: int, row: Row, engine: str) -> Case:
+    try:
+        return Case(
+            file=results_dir.name,
+            line=number,
+            system=row.system or row.engine,
+            reference=row.device_kind or row.hw,
+            point=_point(row, engine),
+            latency_s=row.latency_s,
+            oom=row.status == "oom",
+        )
+    except ShardbenchError as error:
+        raise ShardbenchError(f"{results_dir}: row {row.point_id}: {error}") from None
+
+
+def _point(row: Row, engine: str) -> Point:
+    keys: dict[str, Any] = {key: getattr(row, key) for key in POINT_FIELDS if getattr(row, key) is not None}
+    if "mesh_shape" in keys:
+        keys["mesh_shape"] = tuple(keys["mesh_shape"])
+    keys |= {
+        "model": model_from(load_customised("model", row.model)),
+        "chip": chip_from(load_customised("hw", keys.pop("hw"))),
+    }
+    point = Point(**{**keys, "engine": engine})
+    point.check()
+    return point

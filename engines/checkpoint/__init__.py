@@ -1,6 +1,0 @@
-"""Weights from a checkpoint's folder in Hugging Face's layout, as the canonical tensors of ``engines.weights``.
-
-Nothing here imports JAX or PyTorch: an engine opens a :class:`engines.checkpoint.source.Checkpoint` and takes from it
-the ranges that each device holds. Only a quantised matrix takes more: the scale of an output channel is found from
-all that the channel sums over, which other devices hold in part.
-"""

@@ -1,0 +1,1 @@
+"""Compiling, and what was compiled on disk."""

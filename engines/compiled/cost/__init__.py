@@ -1,0 +1,1 @@
+"""How long the instructions of a schedule take."""

@@ -1,0 +1,256 @@
+"""Walks a schedule: one compute stream, the links between chips, and the engine that copies to and from HBM.
+
+Instructions issue in their order. Computation holds the stream for as long as the machine says.
+A collective holds the stream and its links until it ends. What a ``-start`` begins runs beside the stream on its links
+(or on the copy engine) once they are free, and ``-done`` waits for its end: only what stands between the two overlaps.
+A loop's body is walked once and counts as many times as it runs.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from engines.compiled.cost.base import LINK, Exchange, Machine, Work
+from engines.compiled.hlo.schedule import Kind, Schedule, Step
+
+COMPUTE: Final = "compute"
+COPY: Final = "copy"
+MATMUL: Final = "matmul"
+EXPOSED: Final = "exposed"
+COPY_WAIT: Final = "copy wait"
+TURNS: Final = "turns"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One bar of the trace: a lane, when, how long, of what kind, and how often the loops around it run.
+
+    ``note`` is an opcode or, in the compute lane, ``matmul`` for what multiplies matrices, ``exposed`` and
+    ``copy wait`` where the stream waits for an exchange or a copy, and ``turns`` for a loop's further turns, which
+    count with the first and so have 0 ``turns``: Σ seconds · turns of that lane is the account's total. ``bytes`` is
+    the HBM traffic, on a link what a chip holds of an exchange; ``latency_s`` the part of an exchange that its size
+    does not change. ``flops``, the compiler's ``cycles`` and what ``bound`` it are told where they are known.
+    """
+
+    lane: str
+    name: str
+    start_s: float
+    seconds: float
+    note: str = ""
+    turns: int = 1
+    bytes: float = 0.0
+    latency_s: float = 0.0
+    flops: float | None = None
+    cycles: int | None = None
+    bound: str | None = None
+
+
+@dataclass(slots=True)
+class Account:
+    """Seconds of one walk, its loops multiplied out.
+
+    ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which runs inside it;
+    ``communication_s`` all collectives, of which ``overlapped_s`` ran beside the stream and ``exposed_s`` did not;
+    ``copy_wait_s`` is waiting for copies. Time = compute + exposed + copy wait.
+    """
+
+    total_s: float = 0.0
+    compute_s: float = 0.0
+    memory_s: float = 0.0
+    communication_s: float = 0.0
+    overlapped_s: float = 0.0
+    exposed_s: float = 0.0
+    latency_s: float = 0.0
+    copy_wait_s: float = 0.0
+    hbm_bytes: float = 0.0
+    flops: float = 0.0
+    by_kind: Counter[str] = field(default_factory=Counter)
+    unestimated: Counter[str] = field(default_factory=Counter)
+    unestimated_s: float = 0.0
+
+    def add(self, other: "Account", times: int) -> None:
+        """Add another walk, so many times."""
+        for name in (
+            "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
+            "copy_wait_s", "hbm_bytes", "flops", "unestimated_s",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+        for kind, seconds in other.by_kind.items():
+            self.by_kind[kind] += seconds * times
+        for opcode, count in other.unestimated.items():
+            self.unestimated[opcode] += count * times
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A walk's account and the bars of its trace (of every loop, the first turn)."""
+
+    account: Account
+    events: list[Event]
+
+
+def walk(schedule: Schedule, machine: Machine) -> Timeline:
+    """Time a schedule.
+
+    Raises:
+        ShardbenchError: a collective is among devices that no links of the machine join.
+    """
+    walker = _Walker(schedule, machine)
+    account = walker.computation(schedule.entry, 0.0)
+    return Timeline(account, walker.events)
+
+
+@dataclass(slots=True)
+class _Running:
+    """What a start began."""
+
+    end_s: float
+    seconds: float
+    collective: bool
+    step: Step
+
+
+class _Walker:
+    def __init__(self, schedule: Schedule, machine: Machine) -> None:
+        self.schedule, self.machine = schedule, machine
+        self.events: list[Event] = []
+        self.turns = 1
+
+    def computation(self, name: str, origin: float) -> Account:
+        """Walk one computation that begins at ``origin`` with all lanes free."""
+        account = Account()
+        now, lanes, running = 0.0, dict[str, float](), dict[str, _Running]()
+        for step in self.schedule.computations[name]:
+            now = self._step(step, now, origin, account, lanes, running)
+        for each in running.values():  # begun here and ended in a later turn: it ends with this one at the latest
+            now = self._wait(each, now, origin, account)
+        account.total_s = now
+        return account
+
+    def _step(
+        self,
+        step: Step,
+        now: float,
+        origin: float,
+        account: Account,
+        lanes: dict[str, float],
+        running: dict[str, _Running],
+    ) -> float:
+        account.hbm_bytes += step.hbm_bytes
+        account.memory_s += step.hbm_bytes / self.machine.hbm_bytes_per_s
+        if step.kind in (Kind.LOOP, Kind.CALL):
+            return self._turns(step, now, origin, account)
+        if step.kind is Kind.BRANCH:
+            return self._branch(step, now, origin, account)
+        if step.kind is Kind.COMPUTE:
+            work = self._worked(step, account)
+            note = MATMUL if step.matmul else step.opcode
+            told = {"flops": work.flops, "cycles": step.cycles, "bound": work.bound}
+            self._event(COMPUTE, step, origin + now, work.seconds, note, **told)
+            return now + work.seconds
+        if step.kind is Kind.COLLECTIVE:
+            assert step.collective is not None
+            timed = self.machine.exchange(step.collective)
+            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
+            self._communicated(step, timed, account)
+            account.exposed_s += start + timed.seconds - now
+            self._occupy(step, timed, start, origin, lanes)
+            self._event(COMPUTE, step, origin + now, start + timed.seconds - now, EXPOSED)
+            return start + timed.seconds
+        if step.kind is Kind.START:
+            self._start(step, now, origin, account, lanes, running)
+        elif step.kind is Kind.DONE:
+            # Updates of a pair pass it on; the last of the chain waits.
+            begun = running.pop(step.starts or "", None)
+            if begun is not None and step.opcode == "async-update":
+                running[step.name] = begun
+            elif begun is not None:
+                return self._wait(begun, now, origin, account)
+        return now
+
+    def _turns(self, step: Step, now: float, origin: float, account: Account) -> float:
+        around = self.turns
+        for name in step.called if step.trips else ():
+            self.turns = around * step.trips
+            turn = self.computation(name, origin + now)
+            self.turns = around
+            if step.trips > 1:
+                rest, end = step.trips - 1, origin + now + turn.total_s
+                bar = Event(COMPUTE, f"{rest} more turns of {step.name}", end, turn.total_s * rest, TURNS, turns=0)
+                self.events.append(bar)
+            account.add(turn, step.trips)
+            now += turn.total_s * step.trips
+        return now
+
+    def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
+        """The longest branch: which one runs is not known."""
+        mark, longest, kept = len(self.events), Account(), list[Event]()
+        for name in step.called:
+            turn = self.computation(name, origin + now)
+            if turn.total_s >= longest.total_s:
+                longest, kept = turn, self.events[mark:]
+            del self.events[mark:]
+        self.events += kept
+        account.add(longest, 1)
+        return now + longest.total_s
+
+    def _start(
+        self,
+        step: Step,
+        now: float,
+        origin: float,
+        account: Account,
+        lanes: dict[str, float],
+        running: dict[str, _Running],
+    ) -> None:
+        if step.collective is not None:
+            timed = self.machine.exchange(step.collective)
+            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
+            self._communicated(step, timed, account)
+            self._occupy(step, timed, start, origin, lanes)
+            running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step)
+            return
+        seconds = step.moved_bytes / self.machine.hbm_bytes_per_s
+        start = max(now, lanes.get(COPY, 0.0))
+        lanes[COPY] = start + seconds
+        self._event(COPY, step, origin + start, seconds, step.opcode)
+        running[step.name] = _Running(start + seconds, seconds, False, step)
+
+    def _wait(self, begun: _Running, now: float, origin: float, account: Account) -> float:
+        waited = max(0.0, begun.end_s - now)
+        self._event(COMPUTE, begun.step, origin + now, waited, EXPOSED if begun.collective else COPY_WAIT)
+        if begun.collective:
+            account.exposed_s += waited
+            account.overlapped_s += max(0.0, begun.seconds - waited)
+        else:
+            account.copy_wait_s += waited
+        return now + waited
+
+    def _worked(self, step: Step, account: Account) -> Work:
+        work = self.machine.work(step)
+        account.compute_s += work.seconds
+        account.flops += work.flops or 0.0
+        account.by_kind[step.opcode] += work.seconds  # type: ignore[assignment]
+        if not work.is_estimated:
+            account.unestimated[step.opcode] += 1
+            account.unestimated_s += work.seconds
+        return work
+
+    def _communicated(self, step: Step, timed: Exchange, account: Account) -> None:
+        assert step.collective is not None
+        account.communication_s += timed.seconds
+        account.latency_s += timed.latency_s
+        account.by_kind[step.collective.opcode] += timed.seconds  # type: ignore[assignment]
+
+    def _occupy(self, step: Step, timed: Exchange, start: float, origin: float, lanes: dict[str, float]) -> None:
+        assert step.collective is not None
+        for lane in timed.lanes:
+            lanes[lane] = start + timed.seconds
+            note, latency_s = step.collective.opcode, timed.latency_s
+            self._event(lane, step, origin + start, timed.seconds, note, latency_s=latency_s, bound=LINK)
+
+    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, **told: Any) -> None:
+        if seconds > 0:
+            moved = step.collective.whole_bytes if step.collective is not None else step.hbm_bytes
+            moved = 0.0 if note in (EXPOSED, COPY_WAIT) else moved
+            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, **told))

@@ -1,0 +1,116 @@
+"""How long a collective takes on a torus, and which of its links it keeps busy.
+
+Every link is one direction of one axis, ``(axis, ±1)``, at ``Chip.link_bytes_per_s``. With S = ``whole_bytes`` (the
+larger side of one chip), N chips in a group, n_a chips along axis a:
+
+======================  ==========================================  ===============================
+collective              bytes through the busiest link              steps, one hop each
+======================  ==========================================  ===============================
+all-gather              S·(N−1)/N / links                           Σ (n_a − 1)
+reduce-scatter          the same                                    the same
+all-reduce              twice that                                  twice that
+all-to-all              S·n_a/8 along the longest wrapped axis,     Σ n_a/2 (wrapped), Σ (n_a − 1)
+                        S·n_a/4 along one that does not wrap
+collective-permute      S · sends that share a link                 hops of the farthest send
+======================  ==========================================  ===============================
+
+``links`` is the number of directed links that share the work: two an axis, fewer where the ring strategy that the
+compiler names has fewer colours (each colour of a UniDirection strategy is one direction, of another both). Along an
+axis that does not wrap a ring must run there and back, so that both directions carry every byte and count as one.
+(Bytes of rings: Patarasu and Yuan 2009; all-to-all: half of each half's bytes cross the middle of the axis.)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engines.compiled.cost.base import Exchange
+from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
+from engines.compiled.hlo.schedule import Collective
+from engines.core.errors import ShardbenchError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Torus:
+    """The mesh that devices are numbered by: sizes, which axes wrap, and one link's bandwidth in bytes/s.
+
+    ``within_chip`` marks axes whose neighbours are two cores of one chip: no link of the torus is between them.
+    """
+
+    shape: tuple[int, ...]
+    wrap: tuple[bool, ...]
+    link_bytes_per_s: float
+    within_chip: tuple[bool, ...] = ()
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkConstants:
+    """What the datasheet does not say: what part of a link's bandwidth data gets, and seconds of one hop."""
+
+    link_efficiency: float
+    hop_s: float
+    launch_s: float
+
+
+def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> Exchange:
+    """Time one collective.
+
+    Raises:
+        ShardbenchError: its groups are no product of axes.
+    """
+    rate = torus.link_bytes_per_s * constants.link_efficiency
+    if collective.opcode == "collective-permute":
+        loads, farthest = permute_hops(parse_pairs(collective.pairs), torus.shape, torus.wrap)
+        latency = constants.launch_s + farthest * constants.hop_s
+        busiest = max(loads.values(), default=0)
+        seconds = latency + busiest * collective.shard_bytes / rate if busiest else 0.0
+        links = tuple(sorted(loads, key=lambda hop: (hop.axis, hop.step)))
+        return Exchange(
+            seconds=seconds,
+            latency_s=latency if busiest else 0.0,
+            lanes=tuple(lane_name(hop) for hop in links),
+        )
+    groups = parse_groups(collective.groups, torus.devices)
+    axes = group_axes(groups, torus.shape)
+    if axes is None:
+        raise ShardbenchError(f"{collective.opcode} among devices {groups[0][:8]}…: is along no axes of {torus.shape}")
+    if not axes:
+        return Exchange(seconds=0.0, latency_s=0.0, lanes=())
+    if collective.opcode in ("all-to-all", "ragged-all-to-all"):
+        passed = max(collective.whole_bytes * _crossing(torus, axis) for axis in axes)
+        steps = sum(torus.shape[axis] // 2 if torus.wrap[axis] else torus.shape[axis] - 1 for axis in axes)
+    else:
+        size = math.prod(torus.shape[axis] for axis in axes)
+        passes = 2 if collective.opcode == "all-reduce" else 1
+        passed = passes * collective.whole_bytes * (size - 1) / size / _links(collective, torus, axes)
+        steps = passes * sum(torus.shape[axis] - 1 for axis in axes)
+    latency = constants.launch_s + steps * constants.hop_s
+    return Exchange(
+        seconds=latency + passed / rate,
+        latency_s=latency,
+        lanes=tuple(lane_name(Hop(axis, step)) for axis in axes for step in (-1, 1)),
+    )
+
+
+def lane_name(link: Hop) -> str:
+    """``x +`` and the like; a fourth axis is between the cores of one chip."""
+    return f"{('x', 'y', 'z', 'cores')[link.axis]} {'+' if link.step > 0 else '-'}"
+
+
+def _links(collective: Collective, torus: Torus, axes: Sequence[int]) -> float:
+    """Directed links that share the bytes of a ring collective."""
+    most = sum(2 if torus.wrap[axis] and torus.shape[axis] > 2 else 1 for axis in axes)
+    if collective.colors is None:
+        return most
+    return max(1, min(most, collective.colors * (1 if collective.strategy.startswith("UniDirection") else 2)))
+
+
+def _crossing(torus: Torus, axis: int) -> float:
+    """Part of a chip's bytes of an all-to-all that the busiest link of an axis carries, in chips' worth."""
+    size = torus.shape[axis]
+    return size / 8 if torus.wrap[axis] and size > 2 else size / 4

@@ -1,0 +1,138 @@
+"""What a point's compiled and timed programs come to: the times and facts of its row."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engines.compiled.compile.cache import Compiled
+from engines.compiled.compile.compiler import peak_bytes
+from engines.compiled.cost.timeline import Account, Timeline
+from engines.compiled.target.base import compiler_for
+from engines.core.engine import Estimate, Facts
+from engines.core.point import Point
+from engines.core.versions import versions_of
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from engines.compiled.target.base import Target
+    from engines.transformer.partition.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One program of a point: compiled, read and timed. ``hot_loop`` says where its time goes, an instruction each.
+
+    ``least_s`` is its time on the kindest machine, None where there is none.
+    """
+
+    name: str
+    compiled: Compiled
+    timeline: Timeline
+    unknown: Mapping[str, int]
+    hot_loop: Mapping[str, Any]
+    least_s: float | None = None
+
+    @property
+    def account(self) -> Account:
+        """Seconds of the whole phase."""
+        return self.timeline.account
+
+
+def estimate_of(
+    point: Point,
+    target: "Target",
+    mesh: "Mesh",
+    plan: "Plan",
+    phases: Sequence[Phase],
+    details: Mapping[str, Any],
+) -> Estimate:
+    """The answer of the plan that was chosen. ``details`` are told beside those that are made here."""
+    times = {phase.name: phase.account.total_s for phase in phases}
+    total = _sum_accounts(phases)
+    sharded = _sharded_bytes(mesh, plan)
+    temporaries = max(phase.compiled.memory["temp"] for phase in phases)
+    resolved = {
+        "mesh_shape": list(point.mesh),
+        "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
+        "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
+        "collectives": plan.collectives,
+    }
+    asked = point.axes()
+    facts = Facts(
+        resolved={key: value for key, value in resolved.items() if asked[key] != value},
+        compute_s=total.compute_s,
+        memory_s=total.memory_s,
+        communication_s=total.communication_s,
+        overlapped_s=total.overlapped_s,
+        overhead_s=total.copy_wait_s,
+        peak_hbm_bytes=target.cores * max(peak_bytes(phase.compiled.memory) for phase in phases),
+        weights_bytes=target.cores * sharded["weights"],
+        kv_cache_bytes=target.cores * sharded["cache"],
+        activations_bytes=target.cores * temporaries,
+        device_kind=target.topology_name,
+        versions=versions_of(compiler_for(point.chip).libraries),
+        details={
+            "exposed_s": total.exposed_s,
+            **({"least_s": sum(least)} if (least := [each.least_s for each in phases if each.least_s]) else {}),
+            "link_latency_s": total.latency_s,
+            "seconds_by_kind": dict(total.by_kind.most_common()),
+            "hbm_bytes_moved": total.hbm_bytes,
+            "flops": total.flops or None,
+            "hot_loop": {phase.name: phase.hot_loop for phase in phases},
+            "unestimated_s": total.unestimated_s,
+            "unestimated_instructions": dict(total.unestimated),
+            "unknown_instructions": _merged([phase.unknown for phase in phases]),
+            "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
+            **target.machine(point.chip).told(),
+            "compiled_program": _said(point, plan),
+            "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
+            "padded_heads": plan.heads,
+            **details,
+        },
+    )
+    return Estimate(
+        latency_s=sum(times.values()),
+        ttft_s=times.get("prefill"),
+        step_time_s=times["decode"] / point.decode_steps if point.decode_steps and "decode" in times else None,
+        facts=facts,
+    )
+
+
+def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
+    """Bytes of one device's weights and cache, without padding."""
+    from engines.transformer.layers.kv_cache import abstract_cache
+    from engines.transformer.params.parameters import abstract_parameters
+    from engines.transformer.params.quantize import stored_bytes
+
+    described: dict[str, Callable[..., Mapping[str, Any]]] = {"weights": abstract_parameters, "cache": abstract_cache}
+    return {
+        name: sum(
+            stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in describe(plan, mesh).values()
+        )
+        for name, describe in described.items()
+    }
+
+
+def _sum_accounts(phases: Sequence[Phase]) -> Account:
+    total = Account()
+    for phase in phases:
+        total.add(phase.account, 1)
+    return total
+
+
+def _merged(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    merged: dict[str, int] = {}
+    for each in counts:
+        for opcode, count in each.items():
+            merged[opcode] = merged.get(opcode, 0) + count
+    return merged
+
+
+def _said(point: Point, plan: "Plan") -> str:
+    prefill = f"one prefill of {point.input_len} tokens a sequence"
+    decode = (
+        f"{point.decode_steps} steps in one loop, each attending over the {plan.cache_len} positions of its cache, "
+        "as its shapes are static"
+    )
+    return {"prefill": prefill, "decode": decode, "generate": f"{prefill}; {decode}"}[point.phase]

@@ -1,0 +1,97 @@
+"""What an instruction moves to and from a chip's main memory."""
+
+from typing import Final, NamedTuple
+
+from engines.compiled.hlo.flops import is_cublas
+from engines.compiled.hlo.parser import Computation, Instruction, Module, Shape
+
+HBM: Final = 0
+"""Memory space of the chip's main memory; others are on the chip."""
+
+
+class Transfer(NamedTuple):
+    """Bytes read of an operand or written of a result, and the bytes of the whole value that they are a part of."""
+
+    bytes: float
+    whole_bytes: float
+
+
+def transfers(module: Module, computation: Computation, each: Instruction) -> tuple[Transfer, ...]:
+    """What an instruction moves to and from main memory.
+
+    An operand of which only a slice is read counts by that slice, and a result that updates an operand in place by the
+    update: the stacked weights and the cache pass through every layer whole and are touched a layer at a time.
+    """
+    found: list[Transfer] = []
+    for number, operand in enumerate(each.operands):
+        source = computation.by_name.get(operand)
+        if source is None or not source.shapes or source.is_tuple:
+            continue
+        shape = source.shapes[0]
+        if shape.space == HBM:
+            found.append(Transfer(_read_bytes(module, each, number, shape), shape.bytes))
+    results = each.shapes[:-1] if is_cublas(each) and each.is_tuple else each.shapes  # the last is a workspace
+    written = _written_bytes(module, computation, each)
+    if len(written) != len(results):
+        written = [shape.bytes for shape in results]
+    found += [Transfer(part, shape.bytes) for part, shape in zip(written, results, strict=True) if shape.space == HBM]
+    return tuple(found)
+
+
+def _read_bytes(module: Module, each: Instruction, number: int, shape: Shape) -> float:
+    """Bytes of operand ``number`` that are read."""
+    if each.opcode in ("dynamic-slice", "slice", "gather") and number == 0:
+        return each.bytes
+    if each.opcode == "dynamic-update-slice" and number == 0:
+        return 0.0
+    called = each.called("calls") if each.opcode == "fusion" else []
+    if not called:
+        return shape.bytes
+    inner = module[called[0]]
+    parameter = inner.parameters.get(number)
+    if parameter is None:
+        return shape.bytes
+    read = sum(
+        _read_bytes(module, user, place, parameter.shapes[0])
+        if user.opcode in ("dynamic-slice", "slice", "gather", "dynamic-update-slice", "fusion")
+        else shape.bytes
+        for user, place in _readers(module, inner, parameter.name)
+    )
+    return min(read, shape.bytes)
+
+
+def _readers(module: Module, computation: Computation, name: str) -> list[tuple[Instruction, int]]:
+    """Who reads a value, and as which operand; a view of the value (:func:`_is_view`) is the value itself."""
+    found: list[tuple[Instruction, int]] = []
+    for user in computation.users.get(name, []):
+        if _is_view(module, user):
+            found += _readers(module, computation, user.name)
+        else:
+            found += [(user, place) for place, operand in enumerate(user.operands) if operand == name]
+    return found
+
+
+def _is_view(module: Module, each: Instruction) -> bool:
+    """Whether an instruction inside a fusion only changes form or layout: it is then computed where it is read."""
+    if each.opcode in ("bitcast", "copy", "convert"):
+        return True
+    called = each.called("calls") if each.opcode == "fusion" and len(each.operands) == 1 else []
+    return bool(called) and all(
+        inner.opcode == "parameter" or _is_view(module, inner) for inner in module[called[0]].instructions
+    )
+
+
+def _written_bytes(module: Module, computation: Computation, each: Instruction) -> list[float]:
+    """Bytes that are written of every part of the result: of an operand that is changed in place, the update's."""
+    if each.opcode == "dynamic-update-slice":
+        update = computation.by_name.get(each.operands[1])
+        return [each.bytes if update is None else update.bytes]
+    if each.opcode == "fusion":
+        inner = module[each.called("calls")[0]]
+        return _written_bytes(module, inner, inner.root)
+    if each.opcode == "bitcast" and each.operands[0] in computation.by_name:
+        return _written_bytes(module, computation, computation.by_name[each.operands[0]])
+    if each.opcode == "tuple":
+        parts = [computation.by_name[name] for name in each.operands]
+        return [sum(_written_bytes(module, computation, part)) for part in parts]
+    return [shape.bytes for shape in each.shapes]

@@ -1,0 +1,257 @@
+"""Types the instructions of a scheduled module: what each does to the chip, and how long its loops run."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from engines.compiled.hlo.flops import Flops, flops_of, multiplies
+from engines.compiled.hlo.hbm_traffic import Transfer, transfers
+from engines.compiled.hlo.parser import Computation, Instruction, Module
+from engines.compiled.hlo.trip_count import trip_count
+
+COLLECTIVES: Final = (
+    "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
+    "ragged-all-to-all",
+)  # fmt: skip
+MOVES: Final = ("copy", "slice", "dynamic-slice", "dynamic-update-slice")
+FREE: Final = frozenset(
+    {
+        "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "partition-id", "replica-id", "after-all",
+        "opt-barrier", "add-dependency", "domain", "get-dimension-size",
+    }
+)  # fmt: skip
+"""What only names or addresses values."""
+WORK: Final = frozenset(
+    {
+        "fusion", "convolution", "dot", "copy", "reduce", "broadcast", "reshape", "transpose", "slice", "dynamic-slice",
+        "dynamic-update-slice", "concatenate", "pad", "iota", "convert", "select", "compare", "add", "subtract",
+        "multiply", "divide", "maximum", "minimum", "negate", "exponential", "exponential-minus-one", "log", "rsqrt",
+        "sqrt", "tanh", "power", "and", "or", "not", "xor", "clamp", "sine", "cosine", "gather", "scatter", "sort",
+        "reduce-window", "shift-left", "shift-right-logical", "shift-right-arithmetic", "remainder", "reverse", "map",
+        "abs", "sign", "floor", "ceil", "logistic", "log-plus-one", "erf", "custom-call", "rng-bit-generator",
+        "bitcast-convert", "round-nearest-even", "round-nearest-afz", "is-finite", "copy-fusion", "select-and-scatter",
+    }
+)  # fmt: skip
+_SCALAR_BYTES: Final = 8.0
+
+
+class Kind(Enum):
+    """What an instruction asks of the chip."""
+
+    FREE = "free"
+    COMPUTE = "compute"
+    COLLECTIVE = "collective"
+    START = "start"
+    DONE = "done"
+    LOOP = "loop"
+    CALL = "call"
+    BRANCH = "branch"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collective:
+    """One exchange between chips. ``bytes`` is what a chip holds before it (gather) or of the whole (the others).
+
+    ``shard_bytes`` and ``whole_bytes`` are the smaller and the larger side of one chip. ``colors`` is the number of
+    directed links that the compiler's ring strategy drives at once, None where it names none.
+    """
+
+    opcode: str
+    whole_bytes: float
+    shard_bytes: float
+    groups: str
+    pairs: str
+    emitter: str
+    strategy: str
+    colors: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One typed instruction. ``hbm_bytes`` is what it reads from and writes to main memory, a computation's in parts.
+
+    ``matmul`` marks computation that multiplies matrices, itself or in what it fuses. ``flops`` counts the arithmetic,
+    but no convolution's; None where an instruction calls code that the module does not hold.
+    """
+
+    name: str
+    opcode: str
+    kind: Kind
+    cycles: int | None = None
+    hbm_bytes: float = 0.0
+    transfers: tuple[Transfer, ...] = ()
+    moved_bytes: float = 0.0
+    collective: Collective | None = None
+    starts: str | None = None
+    called: tuple[str, ...] = ()
+    trips: int = 1
+    matmul: bool = False
+    flops: Flops | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A module, typed. ``unknown`` counts opcodes that this reader has no rule for."""
+
+    entry: str
+    computations: Mapping[str, tuple[Step, ...]]
+    unknown: Counter[str] = field(default_factory=Counter)
+
+
+def read_schedule(module: Module) -> Schedule:
+    """Type every instruction that the entry computation reaches, loops and calls included.
+
+    Raises:
+        UnreadableHlo: a loop's trip count cannot be told from its condition.
+    """
+    computations: dict[str, tuple[Step, ...]] = {}
+    unknown: Counter[str] = Counter()
+    waiting = [module.entry]
+    while waiting:
+        name = waiting.pop()
+        if name in computations:
+            continue
+        computation = module[name]
+        steps = tuple(_typed(module, computation, each) for each in computation.instructions)
+        computations[name] = steps
+        for step in steps:
+            waiting += step.called
+            if step.kind is Kind.UNKNOWN:
+                unknown[step.opcode] += 1
+    return Schedule(module.entry, computations, unknown)
+
+
+def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
+    opcode = each.opcode
+    if opcode in FREE:
+        return Step(name=each.name, opcode=opcode, kind=Kind.FREE)
+    if opcode == "while":
+        trips = trip_count(module, computation, each)
+        return Step(name=each.name, opcode=opcode, kind=Kind.LOOP, called=tuple(each.called("body")), trips=trips)
+    if opcode == "call":
+        return Step(name=each.name, opcode=opcode, kind=Kind.CALL, called=tuple(each.called("to_apply")))
+    if opcode == "conditional":
+        branches = each.called("branch_computations", "true_computation", "false_computation")
+        return Step(name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches))
+    if opcode.endswith("-done") or opcode == "async-update":
+        return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
+    collective = _collective(module, computation, each)
+    moves = transfers(module, computation, each)
+    bytes_ = sum(move.bytes for move in moves)
+    moved = each.bytes + sum(
+        computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name
+    )
+    if opcode.endswith("-start") and not _holds_the_stream(each):
+        inner = _async_inner(module, each)
+        base = inner.opcode if inner is not None else opcode.removesuffix("-start")
+        # A call that starts runs on a core of its own (a SparseCore copies): what it moves tells its time.
+        known = collective is not None or base in MOVES or base in WORK or opcode == "call-start"
+        moved = min(shape.bytes for shape in each.shapes[:2]) if len(each.shapes) > 1 else each.bytes
+        return Step(
+            name=each.name,
+            opcode=opcode,
+            kind=Kind.START if known else Kind.UNKNOWN,
+            cycles=inner.cycles if inner is not None and collective is None else None,
+            hbm_bytes=0.0 if collective else moved,
+            moved_bytes=moved,
+            collective=collective,
+        )
+    if collective is not None:
+        bytes_ = 0.0 if opcode.endswith("-start") else bytes_  # as of any other start
+        return Step(name=each.name, opcode=opcode, kind=Kind.COLLECTIVE, hbm_bytes=bytes_, collective=collective)
+    if opcode not in WORK:
+        return Step(name=each.name, opcode=opcode, kind=Kind.UNKNOWN)
+    scalar = each.cycles is None and moved <= _SCALAR_BYTES * (1 + len(each.operands))
+    return Step(
+        name=each.name,
+        opcode=opcode,
+        kind=Kind.FREE if scalar else Kind.COMPUTE,
+        cycles=each.cycles,
+        hbm_bytes=bytes_,
+        transfers=moves,
+        moved_bytes=moved,
+        matmul=multiplies(module, each),
+        flops=flops_of(module, computation, each),
+    )
+
+
+def _holds_the_stream(each: Instruction) -> bool:
+    """Whether a start is marked as one that nothing runs beside: its done follows at once."""
+    return bool(each.backend.get("collective_backend_config", {}).get("is_sync", False))
+
+
+def _async_inner(module: Module, each: Instruction) -> Instruction | None:
+    """What a generic ``async-start`` wraps."""
+    called = each.called("calls", "to_apply")
+    return module[called[0]].root if called else None
+
+
+def _collective(module: Module, computation: Computation, each: Instruction) -> Collective | None:
+    """The exchange that this is, itself or inside the computation that it calls; None where there is none."""
+    source, inside = each, False
+    base = each.opcode.removesuffix("-start")
+    if base not in COLLECTIVES:
+        found = _inner_collectives(module, each) if base in ("fusion", "async", "call") else []
+        if not found:
+            return None
+        source, inside = found[0], True
+        base = source.opcode
+    algorithm = each.backend.get("collective_algorithm_config") or source.backend.get("collective_algorithm_config", {})
+    emitter = str(algorithm.get("emitter", ""))
+    result = sum(shape.bytes for shape in source.shapes) if inside else _result_bytes(each)
+    if inside and each.opcode == "fusion":
+        given = source.bytes
+        if "Scatter" in emitter and base == "all-reduce":
+            base, result = "reduce-scatter", each.bytes
+    else:
+        given = sum(computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name)
+        given = given or source.bytes
+    whole, shard = max(result, given), min(result, given)
+    debug = str(algorithm.get("debug", ""))
+    return Collective(
+        opcode=base,
+        whole_bytes=whole,
+        shard_bytes=shard,
+        groups=_groups(source),
+        pairs=source.attributes.get("source_target_pairs", ""),
+        emitter=emitter,
+        strategy=str(algorithm.get("strategy", "")),
+        colors=_number_after(debug, "colors:"),
+    )
+
+
+def _inner_collectives(module: Module, each: Instruction) -> list[Instruction]:
+    """The exchanges inside what a fusion, an async pair or a call to another core wraps."""
+    keys = ("calls",) if each.opcode == "fusion" else ("calls", "to_apply")
+    found: list[Instruction] = []
+    for name in each.called(*keys):
+        for inner in module[name].instructions:
+            if inner.opcode in COLLECTIVES:
+                found.append(inner)
+            elif inner.opcode in ("fusion", "call"):
+                found += _inner_collectives(module, inner)
+    return found
+
+
+def _groups(source: Instruction) -> str:
+    """Replica groups as written; those of a named mesh go on after a comma."""
+    devices = source.attributes.get("device_ids")
+    groups = source.attributes.get("replica_groups", "")
+    return groups if devices is None else f"{groups}, device_ids={devices}"
+
+
+def _result_bytes(each: Instruction) -> float:
+    """Bytes of a collective's results; those of a start may stand behind its operands in one tuple."""
+    count = len(each.operands)
+    if each.opcode.endswith("-start") and each.is_tuple and len(each.shapes) >= 2 * count:
+        return sum(shape.bytes for shape in each.shapes[count : 2 * count])
+    return each.bytes
+
+
+def _number_after(text: str, word: str) -> int | None:
+    _, found, rest = text.partition(word)
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    return int(digits) if found and digits else None

@@ -1,0 +1,87 @@
+"""How often a loop of a compiled program runs."""
+
+from collections.abc import Callable
+
+from engines.compiled.hlo.parser import Computation, Instruction, Module, UnreadableHlo
+
+
+def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
+    """How often a ``while`` runs, from its condition ``counter < bound``, the counter's start and its step.
+
+    Raises:
+        UnreadableHlo: the condition is of another kind, or a value of it is not known when compiled.
+    """
+    known = loop.backend.get("known_trip_count", {}).get("n")
+    if known is not None:
+        return int(known)
+    condition, body = module[loop.called("condition")[0]], module[loop.called("body")[0]]
+    first = computation.by_name[loop.operands[0]]
+
+    def initial(index: int) -> int | None:
+        if first.opcode != "tuple":
+            return None
+        return _constant(computation, first.operands[index], lambda _: None)
+
+    root = condition.root
+    while root.opcode in ("bitcast", "copy"):
+        root = condition.by_name[root.operands[0]]
+    if root.opcode == "fusion":
+        condition, root = _inlined(module, condition, root)
+    counter = _element(condition, root.operands[0]) if root.opcode == "compare" else None
+    if counter is not None and root.attributes.get("direction") == "LT":
+        bound = _constant(condition, root.operands[1], initial)
+        start = initial(counter)
+        moved = _constant(body, body.root.operands[counter], lambda index: 0 if index == counter else initial(index))
+        if bound is not None and start is not None and moved:
+            return max(0, -((start - bound) // moved))
+    raise UnreadableHlo(f"loop {loop.name}: its trip count cannot be told from its condition {condition.name}")
+
+
+def _inlined(module: Module, outer: Computation, fusion: Instruction) -> tuple[Computation, Instruction]:
+    """A condition that is one fusion, with its parameters replaced by what the outer computation passes."""
+    inner = module[fusion.called("calls")[0]]
+    named = {inner.parameters[number].name: name for number, name in enumerate(fusion.operands)}
+    root = inner.root
+    operands = tuple(named.get(each, each) for each in root.operands)
+    replaced = Instruction(
+        name=root.name,
+        opcode=root.opcode,
+        shapes=root.shapes,
+        is_tuple=False,
+        operands=operands,
+        literal="",
+        attributes=root.attributes,
+        is_root=True,
+    )
+    rest = tuple(each for each in inner.instructions if each.opcode == "constant")
+    return Computation(outer.name, outer.instructions + rest), replaced
+
+
+def _element(computation: Computation, name: str) -> int | None:
+    """The index of the loop's tuple that ``name`` is, through copies."""
+    each = computation.by_name.get(name)
+    while each is not None and each.opcode in ("copy", "bitcast", "convert"):
+        each = computation.by_name.get(each.operands[0])
+    if each is None or each.opcode != "get-tuple-element":
+        return None
+    return int(each.attributes["index"])
+
+
+def _constant(computation: Computation, name: str, element: Callable[[int], int | None]) -> int | None:
+    """The value of a whole number that is known when compiled; ``element`` answers for the loop's tuple."""
+    each = computation.by_name.get(name)
+    if each is None:
+        return None
+    if each.opcode == "constant":
+        return int(each.literal) if each.literal.lstrip("-").isdigit() else None
+    if each.opcode in ("copy", "bitcast", "convert"):
+        return _constant(computation, each.operands[0], element)
+    if each.opcode == "get-tuple-element":
+        source = computation.by_name[each.operands[0]]
+        return element(int(each.attributes["index"])) if source.opcode == "parameter" else None
+    if each.opcode in ("add", "subtract", "multiply"):
+        left, right = (_constant(computation, operand, element) for operand in each.operands)
+        if left is None or right is None:
+            return None
+        return {"add": left + right, "subtract": left - right, "multiply": left * right}[each.opcode]
+    return None

@@ -1,0 +1,1 @@
+"""Chips described to their compiler."""

@@ -1,0 +1,1 @@
+"""The vocabulary that all engines and the harness share."""

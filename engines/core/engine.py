@@ -1,0 +1,175 @@
+"""What an engine is to the harness.
+
+Two kinds answer a point. An :class:`Estimator` (published, analytic, compiled) states times; a :class:`Runner` (jax,
+torch) prepares a :class:`Program` that the harness times, so that every measured engine lives by the same rules.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from engines.core.point import Point
+from engines.core.row import Source, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What an engine knows of a point besides its time. Bytes are one chip's, seconds are of the whole phase.
+
+    ``resolved`` holds the keys of the point that the engine chose or changed (``{"ffn_layout": "ws_2d"}``); its names
+    are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; what a
+    matmul and a copy reached in this process is told beside it, whatever the chip. ``details`` is the engine's own,
+    kept with the row and never interpreted.
+    """
+
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    processed_tokens: int | None = None
+    cached_tokens: int | None = None
+    compute_s: float | None = None
+    memory_s: float | None = None
+    communication_s: float | None = None
+    overlapped_s: float | None = None
+    overhead_s: float | None = None
+    peak_hbm_bytes: float | None = None
+    weights_bytes: float | None = None
+    kv_cache_bytes: float | None = None
+    activations_bytes: float | None = None
+    peak_flops_per_s: float | None = None
+    hbm_bytes_per_s: float | None = None
+    peak_source: str | None = None
+    measured_matmul_flops_per_s: float | None = None
+    measured_copy_bytes_per_s: float | None = None
+    device_kind: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """An estimator's answer. ``status`` other than ok comes with a sentence in ``error``.
+
+    ``latency_s`` is the phase's total, ``ttft_s`` its time to the first token where it has a prefill, ``step_time_s``
+    the mean decode step. ``system``, ``reference`` and ``mfu`` are for what somebody published. ``samples_s`` are the
+    times of single runs, where another program timed them and ``latency_s`` is their median.
+    """
+
+    status: Status = "ok"
+    error: str | None = None
+    latency_s: float | None = None
+    ttft_s: float | None = None
+    step_time_s: float | None = None
+    system: str | None = None
+    reference: str | None = None
+    published_mfu: float | None = None
+    samples_s: Sequence[float] | None = None
+    facts: Facts = field(default_factory=Facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One timed part of a program: ``run`` returns when its result is ready on every device."""
+
+    name: str
+    run: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """The program's output against the engine's reference, in this process.
+
+    ``max_relative_error`` is max|output − reference| / max|reference| over the logits; ``kl_divergence`` is the mean
+    of KL(reference ‖ output) over positions, in nats. Those that begin with ``bf16`` are the same against weights in
+    bfloat16: what a quantised program gives up, None for others.
+    """
+
+    ok: bool
+    max_relative_error: float
+    tolerance: float
+    against: str
+    kl_divergence: float | None = None
+    bf16_max_relative_error: float | None = None
+    bf16_kl_divergence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which process of a job this is, of how many. Process 0 leads: its clock counts, and it alone writes."""
+
+    process: int
+    count: int
+
+
+class Team(Protocol):
+    """The processes of a job, joined. All of them make the same calls in the same order."""
+
+    place: Place
+
+    def exchange(self, value: Any) -> list[Any]:
+        """Every process's value, in order of process; returns once all have called it. Raises where one is lost."""
+        ...
+
+    def leave(self) -> None:
+        """Wait for all, and part."""
+        ...
+
+
+class Program(Protocol):
+    """A point made ready on its devices: compiled, weights loaded, inputs in place.
+
+    The stages run in order and make one sample. They are ``prefill`` and/or ``decode``, and may be repeated for ever.
+    """
+
+    stages: Sequence[Stage]
+    compile_s: float
+
+    def verify(self) -> Verification:
+        """Run once more and compare with the reference."""
+        ...
+
+    def facts(self) -> Facts:
+        """What is known of the program now that it is loaded."""
+        ...
+
+    def close(self) -> None:
+        """Give the devices' memory back."""
+        ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """An engine that answers without running the model."""
+
+    name: str
+    source: Source
+    code: Sequence[str]
+    """Packages under ``engines`` whose code answers, for the point's fingerprint."""
+
+    def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
+        """One answer a point, in order; never raises for a point, only for itself."""
+        ...
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """An engine that runs the model."""
+
+    name: str
+    source: Source
+    code: Sequence[str]
+
+    def prepare(self, point: Point) -> Program:
+        """Compile and load.
+
+        Raises:
+            Unsupported: this engine, or these devices, cannot run the point.
+            OutOfMemory: it does not fit.
+        """
+        ...
+
+
+Engine = Estimator | Runner
+"""An engine may have ``options``, a mapping: settings that change its answers, part of a point's fingerprint.
+
+A Runner that can be one of several processes of a job has ``place()`` → Place | None, asked before its libraries are
+imported, and ``join()`` → Team, called once in the process that runs its points, before the first.
+"""

@@ -1,0 +1,187 @@
+"""A Transformer's architecture, and what can be counted from it alone.
+
+Symbols as in Pope et al. 2022: E = d_model, F = d_ff, H = query heads, K = key/value heads, D = head_dim.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+from engines.core.errors import AskedWrongly
+
+Block = Literal["parallel", "serial"]
+Activation = Literal["swiglu", "gelu", "gelu_tanh"]
+Position = Literal["rotary", "learned", "none"]
+Norm = Literal["layernorm", "rmsnorm"]
+
+_KINDS: Final[Mapping[Any, tuple[type, ...]]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_NAMES: Final[Mapping[Any, str]] = {int: "whole number", float: "number", bool: "true or false", str: "word"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One architecture; every field is a key of ``conf/model/*.yaml``.
+
+    ``published_params`` is the size that its authors state and checks our own count; ``mfu_params`` is the N by which
+    MFU divides (the paper rounds: 540e9). ``norms_per_layer`` is 2 for a serial block; a parallel block has 1, or 2
+    where attention and feed-forward each read a norm of their own (falcon-40b). ``rotary_factor`` and the keys after it
+    stretch rotary positions over longer texts, see :attr:`rotary_frequencies`.
+    """
+
+    name: str
+    num_layers: int
+    d_model: int
+    d_ff: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    block: Block
+    activation: Activation
+    position: Position
+    norm: Norm
+    published_params: float
+    mfu_params: float
+    source: str
+    norms_per_layer: int
+    tied_embedding: bool
+    attn_bias: bool = False
+    ffn_bias: bool = False
+    norm_bias: bool = False
+    lm_head_bias: bool = False
+    max_positions: int = 2048
+    rotary_dim: int | None = None
+    rotary_base: float = 10000.0
+    rotary_interleaved: bool = False
+    rotary_factor: float = 1.0
+    rotary_low_factor: float = 1.0
+    rotary_high_factor: float = 4.0
+    rotary_original_positions: int | None = None
+    norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            wanted = _KINDS.get(field.type)
+            if wanted is not None and (
+                not isinstance(value, wanted) or isinstance(value, bool) != (field.type is bool)
+            ):
+                raise AskedWrongly(
+                    f"model.{field.name}", value, f"is no {_NAMES[field.type]}", "see conf/model/tiny.yaml"
+                )
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+                raise AskedWrongly(f"model.{field.name}", value, "is not positive", "give a number above 0")
+        for name, allowed in (
+            ("block", ("parallel", "serial")),
+            ("activation", ("swiglu", "gelu", "gelu_tanh")),
+            ("position", ("rotary", "learned", "none")),
+            ("norm", ("layernorm", "rmsnorm")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise AskedWrongly(f"model.{name}", getattr(self, name), "is not known", f"use {' or '.join(allowed)}")
+        if self.num_heads % self.num_kv_heads:
+            raise AskedWrongly(
+                "model.num_kv_heads",
+                self.num_kv_heads,
+                f"does not divide num_heads={self.num_heads}",
+                "every key/value head serves the same number of query heads",
+            )
+        if self.block == "serial" and self.norms_per_layer != 2:
+            raise AskedWrongly(
+                "model.norms_per_layer", self.norms_per_layer, "does not suit a serial block", "a serial block has 2"
+            )
+
+        if self.position == "rotary" and (self.rotated_dim % 2 or self.rotated_dim > self.head_dim):
+            raise AskedWrongly(
+                "model.rotary_dim",
+                self.rotated_dim,
+                f"is odd, or more than head_dim={self.head_dim}",
+                "pairs of a head's dimensions turn",
+            )
+
+    @property
+    def rotated_dim(self) -> int:
+        """How many of a head's dimensions rotary positions turn."""
+        return self.rotary_dim or self.head_dim
+
+    @property
+    def rotary_frequencies(self) -> tuple[float, ...]:
+        """Radians a position of each pair: base^(−2i/dim) (Su et al. 2021), divided by ``rotary_factor``.
+
+        With P = ``rotary_original_positions`` only slow pairs are divided, as in Llama 3.1's released code: those that
+        turn less than ``rotary_low_factor`` times over P positions wholly, those that turn more than
+        ``rotary_high_factor`` times not at all, and between them in proportion.
+        """
+        dim, positions = self.rotated_dim, self.rotary_original_positions
+        found = []
+        for pair in range(0, dim, 2):
+            fast = self.rotary_base ** (-pair / dim)
+            kept = 0.0
+            if positions is not None:
+                turns = positions * fast / (2 * math.pi)
+                span = self.rotary_high_factor - self.rotary_low_factor
+                kept = min(1.0, max(0.0, (turns - self.rotary_low_factor) / span))
+            found.append(kept * fast + (1 - kept) * fast / self.rotary_factor)
+        return tuple(found)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward has two input projections (SwiGLU) rather than one."""
+        return self.activation == "swiglu"
+
+    @property
+    def ffn_matrices(self) -> int:
+        """Number of [E, F]-sized matrices of one feed-forward: 3 gated, 2 plain."""
+        return 3 if self.gated else 2
+
+    @property
+    def layer_matmul_params(self) -> int:
+        """Elements of the matrices of one layer: E·H·D (q) + 2·E·K·D (k, v) + H·D·E (o) + 2 or 3 of E·F."""
+        attention = 2 * self.d_model * self.head_dim * (self.num_heads + self.num_kv_heads)
+        return attention + self.ffn_matrices * self.d_model * self.d_ff
+
+    @property
+    def layer_params(self) -> int:
+        """All parameters of one layer: matrices, norm scales, biases."""
+        norms = self.norms_per_layer * self.d_model * (2 if self.norm_bias else 1)
+        attn_bias = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim + self.d_model if self.attn_bias else 0
+        ffn_bias = (self.ffn_matrices - 1) * self.d_ff + self.d_model if self.ffn_bias else 0
+        return self.layer_matmul_params + norms + attn_bias + ffn_bias
+
+    @property
+    def embedding_params(self) -> int:
+        """V·E for the input embedding, as much again for an untied output, P·E for learned positions."""
+        tables = 1 if self.tied_embedding else 2
+        positions = self.max_positions * self.d_model if self.position == "learned" else 0
+        head_bias = self.vocab_size if self.lm_head_bias else 0
+        return tables * self.vocab_size * self.d_model + positions + head_bias
+
+    @property
+    def params(self) -> int:
+        """All parameters, counted from the architecture."""
+        final_norm = self.d_model * (2 if self.norm_bias else 1)
+        return self.num_layers * self.layer_params + self.embedding_params + final_norm
+
+    @property
+    def matmul_flops_per_token(self) -> int:
+        """FLOPs of all matrix products for one token: 2 a weight, the output embedding included, attention not."""
+        return 2 * (self.num_layers * self.layer_matmul_params + self.vocab_size * self.d_model)
+
+    @property
+    def model_flops_per_token(self) -> float:
+        """2N with N = ``mfu_params``: the only FLOPs that MFU counts (Pope et al. 2022, section 2)."""
+        return 2.0 * self.mfu_params
+
+    def attention_flops(self, query_len: int, context_len: int) -> int:
+        """FLOPs of q·kᵀ and of weights·v for one sequence through all layers: 4·H·D a query and key.
+
+        ``query_len`` new tokens attend to ``context_len`` tokens that end with them, causally: query i sees
+        context_len − query_len + i + 1 keys.
+        """
+        pairs = query_len * (context_len - query_len) + query_len * (query_len + 1) // 2
+        return 4 * self.num_layers * self.num_heads * self.head_dim * pairs
+
+    def kv_elements_per_token(self) -> int:
+        """Elements of the key/value cache for one token: 2·layers·K·D."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim

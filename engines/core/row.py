@@ -1,0 +1,145 @@
+"""A row: what came back for one point. The one format of all evidence."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Literal
+
+from engines.core.errors import ShardbenchError
+
+SCHEMA_VERSION: Final = 1
+
+Source = Literal["measured", "compiled", "predicted", "published"]
+Status = Literal["ok", "oom", "unsupported", "failed", "timeout"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Seconds, bytes, FLOP/s and fractions; None where a thing is unknown or has no meaning for the row.
+
+    The keys of the point come first, as they ran: a choice that was left to the engine holds what it chose, and
+    ``chosen`` names those keys. Memory figures are for one chip. ``peak_flops_per_s`` is one chip's, the denominator
+    of ``mfu``, and ``peak_source`` says whose figure it is. ``bench/rows/metrics.py`` defines the rates.
+    """
+
+    # What was asked.
+    model: str
+    hw: str
+    num_chips: int
+    engine: str
+    phase: str
+    batch_size: int
+    input_len: int
+    output_len: int
+    mesh_shape: list[int] | None = None
+    ffn_layout: str | None = None
+    attn_sharding: str | None = None
+    collectives: str | None = None
+    partitioner: str | None = None
+    tensor_parallel: int | None = None
+    pipeline_parallel: int | None = None
+    weight_dtype: str = ""
+    act_dtype: str = ""
+    kv_dtype: str = ""
+    chosen: list[str] = field(default_factory=list)
+    # What this is.
+    schema_version: int = SCHEMA_VERSION
+    point_id: str = ""
+    created_at: str = ""
+    sweep: str | None = None
+    source: Source
+    system: str | None = None
+    reference: str | None = None
+    status: Status
+    error: str | None = None
+    valid: bool = False
+    invalid_reason: str | None = None
+    # Times.
+    latency_s: float | None = None
+    ttft_s: float | None = None
+    step_time_s: float | None = None
+    tpot_s: float | None = None
+    samples_s: list[float] | None = None
+    n: int | None = None
+    mean: float | None = None
+    median: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    ci_level: float | None = None
+    warmup_runs: int | None = None
+    compile_s: float | None = None
+    # Rates.
+    tokens_per_s: float | None = None
+    tokens_per_s_per_chip: float | None = None
+    tokens_per_s_per_user: float | None = None
+    mfu: float | None = None
+    mbu: float | None = None
+    peak_flops_per_s: float | None = None
+    hbm_bytes_per_s: float | None = None
+    peak_source: str | None = None
+    measured_matmul_flops_per_s: float | None = None
+    measured_copy_bytes_per_s: float | None = None
+    mfu_of_matmul: float | None = None
+    mbu_of_copy: float | None = None
+    cost_chip_s_per_token: float | None = None
+    published_mfu: float | None = None
+    # Where the time goes.
+    compute_s: float | None = None
+    memory_s: float | None = None
+    communication_s: float | None = None
+    overlapped_s: float | None = None
+    overhead_s: float | None = None
+    # Memory of one chip.
+    peak_hbm_bytes: float | None = None
+    weights_bytes: float | None = None
+    kv_cache_bytes: float | None = None
+    activations_bytes: float | None = None
+    # Quality of the output.
+    max_relative_error: float | None = None
+    kl_divergence: float | None = None
+    bf16_max_relative_error: float | None = None
+    bf16_kl_divergence: float | None = None
+    # Where it ran.
+    git_sha: str | None = None
+    git_dirty: bool | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    device_kind: str | None = None
+    host: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values in declaration order, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Row":
+        """Read a row of this schema version or an older one.
+
+        Raises:
+            ShardbenchError: a newer version, an unknown key, or a key that every row must have is missing.
+        """
+        version = content.get("schema_version")
+        if not isinstance(version, int) or version < 1:
+            raise ShardbenchError(f"schema_version={version}: is no row of shardbench; a row has a whole number from 1")
+        if version > SCHEMA_VERSION:
+            raise ShardbenchError(
+                f"schema_version={version}: was written by a newer shardbench; this one reads up to {SCHEMA_VERSION}"
+            )
+        unknown = content.keys() - ROW_FIELDS
+        if unknown:
+            raise ShardbenchError(f"unknown key {sorted(unknown)[0]}: is in no row of schema_version={version}")
+        missing = REQUIRED_FIELDS - content.keys()
+        if missing:
+            raise ShardbenchError(f"missing key {sorted(missing)[0]}: every row has it")
+        return cls(**content)
+
+
+ROW_FIELDS: Final = frozenset(each.name for each in fields(Row))
+POINT_FIELDS: Final = tuple(each.name for each in fields(Row)[: [each.name for each in fields(Row)].index("chosen")])
+"""The row's keys that say what was asked, in order."""
+REQUIRED_FIELDS: Final = frozenset(
+    {"model", "hw", "num_chips", "engine", "phase", "batch_size", "input_len", "output_len", "source", "status"}
+)

@@ -1,0 +1,1 @@
+"""Other programs, run as a whole where they are installed."""

@@ -1,0 +1,134 @@
+"""Runs another program as a whole: for engines whose times come from somebody else's timer.
+
+Such an engine is an estimator whose source is ``measured``: the harness's rules of warm-up and samples do not hold
+for it, and its rows say in ``details.timed_by`` whose do.
+"""
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from engines.core.dtypes import ACTIVATION_DTYPES
+from engines.core.engine import Estimate, Facts
+from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
+from engines.core.point import Point
+from engines.core.row import Source, Status
+from engines.host.nvidia import check_present, device_names
+from engines.host.program import Program, ProgramFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """What a program said of a point: the phase's seconds, single runs where it tells them, and what else to keep."""
+
+    latency_s: float
+    samples_s: Sequence[float] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class OutsideEngine(ABC):
+    """Answers a point by running a program on this machine's GPUs."""
+
+    name: ClassVar[str]
+    source: ClassVar[Source] = "measured"
+    code: ClassVar[Sequence[str]]
+    timed_by: ClassVar[str]
+
+    def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:
+        self.run_timeout_s = run_timeout_s
+        self.nvidia_smi = nvidia_smi
+
+    @abstractmethod
+    def check_supported(self, point: Point) -> None:
+        """Raise Unsupported where the program cannot run the point, or is not there."""
+
+    @abstractmethod
+    def command(self, point: Point, folder: Path) -> Sequence[str]:
+        """Write into ``folder`` what the program reads; returns its command line."""
+
+    @abstractmethod
+    def read(self, point: Point, folder: Path, output: str) -> Timed:
+        """What the program printed, or wrote into ``folder``; raises ProgramFailed where that is no answer."""
+
+    def estimate(self, points: Sequence[Point]) -> list[Estimate]:
+        """One answer a point, one after the other."""
+        return [self._answer(point) for point in points]
+
+    def _answer(self, point: Point) -> Estimate:
+        try:
+            point.check()
+            self.check_supported(point)
+            return self._run(point)
+        except ShardbenchError as error:
+            return Estimate(status=_status(error), error=str(error))
+
+    def _run(self, point: Point) -> Estimate:
+        names = device_names(self.nvidia_smi)
+        check_present(point.chip.name, names)
+        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
+            folder = Path(name)
+            program = Program(self.command(point, folder), folder, self.run_timeout_s)
+            timed = self.read(point, folder, program.run())
+        degrees = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        return Estimate(
+            latency_s=timed.latency_s,
+            samples_s=timed.samples_s,
+            system=self.name,
+            facts=Facts(
+                resolved={key: value for key, value in degrees.items() if getattr(point, key) is None},
+                device_kind=names[0],
+                details={"timed_by": self.timed_by, "command": program.line, **timed.details},
+            ),
+        )
+
+
+class LatencyBenchmark(OutsideEngine):
+    """A server's own latency benchmark of ``model_path``; ``warmup_runs`` and ``runs`` are told to it."""
+
+    def __init__(
+        self,
+        *,
+        program: str,
+        model_path: str | None,
+        arguments: Sequence[str],
+        warmup_runs: int,
+        runs: int,
+        run_timeout_s: float,
+        nvidia_smi: str,
+        **_settings: Any,
+    ) -> None:
+        """Keys of the engine's file in ``conf/engine``. Other settings are the harness's."""
+        super().__init__(run_timeout_s=run_timeout_s, nvidia_smi=nvidia_smi)
+        self.program = program
+        self.model_path = model_path
+        self.arguments = list(arguments)
+        self.warmup_runs = warmup_runs
+        self.runs = runs
+
+
+def check_generate(point: Point) -> None:
+    """Raise Unsupported for a phase of which the program has no time by itself."""
+    if point.phase != "generate":
+        raise Unsupported(f"phase={point.phase}: engine={point.engine} times prompt and answer together; use generate")
+
+
+def check_one_format(point: Point) -> None:
+    """Raise Unsupported unless weights, activations and cache share one floating format."""
+    formats = {point.weight_dtype, point.act_dtype, point.kv_dtype}
+    if len(formats) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
+        raise Unsupported(
+            f"weight_dtype={point.weight_dtype}: engine={point.engine} runs weights, activations and cache in one "
+            f"format of {', '.join(ACTIVATION_DTYPES)}"
+        )
+
+
+def _status(error: ShardbenchError) -> Status:
+    """The status that the reason stands for."""
+    if isinstance(error, OutOfMemory):
+        return "oom"
+    if isinstance(error, TimedOut):
+        return "timeout"
+    return "failed" if isinstance(error, ProgramFailed) else "unsupported"

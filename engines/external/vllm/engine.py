@@ -1,0 +1,72 @@
+"""The engine that runs ``vllm bench latency``, where vLLM is installed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+from engines.core.errors import ShardbenchError
+from engines.core.point import Point
+from engines.external.engine import LatencyBenchmark, Timed, check_generate, check_one_format
+from engines.external.vllm.hf_config import llama_config
+from engines.external.vllm.latency_file import latencies
+from engines.host.program import ProgramFailed, said
+
+OUTPUT_FILE: Final = "latency.json"
+
+
+class VllmEngine(LatencyBenchmark):
+    """Prompt and answer of a whole batch; ``warmup_runs`` and ``runs`` are vLLM's, which tells every run's time."""
+
+    name: ClassVar[str] = "vllm"
+    code: ClassVar[Sequence[str]] = ("external",)
+    timed_by: ClassVar[str] = "vllm bench latency"
+
+    def check_supported(self, point: Point) -> None:
+        """Raise Unsupported for other phases, mixed formats, and architectures that have no made-up checkpoint."""
+        check_generate(point)
+        check_one_format(point)
+        if self.model_path is None:
+            llama_config(point.model, point.weight_dtype)
+
+    def command(self, point: Point, folder: Path) -> list[str]:
+        """Write a checkpoint's ``config.json`` unless the user gave a checkpoint."""
+        if self.model_path is None:
+            config = llama_config(point.model, point.weight_dtype)
+            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            model = [str(folder), "--load-format", "dummy", "--skip-tokenizer-init", "--disable-detokenize"]
+        else:
+            model = [self.model_path]
+        options = {
+            "--tensor-parallel-size": point.tensor_degree,
+            "--pipeline-parallel-size": point.pipeline_degree,
+            "--batch-size": point.batch_size,
+            "--input-len": point.input_len,
+            "--output-len": point.output_len,
+            "--dtype": point.weight_dtype,
+            "--max-model-len": point.input_len + point.output_len,
+            "--num-iters-warmup": self.warmup_runs,
+            "--num-iters": self.runs,
+            "--output-json": OUTPUT_FILE,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        # A prompt that is the same each time would else be prefilled once.
+        return [
+            *(self.program, "bench", "latency", "--model"),
+            *model,
+            *words,
+            "--no-enable-prefix-caching",
+            *self.arguments,
+        ]
+
+    def read(self, point: Point, folder: Path, output: str) -> Timed:
+        """The file that it wrote."""
+        try:
+            content = json.loads((folder / OUTPUT_FILE).read_bytes())
+        except (OSError, ValueError):
+            raise ProgramFailed(f"vllm bench latency wrote no readable {OUTPUT_FILE}{said(output)}") from None
+        try:
+            samples_s, median_s = latencies(content if isinstance(content, dict) else {}, OUTPUT_FILE)
+        except ShardbenchError as error:
+            raise ProgramFailed(f"vllm bench latency wrote something else: {error}") from None
+        return Timed(latency_s=median_s, samples_s=samples_s)

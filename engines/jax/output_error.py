@@ -1,0 +1,33 @@
+"""How far logits are from others, and the weights of a bfloat16 run to compare quantised ones with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.weights.random import Floats, Source, Tensor, values
+
+
+@dataclass(frozen=True, slots=True)
+class Bfloat16:
+    """The weights of ``source`` rounded to bfloat16: what a plan holds where nothing is quantised."""
+
+    source: Source
+
+    def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
+        """``tensor[index]`` as float32, each value one that bfloat16 has."""
+        rounded: Floats = values(tensor, self.source, index).astype(jnp.bfloat16).astype(np.float32)
+        return rounded
+
+
+def relative_error(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:
+    """max|output − expected| / max|expected|."""
+    return float(np.abs(output - expected).max() / np.abs(expected).max())
+
+
+def kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:
+    """Mean of KL(expected ‖ output) over all but the last axis, in nats; both are logits."""
+    p, q = (each - np.logaddexp.reduce(each, axis=-1, keepdims=True) for each in (expected, output))
+    return float((np.exp(p) * (p - q)).sum(axis=-1).mean())

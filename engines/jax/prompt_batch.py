@@ -1,0 +1,92 @@
+"""The prompts of a point, and the prefill that reads them as the settings say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.point import Point
+from engines.jax.settings import Settings
+from engines.transformer.generate.prompt_lengths import DISTRIBUTIONS, draw_lengths
+from engines.transformer.layers.packing import pack
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import make_prefill, make_ragged_prefill
+from engines.weights.random import prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """``tokens``: [batch, time], and ``ends`` [batch], where each prompt's last token is.
+
+    ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``spared`` of the batch's tokens do not go
+    through the model, or are padding.
+    """
+
+    tokens: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    prefill: Any
+    arguments: tuple[Any, ...]
+    spared: int
+    details: Mapping[str, Any]
+
+
+def check_prompts(point: Point, settings: Settings) -> None:
+    """Check what the settings say of prompts' lengths.
+
+    Raises:
+        AskedWrongly: a distribution is unknown, there is nothing to pack, or settings do not go together.
+        Unsupported: prompts of different lengths are to be decoded from, or packed where the compiler partitions.
+    """
+    lengths = settings.lengths
+    if lengths is None:
+        if settings.packed:
+            remedy = f"set engine.lengths to one of {', '.join(DISTRIBUTIONS)}"
+            raise AskedWrongly("engine.packed", True, "finds no padding: every prompt has input_len tokens", remedy)
+        return
+    if lengths not in DISTRIBUTIONS:
+        raise AskedWrongly("engine.lengths", lengths, "is not known", f"use null or one of {', '.join(DISTRIBUTIONS)}")
+    for key, value in (("prefill_chunk", settings.prefill_chunk), ("shared_prefix", settings.shared_prefix)):
+        if value:
+            problem = f"does not go together with engine.lengths={lengths}"
+            raise AskedWrongly(f"engine.{key}", value, problem, "leave one of them out")
+    if point.phase != "prefill":
+        raise Unsupported(f"engine.lengths={lengths}: decoding starts from prompts of one length; use phase=prefill")
+    if settings.packed and point.partitioner == "gspmd":
+        raise Unsupported(
+            "engine.packed=true: rows belong to chips, which partitioner=gspmd decides; use partitioner=manual"
+        )
+
+
+def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prompts:
+    """The point's prompts: of one length, or of lengths drawn by the seed, and then padded or packed."""
+    batch, time = point.batch_size, max(point.input_len, 1)
+    tokens = prompt(point.model, batch, time, settings.seed, plan.reading.prefix)
+    if settings.lengths is None:
+        return Prompts(
+            tokens=tokens,
+            ends=np.full(batch, point.input_len - 1, np.int32),
+            prefill=make_prefill(plan, mesh, settings.sampling),
+            arguments=(tokens,),
+            spared=plan.reading.spared(batch),
+            details={},
+        )
+    lengths = draw_lengths(settings.lengths, batch, time, settings.seed)
+    rows, packing = pack(plan, tokens, lengths) if settings.packed else (tokens, ())
+    real = int(lengths.sum())
+    return Prompts(
+        tokens=tokens,
+        ends=lengths - 1,
+        prefill=make_ragged_prefill(plan, mesh, time, settings.sampling),
+        arguments=(rows, lengths - 1 + (packing.starts if packing else 0), packing),
+        spared=batch * time - real,
+        details={
+            "real_tokens": real,
+            "padded_tokens": batch * time,
+            "rows_tokens": rows.size,
+            "padding_removed": 1 - rows.size / (batch * time),
+        },
+    )

@@ -1,0 +1,42 @@
+"""The job in a composed config, for ranks that torchrun starts."""
+
+from dataclasses import fields
+from typing import Any, Final
+
+from engines.core.chip import Chip
+from engines.core.errors import AskedWrongly
+from engines.core.model import Model
+from engines.core.point import Point
+from engines.torch.engine import TorchEngine
+from engines.torch.rank import Job
+
+OPEN: Final = ("mesh_shape", "tensor_parallel", "pipeline_parallel")
+
+
+def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
+    """The job of a YAML file as ``shardbench run … --cfg job`` prints it, and the engine with its settings.
+
+    ``here`` of the ``ranks`` are on this machine.
+
+    Raises:
+        AskedWrongly: the file is none such, or asks for another number of ranks.
+        Unsupported: the engine cannot run its point.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        keys = {field.name for field in fields(Point)} - {"model", "chip", "engine"}
+        values = {key: config[key] for key in keys}
+        values |= {key: None for key in OPEN if values[key] == "auto"}
+        model, chip, settings = Model(**config["model"]), Chip(**config["hw"]), dict(config["engine"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise AskedWrongly(
+            "POINT.yaml", path, f"is no composed config ({error})", "write it with shardbench run … --cfg job"
+        ) from None
+    point = Point(model=model, chip=chip, engine="torch", **values)
+    if point.num_chips != ranks:
+        raise AskedWrongly("num_chips", point.num_chips, f"is not torchrun's {ranks} ranks", "make them agree")
+    settings.pop("_target_", None)
+    engine = TorchEngine(**settings)
+    return engine.job(point, here), engine

@@ -1,0 +1,146 @@
+"""How values move between chips inside ``shard_map``, and matrix products in a plan's number formats.
+
+Every function takes mesh axes by name, slowest first; no axes means that there is nothing to move.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from engines.transformer.params.memory_layout import LANES
+from engines.transformer.params.quantize import quantise
+from engines.transformer.partition.plan import Axes, Plan
+
+ONE_SHOT_BYTES: Final = 1 << 19
+MOST_TERMS: Final = 4
+
+
+def gather(x: Array, axes: Axes, dim: int) -> Array:
+    """[…, N.axes, …] → […, N, …]."""
+    if not axes:
+        return x
+    return as_bytes(x, lambda sent: lax.all_gather(sent, axes, axis=dim, tiled=True))
+
+
+def as_bytes(x: Array, send: Callable[[Array], Array]) -> Array:
+    """``send(x)``, float8 as plain bytes: a device that does not compute in it would widen it to be sent."""
+    if x.dtype.itemsize > 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+        return send(x)
+    arrived: Array = lax.bitcast_convert_type(send(lax.bitcast_convert_type(x, jnp.uint8)), x.dtype)
+    return arrived
+
+
+def scatter(x: Array, axes: Axes, dim: int) -> Array:
+    """[…, N, …] {unreduced over axes} → […, N.axes, …].
+
+    Shards stand along a first dimension of their own: of shards within a tile of its memory a TPU makes an all-reduce
+    and a slice, which sends twice as much. The barrier keeps that shape from reaching back into the weights of the
+    product that made x, which the TPU would then copy into it in every layer. Columns of many tokens are turned before
+    it: so a TPU's product makes them in the order in which they are sent, and does not copy them into it.
+    """
+    if not axes:
+        return x
+    summed: Array = lax.psum_scatter(in_shards(x, axes, dim), axes, scatter_dimension=0, tiled=False)
+    return summed
+
+
+def in_shards(x: Array, axes: Axes, dim: int) -> Array:
+    """[…, N, …] → [shards, …, N.axes, …], as :func:`scatter` sends them."""
+    shards = lax.psum(1, axes) if axes else 1
+    if x.ndim == 2 and dim == 1 and x.shape[0] % LANES == 0:
+        columns: Array = lax.optimization_barrier(x.T)
+        return columns.reshape(shards, -1, x.shape[0]).swapaxes(1, 2)
+    x = lax.optimization_barrier(x)
+    return jnp.moveaxis(x.reshape(*x.shape[:dim], shards, -1, *x.shape[dim + 1 :]), dim, 0)
+
+
+def exchange(shards: Array, axes: Axes) -> Array:
+    """[shards, …] {unreduced over axes} → [terms, …], whose sum is this chip's shard: all of them, or one.
+
+    An all-to-all, unlike a reduce-scatter, can go beside a product. Along a ring of n it sends n²/(4(n − 1)) times as
+    many bytes, so that a long ring sums what it sends.
+    """
+    if not axes:
+        return shards
+    if shards.shape[0] > MOST_TERMS:
+        summed: Array = lax.psum_scatter(shards, axes, scatter_dimension=0, tiled=True)
+        return summed
+    terms: Array = lax.all_to_all(shards, axes, split_axis=0, concat_axis=0, tiled=True)
+    return terms
+
+
+def total(x: Array, axes: Axes) -> Array:
+    """{unreduced over axes} → the sum, on every chip.
+
+    Of a few bytes every chip gets all terms (:func:`gathers_terms`): an all-reduce takes each hop of the axes twice.
+    """
+    if not axes:
+        return x
+    terms = lax.all_gather(x, axes) if gathers_terms(x.nbytes, lax.psum(1, axes)) else None
+    summed: Array = lax.psum(x, axes) if terms is None else terms.sum(0)
+    return summed
+
+
+def gathers_terms(nbytes: int, shards: int) -> bool:
+    """Whether all terms of a sum, ``nbytes`` each, are fewer than what a link carries in the time of some hops."""
+    return nbytes * shards <= ONE_SHOT_BYTES
+
+
+def place(axes: Axes) -> Any:
+    """This chip's number along ``axes``; 0 without axes."""
+    return lax.axis_index(axes) if axes else 0
+
+
+def own(x: Array, axes: Axes, dim: int, shards: int) -> Array:
+    """[…, N, …] on every chip → this chip's […, N.axes, …]."""
+    size = x.shape[dim] // shards
+    return lax.dynamic_slice_in_dim(x, place(axes) * size, size, dim) if axes else x
+
+
+def pin(plan: Plan, x: Array, *dims: str) -> Array:
+    """Annotate whole x with how it is to be split: for each dimension the name of the plan's axes, or "".
+
+    x itself where the plan moves values by hand.
+    """
+    if plan.annotation is None:
+        return x
+    cut, mesh = plan.annotation
+    spec = P(*((getattr(cut, name) or None) if name else None for name in dims))
+    pinned: Array = lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+    return pinned
+
+
+def narrowed(plan: Plan, x: Array, axes: Axes) -> tuple[Array, Array | None]:
+    """x: […, N.axes] as products read it: itself, or with ``act_dtype=int8`` rounded, and then the scale of each token.
+
+    A token has one scale on all chips of ``axes``, so that it can be gathered over them as int8.
+    """
+    return quantise(x, "int8", axes) if plan.act_dtype == "int8" else (x, None)
+
+
+def widened(x: Array, scale: Array | None) -> Array:
+    """A float32 product of what :func:`narrowed` made, at its true size: before it is added up over other chips."""
+    return x if scale is None else x * scale
+
+
+def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
+    """einsum with float32 sums, or of int8 and int8 with int32 sums; scales of either side are the caller's.
+
+    Other quantised weights are converted to x's format on the way.
+    """
+    if x.dtype == jnp.int8:
+        counts = jnp.einsum(equation, x, w, preferred_element_type=jnp.int32)
+        return counts.astype(out_dtype or jnp.float32)
+    exact = plan.act_dtype == "float32"
+    result = jnp.einsum(
+        equation,
+        x,
+        w.astype(x.dtype),
+        precision=lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT,
+        preferred_element_type=jnp.float32,
+    )
+    return result.astype(out_dtype or x.dtype)

@@ -1,0 +1,146 @@
+"""The cache of keys and values: its arrays on a mesh, writing new tokens into it and reading them back.
+
+A quantised cache (``kv_dtype`` int8 or float8_e4m3) holds beside its narrow ``k`` and ``v`` a float32 scale for each
+token of each head, ``k_scale`` and ``v_scale``. Values are rounded as they are written; what reads them folds the
+scales into the scores and into the weights of the sum, so that no wide copy of the cache is made.
+
+What a prefix shared by all sequences leaves is kept once, under the same names after ``prefix_``: [layers, 1, …], on
+every chip that attends with those heads. The other arrays then begin after the prefix.
+"""
+
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from engines.core.dtypes import LARGEST
+from engines.transformer.params.memory_layout import laid_out, moved
+from engines.transformer.params.quantize import quantise, stored_dtype
+from engines.transformer.partition.kv_heads import folds, kv_slots
+from engines.transformer.partition.plan import Plan
+
+PREFIX: Final = "prefix_"
+Cache = dict[str, Array]
+"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantised, without ``dim``.
+
+Where slots are folded (:func:`engines.transformer.partition.kv_heads.folds`) it is
+[layers, batch.attention · heads.rest, 1, cache_len, dim], chip by chip.
+"""
+
+
+class Cached(NamedTuple):
+    """One layer's keys or values [batch, slots, limit, dim] and, where quantised, their scale [batch, slots, limit]."""
+
+    values: Array
+    scale: Array | None
+
+
+def cache_spec(plan: Plan) -> P:
+    """How k and v are split: sequences over the batch's axes, kept heads over the rest."""
+    heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.head_axes
+    if folds(plan):
+        return P(None, plan.sequence_axes + heads or None, None, None, None)
+    return P(None, plan.sequence_axes or None, heads or None, None, None)
+
+
+def cache_specs(plan: Plan) -> dict[str, P]:
+    """How every array of the cache is split, by name."""
+    spec = cache_spec(plan)
+    scales = {"k_scale": P(*spec[:-1]), "v_scale": P(*spec[:-1])} if plan.kv_dtype in LARGEST else {}
+    specs = {"k": spec, "v": spec, **scales}
+    if plan.reading.prefix:
+        specs |= {f"{PREFIX}{name}": P(None, None, *each[2:]) for name, each in specs.items()}
+    return specs
+
+
+def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of the cache."""
+    slots = len(kv_slots(plan)[0][0]) * plan.size(plan.head_axes)
+    if plan.partitioner == "gspmd":
+        slots = plan.kv_heads
+    model = plan.model
+    prefix = plan.reading.prefix
+    described = {}
+    for name, spec in cache_specs(plan).items():
+        scale = name.endswith("_scale")
+        batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
+        rows = (batch * slots, 1) if folds(plan) else (batch, slots)
+        shape = (model.num_layers, *rows, length, model.head_dim)
+        # A token's heads are written side by side: in a folded cache those of all sequences, a tile's worth.
+        order = (0, 3, 2, 1, 4) if folds(plan) and not scale else range(len(shape) - scale)
+        described[name] = jax.ShapeDtypeStruct(
+            shape[:-1] if scale else shape,
+            np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
+            sharding=laid_out(mesh, spec, order),
+        )
+    return described
+
+
+def make_cache(plan: Plan, mesh: Mesh) -> Cache:
+    """An empty cache on the mesh's devices."""
+    empty: Cache = {}
+    for name, each in abstract_cache(plan, mesh).items():
+        # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
+        local = np.zeros(each.sharding.shard_shape(each.shape), each.dtype)
+        array = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
+        empty[name] = moved(array, each.format)
+    return empty
+
+
+def write(
+    plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: Any
+) -> tuple[Cache, tuple[Cached, Cached]]:
+    """The cache with new k and v [batch, time, slots, dim] of one layer from ``position`` on.
+
+    And both as the cache holds them, but not folded: [batch, slots, time, dim].
+    """
+    parts = stored(plan, k, v)
+    return put(cache, parts, layer, position), both(parts)
+
+
+def both(parts: dict[str, Array]) -> tuple[Cached, Cached]:
+    """Keys and values of what :func:`stored` makes."""
+    return Cached(parts["k"], parts.get("k_scale")), Cached(parts["v"], parts.get("v_scale"))
+
+
+def stored(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
+    """k and v [batch, time, slots, dim] as the cache holds them, by its names: [batch, slots, time, …]."""
+    parts = {}
+    for name, new in (("k", k), ("v", v)):
+        block = new.transpose(0, 2, 1, 3)
+        if plan.kv_dtype in LARGEST:
+            # Fused with the write, rounding would give a TPU's cache a layout that every read has to copy.
+            block, scale = lax.optimization_barrier(quantise(block, plan.kv_dtype))
+            parts[f"{name}_scale"] = scale[..., 0]
+        parts[name] = block.astype(stored_dtype(plan.kv_dtype))
+    return parts
+
+
+def put(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:
+    """The cache with ``parts`` of one layer, as :func:`stored` makes them, from ``position`` on."""
+    written = dict(cache)
+    for name, part in parts.items():
+        each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
+        at = (layer, 0, 0, position, 0)[: each.ndim + 1]
+        written[name] = lax.dynamic_update_slice(cache[name], each[None], at)
+    return written
+
+
+def read(cache: Cache, name: str, layer: Any, limit: int) -> Cached:
+    """One layer's keys (``name`` k) or values (v) of the first ``limit`` positions, as they are stored."""
+
+    def of(each: str) -> Array:
+        whole: Array = lax.dynamic_index_in_dim(cache[each], layer, keepdims=False)
+        return whole[:, :, :limit]
+
+    scale = f"{name}_scale"
+    return Cached(of(name), of(scale) if scale in cache else None)
+
+
+def _same(local: NDArray[Any], _index: Any) -> NDArray[Any]:
+    return local

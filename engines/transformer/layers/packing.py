@@ -1,0 +1,71 @@
+"""Prompts of different lengths in rows without padding (EffectiveTransformer, ByteDance 2020): nothing but attention
+sees where one ends and the next begins.
+
+A row holds the sequences of one shard of attention's batch, one after another, so there are as many rows as shards and
+all are as wide as the fullest. Within a row a token attends to those of its own sequence; keys and values are then
+written to each sequence's place in the cache, where what lies behind its last token is never read.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from engines.transformer.comm.collectives import own
+from engines.transformer.layers.kv_cache import Cache, Cached, both, put, stored
+from engines.transformer.partition.plan import Axes, Plan
+
+Ids = NDArray[np.int32]
+
+
+class Packing(NamedTuple):
+    """Where sequences lie in rows. ``first``: [rows, width], where in its row the sequence of each token begins.
+
+    ``starts``: [batch], where in its row each sequence begins. Sequences fill rows in order, equally many a row.
+    """
+
+    first: Any
+    starts: Any
+
+    def part(self, plan: Plan, axes: Axes) -> "Packing":
+        """This chip's rows and sequences, where both are split over ``axes``."""
+        shards = plan.size(axes)
+        return Packing(own(self.first, axes, 0, shards), own(self.starts, axes, 0, shards))
+
+    @property
+    def positions(self) -> Array:
+        """[rows, width]: the place of each token in its sequence."""
+        where: Array = jnp.arange(self.first.shape[1]) - self.first
+        return where
+
+
+def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packing]:
+    """tokens: [batch, time], of which ``lengths`` [batch] count → tokens [rows, width] and where sequences lie."""
+    rows = plan.size(plan.sequence_axes)
+    by_row = lengths.reshape(rows, -1)
+    ends = by_row.cumsum(axis=1)
+    width = int(ends.max())
+    packed, first = np.zeros((rows, width), np.int32), np.empty((rows, width), np.int32)
+    # What fills a row up is a sequence of its own.
+    first[:] = ends[:, -1:]
+    starts = (ends - by_row).astype(np.int32)
+    for number, (start, length) in enumerate(zip(starts.ravel(), lengths, strict=True)):
+        row = number // by_row.shape[1]
+        packed[row, start : start + length] = tokens[number, :length]
+        first[row, start : start + length] = start
+    return packed, Packing(first, starts.ravel())
+
+
+def write_packed(
+    plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, packing: Packing, limit: int
+) -> tuple[Cache, tuple[Cached, Cached]]:
+    """The cache with k and v [1, width, slots, dim] of a chip's row at each sequence's first ``limit`` positions.
+
+    And k and v as the cache holds them, but still in their row: [1, slots, width, dim].
+    """
+    parts = stored(plan, k, v)
+    at = packing.starts[:, None] + jnp.arange(limit)
+    apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
+    return put(cache, apart, layer, 0), both(parts)

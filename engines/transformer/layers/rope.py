@@ -1,0 +1,47 @@
+"""Rotary positions (Su et al. 2021)."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from engines.core.model import Model
+
+
+class Turn(NamedTuple):
+    """By how much every position turns, the same in every layer: cosines and signed sines, [..., time, 1, turned]."""
+
+    cos: Array
+    sin: Array
+
+
+def turn_at(model: Model, positions: Any) -> Turn | None:
+    """The turn of ``positions`` [..., time]; None where the model has no rotary positions.
+
+    The angle of pair i at position p is p times the i-th of the model's rotary frequencies.
+    """
+    if model.position != "rotary":
+        return None
+    turned, frequency = model.rotated_dim, jnp.asarray(model.rotary_frequencies, jnp.float32)
+    angle = (positions.astype(jnp.float32)[..., None] * frequency)[..., None, :]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    if model.rotary_interleaved:
+        return Turn(jnp.repeat(cos, 2, -1), jnp.stack([-sin, sin], -1).reshape(*sin.shape[:-1], turned))
+    return Turn(jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1))
+
+
+def rotate(model: Model, x: Array, turn: Turn | None) -> Array:
+    """x: [batch, time, heads, dim] → the same, its first dimensions turned; x itself without a turn.
+
+    Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.
+    """
+    if turn is None:
+        return x
+    turned = turn.cos.shape[-1]
+    head = x[..., :turned]
+    if model.rotary_interleaved:
+        partner = head.reshape(*head.shape[:-1], -1, 2)[..., ::-1].reshape(head.shape)
+    else:
+        partner = jnp.concatenate([head[..., turned // 2 :], head[..., : turned // 2]], -1)
+    done = (head.astype(jnp.float32) * turn.cos + partner.astype(jnp.float32) * turn.sin).astype(x.dtype)
+    return done if turned == x.shape[-1] else jnp.concatenate([done, x[..., turned:]], -1)

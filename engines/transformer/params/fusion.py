@@ -1,0 +1,146 @@
+"""Fused matrices from the canonical tensors, any range of them without the rest, and back again.
+
+A *chunk* is one chip's share of the columns of all tensors of a projection: ``[q | k | v | gate | up]`` of chip 0, then
+of chip 1, and so on. Padding (heads, or key/value columns that do not split evenly) is zeros, which change nothing:
+a padded query head meets zero rows of o.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from engines.transformer.params.memory_layout import LANES
+from engines.transformer.partition.plan import Plan
+from engines.weights.random import Floats, Source, Tensor, input_names, tensors, values
+
+
+def input_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
+    """Projection → its input tensors with the columns that each has in one chunk.
+
+    One for all, one for each half of the layer, or, where collectives go beside products, one for each tensor of the
+    feed-forward.
+    """
+    attention = [("q", plan.q_width), ("k", plan.kv_width), ("v", plan.kv_width)]
+    feed_forward = [(name, plan.ffn_width) for name in input_names(plan.model)]
+    if plan.interleaves:
+        return {"attn": attention, **{name: [(name, width)] for name, width in feed_forward}}
+    return {"fused": attention + feed_forward} if plan.fused else {"attn": attention, "ffn": feed_forward}
+
+
+def output_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
+    """Projection → its output tensors with the rows that each has in one chunk.
+
+    A block whose collectives go beside products has two where a step's tokens are many: with few, a product is the
+    reading of its weights, and two take longer than the gather that would go beside one of them.
+    """
+    attention, feed_forward = [("o", plan.q_width)], [("wo", plan.ffn_width)]
+    together = plan.fused and not (plan.interleaves and plan.batch_size >= LANES)
+    return {"fused": attention + feed_forward} if together else {"attn": attention, "ffn": feed_forward}
+
+
+def input_widths(plan: Plan, projection: str) -> list[int]:
+    """Columns in one chunk of what a projection is cut into: attention's inputs, then those of the feed-forward.
+
+    Attention's are q | k | v together, or q and k | v where tensors are :attr:`Plan.apart`.
+    """
+    widths = dict(input_parts(plan)[projection])
+    attention = []
+    if "q" in widths:
+        q, both = widths.pop("q"), widths.pop("k") + widths.pop("v")
+        attention = [q, both] if plan.apart else [q + both]
+    return attention + list(widths.values())
+
+
+class Fusion:
+    """Ranges of the fused matrices of a plan, made from a source of the canonical tensors."""
+
+    def __init__(self, plan: Plan, source: Source) -> None:
+        self.plan = plan
+        self.source = source
+        self.canonical: Mapping[str, Tensor] = tensors(plan.model)
+
+    def inputs(self, parts: Sequence[tuple[str, int]], layer: int, rows: slice, chunks: slice) -> Floats:
+        """Input columns [rows, chunks, width] of one layer."""
+        strips = []
+        for name, width in parts:
+            tensor = self.canonical[f"layers.{layer}.{name}"]
+            tensor = tensor.reshaped(tensor.shape[0], math.prod(tensor.shape[1:]))
+            strip = self._strip(tensor, name, 1, chunks=chunks, width=width, across=rows)
+            strips.append(strip.reshape(strip.shape[0], -1, width))
+        return np.concatenate(strips, axis=-1)
+
+    def outputs(self, parts: Sequence[tuple[str, int]], layer: int, chunks: slice, columns: slice) -> Floats:
+        """Output rows [chunks, width, columns] of one layer."""
+        strips = []
+        for name, width in parts:
+            tensor = self.canonical[f"layers.{layer}.{name}"]
+            tensor = tensor.reshaped(math.prod(tensor.shape[:-1]), tensor.shape[-1])
+            strip = self._strip(tensor, name, 0, chunks=chunks, width=width, across=columns)
+            strips.append(strip.reshape(-1, width, strip.shape[-1]))
+        return np.concatenate(strips, axis=1)
+
+    def input_bias(self, parts: Sequence[tuple[str, int]], layer: int, chunks: slice) -> Floats:
+        """Biases [chunks, width] of one layer's input columns; zeros for a tensor that has none."""
+        strips = []
+        count = chunks.stop - chunks.start
+        for name, width in parts:
+            tensor = self.canonical.get(f"layers.{layer}.{name}_bias")
+            if tensor is None:
+                strips.append(np.zeros((count, width), np.float32))
+                continue
+            tensor = tensor.reshaped(1, math.prod(tensor.shape))
+            strips.append(
+                self._strip(tensor, name, 1, chunks=chunks, width=width, across=slice(0, 1)).reshape(count, width)
+            )
+        return np.concatenate(strips, axis=-1)
+
+    def _strip(self, tensor: Tensor, name: str, axis: int, *, chunks: slice, width: int, across: slice) -> Floats:
+        """Padded columns (or rows) of ``chunks`` of one matrix [·, ·], split along ``axis``."""
+        start, stop = chunks.start * width, chunks.stop * width
+        shape = [across.stop - across.start] * 2
+        shape[axis] = stop - start
+        strip = np.zeros(shape, np.float32)
+        for padded, real, length in self._blocks(name, tensor.shape[axis]):
+            first, last = max(start, padded), min(stop, padded + length)
+            if first >= last:
+                continue
+            index, target = [across, across], [slice(None), slice(None)]
+            index[axis] = slice(real + first - padded, real + last - padded)
+            target[axis] = slice(first - start, last - start)
+            strip[tuple(target)] = values(tensor, self.source, index)
+        return strip
+
+    def _blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:
+        """(padded start, real start, length) of each run that padding leaves whole."""
+        if name not in ("q", "o"):
+            return [(0, 0, length)]
+        model, plan = self.plan.model, self.plan
+        real = model.num_heads // model.num_kv_heads * model.head_dim
+        padded = plan.group * model.head_dim
+        return [(head * padded, head * real, real) for head in range(model.num_kv_heads)]
+
+
+def unfuse(plan: Plan, fused: Floats, name: str, part: str, tensor: Tensor) -> Floats:
+    """The canonical tensor ``name`` back out of one layer of the fused matrix ``part`` (``fused.in``): lossless.
+
+    ``fused`` is [E, chips, width] of an input or [chips, width, E] of an output.
+    """
+    projection, _, direction = part.partition(".")
+    parts = (input_parts if direction == "in" else output_parts)(plan)[projection]
+    start = 0
+    for each, width in parts:
+        if each == name:
+            break
+        start += width
+    else:
+        raise ValueError(f"{name} is no tensor of {part}")
+    axis = 1 if direction == "in" else 0
+    chunk = fused[..., start : start + width] if axis else fused[:, start : start + width]
+    matrix = chunk.reshape(chunk.shape[0], -1) if axis else chunk.reshape(-1, chunk.shape[-1])
+    length = math.prod(tensor.shape[1:] if axis else tensor.shape[:-1])
+    runs = [
+        np.take(matrix, np.arange(padded, padded + size), axis=axis)
+        for padded, _, size in Fusion(plan, 0)._blocks(name, length)
+    ]
+    return np.concatenate(runs, axis=axis).reshape(tensor.shape)

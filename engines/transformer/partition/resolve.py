@@ -1,0 +1,86 @@
+"""From a point to a plan."""
+
+import math
+from typing import Final
+
+from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
+from engines.core.errors import Unsupported
+from engines.core.layout import attention_batch_axes
+from engines.core.model import Model
+from engines.core.point import Point
+from engines.core.slice import MeshShape
+from engines.transformer.partition.plan import Plan
+
+FORMATS: Final = {
+    "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
+    "act_dtype": (*ACTIVATION_DTYPES, "int8"),
+    "kv_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
+}
+"""Key → the number formats in which the partitioned Transformer keeps what it names."""
+
+
+def check_formats(point: Point) -> None:
+    """Check that the Transformer can be made in the point's number formats.
+
+    Raises:
+        Unsupported: it cannot.
+    """
+    for key, allowed in FORMATS.items():
+        value = getattr(point, key)
+        if value not in allowed:
+            raise Unsupported(f"{key}={value}: engine={point.engine} does not run it; it runs {', '.join(allowed)}")
+    if point.act_dtype == "int8" and point.weight_dtype != "int8":
+        raise Unsupported(
+            f"act_dtype=int8: a product of int8 takes both its sides so and weight_dtype={point.weight_dtype}; "
+            "use weight_dtype=int8, or act_dtype=bfloat16"
+        )
+
+
+def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShape | None = None) -> Plan:
+    """The point's layout with every ``auto`` decided: by ``ffn_layout`` where given, else by :func:`resolve_layout`.
+
+    ``mesh_shape`` is the mesh of devices where that is not the mesh of chips.
+    """
+    mesh = mesh_shape or point.mesh
+    layout, attention = resolve_layout(
+        point.model,
+        mesh,
+        ffn_layout or point.ffn_layout,
+        point.attn_sharding,
+        batch_size=point.batch_size,
+        decodes=point.phase != "prefill",
+    )
+    return Plan(
+        model=point.model,
+        mesh_shape=mesh,
+        ffn_layout=layout,
+        attn_sharding=attention,
+        batch_size=point.batch_size,
+        cache_len=point.input_len + point.output_len,
+        weight_dtype=point.weight_dtype,
+        act_dtype=point.act_dtype,
+        kv_dtype=point.kv_dtype,
+        collectives="plain" if point.collectives == "auto" else point.collectives,
+        partitioner=point.partitioner,
+        decodes=point.phase != "prefill",
+    )
+
+
+def resolve_layout(
+    model: Model, mesh_shape: MeshShape, ffn_layout: str, attn_sharding: str, *, batch_size: int, decodes: bool
+) -> tuple[str, str]:
+    """What ``auto`` becomes: (ffn_layout, attn_sharding).
+
+    2D from the size where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2); attention over the
+    batch where there is decoding to do and few key/value heads, if the batch splits (section 3.3). One chip runs as
+    ``ws_1d`` over heads, which split nothing.
+    """
+    chips = math.prod(mesh_shape)
+    if ffn_layout == "auto":
+        ffn_layout = "ws_2d" if math.sqrt(chips) > model.d_ff / model.d_model else "ws_1d"
+    if attn_sharding == "auto":
+        shared = model.num_kv_heads < model.num_heads
+        splits = attention_batch_axes(batch_size, mesh_shape) is not None
+        gathered = ffn_layout in ("wg_x", "wg_xy", "wg_xyz")
+        attn_sharding = "batch" if splits and ((decodes and shared) or gathered) else "heads"
+    return ffn_layout, attn_sharding

@@ -1,0 +1,136 @@
+"""Jitted prefill and decode of a plan on a mesh.
+
+Making the functions, describing their arguments (:func:`abstract_arguments`) and making the arrays
+(:func:`load_parameters`, ``make_cache``) are three separate things, so that a program can be lowered and compiled for
+devices that are not there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from engines.transformer.comm.collective_matmul import rolled
+from engines.transformer.comm.collectives import own, pin
+from engines.transformer.forward import forward, logits, states
+from engines.transformer.generate.decode_loop import every_step, until_stopped
+from engines.transformer.generate.prefill import after_prefix, read_prompt
+from engines.transformer.generate.sampling import next_tokens
+from engines.transformer.generation import GREEDY, Sampling
+from engines.transformer.layers.kv_cache import Cache, abstract_cache, cache_specs
+from engines.transformer.layers.overlapped_block import compiler_options
+from engines.transformer.layers.projections import RESIDUAL, Weights, matmuls, norm
+from engines.transformer.params.parameters import abstract_parameters, make_parameters, parameter_specs
+from engines.transformer.partition.plan import Plan
+from engines.weights.random import Source
+
+KEPT_LOGITS = 4
+"""Decode returns the logits of so many last steps (of all, where fewer), to be checked."""
+
+
+def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
+    """Jitted (parameters, cache, tokens [batch, time]) → (next token [batch], logits [batch, vocab], cache).
+
+    The cache is donated. Tokens take its first positions, and are read as ``plan.reading`` says.
+    """
+
+    view, prefix = _view(plan, mesh), plan.reading.prefix
+
+    def prefill(w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
+        scores, cache = read_prompt(view, w, cache, tokens)
+        return next_tokens(view, scores, sampling, prefix + tokens.shape[1]), scores, cache
+
+    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
+    made = _jitted(plan, mesh, prefill, (P(),), outputs)
+    return after_prefix(plan, mesh, made) if prefix else made
+
+
+def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling = GREEDY) -> Any:
+    """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last, packing) → as prefill.
+
+    ``last``: [batch], where in its row each prompt's last token is. Tokens are [batch, limit], padded behind, and
+    ``packing`` is (); or they are packed rows, and it is their :class:`engines.transformer.layers.packing.Packing`.
+    """
+    view = _view(plan, mesh)
+
+    def prefill(w: Weights, cache: Cache, tokens: Array, last: Array, packing: Any) -> tuple[Array, Array, Cache]:
+        x, cache = states(view, w, cache, tokens, packing or 0, limit=limit)
+        mine = own(last, view.batch_axes, 0, view.size(view.batch_axes))
+        ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]
+        scores = logits(view, w, norm(view, w, "final_norm", pin(view, ends, *RESIDUAL)))
+        return next_tokens(view, scores, sampling, limit), scores, cache
+
+    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
+    return _jitted(plan, mesh, prefill, (P(), P(), P()), outputs)
+
+
+def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:
+    """Jitted (parameters, cache, token [batch], position) → (tokens [steps, batch], logits, cache).
+
+    Logits are [kept, batch, vocab]: those of the last :data:`KEPT_LOGITS` steps. With a stop token a fourth output is
+    the number of steps that ran, and those after it have the stop token.
+
+    ``steps`` forward passes of one token in one compiled loop, with no word to the host in between. The first reads
+    ``token`` and writes it to the cache at ``position``. The cache is donated; a repeat from the same token and
+    position overwrites what this run wrote and never reads it first, so the cache needs no reset.
+    """
+    view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
+
+    def decode(w: Weights, cache: Cache, token: Array, position: Array) -> tuple[Any, ...]:
+        last = jnp.zeros((kept, plan.batch_size, plan.vocab // plan.size(view.all_axes)), jnp.float32)
+
+        def step(cache: Cache, token: Array, number: Array) -> tuple[Cache, Array, Array]:
+            scores, cache = forward(view, w, cache, token[:, None], position + number, limit=plan.cache_len)
+            return cache, scores, next_tokens(view, scores, sampling, position + number + 1)
+
+        if stop_token is None:
+            return every_step(step, cache, token, last, steps)
+        return until_stopped(step, cache, token, last, steps, stop_token)
+
+    outputs = (P(), _logits_spec(plan, 1), cache_specs(plan), *([] if stop_token is None else [P()]))
+    return _jitted(plan, mesh, decode, (P(), P()), outputs)
+
+
+def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Weights:
+    """The parameters on the mesh's devices, in the order in which this plan's functions read them."""
+    return rolled(plan, mesh, make_parameters(plan, mesh, source), matmuls(plan))
+
+
+def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:
+    """Arguments of ``prefill`` and ``decode`` as shapes, to lower for any mesh, its devices present or not."""
+    whole = NamedSharding(mesh, P())
+    state = (abstract_parameters(plan, mesh), abstract_cache(plan, mesh))
+
+    def ids(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=whole)
+
+    return {
+        "prefill": (*state, ids(plan.batch_size, input_len)),
+        "decode": (*state, ids(plan.batch_size), ids()),
+    }
+
+
+def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+    if plan.partitioner == "gspmd":
+        placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), outputs)
+        return jax.jit(body, out_shardings=placed, donate_argnums=1)
+    specs = (parameter_specs(plan), cache_specs(plan), *inputs)
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
+    # The cache comes out as it went in, or it could not be donated.
+    kept = {name: each.format for name, each in abstract_cache(plan, mesh).items()}
+    placed = (None, None, kept, *(None for _ in outputs[3:]))
+    options = compiler_options(plan, mesh) or None
+    return jax.jit(mapped, donate_argnums=1, out_shardings=placed, compiler_options=options)
+
+
+def _view(plan: Plan, mesh: Mesh) -> Plan:
+    """The plan that the computation follows: its own, or that of whole arrays where the compiler partitions."""
+    return plan.whole(mesh) if plan.partitioner == "gspmd" else plan
+
+
+def _logits_spec(plan: Plan, leading: int) -> P:
+    return P(*[None] * (leading + 1), plan.all_axes or None)

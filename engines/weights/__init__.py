@@ -1,0 +1,1 @@
+"""Weights: random by seed, or from a checkpoint."""

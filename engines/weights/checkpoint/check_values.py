@@ -1,0 +1,60 @@
+"""What only the stored values themselves tell, found in one pass over the files by blocks."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.core.errors import AskedWrongly
+from engines.weights.checkpoint.files import KEY, Files
+
+EXPONENTS: Final[Mapping[str, np.unsignedinteger[Any]]] = {
+    "F32": np.uint32(0x7F800000),
+    "F16": np.uint16(0x7C00),
+    "BF16": np.uint16(0x7F80),
+}
+"""Stored format → the bits of its exponent: all are 1 in NaN and infinity alone (IEEE 754, and bfloat16 likewise)."""
+BLOCK_BYTES: Final = 1 << 22
+
+
+def check_finite(files: Files, names: Collection[str]) -> None:
+    """Check the tensors of ``names``, in the order of the files.
+
+    Raises:
+        AskedWrongly: one holds NaN or infinity.
+    """
+    for name in files.entries:
+        if name not in names:
+            continue
+        exponent = EXPONENTS[files.entries[name].dtype]
+        for block in _blocks(files, name):
+            if (block.view(exponent.dtype) & exponent).max() == exponent:
+                raise AskedWrongly(
+                    KEY, files.folder, f"has NaN or infinity in {name}", "give a checkpoint whose weights are numbers"
+                )
+
+
+def check_equal(files: Files, first: str, second: str) -> None:
+    """Check that two tensors of one shape hold the same.
+
+    Raises:
+        AskedWrongly: they differ.
+    """
+    for one, other in zip(_blocks(files, first), _blocks(files, second), strict=True):
+        if not np.array_equal(one, other):
+            raise AskedWrongly(
+                KEY,
+                files.folder,
+                f"ties its embedding to its output, but {first} and {second} differ",
+                'set "tie_word_embeddings": false in its config.json, and model.tied_embedding=false',
+            )
+
+
+def _blocks(files: Files, name: str) -> Iterator[NDArray[Any]]:
+    """A tensor of one or two dimensions, a few rows at a time."""
+    entry = files.entries[name]
+    row_bytes = int(np.prod(entry.shape[1:])) * EXPONENTS[entry.dtype].itemsize
+    step = max(1, BLOCK_BYTES // row_bytes)
+    for start in range(0, entry.shape[0], step):
+        yield files.read(name, slice(start, min(start + step, entry.shape[0])))

@@ -1,0 +1,70 @@
+"""Falcon (Almazrouei et al. 2023, arXiv 2311.16867): multiquery in parallel with one norm, or grouped with two."""
+
+from typing import Any
+
+from engines.core.model import Model
+from engines.weights.checkpoint.config import GELU, Config, rotary
+from engines.weights.checkpoint.tensor_location import Place, fused_qkv, linear, norm, table, with_bias
+
+
+def fields(config: Config) -> dict[str, Any]:
+    """The fields of :class:`Model` that the config sets."""
+    config.refuse(["alibi", "apply_residual_connection_post_layernorm"])
+    heads, width = config.integer("num_attention_heads"), config.integer("hidden_size")
+    grouped = config.flag("new_decoder_architecture", False)
+    parallel = grouped or config.flag("parallel_attn", True)
+    shared = 1 if config.flag("multi_query", True) else heads
+    norms = config.integer("num_ln_in_parallel_attn", 2 if grouped else 1) if parallel else 2
+    bias = config.flag("bias", False)
+    return {
+        "num_layers": config.integer("num_hidden_layers"),
+        "d_model": width,
+        "d_ff": config.integer("ffn_hidden_size", 4 * width),
+        "num_heads": heads,
+        "num_kv_heads": config.integer("num_kv_heads", heads) if grouped else shared,
+        "head_dim": width // heads,
+        "vocab_size": config.integer("vocab_size"),
+        "block": "parallel" if parallel else "serial",
+        "activation": config.word("activation", GELU, "gelu"),
+        "position": "rotary",
+        "norm": "layernorm",
+        "norms_per_layer": norms,
+        "tied_embedding": config.flag("tie_word_embeddings", True),
+        "attn_bias": bias,
+        "ffn_bias": bias,
+        "norm_bias": True,
+        "max_positions": config.integer("max_position_embeddings", 2048),
+        "norm_epsilon": config.number("layer_norm_epsilon", 1e-5),
+        **rotary(config),
+    }
+
+
+def places(model: Model) -> dict[str, Place]:
+    """Where each canonical tensor lies, those that this model lacks included."""
+    e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
+    found = {
+        "embedding": table("transformer.word_embeddings.weight", model.vocab_size, e),
+        "lm_head": linear("lm_head.weight", e, model.vocab_size),
+        **norm("final_norm", "transformer.ln_f", e),
+    }
+    both = model.block == "parallel" and model.norms_per_layer == 2
+    norms = ("ln_attn", "ln_mlp") if both else ("input_layernorm", "post_attention_layernorm")
+    for number in range(model.num_layers):
+        here, there = f"layers.{number}", f"transformer.h.{number}"
+        for name, module in zip(("attn_norm", "ffn_norm"), norms, strict=True):
+            found |= norm(f"{here}.{name}", f"{there}.{module}", e)
+        qkv = fused_qkv(
+            f"{there}.self_attention.query_key_value",
+            e,
+            model.num_kv_heads,
+            model.num_heads // model.num_kv_heads,
+            model.head_dim,
+        )
+        found |= {f"{here}.{name}": place for name, place in qkv.items()}
+        for name, module, rows, columns in (
+            ("o", "self_attention.dense", q, e),
+            ("wi", "mlp.dense_h_to_4h", e, f),
+            ("wo", "mlp.dense_4h_to_h", f, e),
+        ):
+            found |= with_bias(f"{here}.{name}", f"{there}.{module}", rows, columns)
+    return found

@@ -1,0 +1,106 @@
+"""The safetensors files of a checkpoint: which tensors there are, and ranges of them without the rest."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from engines.core.errors import AskedWrongly, Unsupported
+
+KEY: Final = "engine.checkpoint"
+CONFIG: Final = "config.json"
+SINGLE: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored tensor. ``dtype`` is safetensors' word: F32, F16, BF16 and others."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Files:
+    """The tensors of all files of a folder by name, in the order in which they lie there.
+
+    Files are mapped into memory: a read touches its range alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open them and read their headers.
+
+        Raises:
+            AskedWrongly: the folder or a file is missing, or cannot be read as what it is called.
+            Unsupported: safetensors is not installed.
+        """
+        try:
+            import ml_dtypes  # noqa: F401  numpy then knows bfloat16 by its name
+            from safetensors import SafetensorError, safe_open
+        except ImportError:
+            raise Unsupported(
+                f"{KEY}={folder}: reading it needs safetensors; pip install 'shardbench[checkpoints]'"
+            ) from None
+        self.folder = folder
+        self.entries: dict[str, Entry] = {}
+        self._opened: dict[Path, Any] = {}
+        for path in weight_files(folder):
+            try:
+                file: Any = safe_open(path, framework="numpy")
+            except (SafetensorError, OSError) as error:
+                raise AskedWrongly(
+                    KEY, folder, f"{path.name} cannot be read ({error})", "fetch that file once more"
+                ) from None
+            self._opened[path] = file
+            for name in file.offset_keys():
+                head = file.get_slice(name)
+                self.entries[name] = Entry(path, tuple(head.get_shape()), head.get_dtype())
+
+    def read(self, name: str, *index: slice) -> NDArray[Any]:
+        """``name[index]`` in its stored format; slices have explicit bounds and are not empty."""
+        found: NDArray[Any] = self._opened[self.entries[name].file].get_slice(name)[index]
+        return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of a checkpoint, sorted: those that its index names, or the only one.
+
+    Raises:
+        AskedWrongly: the folder is none, or lacks a file that it should hold.
+    """
+    if not folder.is_dir():
+        raise AskedWrongly(KEY, folder, "is no folder", f"give a folder with {CONFIG} and {SINGLE}")
+    if (folder / INDEX).is_file():
+        listed = read_json(folder, INDEX).get("weight_map")
+        if not isinstance(listed, Mapping) or not listed:
+            raise AskedWrongly(KEY, folder, f"{INDEX} has no weight_map", "fetch that file once more")
+        found = sorted({folder / str(name) for name in listed.values()})
+    else:
+        found = [folder / SINGLE]
+    for path in found:
+        if not path.is_file():
+            raise AskedWrongly(
+                KEY, folder, f"holds no {path.name}", "give a folder of safetensors in Hugging Face's layout"
+            )
+    return found
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The content of ``folder/name``.
+
+    Raises:
+        AskedWrongly: it is missing, or no JSON object.
+    """
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AskedWrongly(KEY, folder, f"holds no {name}", f"give a folder with {CONFIG} and {SINGLE}") from None
+    except (OSError, ValueError) as error:
+        raise AskedWrongly(KEY, folder, f"{name} cannot be read ({error})", "fetch that file once more") from None
+    if not isinstance(content, dict):
+        raise AskedWrongly(KEY, folder, f"{name} holds no JSON object", "fetch that file once more")
+    return content

@@ -1,0 +1,58 @@
+"""GPT-J (Wang and Komatsuzaki 2021): parallel, one norm, rotary positions on pairs (2i, 2i + 1), a head with bias."""
+
+from typing import Any
+
+from engines.core.model import Model
+from engines.weights.checkpoint.config import GELU, Config
+from engines.weights.checkpoint.tensor_location import Place, linear, norm, table, vector, with_bias
+
+
+def fields(config: Config) -> dict[str, Any]:
+    """The fields of :class:`Model` that the config sets."""
+    heads, width = config.integer("n_head"), config.integer("n_embd")
+    return {
+        "num_layers": config.integer("n_layer"),
+        "d_model": width,
+        "d_ff": config.integer("n_inner", 4 * width),
+        "num_heads": heads,
+        "num_kv_heads": heads,
+        "head_dim": width // heads,
+        "vocab_size": config.integer("vocab_size"),
+        "block": "parallel",
+        "activation": config.word("activation_function", GELU, "gelu_new"),
+        "position": "rotary",
+        "norm": "layernorm",
+        "norms_per_layer": 1,
+        "tied_embedding": config.flag("tie_word_embeddings", False),
+        "ffn_bias": True,
+        "norm_bias": True,
+        "lm_head_bias": True,
+        "max_positions": config.integer("n_positions", 2048),
+        "rotary_dim": config.integer("rotary_dim", 64),
+        "rotary_interleaved": True,
+        "norm_epsilon": config.number("layer_norm_epsilon", 1e-5),
+    }
+
+
+def places(model: Model) -> dict[str, Place]:
+    """Where each canonical tensor lies, those that this model lacks included."""
+    e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
+    found = {
+        "embedding": table("transformer.wte.weight", model.vocab_size, e),
+        "lm_head": linear("lm_head.weight", e, model.vocab_size),
+        "lm_head_bias": vector("lm_head.bias", model.vocab_size),
+        **norm("final_norm", "transformer.ln_f", e),
+    }
+    for number in range(model.num_layers):
+        here, there = f"layers.{number}", f"transformer.h.{number}"
+        found |= norm(f"{here}.attn_norm", f"{there}.ln_1", e)
+        for name, module, rows, columns in (
+            ("q", "attn.q_proj", e, q),
+            ("k", "attn.k_proj", e, q),
+            ("v", "attn.v_proj", e, q),
+            ("o", "attn.out_proj", q, e),
+            ("wi", "mlp.fc_in", e, f),
+            ("wo", "mlp.fc_out", f, e),
+        ):
+            found |= with_bias(f"{here}.{name}", f"{there}.{module}", rows, columns)
+    return found

@@ -1,0 +1,207 @@
+"""Random weights by seed: the same tensors for every engine, framework and way of cutting them up.
+
+A value depends on (seed, tensor name, flat index) alone, by a counter-based hash, so that any slice of any tensor can
+be made without the rest of it. Values are uniform, with a spread that keeps activations near 1 through any depth;
+norm scales are near 1 but not 1, and biases are not 0, so that a mistake with either shows.
+
+Tensors, unfused (E, F, H, K, D as in ``engines.core.model``; V vocabulary, P learned positions; N a layer's number):
+
+==============================================  ===============================================================
+``embedding``                                   [V, E]
+``positions``                                   [P, E], where positions are learned
+``layers.N.attn_norm.scale`` ``.bias``          [E]; the bias where ``norm_bias``
+``layers.N.ffn_norm.scale`` ``.bias``           [E], where ``norms_per_layer`` is 2; else both halves read attn_norm
+``layers.N.q``  ``k``  ``v``  ``o``             [E, H, D]  [E, K, D]  [E, K, D]  [H, D, E]
+``layers.N.q_bias`` ``k_bias`` ``v_bias``       [H, D]  [K, D]  [K, D], where ``attn_bias``
+``layers.N.o_bias``                             [E], where ``attn_bias``
+``layers.N.gate`` ``up``, or ``wi``             [E, F]: both of SwiGLU, silu(gate)·up; or the one input of GELU
+``layers.N.wo``                                 [F, E]
+``layers.N.gate_bias`` ``up_bias`` | ``wi_bias``  [F], where ``ffn_bias``
+``layers.N.wo_bias``                            [E], where ``ffn_bias``
+``final_norm.scale`` ``.bias``                  [E]
+``lm_head``                                     [E, V], where the embedding is not tied
+``lm_head_bias``                                [V], where ``lm_head_bias``
+==============================================  ===============================================================
+
+Query head h reads key/value head h // (H / K).
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.core.model import Model
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What one tensor holds: values uniform with mean ``centre`` and standard deviation ``spread``."""
+
+    name: str
+    shape: tuple[int, ...]
+    spread: float
+    centre: float = 0.0
+
+    def reshaped(self, *shape: int) -> "Tensor":
+        """The same values in another shape: a value belongs to its flat index, so only the slicing changes."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise ValueError(f"{self.name}: {self.shape} has another number of values than {shape}")
+        return Tensor(self.name, shape, self.spread, self.centre)
+
+
+class Stored(Protocol):
+    """Weights that lie somewhere, as those of a checkpoint do."""
+
+    def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
+        """``tensor[index]`` as float32; the tensor may be :meth:`Tensor.reshaped`. Slices have step 1."""
+        ...
+
+
+AT_ONCE: Final = 1 << 18
+"""Values that a thread makes at once: their 64-bit indices stay in a core's cache."""
+
+Source = int | Stored
+"""Where the values of tensors come from: a seed, or where they lie."""
+
+
+def tensors(model: Model) -> dict[str, Tensor]:
+    """Every tensor of the model by name, embedding first, then layer by layer."""
+    listed = [*_outer_first(model)]
+    for number in range(model.num_layers):
+        listed += [
+            Tensor(f"layers.{number}.{each.name}", each.shape, each.spread, each.centre) for each in _layer(model)
+        ]
+    listed += _outer_last(model)
+    return {each.name: each for each in listed}
+
+
+def values(tensor: Tensor, source: Source, index: Sequence[slice] | None = None) -> Floats:
+    """``tensor[index]`` as float32; the whole tensor without ``index``. Slices have step 1."""
+    slices = [slice(None)] * len(tensor.shape) if index is None else list(index)
+    if not isinstance(source, int):
+        return source.read(tensor, slices)
+    bounds = [part.indices(size)[:2] for part, size in zip(slices, tensor.shape, strict=True)]
+    made: Floats = np.empty([max(0, stop - start) for start, stop in bounds], np.float32)
+    (first, last), rows = bounds[0], max(1, AT_ONCE // max(1, math.prod(made.shape[1:])))
+
+    def fill(start: int) -> None:
+        part = slice(start, min(start + rows, last))
+        uniform = hashed_uniform(tensor.name, tensor.shape, source, [part, *slices[1:]])
+        uniform -= np.float32(0.5)
+        uniform *= np.float32(tensor.spread * math.sqrt(12.0))
+        if tensor.centre:
+            uniform += np.float32(tensor.centre)
+        made[start - first : part.stop - first] = uniform
+
+    starts = range(first, last, rows)
+    if len(starts) > 1:
+        with ThreadPoolExecutor() as threads:  # numpy lets other threads run while it works
+            list(threads.map(fill, starts))
+    elif starts and made.size:
+        fill(first)
+    return made
+
+
+def prompt(model: Model, batch_size: int, length: int, seed: int, shared: int = 0) -> NDArray[np.int32]:
+    """Token ids [batch_size, length]. Sequence b does not depend on ``batch_size`` nor position t on ``length``.
+
+    The first ``shared`` tokens of every sequence are those of the first.
+    """
+    # Rows of a fixed, wide table, so that a longer prompt begins with the shorter one.
+    uniform = hashed_uniform("prompt", (batch_size, 1 << 24), seed, [slice(0, batch_size), slice(0, length)])
+    ids = (uniform.astype(np.float64) * model.vocab_size).astype(np.int32)
+    clipped: NDArray[np.int32] = np.minimum(ids, model.vocab_size - 1)
+    clipped[:, :shared] = clipped[:1, :shared]
+    return clipped
+
+
+def hashed_uniform(name: str, shape: tuple[int, ...], seed: int, index: Sequence[slice]) -> Floats:
+    """Uniform in [0, 1) with 24 bits for the flat indices that ``index`` selects of ``shape``.
+
+    Two rounds of the 32-bit finaliser of MurmurHash3 (Appleby), keyed before each; the upper half of a flat index
+    enters between them, so that tensors beyond 2³² values do not repeat.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    first, second = (np.uint32(int.from_bytes(digest[at : at + 4], "little")) for at in (0, 4))
+    flat: Any = np.zeros((1,) * len(shape), np.uint64)
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        start, stop, _ = index[axis].indices(shape[axis])
+        along = np.arange(start, max(start, stop), dtype=np.uint64) * np.uint64(stride)
+        flat = flat + along.reshape([-1 if each == axis else 1 for each in range(len(shape))])
+        stride *= shape[axis]
+    low = flat.astype(np.uint32)
+    low ^= first
+    _mix(low)
+    if stride > 1 << 32:
+        low += (flat >> np.uint64(32)).astype(np.uint32) * np.uint32(0x9E3779B1)
+    low ^= second
+    _mix(low)
+    low >>= np.uint32(8)
+    uniform: Floats = low.astype(np.float32)
+    uniform *= np.float32(2.0**-24)
+    return uniform
+
+
+def _mix(bits: NDArray[np.uint32]) -> None:
+    bits ^= bits >> np.uint32(16)
+    bits *= np.uint32(0x85EBCA6B)
+    bits ^= bits >> np.uint32(13)
+    bits *= np.uint32(0xC2B2AE35)
+    bits ^= bits >> np.uint32(16)
+
+
+def _outer_first(model: Model) -> list[Tensor]:
+    # A tied table is also the output matrix: with spread 1/√E logits have a spread near 1.
+    spread = model.d_model**-0.5 if model.tied_embedding else 1.0
+    listed = [Tensor("embedding", (model.vocab_size, model.d_model), spread)]
+    if model.position == "learned":
+        listed.append(Tensor("positions", (model.max_positions, model.d_model), spread))
+    return listed
+
+
+def _outer_last(model: Model) -> list[Tensor]:
+    listed = _norm(model, "final_norm")
+    if not model.tied_embedding:
+        listed.append(Tensor("lm_head", (model.d_model, model.vocab_size), model.d_model**-0.5))
+    if model.lm_head_bias:
+        listed.append(Tensor("lm_head_bias", (model.vocab_size,), 0.1))
+    return listed
+
+
+def _layer(model: Model) -> list[Tensor]:
+    e, f, h, k, d = model.d_model, model.d_ff, model.num_heads, model.num_kv_heads, model.head_dim
+    inward = e**-0.5
+    # Each half of each layer adds variance 1/(2·layers), so that the residual stream ends near variance 1.
+    share = (2 * model.num_layers) ** -0.5
+    listed = _norm(model, "attn_norm") + (_norm(model, "ffn_norm") if model.norms_per_layer == 2 else [])
+    listed += [Tensor("q", (e, h, d), inward), Tensor("k", (e, k, d), inward), Tensor("v", (e, k, d), inward)]
+    listed.append(Tensor("o", (h, d, e), share * (h * d) ** -0.5))
+    if model.attn_bias:
+        listed += [Tensor("q_bias", (h, d), 0.1), Tensor("k_bias", (k, d), 0.1), Tensor("v_bias", (k, d), 0.1)]
+        listed.append(Tensor("o_bias", (e,), 0.1 * share))
+    inputs = input_names(model)
+    listed += [Tensor(name, (e, f), inward) for name in inputs]
+    listed.append(Tensor("wo", (f, e), share * f**-0.5))
+    if model.ffn_bias:
+        listed += [Tensor(f"{name}_bias", (f,), 0.1) for name in inputs]
+        listed.append(Tensor("wo_bias", (e,), 0.1 * share))
+    return listed
+
+
+def input_names(model: Model) -> tuple[str, ...]:
+    """The input matrices of the feed-forward."""
+    return ("gate", "up") if model.gated else ("wi",)
+
+
+def _norm(model: Model, name: str) -> list[Tensor]:
+    scale = Tensor(f"{name}.scale", (model.d_model,), 0.1, 1.0)
+    return [scale, Tensor(f"{name}.bias", (model.d_model,), 0.1)] if model.norm_bias else [scale]
