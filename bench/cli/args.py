@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +44,31 @@ def parse(
     """Read ``[VERB] key=value …`` into the verb and every key's value. Values are YAML: ``[1,2]``, ``true``, ``null``.
 
     Raises:
-        AskedWrongly: a word is no ``key=value``, a key or verb is unknown, a value is no choice, a required key misses.
+        InvalidRequest: a word is not ``key=value``, a key, verb or value is unknown, or a required key is missing.
     """
     verb: str | None = None
     words = list(words)
     if words and "=" not in words[0] and verbs:
         verb = words.pop(0)
         if verb not in verbs:
-            raise AskedWrongly(command, verb, "is not known", f"use one of {', '.join(verbs)}")
+            raise InvalidRequest(command, verb, "is not known", f"use one of {', '.join(verbs)}")
     by_name = {key.name: key for key in keys}
     settings: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise AskedWrongly(command, word, "is no key=value", f"keys are {', '.join(by_name)}")
+            raise InvalidRequest(command, word, "is no key=value", f"keys are {', '.join(by_name)}")
         if name not in by_name:
             near = difflib.get_close_matches(name, by_name, n=1)
             remedy = f"did you mean {near[0]}=" if near else f"keys are {', '.join(by_name)}"
-            raise AskedWrongly(name, text, f"is no key of shardbench {command}", remedy)
+            raise InvalidRequest(name, text, f"is no key of shardbench {command}", remedy)
         settings[name] = _value(name, text)
         choices = by_name[name].choices
         if choices and settings[name] not in choices:
-            raise AskedWrongly(name, text, "is not known", f"use one of {', '.join(choices)}")
+            raise InvalidRequest(name, text, "is not known", f"use one of {', '.join(choices)}")
     for key in keys:
         if key.required and key.name not in settings:
-            raise AskedWrongly(key.name, "", "is missing", f"give {key.name}=…: {key.help}")
+            raise InvalidRequest(key.name, "", "is missing", f"give {key.name}=…: {key.help}")
         settings.setdefault(key.name, key.default)
     return verb, settings
 
@@ -82,7 +82,9 @@ def _value(name: str, text: str) -> Any:
     try:
         content = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
     except Exception:  # whatever the YAML reader makes of it, the word cannot be read
-        raise AskedWrongly(name, text, "cannot be read", "write a number, a word, or a list such as [1,2,4]") from None
+        raise InvalidRequest(
+            name, text, "cannot be read", "write a number, a word, or a list such as [1,2,4]"
+        ) from None
     return content["value"] if isinstance(content, dict) else content
 
 

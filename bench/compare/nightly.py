@@ -16,7 +16,7 @@ from bench.cli.commands.compare import plain, rows_of
 from bench.compare.dashboard.write import write
 from bench.compare.verdicts import Comparison, Rules, compare, newest
 from bench.rows.atomic import replaced
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 
 DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -24,7 +24,7 @@ SOME_FAILED: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class NightlySettings:
     """``words`` are further words for ``shardbench run``. Nights stand in ``RESULTS_DIR/nightly/<date>``.
 
     ``confirm`` is how often the sweep is run again while a measured point is slower than the night before.
@@ -69,17 +69,17 @@ def checked_day(text: str) -> str:
     """A date as the name of a night's folder.
 
     Raises:
-        AskedWrongly: it is no date.
+        InvalidRequest: it is no date.
     """
     try:
         if DATE.fullmatch(text):
             return date.fromisoformat(text).isoformat()
     except ValueError:
         pass
-    raise AskedWrongly("date", text, "is no date", "write date=2026-01-31")
+    raise InvalidRequest("date", text, "is no date", "write date=2026-01-31")
 
 
-def run_night(plan: Plan) -> Outcome:
+def run_night(plan: NightlySettings) -> Outcome:
     """Run, compare, write. The same day again goes on where it was and writes the same files anew.
 
     Raises:
@@ -140,7 +140,7 @@ def _fewest_processes(rows: Sequence[Row]) -> float:
     return min(counts.values(), default=math.inf)
 
 
-def _run(plan: Plan, *words: str) -> int:
+def _run(plan: NightlySettings, *words: str) -> int:
     asked = (f"+sweep={plan.sweep}", *plan.words, f"results_dir={plan.night}", "print=none", *words)
     return _shardbench("run", *asked, may_end=(0, SOME_FAILED))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 
 
 class Content:
@@ -104,13 +104,13 @@ def read_file(path: Path) -> list[Content]:
     """The mappings of a JSON file: one, or as many as its list has.
 
     Raises:
-        AskedWrongly: there is no such file, or it cannot be read.
+        InvalidRequest: there is no such file, or it cannot be read.
         ShardbenchError: it is no JSON, or holds no mapping.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise AskedWrongly("data", path, f"cannot be read ({error.strerror})", "name a file of results") from None
+        raise InvalidRequest("data", path, f"cannot be read ({error.strerror})", "name a file of results") from None
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         values = json.loads(content)

@@ -18,7 +18,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ImportedResult:
     """One row to be.
 
     ``stated`` holds the keys of the point that the file itself states; ``model_name`` and ``hw_name`` are its names

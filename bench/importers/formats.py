@@ -6,8 +6,8 @@ from typing import Final
 
 from bench.importers import inferencex, maxtext, optimum_benchmark, vllm_latency, vllm_serve
 from bench.importers.content import Content
-from bench.importers.entry import Entry
-from engines.core.errors import AskedWrongly, ShardbenchError
+from bench.importers.entry import ImportedResult
+from engines.core.errors import InvalidRequest, ShardbenchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Format:
     """``matches`` looks for the keys that no other format has; ``entries`` reads all that can be mapped."""
 
     matches: Callable[[Content], bool]
-    entries: Callable[[Content], list[Entry]]
+    entries: Callable[[Content], list[ImportedResult]]
 
 
 FORMATS: Final[dict[str, Format]] = {
@@ -31,14 +31,14 @@ def format_of(content: Content, asked: str) -> str:
     """The format's name: as asked, or the one that matches.
 
     Raises:
-        AskedWrongly: the file is not of the format asked for.
+        InvalidRequest: the file is not of the format asked for.
         ShardbenchError: it is of none of them.
     """
     matching = [name for name, each in FORMATS.items() if each.matches(content)]
     if asked != "auto":
         if asked not in matching:
             is_one = f"{content.path} is {matching[0]}" if matching else f"{content.path} has not its keys"
-            raise AskedWrongly("format", asked, f"is not the file's format: {is_one}", "leave format=auto")
+            raise InvalidRequest("format", asked, f"is not the file's format: {is_one}", "leave format=auto")
         return asked
     if len(matching) != 1:
         raise ShardbenchError(f"{content.path}: is of no known format; those are {', '.join(FORMATS)}")

@@ -6,7 +6,7 @@ Its ``intvty`` figures are reciprocals of statistics, not statistics of reciproc
 from typing import Any, Final
 
 from bench.importers.content import Content
-from bench.importers.entry import Entry, Load
+from bench.importers.entry import ImportedResult, Load
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import ShardbenchError
 
@@ -41,7 +41,7 @@ def matches(content: Content) -> bool:
     return content.has("tput_per_gpu", "conc", "isl", "osl")
 
 
-def entries(content: Content) -> list[Entry]:
+def entries(content: Content) -> list[ImportedResult]:
     """One generate point under load: batch_size is ``conc``, num_chips the GPUs of all its parts."""
     stated: dict[str, Any] = {
         "batch_size": content.whole("conc"),
@@ -71,7 +71,7 @@ def entries(content: Content) -> list[Entry]:
     )
     details = {"timed_by": "InferenceX", "kept": {key: content.raw(key) for key in KEPT if content.has(key)}}
     return [
-        Entry(
+        ImportedResult(
             phase="generate",
             stated={key: value for key, value in stated.items() if value is not None},
             estimate=Estimate(system=content.text("framework"), facts=Facts(details=details)),

@@ -4,7 +4,7 @@
 """
 
 from bench.importers.content import Content
-from bench.importers.entry import Entry
+from bench.importers.entry import ImportedResult
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import ShardbenchError
 
@@ -14,7 +14,7 @@ def matches(content: Content) -> bool:
     return content.has("autoregressive.step_in_ms") or bool(_prefills(content))
 
 
-def entries(content: Content) -> list[Entry]:
+def entries(content: Content) -> list[ImportedResult]:
     """A prefill point a measured length, and a decode point of one step, which is what the file times."""
     facts = Facts(details={"timed_by": "MaxText inference_microbenchmark"})
     found = []
@@ -22,11 +22,11 @@ def entries(content: Content) -> list[Entry]:
         prefill_s = content.seconds_of_ms(f"{path}.time_in_ms")
         stated = {} if input_len is None else {"input_len": input_len}
         estimate = Estimate(system="maxtext", latency_s=prefill_s, ttft_s=prefill_s, facts=facts)
-        found.append(Entry(phase="prefill", stated=stated, estimate=estimate))
+        found.append(ImportedResult(phase="prefill", stated=stated, estimate=estimate))
     if content.has("autoregressive.step_in_ms"):
         step_s = content.seconds_of_ms("autoregressive.step_in_ms")
         estimate = Estimate(system="maxtext", latency_s=step_s, step_time_s=step_s, facts=facts)
-        found.append(Entry(phase="decode", stated={"output_len": 1}, estimate=estimate))
+        found.append(ImportedResult(phase="decode", stated={"output_len": 1}, estimate=estimate))
     if not found:
         raise ShardbenchError(f"{content.path}: has neither prefill time_in_ms nor autoregressive step_in_ms")
     return found

@@ -4,7 +4,7 @@ import statistics
 from typing import Any, Final
 
 from bench.importers.content import Content
-from bench.importers.entry import Entry
+from bench.importers.entry import ImportedResult
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import ShardbenchError
 from engines.core.point import Phase
@@ -17,7 +17,7 @@ def matches(content: Content) -> bool:
     return content.has("config", "report")
 
 
-def entries(content: Content) -> list[Entry]:
+def entries(content: Content) -> list[ImportedResult]:
     """A prefill point and a decode point, of those that the report has.
 
     Its ``decode`` is all tokens after the first, so max_new_tokens − 1 steps from a cache that holds the prompt. There
@@ -51,7 +51,7 @@ def entries(content: Content) -> list[Entry]:
         )
         stated = {**common, **({} if output_len is None else {"output_len": output_len})}
         found.append(
-            Entry(
+            ImportedResult(
                 phase=phase,
                 stated=stated,
                 estimate=estimate,

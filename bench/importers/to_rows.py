@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.importers.content import Content
-from bench.importers.entry import Entry
+from bench.importers.entry import ImportedResult
 from bench.importers.formats import FORMATS, format_of
-from bench.run.make_row import Question, estimated
+from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_model, names
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.core.row import Row
 from engines.host.nvidia import hw_of
@@ -35,7 +35,7 @@ def rows_of(content: Content, settings: Mapping[str, Any]) -> list[Row]:
     """The rows of one mapping of a file; ``details.unmapped`` of each lists the keys that went into none of them.
 
     Raises:
-        AskedWrongly: a necessary value is neither in the file nor given, or is given otherwise than the file says.
+        InvalidRequest: a necessary value is neither in the file nor given, or is given otherwise than the file says.
         ShardbenchError: the file is not of the format, or of none that is known.
     """
     name = format_of(content, settings["format"])
@@ -43,7 +43,7 @@ def rows_of(content: Content, settings: Mapping[str, Any]) -> list[Row]:
     chosen = [entry for entry in entries if settings["phase"] in (None, entry.phase)]
     if not chosen:
         has = ", ".join(sorted({entry.phase for entry in entries}))
-        raise AskedWrongly("phase", settings["phase"], f"is not in {content.path}", f"it has {has}")
+        raise InvalidRequest("phase", settings["phase"], f"is not in {content.path}", f"it has {has}")
     origin = {"file": content.path.name, "sha256": content.sha256, "format": name, "unmapped": content.unread()}
     # Entries of a list are told apart by their place: two may answer the same point.
     code = f"imported:{content.sha256}" + ("" if content.entry is None else f":{content.entry}")
@@ -51,12 +51,12 @@ def rows_of(content: Content, settings: Mapping[str, Any]) -> list[Row]:
     return [_row(entry, _point(entry, content.path, settings), code, origin, reference) for entry in chosen]
 
 
-def _row(entry: Entry, point: Point, code: str, origin: Mapping[str, Any], reference: str) -> Row:
+def _row(entry: ImportedResult, point: Point, code: str, origin: Mapping[str, Any], reference: str) -> Row:
     told = {"model_name": entry.model_name, "hw_name": entry.hw_name}
     details = {**entry.estimate.facts.details, **{key: name for key, name in told.items() if name}, **origin}
     facts = replace(entry.estimate.facts, details=details)
     estimate = replace(entry.estimate, facts=facts, reference=reference)
-    question = Question(point=point, point_id=point.fingerprint(code), source="published", sweep=None)
+    question = PointTask(point=point, point_id=point.fingerprint(code), source="published", sweep=None)
     if entry.load is None:
         row = estimated(question, estimate)
     else:
@@ -77,14 +77,14 @@ def _row(entry: Entry, point: Point, code: str, origin: Mapping[str, Any], refer
     return replace(row, host=None, git_sha=None, git_dirty=None, versions=dict(entry.estimate.facts.versions))
 
 
-def _point(entry: Entry, path: Path, settings: Mapping[str, Any]) -> Point:
+def _point(entry: ImportedResult, path: Path, settings: Mapping[str, Any]) -> Point:
     values: dict[str, Any] = dict(entry.stated)
     for key in VALUES:
         given = settings[key]
         if given is None:
             continue
         if values.get(key, given) != given:
-            raise AskedWrongly(key, given, f"is not what {path} says, {values[key]}", f"leave {key} out")
+            raise InvalidRequest(key, given, f"is not what {path} says, {values[key]}", f"leave {key} out")
         values[key] = given
     if entry.phase == "prefill":
         values["output_len"] = 0
@@ -96,7 +96,7 @@ def _point(entry: Entry, path: Path, settings: Mapping[str, Any]) -> Point:
     if missing:
         reason = entry.needs.get(missing[0], "the file does not say it")
         also = f" (and {', '.join(missing[1:])})" if missing[1:] else ""
-        raise AskedWrongly(missing[0], "", f"is missing for {path}: {reason}", f"give {missing[0]}=…{also}")
+        raise InvalidRequest(missing[0], "", f"is missing for {path}: {reason}", f"give {missing[0]}=…{also}")
     point = Point(model=load_model(model), chip=load_chip(hw), engine=ENGINE, phase=entry.phase, **values)
     point.check()
     return point
@@ -113,4 +113,4 @@ def _choice(group: str, given: str | None, named: str | None, path: Path) -> str
     if found in names(group):
         return str(found)
     said = f"{path} names it {named}, which is no choice of conf/{group}" if named else f"{path} does not name it"
-    raise AskedWrongly(group, "", said, f"give {group}=…, one of {', '.join(names(group))}")
+    raise InvalidRequest(group, "", said, f"give {group}=…, one of {', '.join(names(group))}")

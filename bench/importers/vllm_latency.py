@@ -4,7 +4,7 @@ The file says nothing of batch, lengths, model or machine: those were the comman
 """
 
 from bench.importers.content import Content
-from bench.importers.entry import Entry
+from bench.importers.entry import ImportedResult
 from engines.core.engine import Estimate, Facts
 from engines.external.vllm.latency_file import LATENCY_KEYS, latencies
 
@@ -14,7 +14,7 @@ def matches(content: Content) -> bool:
     return content.has(*LATENCY_KEYS)
 
 
-def entries(content: Content) -> list[Entry]:
+def entries(content: Content) -> list[ImportedResult]:
     """One generate point; its latency is the median of the file's samples.
 
     The file's own mean, deviation and percentiles are of those same samples and are made again from them.
@@ -24,4 +24,4 @@ def entries(content: Content) -> list[Entry]:
         content.raw(key)
     facts = Facts(details={"timed_by": "vllm bench latency"})
     estimate = Estimate(system="vllm", latency_s=median_s, samples_s=samples_s, facts=facts)
-    return [Entry(phase="generate", stated={}, estimate=estimate)]
+    return [ImportedResult(phase="generate", stated={}, estimate=estimate)]

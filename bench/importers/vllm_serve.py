@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from bench.importers.content import Content
-from bench.importers.entry import Entry, Load
+from bench.importers.entry import ImportedResult, Load
 from engines.core.engine import Estimate, Facts
 
 KEPT: Final = ("date", "label", "request_rate", "burstiness", "max_concurrency", "num_prompts", "completed")
@@ -14,7 +14,7 @@ def matches(content: Content) -> bool:
     return content.has("request_throughput", "total_input_tokens")
 
 
-def entries(content: Content) -> list[Entry]:
+def entries(content: Content) -> list[ImportedResult]:
     """One generate point under load: batch_size is ``max_concurrency``, lengths are tokens a completed request.
 
     A length that differs between requests has no place in a point, so it is left for the user to give.
@@ -40,7 +40,7 @@ def entries(content: Content) -> list[Entry]:
     backend = content.text("backend") or content.text("endpoint_type")
     details = {"timed_by": "vllm bench serve", "kept": {key: content.raw(key) for key in KEPT if content.has(key)}}
     return [
-        Entry(
+        ImportedResult(
             phase="generate",
             stated=stated,
             estimate=Estimate(system=backend or "vllm", facts=Facts(details=details)),

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.measure.stats import median_interval
 from engines.core.engine import Program
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,28 +35,28 @@ class TimingConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise AskedWrongly(f"timing.{field.name}", value, "is no number", "see conf/timing/default.yaml")
+                raise InvalidRequest(f"timing.{field.name}", value, "is no number", "see conf/timing/default.yaml")
             if field.type is int and not isinstance(value, int):
-                raise AskedWrongly(f"timing.{field.name}", value, "is no whole number", "give 1 or more")
+                raise InvalidRequest(f"timing.{field.name}", value, "is no whole number", "give 1 or more")
             if not math.isfinite(value):
-                raise AskedWrongly(f"timing.{field.name}", value, "is not finite", "give a number")
+                raise InvalidRequest(f"timing.{field.name}", value, "is not finite", "give a number")
             least = 1 if field.type is int and field.name != "seed" else 0
             if value < least:
-                raise AskedWrongly(f"timing.{field.name}", value, "is too small", f"give {least} or more")
+                raise InvalidRequest(f"timing.{field.name}", value, "is too small", f"give {least} or more")
         for low, high in (
             ("min_samples", "max_samples"),
             ("min_time_s", "max_time_s"),
             ("min_warmup_runs", "max_warmup_runs"),
         ):
             if getattr(self, low) > getattr(self, high):
-                raise AskedWrongly(
+                raise InvalidRequest(
                     f"timing.{low}",
                     getattr(self, low),
                     f"is more than timing.{high}={getattr(self, high)}",
                     f"raise timing.{high} too",
                 )
         if not 0.5 <= self.ci_level < 1:
-            raise AskedWrongly("timing.ci_level", self.ci_level, "is no level", "give a fraction such as 0.95")
+            raise InvalidRequest("timing.ci_level", self.ci_level, "is no level", "give a fraction such as 0.95")
 
 
 @dataclass(frozen=True, slots=True)

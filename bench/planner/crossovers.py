@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.planner.search import Plan
+from bench.planner.search import Candidate
 from bench.planner.workload import counts_up_to
 from engines.analytic import paper_forms, tpu_torus
 from engines.analytic.grid import Floats, grid_of
@@ -88,7 +88,7 @@ def _closed_form(point: Point, before: str, after: str) -> float | None:
     return None
 
 
-def chip_crossover(plan: Plan) -> Crossover | None:
+def chip_crossover(plan: Candidate) -> Crossover | None:
     """Chips from which ws_2d beats ws_1d on the plan's own workload, each on its best mesh shape; None if never."""
     point = plan.point
     if point.chip.kind == "gpu":
@@ -119,7 +119,7 @@ def _seconds(point: Point, layout: str) -> float:
     )
 
 
-def crossovers(plan: Plan) -> Sequence[Crossover]:
+def crossovers(plan: Candidate) -> Sequence[Crossover]:
     """Those in tokens on the plan's slice, and the one in chips."""
     in_chips = chip_crossover(plan)
     return [*token_crossovers(plan.point), *([] if in_chips is None else [in_chips])]

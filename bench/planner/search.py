@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.planner.workload import Ways, Workload, ways_of
 from engines.analytic.grid import Bools, Floats, Grid
-from engines.analytic.predict import STRATEGIES, Phase, Prediction, predict
+from engines.analytic.predict import STRATEGIES, PredictedPhase, Prediction, predict
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
 from engines.core.point import Point
 
@@ -17,7 +17,7 @@ DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Candidate:
     """One way to run the workload and what it comes to. ``loss`` is the fraction by which the objective is worse.
 
     ``binding_term`` takes the most time. ``worse_term`` is the one that grew most against the chosen plan, in units
@@ -75,26 +75,26 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchResult:
     """All ways of a workload predicted. ``chosen`` is None where none meets memory and limits."""
 
     workload: Workload
-    chosen: Plan | None
-    runners_up: Sequence[Plan] = field(default_factory=tuple)
-    closest: Plan | None = None
+    chosen: Candidate | None
+    runners_up: Sequence[Candidate] = field(default_factory=tuple)
+    closest: Candidate | None = None
     """Where nothing was chosen: the way that misses by least."""
     memory_fits: bool = True
     """Whether any way fits in memory, so that only the limits of time are missed."""
 
 
-def search(workload: Workload, runners: int = 8) -> Found:
+def search(workload: Workload, runners: int = 8) -> SearchResult:
     """Predict every way at once and rank them by the objective.
 
     Runners-up are the best way with another chip count, mesh, dtype or batch size, and the chosen way with each other
     layout, the least loss first.
 
     Raises:
-        AskedWrongly: no such chip count exists.
+        InvalidRequest: no such chip count exists.
         Unsupported: the chip has no datasheet.
     """
     ways = ways_of(workload)
@@ -103,7 +103,7 @@ def search(workload: Workload, runners: int = 8) -> Found:
     fits = fitting(workload, prediction)
     meets = fits & within_limits(workload, ways.grid, prediction)
     if not meets.any():
-        return Found(
+        return SearchResult(
             workload=workload,
             chosen=None,
             closest=_closest(workload, ways, prediction, fits),
@@ -118,7 +118,7 @@ def search(workload: Workload, runners: int = 8) -> Found:
     twin = (chosen.value, chosen.peak_hbm_bytes)
     compared = [_against(chosen, plan) for plan in others if (plan.value, plan.peak_hbm_bytes) != twin]
     compared.sort(key=lambda plan: plan.loss)
-    return Found(workload=workload, chosen=chosen, runners_up=compared[:runners])
+    return SearchResult(workload=workload, chosen=chosen, runners_up=compared[:runners])
 
 
 def objective(workload: Workload, grid: Grid, prediction: Prediction) -> Floats:
@@ -160,14 +160,14 @@ def within_limits(workload: Workload, grid: Grid, prediction: Prediction) -> Boo
     return meets
 
 
-def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: int) -> Plan:
+def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: int) -> Candidate:
     """One entry of the grid as a plan."""
     point = ways.point(position)
     cost = prediction.cost
     latency = _at(cost.latency_s, position)
     prefill, decode = (_at(phase.cost.latency_s, position) for phase in (prediction.prefill, prediction.decode))
     tokens = _at(tokens_of(workload, ways.grid), position)
-    return Plan(
+    return Candidate(
         point=point,
         layouts={
             name: _strategy(phase, position)
@@ -187,7 +187,7 @@ def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: in
     )
 
 
-def _strategy(phase: Phase, position: int) -> tuple[str, str]:
+def _strategy(phase: PredictedPhase, position: int) -> tuple[str, str]:
     return STRATEGIES[int(phase.strategy[position])]
 
 
@@ -195,7 +195,7 @@ def _at(array: Any, position: int) -> float:
     return float(array[position] if np.size(array) > 1 else np.ravel(array)[0])
 
 
-def _against(chosen: Plan, plan: Plan) -> Plan:
+def _against(chosen: Candidate, plan: Candidate) -> Candidate:
     """``plan`` with what it loses to ``chosen`` and which term is to blame."""
     scale = plan.value / plan.latency_s
     grown = {name: plan.terms[name] * scale - chosen.terms[name] * chosen.value / chosen.latency_s for name in TERMS}
@@ -210,7 +210,7 @@ def _dimension(point: Point, name: str) -> Any:
 
 def _other_configurations(
     workload: Workload, ways: Ways, prediction: Prediction, ranked: Floats, best: int
-) -> list[Plan]:
+) -> list[Candidate]:
     """For each dimension, the best way for every other value of it (for meshes: of the same chip count)."""
     points = [ways.points[int(index)] for index in ways.index]
     picked: set[int] = set()
@@ -230,7 +230,7 @@ def _other_configurations(
     return [plan_at(workload, ways, prediction, position) for position in sorted(picked)]
 
 
-def _other_layouts(workload: Workload, ways: Ways, chosen: Plan, best: int) -> list[Plan]:
+def _other_layouts(workload: Workload, ways: Ways, chosen: Candidate, best: int) -> list[Candidate]:
     """The chosen way with another feed-forward layout in one phase, or another attention sharding; those that fit."""
     if workload.chip.kind == "gpu" or chosen.point.num_chips == 1:
         return []
@@ -265,7 +265,7 @@ def _with_layouts(grid: Grid, layouts: Mapping[str, tuple[str, str]]) -> Predict
     return Prediction(prefill=asked["prefill"].prefill, decode=asked["decode"].decode)
 
 
-def _closest(workload: Workload, ways: Ways, prediction: Prediction, fits: Bools) -> Plan:
+def _closest(workload: Workload, ways: Ways, prediction: Prediction, fits: Bools) -> Candidate:
     """The way that misses by least: the fastest that fits, or else the one that needs least memory a chip."""
     if fits.any():
         slow = prediction.decode.cost.latency_s if workload.latency_limit_s is None else prediction.cost.latency_s

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.planner.search import Found, Plan, fitting, within_limits
+from bench.planner.search import Candidate, SearchResult, fitting, within_limits
 from bench.planner.workload import Workload, counts_up_to, ways_of
 from engines.analytic.constants import constants_of
 from engines.analytic.predict import predict
@@ -26,7 +26,7 @@ class Shortfall:
         return {"message": self.message, "would_fit": dict(self.would_fit)}
 
 
-def shortfall(found: Found) -> Shortfall:
+def shortfall(found: SearchResult) -> Shortfall:
     """What is missing where :func:`~bench.planner.search.search` chose nothing.
 
     Raises:
@@ -40,7 +40,7 @@ def shortfall(found: Found) -> Shortfall:
     return Shortfall(message=f"no plan fits: {_missing(found, found.closest)}; {remedy}", would_fit=remedies)
 
 
-def _missing(found: Found, closest: Plan) -> str:
+def _missing(found: SearchResult, closest: Candidate) -> str:
     workload = found.workload
     if not found.memory_fits:
         usable = (workload.chip.hbm_bytes or 0.0) * constants_of(workload.chip).hbm_usable

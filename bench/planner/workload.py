@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.analytic.grid import Grid, Ints, grid_of
 from engines.core.chip import Chip
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.layout import Collectives
 from engines.core.model import Model
 from engines.core.point import Phase, Point
@@ -62,7 +62,7 @@ def ways_of(workload: Workload) -> Ways:
     """Chips × mesh (or tensor × pipeline degrees) × weight dtype × batch size; layouts are left open.
 
     Raises:
-        AskedWrongly: no such chip count exists.
+        InvalidRequest: no such chip count exists.
         Unsupported: the chip has no datasheet.
     """
     points = [
@@ -84,7 +84,7 @@ def ways_of(workload: Workload) -> Ways:
         for weight_dtype in workload.weight_dtypes
     ]
     if not points:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "num_chips", list(workload.num_chips), f"cannot be cut for {workload.model.name}", "give other chip counts"
         )
     points[0].check()

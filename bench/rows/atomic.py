@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 
 @contextmanager
@@ -14,7 +14,7 @@ def replaced(out: Path) -> Iterator[Path]:
     """A path to write to, which becomes ``out`` when the block ends well and is removed when it does not.
 
     Raises:
-        AskedWrongly: the file cannot be written; the key is ``out``.
+        InvalidRequest: the file cannot be written; the key is ``out``.
     """
     aside = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
@@ -22,7 +22,7 @@ def replaced(out: Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, out)
     except OSError as error:
-        raise AskedWrongly("out", out, f"cannot be written ({error.strerror})", "name a file that can") from None
+        raise InvalidRequest("out", out, f"cannot be written ({error.strerror})", "name a file that can") from None
     finally:
         with suppress(OSError):
             aside.unlink()

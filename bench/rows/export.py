@@ -49,7 +49,7 @@ def write(rows: Sequence[Row], how: str, out: Path) -> None:
     """Write rows to a file, which is replaced as a whole.
 
     Raises:
-        AskedWrongly: the file cannot be written.
+        InvalidRequest: the file cannot be written.
         ShardbenchError: parquet is asked for and its library is not installed.
     """
     with replaced(out) as aside:

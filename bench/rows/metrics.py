@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Literal
 
 from bench.rows.min_hbm_bytes import least_bytes
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
 Better = Literal["lower", "higher"]
@@ -212,7 +212,7 @@ def derive(
     reached there stands apart. ``tokens`` and ``cached_tokens`` (:class:`Basis`) are the point's own unless given.
 
     Raises:
-        AskedWrongly: a time or a peak is not positive.
+        InvalidRequest: a time or a peak is not positive.
     """
     for key, value in (
         ("latency_s", latency_s),
@@ -224,7 +224,7 @@ def derive(
         ("copy_bytes_per_s", copy_bytes_per_s),
     ):
         if value is not None and not value > 0:
-            raise AskedWrongly(key, value, "is not positive", "no metric can be computed from it")
+            raise InvalidRequest(key, value, "is not positive", "no metric can be computed from it")
     if point.phase == "prefill":
         prefill_s, decode_s = latency_s, None
     elif point.phase == "decode":

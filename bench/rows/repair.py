@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from bench.rows.store import TEMPORARY, Store, kinds_of_fields, read_part, sync_folder
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.row import Row, Source, Status
 
 SETTLED_S: Final = 60.0
@@ -62,7 +62,7 @@ def repair(store: Store, inspection: Inspection) -> list[Path]:
         where the broken files are now.
 
     Raises:
-        AskedWrongly: the folder cannot be written.
+        InvalidRequest: the folder cannot be written.
     """
     aside = store.results_dir / "broken"
     moved = []
@@ -171,8 +171,8 @@ def _free(path: Path) -> Path:
     return free
 
 
-def _cannot_write(store: Store, error: OSError) -> AskedWrongly:
-    return AskedWrongly(
+def _cannot_write(store: Store, error: OSError) -> InvalidRequest:
+    return InvalidRequest(
         "results_dir", store.results_dir, f"cannot be changed ({error.strerror})", "name a folder that can be written"
     )
 

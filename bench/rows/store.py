@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 
 if TYPE_CHECKING:
@@ -34,20 +34,20 @@ class Store:
     """The rows under ``results_dir``. Folders are made by the first append; a missing store holds no rows.
 
     Raises:
-        AskedWrongly: ``results_dir`` is a file.
+        InvalidRequest: ``results_dir`` is a file.
     """
 
     def __init__(self, results_dir: str | Path) -> None:
         self.results_dir = Path(results_dir)
         self.rows_dir = self.results_dir / "rows"
         if self.results_dir.exists() and not self.results_dir.is_dir():
-            raise AskedWrongly("results_dir", results_dir, "is a file", "name a folder")
+            raise InvalidRequest("results_dir", results_dir, "is a file", "name a folder")
 
     def append(self, rows: Sequence[Row]) -> Path:
         """Write rows as one new file; it is on disk when this returns.
 
         Raises:
-            AskedWrongly: the folder cannot be written.
+            InvalidRequest: the folder cannot be written.
             ShardbenchError: a value of a row is nothing that JSON can hold; names the key. Nothing is written.
         """
         return self.write_part([_line(row) for row in rows])
@@ -56,7 +56,7 @@ class Store:
         """Write lines (each a JSON row) as one new file, whose name ends in their number.
 
         Raises:
-            AskedWrongly: the folder cannot be written.
+            InvalidRequest: the folder cannot be written.
         """
         lines = list(lines)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
@@ -74,7 +74,7 @@ class Store:
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink()
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "results_dir", self.results_dir, f"cannot be written ({error.strerror})", "name a folder that can"
             ) from None
         return final

@@ -16,9 +16,9 @@ from typing import IO, Any, Final
 
 from bench.measure.timing import TimingConfig
 from bench.run.limits import Limits
-from bench.run.make_row import Question, unanswered
-from bench.run.worker import Work
-from engines.core.engine import Place
+from bench.run.make_row import PointTask, unanswered
+from bench.run.worker import WorkerInput
+from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
@@ -30,7 +30,7 @@ WATCH_S: Final = 0.2
 
 def evaluate(
     engine_config: Mapping[str, Any],
-    questions: Sequence[Question],
+    questions: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
 ) -> Iterator[Row]:
@@ -41,7 +41,7 @@ def evaluate(
     may be left over from former points, so a point that was not a child's first is asked again in a new one.
 
     Raises:
-        AskedWrongly: a limit of the engine's config is none.
+        InvalidRequest: a limit of the engine's config is none.
     """
     left = list(questions)
     while left:
@@ -54,10 +54,10 @@ def evaluate(
 
 def evaluate_together(
     engine_config: Mapping[str, Any],
-    questions: Sequence[Question],
+    questions: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
-    place: Place,
+    place: JobProcess,
 ) -> Iterator[Row]:
     """:func:`evaluate` in a process of a job: each child is one of a team, and a lost team is followed by a new one.
 
@@ -91,10 +91,10 @@ def evaluate_together(
 
 def _one_child(
     engine_config: Mapping[str, Any],
-    questions: Sequence[Question],
+    questions: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
-    place: Place | None = None,
+    place: JobProcess | None = None,
     heard: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
     """Rows of one child, the last of which is the one that it died on, if it did.
@@ -118,7 +118,7 @@ def _one_child(
         answered = 0
         try:
             with os.fdopen(reader, "rb", buffering=0) as pipe:
-                _send(child, Work(dict(engine_config), list(questions), timing, place))
+                _send(child, WorkerInput(dict(engine_config), list(questions), timing, place))
                 for message in _messages(pipe, timeout_s, lambda: limits.over(child.pid)):
                     heard |= message or {}
                     at_one = answered < len(questions) and (place is None or "joined" in heard)
@@ -146,7 +146,7 @@ def _one_child(
             _end(child)
 
 
-def _send(child: subprocess.Popen[bytes], work: Work) -> None:
+def _send(child: subprocess.Popen[bytes], work: WorkerInput) -> None:
     assert child.stdin is not None
     try:
         pickle.dump(work, child.stdin)

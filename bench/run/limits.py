@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 PROCESSES: Final = Path("/proc")
 LOOKS: Final = 4
@@ -34,17 +34,17 @@ class Limits:
         """The limits of an engine's config.
 
         Raises:
-            AskedWrongly: one is no number, or none that this machine has.
+            InvalidRequest: one is no number, or none that this machine has.
         """
         memory, cores = engine_config.get("memory_limit_bytes"), engine_config.get("cores")
         if memory is not None and (not isinstance(memory, (int, float)) or isinstance(memory, bool) or memory <= 0):
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "engine.memory_limit_bytes", memory, "is no limit", "give bytes above 0, such as 8e9, or null for none"
             )
         if cores is not None:
             present = len(_cores())
             if not isinstance(cores, int) or isinstance(cores, bool) or not 1 <= cores <= present:
-                raise AskedWrongly(
+                raise InvalidRequest(
                     "engine.cores",
                     cores,
                     f"is no number of the {present} cores that this process may use",

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, cast
 
-from engines.core.engine import Engine, Place, Team
-from engines.core.errors import AskedWrongly
+from engines.core.engine import Engine, JobProcess, Team
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
 
@@ -13,21 +13,21 @@ def make_engine(engine_config: Mapping[str, Any]) -> Engine:
     """The engine of ``conf/engine/NAME.yaml``: its ``_target_``, called with every other key.
 
     Raises:
-        AskedWrongly: the target is no importable class, or takes no such key.
+        InvalidRequest: the target is no importable class, or takes no such key.
     """
     target = str(engine_config.get("_target_", ""))
     module, _, name = target.rpartition(".")
     try:
         factory = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError):
-        raise AskedWrongly(
+        raise InvalidRequest(
             "engine._target_", target, "cannot be imported", "name a class, as in conf/engine/analytic.yaml"
         ) from None
     settings = {key: value for key, value in engine_config.items() if key != "_target_"}
     try:
         return cast(Engine, factory(**settings))
     except TypeError as error:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "engine",
             engine_config.get("name"),
             str(error).replace(f"{name}.__init__() ", ""),
@@ -41,10 +41,10 @@ def environment_of(engine: Engine, points: Sequence[Point]) -> dict[str, str]:
     return dict(wanted(points)) if wanted is not None else {}
 
 
-def place_of(engine: Engine) -> Place | None:
+def place_of(engine: Engine) -> JobProcess | None:
     """Which process of a job of several this is to the engine; None for an engine alone."""
     place: Any = getattr(engine, "place", None)
-    found: Place | None = place() if place is not None else None
+    found: JobProcess | None = place() if place is not None else None
     return found
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from bench.run.fingerprint import code_fingerprint
-from bench.run.make_row import Question
+from bench.run.make_row import PointTask
 from engines.core.engine import Program, Runner, Team
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
 
-class Together:
+class Lockstep:
     """A team in step: all its processes are at the same point of the same program."""
 
     def __init__(self, team: Team) -> None:
@@ -26,13 +26,13 @@ class Together:
         """Process 0's value."""
         return self.team.exchange(value)[0]
 
-    def questions(self, mine: Sequence[Question]) -> Iterator[Question]:
+    def questions(self, mine: Sequence[PointTask]) -> Iterator[PointTask]:
         """Those of process 0, in every process."""
         waiting = iter(mine)
         while (question := self.told(next(waiting, None))) is not None:
             yield question
 
-    def prepare(self, engine: Runner, question: Question) -> Program:
+    def prepare(self, engine: Runner, question: PointTask) -> Program:
         """The program, prepared in all processes; raises in all what one of them raises."""
         self.in_step = False
         program, error = None, None
@@ -59,7 +59,7 @@ class Together:
         self.in_step = True
         return replace(row, details={**row.details, "hosts": self.hosts})
 
-    def _check_same(self, engine: Runner, question: Question) -> None:
+    def _check_same(self, engine: Runner, question: PointTask) -> None:
         if question.point.fingerprint(code_fingerprint(engine)) != question.point_id:
             raise ShardbenchError(
                 f"engine.process_id={self.place.process}: its code, libraries or settings are not those of process 0; "

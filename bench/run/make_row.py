@@ -16,7 +16,7 @@ from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class PointTask:
     """A point with what a row says of it besides its answer."""
 
     point: Point
@@ -25,12 +25,12 @@ class Question:
     sweep: str | None
 
 
-def unanswered(question: Question, status: Status, error: str, facts: Facts | None = None) -> Row:
+def unanswered(question: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
     """The row of a point that ended without a time: ``error`` is one sentence."""
     return _row(question, facts or Facts(), {"status": status, "error": error, "invalid_reason": error})
 
 
-def estimated(question: Question, estimate: Estimate) -> Row:
+def estimated(question: PointTask, estimate: Estimate) -> Row:
     """The row of an estimator's answer. It is valid when it is an answer: a prediction has no interval to judge."""
     told = {"system": estimate.system, "reference": estimate.reference, "published_mfu": estimate.published_mfu}
     if estimate.status != "ok" or estimate.latency_s is None:
@@ -50,7 +50,7 @@ def estimated(question: Question, estimate: Estimate) -> Row:
 
 
 def measured(
-    question: Question, program: Program, samples: Samples, verification: Verification, config: TimingConfig
+    question: PointTask, program: Program, samples: Samples, verification: Verification, config: TimingConfig
 ) -> Row:
     """The row of a timed program. It is valid only if its interval is tight and its output matched the reference."""
     summary = _summarised(samples.totals, config)
@@ -143,7 +143,7 @@ def _peaks(point: Point, facts: Facts) -> tuple[float | None, float | None, str 
     return peak, point.chip.hbm_bytes_per_s, f"datasheet, dense {point.act_dtype}"
 
 
-def _row(question: Question, facts: Facts, content: Mapping[str, Any]) -> Row:
+def _row(question: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
     environment = read_environment()
     asked = question.point.axes()
     ran = {**asked, **facts.resolved}

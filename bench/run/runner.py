@@ -11,13 +11,13 @@ from bench.run.child import evaluate, evaluate_together
 from bench.run.environment import read_environment
 from bench.run.fingerprint import code_fingerprint
 from bench.run.load_engine import environment_of, make_engine, place_of
-from bench.run.make_row import Question, unanswered
+from bench.run.make_row import PointTask, unanswered
 from bench.run.progress import Output
 from bench.run.tracking import open_tracker
 from bench.run.worker import answer_all
-from bench.sweep.expand import Job, Options, Request
+from bench.sweep.expand import EngineJob, Options, Request
 from engines.core.engine import Estimator
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
 
@@ -45,7 +45,7 @@ def run(requests: Sequence[Request]) -> Tally:
     """Evaluate every request (one, or one a job of a multirun) and return how it went.
 
     Raises:
-        AskedWrongly: not one of the points can be, so that nothing is run or stored.
+        InvalidRequest: not one of the points can be, so that nothing is run or stored.
         ShardbenchError: the store cannot be read.
     """
     wrong = _refused([point for request in requests for job in request.jobs for point in job.points])
@@ -80,13 +80,13 @@ def run(requests: Sequence[Request]) -> Tally:
     return tally
 
 
-def _refused(points: Sequence[Point]) -> dict[int, AskedWrongly]:
+def _refused(points: Sequence[Point]) -> dict[int, InvalidRequest]:
     """What is wrong with each point that cannot be, by its id(); raises it where no point can be."""
-    wrong: dict[int, AskedWrongly] = {}
+    wrong: dict[int, InvalidRequest] = {}
     for point in points:
         try:
             point.check()
-        except AskedWrongly as error:
+        except InvalidRequest as error:
             wrong[id(point)] = error
     if points and len(wrong) == len(points):
         raise wrong[id(points[0])]
@@ -94,15 +94,15 @@ def _refused(points: Sequence[Point]) -> dict[int, AskedWrongly]:
 
 
 def _job(
-    job: Job, options: Options, wrong: Mapping[int, AskedWrongly], stored: Mapping[str, Row]
+    job: EngineJob, options: Options, wrong: Mapping[int, InvalidRequest], stored: Mapping[str, Row]
 ) -> Iterator[tuple[list[Row], bool]]:
     """Rows that ended together, and whether they are new (else from the store)."""
     engine = make_engine(job.engine_config)
     place = place_of(engine)
     code = code_fingerprint(engine)
-    to_do: list[Question] = []
+    to_do: list[PointTask] = []
     for point in job.points:
-        question = Question(
+        question = PointTask(
             point=point, point_id=point.fingerprint(code), source=engine.source, sweep=options.sweep_name
         )
         before = stored.get(question.point_id)
@@ -136,7 +136,7 @@ def _finished(row: Row, retry: Sequence[str]) -> bool:
     return row.status not in retry
 
 
-def _follows(job: Job) -> bool:
+def _follows(job: EngineJob) -> bool:
     """Whether this process does as process 0 of the job says, and writes nothing."""
     place = place_of(make_engine(job.engine_config))
     return place is not None and place.process > 0

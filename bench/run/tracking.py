@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.rows.metrics import METRICS
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.row import POINT_FIELDS, Row
 
 MODES: Final = ("auto", "offline", "online", "disabled")
@@ -127,14 +127,14 @@ def open_tracker(config: Mapping[str, Any]) -> Tracker | None:
         config: the keys of ``conf/wandb/*.yaml`` and ``results_dir``.
 
     Raises:
-        AskedWrongly: an unknown mode, or wandb is asked for by name and not installed.
+        InvalidRequest: an unknown mode, or wandb is asked for by name and not installed.
     """
     asked = str(config["mode"])
     mode = resolved_mode(asked)
     if mode == "disabled":
         return None
     if importlib.util.find_spec("wandb") is None:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "wandb.mode", asked, "needs wandb", "pip install 'shardbench[wandb]' or use wandb.mode=disabled"
         )
     return Tracker(config, mode)
@@ -146,10 +146,10 @@ def resolved_mode(mode: str) -> str:
     The library's own WANDB_MODE can turn logging off or offline, never on. ``auto`` is disabled without the library.
 
     Raises:
-        AskedWrongly: the mode is unknown.
+        InvalidRequest: the mode is unknown.
     """
     if mode not in MODES:
-        raise AskedWrongly("wandb.mode", mode, "is not known", f"use one of {', '.join(MODES)}")
+        raise InvalidRequest("wandb.mode", mode, "is not known", f"use one of {', '.join(MODES)}")
     if mode == "disabled" or os.environ.get("WANDB_MODE") == "disabled":
         return "disabled"
     if mode == "auto" and importlib.util.find_spec("wandb") is None:

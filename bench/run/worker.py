@@ -15,26 +15,26 @@ from typing import Any
 from bench.measure.timing import TimingConfig, measure
 from bench.run.limits import Limits
 from bench.run.load_engine import join, make_engine
-from bench.run.lockstep import Together
-from bench.run.make_row import Question, estimated, measured, unanswered
-from engines.core.engine import Engine, Estimator, Place, Runner
-from engines.core.errors import AskedWrongly, OutOfMemory, ShardbenchError, TimedOut, Unsupported
+from bench.run.lockstep import Lockstep
+from bench.run.make_row import PointTask, estimated, measured, unanswered
+from engines.core.engine import Engine, Estimator, JobProcess, Runner
+from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.row import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkerInput:
     """What the parent sends: pickled, since both ends are this same program."""
 
     engine_config: dict[str, Any]
-    questions: Sequence[Question]
+    questions: Sequence[PointTask]
     timing: TimingConfig
-    place: Place | None = None
+    place: JobProcess | None = None
 
 
 def main(pipe: int) -> None:
     """Evaluate the work that stands on stdin; rows go to the file descriptor ``pipe``."""
-    work: Work = pickle.load(sys.stdin.buffer)
+    work: WorkerInput = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     Limits.of(work.engine_config).keep_to_cores()
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
@@ -55,10 +55,10 @@ def main(pipe: int) -> None:
                 return
 
 
-def _in_team(engine: Engine, work: Work, say: Callable[..., None]) -> None:
+def _in_team(engine: Engine, work: WorkerInput, say: Callable[..., None]) -> None:
     """Evaluate process 0's points together with the others; only process 0 has rows."""
     team = join(engine)
-    together = Together(team)
+    together = Lockstep(team)
     say(joined=team.place.count)
     for question in together.questions(work.questions):
         say(started=question.point_id)
@@ -72,7 +72,7 @@ def _in_team(engine: Engine, work: Work, say: Callable[..., None]) -> None:
     say(dismissed=True)
 
 
-def answer(engine: Engine, question: Question, timing: TimingConfig, together: Together | None = None) -> Row:
+def answer(engine: Engine, question: PointTask, timing: TimingConfig, together: Lockstep | None = None) -> Row:
     """One point's row, whatever happens to it short of the end of the process."""
     try:
         if isinstance(engine, Runner):
@@ -82,7 +82,7 @@ def answer(engine: Engine, question: Question, timing: TimingConfig, together: T
         return unanswered(question, "oom", str(error))
     except TimedOut as error:
         return unanswered(question, "timeout", str(error))
-    except (Unsupported, AskedWrongly) as error:
+    except (Unsupported, InvalidRequest) as error:
         return unanswered(question, "unsupported", str(error))
     except ModuleNotFoundError as error:
         return unanswered(question, "failed", missing_library(question.point.engine, error))
@@ -90,7 +90,7 @@ def answer(engine: Engine, question: Question, timing: TimingConfig, together: T
         return unanswered(question, "failed", one_line(error))
 
 
-def answer_all(engine: Estimator, questions: Sequence[Question]) -> list[Row]:
+def answer_all(engine: Estimator, questions: Sequence[PointTask]) -> list[Row]:
     """Every point's row from an estimator, in one call."""
     try:
         estimates = engine.estimate([question.point for question in questions])
@@ -112,7 +112,7 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, ShardbenchError) else f"{type(error).__name__}: {text[:500]}"
 
 
-def _measure(engine: Runner, question: Question, timing: TimingConfig, together: Together | None) -> Row:
+def _measure(engine: Runner, question: PointTask, timing: TimingConfig, together: Lockstep | None) -> Row:
     program = together.prepare(engine, question) if together else engine.prepare(question.point)
     try:
         verification = program.verify()

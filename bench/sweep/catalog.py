@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engines.core.chip import Chip
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.model import Model
 
 
@@ -30,7 +30,7 @@ def load_model(name: str) -> Model:
     """The model of ``conf/model/NAME.yaml``.
 
     Raises:
-        AskedWrongly: there is no such file, or it describes no model.
+        InvalidRequest: there is no such file, or it describes no model.
     """
     return model_from(load_group("model", name))
 
@@ -40,7 +40,7 @@ def load_chip(name: str) -> Chip:
     """The chip of ``conf/hw/NAME.yaml``.
 
     Raises:
-        AskedWrongly: there is no such file, or it describes no chip.
+        InvalidRequest: there is no such file, or it describes no chip.
     """
     return chip_from(load_group("hw", name))
 
@@ -51,12 +51,12 @@ def model_from(content: dict[str, Any]) -> Model:
     Nobody published the size of a changed architecture (``palm-540b+num_layers=8``): its own count stands for it.
 
     Raises:
-        AskedWrongly: a key is missing, unknown or wrong.
+        InvalidRequest: a key is missing, unknown or wrong.
     """
     try:
         model = Model(**content)
     except TypeError as error:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "model", content.get("name"), _reason(error), "compare it with conf/model/tiny.yaml"
         ) from None
     changed = {each.partition("=")[0] for each in model.name.split("+")[1:]}
@@ -69,19 +69,19 @@ def chip_from(content: dict[str, Any]) -> Chip:
     """A chip from the plain values of its config.
 
     Raises:
-        AskedWrongly: a key is missing, unknown or wrong.
+        InvalidRequest: a key is missing, unknown or wrong.
     """
     try:
         return Chip(**content)
     except TypeError as error:
-        raise AskedWrongly("hw", content.get("name"), _reason(error), "compare it with conf/hw/tpu-v4.yaml") from None
+        raise InvalidRequest("hw", content.get("name"), _reason(error), "compare it with conf/hw/tpu-v4.yaml") from None
 
 
 def load_group(group: str, name: str) -> dict[str, Any]:
     """The plain values of ``conf/GROUP/NAME.yaml``.
 
     Raises:
-        AskedWrongly: there is no such choice; names the nearest ones.
+        InvalidRequest: there is no such choice; names the nearest ones.
         ShardbenchError: the file is no mapping.
     """
     path = conf_dir() / group / f"{name}.yaml"
@@ -100,22 +100,22 @@ def load_customised(group: str, name: str) -> dict[str, Any]:
     """As :func:`load_group`, with what a row's name such as ``tiny+num_layers=2`` says was changed in it.
 
     Raises:
-        AskedWrongly: there is no such choice, or a change is of none of its keys.
+        InvalidRequest: there is no such choice, or a change is of none of its keys.
     """
     original, *changes = name.split("+")
     content = load_group(group, original)
     unknown = [change for change in changes if change.partition("=")[0] not in content]
     if unknown:
-        raise AskedWrongly(group, name, f"changes what {original} does not have ({unknown[0]})", "use another row")
+        raise InvalidRequest(group, name, f"changes what {original} does not have ({unknown[0]})", "use another row")
     changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
     return {**content, **changed, "name": name}
 
 
-def unknown_choice(group: str, name: object) -> AskedWrongly:
+def unknown_choice(group: str, name: object) -> InvalidRequest:
     """The error for a choice that a config group does not have."""
     known = names(group)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return AskedWrongly(
+    return InvalidRequest(
         group, name, "is not known", f"use {' or '.join(near)}" if near else f"use one of {', '.join(known)}"
     )
 

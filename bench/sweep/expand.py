@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
 from bench.sweep.catalog import chip_from, load_chip, load_group, load_model, model_from
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.published.table import published_rows
 
@@ -34,7 +34,7 @@ RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class EngineJob:
     """Points that are evaluated together by one engine. ``engine_config`` is the plain content of its config."""
 
     engine_config: Mapping[str, Any]
@@ -63,7 +63,7 @@ class Options:
 class Request:
     """One composed config: its jobs, one an engine."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[EngineJob]
     options: Options
 
 
@@ -76,7 +76,7 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
         given: keys of the point that the user typed: they override a recipe's points.
 
     Raises:
-        AskedWrongly: a key is unknown or a value can be no point's.
+        InvalidRequest: a key is unknown or a value can be no point's.
     """
     base = {key: config[key] for key in (*VALUES, *GROUPS)}
     names = {key: _customised(key, base[key]) for key in GROUPS}
@@ -103,20 +103,20 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
     jobs = []
     for engine, points in by_engine.items():
         engine_config = loaded.get(("engine", engine)) or load_group("engine", engine)
-        jobs.append(Job(engine_config, tuple(points)))
+        jobs.append(EngineJob(engine_config, tuple(points)))
     return Request(jobs, _options(config))
 
 
 def _options(config: Mapping[str, Any]) -> Options:
     for key, allowed in (("print", ("table", "json", "none")),):
         if config[key] not in allowed:
-            raise AskedWrongly(key, config[key], "is not known", f"use one of {', '.join(allowed)}")
+            raise InvalidRequest(key, config[key], "is not known", f"use one of {', '.join(allowed)}")
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
     for status in retry:
         if status not in RETRIABLE:
-            raise AskedWrongly("retry", status, "is not known", f"use some of {', '.join(RETRIABLE)}")
+            raise InvalidRequest("retry", status, "is not known", f"use some of {', '.join(RETRIABLE)}")
     if not isinstance(config["resume"], bool):
-        raise AskedWrongly("resume", config["resume"], "is neither true nor false", "use resume=true or resume=false")
+        raise InvalidRequest("resume", config["resume"], "is neither true nor false", "use resume=true or resume=false")
     return Options(
         results_dir=str(config["results_dir"]),
         sweep_name=config["sweep_name"],
@@ -134,16 +134,18 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         yield {}
         return
     if not isinstance(points, list) or not all(isinstance(entry, dict) for entry in points):
-        raise AskedWrongly("points", points, "is no list of mappings", "write points: [{batch_size: 1}]")
+        raise InvalidRequest("points", points, "is no list of mappings", "write points: [{batch_size: 1}]")
     for entry in points:
         for key in entry:
             if key not in (*VALUES, *GROUPS, "from"):
-                raise AskedWrongly(f"points.{key}", entry[key], "is no key of a point", f"keys are {', '.join(VALUES)}")
+                raise InvalidRequest(
+                    f"points.{key}", entry[key], "is no key of a point", f"keys are {', '.join(VALUES)}"
+                )
         if "from" not in entry:
             yield entry
             continue
         if entry["from"] != "published":
-            raise AskedWrongly("points.from", entry["from"], "is not known", "use from: published")
+            raise InvalidRequest("points.from", entry["from"], "is not known", "use from: published")
         rest = {key: value for key, value in entry.items() if key != "from"}
         yield from ({**row.question, **rest} for row in published_rows())
 
@@ -159,7 +161,7 @@ def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         else:
             options = value if isinstance(value, list) else [value]
         if not options:
-            raise AskedWrongly(key, value, "is an empty list", "give at least one value")
+            raise InvalidRequest(key, value, "is an empty list", "give at least one value")
         choices.append([None if key in AUTO_IS_NONE and each == "auto" else each for each in options])
     for combination in itertools.product(*choices):
         yield dict(zip(cell, combination, strict=True))
@@ -172,7 +174,7 @@ def _customised(group: str, content: Any) -> str:
         return name
     try:
         original = load_group(group, name)
-    except AskedWrongly:
+    except InvalidRequest:
         return name  # a choice from the user's own config folder
     changed = [f"{key}={content[key]}" for key in content if content[key] != original.get(key)]
     return "+".join([name, *changed])

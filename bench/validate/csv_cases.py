@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.sweep.catalog import load_chip, load_model
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 from engines.published.table import INTEGER_KEYS, POINT_KEYS
 
@@ -46,7 +46,7 @@ def read_cases(path: Path, engine: str) -> list[Case]:
         ShardbenchError: the file cannot be read or a line is wrong; names the file, the line and what would be right.
     """
     if not path.is_file():
-        raise AskedWrongly(
+        raise InvalidRequest(
             "data", str(path), "is no file", "give a CSV in the columns of engines/published/data, or a results folder"
         )
     try:
@@ -102,7 +102,7 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -
 def _point(text: Mapping[str, str], engine: str) -> Point:
     for key in ("model", "hw", "num_chips", "phase", "batch_size", "input_len"):
         if not text[key]:
-            raise AskedWrongly(key, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
+            raise InvalidRequest(key, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
     keys: dict[str, Any] = {}
     for key in (*COLUMNS[COLUMNS.index("num_chips") : COLUMNS.index("latency_s")], *OPTIONAL_COLUMNS):
         if text.get(key):
@@ -112,7 +112,7 @@ def _point(text: Mapping[str, str], engine: str) -> Point:
     point.check()
     mfu = _number("mfu", text["mfu"]) if text["mfu"] else 0.0
     if not 0 <= mfu <= 1:
-        raise AskedWrongly("mfu", text["mfu"], "is no fraction", "write 0.43 for 43%")
+        raise InvalidRequest("mfu", text["mfu"], "is no fraction", "write 0.43 for 43%")
     return point
 
 
@@ -120,14 +120,16 @@ def _latency(text: Mapping[str, str], oom: bool) -> float | None:
     if not text["latency_s"]:
         if oom:
             return None
-        raise AskedWrongly("latency_s", "", "is empty where status=ok", "give seconds, or status=oom")
+        raise InvalidRequest("latency_s", "", "is empty where status=ok", "give seconds, or status=oom")
     if oom:
-        raise AskedWrongly("latency_s", text["latency_s"], "is a time where status=oom", "leave it empty, or status=ok")
+        raise InvalidRequest(
+            "latency_s", text["latency_s"], "is a time where status=oom", "leave it empty, or status=ok"
+        )
     seconds = _number("latency_s", text["latency_s"])
     if seconds <= 0:
-        raise AskedWrongly("latency_s", text["latency_s"], "is not positive", "give seconds above 0")
+        raise InvalidRequest("latency_s", text["latency_s"], "is not positive", "give seconds above 0")
     if seconds > MOST_SECONDS:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s: another unit, it seems", "give seconds"
         )
     return seconds
@@ -139,7 +141,7 @@ def _number(key: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise AskedWrongly(key, text, "is no number", "write it like 0.0285")
+        raise InvalidRequest(key, text, "is no number", "write it like 0.0285")
     return number
 
 
@@ -147,5 +149,5 @@ def _integer(key: str, text: str) -> int:
     # Spreadsheets and pandas write whole numbers of a column with gaps as 64.0.
     number = _number(key, text)
     if number != int(number):
-        raise AskedWrongly(key, text, "is no whole number", "write it like 64")
+        raise InvalidRequest(key, text, "is no whole number", "write it like 64")
     return int(number)

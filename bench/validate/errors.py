@@ -10,13 +10,13 @@ import numpy as np
 from bench.measure.timing import TimingConfig
 from bench.run.child import evaluate
 from bench.run.load_engine import environment_of, make_engine
-from bench.run.make_row import Question
+from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.sweep.catalog import load_group
 from bench.validate.csv_cases import Case, read_cases
 from bench.validate.stored_cases import read_stored_cases
 from engines.core.engine import Estimate, Estimator
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
 GROUPS: Final[dict[str, Callable[[Case], str]]] = {
@@ -58,11 +58,11 @@ def load_estimator(name: str) -> Estimator:
     """The engine of ``conf/engine/NAME.yaml``, which must state times without running anything.
 
     Raises:
-        AskedWrongly: there is no such engine, or it measures.
+        InvalidRequest: there is no such engine, or it measures.
     """
     engine = make_engine(load_group("engine", name))
     if not isinstance(engine, Estimator):
-        raise AskedWrongly("engine", name, "measures, it does not predict", "use analytic, compiled or published")
+        raise InvalidRequest("engine", name, "measures, it does not predict", "use analytic, compiled or published")
     return engine
 
 
@@ -79,7 +79,7 @@ def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str
     """Ask the engine for every case: all at once or, where its config says ``isolated``, in child processes as ``run``.
 
     Raises:
-        AskedWrongly: a limit of the engine's config is none.
+        InvalidRequest: a limit of the engine's config is none.
     """
     answers: list[Estimate | Row] = []
     if engine_config is not None and engine_config.get("isolated"):
@@ -93,7 +93,7 @@ def _in_children(cases: Sequence[Case], engine: Estimator, engine_config: Mappin
     """A row a case, with progress on stderr where that is a terminal."""
     points = [case.point for case in cases]
     questions = [
-        Question(point=point, point_id=point.fingerprint(""), source=engine.source, sweep=None) for point in points
+        PointTask(point=point, point_id=point.fingerprint(""), source=engine.source, sweep=None) for point in points
     ]
     rows = []
     with Output("none", len(cases)) as output:

@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.predict import Phase, Prediction, predict
+from engines.analytic.predict import PredictedPhase, Prediction, predict
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
@@ -107,7 +107,7 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
 class _Answer:
     """One phase of one point as plain numbers and names."""
 
-    def __init__(self, phase: Phase, index: int) -> None:
+    def __init__(self, phase: PredictedPhase, index: int) -> None:
         self.cost = {name: _at(getattr(phase.cost, name), index) for name in (*COST, "latency_s")}
         self.memory = {name: _at(getattr(phase.memory, name), index) for name in MEMORY}
         self.layout = FFN_LAYOUTS[int(phase.layout[index])]

@@ -109,7 +109,7 @@ def grid_of(points: Sequence[Point], constants: Constants | None = None) -> Grid
     """Arrays of ``points``, with each chip's constants or with ``constants`` for all.
 
     Raises:
-        AskedWrongly: no such slice exists.
+        InvalidRequest: no such slice exists.
         Unsupported: the chip has no datasheet, or no peak for the activations' dtype.
     """
     columns: dict[str, list[Any]] = {field.name: [] for field in fields(Grid)}

@@ -26,7 +26,7 @@ BLOCK: Final = 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
+class PredictedPhase:
     """One phase of every point: what it costs and takes, and the strategy (an index of STRATEGIES) that it runs."""
 
     cost: Cost
@@ -67,18 +67,18 @@ class Phase:
 class Prediction:
     """Prefill and decode of every point; a phase that a point lacks costs nothing."""
 
-    prefill: Phase
-    decode: Phase
+    prefill: PredictedPhase
+    decode: PredictedPhase
 
     @property
     def cost(self) -> Cost:
         """Both phases together."""
         return self.prefill.cost + self.decode.cost
 
-    def together(self) -> Phase:
+    def together(self) -> PredictedPhase:
         """Both phases as one: the time of both, the memory of the larger; ``strategy`` is the decode's."""
         larger = self.prefill.memory.peak_hbm_bytes >= self.decode.memory.peak_hbm_bytes
-        return Phase(
+        return PredictedPhase(
             cost=self.cost,
             memory=self.prefill.memory.where(larger, self.decode.memory),
             strategy=self.decode.strategy,
@@ -126,7 +126,7 @@ def predict(grid: Grid) -> Prediction:
     )
 
 
-def run_phase(grid: Grid, name: str, strategy: int) -> Phase:
+def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
     """The phase ``name`` (prefill or decode) of every point, run with one strategy; free where a point has none.
 
     A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
@@ -148,7 +148,7 @@ def run_phase(grid: Grid, name: str, strategy: int) -> Phase:
         asked = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         asked = asked & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
         possible = asked & tpu_torus.attention_shards(grid, layout, attention).possible
-    return Phase(
+    return PredictedPhase(
         cost=cost.times(np.where(runs, count, 0.0)),
         memory=taken.only(runs),
         strategy=np.full(len(grid), strategy),
@@ -162,7 +162,7 @@ def _runs(grid: Grid, name: str) -> Bools:
     return np.asarray(grid.phase != PHASES.index(other))
 
 
-def _best(grid: Grid, name: str, allowed: list[int]) -> Phase:
+def _best(grid: Grid, name: str, allowed: list[int]) -> PredictedPhase:
     if not _runs(grid, name).any():
         return run_phase(grid, name, allowed[0])
     best = run_phase(grid, name, allowed[0])

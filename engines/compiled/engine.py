@@ -7,13 +7,13 @@ from engines.compiled.compile.cache import Cache, default_folder
 from engines.compiled.search import Tried, checked_collectives, layouts, name_of, total_s, variants
 from engines.compiled.target.base import check_installed, compiler_for, target_of
 from engines.core.engine import Estimate, Facts
-from engines.core.errors import AskedWrongly, OutOfMemory, ShardbenchError, Unsupported
+from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
 
 if TYPE_CHECKING:
-    from engines.compiled.estimate import Phase
+    from engines.compiled.estimate import TimedPhase
     from engines.compiled.target.base import Target
     from engines.transformer.partition.plan import Plan
 
@@ -45,7 +45,7 @@ class CompiledEngine:
         compiled in the layout that was fastest with the first.
 
         Raises:
-            AskedWrongly: ``try_collectives`` is no list of variants.
+            InvalidRequest: ``try_collectives`` is no list of variants.
         """
         from engines.compiled.compile.compiler import Compiler
 
@@ -80,7 +80,7 @@ class CompiledEngine:
             return self._estimate(point)
         except OutOfMemory as error:
             status, told = "oom", str(error)
-        except (Unsupported, AskedWrongly) as error:
+        except (Unsupported, InvalidRequest) as error:
             status, told = "unsupported", str(error)
         except ShardbenchError as error:
             status, told = "failed", str(error)
@@ -108,7 +108,7 @@ class CompiledEngine:
             try:
                 plan.check()
                 phases = [self._phase(point, plan, target, name) for name in PHASES[point.phase]]
-            except (OutOfMemory, AskedWrongly) as error:
+            except (OutOfMemory, InvalidRequest) as error:
                 times[name_of(plan)] = str(error)
                 refusal = refusal or error
                 continue
@@ -117,17 +117,19 @@ class CompiledEngine:
                 best = plan, phases
         return Tried(best, refusal, times)
 
-    def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "Phase":
-        from engines.compiled.compile.compiler import Question
+    def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "TimedPhase":
+        from engines.compiled.compile.compiler import CompileRequest
         from engines.compiled.cost.timeline import walk
-        from engines.compiled.estimate import Phase
+        from engines.compiled.estimate import TimedPhase
         from engines.compiled.hlo.parser import UnreadableHlo, parse_module
         from engines.compiled.hlo.schedule import read_schedule
         from engines.compiled.hotspots import hot_loop
 
         steps = point.decode_steps if name == "decode" else 0
         with_what = compiler_for(point.chip)
-        compiled = self.compiler.compile(Question(plan, target, with_what.libraries, name, point.input_len, steps))
+        compiled = self.compiler.compile(
+            CompileRequest(plan, target, with_what.libraries, name, point.input_len, steps)
+        )
         too_large = compiled.out_of_memory or target.too_large(compiled.memory)
         if too_large is not None:
             raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")
@@ -140,7 +142,7 @@ class CompiledEngine:
             raise UnreadableHlo(told) from error
         machine = target.machine(point.chip)
         kindest = machine.kindest()
-        return Phase(
+        return TimedPhase(
             name,
             compiled,
             walk(schedule, machine),
@@ -159,7 +161,7 @@ class CompiledEngine:
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
         return estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
 
-    def _write_traces(self, point: Point, phases: "Sequence[Phase]") -> dict[str, dict[str, str]]:
+    def _write_traces(self, point: Point, phases: "Sequence[TimedPhase]") -> dict[str, dict[str, str]]:
         """The row's detail that names the trace file of each phase, once they are written."""
         from engines.compiled.perfetto import trace_name, write_trace
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engines.compiled.compile.cache import Compiled
+from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.compile.compiler import peak_bytes
 from engines.compiled.cost.timeline import Account, Timeline
 from engines.compiled.target.base import compiler_for
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class TimedPhase:
     """One program of a point: compiled, read and timed. ``hot_loop`` says where its time goes, an instruction each.
 
     ``least_s`` is its time on the kindest machine, None where there is none.
     """
 
     name: str
-    compiled: Compiled
+    compiled: CompiledProgram
     timeline: Timeline
     unknown: Mapping[str, int]
     hot_loop: Mapping[str, Any]
@@ -44,7 +44,7 @@ def estimate_of(
     target: "Target",
     mesh: "Mesh",
     plan: "Plan",
-    phases: Sequence[Phase],
+    phases: Sequence[TimedPhase],
     details: Mapping[str, Any],
 ) -> Estimate:
     """The answer of the plan that was chosen. ``details`` are told beside those that are made here."""
@@ -114,7 +114,7 @@ def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
     }
 
 
-def _sum_accounts(phases: Sequence[Phase]) -> Account:
+def _sum_accounts(phases: Sequence[TimedPhase]) -> Account:
     total = Account()
     for phase in phases:
         total.add(phase.account, 1)

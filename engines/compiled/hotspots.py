@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from engines.compiled.cost.base import LINK, Machine
+from engines.compiled.cost.base import LINK, CostModel
 from engines.compiled.hlo.schedule import Kind, Schedule, Step
 
 LONGEST: Final = 10
@@ -18,7 +18,7 @@ _NUMBER: Final = re.compile(r"(\.\d+)+(\.clone)?$|_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class HotSpot:
     """One instruction, or all of a kind: ``bytes`` of main memory, of a link those that a device holds."""
 
     name: str
@@ -30,7 +30,7 @@ class Spot:
     count: int = 1
 
 
-def hot_loop(schedule: Schedule, machine: Machine) -> dict[str, Any]:
+def hot_loop(schedule: Schedule, machine: CostModel) -> dict[str, Any]:
     """The loop as a mapping that JSON can hold: its ``turns`` in all, ``seconds`` a turn, ``by_kind`` and ``longest``.
 
     Empty where the program has nothing to time.
@@ -59,23 +59,23 @@ def _turns(schedule: Schedule, name: str, times: int) -> Iterator[tuple[str, int
             yield from _turns(schedule, called, times * step.trips)
 
 
-def _spots(steps: tuple[Step, ...], machine: Machine) -> Iterator[Spot]:
+def _spots(steps: tuple[Step, ...], machine: CostModel) -> Iterator[HotSpot]:
     for step in steps:
         if step.kind is Kind.COMPUTE:
             work = machine.work(step)
-            yield Spot(step.name, work.seconds, step.hbm_bytes, work.flops, work.bound, _NUMBER.sub("", step.name))
+            yield HotSpot(step.name, work.seconds, step.hbm_bytes, work.flops, work.bound, _NUMBER.sub("", step.name))
         elif step.collective is not None:
             seconds, kind = machine.exchange(step.collective).seconds, step.collective.opcode
-            yield Spot(step.name, seconds, step.collective.whole_bytes, None, LINK, kind)
+            yield HotSpot(step.name, seconds, step.collective.whole_bytes, None, LINK, kind)
 
 
-def _by_kind(found: list[Spot]) -> list[Spot]:
+def _by_kind(found: list[HotSpot]) -> list[HotSpot]:
     """Sums, the longest first; what bounds a kind is what bounds the longest of it."""
-    kinds: dict[str, list[Spot]] = {}
+    kinds: dict[str, list[HotSpot]] = {}
     for spot in sorted(found, key=lambda spot: -spot.seconds):
         kinds.setdefault(spot.kind, []).append(spot)
     summed = [
-        Spot(
+        HotSpot(
             name=kind,
             seconds=sum(spot.seconds for spot in spots),
             bytes=sum(spot.bytes for spot in spots),
@@ -89,7 +89,7 @@ def _by_kind(found: list[Spot]) -> list[Spot]:
     return sorted(summed, key=lambda spot: -spot.seconds)
 
 
-def _plain(spot: Spot) -> Mapping[str, Any]:
+def _plain(spot: HotSpot) -> Mapping[str, Any]:
     """Without what is not known, and no figure longer than it is good for."""
     told = {key: value for key, value in asdict(spot).items() if value is not None and key != "kind"}
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in told.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.layout import COLLECTIVES, GATHERED_AXES, axes_size
 from engines.core.point import Point
 from engines.core.slice import MeshShape
@@ -13,19 +13,19 @@ from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import plan_of
 
 if TYPE_CHECKING:
-    from engines.compiled.estimate import Phase
+    from engines.compiled.estimate import TimedPhase
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
     """The fastest plan with its phases, if any fits; why the first that does not; each one's seconds or refusal."""
 
-    best: "tuple[Plan, list[Phase]] | None" = None
+    best: "tuple[Plan, list[TimedPhase]] | None" = None
     refusal: ShardbenchError | None = None
     times_s: Mapping[str, float | str] = field(default_factory=dict)
 
 
-def total_s(phases: "Sequence[Phase]") -> float:
+def total_s(phases: "Sequence[TimedPhase]") -> float:
     """Seconds of all phases."""
     return sum(phase.account.total_s for phase in phases)
 
@@ -34,12 +34,12 @@ def checked_collectives(names: Sequence[str]) -> tuple[str, ...]:
     """``engine.try_collectives`` as a tuple.
 
     Raises:
-        AskedWrongly: it is empty, or one of them is no variant.
+        InvalidRequest: it is empty, or one of them is no variant.
     """
     known = [each for each in COLLECTIVES if each != "auto"]
     if not names or isinstance(names, str) or any(each not in known for each in names):
         remedy = f"give a list of some of {', '.join(known)}, or give the point's own collectives="
-        raise AskedWrongly("engine.try_collectives", names, "is no list of variants", remedy)
+        raise InvalidRequest("engine.try_collectives", names, "is no list of variants", remedy)
     return tuple(dict.fromkeys(names))
 
 

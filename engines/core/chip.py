@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 
 ChipKind = Literal["tpu", "gpu", "cpu"]
 
@@ -36,13 +36,13 @@ class Chip:
     def __post_init__(self) -> None:
         for dtype, value in self.peak_flops_per_s.items():
             if value <= 0:
-                raise AskedWrongly(f"hw.peak_flops_per_s.{dtype}", value, "is not positive", "give FLOP/s above 0")
+                raise InvalidRequest(f"hw.peak_flops_per_s.{dtype}", value, "is not positive", "give FLOP/s above 0")
         for name in ("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise AskedWrongly(f"hw.{name}", value, "is not positive", "give a figure above 0")
+                raise InvalidRequest(f"hw.{name}", value, "is not positive", "give a figure above 0")
         if self.kind == "tpu" and self.torus_dims not in (2, 3):
-            raise AskedWrongly("hw.torus_dims", self.torus_dims, "is no TPU interconnect", "use 2 or 3")
+            raise InvalidRequest("hw.torus_dims", self.torus_dims, "is no TPU interconnect", "use 2 or 3")
 
     def __hash__(self) -> int:
         # The mappings cannot be hashed; equality still compares every figure.

@@ -92,7 +92,7 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JobProcess:
     """Which process of a job this is, of how many. Process 0 leads: its clock counts, and it alone writes."""
 
     process: int
@@ -102,7 +102,7 @@ class Place:
 class Team(Protocol):
     """The processes of a job, joined. All of them make the same calls in the same order."""
 
-    place: Place
+    place: JobProcess
 
     def exchange(self, value: Any) -> list[Any]:
         """Every process's value, in order of process; returns once all have called it. Raises where one is lost."""
@@ -170,6 +170,6 @@ class Runner(Protocol):
 Engine = Estimator | Runner
 """An engine may have ``options``, a mapping: settings that change its answers, part of a point's fingerprint.
 
-A Runner that can be one of several processes of a job has ``place()`` → Place | None, asked before its libraries are
-imported, and ``join()`` → Team, called once in the process that runs its points, before the first.
+A Runner that can be one of several processes of a job has ``place()`` → JobProcess | None, asked before its libraries
+are imported, and ``join()`` → Team, called once in the process that runs its points, before the first.
 """

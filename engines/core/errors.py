@@ -9,7 +9,7 @@ class ShardbenchError(Exception):
     """A reason that a user can act on, told in one sentence."""
 
 
-class AskedWrongly(ShardbenchError):
+class InvalidRequest(ShardbenchError):
     """The question itself is wrong. Names the key, its value and what would be right."""
 
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
@@ -19,7 +19,7 @@ class AskedWrongly(ShardbenchError):
         self.remedy = remedy
         super().__init__(f"{key}={_shown(value)}: {problem}; {remedy}")
 
-    def __reduce__(self) -> tuple[type["AskedWrongly"], tuple[str, object, str, str]]:
+    def __reduce__(self) -> tuple[type["InvalidRequest"], tuple[str, object, str, str]]:
         return (type(self), (self.key, self.value, self.problem, self.remedy))
 
 

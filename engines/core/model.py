@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 Block = Literal["parallel", "serial"]
 Activation = Literal["swiglu", "gelu", "gelu_tanh"]
@@ -67,11 +67,11 @@ class Model:
             if wanted is not None and (
                 not isinstance(value, wanted) or isinstance(value, bool) != (field.type is bool)
             ):
-                raise AskedWrongly(
+                raise InvalidRequest(
                     f"model.{field.name}", value, f"is no {_NAMES[field.type]}", "see conf/model/tiny.yaml"
                 )
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-                raise AskedWrongly(f"model.{field.name}", value, "is not positive", "give a number above 0")
+                raise InvalidRequest(f"model.{field.name}", value, "is not positive", "give a number above 0")
         for name, allowed in (
             ("block", ("parallel", "serial")),
             ("activation", ("swiglu", "gelu", "gelu_tanh")),
@@ -79,21 +79,23 @@ class Model:
             ("norm", ("layernorm", "rmsnorm")),
         ):
             if getattr(self, name) not in allowed:
-                raise AskedWrongly(f"model.{name}", getattr(self, name), "is not known", f"use {' or '.join(allowed)}")
+                raise InvalidRequest(
+                    f"model.{name}", getattr(self, name), "is not known", f"use {' or '.join(allowed)}"
+                )
         if self.num_heads % self.num_kv_heads:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "model.num_kv_heads",
                 self.num_kv_heads,
                 f"does not divide num_heads={self.num_heads}",
                 "every key/value head serves the same number of query heads",
             )
         if self.block == "serial" and self.norms_per_layer != 2:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "model.norms_per_layer", self.norms_per_layer, "does not suit a serial block", "a serial block has 2"
             )
 
         if self.position == "rotary" and (self.rotated_dim % 2 or self.rotated_dim > self.head_dim):
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "model.rotary_dim",
                 self.rotated_dim,
                 f"is odd, or more than head_dim={self.head_dim}",

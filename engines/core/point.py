@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
@@ -70,7 +70,7 @@ class Point:
         ):
             value = getattr(self, name)
             if value not in allowed:
-                raise AskedWrongly(name, value, "is not known", f"use one of {', '.join(allowed)}")
+                raise InvalidRequest(name, value, "is not known", f"use one of {', '.join(allowed)}")
         if self.phase == "prefill":
             object.__setattr__(self, "output_len", 0)
         for name, least in (
@@ -85,9 +85,9 @@ class Point:
             if value is None and name.endswith("_parallel"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
-                raise AskedWrongly(name, value, "is no whole number", f"give {least} or more")
+                raise InvalidRequest(name, value, "is no whole number", f"give {least} or more")
             if value < least:
-                raise AskedWrongly(name, value, "is too small", f"give {least} or more")
+                raise InvalidRequest(name, value, "is too small", f"give {least} or more")
         if self.act_dtype == "auto":
             floating = self.weight_dtype in ACTIVATION_DTYPES
             object.__setattr__(self, "act_dtype", self.weight_dtype if floating else "bfloat16")
@@ -98,14 +98,14 @@ class Point:
         """Check what the values can only break together.
 
         Raises:
-            AskedWrongly: no slice has that many chips, a layout needs more chips or another batch, the parallel
+            InvalidRequest: no slice has that many chips, a layout needs more chips or another batch, the parallel
                 degrees do not multiply to the chips, or the tokens exceed the model's learned positions.
         """
         mesh = self.slice().mesh_shape
         if self.num_chips == 1:
             for key in ("ffn_layout", "attn_sharding"):
                 if getattr(self, key) != "auto":
-                    raise AskedWrongly(
+                    raise InvalidRequest(
                         key,
                         getattr(self, key),
                         "cuts a model over several chips and num_chips=1",
@@ -113,7 +113,7 @@ class Point:
                     )
         gathered = GATHERED_AXES.get(self.ffn_layout, "")
         if self.batch_size % axes_size(gathered, mesh):
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "batch_size",
                 self.batch_size,
                 f"does not split over the {axes_size(gathered, mesh)} shards of ffn_layout={self.ffn_layout}",
@@ -121,7 +121,7 @@ class Point:
             )
         if self.attn_sharding == "batch" and not gathered and attention_batch_axes(self.batch_size, mesh) is None:
             least = min(axes_size(axes, mesh) for axes in ("z", "yz", "xyz") if axes_size(axes, mesh) > 1)
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "batch_size",
                 self.batch_size,
                 f"does not split over any axes of mesh_shape={list(mesh)} for attn_sharding=batch",
@@ -130,7 +130,7 @@ class Point:
         self._check_parallel_degrees()
         tokens = self.input_len + self.output_len
         if self.model.position == "learned" and tokens > self.model.max_positions:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "input_len" if self.input_len >= self.output_len else "output_len",
                 max(self.input_len, self.output_len),
                 f"makes {tokens} tokens and {self.model.name} has {self.model.max_positions} learned positions",
@@ -142,12 +142,12 @@ class Point:
             return
         if self.chip.kind == "tpu":
             key = "tensor_parallel" if self.tensor_parallel is not None else "pipeline_parallel"
-            raise AskedWrongly(
+            raise InvalidRequest(
                 key, getattr(self, key), f"is a GPU setting and hw={self.chip.name}", "use ffn_layout and mesh_shape"
             )
         if self.tensor_degree * self.pipeline_degree != self.num_chips:
             key = "tensor_parallel" if self.tensor_parallel is not None else "pipeline_parallel"
-            raise AskedWrongly(
+            raise InvalidRequest(
                 key,
                 getattr(self, key),
                 f"times the other degree is not num_chips={self.num_chips}",
@@ -192,7 +192,7 @@ class Point:
         """The slice, its mesh shape chosen where it was left open.
 
         Raises:
-            AskedWrongly: no such slice exists.
+            InvalidRequest: no such slice exists.
         """
         return slice_of(self.chip, self.num_chips, self.mesh_shape)
 

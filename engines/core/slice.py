@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from engines.core.chip import Chip
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 MeshShape = tuple[int, int, int]
 
@@ -41,26 +41,26 @@ def slice_of(chip: Chip, num_chips: int, mesh_shape: tuple[int, ...] | None = No
     """The slice of ``num_chips`` chips: as asked in ``mesh_shape``, else the most cubic one that exists.
 
     Raises:
-        AskedWrongly: no such slice exists (names the key and the nearest counts that do).
+        InvalidRequest: no such slice exists (names the key and the nearest counts that do).
     """
     if num_chips < 1:
-        raise AskedWrongly("num_chips", num_chips, "is not positive", "give 1 or more")
+        raise InvalidRequest("num_chips", num_chips, "is not positive", "give 1 or more")
     if num_chips > chip.max_chips:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "num_chips", num_chips, f"is more than a {chip.name} slice has", f"use at most {chip.max_chips}"
         )
     if mesh_shape is None:
         shapes = _shapes(chip, num_chips)
         if not shapes:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "num_chips", num_chips, f"is no slice of {chip.name}", f"near it are {_near(chip, num_chips)}"
             )
         return Slice(chip, shapes[0])
     asked = (*mesh_shape, 1, 1, 1)[:3] if len(mesh_shape) <= 3 else mesh_shape
     if len(asked) != 3 or any(size < 1 for size in asked):
-        raise AskedWrongly("mesh_shape", mesh_shape, "is no mesh", "give three positive sizes such as [4,4,4]")
+        raise InvalidRequest("mesh_shape", mesh_shape, "is no mesh", "give three positive sizes such as [4,4,4]")
     if math.prod(asked) != num_chips:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "mesh_shape",
             mesh_shape,
             f"has {math.prod(asked)} chips, not num_chips={num_chips}",
@@ -69,7 +69,9 @@ def slice_of(chip: Chip, num_chips: int, mesh_shape: tuple[int, ...] | None = No
     shape: MeshShape = (asked[0], asked[1], asked[2])
     if tuple(sorted(shape)) not in {tuple(sorted(known)) for known in _shapes(chip, num_chips)}:
         known = ", ".join(str(list(each)) for each in _shapes(chip, num_chips)[:4]) or "none"
-        raise AskedWrongly("mesh_shape", mesh_shape, f"is no slice of {chip.name}", f"with {num_chips} chips: {known}")
+        raise InvalidRequest(
+            "mesh_shape", mesh_shape, f"is no slice of {chip.name}", f"with {num_chips} chips: {known}"
+        )
     return Slice(chip, shape)
 
 

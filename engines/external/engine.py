@@ -17,7 +17,7 @@ from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsuppor
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.host.nvidia import check_present, device_names
-from engines.host.program import Program, ProgramFailed
+from engines.host.program import ExternalProgram, ProgramFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Timed:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class OutsideEngine(ABC):
+class ExternalEngine(ABC):
     """Answers a point by running a program on this machine's GPUs."""
 
     name: ClassVar[str]
@@ -70,7 +70,7 @@ class OutsideEngine(ABC):
         check_present(point.chip.name, names)
         with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
             folder = Path(name)
-            program = Program(self.command(point, folder), folder, self.run_timeout_s)
+            program = ExternalProgram(self.command(point, folder), folder, self.run_timeout_s)
             timed = self.read(point, folder, program.run())
         degrees = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         return Estimate(
@@ -85,7 +85,7 @@ class OutsideEngine(ABC):
         )
 
 
-class LatencyBenchmark(OutsideEngine):
+class LatencyBenchmark(ExternalEngine):
     """A server's own latency benchmark of ``model_path``; ``warmup_runs`` and ``runs`` are told to it."""
 
     def __init__(

@@ -27,7 +27,7 @@ class ProgramFailed(ShardbenchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class ExternalProgram:
     """A command line, run in ``folder``."""
 
     words: Sequence[str]

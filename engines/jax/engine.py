@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Final
 
-from engines.core.engine import Place, Program, Team
+from engines.core.engine import JobProcess, Program, Team
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
@@ -28,7 +28,7 @@ class JaxEngine:
         """Keys of :class:`Settings`; others are the harness's.
 
         Raises:
-            AskedWrongly: one makes no sense.
+            InvalidRequest: one makes no sense.
         """
         names = {each.name for each in fields(Settings)}
         self.settings = Settings(**{name: value for name, value in settings.items() if name in names})
@@ -55,7 +55,7 @@ class JaxEngine:
             found["JAX_PLATFORMS"] = "cpu"
         return found
 
-    def place(self) -> Place | None:
+    def place(self) -> JobProcess | None:
         """Which process of a job of several this is, by the settings or the cluster; None for one alone.
 
         Raises:
@@ -76,7 +76,7 @@ class JaxEngine:
         self._take(hosts.place)
         return hosts
 
-    def _take(self, place: Place) -> None:
+    def _take(self, place: JobProcess) -> None:
         self.settings = replace(self.settings, num_processes=place.count, process_id=place.process)
         self.options = self.settings.options()
 
@@ -84,7 +84,7 @@ class JaxEngine:
         """Compile and load.
 
         Raises:
-            AskedWrongly: the mesh cannot carry the model in this layout, the checkpoint is a bad one, or the stop
+            InvalidRequest: the mesh cannot carry the model in this layout, the checkpoint is a bad one, or the stop
                 token is no id of the model.
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from engines.core.engine import Place
-from engines.core.errors import AskedWrongly, ShardbenchError, TimedOut
-from engines.host.program import Program, ProgramFailed
+from engines.core.engine import JobProcess
+from engines.core.errors import InvalidRequest, ShardbenchError, TimedOut
+from engines.host.program import ExternalProgram, ProgramFailed
 from engines.jax.settings import Settings
 
 PARTING_S: Final = 60
@@ -24,11 +24,11 @@ SILENCE_S: Final = (10, 100)
 """Least and most of what a process may be silent before it is taken for dead and ends the others."""
 
 
-def place_of(settings: Settings) -> Place | None:
+def place_of(settings: Settings) -> JobProcess | None:
     """Which process of how many this is; None where it is the only one.
 
     Raises:
-        AskedWrongly: the settings name no such process.
+        InvalidRequest: the settings name no such process.
         ShardbenchError: ``coordinator=auto``, and JAX finds no cluster here or not all of its processes.
     """
     if settings.coordinator == "auto":
@@ -36,16 +36,16 @@ def place_of(settings: Settings) -> Place | None:
     count, process = settings.num_processes, settings.process_id
     for key, value, least in (("num_processes", count, 1), ("process_id", process, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise AskedWrongly(f"engine.{key}", value, f"is no whole number from {least}", "count processes from 0")
+            raise InvalidRequest(f"engine.{key}", value, f"is no whole number from {least}", "count processes from 0")
     if process >= count:
         remedy = f"use 0 to {count - 1}, or raise engine.num_processes"
-        raise AskedWrongly("engine.process_id", process, f"is none of engine.num_processes={count}", remedy)
+        raise InvalidRequest("engine.process_id", process, f"is none of engine.num_processes={count}", remedy)
     if count == 1:
         return None
     if not re.fullmatch(r".+:\d+", settings.coordinator or ""):
         remedy = "give ADDRESS:PORT of process 0, the same in every process, or auto on a cluster that JAX knows"
-        raise AskedWrongly("engine.coordinator", settings.coordinator, "is no address of process 0", remedy)
-    return Place(process, count)
+        raise InvalidRequest("engine.coordinator", settings.coordinator, "is no address of process 0", remedy)
+    return JobProcess(process, count)
 
 
 class Hosts:
@@ -56,7 +56,7 @@ class Hosts:
         import jax
 
         _initialise(settings)
-        self.place = Place(jax.process_index(), jax.process_count())
+        self.place = JobProcess(jax.process_index(), jax.process_count())
 
     def exchange(self, value: Any) -> list[Any]:
         """See :class:`engines.core.engine.Team`."""
@@ -99,18 +99,18 @@ def _initialise(settings: Settings) -> None:
 
 
 @cache
-def _found(join_timeout_s: float) -> Place | None:
+def _found(join_timeout_s: float) -> JobProcess | None:
     """The place that JAX finds in the cluster's environment, in a process of its own that takes no accelerator."""
     words = [sys.executable, "-m", "engines.jax.multihost", str(join_timeout_s)]
     remedy = "start every process of the job, or give ADDRESS:PORT with engine.num_processes and engine.process_id"
     try:
-        printed = Program(words, Path.cwd(), join_timeout_s + PARTING_S).run()
+        printed = ExternalProgram(words, Path.cwd(), join_timeout_s + PARTING_S).run()
     except (ProgramFailed, TimedOut) as error:
-        raise AskedWrongly("engine.coordinator", "auto", f"JAX found no cluster ({error})", remedy) from None
+        raise InvalidRequest("engine.coordinator", "auto", f"JAX found no cluster ({error})", remedy) from None
     lines = [line for line in printed.splitlines() if line.startswith("{")]
     if not lines:
         raise ShardbenchError(f"engine.coordinator=auto: {words[2]} printed no place")
-    place = Place(**json.loads(lines[-1]))
+    place = JobProcess(**json.loads(lines[-1]))
     return None if place.count == 1 else place
 
 

@@ -97,7 +97,7 @@ class JaxProgram:
         Where anything is quantised, they are compared with a reference of bfloat16 weights too.
 
         Raises:
-            AskedWrongly: a stop token ended a sequence before the last step.
+            InvalidRequest: a stop token ended a sequence before the last step.
         """
         for stage in self.stages:
             stage.run()

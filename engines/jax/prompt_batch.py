@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
 from engines.jax.settings import Settings
 from engines.transformer.generate.prompt_lengths import DISTRIBUTIONS, draw_lengths
@@ -38,21 +38,23 @@ def check_prompts(point: Point, settings: Settings) -> None:
     """Check what the settings say of prompts' lengths.
 
     Raises:
-        AskedWrongly: a distribution is unknown, there is nothing to pack, or settings do not go together.
+        InvalidRequest: a distribution is unknown, there is nothing to pack, or settings do not go together.
         Unsupported: prompts of different lengths are to be decoded from, or packed where the compiler partitions.
     """
     lengths = settings.lengths
     if lengths is None:
         if settings.packed:
             remedy = f"set engine.lengths to one of {', '.join(DISTRIBUTIONS)}"
-            raise AskedWrongly("engine.packed", True, "finds no padding: every prompt has input_len tokens", remedy)
+            raise InvalidRequest("engine.packed", True, "finds no padding: every prompt has input_len tokens", remedy)
         return
     if lengths not in DISTRIBUTIONS:
-        raise AskedWrongly("engine.lengths", lengths, "is not known", f"use null or one of {', '.join(DISTRIBUTIONS)}")
+        raise InvalidRequest(
+            "engine.lengths", lengths, "is not known", f"use null or one of {', '.join(DISTRIBUTIONS)}"
+        )
     for key, value in (("prefill_chunk", settings.prefill_chunk), ("shared_prefix", settings.shared_prefix)):
         if value:
             problem = f"does not go together with engine.lengths={lengths}"
-            raise AskedWrongly(f"engine.{key}", value, problem, "leave one of them out")
+            raise InvalidRequest(f"engine.{key}", value, problem, "leave one of them out")
     if point.phase != "prefill":
         raise Unsupported(f"engine.lengths={lengths}: decoding starts from prompts of one length; use phase=prefill")
     if settings.packed and point.partitioner == "gspmd":

@@ -62,7 +62,7 @@ class Settings:
         """How prompts are read.
 
         Raises:
-            AskedWrongly: a setting is unknown, too small or too large, or does not suit the point.
+            InvalidRequest: a setting is unknown, too small or too large, or does not suit the point.
         """
         block = PROCESSOR_BLOCK if point.chip.kind == "cpu" else BLOCK
         block = block if self.attention_block is None else self.attention_block
@@ -76,7 +76,7 @@ class Settings:
         """How tokens are chosen, drawn by ``seed``.
 
         Raises:
-            AskedWrongly: as :class:`Sampling`.
+            InvalidRequest: as :class:`Sampling`.
         """
         return Sampling(
             temperature=self.temperature,
@@ -90,7 +90,7 @@ class Settings:
         """Where the weights come from.
 
         Raises:
-            AskedWrongly: the checkpoint cannot be read, is another model's, or holds NaN.
+            InvalidRequest: the checkpoint cannot be read, is another model's, or holds NaN.
             Unsupported: safetensors is not installed.
         """
         return self.seed if self.checkpoint is None else open_checked(Path(self.checkpoint).expanduser(), model)
@@ -101,7 +101,7 @@ class Settings:
         A checkpoint counts by what it holds, not by where it lies.
 
         Raises:
-            AskedWrongly: there is no such checkpoint.
+            InvalidRequest: there is no such checkpoint.
         """
         plain = type(self)()
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 
 def generated(first: NDArray[np.int32], tokens: NDArray[np.int32], stop_token: int) -> NDArray[np.int64]:
@@ -22,11 +22,11 @@ def whole_run(first: NDArray[np.int32], tokens: NDArray[np.int32], stop_token: i
     Rates of a row count output_len tokens of every sequence, so the time of a shorter run must not come to a row.
 
     Raises:
-        AskedWrongly: a sequence stopped earlier.
+        InvalidRequest: a sequence stopped earlier.
     """
     made = int(generated(first, tokens, stop_token).sum())
     if made < tokens.size:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "engine.stop_token",
             stop_token,
             f"came early: {made} of {tokens.size} tokens in {steps_run} of {len(tokens)} steps, whose time would pass "

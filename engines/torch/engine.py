@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Program
-from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.weights.checkpoint.identity import identity
@@ -44,10 +44,10 @@ class TorchEngine:
         """See ``conf/engine/torch.yaml``. Other settings are the harness's.
 
         Raises:
-            AskedWrongly: ``decode`` is not known, or ``checkpoint`` is none.
+            InvalidRequest: ``decode`` is not known, or ``checkpoint`` is none.
         """
         if decode not in DECODES:
-            raise AskedWrongly("engine.decode", decode, "is not known", f"use one of {', '.join(DECODES)}")
+            raise InvalidRequest("engine.decode", decode, "is not known", f"use one of {', '.join(DECODES)}")
         self.seed = seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint).expanduser()
         self.tolerance = {**TOLERANCE, **(tolerance or {})}
@@ -62,7 +62,7 @@ class TorchEngine:
         """Load, and record or compile the decode step.
 
         Raises:
-            AskedWrongly: the degrees do not multiply to the chips, or the checkpoint is a bad one.
+            InvalidRequest: the degrees do not multiply to the chips, or the checkpoint is a bad one.
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
             TimedOut: a rank did not answer within ``rank_timeout_s``.

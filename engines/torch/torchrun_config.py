@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from engines.core.chip import Chip
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
 from engines.torch.engine import TorchEngine
@@ -19,7 +19,7 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
     ``here`` of the ``ranks`` are on this machine.
 
     Raises:
-        AskedWrongly: the file is none such, or asks for another number of ranks.
+        InvalidRequest: the file is none such, or asks for another number of ranks.
         Unsupported: the engine cannot run its point.
     """
     from omegaconf import OmegaConf
@@ -31,12 +31,12 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
         values |= {key: None for key in OPEN if values[key] == "auto"}
         model, chip, settings = Model(**config["model"]), Chip(**config["hw"]), dict(config["engine"])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "POINT.yaml", path, f"is no composed config ({error})", "write it with shardbench run … --cfg job"
         ) from None
     point = Point(model=model, chip=chip, engine="torch", **values)
     if point.num_chips != ranks:
-        raise AskedWrongly("num_chips", point.num_chips, f"is not torchrun's {ranks} ranks", "make them agree")
+        raise InvalidRequest("num_chips", point.num_chips, f"is not torchrun's {ranks} ranks", "make them agree")
     settings.pop("_target_", None)
     engine = TorchEngine(**settings)
     return engine.job(point, here), engine

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import Stored
-from engines.transformer.comm.collectives import gather, narrowed, own, pin, place, product, scatter, widened
+from engines.transformer.comm.collectives import (
+    all_gather,
+    axis_index,
+    constrain,
+    dequantize,
+    local_shard,
+    product,
+    quantize_tokens,
+    reduce_scatter,
+)
 from engines.transformer.generate.sampling import vocab_ids
 from engines.transformer.layers.attention import Where
 from engines.transformer.layers.block import layer
@@ -26,7 +35,7 @@ def forward(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, 
     Every chip gets all token ids. ``limit`` is the number of cached positions that can matter (static).
     """
     x, cache = states(plan, w, cache, tokens, position, limit=limit)
-    return logits(plan, w, norm(plan, w, "final_norm", pin(plan, x[:, -1], *RESIDUAL))), cache
+    return logits(plan, w, norm(plan, w, "final_norm", constrain(plan, x[:, -1], *RESIDUAL))), cache
 
 
 def states(plan: Plan, w: Weights, cache: Cache, tokens: Array, position: Any, *, limit: int) -> tuple[Array, Cache]:
@@ -57,13 +66,13 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
     Each chip looks up the ids in its part of the vocabulary; the rest is zeros, and a reduce-scatter adds up.
     """
     dtype = jnp.dtype(stream_dtype(plan))
-    tokens = own(tokens, plan.batch_axes, 0, plan.size(plan.batch_axes))
+    tokens = local_shard(tokens, plan.batch_axes, 0, plan.size(plan.batch_axes))
     rows_axes, column_axes = plan.gathered_axes
-    table = gather(gather(w["embedding"], rows_axes, 1), column_axes, 0)
-    local = tokens - place(plan.ffn_axes) * table.shape[0]
+    table = all_gather(all_gather(w["embedding"], rows_axes, 1), column_axes, 0)
+    local = tokens - axis_index(plan.ffn_axes) * table.shape[0]
     held = (local >= 0) & (local < table.shape[0])
     rows = jnp.where(held[..., None], table[jnp.where(held, local, 0)].astype(dtype), 0)
-    x = scatter(rows, plan.ffn_axes, 2)
+    x = reduce_scatter(rows, plan.ffn_axes, 2)
     if "embedding_scale" in w:
         x = (x * w["embedding_scale"][tokens][..., None]).astype(dtype)
     if plan.model.position == "learned":
@@ -72,8 +81,8 @@ def embed(plan: Plan, w: Weights, tokens: Array, position: Any) -> Array:
             here = w["positions"][position.part(plan, plan.batch_axes).positions]
         else:
             here = lax.dynamic_slice_in_dim(w["positions"], position, tokens.shape[1])
-        x = x + own(here, plan.residual_axes, here.ndim - 1, shards).astype(dtype)
-    return pin(plan, x.reshape(-1, x.shape[-1]), *RESIDUAL)
+        x = x + local_shard(here, plan.residual_axes, here.ndim - 1, shards).astype(dtype)
+    return constrain(plan, x.reshape(-1, x.shape[-1]), *RESIDUAL)
 
 
 def logits(plan: Plan, w: Weights, x: Array) -> Array:
@@ -82,15 +91,15 @@ def logits(plan: Plan, w: Weights, x: Array) -> Array:
     With the matrix as it is stored, whatever the layout: one token a sequence is less to move than the vocabulary.
     """
     name = "embedding" if plan.model.tied_embedding else "lm_head"
-    x = gather(gather(x, plan.ffn_axes, 1), plan.batch_axes, 0)
+    x = all_gather(all_gather(x, plan.ffn_axes, 1), plan.batch_axes, 0)
     if plan.batch_axes:
-        x = own(x, plan.stored_embed_axes, 1, plan.size(plan.stored_embed_axes))
-    x, scale = narrowed(plan, x, ())
-    out = widened(product(plan, "be,ve->bv", x, w[name], jnp.float32), scale)
-    out = scatter(out, plan.stored_embed_axes, 1)
+        x = local_shard(x, plan.stored_embed_axes, 1, plan.size(plan.stored_embed_axes))
+    x, scale = quantize_tokens(plan, x, ())
+    out = dequantize(product(plan, "be,ve->bv", x, w[name], jnp.float32), scale)
+    out = reduce_scatter(out, plan.stored_embed_axes, 1)
     if f"{name}_scale" in w:
-        out = out * own(w[f"{name}_scale"], plan.all_axes, 0, plan.chips)
+        out = out * local_shard(w[f"{name}_scale"], plan.all_axes, 0, plan.chips)
     if "lm_head_bias" in w:
-        out = out + own(w["lm_head_bias"], plan.all_axes, 0, plan.chips)
+        out = out + local_shard(w["lm_head_bias"], plan.all_axes, 0, plan.chips)
     out = jnp.where(vocab_ids(plan) < plan.model.vocab_size, out, -jnp.inf)
-    return pin(plan, out, "", "all_axes")
+    return constrain(plan, out, "", "all_axes")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 
 COOLEST: Final = 1e-6
@@ -19,7 +19,7 @@ class Sampling:
     ``stop_token`` goes on producing it.
 
     Raises:
-        AskedWrongly: a value is out of its range, or could change nothing.
+        InvalidRequest: a value is out of its range, or could change nothing.
     """
 
     temperature: float = 0.0
@@ -33,21 +33,21 @@ class Sampling:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 kind = "whole number" if whole else "number"
-                raise AskedWrongly(f"engine.{key}", value, f"is no {kind}", f"give a {kind}")
+                raise InvalidRequest(f"engine.{key}", value, f"is no {kind}", f"give a {kind}")
         if self.temperature != 0 and not COOLEST <= self.temperature <= HOTTEST:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "engine.temperature",
                 self.temperature,
                 f"is neither 0 nor within {COOLEST:g} and {HOTTEST:g}",
                 "use 0 for greedy, 1 for the model's own distribution",
             )
         if self.top_k < 0:
-            raise AskedWrongly("engine.top_k", self.top_k, "is less than 0", "use 0 to keep every id")
+            raise InvalidRequest("engine.top_k", self.top_k, "is less than 0", "use 0 to keep every id")
         if not 0 < self.top_p <= 1:
-            raise AskedWrongly("engine.top_p", self.top_p, "is no share above 0", "use 1 to keep every id")
+            raise InvalidRequest("engine.top_p", self.top_p, "is no share above 0", "use 1 to keep every id")
         for key, off in (("top_k", 0), ("top_p", 1)):
             if self.greedy and getattr(self, key) != off:
-                raise AskedWrongly(
+                raise InvalidRequest(
                     f"engine.{key}",
                     getattr(self, key),
                     "changes nothing with engine.temperature=0, which is greedy",
@@ -55,7 +55,7 @@ class Sampling:
                 )
         stop = self.stop_token
         if stop is not None and (isinstance(stop, bool) or not isinstance(stop, int) or stop < 0):
-            raise AskedWrongly("engine.stop_token", stop, "is no id", "give a whole number from 0, or null")
+            raise InvalidRequest("engine.stop_token", stop, "is no id", "give a whole number from 0, or null")
 
     @property
     def greedy(self) -> bool:
@@ -66,10 +66,10 @@ class Sampling:
         """Check the settings against the model that they are for.
 
         Raises:
-            AskedWrongly: the stop token is no id of the model.
+            InvalidRequest: the stop token is no id of the model.
         """
         if self.stop_token is not None and self.stop_token >= model.vocab_size:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "engine.stop_token",
                 self.stop_token,
                 f"is beyond the vocabulary of {model.name}",

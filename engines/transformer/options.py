@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
 ATTENTIONS: Final = ("auto", "direct", "blockwise", "splash")
@@ -35,10 +35,10 @@ class Reading:
         """Check each choice, for prompts of ``input_len`` tokens.
 
         Raises:
-            AskedWrongly: a name is unknown, a number is too small, or nothing of a prompt follows its prefix.
+            InvalidRequest: a name is unknown, a number is too small, or nothing of a prompt follows its prefix.
         """
         if self.attention not in ATTENTIONS:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "engine.attention", self.attention, "is not known", f"use one of {', '.join(ATTENTIONS)}"
             )
         for key, value, least in (
@@ -47,9 +47,11 @@ class Reading:
             ("shared_prefix", self.prefix, 0),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise AskedWrongly(f"engine.{key}", value, f"is no whole number from {least}", f"give {least} or more")
+                raise InvalidRequest(
+                    f"engine.{key}", value, f"is no whole number from {least}", f"give {least} or more"
+                )
         if self.prefix and self.prefix >= input_len:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "engine.shared_prefix",
                 self.prefix,
                 f"leaves no token of its own to a prompt of input_len={input_len}",
@@ -60,18 +62,18 @@ class Reading:
         """Check that splash attention, where it is asked for, takes the point's prompts.
 
         Raises:
-            AskedWrongly: the chips are no TPUs, or the prompts are none that it takes.
+            InvalidRequest: the chips are no TPUs, or the prompts are none that it takes.
         """
         if self.attention != "splash":
             return
         if point.chip.kind != "tpu":
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "engine.attention", "splash", f"is a kernel for TPUs and hw={point.chip.name} is none", "use blockwise"
             )
         whole = self.chunk is None and not self.prefix and not packed and point.partitioner == "manual"
         formats = {point.act_dtype, point.kv_dtype}
         if not whole or point.input_len % KERNEL_TOKENS or formats != {"bfloat16"}:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "engine.attention",
                 "splash",
                 f"takes whole prompts of a multiple of {KERNEL_TOKENS} tokens, act_dtype and kv_dtype bfloat16 and "

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from engines.transformer.comm.collective_matmul import rolled
-from engines.transformer.comm.collectives import own, pin
+from engines.transformer.comm.collectives import constrain, local_shard
 from engines.transformer.forward import forward, logits, states
 from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generate.prefill import after_prefix, read_prompt
@@ -59,9 +59,9 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
 
     def prefill(w: Weights, cache: Cache, tokens: Array, last: Array, packing: Any) -> tuple[Array, Array, Cache]:
         x, cache = states(view, w, cache, tokens, packing or 0, limit=limit)
-        mine = own(last, view.batch_axes, 0, view.size(view.batch_axes))
+        mine = local_shard(last, view.batch_axes, 0, view.size(view.batch_axes))
         ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]
-        scores = logits(view, w, norm(view, w, "final_norm", pin(view, ends, *RESIDUAL)))
+        scores = logits(view, w, norm(view, w, "final_norm", constrain(view, ends, *RESIDUAL)))
         return next_tokens(view, scores, sampling, limit), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))

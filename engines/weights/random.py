@@ -57,7 +57,7 @@ class Tensor:
         return Tensor(self.name, shape, self.spread, self.centre)
 
 
-class Stored(Protocol):
+class StoredWeights(Protocol):
     """Weights that lie somewhere, as those of a checkpoint do."""
 
     def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
@@ -68,7 +68,7 @@ class Stored(Protocol):
 AT_ONCE: Final = 1 << 18
 """Values that a thread makes at once: their 64-bit indices stay in a core's cache."""
 
-Source = int | Stored
+Source = int | StoredWeights
 """Where the values of tensors come from: a seed, or where they lie."""
 
 

@@ -13,14 +13,14 @@ from processes import PATIENCE_S, wait_for, wait_until_gone
 
 from bench.measure.timing import TimingConfig
 from bench.run.load_engine import make_engine
-from bench.run.make_row import Question
+from bench.run.make_row import PointTask
 from bench.run.worker import answer
 from bench.sweep.catalog import load_chip, load_group, load_model, names
 from engines.core.errors import OutOfMemory, TimedOut, Unsupported
 from engines.core.point import Point
 from engines.external.fastertransformer.output import read_latency_s
 from engines.host.nvidia import GPU_NAMES, check_present, hw_here, hw_of
-from engines.host.program import Program, ProgramFailed
+from engines.host.program import ExternalProgram, ProgramFailed
 
 
 def point(**changes):
@@ -264,7 +264,7 @@ def test_trtllm_that_goes_wrong_says_how(trtllm, monkeypatch, mode):
 
 def test_rows_say_who_timed_them(vllm, faster):
     rows = [
-        answer(engine, Question(point=of, point_id="0" * 16, source=engine.source, sweep=None), TimingConfig())
+        answer(engine, PointTask(point=of, point_id="0" * 16, source=engine.source, sweep=None), TimingConfig())
         for engine, of in ((vllm, llama("vllm")), (faster(), point()))
     ]
     assert [row.source for row in rows] == ["measured", "measured"]
@@ -293,12 +293,12 @@ def test_boards_and_slices_with_other_figures_are_other_hardware():
 
 def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):
     script = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid)"
-    output = Program([sys.executable, "-c", script], tmp_path, PATIENCE_S).run()
+    output = ExternalProgram([sys.executable, "-c", script], tmp_path, PATIENCE_S).run()
     wait_until_gone(int(output))
 
 
 def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path, time_is_up_once):
-    program = Program([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], tmp_path, PATIENCE_S)
+    program = ExternalProgram([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], tmp_path, PATIENCE_S)
     with pytest.raises(ProgramFailed, match="exit code 139 and said nothing"):
         program.run()
     with pytest.raises(OutOfMemory):

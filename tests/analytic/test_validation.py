@@ -7,12 +7,12 @@ import pytest
 
 from bench.cli.main import main as shardbench
 from bench.rows.store import Store
-from bench.run.make_row import Question, estimated
+from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_customised, model_from
 from bench.validate.csv_cases import COLUMNS, read_cases
 from bench.validate.errors import Compared, compare, error_figures, figures, load_estimator, published_files, read_all
 from engines.core.engine import Estimate, Facts
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
 ENGINE = load_estimator("analytic")
@@ -162,7 +162,7 @@ def test_a_missing_column_is_named(write, column):
 def test_files_that_are_no_tables_of_times(write, tmp_path):
     with pytest.raises(ShardbenchError, match="no rows"):
         read_cases(write(), "analytic")
-    with pytest.raises(AskedWrongly, match="is no file"):
+    with pytest.raises(InvalidRequest, match="is no file"):
         read_cases(tmp_path / "absent.csv", "analytic")
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00\x81")
@@ -183,7 +183,7 @@ def test_asked_wrongly_is_one_line_and_exit_code_two(write, capsys):
 
 
 def test_an_engine_that_measures_cannot_be_validated():
-    with pytest.raises(AskedWrongly, match="measures"):
+    with pytest.raises(InvalidRequest, match="measures"):
         load_estimator("jax")
 
 
@@ -201,7 +201,7 @@ def measured(model="llama-3-8b", *, factor=1.25, **changes):
     } | changes
     point = Point(engine="jax", **asked)
     [answer] = ENGINE.estimate([point])
-    question = Question(point=point, point_id=point.fingerprint("jax"), source="measured", sweep=None)
+    question = PointTask(point=point, point_id=point.fingerprint("jax"), source="measured", sweep=None)
     return replace(estimated(question, replace(answer, latency_s=factor * answer.latency_s, facts=Facts())), valid=True)
 
 

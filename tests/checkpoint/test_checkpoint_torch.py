@@ -6,7 +6,7 @@ import torch
 from checkpoint_cases import CHIEF, logits, rewritten, saved
 
 from bench.sweep.catalog import load_chip
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.torch.engine import TorchEngine
 from engines.torch.reference import reference_logits
@@ -59,7 +59,7 @@ def test_a_bad_checkpoint_is_refused_before_there_is_a_rank(tmp_path):
     saved("gpt-j", tmp_path)
     asked = point(tmp_path, 2)
     rewritten(tmp_path, lambda held: held.pop("lm_head.bias"))
-    with pytest.raises(AskedWrongly, match=r"lacks the tensor lm_head.bias \[61\]"):
+    with pytest.raises(InvalidRequest, match=r"lacks the tensor lm_head.bias \[61\]"):
         TorchEngine(checkpoint=str(tmp_path)).job(asked)
-    with pytest.raises(AskedWrongly, match="is no folder"):
+    with pytest.raises(InvalidRequest, match="is no folder"):
         TorchEngine(checkpoint=str(tmp_path / "none"))

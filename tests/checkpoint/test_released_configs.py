@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.sweep.catalog import load_model
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.weights.checkpoint.families import check_same, model_of
 
 CONFIGS = {
@@ -114,7 +114,7 @@ def test_a_size_that_its_authors_state(tmp_path):
 
 
 def test_positions_by_slopes_are_refused(tmp_path):
-    with pytest.raises(AskedWrongly, match=r"config.json has alibi=True, which is not supported; give another"):
+    with pytest.raises(InvalidRequest, match=r"config.json has alibi=True, which is not supported; give another"):
         model_of(written(tmp_path, {**CONFIGS["falcon-7b"], "alibi": True}))
 
 
@@ -127,5 +127,5 @@ def test_a_stretched_model_is_another_model(tmp_path):
         "original_max_position_embeddings": 8192,
     }
     folder = written(tmp_path, {**CONFIGS["llama-3-8b"], "rope_scaling": scaling})
-    with pytest.raises(AskedWrongly, match=r"model.rotary_factor=1.0: is 8.0 in config.json of"):
+    with pytest.raises(InvalidRequest, match=r"model.rotary_factor=1.0: is 8.0 in config.json of"):
         check_same(load_model("llama-3-8b"), folder)

@@ -10,7 +10,7 @@ from compiled_cases import answer_to, ask
 
 from bench.sweep.catalog import load_chip, load_model
 from engines.compiled.engine import CompiledEngine
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
@@ -183,5 +183,5 @@ def test_open_collectives_are_the_fastest_of_those_tried(tmp_path):
 
 @pytest.mark.parametrize("names", [[], ["fast"], "plain", ["auto"]])
 def test_variants_to_try_are_a_list_of_known_ones(names):
-    with pytest.raises(AskedWrongly, match=r"engine\.try_collectives"):
+    with pytest.raises(InvalidRequest, match=r"engine\.try_collectives"):
         CompiledEngine(try_collectives=names)

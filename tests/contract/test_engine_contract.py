@@ -15,7 +15,7 @@ from bench.measure.timing import TimingConfig
 from bench.rows.metrics import METRICS, derive
 from bench.run.fingerprint import code_fingerprint
 from bench.run.load_engine import make_engine
-from bench.run.make_row import Question
+from bench.run.make_row import PointTask
 from bench.run.worker import answer, answer_all
 from bench.sweep.catalog import load_chip, load_group, load_model, names
 from engines.core.engine import Estimator, Runner
@@ -77,7 +77,7 @@ def made(name):
 
 
 def asked(engine, of):
-    return Question(point=of, point_id=of.fingerprint(code_fingerprint(engine)), source=engine.source, sweep=None)
+    return PointTask(point=of, point_id=of.fingerprint(code_fingerprint(engine)), source=engine.source, sweep=None)
 
 
 @pytest.fixture(scope="module")

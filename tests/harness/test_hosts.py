@@ -15,12 +15,12 @@ from processes import PATIENCE_S, wait_for, wait_until_gone
 
 from bench.measure.timing import TimingConfig
 from bench.run.fingerprint import code_fingerprint
-from bench.run.lockstep import Together
-from bench.run.make_row import Question
+from bench.run.lockstep import Lockstep
+from bench.run.make_row import PointTask
 from bench.run.worker import answer
 from bench.sweep.catalog import load_chip, load_model
-from engines.core.engine import Place
-from engines.core.errors import AskedWrongly, OutOfMemory
+from engines.core.engine import JobProcess
+from engines.core.errors import InvalidRequest, OutOfMemory
 from engines.core.point import Point
 from engines.jax.engine import JaxEngine
 from engines.jax.multihost import place_of
@@ -194,13 +194,13 @@ def test_the_place_comes_from_the_cluster():
     ],
 )
 def test_a_place_that_cannot_be(settings, says):
-    with pytest.raises(AskedWrongly, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         place_of(Settings(**settings))
 
 
 def test_a_place_by_the_settings():
     assert place_of(Settings()) is None
-    assert place_of(Settings(coordinator="a:1", num_processes=3, process_id=2)) == Place(2, 3)
+    assert place_of(Settings(coordinator="a:1", num_processes=3, process_id=2)) == JobProcess(2, 3)
 
 
 def point(**changes):
@@ -224,7 +224,7 @@ class Threads:
 
     def member(self, process):
         team = type("Member", (), {})()
-        team.place = Place(process, len(self.values))
+        team.place = JobProcess(process, len(self.values))
         team.exchange = lambda value: self.exchange(process, value)
         return team
 
@@ -241,7 +241,7 @@ def rows_of(engines, asked):
     threads, found = Threads(len(engines)), {}
 
     def run(process):
-        together = Together(threads.member(process))
+        together = Lockstep(threads.member(process))
         row = answer(engines[process], asked, TimingConfig(min_time_s=0), together)
         found[process] = (row.status, row.error, together.in_step)
 
@@ -266,14 +266,14 @@ class Refuses(JaxEngine):
 
 def test_what_one_process_refuses_is_refused_by_all():
     engines = [Refuses(None), Refuses(OutOfMemory("does not fit here"))]
-    asked = Question(
+    asked = PointTask(
         point=point(), point_id=point().fingerprint(code_fingerprint(engines[0])), source="measured", sweep=None
     )
     assert rows_of(engines, asked) == [("oom", "does not fit here", True)] * 2
 
 
 def test_processes_that_are_not_alike_do_not_measure_together():
-    asked = Question(point=point(), point_id="0" * 16, source="measured", sweep=None)
+    asked = PointTask(point=point(), point_id="0" * 16, source="measured", sweep=None)
     found = rows_of([Refuses(None), Refuses(None)], asked)
     assert [status for status, _, _ in found] == ["failed", "failed"]
     assert "start all processes alike" in found[0][1]

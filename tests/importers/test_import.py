@@ -9,7 +9,7 @@ from bench.cli.commands import import_
 from bench.rows.metrics import derive
 from bench.rows.store import Store
 from bench.sweep.catalog import load_chip, load_model
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
 LATENCY = {
@@ -167,11 +167,11 @@ def test_vllm_latency_without_times_is_refused(run, tmp_path, samples):
 
 
 def test_what_a_file_does_not_hold_is_asked_for_by_name(run, tmp_path):
-    with pytest.raises(AskedWrongly) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         run(LATENCY, "model=llama-3-8b hw=h100-80gb num_chips=1 weight_dtype=bfloat16")
     assert caught.value.key == "batch_size"
     assert "input_len, output_len" in str(caught.value)
-    with pytest.raises(AskedWrongly, match=r"model=: .*file\.json does not name it"):
+    with pytest.raises(InvalidRequest, match=r"model=: .*file\.json does not name it"):
         run(LATENCY, GIVEN.replace("model=llama-3-8b", ""))
     assert stored(tmp_path) == []
 
@@ -212,7 +212,7 @@ def test_vllm_serve_is_a_row_without_a_latency(run, capsys):
 def test_vllm_serve_lengths_that_differ_are_not_averaged(run):
     uneven = {**SERVE, "total_input_tokens": 100_050}
     words = "model=llama-3-8b hw=h100-80gb num_chips=1 weight_dtype=bfloat16"
-    with pytest.raises(AskedWrongly, match=r"input_len=: .*1000\.5 tokens on average"):
+    with pytest.raises(InvalidRequest, match=r"input_len=: .*1000\.5 tokens on average"):
         run(uneven, words)
     [row] = run(uneven, f"{words} input_len=1000")
     assert row.input_len == 1000
@@ -220,7 +220,7 @@ def test_vllm_serve_lengths_that_differ_are_not_averaged(run):
 
 def test_vllm_serve_without_a_concurrency_asks_for_it(run):
     open_loop = {key: value for key, value in SERVE.items() if key != "max_concurrency"}
-    with pytest.raises(AskedWrongly, match=r"batch_size=: .*in flight"):
+    with pytest.raises(InvalidRequest, match=r"batch_size=: .*in flight"):
         run(open_loop, "model=llama-3-8b hw=h100-80gb num_chips=1 weight_dtype=bfloat16")
 
 
@@ -240,7 +240,7 @@ def test_optimum_benchmark_gives_prefill_and_decode(run):
 def test_phase_takes_one_part_of_a_file(run):
     [row] = run(OPTIMUM, "phase=prefill")
     assert row.phase == "prefill"
-    with pytest.raises(AskedWrongly, match=r"phase=generate: .*it has decode, prefill"):
+    with pytest.raises(InvalidRequest, match=r"phase=generate: .*it has decode, prefill"):
         run(OPTIMUM, "phase=generate")
 
 
@@ -256,15 +256,15 @@ def test_optimum_benchmark_does_not_guess_devices_or_formats(run):
     changed = json.loads(json.dumps(OPTIMUM))
     del changed["config"]["backend"]["device_ids"]
     changed["config"]["environment"]["gpu_count"] = 8
-    with pytest.raises(AskedWrongly, match=r"num_chips=: .*which devices"):
+    with pytest.raises(InvalidRequest, match=r"num_chips=: .*which devices"):
         run(changed)
     quantised = json.loads(json.dumps(OPTIMUM))
     quantised["config"]["backend"]["quantization_scheme"] = "gptq"
-    with pytest.raises(AskedWrongly, match=r"weight_dtype=: .*quantised"):
+    with pytest.raises(InvalidRequest, match=r"weight_dtype=: .*quantised"):
         run(quantised)
     slice_of_gpu = json.loads(json.dumps(OPTIMUM))
     slice_of_gpu["config"]["environment"]["gpu"] = ["NVIDIA H100 80GB HBM3 MIG 1g.10gb"]
-    with pytest.raises(AskedWrongly, match=r"hw=: .*MIG"):
+    with pytest.raises(InvalidRequest, match=r"hw=: .*MIG"):
         run(slice_of_gpu)
 
 
@@ -281,7 +281,7 @@ def test_inferencex_is_a_row_without_a_latency_nor_reciprocals(run):
 
 def test_inferencex_in_eight_bits_asks_in_what_it_multiplied(run):
     eight = {**INFERENCEX, "precision": "fp8"}
-    with pytest.raises(AskedWrongly, match=r"act_dtype=: .*multiplied"):
+    with pytest.raises(InvalidRequest, match=r"act_dtype=: .*multiplied"):
         run(eight)
     [row] = run(eight, "act_dtype=float8_e4m3")
     assert row.peak_flops_per_s == load_chip("h200").peak("float8_e4m3")
@@ -319,15 +319,15 @@ def test_maxtext_lengths_and_step(run):
 
 
 def test_what_the_user_says_may_not_contradict_the_file(run, tmp_path):
-    with pytest.raises(AskedWrongly, match=r"batch_size=4: is not what .* says, 2; leave batch_size out"):
+    with pytest.raises(InvalidRequest, match=r"batch_size=4: is not what .* says, 2; leave batch_size out"):
         run(OPTIMUM, "batch_size=4")
     assert stored(tmp_path) == []
 
 
 def test_a_point_that_cannot_be_is_refused(run):
-    with pytest.raises(AskedWrongly, match="num_chips=3"):
+    with pytest.raises(InvalidRequest, match="num_chips=3"):
         run(LATENCY, GIVEN.replace("num_chips=1", "num_chips=3"))
-    with pytest.raises(AskedWrongly, match="weight_dtype=fp16"):
+    with pytest.raises(InvalidRequest, match="weight_dtype=fp16"):
         run(LATENCY, GIVEN.replace("weight_dtype=bfloat16", "weight_dtype=fp16"))
 
 
@@ -352,13 +352,13 @@ def test_a_file_that_is_none_is_named(run, tmp_path, content, problem):
 
 
 def test_a_file_of_another_format_than_asked_is_refused(run):
-    with pytest.raises(AskedWrongly, match=r"format=maxtext: .*is vllm-latency"):
+    with pytest.raises(InvalidRequest, match=r"format=maxtext: .*is vllm-latency"):
         run(LATENCY, f"{GIVEN} format=maxtext")
 
 
 def test_a_file_that_is_not_there_or_not_text(run, tmp_path):
     _, settings = parse("import", [f"data={tmp_path / 'none.json'}"], import_.KEYS, import_.VERBS)
-    with pytest.raises(AskedWrongly, match="No such file"):
+    with pytest.raises(InvalidRequest, match="No such file"):
         import_.main(None, settings)
     binary = tmp_path / "file.bin"
     binary.write_bytes(b"\x80\x81 no text")

@@ -6,7 +6,7 @@ import pytest
 
 from bench.sweep.catalog import load_chip, load_group, load_model
 from engines.core.engine import Runner
-from engines.core.errors import AskedWrongly, OutOfMemory, Unsupported
+from engines.core.errors import InvalidRequest, OutOfMemory, Unsupported
 from engines.core.point import Point
 from engines.jax import peaks
 from engines.jax.devices import mesh_of, out_of_memory
@@ -131,7 +131,7 @@ def test_prompts_of_different_lengths(packed):
 )
 def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(settings, says):
     before = len(jax.live_arrays())
-    with pytest.raises(AskedWrongly, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         JaxEngine(**settings).prepare(point())
     assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 
@@ -226,7 +226,7 @@ def test_what_it_does_not_run(changes, says):
 
 def test_a_mesh_that_cannot_carry_the_model_is_refused_before_memory_is_taken():
     before = len(jax.live_arrays())
-    with pytest.raises(AskedWrongly, match=r"model.d_model=256.*3 chips"):
+    with pytest.raises(InvalidRequest, match=r"model.d_model=256.*3 chips"):
         engine().prepare(point(num_chips=3, batch_size=3))
     assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.rows.metrics import METRICS, derive, metrics_table
 from bench.rows.min_hbm_bytes import least_bytes
 from bench.sweep.catalog import load_chip, load_model
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.core.row import ROW_FIELDS
 
@@ -192,7 +192,7 @@ def test_rates_fall_as_time_grows_and_cost_is_their_inverse(latency_s, batch_siz
 @pytest.mark.parametrize("key", ["latency_s", "prefill_s", "decode_s", "peak_flops_per_s", "hbm_bytes_per_s"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_a_figure_that_is_not_positive_is_refused(key, value):
-    with pytest.raises(AskedWrongly, match=key):
+    with pytest.raises(InvalidRequest, match=key):
         derive(point(), **({"latency_s": 1.0} | {key: value}))
 
 

@@ -9,7 +9,7 @@ from bench.planner.search import TERMS, search
 from bench.planner.shortfall import shortfall
 from bench.planner.workload import counts_up_to, ways_of
 from engines.analytic.engine import AnalyticEngine
-from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 
 TABLE_2 = [
     ({"phase": "prefill", "batch_size": 1, "weight_dtype": "int8"}, ("ws_2d", "heads")),
@@ -179,12 +179,12 @@ def test_the_table_names_the_best_and_the_losses(capsys):
     ],
 )
 def test_wrong_questions_name_the_key(keys, words):
-    with pytest.raises(AskedWrongly, match=words):
+    with pytest.raises(InvalidRequest, match=words):
         workload(**keys)
 
 
 def test_chips_that_form_no_slice_and_chips_without_datasheet():
-    with pytest.raises(AskedWrongly, match="num_chips=7"):
+    with pytest.raises(InvalidRequest, match="num_chips=7"):
         search(workload(num_chips=7))
     with pytest.raises(Unsupported, match="no datasheet"):
         search(workload(model="tiny", hw="cpu", num_chips=8))

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.rows.metrics import derive
-from bench.run.make_row import Question, estimated
+from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_model
 from engines.analytic.engine import AnalyticEngine
 from engines.core.point import Point
@@ -21,7 +21,7 @@ def estimates(engine, questions):
     points = [make_point(engine.name, **question) for question in questions]
     return [
         estimated(
-            Question(point=point, point_id=point.fingerprint(engine.name), source=engine.source, sweep=None), estimate
+            PointTask(point=point, point_id=point.fingerprint(engine.name), source=engine.source, sweep=None), estimate
         )
         for point, estimate in zip(points, engine.estimate(points), strict=True)
     ]

@@ -17,7 +17,7 @@ from a_row import a_row
 from hypothesis import given
 
 from bench.rows.store import TEMPORARY, Store, frame_of, read_part
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 
 WRITER = """
 import itertools, sys
@@ -208,11 +208,11 @@ def test_a_value_that_json_cannot_hold_names_its_key_and_writes_nothing(tmp_path
 
 def test_a_store_that_is_a_file_or_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(AskedWrongly, match=r"results_dir=.*is a file"):
+    with pytest.raises(InvalidRequest, match=r"results_dir=.*is a file"):
         Store(tmp_path / "file")
-    with pytest.raises(AskedWrongly, match=r"results_dir=.*cannot be written"):
+    with pytest.raises(InvalidRequest, match=r"results_dir=.*cannot be written"):
         Store(tmp_path / "file" / "below").append([a_row()])
-    with pytest.raises(AskedWrongly, match=r"results_dir=.*cannot be written"):
+    with pytest.raises(InvalidRequest, match=r"results_dir=.*cannot be written"):
         Store("/proc/nowhere").append([a_row()])
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from bench.measure.timing import Samples, TimingConfig, measure
 from bench.sweep.catalog import conf_dir
 from engines.core.engine import Stage
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 
 class Script:
@@ -149,5 +149,5 @@ def test_the_config_file_holds_every_key_with_its_default():
     ],
 )
 def test_a_wrong_value_names_its_key(key, value):
-    with pytest.raises(AskedWrongly, match=rf"timing\.{key}={value}"):
+    with pytest.raises(InvalidRequest, match=rf"timing\.{key}={value}"):
         TimingConfig(**{key: value})

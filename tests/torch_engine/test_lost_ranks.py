@@ -14,7 +14,7 @@ from processes import PATIENCE_S, state, wait_for, wait_until_gone
 from torch_cases import point
 
 from bench.measure.timing import TimingConfig
-from bench.run.make_row import Question
+from bench.run.make_row import PointTask
 from bench.run.worker import answer
 from engines.core.errors import OutOfMemory, TimedOut
 from engines.torch import rank_group as crews
@@ -117,7 +117,7 @@ def test_the_row_of_a_point_whose_rank_is_lost_has_a_status(monkeypatch, signal_
 
     monkeypatch.setattr(Children, "call", call)
     asked = point(tensor=2)
-    question = Question(point=asked, point_id="0" * 16, source="measured", sweep=None)
+    question = PointTask(point=asked, point_id="0" * 16, source="measured", sweep=None)
     row = answer(TorchEngine(), question, TimingConfig(min_time_s=0))
     assert row.status == status
     # On a busy machine the other may be as late as who is stopped.

@@ -14,7 +14,7 @@ from torch_cases import ARCHITECTURES, changed, point
 from bench.run.load_engine import make_engine
 from bench.sweep.catalog import load_chip, load_group
 from engines.core.engine import Runner
-from engines.core.errors import AskedWrongly, OutOfMemory, Unsupported
+from engines.core.errors import InvalidRequest, OutOfMemory, Unsupported
 from engines.torch.devices import check_devices
 from engines.torch.engine import TorchEngine
 from engines.torch.result import _expected
@@ -31,7 +31,7 @@ def prepared(asked, **changes):
 def test_is_a_runner_that_takes_its_configuration():
     assert isinstance(engine(), Runner)
     assert engine().tolerance["float32"] == 1e-5
-    with pytest.raises(AskedWrongly, match=r"engine\.decode=quick"):
+    with pytest.raises(InvalidRequest, match=r"engine\.decode=quick"):
         engine(decode="quick")
 
 
@@ -134,7 +134,7 @@ def test_refuses_before_it_loads(changes, said):
 
 
 def test_asked_wrongly():
-    with pytest.raises(AskedWrongly, match="tensor_parallel=2"):
+    with pytest.raises(InvalidRequest, match="tensor_parallel=2"):
         prepared(point(tensor_parallel=2))
 
 

@@ -10,7 +10,7 @@ from a_row import a_row
 
 from bench.run import tracking
 from bench.run.tracking import Tracker, open_tracker
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 wandb = pytest.importorskip("wandb")
 
@@ -147,7 +147,7 @@ def test_a_broken_sink_is_one_line_and_no_more(tmp_path, capfd):
 def test_modes(tmp_path, monkeypatch):
     assert open_tracker(config(tmp_path, mode="disabled")) is None
     assert isinstance(open_tracker(config(tmp_path, mode="offline")), Tracker)
-    with pytest.raises(AskedWrongly, match=r"wandb\.mode=ofline.*offline"):
+    with pytest.raises(InvalidRequest, match=r"wandb\.mode=ofline.*offline"):
         open_tracker(config(tmp_path, mode="ofline"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert open_tracker(config(tmp_path)) is None
@@ -171,5 +171,5 @@ def test_auto_is_online_only_where_there_is_a_key(tmp_path, monkeypatch):
 def test_where_wandb_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
     assert open_tracker(config(tmp_path)) is None
-    with pytest.raises(AskedWrongly, match=r"wandb\.mode=offline.*pip install 'shardbench\[wandb\]'"):
+    with pytest.raises(InvalidRequest, match=r"wandb\.mode=offline.*pip install 'shardbench\[wandb\]'"):
         open_tracker(config(tmp_path, mode="offline"))

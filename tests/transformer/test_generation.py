@@ -10,7 +10,7 @@ import pytest
 from hlo_collectives import LINE, loop_collectives
 from partitioned_case import MODELS, TIME, mesh_of, plan_of, relative_error, small_model
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generation import Sampling
 from engines.transformer.layers.kv_cache import make_cache
@@ -186,7 +186,7 @@ def test_the_compiler_does_not_bring_the_vocabulary_together_either():
     ],
 )
 def test_settings_that_make_no_sense(changes, says):
-    with pytest.raises(AskedWrongly, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         Sampling(**changes).check(MODELS["palm"])
 
 

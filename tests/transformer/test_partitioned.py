@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of, relative_error, small_model
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.layout import FFN_LAYOUTS
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
 from engines.transformer.params.parameters import abstract_parameters, make_parameters
@@ -178,7 +178,7 @@ def test_any_dimensions(
     ],
 )
 def test_a_mesh_that_cannot_carry_the_layout(changes, shape, ffn_layout, attn_sharding, batch_size, says):
-    with pytest.raises(AskedWrongly, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         plan_of(small_model(**changes), shape, ffn_layout, attn_sharding, batch_size)
 
 

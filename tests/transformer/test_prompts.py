@@ -6,7 +6,7 @@ import pytest
 from compiling import plainly
 from partitioned_case import MODELS, error_of, mesh_of, reference, small_model
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
 from engines.transformer.options import Reading
 from engines.transformer.partition.plan import Plan
@@ -118,7 +118,7 @@ def test_a_prompt_longer_than_the_cache_is_refused_before_it_is_compiled():
     plan = plan_of(*LAYOUTS[0])
     tokens = jax.ShapeDtypeStruct((8, TIME + STEPS + 1), np.int32)
     mesh = mesh_of(plan.mesh_shape)
-    with pytest.raises(AskedWrongly, match="input_len=14: is more than the cache's 13 positions"):
+    with pytest.raises(InvalidRequest, match="input_len=14: is more than the cache's 13 positions"):
         make_prefill(plan, mesh).lower(load_parameters(plan, mesh, 0), abstract_cache(plan, mesh), tokens)
 
 
@@ -135,5 +135,5 @@ def test_a_prefix_before_weights_that_circulate():
     ],
 )
 def test_what_cannot_be_read(reading, says):
-    with pytest.raises(AskedWrongly, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         Reading(**reading).check(11)

@@ -15,7 +15,7 @@ from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of
 from engines.core.dtypes import LARGEST
 from engines.core.layout import FFN_LAYOUTS
 from engines.transformer.comm.collective_matmul import Stored, project, ring_axes
-from engines.transformer.comm.collectives import narrowed, place, product, widened
+from engines.transformer.comm.collectives import axis_index, dequantize, product, quantize_tokens
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
 from engines.transformer.layers.projections import matmul_in
@@ -62,8 +62,8 @@ def test_float8_is_off_by_a_sixteenth_at_most(values):
 def test_a_product_of_int8_by_hand():
     plan = plan_of(MODELS["palm"], (1, 1, 1), "ws_1d", "heads", weight_dtype="int8", act_dtype="int8")
     x = jnp.asarray([[[1.0, -2.0], [0.0, 0.0]]])
-    narrow, scale = narrowed(plan, x, ())
-    out = widened(product(plan, "btr,rc->btc", narrow, jnp.asarray([[3, 1], [4, -1]], jnp.int8)), scale)
+    narrow, scale = quantize_tokens(plan, x, ())
+    out = dequantize(product(plan, "btr,rc->btc", narrow, jnp.asarray([[3, 1], [4, -1]], jnp.int8)), scale)
     # 1 and -2 are 64 (63.5, to even) and -127 at a scale of 2/127.
     expected = np.asarray([[64 * 3 - 127 * 4, 64 + 127], [0, 0]]) * 2 / 127
     np.testing.assert_allclose(out[0], expected, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_activations_are_gathered_as_int8_with_one_scale_a_token(ffn_layout, col
     x = jnp.asarray(np.random.default_rng(0).normal(size=(24, rows)), jnp.float32)
     w = jnp.asarray(np.random.default_rng(1).integers(-127, 128, (1, rows, columns)), jnp.int8)
     expected = project(single, matmul_in(single), x, Stored(w, 0))
-    narrow, scale = narrowed(single, x, ())
+    narrow, scale = quantize_tokens(single, x, ())
     exact = np.asarray(narrow, np.int64) @ np.asarray(w[0], np.int64) * np.asarray(scale, np.float64)
     np.testing.assert_allclose(expected, exact, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
     mesh = mesh_of(plan.mesh_shape)
@@ -92,7 +92,7 @@ def test_activations_are_gathered_as_int8_with_one_scale_a_token(ffn_layout, col
     def run(x, w):
         if looped:
             for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
-                w = jnp.roll(w, -place(axes) * (w.shape[dim] // plan.size(axes)), dim)
+                w = jnp.roll(w, -axis_index(axes) * (w.shape[dim] // plan.size(axes)), dim)
         return project(plan, matmul, x, Stored(w, 0))
 
     cut = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(residual, stored), out_specs=produced, check_vma=False))

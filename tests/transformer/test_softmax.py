@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from partitioned_case import MODELS, mesh_of, relative_error, small_model
 
 from bench.sweep.catalog import load_chip
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.transformer.layers.kv_cache import Cached, make_cache
 from engines.transformer.layers.online_softmax import attend, block_shape, by_blocks, query_factor
@@ -103,7 +103,7 @@ def test_what_the_kernel_does_not_take(changes, packed, says):
         "batch_size": 4, "input_len": 256, "output_len": 0,
     }  # fmt: skip
     Reading(attention="splash").check_kernel(Point(**asked), packed=False)
-    with pytest.raises(AskedWrongly, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         Reading(attention="splash").check_kernel(Point(**{**asked, **changes}), packed)
 
 
@@ -188,5 +188,5 @@ def test_memory_of_a_long_prefill_grows_with_its_length_and_not_with_its_square(
     [({"attention": "flash"}, "engine.attention=flash"), ({"block": 0}, "engine.attention_block=0")],
 )
 def test_unknown_ways_of_reading(changes, says):
-    with pytest.raises(AskedWrongly, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         Reading(**changes).check(1)

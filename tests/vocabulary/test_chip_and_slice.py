@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench.sweep.catalog import load_chip, load_group, names
 from engines.core.chip import Chip
-from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.slice import Slice, chip_counts, slice_of
 
 CHIPS = ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x", "a100-80gb", "h100-80gb", "h200", "b200", "cpu"]
@@ -73,13 +73,13 @@ def test_default_shapes(chip, num_chips, shape):
     ],
 )
 def test_a_count_that_is_no_slice_names_the_nearest(chip, num_chips, near):
-    with pytest.raises(AskedWrongly, match=f"num_chips={num_chips}.*{near}"):
+    with pytest.raises(InvalidRequest, match=f"num_chips={num_chips}.*{near}"):
         slice_of(load_chip(chip), num_chips)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 8), (4, 4, 5), (4, 4, 4, 1), (-4, -4, 4)])
 def test_a_mesh_that_is_no_slice_is_refused(shape):
-    with pytest.raises(AskedWrongly, match="mesh_shape"):
+    with pytest.raises(InvalidRequest, match="mesh_shape"):
         slice_of(load_chip("tpu-v4"), 64, shape)
 
 

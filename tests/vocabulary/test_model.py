@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.sweep.catalog import load_customised, load_model, model_from, names
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_prompt_in_two_chunks_attends_as_often_as_whole(cut, length):
     ],
 )
 def test_an_impossible_architecture_is_refused(change, key):
-    with pytest.raises(AskedWrongly) as refused:
+    with pytest.raises(InvalidRequest) as refused:
         replace(load_model("tiny"), **change)
     assert refused.value.key == key
 
@@ -107,7 +107,7 @@ def test_rotary_frequencies_by_hand():
 
 @pytest.mark.parametrize("rotary_dim", [3, 34])
 def test_rotary_positions_turn_pairs_of_a_head(rotary_dim):
-    with pytest.raises(AskedWrongly, match=f"model.rotary_dim={rotary_dim}: is odd, or more than head_dim=32"):
+    with pytest.raises(InvalidRequest, match=f"model.rotary_dim={rotary_dim}: is odd, or more than head_dim=32"):
         replace(load_model("tiny"), rotary_dim=rotary_dim)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.sweep.catalog import load_chip, load_model
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.layout import attention_batch_axes, axes_size
 from engines.core.point import Point
 
@@ -42,7 +42,7 @@ def point(**changes):
     ],
 )
 def test_a_wrong_value_is_refused_at_once(changes, key):
-    with pytest.raises(AskedWrongly) as refused:
+    with pytest.raises(InvalidRequest) as refused:
         point(**changes)
     assert refused.value.key == key
 
@@ -60,7 +60,7 @@ def test_a_wrong_value_is_refused_at_once(changes, key):
     ],
 )
 def test_what_cannot_go_together_is_refused(changes, key):
-    with pytest.raises(AskedWrongly) as refused:
+    with pytest.raises(InvalidRequest) as refused:
         point(**changes).check()
     assert refused.value.key == key
     assert str(refused.value).startswith(f"{key}=")
@@ -72,12 +72,12 @@ def test_parallel_degrees_must_make_the_chips():
     assert point(**gpus, tensor_parallel=8).pipeline_degree == 3
     assert point(**gpus, pipeline_parallel=3).tensor_degree == 8
     assert point(**gpus).tensor_degree == 24
-    with pytest.raises(AskedWrongly, match="tensor_parallel=5"):
+    with pytest.raises(InvalidRequest, match="tensor_parallel=5"):
         point(**gpus, tensor_parallel=5).check()
 
 
 def test_learned_positions_end():
-    with pytest.raises(AskedWrongly, match="2048 learned positions"):
+    with pytest.raises(InvalidRequest, match="2048 learned positions"):
         point(model=load_model("mt-nlg-530b"), input_len=2048).check()
 
 

@@ -13,7 +13,7 @@ from bench.validate.csv_cases import Case
 from bench.validate.errors import error_figures, load_estimator, published_files, read_all
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 
 SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
@@ -40,7 +40,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     chip = str(settings["hw"])
     cases = [case for case in _cases(settings["data"]) if case.point.chip.name == chip and case.latency_s is not None]
     if not cases:
-        raise AskedWrongly("hw", chip, "has no timed row in the data", "give data= with rows of that chip")
+        raise InvalidRequest("hw", chip, "has no timed row in the data", "give data= with rows of that chip")
     points = [case.point for case in cases]
     measured = np.asarray([case.latency_s for case in cases])
     found = fit(points, measured)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, Key
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 
 if TYPE_CHECKING:
     from bench.compare.verdicts import Comparison, Rules
@@ -43,7 +43,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     by_process = settings["by_process"]
     if not isinstance(by_process, bool):
-        raise AskedWrongly("by_process", by_process, "is neither true nor false", "use by_process=true")
+        raise InvalidRequest("by_process", by_process, "is neither true nor false", "use by_process=true")
     rules = replace(rules_of(settings), by_process=by_process)
     found = compare(rows_of("old", settings["old"]), rows_of("new", settings["new"]), rules)
     if settings["print"] == "json":
@@ -57,17 +57,17 @@ def rules_of(settings: Mapping[str, Any]) -> "Rules":
     """The rules that the keys :data:`RULES` state.
 
     Raises:
-        AskedWrongly: a value can be no rule's.
+        InvalidRequest: a value can be no rule's.
     """
     from bench.compare.verdicts import Rules
 
     threshold, alpha, allow_hosts = (settings[key.name] for key in RULES)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < float("inf"):
-        raise AskedWrongly("threshold", threshold, "is no fraction", "give 0 or more: 0.05 is five per cent")
+        raise InvalidRequest("threshold", threshold, "is no fraction", "give 0 or more: 0.05 is five per cent")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
-        raise AskedWrongly("alpha", alpha, "is no probability", "give a number between 0 and 1, such as 0.01")
+        raise InvalidRequest("alpha", alpha, "is no probability", "give a number between 0 and 1, such as 0.01")
     if not isinstance(allow_hosts, bool):
-        raise AskedWrongly("allow_hosts", allow_hosts, "is neither true nor false", "use allow_hosts=true")
+        raise InvalidRequest("allow_hosts", allow_hosts, "is neither true nor false", "use allow_hosts=true")
     return Rules(threshold=threshold, alpha=alpha, allow_hosts=allow_hosts)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 SUMMARY: Final = "show code, versions, machine, installed extras and where rows go"
 VERBS: Final[Mapping[str, str]] = {}
@@ -49,7 +49,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.run.tracking import resolved_mode
 
     if not isinstance(settings["devices"], bool):
-        raise AskedWrongly("devices", settings["devices"], "is neither true nor false", "use devices=true")
+        raise InvalidRequest("devices", settings["devices"], "is neither true nor false", "use devices=true")
     folder = Path(str(settings["results_dir"]))
     content: dict[str, Any] = {
         **asdict(read_environment()),

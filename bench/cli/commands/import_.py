@@ -11,7 +11,7 @@ from bench.importers.formats import FORMATS
 from bench.importers.to_rows import VALUES, rows_of
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.point import PHASES
 from engines.core.row import Row
 
@@ -51,7 +51,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Read every file, then store what is new, all of it or nothing.
 
     Raises:
-        AskedWrongly: a value is missing or contradicts a file.
+        InvalidRequest: a value is missing or contradicts a file.
         ShardbenchError: a file is no JSON, or of no known format.
     """
     found = {
@@ -77,7 +77,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 def _paths(settings: Mapping[str, Any]) -> list[Path]:
     data = settings["data"] if isinstance(settings["data"], list) else [settings["data"]]
     if not data or not all(isinstance(each, str) and each for each in data):
-        raise AskedWrongly("data", settings["data"], "names no file", "give data=FILE or data=[FILE,FILE]")
+        raise InvalidRequest("data", settings["data"], "names no file", "give data=FILE or data=[FILE,FILE]")
     return [Path(each) for each in data]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
 from bench.cli.commands.compare import RULES, plain, rules_of, show
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 SUMMARY: Final = "run a sweep, compare it with the night before, write report and dashboard; 1 if something is worse"
 VERBS: Final[Mapping[str, str]] = {}
@@ -41,19 +41,19 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Do a night. Returns 1 for a regression, 3 where points failed."""
     del verb
-    from bench.compare.nightly import Plan, checked_day, run_night
+    from bench.compare.nightly import NightlySettings, checked_day, run_night
 
     words = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not all(isinstance(word, str) and "=" in word for word in words):
-        raise AskedWrongly("run", settings["run"], "holds a word that is no key=value", "write run=[key=value,...]")
+        raise InvalidRequest("run", settings["run"], "holds a word that is no key=value", "write run=[key=value,...]")
     confirm = settings["confirm"]
     if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
-        raise AskedWrongly("confirm", confirm, "is no number of runs", "give 0 or more")
+        raise InvalidRequest("confirm", confirm, "is no number of runs", "give 0 or more")
     processes = settings["processes"]
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise AskedWrongly("processes", processes, "is no number of processes", "give 1 or more, such as 3")
+        raise InvalidRequest("processes", processes, "is no number of processes", "give 1 or more, such as 3")
     today = datetime.now(UTC).date().isoformat()
-    plan = Plan(
+    plan = NightlySettings(
         sweep=str(settings["sweep"]),
         results_dir=Path(str(settings["results_dir"])),
         out=Path(str(settings["out"])),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, Key
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 
 if TYPE_CHECKING:
     from bench.planner.pareto import Spot
@@ -69,10 +69,12 @@ def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
     models, phases = (value if isinstance(value, list) else [value] for value in (settings["model"], settings["phase"]))
     for phase in phases:
         if phase not in PHASES:
-            raise AskedWrongly("phase", phase, "is not known", f"use {' or '.join(PHASES)}")
+            raise InvalidRequest("phase", phase, "is not known", f"use {' or '.join(PHASES)}")
     context, output_len = settings["context_len"], settings["output_len"]
     if not isinstance(context, int) or not isinstance(output_len, int) or not 0 < output_len < context:
-        raise AskedWrongly("output_len", output_len, f"does not fit context_len={context}", "give 1 up to the context")
+        raise InvalidRequest(
+            "output_len", output_len, f"does not fit context_len={context}", "give 1 up to the context"
+        )
     asked = {
         name: settings[name] for name in ("hw", "batch_size", "num_chips", "max_chips", "weight_dtype", "output_len")
     }

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, Key
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.layout import COLLECTIVES
 
 if TYPE_CHECKING:
     from bench.planner.crossovers import Crossover
-    from bench.planner.search import Found, Plan
+    from bench.planner.search import Candidate, SearchResult
     from bench.planner.workload import Workload
 
 SUMMARY: Final = "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose"
@@ -76,7 +76,7 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
     """The workload of a command's keys; those that a command does not have take plan's defaults.
 
     Raises:
-        AskedWrongly: a name is unknown, or a number is none that suits.
+        InvalidRequest: a name is unknown, or a number is none that suits.
     """
     from bench.planner.workload import Workload, counts_up_to
     from bench.sweep.catalog import load_chip, load_model
@@ -106,9 +106,9 @@ def _integers(key: str, value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     for each in values:
         if not isinstance(each, int) or isinstance(each, bool) or each < (0 if key in ("runners", "input_len") else 1):
-            raise AskedWrongly(key, value, "is no whole number that suits", "give one such as 64, or a list")
+            raise InvalidRequest(key, value, "is no whole number that suits", "give one such as 64, or a list")
     if not values:
-        raise AskedWrongly(key, value, "is empty", "give a number, or a list such as [1,64]")
+        raise InvalidRequest(key, value, "is empty", "give a number, or a list such as [1,64]")
     return tuple(values)
 
 
@@ -116,11 +116,11 @@ def _positive(key: str, value: Any) -> float | None:
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-        raise AskedWrongly(key, value, "is no limit", "give a number above 0, or leave it out")
+        raise InvalidRequest(key, value, "is no limit", "give a number above 0, or leave it out")
     return float(value)
 
 
-def _print(found: "Found", chosen: "Plan", turns: "Sequence[Crossover]") -> None:
+def _print(found: "SearchResult", chosen: "Candidate", turns: "Sequence[Crossover]") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -145,7 +145,7 @@ def _print(found: "Found", chosen: "Plan", turns: "Sequence[Crossover]") -> None
         console.print(f"{each.before} → {each.after} from {each.at:,.0f} {each.unit}{closed}")
 
 
-def _cells(plan: "Plan") -> list[str]:
+def _cells(plan: "Candidate") -> list[str]:
     point = plan.point
     gpu = point.chip.kind == "gpu"
     mesh = f"tp{point.tensor_degree} pp{point.pipeline_degree}" if gpu else "×".join(map(str, point.mesh))

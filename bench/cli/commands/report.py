@@ -9,7 +9,7 @@ from bench.cli.args import PRINT, RESULTS_DIR, Key
 from bench.report.claims.checks import Check
 from bench.report.render.document import Written
 from bench.sweep.catalog import load_group
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
 SUMMARY: Final = "write the latency and MFU tables, the figures and what was found, from stored rows"
@@ -50,7 +50,7 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails."""
     from bench.report.main.sections import comparison_report, full_report
-    from bench.report.paper.closed_forms import Entry
+    from bench.report.paper.closed_forms import ContextLimit
     from bench.report.paper.report import paper_report
     from bench.report.render.document import write
     from bench.report.studies.read_trace import FOLDER
@@ -60,12 +60,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     formats = _some_of("format", settings["format"], FORMATS)
     if not formats:
-        raise AskedWrongly("format", settings["format"], "asks for nothing", f"use some of {', '.join(FORMATS)}")
+        raise InvalidRequest("format", settings["format"], "asks for nothing", f"use some of {', '.join(FORMATS)}")
     endings = _some_of("figures", settings["figures"], ENDINGS)
     rows = [] if verb == "paper" else read_rows(str(settings["results_dir"]))
     out = Path(str(settings["out"]))
     checks: list[Check] = []
-    entries: list[Entry] = []
+    entries: list[ContextLimit] = []
     if verb == "comparison":
         document, checks = comparison_report(rows, str(settings["title"] or "The comparison with FasterTransformer"))
         written = write(document, out / "comparison", formats, endings)
@@ -103,12 +103,12 @@ def _some_of(key: str, value: Any, allowed: Sequence[str]) -> list[str]:
     """The words of a list, in the order of ``allowed``.
 
     Raises:
-        AskedWrongly: one of them is not allowed.
+        InvalidRequest: one of them is not allowed.
     """
     given = [] if value in (None, "", "none", []) else value if isinstance(value, list) else [value]
     for word in given:
         if word not in allowed:
-            raise AskedWrongly(key, word, "is not known", f"use some of {', '.join(allowed)}")
+            raise InvalidRequest(key, word, "is not known", f"use some of {', '.join(allowed)}")
     return [word for word in allowed if word in given]
 
 

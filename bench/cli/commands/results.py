@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
 SUMMARY: Final = "list, check, export or compact the stored rows"
@@ -41,7 +41,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     for key in ("history", "repair"):
         if not isinstance(settings[key], bool):
-            raise AskedWrongly(key, settings[key], "is neither true nor false", f"use {key}=true or {key}=false")
+            raise InvalidRequest(key, settings[key], "is neither true nor false", f"use {key}=true or {key}=false")
     store = Store(str(settings["results_dir"]))
     as_json = settings["print"] == "json"
     if verb == "check":
@@ -130,7 +130,7 @@ def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
     how, out = str(settings["format"]), settings["out"]
     if out in (None, ""):
         if how == "parquet":
-            raise AskedWrongly("out", "", "is missing", "parquet is no text: give out=rows.parquet")
+            raise InvalidRequest("out", "", "is missing", "parquet is no text: give out=rows.parquet")
         sys.stdout.write(as_text(rows, how))
         return 0
     write(rows, how, Path(str(out)))

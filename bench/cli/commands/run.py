@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.run import runner
 from bench.sweep.catalog import conf_dir, unknown_choice
 from bench.sweep.expand import GROUPS, VALUES, Request, request_from
-from engines.core.errors import AskedWrongly, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.host.nvidia import hw_here
 
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
@@ -68,7 +68,7 @@ def _for_hydra(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
             continue
         group, choices = match[1], [choice.strip().strip("'\"") for choice in match[2].split(",") if choice.strip()]
         if not choices:
-            raise AskedWrongly(group, "[]", "is an empty list", "give at least one choice")
+            raise InvalidRequest(group, "[]", "is an empty list", "give at least one choice")
         grid[group] = choices
         plain.append(f"{group}={choices[0]}")
     return plain, grid
@@ -115,7 +115,7 @@ def _translated(error: Exception, words: Sequence[str]) -> ShardbenchError:
         if match is not None:
             return _unknown_key(match[1], words)
     if isinstance(error, OverrideParseException):
-        return AskedWrongly(
+        return InvalidRequest(
             error.override,
             "",
             "cannot be read",
@@ -124,9 +124,9 @@ def _translated(error: Exception, words: Sequence[str]) -> ShardbenchError:
     return ShardbenchError(text.strip().splitlines()[0])
 
 
-def _unknown_key(key: str, words: Sequence[str]) -> AskedWrongly:
+def _unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
     value = next((word.partition("=")[2] for word in words if word.lstrip("+~").partition("=")[0] == key), "")
     known = [*VALUES, *GROUPS, "sweep", "sweep_name", "points", "results_dir", "resume", "retry", "print"]
     near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
-    return AskedWrongly(key, value, "is no key of shardbench run", remedy)
+    return InvalidRequest(key, value, "is no key of shardbench run", remedy)

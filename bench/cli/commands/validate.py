@@ -9,7 +9,7 @@ from typing import Any, Final
 from bench.cli.args import PRINT, Key
 from bench.sweep.catalog import load_group
 from bench.validate.errors import Compared, compare, figures, grouped, load_estimator, published_files, read_all
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 SUMMARY: Final = "compare an engine's predictions with published or measured times"
 VERBS: Final[Mapping[str, str]] = {}
@@ -57,7 +57,7 @@ def _files(data: Any) -> list[Path]:
         return published_files()
     names = data if isinstance(data, list) else [data]
     if not names:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "data", data, "names no file", "give a CSV or a results folder, or leave it out for all published rows"
         )
     return [Path(str(name)) for name in names]

@@ -17,7 +17,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules) -> int:
 
     Raises:
         ShardbenchError: there are no rows, or a file of them is broken.
-        AskedWrongly: the file cannot be written.
+        InvalidRequest: the file cannot be written.
     """
     rows = read_rows(results_dir)
     if not rows:

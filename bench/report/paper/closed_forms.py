@@ -26,7 +26,7 @@ PER_OCTAVE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ContextLimit:
     """One entry of Table 1: the longest context, in tokens, as printed and as computed."""
 
     variant: str
@@ -72,15 +72,15 @@ class Crossing:
     on_curves: float
 
 
-def table_1() -> list[Entry]:
+def table_1() -> list[ContextLimit]:
     """Every entry of Table 1, in the order of print."""
     return [_entry(cells) for cells in read_table("paper_table1.csv")]
 
 
-def _entry(cells: Mapping[str, str]) -> Entry:
+def _entry(cells: Mapping[str, str]) -> ContextLimit:
     variant, batch_size = cells["variant"], int(cells["batch_size"])
     multihead = variant.startswith("multihead")
-    return Entry(
+    return ContextLimit(
         variant=variant,
         batch_size=batch_size,
         memory_fraction=float(cells["kv_memory_fraction"]),

@@ -12,8 +12,8 @@ from bench.report.paper.closed_forms import (
     MESH_SHAPE,
     PER_OCTAVE,
     TABLE_1_TOLERANCE,
+    ContextLimit,
     Crossing,
-    Entry,
     chip_crossing,
     layout_crossings,
     table_1,
@@ -34,7 +34,7 @@ ABOUT: Final = (
 )
 
 
-def paper_report(title: str) -> tuple[Document, list[Entry]]:
+def paper_report(title: str) -> tuple[Document, list[ContextLimit]]:
     """The document, and Table 1's entries, of which each says whether it agrees with the print."""
     entries = table_1()
     curves = paper_forms.figure_3(tokens_of_figure_3(), D_MODEL, D_FF, MESH_SHAPE)
@@ -66,7 +66,7 @@ def _mark(crossing: Crossing) -> Mark:
     return Mark(crossing.closed_form, float(volume), f"{crossing.closed_form:,.0f} tokens")
 
 
-def _entries_table(entries: Sequence[Entry]) -> Table:
+def _entries_table(entries: Sequence[ContextLimit]) -> Table:
     return Table(
         name="table1_context",
         caption="PaLM 540B on 64 TPU v4: the longest context, in tokens, as published and as predicted",
@@ -235,7 +235,7 @@ def _best_n_table() -> Table:
     )
 
 
-def _findings(entries: Sequence[Entry], layouts: Sequence[Crossing], chips: Crossing) -> list[Finding]:
+def _findings(entries: Sequence[ContextLimit], layouts: Sequence[Crossing], chips: Crossing) -> list[Finding]:
     worst = max(entries, key=lambda entry: abs(entry.relative_error))
     agree = sum(entry.passed for entry in entries)
     apart = max(abs(each.on_curves / each.closed_form - 1) for each in [*layouts, chips])

@@ -15,7 +15,7 @@ from bench.report.main.findings import Finding
 from bench.report.main.tables import MOST_PRINTED
 from bench.report.render import latex, style
 from bench.rows.table import Table, to_csv, to_markdown
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 
 MANIFEST: Final = "manifest.json"
 NO_FIGURES: Final = "Figures need matplotlib: pip install shardbench[report]."
@@ -67,7 +67,7 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
     Files of a former report there that this one does not have are removed; files that no report wrote stay.
 
     Raises:
-        AskedWrongly: ``out`` is no folder, or cannot be written.
+        InvalidRequest: ``out`` is no folder, or cannot be written.
     """
     remarks = []
     if endings and not _has_matplotlib():
@@ -77,7 +77,7 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
         out.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".report-", dir=out))
     except OSError as error:
-        raise AskedWrongly("out", str(out), str(error.strerror), "give a folder that can be written") from None
+        raise InvalidRequest("out", str(out), str(error.strerror), "give a folder that can be written") from None
     try:
         _fill(aside, document, formats, endings, remarks)
         names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())

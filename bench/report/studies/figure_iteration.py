@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.report.render.style import COLOURS, Drawn
-from bench.report.studies.read_trace import COMPUTE, COPY_WAIT, EXPOSED, MATMUL, MORE_TURNS, PERMUTE, Bar, Turn
+from bench.report.studies.read_trace import COMPUTE, COPY_WAIT, EXPOSED, MATMUL, MORE_TURNS, PERMUTE, Bar, LoopIteration
 
 FURTHER: Final = "further turns of inner loops"
 COPIES: Final = "copies, and waiting for them"
@@ -35,7 +35,7 @@ LABELLED: Final = 0.09
 LEGEND_COLUMNS: Final = 5
 
 
-def turn(name: str, caption: str, shown: Turn) -> Drawn:
+def turn(name: str, caption: str, shown: LoopIteration) -> Drawn:
     """Lanes from above: the stream, the copies, the links; bars coloured by what they are."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

@@ -43,7 +43,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class LoopIteration:
     """One turn of the loop over layers: ``loops`` times ``turns`` of them are ``whole_s`` with what is around them.
 
     ``loops`` is how often the whole loop runs (a decode's steps). Bars begin at 0.
@@ -125,7 +125,7 @@ def in_words(seconds: float) -> str:
     return f"{1e6 * seconds:.3g} µs"
 
 
-def read_turn(path: Path) -> Turn:
+def read_turn(path: Path) -> LoopIteration:
     """The turn of the loop over layers that a trace shows; the whole program where it has no loop.
 
     Raises:
@@ -138,7 +138,7 @@ def read_turn(path: Path) -> Turn:
         raise ShardbenchError(f"{path}: is no trace of a compiled program ({type(error).__name__})") from None
 
 
-def _turn(content: Mapping[str, Any]) -> Turn:
+def _turn(content: Mapping[str, Any]) -> LoopIteration:
     events = content["traceEvents"]
     lanes = {each["tid"]: each["args"]["name"] for each in events if each["name"] == "thread_name"}
     slices = [each for each in events if each["ph"] == "X"]
@@ -168,7 +168,7 @@ def _turn(content: Mapping[str, Any]) -> Turn:
         )
         for each in mine
     ]
-    return Turn(turns=turns, loops=runs // turns, seconds=1e-6 * (end - begin), whole_s=whole_s, bars=bars)
+    return LoopIteration(turns=turns, loops=runs // turns, seconds=1e-6 * (end - begin), whole_s=whole_s, bars=bars)
 
 
 def _more(loop: Mapping[str, Any]) -> int:

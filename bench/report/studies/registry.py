@@ -11,7 +11,7 @@ from bench.report.studies import figures
 from bench.report.studies import findings as found
 from bench.report.studies.figure_roofline import bounds_and_rooflines
 from bench.report.studies.gpus import bounds_beside_published
-from bench.report.studies.rows import Found, find_rows, parts_of, points_of
+from bench.report.studies.rows import StudyRows, find_rows, parts_of, points_of
 from bench.report.studies.traces import Places, Traces, traces_of
 from bench.rows.frontier import time_of
 from bench.rows.labels import model_label
@@ -229,7 +229,7 @@ def studies_report(rows: Sequence[Row], title: str, places: Places) -> Document:
     )
 
 
-def _finding(study: Study, stored: Found) -> Finding:
+def _finding(study: Study, stored: StudyRows) -> Finding:
     if not stored.compiled:
         return Finding(study.title, ("compiled",), f"no rows are stored; make them with {study.command}")
     told = study.find(stored.compiled)
@@ -240,7 +240,7 @@ def _finding(study: Study, stored: Found) -> Finding:
     return Finding(study.title, ("compiled",), sentence, numbers)
 
 
-def _section(study: Study, stored: Found, places: Places) -> Section:
+def _section(study: Study, stored: StudyRows, places: Places) -> Section:
     if not stored.compiled:
         return Section(title=study.title, text=f"No rows are stored; make them with `{study.command}`.")
     text = f"Recipe: `{study.command}`."
@@ -258,7 +258,7 @@ def _section(study: Study, stored: Found, places: Places) -> Section:
     )
 
 
-def _table(study: Study, stored: Found) -> Table:
+def _table(study: Study, stored: StudyRows) -> Table:
     rows = stored.rows
     varying = [key for key in IDENTITY if len({getattr(row, key) for row in rows}) > 1]
     short = max((time_of(row) or 0 for row in rows), default=0) < 1

@@ -18,7 +18,7 @@ COMPUTE: Final = "compute"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StudyRows:
     """Rows in the order of the recipe's points: compiled ones, each before other kinds' rows of the same point.
 
     ``missing`` counts the points that have no compiled row.
@@ -88,7 +88,7 @@ def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Po
     return list(points)
 
 
-def find_rows(rows: Sequence[Row], points: Sequence[Point]) -> Found:
+def find_rows(rows: Sequence[Row], points: Sequence[Point]) -> StudyRows:
     """The newest compiled row of every point and, where there is one, the newest row of each other kind and engine."""
     found: dict[str, Row] = {}
     missing = 0
@@ -104,7 +104,7 @@ def find_rows(rows: Sequence[Row], points: Sequence[Point]) -> Found:
             missing += 1
             continue
         found.update((row.point_id, row) for row in mine if row.source == "compiled" or answered(row))
-    return Found(list(found.values()), missing)
+    return StudyRows(list(found.values()), missing)
 
 
 def answers(row: Row, point: Point) -> bool:

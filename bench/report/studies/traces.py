@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.report.studies.read_trace import MATMUL, Turn, read_turn
+from bench.report.studies.read_trace import MATMUL, LoopIteration, read_turn
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
@@ -26,7 +26,7 @@ class Shown:
 
     caption: str
     figure: str
-    turn: Turn
+    turn: LoopIteration
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _title(row: Row, phase: str) -> str:
     return f"{phase}, batch {row.batch_size}, {row.weight_dtype}, {row.input_len} tokens in{out}"
 
 
-def _limits(row: Row, turn: Turn) -> str:
+def _limits(row: Row, turn: LoopIteration) -> str:
     """How near matrix products come to the memory's bandwidth and to the arithmetic peak, where the row states both.
 
     MFU's arithmetic takes place in them, so they reach the MFU over their share of the time.

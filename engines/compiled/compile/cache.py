@@ -1,4 +1,4 @@
-"""Compiled programs on disk, so that the same question is compiled once.
+"""CompiledProgram programs on disk, so that the same question is compiled once.
 
 The key is a hash of what decides the outcome: the StableHLO, the topology, the versions of compiler and reader, and the
 compiler's flags. What ran out of memory is an outcome too. Entries are gzipped JSON, written whole or not at all.
@@ -19,7 +19,7 @@ FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
+class CompiledProgram:
     """What the compiler made of one program: the scheduled text and one device's bytes, or why it does not fit."""
 
     text: str
@@ -40,17 +40,17 @@ class Cache:
     def __init__(self, folder: str | None) -> None:
         self.folder = None if folder is None else Path(folder).expanduser()
 
-    def get(self, key: str) -> Compiled | None:
+    def get(self, key: str) -> CompiledProgram | None:
         """The entry, or None where there is none that can be read."""
         if self.folder is None:
             return None
         try:
             with gzip.open(self._path(key), "rt", encoding="utf-8") as file:
-                return Compiled(**json.load(file))
+                return CompiledProgram(**json.load(file))
         except (OSError, EOFError, ValueError, TypeError):
             return None  # absent, or cut off by a full disk: compiled anew
 
-    def put(self, key: str, compiled: Compiled) -> None:
+    def put(self, key: str, compiled: CompiledProgram) -> None:
         """Store an entry under its key."""
         if self.folder is None:
             return

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from engines.compiled.compile.cache import Cache, Compiled, cache_key
+from engines.compiled.compile.cache import Cache, CompiledProgram, cache_key
 from engines.compiled.target.base import Target
 from engines.core.errors import ShardbenchError
 from engines.core.versions import versions_of
@@ -25,7 +25,7 @@ class CompilerFailed(ShardbenchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CompileRequest:
     """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode.
 
     ``libraries`` are those whose versions decide what the compiler makes of it.
@@ -57,7 +57,7 @@ class Compiler:
             self._meshes[target] = target.make_mesh()
         return self._meshes[target]
 
-    def compile(self, question: Question) -> Compiled:
+    def compile(self, question: CompileRequest) -> CompiledProgram:
         """The compiled program; where it does not fit, an entry that says so.
 
         Raises:
@@ -84,12 +84,12 @@ class Compiler:
             told = " ".join(str(error).split())
             if OUT_OF_MEMORY not in told:
                 raise CompilerFailed(f"the compiler refuses the program: {told[:400]}") from None
-            compiled = Compiled(
+            compiled = CompiledProgram(
                 text="", memory={}, compile_s=time.perf_counter() - start, out_of_memory=out_of_memory_sentence(told)
             )
         else:
             stats = executable.memory_analysis()
-            compiled = Compiled(
+            compiled = CompiledProgram(
                 text=executable.as_text() or "",
                 memory={
                     name: float(getattr(stats, f"{name}_size_in_bytes"))
@@ -100,7 +100,7 @@ class Compiler:
         self.cache.put(key, compiled)
         return compiled
 
-    def _lower(self, question: Question) -> Any:
+    def _lower(self, question: CompileRequest) -> Any:
         from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
         plan, mesh = question.plan, self.mesh(question.target)

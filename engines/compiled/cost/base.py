@@ -12,7 +12,7 @@ LINK: Final = "link"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class ComputeTime:
     """One instruction, timed. ``is_estimated`` is False where only the bytes that it moves tell its time.
 
     ``bound`` says what its time is of and ``flops`` counts its arithmetic, where the machine can tell.
@@ -25,7 +25,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class CollectiveTime:
     """One collective, timed. ``lanes`` names the links that it keeps busy for ``seconds``, latency included."""
 
     seconds: float
@@ -33,7 +33,7 @@ class Exchange:
     lanes: tuple[str, ...]
 
 
-class Machine(Protocol):
+class CostModel(Protocol):
     """One device and its links, as far as time is concerned."""
 
     @property
@@ -41,11 +41,11 @@ class Machine(Protocol):
         """Bandwidth of the device's main memory."""
         ...
 
-    def work(self, step: Step) -> Work:
+    def work(self, step: Step) -> ComputeTime:
         """Time a computation."""
         ...
 
-    def exchange(self, collective: Collective) -> Exchange:
+    def exchange(self, collective: Collective) -> CollectiveTime:
         """Time a collective.
 
         Raises:
@@ -53,7 +53,7 @@ class Machine(Protocol):
         """
         ...
 
-    def kindest(self) -> "Machine | None":
+    def kindest(self) -> "CostModel | None":
         """The same with whatever it leaves out and could only make it faster, at its best; None where it has none."""
         ...
 

@@ -15,7 +15,7 @@ LINK_KEYS: Final = ("link_efficiency", "hop_s", "launch_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Constants:
+class ChipConstants:
     """One chip's: its core clock, its links', and the rows that set them."""
 
     clock_hz: float
@@ -23,7 +23,7 @@ class Constants:
     set_by: tuple[str, ...]
 
 
-def constants_for(chip: Chip) -> Constants:
+def constants_for(chip: Chip) -> ChipConstants:
     """The chip's constants; its clock is the datasheet's where that states one.
 
     Raises:
@@ -36,7 +36,7 @@ def constants_for(chip: Chip) -> Constants:
     clock = chip.clock_hz or merged.get("clock_hz")
     if clock is None:
         raise Unsupported(f"hw={chip.name}: no clock is known, and cycles are no seconds without one")
-    return Constants(
+    return ChipConstants(
         clock_hz=float(clock),
         links=LinkConstants(**{key: float(merged[key]) for key in LINK_KEYS}),
         set_by=tuple(merged["set_by"]),

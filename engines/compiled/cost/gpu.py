@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from engines.compiled.cost.base import Bound, Exchange, Work
+from engines.compiled.cost.base import Bound, CollectiveTime, ComputeTime
 from engines.compiled.cost.nvswitch import exchange
 from engines.compiled.hlo.schedule import Collective, Step
 from engines.core.chip import Chip
@@ -37,25 +37,25 @@ class Gpu:
     l2_bytes: float = 0.0
     kept_bytes: float = 0.0
 
-    def work(self, step: Step) -> Work:
+    def work(self, step: Step) -> ComputeTime:
         """max(arithmetic at its peak, bytes at the bandwidth of HBM)."""
         moved = sum(each.bytes for each in step.transfers if each.whole_bytes > self.kept_bytes)
         memory_s = moved / self.hbm_bytes_per_s
         if step.flops is None:
-            return Work(seconds=memory_s, bound="memory", is_estimated=False)
+            return ComputeTime(seconds=memory_s, bound="memory", is_estimated=False)
         arithmetic_s = max(
             sum(count / self.matmul_peak(dtype) for dtype, count in step.flops.matmul.items()),
             # Half-width arithmetic outside tensor cores is faster by factors that differ, so only its bytes count.
             step.flops.vector.get("float32", 0.0) / self.vector_flops_per_s,
         )
         bound: Bound = "compute" if arithmetic_s > memory_s else "memory"
-        return Work(seconds=max(memory_s, arithmetic_s), flops=step.flops.total, bound=bound)
+        return ComputeTime(seconds=max(memory_s, arithmetic_s), flops=step.flops.total, bound=bound)
 
     def matmul_peak(self, dtype: str) -> float:
         """Peak of a product; of a format that the datasheet does not state, the highest that it does."""
         return self.peaks.get(dtype, max(self.peaks.values()))
 
-    def exchange(self, collective: Collective) -> Exchange:
+    def exchange(self, collective: Collective) -> CollectiveTime:
         """Time a collective on the switch; see :func:`engines.compiled.cost.nvswitch.exchange`."""
         return exchange(collective, self.devices, self.switch_bytes_per_s)
 

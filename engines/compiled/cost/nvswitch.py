@@ -19,14 +19,14 @@ reduction inside the switch, which could halve an all-reduce.
 from collections import Counter
 from typing import Final
 
-from engines.compiled.cost.base import Exchange
+from engines.compiled.cost.base import CollectiveTime
 from engines.compiled.hlo.replica_groups import parse_groups, parse_pairs
 from engines.compiled.hlo.schedule import Collective
 
 LANE: Final = "nvswitch"
 
 
-def exchange(collective: Collective, devices: int, bytes_per_s: float) -> Exchange:
+def exchange(collective: Collective, devices: int, bytes_per_s: float) -> CollectiveTime:
     """Time one collective.
 
     Raises:
@@ -40,4 +40,4 @@ def exchange(collective: Collective, devices: int, bytes_per_s: float) -> Exchan
         size = max(len(group) for group in parse_groups(collective.groups, devices))
         part = 1.0 if collective.opcode == "collective-broadcast" and size > 1 else (size - 1) / size
         sent = collective.whole_bytes * part * (2 if collective.opcode == "all-reduce" else 1)
-    return Exchange(seconds=sent / bytes_per_s, latency_s=0.0, lanes=(LANE,) if sent else ())
+    return CollectiveTime(seconds=sent / bytes_per_s, latency_s=0.0, lanes=(LANE,) if sent else ())

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from engines.compiled.cost.base import LINK, Exchange, Machine, Work
+from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
 from engines.compiled.hlo.schedule import Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
@@ -89,7 +89,7 @@ class Timeline:
     events: list[Event]
 
 
-def walk(schedule: Schedule, machine: Machine) -> Timeline:
+def walk(schedule: Schedule, machine: CostModel) -> Timeline:
     """Time a schedule.
 
     Raises:
@@ -111,7 +111,7 @@ class _Running:
 
 
 class _Walker:
-    def __init__(self, schedule: Schedule, machine: Machine) -> None:
+    def __init__(self, schedule: Schedule, machine: CostModel) -> None:
         self.schedule, self.machine = schedule, machine
         self.events: list[Event] = []
         self.turns = 1
@@ -226,7 +226,7 @@ class _Walker:
             account.copy_wait_s += waited
         return now + waited
 
-    def _worked(self, step: Step, account: Account) -> Work:
+    def _worked(self, step: Step, account: Account) -> ComputeTime:
         work = self.machine.work(step)
         account.compute_s += work.seconds
         account.flops += work.flops or 0.0
@@ -236,13 +236,13 @@ class _Walker:
             account.unestimated_s += work.seconds
         return work
 
-    def _communicated(self, step: Step, timed: Exchange, account: Account) -> None:
+    def _communicated(self, step: Step, timed: CollectiveTime, account: Account) -> None:
         assert step.collective is not None
         account.communication_s += timed.seconds
         account.latency_s += timed.latency_s
         account.by_kind[step.collective.opcode] += timed.seconds  # type: ignore[assignment]
 
-    def _occupy(self, step: Step, timed: Exchange, start: float, origin: float, lanes: dict[str, float]) -> None:
+    def _occupy(self, step: Step, timed: CollectiveTime, start: float, origin: float, lanes: dict[str, float]) -> None:
         assert step.collective is not None
         for lane in timed.lanes:
             lanes[lane] = start + timed.seconds

@@ -24,7 +24,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engines.compiled.cost.base import Exchange
+from engines.compiled.cost.base import CollectiveTime
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
 from engines.compiled.hlo.schedule import Collective
 from engines.core.errors import ShardbenchError
@@ -57,7 +57,7 @@ class LinkConstants:
     launch_s: float
 
 
-def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> Exchange:
+def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> CollectiveTime:
     """Time one collective.
 
     Raises:
@@ -70,7 +70,7 @@ def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> 
         busiest = max(loads.values(), default=0)
         seconds = latency + busiest * collective.shard_bytes / rate if busiest else 0.0
         links = tuple(sorted(loads, key=lambda hop: (hop.axis, hop.step)))
-        return Exchange(
+        return CollectiveTime(
             seconds=seconds,
             latency_s=latency if busiest else 0.0,
             lanes=tuple(lane_name(hop) for hop in links),
@@ -80,7 +80,7 @@ def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> 
     if axes is None:
         raise ShardbenchError(f"{collective.opcode} among devices {groups[0][:8]}…: is along no axes of {torus.shape}")
     if not axes:
-        return Exchange(seconds=0.0, latency_s=0.0, lanes=())
+        return CollectiveTime(seconds=0.0, latency_s=0.0, lanes=())
     if collective.opcode in ("all-to-all", "ragged-all-to-all"):
         passed = max(collective.whole_bytes * _crossing(torus, axis) for axis in axes)
         steps = sum(torus.shape[axis] // 2 if torus.wrap[axis] else torus.shape[axis] - 1 for axis in axes)
@@ -90,7 +90,7 @@ def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> 
         passed = passes * collective.whole_bytes * (size - 1) / size / _links(collective, torus, axes)
         steps = passes * sum(torus.shape[axis] - 1 for axis in axes)
     latency = constants.launch_s + steps * constants.hop_s
-    return Exchange(
+    return CollectiveTime(
         seconds=latency + passed / rate,
         latency_s=latency,
         lanes=tuple(lane_name(Hop(axis, step)) for axis in axes for step in (-1, 1)),

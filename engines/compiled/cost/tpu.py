@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engines.compiled.cost.base import Exchange, Work
+from engines.compiled.cost.base import CollectiveTime, ComputeTime
 from engines.compiled.cost.torus import LinkConstants, Torus, exchange
 from engines.compiled.hlo.schedule import Collective, Step
 from engines.core.chip import Chip
@@ -24,14 +24,14 @@ class Tpu:
     links: LinkConstants
     set_by: tuple[str, ...] = ()
 
-    def work(self, step: Step) -> Work:
+    def work(self, step: Step) -> ComputeTime:
         """Cycles over the clock."""
         if step.cycles is not None:
-            return Work(seconds=step.cycles / self.clock_hz)
+            return ComputeTime(seconds=step.cycles / self.clock_hz)
         # No estimate: what it moves, at the bandwidth of HBM. On-chip memory is faster, so this is the most it takes.
-        return Work(seconds=(step.hbm_bytes or step.moved_bytes) / self.hbm_bytes_per_s, is_estimated=False)
+        return ComputeTime(seconds=(step.hbm_bytes or step.moved_bytes) / self.hbm_bytes_per_s, is_estimated=False)
 
-    def exchange(self, collective: Collective) -> Exchange:
+    def exchange(self, collective: Collective) -> CollectiveTime:
         """Time a collective on the torus; see :func:`engines.compiled.cost.torus.exchange`."""
         return exchange(collective, self.torus, self.links)
 

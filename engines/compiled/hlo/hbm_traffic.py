@@ -9,32 +9,34 @@ HBM: Final = 0
 """Memory space of the chip's main memory; others are on the chip."""
 
 
-class Transfer(NamedTuple):
+class HbmTransfer(NamedTuple):
     """Bytes read of an operand or written of a result, and the bytes of the whole value that they are a part of."""
 
     bytes: float
     whole_bytes: float
 
 
-def transfers(module: Module, computation: Computation, each: Instruction) -> tuple[Transfer, ...]:
+def transfers(module: Module, computation: Computation, each: Instruction) -> tuple[HbmTransfer, ...]:
     """What an instruction moves to and from main memory.
 
     An operand of which only a slice is read counts by that slice, and a result that updates an operand in place by the
     update: the stacked weights and the cache pass through every layer whole and are touched a layer at a time.
     """
-    found: list[Transfer] = []
+    found: list[HbmTransfer] = []
     for number, operand in enumerate(each.operands):
         source = computation.by_name.get(operand)
         if source is None or not source.shapes or source.is_tuple:
             continue
         shape = source.shapes[0]
         if shape.space == HBM:
-            found.append(Transfer(_read_bytes(module, each, number, shape), shape.bytes))
+            found.append(HbmTransfer(_read_bytes(module, each, number, shape), shape.bytes))
     results = each.shapes[:-1] if is_cublas(each) and each.is_tuple else each.shapes  # the last is a workspace
     written = _written_bytes(module, computation, each)
     if len(written) != len(results):
         written = [shape.bytes for shape in results]
-    found += [Transfer(part, shape.bytes) for part, shape in zip(written, results, strict=True) if shape.space == HBM]
+    found += [
+        HbmTransfer(part, shape.bytes) for part, shape in zip(written, results, strict=True) if shape.space == HBM
+    ]
     return tuple(found)
 
 

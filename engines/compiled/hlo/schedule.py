@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final
 
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
-from engines.compiled.hlo.hbm_traffic import Transfer, transfers
+from engines.compiled.hlo.hbm_traffic import HbmTransfer, transfers
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.trip_count import trip_count
 
@@ -82,7 +82,7 @@ class Step:
     kind: Kind
     cycles: int | None = None
     hbm_bytes: float = 0.0
-    transfers: tuple[Transfer, ...] = ()
+    transfers: tuple[HbmTransfer, ...] = ()
     moved_bytes: float = 0.0
     collective: Collective | None = None
     starts: str | None = None

@@ -13,11 +13,11 @@ from engines.core.slice import MeshShape, Slice
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from engines.compiled.cost.base import Machine
+    from engines.compiled.cost.base import CostModel
 
 
 @dataclass(frozen=True, slots=True)
-class Compiler:
+class CompilerPackage:
     """What compiles for a kind of chip: ``modules`` that must be there, ``libraries`` whose versions decide."""
 
     modules: tuple[str, ...]
@@ -34,8 +34,8 @@ class CompilerMissing(ShardbenchError):
     """The compiler for a chip is not installed."""
 
 
-TPU: Final = Compiler(("jax", "libtpu"), ("jax", "jaxlib", "libtpu"), "tpu")
-GPU: Final = Compiler(
+TPU: Final = CompilerPackage(("jax", "libtpu"), ("jax", "jaxlib", "libtpu"), "tpu")
+GPU: Final = CompilerPackage(
     ("jax", "jax_cuda12_plugin", "jax_plugins.xla_cuda12"),
     ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda12-pjrt"),
     "gpu-compiler",
@@ -81,7 +81,7 @@ class Target(Protocol):
         """
         ...
 
-    def machine(self, chip: Chip) -> "Machine":
+    def machine(self, chip: Chip) -> "CostModel":
         """The machine that its programs are timed on.
 
         Raises:
@@ -94,7 +94,7 @@ class Target(Protocol):
         ...
 
 
-def compiler_for(chip: Chip) -> Compiler:
+def compiler_for(chip: Chip) -> CompilerPackage:
     """The compiler for a chip's kind; chips of no kind known here are left to the TPU's to refuse."""
     return GPU if chip.kind == "gpu" else TPU
 

@@ -19,7 +19,7 @@ from engines.core.slice import MeshShape, Slice
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from engines.compiled.cost.base import Machine
+    from engines.compiled.cost.base import CostModel
 
 FILE: Final = Path(__file__).with_name("gpus.yaml")
 NOT_IN_THE_MESSAGE: Final = ("capability", "tensor_flops_per_cycle", "architecture")
@@ -91,7 +91,7 @@ class GpuTarget:
         devices = sorted(present, key=lambda each: each.id)
         return Mesh(np.array(devices).reshape(self.mesh_shape), ("x", "y", "z"))
 
-    def machine(self, chip: Chip) -> "Machine":
+    def machine(self, chip: Chip) -> "CostModel":
         """A roofline and a switch.
 
         Raises:

@@ -12,7 +12,7 @@ from engines.core.slice import MeshShape, Slice
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from engines.compiled.cost.base import Machine
+    from engines.compiled.cost.base import CostModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class TpuTarget:
         """See :func:`device_mesh`."""
         return device_mesh(self)
 
-    def machine(self, chip: Chip) -> "Machine":
+    def machine(self, chip: Chip) -> "CostModel":
         """Cycles and a torus; see :func:`engines.compiled.cost.tpu.tpu_of`."""
         from engines.compiled.cost.tpu import tpu_of
 

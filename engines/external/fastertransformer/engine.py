@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 from engines.core.errors import Unsupported
 from engines.core.point import Point
-from engines.external.engine import OutsideEngine, Timed
+from engines.external.engine import ExternalEngine, Timed
 from engines.external.fastertransformer.files import CONFIG_FILE, PROMPT_FILE, check_supported, write_files
 from engines.external.fastertransformer.output import read_latency_s
 
 
-class FasterTransformerEngine(OutsideEngine):
+class FasterTransformerEngine(ExternalEngine):
     """Prompt and answer of a whole batch, as the program times them."""
 
     name: ClassVar[str] = "fastertransformer"

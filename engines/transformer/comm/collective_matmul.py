@@ -24,7 +24,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from engines.transformer.comm.collectives import as_bytes, gather, narrowed, place, product, scatter, widened
+from engines.transformer.comm.collectives import (
+    all_gather,
+    as_bytes,
+    axis_index,
+    dequantize,
+    product,
+    quantize_tokens,
+    reduce_scatter,
+)
 from engines.transformer.params.parameters import parameter_specs
 from engines.transformer.partition.plan import Axes, Plan
 
@@ -89,21 +97,21 @@ def project(plan: Plan, matmul: Matmul, x: Array, w: Stored, out_dtype: Any = No
     In x's format, or in ``out_dtype``.
     """
     kind = out_dtype or x.dtype
-    x, scale = narrowed(plan, x, matmul.gathered)
+    x, scale = quantize_tokens(plan, x, matmul.gathered)
     if plan.collectives == "plain":
-        whole = gather(gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
+        whole = all_gather(all_gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
         # The barrier keeps what made x (a norm) out of the product, which would compute it again for every tile.
-        x = lax.optimization_barrier(gather(x, matmul.gathered, 1))
+        x = lax.optimization_barrier(all_gather(x, matmul.gathered, 1))
         out = product(plan, MATMUL, x, whole, kind if scale is None else jnp.float32)
-        return scatter(widened(out, scale).astype(kind), matmul.scattered, 1)
+        return reduce_scatter(dequantize(out, scale).astype(kind), matmul.scattered, 1)
     if plan.batch_axes:
-        out = _circulate(plan, matmul, gather(x, matmul.gathered, 1), w.whole())
-        return scatter(widened(out, scale).astype(kind), matmul.scattered, 1)
+        out = _circulate(plan, matmul, all_gather(x, matmul.gathered, 1), w.whole())
+        return reduce_scatter(dequantize(out, scale).astype(kind), matmul.scattered, 1)
     before, after = ring_axes(matmul.gathered), ring_axes(matmul.scattered)
     if not before:
-        x = lax.optimization_barrier(gather(x, matmul.gathered, 1))
+        x = lax.optimization_barrier(all_gather(x, matmul.gathered, 1))
     out = _around(plan, matmul._replace(gathered=before, scattered=after), x, w, scale, kind)
-    return out if after else scatter(out, matmul.scattered, 1)
+    return out if after else reduce_scatter(out, matmul.scattered, 1)
 
 
 def ring_axes(axes: Axes) -> Axes:
@@ -125,7 +133,7 @@ def rolled(plan: Plan, mesh: Mesh, weights: Weights, matmuls: dict[str, Matmul])
         for name, matmul in matmuls.items():
             for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
                 size = turned[name].shape[dim] // plan.size(axes)
-                turned[name] = jnp.roll(turned[name], -place(axes) * size, dim)
+                turned[name] = jnp.roll(turned[name], -axis_index(axes) * size, dim)
         return turned
 
     specs = parameter_specs(plan)
@@ -211,7 +219,7 @@ def _around(plan: Plan, matmul: Matmul, x: Array, w: Stored, scale: Array | None
 
     def partial(columns: slice) -> Array:
         if whole:
-            return widened(product(plan, MATMUL, whole[0], w.block(slice(None), columns), jnp.float32), scale)
+            return dequantize(product(plan, MATMUL, whole[0], w.block(slice(None), columns), jnp.float32), scale)
         out, parts = None, []
         for part in arrivals(plan, x, matmul.gathered, 1):
             start = part.block * shard + part.offset
@@ -221,7 +229,7 @@ def _around(plan: Plan, matmul: Matmul, x: Array, w: Stored, scale: Array | None
             parts.append((start, part.values))
         whole.append(_joined(parts))
         assert out is not None
-        return widened(out, scale)
+        return dequantize(out, scale)
 
     return sums(plan, partial, matmul.scattered, w.stack.shape[2], kind)
 
@@ -233,14 +241,14 @@ def _circulate(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
     for column_part in arrivals(plan, w, matmul.produced, 1):
         out = None
         for part in arrivals(plan, column_part.values, matmul.contracted, 0):
-            source = (place(matmul.contracted) + part.block) % plan.size(matmul.contracted)
+            source = (axis_index(matmul.contracted) + part.block) % plan.size(matmul.contracted)
             start = source * rows + part.offset
             mine = lax.dynamic_slice_in_dim(x, start, part.values.shape[0], axis=1)
             term = product(plan, MATMUL, mine, part.values, jnp.float32)
             out = term if out is None else out + term
         blocks.append((column_part.block * columns + column_part.offset, out))
     joined = _joined([(start, block) for start, block in blocks if block is not None])
-    return jnp.roll(joined, place(matmul.produced) * columns, 1) if matmul.produced else joined
+    return jnp.roll(joined, axis_index(matmul.produced) * columns, 1) if matmul.produced else joined
 
 
 def _joined(parts: Sequence[tuple[int, Array]]) -> Array:

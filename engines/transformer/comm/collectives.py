@@ -19,7 +19,7 @@ ONE_SHOT_BYTES: Final = 1 << 19
 MOST_TERMS: Final = 4
 
 
-def gather(x: Array, axes: Axes, dim: int) -> Array:
+def all_gather(x: Array, axes: Axes, dim: int) -> Array:
     """[…, N.axes, …] → […, N, …]."""
     if not axes:
         return x
@@ -34,7 +34,7 @@ def as_bytes(x: Array, send: Callable[[Array], Array]) -> Array:
     return arrived
 
 
-def scatter(x: Array, axes: Axes, dim: int) -> Array:
+def reduce_scatter(x: Array, axes: Axes, dim: int) -> Array:
     """[…, N, …] {unreduced over axes} → […, N.axes, …].
 
     Shards stand along a first dimension of their own: of shards within a tile of its memory a TPU makes an all-reduce
@@ -49,7 +49,7 @@ def scatter(x: Array, axes: Axes, dim: int) -> Array:
 
 
 def in_shards(x: Array, axes: Axes, dim: int) -> Array:
-    """[…, N, …] → [shards, …, N.axes, …], as :func:`scatter` sends them."""
+    """[…, N, …] → [shards, …, N.axes, …], as :func:`reduce_scatter` sends them."""
     shards = lax.psum(1, axes) if axes else 1
     if x.ndim == 2 and dim == 1 and x.shape[0] % LANES == 0:
         columns: Array = lax.optimization_barrier(x.T)
@@ -73,7 +73,7 @@ def exchange(shards: Array, axes: Axes) -> Array:
     return terms
 
 
-def total(x: Array, axes: Axes) -> Array:
+def all_reduce(x: Array, axes: Axes) -> Array:
     """{unreduced over axes} → the sum, on every chip.
 
     Of a few bytes every chip gets all terms (:func:`gathers_terms`): an all-reduce takes each hop of the axes twice.
@@ -90,18 +90,18 @@ def gathers_terms(nbytes: int, shards: int) -> bool:
     return nbytes * shards <= ONE_SHOT_BYTES
 
 
-def place(axes: Axes) -> Any:
+def axis_index(axes: Axes) -> Any:
     """This chip's number along ``axes``; 0 without axes."""
     return lax.axis_index(axes) if axes else 0
 
 
-def own(x: Array, axes: Axes, dim: int, shards: int) -> Array:
+def local_shard(x: Array, axes: Axes, dim: int, shards: int) -> Array:
     """[…, N, …] on every chip → this chip's […, N.axes, …]."""
     size = x.shape[dim] // shards
-    return lax.dynamic_slice_in_dim(x, place(axes) * size, size, dim) if axes else x
+    return lax.dynamic_slice_in_dim(x, axis_index(axes) * size, size, dim) if axes else x
 
 
-def pin(plan: Plan, x: Array, *dims: str) -> Array:
+def constrain(plan: Plan, x: Array, *dims: str) -> Array:
     """Annotate whole x with how it is to be split: for each dimension the name of the plan's axes, or "".
 
     x itself where the plan moves values by hand.
@@ -114,7 +114,7 @@ def pin(plan: Plan, x: Array, *dims: str) -> Array:
     return pinned
 
 
-def narrowed(plan: Plan, x: Array, axes: Axes) -> tuple[Array, Array | None]:
+def quantize_tokens(plan: Plan, x: Array, axes: Axes) -> tuple[Array, Array | None]:
     """x: […, N.axes] as products read it: itself, or with ``act_dtype=int8`` rounded, and then the scale of each token.
 
     A token has one scale on all chips of ``axes``, so that it can be gathered over them as int8.
@@ -122,8 +122,8 @@ def narrowed(plan: Plan, x: Array, axes: Axes) -> tuple[Array, Array | None]:
     return quantise(x, "int8", axes) if plan.act_dtype == "int8" else (x, None)
 
 
-def widened(x: Array, scale: Array | None) -> Array:
-    """A float32 product of what :func:`narrowed` made, at its true size: before it is added up over other chips."""
+def dequantize(x: Array, scale: Array | None) -> Array:
+    """A float32 product of quantized tokens, times their scale: before it is summed over other chips."""
     return x if scale is None else x * scale
 
 

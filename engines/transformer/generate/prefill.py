@@ -10,8 +10,8 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from engines.core.errors import AskedWrongly
-from engines.transformer.comm.collectives import pin
+from engines.core.errors import InvalidRequest
+from engines.transformer.comm.collectives import constrain
 from engines.transformer.forward import logits, states
 from engines.transformer.layers.kv_cache import PREFIX, Cache, abstract_cache, cache_specs
 from engines.transformer.layers.projections import RESIDUAL, Weights, norm
@@ -26,10 +26,10 @@ def read_prompt(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Ar
     Inside ``shard_map``. Tokens take the cache's first positions after a shared prefix, which is read already.
 
     Raises:
-        AskedWrongly: the prompt is longer than the cache.
+        InvalidRequest: the prompt is longer than the cache.
     """
     x, cache = _in_chunks(plan, w, cache, tokens)
-    return logits(plan, w, norm(plan, w, "final_norm", pin(plan, x, *RESIDUAL))), cache
+    return logits(plan, w, norm(plan, w, "final_norm", constrain(plan, x, *RESIDUAL))), cache
 
 
 def _in_chunks(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
@@ -39,7 +39,7 @@ def _in_chunks(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Arr
     """
     start, time, chunk = plan.reading.prefix, tokens.shape[1], plan.reading.chunk
     if start + time > plan.cache_len:
-        raise AskedWrongly(
+        raise InvalidRequest(
             "input_len", start + time, f"is more than the cache's {plan.cache_len} positions", "plan a longer cache"
         )
     if chunk is None or chunk >= time:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
-from engines.transformer.comm.collectives import place
+from engines.transformer.comm.collectives import axis_index
 from engines.transformer.generate.top_k_top_p import Contenders, comparable, likeliest, narrow, takes_few
 from engines.transformer.generation import Sampling
 from engines.transformer.partition.plan import Plan
@@ -44,7 +44,7 @@ def greedy(plan: Plan, scores: Array) -> Array:
 def vocab_ids(plan: Plan) -> Array:
     """The ids of this chip's vocab.all_axes."""
     size = plan.vocab // plan.size(plan.all_axes)
-    ids: Array = place(plan.all_axes) * size + jnp.arange(size, dtype=jnp.int32)
+    ids: Array = axis_index(plan.all_axes) * size + jnp.arange(size, dtype=jnp.int32)
     return ids
 
 

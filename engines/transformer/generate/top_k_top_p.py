@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from engines.transformer.comm.collectives import gather, total
+from engines.transformer.comm.collectives import all_gather, all_reduce
 from engines.transformer.generation import Sampling
 from engines.transformer.partition.plan import Axes, Plan
 
@@ -50,8 +50,8 @@ def likeliest(drawn: Contenders, count: int) -> Contenders:
     A chip's own come with the lowest of equals first, and so do all chips' one after the other.
     """
     scores, where = lax.top_k(drawn.scores, min(count, drawn.scores.shape[1]))
-    scores = gather(scores, drawn.axes, 1)
-    ids = gather(jnp.take_along_axis(drawn.ids, where, axis=1), drawn.axes, 1)
+    scores = all_gather(scores, drawn.axes, 1)
+    ids = all_gather(jnp.take_along_axis(drawn.ids, where, axis=1), drawn.axes, 1)
     scores, where = lax.top_k(scores, count)
     return Contenders(scores, jnp.take_along_axis(ids, where, axis=1), (), ordered=True)
 
@@ -66,7 +66,7 @@ def narrow(plan: Plan, drawn: Contenders, scaled: Array, top_k: int, top_p: floa
         kept &= _first(plan, drawn, kept.astype(jnp.uint32), top_k)
     if top_p < 1:
         weight = jnp.where(kept, jnp.exp(scaled), 0)
-        share = weight / total(weight.sum(axis=1), drawn.axes)[:, None]
+        share = weight / all_reduce(weight.sum(axis=1), drawn.axes)[:, None]
         units = jnp.round(share * float(WHOLE)).astype(jnp.uint32)
         kept &= _first(plan, drawn, units, max(1, round(top_p * WHOLE)))
     return kept
@@ -78,12 +78,12 @@ def _first(plan: Plan, drawn: Contenders, weight: Array, target: int) -> Array:
     if ordered:
         first: Array = jnp.cumsum(weight, axis=1) - weight < jnp.uint32(target)
         return first
-    wanted = jnp.minimum(total(weight.sum(axis=1), axes), jnp.uint32(target))
+    wanted = jnp.minimum(all_reduce(weight.sum(axis=1), axes), jnp.uint32(target))
     order = _ordered(scores)
     cut = _cut(axes, order, weight, wanted, ORDER_BITS)[:, None]
     above, equal = order > cut, order == cut
     # Of those with the score at which it is cut, the lowest ids.
-    wanted -= total(jnp.where(above, weight, 0).sum(axis=1), axes)
+    wanted -= all_reduce(jnp.where(above, weight, 0).sum(axis=1), axes)
     bits = plan.vocab.bit_length()
     order = (1 << bits) - 1 - ids.astype(jnp.uint32)
     cut = _cut(axes, order, jnp.where(equal, weight, 0), wanted, bits)[:, None]
@@ -103,7 +103,7 @@ def _cut(axes: Axes, order: Array, weight: Array, wanted: Array, bits: int) -> A
         shift = ((rounds - 1 - number) * width).astype(jnp.uint32)
         tried = found[:, None] + (values << shift)
         held = jnp.where(order[:, None] >= tried[..., None], weight[:, None], 0).sum(axis=2)
-        enough = total(held, axes) >= wanted[:, None]
+        enough = all_reduce(held, axes) >= wanted[:, None]
         return found + (enough.sum(axis=1, dtype=jnp.uint32) << shift)
 
     cut: Array = lax.fori_loop(0, rounds, digit, jnp.zeros_like(wanted))

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.comm.collectives import pin, place
+from engines.transformer.comm.collectives import axis_index, constrain
 from engines.transformer.layers.kv_cache import PREFIX, Cache, read, write
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.packing import Packing, write_packed
-from engines.transformer.layers.rope import Turn, rotate
+from engines.transformer.layers.rope import RopeAngles, rotate
 from engines.transformer.partition.kv_heads import folds, kv_slots
 from engines.transformer.partition.plan import Axes, Plan
 
@@ -32,7 +32,7 @@ class Where(NamedTuple):
     position: Any
     limit: int
     time: int
-    turn: Turn | None
+    turn: RopeAngles | None
 
 
 def attention(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
@@ -60,8 +60,8 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> t
     q = _by_head(qkv[0], plan.model.head_dim)
     k, v = _kv_heads(plan, qkv[1], kept)
     packing = position.part(plan, plan.sequence_axes) if isinstance(position, Packing) else None
-    q = pin(plan, rotate(plan.model, q, turn), "sequence_axes", "", "head_axes", "")
-    k, v = (pin(plan, each, "sequence_axes", "", "kv_axes", "") for each in (rotate(plan.model, k, turn), v))
+    q = constrain(plan, rotate(plan.model, q, turn), "sequence_axes", "", "head_axes", "")
+    k, v = (constrain(plan, each, "sequence_axes", "", "kv_axes", "") for each in (rotate(plan.model, k, turn), v))
     # Without it a TPU lays the cached keys out as the rotation would like, and copies them in every step.
     q, k = lax.optimization_barrier((q, k))
     prefix = plan.reading.prefix
@@ -79,7 +79,7 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> t
     shared = (read(cache, f"{PREFIX}k", layer, prefix), read(cache, f"{PREFIX}v", layer, prefix)) if prefix else None
     q = _apart(q, slots)
     if not even:
-        mine = jnp.asarray(wanted)[place(plan.head_axes)]
+        mine = jnp.asarray(wanted)[axis_index(plan.head_axes)]
         own, shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), (own, shared))
     out = attend(plan, q, *own, position, shared, None if packing is None else packing.first[0])
     out = _together(out, slots)
@@ -105,7 +105,7 @@ def _by_head(x: Array, head_dim: int) -> Array:
 
 def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     """x: [batch.attention, time, chunks.rest, k | v] → k and v of the heads that this chip keeps."""
-    x = pin(plan, x, "sequence_axes", "", "kv_axes", "")
+    x = constrain(plan, x, "sequence_axes", "", "kv_axes", "")
     if plan.head_axes and not plan.kv_splits_by_head:
         x = lax.all_gather(x, plan.head_axes, axis=2)
         x = _ordered(plan, x, plan.head_axes + _moved_axes(plan))
@@ -116,7 +116,7 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     both = [_by_head(each.reshape(*each.shape[:2], -1)[..., :real], plan.model.head_dim) for each in both]
     if len(kept[0]) == plan.kv_heads:
         return both
-    return [jnp.take(each, jnp.asarray(kept)[place(plan.head_axes)], axis=2) for each in both]
+    return [jnp.take(each, jnp.asarray(kept)[axis_index(plan.head_axes)], axis=2) for each in both]
 
 
 def _moved_axes(plan: Plan) -> Axes:

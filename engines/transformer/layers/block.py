@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 
 from jax import Array, lax
 
-from engines.transformer.comm.collectives import gather, pin
+from engines.transformer.comm.collectives import all_gather, constrain
 from engines.transformer.layers.attention import Where, attention
 from engines.transformer.layers.kv_cache import Cache
 from engines.transformer.layers.mlp import Block, circulates, hidden_blocks, of_block, output
@@ -60,7 +60,7 @@ def _attended(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple
         qkv = lax.optimization_barrier(qkv)
     by_time = [each.reshape(-1, where.time, *each.shape[1:]) for each in qkv]
     attended, cache = attention(plan, by_time, cache, where)
-    return pin(plan, attended.reshape(-1, *attended.shape[2:]), *COLUMNS), cache
+    return constrain(plan, attended.reshape(-1, *attended.shape[2:]), *COLUMNS), cache
 
 
 def _circulated(
@@ -86,6 +86,6 @@ def _feed_forward(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
         return activate(plan, products)
 
     inward = [w[f"{name}.in"].of_chunks(1, sum(widths), *cut).whole() for cut in cuts]
-    blocks = hidden_blocks(plan, lax.optimization_barrier(gather(x, plan.ffn_axes, 1)), inward, make)
+    blocks = hidden_blocks(plan, lax.optimization_barrier(all_gather(x, plan.ffn_axes, 1)), inward, make)
     outward = sum(width for _, width in output_parts(plan)[name])
     return output(plan, blocks, w[f"{name}.out"].of_chunks(0, outward, outward - plan.ffn_width, outward).whole())

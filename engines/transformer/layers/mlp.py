@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import MATMUL, arrivals
-from engines.transformer.comm.collectives import gather, place, product
+from engines.transformer.comm.collectives import all_gather, axis_index, product
 from engines.transformer.partition.plan import Plan
 
 Block = tuple[int, int]
@@ -29,7 +29,7 @@ def circulates(plan: Plan) -> bool:
 def hidden_blocks(plan: Plan, x: Array, weights: Sequence[Array], make: Make) -> dict[Block, Array]:
     """x: [tokens, E] and input matrices [E.rows, F.columns] → hidden blocks [tokens, width], each as soon as it can."""
     rows, columns = plan.gathered_axes
-    rings = [arrivals(plan, gather(each, rows, 0), columns, 1) for each in weights]
+    rings = [arrivals(plan, all_gather(each, rows, 0), columns, 1) for each in weights]
     blocks = {}
     for parts in zip(*rings, strict=True):
         block = parts[0].block, parts[0].offset
@@ -43,7 +43,7 @@ def output(plan: Plan, blocks: Mapping[Block, Array], w: Array) -> Array:
     """Hidden blocks and the output matrix [F.columns, E.rows] → [tokens, E], float32, unreduced over ``ffn_axes``."""
     rows, columns = plan.gathered_axes
     total: Any = 0
-    for part in arrivals(plan, gather(w, rows, 1), columns, 0):
+    for part in arrivals(plan, all_gather(w, rows, 1), columns, 0):
         total = total + product(plan, MATMUL, blocks[part.block, part.offset], part.values, jnp.float32)
     summed: Array = total
     return summed
@@ -53,6 +53,6 @@ def of_block(plan: Plan, vector: Array, block: Block, width: int) -> Array:
     """The entries of one block, of a vector of all hidden columns that a chip works on."""
     columns = plan.gathered_axes[1]
     shard = vector.size // plan.size(columns)
-    turned = jnp.roll(vector.reshape(-1), -place(columns) * shard)
+    turned = jnp.roll(vector.reshape(-1), -axis_index(columns) * shard)
     start = block[0] * shard + block[1]
     return turned[start : start + width]

@@ -28,7 +28,16 @@ from jax import Array, lax
 from jax.sharding import Mesh
 
 from engines.transformer.comm.collective_matmul import MATMUL, project
-from engines.transformer.comm.collectives import exchange, gather, in_shards, narrowed, own, product, scatter, widened
+from engines.transformer.comm.collectives import (
+    all_gather,
+    dequantize,
+    exchange,
+    in_shards,
+    local_shard,
+    product,
+    quantize_tokens,
+    reduce_scatter,
+)
 from engines.transformer.layers.attention import Where, attend_cached, from_batch, q_and_kv, to_batch
 from engines.transformer.layers.kv_cache import Cache
 from engines.transformer.layers.projections import (
@@ -67,7 +76,7 @@ def interleaved(plan: Plan, w: LayerWeights, x: Array, cache: Cache, where: Wher
 
     def made(name: str, whole: Array) -> Array:
         kind = x.dtype if scale is None else jnp.float32
-        out = widened(product(plan, MATMUL, whole, w[f"{name}.in"].whole(), kind), scale)
+        out = dequantize(product(plan, MATMUL, whole, w[f"{name}.in"].whole(), kind), scale)
         return in_shards(out.astype(x.dtype), plan.embed_axes, 1)
 
     def columns(name: str, terms: Array) -> Array:
@@ -100,16 +109,16 @@ def interleaved(plan: Plan, w: LayerWeights, x: Array, cache: Cache, where: Wher
 
 
 def _normed(plan: Plan, w: LayerWeights, x: Array) -> tuple[Array, Array | None]:
-    """x: [tokens, embed.residual_axes] → its norm [tokens, E.embed_axes], and scales as :func:`narrowed` has them.
+    """x: [tokens, embed.residual_axes] → its norm [tokens, E.embed_axes], and the scales of :func:`quantize_tokens`.
 
     Few tokens are gathered first: all chips then take the same norm, but its sums come from one axis and not from all.
     """
     if len(x) < LANES:
-        raw = lax.optimization_barrier(gather(x, plan.ffn_axes, 1))
-        normed, scale = narrowed(plan, norm(plan, w, "attn_norm", raw, plan.embed_axes), ())
+        raw = lax.optimization_barrier(all_gather(x, plan.ffn_axes, 1))
+        normed, scale = quantize_tokens(plan, norm(plan, w, "attn_norm", raw, plan.embed_axes), ())
     else:
-        normed, scale = narrowed(plan, norm(plan, w, "attn_norm", x), plan.ffn_axes)
-        normed = gather(normed, plan.ffn_axes, 1)
+        normed, scale = quantize_tokens(plan, norm(plan, w, "attn_norm", x), plan.ffn_axes)
+        normed = all_gather(normed, plan.ffn_axes, 1)
     return lax.optimization_barrier(normed), scale
 
 
@@ -124,9 +133,9 @@ def _outputs(plan: Plan, w: LayerWeights, parts: list[Array]) -> Array:
         matmul = matmul_out(plan)._replace(scattered=())
         out = project(plain, matmul, part.reshape(len(part), -1), w[f"{name}.out"], jnp.float32)
         if f"{name}.out_scale" in w:
-            out = out * own(w[f"{name}.out_scale"], plan.embed_axes, 0, plan.size(plan.embed_axes))
+            out = out * local_shard(w[f"{name}.out_scale"], plan.embed_axes, 0, plan.size(plan.embed_axes))
         terms.append(out)
-    summed = scatter(sum(terms[1:], terms[0]).astype(parts[0].dtype), plan.ffn_axes, 1)
+    summed = reduce_scatter(sum(terms[1:], terms[0]).astype(parts[0].dtype), plan.ffn_axes, 1)
     for name in names:
         if f"{name}.out_bias" in w:
             summed = (summed + own_embed(plan, w[f"{name}.out_bias"])).astype(summed.dtype)

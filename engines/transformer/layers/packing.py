@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from engines.transformer.comm.collectives import own
+from engines.transformer.comm.collectives import local_shard
 from engines.transformer.layers.kv_cache import Cache, Cached, both, put, stored
 from engines.transformer.partition.plan import Axes, Plan
 
@@ -32,7 +32,7 @@ class Packing(NamedTuple):
     def part(self, plan: Plan, axes: Axes) -> "Packing":
         """This chip's rows and sequences, where both are split over ``axes``."""
         shards = plan.size(axes)
-        return Packing(own(self.first, axes, 0, shards), own(self.starts, axes, 0, shards))
+        return Packing(local_shard(self.first, axes, 0, shards), local_shard(self.starts, axes, 0, shards))
 
     @property
     def positions(self) -> Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import Matmul, project
-from engines.transformer.comm.collectives import gather, own, pin, scatter, total
+from engines.transformer.comm.collectives import all_gather, all_reduce, constrain, local_shard, reduce_scatter
 from engines.transformer.params.fusion import input_parts, input_widths, output_parts
 from engines.transformer.partition.plan import Axes, Plan
 
@@ -23,7 +23,7 @@ Weights = dict[str, Array]
 LayerWeights = dict[str, Any]
 """One layer's arrays, its matrices as :class:`engines.transformer.comm.collective_matmul.Stored`."""
 RESIDUAL: Final = ("batch_axes", "residual_axes")
-"""How the residual stream is split, for :func:`pin`."""
+"""How the residual stream is split, for :func:`constrain`."""
 COLUMNS: Final = ("batch_axes", "column_axes", "")
 """How [tokens, chunks, width] between two projections is split."""
 
@@ -39,12 +39,12 @@ def norm(plan: Plan, w: LayerWeights, name: str, x: Array, axes: Axes | None = N
     wide = x.astype(jnp.float32)
     centred = model.norm == "layernorm"
     sums = [jnp.square(wide).sum(-1), wide.sum(-1)] if centred else [jnp.square(wide).sum(-1)]
-    means = total(jnp.stack(sums), axes) / model.d_model
+    means = all_reduce(jnp.stack(sums), axes) / model.d_model
     variance = means[0] - jnp.square(means[1]) if centred else means[0]
     wide = wide - means[1][..., None] if centred else wide
-    wide = wide * lax.rsqrt(variance + model.norm_epsilon)[..., None] * own(w[f"{name}.scale"], axes, 0, shards)
+    wide = wide * lax.rsqrt(variance + model.norm_epsilon)[..., None] * local_shard(w[f"{name}.scale"], axes, 0, shards)
     if model.norm_bias:
-        wide = wide + own(w[f"{name}.bias"], axes, 0, shards)
+        wide = wide + local_shard(w[f"{name}.bias"], axes, 0, shards)
     return wide.astype(x.dtype)
 
 
@@ -55,14 +55,14 @@ def project_in(plan: Plan, w: LayerWeights, name: str, x: Array, first: int | No
     """
     widths = input_widths(plan, name)
     cuts = list(pairwise(accumulate(widths, initial=0)))
-    x, stored = pin(plan, x, "batch_axes", "embed_axes"), w[f"{name}.in"]
+    x, stored = constrain(plan, x, "batch_axes", "embed_axes"), w[f"{name}.in"]
     if plan.apart:
         cuts = cuts[:first]
         parts = [stored.of_chunks(1, sum(widths), *cut) for cut in cuts]
         outs = [project(plan, matmul_in(plan), x, part).reshape(len(x), plan.local_chunks, -1) for part in parts]
     else:
         out = project(plan, matmul_in(plan), x, stored)
-        outs = [pin(plan, out.reshape(out.shape[0], -1, sum(widths)), *COLUMNS)]
+        outs = [constrain(plan, out.reshape(out.shape[0], -1, sum(widths)), *COLUMNS)]
     for vector, combine in column_vectors(w, name):
         whole = own_columns(plan, w[vector])
         of_each = [whole[:, start:stop] for start, stop in cuts] if plan.apart else [whole]
@@ -77,8 +77,8 @@ def project_out(plan: Plan, w: LayerWeights, name: str, parts: list[Array]) -> A
         cuts = pairwise(accumulate(widths, initial=0))
         terms = [term(plan, w, name, part, cut) for part, cut in zip(parts, cuts, strict=True)]
         return reduced(plan, w, name, sum(terms[1:], terms[0]), parts[0].dtype)
-    x = pin(plan, parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1), *COLUMNS)
-    x = pin(plan, x.reshape(x.shape[0], -1), "batch_axes", "ffn_axes")
+    x = constrain(plan, parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1), *COLUMNS)
+    x = constrain(plan, x.reshape(x.shape[0], -1), "batch_axes", "ffn_axes")
     return scaled(plan, w, name, project(plan, matmul_out(plan), x, w[f"{name}.out"]))
 
 
@@ -91,7 +91,7 @@ def term(plan: Plan, w: LayerWeights, name: str, x: Array, cut: tuple[int, int])
 
 def reduced(plan: Plan, w: LayerWeights, name: str, x: Array, dtype: Any) -> Array:
     """x: [tokens, E] {unreduced over ffn_axes} → [tokens, embed.residual_axes] in ``dtype``."""
-    return scaled(plan, w, name, scatter(x.astype(dtype), matmul_out(plan).scattered, 1))
+    return scaled(plan, w, name, reduce_scatter(x.astype(dtype), matmul_out(plan).scattered, 1))
 
 
 def scaled(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
@@ -101,7 +101,7 @@ def scaled(plan: Plan, w: LayerWeights, name: str, x: Array) -> Array:
         x = (x * own_embed(plan, w[f"{name}.out_scale"])).astype(dtype)
     if f"{name}.out_bias" in w:
         x = (x + own_embed(plan, w[f"{name}.out_bias"])).astype(dtype)
-    return pin(plan, x, *RESIDUAL)
+    return constrain(plan, x, *RESIDUAL)
 
 
 def column_vectors(w: LayerWeights, name: str) -> list[tuple[str, Any]]:
@@ -141,9 +141,9 @@ def activate(plan: Plan, inputs: list[Array]) -> Array:
 
 def own_embed(plan: Plan, vector: Array) -> Array:
     """This chip's embed.residual_axes of a vector that every chip holds."""
-    return own(vector, plan.residual_axes, 0, plan.size(plan.residual_axes))
+    return local_shard(vector, plan.residual_axes, 0, plan.size(plan.residual_axes))
 
 
 def own_columns(plan: Plan, vector: Array) -> Array:
     """[chunks.all_axes, width] → [chunks.column_axes, width]."""
-    return gather(vector, tuple(axis for axis in plan.all_axes if axis not in plan.column_axes), 0)
+    return all_gather(vector, tuple(axis for axis in plan.all_axes if axis not in plan.column_axes), 0)

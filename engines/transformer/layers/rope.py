@@ -8,14 +8,14 @@ from jax import Array
 from engines.core.model import Model
 
 
-class Turn(NamedTuple):
+class RopeAngles(NamedTuple):
     """By how much every position turns, the same in every layer: cosines and signed sines, [..., time, 1, turned]."""
 
     cos: Array
     sin: Array
 
 
-def turn_at(model: Model, positions: Any) -> Turn | None:
+def turn_at(model: Model, positions: Any) -> RopeAngles | None:
     """The turn of ``positions`` [..., time]; None where the model has no rotary positions.
 
     The angle of pair i at position p is p times the i-th of the model's rotary frequencies.
@@ -26,11 +26,11 @@ def turn_at(model: Model, positions: Any) -> Turn | None:
     angle = (positions.astype(jnp.float32)[..., None] * frequency)[..., None, :]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     if model.rotary_interleaved:
-        return Turn(jnp.repeat(cos, 2, -1), jnp.stack([-sin, sin], -1).reshape(*sin.shape[:-1], turned))
-    return Turn(jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1))
+        return RopeAngles(jnp.repeat(cos, 2, -1), jnp.stack([-sin, sin], -1).reshape(*sin.shape[:-1], turned))
+    return RopeAngles(jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1))
 
 
-def rotate(model: Model, x: Array, turn: Turn | None) -> Array:
+def rotate(model: Model, x: Array, turn: RopeAngles | None) -> Array:
     """x: [batch, time, heads, dim] → the same, its first dimensions turned; x itself without a turn.
 
     Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.

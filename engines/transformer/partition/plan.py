@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.layout import BATCH_AXES, GATHERED_AXES, Collectives, Partitioner, attention_batch_axes, axes_size
 from engines.core.model import Model
 from engines.core.slice import MeshShape
@@ -66,26 +66,26 @@ class Plan:
         """Check that the mesh can carry the model in this layout.
 
         Raises:
-            AskedWrongly: a dimension does not split over its axes.
+            InvalidRequest: a dimension does not split over its axes.
         """
         model, shape = self.model, list(self.mesh_shape)
         for key, size in (("d_model", model.d_model), ("d_ff", model.d_ff)):
             if size % self.chips:
-                raise AskedWrongly(
+                raise InvalidRequest(
                     f"model.{key}",
                     size,
                     f"does not split over the {self.chips} chips of mesh_shape={shape}",
                     f"use a mesh whose size divides {size}",
                 )
         if self.batch_size % self.size(self.batch_axes):
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "batch_size",
                 self.batch_size,
                 f"does not split over the {self.size(self.batch_axes)} shards of ffn_layout={self.ffn_layout}",
                 f"use a multiple of {self.size(self.batch_axes)}, or ffn_layout=ws_2d",
             )
         if self.attn_sharding == "batch" and self.chips > 1 and not self.attention_axes and not self.batch_axes:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 "batch_size",
                 self.batch_size,
                 f"does not split over any axes of mesh_shape={shape} for attn_sharding=batch",

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.weights.checkpoint.files import KEY, Files
 
 EXPONENTS: Final[Mapping[str, np.unsignedinteger[Any]]] = {
@@ -22,7 +22,7 @@ def check_finite(files: Files, names: Collection[str]) -> None:
     """Check the tensors of ``names``, in the order of the files.
 
     Raises:
-        AskedWrongly: one holds NaN or infinity.
+        InvalidRequest: one holds NaN or infinity.
     """
     for name in files.entries:
         if name not in names:
@@ -30,7 +30,7 @@ def check_finite(files: Files, names: Collection[str]) -> None:
         exponent = EXPONENTS[files.entries[name].dtype]
         for block in _blocks(files, name):
             if (block.view(exponent.dtype) & exponent).max() == exponent:
-                raise AskedWrongly(
+                raise InvalidRequest(
                     KEY, files.folder, f"has NaN or infinity in {name}", "give a checkpoint whose weights are numbers"
                 )
 
@@ -39,11 +39,11 @@ def check_equal(files: Files, first: str, second: str) -> None:
     """Check that two tensors of one shape hold the same.
 
     Raises:
-        AskedWrongly: they differ.
+        InvalidRequest: they differ.
     """
     for one, other in zip(_blocks(files, first), _blocks(files, second), strict=True):
         if not np.array_equal(one, other):
-            raise AskedWrongly(
+            raise InvalidRequest(
                 KEY,
                 files.folder,
                 f"ties its embedding to its output, but {first} and {second} differ",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.weights.checkpoint.files import CONFIG, KEY, read_json
 
 GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -52,17 +52,17 @@ class Config:
             if self.content.get(key):
                 raise self.wrong(key, "is not supported")
 
-    def wrong(self, key: str, problem: str) -> AskedWrongly:
+    def wrong(self, key: str, problem: str) -> InvalidRequest:
         """The error for the value of ``key``."""
         shown = f"{CONFIG} has {key}={self.content.get(key)}, which {problem}"
-        return AskedWrongly(KEY, self.folder, shown, "give another checkpoint")
+        return InvalidRequest(KEY, self.folder, shown, "give another checkpoint")
 
     def _value(self, key: str, default: Any, kinds: tuple[type, ...], called: str) -> Any:
         value = self.content.get(key)
         if value is None:
             value = default
         if value is None:
-            raise AskedWrongly(KEY, self.folder, f"{CONFIG} has no {key}", "give another checkpoint")
+            raise InvalidRequest(KEY, self.folder, f"{CONFIG} has no {key}", "give another checkpoint")
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise self.wrong(key, f"is no {called}")
         return value
@@ -72,10 +72,10 @@ def read_config(folder: Path) -> Config:
     """The config of the checkpoint in ``folder``.
 
     Raises:
-        AskedWrongly: the folder or the file is missing, or holds no config.
+        InvalidRequest: the folder or the file is missing, or holds no config.
     """
     if not folder.is_dir():
-        raise AskedWrongly(KEY, folder, "is no folder", f"give a folder with {CONFIG} and safetensors")
+        raise InvalidRequest(KEY, folder, "is no folder", f"give a folder with {CONFIG} and safetensors")
     config = Config(folder, read_json(folder, CONFIG))
     config.refuse(["quantization_config"])
     return config
@@ -91,7 +91,7 @@ def rotary(config: Config, *, base_key: str = "rope_theta", share_key: str | Non
     ``share_key`` is the key of the share of a head that is rotated, where a family has one; its default is a quarter.
 
     Raises:
-        AskedWrongly: the angles are scaled in a way that is not supported.
+        InvalidRequest: the angles are scaled in a way that is not supported.
     """
     found = {"rope_theta": config.content.get(base_key), "partial_rotary_factor": config.content.get(share_key or "")}
     for key in ("rope_scaling", "rope_parameters"):

@@ -4,7 +4,7 @@ from typing import Any
 
 from engines.core.model import Model
 from engines.weights.checkpoint.config import GELU, Config, rotary
-from engines.weights.checkpoint.tensor_location import Place, fused_qkv, linear, norm, table, with_bias
+from engines.weights.checkpoint.tensor_location import TensorLocation, fused_qkv, linear, norm, table, with_bias
 
 
 def fields(config: Config) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def fields(config: Config) -> dict[str, Any]:
     }
 
 
-def places(model: Model) -> dict[str, Place]:
+def places(model: Model) -> dict[str, TensorLocation]:
     """Where each canonical tensor lies, those that this model lacks included."""
     e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
     found = {

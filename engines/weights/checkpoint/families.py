@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.weights.checkpoint import falcon, gptj, llama, neox
 from engines.weights.checkpoint.config import Config, read_config
 from engines.weights.checkpoint.files import CONFIG, KEY
-from engines.weights.checkpoint.tensor_location import Place
+from engines.weights.checkpoint.tensor_location import TensorLocation
 from engines.weights.random import tensors
 
 
@@ -19,7 +19,7 @@ class Family:
     """How one architecture's checkpoints read."""
 
     fields: Callable[[Config], dict[str, Any]]
-    places: Callable[[Model], dict[str, Place]]
+    places: Callable[[Model], dict[str, TensorLocation]]
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
@@ -38,7 +38,7 @@ def model_of(folder: Path, name: str | None = None) -> Model:
     """The model that the checkpoint's config describes, called ``name`` or as the folder; its size is counted.
 
     Raises:
-        AskedWrongly: the folder holds no config, or one of an architecture that is not read.
+        InvalidRequest: the folder holds no config, or one of an architecture that is not read.
     """
     config = read_config(folder)
     called = name or folder.resolve().name
@@ -56,10 +56,10 @@ def family_of(config: Config) -> Family:
     """The family of a config.
 
     Raises:
-        AskedWrongly: its architecture is not read.
+        InvalidRequest: its architecture is not read.
     """
     if config.model_type not in FAMILIES:
-        raise AskedWrongly(
+        raise InvalidRequest(
             KEY,
             config.folder,
             f"is of model_type={config.model_type}, which is not read",
@@ -72,13 +72,13 @@ def check_same(model: Model, folder: Path) -> None:
     """Check that ``model`` is what the checkpoint in ``folder`` holds.
 
     Raises:
-        AskedWrongly: the first field that differs, with both values.
+        InvalidRequest: the first field that differs, with both values.
     """
     held = model_of(folder)
     for field in Model.__dataclass_fields__:
         asked, found = (_effective(each, field) for each in (model, held))
         if field not in NOT_ARCHITECTURE and asked != found:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 f"model.{field}",
                 asked,
                 f"is {found} in {CONFIG} of {KEY}={folder}",
@@ -86,7 +86,7 @@ def check_same(model: Model, folder: Path) -> None:
             )
 
 
-def places_of(model: Model, folder: Path) -> tuple[dict[str, Place], Place | None]:
+def places_of(model: Model, folder: Path) -> tuple[dict[str, TensorLocation], TensorLocation | None]:
     """Where each canonical tensor of ``model`` lies in the checkpoint in ``folder``.
 
     The second is where a tied model's output matrix lies once more, if it does: some files hold it twice.

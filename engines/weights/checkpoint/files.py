@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from engines.core.errors import AskedWrongly, Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 
 KEY: Final = "engine.checkpoint"
 CONFIG: Final = "config.json"
@@ -17,7 +17,7 @@ INDEX: Final = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredTensor:
     """One stored tensor. ``dtype`` is safetensors' word: F32, F16, BF16 and others."""
 
     file: Path
@@ -35,7 +35,7 @@ class Files:
         """Open them and read their headers.
 
         Raises:
-            AskedWrongly: the folder or a file is missing, or cannot be read as what it is called.
+            InvalidRequest: the folder or a file is missing, or cannot be read as what it is called.
             Unsupported: safetensors is not installed.
         """
         try:
@@ -46,19 +46,19 @@ class Files:
                 f"{KEY}={folder}: reading it needs safetensors; pip install 'shardbench[checkpoints]'"
             ) from None
         self.folder = folder
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, StoredTensor] = {}
         self._opened: dict[Path, Any] = {}
         for path in weight_files(folder):
             try:
                 file: Any = safe_open(path, framework="numpy")
             except (SafetensorError, OSError) as error:
-                raise AskedWrongly(
+                raise InvalidRequest(
                     KEY, folder, f"{path.name} cannot be read ({error})", "fetch that file once more"
                 ) from None
             self._opened[path] = file
             for name in file.offset_keys():
                 head = file.get_slice(name)
-                self.entries[name] = Entry(path, tuple(head.get_shape()), head.get_dtype())
+                self.entries[name] = StoredTensor(path, tuple(head.get_shape()), head.get_dtype())
 
     def read(self, name: str, *index: slice) -> NDArray[Any]:
         """``name[index]`` in its stored format; slices have explicit bounds and are not empty."""
@@ -70,20 +70,20 @@ def weight_files(folder: Path) -> list[Path]:
     """The weight files of a checkpoint, sorted: those that its index names, or the only one.
 
     Raises:
-        AskedWrongly: the folder is none, or lacks a file that it should hold.
+        InvalidRequest: the folder is none, or lacks a file that it should hold.
     """
     if not folder.is_dir():
-        raise AskedWrongly(KEY, folder, "is no folder", f"give a folder with {CONFIG} and {SINGLE}")
+        raise InvalidRequest(KEY, folder, "is no folder", f"give a folder with {CONFIG} and {SINGLE}")
     if (folder / INDEX).is_file():
         listed = read_json(folder, INDEX).get("weight_map")
         if not isinstance(listed, Mapping) or not listed:
-            raise AskedWrongly(KEY, folder, f"{INDEX} has no weight_map", "fetch that file once more")
+            raise InvalidRequest(KEY, folder, f"{INDEX} has no weight_map", "fetch that file once more")
         found = sorted({folder / str(name) for name in listed.values()})
     else:
         found = [folder / SINGLE]
     for path in found:
         if not path.is_file():
-            raise AskedWrongly(
+            raise InvalidRequest(
                 KEY, folder, f"holds no {path.name}", "give a folder of safetensors in Hugging Face's layout"
             )
     return found
@@ -93,14 +93,14 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """The content of ``folder/name``.
 
     Raises:
-        AskedWrongly: it is missing, or no JSON object.
+        InvalidRequest: it is missing, or no JSON object.
     """
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AskedWrongly(KEY, folder, f"holds no {name}", f"give a folder with {CONFIG} and {SINGLE}") from None
+        raise InvalidRequest(KEY, folder, f"holds no {name}", f"give a folder with {CONFIG} and {SINGLE}") from None
     except (OSError, ValueError) as error:
-        raise AskedWrongly(KEY, folder, f"{name} cannot be read ({error})", "fetch that file once more") from None
+        raise InvalidRequest(KEY, folder, f"{name} cannot be read ({error})", "fetch that file once more") from None
     if not isinstance(content, dict):
-        raise AskedWrongly(KEY, folder, f"{name} holds no JSON object", "fetch that file once more")
+        raise InvalidRequest(KEY, folder, f"{name} holds no JSON object", "fetch that file once more")
     return content

@@ -4,7 +4,7 @@ from typing import Any
 
 from engines.core.model import Model
 from engines.weights.checkpoint.config import GELU, Config
-from engines.weights.checkpoint.tensor_location import Place, linear, norm, table, vector, with_bias
+from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table, vector, with_bias
 
 
 def fields(config: Config) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def fields(config: Config) -> dict[str, Any]:
     }
 
 
-def places(model: Model) -> dict[str, Place]:
+def places(model: Model) -> dict[str, TensorLocation]:
     """Where each canonical tensor lies, those that this model lacks included."""
     e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
     found = {

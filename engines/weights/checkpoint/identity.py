@@ -17,7 +17,7 @@ def identity(folder: Path) -> str:
     model and what was trained on from it have the same headers, and differ nearly everywhere else.
 
     Raises:
-        AskedWrongly: a file is missing.
+        InvalidRequest: a file is missing.
     """
     files = weight_files(folder)
     read_json(folder, CONFIG)

@@ -4,7 +4,7 @@ from typing import Any
 
 from engines.core.model import Model
 from engines.weights.checkpoint.config import Config, rotary
-from engines.weights.checkpoint.tensor_location import Place, linear, norm, table, with_bias
+from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table, with_bias
 
 
 def fields(config: Config) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def fields(config: Config) -> dict[str, Any]:
     }
 
 
-def places(model: Model) -> dict[str, Place]:
+def places(model: Model) -> dict[str, TensorLocation]:
     """Where each canonical tensor lies, those that this model lacks included."""
     e, f = model.d_model, model.d_ff
     q, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim

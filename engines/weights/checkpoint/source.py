@@ -8,13 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from engines.core.errors import AskedWrongly
+from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.weights.checkpoint.check_values import EXPONENTS, check_equal, check_finite
 from engines.weights.checkpoint.families import check_same, places_of
 from engines.weights.checkpoint.files import KEY, Files
 from engines.weights.checkpoint.identity import identity
-from engines.weights.checkpoint.tensor_location import Place
+from engines.weights.checkpoint.tensor_location import TensorLocation
 from engines.weights.random import Floats, Tensor
 
 BUFFERS: Final = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
@@ -29,7 +29,7 @@ def open_checked(folder: Path, model: Model) -> "Checkpoint":
     """The checkpoint in ``folder``, once its values are known to be good: they are read through once a process.
 
     Raises:
-        AskedWrongly: see :class:`Checkpoint` and :meth:`Checkpoint.check_values`.
+        InvalidRequest: see :class:`Checkpoint` and :meth:`Checkpoint.check_values`.
         Unsupported: safetensors is not installed.
     """
     opened, content = Checkpoint(folder, model), identity(folder)
@@ -40,13 +40,13 @@ def open_checked(folder: Path, model: Model) -> "Checkpoint":
 
 
 class Checkpoint:
-    """Implements :class:`engines.weights.random.Stored` for one model and one folder."""
+    """Implements :class:`engines.weights.random.StoredWeights` for one model and one folder."""
 
     def __init__(self, folder: Path, model: Model) -> None:
         """Open it and compare its headers with the model; reads no weight.
 
         Raises:
-            AskedWrongly: it is no checkpoint, or of another model, or a tensor is missing, extra or of another shape.
+            InvalidRequest: it is no checkpoint, or of another model, or a tensor is missing, extra or of another shape.
             Unsupported: safetensors is not installed.
         """
         check_same(model, folder)
@@ -75,7 +75,7 @@ class Checkpoint:
             inner += kept
         return block.reshape(outer)[tuple(inner)]
 
-    def _block(self, place: Place, rows: slice, columns: slice) -> Floats:
+    def _block(self, place: TensorLocation, rows: slice, columns: slice) -> Floats:
         """[rows, columns] of a canonical tensor."""
         block = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
         for stored, target in place.ranges(columns):
@@ -94,7 +94,7 @@ class Checkpoint:
         """Read all that the model takes once, in order, to be sure of it before any device holds some.
 
         Raises:
-            AskedWrongly: a weight is NaN or infinite, or a tied model's two copies of its embedding differ.
+            InvalidRequest: a weight is NaN or infinite, or a tied model's two copies of its embedding differ.
         """
         check_finite(self.files, {place.name for place in self.places.values()})
         if self.twin is not None:
@@ -114,23 +114,23 @@ def _outer(shape: tuple[int, ...], bounds: Sequence[slice]) -> slice:
     return slice(bounds[0].start * inner, bounds[0].stop * inner)
 
 
-def _check_tensors(files: Files, places: Sequence[Place]) -> None:
+def _check_tensors(files: Files, places: Sequence[TensorLocation]) -> None:
     wanted = {place.name: place.shape for place in places}
     fetch = "fetch the checkpoint once more, or give the model that it holds"
     for name, shape in wanted.items():
         if name not in files.entries:
-            raise AskedWrongly(KEY, files.folder, f"lacks the tensor {name} {list(shape)}", fetch)
+            raise InvalidRequest(KEY, files.folder, f"lacks the tensor {name} {list(shape)}", fetch)
         found = files.entries[name]
         if found.shape != shape:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 KEY, files.folder, f"has {name} of shape {list(found.shape)}, which should be {list(shape)}", fetch
             )
         if found.dtype not in EXPONENTS:
-            raise AskedWrongly(
+            raise InvalidRequest(
                 KEY, files.folder, f"has {name} in {found.dtype}", f"give one stored as {', '.join(EXPONENTS)}"
             )
     for name, entry in files.entries.items():
         if name not in wanted and not BUFFERS.search(name):
-            raise AskedWrongly(
+            raise InvalidRequest(
                 KEY, files.folder, f"has a tensor {name} {list(entry.shape)} that the model has no use for", fetch
             )

@@ -8,7 +8,7 @@ Runs = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorLocation:
     """A canonical tensor [rows, columns] in the stored tensor ``name`` of ``shape``.
 
     A matrix is stored as [columns of all that share it, rows] where ``transposed`` (a weight of ``torch.nn.Linear``),
@@ -36,22 +36,22 @@ class Place:
                 yield slice(first + shift, last + shift), slice(first - columns.start, last - columns.start)
 
 
-def table(name: str, rows: int, columns: int) -> Place:
+def table(name: str, rows: int, columns: int) -> TensorLocation:
     """An embedding, stored as it is: [rows, columns]."""
-    return Place(name, (rows, columns), rows, False, ((0, 0, columns),))
+    return TensorLocation(name, (rows, columns), rows, False, ((0, 0, columns),))
 
 
-def linear(name: str, rows: int, columns: int) -> Place:
+def linear(name: str, rows: int, columns: int) -> TensorLocation:
     """The weight of a ``torch.nn.Linear`` from ``rows`` to ``columns``, stored as [columns, rows]."""
-    return Place(name, (columns, rows), rows, True, ((0, 0, columns),))
+    return TensorLocation(name, (columns, rows), rows, True, ((0, 0, columns),))
 
 
-def vector(name: str, length: int) -> Place:
+def vector(name: str, length: int) -> TensorLocation:
     """A bias or a norm's scale [length]."""
-    return Place(name, (length,), 1, False, ((0, 0, length),))
+    return TensorLocation(name, (length,), 1, False, ((0, 0, length),))
 
 
-def with_bias(ours: str, module: str, rows: int, columns: int) -> dict[str, Place]:
+def with_bias(ours: str, module: str, rows: int, columns: int) -> dict[str, TensorLocation]:
     """The weight and the bias of a ``torch.nn.Linear``."""
     return {
         ours: linear(f"{module}.weight", rows, columns),
@@ -59,12 +59,12 @@ def with_bias(ours: str, module: str, rows: int, columns: int) -> dict[str, Plac
     }
 
 
-def norm(ours: str, module: str, length: int) -> dict[str, Place]:
+def norm(ours: str, module: str, length: int) -> dict[str, TensorLocation]:
     """The scale and the bias of a layernorm or RMSnorm."""
     return {f"{ours}.scale": vector(f"{module}.weight", length), f"{ours}.bias": vector(f"{module}.bias", length)}
 
 
-def fused_qkv(name: str, rows: int, groups: int, group: int, head_dim: int) -> dict[str, Place]:
+def fused_qkv(name: str, rows: int, groups: int, group: int, head_dim: int) -> dict[str, TensorLocation]:
     """q, k and v in one Linear whose outputs are, a key/value head, its ``group`` query heads, then its k and its v.
 
     With one group that is multiquery's [all q | k | v], with one query head a group [q | k | v] head by head. The
@@ -75,6 +75,6 @@ def fused_qkv(name: str, rows: int, groups: int, group: int, head_dim: int) -> d
     for letter, offset, width in (("q", 0, group), ("k", group, 1), ("v", group + 1, 1)):
         length = width * head_dim
         runs = tuple((each * length, each * period + offset * head_dim, length) for each in range(groups))
-        found[letter] = Place(f"{name}.weight", (total, rows), rows, True, runs)
-        found[f"{letter}_bias"] = Place(f"{name}.bias", (total,), 1, False, runs)
+        found[letter] = TensorLocation(f"{name}.weight", (total, rows), rows, True, runs)
+        found[f"{letter}_bias"] = TensorLocation(f"{name}.bias", (total,), 1, False, runs)
     return found
