@@ -39,9 +39,9 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.bench
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
-$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.bench
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "== installing what builds the documentation (versions of constraints.txt)"
-	@$(PIP) install --quiet -c constraints.txt -e '.[docs]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[docs,report]'
 	@touch $@
 
 bench: $(VENV)/.bench

@@ -8,6 +8,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 MARK: Final = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
+TABLE: Final = re.compile(r"^=+(?: +=+)+\n(?:.*\S.*\n)*?=+(?: +=+)+(?:\n(?:.*\S.*\n)*?=+(?: +=+)+)?$", re.MULTILINE)
 ROLE: Final = re.compile(r":(?:mod|class|func|meth|attr|data):`~?([^`]+)`")
 
 
@@ -18,11 +19,29 @@ def expand(markdown: str) -> str:
 
 def _block(name: str) -> str:
     text = ROLE.sub(r"`\1`", docstring(name)).split("\nRaises:")[0].strip()
-    short = name.rpartition(".")[2]
-    if "=====" in text:  # a reStructuredText table: its columns hold only where every character is as wide
-        return f'```text title="{short}"\n{text}\n```'
+    text = TABLE.sub(lambda match: _table(match[0]), text)
     quoted = "\n".join(f"    {line}" for line in text.splitlines())
     return f'!!! quote "`{name}`"\n\n{quoted}'
+
+
+def _table(text: str) -> str:
+    """A simple table of reStructuredText as one of Markdown; a line with an empty first column continues a row."""
+    lines = text.splitlines()
+    spans = [match.span() for match in re.finditer("=+", lines[0])]
+    rows: list[list[str]] = []
+    for line in lines[1:]:
+        if line.startswith("="):
+            continue
+        ends = [*(begin for begin, _ in spans[1:]), None]
+        cells = [line[begin:end].strip() for (begin, _), end in zip(spans, ends, strict=True)]
+        if cells[0] or not rows:
+            rows.append(cells)
+        else:
+            rows[-1] = [f"{before} {more}".strip() for before, more in zip(rows[-1], cells, strict=True)]
+    if sum(line.startswith("=") for line in lines) < 3:  # without a heading
+        rows.insert(0, [""] * len(spans))
+    rows.insert(1, ["---"] * len(spans))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def docstring(name: str) -> str:

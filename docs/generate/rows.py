@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import fields
+from typing import Any
 
 import configuration
 from metrics import escaped
@@ -21,7 +22,7 @@ def page() -> str:
         "`RESULTS_DIR/rows/*.jsonl`. [How to read one](../explanation/evidence.md#how-to-read-a-row).",
         "",
     ]
-    types = {field.name: str(getattr(field.type, "__name__", field.type)) for field in fields(Row)}
+    types = {field.name: _kind(field.type) for field in fields(Row)}
     meanings = _meanings()
     for heading, names in _groups():
         lines += [f"## {heading}", "", "| key | type | meaning |", "|---|---|---|"]
@@ -29,6 +30,11 @@ def page() -> str:
             lines.append(f"| `{name}` | `{escaped(types[name])}` | {escaped(meanings.get(name, ''))} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _kind(annotation: Any) -> str:
+    """``str | None`` as ``str or None``: a bar would end the table's cell."""
+    return (annotation.__name__ if isinstance(annotation, type) else str(annotation)).replace(" | ", " or ")
 
 
 def _groups() -> list[tuple[str, list[str]]]:
@@ -43,6 +49,7 @@ def _groups() -> list[tuple[str, list[str]]]:
 
 
 def _meanings() -> dict[str, str]:
-    """A key's formula in the registry, else its comment in ``conf/config.yaml``."""
+    """A key's formula in the registry, else the comment beside its field, else that in ``conf/config.yaml``."""
     asked = {setting.key: setting.comment for setting in configuration.settings(configuration.CONF / "config.yaml")}
-    return asked | {metric.name: metric.formula for metric in METRICS.values()}
+    beside = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(Row), re.MULTILINE))
+    return asked | beside | {metric.name: metric.formula for metric in METRICS.values()}

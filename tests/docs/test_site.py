@@ -100,6 +100,16 @@ def test_every_key_of_a_config_is_in_the_reference(site, path):
     assert {f"{prefix}{key}" for key in keys} <= set(code)
 
 
+def test_every_key_of_a_row_has_a_meaning(site):
+    cells = re.findall(r"<tr>\s*<td><code>(\w+)</code></td>\s*<td>.*?</td>\s*<td>(.*?)</td>", rows_page(site))
+    assert [name for name, _ in cells] == [field.name for field in fields(Row)]
+    assert not [name for name, meaning in cells if not meaning]
+
+
+def rows_page(site):
+    return (site / "reference" / "rows.html").read_text()
+
+
 def test_the_accuracy_page_says_what_the_rows_say(site):
     rows = [row for store in ("reference", "studies") for row in read_rows(str(ROOT / "results" / store))]
     pairs = pair_up(rows)
