@@ -14,6 +14,7 @@ import configuration
 import docstrings
 import metrics
 import rows
+import worked_example
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -47,9 +48,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put docstrings in the place of ``:::`` lines.
+    """Put docstrings in the place of ``:::`` lines, and the worked example in its place.
 
     Raises:
         LookupError: there is no such module or name, or it has no docstring.
     """
-    return docstrings.expand(markdown)
+    return docstrings.expand(worked_example.expand(markdown))

@@ -127,6 +127,15 @@ def test_docstrings_stand_where_pages_name_them(site):
     assert not [page for page in site.rglob("*.html") if ":::" in text_of(page)]
 
 
+def test_the_worked_example_is_right_by_hand(site):
+    text = text_of(site / "explanation" / "compiled-timeline.html")
+    compute, send = 2 * 42_000 / 1.05e9, 1e-6 + 2 * 2**20 / (0.77 * 45e9)
+    exposed = send - compute / 2
+    assert exposed > 0
+    for name, seconds in (("compute", compute), ("and exposed", exposed), ("total", compute + exposed)):
+        assert f"{name} {seconds * 1e6:.1f} µs" in text
+
+
 def test_a_docstring_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs" / "generate")
     import docstrings
