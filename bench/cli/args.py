@@ -57,11 +57,11 @@ def parse(
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise InvalidRequest(command, word, "is no key=value", f"keys are {', '.join(by_name)}")
+            raise InvalidRequest(command, word, "is not key=value", f"keys are {', '.join(by_name)}")
         if name not in by_name:
             near = difflib.get_close_matches(name, by_name, n=1)
             remedy = f"did you mean {near[0]}=" if near else f"keys are {', '.join(by_name)}"
-            raise InvalidRequest(name, text, f"is no key of shardbench {command}", remedy)
+            raise InvalidRequest(name, text, f"is not a key of shardbench {command}", remedy)
         settings[name] = _value(name, text)
         choices = by_name[name].choices
         if choices and settings[name] not in choices:
@@ -97,8 +97,18 @@ def help_text(command: str, module: Command) -> str:
         lines += [f"  {verb:<{width}}{meaning}" for verb, meaning in module.VERBS.items()] + [""]
     lines.append("keys:")
     for key in module.KEYS:
-        default = "required" if key.required else f"default {'none' if key.default is None else key.default}"
         choices = f": {' | '.join(key.choices)}" if key.choices else ""
-        lines.append(f"  {key.name:<{width}}{key.help}{choices} ({default})")
+        default = "required" if key.required else f"default {_typed(key.default)}"
+        stated = key.default is None and "default" in key.help
+        lines.append(f"  {key.name:<{width}}{key.help}{choices}" + ("" if stated else f" ({default})"))
     lines += ["", "examples:", *(f"  {example}" for example in module.EXAMPLES)]
     return "\n".join(lines)
+
+
+def _typed(value: Any) -> str:
+    """A value as a user types it: ``[markdown,csv]``, ``true``, ``none`` where there is nothing to type."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(str, value))}]"
+    return "none" if value is None else str(value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.args import parse
+from bench.cli.args import help_text, parse
 from bench.cli.main import COMMANDS, HELP, MODULES
 from bench.sweep.catalog import names
 
@@ -60,6 +60,18 @@ ALL = [words for words in all_commands() if words[0] in COMMANDS]
 def test_a_command_is_read(words):
     module = command_of(words[0])
     parse(words[0], words[1:], module.KEYS, module.VERBS)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
+def test_a_default_that_help_shows_can_be_typed(name):
+    module = command_of(name)
+    shown = dict(re.findall(r"^  (\w+) .* \(default (\S+)\)$", help_text(name, module), re.MULTILINE))
+    required = {key.name for key in module.KEYS if key.required}
+    typed = [f"{key}={value}" for key, value in shown.items() if value != "none"]
+    _, settings = parse(name, [*typed, *(f"{key}=x" for key in required)], module.KEYS, module.VERBS)
+    assert {key: settings[key] for key in settings.keys() - required} == {
+        key.name: key.default for key in module.KEYS if not key.required
+    }
 
 
 def test_runs_are_composed(tmp_path):

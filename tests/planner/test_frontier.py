@@ -82,5 +82,5 @@ def test_nothing_that_fits_is_exit_code_one(tmp_path, capsys):
 
     _, settings = parse("pareto", ["model=palm-540b", "num_chips=4", f"out={tmp_path / 'none'}"], KEYS, {})
     assert main(None, settings) == 1
-    assert "no way fits" in capsys.readouterr().err
+    assert "no layout fits" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -18,15 +18,13 @@ VERBS: Final[Mapping[str, str]] = {}
 RULES: Final = (
     Key("threshold", 0.05, "a point is slower if its median rose by more than this fraction, and significantly"),
     Key("alpha", 0.01, "significance over all points together (Mann-Whitney, corrected after Holm)"),
-    Key("allow_hosts", False, "judge times of different hosts or device kinds too"),
+    Key("allow_hosts", False, "also compare times of different hosts or device kinds"),
 )
 KEYS: Final = (
     Key("old", None, "the store to compare with", required=True),
     Key("new", None, "the store to judge", required=True),
     *RULES,
-    Key(
-        "by_process", False, "judge by the medians of the processes that measured a point, as nightly processes=3 does"
-    ),
+    Key("by_process", False, "compare the medians of the processes that measured a point, as nightly processes=3 does"),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -43,7 +41,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     by_process = settings["by_process"]
     if not isinstance(by_process, bool):
-        raise InvalidRequest("by_process", by_process, "is neither true nor false", "use by_process=true")
+        raise InvalidRequest("by_process", by_process, "must be true or false", "use by_process=true")
     rules = replace(rules_of(settings), by_process=by_process)
     found = compare(rows_of("old", settings["old"]), rows_of("new", settings["new"]), rules)
     if settings["print"] == "json":
@@ -63,11 +61,11 @@ def rules_of(settings: Mapping[str, Any]) -> "Rules":
 
     threshold, alpha, allow_hosts = (settings[key.name] for key in RULES)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < float("inf"):
-        raise InvalidRequest("threshold", threshold, "is no fraction", "give 0 or more: 0.05 is five per cent")
+        raise InvalidRequest("threshold", threshold, "must be a fraction ≥ 0", "0.05 is five per cent")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
-        raise InvalidRequest("alpha", alpha, "is no probability", "give a number between 0 and 1, such as 0.01")
+        raise InvalidRequest("alpha", alpha, "must be between 0 and 1", "use a significance level such as 0.01")
     if not isinstance(allow_hosts, bool):
-        raise InvalidRequest("allow_hosts", allow_hosts, "is neither true nor false", "use allow_hosts=true")
+        raise InvalidRequest("allow_hosts", allow_hosts, "must be true or false", "use allow_hosts=true")
     return Rules(threshold=threshold, alpha=alpha, allow_hosts=allow_hosts)
 
 

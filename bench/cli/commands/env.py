@@ -15,7 +15,7 @@ SUMMARY: Final = "show code, versions, machine, installed extras and where rows 
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     RESULTS_DIR,
-    Key("devices", False, "ask JAX for its devices too, in a process of its own (seconds)"),
+    Key("devices", False, "also ask JAX for its devices, in a process of its own (takes seconds)"),
     PRINT,
 )
 EXAMPLES: Final = ("shardbench env", "shardbench env devices=true print=json")
@@ -30,6 +30,7 @@ EXTRAS: Final = {
     "fit": ("scipy",),
     "parquet": ("pyarrow",),
     "checkpoints": ("safetensors", "ml_dtypes"),
+    "docs": ("mkdocs", "material"),
 }
 """Extra of the package → modules that it brings."""
 DEVICES: Final = """
@@ -49,7 +50,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.run.tracking import resolved_mode
 
     if not isinstance(settings["devices"], bool):
-        raise InvalidRequest("devices", settings["devices"], "is neither true nor false", "use devices=true")
+        raise InvalidRequest("devices", settings["devices"], "must be true or false", "use devices=true")
     folder = Path(str(settings["results_dir"]))
     content: dict[str, Any] = {
         **asdict(read_environment()),

@@ -15,16 +15,18 @@ SUMMARY: Final = "run a sweep, compare it with the night before, write report an
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("sweep", "nightly", "the recipe of conf/sweep to run"),
-    Key("run", [], "further words for shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]"),
+    Key("run", [], "more keys for shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]"),
     Key("results_dir", "results", "the night's rows go to RESULTS_DIR/nightly/<date>"),
     Key("out", "reports/nightly", "dashboard.html, and a folder a night with its report and comparison.json"),
     Key(
         "confirm",
         2,
-        "run again up to so often while a measured point is slower; with processes=1 the fastest run of a point counts",
+        "reruns, at most, while a measured point looks slower; with processes=1 the fastest run of a point counts",
     ),
     Key(
-        "processes", 1, "so many processes measure every point; above 1 their medians are compared, not samples of one"
+        "processes",
+        1,
+        "processes that measure each point; above 1 their medians are compared, not one's samples",
     ),
     Key("date", None, "the night's date (default: today, UTC)"),
     *RULES,
@@ -45,13 +47,13 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     words = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not all(isinstance(word, str) and "=" in word for word in words):
-        raise InvalidRequest("run", settings["run"], "holds a word that is no key=value", "write run=[key=value,...]")
+        raise InvalidRequest("run", settings["run"], "has an item that is not key=value", "write run=[key=value,...]")
     confirm = settings["confirm"]
     if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
-        raise InvalidRequest("confirm", confirm, "is no number of runs", "give 0 or more")
+        raise InvalidRequest("confirm", confirm, "must be an integer ≥ 0", "use confirm=2")
     processes = settings["processes"]
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise InvalidRequest("processes", processes, "is no number of processes", "give 1 or more, such as 3")
+        raise InvalidRequest("processes", processes, "must be an integer ≥ 1", "use processes=3")
     today = datetime.now(UTC).date().isoformat()
     plan = NightlySettings(
         sweep=str(settings["sweep"]),

@@ -42,7 +42,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     found = _spots(settings)
     if not found:
-        print("no way fits in memory; give more chips or narrower weights", file=sys.stderr)
+        print("no layout fits in memory; use more chips or smaller weights (weight_dtype=int8)", file=sys.stderr)
         return 1
     folder = Path(str(settings["out"]))
     try:

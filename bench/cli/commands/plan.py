@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from bench.planner.search import Candidate, SearchResult
     from bench.planner.workload import Workload
 
-SUMMARY: Final = "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose"
+SUMMARY: Final = "choose chips, mesh, layouts and dtype for a workload, and show what the runners-up lose"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("model", None, "the model, one of conf/model", required=True),
     Key("hw", "tpu-v4", "the chip, one of conf/hw"),
     Key("phase", "generate", "the workload's phase", ("prefill", "decode", "generate")),
-    Key("objective", "latency", "what is to be best; limits hold for each", ("latency", "cost", "throughput")),
+    Key("objective", "latency", "what to optimise, within the limits", ("latency", "cost", "throughput")),
     Key("input_len", 2048, "tokens of the prompt, or in the cache of a decode"),
     Key("output_len", 64, "tokens generated"),
     Key("batch_size", "auto", "sequences: a number, a list to choose from, or auto (1 to 1024)"),
     Key("num_chips", "auto", "chips: a number, a list to choose from, or auto (up to max_chips)"),
     Key("max_chips", 256, "the most chips that num_chips=auto considers"),
     Key("weight_dtype", ["bfloat16", "int8"], "number format of the weights, or a list to choose from"),
-    Key("collectives", "auto", "how TPU collectives run", COLLECTIVES),
-    Key("latency_limit_s", None, "the longest that the whole phase may take, in seconds"),
-    Key("step_limit_s", None, "the longest that a decode step may take, in seconds"),
-    Key("hbm_limit_bytes", None, "the most memory that a chip may give"),
+    Key("collectives", "auto", "how communication overlaps the MXU on TPUs", COLLECTIVES),
+    Key("latency_limit_s", None, "upper limit of the whole phase, in seconds"),
+    Key("step_limit_s", None, "upper limit of a decode step, in seconds"),
+    Key("hbm_limit_bytes", None, "upper limit of the memory used on a chip"),
     Key("runners", 8, "runners-up to show"),
     PRINT,
 )
@@ -105,8 +105,9 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
 def _integers(key: str, value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     for each in values:
-        if not isinstance(each, int) or isinstance(each, bool) or each < (0 if key in ("runners", "input_len") else 1):
-            raise InvalidRequest(key, value, "is no whole number that suits", "give one such as 64, or a list")
+        least = 0 if key in ("runners", "input_len") else 1
+        if not isinstance(each, int) or isinstance(each, bool) or each < least:
+            raise InvalidRequest(key, value, f"must be an integer ≥ {least}", "give a number such as 64, or a list")
     if not values:
         raise InvalidRequest(key, value, "is empty", "give a number, or a list such as [1,64]")
     return tuple(values)
@@ -116,7 +117,7 @@ def _positive(key: str, value: Any) -> float | None:
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-        raise InvalidRequest(key, value, "is no limit", "give a number above 0, or leave it out")
+        raise InvalidRequest(key, value, "must be a number > 0", "give a limit, or leave it out")
     return float(value)
 
 

@@ -24,7 +24,9 @@ KEYS: Final = (
     Key("format", "csv", "export: what to write", ("csv", "parquet", "jsonl", "markdown")),
     Key("history", False, "list, export: every stored row, not only the newest of a point"),
     *(Key(name, None, f"list, export: only rows of this {name}, or of these: [a,b]") for name in FILTERS),
-    Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep their good rows, remove leavings"),
+    Key(
+        "repair", False, "check: move broken files to RESULTS_DIR/broken, keep their good rows, remove unfinished ones"
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -41,7 +43,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     for key in ("history", "repair"):
         if not isinstance(settings[key], bool):
-            raise InvalidRequest(key, settings[key], "is neither true nor false", f"use {key}=true or {key}=false")
+            raise InvalidRequest(key, settings[key], "must be true or false", f"use {key}=true or {key}=false")
     store = Store(str(settings["results_dir"]))
     as_json = settings["print"] == "json"
     if verb == "check":

@@ -129,4 +129,4 @@ def _unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
     known = [*VALUES, *GROUPS, "sweep", "sweep_name", "points", "results_dir", "resume", "retry", "print"]
     near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
-    return InvalidRequest(key, value, "is no key of shardbench run", remedy)
+    return InvalidRequest(key, value, "is not a key of shardbench run", remedy)
