@@ -139,7 +139,7 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         for key in entry:
             if key not in (*VALUES, *GROUPS, "from"):
                 raise InvalidRequest(
-                    f"points.{key}", entry[key], "is not a key of a point", f"keys are {', '.join(VALUES)}"
+                    f"points.{key}", entry[key], "is no key of a point", f"keys are {', '.join(VALUES)}"
                 )
         if "from" not in entry:
             yield entry

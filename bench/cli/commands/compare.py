@@ -61,7 +61,7 @@ def rules_of(settings: Mapping[str, Any]) -> "Rules":
 
     threshold, alpha, allow_hosts = (settings[key.name] for key in RULES)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < float("inf"):
-        raise InvalidRequest("threshold", threshold, "must be a fraction ≥ 0", "0.05 is five per cent")
+        raise InvalidRequest("threshold", threshold, "is no fraction", "give 0 or more: 0.05 is five per cent")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
         raise InvalidRequest("alpha", alpha, "must be between 0 and 1", "use a significance level such as 0.01")
     if not isinstance(allow_hosts, bool):

@@ -18,7 +18,7 @@ from engines.core.row import Row
 SUMMARY: Final = "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows"
 VERBS: Final[Mapping[str, str]] = {}
 MEANINGS: Final = {
-    "num_chips": "chips, if the file doesn't say",
+    "num_chips": "chips, where the file does not say",
     "batch_size": "sequences, or requests in flight",
     "input_len": "tokens of the prompt; of a decode point, in the cache at its start",
     "output_len": "tokens generated",
@@ -30,7 +30,7 @@ MEANINGS: Final = {
 }
 KEYS: Final = (
     Key("data", None, "the file, or a list of files", required=True),
-    Key("format", "auto", "the file's format; auto detects it by its keys", ("auto", *FORMATS)),
+    Key("format", "auto", "the file's format; auto tells by its keys", ("auto", *FORMATS)),
     RESULTS_DIR,
     Key("model", None, "the model of conf/model that the file is about"),
     Key("hw", None, "the chip of conf/hw that it ran on"),

@@ -24,9 +24,7 @@ KEYS: Final = (
     Key("format", "csv", "export: what to write", ("csv", "parquet", "jsonl", "markdown")),
     Key("history", False, "list, export: every stored row, not only the newest of a point"),
     *(Key(name, None, f"list, export: only rows of this {name}, or of these: [a,b]") for name in FILTERS),
-    Key(
-        "repair", False, "check: move broken files to RESULTS_DIR/broken, keep their good rows, remove unfinished ones"
-    ),
+    Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep their good rows, remove leavings"),
     PRINT,
 )
 EXAMPLES: Final = (
