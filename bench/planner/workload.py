@@ -9,7 +9,6 @@ import numpy as np
 from engines.analytic.grid import Grid, Ints, grid_of
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
-from engines.core.layout import Collectives
 from engines.core.model import Model
 from engines.core.point import Phase, Point
 from engines.core.slice import chip_counts, mesh_shapes, slice_of
@@ -36,7 +35,7 @@ class Workload:
     output_len: int
     weight_dtypes: tuple[str, ...]
     num_chips: tuple[int, ...]
-    collectives: Collectives = "auto"
+    collectives: str = "auto"
     latency_limit_s: float | None = None
     step_limit_s: float | None = None
     hbm_limit_bytes: float | None = None

@@ -1,6 +1,6 @@
 """What a point's compiled and timed programs come to: the times and facts of its row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +86,8 @@ def estimate_of(
             "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
             **target.machine(point.chip).told(),
             "compiled_program": _said(point, plan),
-            "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
-            "padded_heads": plan.heads,
+            "attention_batch_axes": "".join(plan.axes.sequence),
+            "padded_heads": plan.padded.heads,
             **details,
         },
     )
@@ -101,16 +101,16 @@ def estimate_of(
 
 def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
     """Bytes of one device's weights and cache, without padding."""
+    import jax
+
     from engines.transformer.layers.kv_cache import abstract_cache
     from engines.transformer.params.parameters import abstract_parameters
     from engines.transformer.params.quantize import stored_bytes
 
-    described: dict[str, Callable[..., Mapping[str, Any]]] = {"weights": abstract_parameters, "cache": abstract_cache}
+    described: dict[str, Any] = {"weights": abstract_parameters(plan, mesh), "cache": abstract_cache(plan, mesh)}
     return {
-        name: sum(
-            stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in describe(plan, mesh).values()
-        )
-        for name, describe in described.items()
+        name: sum(stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in jax.tree.leaves(arrays))
+        for name, arrays in described.items()
     }
 
 

@@ -13,11 +13,9 @@ from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
     FFN_LAYOUTS,
-    GATHERED_AXES,
+    LAYOUTS,
     PARTITIONERS,
     AttnSharding,
-    Collectives,
-    FfnLayout,
     Partitioner,
     attention_batch_axes,
     axes_size,
@@ -47,9 +45,9 @@ class Point:
     input_len: int
     output_len: int
     mesh_shape: tuple[int, ...] | None = None
-    ffn_layout: FfnLayout = "auto"
+    ffn_layout: str = "auto"
     attn_sharding: AttnSharding = "auto"
-    collectives: Collectives = "auto"
+    collectives: str = "auto"
     partitioner: Partitioner = "manual"
     tensor_parallel: int | None = None
     pipeline_parallel: int | None = None
@@ -111,7 +109,7 @@ class Point:
                         "cuts a model over several chips and num_chips=1",
                         f"leave {key}=auto or give more chips",
                     )
-        gathered = GATHERED_AXES.get(self.ffn_layout, "")
+        gathered = "" if self.ffn_layout == "auto" else LAYOUTS[self.ffn_layout].gathered
         if self.batch_size % axes_size(gathered, mesh):
             raise InvalidRequest(
                 "batch_size",

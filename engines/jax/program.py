@@ -1,7 +1,7 @@
 """A point made ready on its devices: compiled, loaded, and repeatable."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import jax
@@ -21,7 +21,8 @@ from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
 from engines.jax.stop_token import whole_run
 from engines.transformer.layers.kv_cache import make_cache
-from engines.transformer.params.quantize import quantised, stored_bytes
+from engines.transformer.params.quantize import is_quantized, stored_bytes
+from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
@@ -41,7 +42,7 @@ class JaxProgram:
         self.settings, self.source = settings, source
         self.prompts = prompts_of(point, plan, mesh, settings)
         self.prompt = self.prompts.tokens
-        self.weights = load_parameters(plan, mesh, source)
+        self.weights: Parameters | None = load_parameters(plan, mesh, source)
         self.cache = make_cache(plan, mesh)
         self.inputs = jax.tree.map(self._everywhere, self.prompts.arguments)
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))
@@ -94,7 +95,7 @@ class JaxProgram:
         """Run the timed programs once more; compare their logits with the float32 reference fed with their tokens.
 
         Compared are the last position of each prompt and the last few decode steps, which read all that was cached.
-        Where anything is quantised, they are compared with a reference of bfloat16 weights too.
+        Where anything is is_quantized, they are compared with a reference of bfloat16 weights too.
 
         Raises:
             InvalidRequest: a stop token ended a sequence before the last step.
@@ -125,7 +126,7 @@ class JaxProgram:
 
         expected = reference(self.source)
         error = relative_error(expected, output)
-        bfloat16 = reference(Bfloat16(self.source)) if quantised(self.plan) else None
+        bfloat16 = reference(Bfloat16(self.source)) if is_quantized(self.plan) else None
         return Verification(
             ok=error <= self.tolerance,
             max_relative_error=error,
@@ -172,9 +173,9 @@ class JaxProgram:
             device_kind=self.mesh.devices.flat[0].device_kind,
             versions=versions_of(JAX_LIBRARIES),
             details={
-                "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
-                "padded_heads": plan.heads,
-                "padded_kv_heads": plan.kv_heads,
+                "attention_batch_axes": "".join(plan.axes.sequence),
+                "padded_heads": plan.padded.heads,
+                "padded_kv_heads": plan.padded.kv_heads,
                 "checked_sequences": len(self._checked_rows()),
                 "seed": self.settings.seed,
                 **self.prompts.details,
@@ -187,7 +188,7 @@ class JaxProgram:
         """Give the devices' memory back."""
         for each in jax.tree.leaves((self.weights, self.cache)):
             each.delete()
-        self.weights, self.cache, self.compiled, self.calls = {}, {}, {}, {}
+        self.weights, self.cache, self.compiled, self.calls = None, {}, {}, {}
         self.first_scores = self.decoded = None
 
 
@@ -197,8 +198,8 @@ def _whole(array: jax.Array) -> NDArray[Any]:
     return whole
 
 
-def _bytes_a_chip(arrays: Mapping[str, jax.Array]) -> float:
-    local = [each.addressable_shards[0].data for each in arrays.values()]
+def _bytes_a_chip(arrays: Any) -> float:
+    local = [each.addressable_shards[0].data for each in jax.tree.leaves(arrays)]
     return sum(stored_bytes(each.shape, each.dtype) for each in local)
 
 

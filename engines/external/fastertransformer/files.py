@@ -25,7 +25,7 @@ def check_supported(point: Point) -> None:
     model = point.model
     features = {
         "block=serial": model.block == "serial",
-        "activation=gelu or gelu_tanh": not model.gated,
+        "activation=gelu or gelu_tanh": not model.ffn.gated,
         "position=learned": model.position == "learned",
         "norm=layernorm": model.norm == "layernorm",
         "num_kv_heads=num_heads": model.num_kv_heads == model.num_heads,

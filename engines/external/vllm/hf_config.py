@@ -14,7 +14,7 @@ def llama_config(model: Model, dtype: str) -> dict[str, Any]:
     """
     features = {
         "block=serial": model.block == "serial",
-        "activation=swiglu": model.gated,
+        "activation=swiglu": model.ffn.gated,
         "position=rotary": model.position == "rotary",
         "rotary_dim=null": model.rotated_dim == model.head_dim and not model.rotary_interleaved,
         "rotary_factor=1": model.rotary_factor == 1,
