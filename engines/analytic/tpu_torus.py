@@ -215,9 +215,10 @@ def layer_collectives(grid: Grid, layout: str, tokens: Floats) -> Iterator[Colle
         outward=query + grid.ffn_hidden / across,
     )
     for each in payloads:
-        if each.axes:
-            of_columns = each.axes == cut.embed
-            yield Collective(axes=each.axes, size_bytes=each.size / (blocks if of_columns else 1.0), count=blocks)
+        if each.of == "residual":
+            yield Collective(axes=each.axes, size_bytes=each.size, count=blocks)
+        elif each.axes:
+            yield Collective(axes=each.axes, size_bytes=each.size / blocks, count=blocks)
 
 
 def layer_transfers(grid: Grid, layout: str, tokens: Floats) -> LayerTransfers:

@@ -17,11 +17,12 @@ Size = Callable[[str], Any]
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One collective: its kind as in HLO, its mesh axes, its payload, and the side of the projection that it is on."""
+    """One collective: its kind as in HLO, its mesh axes, its payload, of what, and on which side of the projection."""
 
     kind: Literal["all-gather", "reduce-scatter"]
     axes: str
     size: Any
+    of: Literal["residual", "columns"]
     side: Literal["in", "out"]
 
 
@@ -30,16 +31,17 @@ def activation_payloads(
 ) -> Iterator[Payload]:
     """Collectives of activations around one projection in and back out (Pope et al. 2022, section 3.2).
 
-    ``tokens`` are a chip's share; ``inward`` are the columns that a chip's matmul in makes before they are summed over the axes of E, ``outward`` those that its matmul out reads. With t tokens:
+    ``tokens`` are a chip's share; ``inward`` are the columns that a chip's matmul in makes before they are summed over
+    the axes of E, ``outward`` those that its matmul out reads. With t tokens:
 
     - over F's axes an all-gather of t·E/size(embed) in, and a reduce-scatter of as much out;
     - over E's axes a reduce-scatter of t·inward, and an all-gather of t·outward.
     """
     residual = tokens * (d_model / size(layout.embed))
-    yield Payload("all-gather", layout.ffn, residual, "in")
-    yield Payload("reduce-scatter", layout.embed, tokens * inward, "in")
-    yield Payload("all-gather", layout.embed, tokens * outward, "out")
-    yield Payload("reduce-scatter", layout.ffn, residual, "out")
+    yield Payload("all-gather", layout.ffn, residual, "residual", "in")
+    yield Payload("reduce-scatter", layout.embed, tokens * inward, "columns", "in")
+    yield Payload("all-gather", layout.embed, tokens * outward, "columns", "out")
+    yield Payload("reduce-scatter", layout.ffn, residual, "residual", "out")
 
 
 def gathered_weights(layout: Layout, size: Size, elements: Any) -> Any:

@@ -99,9 +99,9 @@ class JaxEngine:
         from engines.transformer.generate.prefill import prefix_plan
         from engines.transformer.partition.resolve import plan_of
 
-        plan = replace(plan_of(point), reading=self.settings.reading(point))
+        plan = replace(plan_of(point), prefill=self.settings.prefill(point))
         plan.check()
-        if plan.reading.prefix:
+        if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read
         check_prompts(point, self.settings)
         mesh = mesh_of(point)

@@ -20,10 +20,10 @@ from engines.transformer.forward import forward, output, states
 from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generate.prefill import after_prefix, read_prompt
 from engines.transformer.generate.sampling import next_tokens
-from engines.transformer.generation import GREEDY, Sampling
 from engines.transformer.layers.kv_cache import Cache, abstract_cache, cache_specs
 from engines.transformer.layers.overlapped_block import compiler_options
 from engines.transformer.layers.positions import Consecutive
+from engines.transformer.options import GREEDY, Sampling
 from engines.transformer.params.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
@@ -36,10 +36,10 @@ KEPT_LOGITS = 4
 def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, tokens [batch, time]) → (next token [batch], logits [batch, vocab], cache).
 
-    The cache is donated. Tokens take its first positions, and are read as ``plan.reading`` says.
+    The cache is donated. Tokens take its first positions, and are read as ``plan.prefill`` says.
     """
 
-    view, prefix = _view(plan, mesh), plan.reading.prefix
+    view, prefix = _view(plan, mesh), plan.prefill.prefix
 
     def prefill(parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
         scores, cache = read_prompt(view, parameters, cache, tokens)

@@ -101,7 +101,7 @@ def test_every_block_of_a_long_prompts_attention_is_timed():
 @pytest.mark.slow
 def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
     from engines.compiled.target.tpu import device_mesh, tpu_target_of
-    from engines.transformer.options import Reading
+    from engines.transformer.options import PrefillOptions
     from engines.transformer.partition.resolve import plan_of
     from engines.transformer.programs import abstract_arguments, make_prefill
 
@@ -109,7 +109,7 @@ def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
     asked = point(model=model, phase="prefill", input_len=1024, attn_sharding="heads")
     target = tpu_target_of(asked.slice())
     mesh = device_mesh(target)
-    plan = replace(plan_of(asked, mesh_shape=target.device_mesh), reading=Reading(attention="splash"))
+    plan = replace(plan_of(asked, mesh_shape=target.device_mesh), prefill=PrefillOptions(attention="splash"))
     lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, 1024)["prefill"])
     assert "splash_mqa_fwd" in lowered.compile().as_text()
 

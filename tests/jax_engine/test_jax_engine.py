@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -197,8 +198,9 @@ def test_relative_error_by_hand():
 
 def test_a_wrong_output_is_not_verified():
     program = engine().prepare(point())
-    name = "layer.fused.out"
-    program.weights[name] = program.weights[name] * 1.01
+    fused = program.weights.layers.fused
+    wrong = replace(fused, outputs=replace(fused.outputs, values=fused.outputs.values * 1.01))
+    program.weights = replace(program.weights, layers=replace(program.weights.layers, fused=wrong))
     checked = program.verify()
     assert not checked.ok
     assert checked.max_relative_error > checked.tolerance

@@ -1,4 +1,4 @@
-"""Reading a prompt: at once, in chunks, or after a prefix that all sequences share."""
+"""PrefillOptions a prompt: at once, in chunks, or after a prefix that all sequences share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ def _in_chunks(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) 
 
     What the division into chunks leaves goes first: the others are then one loop, whose last turn has the result.
     """
-    start, time, chunk = plan.reading.prefix, tokens.shape[1], plan.reading.chunk
+    start, time, chunk = plan.prefill.prefix, tokens.shape[1], plan.prefill.chunk
     if start + time > plan.cache_len:
         raise InvalidRequest(
             "input_len", start + time, f"is more than the cache's {plan.cache_len} positions", "plan a longer cache"
@@ -69,11 +69,11 @@ def prefix_plan(plan: Plan) -> Plan:
     return replace(
         plan,
         batch_size=1,
-        cache_len=plan.reading.prefix,
+        cache_len=plan.prefill.prefix,
         attn_sharding="heads",
         ffn_layout="ws_2d" if gathered else plan.ffn_layout,
         collectives="plain" if gathered else plan.collectives,
-        reading=replace(plan.reading, prefix=0),
+        prefill=replace(plan.prefill, prefix=0),
     )
 
 
@@ -82,7 +82,7 @@ def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:
 
     The prefix of the first prompt is read, and what it leaves is placed where every chip needs it.
     """
-    single, prefix, specs = prefix_plan(plan), plan.reading.prefix, cache_specs(plan)
+    single, prefix, specs = prefix_plan(plan), plan.prefill.prefix, cache_specs(plan)
     read, places = _reader(single, mesh), _places(plan, single)
 
     def both(parameters: Parameters, cache: Cache, tokens: Array) -> Any:

@@ -12,8 +12,8 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 from engines.transformer.generate.top_k_top_p import Contenders, comparable, likeliest, narrow, takes_few
-from engines.transformer.generation import Sampling
 from engines.transformer.layers.embedding import vocab_ids
+from engines.transformer.options import Sampling
 from engines.transformer.partition.plan import Plan
 
 

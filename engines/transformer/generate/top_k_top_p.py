@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, all_reduce
-from engines.transformer.generation import Sampling
+from engines.transformer.options import Sampling
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 

@@ -64,7 +64,7 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> t
     # Without it a TPU lays the cached keys out as the rotation would like, and copies them in every step.
     q, k = lax.optimization_barrier((q, k))
     cache, keys, values, mask, slots = positions.store(plan, cache, k, v, layer=where.layer, limit=where.limit)
-    prefix, shared = plan.reading.prefix, None
+    prefix, shared = plan.prefill.prefix, None
     if prefix:
         shared = read(cache, f"{PREFIX}k", where.layer, prefix), read(cache, f"{PREFIX}v", where.layer, prefix)
     q = _apart(q, slots)

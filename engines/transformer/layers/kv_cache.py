@@ -53,7 +53,7 @@ def cache_specs(plan: Plan) -> dict[str, P]:
     spec = cache_spec(plan)
     scales = {"k_scale": P(*spec[:-1]), "v_scale": P(*spec[:-1])} if plan.kv_dtype in LARGEST else {}
     specs = {"k": spec, "v": spec, **scales}
-    if plan.reading.prefix:
+    if plan.prefill.prefix:
         specs |= {f"{PREFIX}{name}": P(None, None, *each[2:]) for name, each in specs.items()}
     return specs
 
@@ -64,7 +64,7 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     if plan.partitioner == "gspmd":
         slots = plan.padded.kv_heads
     model = plan.model
-    prefix = plan.reading.prefix
+    prefix = plan.prefill.prefix
     described = {}
     for name, spec in cache_specs(plan).items():
         scale = name.endswith("_scale")

@@ -52,7 +52,7 @@ def attend(
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
     plain = mask.is_whole_prompt and shared is None and keys.scale is None
-    if plan.reading.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
+    if plan.prefill.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
         from engines.transformer.layers.splash_attention import kernel_attend
 
         return kernel_attend(q, keys.values, vals.values)
@@ -81,10 +81,10 @@ def to_shared(plan: Plan, scaled: Array, keys: Cached, vals: Cached) -> Partial:
 def by_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     """Whether queries [batch, time, heads, dim] meet ``limit`` keys block by block; a single one never does."""
     batch, time, heads, _ = queries
-    asked = plan.reading.attention
+    asked = plan.prefill.attention
     if time == 1 or asked in ("direct", "blockwise"):
         return time > 1 and asked == "blockwise"
-    block = plan.reading.block
+    block = plan.prefill.block
     return limit > DIRECT_BLOCKS * block and batch * heads * time * limit > DIRECT_SCORES * block**2 * _shards(plan)
 
 
@@ -174,7 +174,7 @@ def block_shape(plan: Plan, batch: int, heads: int, time: int, limit: int) -> tu
 
     Seen whole, the batch is not cut: it is split over chips already.
     """
-    most, deep = plan.reading.block, min(plan.reading.block, limit)
+    most, deep = plan.prefill.block, min(plan.prefill.block, limit)
     across = math.ceil(time / math.ceil(time / most))
     fitting = max(1, BLOCK_SCORES // (heads * across * deep))
     cut = plan.annotation is None

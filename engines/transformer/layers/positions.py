@@ -68,7 +68,7 @@ class Consecutive:
 
     def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> Readable:
         """See :class:`Positions`."""
-        prefix = plan.reading.prefix
+        prefix = plan.prefill.prefix
         mask = Causal(self.start - prefix if prefix else self.start)
         cache, new = write(plan, cache, k, v, layer, mask.position)
         # A whole prompt attends to itself: read back, its cache would be laid out for that, and decoding copy it.

@@ -125,26 +125,26 @@ class Fusion:
         return [(head * padded, head * real, real) for head in range(model.num_kv_heads)]
 
 
-def unfuse(plan: Plan, fused: Floats, name: str, part: str, tensor: Tensor) -> Floats:
-    """The canonical tensor ``name`` back out of one layer of the fused matrix ``part`` (``fused.in``): lossless.
+def unfuse(plan: Plan, fused: Floats, parts: Parts, tensor: Tensor, *, axis: int) -> Floats:
+    """A canonical tensor of a layer back out of one layer of a fused matrix of ``parts``: lossless.
 
-    ``fused`` is [E, chips, width] of an input or [chips, width, E] of an output.
+    ``fused`` is [E, chips, width] of an input (``axis`` 1), or [chips, width, E] of an output (``axis`` 0).
+
+    Raises:
+        ValueError: the tensor is not one of ``parts``.
     """
-    projection, _, direction = part.partition(".")
-    parts = (input_parts if direction == "in" else output_parts)(plan)[projection]
-    start = 0
-    for each, width in parts:
-        if each == name:
+    wanted, start = tensor.name.rpartition(".")[2], 0
+    for name, width in parts:
+        if name == wanted:
             break
         start += width
     else:
-        raise ValueError(f"{name} is no tensor of {part}")
-    axis = 1 if direction == "in" else 0
+        raise ValueError(f"{wanted} is not one of {[name for name, _ in parts]}")
     chunk = fused[..., start : start + width] if axis else fused[:, start : start + width]
     matrix = chunk.reshape(chunk.shape[0], -1) if axis else chunk.reshape(-1, chunk.shape[-1])
     length = math.prod(tensor.shape[1:] if axis else tensor.shape[:-1])
     runs = [
         np.take(matrix, np.arange(padded, padded + size), axis=axis)
-        for padded, _, size in Fusion(plan, 0)._blocks(name, length)
+        for padded, _, size in Fusion(plan, 0)._blocks(wanted, length)
     ]
     return np.concatenate(runs, axis=axis).reshape(tensor.shape)

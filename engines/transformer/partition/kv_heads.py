@@ -35,7 +35,7 @@ def folds(plan: Plan) -> bool:
     for all sequences, or heads share slots unevenly.
     """
     kept, _, even = kv_slots(plan)
-    return even and len(kept[0]) > 1 and plan.partitioner == "manual" and not plan.reading.prefix
+    return even and len(kept[0]) > 1 and plan.partitioner == "manual" and not plan.prefill.prefix
 
 
 def _chunk_ids(plan: Plan, coordinates: dict[str, int]) -> list[int]:

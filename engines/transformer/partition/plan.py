@@ -11,7 +11,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of
 from engines.core.model import Model
 from engines.core.slice import MeshShape
-from engines.transformer.options import WHOLE, Reading
+from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
@@ -49,7 +49,7 @@ class Plan:
     collectives: str = "plain"
     partitioner: Partitioner = "manual"
     decodes: bool = True
-    reading: Reading = WHOLE
+    prefill: PrefillOptions = WHOLE_PROMPT
     pieces: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
