@@ -147,6 +147,7 @@ def test_rates_are_by_the_formula_of_every_other_row(run):
         batch_size=8,
         input_len=32,
         output_len=128,
+        first_token="prefill",
         weight_dtype="bfloat16",
     )
     rates = derive(point, latency_s=2.0, peak_flops_per_s=chip.peak("bfloat16"), hbm_bytes_per_s=chip.hbm_bytes_per_s)
