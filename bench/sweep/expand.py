@@ -98,7 +98,7 @@ def _options(config: Mapping[str, Any]) -> Options:
         if status not in RETRIABLE:
             raise InvalidRequest("retry", status, "is not known", f"use some of {', '.join(RETRIABLE)}")
     if not isinstance(config["resume"], bool):
-        raise InvalidRequest("resume", config["resume"], "is neither true nor false", "use resume=true or resume=false")
+        raise InvalidRequest("resume", config["resume"], "must be true or false", "use resume=true or resume=false")
     return Options(
         results_dir=str(config["results_dir"]),
         sweep_name=config["sweep_name"],
@@ -116,7 +116,7 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         yield {}
         return
     if not isinstance(points, list) or not all(isinstance(entry, dict) for entry in points):
-        raise InvalidRequest("points", points, "is no list of mappings", "write points: [{batch_size: 1}]")
+        raise InvalidRequest("points", points, "must be a list of mappings", "write points: [{batch_size: 1}]")
     for entry in points:
         for key in entry:
             known = (*GROUPS, *Point.schema())

@@ -28,7 +28,7 @@ FIRST_TOKEN_FROM_PREFILL: Final = (
 )
 """Runtimes whose first token comes from the prefill's logits, by the first word of ``system``."""
 MOST_SECONDS: Final = 1e5
-"""A longer time is taken for milliseconds or microseconds."""
+"""A longer time is refused: it is probably in milliseconds or microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,10 @@ def read_cases(path: Path, engine: str) -> list[Case]:
     """
     if not path.is_file():
         raise InvalidRequest(
-            "data", str(path), "is no file", "give a CSV in the columns of engines/published/data, or a results folder"
+            "data",
+            str(path),
+            "is not a file",
+            "give a CSV in the columns of engines/published/data, or a results folder",
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -71,9 +74,9 @@ def read_cases(path: Path, engine: str) -> list[Case]:
             _check_header(path, list(reader.fieldnames or ()))
             cases = [_case(path, reader.line_num, cells, engine) for cells in reader]
     except UnicodeDecodeError:
-        raise ShardbenchError(f"{path}: is no text in UTF-8; save it as CSV") from None
+        raise ShardbenchError(f"{path}: is not text in UTF-8; save it as CSV") from None
     except csv.Error as error:
-        raise ShardbenchError(f"{path}:{reader.line_num}: is no CSV ({error})") from None
+        raise ShardbenchError(f"{path}:{reader.line_num}: is not valid CSV ({error})") from None
     if not cases:
         raise ShardbenchError(f"{path}:1: has a header and no rows")
     return cases
@@ -143,7 +146,7 @@ def _latency(text: Mapping[str, str], oom: bool) -> float | None:
         raise InvalidRequest("latency_s", text["latency_s"], "is not positive", "give seconds above 0")
     if seconds > MOST_SECONDS:
         raise InvalidRequest(
-            "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s: another unit, it seems", "give seconds"
+            "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s, probably in another unit", "give seconds"
         )
     return seconds
 

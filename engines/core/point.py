@@ -242,7 +242,7 @@ class Point:
         """
         values = asdict(self)
         if self.phase != "generate":
-            del values["first_token"]
+            del values["first_token"]  # has no meaning: the point is the one that it was before this was a key
         content = {"point": _plain(values), "code": code}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

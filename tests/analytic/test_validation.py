@@ -187,7 +187,7 @@ def test_a_missing_column_is_named(write, column):
 def test_files_that_are_no_tables_of_times(write, tmp_path):
     with pytest.raises(ShardbenchError, match="no rows"):
         read_cases(write(), "analytic")
-    with pytest.raises(InvalidRequest, match="is no file"):
+    with pytest.raises(InvalidRequest, match="is not a file"):
         read_cases(tmp_path / "absent.csv", "analytic")
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00\x81")
