@@ -74,9 +74,10 @@ def _point(entry: ImportedResult, path: Path, settings: Mapping[str, Any]) -> Po
         given = settings[key]
         if given is None:
             continue
-        given, *more = Point.schema()[key].alternatives(given)
-        if more:
-            raise InvalidRequest(key, settings[key], "must be one value", "import each file by itself")
+        found = Point.schema()[key].alternatives(given)
+        if len(found) != 1:
+            raise InvalidRequest(key, given, "must be one value", "import each file by itself")
+        [given] = found
         if values.get(key, given) != given:
             raise InvalidRequest(key, given, f"is not what {path} says, {values[key]}", f"leave {key} out")
         values[key] = given
