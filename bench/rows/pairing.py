@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.rows.labels import answered
+from engines.core.point import Point
 from engines.core.row import Row
 
-STATED: Final = ("model", "hw", "num_chips", "phase", "batch_size", "input_len", "output_len")
-STATED_FORMATS: Final = ("weight_dtype", "act_dtype", "kv_dtype", "partitioner")
-OPEN: Final = ("mesh_shape", "ffn_layout", "attn_sharding", "collectives", "tensor_parallel", "pipeline_parallel")
+OPEN: Final = tuple(name for name, key in Point.schema().items() if key.about.engine_chooses)
 """Keys that a point may leave to the engine."""
+STATED: Final = ("model", "hw", *(name for name in Point.schema() if name not in OPEN))
+"""Keys that every question states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def errors_of(pairs: Iterable[Pair]) -> Errors | None:
 
 
 def _stated(row: Row) -> tuple[Any, ...]:
-    return tuple(getattr(row, key) for key in (*STATED, *STATED_FORMATS))
+    return tuple(getattr(row, key) for key in STATED)
 
 
 def _meets(answer: Row, reference: Row, key: str) -> bool:

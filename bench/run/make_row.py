@@ -1,7 +1,7 @@
 """Point + answer + environment → row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,7 +37,7 @@ def estimated(question: PointTask, estimate: Estimate) -> Row:
         error = estimate.error or "the engine gave no time"
         status: Status = "failed" if estimate.status == "ok" else estimate.status
         return _row(question, estimate.facts, {**told, "status": status, "error": error, "invalid_reason": error})
-    point = question.point
+    point = _as_ran(question.point, estimate.facts)
     steps = point.decode_steps
     decode_s = None if estimate.step_time_s is None else estimate.step_time_s * steps
     if decode_s is None and estimate.ttft_s is not None and steps:
@@ -56,7 +56,7 @@ def measured(
     summary = _summarised(samples.totals, config)
     facts = program.facts()
     stage = {name: _summarised(times, config).median for name, times in samples.stages.items()}
-    times = _times(question.point, facts, summary.median, stage.get("prefill"), stage.get("decode"))
+    times = _times(_as_ran(question.point, facts), facts, summary.median, stage.get("prefill"), stage.get("decode"))
     reason = _invalid_reason(summary, samples, verification, config)
     details = {
         **facts.details,
@@ -143,10 +143,16 @@ def _peaks(point: Point, facts: Facts) -> tuple[float | None, float | None, str 
     return peak, point.chip.hbm_bytes_per_s, f"datasheet, dense {point.act_dtype}"
 
 
+def _as_ran(point: Point, facts: Facts) -> Point:
+    """The point with the pass of its first token, on which its number of steps depends: the decode loop unless told."""
+    first_token = facts.resolved.get("first_token", "decode" if point.first_token == "auto" else point.first_token)
+    return replace(point, first_token=first_token)
+
+
 def _row(question: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
     environment = read_environment()
     asked = question.point.axes()
-    ran = {**asked, **facts.resolved}
+    ran = {**asked, **facts.resolved, "first_token": _as_ran(question.point, facts).axes()["first_token"]}
     if ran["mesh_shape"] is not None:
         ran["mesh_shape"] = list(ran["mesh_shape"])
     chosen = [key for key in POINT_FIELDS if asked[key] in (None, "auto") and ran[key] not in (None, "auto")]

@@ -1,9 +1,10 @@
 """A row: what came back for one point. The one format of all evidence."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Final, Literal
 
 from engines.core.errors import ShardbenchError
+from engines.core.point import Point
 
 SCHEMA_VERSION: Final = 1
 
@@ -29,6 +30,7 @@ class Row:
     batch_size: int
     input_len: int
     output_len: int
+    first_token: str | None = None
     mesh_shape: list[int] | None = None
     ffn_layout: str | None = None
     attn_sharding: str | None = None
@@ -123,7 +125,7 @@ class Row:
         """
         version = content.get("schema_version")
         if not isinstance(version, int) or version < 1:
-            raise ShardbenchError(f"schema_version={version}: is no row of shardbench; a row has a whole number from 1")
+            raise ShardbenchError(f"schema_version={version}: is not a row of shardbench; it must be an integer ≥ 1")
         if version > SCHEMA_VERSION:
             raise ShardbenchError(
                 f"schema_version={version}: was written by a newer shardbench; this one reads up to {SCHEMA_VERSION}"
@@ -138,8 +140,8 @@ class Row:
 
 
 ROW_FIELDS: Final = frozenset(each.name for each in fields(Row))
-POINT_FIELDS: Final = tuple(each.name for each in fields(Row)[: [each.name for each in fields(Row)].index("chosen")])
-"""The row's keys that say what was asked, in order."""
+POINT_FIELDS: Final = ("model", "hw", *(each.name for each in fields(Point) if each.name not in ("model", "chip")))
+"""The row's keys that say what was asked, in order: those of a point, with the names of its model and chip."""
 REQUIRED_FIELDS: Final = frozenset(
-    {"model", "hw", "num_chips", "engine", "phase", "batch_size", "input_len", "output_len", "source", "status"}
+    each.name for each in fields(Row) if each.default is MISSING and each.default_factory is MISSING
 )

@@ -60,6 +60,7 @@ class ExternalEngine(ABC):
     def _answer(self, point: Point) -> Estimate:
         try:
             point.check()
+            _check_first_token(point)
             self.check_supported(point)
             return self._run(point)
         except ShardbenchError as error:
@@ -72,13 +73,17 @@ class ExternalEngine(ABC):
             folder = Path(name)
             program = ExternalProgram(self.command(point, folder), folder, self.run_timeout_s)
             timed = self.read(point, folder, program.run())
-        degrees = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        ran = {
+            "tensor_parallel": point.tensor_degree,
+            "pipeline_parallel": point.pipeline_degree,
+            "first_token": "prefill",
+        }
         return Estimate(
             latency_s=timed.latency_s,
             samples_s=timed.samples_s,
             system=self.name,
             facts=Facts(
-                resolved={key: value for key, value in degrees.items() if getattr(point, key) is None},
+                resolved={key: value for key, value in ran.items() if getattr(point, key) in (None, "auto")},
                 device_kind=names[0],
                 details={"timed_by": self.timed_by, "command": program.line, **timed.details},
             ),
@@ -107,6 +112,14 @@ class LatencyBenchmark(ExternalEngine):
         self.arguments = list(arguments)
         self.warmup_runs = warmup_runs
         self.runs = runs
+
+
+def _check_first_token(point: Point) -> None:
+    """Raise Unsupported for a convention that no serving runtime has: they sample first from the prefill's logits."""
+    if point.first_token == "decode":
+        raise Unsupported(
+            f"first_token=decode: engine={point.engine} takes the first token from the prefill; use first_token=prefill"
+        )
 
 
 def check_generate(point: Point) -> None:

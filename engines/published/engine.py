@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from engines.core.engine import Estimate, Facts
 from engines.core.point import Point
 from engines.core.row import Source
-from engines.published.table import POINT_KEYS, PublishedRow, published_rows
+from engines.published.table import PublishedRow, published_rows
 
 
 class PublishedEngine:
@@ -28,7 +28,7 @@ class PublishedEngine:
         if not found:
             return Estimate(status="unsupported", error=f"nobody published {_told(point)}")
         if len(found) > 1:
-            open_keys = [key for key in POINT_KEYS if len({row.question.get(key) for row in found}) > 1]
+            open_keys = [key for key in point.schema() if len({row.question.get(key) for row in found}) > 1]
             keys = " or ".join(open_keys) or "system"
             return Estimate(
                 status="unsupported",
@@ -39,8 +39,7 @@ class PublishedEngine:
 
 def _estimate(point: Point, row: PublishedRow) -> Estimate:
     asked = point.axes()
-    resolved = {key: row.question[key] for key in POINT_KEYS if key in row.question and asked[key] in (None, "auto")}
-    facts = Facts(resolved=resolved)
+    facts = Facts(resolved={key: value for key, value in row.question.items() if asked[key] in (None, "auto")})
     if row.status != "ok":
         return Estimate(
             status=row.status,

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, answered, by_source
-from bench.rows.pairing import OPEN, STATED, STATED_FORMATS, is_open
+from bench.rows.pairing import OPEN, STATED, is_open
 from bench.sweep.catalog import conf_dir
 from bench.sweep.expand import request_from
 from engines.core.point import Point
@@ -114,8 +114,6 @@ def answers(row: Row, point: Point) -> bool:
     """
     asked = point.axes()
     if any(getattr(row, key) != asked[key] for key in STATED):
-        return False
-    if any(asked[key] != "auto" and getattr(row, key) != asked[key] for key in STATED_FORMATS):
         return False
     for key in OPEN:
         if asked[key] in (None, "auto"):
