@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.rows.store import Store
-from bench.sweep.catalog import chip_from, load_customised, model_from
+from bench.sweep.catalog import load_customised, model_from
 from bench.validate.csv_cases import Case
+from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, Row
@@ -48,7 +49,7 @@ def _point(row: Row, engine: str) -> Point:
         keys["mesh_shape"] = tuple(keys["mesh_shape"])
     keys |= {
         "model": model_from(load_customised("model", row.model)),
-        "chip": chip_from(load_customised("hw", keys.pop("hw"))),
+        "chip": Chip.from_config(load_customised("hw", keys.pop("hw"))),
     }
     point = Point(**{**keys, "engine": engine})
     point.check()

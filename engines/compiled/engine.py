@@ -1,11 +1,12 @@
-"""An engine that asks the real compilers: compiles the model for chips that are not there, reads and times it."""
+"""An engine that compiles the model with the real compilers, for chips that are not present, and times the schedule."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.compile.cache import Cache, default_folder
 from engines.compiled.search import Tried, checked_collectives, layouts, name_of, total_s, variants
-from engines.compiled.target.base import check_installed, compiler_for, target_of
+from engines.compiled.target.installed import check_installed, compiler_for
+from engines.compiled.target.select import target_of
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
@@ -22,7 +23,7 @@ PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("p
 
 
 class CompiledEngine:
-    """States the times of schedules that the compiler for a chip made, for chips that are not there."""
+    """Times the schedules that the compiler for a chip produces, for chips that are not present."""
 
     name: ClassVar[str] = "compiled"
     source: ClassVar[Source] = "compiled"
@@ -95,7 +96,7 @@ class CompiledEngine:
         check_formats(point)
         target = target_of(point.slice())
         first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
-        plans = layouts(target.asked(point), target.device_mesh, first)
+        plans = layouts(target.resolve(point), target.device_mesh, first)
         found = self._fastest(point, target, plans, Tried())
         # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
         plans = plans if found.best is None else [found.best[0]]
@@ -119,6 +120,7 @@ class CompiledEngine:
 
     def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "TimedPhase":
         from engines.compiled.compile.compiler import CompileRequest
+        from engines.compiled.cost.select import cost_model_of
         from engines.compiled.cost.timeline import walk
         from engines.compiled.estimate import TimedPhase
         from engines.compiled.hlo.parser import UnreadableHlo, parse_module
@@ -140,15 +142,15 @@ class CompiledEngine:
             whose = f"{library} {versions_of([library]).get(library)}"
             told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(told) from error
-        machine = target.machine(point.chip)
-        kindest = machine.kindest()
+        cost = cost_model_of(point.slice())
+        best_case = cost.best_case()
         return TimedPhase(
             name,
             compiled,
-            walk(schedule, machine),
+            walk(schedule, cost),
             dict(schedule.unknown),
-            hot_loop(schedule, machine),
-            walk(schedule, kindest).account.total_s if kindest is not None else None,
+            hot_loop(schedule, cost),
+            walk(schedule, best_case).account.total_s if best_case is not None else None,
         )
 
     def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:

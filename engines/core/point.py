@@ -223,8 +223,8 @@ class Point:
 def _plain(value: Any) -> Any:
     """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
     if isinstance(value, Mapping):
-        # Where a figure comes from does not change an answer.
-        return {key: _plain(item) for key, item in value.items() if key not in ("sources", "source")}
+        # Where a figure comes from, and the names of devices, do not change an answer.
+        return {key: _plain(item) for key, item in value.items() if key not in ("sources", "source", "device_names")}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():

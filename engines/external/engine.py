@@ -67,7 +67,7 @@ class ExternalEngine(ABC):
 
     def _run(self, point: Point) -> Estimate:
         names = device_names(self.nvidia_smi)
-        check_present(point.chip.name, names)
+        check_present(point.chip, names)
         with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
             folder = Path(name)
             program = ExternalProgram(self.command(point, folder), folder, self.run_timeout_s)

@@ -29,7 +29,7 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
         keys = {field.name for field in fields(Point)} - {"model", "chip", "engine"}
         values = {key: config[key] for key in keys}
         values |= {key: None for key in OPEN if values[key] == "auto"}
-        model, chip, settings = Model(**config["model"]), Chip(**config["hw"]), dict(config["engine"])
+        model, chip, settings = Model(**config["model"]), Chip.from_config(config["hw"]), dict(config["engine"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InvalidRequest(
             "POINT.yaml", path, f"is no composed config ({error})", "write it with shardbench run … --cfg job"

@@ -15,11 +15,12 @@ from bench.measure.timing import TimingConfig
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.worker import answer
-from bench.sweep.catalog import load_chip, load_group, load_model, names
+from bench.sweep.catalog import hw_of, load_chip, load_group, load_model, names
+from bench.sweep.hw_here import hw_here
 from engines.core.errors import OutOfMemory, TimedOut, Unsupported
 from engines.core.point import Point
 from engines.external.fastertransformer.output import read_latency_s
-from engines.host.nvidia import GPU_NAMES, check_present, hw_here, hw_of
+from engines.host.nvidia import check_present
 from engines.host.program import ExternalProgram, ProgramFailed
 
 
@@ -278,17 +279,18 @@ def test_rows_say_who_timed_them(vllm, faster):
     assert set(sampled.chosen) == {"tensor_parallel", "pipeline_parallel"}
 
 
-def test_every_gpu_that_has_a_name_has_a_datasheet():
-    assert all(load_chip(hw).kind == "gpu" for hw in GPU_NAMES.values())
-    assert {name for name in names("hw") if load_chip(name).kind == "gpu"} == set(GPU_NAMES.values())
+def test_every_chip_is_found_by_its_device_names_and_no_other_is():
+    for hw in names("hw"):
+        assert all(hw_of(name) == hw for name in load_chip(hw).device_names)
+        assert bool(load_chip(hw).device_names) == (hw != "cpu")
 
 
 def test_boards_and_slices_with_other_figures_are_other_hardware():
     for name in ("NVIDIA A100-PCIE-40GB", "NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", ""):
         assert hw_of(name) is None
-    check_present("h200", ["NVIDIA H200"] * 2)
+    check_present(load_chip("h200"), ["NVIDIA H200"] * 2)
     with pytest.raises(Unsupported, match="which has 2 × NVIDIA B200"):
-        check_present("h200", ["NVIDIA H200", "NVIDIA B200"])
+        check_present(load_chip("h200"), ["NVIDIA H200", "NVIDIA B200"])
 
 
 def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):

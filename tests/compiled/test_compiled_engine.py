@@ -159,9 +159,9 @@ def test_what_it_cannot_compile_is_one_sentence(changes, words):
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
-    from engines.compiled.target import base
+    from engines.compiled.target import installed
 
-    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "libtpu" else object())
+    monkeypatch.setattr(installed, "find_spec", lambda name: None if name == "libtpu" else object())
     answer, _ = ask(point())
     assert answer.status == "failed"
     assert "shardbench[tpu]" in answer.error

@@ -27,10 +27,10 @@ def test_every_figure_has_a_source(name):
     assert stated <= content["sources"].keys()
 
 
-@pytest.mark.parametrize("name", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"])
+@pytest.mark.parametrize("name", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x"])
 def test_peak_is_whole_matrix_units_times_clock(name):
     chip = load_chip(name)
-    side = 256 if name == "tpu-v6e" else 128
+    side = 256 if name in ("tpu-v6e", "tpu-7x") else 128
     units = chip.peak("bfloat16") / (side * side * 2 * chip.clock_hz)
     assert units == pytest.approx(round(units), rel=0.005)
 
