@@ -127,6 +127,8 @@ class CompiledEngine:
         from engines.compiled.hlo.schedule import read_schedule
         from engines.compiled.hotspots import hot_loop
 
+        cost = cost_model_of(point.slice())
+        best_case = cost.best_case()
         steps = point.decode_steps if name == "decode" else 0
         with_what = compiler_for(point.chip)
         compiled = self.compiler.compile(
@@ -142,8 +144,6 @@ class CompiledEngine:
             whose = f"{library} {versions_of([library]).get(library)}"
             told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(told) from error
-        cost = cost_model_of(point.slice())
-        best_case = cost.best_case()
         return TimedPhase(
             name,
             compiled,

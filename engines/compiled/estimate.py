@@ -59,9 +59,9 @@ def estimate_of(
         "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
         "collectives": plan.collectives,
     }
-    asked = point.axes()
+    given = point.axes()
     facts = Facts(
-        resolved={key: value for key, value in resolved.items() if asked[key] != value},
+        resolved={key: value for key, value in resolved.items() if given[key] != value},
         compute_s=total.compute_s,
         memory_s=total.memory_s,
         communication_s=total.communication_s,

@@ -34,7 +34,7 @@ def hot_loop(schedule: Schedule, cost: CostModel) -> dict[str, Any]:
 
     Empty if no instruction of the program takes time.
     """
-    turns = dict(_turns(schedule, schedule.entry, 1))
+    turns = dict(_run_counts(schedule, schedule.entry, 1))
     spots = {name: list(_spots(schedule.computations[name], cost)) for name in turns}
     seconds = {name: sum(spot.seconds for spot in found) for name, found in spots.items()}
     if not any(seconds.values()):
@@ -50,12 +50,12 @@ def hot_loop(schedule: Schedule, cost: CostModel) -> dict[str, Any]:
     }
 
 
-def _turns(schedule: Schedule, name: str, times: int) -> Iterator[tuple[str, int]]:
+def _run_counts(schedule: Schedule, name: str, times: int) -> Iterator[tuple[str, int]]:
     """Every computation with its number of runs; of one that is called from several places, the last caller's."""
     yield name, times
     for step in schedule.computations[name]:
         for called in step.called:
-            yield from _turns(schedule, called, times * step.trips)
+            yield from _run_counts(schedule, called, times * step.trips)
 
 
 def _spots(steps: tuple[Step, ...], cost: CostModel) -> Iterator[HotSpot]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from engines.core.errors import InvalidRequest, Unsupported
 
 ChipKind = Literal["tpu", "gpu", "cpu"]
+Figure = TypeVar("Figure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +51,11 @@ class XlaTpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cuda:
-    """A GPU as CUDA describes it. Figures are per multiprocessor (SM) unless they are of the GPU.
+    """A GPU as CUDA describes it.
 
-    ``multiprocessors`` counts those of the product, not of the whole die. ``tensor_flops_per_cycle`` is the dense
-    float16 rate of the tensor cores, ``float32_lanes`` the float32 results a cycle outside them.
+    ``multiprocessors`` (SMs) are those of the product, not of the whole die. Of one SM, ``tensor_flops_per_cycle`` is
+    the dense float16 rate of its tensor cores, ``float32_lanes`` the float32 results per cycle outside them,
+    ``shared_memory_bytes`` its shared memory and ``shared_memory_bytes_per_block`` what one block may opt in to.
     """
 
     compute_capability: tuple[int, int]
@@ -152,6 +154,16 @@ class Chip:
     def __hash__(self) -> int:
         # The mappings cannot be hashed; equality still compares every figure.
         return hash((self.name, self.kind, self.hbm_bytes, self.hbm_bytes_per_s))
+
+    def require(self, key: str, figure: Figure | None) -> Figure:
+        """The figure of ``key``, which an engine cannot do without.
+
+        Raises:
+            Unsupported: the chip's file does not state it.
+        """
+        if figure is None:
+            raise Unsupported(f"hw={self.name}: {key} is not known; add it to conf/hw/{self.name}.yaml")
+        return figure
 
     def peak(self, dtype: str) -> float:
         """Dense peak in FLOP/s for matmuls whose activations are ``dtype``.

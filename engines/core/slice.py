@@ -24,7 +24,7 @@ class Slice:
 
     @property
     def wrap(self) -> tuple[bool, bool, bool]:
-        """Which axes close into a ring; the links of other machines than TPUs have no axes."""
+        """Which axes close into a ring; none of a GPU or cpu, whose links have no axes."""
         rule = self.chip.slices
         x, y, z = (rule is not None and size % rule.ring_multiple == 0 for size in self.mesh_shape)
         return (x, y, z)

@@ -104,9 +104,9 @@ def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
         ({"ffn_layout": "ws_2d"}, "tensor_parallel=8 implies ffn_layout=ws_1d"),
         (
             {"chip": replace(load_chip("a100-80gb"), name="gtx", cuda=None)},
-            "hw=gtx: engine=compiled needs its cuda figures; add cuda to its file in conf/hw",
+            "hw=gtx: cuda is not known; add it to conf/hw/gtx.yaml",
         ),
-        ({"chip": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "bandwidth"),
+        ({"chip": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "node_bytes_per_s is not known"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not run it"),
     ],
 )

@@ -11,7 +11,6 @@ from engines.compiled.cost.base import Bound, CollectiveTime, ComputeTime
 from engines.compiled.cost.nvswitch import collective_time
 from engines.compiled.hlo.schedule import Collective, Step
 from engines.core.chip import Chip, Cuda, tensor_core_clock_hz
-from engines.core.errors import Unsupported
 
 NOT_MODELLED: Final = (
     "launch of kernels and of collectives",
@@ -82,17 +81,14 @@ def gpu_cost_model(chip: Chip, devices: int) -> GpuCostModel:
     Raises:
         Unsupported: the chip's file lacks a bandwidth, its float16 peak or its ``cuda`` part.
     """
-    if chip.hbm_bytes_per_s is None or chip.node_bytes_per_s is None:
-        raise Unsupported(f"hw={chip.name}: has no bandwidth of its memory or node; add both to its file in conf/hw")
-    if chip.cuda is None:
-        raise Unsupported(f"hw={chip.name}: engine=compiled needs its cuda figures; add cuda to its file in conf/hw")
+    cuda = chip.require("cuda", chip.cuda)
     return GpuCostModel(
         devices=devices,
         peaks=chip.peak_flops_per_s,
-        vector_flops_per_s=vector_flops_per_s(chip, chip.cuda),
-        hbm_bytes_per_s=chip.hbm_bytes_per_s,
-        switch_bytes_per_s=chip.node_bytes_per_s,
-        l2_bytes=chip.cuda.l2_bytes,
+        vector_flops_per_s=vector_flops_per_s(chip, cuda),
+        hbm_bytes_per_s=chip.require("hbm_bytes_per_s", chip.hbm_bytes_per_s),
+        switch_bytes_per_s=chip.require("node_bytes_per_s", chip.node_bytes_per_s),
+        l2_bytes=cuda.l2_bytes,
     )
 
 

@@ -186,9 +186,9 @@ class _Walker:
         """The longest branch, as it is not known which one runs."""
         mark, longest, kept = len(self.events), Account(), list[Event]()
         for name in step.called:
-            turn = self.computation(name, origin + now)
-            if turn.total_s >= longest.total_s:
-                longest, kept = turn, self.events[mark:]
+            branch = self.computation(name, origin + now)
+            if branch.total_s >= longest.total_s:
+                longest, kept = branch, self.events[mark:]
             del self.events[mark:]
         self.events += kept
         account.add(longest, 1)

@@ -9,7 +9,6 @@ from engines.compiled.cost.constants import link_constants_of
 from engines.compiled.cost.torus import Torus, collective_time
 from engines.compiled.hlo.schedule import Collective, Step
 from engines.core.chip import LinkConstants
-from engines.core.errors import Unsupported
 from engines.core.slice import Slice
 
 
@@ -57,22 +56,17 @@ def tpu_cost_model(slice_: Slice) -> TpuCostModel:
         Unsupported: the chip's file lacks its clock, a bandwidth or its ``xla`` part.
     """
     chip = slice_.chip
-    if chip.clock_hz is None:
-        raise Unsupported(f"hw={chip.name}: has no clock to convert cycles into seconds; add clock_hz to its file")
-    if chip.hbm_bytes_per_s is None or chip.link_bytes_per_s is None:
-        raise Unsupported(f"hw={chip.name}: has no bandwidth of its memory or links; add both to its file in conf/hw")
-    if chip.xla is None:
-        raise Unsupported(f"hw={chip.name}: engine=compiled has no compiler for it; add xla to its file in conf/hw")
-    cores = (chip.xla.cores,) if chip.xla.cores > 1 else ()
+    xla = chip.require("xla", chip.xla)
+    cores = (xla.cores,) if xla.cores > 1 else ()
     torus = Torus(
         shape=(*slice_.mesh_shape, *cores),
         wrap=(*slice_.wrap, *(False for _ in cores)),
-        link_bytes_per_s=chip.link_bytes_per_s,
+        link_bytes_per_s=chip.require("link_bytes_per_s", chip.link_bytes_per_s),
     )
     fitted = link_constants_of(chip)
     return TpuCostModel(
-        clock_hz=chip.clock_hz,
-        hbm_bytes_per_s=chip.hbm_bytes_per_s / chip.xla.cores,
+        clock_hz=chip.require("clock_hz", chip.clock_hz),
+        hbm_bytes_per_s=chip.require("hbm_bytes_per_s", chip.hbm_bytes_per_s) / xla.cores,
         torus=torus,
         links=fitted.constants,
         set_by=fitted.set_by,

@@ -127,17 +127,12 @@ def gpu_target_of(slice_: Slice) -> GpuTarget:
             f"num_chips={slice_.num_chips}: engine=compiled compiles for the {chip.node_size} GPUs of one node; "
             f"use at most {chip.node_size}"
         )
-    if chip.hbm_bytes is None:
-        raise Unsupported(f"hw={chip.name}: has no hbm_bytes; add it to its file in conf/hw")
-    return GpuTarget(chip.name, slice_.mesh_shape, _target_config(chip, chip.hbm_bytes), chip.hbm_bytes)
+    hbm_bytes = chip.require("hbm_bytes", chip.hbm_bytes)
+    return GpuTarget(chip.name, slice_.mesh_shape, _target_config(chip, hbm_bytes), hbm_bytes)
 
 
 def _target_config(chip: Chip, hbm_bytes: float) -> str:
-    cuda = chip.cuda
-    if cuda is None:
-        raise Unsupported(f"hw={chip.name}: engine=compiled needs its cuda figures; add cuda to its file in conf/hw")
-    if chip.hbm_bytes_per_s is None:
-        raise Unsupported(f"hw={chip.name}: has no memory bandwidth; add hbm_bytes_per_s to its file in conf/hw")
+    cuda = chip.require("cuda", chip.cuda)
     device: dict[str, Any] = {
         **EVERY_GPU,
         "fpus_per_core": cuda.float32_lanes,
@@ -145,7 +140,7 @@ def _target_config(chip: Chip, hbm_bytes: float) -> str:
         "shared_memory_per_block_optin": cuda.shared_memory_bytes_per_block,
         "core_count": cuda.multiprocessors,
         "l2_cache_size": cuda.l2_bytes,
-        "memory_bandwidth": int(chip.hbm_bytes_per_s),
+        "memory_bandwidth": int(chip.require("hbm_bytes_per_s", chip.hbm_bytes_per_s)),
         "device_memory_size": int(hbm_bytes),
         "clock_rate_ghz": round(tensor_core_clock_hz(chip, cuda) / 1e9, 4),
     }

@@ -3,6 +3,7 @@
 from engines.compiled.target.base import Target
 from engines.compiled.target.gpu import gpu_target_of
 from engines.compiled.target.tpu import tpu_target_of
+from engines.core.errors import Unsupported
 from engines.core.slice import Slice
 
 
@@ -10,6 +11,9 @@ def target_of(slice_: Slice) -> Target:
     """Describe a slice to its compiler.
 
     Raises:
-        Unsupported: no compiler supports its chip, or the slice has more chips than a target may have.
+        Unsupported: the chip is a cpu or its file lacks a figure, or the slice has too many chips.
     """
-    return gpu_target_of(slice_) if slice_.chip.kind == "gpu" else tpu_target_of(slice_)
+    chip = slice_.chip
+    if chip.kind == "cpu":
+        raise Unsupported(f"hw={chip.name}: engine=compiled compiles for TPUs and GPUs; use engine=jax or engine=torch")
+    return gpu_target_of(slice_) if chip.kind == "gpu" else tpu_target_of(slice_)

@@ -55,9 +55,7 @@ def tpu_target_of(slice_: Slice) -> TpuTarget:
         Unsupported: the chip's file has no name for the compiler, or the slice is larger than ``MAX_CHIPS``.
     """
     chip = slice_.chip
-    xla = chip.xla
-    if xla is None:
-        raise Unsupported(f"hw={chip.name}: engine=compiled has no compiler for it; add xla to its file in conf/hw")
+    xla = chip.require("xla", chip.xla)
     if slice_.num_chips > MAX_CHIPS:
         raise Unsupported(
             f"num_chips={slice_.num_chips}: engine=compiled compiles for at most {MAX_CHIPS} chips; use fewer"
