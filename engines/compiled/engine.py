@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.compile.cache import Cache, default_folder
+from engines.compiled.compile.compiler import Compiler, CompileRequest
+from engines.compiled.cost.select import cost_model_of
+from engines.compiled.cost.timeline import walk
+from engines.compiled.estimate import TimedPhase, estimate_of
+from engines.compiled.hlo.parser import UnreadableHlo, parse_module
+from engines.compiled.hlo.schedule import read_schedule
+from engines.compiled.hotspots import hot_loop
+from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.search import Tried, checked_collectives, layouts, name_of, total_s, variants
+from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
 from engines.compiled.target.select import target_of
 from engines.core.engine import Estimate, Facts
@@ -14,8 +23,6 @@ from engines.core.row import Source, Status
 from engines.core.versions import versions_of
 
 if TYPE_CHECKING:
-    from engines.compiled.estimate import TimedPhase
-    from engines.compiled.target.base import Target
     from engines.transformer.partition.plan import Plan
 
 PLAIN: Final = ("plain",)
@@ -48,8 +55,6 @@ class CompiledEngine:
         Raises:
             InvalidRequest: ``try_collectives`` is no list of variants.
         """
-        from engines.compiled.compile.compiler import Compiler
-
         self.try_collectives = checked_collectives(try_collectives)
         self.options = {
             **({"compiler_options": dict(compiler_options)} if compiler_options else {}),
@@ -102,7 +107,7 @@ class CompiledEngine:
         plans = plans if found.best is None else [found.best[0]]
         return self._told(point, target, self._fastest(point, target, variants(plans, others), found))
 
-    def _fastest(self, point: Point, target: "Target", plans: Sequence["Plan"], before: Tried) -> Tried:
+    def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
         best, refusal, times = before.best, before.refusal, dict(before.times_s)
         for plan in plans:
@@ -118,15 +123,7 @@ class CompiledEngine:
                 best = plan, phases
         return Tried(best, refusal, times)
 
-    def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "TimedPhase":
-        from engines.compiled.compile.compiler import CompileRequest
-        from engines.compiled.cost.select import cost_model_of
-        from engines.compiled.cost.timeline import walk
-        from engines.compiled.estimate import TimedPhase
-        from engines.compiled.hlo.parser import UnreadableHlo, parse_module
-        from engines.compiled.hlo.schedule import read_schedule
-        from engines.compiled.hotspots import hot_loop
-
+    def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedPhase:
         cost = cost_model_of(point.slice())
         best_case = cost.best_case()
         steps = point.decode_steps if name == "decode" else 0
@@ -153,9 +150,7 @@ class CompiledEngine:
             walk(schedule, best_case).account.total_s if best_case is not None else None,
         )
 
-    def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:
-        from engines.compiled.estimate import estimate_of
-
+    def _told(self, point: Point, target: Target, found: Tried) -> Estimate:
         if found.best is None:
             assert found.refusal is not None
             raise found.refusal
@@ -163,10 +158,8 @@ class CompiledEngine:
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
         return estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
 
-    def _write_traces(self, point: Point, phases: "Sequence[TimedPhase]") -> dict[str, dict[str, str]]:
+    def _write_traces(self, point: Point, phases: Sequence[TimedPhase]) -> dict[str, dict[str, str]]:
         """The row's detail that names the trace file of each phase, once they are written."""
-        from engines.compiled.perfetto import trace_name, write_trace
-
         if self.trace_dir is None:
             return {}
         layers, names = point.model.num_layers, dict[str, str]()

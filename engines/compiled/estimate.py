@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.timeline import Account, Timeline
+from engines.compiled.target.base import Target
 from engines.compiled.target.installed import compiler_for
 from engines.compiled.target.memory import peak_bytes
 from engines.core.engine import Estimate, Facts
@@ -16,7 +17,6 @@ from engines.core.versions import versions_of
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from engines.compiled.target.base import Target
     from engines.transformer.partition.plan import Plan
 
 
@@ -42,7 +42,7 @@ class TimedPhase:
 
 def estimate_of(
     point: Point,
-    target: "Target",
+    target: Target,
     mesh: "Mesh",
     plan: "Plan",
     phases: Sequence[TimedPhase],

@@ -27,6 +27,8 @@ from engines.core.slice import MeshShape, Slice, slice_of
 
 Phase = Literal["prefill", "decode", "generate"]
 PHASES: Final[tuple[str, ...]] = ("prefill", "decode", "generate")
+NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names"})
+"""Fields of a model or chip that change no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +225,7 @@ class Point:
 def _plain(value: Any) -> Any:
     """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
     if isinstance(value, Mapping):
-        # Where a figure comes from, and the names of devices, do not change an answer.
-        return {key: _plain(item) for key, item in value.items() if key not in ("sources", "source", "device_names")}
+        return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
