@@ -9,12 +9,11 @@ from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from bench.importers.formats import FORMATS, format_of
 from bench.run.make_row import PointTask, estimated
-from bench.sweep.catalog import load_chip, load_model, names
+from bench.sweep.catalog import hw_of, load_chip, load_model, names
 from engines.core.errors import InvalidRequest
 from engines.core.keys import required
 from engines.core.point import Point
 from engines.core.row import Row
-from engines.host.nvidia import hw_of
 
 USER_KEYS: Final = tuple(name for name in Point.schema() if name != "phase")
 """Keys of the point that a file states or the user gives; model, hw and phase are found in other ways."""

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from functools import cache
 
-from bench.sweep.catalog import chip_from, load_customised
+from bench.sweep.catalog import load_customised
+from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
@@ -25,6 +26,6 @@ def upgrade(row: Row) -> Row:
 def _is_gpu(hw: str) -> bool:
     """Whether a chip of ``conf/hw`` is a GPU; one that it does not describe is taken for none."""
     try:
-        return chip_from(load_customised("hw", hw)).kind == "gpu"
+        return Chip.from_config(load_customised("hw", hw)).kind == "gpu"
     except InvalidRequest:
         return False

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
-from bench.sweep.catalog import chip_from, load_chip, load_group, load_model, model_from
+from bench.sweep.catalog import load_chip, load_group, load_model, model_from
+from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.published.table import published_rows
@@ -64,7 +65,7 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
     names = {key: _customised(key, base[key]) for key in GROUPS}
     loaded: dict[tuple[str, str], Any] = {
         ("model", names["model"]): model_from({**base["model"], "name": names["model"]}),
-        ("hw", names["hw"]): chip_from({**base["hw"], "name": names["hw"]}),
+        ("hw", names["hw"]): Chip.from_config({**base["hw"], "name": names["hw"]}),
         ("engine", names["engine"]): dict(base["engine"]),
     }
     by_engine: dict[str, dict[Point, None]] = {}

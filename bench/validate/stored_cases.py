@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from bench.rows.store import Store
-from bench.sweep.catalog import chip_from, load_customised, model_from
+from bench.sweep.catalog import load_customised, model_from
 from bench.validate.csv_cases import Case
+from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
@@ -46,6 +47,6 @@ def _point(row: Row, engine: str) -> Point:
     if "mesh_shape" in ran:
         ran["mesh_shape"] = tuple(ran["mesh_shape"])
     model = model_from(load_customised("model", row.model))
-    point = Point(model=model, chip=chip_from(load_customised("hw", row.hw)), engine=engine, **ran)
+    point = Point(model=model, chip=Chip.from_config(load_customised("hw", row.hw)), engine=engine, **ran)
     point.check()
     return point

@@ -1,11 +1,21 @@
-"""An engine that asks the real compilers: compiles the model for chips that are not there, reads and times it."""
+"""An engine that compiles the model with the real compilers, for chips that are not present, and times the schedule."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.compile.cache import Cache, default_folder
+from engines.compiled.compile.compiler import Compiler, CompileRequest
+from engines.compiled.cost.select import cost_model_of
+from engines.compiled.cost.timeline import walk
+from engines.compiled.estimate import TimedPhase, estimate_of
+from engines.compiled.hlo.parser import UnreadableHlo, parse_module
+from engines.compiled.hlo.schedule import read_schedule
+from engines.compiled.hotspots import hot_loop
+from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.search import Tried, checked_collectives, layouts, name_of, total_s, variants
-from engines.compiled.target.base import check_installed, compiler_for, target_of
+from engines.compiled.target.base import Target
+from engines.compiled.target.installed import check_installed, compiler_for
+from engines.compiled.target.select import target_of
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
@@ -13,8 +23,6 @@ from engines.core.row import Source, Status
 from engines.core.versions import versions_of
 
 if TYPE_CHECKING:
-    from engines.compiled.estimate import TimedPhase
-    from engines.compiled.target.base import Target
     from engines.transformer.partition.plan import Plan
 
 PLAIN: Final = ("plain",)
@@ -22,7 +30,7 @@ PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("p
 
 
 class CompiledEngine:
-    """States the times of schedules that the compiler for a chip made, for chips that are not there."""
+    """Times the schedules that the compiler for a chip produces, for chips that are not present."""
 
     name: ClassVar[str] = "compiled"
     source: ClassVar[Source] = "compiled"
@@ -47,8 +55,6 @@ class CompiledEngine:
         Raises:
             InvalidRequest: ``try_collectives`` is no list of variants.
         """
-        from engines.compiled.compile.compiler import Compiler
-
         self.try_collectives = checked_collectives(try_collectives)
         self.options = {
             **({"compiler_options": dict(compiler_options)} if compiler_options else {}),
@@ -95,13 +101,13 @@ class CompiledEngine:
         check_formats(point)
         target = target_of(point.slice())
         first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
-        plans = layouts(target.asked(point), target.device_mesh, first)
+        plans = layouts(target.resolve(point), target.device_mesh, first)
         found = self._fastest(point, target, plans, Tried())
         # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
         plans = plans if found.best is None else [found.best[0]]
         return self._told(point, target, self._fastest(point, target, variants(plans, others), found))
 
-    def _fastest(self, point: Point, target: "Target", plans: Sequence["Plan"], before: Tried) -> Tried:
+    def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
         best, refusal, times = before.best, before.refusal, dict(before.times_s)
         for plan in plans:
@@ -117,14 +123,9 @@ class CompiledEngine:
                 best = plan, phases
         return Tried(best, refusal, times)
 
-    def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "TimedPhase":
-        from engines.compiled.compile.compiler import CompileRequest
-        from engines.compiled.cost.timeline import walk
-        from engines.compiled.estimate import TimedPhase
-        from engines.compiled.hlo.parser import UnreadableHlo, parse_module
-        from engines.compiled.hlo.schedule import read_schedule
-        from engines.compiled.hotspots import hot_loop
-
+    def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedPhase:
+        cost = cost_model_of(point.slice())
+        best_case = cost.best_case()
         steps = point.decode_steps if name == "decode" else 0
         with_what = compiler_for(point.chip)
         compiled = self.compiler.compile(
@@ -140,20 +141,16 @@ class CompiledEngine:
             whose = f"{library} {versions_of([library]).get(library)}"
             told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(told) from error
-        machine = target.machine(point.chip)
-        kindest = machine.kindest()
         return TimedPhase(
             name,
             compiled,
-            walk(schedule, machine),
+            walk(schedule, cost),
             dict(schedule.unknown),
-            hot_loop(schedule, machine),
-            walk(schedule, kindest).account.total_s if kindest is not None else None,
+            hot_loop(schedule, cost),
+            walk(schedule, best_case).account.total_s if best_case is not None else None,
         )
 
-    def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:
-        from engines.compiled.estimate import estimate_of
-
+    def _told(self, point: Point, target: Target, found: Tried) -> Estimate:
         if found.best is None:
             assert found.refusal is not None
             raise found.refusal
@@ -161,10 +158,8 @@ class CompiledEngine:
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
         return estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
 
-    def _write_traces(self, point: Point, phases: "Sequence[TimedPhase]") -> dict[str, dict[str, str]]:
+    def _write_traces(self, point: Point, phases: Sequence[TimedPhase]) -> dict[str, dict[str, str]]:
         """The row's detail that names the trace file of each phase, once they are written."""
-        from engines.compiled.perfetto import trace_name, write_trace
-
         if self.trace_dir is None:
             return {}
         layers, names = point.model.num_layers, dict[str, str]()

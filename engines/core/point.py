@@ -31,6 +31,8 @@ FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
+NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names", "xla", "cuda", "link_constants"})
+"""Fields of a model or chip that change no answer, or that the program which answers stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,8 +251,7 @@ class Point:
 def _plain(value: Any) -> Any:
     """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
     if isinstance(value, Mapping):
-        # Where a figure comes from does not change an answer.
-        return {key: _plain(item) for key, item in value.items() if key not in ("sources", "source")}
+        return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():

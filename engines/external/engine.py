@@ -1,7 +1,7 @@
-"""Runs another program as a whole: for engines whose times come from somebody else's timer.
+"""Engines that run an external program as a whole and read the time that it reports.
 
-Such an engine is an estimator whose source is ``measured``: the harness's rules of warm-up and samples do not hold
-for it, and its rows say in ``details.timed_by`` whose do.
+Such an engine is an estimator whose source is ``measured``. The harness's rules for warm-up and samples do not apply:
+``details.timed_by`` of its rows names the program whose do.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ from engines.host.program import ExternalProgram, ProgramFailed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """What a program said of a point: the phase's seconds, single runs where it tells them, and what else to keep."""
+    """The reported time of a phase in seconds, single runs if the program reports them, and details for the row."""
 
     latency_s: float
     samples_s: Sequence[float] | None = None
@@ -30,7 +30,7 @@ class Timed:
 
 
 class ExternalEngine(ABC):
-    """Answers a point by running a program on this machine's GPUs."""
+    """Runs an external program on this machine's GPUs for every point."""
 
     name: ClassVar[str]
     source: ClassVar[Source] = "measured"
@@ -43,18 +43,18 @@ class ExternalEngine(ABC):
 
     @abstractmethod
     def check_supported(self, point: Point) -> None:
-        """Raise Unsupported where the program cannot run the point, or is not there."""
+        """Raise Unsupported if the program cannot run the point, or is not installed."""
 
     @abstractmethod
     def command(self, point: Point, folder: Path) -> Sequence[str]:
-        """Write into ``folder`` what the program reads; returns its command line."""
+        """Write the program's input files into ``folder``; returns its command line."""
 
     @abstractmethod
     def read(self, point: Point, folder: Path, output: str) -> Timed:
-        """What the program printed, or wrote into ``folder``; raises ProgramFailed where that is no answer."""
+        """The time in the program's output or files; raises ProgramFailed if there is none."""
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
-        """One answer a point, one after the other."""
+        """One estimate per point, one after the other."""
         return [self._answer(point) for point in points]
 
     def _answer(self, point: Point) -> Estimate:
@@ -68,7 +68,7 @@ class ExternalEngine(ABC):
 
     def _run(self, point: Point) -> Estimate:
         names = device_names(self.nvidia_smi)
-        check_present(point.chip.name, names)
+        check_present(point.chip, names)
         with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
             folder = Path(name)
             program = ExternalProgram(self.command(point, folder), folder, self.run_timeout_s)
@@ -91,7 +91,7 @@ class ExternalEngine(ABC):
 
 
 class LatencyBenchmark(ExternalEngine):
-    """A server's own latency benchmark of ``model_path``; ``warmup_runs`` and ``runs`` are told to it."""
+    """A server's own latency benchmark of ``model_path``, with ``warmup_runs`` and ``runs`` of its own timer."""
 
     def __init__(
         self,
@@ -123,23 +123,23 @@ def _check_first_token(point: Point) -> None:
 
 
 def check_generate(point: Point) -> None:
-    """Raise Unsupported for a phase of which the program has no time by itself."""
+    """Raise Unsupported for a phase that the program does not time separately."""
     if point.phase != "generate":
-        raise Unsupported(f"phase={point.phase}: engine={point.engine} times prompt and answer together; use generate")
+        raise Unsupported(f"phase={point.phase}: engine={point.engine} times both stages together; use phase=generate")
 
 
-def check_one_format(point: Point) -> None:
-    """Raise Unsupported unless weights, activations and cache share one floating format."""
+def check_one_dtype(point: Point) -> None:
+    """Raise Unsupported unless weights, activations and cache have one floating-point dtype."""
     formats = {point.weight_dtype, point.act_dtype, point.kv_dtype}
     if len(formats) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
         raise Unsupported(
-            f"weight_dtype={point.weight_dtype}: engine={point.engine} runs weights, activations and cache in one "
-            f"format of {', '.join(ACTIVATION_DTYPES)}"
+            f"weight_dtype={point.weight_dtype}: engine={point.engine} needs one dtype for weights, activations and "
+            f"cache; use one of {', '.join(ACTIVATION_DTYPES)} for all"
         )
 
 
 def _status(error: ShardbenchError) -> Status:
-    """The status that the reason stands for."""
+    """The row's status for an error."""
     if isinstance(error, OutOfMemory):
         return "oom"
     if isinstance(error, TimedOut):

@@ -25,7 +25,7 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
         config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         given = {name: key.alternatives(config[name]) for name, key in Point.schema().items()}
         values: dict[str, Any] = {name: found[0] if len(found) == 1 else found for name, found in given.items()}
-        model, chip, settings = Model(**config["model"]), Chip(**config["hw"]), dict(config["engine"])
+        model, chip, settings = Model(**config["model"]), Chip.from_config(config["hw"]), dict(config["engine"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InvalidRequest(
             "POINT.yaml", path, f"is no composed config ({error})", "write it with shardbench run … --cfg job"

@@ -145,7 +145,8 @@ def test_int8_by_int8_reaches_the_matrix_unit_as_int8(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"chip": load_chip("cpu")}, "hw=cpu"),
+        ({"chip": load_chip("cpu")}, "hw=cpu: engine=compiled compiles for TPUs and GPUs"),
+        ({"chip": replace(load_chip("tpu-v4"), clock_hz=None)}, "hw=tpu-v4: clock_hz is not known"),
         ({"num_chips": 7}, "num_chips=7"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not run it"),
         ({"act_dtype": "int8"}, "weight_dtype=bfloat16"),
@@ -159,9 +160,9 @@ def test_what_it_cannot_compile_is_one_sentence(changes, words):
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
-    from engines.compiled.target import base
+    from engines.compiled.target import installed
 
-    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "libtpu" else object())
+    monkeypatch.setattr(installed, "find_spec", lambda name: None if name == "libtpu" else object())
     answer, _ = ask(point())
     assert answer.status == "failed"
     assert "shardbench[tpu]" in answer.error

@@ -182,4 +182,4 @@ def test_no_gpu_is_here(shardbench, tmp_path):
     program.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
     program.chmod(0o755)
     done = shardbench("run", "hw=here", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, code=2)
-    assert "hw=here: this machine has no GPU" in done.stderr
+    assert "hw=here: nvidia-smi lists no GPU" in done.stderr

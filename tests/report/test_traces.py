@@ -11,11 +11,12 @@ from bench.report.studies.figure_iteration import COLOUR_OF, turn
 from bench.report.studies.read_trace import read_turn
 from bench.report.studies.traces import Places, traces_of
 from engines.compiled.cost.timeline import Account, Event, Timeline, walk
-from engines.compiled.cost.torus import LinkConstants, Torus
-from engines.compiled.cost.tpu import Tpu
+from engines.compiled.cost.torus import Torus
+from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import read_schedule
 from engines.compiled.perfetto import write_trace
+from engines.core.chip import LinkConstants
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
@@ -92,7 +93,7 @@ def test_a_program_without_loops_is_shown_whole(tmp_path):
 def test_a_turn_of_what_the_compiler_wrote_adds_up(tmp_path):
     torus = Torus(shape=(4, 4, 4), wrap=(True, True, True), link_bytes_per_s=50e9)
     links = LinkConstants(link_efficiency=1.0, hop_s=1e-6, launch_s=0.0)
-    machine = Tpu(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=torus, links=links)
+    machine = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=torus, links=links)
     timeline = walk(read_schedule(parse_module(gzip.decompress(STORED.read_bytes()).decode())), machine)
     found = read_turn(file_of(timeline, tmp_path))
     assert (found.turns, found.loops) == (4, 3)

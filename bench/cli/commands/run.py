@@ -17,9 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.run import runner
 from bench.sweep.catalog import conf_dir, unknown_choice
 from bench.sweep.expand import GROUPS, Request, request_from
+from bench.sweep.hw_here import hw_here
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
-from engines.host.nvidia import hw_here
 
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
 

@@ -1,9 +1,9 @@
 """Walks a schedule: one compute stream, the links between chips, and the engine that copies to and from HBM.
 
-Instructions issue in their order. Computation holds the stream for as long as the machine says.
-A collective holds the stream and its links until it ends. What a ``-start`` begins runs beside the stream on its links
-(or on the copy engine) once they are free, and ``-done`` waits for its end: only what stands between the two overlaps.
-A loop's body is walked once and counts as many times as it runs.
+Instructions issue in order. A computation occupies the stream for the time that the cost model gives. A synchronous
+collective occupies the stream and its links. An asynchronous one (``-start``) runs on its links, a copy on the copy
+engine, as soon as they are free, and ``-done`` waits for it: it overlaps the instructions between the two. A loop's
+body is walked once and multiplied by its trip count.
 """
 
 from collections import Counter
@@ -23,13 +23,13 @@ TURNS: Final = "turns"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One bar of the trace: a lane, when, how long, of what kind, and how often the loops around it run.
+    """One bar of the trace: a lane, a start, a duration, a category, and ``turns``, how often it runs in all.
 
-    ``note`` is an opcode or, in the compute lane, ``matmul`` for what multiplies matrices, ``exposed`` and
-    ``copy wait`` where the stream waits for an exchange or a copy, and ``turns`` for a loop's further turns, which
-    count with the first and so have 0 ``turns``: Σ seconds · turns of that lane is the account's total. ``bytes`` is
-    the HBM traffic, on a link what a chip holds of an exchange; ``latency_s`` the part of an exchange that its size
-    does not change. ``flops``, the compiler's ``cycles`` and what ``bound`` it are told where they are known.
+    ``note`` is an opcode or, in the compute lane, ``matmul``, ``exposed`` and ``copy wait`` (the stream waits for a
+    collective or a copy), or ``turns`` for the remaining iterations of a loop, which the first one's ``turns`` already
+    count and so have 0 ``turns`` themselves: Σ seconds · turns of that lane is the account's total. ``bytes`` is the
+    HBM traffic or, on a link, the collective's bytes per chip; ``latency_s`` the part of a collective's time that does
+    not depend on its size. ``flops``, the compiler's ``cycles`` and ``bound`` are None if unknown.
     """
 
     lane: str
@@ -47,11 +47,11 @@ class Event:
 
 @dataclass(slots=True)
 class Account:
-    """Seconds of one walk, its loops multiplied out.
+    """Seconds of one walk, loops multiplied by their trip counts.
 
-    ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which runs inside it;
-    ``communication_s`` all collectives, of which ``overlapped_s`` ran beside the stream and ``exposed_s`` did not;
-    ``copy_wait_s`` is waiting for copies. Time = compute + exposed + copy wait.
+    ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which is part of it;
+    ``communication_s`` all collectives, of which ``overlapped_s`` overlaps the stream and ``exposed_s`` does not;
+    ``copy_wait_s`` is time waiting for copies. Total = compute + exposed + copy wait.
     """
 
     total_s: float = 0.0
@@ -69,7 +69,7 @@ class Account:
     unestimated_s: float = 0.0
 
     def add(self, other: "Account", times: int) -> None:
-        """Add another walk, so many times."""
+        """Add another walk ``times`` times."""
         for name in (
             "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
             "copy_wait_s", "hbm_bytes", "flops", "unestimated_s",
@@ -83,26 +83,26 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A walk's account and the bars of its trace (of every loop, the first turn)."""
+    """A walk's account and the bars of its trace (of every loop, the first iteration)."""
 
     account: Account
     events: list[Event]
 
 
-def walk(schedule: Schedule, machine: CostModel) -> Timeline:
+def walk(schedule: Schedule, cost: CostModel) -> Timeline:
     """Time a schedule.
 
     Raises:
-        ShardbenchError: a collective is among devices that no links of the machine join.
+        ShardbenchError: no links connect the devices of a collective.
     """
-    walker = _Walker(schedule, machine)
+    walker = _Walker(schedule, cost)
     account = walker.computation(schedule.entry, 0.0)
     return Timeline(account, walker.events)
 
 
 @dataclass(slots=True)
 class _Running:
-    """What a start began."""
+    """An asynchronous operation in flight."""
 
     end_s: float
     seconds: float
@@ -111,8 +111,8 @@ class _Running:
 
 
 class _Walker:
-    def __init__(self, schedule: Schedule, machine: CostModel) -> None:
-        self.schedule, self.machine = schedule, machine
+    def __init__(self, schedule: Schedule, cost: CostModel) -> None:
+        self.schedule, self.cost = schedule, cost
         self.events: list[Event] = []
         self.turns = 1
 
@@ -122,7 +122,7 @@ class _Walker:
         now, lanes, running = 0.0, dict[str, float](), dict[str, _Running]()
         for step in self.schedule.computations[name]:
             now = self._step(step, now, origin, account, lanes, running)
-        for each in running.values():  # begun here and ended in a later turn: it ends with this one at the latest
+        for each in running.values():  # done in a later iteration: charged to this one
             now = self._wait(each, now, origin, account)
         account.total_s = now
         return account
@@ -137,20 +137,20 @@ class _Walker:
         running: dict[str, _Running],
     ) -> float:
         account.hbm_bytes += step.hbm_bytes
-        account.memory_s += step.hbm_bytes / self.machine.hbm_bytes_per_s
+        account.memory_s += step.hbm_bytes / self.cost.hbm_bytes_per_s
         if step.kind in (Kind.LOOP, Kind.CALL):
-            return self._turns(step, now, origin, account)
+            return self._loop(step, now, origin, account)
         if step.kind is Kind.BRANCH:
             return self._branch(step, now, origin, account)
         if step.kind is Kind.COMPUTE:
-            work = self._worked(step, account)
+            computed = self._computed(step, account)
             note = MATMUL if step.matmul else step.opcode
-            told = {"flops": work.flops, "cycles": step.cycles, "bound": work.bound}
-            self._event(COMPUTE, step, origin + now, work.seconds, note, **told)
-            return now + work.seconds
+            known = {"flops": computed.flops, "cycles": step.cycles, "bound": computed.bound}
+            self._event(COMPUTE, step, origin + now, computed.seconds, note, **known)
+            return now + computed.seconds
         if step.kind is Kind.COLLECTIVE:
             assert step.collective is not None
-            timed = self.machine.exchange(step.collective)
+            timed = self.cost.collective_time(step.collective)
             start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             account.exposed_s += start + timed.seconds - now
@@ -160,35 +160,35 @@ class _Walker:
         if step.kind is Kind.START:
             self._start(step, now, origin, account, lanes, running)
         elif step.kind is Kind.DONE:
-            # Updates of a pair pass it on; the last of the chain waits.
-            begun = running.pop(step.starts or "", None)
-            if begun is not None and step.opcode == "async-update":
-                running[step.name] = begun
-            elif begun is not None:
-                return self._wait(begun, now, origin, account)
+            # An update passes the operation on; the last of the chain waits.
+            started = running.pop(step.starts or "", None)
+            if started is not None and step.opcode == "async-update":
+                running[step.name] = started
+            elif started is not None:
+                return self._wait(started, now, origin, account)
         return now
 
-    def _turns(self, step: Step, now: float, origin: float, account: Account) -> float:
-        around = self.turns
+    def _loop(self, step: Step, now: float, origin: float, account: Account) -> float:
+        outer = self.turns
         for name in step.called if step.trips else ():
-            self.turns = around * step.trips
-            turn = self.computation(name, origin + now)
-            self.turns = around
+            self.turns = outer * step.trips
+            once = self.computation(name, origin + now)
+            self.turns = outer
             if step.trips > 1:
-                rest, end = step.trips - 1, origin + now + turn.total_s
-                bar = Event(COMPUTE, f"{rest} more turns of {step.name}", end, turn.total_s * rest, TURNS, turns=0)
+                rest, end = step.trips - 1, origin + now + once.total_s
+                bar = Event(COMPUTE, f"{rest} more turns of {step.name}", end, once.total_s * rest, TURNS, turns=0)
                 self.events.append(bar)
-            account.add(turn, step.trips)
-            now += turn.total_s * step.trips
+            account.add(once, step.trips)
+            now += once.total_s * step.trips
         return now
 
     def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
-        """The longest branch: which one runs is not known."""
+        """The longest branch, as it is not known which one runs."""
         mark, longest, kept = len(self.events), Account(), list[Event]()
         for name in step.called:
-            turn = self.computation(name, origin + now)
-            if turn.total_s >= longest.total_s:
-                longest, kept = turn, self.events[mark:]
+            branch = self.computation(name, origin + now)
+            if branch.total_s >= longest.total_s:
+                longest, kept = branch, self.events[mark:]
             del self.events[mark:]
         self.events += kept
         account.add(longest, 1)
@@ -204,37 +204,37 @@ class _Walker:
         running: dict[str, _Running],
     ) -> None:
         if step.collective is not None:
-            timed = self.machine.exchange(step.collective)
+            timed = self.cost.collective_time(step.collective)
             start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             self._occupy(step, timed, start, origin, lanes)
             running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step)
             return
-        seconds = step.moved_bytes / self.machine.hbm_bytes_per_s
+        seconds = step.moved_bytes / self.cost.hbm_bytes_per_s
         start = max(now, lanes.get(COPY, 0.0))
         lanes[COPY] = start + seconds
         self._event(COPY, step, origin + start, seconds, step.opcode)
         running[step.name] = _Running(start + seconds, seconds, False, step)
 
-    def _wait(self, begun: _Running, now: float, origin: float, account: Account) -> float:
-        waited = max(0.0, begun.end_s - now)
-        self._event(COMPUTE, begun.step, origin + now, waited, EXPOSED if begun.collective else COPY_WAIT)
-        if begun.collective:
+    def _wait(self, started: _Running, now: float, origin: float, account: Account) -> float:
+        waited = max(0.0, started.end_s - now)
+        self._event(COMPUTE, started.step, origin + now, waited, EXPOSED if started.collective else COPY_WAIT)
+        if started.collective:
             account.exposed_s += waited
-            account.overlapped_s += max(0.0, begun.seconds - waited)
+            account.overlapped_s += max(0.0, started.seconds - waited)
         else:
             account.copy_wait_s += waited
         return now + waited
 
-    def _worked(self, step: Step, account: Account) -> ComputeTime:
-        work = self.machine.work(step)
-        account.compute_s += work.seconds
-        account.flops += work.flops or 0.0
-        account.by_kind[step.opcode] += work.seconds  # type: ignore[assignment]
-        if not work.is_estimated:
+    def _computed(self, step: Step, account: Account) -> ComputeTime:
+        timed = self.cost.compute_time(step)
+        account.compute_s += timed.seconds
+        account.flops += timed.flops or 0.0
+        account.by_kind[step.opcode] += timed.seconds  # type: ignore[assignment]
+        if not timed.is_estimated:
             account.unestimated[step.opcode] += 1
-            account.unestimated_s += work.seconds
-        return work
+            account.unestimated_s += timed.seconds
+        return timed
 
     def _communicated(self, step: Step, timed: CollectiveTime, account: Account) -> None:
         assert step.collective is not None
@@ -249,8 +249,8 @@ class _Walker:
             note, latency_s = step.collective.opcode, timed.latency_s
             self._event(lane, step, origin + start, timed.seconds, note, latency_s=latency_s, bound=LINK)
 
-    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, **told: Any) -> None:
+    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, **more: Any) -> None:
         if seconds > 0:
             moved = step.collective.whole_bytes if step.collective is not None else step.hbm_bytes
             moved = 0.0 if note in (EXPOSED, COPY_WAIT) else moved
-            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, **told))
+            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, **more))

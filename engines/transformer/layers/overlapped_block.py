@@ -42,16 +42,14 @@ from engines.transformer.partition.plan import Plan
 
 GATHER: Final = "xla_enable_async_all_gather"
 ALL_TO_ALL: Final = "xla_tpu_enable_async_all_to_all"
-LARGEST_SLICE: Final = {"TPU v5 lite": 16}
-"""Kind of device → chips beyond which its compiler refuses an all-to-all beside something else."""
 
 
 def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, bool]:
     """What the compiler of ``mesh`` has to be told: left to itself, a TPU's waits for each of these collectives."""
     if plan.overlap is not Overlap.OVERLAPPED_BLOCK or not on_tpu(mesh):
         return {}
-    limit = LARGEST_SLICE.get(mesh.devices.flat[0].device_kind, mesh.size)
-    return {GATHER: True, ALL_TO_ALL: mesh.size <= limit}
+    limit = plan.overlapped_all_to_all_chips
+    return {GATHER: True, ALL_TO_ALL: limit is None or mesh.size <= limit}
 
 
 def overlapped_block(plan: Plan, w: LayerParameters, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:

@@ -30,8 +30,9 @@ class Plan:
 
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
     ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether steps follow the
-    prompt. ``pieces`` and ``annotation`` are those of :meth:`whole`. ``axes``, ``overlap`` and ``padded`` follow from
-    the rest: which axes split what, how communication overlaps, and sizes with padding.
+    prompt. ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``pieces`` and
+    ``annotation`` are those of :meth:`whole`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes
+    split what, how communication overlaps, and sizes with padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -50,6 +51,7 @@ class Plan:
     partitioner: Partitioner = "manual"
     decodes: bool = True
     prefill: PrefillOptions = WHOLE_PROMPT
+    overlapped_all_to_all_chips: int | None = None
     pieces: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)

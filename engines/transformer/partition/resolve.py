@@ -63,6 +63,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
+        overlapped_all_to_all_chips=point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None,
     )
 
 
