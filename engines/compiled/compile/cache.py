@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from engines.core.digest import plain
+
 FORMAT: Final = 1
 """Raised when the content of an entry changes; older entries are then compiled anew."""
 
@@ -29,8 +31,8 @@ class CompiledProgram:
 
 
 def cache_key(stablehlo: str, target: Any, versions: Mapping[str, str], flags: Mapping[str, str | bool]) -> str:
-    """64 hex digits."""
-    content = json.dumps([FORMAT, repr(target), dict(versions), dict(flags)], sort_keys=True)
+    """64 hex digits. ``target`` is a dataclass, and counts by its values."""
+    content = json.dumps([FORMAT, plain(target), dict(versions), dict(flags)], sort_keys=True)
     return hashlib.sha256((content + "\n" + stablehlo).encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ class VllmEngine(LatencyBenchmark):
     """Prompt and answer of a whole batch; ``warmup_runs`` and ``runs`` are vLLM's, which tells every run's time."""
 
     name: ClassVar[str] = "vllm"
-    code: ClassVar[Sequence[str]] = ("external",)
+    libraries: ClassVar[Sequence[str]] = ("vllm",)
     timed_by: ClassVar[str] = "vllm bench latency"
 
     def check_supported(self, point: Point) -> None:
