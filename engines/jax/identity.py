@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from engines.core.digest import digest
 from engines.core.point import Point
+from engines.core.stablehlo import nameless
 from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
 from engines.jax.prompt_batch import prompts_of
@@ -21,7 +22,8 @@ from engines.transformer.programs import abstract_arguments, make_decode
 def program_id_of(point: Point, plan: Plan, mesh: Mesh, texts: Mapping[str, str]) -> str:
     """Over the StableHLO of each timed stage, JAX's versions, the compiler's flags and options."""
     versions = versions_of(jax_libraries_of(point.chip.kind))
-    return digest(texts, versions, compiler_flags(), compiler_options(plan, mesh))
+    programs = {stage: nameless(text) for stage, text in texts.items()}
+    return digest(programs, versions, compiler_flags(), compiler_options(plan, mesh))
 
 
 def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> str:

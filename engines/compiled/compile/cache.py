@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.core.digest import plain
+from engines.core.stablehlo import nameless
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when the content of an entry changes; older entries are then compiled anew."""
 
 
@@ -31,9 +32,9 @@ class CompiledProgram:
 
 
 def cache_key(stablehlo: str, target: Any, versions: Mapping[str, str], flags: Mapping[str, str | bool]) -> str:
-    """64 hex digits. ``target`` is a dataclass, and counts by its values."""
+    """64 hex digits. ``target`` is a dataclass, and counts by its values; names in the program do not count."""
     content = json.dumps([FORMAT, plain(target), dict(versions), dict(flags)], sort_keys=True)
-    return hashlib.sha256((content + "\n" + stablehlo).encode()).hexdigest()
+    return hashlib.sha256((content + "\n" + nameless(stablehlo)).encode()).hexdigest()
 
 
 class Cache:
