@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.measure.timing import TimingConfig
 from bench.run.child import evaluate
-from bench.run.load_engine import environment_of, make_engine
+from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.sweep.catalog import load_group
@@ -97,7 +97,7 @@ def _in_children(cases: Sequence[Case], engine: Estimator, engine_config: Mappin
     ]
     rows = []
     with Output("none", len(cases)) as output:
-        for row in evaluate(engine_config, questions, TimingConfig(), environment_of(engine, points)):
+        for row in evaluate(engine_config, questions, TimingConfig(), engine.environment(points)):
             output.show(row, new=True)
             rows.append(row)
     return rows

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 from engines.core.chip import Chip
@@ -27,8 +28,8 @@ from engines.core.slice import MeshShape, Slice, slice_of
 
 Phase = Literal["prefill", "decode", "generate"]
 PHASES: Final[tuple[str, ...]] = ("prefill", "decode", "generate")
-NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names"})
-"""Fields of a model or chip that change no answer."""
+NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names", "xla", "cuda", "link_constants"})
+"""Fields of a model or chip that change no answer, or only through the program, which ``program_id`` identifies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,18 +213,24 @@ class Point:
         flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
         return flat
 
-    def fingerprint(self, code: str) -> str:
-        """``point_id``: 16 hex digits over every value of the point, architecture and datasheet included, and ``code``.
+    def fingerprint(self, asked_of: str) -> str:
+        """16 hex digits over every value of the point, architecture and datasheet included, and ``asked_of``.
 
-        ``code`` is a fingerprint of the code that answers, so that a row is never taken for another code's answer.
+        ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
+        at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        content = {"point": _plain(asdict(self)), "code": code}
+        content = {"point": _plain(self), "of": asked_of}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
     """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
+    if is_dataclass(value) and not isinstance(value, type):
+        stated = {field.name: getattr(value, field.name) for field in fields(value)}
+        return _plain(
+            {name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)}
+        )
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
     if isinstance(value, (list, tuple)):
@@ -231,3 +238,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """Field → default of a dataclass."""
+    factories = {each.name: each.default_factory for each in fields(kind)}
+    made = {name: factory() for name, factory in factories.items() if factory is not MISSING}
+    return made | {each.name: each.default for each in fields(kind) if each.default is not MISSING}

@@ -5,7 +5,8 @@ from typing import Any, Final, Literal
 
 from engines.core.errors import ShardbenchError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Rows of version 1 have no ``program_id`` and no ``code_id``; their ``point_id`` held the code too."""
 
 Source = Literal["measured", "compiled", "predicted", "published"]
 Status = Literal["ok", "oom", "unsupported", "failed", "timeout"]
@@ -17,7 +18,9 @@ class Row:
 
     The keys of the point come first, as they ran: a choice that was left to the engine holds what it chose, and
     ``chosen`` names those keys. Memory figures are for one chip. ``peak_flops_per_s`` is one chip's, the denominator
-    of ``mfu``, and ``peak_source`` says whose figure it is. ``bench/rows/metrics.py`` defines the rates.
+    of ``mfu``, and ``peak_source`` says whose figure it is. ``point_id`` is a digest of what was asked,
+    ``program_id`` of what ran, and ``code_id`` of the source and libraries that made it. ``bench/rows/metrics.py``
+    defines the rates.
     """
 
     # What was asked.
@@ -43,6 +46,8 @@ class Row:
     # What this is.
     schema_version: int = SCHEMA_VERSION
     point_id: str = ""
+    program_id: str | None = None
+    code_id: str | None = None
     created_at: str = ""
     sweep: str | None = None
     source: Source
@@ -123,7 +128,7 @@ class Row:
         """
         version = content.get("schema_version")
         if not isinstance(version, int) or version < 1:
-            raise ShardbenchError(f"schema_version={version}: is no row of shardbench; a row has a whole number from 1")
+            raise ShardbenchError(f"schema_version={version}: is not a row of shardbench; a row has an integer ≥ 1")
         if version > SCHEMA_VERSION:
             raise ShardbenchError(
                 f"schema_version={version}: was written by a newer shardbench; this one reads up to {SCHEMA_VERSION}"

@@ -15,6 +15,7 @@ from engines.core.engine import Facts, Stage, Verification
 from engines.core.point import Point
 from engines.core.versions import JAX_LIBRARIES, versions_of
 from engines.jax.devices import compiler_options, out_of_memory
+from engines.jax.identity import program_id_of
 from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
@@ -47,6 +48,7 @@ class JaxProgram:
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))
         self.compiled: dict[str, Any] = {}
         self.calls: dict[str, Any] = {}
+        self.timed_texts: dict[str, str] = {}
         self.compile_s = 0.0
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self._everywhere(self.prompt[:, 0])
@@ -75,6 +77,7 @@ class JaxProgram:
         self.calls[name] = function if self.plan.weight_dtype == "int4" else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
+            self.timed_texts[name] = lowered.as_text()
 
     def _prefill(self) -> None:
         with out_of_memory(self.point):
@@ -157,6 +160,7 @@ class JaxProgram:
         spared = self.prompts.spared
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
+            program_id=program_id_of(self.point, plan, self.mesh, self.timed_texts),
             resolved={key: value for key, value in resolved.items() if asked[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else spared),
             cached_tokens=plan.batch_size * self.point.input_len - spared,
