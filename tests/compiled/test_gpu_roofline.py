@@ -249,7 +249,7 @@ def test_the_clock_follows_from_the_peak_and_gives_the_rate_outside_tensor_cores
 
 def test_every_gpu_is_described_to_the_compiler_and_timed():
     gpus = [chip for chip in map(load_chip, names("hw")) if chip.kind == "gpu"]
-    assert len(gpus) == 4
+    assert gpus
     assert len({gpu_target_of(slice_of(chip, 8)).text for chip in gpus}) == len(gpus)
     for chip in gpus:
         assert gpu_cost_model(chip, 8).describe()["roofline"]["hbm_bytes_per_s"] == chip.hbm_bytes_per_s

@@ -12,11 +12,13 @@ from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.slice import Slice, chip_counts, slice_of
 
-CHIPS = ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x", "a100-80gb", "h100-80gb", "h200", "b200", "cpu"]
+CHIPS = names("hw")
+PUBLISHED = {"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x", "a100-80gb", "h100-80gb", "h200", "b200", "cpu"}
+"""Chips that stored rows and published tables name."""
 
 
-def test_every_chip_of_the_schema_is_there():
-    assert sorted(names("hw")) == sorted(CHIPS)
+def test_no_chip_that_rows_name_is_missing():
+    assert set(CHIPS) >= PUBLISHED
 
 
 @pytest.mark.parametrize("name", CHIPS)
