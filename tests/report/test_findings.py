@@ -8,7 +8,7 @@ from bench.report.claims.checks import CLAIMS, check_claims, claims_table
 from bench.report.claims.contenders import TP16, TP32, comparison_tables, curves
 from bench.report.main.findings import findings
 from bench.rows.frontier import frontier
-from bench.rows.pairing import errors_of, pair_up
+from bench.rows.pairing import pair_errors, pair_up
 
 
 def told(rows, topic):
@@ -28,7 +28,7 @@ def test_the_headline_keeps_the_kinds_apart(rows):
 def test_the_prediction_error_is_that_of_the_pairs(published, predicted):
     rows = [*published, *predicted]
     (found,) = told(rows, "prediction error")
-    errors = errors_of(pair_up(rows))
+    errors = pair_errors(pair_up(rows))
     assert found.numbers["mean"] == pytest.approx(errors.mean)
     assert f"{errors.n} rows" in found.sentence
     assert f"{errors.mean:.1%}" in found.sentence

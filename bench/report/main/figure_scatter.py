@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
 from bench.rows.labels import SOURCES, answered, model_label
-from bench.rows.pairing import Pair, errors_of
+from bench.rows.pairing import Pair, pair_errors
 
 BAND: Final = 0.1
 GREY: Final = "#e2e2e2"
@@ -14,7 +14,7 @@ GREY: Final = "#e2e2e2"
 def against_published(pairs: Sequence[Pair]) -> Drawn | None:
     """Latency and relative error of every answered pair, with the band of ±10%; None without a pair."""
     timed = [pair for pair in pairs if answered(pair.answer) and answered(pair.reference)]
-    errors = errors_of(timed)
+    errors = pair_errors(timed)
     if errors is None:
         return None
     figure, (left, right) = panels(2, width=5.2, height=4.4)

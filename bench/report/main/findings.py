@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.report.claims.contenders import CONTENDERS, HEADLINE_LENGTHS
-from bench.report.main.tables import oom_counts
 from bench.rows.frontier import time_of
 from bench.rows.labels import (
     SOURCES,
@@ -19,7 +18,7 @@ from bench.rows.labels import (
     question_label,
     system_label,
 )
-from bench.rows.pairing import Pair, errors_of
+from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from engines.core.row import POINT_FIELDS, Row
 
 
@@ -78,14 +77,14 @@ def prediction_error(pairs: Sequence[Pair]) -> list[Finding]:
         by_engine[(pair.answer.source, pair.answer.engine)].append(pair)
     found = []
     for (source, engine), group in sorted(by_engine.items()):
-        whole = errors_of(group)
+        whole = pair_errors(group)
         if whole is None:
             continue
         systems = sorted({pair.reference.system or "published" for pair in group})
         numbers: dict[str, Any] = {"mean": whole.mean, "p90": whole.p90, "worst": whole.worst, "n": whole.n}
         parts = []
         for system in systems:
-            errors = errors_of(pair for pair in group if (pair.reference.system or "published") == system)
+            errors = pair_errors(pair for pair in group if (pair.reference.system or "published") == system)
             if errors is not None:
                 parts.append(f"{errors.mean:.1%} over {errors.n} rows of {system}")
                 numbers[f"mean.{system}"] = errors.mean
@@ -94,7 +93,7 @@ def prediction_error(pairs: Sequence[Pair]) -> list[Finding]:
             f"{whole.n} rows (median {whole.median:.1%}, 90th percentile {whole.p90:.1%}, worst {whole.worst:.1%}, "
             f"bias {whole.bias:+.1%}): {', '.join(parts)}."
         )
-        oom = oom_counts(group)
+        oom = pair_oom_counts(group)
         if sum(oom.values()):
             published = oom["oom_hit"] + oom["oom_missed"]
             sentence += (

@@ -8,7 +8,7 @@ from typing import Any, Final
 from bench.rows.frontier import frontier, workloads
 from bench.rows.labels import SOURCES, answered
 from bench.rows.metrics import METRICS
-from bench.rows.pairing import Errors, Pair, errors_of
+from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from bench.rows.table import Column, Table
 from engines.core.row import POINT_FIELDS, Row
 
@@ -119,10 +119,10 @@ def error_table(pairs: Sequence[Pair]) -> Table | None:
     rows: list[dict[str, Any]] = []
     for name in sorted(groups):
         cells: dict[str, Any] = dict(zip(("source", "engine", "system", "model"), name, strict=True))
-        errors: Errors | None = errors_of(groups[name])
+        errors = pair_errors(groups[name])
         if errors is not None:
             cells |= {key: getattr(errors, key) for key in ("n", "mean", "median", "p90", "worst", "bias")}
-        cells |= oom_counts(groups[name])
+        cells |= pair_oom_counts(groups[name])
         rows.append(cells)
     if not rows:
         return None
@@ -142,16 +142,6 @@ def error_table(pairs: Sequence[Pair]) -> Table | None:
         columns=columns,
         rows=rows,
     )
-
-
-def oom_counts(pairs: Sequence[Pair]) -> dict[str, int]:
-    """Out of memory as published: said too (hit), not said (missed), said where it ran (false)."""
-    told = [(pair.answer.status == "oom", pair.reference.status == "oom") for pair in pairs]
-    return {
-        "oom_hit": told.count((True, True)),
-        "oom_missed": told.count((False, True)),
-        "oom_false": told.count((True, False)),
-    }
 
 
 def unanswered_table(rows: Sequence[Row]) -> Table | None:
