@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.report.studies.read_trace import MATMUL, LoopIteration, read_turn
+from bench.report.studies.read_trace import LoopIteration, read_turn
+from engines.compiled.perfetto import BarKind
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
@@ -80,7 +81,7 @@ def traces_of(rows: Sequence[Row], places: Places, recipe: str) -> Traces:
             sizes = f"b{row.batch_size}_i{row.input_len}_o{row.output_len}"
             figure = "_".join(["trace", phase, sizes, str(row.ffn_layout), str(row.collectives), row.weight_dtype])
             layout = f"{row.ffn_layout}, collectives={row.collectives}"
-            shown.append(Shown(f"{title}, {layout}. {turn.told()}{_limits(row, turn)}", figure, turn))
+            shown.append(Shown(f"{title}, {layout}. {turn.summary()}{_limits(row, turn)}", figure, turn))
             listed.links.append(f"- [{title}]({places.link(name)})")
     return Traces(shown, _text(listed, places.traces, recipe))
 
@@ -91,17 +92,15 @@ def _title(row: Row, phase: str) -> str:
 
 
 def _limits(row: Row, turn: LoopIteration) -> str:
-    """How near matrix products come to the memory's bandwidth and to the arithmetic peak, where the row states both.
+    """How near matmuls come to the memory's bandwidth and to the arithmetic peak, where the row states both.
 
-    MFU's arithmetic takes place in them, so they reach the MFU over their share of the time.
+    They do the arithmetic that MFU counts, so they reach the MFU divided by their share of the time.
     """
-    moved, products_s = turn.product_bytes_per_s(), turn.stream_s()[MATMUL] * turn.turns * turn.loops
+    moved, products_s = turn.matmul_bytes_per_s(), turn.stream_s()[BarKind.MATMUL] * turn.turns * turn.loops
     if moved is None or not row.hbm_bytes_per_s or row.mfu is None or len(row.details.get("traces", {})) > 1:
         return ""
     drawn, reached = moved / row.hbm_bytes_per_s, row.mfu * turn.whole_s / products_s
-    return (
-        f" Matrix products draw {drawn:.0%} of the memory's bandwidth and reach {reached:.0%} of the arithmetic peak."
-    )
+    return f" Matmuls draw {drawn:.0%} of the memory's bandwidth and reach {reached:.0%} of the arithmetic peak."
 
 
 def _text(listed: _Listed, folder: Path, recipe: str) -> str:
