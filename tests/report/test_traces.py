@@ -73,12 +73,7 @@ def test_a_turn_by_hand(tmp_path):
     # 60 MB in one of 60 µs, and none in three of 5.
     assert found.matmul_bytes_per_s() == pytest.approx(60e6 / 75e-6)
     assert dict(found.exposed_by_s()) == pytest.approx({"all-reduce": 15e-6, "collective-permute": 1e-6})
-    assert found.summary() == (
-        "One of 4 turns of the loop over layers in each of 2 steps takes 100 µs; all turns take 800 µs of 810 µs. Of "
-        "the turn 75.0% is matmuls, 9.0% other computation and 16.0% exposed communication (all-reduce 15 µs, "
-        "collective-permute 1 µs; 5 µs of it is hop and launch latency). Permutes take 15 µs, of which 93.3% overlaps "
-        "computation."
-    )
+    assert found.hidden_permutes() == pytest.approx(14 / 15)
 
 
 def test_no_name_in_a_trace_is_interpreted(tmp_path):
@@ -89,7 +84,8 @@ def test_no_name_in_a_trace_is_interpreted(tmp_path):
         loops=[replace(loop, name="d") for loop in timeline.loops],
     )
     first, second = (read_turn(file_of(each, tmp_path)) for each in (timeline, renamed))
-    assert first.summary() == second.summary()
+    assert first.stream_s() == second.stream_s()
+    assert first.exposed_by_s() == second.exposed_by_s()
     assert first.lanes == second.lanes
 
 
@@ -104,10 +100,8 @@ def test_a_program_without_loops_is_shown_whole(tmp_path):
     found = read_turn(file_of(Timeline(Account(total_s=2e-6), bars), tmp_path))
     assert (found.turns, found.loops) == (1, 1)
     assert found.seconds == pytest.approx(2e-6)
-    assert found.summary() == (
-        "One of 1 turns of the loop over layers takes 2 µs; all turns take 2 µs of 2 µs. Of the turn 100.0% is "
-        "matmuls, 0.0% other computation and 0.0% exposed communication."
-    )
+    assert dict(found.stream_s()) == pytest.approx({"matmul": 2e-6})
+    assert found.hidden_permutes() is None
 
 
 def test_a_turn_of_what_the_compiler_wrote_adds_up(tmp_path):
@@ -170,6 +164,20 @@ def test_what_is_no_trace_is_one_sentence(tmp_path, content):
         read_turn(path)
 
 
+def test_of_traces_that_differ_only_in_the_number_of_steps_the_first_is_drawn(tmp_path):
+    path = file_of(by_hand(), tmp_path)
+    rows = [
+        a_row(path.name),
+        a_row(path.name, input_len=1984, output_len=64),
+        a_row(path.name, weight_dtype="bfloat16"),
+    ]
+    traces = traces_of(rows, Places(path.parent, tmp_path), "study-targets")
+    with style.settings():
+        drawn = [each.name for each in traces.draw()]
+    assert drawn == ["trace_decode_b64_i2047_o1_ws_2d_plain_int8", "trace_decode_b64_i2047_o1_ws_2d_plain_bfloat16"]
+    assert len(traces.table.rows) == 3
+
+
 def test_a_trace_of_another_version_says_what_to_do(tmp_path):
     path = file_of(by_hand(), tmp_path)
     content = json.loads(gzip.decompress(path.read_bytes()))
@@ -206,14 +214,24 @@ def test_a_figure_and_a_link_for_every_file_that_is_there_and_a_remedy_for_the_r
     with style.settings():
         (drawn,) = traces.draw()
     assert drawn.name == "trace_decode_b64_i2047_o1_ws_2d_plain_int8"
-    assert "collectives=plain. One of 4 turns of the loop over layers" in drawn.caption
-    # 60 MB in 75 µs of 1.6 TB/s; the products are 8 × 75 of 810 µs.
-    assert drawn.caption.endswith("Matmuls draw 50% of the memory's bandwidth and reach 27% of the arithmetic peak.")
+    assert drawn.caption == "Trace of decode, batch 64, int8, 2047 tokens in, 1 out, ws_2d, collectives=plain."
+    (cells,) = traces.table.rows
+    shares = {
+        "matmul_share": 0.75,
+        "other_share": 0.09,
+        "exposed_share": 0.16,
+        "copy_wait_share": 0,
+        "loop_share": 0.99,
+    }
+    # 60 MB in 75 µs of 1.6 TB/s; the matmuls are 8 × 75 of 810 µs.
+    shares |= {"bandwidth_share": 0.5, "peak_share": 0.2 * 810 / 600}
+    assert {key: cells[key] for key in shares} == pytest.approx(shares, rel=0.01)
+    assert (cells["turn_s"], cells["turns"]) == (pytest.approx(100e-6), 8)
     link = "[decode, batch 64, int8, 2047 tokens in, 1 out](../../results/traces/step.trace.json.gz)"
     assert f"- {link}" in traces.text
     assert (places.out / link.partition("(")[2].rstrip(")")).resolve() == path.resolve()
     assert "ui.perfetto.dev" in traces.text
-    assert "No trace file is there of decode, batch 8, int8, 2047 tokens in, 1 out; decode, batch 64" in traces.text
+    assert "Trace files are missing of decode, batch 8, int8, 2047 tokens in, 1 out; decode, batch 64" in traces.text
     store = tmp_path / "results"
     assert f"resume=false results_dir={store} engine.trace_dir={store / 'traces'}` makes them" in traces.text
     assert f"{broken}: is not a trace" in traces.text

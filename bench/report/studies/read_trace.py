@@ -18,8 +18,6 @@ from engines.core.errors import ShardbenchError
 FOLDER: Final = "traces"
 """In a results folder, where the trace files of its rows are looked for."""
 PERMUTE: Final = "collective-permute"
-LEAST_TOLD: Final = 0.005
-"""The part of a turn from which on waiting for copies is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,42 +85,10 @@ class LoopIteration:
                 found[opcode] += bar.seconds * bar.weight  # type: ignore[assignment]
         return found
 
-    def summary(self) -> str:
-        """Where the turn's time goes."""
-        exposed, stream = self.exposed_by_s(), self.stream_s()
-        kinds = (BarKind.MATMUL, BarKind.OTHER, BarKind.EXPOSED, BarKind.COPY_WAIT)
-        share = {kind: stream[kind] / self.seconds for kind in kinds}
-        each = "" if self.loops == 1 else f" in each of {self.loops} steps"
-        inside = self.seconds * self.turns * self.loops
-        text = (
-            f"One of {self.turns} turns of the loop over layers{each} takes {in_words(self.seconds)}; all turns take "
-            f"{in_words(inside)} of {in_words(self.whole_s)}. Of the turn {share[BarKind.MATMUL]:.1%} is matmuls, "
-            f"{share[BarKind.OTHER]:.1%} other computation and {share[BarKind.EXPOSED]:.1%} exposed communication"
-        )
-        if exposed:
-            parts = ", ".join(f"{opcode} {in_words(seconds)}" for opcode, seconds in exposed.most_common())
-            text += f" ({parts}; {in_words(self._exposed_latency_s())} of it is hop and launch latency)"
-        if share[BarKind.COPY_WAIT] > LEAST_TOLD:
-            text += f"; {share[BarKind.COPY_WAIT]:.1%} is waiting for copies"
+    def hidden_permutes(self) -> float | None:
+        """Share of the permutes' time that overlaps computation; None without any."""
         sent_s = sum(bar.seconds * bar.weight for bar in self.collectives().values() if bar.opcode == PERMUTE)
-        if sent_s:
-            hidden = max(0.0, 1 - exposed[PERMUTE] / sent_s)
-            text += f". Permutes take {in_words(sent_s)}, of which {hidden:.1%} overlaps computation"
-        return text + "."
-
-    def _exposed_latency_s(self) -> float:
-        """Latency of the collectives that are exposed as a whole."""
-        collectives, waits = self.collectives(), [bar for bar in self.bars if bar.kind == BarKind.EXPOSED]
-        whole = [bar for bar in waits if bar.name in collectives and bar.seconds >= collectives[bar.name].seconds]
-        return sum(bar.weight * collectives[bar.name].latency_s for bar in whole)
-
-
-def in_words(seconds: float) -> str:
-    """Three digits with the unit that suits."""
-    for scale, unit in ((1.0, "s"), (1e3, "ms")):
-        if scale * seconds >= 1:
-            return f"{scale * seconds:.3g} {unit}"
-    return f"{1e6 * seconds:.3g} µs"
+        return max(0.0, 1 - self.exposed_by_s()[PERMUTE] / sent_s) if sent_s else None
 
 
 def read_turn(path: Path) -> LoopIteration:
