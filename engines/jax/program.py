@@ -144,6 +144,12 @@ class JaxProgram:
         most = max(1, CHECKED_SCORES // (length * length * self.point.model.num_heads))
         return np.unique(np.linspace(0, self.point.batch_size - 1, min(most, self.point.batch_size)).astype(np.int64))
 
+    def _product(self) -> tuple[int, int, int]:
+        """The shape of one chip's part of the first feed-forward matmul: tokens, model width, hidden width."""
+        model, point = self.point.model, self.point
+        tokens = self.plan.batch_size * (1 if point.phase == "decode" else point.input_len)
+        return tokens, model.d_model, max(1, model.d_ff // self.plan.chips)
+
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
@@ -156,7 +162,7 @@ class JaxProgram:
         }
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
-        flops, copied = measured_peaks(self.mesh, plan.act_dtype) or (None, None)
+        flops, copied = measured_peaks(self.mesh, plan.act_dtype, self._product()) or (None, None)
         spared = self.prompts.spared
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(

@@ -159,7 +159,7 @@ class Rank:
         """
         on_gpu = self.device.type == "cuda"
         self._note_memory()
-        flops, copied = measured_peaks(self.device, self.dtype) or (None, None)
+        flops, copied = measured_peaks(self.device, self.dtype, self._product()) or (None, None)
         return {
             "weights_bytes": float(sum(each.nbytes for each in self.parameters.all())),
             "kv_cache_bytes": float(sum(each.nbytes for layer in self.cache for each in layer)),
@@ -169,6 +169,12 @@ class Rank:
             "bytes_per_s": copied,
             "micro_batches": len(self.micro_batches),
         }
+
+    def _product(self) -> tuple[int, int, int]:
+        """The shape of this rank's first feed-forward matmul: tokens, model width, hidden width."""
+        model, point = self.point.model, self.point
+        tokens = point.batch_size * (1 if point.phase == "decode" else point.input_len)
+        return tokens, model.d_model, max(1, model.d_ff // point.tensor_degree)
 
     def _rewind(self) -> None:
         # Each run starts at the same position and overwrites what the last one wrote before reading it, so there is
