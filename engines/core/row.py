@@ -24,10 +24,10 @@ class Row:
     """
 
     # What was asked.
-    model: str
-    hw: str
+    model: str  # a name of conf/model, with what was changed: tiny+num_layers=2
+    hw: str  # a name of conf/hw
     num_chips: int
-    engine: str
+    engine: str  # a name of conf/engine
     phase: str
     batch_size: int
     input_len: int
@@ -42,27 +42,27 @@ class Row:
     weight_dtype: str = ""
     act_dtype: str = ""
     kv_dtype: str = ""
-    chosen: list[str] = field(default_factory=list)
+    chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
-    schema_version: int = SCHEMA_VERSION
-    point_id: str = ""
-    program_id: str | None = None
-    code_id: str | None = None
-    created_at: str = ""
-    sweep: str | None = None
-    source: Source
-    system: str | None = None
-    reference: str | None = None
-    status: Status
-    error: str | None = None
-    valid: bool = False
-    invalid_reason: str | None = None
+    schema_version: int = SCHEMA_VERSION  # of this format
+    point_id: str = ""  # fingerprint of the point
+    program_id: str | None = None  # digest of what ran
+    code_id: str | None = None  # digest of the source that answered
+    created_at: str = ""  # UTC, ISO 8601
+    sweep: str | None = None  # sweep_name of the run
+    source: Source  # measured | compiled | predicted | published
+    system: str | None = None  # published rows: the program that was measured
+    reference: str | None = None  # published rows: where the figure is from
+    status: Status  # ok | oom | unsupported | failed | timeout
+    error: str | None = None  # why the status is not ok, in one sentence
+    valid: bool = False  # ok; a measured row also warm, tight and checked
+    invalid_reason: str | None = None  # why it is not valid
     # Times.
     latency_s: float | None = None
     ttft_s: float | None = None
     step_time_s: float | None = None
     tpot_s: float | None = None
-    samples_s: list[float] | None = None
+    samples_s: list[float] | None = None  # every sample of the latency
     n: int | None = None
     mean: float | None = None
     median: float | None = None
@@ -73,8 +73,8 @@ class Row:
     p99: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
-    ci_level: float | None = None
-    warmup_runs: int | None = None
+    ci_level: float | None = None  # of the interval of the median
+    warmup_runs: int | None = None  # runs before the first sample
     compile_s: float | None = None
     # Rates.
     tokens_per_s: float | None = None
@@ -84,7 +84,7 @@ class Row:
     mbu: float | None = None
     peak_flops_per_s: float | None = None
     hbm_bytes_per_s: float | None = None
-    peak_source: str | None = None
+    peak_source: str | None = None  # whose figure peak_flops_per_s is
     measured_matmul_flops_per_s: float | None = None
     measured_copy_bytes_per_s: float | None = None
     mfu_of_matmul: float | None = None
@@ -108,12 +108,12 @@ class Row:
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
     # Where it ran.
-    git_sha: str | None = None
-    git_dirty: bool | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    device_kind: str | None = None
-    host: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    git_sha: str | None = None  # of shardbench's checkout
+    git_dirty: bool | None = None  # whether the code differed from git_sha
+    versions: dict[str, str] = field(default_factory=dict)  # of Python and the libraries
+    device_kind: str | None = None  # what the devices call themselves
+    host: str | None = None  # name of the machine
+    details: dict[str, Any] = field(default_factory=dict)  # the engine's own, never interpreted
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values in declaration order, ready for JSON."""
