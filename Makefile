@@ -3,6 +3,7 @@
 # make quick   the tests that take seconds
 # make studies the studies of what the compilers make, as rows and figures: some 20 minutes, seconds when repeated
 # make perf    the jax engine on one processor device against transformers on torch, all cores or THREADS=n
+# make docs    the documentation as a site in site/; no network once its extra is installed
 # make format  put the code in order
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -16,7 +17,7 @@ WORKERS ?= 2
 # Cores that all contestants of make perf may use; 0 is all of them.
 THREADS ?= 0
 
-.PHONY: help bench test lint quick perf studies format clean
+.PHONY: help bench test lint quick perf studies docs format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +37,11 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.bench
 	@echo "== installing what the tests need (versions of constraints.txt)"
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "== installing what builds the documentation (versions of constraints.txt)"
+	@$(PIP) install --quiet -c constraints.txt -e '.[docs,report]'
 	@touch $@
 
 bench: $(VENV)/.bench
@@ -77,10 +83,14 @@ perf: $(VENV)/.test
 	@mkdir -p .benchmarks
 	@$(BIN)/python -m pytest perf -q --threads $(THREADS) --benchmark-json=.benchmarks/perf.json --benchmark-columns=median,iqr,rounds
 
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "documentation in site/index.html; its search needs a server: $(BIN)/python -m http.server --directory site"
+
 format: $(VENV)/.test
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 clean:
 	@echo "== removing $(VENV) and caches; results/ and reports/ stay"
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf $(VENV) dist site .mypy_cache .ruff_cache .hypothesis .benchmarks

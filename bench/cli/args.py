@@ -34,7 +34,7 @@ class Command(Protocol):
     EXAMPLES: Sequence[str]
 
     def main(self, verb: str | None, settings: Mapping[str, Any]) -> int:
-        """Do it. Returns 0 done, 1 the answer is bad, 3 some points failed; raises ShardbenchError otherwise."""
+        """Do it. Returns 0 done, 1 negative result, 3 some points failed; raises ShardbenchError otherwise."""
         ...
 
 

@@ -1,6 +1,6 @@
 """``shardbench``: finds the subcommand, turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 the answer is bad, 2 asked wrongly, 3 some points failed.
+Exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed.
 """
 
 import difflib
@@ -49,7 +49,7 @@ examples:
   shardbench run +sweep=paper-table2 engine=[published,analytic]
   shardbench report out=reports/mine
 
-exit codes: 0 done, 1 the answer is bad, 2 asked wrongly, 3 some points failed"""
+exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

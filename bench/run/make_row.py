@@ -17,12 +17,17 @@ from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointTask:
-    """A point with what a row says of it besides its answer."""
+    """A point with what a row says of it besides its answer.
+
+    ``stored`` are rows that answer it if one of their programs is the present one, the one to be preferred first.
+    """
 
     point: Point
     point_id: str
     source: Source
     sweep: str | None
+    code_id: str | None = None
+    stored: Sequence[Row] = ()
 
 
 def unanswered(question: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
@@ -174,6 +179,8 @@ def _row(question: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         **{key: ran[key] for key in POINT_FIELDS},
         "chosen": chosen,
         "point_id": question.point_id,
+        "program_id": facts.program_id,
+        "code_id": question.code_id,
         "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "sweep": question.sweep,
         "source": question.source,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Final, Literal, get_args
 
@@ -235,21 +235,24 @@ class Point:
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         return flat
 
-    def fingerprint(self, code: str) -> str:
-        """``point_id``: 16 hex digits over every value of the point, architecture and datasheet included, and ``code``.
+    def fingerprint(self, asked_of: str) -> str:
+        """16 hex digits over every value of the point, architecture and datasheet included, and ``asked_of``.
 
-        ``code`` is a fingerprint of the code that answers, so that a row is never taken for another code's answer.
+        ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
+        at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        values = asdict(self)
-        if self.phase != "generate":
-            del values["first_token"]  # has no meaning: the point is the one that it was before this was a key
-        content = {"point": _plain(values), "code": code}
+        content = {"point": _plain(self), "of": asked_of}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
     """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
+    if is_dataclass(value) and not isinstance(value, type):
+        stated = {field.name: getattr(value, field.name) for field in fields(value)}
+        return _plain(
+            {name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)}
+        )
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
     if isinstance(value, (list, tuple)):
@@ -257,3 +260,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """Field → default of a dataclass."""
+    factories = {each.name: each.default_factory for each in fields(kind)}
+    made = {name: factory() for name, factory in factories.items() if factory is not MISSING}
+    return made | {each.name: each.default for each in fields(kind) if each.default is not MISSING}

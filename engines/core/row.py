@@ -6,7 +6,8 @@ from typing import Any, Final, Literal
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Rows of version 1 have no ``program_id`` and no ``code_id``; their ``point_id`` held the code too."""
 
 Source = Literal["measured", "compiled", "predicted", "published"]
 Status = Literal["ok", "oom", "unsupported", "failed", "timeout"]
@@ -18,14 +19,16 @@ class Row:
 
     The keys of the point come first, as they ran: a choice that was left to the engine holds what it chose, and
     ``chosen`` names those keys. Memory figures are for one chip. ``peak_flops_per_s`` is one chip's, the denominator
-    of ``mfu``, and ``peak_source`` says whose figure it is. ``bench/rows/metrics.py`` defines the rates.
+    of ``mfu``, and ``peak_source`` says whose figure it is. ``point_id`` is a digest of what was asked,
+    ``program_id`` of what ran, and ``code_id`` of the source and libraries that made it. ``bench/rows/metrics.py``
+    defines the rates.
     """
 
     # What was asked.
-    model: str
-    hw: str
+    model: str  # a name of conf/model, with what was changed: tiny+num_layers=2
+    hw: str  # a name of conf/hw
     num_chips: int
-    engine: str
+    engine: str  # a name of conf/engine
     phase: str
     batch_size: int
     input_len: int
@@ -41,25 +44,27 @@ class Row:
     weight_dtype: str = ""
     act_dtype: str = ""
     kv_dtype: str = ""
-    chosen: list[str] = field(default_factory=list)
+    chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
-    schema_version: int = SCHEMA_VERSION
-    point_id: str = ""
-    created_at: str = ""
-    sweep: str | None = None
-    source: Source
-    system: str | None = None
-    reference: str | None = None
-    status: Status
-    error: str | None = None
-    valid: bool = False
-    invalid_reason: str | None = None
+    schema_version: int = SCHEMA_VERSION  # of this format
+    point_id: str = ""  # fingerprint of the point
+    program_id: str | None = None  # digest of what ran
+    code_id: str | None = None  # digest of the source that answered
+    created_at: str = ""  # UTC, ISO 8601
+    sweep: str | None = None  # sweep_name of the run
+    source: Source  # measured | compiled | predicted | published
+    system: str | None = None  # published rows: the program that was measured
+    reference: str | None = None  # published rows: where the figure is from
+    status: Status  # ok | oom | unsupported | failed | timeout
+    error: str | None = None  # why the status is not ok, in one sentence
+    valid: bool = False  # ok; a measured row also warm, tight and checked
+    invalid_reason: str | None = None  # why it is not valid
     # Times.
     latency_s: float | None = None
     ttft_s: float | None = None
     step_time_s: float | None = None
     tpot_s: float | None = None
-    samples_s: list[float] | None = None
+    samples_s: list[float] | None = None  # every sample of the latency
     n: int | None = None
     mean: float | None = None
     median: float | None = None
@@ -70,8 +75,8 @@ class Row:
     p99: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
-    ci_level: float | None = None
-    warmup_runs: int | None = None
+    ci_level: float | None = None  # of the interval of the median
+    warmup_runs: int | None = None  # runs before the first sample
     compile_s: float | None = None
     # Rates.
     tokens_per_s: float | None = None
@@ -81,7 +86,7 @@ class Row:
     mbu: float | None = None
     peak_flops_per_s: float | None = None
     hbm_bytes_per_s: float | None = None
-    peak_source: str | None = None
+    peak_source: str | None = None  # whose figure peak_flops_per_s is
     measured_matmul_flops_per_s: float | None = None
     measured_copy_bytes_per_s: float | None = None
     mfu_of_matmul: float | None = None
@@ -105,12 +110,12 @@ class Row:
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
     # Where it ran.
-    git_sha: str | None = None
-    git_dirty: bool | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    device_kind: str | None = None
-    host: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    git_sha: str | None = None  # of shardbench's checkout
+    git_dirty: bool | None = None  # whether the code differed from git_sha
+    versions: dict[str, str] = field(default_factory=dict)  # of Python and the libraries
+    device_kind: str | None = None  # what the devices call themselves
+    host: str | None = None  # name of the machine
+    details: dict[str, Any] = field(default_factory=dict)  # the engine's own, never interpreted
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values in declaration order, ready for JSON."""

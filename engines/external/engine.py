@@ -5,17 +5,20 @@ Such an engine is an estimator whose source is ``measured``. The harness's rules
 """
 
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
+from engines.core.digest import digest
 from engines.core.dtypes import ACTIVATION_DTYPES
-from engines.core.engine import Estimate, Facts
+from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
+from engines.core.versions import versions_of
 from engines.host.nvidia import check_present, device_names
 from engines.host.program import ExternalProgram, ProgramFailed
 
@@ -29,12 +32,13 @@ class Timed:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class ExternalEngine(ABC):
+class ExternalEngine(Estimator):
     """Runs an external program on this machine's GPUs for every point."""
 
-    name: ClassVar[str]
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]]
+    code: ClassVar[Sequence[str]] = ("external",)
+    decided_by_source: ClassVar[bool] = False
+    """The program may be another one tomorrow."""
     timed_by: ClassVar[str]
 
     def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:
@@ -52,6 +56,26 @@ class ExternalEngine(ABC):
     @abstractmethod
     def read(self, point: Point, folder: Path, output: str) -> Timed:
         """The time in the program's output or files; raises ProgramFailed if there is none."""
+
+    def program_facts(self) -> Mapping[str, Any]:
+        """What can be told of the program without running it: its version or its bytes."""
+        return versions_of(self.libraries)
+
+    def program_id(self, point: Point) -> str:
+        """A digest of the command line, the files that it reads and :meth:`program_facts`.
+
+        Raises:
+            ShardbenchError: the program cannot run the point, or is not there.
+        """
+        point.check()
+        self.check_supported(point)
+        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
+            return self._program_id(self.command(point, Path(name)), Path(name))
+
+    def _program_id(self, words: Sequence[str], folder: Path) -> str:
+        line = [word.replace(str(folder), "FOLDER") for word in words]
+        files = {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
+        return digest(line, files, self.program_facts())
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One estimate per point, one after the other."""
@@ -71,7 +95,9 @@ class ExternalEngine(ABC):
         check_present(point.chip, names)
         with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
             folder = Path(name)
-            program = ExternalProgram(self.command(point, folder), folder, self.run_timeout_s)
+            words = self.command(point, folder)
+            program_id = self._program_id(words, folder)
+            program = ExternalProgram(words, folder, self.run_timeout_s)
             timed = self.read(point, folder, program.run())
         ran = {
             "tensor_parallel": point.tensor_degree,
@@ -84,6 +110,7 @@ class ExternalEngine(ABC):
             system=self.name,
             facts=Facts(
                 resolved={key: value for key, value in ran.items() if getattr(point, key) in (None, "auto")},
+                program_id=program_id,
                 device_kind=names[0],
                 details={"timed_by": self.timed_by, "command": program.line, **timed.details},
             ),

@@ -15,6 +15,7 @@ from engines.core.engine import Facts, Stage, Verification
 from engines.core.point import Point
 from engines.core.versions import JAX_LIBRARIES, versions_of
 from engines.jax.devices import compiler_options, out_of_memory
+from engines.jax.identity import program_id_of
 from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
@@ -48,6 +49,7 @@ class JaxProgram:
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))
         self.compiled: dict[str, Any] = {}
         self.calls: dict[str, Any] = {}
+        self.timed_texts: dict[str, str] = {}
         self.compile_s = 0.0
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self._everywhere(self.prompt[:, 0])
@@ -76,6 +78,7 @@ class JaxProgram:
         self.calls[name] = function if self.plan.weight_dtype == "int4" else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
+            self.timed_texts[name] = lowered.as_text()
 
     def _prefill(self) -> None:
         with out_of_memory(self.point):
@@ -142,6 +145,12 @@ class JaxProgram:
         most = max(1, CHECKED_SCORES // (length * length * self.point.model.num_heads))
         return np.unique(np.linspace(0, self.point.batch_size - 1, min(most, self.point.batch_size)).astype(np.int64))
 
+    def _product(self) -> tuple[int, int, int]:
+        """The shape of one chip's part of the first feed-forward matmul: tokens, model width, hidden width."""
+        model, point = self.point.model, self.point
+        tokens = self.plan.batch_size * (1 if point.phase == "decode" else point.input_len)
+        return tokens, model.d_model, max(1, model.d_ff // self.plan.chips)
+
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
@@ -154,10 +163,11 @@ class JaxProgram:
         }
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
-        flops, copied = measured_peaks(self.mesh, plan.act_dtype) or (None, None)
+        flops, copied = measured_peaks(self.mesh, plan.act_dtype, self._product()) or (None, None)
         spared = self.prompts.spared
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
+            program_id=program_id_of(self.point, plan, self.mesh, self.timed_texts),
             resolved={key: value for key, value in resolved.items() if asked[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else spared),
             cached_tokens=plan.batch_size * self.point.input_len - spared,

@@ -10,7 +10,7 @@ from bench.rows.store import Store
 from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_customised, model_from
 from bench.validate.csv_cases import FIRST_TOKEN_FROM_PREFILL, read_cases
-from bench.validate.errors import Compared, compare, error_figures, figures, load_estimator, published_files, read_all
+from bench.validate.errors import Compared, compare, figures, figures_of, load_estimator, published_files, read_all
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
@@ -31,13 +31,13 @@ def write(tmp_path):
 
 
 def test_figures_by_hand():
-    found = error_figures([0.1, -0.2, 0.3, 0.0])
+    found = figures_of([0.1, -0.2, 0.3, 0.0])
     assert found["mape"] == pytest.approx(0.15)
     assert found["median_ape"] == pytest.approx(0.15)
     assert found["p90_ape"] == pytest.approx(0.27)
     assert found["worst_ape"] == pytest.approx(0.3)
     assert found["bias"] == pytest.approx(0.05)
-    assert error_figures([])["mape"] is None
+    assert figures_of([])["mape"] is None
 
 
 def test_out_of_memory_is_counted_four_ways(write):

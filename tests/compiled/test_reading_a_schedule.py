@@ -191,7 +191,7 @@ def test_the_trace_of_a_turn_by_hand():
     (sent,) = bars["link z +"]
     assert (sent["cat"], sent["args"]) == (
         "collective-permute",
-        {"turns": 5, "bytes": MEGABYTE, "latency_us": 1.0, "bound": "link"},
+        {"kind": "collective", "loop": 1, "turns": 5, "bytes": MEGABYTE, "latency_us": 1.0, "bound": "link"},
     )
     send_us = 1 + MEGABYTE / 40e3
     assert sent["dur"] == pytest.approx(send_us, abs=1e-3)

@@ -149,7 +149,7 @@ def test_a_traceback_only_for_those_who_ask(shardbench):
 
 def test_json_is_all_that_stands_on_stdout(shardbench):
     done = shardbench(*DECODE, "batch_size=[64,128]", "print=json")
-    assert [json.loads(line)["schema_version"] for line in done.stdout.splitlines()] == [1, 1]
+    assert [json.loads(line)["schema_version"] for line in done.stdout.splitlines()] == [2, 2]
 
 
 def test_help_teaches(shardbench):

@@ -45,6 +45,11 @@ def test_configs_and_data_travel_in_the_wheel(installed):
     assert not (installed / "tests").exists()
 
 
+@pytest.mark.parametrize("package", ["bench", "engines"])
+def test_the_wheel_says_that_its_packages_are_typed(installed, package):
+    assert (installed / package / "py.typed").is_file()
+
+
 def test_the_wheel_runs_outside_the_checkout(installed, tmp_path):
     where = run(installed, tmp_path, "-c", "import bench; print(bench.__file__)")
     assert where.stdout.startswith(str(installed))
@@ -57,4 +62,4 @@ def test_the_wheel_runs_outside_the_checkout(installed, tmp_path):
 def test_the_extras_that_users_expect(installed):
     (metadata,) = installed.glob("*.dist-info/METADATA")
     extras = {line.split(": ")[1] for line in metadata.read_text().splitlines() if line.startswith("Provides-Extra")}
-    assert {"tpu", "gpu", "torch", "jax", "report", "wandb", "test", "all"} <= extras
+    assert {"tpu", "gpu", "torch", "jax", "report", "wandb", "docs", "test", "all"} <= extras

@@ -1,6 +1,6 @@
 """Points: what is refused, what is filled in, what tells two apart."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 from hypothesis import given
@@ -120,7 +120,7 @@ def test_tokens_are_those_of_the_phase():
     assert point(phase="prefill", batch_size=4, input_len=60).tokens == 4 * 60
 
 
-def test_a_fingerprint_holds_every_value_and_the_code():
+def test_a_fingerprint_holds_every_value_and_what_is_asked():
     one = point()
     assert one.fingerprint("a") == point().fingerprint("a")
     others = [
@@ -130,6 +130,17 @@ def test_a_fingerprint_holds_every_value_and_the_code():
         point(ffn_layout="ws_2d"),
     ]
     assert len({each.fingerprint("a") for each in [one, *others]} | {one.fingerprint("b")}) == 6
+
+
+def test_a_new_field_at_its_default_changes_no_fingerprint():
+    @dataclass(frozen=True, kw_only=True)
+    class Wider(Point):
+        pruning: str = "none"
+
+    one = point()
+    stated = {field.name: getattr(one, field.name) for field in fields(one)}
+    assert Wider(**stated).fingerprint("a") == one.fingerprint("a")
+    assert Wider(**stated, pruning="half").fingerprint("a") != one.fingerprint("a")
 
 
 def test_a_fingerprint_does_not_hold_how_a_number_was_written():

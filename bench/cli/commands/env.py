@@ -1,6 +1,5 @@
 """``shardbench env``: what this machine, this code and these settings are."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -19,19 +18,6 @@ KEYS: Final = (
     PRINT,
 )
 EXAMPLES: Final = ("shardbench env", "shardbench env devices=true print=json")
-EXTRAS: Final = {
-    "jax": ("jax",),
-    "tpu": ("jax", "libtpu"),
-    "gpu": ("jax", "jax_cuda12_plugin", "nvidia"),  # its CUDA libraries
-    "gpu-compiler": ("jax_cuda12_plugin", "jax_plugins"),
-    "torch": ("torch",),
-    "report": ("matplotlib",),
-    "wandb": ("wandb",),
-    "fit": ("scipy",),
-    "parquet": ("pyarrow",),
-    "checkpoints": ("safetensors", "ml_dtypes"),
-}
-"""Extra of the package → modules that it brings."""
 DEVICES: Final = """
 import json, jax
 kinds = [device.device_kind for device in jax.devices()]
@@ -46,6 +32,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from pathlib import Path
 
     from bench.run.environment import read_environment
+    from bench.run.extras import extras
     from bench.run.tracking import resolved_mode
 
     if not isinstance(settings["devices"], bool):
@@ -53,7 +40,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     folder = Path(str(settings["results_dir"]))
     content: dict[str, Any] = {
         **asdict(read_environment()),
-        "extras": {name: all(map(importlib.util.find_spec, modules)) for name, modules in EXTRAS.items()},
+        "extras": extras(),
         "wandb_mode": resolved_mode("auto"),
         "results_dir": str(folder.resolve()),
         "results_dir_exists": folder.is_dir(),

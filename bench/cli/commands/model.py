@@ -20,8 +20,8 @@ KEYS: Final = (
     Key("name", None, "what to call the model; the folder's name where left out"),
 )
 EXAMPLES: Final = (
-    "shardbench model checkpoint=~/pythia-1b name=pythia-1b > mine/model/pythia-1b.yaml",
-    "shardbench run --config-dir mine model=pythia-1b engine=jax engine.checkpoint=~/pythia-1b hw=cpu num_chips=1",
+    "shardbench model checkpoint=/data/pythia-1b name=pythia-1b > mine/model/pythia-1b.yaml",
+    "shardbench run --config-dir mine model=pythia-1b engine=jax engine.checkpoint=/data/pythia-1b hw=cpu num_chips=1",
 )
 
 

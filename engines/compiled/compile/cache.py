@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-FORMAT: Final = 1
+from engines.core.digest import plain
+from engines.core.stablehlo import nameless
+
+FORMAT: Final = 2
 """Version of an entry's content; entries of another version are compiled again."""
 
 
@@ -29,9 +32,9 @@ class CompiledProgram:
 
 
 def cache_key(stablehlo: str, target: Any, versions: Mapping[str, str], flags: Mapping[str, str | bool]) -> str:
-    """The key of a program, 64 hex digits."""
-    content = json.dumps([FORMAT, repr(target), dict(versions), dict(flags)], sort_keys=True)
-    return hashlib.sha256((content + "\n" + stablehlo).encode()).hexdigest()
+    """The key of a program, 64 hex digits. ``target`` counts by its values; names in the program do not count."""
+    content = json.dumps([FORMAT, plain(target), dict(versions), dict(flags)], sort_keys=True)
+    return hashlib.sha256((content + "\n" + nameless(stablehlo)).encode()).hexdigest()
 
 
 class Cache:

@@ -1,6 +1,5 @@
 """Lowers the Transformer's own jitted functions from shapes alone, and compiles them for chips that are not present."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from engines.compiled.compile.cache import Cache, CompiledProgram, cache_key
 from engines.compiled.target.base import Target
 from engines.core.errors import ShardbenchError
-from engines.core.versions import versions_of
+from engines.core.versions import compiler_flags, versions_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from engines.transformer.partition.plan import Plan
 
-COMPILER_FLAGS: Final = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
 OUT_OF_MEMORY: Final = "RESOURCE_EXHAUSTED"
 
 
@@ -46,6 +44,7 @@ class Compiler:
         self.cache, self.options = cache, dict(options)
         self.compilations = 0
         self._meshes: dict[Target, Mesh] = {}
+        self._keys: dict[CompileRequest, str] = {}
 
     def mesh(self, target: Target) -> "Mesh":
         """The target's mesh, made once.
@@ -66,13 +65,9 @@ class Compiler:
         """
         import jax
 
-        from engines.transformer.layers.overlapped_block import compiler_options
-
         lowered = self._lower(request)
-        mesh = self.mesh(request.target)
-        options = {**request.target.options, **compiler_options(request.plan, mesh), **self.options}
-        flags = {**{key: os.environ.get(key, "") for key in COMPILER_FLAGS}, **options}
-        key = cache_key(lowered.as_text(), request.target, versions_of(request.libraries), flags)
+        options = self._options(request)
+        key = self._keys[request] = self._key(request, lowered, options)
         found = self.cache.get(key)
         if found is not None:
             return found
@@ -99,6 +94,26 @@ class Compiler:
             )
         self.cache.put(key, compiled)
         return compiled
+
+    def key(self, request: CompileRequest) -> str:
+        """The key of the program in the cache, a hash of everything that determines the outcome. Compiles nothing.
+
+        Raises:
+            Unsupported: the compiler rejects the topology.
+        """
+        if request not in self._keys:
+            self._keys[request] = self._key(request, self._lower(request), self._options(request))
+        return self._keys[request]
+
+    def _key(self, request: CompileRequest, lowered: Any, options: Mapping[str, str | bool]) -> str:
+        flags = {**compiler_flags(), **options}
+        return cache_key(lowered.as_text(), request.target, versions_of(request.libraries), flags)
+
+    def _options(self, request: CompileRequest) -> dict[str, str | bool]:
+        from engines.transformer.layers.overlapped_block import compiler_options
+
+        plan, mesh = request.plan, self.mesh(request.target)
+        return {**request.target.options, **compiler_options(plan, mesh), **self.options}
 
     def _lower(self, request: CompileRequest) -> Any:
         from engines.transformer.programs import abstract_arguments, make_decode, make_prefill

@@ -6,7 +6,9 @@ engine, as soon as they are free, and ``-done`` waits for it: it overlaps the in
 body is walked once and multiplied by its trip count.
 """
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,7 +31,9 @@ class Event:
     collective or a copy), or ``turns`` for the remaining iterations of a loop, which the first one's ``turns`` already
     count and so have 0 ``turns`` themselves: Σ seconds · turns of that lane is the account's total. ``bytes`` is the
     HBM traffic or, on a link, the collective's bytes per chip; ``latency_s`` the part of a collective's time that does
-    not depend on its size. ``flops``, the compiler's ``cycles`` and ``bound`` are None if unknown.
+    not depend on its size. ``flops``, the compiler's ``cycles`` and ``bound`` are None if unknown. ``loop`` is the
+    index of the innermost loop around the bar, 0 outside of all; ``repeats`` is the index of the loop whose remaining
+    iterations the bar stands for, 0 for any other bar.
     """
 
     lane: str
@@ -43,6 +47,25 @@ class Event:
     flops: float | None = None
     cycles: int | None = None
     bound: str | None = None
+    loop: int = 0
+    repeats: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """A loop of two turns or more, of which the first is drawn from ``start_s`` on for ``turn_s``.
+
+    ``index`` is 1 or more and no other loop's; ``parent`` is the loop around it, 0 outside of all. Its ``turns`` follow
+    one another, and the whole loop runs ``runs`` times in the program.
+    """
+
+    index: int
+    name: str
+    parent: int
+    turns: int
+    runs: int
+    start_s: float
+    turn_s: float
 
 
 @dataclass(slots=True)
@@ -83,10 +106,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A walk's account and the bars of its trace (of every loop, the first iteration)."""
+    """A walk's account, the bars of its trace (of every loop, the first iteration), and the loops around them."""
 
     account: Account
     events: list[Event]
+    loops: Sequence[Loop] = ()
 
 
 def walk(schedule: Schedule, cost: CostModel) -> Timeline:
@@ -97,7 +121,7 @@ def walk(schedule: Schedule, cost: CostModel) -> Timeline:
     """
     walker = _Walker(schedule, cost)
     account = walker.computation(schedule.entry, 0.0)
-    return Timeline(account, walker.events)
+    return Timeline(account, walker.events, walker.loops)
 
 
 @dataclass(slots=True)
@@ -114,7 +138,10 @@ class _Walker:
     def __init__(self, schedule: Schedule, cost: CostModel) -> None:
         self.schedule, self.cost = schedule, cost
         self.events: list[Event] = []
+        self.loops: list[Loop] = []
         self.turns = 1
+        self.loop = 0
+        self._indices = itertools.count(1)
 
     def computation(self, name: str, origin: float) -> Account:
         """Walk one computation that begins at ``origin`` with all lanes free."""
@@ -169,15 +196,29 @@ class _Walker:
         return now
 
     def _loop(self, step: Step, now: float, origin: float, account: Account) -> float:
-        outer = self.turns
+        outer, parent = self.turns, self.loop
         for name in step.called if step.trips else ():
-            self.turns = outer * step.trips
+            index = next(self._indices) if step.trips > 1 else parent
+            self.turns, self.loop = outer * step.trips, index
             once = self.computation(name, origin + now)
-            self.turns = outer
+            self.turns, self.loop = outer, parent
             if step.trips > 1:
-                rest, end = step.trips - 1, origin + now + once.total_s
-                bar = Event(COMPUTE, f"{rest} more turns of {step.name}", end, once.total_s * rest, TURNS, turns=0)
-                self.events.append(bar)
+                rest, start = step.trips - 1, origin + now
+                name_of_rest, end = f"{rest} more turns of {step.name}", start + once.total_s
+                self.events.append(
+                    Event(COMPUTE, name_of_rest, end, once.total_s * rest, TURNS, turns=0, loop=parent, repeats=index)
+                )
+                self.loops.append(
+                    Loop(
+                        index=index,
+                        name=step.name,
+                        parent=parent,
+                        turns=step.trips,
+                        runs=outer,
+                        start_s=start,
+                        turn_s=once.total_s,
+                    )
+                )
             account.add(once, step.trips)
             now += once.total_s * step.trips
         return now
@@ -185,12 +226,14 @@ class _Walker:
     def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
         """The longest branch, as it is not known which one runs."""
         mark, longest, kept = len(self.events), Account(), list[Event]()
+        outer, loops = len(self.loops), list[Loop]()
         for name in step.called:
             branch = self.computation(name, origin + now)
             if branch.total_s >= longest.total_s:
-                longest, kept = branch, self.events[mark:]
-            del self.events[mark:]
+                longest, kept, loops = branch, self.events[mark:], self.loops[outer:]
+            del self.events[mark:], self.loops[outer:]
         self.events += kept
+        self.loops += loops
         account.add(longest, 1)
         return now + longest.total_s
 
@@ -253,4 +296,4 @@ class _Walker:
         if seconds > 0:
             moved = step.collective.whole_bytes if step.collective is not None else step.hbm_bytes
             moved = 0.0 if note in (EXPOSED, COPY_WAIT) else moved
-            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, **more))
+            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, loop=self.loop, **more))

@@ -1,6 +1,7 @@
 """The engine that runs FasterTransformer's ``multi_gpu_gpt_example``, which the user builds."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,6 @@ class FasterTransformerEngine(ExternalEngine):
     """Prefill and decode of a whole batch, as the program times them."""
 
     name: ClassVar[str] = "fastertransformer"
-    code: ClassVar[Sequence[str]] = ("external",)
     timed_by: ClassVar[str] = "multi_gpu_gpt_example"
 
     def __init__(
@@ -48,6 +48,10 @@ class FasterTransformerEngine(ExternalEngine):
             )
         if not self.binary.is_file():
             raise Unsupported(f"engine.binary={self.binary}: is not a file; give the path of multi_gpu_gpt_example")
+
+    def program_facts(self) -> Mapping[str, Any]:
+        """The digest of the binary, which tells no version."""
+        return {} if self.binary is None else {"binary": sha256(self.binary.read_bytes()).hexdigest()}
 
     def command(self, point: Point, folder: Path) -> list[str]:
         """Write ``gpt_config.ini`` and ``start_ids.csv``; one rank per chip, under mpirun."""

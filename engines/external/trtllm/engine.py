@@ -20,7 +20,7 @@ class TrtllmEngine(LatencyBenchmark):
     """Prefill and decode of one sequence at a time, which is what its latency benchmark runs."""
 
     name: ClassVar[str] = "trtllm"
-    code: ClassVar[Sequence[str]] = ("external",)
+    libraries: ClassVar[Sequence[str]] = ("tensorrt-llm",)
     timed_by: ClassVar[str] = "trtllm-bench latency"
 
     def __init__(self, *, seed: int = 0, **settings: Any) -> None:

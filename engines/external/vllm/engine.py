@@ -19,7 +19,7 @@ class VllmEngine(LatencyBenchmark):
     """Prefill and decode of a whole batch; vLLM does the ``warmup_runs`` and ``runs`` and reports every run's time."""
 
     name: ClassVar[str] = "vllm"
-    code: ClassVar[Sequence[str]] = ("external",)
+    libraries: ClassVar[Sequence[str]] = ("vllm",)
     timed_by: ClassVar[str] = "vllm bench latency"
 
     def check_supported(self, point: Point) -> None:

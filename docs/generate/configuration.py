@@ -1,0 +1,211 @@
+"""The reference of the configuration: keys, values and comments of every file in ``conf``."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from metrics import escaped
+
+ROOT: Final = Path(__file__).parents[2]
+CONF: Final = ROOT / "conf"
+LINE: Final = re.compile(r"^(?P<indent> *)(?P<key>[\w.-]+):(?: +(?P<value>[^#]*?))?(?: *# (?P<comment>.*))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A key of a config file, ``parent.key`` where it is nested, with the comments above and beside it.
+
+    ``section`` is the comment that heads a paragraph of keys; empty where the file has no paragraphs.
+    """
+
+    key: str
+    value: str
+    comment: str
+    section: str
+
+
+def settings(path: Path) -> list[Setting]:
+    """The keys of a config file in order, without what is Hydra's own (``defaults``, ``hydra``, ``_target_``)."""
+    found: list[Setting] = []
+    above: list[str] = []
+    parent = section = ""
+    after_blank = False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = LINE.match(line)
+        if line.startswith("#"):
+            above.append(line.lstrip("# "))
+        elif match is None:
+            above, after_blank = [], not line.strip()
+        else:
+            key = match["key"]
+            if match["indent"]:
+                key = f"{parent}.{key}"
+            elif not match["value"]:
+                parent = key
+            if after_blank and above:
+                section, above = " ".join(above).rstrip("."), []
+            if key.partition(".")[0] not in ("defaults", "hydra", "_target_"):
+                comment = " ".join([*above, match["comment"] or ""]).strip()
+                found.append(Setting(key, (match["value"] or "").strip(), comment, section))
+            above, after_blank = [], False
+    return found
+
+
+def heading_of(path: Path) -> str:
+    """The comment with which a config file opens, as one paragraph."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if lines[0].startswith("# @package"):
+        lines = lines[1:]
+    comment = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comment.append(line.lstrip("# ") if not line.startswith("#   ") else f"`{line.lstrip('# ')}`")
+    return " ".join(comment)
+
+
+def page() -> str:
+    """``reference/configuration.md``."""
+    return "\n".join(
+        [
+            "# Configuration",
+            "",
+            "`shardbench run` composes `conf/config.yaml` with one file of each group. Each key can be given on the "
+            "command line, and a list makes a grid. `shardbench run --cfg job` prints the composed config, and "
+            "`--config-dir FOLDER` adds a folder of yours to the groups.",
+            "",
+            "## shardbench run",
+            "",
+            *_sections(settings(CONF / "config.yaml")),
+            "## engine",
+            "",
+            "Keys of the engine that is chosen, as `engine.KEY=VALUE`. They are part of what a row stands for.",
+            "",
+            *_files("engine"),
+            "## timing",
+            "",
+            *_files("timing"),
+            "## wandb",
+            "",
+            *_files("wandb"),
+        ]
+    )
+
+
+def choices_page() -> str:
+    """``reference/choices.md``."""
+    return "\n".join(
+        [
+            "# Models, chips and sweeps",
+            "",
+            "The files of the config groups. `--config-dir FOLDER` adds yours.",
+            "",
+            "## Models",
+            "",
+            "| `model=` | parameters | layers | d_model | d_ff | heads | KV heads | head_dim | block | source |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *_models(),
+            "",
+            "## Chips",
+            "",
+            "Dense peaks. Links are one direction. A source stands beside each figure in its file.",
+            "",
+            "| `hw=` | peak (TFLOP/s) | memory (GiB) | bandwidth (GB/s) | links | chips up to |",
+            "|---|---|---|---|---|---|",
+            *_chips(),
+            "",
+            *_sources(),
+            "## Sweeps",
+            "",
+            "Recipes for `shardbench run +sweep=NAME`.",
+            "",
+            "| `+sweep=` | what it asks |",
+            "|---|---|",
+            *(f"| `{path.stem}` | {escaped(heading_of(path))} |" for path in _paths("sweep")),
+            "",
+        ]
+    )
+
+
+def _paths(group: str) -> list[Path]:
+    return sorted((CONF / group).glob("*.yaml"))
+
+
+def _files(group: str) -> Iterator[str]:
+    for path in _paths(group):
+        if path.stem not in (group, "default"):
+            yield from (f"### {group}={path.stem}", "")
+        opening = heading_of(path)
+        found = [
+            replace(each, comment=each.comment.removeprefix(opening).strip())
+            for each in settings(path)
+            if each.key != "name"
+        ]
+        yield from (escaped(opening), "", *_table(found, prefix=f"{group}."), "")
+
+
+def _sections(found: list[Setting]) -> Iterator[str]:
+    for section, keys in itertools.groupby(found, key=lambda each: each.section):
+        yield from (f"### {section}", "", *_table(list(keys)), "")
+
+
+def _table(found: list[Setting], prefix: str = "") -> list[str]:
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for each in found:
+        value = f"`{each.value}`" if each.value else ""
+        lines.append(f"| `{prefix}{each.key}` | {escaped(value)} | {escaped(each.comment)} |")
+    return lines
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(content, dict), path
+    return content
+
+
+def _models() -> Iterator[str]:
+    keys = ("num_layers", "d_model", "d_ff", "num_heads", "num_kv_heads", "head_dim", "block")
+    for path in _paths("model"):
+        content = _load(path)
+        cells = [
+            f"`{path.stem}`",
+            _short(content["published_params"]),
+            *(str(content[key]) for key in keys),
+            content["source"],
+        ]
+        yield f"| {' | '.join(map(escaped, cells))} |"
+
+
+def _chips() -> Iterator[str]:
+    for path in _paths("hw"):
+        chip = _load(path)
+        peaks = ", ".join(f"{dtype} {float(rate) / 1e12:g}" for dtype, rate in chip["peak_flops_per_s"].items())
+        memory = "" if chip["hbm_bytes"] is None else f"{float(chip['hbm_bytes']) / 2**30:.4g}"
+        bandwidth = "" if chip["hbm_bytes_per_s"] is None else f"{float(chip['hbm_bytes_per_s']) / 1e9:g}"
+        cells = [f"`{path.stem}`", peaks, memory, bandwidth, _links(chip), str(chip["max_chips"])]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _links(chip: dict[str, Any]) -> str:
+    if chip.get("link_bytes_per_s"):
+        return f"{chip['torus_dims']}D torus, {float(chip['link_bytes_per_s']) / 1e9:g} GB/s a link"
+    if chip.get("node_bytes_per_s"):
+        return f"{float(chip['node_bytes_per_s']) / 1e9:g} GB/s to {chip['node_size']} GPUs of a node"
+    return ""
+
+
+def _sources() -> Iterator[str]:
+    yield from ("### Sources of the chips' figures", "")
+    for path in _paths("hw"):
+        yield from (f"**{path.stem}**", "")
+        yield from (f"- `{key}`: {source}" for key, source in _load(path)["sources"].items())
+        yield ""
+
+
+def _short(count: float) -> str:
+    number = float(count)
+    return f"{number / 1e9:.4g} B" if number >= 1e9 else f"{number / 1e6:.4g} M"

@@ -1,0 +1,125 @@
+"""Every command that documentation and help show is one: the tutorial's run, all others are read by their parsers."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.cli.args import parse
+from bench.cli.main import COMMANDS, HELP, MODULES
+from bench.sweep.catalog import names
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+TUTORIAL = ("first-run", "own-model", "own-chip")
+BLOCK = re.compile(r'^```(?P<kind>sh|yaml)(?: title="(?P<file>[^"]+)")?\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
+SNIPPET = re.compile(r'^--8<-- "(?P<file>[^"]+)"\n', re.MULTILINE)
+
+
+def blocks(page):
+    for match in BLOCK.finditer(page.read_text()):
+        text = SNIPPET.sub(lambda snippet: (ROOT / snippet["file"]).read_text(), match["text"])
+        yield match["kind"], match["file"], text
+
+
+def commands(text):
+    """The words of each ``shardbench`` line, without what a shell does with its output."""
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0].endswith("shardbench"):
+            yield words[1 : words.index(">")] if ">" in words else words[1:]
+
+
+def all_commands():
+    pages = sorted([*DOCS.glob("how-to/*.md"), *DOCS.glob("generate/*.md"), *DOCS.glob("explanation/*.md")])
+    for page in pages:
+        for kind, _, text in blocks(page):
+            if kind == "sh":
+                yield from commands(text)
+    readme = (ROOT / "README.md").read_text()
+    yield from commands("\n".join(line.strip() for line in readme.splitlines() if line.startswith("    ")))
+    yield from commands("\n".join(line.strip() for line in HELP.splitlines() if line.startswith("  ")))
+    for name in COMMANDS:
+        if name != "run":
+            yield from commands("\n".join(command_of(name).EXAMPLES))
+
+
+def command_of(name):
+    return importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
+
+
+ALL = [words for words in all_commands() if words[0] in COMMANDS]
+
+
+@pytest.mark.parametrize("words", [words for words in ALL if words[0] != "run"], ids=" ".join)
+def test_a_command_is_read(words):
+    module = command_of(words[0])
+    parse(words[0], words[1:], module.KEYS, module.VERBS)
+
+
+def test_runs_are_composed(tmp_path):
+    """In one process, with files for the models that a reader is to have."""
+    runs = [words for words in ALL if words[0] == "run"]
+    assert len(runs) > 15
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    tiny = (ROOT / "conf" / "model" / "tiny.yaml").read_text()
+    for words in runs:
+        for model in (word.removeprefix("model=") for word in words if word.startswith("model=")):
+            if model not in names("model"):
+                (tmp_path / "mine" / "model" / f"{model}.yaml").write_text(tiny)
+    code = (
+        "import sys; from bench.cli.main import main\n"
+        "for line in sys.stdin:\n"
+        "    words = line.rstrip('\\n').split('\\t')\n"
+        "    if main(words): sys.exit(line)\n"
+    )
+    lines = []
+    for words in runs:
+        asked = ["hw=h100-80gb" if word == "hw=here" else word for word in words]
+        lines.append("\t".join([*asked, *([] if "--cfg" in asked else ["--cfg", "job"])]))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input="\n".join(lines),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_beginning_to_end(tmp_path):
+    """As a reader does it: write the files that it shows, type every command, in order, in one folder."""
+    script = tmp_path / "bin" / "shardbench"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bench.cli.main "$@"\n')
+    script.chmod(0o755)
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    environment = {
+        **os.environ,
+        "PATH": f"{script.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "WANDB_MODE": "disabled",
+    }
+    ran = 0
+    for name in TUTORIAL:
+        for kind, file, text in blocks(DOCS / "tutorial" / f"{name}.md"):
+            if file is not None:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).write_text(text)
+            elif kind == "sh":
+                done = subprocess.run(
+                    ["bash", "-e", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+                ran += 1
+    assert ran > 12
+    assert (folder / "reports" / "first" / "report.md").is_file()
