@@ -135,8 +135,9 @@ def night_before(night: Path) -> Path | None:
 
 def _fewest_processes(rows: Sequence[Row]) -> float:
     """How many processes measured the least measured point; infinitely many where nothing is measured."""
-    present = {row.point_id for row in newest(rows).values()}  # of the code that is here now
-    counts = Counter(row.point_id for row in rows if row.source == "measured" and row.valid and row.point_id in present)
+    present = {(row.point_id, row.program_id) for row in newest(rows).values()}  # of the programs that run now
+    measured = [(row.point_id, row.program_id) for row in rows if row.source == "measured" and row.valid]
+    counts = Counter(key for key in measured if key in present)
     return min(counts.values(), default=math.inf)
 
 

@@ -262,8 +262,8 @@ def _tested(change: Change, rules: Rules) -> Change:
 
 
 def _day(row: Row) -> tuple[Any, ...]:
-    """One point (same question, same code) on one day."""
-    return (question(row), row.point_id, row.created_at[:10])
+    """One point (same question, same program) on one day."""
+    return (question(row), row.point_id, row.program_id, row.created_at[:10])
 
 
 def _medians(rows: Sequence[Row]) -> list[float]:

@@ -47,6 +47,7 @@ def entries(content: Content) -> list[ImportedResult]:
         "batch_size": content.whole("conc"),
         "input_len": content.whole("isl"),
         "output_len": content.whole("osl"),
+        "first_token": "prefill",
         **_chips(content),
     }
     needs: dict[str, str] = {}

@@ -9,25 +9,15 @@ from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from bench.importers.formats import FORMATS, format_of
 from bench.run.make_row import PointTask, estimated
-from bench.sweep.catalog import load_chip, load_model, names
+from bench.sweep.catalog import hw_of, load_chip, load_model, names
 from engines.core.errors import InvalidRequest
+from engines.core.keys import required
 from engines.core.point import Point
 from engines.core.row import Row
-from engines.host.nvidia import hw_of
 
-VALUES: Final = (
-    "num_chips",
-    "batch_size",
-    "input_len",
-    "output_len",
-    "weight_dtype",
-    "act_dtype",
-    "kv_dtype",
-    "tensor_parallel",
-    "pipeline_parallel",
-)
+USER_KEYS: Final = tuple(name for name in Point.schema() if name != "phase")
 """Keys of the point that a file states or the user gives; model, hw and phase are found in other ways."""
-NECESSARY: Final = ("num_chips", "batch_size", "input_len", "output_len", "weight_dtype")
+NECESSARY: Final = (*(name for name in required(Point.schema()) if name in USER_KEYS), "weight_dtype")
 ENGINE: Final = "imported"
 
 
@@ -79,10 +69,14 @@ def _row(entry: ImportedResult, point: Point, code: str, origin: Mapping[str, An
 
 def _point(entry: ImportedResult, path: Path, settings: Mapping[str, Any]) -> Point:
     values: dict[str, Any] = dict(entry.stated)
-    for key in VALUES:
+    for key in USER_KEYS:
         given = settings[key]
         if given is None:
             continue
+        found = Point.schema()[key].alternatives(given)
+        if len(found) != 1:
+            raise InvalidRequest(key, given, "must be one value", "import each file by itself")
+        [given] = found
         if values.get(key, given) != given:
             raise InvalidRequest(key, given, f"is not what {path} says, {values[key]}", f"leave {key} out")
         values[key] = given

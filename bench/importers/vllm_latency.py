@@ -24,4 +24,4 @@ def entries(content: Content) -> list[ImportedResult]:
         content.raw(key)
     facts = Facts(details={"timed_by": "vllm bench latency"})
     estimate = Estimate(system="vllm", latency_s=median_s, samples_s=samples_s, facts=facts)
-    return [ImportedResult(phase="generate", stated={}, estimate=estimate)]
+    return [ImportedResult(phase="generate", stated={"first_token": "prefill"}, estimate=estimate)]

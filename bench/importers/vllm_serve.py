@@ -20,7 +20,7 @@ def entries(content: Content) -> list[ImportedResult]:
     A length that differs between requests has no place in a point, so it is left for the user to give.
     """
     completed = content.needed("completed", content.whole("completed"))
-    stated: dict[str, Any] = {}
+    stated: dict[str, Any] = {"first_token": "prefill"}
     needs = {"batch_size": "the file has no max_concurrency; give the number of requests in flight"}
     for key, total in (("input_len", "total_input_tokens"), ("output_len", "total_output_tokens")):
         tokens = content.needed(total, content.whole(total))

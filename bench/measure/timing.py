@@ -6,12 +6,16 @@ import statistics as stdlib_statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 
 from bench.measure.stats import median_interval
 from engines.core.engine import Program
 from engines.core.errors import InvalidRequest
+
+TIMING_RULES_VERSION: Final = 1
+"""Raised when the same program at the same speed would be measured another time; a test ties it to simulated runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,8 @@ import numpy as np
 from engines.analytic.grid import Grid, Ints, grid_of
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
-from engines.core.layout import Collectives
 from engines.core.model import Model
-from engines.core.point import Phase, Point
+from engines.core.point import FirstToken, Phase, Point
 from engines.core.slice import chip_counts, mesh_shapes, slice_of
 
 OBJECTIVES: Final = ("latency", "cost", "throughput")
@@ -36,7 +35,8 @@ class Workload:
     output_len: int
     weight_dtypes: tuple[str, ...]
     num_chips: tuple[int, ...]
-    collectives: Collectives = "auto"
+    first_token: FirstToken = "auto"
+    collectives: str = "auto"
     latency_limit_s: float | None = None
     step_limit_s: float | None = None
     hbm_limit_bytes: float | None = None
@@ -76,6 +76,7 @@ def ways_of(workload: Workload) -> Ways:
             input_len=workload.input_len,
             output_len=workload.output_len,
             weight_dtype=weight_dtype,
+            first_token=workload.first_token,
             collectives=workload.collectives,
             **cut,
         )

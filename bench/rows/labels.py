@@ -1,4 +1,4 @@
-"""The rows that a report is about, and how each is called in it."""
+"""The rows of a report, and how it names them."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
 SOURCES: Final = ("measured", "compiled", "predicted", "published")
-"""The kinds of evidence, in the order in which tables show them."""
+"""The kinds of evidence, in the order of the tables."""
 
 MODEL_NAMES: Final = {
     "palm-8b": "PaLM 8B",
@@ -23,7 +23,7 @@ MODEL_NAMES: Final = {
 
 
 def read_rows(results_dir: str) -> list[Row]:
-    """The newest row of every point in the store, in an order that depends on the rows alone.
+    """The newest row of every point in the store, in an order that depends only on the rows.
 
     Raises:
         ShardbenchError: the store is empty.
@@ -39,7 +39,7 @@ def read_rows(results_dir: str) -> list[Row]:
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """Rows sorted by what was asked."""
+    """Rows sorted by their point."""
     return sorted(rows, key=question_key)
 
 
@@ -54,7 +54,7 @@ def question_key(row: Row) -> tuple[Any, ...]:
 
 
 def answered(row: Row) -> bool:
-    """Whether the row has a time that can be trusted as far as its kind goes."""
+    """Whether the row has a valid time."""
     return row.status == "ok" and row.valid and row.latency_s is not None
 
 
@@ -72,7 +72,7 @@ def parallelism(tensor_parallel: int, pipeline_parallel: int | None) -> str:
 
 
 def model_label(model: str) -> str:
-    """The name by which a model's authors call it, where it is known."""
+    """The model's name as its authors write it, where it is known."""
     return MODEL_NAMES.get(model, model)
 
 
@@ -85,7 +85,7 @@ def layout_label(row: Row) -> str:
 
 
 def question_label(row: Row) -> str:
-    """The question in words: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``."""
+    """The point in words: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``."""
     lengths = f"{row.input_len} in" + (f", {row.output_len} out" if row.output_len else "")
     where = f"{row.num_chips} {row.hw}"
     return f"{row.model} on {where}, {row.phase}, batch {row.batch_size}, {lengths}, {row.weight_dtype}"

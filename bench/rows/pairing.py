@@ -1,18 +1,19 @@
 """Answers of different kinds to the same question, side by side."""
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bench.rows.error_stats import ErrorStats, error_stats, oom_counts, relative_error
 from bench.rows.labels import answered
+from engines.core.point import Point
 from engines.core.row import Row
 
-STATED: Final = ("model", "hw", "num_chips", "phase", "batch_size", "input_len", "output_len")
-STATED_FORMATS: Final = ("weight_dtype", "act_dtype", "kv_dtype", "partitioner")
-OPEN: Final = ("mesh_shape", "ffn_layout", "attn_sharding", "collectives", "tensor_parallel", "pipeline_parallel")
+OPEN: Final = tuple(name for name, key in Point.schema().items() if key.about.engine_chooses)
 """Keys that a point may leave to the engine."""
+STATED: Final = ("model", "hw", *(name for name in Point.schema() if name not in OPEN))
+"""Keys that every question states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +26,7 @@ class Pair:
     @property
     def relative_error(self) -> float | None:
         """(answer − reference) / reference of the latency; None where either has none."""
-        if self.answer.latency_s is None or self.reference.latency_s is None:
-            return None
-        return self.answer.latency_s / self.reference.latency_s - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errors:
-    """What relative errors say together. ``n`` pairs; all but ``bias`` are of absolute values."""
-
-    n: int
-    mean: float
-    median: float
-    p90: float
-    worst: float
-    bias: float
+        return relative_error(self.answer.latency_s, self.reference.latency_s)
 
 
 def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
@@ -68,28 +55,19 @@ def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
     return pairs
 
 
-def errors_of(pairs: Iterable[Pair]) -> Errors | None:
-    """Mean, median, 90th percentile (nearest rank), worst and bias of the latencies; None without a timed pair."""
-    errors = [
-        pair.relative_error
-        for pair in pairs
-        if pair.relative_error is not None and answered(pair.answer) and answered(pair.reference)
-    ]
-    if not errors:
-        return None
-    sizes = sorted(abs(error) for error in errors)
-    return Errors(
-        n=len(sizes),
-        mean=statistics.fmean(sizes),
-        median=statistics.median(sizes),
-        p90=sizes[-(-9 * len(sizes) // 10) - 1],
-        worst=sizes[-1],
-        bias=statistics.fmean(errors),
-    )
+def pair_errors(pairs: Iterable[Pair]) -> ErrorStats | None:
+    """Error statistics of the latencies of pairs in which both rows have a valid time; None without such a pair."""
+    both = (pair for pair in pairs if answered(pair.answer) and answered(pair.reference))
+    return error_stats(pair.relative_error for pair in both if pair.relative_error is not None)
+
+
+def pair_oom_counts(pairs: Iterable[Pair]) -> dict[str, int]:
+    """Hits, misses and false alarms of out-of-memory answers (:func:`oom_counts`)."""
+    return oom_counts((pair.reference.status, pair.answer.status) for pair in pairs)
 
 
 def _stated(row: Row) -> tuple[Any, ...]:
-    return tuple(getattr(row, key) for key in (*STATED, *STATED_FORMATS))
+    return tuple(getattr(row, key) for key in STATED)
 
 
 def _meets(answer: Row, reference: Row, key: str) -> bool:

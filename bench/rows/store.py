@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
+from bench.rows.upgrade import upgrade
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 
@@ -218,7 +219,7 @@ def _row(line: str) -> Row:
         raise ShardbenchError("is cut off or no JSON") from None
     if not isinstance(content, dict):
         raise ShardbenchError("is no row")
-    return Row.from_dict(content)
+    return upgrade(Row.from_dict(content))
 
 
 def _not_finite(word: str) -> float:

@@ -34,7 +34,7 @@ def evaluate(
     timing: TimingConfig,
     environment: Mapping[str, str],
 ) -> Iterator[Row]:
-    """Yield every question's row, in order, the moment it ends.
+    """Yield every question's row, in order, the moment it ends: one of its stored rows where that is still the answer.
 
     A child that dies, is silent for ``timeout_s`` of the engine's config or takes more than its ``memory_limit_bytes``
     costs the point it was at; the points after it go on in a new child, as they do after a point that failed. Memory
@@ -57,7 +57,7 @@ def evaluate_together(
     questions: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
-    place: JobProcess,
+    process: JobProcess,
 ) -> Iterator[Row]:
     """:func:`evaluate` in a process of a job: each child is one of a team, and a lost team is followed by a new one.
 
@@ -71,7 +71,7 @@ def evaluate_together(
     while True:
         heard: dict[str, Any] = {}
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment, place, heard):
+        for row in _one_child(engine_config, left, timing, environment, process, heard):
             ended += 1
             yield row
         left = left[ended:]
@@ -79,12 +79,12 @@ def evaluate_together(
             return
         if "joined" not in heard:
             break
-    missing = "process 0 was not" if place.process else f"not all of the other {place.count - 1} were"
+    missing = "process 0 was not" if process.index else f"not all of the other {process.count - 1} were"
     error = (
-        f"engine.num_processes={place.count}: {missing} there within "
+        f"engine.num_processes={process.count}: {missing} there within "
         f"engine.join_timeout_s={engine_config['join_timeout_s']:g} s ({heard.get('death', 'still waiting')})"
     )
-    if place.process:
+    if process.index:
         raise ShardbenchError(error)
     yield from (unanswered(question, "timeout", error) for question in left)
 
@@ -94,7 +94,7 @@ def _one_child(
     questions: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
-    place: JobProcess | None = None,
+    process: JobProcess | None = None,
     heard: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
     """Rows of one child, the last of which is the one that it died on, if it did.
@@ -118,10 +118,10 @@ def _one_child(
         answered = 0
         try:
             with os.fdopen(reader, "rb", buffering=0) as pipe:
-                _send(child, WorkerInput(dict(engine_config), list(questions), timing, place))
+                _send(child, WorkerInput(dict(engine_config), list(questions), timing, process))
                 for message in _messages(pipe, timeout_s, lambda: limits.over(child.pid)):
                     heard |= message or {}
-                    at_one = answered < len(questions) and (place is None or "joined" in heard)
+                    at_one = answered < len(questions) and (process is None or "joined" in heard)
                     if message is None:
                         if at_one:
                             error = f"no answer within engine.timeout_s={timeout_s:g} s; raise it or ask for less"
@@ -129,18 +129,21 @@ def _one_child(
                         return
                     if "held_bytes" in message:
                         heard["death"] = limits.told(message["held_bytes"])
-                        if at_one and not (answered and place is None):
+                        if at_one and not (answered and process is None):
                             yield unanswered(questions[answered], "failed", heard["death"])
                         return
                     if "row" in message:
                         answered += 1
                         yield Row.from_dict(message["row"])
+                    if "kept" in message:
+                        answered += 1
+                        yield questions[answered - 1].stored[message["kept"]]
                     if "lost" in message or "dismissed" in message:
                         return
             child.wait()
             heard["death"] = _death(child.returncode, stderr)
-            if answered < len(questions) and (place is None or "joined" in heard):
-                lost = "" if place is None else "another process of the job may be lost: "
+            if answered < len(questions) and (process is None or "joined" in heard):
+                lost = "" if process is None else "another process of the job may be lost: "
                 yield unanswered(questions[answered], "failed", lost + heard["death"])
         finally:
             _end(child)

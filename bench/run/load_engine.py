@@ -1,19 +1,18 @@
 """Engines from their configs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
-from engines.core.engine import Engine, JobProcess, Team
+from engines.core.engine import Engine, Estimator, Runner
 from engines.core.errors import InvalidRequest
-from engines.core.point import Point
 
 
-def make_engine(engine_config: Mapping[str, Any]) -> Engine:
+def make_engine(engine_config: Mapping[str, Any]) -> Estimator | Runner:
     """The engine of ``conf/engine/NAME.yaml``: its ``_target_``, called with every other key.
 
     Raises:
-        InvalidRequest: the target is no importable class, or takes no such key.
+        InvalidRequest: the target cannot be imported, is not an engine, or takes no such key.
     """
     target = str(engine_config.get("_target_", ""))
     module, _, name = target.rpartition(".")
@@ -25,7 +24,7 @@ def make_engine(engine_config: Mapping[str, Any]) -> Engine:
         ) from None
     settings = {key: value for key, value in engine_config.items() if key != "_target_"}
     try:
-        return cast(Engine, factory(**settings))
+        engine: Engine = factory(**settings)
     except TypeError as error:
         raise InvalidRequest(
             "engine",
@@ -33,22 +32,8 @@ def make_engine(engine_config: Mapping[str, Any]) -> Engine:
             str(error).replace(f"{name}.__init__() ", ""),
             "see its file in conf/engine",
         ) from None
-
-
-def environment_of(engine: Engine, points: Sequence[Point]) -> dict[str, str]:
-    """What the engine wants in its process's environment before its libraries are imported."""
-    wanted: Any = getattr(engine, "environment", None)
-    return dict(wanted(points)) if wanted is not None else {}
-
-
-def place_of(engine: Engine) -> JobProcess | None:
-    """Which process of a job of several this is to the engine; None for an engine alone."""
-    place: Any = getattr(engine, "place", None)
-    found: JobProcess | None = place() if place is not None else None
-    return found
-
-
-def join(engine: Engine) -> Team:
-    """The team of an engine that :func:`place_of` gave a place."""
-    team: Team = cast(Any, engine).join()
-    return team
+    if not isinstance(engine, (Estimator, Runner)):
+        raise InvalidRequest(
+            "engine._target_", target, "is not an engine", "derive it from Estimator or Runner of engines.core.engine"
+        )
+    return engine

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.run.fingerprint import code_fingerprint
+from bench.run.keys import code_id, point_id
 from bench.run.make_row import PointTask
 from engines.core.engine import Program, Runner, Team
 from engines.core.errors import ShardbenchError
@@ -18,7 +18,7 @@ class Lockstep:
     def __init__(self, team: Team) -> None:
         """``in_step`` is false once a process may have left the others; the team is then of no more use."""
         self.team = team
-        self.place = team.place
+        self.process = team.process
         self.in_step = True
         self.hosts: list[str] = team.exchange(socket.gethostname())
 
@@ -60,8 +60,8 @@ class Lockstep:
         return replace(row, details={**row.details, "hosts": self.hosts})
 
     def _check_same(self, engine: Runner, question: PointTask) -> None:
-        if question.point.fingerprint(code_fingerprint(engine)) != question.point_id:
+        if (point_id(engine, question.point), code_id(engine)) != (question.point_id, question.code_id):
             raise ShardbenchError(
-                f"engine.process_id={self.place.process}: its code, libraries or settings are not those of process 0; "
+                f"engine.process_id={self.process.index}: its code, libraries or settings are not those of process 0; "
                 "start all processes alike"
             )

@@ -1,7 +1,7 @@
 """Point + answer + environment → row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,12 +17,17 @@ from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointTask:
-    """A point with what a row says of it besides its answer."""
+    """A point with what a row says of it besides its answer.
+
+    ``stored`` are rows that answer it if one of their programs is the present one, the one to be preferred first.
+    """
 
     point: Point
     point_id: str
     source: Source
     sweep: str | None
+    code_id: str | None = None
+    stored: Sequence[Row] = ()
 
 
 def unanswered(question: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
@@ -37,7 +42,7 @@ def estimated(question: PointTask, estimate: Estimate) -> Row:
         error = estimate.error or "the engine gave no time"
         status: Status = "failed" if estimate.status == "ok" else estimate.status
         return _row(question, estimate.facts, {**told, "status": status, "error": error, "invalid_reason": error})
-    point = question.point
+    point = _as_ran(question.point, estimate.facts)
     steps = point.decode_steps
     decode_s = None if estimate.step_time_s is None else estimate.step_time_s * steps
     if decode_s is None and estimate.ttft_s is not None and steps:
@@ -56,7 +61,7 @@ def measured(
     summary = _summarised(samples.totals, config)
     facts = program.facts()
     stage = {name: _summarised(times, config).median for name, times in samples.stages.items()}
-    times = _times(question.point, facts, summary.median, stage.get("prefill"), stage.get("decode"))
+    times = _times(_as_ran(question.point, facts), facts, summary.median, stage.get("prefill"), stage.get("decode"))
     reason = _invalid_reason(summary, samples, verification, config)
     details = {
         **facts.details,
@@ -143,10 +148,16 @@ def _peaks(point: Point, facts: Facts) -> tuple[float | None, float | None, str 
     return peak, point.chip.hbm_bytes_per_s, f"datasheet, dense {point.act_dtype}"
 
 
+def _as_ran(point: Point, facts: Facts) -> Point:
+    """The point with the pass of its first token, on which its number of steps depends: the decode loop unless told."""
+    first_token = facts.resolved.get("first_token", "decode" if point.first_token == "auto" else point.first_token)
+    return replace(point, first_token=first_token)
+
+
 def _row(question: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
     environment = read_environment()
     asked = question.point.axes()
-    ran = {**asked, **facts.resolved}
+    ran = {**asked, **facts.resolved, "first_token": _as_ran(question.point, facts).axes()["first_token"]}
     if ran["mesh_shape"] is not None:
         ran["mesh_shape"] = list(ran["mesh_shape"])
     chosen = [key for key in POINT_FIELDS if asked[key] in (None, "auto") and ran[key] not in (None, "auto")]
@@ -168,6 +179,8 @@ def _row(question: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         **{key: ran[key] for key in POINT_FIELDS},
         "chosen": chosen,
         "point_id": question.point_id,
+        "program_id": facts.program_id,
+        "code_id": question.code_id,
         "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "sweep": question.sweep,
         "source": question.source,

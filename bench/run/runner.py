@@ -4,17 +4,17 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.rows.store import Store
 from bench.run.child import evaluate, evaluate_together
 from bench.run.environment import read_environment
-from bench.run.fingerprint import code_fingerprint
-from bench.run.load_engine import environment_of, make_engine, place_of
+from bench.run.keys import code_id, point_id
+from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask, unanswered
 from bench.run.progress import Output
 from bench.run.tracking import open_tracker
-from bench.run.worker import answer_all
+from bench.run.worker import answer_all, current
 from bench.sweep.expand import EngineJob, Options, Request
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -53,7 +53,7 @@ def run(requests: Sequence[Request]) -> Tally:
         return _follow(requests)
     options = requests[0].options
     store = Store(options.results_dir)
-    stored = store.latest()
+    stored = _by_point(store.load())
     total = sum(len(job.points) for request in requests for job in request.jobs)
     tally = Tally()
     kept: list[Row] = []
@@ -94,37 +94,67 @@ def _refused(points: Sequence[Point]) -> dict[int, InvalidRequest]:
 
 
 def _job(
-    job: EngineJob, options: Options, wrong: Mapping[int, InvalidRequest], stored: Mapping[str, Row]
+    job: EngineJob, options: Options, wrong: Mapping[int, InvalidRequest], stored: Mapping[str, Sequence[Row]]
 ) -> Iterator[tuple[list[Row], bool]]:
     """Rows that ended together, and whether they are new (else from the store)."""
     engine = make_engine(job.engine_config)
-    place = place_of(engine)
-    code = code_fingerprint(engine)
+    process = engine.process()
+    code = code_id(engine)
     to_do: list[PointTask] = []
     for point in job.points:
         question = PointTask(
-            point=point, point_id=point.fingerprint(code), source=engine.source, sweep=options.sweep_name
+            point=point,
+            point_id=point_id(engine, point),
+            source=engine.source,
+            sweep=options.sweep_name,
+            code_id=code,
         )
-        before = stored.get(question.point_id)
-        if options.resume and before is not None and _finished(before, options.retry):
-            yield [before], False
+        before = stored.get(question.point_id, ()) if options.resume else ()
+        before = [row for row in before if _finished(row, options.retry)]
+        same_code = [row for row in before if code is not None and row.code_id == code]
+        if same_code:
+            yield same_code[:1], False
         elif id(point) in wrong:
             yield [unanswered(question, "unsupported", str(wrong[id(point)]))], True
         else:
-            to_do.append(question)
-    if place is not None:
-        environment = environment_of(engine, job.points)  # of all, since other processes know no better
-        for row in evaluate_together(job.engine_config, to_do, options.timing, environment, place):
-            yield [row], True
+            to_do.append(replace(question, stored=[row for row in before if row.program_id is not None]))
+    if process is not None:
+        environment = engine.environment(job.points)  # of all, since other processes know no better
+        rows = evaluate_together(job.engine_config, to_do, options.timing, environment, process)
     elif not to_do:
         return
     elif job.engine_config.get("isolated"):
-        environment = environment_of(engine, [question.point for question in to_do])
-        for row in evaluate(job.engine_config, to_do, options.timing, environment):
-            yield [row], True
+        environment = engine.environment([question.point for question in to_do])
+        rows = evaluate(job.engine_config, to_do, options.timing, environment)
     else:
         assert isinstance(engine, Estimator)
-        yield answer_all(engine, to_do), True
+        yield from _in_this_process(engine, to_do)
+        return
+    for row, question in zip(rows, to_do, strict=True):
+        yield [row], all(row is not each for each in question.stored)
+
+
+def _in_this_process(engine: Estimator, questions: Sequence[PointTask]) -> Iterator[tuple[list[Row], bool]]:
+    """What is still answered by a stored row, one by one, and the answers to the rest together."""
+    left = []
+    for question in questions:
+        kept = current(engine, question)
+        if kept is None:
+            left.append(question)
+        else:
+            yield [question.stored[kept]], False
+    if left:
+        yield answer_all(engine, left), True
+
+
+def _by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """point_id → its rows, those with an answer first, the newest first of each."""
+    found: dict[str, list[Row]] = {}
+    for row in reversed(rows):
+        found.setdefault(row.point_id, []).append(row)
+    for each in found.values():
+        each.sort(key=lambda row: row.status != "ok")
+    return found
 
 
 def _finished(row: Row, retry: Sequence[str]) -> bool:
@@ -138,8 +168,8 @@ def _finished(row: Row, retry: Sequence[str]) -> bool:
 
 def _follows(job: EngineJob) -> bool:
     """Whether this process does as process 0 of the job says, and writes nothing."""
-    place = place_of(make_engine(job.engine_config))
-    return place is not None and place.process > 0
+    process = make_engine(job.engine_config).process()
+    return process is not None and process.index > 0
 
 
 def _follow(requests: Sequence[Request]) -> Tally:
@@ -150,17 +180,17 @@ def _follow(requests: Sequence[Request]) -> Tally:
         for request in requests:
             for job in request.jobs:
                 engine = make_engine(job.engine_config)
-                place = place_of(engine)
-                if place is None:
+                process = engine.process()
+                if process is None:
                     continue
                 if not told:
                     print(
-                        f"process {place.process} of {place.count}: follows process 0, which has the rows",
+                        f"process {process.index} of {process.count}: follows process 0, which has the rows",
                         file=sys.stderr,
                     )
                     told = True
-                environment = environment_of(engine, job.points)
-                list(evaluate_together(job.engine_config, [], request.options.timing, environment, place))
+                environment = engine.environment(job.points)
+                list(evaluate_together(job.engine_config, [], request.options.timing, environment, process))
     except ShardbenchError as error:
         print(f"shardbench: {error}", file=sys.stderr)
         tally.by_status["failed"] += 1

@@ -29,11 +29,11 @@ class Tracker:
         self._failed = False
 
     def log_row(self, row: Row) -> None:
-        """One run for one point, if rows of its source get one: id = point_id, group = sweep, job_type = phase."""
+        """One run for one point and program, if rows of its source get one: group = sweep, job_type = phase."""
         if row.source not in self._config["sources"]:
             return
         run = self._start(
-            id=row.point_id,
+            id="-".join(filter(None, (row.point_id, row.program_id))),
             name=f"{row.model} {row.phase} b{row.batch_size} {row.ffn_layout} n{row.num_chips}",
             group=row.sweep,
             job_type=row.phase,

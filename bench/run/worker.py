@@ -9,15 +9,17 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.measure.timing import TimingConfig, measure
+from bench.run.extras import extra_of
+from bench.run.keys import as_timed, program_id
 from bench.run.limits import Limits
-from bench.run.load_engine import join, make_engine
+from bench.run.load_engine import make_engine
 from bench.run.lockstep import Lockstep
 from bench.run.make_row import PointTask, estimated, measured, unanswered
-from engines.core.engine import Engine, Estimator, JobProcess, Runner
+from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.row import Row
 
@@ -29,7 +31,7 @@ class WorkerInput:
     engine_config: dict[str, Any]
     questions: Sequence[PointTask]
     timing: TimingConfig
-    place: JobProcess | None = None
+    process: JobProcess | None = None
 
 
 def main(pipe: int) -> None:
@@ -43,11 +45,15 @@ def main(pipe: int) -> None:
             print(json.dumps(message), file=out, flush=True)
 
         engine = make_engine(work.engine_config)
-        if work.place is not None:
+        if work.process is not None:
             _in_team(engine, work, say)
             return
         for question in work.questions:
             say(started=question.point_id)
+            kept = current(engine, question)
+            if kept is not None:
+                say(kept=kept)
+                continue
             row = answer(engine, question, work.timing)
             say(row=row.to_dict())
             if row.status == "failed":
@@ -55,15 +61,20 @@ def main(pipe: int) -> None:
                 return
 
 
-def _in_team(engine: Engine, work: WorkerInput, say: Callable[..., None]) -> None:
+def _in_team(engine: Estimator | Runner, work: WorkerInput, say: Callable[..., None]) -> None:
     """Evaluate process 0's points together with the others; only process 0 has rows."""
-    team = join(engine)
+    team = engine.join()
     together = Lockstep(team)
-    say(joined=team.place.count)
+    say(joined=team.process.count)
     for question in together.questions(work.questions):
         say(started=question.point_id)
+        kept = together.told(current(engine, question) if team.process.index == 0 else None)
+        if kept is not None:
+            if team.process.index == 0:
+                say(kept=kept)
+            continue
         row = answer(engine, question, work.timing, together)
-        if team.place.process == 0:
+        if team.process.index == 0:
             say(row=row.to_dict())
         if not together.in_step:
             say(lost=True)  # the next points need a team of new processes
@@ -72,14 +83,32 @@ def _in_team(engine: Engine, work: WorkerInput, say: Callable[..., None]) -> Non
     say(dismissed=True)
 
 
-def answer(engine: Engine, question: PointTask, timing: TimingConfig, together: Lockstep | None = None) -> Row:
+def current(engine: Engine, question: PointTask) -> int | None:
+    """Which of the question's stored rows is of the program that would run now; None where none is."""
+    present = _present_program(engine, question) if question.stored else None
+    if present is None:
+        return None
+    return next((number for number, row in enumerate(question.stored) if row.program_id == present), None)
+
+
+def _present_program(engine: Engine, question: PointTask) -> str | None:
+    """What would run now; None where that cannot be told, and the answer will say why."""
+    try:
+        return program_id(engine, question.point)
+    except Exception:
+        return None
+
+
+def answer(
+    engine: Estimator | Runner, question: PointTask, timing: TimingConfig, together: Lockstep | None = None
+) -> Row:
     """One point's row, whatever happens to it short of the end of the process."""
     try:
         if isinstance(engine, Runner):
             return _measure(engine, question, timing, together)
         return estimated(question, engine.estimate([question.point])[0])
     except OutOfMemory as error:
-        return unanswered(question, "oom", str(error))
+        return unanswered(question, "oom", str(error), Facts(program_id=_present_program(engine, question)))
     except TimedOut as error:
         return unanswered(question, "timeout", str(error))
     except (Unsupported, InvalidRequest) as error:
@@ -103,7 +132,9 @@ def answer_all(engine: Estimator, questions: Sequence[PointTask]) -> list[Row]:
 
 def missing_library(engine: str, error: ModuleNotFoundError) -> str:
     """The sentence for an engine whose extra is not installed."""
-    return f"engine={engine}: needs {error.name}, which is not installed; pip install 'shardbench[{error.name}]'"
+    extra = extra_of(error.name) if error.name else None
+    remedy = f"pip install 'shardbench[{extra}]'" if extra else f"install {error.name}"
+    return f"engine={engine}: needs {error.name}, which is not installed; {remedy}"
 
 
 def one_line(error: BaseException) -> str:
@@ -118,6 +149,7 @@ def _measure(engine: Runner, question: PointTask, timing: TimingConfig, together
         verification = program.verify()
         samples = measure(program, timing, agreed=together.told) if together else measure(program, timing)
         row = measured(question, program, samples, verification, timing)
+        row = replace(row, program_id=as_timed(engine, row.program_id))
         return together.signed(row) if together else row
     finally:
         program.close()

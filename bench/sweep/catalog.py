@@ -42,7 +42,12 @@ def load_chip(name: str) -> Chip:
     Raises:
         InvalidRequest: there is no such file, or it describes no chip.
     """
-    return chip_from(load_group("hw", name))
+    return Chip.from_config(load_group("hw", name))
+
+
+def hw_of(device_name: str) -> str | None:
+    """The choice of ``conf/hw`` whose devices the driver, JAX or PyTorch calls that; None if there is none."""
+    return next((hw for hw in names("hw") if device_name.strip() in load_chip(hw).device_names), None)
 
 
 def model_from(content: dict[str, Any]) -> Model:
@@ -63,18 +68,6 @@ def model_from(content: dict[str, Any]) -> Model:
     if not changed or changed & {"published_params", "mfu_params"}:
         return model
     return replace(model, published_params=float(model.params), mfu_params=float(model.params))
-
-
-def chip_from(content: dict[str, Any]) -> Chip:
-    """A chip from the plain values of its config.
-
-    Raises:
-        InvalidRequest: a key is missing, unknown or wrong.
-    """
-    try:
-        return Chip(**content)
-    except TypeError as error:
-        raise InvalidRequest("hw", content.get("name"), _reason(error), "compare it with conf/hw/tpu-v4.yaml") from None
 
 
 def load_group(group: str, name: str) -> dict[str, Any]:
@@ -122,8 +115,4 @@ def unknown_choice(group: str, name: object) -> InvalidRequest:
 
 def _reason(error: Exception) -> str:
     """The first line of a library's message, without its class's name."""
-    return (
-        (str(error).splitlines() or [type(error).__name__])[0]
-        .replace("Model.__init__() ", "")
-        .replace("Chip.__init__() ", "")
-    )
+    return (str(error).splitlines() or [type(error).__name__])[0].replace("Model.__init__() ", "")

@@ -6,30 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
-from bench.sweep.catalog import chip_from, load_chip, load_group, load_model, model_from
+from bench.sweep.catalog import load_chip, load_group, load_model, model_from
+from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.published.table import published_rows
 
 GROUPS: Final = ("model", "hw", "engine")
-VALUES: Final = (
-    "num_chips",
-    "mesh_shape",
-    "phase",
-    "batch_size",
-    "input_len",
-    "output_len",
-    "ffn_layout",
-    "attn_sharding",
-    "collectives",
-    "partitioner",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "weight_dtype",
-    "act_dtype",
-    "kv_dtype",
-)
-AUTO_IS_NONE: Final = ("mesh_shape", "tensor_parallel", "pipeline_parallel")
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 
 
@@ -76,13 +59,13 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
         given: keys of the point that the user typed: they override a recipe's points.
 
     Raises:
-        InvalidRequest: a key is unknown or a value can be no point's.
+        InvalidRequest: a key is unknown or does not take its value.
     """
-    base = {key: config[key] for key in (*VALUES, *GROUPS)}
+    base = {key: config[key] for key in (*Point.schema(), *GROUPS)}
     names = {key: _customised(key, base[key]) for key in GROUPS}
     loaded: dict[tuple[str, str], Any] = {
         ("model", names["model"]): model_from({**base["model"], "name": names["model"]}),
-        ("hw", names["hw"]): chip_from({**base["hw"], "name": names["hw"]}),
+        ("hw", names["hw"]): Chip.from_config({**base["hw"], "name": names["hw"]}),
         ("engine", names["engine"]): dict(base["engine"]),
     }
     by_engine: dict[str, dict[Point, None]] = {}
@@ -116,7 +99,7 @@ def _options(config: Mapping[str, Any]) -> Options:
         if status not in RETRIABLE:
             raise InvalidRequest("retry", status, "is not known", f"use some of {', '.join(RETRIABLE)}")
     if not isinstance(config["resume"], bool):
-        raise InvalidRequest("resume", config["resume"], "is neither true nor false", "use resume=true or resume=false")
+        raise InvalidRequest("resume", config["resume"], "must be true or false", "use resume=true or resume=false")
     return Options(
         results_dir=str(config["results_dir"]),
         sweep_name=config["sweep_name"],
@@ -134,13 +117,12 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         yield {}
         return
     if not isinstance(points, list) or not all(isinstance(entry, dict) for entry in points):
-        raise InvalidRequest("points", points, "is no list of mappings", "write points: [{batch_size: 1}]")
+        raise InvalidRequest("points", points, "must be a list of mappings", "write points: [{batch_size: 1}]")
     for entry in points:
         for key in entry:
-            if key not in (*VALUES, *GROUPS, "from"):
-                raise InvalidRequest(
-                    f"points.{key}", entry[key], "is no key of a point", f"keys are {', '.join(VALUES)}"
-                )
+            known = (*GROUPS, *Point.schema())
+            if key not in (*known, "from"):
+                raise InvalidRequest(f"points.{key}", entry[key], "is not a key of a point", f"use {', '.join(known)}")
         if "from" not in entry:
             yield entry
             continue
@@ -154,15 +136,12 @@ def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of the values that are lists."""
     choices: list[list[Any]] = []
     for key, value in cell.items():
-        if key == "mesh_shape":
-            nested = isinstance(value, list) and value and not isinstance(value[0], int)
-            options = value if nested else [value]
-            options = [tuple(each) if isinstance(each, list) else each for each in options]
-        else:
-            options = value if isinstance(value, list) else [value]
-        if not options:
+        if value == []:
             raise InvalidRequest(key, value, "is an empty list", "give at least one value")
-        choices.append([None if key in AUTO_IS_NONE and each == "auto" else each for each in options])
+        if key in GROUPS:
+            choices.append(value if isinstance(value, list) else [value])
+        else:
+            choices.append(Point.schema()[key].alternatives(value))
     for combination in itertools.product(*choices):
         yield dict(zip(cell, combination, strict=True))
 

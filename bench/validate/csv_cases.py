@@ -9,14 +9,26 @@ from typing import Any, Final
 
 from bench.sweep.catalog import load_chip, load_model
 from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.keys import parse, required
 from engines.core.point import Point
-from engines.published.table import INTEGER_KEYS, POINT_KEYS
+from engines.published.table import CHIP_AND_MODEL, columns
 
-COLUMNS: Final = ("source", "system", *POINT_KEYS, "latency_s", "mfu", "status")
-OPTIONAL_COLUMNS: Final = ("collectives", "act_dtype", "kv_dtype")
-"""Keys of a point that a file may give as well; any other column is left alone."""
+FIRST_TOKEN_FROM_PREFILL: Final = (
+    "deepspeed",
+    "fastertransformer",
+    "gpt-fast",
+    "lmdeploy",
+    "megatron",
+    "sglang",
+    "tensorrt-llm",
+    "torch-eager",
+    "transformers",
+    "trtllm",
+    "vllm",
+)
+"""Runtimes whose first token comes from the prefill's logits, by the first word of ``system``."""
 MOST_SECONDS: Final = 1e5
-"""A longer time is taken for milliseconds or microseconds."""
+"""A longer time is refused: it is probably in milliseconds or microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +54,19 @@ class Case:
 def read_cases(path: Path, engine: str) -> list[Case]:
     """Every line of ``path``, checked. An empty cell leaves the choice to the engine.
 
+    A file has the columns of the published tables. Any other key of a point may be a column as well; further columns
+    are ignored. Where ``first_token`` is absent or empty, it is ``prefill`` for a ``system`` whose name begins with one
+    of :data:`FIRST_TOKEN_FROM_PREFILL`, and ``decode`` for others.
+
     Raises:
         ShardbenchError: the file cannot be read or a line is wrong; names the file, the line and what would be right.
     """
     if not path.is_file():
         raise InvalidRequest(
-            "data", str(path), "is no file", "give a CSV in the columns of engines/published/data, or a results folder"
+            "data",
+            str(path),
+            "is not a file",
+            "give a CSV in the columns of engines/published/data, or a results folder",
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -55,9 +74,9 @@ def read_cases(path: Path, engine: str) -> list[Case]:
             _check_header(path, list(reader.fieldnames or ()))
             cases = [_case(path, reader.line_num, cells, engine) for cells in reader]
     except UnicodeDecodeError:
-        raise ShardbenchError(f"{path}: is no text in UTF-8; save it as CSV") from None
+        raise ShardbenchError(f"{path}: is not text in UTF-8; save it as CSV") from None
     except csv.Error as error:
-        raise ShardbenchError(f"{path}:{reader.line_num}: is no CSV ({error})") from None
+        raise ShardbenchError(f"{path}:{reader.line_num}: is not valid CSV ({error})") from None
     if not cases:
         raise ShardbenchError(f"{path}:1: has a header and no rows")
     return cases
@@ -68,10 +87,10 @@ def _check_header(path: Path, names: list[str]) -> None:
         raise ShardbenchError(
             f"{path}:1: column latency_s is missing; this is a table of memory limits, which holds no times to compare"
         )
-    missing = [name for name in COLUMNS if name not in names]
+    missing = [name for name in columns() if name not in names]
     if missing:
         raise ShardbenchError(
-            f"{path}:1: column {missing[0]} is missing; the columns are {','.join(COLUMNS)} "
+            f"{path}:1: column {missing[0]} is missing; the columns are {','.join(columns())} "
             "(an empty cell leaves a choice to the engine)"
         )
 
@@ -100,19 +119,16 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -
 
 
 def _point(text: Mapping[str, str], engine: str) -> Point:
-    for key in ("model", "hw", "num_chips", "phase", "batch_size", "input_len"):
-        if not text[key]:
-            raise InvalidRequest(key, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
-    keys: dict[str, Any] = {}
-    for key in (*COLUMNS[COLUMNS.index("num_chips") : COLUMNS.index("latency_s")], *OPTIONAL_COLUMNS):
-        if text.get(key):
-            keys[key] = _integer(key, text[key]) if key in INTEGER_KEYS else text[key]
-    keys.setdefault("output_len", 0)
+    for name in (*CHIP_AND_MODEL, *required(Point.schema())):
+        if not text[name] and (name, text["phase"]) != ("output_len", "prefill"):
+            raise InvalidRequest(name, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
+    keys: dict[str, Any] = {"output_len": 0, "first_token": _convention(text["system"])}
+    keys |= parse(Point.schema(), text)
     point = Point(model=load_model(text["model"]), chip=load_chip(text["hw"]), engine=engine, **keys)
     point.check()
     mfu = _number("mfu", text["mfu"]) if text["mfu"] else 0.0
     if not 0 <= mfu <= 1:
-        raise InvalidRequest("mfu", text["mfu"], "is no fraction", "write 0.43 for 43%")
+        raise InvalidRequest("mfu", text["mfu"], "must be a fraction from 0 to 1", "write 0.43 for 43%")
     return point
 
 
@@ -130,7 +146,7 @@ def _latency(text: Mapping[str, str], oom: bool) -> float | None:
         raise InvalidRequest("latency_s", text["latency_s"], "is not positive", "give seconds above 0")
     if seconds > MOST_SECONDS:
         raise InvalidRequest(
-            "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s: another unit, it seems", "give seconds"
+            "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s, probably in another unit", "give seconds"
         )
     return seconds
 
@@ -141,13 +157,10 @@ def _number(key: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidRequest(key, text, "is no number", "write it like 0.0285")
+        raise InvalidRequest(key, text, "is not a number", "write it like 0.0285")
     return number
 
 
-def _integer(key: str, text: str) -> int:
-    # Spreadsheets and pandas write whole numbers of a column with gaps as 64.0.
-    number = _number(key, text)
-    if number != int(number):
-        raise InvalidRequest(key, text, "is no whole number", "write it like 64")
-    return int(number)
+def _convention(system: str) -> str:
+    """The ``first_token`` of the runtime that ``system`` names."""
+    return "prefill" if system.lower().startswith(FIRST_TOKEN_FROM_PREFILL) else "decode"

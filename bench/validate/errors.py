@@ -1,15 +1,14 @@
 """An estimator against times that somebody measured: the error of each row, and what they come to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from bench.measure.timing import TimingConfig
+from bench.rows.error_stats import error_stats, oom_counts, relative_error
 from bench.run.child import evaluate
-from bench.run.load_engine import environment_of, make_engine
+from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.sweep.catalog import load_group
@@ -19,6 +18,7 @@ from engines.core.engine import Estimate, Estimator
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
+ERROR_FIGURES: Final = ("mape", "median_ape", "p90_ape", "worst_ape", "bias")
 GROUPS: Final[dict[str, Callable[[Case], str]]] = {
     "system": lambda case: case.system,
     "model": lambda case: case.point.model.name,
@@ -40,9 +40,7 @@ class Compared:
     @property
     def error(self) -> float | None:
         """Signed relative error, as a fraction."""
-        if self.case.latency_s is None or self.estimate.status != "ok" or self.estimate.latency_s is None:
-            return None
-        return self.estimate.latency_s / self.case.latency_s - 1
+        return relative_error(self.estimate.latency_s, self.case.latency_s) if self.estimate.status == "ok" else None
 
 
 def published_files() -> list[Path]:
@@ -97,43 +95,32 @@ def _in_children(cases: Sequence[Case], engine: Estimator, engine_config: Mappin
     ]
     rows = []
     with Output("none", len(cases)) as output:
-        for row in evaluate(engine_config, questions, TimingConfig(), environment_of(engine, points)):
+        for row in evaluate(engine_config, questions, TimingConfig(), engine.environment(points)):
             output.show(row, new=True)
             rows.append(row)
     return rows
 
 
-def error_figures(errors: Sequence[float]) -> dict[str, float | None]:
-    """Mean, median, 90th percentile and worst of |error|, and the mean signed error; fractions, None without errors."""
-    if not len(errors):
-        return {"mape": None, "median_ape": None, "p90_ape": None, "worst_ape": None, "bias": None}
-    sizes = np.abs(errors)
-    return {
-        "mape": float(np.mean(sizes)),
-        "median_ape": float(np.median(sizes)),
-        "p90_ape": float(np.quantile(sizes, 0.9)),
-        "worst_ape": float(np.max(sizes)),
-        "bias": float(np.mean(errors)),
-    }
+def figures_of(errors: Iterable[float]) -> dict[str, float | None]:
+    """:class:`ErrorStats` under the keys of the JSON output; every figure is None without errors."""
+    stats = error_stats(errors)
+    return dict.fromkeys(ERROR_FIGURES) if stats is None else {**stats.to_dict()}
 
 
 def figures(compared: Sequence[Compared]) -> dict[str, Any]:
-    """Error figures of some rows and how their out-of-memory was told.
+    """Error figures of some rows, and their out-of-memory answers (:func:`oom_counts`).
 
-    ``rows`` counts all rows and ``compared`` those with both times. ``oom_hit``: out of memory and said so;
-    ``oom_missed``: out of memory and a time was given; ``oom_false``: ran, and out of memory was said.
-    ``unanswered``: the engine had no answer.
+    ``rows`` counts all rows, ``compared`` those with both times and ``unanswered`` those that the engine could not
+    answer.
     """
     errors = [each.error for each in compared if each.error is not None]
-    told = [(each.case.oom, each.estimate.status) for each in compared]
+    statuses = [("oom" if each.case.oom else "ok", each.estimate.status) for each in compared]
     return {
-        **error_figures(errors),
+        **figures_of(errors),
         "rows": len(compared),
         "compared": len(errors),
-        "oom_hit": told.count((True, "oom")),
-        "oom_missed": told.count((True, "ok")),
-        "oom_false": told.count((False, "oom")),
-        "unanswered": sum(status not in ("ok", "oom") for _, status in told),
+        **oom_counts(statuses),
+        "unanswered": sum(status not in ("ok", "oom") for _, status in statuses),
     }
 
 

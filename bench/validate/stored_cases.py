@@ -1,14 +1,14 @@
 """Measured rows of a store as cases for validation."""
 
 from pathlib import Path
-from typing import Any
 
 from bench.rows.store import Store
-from bench.sweep.catalog import chip_from, load_customised, model_from
+from bench.sweep.catalog import load_customised, model_from
 from bench.validate.csv_cases import Case
+from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
-from engines.core.row import POINT_FIELDS, Row
+from engines.core.row import Row
 
 
 def read_stored_cases(results_dir: Path, engine: str) -> list[Case]:
@@ -43,13 +43,10 @@ def _case(results_dir: Path, number: int, row: Row, engine: str) -> Case:
 
 
 def _point(row: Row, engine: str) -> Point:
-    keys: dict[str, Any] = {key: getattr(row, key) for key in POINT_FIELDS if getattr(row, key) is not None}
-    if "mesh_shape" in keys:
-        keys["mesh_shape"] = tuple(keys["mesh_shape"])
-    keys |= {
-        "model": model_from(load_customised("model", row.model)),
-        "chip": chip_from(load_customised("hw", keys.pop("hw"))),
-    }
-    point = Point(**{**keys, "engine": engine})
+    ran = {name: getattr(row, name) for name in Point.schema() if getattr(row, name) is not None}
+    if "mesh_shape" in ran:
+        ran["mesh_shape"] = tuple(ran["mesh_shape"])
+    model = model_from(load_customised("model", row.model))
+    point = Point(model=model, chip=Chip.from_config(load_customised("hw", row.hw)), engine=engine, **ran)
     point.check()
     return point

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Final
 
 from engines.compiled.cost.timeline import walk
-from engines.compiled.cost.torus import LinkConstants, Torus
-from engines.compiled.cost.tpu import Tpu
+from engines.compiled.cost.torus import Torus
+from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import read_schedule
+from engines.core.chip import LinkConstants
 
 SCHEDULE: Final = Path(__file__).with_suffix(".hlo")
 LINKS: Final = LinkConstants(link_efficiency=0.77, hop_s=1e-6, launch_s=0.0)
-MODEL: Final = Tpu(
+MODEL: Final = TpuCostModel(
     clock_hz=1.05e9,
     hbm_bytes_per_s=1.2e12,
     torus=Torus(shape=(1, 1, 4), wrap=(False, False, True), link_bytes_per_s=45e9),

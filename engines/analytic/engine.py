@@ -2,21 +2,26 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from engines.analytic.constants import calibrated_name, provenance
+from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
 from engines.analytic.predict import PredictedPhase, Prediction, predict
-from engines.core.engine import Estimate, Facts
+from engines.core.chip import Chip
+from engines.core.digest import digest
+from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
 from engines.core.point import Point
 from engines.core.row import Source
 
+CLOSED_FORM_VERSION: Final = 1
+"""Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
 
-class AnalyticEngine:
+
+class AnalyticEngine(Estimator):
     """Closed forms with calibrated constants: latency = compute + memory + communication + overhead − overlapped."""
 
     name: ClassVar[str] = "analytic"
@@ -25,6 +30,14 @@ class AnalyticEngine:
 
     def __init__(self, **_settings: Any) -> None:
         """Settings of the config are the harness's; the constants are calibrated, not configured."""
+
+    def program_id(self, point: Point) -> str:
+        """The version of the closed forms and the constants that the chip takes.
+
+        Raises:
+            Unsupported: a cpu, for which nothing can be predicted.
+        """
+        return _program_id(point.chip)
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One answer a point, in order; those of one kind of chip in one array computation."""
@@ -43,6 +56,10 @@ class AnalyticEngine:
                 chosen = [points[index] for index in positions]
                 answers.update(zip(positions, _estimates(chosen), strict=True))
         return [answers[index] for index in range(len(points))]
+
+
+def _program_id(chip: Chip) -> str:
+    return digest(CLOSED_FORM_VERSION, constants_of(chip))
 
 
 def _check(point: Point) -> None:
@@ -80,6 +97,7 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
         if point.phase == "generate":
             details |= {"prefill_ffn_layout": prefill.layout, "prefill_attn_sharding": prefill.attention}
     facts = Facts(
+        program_id=_program_id(point.chip),
         resolved=resolved,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],

@@ -60,7 +60,7 @@ def vector_elements(grid: Grid) -> Floats:
     add-bias-residual-norm, which reads two and writes two vectors of E, twice where the block is serial.
     """
     qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
-    hidden = grid.ffn_matrices * grid.d_ff
+    hidden = grid.ffn_inputs + grid.ffn_hidden
     split = 3 * qkv + grid.heads * grid.head_dim + 2 * hidden
     return 4 * grid.d_model * np.where(grid.serial, 3.0, 2.0) + split / grid.tensor
 
@@ -78,7 +78,7 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
     layers = np.ceil(grid.layers / grid.pipeline)
     tokens = micro * length
     qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
-    weights = (qkv + grid.heads * grid.head_dim + grid.ffn_matrices * grid.d_ff) * grid.d_model
+    weights = (qkv + grid.heads * grid.head_dim) * grid.d_model + grid.ffn_params
 
     rate = grid.peak * matmul_efficiency(grid, grid.d_model)
     heads = grid.heads / grid.tensor

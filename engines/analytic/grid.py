@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engines.analytic.constants import Constants, constants_of
 from engines.core.dtypes import BYTES_PER_ELEMENT
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, variant_of
 from engines.core.point import PHASES, Point
 
 Floats = NDArray[np.float64]
@@ -24,19 +24,21 @@ class Grid:
     ``links_x`` is the number of links that a chip can receive on along axis x at once (2 on a ring, 1 on a line, 0
     where the axis has one chip). ``looped`` collectives need a program written for them, so a compiler's own
     partitioning (gspmd) has none; they send in ``directions`` along a ring and hold ``loop_shards`` shards of a tensor
-    (the latency variant's double buffer is 4). ``most_head_shards`` is the next power of two of the heads. ``phase``,
-    ``layout`` and ``attention`` index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    (the latency variant's double buffer is 4). ``most_head_shards`` is the next power of two of the heads. Of the
+    feed-forward there are ``ffn_params`` elements of matrices, ``ffn_inputs`` columns into it and ``ffn_hidden`` after
+    its activation. ``phase``, ``layout`` and ``attention`` index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
     """
 
     layers: Floats
     d_model: Floats
-    d_ff: Floats
     heads: Floats
     kv_heads: Floats
     most_head_shards: Floats
     head_dim: Floats
     vocab: Floats
-    ffn_matrices: Floats
+    ffn_params: Floats
+    ffn_inputs: Floats
+    ffn_hidden: Floats
     serial: Bools
     mfu_params: Floats
     peak: Floats
@@ -123,20 +125,21 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     """One point as the plain values of a grid's arrays."""
     model, chip = point.model, point.chip
     calibrated = constants_of(chip) if constants is None else constants
-    place = point.slice()
+    place, variant = point.slice(), variant_of(collectives_of(point))
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
     gpu = chip.kind == "gpu"
     return {
         "layers": float(model.num_layers),
         "d_model": float(model.d_model),
-        "d_ff": float(model.d_ff),
         "heads": float(model.num_heads),
         "kv_heads": float(model.num_kv_heads),
         "most_head_shards": float(1 << (model.num_heads - 1).bit_length()),
         "head_dim": float(model.head_dim),
         "vocab": float(model.vocab_size),
-        "ffn_matrices": float(model.ffn_matrices),
+        "ffn_params": float(model.ffn.matmul_params),
+        "ffn_inputs": float(model.ffn.input_columns),
+        "ffn_hidden": float(model.ffn.hidden_columns),
         "serial": model.block == "serial",
         "mfu_params": float(model.mfu_params),
         "peak": chip.peak(point.act_dtype),
@@ -161,9 +164,9 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "phase": PHASES.index(point.phase),
         "layout": FFN_LAYOUTS.index(point.ffn_layout),
         "attention": ATTN_SHARDINGS.index(point.attn_sharding),
-        "looped": collectives_of(point) != "plain",
-        "directions": 1.0 if point.collectives == "oneway" else 2.0,
-        "loop_shards": 4.0 if point.collectives == "latency" else 2.0,
+        "looped": variant.looped,
+        "directions": float(variant.directions),
+        "loop_shards": float(variant.buffered_shards),
         "weight_bytes": BYTES_PER_ELEMENT[point.weight_dtype],
         "act_bytes": BYTES_PER_ELEMENT[point.act_dtype],
         "kv_bytes": BYTES_PER_ELEMENT[point.kv_dtype],

@@ -6,7 +6,7 @@ import numpy as np
 
 from engines.analytic import gpu_nodes, tpu_torus
 from engines.analytic.grid import Bools, Floats, Grid
-from engines.core.layout import GATHERED_AXES
+from engines.core.layout import LAYOUTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +57,17 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     fit only so (Pope et al. 2022, section 3.5).
     """
     chips = tpu_torus.size_of(grid, "xyz")
-    gathered = tpu_torus.size_of(grid, GATHERED_AXES[layout])
+    cut = LAYOUTS[layout]
+    gathered = tpu_torus.size_of(grid, cut.gathered)
     shards = tpu_torus.attention_shards(grid, layout, attention)
     tables = grid.vocab * grid.d_model
     context = grid.input_len + grid.output_len
     tokens = grid.batch * length
-    across = {"ws_1d": chips, "ws_2d": tpu_torus.size_of(grid, "yz")}.get(layout, chips / gathered)
+    across = tpu_torus.size_of(grid, cut.ffn)
     query = tpu_torus.padded_heads(grid) * grid.head_dim
-    into = query + 2 * grid.kv_heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff
-    out = query + grid.d_ff
-    inputs = grid.d_model / (grid.x if layout == "ws_2d" else 1)
+    into = query + 2 * grid.kv_heads * grid.head_dim + grid.ffn_inputs
+    out = query + grid.ffn_hidden
+    inputs = grid.d_model / tpu_torus.size_of(grid, cut.embed)
     held = (
         np.where(grid.looped, np.minimum(grid.loop_shards, gathered), gathered)
         / chips
@@ -100,14 +101,14 @@ def on_nodes(grid: Grid, length: Floats) -> Memory:
     and the hidden [T, F] over t, the scores [B, H/t, L, L]; and float32 logits of the batch twice.
     """
     qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
-    weights = (qkv + grid.heads * grid.head_dim + grid.ffn_matrices * grid.d_ff) * grid.d_model
+    weights = (qkv + grid.heads * grid.head_dim) * grid.d_model + grid.ffn_params
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
     context = grid.input_len + grid.output_len
     micro = gpu_nodes.micro_batch(grid, length)
     tokens = micro * length
     kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)
-    hidden = (2 * qkv + grid.heads * grid.head_dim + (grid.ffn_matrices - 1) * grid.d_ff) / grid.tensor
+    hidden = (2 * qkv + grid.heads * grid.head_dim + grid.ffn_inputs) / grid.tensor
     scores = tokens * length * grid.heads / grid.tensor
     return Memory(
         weights_bytes=(layers * weights / grid.tensor + tables) * grid.weight_bytes,

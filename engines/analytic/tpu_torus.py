@@ -4,13 +4,15 @@ T = B·L tokens pass; E, F, H, K, D as in :mod:`engines.core.model`; X, Y, Z the
 activation and a weight take. g = 2 where the feed-forward is gated, else 1.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from engines.analytic.cost import Cost, matmul_efficiency, roofline_overlap
 from engines.analytic.grid import Bools, Floats, Grid
-from engines.core.layout import GATHERED_AXES
+from engines.core.layout import LAYOUTS
+from engines.core.volume import activation_payloads, gathered_weights
 
 SCORE_PASSES = 4
 """Times that attention scores cross HBM: written and read, before and after the softmax."""
@@ -101,7 +103,7 @@ def layer_weights(grid: Grid) -> Floats:
     """Elements of one layer's matrices as run, heads padded; key/value heads too where each query head has its own."""
     heads = padded_heads(grid)
     kv = np.where(grid.kv_heads == grid.heads, heads, grid.kv_heads)
-    return 2 * grid.d_model * grid.head_dim * (heads + kv) + grid.ffn_matrices * grid.d_model * grid.d_ff
+    return 2 * grid.d_model * grid.head_dim * (heads + kv) + grid.ffn_params
 
 
 def weights_on_chip(grid: Grid, layout: str) -> Floats:
@@ -113,7 +115,7 @@ def weights_on_chip(grid: Grid, layout: str) -> Floats:
     chips = size_of(grid, "xyz")
     kv_heads = np.where(grid.kv_heads == grid.heads, padded_heads(grid), grid.kv_heads)
     key_value = 2 * grid.d_model * grid.head_dim * kv_heads
-    rows = np.ones(1) if layout == "ws_1d" else grid.x
+    rows = size_of(grid, LAYOUTS[layout].stored_embed)
     copied = key_value / rows / np.minimum(chips / rows, kv_heads)
     return (layer_weights(grid) - key_value) / chips + copied
 
@@ -148,7 +150,7 @@ def attention_shards(grid: Grid, layout: str, attention: str) -> Shards:
     of xyz, yz, z whose shards divide the batch, heads over the axes that are left.
     """
     chips = size_of(grid, "xyz")
-    gathered = size_of(grid, GATHERED_AXES[layout])
+    gathered = size_of(grid, LAYOUTS[layout].gathered)
     fits = _divides(gathered, grid.batch)
     most = head_shards(grid)
     if attention == "heads":
@@ -169,7 +171,7 @@ def attention_shards(grid: Grid, layout: str, attention: str) -> Shards:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wire:
+class LayerTransfers:
     """Communication of one layer: seconds of transfer, and seconds before first bytes."""
 
     transfer_s: Floats
@@ -185,62 +187,58 @@ class Collective:
     count: Floats
 
 
-def layer_collectives(grid: Grid, layout: str, tokens: Floats) -> tuple[Collective, ...]:
-    """Collectives of one layer's projections for ``tokens`` = B·L.
+def layer_collectives(grid: Grid, layout: str, tokens: Floats) -> Iterator[Collective]:
+    """Collectives of one layer's projections for ``tokens`` = B·L: :func:`engines.core.volume.activation_payloads`.
 
-    A parallel block runs those of the residual once, a serial block once for attention and once for the feed-forward
-    (Pope et al. 2022, sections 3.2 and 3.4; feed-forward volumes as in appendix A.2).
-
-    - ws_1d: all-gather(xyz) of T·E, reduce-scatter(xyz) of T·E.
-    - ws_2d: all-gather(yz) of T·E/X; reduce-scatter(x) of T·(H·D + 2·K·D + g·F)/(YZ); all-gather(x) of
-      T·(H·D + F)/(YZ); reduce-scatter(yz) of T·E/X. Multiquery's one key/value head is not cut over yz. A serial block
-      has the two along x in halves, the same bytes with two more starts.
-    - wg_N: all-gather(N) of the layer's weights, N/n of them each time; all-gather and reduce-scatter of T·E/N over
-      the other axes.
+    A parallel block runs those of the residual once, a serial block once for attention and once for the feed-forward;
+    the columns of both go together, in a serial block in halves (Pope et al. 2022, sections 3.2 and 3.4; feed-forward
+    volumes as in appendix A.2). Into them are H·D + 2·K·D + F inputs, out of them H·D + F; multiquery's one key/value
+    head is not cut over F's axes. Gathered layouts gather the layer's weights as well, in two parts a block.
     """
-    blocks = np.where(grid.serial, 2.0, 1.0)
-    residual = tokens * grid.d_model * grid.act_bytes
-    if layout == "ws_1d":
-        return (Collective(axes="xyz", size_bytes=residual, count=2 * blocks),)
-    if layout == "ws_2d":
-        across = size_of(grid, "yz")
-        query = padded_heads(grid) * grid.head_dim / across
-        key_value = 2 * grid.head_dim * np.maximum(np.ceil(grid.kv_heads / across), 1.0)
-        into = tokens * (query + key_value + (grid.ffn_matrices - 1) * grid.d_ff / across) * grid.act_bytes
-        out = tokens * (query + grid.d_ff / across) * grid.act_bytes
-        return (
-            Collective(axes="yz", size_bytes=residual / grid.x, count=2 * blocks),
-            Collective(axes="x", size_bytes=into / blocks, count=blocks),
-            Collective(axes="x", size_bytes=out / blocks, count=blocks),
-        )
-    gathered = GATHERED_AXES[layout]
-    others = "".join(axis for axis in "xyz" if axis not in gathered)
-    shards = size_of(grid, gathered)
-    weights = layer_weights(grid) * grid.weight_bytes * shards / size_of(grid, "xyz")
-    return (
-        Collective(axes=gathered, size_bytes=weights / (2 * blocks), count=2 * blocks),
-        Collective(axes=others, size_bytes=residual / shards, count=2 * blocks),
+    cut, blocks = LAYOUTS[layout], np.where(grid.serial, 2.0, 1.0)
+
+    def size(axes: str) -> Floats:
+        return size_of(grid, axes)
+
+    across = size(cut.ffn)
+    query = padded_heads(grid) * grid.head_dim / across
+    key_value = 2 * grid.head_dim * np.maximum(np.ceil(grid.kv_heads / across), 1.0)
+    if cut.gathered:
+        weights = gathered_weights(cut, size, layer_weights(grid) * grid.weight_bytes)
+        yield Collective(axes=cut.gathered, size_bytes=weights / (2 * blocks), count=2 * blocks)
+    payloads = activation_payloads(
+        cut,
+        size,
+        tokens=tokens / size(cut.gathered) * grid.act_bytes,
+        d_model=grid.d_model,
+        inward=query + key_value + grid.ffn_inputs / across,
+        outward=query + grid.ffn_hidden / across,
     )
+    for each in payloads:
+        if each.of == "residual":
+            yield Collective(axes=each.axes, size_bytes=each.size, count=blocks)
+        elif each.axes:
+            yield Collective(axes=each.axes, size_bytes=each.size / blocks, count=blocks)
 
 
-def layer_wire(grid: Grid, layout: str, tokens: Floats) -> Wire:
+def layer_transfers(grid: Grid, layout: str, tokens: Floats) -> LayerTransfers:
     """The times of :func:`layer_collectives`."""
     transfer: Floats = np.zeros(1)
     start: Floats = np.zeros(1)
     for each in layer_collectives(grid, layout, tokens):
         transfer = transfer + each.count * transfer_s(grid, each.axes, each.size_bytes)
         start = start + each.count * start_s(grid, each.axes)
-    return Wire(transfer_s=transfer, start_s=start)
+    return LayerTransfers(transfer_s=transfer, start_s=start)
 
 
-def attention_wire(grid: Grid, shards: Shards, tokens: Floats) -> Wire:
+def attention_transfers(grid: Grid, shards: Shards, tokens: Floats) -> LayerTransfers:
     """The all-to-alls that bring q, k, v of the new tokens to the cache and the result back (section 3.3).
 
     A chip holds T·(H·D)/n of q and as much of the result, and T·2·K·D/n of k and v.
     """
     moved = shards.moved > 1
     held = tokens * (2 * padded_heads(grid) + 2 * grid.kv_heads) * grid.head_dim / size_of(grid, "xyz")
-    return Wire(
+    return LayerTransfers(
         transfer_s=np.where(moved, all_to_all_s(grid, "xyz", held * grid.act_bytes), 0.0),
         start_s=np.where(moved, 2 * (grid.collective_s + grid.hop_s * hops(grid, "xyz")), 0.0),
     )
@@ -251,17 +249,17 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
 
     Compute: 2·T·W of the chip's part W of the projections and 4·T·context·H·D over the attention shards, at the
     matmul's efficiency; 2·B·V·E/n of the logits. Memory: weights once (gathered weights are written and read, N times
-    the chip's part), the cache of B·context tokens once, the scores four times. Communication: :func:`layer_wire` and
-    :func:`attention_wire`; a loop hides loop_hidden of the projections' transfer under compute that is left for it.
+    the chip's part), the cache of B·context tokens once, the scores four times. Communication: :func:`layer_transfers`
+    and :func:`attention_transfers`; a loop hides loop_hidden of the projections' transfer under compute left for it.
     """
     chips = size_of(grid, "xyz")
     shards = attention_shards(grid, layout, attention)
-    gathered = size_of(grid, GATHERED_AXES[layout])
+    gathered = size_of(grid, LAYOUTS[layout].gathered)
     tokens = grid.batch * length
     heads = padded_heads(grid)
     weights = weights_on_chip(grid, layout)
 
-    inputs = grid.d_model / (grid.x if layout == "ws_2d" else 1)
+    inputs = grid.d_model / size_of(grid, LAYOUTS[layout].embed)
     rate = grid.peak * matmul_efficiency(grid, inputs)
     projections_s = 2 * tokens * weights / rate
     pairs = tokens * context * heads / (shards.batch * shards.heads)
@@ -275,19 +273,19 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     cached = shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes
     scores = SCORE_PASSES * pairs * grid.act_bytes
     # Every matmul reads its input and writes its output; XLA fuses what lies between.
-    across = {"ws_1d": chips, "ws_2d": size_of(grid, "yz")}.get(layout, chips / gathered)
-    passed = 2 * inputs + (2 * heads * grid.head_dim + grid.ffn_matrices * grid.d_ff) / across
+    across = size_of(grid, LAYOUTS[layout].ffn)
+    passed = 2 * inputs + (2 * heads * grid.head_dim + grid.ffn_inputs + grid.ffn_hidden) / across
     vectors = tokens / gathered * passed * np.where(grid.serial, 2.0, 1.0) * grid.act_bytes
     embedding = grid.vocab * grid.d_model * grid.weight_bytes / chips
     memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
 
-    wire, there_and_back = layer_wire(grid, layout, tokens), attention_wire(grid, shards, tokens)
-    transfers = grid.layers * (wire.transfer_s + there_and_back.transfer_s)
-    starts = grid.layers * (wire.start_s + there_and_back.start_s)
+    projections, there_and_back = layer_transfers(grid, layout, tokens), attention_transfers(grid, shards, tokens)
+    transfers = grid.layers * (projections.transfer_s + there_and_back.transfer_s)
+    starts = grid.layers * (projections.start_s + there_and_back.start_s)
     # Compute that already runs under memory time hides nothing twice.
     under_memory = roofline_overlap(grid, compute_s, memory_s)
     spare = np.minimum(grid.layers * projections_s, compute_s - under_memory)
-    hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * grid.layers * wire.transfer_s, spare), 0.0)
+    hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * grid.layers * projections.transfer_s, spare), 0.0)
     sampled = grid.sampling_s_per_logit * grid.batch * grid.vocab / chips
     return Cost(
         compute_s=compute_s,

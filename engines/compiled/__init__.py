@@ -1,9 +1,9 @@
-"""The real XLA compilers, for chips that are not there: their schedules read, their times told.
+"""The real XLA compilers, for chips that are not present: their schedules read and timed.
 
-``targets`` says what a target is: a TPU slice (``topology``) or the GPUs of a node (``gpu_target``). ``program`` lowers
-and compiles the Transformer's own jitted functions with shapes alone, ``cache`` keeps what was compiled, ``candidates``
-lists what is tried. ``hlo`` and ``groups`` read the scheduled text; ``schedule`` types its instructions (``loops``
-counts turns, ``traffic`` bytes, ``flops`` operations). A ``machine`` times them: a TPU by the compiler's cycles and a
-torus (``tpu``, ``links``), a GPU by rooflines and a switch (``roofline``, ``switch``). ``timeline`` walks it all,
-``trace`` writes it for Perfetto, ``hotspots`` sums it up and ``answer`` makes it a row.
+``target`` describes a TPU slice, or the GPUs of a node, to its compiler. ``compile`` lowers and compiles the
+Transformer's own jitted functions from shapes alone and caches the result. ``hlo`` reads the scheduled text: the
+parser, and the schedule with its collectives, trip counts, HBM traffic and operations. ``cost`` times it: a cost model
+per kind of chip (cycles and a torus for TPUs; rooflines and a switch for GPUs) and the ``timeline`` that walks the
+schedule. ``search`` lists the plans to compile, ``estimate`` makes a row of the fastest, ``perfetto`` writes its trace
+and ``hotspots`` sums up where the time goes.
 """

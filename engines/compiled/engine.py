@@ -1,32 +1,44 @@
-"""An engine that asks the real compilers: compiles the model for chips that are not there, reads and times it."""
+"""An engine that compiles the model with the real compilers, for chips that are not present, and times the schedule."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.compile.cache import Cache, default_folder
+from engines.compiled.compile.compiler import Compiler, CompileRequest
+from engines.compiled.cost.select import cost_model_of
+from engines.compiled.cost.timeline import walk
+from engines.compiled.cost.version import TIMING_VERSION
+from engines.compiled.estimate import TimedPhase, estimate_of
+from engines.compiled.hlo.parser import UnreadableHlo, parse_module
+from engines.compiled.hlo.schedule import read_schedule
+from engines.compiled.hotspots import hot_loop
+from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.search import Tried, checked_collectives, layouts, name_of, total_s, variants
-from engines.compiled.target.base import check_installed, compiler_for, target_of
-from engines.core.engine import Estimate, Facts
+from engines.compiled.target.base import Target
+from engines.compiled.target.installed import check_installed, compiler_for
+from engines.compiled.target.select import target_of
+from engines.core.digest import digest
+from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
-from engines.core.versions import versions_of
+from engines.core.versions import JAX_LIBRARIES, versions_of
 
 if TYPE_CHECKING:
-    from engines.compiled.estimate import TimedPhase
-    from engines.compiled.target.base import Target
     from engines.transformer.partition.plan import Plan
 
 PLAIN: Final = ("plain",)
 PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}
 
 
-class CompiledEngine:
-    """States the times of schedules that the compiler for a chip made, for chips that are not there."""
+class CompiledEngine(Estimator):
+    """Times the schedules that the compiler for a chip produces, for chips that are not present."""
 
     name: ClassVar[str] = "compiled"
     source: ClassVar[Source] = "compiled"
     code: ClassVar[Sequence[str]] = ("transformer", "compiled")
+    libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
 
     def __init__(
         self,
@@ -47,8 +59,6 @@ class CompiledEngine:
         Raises:
             InvalidRequest: ``try_collectives`` is no list of variants.
         """
-        from engines.compiled.compile.compiler import Compiler
-
         self.try_collectives = checked_collectives(try_collectives)
         self.options = {
             **({"compiler_options": dict(compiler_options)} if compiler_options else {}),
@@ -69,6 +79,28 @@ class CompiledEngine:
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
 
+    def program_id(self, point: Point) -> str:
+        """A digest of every program that may answer, compiled for the target, and of what times it.
+
+        That is the keys of the programs in the compile cache, the version of the timing model and the device that it
+        takes. Where a point leaves its collectives open, each variant counts in every layout, since only compiling
+        tells in which it will be tried.
+
+        Raises:
+            ShardbenchError: the point is refused, or its compiler is not installed.
+        """
+        check_installed(point.chip)
+        target, first, others = self._question(point)
+        plans = layouts(target.resolve(point), target.device_mesh, first)
+        keys = set[str]()
+        for plan in [*plans, *variants(plans, others)]:
+            try:
+                plan.check()
+            except InvalidRequest:
+                continue  # it answers nothing
+            keys |= {self.compiler.key(self._request(point, plan, target, phase)) for phase in PHASES[point.phase]}
+        return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice()))
+
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
         """One answer a point, in order; each may take its compiler a while."""
         return [self._answer(point) for point in points]
@@ -84,24 +116,28 @@ class CompiledEngine:
             status, told = "unsupported", str(error)
         except ShardbenchError as error:
             status, told = "failed", str(error)
-        return Estimate(
-            status=status, error=told, facts=Facts(versions=versions_of(compiler_for(point.chip).libraries))
-        )
+        versions = versions_of(compiler_for(point.chip).libraries)
+        program_id = self.program_id(point) if status == "oom" else None
+        return Estimate(status=status, error=told, facts=Facts(program_id=program_id, versions=versions))
 
     def _estimate(self, point: Point) -> Estimate:
-        from engines.transformer.partition.resolve import check_formats
-
-        point.check()
-        check_formats(point)
-        target = target_of(point.slice())
-        first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
-        plans = layouts(target.asked(point), target.device_mesh, first)
+        target, first, others = self._question(point)
+        plans = layouts(target.resolve(point), target.device_mesh, first)
         found = self._fastest(point, target, plans, Tried())
         # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
         plans = plans if found.best is None else [found.best[0]]
         return self._told(point, target, self._fastest(point, target, variants(plans, others), found))
 
-    def _fastest(self, point: Point, target: "Target", plans: Sequence["Plan"], before: Tried) -> Tried:
+    def _question(self, point: Point) -> tuple[Target, str, Sequence[str]]:
+        """The target, and the collectives that every layout is compiled with and those tried after them."""
+        from engines.transformer.partition.resolve import check_formats
+
+        point.check()
+        check_formats(point)
+        first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
+        return target_of(point.slice()), first, others
+
+    def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
         best, refusal, times = before.best, before.refusal, dict(before.times_s)
         for plan in plans:
@@ -117,19 +153,11 @@ class CompiledEngine:
                 best = plan, phases
         return Tried(best, refusal, times)
 
-    def _phase(self, point: Point, plan: "Plan", target: "Target", name: str) -> "TimedPhase":
-        from engines.compiled.compile.compiler import CompileRequest
-        from engines.compiled.cost.timeline import walk
-        from engines.compiled.estimate import TimedPhase
-        from engines.compiled.hlo.parser import UnreadableHlo, parse_module
-        from engines.compiled.hlo.schedule import read_schedule
-        from engines.compiled.hotspots import hot_loop
-
-        steps = point.decode_steps if name == "decode" else 0
+    def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedPhase:
+        cost = cost_model_of(point.slice())
+        best_case = cost.best_case()
         with_what = compiler_for(point.chip)
-        compiled = self.compiler.compile(
-            CompileRequest(plan, target, with_what.libraries, name, point.input_len, steps)
-        )
+        compiled = self.compiler.compile(self._request(point, plan, target, name))
         too_large = compiled.out_of_memory or target.too_large(compiled.memory)
         if too_large is not None:
             raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")
@@ -140,31 +168,30 @@ class CompiledEngine:
             whose = f"{library} {versions_of([library]).get(library)}"
             told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(told) from error
-        machine = target.machine(point.chip)
-        kindest = machine.kindest()
         return TimedPhase(
             name,
             compiled,
-            walk(schedule, machine),
+            walk(schedule, cost),
             dict(schedule.unknown),
-            hot_loop(schedule, machine),
-            walk(schedule, kindest).account.total_s if kindest is not None else None,
+            hot_loop(schedule, cost),
+            walk(schedule, best_case).account.total_s if best_case is not None else None,
         )
 
-    def _told(self, point: Point, target: "Target", found: Tried) -> Estimate:
-        from engines.compiled.estimate import estimate_of
+    def _request(self, point: Point, plan: "Plan", target: Target, phase: str) -> CompileRequest:
+        steps = point.decode_steps if phase == "decode" else 0
+        return CompileRequest(plan, target, compiler_for(point.chip).libraries, phase, point.input_len, steps)
 
+    def _told(self, point: Point, target: Target, found: Tried) -> Estimate:
         if found.best is None:
             assert found.refusal is not None
             raise found.refusal
         plan, phases = found.best
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
-        return estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
+        found_it = estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
+        return replace(found_it, facts=replace(found_it.facts, program_id=self.program_id(point)))
 
-    def _write_traces(self, point: Point, phases: "Sequence[TimedPhase]") -> dict[str, dict[str, str]]:
+    def _write_traces(self, point: Point, phases: Sequence[TimedPhase]) -> dict[str, dict[str, str]]:
         """The row's detail that names the trace file of each phase, once they are written."""
-        from engines.compiled.perfetto import trace_name, write_trace
-
         if self.trace_dir is None:
             return {}
         layers, names = point.model.num_layers, dict[str, str]()

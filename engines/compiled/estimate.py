@@ -1,13 +1,15 @@
-"""What a point's compiled and timed programs come to: the times and facts of its row."""
+"""A point's compiled and timed programs → the times and facts of its row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engines.compiled.compile.cache import CompiledProgram
-from engines.compiled.compile.compiler import peak_bytes
+from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.timeline import Account, Timeline
-from engines.compiled.target.base import compiler_for
+from engines.compiled.target.base import Target
+from engines.compiled.target.installed import compiler_for
+from engines.compiled.target.memory import peak_bytes
 from engines.core.engine import Estimate, Facts
 from engines.core.point import Point
 from engines.core.versions import versions_of
@@ -15,15 +17,14 @@ from engines.core.versions import versions_of
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from engines.compiled.target.base import Target
     from engines.transformer.partition.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class TimedPhase:
-    """One program of a point: compiled, read and timed. ``hot_loop`` says where its time goes, an instruction each.
+    """One program of a point: compiled, read and timed. ``hot_loop`` lists where its time goes.
 
-    ``least_s`` is its time on the kindest machine, None where there is none.
+    ``least_s`` is its time with the cost model's best case, None without one.
     """
 
     name: str
@@ -41,13 +42,13 @@ class TimedPhase:
 
 def estimate_of(
     point: Point,
-    target: "Target",
+    target: Target,
     mesh: "Mesh",
     plan: "Plan",
     phases: Sequence[TimedPhase],
     details: Mapping[str, Any],
 ) -> Estimate:
-    """The answer of the plan that was chosen. ``details`` are told beside those that are made here."""
+    """The estimate of the chosen plan. ``details`` are added to those made here."""
     times = {phase.name: phase.account.total_s for phase in phases}
     total = _sum_accounts(phases)
     sharded = _sharded_bytes(mesh, plan)
@@ -58,9 +59,9 @@ def estimate_of(
         "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
         "collectives": plan.collectives,
     }
-    asked = point.axes()
+    given = point.axes()
     facts = Facts(
-        resolved={key: value for key, value in resolved.items() if asked[key] != value},
+        resolved={key: value for key, value in resolved.items() if given[key] != value},
         compute_s=total.compute_s,
         memory_s=total.memory_s,
         communication_s=total.communication_s,
@@ -84,10 +85,10 @@ def estimate_of(
             "unestimated_instructions": dict(total.unestimated),
             "unknown_instructions": _merged([phase.unknown for phase in phases]),
             "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
-            **target.machine(point.chip).told(),
-            "compiled_program": _said(point, plan),
-            "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
-            "padded_heads": plan.heads,
+            **cost_model_of(point.slice()).describe(),
+            "compiled_program": _program_sentence(point, plan),
+            "attention_batch_axes": "".join(plan.axes.sequence),
+            "padded_heads": plan.padded.heads,
             **details,
         },
     )
@@ -101,16 +102,16 @@ def estimate_of(
 
 def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
     """Bytes of one device's weights and cache, without padding."""
+    import jax
+
     from engines.transformer.layers.kv_cache import abstract_cache
     from engines.transformer.params.parameters import abstract_parameters
     from engines.transformer.params.quantize import stored_bytes
 
-    described: dict[str, Callable[..., Mapping[str, Any]]] = {"weights": abstract_parameters, "cache": abstract_cache}
+    described: dict[str, Any] = {"weights": abstract_parameters(plan, mesh), "cache": abstract_cache(plan, mesh)}
     return {
-        name: sum(
-            stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in describe(plan, mesh).values()
-        )
-        for name, describe in described.items()
+        name: sum(stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in jax.tree.leaves(arrays))
+        for name, arrays in described.items()
     }
 
 
@@ -129,7 +130,7 @@ def _merged(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return merged
 
 
-def _said(point: Point, plan: "Plan") -> str:
+def _program_sentence(point: Point, plan: "Plan") -> str:
     prefill = f"one prefill of {point.input_len} tokens a sequence"
     decode = (
         f"{point.decode_steps} steps in one loop, each attending over the {plan.cache_len} positions of its cache, "

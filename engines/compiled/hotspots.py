@@ -1,8 +1,7 @@
-"""Where a program's time goes: the instructions of the loop that takes the most of it, summed by kind, and the longest.
+"""Where a program's time goes: the instructions of its longest-running loop, summed by kind, and the longest of them.
 
-Seconds, bytes and operations are of one turn. An instruction's kind is its name without its number, as XLA names a
-fusion by what it fuses; a collective's is its opcode. Nothing overlaps here: an exchange that hides behind computation
-counts in full.
+Seconds, bytes and operations are of one iteration. An instruction's kind is its name without its number, as XLA names a
+fusion after what it fuses; a collective's is its opcode. Overlap is ignored: a hidden collective counts in full.
 """
 
 import re
@@ -19,7 +18,7 @@ _NUMBER: Final = re.compile(r"(\.\d+)+(\.clone)?$|_\d+$")
 
 @dataclass(frozen=True, slots=True)
 class HotSpot:
-    """One instruction, or all of a kind: ``bytes`` of main memory, of a link those that a device holds."""
+    """One instruction, or all of a kind: ``bytes`` of HBM traffic or, of a collective, its bytes per device."""
 
     name: str
     seconds: float
@@ -30,13 +29,13 @@ class HotSpot:
     count: int = 1
 
 
-def hot_loop(schedule: Schedule, machine: CostModel) -> dict[str, Any]:
-    """The loop as a mapping that JSON can hold: its ``turns`` in all, ``seconds`` a turn, ``by_kind`` and ``longest``.
+def hot_loop(schedule: Schedule, cost: CostModel) -> dict[str, Any]:
+    """The loop as JSON values: ``turns`` (iterations in all), ``seconds`` an iteration, ``by_kind`` and ``longest``.
 
-    Empty where the program has nothing to time.
+    Empty if no instruction of the program takes time.
     """
-    turns = dict(_turns(schedule, schedule.entry, 1))
-    spots = {name: list(_spots(schedule.computations[name], machine)) for name in turns}
+    turns = dict(_run_counts(schedule, schedule.entry, 1))
+    spots = {name: list(_spots(schedule.computations[name], cost)) for name in turns}
     seconds = {name: sum(spot.seconds for spot in found) for name, found in spots.items()}
     if not any(seconds.values()):
         return {}
@@ -51,26 +50,28 @@ def hot_loop(schedule: Schedule, machine: CostModel) -> dict[str, Any]:
     }
 
 
-def _turns(schedule: Schedule, name: str, times: int) -> Iterator[tuple[str, int]]:
-    """Every computation that runs, with how often; one that is called from several places has the last of them."""
+def _run_counts(schedule: Schedule, name: str, times: int) -> Iterator[tuple[str, int]]:
+    """Every computation with its number of runs; of one that is called from several places, the last caller's."""
     yield name, times
     for step in schedule.computations[name]:
         for called in step.called:
-            yield from _turns(schedule, called, times * step.trips)
+            yield from _run_counts(schedule, called, times * step.trips)
 
 
-def _spots(steps: tuple[Step, ...], machine: CostModel) -> Iterator[HotSpot]:
+def _spots(steps: tuple[Step, ...], cost: CostModel) -> Iterator[HotSpot]:
     for step in steps:
         if step.kind is Kind.COMPUTE:
-            work = machine.work(step)
-            yield HotSpot(step.name, work.seconds, step.hbm_bytes, work.flops, work.bound, _NUMBER.sub("", step.name))
+            timed = cost.compute_time(step)
+            yield HotSpot(
+                step.name, timed.seconds, step.hbm_bytes, timed.flops, timed.bound, _NUMBER.sub("", step.name)
+            )
         elif step.collective is not None:
-            seconds, kind = machine.exchange(step.collective).seconds, step.collective.opcode
+            seconds, kind = cost.collective_time(step.collective).seconds, step.collective.opcode
             yield HotSpot(step.name, seconds, step.collective.whole_bytes, None, LINK, kind)
 
 
 def _by_kind(found: list[HotSpot]) -> list[HotSpot]:
-    """Sums, the longest first; what bounds a kind is what bounds the longest of it."""
+    """Sums per kind, the longest first; a kind's ``bound`` is that of its longest instruction."""
     kinds: dict[str, list[HotSpot]] = {}
     for spot in sorted(found, key=lambda spot: -spot.seconds):
         kinds.setdefault(spot.kind, []).append(spot)
@@ -90,6 +91,6 @@ def _by_kind(found: list[HotSpot]) -> list[HotSpot]:
 
 
 def _plain(spot: HotSpot) -> Mapping[str, Any]:
-    """Without what is not known, and no figure longer than it is good for."""
-    told = {key: value for key, value in asdict(spot).items() if value is not None and key != "kind"}
-    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in told.items()}
+    """Values that JSON can hold, unknown ones left out, floats with four digits."""
+    known = {key: value for key, value in asdict(spot).items() if value is not None and key != "kind"}
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in known.items()}

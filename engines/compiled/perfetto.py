@@ -1,51 +1,111 @@
 """A predicted step as a trace that Perfetto and chrome://tracing open: the compute lane, a lane a link, the copies.
 
-The format is Chrome's trace events (JSON, complete events ``"ph": "X"``, times in microseconds).
+The format is Chrome's trace events (JSON, complete events ``"ph": "X"``, times in microseconds). Names are for the
+eye: what a program needs to read the trace back stands in ``otherData`` and in the arguments of every bar.
+
+``otherData`` holds ``format`` and ``version``; ``total_s`` of the program; ``lanes``, the ``kind`` (:class:`Lane`) and
+``label`` of every thread; ``loops``, as :class:`engines.compiled.cost.timeline.Loop` describes them; the number of
+``layers`` and ``layer_loop``, the index of the loop over them (null without loops).
 """
 
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from engines.compiled.cost.timeline import COMPUTE, COPY, Event, Timeline
+from engines.compiled.cost.timeline import COMPUTE, COPY, COPY_WAIT, EXPOSED, MATMUL, Event, Loop, Timeline
 from engines.core.point import Point
+
+FORMAT: Final = "shardbench-trace"
+VERSION: Final = 2
+
+
+class Lane(StrEnum):
+    """What the bars of a lane occupy."""
+
+    COMPUTE = "compute"
+    COPY = "copy"
+    LINK = "link"
+
+
+class BarKind(StrEnum):
+    """What a bar is. In the compute lane: a matmul, other computation, a wait, or the further turns of a loop."""
+
+    MATMUL = "matmul"
+    OTHER = "other"
+    EXPOSED = "exposed"
+    COPY_WAIT = "copy_wait"
+    FURTHER_TURNS = "further_turns"
+    COPY = "copy"
+    COLLECTIVE = "collective"
 
 
 def trace_events(timeline: Timeline, title: str, layers: int) -> dict[str, Any]:
     """The trace as a mapping that JSON can hold. Of every loop the first turn is drawn bar by bar.
 
-    ``layers`` is kept with the trace, to tell the loop over layers from others. Arguments of a bar: ``turns``, how
-    often it runs in all; ``bytes`` of HBM traffic or of an exchange; ``latency_us`` of an exchange; the compiler's
-    ``cycles``; ``flops`` and what the bar is ``bound`` by. Bars of a lane that would overlap, as two loops' may,
-    stand in lanes of their own.
+    ``layers`` tells the loop over layers from others. Arguments of a bar: its ``kind`` (:class:`BarKind`); the index
+    of the ``loop`` that it stands in, 0 outside of all; ``turns``, how often it runs in all; ``bytes`` of HBM traffic
+    or of a collective; ``latency_us`` of a collective; the compiler's ``cycles``; ``flops`` and what the bar is
+    ``bound`` by. Its category is the opcode. Bars of a lane that would overlap, as two loops' may, stand in lanes of
+    their own.
     """
-    lanes = _lanes(timeline.events)
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": title}}]
-    for number, (label, bars) in enumerate(lanes.items(), 1):
+    lanes: list[dict[str, Any]] = []
+    for number, (kind, label, bars) in enumerate(_lanes(timeline.events), 1):
+        lanes.append({"tid": number, "kind": kind, "label": label})
         events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_name", "args": {"name": label}})
         events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_sort_index", "args": {"sort_index": number}})
         events += [_slice(bar, number) for bar in bars]
-    other = {"total_s": timeline.account.total_s, "layers": layers}
+    other = {
+        "format": FORMAT,
+        "version": VERSION,
+        "total_s": timeline.account.total_s,
+        "layers": layers,
+        "layer_loop": _layer_loop(timeline.loops, layers),
+        "loops": [asdict(loop) for loop in timeline.loops],
+        "lanes": lanes,
+    }
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
 
 
-def _lanes(events: Sequence[Event]) -> dict[str, list[Event]]:
-    """Bars by the label of their lane, each lane in order of time and without overlaps."""
+def _layer_loop(loops: Sequence[Loop], layers: int) -> int | None:
+    """The loop whose count is nearest: the compiler may run the first or the last layer outside of it."""
+    return min(loops, key=lambda loop: abs(loop.turns - layers)).index if loops else None
+
+
+def _lanes(events: Sequence[Event]) -> list[tuple[Lane, str, list[Event]]]:
+    """Kind, label and bars of every lane, the bars in order of time and without overlaps."""
     by_lane: dict[str, list[Event]] = {COMPUTE: [], COPY: []}
     for event in events:
         by_lane.setdefault(event.lane, []).append(event)
-    lanes: dict[str, list[Event]] = {}
+    lanes: list[tuple[Lane, str, list[Event]]] = []
     for lane in (COMPUTE, COPY, *sorted(by_lane.keys() - {COMPUTE, COPY})):
-        label, rows = lane if lane in (COMPUTE, COPY) else f"link {lane}", list[list[Event]]()
+        kind = _lane_kind(lane)
+        label, rows = f"link {lane}" if kind is Lane.LINK else lane, list[list[Event]]()
         for event in sorted(by_lane[lane], key=lambda each: each.start_s):
             free = next((row for row in rows if _bounds_ns(row[-1])[1] <= _bounds_ns(event)[0]), None)
             if free is None:
                 rows.append(free := [])
             free.append(event)
-        lanes |= {label if not number else f"{label} ({number + 1})": row for number, row in enumerate(rows)}
+        lanes += [(kind, f"{label} ({number + 1})" if number else label, row) for number, row in enumerate(rows)]
     return lanes
+
+
+def _lane_kind(lane: str) -> Lane:
+    return {COMPUTE: Lane.COMPUTE, COPY: Lane.COPY}.get(lane, Lane.LINK)
+
+
+def _bar_kind(event: Event) -> BarKind:
+    lane = _lane_kind(event.lane)
+    if lane is not Lane.COMPUTE:
+        return BarKind.COPY if lane is Lane.COPY else BarKind.COLLECTIVE
+    if event.repeats:
+        return BarKind.FURTHER_TURNS
+    known = {MATMUL: BarKind.MATMUL, EXPOSED: BarKind.EXPOSED, COPY_WAIT: BarKind.COPY_WAIT}
+    return known.get(event.note, BarKind.OTHER)
 
 
 def _bounds_ns(event: Event) -> tuple[int, int]:
@@ -55,7 +115,7 @@ def _bounds_ns(event: Event) -> tuple[int, int]:
 
 def _slice(event: Event, lane: int) -> dict[str, Any]:
     begin, end = _bounds_ns(event)
-    arguments: dict[str, float | str] = {"turns": event.turns}
+    arguments: dict[str, float | str] = {"kind": _bar_kind(event), "loop": event.loop, "turns": event.turns}
     if event.bytes:
         arguments["bytes"] = event.bytes
     if event.cycles is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.layout import COLLECTIVES, GATHERED_AXES, axes_size
+from engines.core.layout import COLLECTIVES, LAYOUTS, axes_size
 from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
@@ -51,17 +51,17 @@ def layouts(point: Point, mesh: MeshShape, collectives: str) -> list[Plan]:
     """
     plans = [plan_of(point, mesh_shape=mesh)]
     if point.ffn_layout == "auto" and point.phase == "prefill" and math.prod(mesh) > 1:
-        for layout, axes in GATHERED_AXES.items():
-            shards = axes_size(axes, mesh)
+        for layout in LAYOUTS.values():
+            shards = axes_size(layout.gathered, mesh)
             if shards > 1 and point.batch_size % shards == 0:
-                plans.append(plan_of(point, ffn_layout=layout, mesh_shape=mesh))
+                plans.append(plan_of(point, ffn_layout=layout.name, mesh_shape=mesh))
     return variants(plans, [collectives]) or plans
 
 
 def variants(plans: Sequence[Plan], collectives: Sequence[str]) -> list[Plan]:
     """The plans with each of these collectives; none where the compiler partitions, or nothing is sent."""
     moving = [plan for plan in plans if plan.chips > 1 and plan.partitioner == "manual"]
-    return [replace(plan, collectives=each) for plan in moving for each in collectives]  # type: ignore[arg-type]
+    return [replace(plan, collectives=each) for plan in moving for each in collectives]
 
 
 def name_of(plan: Plan) -> str:

@@ -1,12 +1,85 @@
-"""A chip's datasheet."""
+"""A chip: its datasheet, the slices it comes in, and what drivers and compilers call it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal, Self, TypeVar
 
 from engines.core.errors import InvalidRequest, Unsupported
 
 ChipKind = Literal["tpu", "gpu", "cpu"]
+Figure = TypeVar("Figure")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceShapes:
+    """Which slices of a TPU exist, and which of their axes close into a ring.
+
+    ``shapes`` are slices [X ≤ Y (≤ Z)] of one block; with ``cube`` = c, every multiple of c along all three axes is a
+    slice too. An axis whose size is a multiple of ``ring_multiple`` wraps around.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    ring_multiple: int
+    cube: int | None = None
+
+    def __post_init__(self) -> None:
+        shapes = tuple(tuple(shape) for shape in self.shapes)
+        object.__setattr__(self, "shapes", shapes)
+        for shape in shapes:
+            if len(shape) not in (2, 3) or list(shape) != sorted(shape) or shape[0] < 1:
+                raise InvalidRequest("hw.slices.shapes", shape, "is not a slice", "give [X, Y] or [X, Y, Z], ascending")
+        for key in ("ring_multiple", "cube"):
+            value = getattr(self, key)
+            if value is not None and value < 2:
+                raise InvalidRequest(f"hw.slices.{key}", value, "must be an integer ≥ 2", "give the number of chips")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XlaTpu:
+    """A TPU as XLA's TPU compiler knows it.
+
+    ``name`` is the prefix of its topology names (``v4`` in ``v4:4x4x4``), ``config`` its chip configuration where it
+    has several, ``cores`` the devices of one chip. Above ``overlapped_all_to_all_chips`` chips the compiler rejects an
+    all-to-all that overlaps other work; None is no limit.
+    """
+
+    name: str
+    config: str | None = None
+    cores: int = 1
+    overlapped_all_to_all_chips: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuda:
+    """A GPU as CUDA describes it.
+
+    ``multiprocessors`` (SMs) are those of the product, not of the whole die. Of one SM, ``tensor_flops_per_cycle`` is
+    the dense float16 rate of its tensor cores, ``float32_lanes`` the float32 results per cycle outside them,
+    ``shared_memory_bytes`` its shared memory and ``shared_memory_bytes_per_block`` what one block may opt in to.
+    """
+
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    l2_bytes: int
+    float32_lanes: int
+    tensor_flops_per_cycle: int
+    shared_memory_bytes: int
+    shared_memory_bytes_per_block: int
+
+    def __post_init__(self) -> None:
+        major, minor = self.compute_capability
+        object.__setattr__(self, "compute_capability", (major, minor))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkConstants:
+    """What a datasheet does not state of a link: the share of its bandwidth that payload gets, seconds a hop and
+    seconds to start a collective.
+    """
+
+    link_efficiency: float
+    hop_s: float
+    launch_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,9 +87,13 @@ class Chip:
     """One chip; every field is a key of ``conf/hw/*.yaml``, where its source stands beside it.
 
     Bandwidths are one direction, in bytes per second. A TPU has ``torus_dims`` axes with two links each
-    (``link_bytes_per_s`` a link). A GPU reaches the ``node_size`` GPUs of its NVLink/NVSwitch domain at
-    ``node_bytes_per_s`` and all others at ``network_bytes_per_s``. A cpu has no datasheet: its peaks are measured in
-    the run that needs them, so the figures are None.
+    (``link_bytes_per_s`` a link) and comes in ``slices``. A GPU reaches the ``node_size`` GPUs of its NVLink/NVSwitch
+    domain at ``node_bytes_per_s`` and all others at ``network_bytes_per_s``. A cpu has no datasheet: its peaks are
+    measured in the run that needs them, so the figures are None.
+
+    ``device_names`` are the names that the driver, JAX and PyTorch give to a device of this chip. ``xla`` and ``cuda``
+    describe a TPU and a GPU to XLA's compiler; without them ``engine=compiled`` does not support the chip.
+    ``link_constants`` replace the defaults of ``engine=compiled`` where they were measured on this chip.
     """
 
     name: str
@@ -28,25 +105,65 @@ class Chip:
     torus_dims: int = 0
     max_chips: int = 1
     link_bytes_per_s: float | None = None
+    slices: SliceShapes | None = None
     node_size: int = 1
     node_bytes_per_s: float | None = None
     network_bytes_per_s: float | None = None
+    device_names: tuple[str, ...] = ()
+    xla: XlaTpu | None = None
+    cuda: Cuda | None = None
+    link_constants: LinkConstants | None = None
     sources: Mapping[str, str]
 
     def __post_init__(self) -> None:
         for dtype, value in self.peak_flops_per_s.items():
             if value <= 0:
-                raise InvalidRequest(f"hw.peak_flops_per_s.{dtype}", value, "is not positive", "give FLOP/s above 0")
+                raise InvalidRequest(f"hw.peak_flops_per_s.{dtype}", value, "must be > 0", "give FLOP/s")
         for name in ("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise InvalidRequest(f"hw.{name}", value, "is not positive", "give a figure above 0")
-        if self.kind == "tpu" and self.torus_dims not in (2, 3):
-            raise InvalidRequest("hw.torus_dims", self.torus_dims, "is no TPU interconnect", "use 2 or 3")
+                raise InvalidRequest(f"hw.{name}", value, "must be > 0", "give the datasheet's figure, or null")
+        if self.kind == "tpu":
+            self._check_torus()
+
+    def _check_torus(self) -> None:
+        if self.torus_dims not in (2, 3):
+            raise InvalidRequest("hw.torus_dims", self.torus_dims, "is not a TPU interconnect", "use 2 or 3")
+        if self.slices is None:
+            raise InvalidRequest("hw.slices", None, "is missing for a TPU", "list shapes as conf/hw/tpu-v4.yaml does")
+        for shape in self.slices.shapes:
+            if len(shape) != self.torus_dims:
+                problem = f"has {len(shape)} axes, and torus_dims={self.torus_dims}"
+                raise InvalidRequest("hw.slices.shapes", shape, problem, "make them agree")
+
+    @classmethod
+    def from_config(cls, content: Mapping[str, Any]) -> Self:
+        """The chip of a configuration file's plain values, its parts as mappings.
+
+        Raises:
+            InvalidRequest: a key is missing, unknown or wrong.
+        """
+        try:
+            parts = {key: part(**content[key]) for key, part in PARTS.items() if content.get(key) is not None}
+            names = tuple(content.get("device_names") or ())
+            return cls(**{**content, **parts, "device_names": names})
+        except (TypeError, ValueError) as error:
+            reason = str(error).replace("__init__() ", "")
+            raise InvalidRequest("hw", content.get("name"), reason, "compare it with conf/hw/tpu-v4.yaml") from None
 
     def __hash__(self) -> int:
         # The mappings cannot be hashed; equality still compares every figure.
         return hash((self.name, self.kind, self.hbm_bytes, self.hbm_bytes_per_s))
+
+    def require(self, key: str, figure: Figure | None) -> Figure:
+        """The figure of ``key``, which an engine cannot do without.
+
+        Raises:
+            Unsupported: the chip's file does not state it.
+        """
+        if figure is None:
+            raise Unsupported(f"hw={self.name}: {key} is not known; add it to conf/hw/{self.name}.yaml")
+        return figure
 
     def peak(self, dtype: str) -> float:
         """Dense peak in FLOP/s for matmuls whose activations are ``dtype``.
@@ -59,3 +176,21 @@ class Chip:
         except KeyError:
             known = ", ".join(self.peak_flops_per_s) or "none"
             raise Unsupported(f"hw={self.name} states no peak for {dtype} (it states: {known})") from None
+
+
+PARTS: Final[Mapping[str, type[SliceShapes | XlaTpu | Cuda | LinkConstants]]] = {
+    "slices": SliceShapes,
+    "xla": XlaTpu,
+    "cuda": Cuda,
+    "link_constants": LinkConstants,
+}
+"""Key of a chip → the class of the object that it holds."""
+
+
+def tensor_core_clock_hz(chip: Chip, cuda: Cuda) -> float:
+    """The clock at which the tensor cores of all multiprocessors reach the datasheet's float16 peak.
+
+    Raises:
+        Unsupported: the datasheet states no float16 peak.
+    """
+    return chip.peak("float16") / float(cuda.multiprocessors * cuda.tensor_flops_per_cycle)

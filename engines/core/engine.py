@@ -4,10 +4,13 @@ Two kinds answer a point. An :class:`Estimator` (published, analytic, compiled) 
 torch) prepares a :class:`Program` that the harness times, so that every measured engine lives by the same rules.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
+from engines.core.errors import ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Source, Status
 
@@ -19,9 +22,10 @@ class Facts:
     ``resolved`` holds the keys of the point that the engine chose or changed (``{"ffn_layout": "ws_2d"}``); its names
     are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; what a
     matmul and a copy reached in this process is told beside it, whatever the chip. ``details`` is the engine's own,
-    kept with the row and never interpreted.
+    kept with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what answered.
     """
 
+    program_id: str | None = None
     resolved: Mapping[str, Any] = field(default_factory=dict)
     processed_tokens: int | None = None
     cached_tokens: int | None = None
@@ -95,14 +99,14 @@ class Verification:
 class JobProcess:
     """Which process of a job this is, of how many. Process 0 leads: its clock counts, and it alone writes."""
 
-    process: int
+    index: int
     count: int
 
 
 class Team(Protocol):
     """The processes of a job, joined. All of them make the same calls in the same order."""
 
-    place: JobProcess
+    process: JobProcess
 
     def exchange(self, value: Any) -> list[Any]:
         """Every process's value, in order of process; returns once all have called it. Raises where one is lost."""
@@ -135,28 +139,69 @@ class Program(Protocol):
         ...
 
 
-@runtime_checkable
-class Estimator(Protocol):
-    """An engine that answers without running the model."""
+class Engine(ABC):
+    """What every engine says of itself. Its ``__init__`` takes the keys of its file in ``conf/engine``.
 
-    name: str
-    source: Source
-    code: Sequence[str]
-    """Packages under ``engines`` whose code answers, for the point's fingerprint."""
+    Attributes:
+        name: as in ``conf/engine``.
+        source: the kind of evidence of its answers.
+        code: the packages under ``engines`` whose source answers, beside ``core``.
+        libraries: the distributions whose versions decide its answers.
+        decided_by_source: whether what runs is the same as long as the source, the libraries and the compiler flags
+            are. A stored row is then reused without asking for :meth:`program_id`.
+        options: settings that change its answers, where they are not the defaults.
+    """
 
+    name: ClassVar[str]
+    source: ClassVar[Source]
+    code: ClassVar[Sequence[str]]
+    libraries: ClassVar[Sequence[str]] = ()
+    decided_by_source: ClassVar[bool] = True
+    options: Mapping[str, Any] = MappingProxyType({})
+
+    @abstractmethod
+    def program_id(self, point: Point) -> str:
+        """A digest of what would answer the point now: equal to ``Facts.program_id`` of that answer.
+
+        It holds no source, so that a change of code that runs the same program keeps it. Called in the process that
+        answers, and cheap beside an answer.
+
+        Raises:
+            ShardbenchError: the point is refused, or its program cannot be made here.
+        """
+
+    def environment(self, points: Sequence[Point]) -> dict[str, str]:
+        """Environment of the process that will answer ``points``, set before its libraries are imported."""
+        del points
+        return {}
+
+    def process(self) -> JobProcess | None:
+        """Which process of a job of several this is; None where it is alone.
+
+        Asked before the engine's libraries are imported.
+
+        Raises:
+            ShardbenchError: the settings name no such process.
+        """
+        return None
+
+    def join(self) -> Team:
+        """Meet the other processes: called once in the process that runs the points, if :meth:`process` gave one."""
+        raise ShardbenchError(f"engine={self.name}: does not run in several processes; start one")
+
+
+class Estimator(Engine):
+    """An engine that states times: it answers without the harness timing anything."""
+
+    @abstractmethod
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
         """One answer a point, in order; never raises for a point, only for itself."""
-        ...
 
 
-@runtime_checkable
-class Runner(Protocol):
-    """An engine that runs the model."""
+class Runner(Engine):
+    """An engine that runs the model, timed by the harness."""
 
-    name: str
-    source: Source
-    code: Sequence[str]
-
+    @abstractmethod
     def prepare(self, point: Point) -> Program:
         """Compile and load.
 
@@ -164,12 +209,3 @@ class Runner(Protocol):
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
-        ...
-
-
-Engine = Estimator | Runner
-"""An engine may have ``options``, a mapping: settings that change its answers, part of a point's fingerprint.
-
-A Runner that can be one of several processes of a job has ``place()`` → JobProcess | None, asked before its libraries
-are imported, and ``join()`` → Team, called once in the process that runs its points, before the first.
-"""

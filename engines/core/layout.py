@@ -1,25 +1,109 @@
-"""How a model is cut up over a mesh: the names, and which combinations exist.
+"""How a model is cut up over a mesh: which mesh axes each layout splits what over, and how its collectives run.
 
-Mesh axes are x, y, z of sizes X, Y, Z. Layouts as in Pope et al. 2022, section 3.2 and 3.3.
+Mesh axes are x, y, z of sizes X, Y, Z. Layouts as in Pope et al. 2022, sections 3.2 and 3.3; ways to run collectives as
+in section 3.5. Whoever cuts, times or counts a layout reads it from here: a new one is one entry of :data:`LAYOUTS`.
 """
 
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-FfnLayout = Literal["auto", "ws_1d", "ws_2d", "wg_x", "wg_xy", "wg_xyz"]
+from engines.core.errors import InvalidRequest
+
 AttnSharding = Literal["auto", "heads", "batch"]
-Collectives = Literal["auto", "plain", "oneway", "throughput", "latency"]
 Partitioner = Literal["manual", "gspmd"]
 
-FFN_LAYOUTS: Final[tuple[str, ...]] = get_args(FfnLayout)
 ATTN_SHARDINGS: Final[tuple[str, ...]] = get_args(AttnSharding)
-COLLECTIVES: Final[tuple[str, ...]] = get_args(Collectives)
 PARTITIONERS: Final[tuple[str, ...]] = get_args(Partitioner)
 
-GATHERED_AXES: Final[dict[str, str]] = {"ws_1d": "", "ws_2d": "", "wg_x": "x", "wg_xy": "xy", "wg_xyz": "xyz"}
-"""Layout → mesh axes over which weights are gathered and the batch is split instead."""
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A feed-forward layout as mesh axes: a weight matrix is stored as [E.stored_embed, F.stored_ffn].
+
+    Weights are all-gathered over ``gathered`` before use, and the batch is split over those axes instead. Columns (F
+    and heads) are split with z slowest, batches with x slowest, so that what a chip gathers is one contiguous block.
+    """
+
+    name: str
+    stored_embed: str
+    stored_ffn: str
+    gathered: str = ""
+
+    @property
+    def embed(self) -> str:
+        """Axes that split E of the weights in use."""
+        return "".join(axis for axis in self.stored_embed if axis not in self.gathered)
+
+    @property
+    def ffn(self) -> str:
+        """Axes that split F and heads of the weights in use; z slowest."""
+        return "".join(axis for axis in self.stored_ffn if axis not in self.gathered)
+
+
+LAYOUTS: Final[dict[str, Layout]] = {
+    each.name: each
+    for each in (
+        Layout("ws_1d", stored_embed="", stored_ffn="zyx"),
+        Layout("ws_2d", stored_embed="x", stored_ffn="zy"),
+        Layout("wg_x", stored_embed="x", stored_ffn="zy", gathered="x"),
+        Layout("wg_xy", stored_embed="x", stored_ffn="zy", gathered="xy"),
+        Layout("wg_xyz", stored_embed="x", stored_ffn="zy", gathered="xyz"),
+    )
+}
+"""Weight-stationary 1D and 2D, and weight-gathered over more and more axes, by name."""
+FFN_LAYOUTS: Final[tuple[str, ...]] = ("auto", *LAYOUTS)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveVariant:
+    """How a collective beside a matmul runs: as one operation, or in a loop of sends between partial matmuls.
+
+    A loop sends in ``directions`` along a ring at once and holds ``buffered_shards`` shards of a tensor. With
+    ``overlaps_block`` a parallel block that decodes runs its collectives under the other half's matmuls instead.
+    """
+
+    name: str
+    looped: bool
+    directions: int = 2
+    buffered_shards: int = 2
+    overlaps_block: bool = False
+
+
+VARIANTS: Final[dict[str, CollectiveVariant]] = {
+    each.name: each
+    for each in (
+        CollectiveVariant("plain", looped=False),
+        CollectiveVariant("oneway", looped=True, directions=1),
+        CollectiveVariant("throughput", looped=True),
+        CollectiveVariant("latency", looped=True, buffered_shards=4, overlaps_block=True),
+    )
+}
+COLLECTIVES: Final[tuple[str, ...]] = ("auto", *VARIANTS)
 
 BATCH_AXES: Final[tuple[str, ...]] = ("xyz", "yz", "z")
 """The axes over which attention may split the batch, the most shards first."""
+
+
+def layout_of(name: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+        InvalidRequest: there is none (``auto`` is a choice to be made first).
+    """
+    if name not in LAYOUTS:
+        raise InvalidRequest("ffn_layout", name, "is not known", f"use one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def variant_of(name: str) -> CollectiveVariant:
+    """The way to run collectives of that name.
+
+    Raises:
+        InvalidRequest: there is none (``auto`` is a choice to be made first).
+    """
+    if name not in VARIANTS:
+        raise InvalidRequest("collectives", name, "is not known", f"use one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
 
 
 def axes_size(axes: str, mesh_shape: tuple[int, int, int]) -> int:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from engines.core.errors import InvalidRequest
+from engines.core.feed_forward import Activation, FeedForward
 
 Block = Literal["parallel", "serial"]
-Activation = Literal["swiglu", "gelu", "gelu_tanh"]
 Position = Literal["rotary", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 
@@ -128,28 +128,27 @@ class Model:
         return tuple(found)
 
     @property
-    def gated(self) -> bool:
-        """Whether the feed-forward has two input projections (SwiGLU) rather than one."""
-        return self.activation == "swiglu"
+    def ffn(self) -> FeedForward:
+        """The feed-forward of a layer."""
+        return FeedForward(self.d_model, self.d_ff, self.activation, self.ffn_bias)
 
     @property
-    def ffn_matrices(self) -> int:
-        """Number of [E, F]-sized matrices of one feed-forward: 3 gated, 2 plain."""
-        return 3 if self.gated else 2
+    def shares_norm(self) -> bool:
+        """Whether attention and feed-forward read the same norm: a parallel block with one."""
+        return self.block == "parallel" and self.norms_per_layer == 1
 
     @property
     def layer_matmul_params(self) -> int:
-        """Elements of the matrices of one layer: E·H·D (q) + 2·E·K·D (k, v) + H·D·E (o) + 2 or 3 of E·F."""
+        """Elements of the matrices of one layer: E·H·D (q) + 2·E·K·D (k, v) + H·D·E (o) + the feed-forward's."""
         attention = 2 * self.d_model * self.head_dim * (self.num_heads + self.num_kv_heads)
-        return attention + self.ffn_matrices * self.d_model * self.d_ff
+        return attention + self.ffn.matmul_params
 
     @property
     def layer_params(self) -> int:
         """All parameters of one layer: matrices, norm scales, biases."""
         norms = self.norms_per_layer * self.d_model * (2 if self.norm_bias else 1)
         attn_bias = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim + self.d_model if self.attn_bias else 0
-        ffn_bias = (self.ffn_matrices - 1) * self.d_ff + self.d_model if self.ffn_bias else 0
-        return self.layer_matmul_params + norms + attn_bias + ffn_bias
+        return self.layer_matmul_params - self.ffn.matmul_params + self.ffn.params + norms + attn_bias
 
     @property
     def embedding_params(self) -> int:

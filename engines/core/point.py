@@ -3,21 +3,21 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT
 from engines.core.errors import InvalidRequest
+from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
     FFN_LAYOUTS,
-    GATHERED_AXES,
+    LAYOUTS,
     PARTITIONERS,
     AttnSharding,
-    Collectives,
-    FfnLayout,
     Partitioner,
     attention_batch_axes,
     axes_size,
@@ -26,7 +26,13 @@ from engines.core.model import Model
 from engines.core.slice import MeshShape, Slice, slice_of
 
 Phase = Literal["prefill", "decode", "generate"]
-PHASES: Final[tuple[str, ...]] = ("prefill", "decode", "generate")
+PHASES: Final[tuple[str, ...]] = get_args(Phase)
+FirstToken = Literal["auto", "decode", "prefill"]
+FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
+_DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
+_DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
+NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names", "xla", "cuda", "link_constants"})
+"""Fields of a model or chip that change no answer, or that the program which answers stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,65 +40,81 @@ class Point:
     """What is asked. ``None`` leaves a choice to the engine, as ``auto`` does for the named choices.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
-    tokens in its cache and generates ``output_len`` one by one; a generate point does both. Making a point checks each
-    value by itself; :meth:`check` checks what only the values together can break.
+    tokens in its cache and generates ``output_len`` one by one; a generate point does both. ``first_token`` says which
+    pass yields the first of a generate point's ``output_len`` tokens; the other phases have no such choice. Making a
+    point checks each value by itself; :meth:`check` checks what only the values together can break.
+
+    Raises:
+        InvalidRequest: a key does not take its value; names the key, the value and what it takes.
     """
 
     model: Model
     chip: Chip
+    num_chips: int = field(metadata=about(Integer(1), "chips"))
     engine: str
-    phase: Phase
-    num_chips: int
-    batch_size: int
-    input_len: int
-    output_len: int
-    mesh_shape: tuple[int, ...] | None = None
-    ffn_layout: FfnLayout = "auto"
-    attn_sharding: AttnSharding = "auto"
-    collectives: Collectives = "auto"
-    partitioner: Partitioner = "manual"
-    tensor_parallel: int | None = None
-    pipeline_parallel: int | None = None
-    weight_dtype: str = "bfloat16"
-    act_dtype: str = "auto"
-    kv_dtype: str = "auto"
+    phase: Phase = field(metadata=about(Choice(PHASES), "what is timed"))
+    batch_size: int = field(metadata=about(Integer(1), "sequences, over all chips"))
+    input_len: int = field(
+        metadata=about(
+            Integer(1, zero_in="decode"), "tokens of the prompt; of a decode point, in the cache at its start"
+        )
+    )
+    output_len: int = field(metadata=about(Integer(1, zero_in="prefill"), "tokens generated"))
+    first_token: FirstToken = field(
+        default="auto",
+        metadata=about(
+            Choice(FIRST_TOKENS),
+            "which pass of a generate point yields the first of output_len tokens; auto is the engine's convention",
+            engine_chooses=True,
+        ),
+    )
+    mesh_shape: tuple[int, ...] | None = field(
+        default=None, metadata=about(Sizes(), "chips along the axes x, y, z", engine_chooses=True)
+    )
+    ffn_layout: str = field(
+        default="auto", metadata=about(Choice(FFN_LAYOUTS), "layout of the feed-forward layer", engine_chooses=True)
+    )
+    attn_sharding: AttnSharding = field(
+        default="auto", metadata=about(Choice(ATTN_SHARDINGS), "what attention is split over", engine_chooses=True)
+    )
+    collectives: str = field(
+        default="auto",
+        metadata=about(Choice(COLLECTIVES), "how collectives overlap matrix products", engine_chooses=True),
+    )
+    partitioner: Partitioner = field(
+        default="manual", metadata=about(Choice(PARTITIONERS), "who partitions the program")
+    )
+    tensor_parallel: int | None = field(
+        default=None, metadata=about(Integer(1), "ranks that share a layer", engine_chooses=True)
+    )
+    pipeline_parallel: int | None = field(
+        default=None, metadata=about(Integer(1), "stages that share the layers", engine_chooses=True)
+    )
+    weight_dtype: str = field(default="bfloat16", metadata=about(_DTYPES, "number format of the weights"))
+    act_dtype: str = field(
+        default="auto",
+        metadata=about(_DTYPES_OR_AUTO, "number format of the activations, by whose peak MFU divides"),
+    )
+    kv_dtype: str = field(default="auto", metadata=about(_DTYPES_OR_AUTO, "number format of the cache"))
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("phase", PHASES),
-            ("ffn_layout", FFN_LAYOUTS),
-            ("attn_sharding", ATTN_SHARDINGS),
-            ("collectives", COLLECTIVES),
-            ("partitioner", PARTITIONERS),
-            ("weight_dtype", tuple(BYTES_PER_ELEMENT)),
-            ("act_dtype", ("auto", *BYTES_PER_ELEMENT)),
-            ("kv_dtype", ("auto", *BYTES_PER_ELEMENT)),
-        ):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InvalidRequest(name, value, "is not known", f"use one of {', '.join(allowed)}")
         if self.phase == "prefill":
             object.__setattr__(self, "output_len", 0)
-        for name, least in (
-            ("num_chips", 1),
-            ("batch_size", 1),
-            ("input_len", 0 if self.phase == "decode" else 1),
-            ("output_len", 0 if self.phase == "prefill" else 1),
-            ("tensor_parallel", 1),
-            ("pipeline_parallel", 1),
-        ):
-            value = getattr(self, name)
-            if value is None and name.endswith("_parallel"):
-                continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise InvalidRequest(name, value, "is no whole number", f"give {least} or more")
-            if value < least:
-                raise InvalidRequest(name, value, "is too small", f"give {least} or more")
+        for name, key in self.schema().items():
+            key.check(getattr(self, name), self.phase)
+        if self.phase != "generate":
+            object.__setattr__(self, "first_token", "auto")
         if self.act_dtype == "auto":
             floating = self.weight_dtype in ACTIVATION_DTYPES
             object.__setattr__(self, "act_dtype", self.weight_dtype if floating else "bfloat16")
         if self.kv_dtype == "auto":
             object.__setattr__(self, "kv_dtype", self.act_dtype)
+
+    @classmethod
+    @cache
+    def schema(cls) -> Mapping[str, Key]:
+        """Name → key, in order: every field but model, chip and engine."""
+        return keys_of(cls)
 
     def check(self) -> None:
         """Check what the values can only break together.
@@ -111,7 +133,7 @@ class Point:
                         "cuts a model over several chips and num_chips=1",
                         f"leave {key}=auto or give more chips",
                     )
-        gathered = GATHERED_AXES.get(self.ffn_layout, "")
+        gathered = "" if self.ffn_layout == "auto" else LAYOUTS[self.ffn_layout].gathered
         if self.batch_size % axes_size(gathered, mesh):
             raise InvalidRequest(
                 "batch_size",
@@ -170,13 +192,12 @@ class Point:
     def decode_steps(self) -> int:
         """Forward passes of one token a sequence.
 
-        A decode point has ``output_len``. A generate point has ``output_len`` too, as in the paper's Table D.3 (total
-        = prefill + ``output_len`` steps), but ``output_len`` − 1 on GPUs: FasterTransformer takes the first token
-        from the context pass.
+        ``output_len`` of a decode point, and of a generate point as in the paper's Table D.3 (total = prefill +
+        ``output_len`` steps); one fewer where the first token comes from the prefill's logits.
         """
         if self.phase == "prefill":
             return 0
-        return self.output_len - (self.phase == "generate" and self.chip.kind == "gpu")
+        return self.output_len - (self.first_token == "prefill")
 
     @property
     def tokens(self) -> int:
@@ -202,31 +223,48 @@ class Point:
         return self.slice().mesh_shape
 
     def axes(self) -> dict[str, Any]:
-        """The point as flat names and plain values: what a row and a table hold of it."""
+        """The point as flat names and plain values: what a row and a table hold of it.
+
+        ``first_token`` is None in the phases that have no such choice.
+        """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
-        for field in fields(self):
-            if field.name not in ("model", "chip"):
-                flat[field.name] = getattr(self, field.name)
+        for each in fields(self):
+            if each.name not in ("model", "chip"):
+                flat[each.name] = getattr(self, each.name)
         flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
+        flat["first_token"] = self.first_token if self.phase == "generate" else None
         return flat
 
-    def fingerprint(self, code: str) -> str:
-        """``point_id``: 16 hex digits over every value of the point, architecture and datasheet included, and ``code``.
+    def fingerprint(self, asked_of: str) -> str:
+        """16 hex digits over every value of the point, architecture and datasheet included, and ``asked_of``.
 
-        ``code`` is a fingerprint of the code that answers, so that a row is never taken for another code's answer.
+        ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
+        at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        content = {"point": _plain(asdict(self)), "code": code}
+        content = {"point": _plain(self), "of": asked_of}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
     """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
+    if is_dataclass(value) and not isinstance(value, type):
+        stated = {field.name: getattr(value, field.name) for field in fields(value)}
+        return _plain(
+            {name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)}
+        )
     if isinstance(value, Mapping):
-        # Where a figure comes from does not change an answer.
-        return {key: _plain(item) for key, item in value.items() if key not in ("sources", "source")}
+        return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """Field → default of a dataclass."""
+    factories = {each.name: each.default_factory for each in fields(kind)}
+    made = {name: factory() for name, factory in factories.items() if factory is not MISSING}
+    return made | {each.name: each.default for each in fields(kind) if each.default is not MISSING}

@@ -1,11 +1,13 @@
 """A row: what came back for one point. The one format of all evidence."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Final, Literal
 
 from engines.core.errors import ShardbenchError
+from engines.core.point import Point
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Rows of version 1 have no ``program_id`` and no ``code_id``; their ``point_id`` held the code too."""
 
 Source = Literal["measured", "compiled", "predicted", "published"]
 Status = Literal["ok", "oom", "unsupported", "failed", "timeout"]
@@ -17,7 +19,9 @@ class Row:
 
     The keys of the point come first, as they ran: a choice that was left to the engine holds what it chose, and
     ``chosen`` names those keys. Memory figures are for one chip. ``peak_flops_per_s`` is one chip's, the denominator
-    of ``mfu``, and ``peak_source`` says whose figure it is. ``bench/rows/metrics.py`` defines the rates.
+    of ``mfu``, and ``peak_source`` says whose figure it is. ``point_id`` is a digest of what was asked,
+    ``program_id`` of what ran, and ``code_id`` of the source and libraries that made it. ``bench/rows/metrics.py``
+    defines the rates.
     """
 
     # What was asked.
@@ -29,6 +33,7 @@ class Row:
     batch_size: int
     input_len: int
     output_len: int
+    first_token: str | None = None
     mesh_shape: list[int] | None = None
     ffn_layout: str | None = None
     attn_sharding: str | None = None
@@ -42,7 +47,9 @@ class Row:
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
-    point_id: str = ""  # fingerprint of the point and of what answered it
+    point_id: str = ""  # fingerprint of the point
+    program_id: str | None = None  # digest of what ran
+    code_id: str | None = None  # digest of the source that answered
     created_at: str = ""  # UTC, ISO 8601
     sweep: str | None = None  # sweep_name of the run
     source: Source  # measured | compiled | predicted | published
@@ -123,7 +130,7 @@ class Row:
         """
         version = content.get("schema_version")
         if not isinstance(version, int) or version < 1:
-            raise ShardbenchError(f"schema_version={version}: is no row of shardbench; a row has a whole number from 1")
+            raise ShardbenchError(f"schema_version={version}: is not a row of shardbench; it must be an integer ≥ 1")
         if version > SCHEMA_VERSION:
             raise ShardbenchError(
                 f"schema_version={version}: was written by a newer shardbench; this one reads up to {SCHEMA_VERSION}"
@@ -138,8 +145,8 @@ class Row:
 
 
 ROW_FIELDS: Final = frozenset(each.name for each in fields(Row))
-POINT_FIELDS: Final = tuple(each.name for each in fields(Row)[: [each.name for each in fields(Row)].index("chosen")])
-"""The row's keys that say what was asked, in order."""
+POINT_FIELDS: Final = ("model", "hw", *(each.name for each in fields(Point) if each.name not in ("model", "chip")))
+"""The row's keys that say what was asked, in order: those of a point, with the names of its model and chip."""
 REQUIRED_FIELDS: Final = frozenset(
-    {"model", "hw", "num_chips", "engine", "phase", "batch_size", "input_len", "output_len", "source", "status"}
+    each.name for each in fields(Row) if each.default is MISSING and each.default_factory is MISSING
 )

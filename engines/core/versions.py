@@ -1,11 +1,18 @@
-"""Which versions of which libraries are installed."""
+"""What decides a compiled program beside its source: versions of libraries, and variables of the environment."""
 
+import os
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 JAX_LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
 """What decides a program that JAX compiles."""
+COMPILER_FLAGS: Final = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
+"""Variables of the environment that XLA's compilers read."""
+DEVICE_COUNT_FLAG: Final = "--xla_force_host_platform_device_count"
+"""How many virtual devices a process has. It changes no program: the mesh says which of them it uses."""
+_JAX_OF_KIND: Final = {"tpu": JAX_LIBRARIES[:3], "gpu": (*JAX_LIBRARIES[:2], *JAX_LIBRARIES[3:])}
 
 
 def versions_of(names: Sequence[str]) -> dict[str, str]:
@@ -17,3 +24,14 @@ def versions_of(names: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def jax_libraries_of(kind: str) -> tuple[str, ...]:
+    """Those of :data:`JAX_LIBRARIES` that compile for a kind of chip (tpu, gpu or cpu)."""
+    return _JAX_OF_KIND.get(kind, JAX_LIBRARIES[:2])
+
+
+def compiler_flags() -> dict[str, str]:
+    """What :data:`COMPILER_FLAGS` are set to here, without the number of virtual devices."""
+    found = {name: os.environ.get(name, "") for name in COMPILER_FLAGS}
+    return {name: " ".join(re.sub(rf"{DEVICE_COUNT_FLAG}=\d+", "", text).split()) for name, text in found.items()}

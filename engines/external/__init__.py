@@ -1,1 +1,1 @@
-"""Other programs, run as a whole where they are installed."""
+"""External inference programs, run as a whole where they are installed."""

@@ -1,40 +1,44 @@
-"""Runs another program as a whole: for engines whose times come from somebody else's timer.
+"""Engines that run an external program as a whole and read the time that it reports.
 
-Such an engine is an estimator whose source is ``measured``: the harness's rules of warm-up and samples do not hold
-for it, and its rows say in ``details.timed_by`` whose do.
+Such an engine is an estimator whose source is ``measured``. The harness's rules for warm-up and samples do not apply:
+``details.timed_by`` of its rows names the program whose do.
 """
 
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
+from engines.core.digest import digest
 from engines.core.dtypes import ACTIVATION_DTYPES
-from engines.core.engine import Estimate, Facts
+from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
+from engines.core.versions import versions_of
 from engines.host.nvidia import check_present, device_names
 from engines.host.program import ExternalProgram, ProgramFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """What a program said of a point: the phase's seconds, single runs where it tells them, and what else to keep."""
+    """The reported time of a phase in seconds, single runs if the program reports them, and details for the row."""
 
     latency_s: float
     samples_s: Sequence[float] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class ExternalEngine(ABC):
-    """Answers a point by running a program on this machine's GPUs."""
+class ExternalEngine(Estimator):
+    """Runs an external program on this machine's GPUs for every point."""
 
-    name: ClassVar[str]
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]]
+    code: ClassVar[Sequence[str]] = ("external",)
+    decided_by_source: ClassVar[bool] = False
+    """The program may be another one tomorrow."""
     timed_by: ClassVar[str]
 
     def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:
@@ -43,23 +47,44 @@ class ExternalEngine(ABC):
 
     @abstractmethod
     def check_supported(self, point: Point) -> None:
-        """Raise Unsupported where the program cannot run the point, or is not there."""
+        """Raise Unsupported if the program cannot run the point, or is not installed."""
 
     @abstractmethod
     def command(self, point: Point, folder: Path) -> Sequence[str]:
-        """Write into ``folder`` what the program reads; returns its command line."""
+        """Write the program's input files into ``folder``; returns its command line."""
 
     @abstractmethod
     def read(self, point: Point, folder: Path, output: str) -> Timed:
-        """What the program printed, or wrote into ``folder``; raises ProgramFailed where that is no answer."""
+        """The time in the program's output or files; raises ProgramFailed if there is none."""
+
+    def program_facts(self) -> Mapping[str, Any]:
+        """What can be told of the program without running it: its version or its bytes."""
+        return versions_of(self.libraries)
+
+    def program_id(self, point: Point) -> str:
+        """A digest of the command line, the files that it reads and :meth:`program_facts`.
+
+        Raises:
+            ShardbenchError: the program cannot run the point, or is not there.
+        """
+        point.check()
+        self.check_supported(point)
+        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
+            return self._program_id(self.command(point, Path(name)), Path(name))
+
+    def _program_id(self, words: Sequence[str], folder: Path) -> str:
+        line = [word.replace(str(folder), "FOLDER") for word in words]
+        files = {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
+        return digest(line, files, self.program_facts())
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
-        """One answer a point, one after the other."""
+        """One estimate per point, one after the other."""
         return [self._answer(point) for point in points]
 
     def _answer(self, point: Point) -> Estimate:
         try:
             point.check()
+            _check_first_token(point)
             self.check_supported(point)
             return self._run(point)
         except ShardbenchError as error:
@@ -67,18 +92,25 @@ class ExternalEngine(ABC):
 
     def _run(self, point: Point) -> Estimate:
         names = device_names(self.nvidia_smi)
-        check_present(point.chip.name, names)
+        check_present(point.chip, names)
         with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
             folder = Path(name)
-            program = ExternalProgram(self.command(point, folder), folder, self.run_timeout_s)
+            words = self.command(point, folder)
+            program_id = self._program_id(words, folder)
+            program = ExternalProgram(words, folder, self.run_timeout_s)
             timed = self.read(point, folder, program.run())
-        degrees = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        ran = {
+            "tensor_parallel": point.tensor_degree,
+            "pipeline_parallel": point.pipeline_degree,
+            "first_token": "prefill",
+        }
         return Estimate(
             latency_s=timed.latency_s,
             samples_s=timed.samples_s,
             system=self.name,
             facts=Facts(
-                resolved={key: value for key, value in degrees.items() if getattr(point, key) is None},
+                resolved={key: value for key, value in ran.items() if getattr(point, key) in (None, "auto")},
+                program_id=program_id,
                 device_kind=names[0],
                 details={"timed_by": self.timed_by, "command": program.line, **timed.details},
             ),
@@ -86,7 +118,7 @@ class ExternalEngine(ABC):
 
 
 class LatencyBenchmark(ExternalEngine):
-    """A server's own latency benchmark of ``model_path``; ``warmup_runs`` and ``runs`` are told to it."""
+    """A server's own latency benchmark of ``model_path``, with ``warmup_runs`` and ``runs`` of its own timer."""
 
     def __init__(
         self,
@@ -109,24 +141,32 @@ class LatencyBenchmark(ExternalEngine):
         self.runs = runs
 
 
+def _check_first_token(point: Point) -> None:
+    """Raise Unsupported for a convention that no serving runtime has: they sample first from the prefill's logits."""
+    if point.first_token == "decode":
+        raise Unsupported(
+            f"first_token=decode: engine={point.engine} takes the first token from the prefill; use first_token=prefill"
+        )
+
+
 def check_generate(point: Point) -> None:
-    """Raise Unsupported for a phase of which the program has no time by itself."""
+    """Raise Unsupported for a phase that the program does not time separately."""
     if point.phase != "generate":
-        raise Unsupported(f"phase={point.phase}: engine={point.engine} times prompt and answer together; use generate")
+        raise Unsupported(f"phase={point.phase}: engine={point.engine} times both stages together; use phase=generate")
 
 
-def check_one_format(point: Point) -> None:
-    """Raise Unsupported unless weights, activations and cache share one floating format."""
+def check_one_dtype(point: Point) -> None:
+    """Raise Unsupported unless weights, activations and cache have one floating-point dtype."""
     formats = {point.weight_dtype, point.act_dtype, point.kv_dtype}
     if len(formats) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
         raise Unsupported(
-            f"weight_dtype={point.weight_dtype}: engine={point.engine} runs weights, activations and cache in one "
-            f"format of {', '.join(ACTIVATION_DTYPES)}"
+            f"weight_dtype={point.weight_dtype}: engine={point.engine} needs one dtype for weights, activations and "
+            f"cache; use one of {', '.join(ACTIVATION_DTYPES)} for all"
         )
 
 
 def _status(error: ShardbenchError) -> Status:
-    """The status that the reason stands for."""
+    """The row's status for an error."""
     if isinstance(error, OutOfMemory):
         return "oom"
     if isinstance(error, TimedOut):

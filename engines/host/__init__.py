@@ -1,1 +1,1 @@
-"""This machine: programs run to their end on it, and the GPUs that it has."""
+"""This machine: its GPUs, and external programs that run on it."""

@@ -1,4 +1,4 @@
-"""Another program, run to its end with all that it starts."""
+"""An external program, run to its end together with all processes that it starts."""
 
 import os
 import shlex
@@ -19,59 +19,59 @@ from engines.host import supervise
 TAIL_CHARACTERS: Final = 600
 POLL_S: Final = 0.05
 OUT_OF_MEMORY: Final = ("out of memory", "outofmemoryerror")
-"""What programs on CUDA print when memory runs out, in lower case."""
+"""What CUDA programs print when memory runs out, in lower case."""
 
 
 class ProgramFailed(ShardbenchError):
-    """The program ended badly, or said something else than asked."""
+    """The program failed, or its output is not what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalProgram:
-    """A command line, run in ``folder``."""
+    """A command line that runs in ``folder``."""
 
     words: Sequence[str]
     folder: Path
     timeout_s: float
 
     def run(self) -> str:
-        """Run it to its end, and return what it printed on stdout and stderr together.
+        """Run it to its end; returns its stdout and stderr together.
 
-        All that it started is ended with it: at its end, at the time-out, and when this process ends in any way.
+        All processes that it started are killed at its end, at the time-out, and when this process ends in any way.
 
         Raises:
-            Unsupported: there is no such program.
+            Unsupported: the program is not installed.
             TimedOut: it did not end within ``timeout_s``.
-            OutOfMemory: it failed and said that memory ran out.
-            ProgramFailed: it failed; the sentence has the end of what it printed.
+            OutOfMemory: it failed and printed that memory ran out.
+            ProgramFailed: it failed; the message quotes the end of its output.
         """
         found = shutil.which(self.words[0])
         if found is None:
-            raise Unsupported(f"{self.words[0]} is no program on this machine; install it, or name its path")
+            raise Unsupported(f"{self.words[0]} is not installed on this machine; install it, or give its path")
         with tempfile.TemporaryFile() as printed:
-            code = self._guarded([str(Path(found).absolute()), *self.words[1:]], printed)
+            code = self._supervised([str(Path(found).absolute()), *self.words[1:]], printed)
             printed.seek(0)
             output = printed.read().decode(errors="replace")
         if code is None:
-            raise TimedOut(f"{self.name} did not end within {self.timeout_s:g} s{said(output)}")
+            raise TimedOut(f"{self.name} did not end within {self.timeout_s:g} s{output_tail(output)}")
         if code and any(words in output.lower() for words in OUT_OF_MEMORY):
-            raise OutOfMemory(f"{self.name} ran out of memory{said(output)}")
+            raise OutOfMemory(f"{self.name} ran out of memory{output_tail(output)}")
         if code:
-            raise ProgramFailed(f"{self.name} ended with exit code {code}{said(output)}")
+            raise ProgramFailed(f"{self.name} ended with exit code {code}{output_tail(output)}")
         return output
 
     @property
     def name(self) -> str:
-        """The program without its arguments."""
+        """Name of the program, without its arguments."""
         return Path(self.words[0]).name
 
     @property
     def line(self) -> str:
-        """The command line as one would type it."""
+        """The command line as typed in a shell."""
         return shlex.join(self.words)
 
-    def _guarded(self, words: Sequence[str], printed: IO[bytes]) -> int | None:
-        """The exit code, None at the time-out."""
+    def _supervised(self, words: Sequence[str], printed: IO[bytes]) -> int | None:
+        """The exit code; None after a time-out."""
         child = subprocess.Popen(
             [sys.executable, supervise.__file__, *words],
             stdin=subprocess.PIPE,
@@ -82,7 +82,7 @@ class ExternalProgram:
         )
         deadline = time.monotonic() + self.timeout_s
         try:
-            # Looked at and not reaped, so that its process group keeps its number until all of it is ended.
+            # WNOWAIT: the child is not reaped, so that its process group id stays valid until the group is killed.
             while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 if time.monotonic() > deadline:
                     return None
@@ -96,7 +96,7 @@ class ExternalProgram:
         return code if ended else None
 
 
-def said(output: str) -> str:
-    """The end of what a program printed, to stand behind a sentence."""
+def output_tail(output: str) -> str:
+    """The end of a program's output, to append to an error message."""
     tail = " ".join(output.split())[-TAIL_CHARACTERS:]
-    return f"; it last said: {tail}" if tail else " and said nothing"
+    return f"; its output ends with: {tail}" if tail else " and printed nothing"

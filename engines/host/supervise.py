@@ -1,7 +1,7 @@
-"""Runs a command, and ends it with all that it started as soon as this process's stdin ends.
+"""Runs a command, and kills it with all that it started as soon as this process's stdin closes.
 
-Started as a script, in a session of its own: whoever holds the other end of stdin need only die, by whatever signal.
-It imports nothing of this package, so that it starts from any folder.
+Started as a script in a session of its own, so that the command dies with the process that holds the other end of
+stdin, whatever kills that one. It imports nothing of this package, so that it starts from any folder.
 """
 
 import os
@@ -12,7 +12,7 @@ import threading
 
 
 def main(words: list[str]) -> int:
-    """Run ``words``; returns its exit code, 128 + the signal's number where one ended it."""
+    """Run ``words``; returns its exit code, or 128 + the number of the signal that killed it."""
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     code = subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode
     return code if code >= 0 else 128 - code
@@ -24,5 +24,5 @@ def _end_with_stdin() -> None:
 
 
 if __name__ == "__main__":
-    # The watching thread still holds stdin, which the interpreter would wait for on its way out.
+    # A normal exit would wait for the thread that still reads stdin.
     os._exit(main(sys.argv[1:]))

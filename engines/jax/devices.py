@@ -3,24 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import jax
 from jax.sharding import AxisType, Mesh
 
 from engines.core.errors import OutOfMemory, Unsupported
 from engines.core.point import Point
-from engines.host.nvidia import hw_of
 from engines.transformer.partition.plan import Plan
-
-TPU_KINDS: Final[dict[str, tuple[str, ...]]] = {
-    "tpu-v4": ("TPU v4",),
-    "tpu-v5e": ("TPU v5 lite", "TPU v5e"),
-    "tpu-v5p": ("TPU v5", "TPU v5p"),
-    "tpu-v6e": ("TPU v6 lite", "TPU v6e"),
-    "tpu-7x": ("TPU7x", "TPU v7x"),
-}
-"""hw → what JAX calls such a device, where it is a TPU; a GPU has the driver's name for it."""
 
 
 def mesh_of(point: Point) -> Mesh:
@@ -68,8 +57,7 @@ def _devices(point: Point) -> list[jax.Device]:
         return list(jax.devices("cpu"))
     present = list(jax.devices())
     found = present[0].device_kind
-    matches = hw_of(found) == hw if kind == "gpu" else found in TPU_KINDS.get(hw, ())
-    if present[0].platform != kind or not matches:
+    if present[0].platform != kind or found not in point.chip.device_names:
         raise Unsupported(
             f"hw={hw} is not on this machine, which has {len(present)} × {found} for JAX; "
             f"use hw=cpu num_chips=8 to measure here, or another engine for hw={hw}"

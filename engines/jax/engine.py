@@ -5,24 +5,30 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from engines.core.engine import JobProcess, Program, Team
+from engines.core.engine import JobProcess, Program, Runner, Team
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
+from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES
 from engines.jax.settings import Settings
 
-DEVICE_COUNT_FLAG: Final = "--xla_force_host_platform_device_count"
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from engines.transformer.partition.plan import Plan
+
 GPU_MEMORY: Final = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 
-class JaxEngine:
+class JaxEngine(Runner):
     """Compiles and loads the partitioned Transformer for a point, on the devices that JAX sees."""
 
     name: ClassVar[str] = "jax"
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
+    libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
 
     def __init__(self, **settings: Any) -> None:
         """Keys of :class:`Settings`; others are the harness's.
@@ -55,29 +61,29 @@ class JaxEngine:
             found["JAX_PLATFORMS"] = "cpu"
         return found
 
-    def place(self) -> JobProcess | None:
+    def process(self) -> JobProcess | None:
         """Which process of a job of several this is, by the settings or the cluster; None for one alone.
 
         Raises:
-            See :func:`engines.jax.multihost.place_of`.
+            See :func:`engines.jax.multihost.process_of`.
         """
-        from engines.jax.multihost import place_of
+        from engines.jax.multihost import process_of
 
-        place = place_of(self.settings)
-        if place is not None:
-            self._take(place)
-        return place
+        process = process_of(self.settings)
+        if process is not None:
+            self._take(process)
+        return process
 
     def join(self) -> Team:
         """Meet the other processes: see :class:`engines.jax.multihost.Hosts`."""
         from engines.jax.multihost import Hosts
 
         hosts = Hosts(self.settings)
-        self._take(hosts.place)
+        self._take(hosts.process)
         return hosts
 
-    def _take(self, place: JobProcess) -> None:
-        self.settings = replace(self.settings, num_processes=place.count, process_id=place.process)
+    def _take(self, process: JobProcess) -> None:
+        self.settings = replace(self.settings, num_processes=process.count, process_id=process.index)
         self.options = self.settings.options()
 
     def prepare(self, point: Point) -> Program:
@@ -89,26 +95,43 @@ class JaxEngine:
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
-        point.check()
-        self.sampling.check(point.model)
-        _check_supported(point)
-        # JAX reads its environment when imported, which the harness sets after it has imported this module.
-        from engines.jax.devices import mesh_of, out_of_memory
+        plan, mesh = self._plan(point)
+        from engines.jax.devices import out_of_memory
         from engines.jax.program import JaxProgram
-        from engines.jax.prompt_batch import check_prompts
-        from engines.transformer.generate.prefill import prefix_plan
-        from engines.transformer.partition.resolve import plan_of
 
-        plan = replace(plan_of(point), reading=self.settings.reading(point))
-        plan.check()
-        if plan.reading.prefix:
-            prefix_plan(plan)  # refuses what it could not read
-        check_prompts(point, self.settings)
-        mesh = mesh_of(point)
         formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
         source = self.settings.source(point.model)
         with out_of_memory(point):
             return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
+
+    def program_id(self, point: Point) -> str:
+        """A digest of the StableHLO of the timed programs, the versions of JAX, and the compiler's flags and options.
+
+        Raises:
+            See :meth:`prepare`; no memory is taken.
+        """
+        plan, mesh = self._plan(point)
+        from engines.jax.identity import abstract_program_id
+
+        return abstract_program_id(point, plan, mesh, self.settings)
+
+    def _plan(self, point: Point) -> "tuple[Plan, Mesh]":
+        """The plan and the mesh of a point that has passed every check short of loading it."""
+        point.check()
+        self.sampling.check(point.model)
+        _check_supported(point)
+        # JAX reads its environment when imported, which the harness sets after it has imported this module.
+        from engines.jax.devices import mesh_of
+        from engines.jax.prompt_batch import check_prompts
+        from engines.transformer.generate.prefill import prefix_plan
+        from engines.transformer.partition.resolve import plan_of
+
+        plan = replace(plan_of(point), prefill=self.settings.prefill(point))
+        plan.check()
+        if plan.prefill.prefix:
+            prefix_plan(plan)  # refuses what it could not read
+        check_prompts(point, self.settings)
+        return plan, mesh_of(point)
 
 
 def _check_supported(point: Point) -> None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ SILENCE_S: Final = (10, 100)
 """Least and most of what a process may be silent before it is taken for dead and ends the others."""
 
 
-def place_of(settings: Settings) -> JobProcess | None:
+def process_of(settings: Settings) -> JobProcess | None:
     """Which process of how many this is; None where it is the only one.
 
     Raises:
@@ -56,7 +57,7 @@ class Hosts:
         import jax
 
         _initialise(settings)
-        self.place = JobProcess(jax.process_index(), jax.process_count())
+        self.process = JobProcess(jax.process_index(), jax.process_count())
 
     def exchange(self, value: Any) -> list[Any]:
         """See :class:`engines.core.engine.Team`."""
@@ -100,7 +101,7 @@ def _initialise(settings: Settings) -> None:
 
 @cache
 def _found(join_timeout_s: float) -> JobProcess | None:
-    """The place that JAX finds in the cluster's environment, in a process of its own that takes no accelerator."""
+    """What JAX finds in the cluster's environment, asked in a process of its own that takes no accelerator."""
     words = [sys.executable, "-m", "engines.jax.multihost", str(join_timeout_s)]
     remedy = "start every process of the job, or give ADDRESS:PORT with engine.num_processes and engine.process_id"
     try:
@@ -109,19 +110,19 @@ def _found(join_timeout_s: float) -> JobProcess | None:
         raise InvalidRequest("engine.coordinator", "auto", f"JAX found no cluster ({error})", remedy) from None
     lines = [line for line in printed.splitlines() if line.startswith("{")]
     if not lines:
-        raise ShardbenchError(f"engine.coordinator=auto: {words[2]} printed no place")
-    place = JobProcess(**json.loads(lines[-1]))
-    return None if place.count == 1 else place
+        raise ShardbenchError(f"engine.coordinator=auto: {words[2]} did not print which process this is")
+    process = JobProcess(**json.loads(lines[-1]))
+    return None if process.count == 1 else process
 
 
 def main(join_timeout_s: float) -> None:
-    """Join, print this process's place as JSON, and part."""
+    """Join, print which process this is as JSON, and part."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     try:
         hosts = Hosts(Settings(coordinator="auto", join_timeout_s=join_timeout_s))
     except Exception as error:  # whatever it is, the parent says it in one line
         sys.exit(f"{type(error).__name__}: {error}")
-    print(json.dumps({"process": hosts.place.process, "count": hosts.place.count}), flush=True)
+    print(json.dumps(asdict(hosts.process)), flush=True)
     hosts.leave()
 
 

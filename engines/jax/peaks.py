@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -14,27 +15,37 @@ MEASURE_S: Final = 0.3
 
 
 class Sizes(NamedTuple):
-    """Rows of a square matrix; bytes to copy, over all devices or on each; runs that are started and awaited as one."""
+    """Sides of square matrices; bytes to copy, over all devices or on each; runs that are started and awaited as one.
 
-    matrix: int
+    ``shared``: the devices share one processor and one memory.
+    """
+
+    matrices: tuple[int, ...]
     copy_bytes: int
     shared: bool
     chained: int
 
 
-ON_HOST: Final = Sizes(1024, 1 << 28, True, 1)
-ON_ACCELERATOR: Final = Sizes(8192, 1 << 30, False, 8)
+Product = tuple[int, int, int]
+"""Sizes m, k, n of a matmul [m, k]·[k, n]."""
+
+ON_HOST: Final = Sizes((512, 1024, 2048), 1 << 28, True, 1)
+"""Several sides, since none is the best for every number of threads."""
+ON_ACCELERATOR: Final = Sizes((8192,), 1 << 30, False, 8)
 """Beyond any cache, and so much at once that starting the work does not count."""
 
 
-def measured_peaks(mesh: Mesh, dtype: str) -> tuple[float, float] | None:
+def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, float] | None:
     """(FLOP/s, bytes/s read and written) of one of the mesh's devices while all of them work, the best of 0.3 s each.
 
-    Devices that share a processor share its rate: this is the machine's rate over the number of devices. Measured once
-    a process for each mesh and dtype. None where the devices have too little memory left for it.
+    Devices that share a processor share its rate. It is the best that matmuls reach on all of them together or on one
+    of them alone, which has all threads: several squares, and the timed program's own ``product``. So no program that
+    consists of such matmuls exceeds it. Measured once a process for each mesh, dtype and product. None where the
+    devices have too little memory left for it.
     """
     try:
-        return _peaks(mesh, dtype, ON_HOST if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR)
+        on_host = mesh.devices.flat[0].platform == "cpu"
+        return _peaks(mesh, dtype, ON_HOST if on_host else ON_ACCELERATOR, product if on_host else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -42,25 +53,49 @@ def measured_peaks(mesh: Mesh, dtype: str) -> tuple[float, float] | None:
 
 
 @cache
-def _peaks(mesh: Mesh, dtype: str, sizes: Sizes) -> tuple[float, float]:
-    split = NamedSharding(mesh, P(("x", "y", "z")))
+def _peaks(mesh: Mesh, dtype: str, sizes: Sizes, product: Product | None = None) -> tuple[float, float]:
     devices, kind = mesh.size, jnp.dtype(dtype)
-
-    def drawn(*shape: int) -> jax.Array:
-        # Not one value throughout, on which a processor takes less power than on weights and so runs faster.
-        key, whole = jax.random.key(0), (devices, *shape)
-        draw = jax.jit(lambda: _random(key, whole, kind), out_shardings=split)
-        array: jax.Array = draw()
-        return array
-
-    square = drawn(sizes.matrix, sizes.matrix)
-    product = jax.jit(_product, out_shardings=split)
-    matmul_s = _best_s(lambda a: product(a, square), square, sizes.chained)
+    products = [(side, side, side) for side in sizes.matrices] + ([product] if product else [])
+    flops_per_s = max(_matmul_flops_per_s(mesh, each, kind, sizes.chained) for each in products)
+    if sizes.shared and devices > 1:
+        alone = _one_device(mesh)
+        machine = max(_matmul_flops_per_s(alone, each, kind, sizes.chained) for each in products)
+        flops_per_s = max(flops_per_s, machine / devices)
     count = sizes.copy_bytes // kind.itemsize // (devices if sizes.shared else 1)
     # In place, so that a chain needs no more memory than one run.
-    copy = jax.jit(lambda a: a + jnp.ones((), kind), out_shardings=split, donate_argnums=0)
-    copy_s = _best_s(copy, drawn(count), sizes.chained)
-    return 2.0 * sizes.matrix**3 / matmul_s, 2.0 * count * kind.itemsize / copy_s
+    copy = jax.jit(lambda a: a + jnp.ones((), kind), out_shardings=_split(mesh), donate_argnums=0)
+    copy_s = _best_s(copy, _drawn(mesh, kind, count), sizes.chained)
+    return flops_per_s, 2.0 * count * kind.itemsize / copy_s
+
+
+def _one_device(mesh: Mesh) -> Mesh:
+    """A mesh of one device of this process."""
+    mine = next(each for each in mesh.devices.flat if each.process_index == jax.process_index())
+    return Mesh(np.array([mine]).reshape((1,) * len(mesh.axis_names)), mesh.axis_names)
+
+
+def _split(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P(mesh.axis_names))
+
+
+def _drawn(mesh: Mesh, kind: Any, *shape: int) -> jax.Array:
+    # Not one value throughout, on which a processor takes less power than on weights and so runs faster.
+    key, whole = jax.random.key(0), (mesh.size, *shape)
+    draw = jax.jit(lambda: _random(key, whole, kind), out_shardings=_split(mesh))
+    array: jax.Array = draw()
+    return array
+
+
+def _matmul_flops_per_s(mesh: Mesh, product: Product, kind: Any, chained: int) -> float:
+    """One device's rate of [m, k]·[k, n] while all of the mesh's devices work. Squares run in a chain."""
+    m, k, n = product
+    first, second = _drawn(mesh, kind, m, k), _drawn(mesh, kind, k, n)
+    multiply = jax.jit(_product, out_shardings=_split(mesh))
+    if m == k == n:
+        seconds = _best_s(lambda a: multiply(a, second), first, chained)
+    else:
+        seconds = _best_s(lambda _: multiply(first, second), first, chained)
+    return 2.0 * m * k * n / seconds
 
 
 def _random(key: jax.Array, shape: tuple[int, ...], kind: Any) -> jax.Array:
@@ -70,7 +105,7 @@ def _random(key: jax.Array, shape: tuple[int, ...], kind: Any) -> jax.Array:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[n, i, j] · [n, j, k], as values that can be multiplied again: whole numbers keep the low bits of their sums."""
+    """[n, i, j] · [n, j, k], as values that can be multiplied again: integers keep the low bits of their sums."""
     if jnp.issubdtype(a.dtype, jnp.integer):
         return jnp.einsum("nij,njk->nik", a, b, preferred_element_type=jnp.int32).astype(a.dtype)
     return jnp.einsum("nij,njk->nik", a, b) * jnp.asarray(a.shape[-1] ** -0.5, a.dtype)

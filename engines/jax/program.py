@@ -1,7 +1,7 @@
 """A point made ready on its devices: compiled, loaded, and repeatable."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import jax
@@ -15,13 +15,15 @@ from engines.core.engine import Facts, Stage, Verification
 from engines.core.point import Point
 from engines.core.versions import JAX_LIBRARIES, versions_of
 from engines.jax.devices import compiler_options, out_of_memory
+from engines.jax.identity import program_id_of
 from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
 from engines.jax.stop_token import whole_run
 from engines.transformer.layers.kv_cache import make_cache
-from engines.transformer.params.quantize import quantised, stored_bytes
+from engines.transformer.params.quantize import is_quantized, stored_bytes
+from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
@@ -41,12 +43,13 @@ class JaxProgram:
         self.settings, self.source = settings, source
         self.prompts = prompts_of(point, plan, mesh, settings)
         self.prompt = self.prompts.tokens
-        self.weights = load_parameters(plan, mesh, source)
+        self.weights: Parameters | None = load_parameters(plan, mesh, source)
         self.cache = make_cache(plan, mesh)
         self.inputs = jax.tree.map(self._everywhere, self.prompts.arguments)
         self.position = self._everywhere(np.asarray(point.input_len, np.int32))
         self.compiled: dict[str, Any] = {}
         self.calls: dict[str, Any] = {}
+        self.timed_texts: dict[str, str] = {}
         self.compile_s = 0.0
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self._everywhere(self.prompt[:, 0])
@@ -75,6 +78,7 @@ class JaxProgram:
         self.calls[name] = function if self.plan.weight_dtype == "int4" else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
+            self.timed_texts[name] = lowered.as_text()
 
     def _prefill(self) -> None:
         with out_of_memory(self.point):
@@ -94,7 +98,7 @@ class JaxProgram:
         """Run the timed programs once more; compare their logits with the float32 reference fed with their tokens.
 
         Compared are the last position of each prompt and the last few decode steps, which read all that was cached.
-        Where anything is quantised, they are compared with a reference of bfloat16 weights too.
+        Where anything is is_quantized, they are compared with a reference of bfloat16 weights too.
 
         Raises:
             InvalidRequest: a stop token ended a sequence before the last step.
@@ -125,7 +129,7 @@ class JaxProgram:
 
         expected = reference(self.source)
         error = relative_error(expected, output)
-        bfloat16 = reference(Bfloat16(self.source)) if quantised(self.plan) else None
+        bfloat16 = reference(Bfloat16(self.source)) if is_quantized(self.plan) else None
         return Verification(
             ok=error <= self.tolerance,
             max_relative_error=error,
@@ -141,6 +145,12 @@ class JaxProgram:
         most = max(1, CHECKED_SCORES // (length * length * self.point.model.num_heads))
         return np.unique(np.linspace(0, self.point.batch_size - 1, min(most, self.point.batch_size)).astype(np.int64))
 
+    def _product(self) -> tuple[int, int, int]:
+        """The shape of one chip's part of the first feed-forward matmul: tokens, model width, hidden width."""
+        model, point = self.point.model, self.point
+        tokens = self.plan.batch_size * (1 if point.phase == "decode" else point.input_len)
+        return tokens, model.d_model, max(1, model.d_ff // self.plan.chips)
+
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
@@ -153,10 +163,11 @@ class JaxProgram:
         }
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
-        flops, copied = measured_peaks(self.mesh, plan.act_dtype) or (None, None)
+        flops, copied = measured_peaks(self.mesh, plan.act_dtype, self._product()) or (None, None)
         spared = self.prompts.spared
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
+            program_id=program_id_of(self.point, plan, self.mesh, self.timed_texts),
             resolved={key: value for key, value in resolved.items() if asked[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else spared),
             cached_tokens=plan.batch_size * self.point.input_len - spared,
@@ -172,9 +183,9 @@ class JaxProgram:
             device_kind=self.mesh.devices.flat[0].device_kind,
             versions=versions_of(JAX_LIBRARIES),
             details={
-                "attention_batch_axes": "".join(plan.batch_axes + plan.attention_axes),
-                "padded_heads": plan.heads,
-                "padded_kv_heads": plan.kv_heads,
+                "attention_batch_axes": "".join(plan.axes.sequence),
+                "padded_heads": plan.padded.heads,
+                "padded_kv_heads": plan.padded.kv_heads,
                 "checked_sequences": len(self._checked_rows()),
                 "seed": self.settings.seed,
                 **self.prompts.details,
@@ -187,7 +198,7 @@ class JaxProgram:
         """Give the devices' memory back."""
         for each in jax.tree.leaves((self.weights, self.cache)):
             each.delete()
-        self.weights, self.cache, self.compiled, self.calls = {}, {}, {}, {}
+        self.weights, self.cache, self.compiled, self.calls = None, {}, {}, {}
         self.first_scores = self.decoded = None
 
 
@@ -197,8 +208,8 @@ def _whole(array: jax.Array) -> NDArray[Any]:
     return whole
 
 
-def _bytes_a_chip(arrays: Mapping[str, jax.Array]) -> float:
-    local = [each.addressable_shards[0].data for each in arrays.values()]
+def _bytes_a_chip(arrays: Any) -> float:
+    local = [each.addressable_shards[0].data for each in jax.tree.leaves(arrays)]
     return sum(stored_bytes(each.shape, each.dtype) for each in local)
 
 

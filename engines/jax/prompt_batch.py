@@ -66,14 +66,14 @@ def check_prompts(point: Point, settings: Settings) -> None:
 def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prompts:
     """The point's prompts: of one length, or of lengths drawn by the seed, and then padded or packed."""
     batch, time = point.batch_size, max(point.input_len, 1)
-    tokens = prompt(point.model, batch, time, settings.seed, plan.reading.prefix)
+    tokens = prompt(point.model, batch, time, settings.seed, plan.prefill.prefix)
     if settings.lengths is None:
         return Prompts(
             tokens=tokens,
             ends=np.full(batch, point.input_len - 1, np.int32),
             prefill=make_prefill(plan, mesh, settings.sampling),
             arguments=(tokens,),
-            spared=plan.reading.spared(batch),
+            spared=plan.prefill.spared(batch),
             details={},
         )
     lengths = draw_lengths(settings.lengths, batch, time, settings.seed)

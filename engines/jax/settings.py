@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from engines.core.model import Model
 from engines.core.point import Point
-from engines.transformer.generation import Sampling
-from engines.transformer.options import BLOCK, PROCESSOR_BLOCK, Reading
+from engines.transformer.options import BLOCK, PROCESSOR_BLOCK, PrefillOptions, Sampling
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.random import Source
@@ -31,7 +30,7 @@ class Settings:
     """``tolerance``: number format → largest relative error of logits; what is not named keeps its default.
 
     ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``.
-    The rest is :class:`engines.transformer.options.Reading`'s.
+    The rest is :class:`engines.transformer.options.PrefillOptions`'s.
     """
 
     seed: int = 0
@@ -58,7 +57,7 @@ class Settings:
         tolerance = {**TOLERANCE, **self.tolerance}
         return max(tolerance[each] for each in formats)
 
-    def reading(self, point: Point) -> Reading:
+    def prefill(self, point: Point) -> PrefillOptions:
         """How prompts are read.
 
         Raises:
@@ -66,10 +65,12 @@ class Settings:
         """
         block = PROCESSOR_BLOCK if point.chip.kind == "cpu" else BLOCK
         block = block if self.attention_block is None else self.attention_block
-        reading = Reading(attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix)
-        reading.check(point.input_len)
-        reading.check_kernel(point, self.packed)
-        return reading
+        options = PrefillOptions(
+            attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix
+        )
+        options.check(point.input_len)
+        options.check_kernel(point, self.packed)
+        return options
 
     @property
     def sampling(self) -> Sampling:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from engines.core.engine import Estimate, Facts
+from engines.core.digest import digest
+from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.point import Point
 from engines.core.row import Source
-from engines.published.table import POINT_KEYS, PublishedRow, published_rows
+from engines.published.table import PublishedRow, published_rows
 
 
-class PublishedEngine:
+class PublishedEngine(Estimator):
     """Looks a point up among the published rows. A point that nobody published is unsupported."""
 
     name: ClassVar[str] = "published"
@@ -19,28 +20,45 @@ class PublishedEngine:
     def __init__(self, **_settings: Any) -> None:
         """Settings of the config are the harness's; a look-up has none."""
 
+    def program_id(self, point: Point) -> str:
+        """A digest of the published rows that answer the point, which may be none."""
+        return _program_id(_found(point))
+
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One answer a point: the published row, or unsupported."""
         return [self._look_up(point) for point in points]
 
     def _look_up(self, point: Point) -> Estimate:
-        found = [row for row in published_rows() if row.answers(point)]
+        found = _found(point)
         if not found:
-            return Estimate(status="unsupported", error=f"nobody published {_told(point)}")
+            return Estimate(
+                status="unsupported",
+                error=f"nobody published {_told(point)}",
+                facts=Facts(program_id=_program_id(found)),
+            )
         if len(found) > 1:
-            open_keys = [key for key in POINT_KEYS if len({row.question.get(key) for row in found}) > 1]
+            open_keys = [key for key in point.schema() if len({row.question.get(key) for row in found}) > 1]
             keys = " or ".join(open_keys) or "system"
             return Estimate(
                 status="unsupported",
                 error=f"{len(found)} published rows answer {_told(point)}; give {keys} to tell them apart",
+                facts=Facts(program_id=_program_id(found)),
             )
         return _estimate(point, found[0])
 
 
+def _found(point: Point) -> list[PublishedRow]:
+    return [row for row in published_rows() if row.answers(point)]
+
+
+def _program_id(found: Sequence[PublishedRow]) -> str:
+    return digest(found)
+
+
 def _estimate(point: Point, row: PublishedRow) -> Estimate:
     asked = point.axes()
-    resolved = {key: row.question[key] for key in POINT_KEYS if key in row.question and asked[key] in (None, "auto")}
-    facts = Facts(resolved=resolved)
+    resolved = {key: value for key, value in row.question.items() if asked[key] in (None, "auto")}
+    facts = Facts(program_id=_program_id([row]), resolved=resolved)
     if row.status != "ok":
         return Estimate(
             status=row.status,

@@ -2,11 +2,12 @@
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+from engines.core.keys import parse
 from engines.core.point import Point
 from engines.core.row import Status
 
@@ -16,23 +17,7 @@ TIMED_FILES: Final = (
     "fastertransformer_mt-nlg-530b.csv",
     "fastertransformer_gpt-20b.csv",
 )
-INTEGER_KEYS: Final = frozenset(
-    {"num_chips", "tensor_parallel", "pipeline_parallel", "batch_size", "input_len", "output_len"}
-)
-POINT_KEYS: Final = (
-    "model",
-    "hw",
-    "num_chips",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "phase",
-    "batch_size",
-    "input_len",
-    "output_len",
-    "weight_dtype",
-    "ffn_layout",
-    "attn_sharding",
-)
+CHIP_AND_MODEL: Final = ("model", "hw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,24 +38,23 @@ class PublishedRow:
         point makes and the source does not state is not answered.
         """
         asked = point.axes()
-        for key in POINT_KEYS:
-            published = self.question.get(key)
-            if asked[key] in (None, "auto"):
-                continue
-            if asked[key] != published:
-                return False
-        return (
-            point.mesh_shape is None
-            and point.partitioner == "manual"
-            and point.collectives == "auto"
-            and point.kv_dtype == point.act_dtype
-        )
+        if any(asked[key] not in (None, "auto", stated) for key, stated in self.question.items()):
+            return False
+        unstated = {name: key.default for name, key in point.schema().items() if name not in self.question}
+        return replace(point, **unstated) == point
 
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
     """Every published row that states a time or an out-of-memory, in file order."""
     return tuple(_row(cells) for name in TIMED_FILES for cells in read_table(name))
+
+
+@cache
+def columns() -> tuple[str, ...]:
+    """The columns that every published table of times has, in their order."""
+    headers = [tuple(read_table(name)[0]) for name in TIMED_FILES]
+    return tuple(column for column in headers[0] if all(column in header for header in headers))
 
 
 def read_table(name: str) -> list[dict[str, str]]:
@@ -80,9 +64,7 @@ def read_table(name: str) -> list[dict[str, str]]:
 
 
 def _row(cells: Mapping[str, str]) -> PublishedRow:
-    question: dict[str, Any] = {
-        key: int(cells[key]) if key in INTEGER_KEYS else cells[key] for key in POINT_KEYS if cells[key]
-    }
+    question = {**{name: cells[name] for name in CHIP_AND_MODEL}, **parse(Point.schema(), cells)}
     return PublishedRow(
         reference=cells["source"],
         system=cells["system"],

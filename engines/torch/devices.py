@@ -31,7 +31,7 @@ def check_devices(point: Point, here: int) -> None:
     if point.chip.kind != "gpu":
         raise Unsupported(f"hw={point.chip.name}: engine=torch runs on GPUs and on hw=cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    check_present(point.chip.name, [torch.cuda.get_device_name(number) for number in range(count)])
+    check_present(point.chip, [torch.cuda.get_device_name(number) for number in range(count)])
     if count < here:
         raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs for {here} ranks; ask for fewer")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.dtypes import ACTIVATION_DTYPES
-from engines.core.engine import Program
+from engines.core.engine import Program, Runner
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
@@ -24,12 +24,13 @@ TOLERANCE: Final = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 
 DECODES: Final = ("auto", "eager", "graph", "compile")
 
 
-class TorchEngine:
+class TorchEngine(Runner):
     """Loads a point on the GPUs present, or on this machine's cores: one rank here, several as child processes."""
 
     name: ClassVar[str] = "torch"
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "torch")
+    libraries: ClassVar[Sequence[str]] = ("torch", "triton")
 
     def __init__(
         self,
@@ -54,9 +55,10 @@ class TorchEngine:
         self.decode = decode
         self.rank_timeout_s = rank_timeout_s
         plain = {"seed": 0, "decode": "auto"}
-        self.options = {key: getattr(self, key) for key, value in plain.items() if getattr(self, key) != value}
+        options = {key: getattr(self, key) for key, value in plain.items() if getattr(self, key) != value}
         if self.checkpoint is not None:
-            self.options["checkpoint"] = identity(self.checkpoint)
+            options["checkpoint"] = identity(self.checkpoint)
+        self.options = options
 
     def prepare(self, point: Point) -> Program:
         """Load, and record or compile the decode step.
@@ -77,6 +79,18 @@ class TorchEngine:
         except BaseException:
             crew.close()
             raise
+
+    def program_id(self, point: Point) -> str:
+        """A digest of the ranks' operations, traced without values, and of PyTorch's version.
+
+        Raises:
+            See :meth:`prepare`; no memory is taken.
+        """
+        job = self.job(point)
+        from engines.torch.program import torch_versions
+        from engines.torch.trace import program_id_of
+
+        return program_id_of(job, torch_versions())
 
     def tolerance_of(self, point: Point) -> float:
         """The largest relative error of logits that is the number formats' and no mistake."""

@@ -17,7 +17,10 @@ CHUNK: Final = 1 << 24
 
 
 def draw(spec: Spec, source: Source, index: Sequence[slice], device: torch.device) -> Tensor:
-    """``spec[index]`` as float32 on ``device``."""
+    """``spec[index]`` as float32 on ``device``; on the meta device without values."""
+    if device.type == "meta":
+        bounds = [part.indices(size)[:2] for part, size in zip(index, spec.shape, strict=True)]
+        return torch.empty([max(0, stop - start) for start, stop in bounds], device=device)
     if device.type == "cpu" or not isinstance(source, int):
         return torch.from_numpy(values(spec, source, index)).to(device)
     return draw_on_device(spec, source, index, device)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from engines.torch.load_tensor import draw
 from engines.torch.shard import Shard
-from engines.weights.random import Source, input_names, tensors
+from engines.weights.random import Source, tensors
 from engines.weights.random import Tensor as Spec
 
 DTYPES: Final[dict[str, torch.dtype]] = {
@@ -101,7 +101,7 @@ class Maker:
         heads, kv, columns = shard.heads, shard.kv_heads, shard.columns
         attention = (("q", heads), ("k", kv), ("v", kv))
         inward = [self._draw(f"{prefix}{name}", ALL, part, ALL) for name, part in attention]
-        inputs = [self._draw(f"{prefix}{name}", ALL, columns) for name in input_names(model)]
+        inputs = [self._draw(f"{prefix}{name}", ALL, columns) for name in model.ffn.inputs]
         vectors = {
             name: self._vector(f"{prefix}{name}")
             for name in ("attn_norm.scale", "attn_norm.bias", "ffn_norm.scale", "ffn_norm.bias", "o_bias", "wo_bias")
@@ -111,7 +111,7 @@ class Maker:
             biases = [self._draw(f"{prefix}{name}_bias", part, ALL) for name, part in attention]
             vectors["qkv_bias"] = torch.cat([each.flatten() for each in biases]).to(self.act_dtype)
         if model.ffn_bias:
-            biases = [self._draw(f"{prefix}{name}_bias", columns) for name in input_names(model)]
+            biases = [self._draw(f"{prefix}{name}_bias", columns) for name in model.ffn.inputs]
             vectors["inputs_bias"] = torch.cat(biases).to(self.act_dtype)
         return LayerParameters(
             qkv=self._matrix(torch.cat([each.flatten(1) for each in inward], dim=1).T),

@@ -9,33 +9,38 @@ import torch
 from torch import Tensor
 
 MEASURE_S: Final = 0.3
-MATRIX_SIZES: Final = {"cpu": (256, 1024), "cuda": (1024, 8192)}
-"""The larger reaches more. Where a format has no fast product it would take long, and is left out."""
+MATRIX_SIZES: Final = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 8192)}
+"""Sides of square matrices. Where a dtype has no fast matmul the larger ones would take long, and are left out."""
 COPY_BYTES: Final = {"cpu": 1 << 27, "cuda": 1 << 30}
 """Beyond any processor's cache."""
 LAUNCHES: Final = {"cpu": 1, "cuda": 8}
 """Started together and awaited once, so that on a GPU the start of the work does not count."""
 
 
-def measured_peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float] | None:
+Product = tuple[int, int, int]
+"""Sizes m, k, n of a matmul [m, k]·[k, n]."""
+
+
+def measured_peaks(device: torch.device, dtype: torch.dtype, product: Product) -> tuple[float, float] | None:
     """(FLOP/s, bytes/s read and written) of the device, the best of about 0.3 s each; measured once a process.
 
-    None where a GPU has too little memory left for it.
+    A CPU's FLOP/s is the best of several squares and of the timed program's own ``product``, so that no program that
+    consists of such matmuls exceeds it. None where a GPU has too little memory left for it.
     """
     try:
-        return _peaks(device, dtype)
+        return _peaks(device, dtype, product if device.type == "cpu" else None)
     except torch.OutOfMemoryError:
         return None
 
 
 @cache
 @torch.inference_mode()
-def _peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    flops_per_s = 0.0
-    for size in MATRIX_SIZES[device.type]:
-        if flops_per_s and 2.0 * size**3 / flops_per_s > MEASURE_S:
+def _peaks(device: torch.device, dtype: torch.dtype, product: Product | None) -> tuple[float, float]:
+    flops_per_s = 0.0 if product is None else _matmul_flops_per_s(product, device, dtype)
+    for side in MATRIX_SIZES[device.type]:
+        if flops_per_s and 2.0 * side**3 / flops_per_s > MEASURE_S:
             break
-        flops_per_s = max(flops_per_s, _matmul_flops_per_s(size, device, dtype))
+        flops_per_s = max(flops_per_s, _matmul_flops_per_s((side, side, side), device, dtype))
     count = COPY_BYTES[device.type] // dtype.itemsize
     source = _drawn(count, dtype=dtype, device=device)
     target = torch.empty_like(source)
@@ -49,10 +54,11 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _matmul_flops_per_s(size: int, device: torch.device, dtype: torch.dtype) -> float:
-    square = _drawn(size, size, dtype=dtype, device=device)
-    product = torch.empty_like(square)
-    return 2.0 * size**3 / _best_s(lambda: torch.mm(square, square, out=product), device)
+def _matmul_flops_per_s(product: Product, device: torch.device, dtype: torch.dtype) -> float:
+    m, k, n = product
+    first, second = _drawn(m, k, dtype=dtype, device=device), _drawn(k, n, dtype=dtype, device=device)
+    out = torch.empty(m, n, dtype=dtype, device=device)
+    return 2.0 * m * k * n / _best_s(lambda: torch.mm(first, second, out=out), device)
 
 
 def _drawn(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:

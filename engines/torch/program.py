@@ -9,6 +9,7 @@ from engines.core.engine import Facts, Stage, Verification
 from engines.torch.rank import Job
 from engines.torch.rank_group import Crew
 from engines.torch.result import Outputs, checked_rows, verification
+from engines.torch.trace import program_id_of
 
 
 class TorchProgram:
@@ -48,6 +49,7 @@ class TorchProgram:
         flops, copied = (_over(min, ranks, key) for key in ("flops_per_s", "bytes_per_s"))
         without_datasheet = point.chip.kind == "cpu"
         return Facts(
+            program_id=program_id_of(self.job, torch_versions()),
             resolved={key: value for key, value in ran.items() if asked[key] != value},
             weights_bytes=_over(max, ranks, "weights_bytes"),
             kv_cache_bytes=_over(max, ranks, "kv_cache_bytes"),
@@ -58,7 +60,7 @@ class TorchProgram:
             measured_matmul_flops_per_s=flops,
             measured_copy_bytes_per_s=copied,
             device_kind=ranks[0]["device_kind"],
-            versions=_versions(),
+            versions=torch_versions(),
             details={
                 **self.options,
                 "decode": self.job.decode,
@@ -79,7 +81,8 @@ def _over(which: Callable[[list[float]], float], ranks: Sequence[dict[str, Any]]
     return None if None in found else which(found)
 
 
-def _versions() -> dict[str, str]:
+def torch_versions() -> dict[str, str]:
+    """PyTorch's version, and that of the CUDA that it was built for."""
     found = {"torch": str(torch.__version__)}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda

@@ -67,8 +67,8 @@ class Rank:
         if job.threads:
             torch.set_num_threads(job.threads)
         point, shard = job.point, job.shard(rank)
-        self.point, self.shard, self.links = point, shard, Links(shard, job.timeout_s)
-        self.device = device_of(point, local_rank)
+        self.point, self.shard, self.links = point, shard, self.make_links(shard, job.timeout_s)
+        self.device = self.make_device(local_rank)
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
         self.parameters = Maker(shard, job.source(), self.device, point.weight_dtype, point.act_dtype).make()
@@ -104,8 +104,16 @@ class Rank:
             self.prefill()
         start = time.perf_counter()
         if job.decode != "eager":
-            self._make_ready(job.decode == "compile")
+            self.make_ready(job.decode == "compile")
         self.seconds_to_compile = time.perf_counter() - start
+
+    def make_links(self, shard: Shard, timeout_s: float) -> Links:
+        """The links to the other ranks, which have joined."""
+        return Links(shard, timeout_s)
+
+    def make_device(self, local_rank: int) -> torch.device:
+        """The device that holds this rank's tensors."""
+        return device_of(self.point, local_rank)
 
     def compile_s(self) -> float:
         """Seconds that it took to record or compile."""
@@ -125,7 +133,7 @@ class Rank:
             if self.replay_steps:
                 self.replay_steps[number % len(self.replay_steps)]()
             else:
-                self._step_at(number)
+                self.step_at(number)
         wait_for(self.device)
 
     @torch.inference_mode()
@@ -151,7 +159,7 @@ class Rank:
         """
         on_gpu = self.device.type == "cuda"
         self._note_memory()
-        flops, copied = measured_peaks(self.device, self.dtype) or (None, None)
+        flops, copied = measured_peaks(self.device, self.dtype, self._product()) or (None, None)
         return {
             "weights_bytes": float(sum(each.nbytes for each in self.parameters.all())),
             "kv_cache_bytes": float(sum(each.nbytes for layer in self.cache for each in layer)),
@@ -161,6 +169,12 @@ class Rank:
             "bytes_per_s": copied,
             "micro_batches": len(self.micro_batches),
         }
+
+    def _product(self) -> tuple[int, int, int]:
+        """The shape of this rank's first feed-forward matmul: tokens, model width, hidden width."""
+        model, point = self.point.model, self.point
+        tokens = point.batch_size * (1 if point.phase == "decode" else point.input_len)
+        return tokens, model.d_model, max(1, model.d_ff // point.tensor_degree)
 
     def _rewind(self) -> None:
         # Each run starts at the same position and overwrites what the last one wrote before reading it, so there is
@@ -193,7 +207,7 @@ class Rank:
     def _reach(self, positions: Tensor, limit: int, exact: bool) -> Reach:
         return Reach(positions, limit, exact, self.transformer.rotary)
 
-    def _step_at(self, number: int) -> None:
+    def step_at(self, number: int) -> None:
         """Step ``number`` as it is run or recorded."""
         limit = self.point.input_len + number + 1 if self.exact else self.length
         self.run_step(number, limit, self.exact)
@@ -230,7 +244,7 @@ class Rank:
         self.links.send_ahead(x)
         return None
 
-    def _make_ready(self, compile_first: bool) -> None:
+    def make_ready(self, compile_first: bool) -> None:
         """Compile prompt and step, and on a GPU record them: shapes and addresses are the same each time."""
         steps, prompts = self.point.decode_steps, self.point.phase != "decode"
         if compile_first:
@@ -248,7 +262,7 @@ class Rank:
                     self.run_prompt()
                 self._rewind()
                 for number in recorded:  # each: another limit may be another kernel, to be loaded before it is recorded
-                    self._step_at(number)
+                    self.step_at(number)
             self._rewind()
 
         recorder = recorder_of(self.device)
@@ -258,7 +272,7 @@ class Rank:
         recorder.warm_up(warm_up)
         if prompts:
             self.replay_prompt = recorder.record(self.run_prompt)
-        self.replay_steps = [recorder.record(partial(self._step_at, number)) for number in recorded]
+        self.replay_steps = [recorder.record(partial(self.step_at, number)) for number in recorded]
         wait_for(self.device)
 
 

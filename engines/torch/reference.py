@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engines.core.model import Model
 from engines.torch.load_tensor import draw
-from engines.weights.random import Source, input_names, tensors
+from engines.weights.random import Source, tensors
 
 Weights = dict[str, Tensor]
 
@@ -90,10 +90,10 @@ def _rotate(model: Model, x: Tensor) -> Tensor:
 
 
 def _feed_forward(model: Model, w: Weights, x: Tensor) -> Tensor:
-    inputs = [x @ w[name] for name in input_names(model)]
+    inputs = [x @ w[name] for name in model.ffn.inputs]
     if model.ffn_bias:
-        inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, input_names(model), strict=True)]
-    if model.gated:
+        inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, model.ffn.inputs, strict=True)]
+    if model.ffn.gated:
         hidden = inputs[0] * torch.sigmoid(inputs[0]) * inputs[1]
     elif model.activation == "gelu_tanh":
         cubic = inputs[0] + 0.044715 * inputs[0] ** 3

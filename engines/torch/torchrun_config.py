@@ -1,7 +1,6 @@
 """The job in a composed config, for ranks that torchrun starts."""
 
-from dataclasses import fields
-from typing import Any, Final
+from typing import Any
 
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
@@ -9,8 +8,6 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.torch.engine import TorchEngine
 from engines.torch.rank import Job
-
-OPEN: Final = ("mesh_shape", "tensor_parallel", "pipeline_parallel")
 
 
 def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
@@ -26,10 +23,9 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
 
     try:
         config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        keys = {field.name for field in fields(Point)} - {"model", "chip", "engine"}
-        values = {key: config[key] for key in keys}
-        values |= {key: None for key in OPEN if values[key] == "auto"}
-        model, chip, settings = Model(**config["model"]), Chip(**config["hw"]), dict(config["engine"])
+        given = {name: key.alternatives(config[name]) for name, key in Point.schema().items()}
+        values: dict[str, Any] = {name: found[0] if len(found) == 1 else found for name, found in given.items()}
+        model, chip, settings = Model(**config["model"]), Chip.from_config(config["hw"]), dict(config["engine"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InvalidRequest(
             "POINT.yaml", path, f"is no composed config ({error})", "write it with shardbench run … --cfg job"

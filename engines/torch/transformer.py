@@ -85,7 +85,7 @@ class Transformer:
     def _feed_forward(self, w: LayerParameters, x: Tensor) -> Tensor:
         # Activations and norms widen to float32 within their kernels; widened here, they would move thrice the bytes.
         inputs = self._with_bias(w, "inputs_bias", w.inputs(x))
-        if self.model.gated:
+        if self.model.ffn.gated:
             gate, up = inputs.chunk(2, dim=-1)
             hidden = F.silu(gate) * up
         else:

@@ -14,17 +14,18 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from engines.transformer.comm.collective_matmul import rolled
-from engines.transformer.comm.collectives import constrain, local_shard
-from engines.transformer.forward import forward, logits, states
+from engines.transformer.comm.collectives import local_shard
+from engines.transformer.comm.preshuffle import preshuffle
+from engines.transformer.forward import forward, output, states
 from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generate.prefill import after_prefix, read_prompt
 from engines.transformer.generate.sampling import next_tokens
-from engines.transformer.generation import GREEDY, Sampling
 from engines.transformer.layers.kv_cache import Cache, abstract_cache, cache_specs
 from engines.transformer.layers.overlapped_block import compiler_options
-from engines.transformer.layers.projections import RESIDUAL, Weights, matmuls, norm
+from engines.transformer.layers.positions import Consecutive
+from engines.transformer.options import GREEDY, Sampling
 from engines.transformer.params.parameters import abstract_parameters, make_parameters, parameter_specs
+from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Source
 
@@ -35,13 +36,13 @@ KEPT_LOGITS = 4
 def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, tokens [batch, time]) → (next token [batch], logits [batch, vocab], cache).
 
-    The cache is donated. Tokens take its first positions, and are read as ``plan.reading`` says.
+    The cache is donated. Tokens take its first positions, and are read as ``plan.prefill`` says.
     """
 
-    view, prefix = _view(plan, mesh), plan.reading.prefix
+    view, prefix = _view(plan, mesh), plan.prefill.prefix
 
-    def prefill(w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
-        scores, cache = read_prompt(view, w, cache, tokens)
+    def prefill(parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
+        scores, cache = read_prompt(view, parameters, cache, tokens)
         return next_tokens(view, scores, sampling, prefix + tokens.shape[1]), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
@@ -53,15 +54,17 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
     """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last, packing) → as prefill.
 
     ``last``: [batch], where in its row each prompt's last token is. Tokens are [batch, limit], padded behind, and
-    ``packing`` is (); or they are packed rows, and it is their :class:`engines.transformer.layers.packing.Packing`.
+    ``packing`` is (); or they are packed rows, and it is their :class:`engines.transformer.layers.packing.Packed`.
     """
     view = _view(plan, mesh)
 
-    def prefill(w: Weights, cache: Cache, tokens: Array, last: Array, packing: Any) -> tuple[Array, Array, Cache]:
-        x, cache = states(view, w, cache, tokens, packing or 0, limit=limit)
-        mine = local_shard(last, view.batch_axes, 0, view.size(view.batch_axes))
+    def prefill(
+        parameters: Parameters, cache: Cache, tokens: Array, last: Array, packing: Any
+    ) -> tuple[Array, Array, Cache]:
+        x, cache = states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
+        mine = local_shard(last, view.axes.batch, 0, view.axes.size(view.axes.batch))
         ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]
-        scores = logits(view, w, norm(view, w, "final_norm", constrain(view, ends, *RESIDUAL)))
+        scores = output(view, parameters, ends)
         return next_tokens(view, scores, sampling, limit), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
@@ -80,11 +83,13 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
     """
     view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
 
-    def decode(w: Weights, cache: Cache, token: Array, position: Array) -> tuple[Any, ...]:
-        last = jnp.zeros((kept, plan.batch_size, plan.vocab // plan.size(view.all_axes)), jnp.float32)
+    def decode(parameters: Parameters, cache: Cache, token: Array, position: Array) -> tuple[Any, ...]:
+        last = jnp.zeros((kept, plan.batch_size, plan.padded.vocab // plan.axes.size(view.axes.all)), jnp.float32)
 
         def step(cache: Cache, token: Array, number: Array) -> tuple[Cache, Array, Array]:
-            scores, cache = forward(view, w, cache, token[:, None], position + number, limit=plan.cache_len)
+            scores, cache = forward(
+                view, parameters, cache, token[:, None], Consecutive(position + number), limit=plan.cache_len
+            )
             return cache, scores, next_tokens(view, scores, sampling, position + number + 1)
 
         if stop_token is None:
@@ -95,9 +100,9 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
     return _jitted(plan, mesh, decode, (P(), P()), outputs)
 
 
-def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Weights:
+def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
     """The parameters on the mesh's devices, in the order in which this plan's functions read them."""
-    return rolled(plan, mesh, make_parameters(plan, mesh, source), matmuls(plan))
+    return preshuffle(plan, mesh, make_parameters(plan, mesh, source))
 
 
 def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:
@@ -133,4 +138,4 @@ def _view(plan: Plan, mesh: Mesh) -> Plan:
 
 
 def _logits_spec(plan: Plan, leading: int) -> P:
-    return P(*[None] * (leading + 1), plan.all_axes or None)
+    return P(*[None] * (leading + 1), plan.axes.all or None)

@@ -13,7 +13,7 @@ from jax import Array, lax
 from numpy.typing import NDArray
 
 from engines.core.model import Model
-from engines.weights.random import Source, input_names, tensors, values
+from engines.weights.random import Source, tensors, values
 
 QUERIES: Final = 256
 Weights = dict[str, Array]
@@ -101,10 +101,10 @@ def _rotate(model: Model, x: Array) -> Array:
 
 
 def _feed_forward(model: Model, w: Weights, x: Array) -> Array:
-    inputs: list[Any] = [x @ w[name] for name in input_names(model)]
+    inputs: list[Any] = [x @ w[name] for name in model.ffn.inputs]
     if model.ffn_bias:
-        inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, input_names(model), strict=True)]
-    if model.gated:
+        inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, model.ffn.inputs, strict=True)]
+    if model.ffn.gated:
         hidden = jax.nn.silu(inputs[0]) * inputs[1]
     else:
         hidden = jax.nn.gelu(inputs[0], approximate=model.activation == "gelu_tanh")

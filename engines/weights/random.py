@@ -178,7 +178,7 @@ def _outer_last(model: Model) -> list[Tensor]:
 
 
 def _layer(model: Model) -> list[Tensor]:
-    e, f, h, k, d = model.d_model, model.d_ff, model.num_heads, model.num_kv_heads, model.head_dim
+    e, h, k, d = model.d_model, model.num_heads, model.num_kv_heads, model.head_dim
     inward = e**-0.5
     # Each half of each layer adds variance 1/(2·layers), so that the residual stream ends near variance 1.
     share = (2 * model.num_layers) ** -0.5
@@ -188,18 +188,10 @@ def _layer(model: Model) -> list[Tensor]:
     if model.attn_bias:
         listed += [Tensor("q_bias", (h, d), 0.1), Tensor("k_bias", (k, d), 0.1), Tensor("v_bias", (k, d), 0.1)]
         listed.append(Tensor("o_bias", (e,), 0.1 * share))
-    inputs = input_names(model)
-    listed += [Tensor(name, (e, f), inward) for name in inputs]
-    listed.append(Tensor("wo", (f, e), share * f**-0.5))
-    if model.ffn_bias:
-        listed += [Tensor(f"{name}_bias", (f,), 0.1) for name in inputs]
-        listed.append(Tensor("wo_bias", (e,), 0.1 * share))
+    for each in model.ffn.tensors:
+        spread = each.fan_in**-0.5 if each.fan_in else 0.1
+        listed.append(Tensor(each.name, each.shape, share * spread if each.joins_residual else spread))
     return listed
-
-
-def input_names(model: Model) -> tuple[str, ...]:
-    """The input matrices of the feed-forward."""
-    return ("gate", "up") if model.gated else ("wi",)
 
 
 def _norm(model: Model, name: str) -> list[Tensor]:

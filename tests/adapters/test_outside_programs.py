@@ -15,11 +15,12 @@ from bench.measure.timing import TimingConfig
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.worker import answer
-from bench.sweep.catalog import load_chip, load_group, load_model, names
+from bench.sweep.catalog import hw_of, load_chip, load_group, load_model, names
+from bench.sweep.hw_here import hw_here
 from engines.core.errors import OutOfMemory, TimedOut, Unsupported
 from engines.core.point import Point
 from engines.external.fastertransformer.output import read_latency_s
-from engines.host.nvidia import GPU_NAMES, check_present, hw_here, hw_of
+from engines.host.nvidia import check_present
 from engines.host.program import ExternalProgram, ProgramFailed
 
 
@@ -92,7 +93,7 @@ def test_fastertransformer_answers_with_its_own_time(faster, monkeypatch, tmp_pa
     assert (answer.status, answer.error) == ("ok", None)
     assert answer.latency_s == pytest.approx(0.12345)
     assert answer.facts.details["timed_by"] == "multi_gpu_gpt_example"
-    assert answer.facts.resolved == {"tensor_parallel": 2, "pipeline_parallel": 1}
+    assert answer.facts.resolved == {"tensor_parallel": 2, "pipeline_parallel": 1, "first_token": "prefill"}
     assert answer.facts.device_kind == "NVIDIA A100-SXM4-80GB"
     config = configparser.ConfigParser()
     config.read(tmp_path / "config.ini")
@@ -115,7 +116,7 @@ def test_fastertransformer_degrees_and_int8(faster, monkeypatch, tmp_path):
     asked = point(num_chips=4, tensor_parallel=2, pipeline_parallel=2, weight_dtype="int8", act_dtype="float16")
     [answer] = faster().estimate([asked])
     assert answer.status == "ok"
-    assert answer.facts.resolved == {}
+    assert answer.facts.resolved == {"first_token": "prefill"}
     config = configparser.ConfigParser()
     config.read(tmp_path / "config.ini")
     instance = config["ft_instance_hyperparameter"]
@@ -125,11 +126,11 @@ def test_fastertransformer_degrees_and_int8(faster, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("mode", "status", "said"),
     [
-        ("fails", "failed", "exit code 7; it last said: .*the weights are not there"),
+        ("fails", "failed", "exit code 7; its output ends with: .*the weights are not there"),
         ("memory", "oom", "out of memory"),
         ("garbage", "failed", r"printed no \[INFO\] line .*request_batch_size many"),
         ("silent", "failed", r"printed no \[INFO\] line"),
-        ("another", "failed", "ran decoder_layers=45, and 44 was asked"),
+        ("another", "failed", "ran decoder_layers=45 instead of decoder_layers=44"),
         ("zero", "failed", "printed a time of 0 s"),
     ],
 )
@@ -146,7 +147,7 @@ def test_fastertransformer_that_hangs_is_ended_with_all_its_ranks(faster, monkey
     time_is_up_once(lambda: len(pids(tmp_path)) == 2)
     [answer] = faster(run_timeout_s=500).estimate([point()])
     assert answer.status == "timeout"
-    assert "did not end within 500 s; it last said: [INFO] Device" in answer.error
+    assert "did not end within 500 s; its output ends with: [INFO] Device" in answer.error
     wait_until_gone(*pids(tmp_path))
 
 
@@ -180,6 +181,7 @@ def test_kill_9_of_the_caller_ends_the_ranks(faster, monkeypatch, tmp_path):
         ({"kv_dtype": "int8"}, "kv_dtype=int8"),
         ({"chip": load_chip("h200")}, "hw=h200: is not on this machine, which has 8 × NVIDIA A100"),
         ({"num_chips": 3}, "num_chips=3"),
+        ({"first_token": "decode"}, "first_token=decode"),
         ({"tensor_parallel": 8}, "tensor_parallel=8"),
     ],
 )
@@ -194,9 +196,9 @@ def test_fastertransformer_that_is_not_built(faster, tmp_path):
     [answer] = faster(binary=None).estimate([point()])
     assert (answer.status, "engine.binary=PATH" in answer.error) == ("unsupported", True)
     [answer] = faster(binary=str(tmp_path / "none")).estimate([point()])
-    assert (answer.status, "is no file" in answer.error) == ("unsupported", True)
+    assert (answer.status, "is not a file" in answer.error) == ("unsupported", True)
     [answer] = faster(mpirun=str(tmp_path / "no-mpirun")).estimate([point()])
-    assert (answer.status, "no-mpirun is no program" in answer.error) == ("unsupported", True)
+    assert (answer.status, "no-mpirun is not installed" in answer.error) == ("unsupported", True)
     [answer] = faster(nvidia_smi=str(tmp_path / "none")).estimate([point()])
     assert (answer.status, "which has no GPU" in answer.error) == ("unsupported", True)
 
@@ -275,20 +277,22 @@ def test_rows_say_who_timed_them(vllm, faster):
     assert sampled.ci_low <= sampled.median <= sampled.ci_high
     assert (single.n, single.samples_s) == (None, None)
     assert single.mfu == pytest.approx(3 * 28 * 2 * 20e9 / 0.12345 / (2 * 312e12))
-    assert set(sampled.chosen) == {"tensor_parallel", "pipeline_parallel"}
+    assert set(sampled.chosen) == {"tensor_parallel", "pipeline_parallel", "first_token"}
+    assert {row.first_token for row in rows} == {"prefill"}
 
 
-def test_every_gpu_that_has_a_name_has_a_datasheet():
-    assert all(load_chip(hw).kind == "gpu" for hw in GPU_NAMES.values())
-    assert {name for name in names("hw") if load_chip(name).kind == "gpu"} == set(GPU_NAMES.values())
+def test_every_chip_is_found_by_its_device_names_and_no_other_is():
+    for hw in names("hw"):
+        assert all(hw_of(name) == hw for name in load_chip(hw).device_names)
+        assert bool(load_chip(hw).device_names) == (hw != "cpu")
 
 
 def test_boards_and_slices_with_other_figures_are_other_hardware():
     for name in ("NVIDIA A100-PCIE-40GB", "NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", ""):
         assert hw_of(name) is None
-    check_present("h200", ["NVIDIA H200"] * 2)
+    check_present(load_chip("h200"), ["NVIDIA H200"] * 2)
     with pytest.raises(Unsupported, match="which has 2 × NVIDIA B200"):
-        check_present("h200", ["NVIDIA H200", "NVIDIA B200"])
+        check_present(load_chip("h200"), ["NVIDIA H200", "NVIDIA B200"])
 
 
 def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):
@@ -299,19 +303,19 @@ def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):
 
 def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path, time_is_up_once):
     program = ExternalProgram([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], tmp_path, PATIENCE_S)
-    with pytest.raises(ProgramFailed, match="exit code 139 and said nothing"):
+    with pytest.raises(ProgramFailed, match="exit code 139 and printed nothing"):
         program.run()
     with pytest.raises(OutOfMemory):
         dataclasses.replace(program, words=["sh", "-c", "echo CUDA Out Of Memory; exit 3"]).run()
     assert dataclasses.replace(program, words=["sh", "-c", "echo no word of out of memory"]).run()
-    with pytest.raises(Unsupported, match="no-such-program is no program"):
+    with pytest.raises(Unsupported, match="no-such-program is not installed"):
         dataclasses.replace(program, words=["no-such-program"]).run()
     deaf = (
         "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\n"
         "pathlib.Path('said').touch(); time.sleep(600)"
     )
     time_is_up_once((tmp_path / "said").exists)
-    with pytest.raises(TimedOut, match="last said: deaf"):
+    with pytest.raises(TimedOut, match="output ends with: deaf"):
         dataclasses.replace(program, words=[sys.executable, "-c", deaf]).run()
 
 

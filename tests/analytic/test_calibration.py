@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from bench.cli.main import main as shardbench
 from bench.sweep.catalog import load_chip, load_model
-from bench.validate.csv_cases import COLUMNS
 from bench.validate.errors import load_estimator, published_files, read_all
 from engines.analytic.calibration import PRIORS, STATED, errors_of, fit, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED, from_mapping, load, stored
@@ -18,6 +17,7 @@ from engines.analytic.grid import grid_of
 from engines.analytic.predict import predict
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
+from engines.published.table import columns
 
 CHIPS = {"tpu-v4": "tpu", "a100-80gb": "gpu"}
 
@@ -123,7 +123,7 @@ def test_a_chip_without_rows_cannot_be_calibrated(capsys):
 def test_own_rows_calibrate_another_chip(tmp_path, capsys):
     # Times made with half of the A100's layer cost pull the constant down, as far as its prior lets twelve rows.
     chip = load_chip("h100-80gb")
-    lines = [",".join(COLUMNS)]
+    lines = [",".join(columns())]
     points = [
         Point(
             model=load_model("gpt-20b"),

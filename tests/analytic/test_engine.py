@@ -121,9 +121,10 @@ def test_generate_is_prefill_and_then_decode_on_tpu(make_point):
     assert both.ttft_s == pytest.approx(prefill.latency_s)
 
 
-def test_a_gpu_takes_its_first_token_from_the_context_pass(make_point):
-    keys = {"model": "gpt-20b", "hw": "a100-80gb", "num_chips": 8, "input_len": 60, "weight_dtype": "float16"}
-    one = ask(make_point(phase="generate", output_len=1, **keys))
+@pytest.mark.parametrize(("model", "hw"), [("gpt-20b", "a100-80gb"), ("palm-62b", "tpu-v4")])
+def test_one_token_that_comes_from_the_prefill_costs_the_prefill(make_point, model, hw):
+    keys = {"model": model, "hw": hw, "num_chips": 8, "input_len": 60, "weight_dtype": "bfloat16"}
+    one = ask(make_point(phase="generate", output_len=1, first_token="prefill", **keys))
     prefill = ask(make_point(phase="prefill", **keys))
     assert one.latency_s == pytest.approx(prefill.latency_s)
     assert one.step_time_s is None

@@ -30,9 +30,10 @@ def feed_forward() -> Grid:
     return replace(
         grid_of([point]),
         head_dim=np.zeros(1),
-        ffn_matrices=np.full(1, 2.0),
+        ffn_params=np.full(1, 2.0 * 16384 * 65536),
         d_model=np.full(1, 16384.0),
-        d_ff=np.full(1, 65536.0),
+        ffn_inputs=np.full(1, 65536.0),
+        ffn_hidden=np.full(1, 65536.0),
     )
 
 
@@ -57,7 +58,7 @@ def test_volumes_are_the_papers(tokens):
 def test_ws_1d_takes_the_papers_time():
     # 2·T·E·2 bytes over all six links at full rate, times (k − 1)/k that the paper takes as 1; starts left out.
     grid = replace(feed_forward(), link_efficiency=np.ones(1), axis_gain=np.ones(1))
-    seconds = tpu_torus.layer_wire(grid, "ws_1d", np.full(1, 512.0)).transfer_s[0]
+    seconds = tpu_torus.layer_transfers(grid, "ws_1d", np.full(1, 512.0)).transfer_s[0]
     assert seconds == pytest.approx(2 * 512 * 16384 * 2 / 270e9 * 63 / 64)
 
 

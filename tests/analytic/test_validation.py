@@ -9,11 +9,12 @@ from bench.cli.main import main as shardbench
 from bench.rows.store import Store
 from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_customised, model_from
-from bench.validate.csv_cases import COLUMNS, read_cases
-from bench.validate.errors import Compared, compare, error_figures, figures, load_estimator, published_files, read_all
+from bench.validate.csv_cases import FIRST_TOKEN_FROM_PREFILL, read_cases
+from bench.validate.errors import Compared, compare, figures, figures_of, load_estimator, published_files, read_all
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
+from engines.published.table import columns
 
 ENGINE = load_estimator("analytic")
 GOOD = "source,mine,palm-540b,tpu-v4,64,,,decode,64,1984,64,int8,ws_2d,batch,1.82,0.14,ok"
@@ -21,7 +22,7 @@ GOOD = "source,mine,palm-540b,tpu-v4,64,,,decode,64,1984,64,int8,ws_2d,batch,1.8
 
 @pytest.fixture
 def write(tmp_path):
-    def write_file(*lines, header=",".join(COLUMNS)):
+    def write_file(*lines, header=",".join(columns())):
         path = tmp_path / "times.csv"
         path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
         return path
@@ -30,13 +31,13 @@ def write(tmp_path):
 
 
 def test_figures_by_hand():
-    found = error_figures([0.1, -0.2, 0.3, 0.0])
+    found = figures_of([0.1, -0.2, 0.3, 0.0])
     assert found["mape"] == pytest.approx(0.15)
     assert found["median_ape"] == pytest.approx(0.15)
     assert found["p90_ape"] == pytest.approx(0.27)
     assert found["worst_ape"] == pytest.approx(0.3)
     assert found["bias"] == pytest.approx(0.05)
-    assert error_figures([])["mape"] is None
+    assert figures_of([])["mape"] is None
 
 
 def test_out_of_memory_is_counted_four_ways(write):
@@ -118,6 +119,30 @@ def test_an_empty_layout_is_the_engines_own_choice(write):
     assert first.estimate.latency_s == pytest.approx(second.estimate.latency_s)
 
 
+@pytest.mark.parametrize(
+    ("system", "convention"),
+    [
+        ("fastertransformer", "prefill"),
+        ("FasterTransformer 5.3", "prefill"),
+        ("megatron", "prefill"),
+        ("tensorrt-llm 0.6.1", "prefill"),
+        ("vllm 0.11", "prefill"),
+        ("paper", "decode"),
+        ("mine", "decode"),
+    ],
+)
+def test_the_runtime_says_whence_the_first_token_comes_where_the_file_does_not(write, system, convention):
+    line = f"source,{system},gpt-20b,a100-80gb,8,8,1,generate,1,20,8,float16,,,0.2,,ok"
+    header = ",".join([*columns(), "first_token"])
+    for path in (write(line), write(f"{line},", header=header)):
+        assert [case.point.first_token for case in read_cases(path, "analytic")] == [convention]
+    for stated in ("decode", "prefill"):
+        [case] = read_cases(write(f"{line},{stated}", header=header), "analytic")
+        assert case.point.first_token == stated
+    [case] = read_cases(write(line.replace("generate", "decode")), "analytic")
+    assert case.point.decode_steps == 8
+
+
 def test_numbers_as_a_spreadsheet_writes_them(write):
     row = GOOD.replace(",64,,,decode,64,1984,64,", ",64.0,,,decode,64.0,1984.0,64.0,")
     assert read_cases(write(row), "analytic")[0].point.batch_size == 64
@@ -129,15 +154,15 @@ def test_numbers_as_a_spreadsheet_writes_them(write):
         (GOOD.replace("1.82", "-1.82"), "latency_s=-1.82: is not positive"),
         (GOOD.replace("1.82", "0"), "is not positive"),
         (GOOD.replace("1.82", "1820000"), "another unit"),
-        (GOOD.replace("1.82", "soon"), "is no number"),
-        (GOOD.replace("1.82", "nan"), "is no number"),
+        (GOOD.replace("1.82", "soon"), "is not a number"),
+        (GOOD.replace("1.82", "nan"), "is not a number"),
         (GOOD.replace("1.82", ""), "is empty where status=ok"),
-        (GOOD.replace("0.14", "14"), "is no fraction"),
+        (GOOD.replace("0.14", "14"), "must be a fraction"),
         (GOOD.replace("palm-540b", "palm-541b"), "palm-541b: is not known"),
         (GOOD.replace("tpu-v4", "tpu-v40"), "tpu-v40: is not known"),
         (GOOD.replace("decode", "decoding"), "decoding: is not known"),
         (GOOD.replace(",64,,,", ",63,,,"), "no slice"),
-        (GOOD.replace(",64,,,", ",6.5,,,"), "is no whole number"),
+        (GOOD.replace(",64,,,", ",6.5,,,"), "must be an integer"),
         (GOOD.replace(",64,,,", ",,,,"), "num_chips=: is empty"),
         (GOOD.replace(",ok", ",fine"), "status=fine"),
         (GOOD.replace(",ok", ",oom"), "is a time where status=oom"),
@@ -152,9 +177,9 @@ def test_a_bad_line_is_refused_with_its_number(write, row, words):
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", columns())
 def test_a_missing_column_is_named(write, column):
-    header = ",".join(name for name in COLUMNS if name != column)
+    header = ",".join(name for name in columns() if name != column)
     with pytest.raises(ShardbenchError, match=f":1: column {column} is missing"):
         read_cases(write(GOOD, header=header), "analytic")
 
@@ -162,7 +187,7 @@ def test_a_missing_column_is_named(write, column):
 def test_files_that_are_no_tables_of_times(write, tmp_path):
     with pytest.raises(ShardbenchError, match="no rows"):
         read_cases(write(), "analytic")
-    with pytest.raises(InvalidRequest, match="is no file"):
+    with pytest.raises(InvalidRequest, match="is not a file"):
         read_cases(tmp_path / "absent.csv", "analytic")
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00\x81")
@@ -231,3 +256,8 @@ def test_a_folder_without_measured_rows_is_refused(tmp_path, capsys):
     Store(tmp_path / "odd").append([replace(measured(), model="llama-3-8b+layers=4")])
     with pytest.raises(ShardbenchError, match=r"row [0-9a-f]+: model=llama-3-8b\+layers=4: changes what"):
         read_all([tmp_path / "odd"], ENGINE)
+
+
+def test_the_tables_readme_names_the_runtimes_of_the_rule():
+    readme = (published_files()[0].parent / "README.md").read_text(encoding="utf-8")
+    assert all(runtime in readme for runtime in FIRST_TOKEN_FROM_PREFILL)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from jax.sharding import AxisType, Mesh, NamedSharding
 from safetensors.numpy import load_file
 
-from engines.transformer.params import parameters as made_at_once
+from engines.transformer.params import parameters
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
-from engines.transformer.params.parameters import make_parameters, parameters
+from engines.transformer.params.parameters import described, make_parameters
 from engines.transformer.partition.plan import Plan
 from engines.weights.checkpoint.families import model_of
 from engines.weights.checkpoint.source import Checkpoint
@@ -75,12 +75,12 @@ def test_fusing_a_checkpoint_loses_nothing(opened):
     plan = plan_of(model)
     fusion = Fusion(plan, opened)
     rows, chunks = slice(0, model.d_model), slice(0, plan.chips)
-    for direction, parts in (("in", input_parts(plan)), ("out", output_parts(plan))):
-        for projection, part in parts.items():
-            fused = fusion.inputs(part, 1, rows, chunks) if direction == "in" else fusion.outputs(part, 1, chunks, rows)
+    for axis, parts in ((1, input_parts(plan)), (0, output_parts(plan))):
+        for part in parts.values():
+            fused = fusion.inputs(part, 1, rows, chunks) if axis else fusion.outputs(part, 1, chunks, rows)
             for name, _ in part:
                 tensor = fusion.canonical[f"layers.1.{name}"]
-                back = unfuse(plan, fused, name, f"{projection}.{direction}", tensor)
+                back = unfuse(plan, fused, part, tensor, axis=axis)
                 assert np.array_equal(back, values(tensor, opened)), name
 
 
@@ -127,7 +127,7 @@ def test_each_device_reads_its_slice_alone(one, ffn_layout, monkeypatch):
     totals = dict.fromkeys(matrices, 0)
     for device in devices:
         recorder.counts.clear()
-        for each in parameters(plan, one).values():
+        for each in jax.tree.leaves(described(plan, one)):
             index = NamedSharding(mesh(), each.spec).devices_indices_map(each.shape)[device]
             each.fill(tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True)))
         for name in matrices:
@@ -143,8 +143,7 @@ def test_scales_take_whole_columns_and_no_others(one, monkeypatch):
     monkeypatch.setattr(one.files, "read", one.files.read)
     recorder = Recorder(one)
     plan = plan_of(model_of(one.folder), weight_dtype="int8")
-    described = parameters(plan, one)
-    each = described["layer.ffn.in"]
+    each = described(plan, one).layers.ffn.inputs.values
     index = NamedSharding(mesh(), each.spec).devices_indices_map(each.shape)[mesh().devices.flat[0]]
     each.fill(tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True)))
     # Over 2×2×2 a device holds half the rows of a quarter of the columns, whose scales take the other half too.
@@ -161,7 +160,7 @@ def test_making_the_arrays_reads_every_matrix_once(one, monkeypatch):
     assert {name: recorder.counts[name] for name in sizes if "norm" not in name} == {
         name: size for name, size in sizes.items() if "norm" not in name
     }
-    table = np.asarray(made["embedding"])[:61]
+    table = np.asarray(made.embedding.values)[:61]
     assert np.array_equal(table, load_file(one.folder / "model.safetensors")["model.embed_tokens.weight"])
 
 
@@ -175,7 +174,7 @@ def test_narrow_formats_are_read_as_they_are(dtype, tmp_path):
     tensor = tensors(model_of(tmp_path))["embedding"]
     assert np.array_equal(values(tensor, opened), table.astype(np.float32))
     made = make_parameters(plan_of(model_of(tmp_path), weight_dtype=dtype), mesh(), opened)
-    assert np.array_equal(np.asarray(made["embedding"])[:61], table)
+    assert np.array_equal(np.asarray(made.embedding.values)[:61], table)
 
 
 def test_bfloat16_is_known_without_jax(tmp_path):
@@ -197,17 +196,16 @@ def test_bfloat16_is_known_without_jax(tmp_path):
 def test_rows_at_a_time_are_the_rows_of_the_whole(one, monkeypatch):
     plan = plan_of(model_of(one.folder), weight_dtype="bfloat16")
     whole = make_parameters(plan, mesh(), one)
-    monkeypatch.setattr(made_at_once, "_rows_at_once", lambda shape: 1)
-    for name, each in make_parameters(plan, mesh(), one).items():
-        assert np.array_equal(each, whole[name]), name
+    monkeypatch.setattr(parameters, "rows_at_once", lambda shape: 1)
+    assert jax.tree.all(jax.tree.map(np.array_equal, make_parameters(plan, mesh(), one), whole))
 
 
 def test_int8_scales_are_those_of_whole_columns(one):
     made = make_parameters(plan_of(model_of(one.folder), weight_dtype="int8"), mesh(), one)
     table = values(tensors(model_of(one.folder))["embedding"], one)
-    scale = np.asarray(made["embedding_scale"])[:61]
+    scale = np.asarray(made.embedding.scale)[:61]
     assert np.array_equal(scale, np.abs(table).max(axis=1) / np.float32(127))
-    assert np.array_equal(np.asarray(made["embedding"])[:61], np.round(table / scale[:, None]))
+    assert np.array_equal(np.asarray(made.embedding.values)[:61], np.round(table / scale[:, None]))
 
 
 def test_several_files_are_read_as_one(one, tmp_path):

@@ -101,7 +101,7 @@ def test_every_block_of_a_long_prompts_attention_is_timed():
 @pytest.mark.slow
 def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
     from engines.compiled.target.tpu import device_mesh, tpu_target_of
-    from engines.transformer.options import Reading
+    from engines.transformer.options import PrefillOptions
     from engines.transformer.partition.resolve import plan_of
     from engines.transformer.programs import abstract_arguments, make_prefill
 
@@ -109,7 +109,7 @@ def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
     asked = point(model=model, phase="prefill", input_len=1024, attn_sharding="heads")
     target = tpu_target_of(asked.slice())
     mesh = device_mesh(target)
-    plan = replace(plan_of(asked, mesh_shape=target.device_mesh), reading=Reading(attention="splash"))
+    plan = replace(plan_of(asked, mesh_shape=target.device_mesh), prefill=PrefillOptions(attention="splash"))
     lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, 1024)["prefill"])
     assert "splash_mqa_fwd" in lowered.compile().as_text()
 
@@ -145,7 +145,8 @@ def test_int8_by_int8_reaches_the_matrix_unit_as_int8(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"chip": load_chip("cpu")}, "hw=cpu"),
+        ({"chip": load_chip("cpu")}, "hw=cpu: engine=compiled compiles for TPUs and GPUs"),
+        ({"chip": replace(load_chip("tpu-v4"), clock_hz=None)}, "hw=tpu-v4: clock_hz is not known"),
         ({"num_chips": 7}, "num_chips=7"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not run it"),
         ({"act_dtype": "int8"}, "weight_dtype=bfloat16"),
@@ -159,9 +160,9 @@ def test_what_it_cannot_compile_is_one_sentence(changes, words):
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
-    from engines.compiled.target import base
+    from engines.compiled.target import installed
 
-    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "libtpu" else object())
+    monkeypatch.setattr(installed, "find_spec", lambda name: None if name == "libtpu" else object())
     answer, _ = ask(point())
     assert answer.status == "failed"
     assert "shardbench[tpu]" in answer.error

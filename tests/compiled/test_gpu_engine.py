@@ -99,14 +99,14 @@ def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
         ({"tensor_parallel": 4}, "pipeline_parallel=2"),
         (
             {"tensor_parallel": 4, "pipeline_parallel": 2},
-            "pipeline_parallel=2: engine=compiled cuts no model into stages",
+            "pipeline_parallel=2: engine=compiled does not support pipeline stages",
         ),
-        ({"ffn_layout": "ws_2d"}, "tensor_parallel=8 is ffn_layout=ws_1d"),
+        ({"ffn_layout": "ws_2d"}, "tensor_parallel=8 implies ffn_layout=ws_1d"),
         (
-            {"chip": replace(load_chip("a100-80gb"), name="gtx")},
-            "hw=gtx: of GPUs engine=compiled compiles for a100-80gb",
+            {"chip": replace(load_chip("a100-80gb"), name="gtx", cuda=None)},
+            "hw=gtx: cuda is not known; add it to conf/hw/gtx.yaml",
         ),
-        ({"chip": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "bandwidth"),
+        ({"chip": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "node_bytes_per_s is not known"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not run it"),
     ],
 )
@@ -124,15 +124,15 @@ def test_an_option_that_the_compiler_does_not_know_is_a_failed_row():
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
-    from engines.compiled.target import base
+    from engines.compiled.target import installed
 
     missing = ("jax_cuda12_plugin", "jax_plugins.xla_cuda12")
-    monkeypatch.setattr(base, "find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr(installed, "find_spec", lambda name: None if name in missing else object())
     answer, _ = ask(point())
     assert answer.status == "failed"
     assert answer.error.endswith("which is not installed; pip install 'shardbench[gpu-compiler]'")
     # The TPU's compiler is another, and still there.
-    base.check_installed(load_chip("tpu-v4"))
+    installed.check_installed(load_chip("tpu-v4"))
 
 
 def test_the_second_run_compiles_nothing_and_another_gpu_does(tmp_path):

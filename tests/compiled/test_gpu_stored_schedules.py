@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from compiled_cases import loop_of
 
-from engines.compiled.cost.gpu import Gpu
+from engines.compiled.cost.gpu import GpuCostModel
 from engines.compiled.cost.timeline import walk
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.replica_groups import parse_groups
@@ -22,7 +22,7 @@ from engines.compiled.hotspots import hot_loop
 
 DATA = Path(__file__).with_name("data")
 NAMES = ("a100-8-decode", "a100-8-decode-cublas-int8", "h100-8-prefill-looped")
-MACHINE = Gpu(
+MACHINE = GpuCostModel(
     devices=8,
     peaks={"float16": 100e12, "bfloat16": 100e12},
     vector_flops_per_s=10e12,
@@ -96,7 +96,7 @@ def test_a_layer_of_tensor_parallelism_gathers_and_scatters_twice_over_all_gpus(
     for each in wide:
         assert [len(group) for group in parse_groups(each.groups, 8)] == [8]
         assert each.shard_bytes == each.whole_bytes / 8
-        assert MACHINE.exchange(each).seconds == pytest.approx(2 * 16 * 1024 * 7 / 8 / 100e9)
+        assert MACHINE.collective_time(each).seconds == pytest.approx(2 * 16 * 1024 * 7 / 8 / 100e9)
 
 
 def test_a_start_that_is_marked_as_synchronous_holds_the_stream():

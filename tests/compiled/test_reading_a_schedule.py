@@ -5,12 +5,13 @@ import json
 import pytest
 
 from engines.compiled.cost.timeline import Account, Event, Timeline, walk
-from engines.compiled.cost.torus import LinkConstants, Torus, exchange
-from engines.compiled.cost.tpu import Tpu
+from engines.compiled.cost.torus import Torus, collective_time
+from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import UnreadableHlo, parse_instruction, parse_module
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
 from engines.compiled.hlo.schedule import Collective, Kind, read_schedule
 from engines.compiled.perfetto import trace_events, write_trace
+from engines.core.chip import LinkConstants
 
 
 def cycles(count):
@@ -57,7 +58,7 @@ ENTRY %main (arg: f32[262144]) -> f32[262144] {{
 """
 TORUS = Torus(shape=(1, 1, 4), wrap=(False, False, True), link_bytes_per_s=50e9)
 LINKS = LinkConstants(link_efficiency=0.8, hop_s=1e-6, launch_s=0.0)
-MACHINE = Tpu(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
+MACHINE = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
 MEGABYTE = 4 * 262144
 
 
@@ -165,10 +166,10 @@ def ring(opcode, **changes):
 
 def test_ring_collectives_by_hand():
     # 6 of 8 MB pass, over two links of 40 GB/s of payload, in three hops.
-    assert exchange(ring("all-gather"), TORUS, LINKS).seconds == pytest.approx(6e6 / 80e9 + 3e-6)
-    assert exchange(ring("all-reduce"), TORUS, LINKS).seconds == pytest.approx(2 * (6e6 / 80e9 + 3e-6))
+    assert collective_time(ring("all-gather"), TORUS, LINKS).seconds == pytest.approx(6e6 / 80e9 + 3e-6)
+    assert collective_time(ring("all-reduce"), TORUS, LINKS).seconds == pytest.approx(2 * (6e6 / 80e9 + 3e-6))
     open_torus = Torus(shape=(1, 1, 4), wrap=(False, False, False), link_bytes_per_s=50e9)
-    assert exchange(ring("all-gather"), open_torus, LINKS).seconds == pytest.approx(6e6 / 40e9 + 3e-6)
+    assert collective_time(ring("all-gather"), open_torus, LINKS).seconds == pytest.approx(6e6 / 40e9 + 3e-6)
 
 
 def bars_of(trace):
@@ -190,7 +191,7 @@ def test_the_trace_of_a_turn_by_hand():
     (sent,) = bars["link z +"]
     assert (sent["cat"], sent["args"]) == (
         "collective-permute",
-        {"turns": 5, "bytes": MEGABYTE, "latency_us": 1.0, "bound": "link"},
+        {"kind": "collective", "loop": 1, "turns": 5, "bytes": MEGABYTE, "latency_us": 1.0, "bound": "link"},
     )
     send_us = 1 + MEGABYTE / 40e3
     assert sent["dur"] == pytest.approx(send_us, abs=1e-3)

@@ -13,12 +13,13 @@ import pytest
 from compiled_cases import loop_of
 
 from engines.compiled.cost.timeline import walk
-from engines.compiled.cost.torus import LinkConstants, Torus
-from engines.compiled.cost.tpu import Tpu
+from engines.compiled.cost.torus import Torus
+from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.replica_groups import group_axes, parse_groups, parse_pairs, permute_hops
 from engines.compiled.hlo.schedule import Kind, read_schedule
 from engines.compiled.perfetto import trace_events
+from engines.core.chip import LinkConstants
 
 DATA = Path(__file__).with_name("data")
 X, Y, Z, CORES = range(4)
@@ -44,7 +45,7 @@ def schedule_of(name):
 def machine_of(name):
     shape = TORI[name]
     torus = Torus(shape=shape, wrap=tuple(size % 4 == 0 for size in shape), link_bytes_per_s=50e9)
-    return Tpu(
+    return TpuCostModel(
         clock_hz=1e9,
         hbm_bytes_per_s=1e12,
         torus=torus,

@@ -13,7 +13,7 @@ import pytest
 import engines
 from bench.measure.timing import TimingConfig
 from bench.rows.metrics import METRICS, derive
-from bench.run.fingerprint import code_fingerprint
+from bench.run.keys import code_id, point_id, program_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.worker import answer, answer_all
@@ -77,7 +77,7 @@ def made(name):
 
 
 def asked(engine, of):
-    return PointTask(point=of, point_id=of.fingerprint(code_fingerprint(engine)), source=engine.source, sweep=None)
+    return PointTask(point=of, point_id=point_id(engine, of), code_id=code_id(engine), source=engine.source, sweep=None)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,12 @@ def test_it_is_one_kind_of_engine_and_says_which(name):
     assert engine.code
     assert all((folder / each / "__init__.py").is_file() for each in engine.code)
     assert {name, "external"} & set(engine.code)
-    assert code_fingerprint(engine) == code_fingerprint(made(name))
+    assert code_id(engine) == code_id(made(name))
+    assert (code_id(engine) is None) == (not engine.decided_by_source)
+    # Only where its own options say so is an engine one of several processes, or in need of variables.
+    assert engine.process() is None
+    assert all(isinstance(value, str) for value in engine.environment([point(name)]).values())
+    assert json.loads(json.dumps(dict(engine.options))) == dict(engine.options)
     # What measures or compiles may crash or hang, so it gets a process of its own, and a limit.
     config = load_group("engine", name)
     assert config["isolated"] == (engine.source in ("measured", "compiled"))
@@ -119,6 +124,16 @@ def test_an_answer_is_a_valid_row(rows, name):
         assert row.engine == name
         assert (row.phase, row.batch_size, row.input_len) == (of.phase, of.batch_size, of.input_len)
         assert Row.from_dict(json.loads(json.dumps(row.to_dict(), allow_nan=False))) == row
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_an_answer_names_the_program_that_would_answer_now(rows, name):
+    """And so a stored row is known to be current without answering its point again."""
+    for of, row in zip(ANSWERED[name], rows(name), strict=True):
+        assert row.program_id == program_id(made(name), of)
+        assert row.code_id == code_id(made(name))
+    if name in RUNNERS:
+        assert len({row.program_id for row in rows(name)}) == len(rows(name))
 
 
 @pytest.mark.parametrize("name", ANSWERED)

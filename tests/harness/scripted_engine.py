@@ -1,6 +1,7 @@
 """An engine whose every point does what its batch size says, so that the harness can be tested for what goes wrong.
 
-Each point that it starts is written down in the file ``log`` as ``<pid> <batch size>``.
+Each point that it starts is written down in the file ``log`` as ``<pid> <batch size>``. What it runs is what the file
+``program`` beside it says; each point that it is asked of is written down in ``asked``.
 """
 
 import os
@@ -10,16 +11,17 @@ import sys
 import time
 from pathlib import Path
 
-from engines.core.engine import Facts, Stage, Verification
+from engines.core.engine import Facts, Runner, Stage, Verification
 from engines.core.errors import OutOfMemory, Unsupported
 
 CRASH, KILLED, HANG, OOM, UNSUPPORTED, BUG, WRONG, NO_LIBRARY = range(101, 109)
-GROWS, STARTS_ONE, LEAVES, LEAVES_TOO, CORES, BARRED = range(109, 115)
+GROWS, STARTS_ONE, LEAVES, LEAVES_TOO, CORES, BARRED, ENDS_WHEN_ASKED = range(109, 116)
 HELD = []
 
 
 class ScriptedProgram:
-    def __init__(self, point, pause_s):
+    def __init__(self, point, pause_s, program_id):
+        self.program_id = program_id
         self.compile_s = 0.25
         self.stages = (Stage("decode", lambda: time.sleep(pause_s)),)
         self._point = point
@@ -30,16 +32,37 @@ class ScriptedProgram:
         return Verification(ok=not wrong, max_relative_error=error, tolerance=1e-5, against="the script")
 
     def facts(self):
-        return Facts(resolved={"ffn_layout": "ws_1d"}, peak_flops_per_s=1e12, peak_source="the script")
+        return Facts(
+            program_id=self.program_id,
+            resolved={"ffn_layout": "ws_1d"},
+            peak_flops_per_s=1e12,
+            peak_source="the script",
+        )
 
     def close(self):
         pass
 
 
-class ScriptedEngine:
+class ScriptedEngine(Runner):
     name = "scripted"
     source = "measured"
     code = ("published",)
+
+    @property
+    def decided_by_source(self):
+        """False once a test says what the program is: the harness then asks for it."""
+        return not self._log.with_name("program").exists()
+
+    def program_id(self, point):
+        with self._log.with_name("asked").open("a") as asked:
+            asked.write(f"{os.getpid()} {point.batch_size}\n")
+        if point.batch_size == ENDS_WHEN_ASKED:
+            os._exit(7)
+        return self._program(point)
+
+    def _program(self, point):
+        program = self._log.with_name("program")
+        return f"{program.read_text() if program.exists() else 'one'} {point.batch_size}"
 
     def __init__(self, log, pause_s=0.001, takes_bytes=0, **_settings):
         self._log = Path(log)
@@ -86,4 +109,4 @@ class ScriptedEngine:
             case 114:
                 while self._log.with_name("barred").exists():
                     time.sleep(0.02)
-        return ScriptedProgram(point, self._pause_s)
+        return ScriptedProgram(point, self._pause_s, self._program(point))

@@ -149,7 +149,7 @@ def test_a_traceback_only_for_those_who_ask(shardbench):
 
 def test_json_is_all_that_stands_on_stdout(shardbench):
     done = shardbench(*DECODE, "batch_size=[64,128]", "print=json")
-    assert [json.loads(line)["schema_version"] for line in done.stdout.splitlines()] == [1, 1]
+    assert [json.loads(line)["schema_version"] for line in done.stdout.splitlines()] == [2, 2]
 
 
 def test_help_teaches(shardbench):
@@ -182,4 +182,4 @@ def test_no_gpu_is_here(shardbench, tmp_path):
     program.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
     program.chmod(0o755)
     done = shardbench("run", "hw=here", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, code=2)
-    assert "hw=here: this machine has no GPU" in done.stderr
+    assert "hw=here: nvidia-smi lists no GPU" in done.stderr

@@ -6,7 +6,7 @@ import json
 import pytest
 from test_progress import run_in_terminal
 
-from bench.validate.csv_cases import COLUMNS
+from engines.published.table import columns
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 CASE = {
@@ -19,7 +19,7 @@ CASE = {
 def data_file(folder, *cases):
     path = folder / "times.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, columns(), restval="")
         writer.writeheader()
         writer.writerows(cases)
     return path

@@ -14,7 +14,7 @@ import pytest
 from processes import PATIENCE_S, wait_for, wait_until_gone
 
 from bench.measure.timing import TimingConfig
-from bench.run.fingerprint import code_fingerprint
+from bench.run.keys import code_id, point_id
 from bench.run.lockstep import Lockstep
 from bench.run.make_row import PointTask
 from bench.run.worker import answer
@@ -23,7 +23,7 @@ from engines.core.engine import JobProcess
 from engines.core.errors import InvalidRequest, OutOfMemory
 from engines.core.point import Point
 from engines.jax.engine import JaxEngine
-from engines.jax.multihost import place_of
+from engines.jax.multihost import process_of
 from engines.jax.settings import Settings
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -115,10 +115,14 @@ def test_two_processes_measure_together_and_the_first_writes(shardbench, port):
         assert row["details"]["num_processes"] == 2
         assert row["details"]["hosts"] == [socket.gethostname()] * 2
 
-    # All is stored: the second is told so by the first, from which alone it can know.
-    again = [job.start(process) for process in (0, 1)]
-    assert [ended(each)[0] for each in again] == [0, 0]
-    assert len(shardbench.stored()) == 2
+    # All is stored: the second is told so by the first, from which alone it can know. And where the source is another
+    # than that of the rows, the first finds that the programs are the same, and both do without measuring.
+    for _ in range(2):
+        again = [job.start(process) for process in (0, 1)]
+        assert [ended(each)[0] for each in again] == [0, 0]
+        assert [row["program_id"] for row in shardbench.stored()] == [row["program_id"] for row in rows]
+        for part in shardbench.results.glob("rows/*.jsonl"):
+            part.write_text(part.read_text().replace(rows[0]["code_id"], "another source"))
 
 
 @linux
@@ -180,7 +184,7 @@ def test_the_place_comes_from_the_cluster():
             for process in (0, 1)
         ]
         told = [ended(each)[1] for each in tasks]
-    assert told == ['{"process": 0, "count": 2}\n', '{"process": 1, "count": 2}\n']
+    assert told == ['{"index": 0, "count": 2}\n', '{"index": 1, "count": 2}\n']
 
 
 @pytest.mark.parametrize(
@@ -193,14 +197,14 @@ def test_the_place_comes_from_the_cluster():
         ({"num_processes": 2, "coordinator": "a:1", "process_id": -1}, "engine.process_id=-1"),
     ],
 )
-def test_a_place_that_cannot_be(settings, says):
+def test_a_process_that_cannot_be(settings, says):
     with pytest.raises(InvalidRequest, match=says):
-        place_of(Settings(**settings))
+        process_of(Settings(**settings))
 
 
-def test_a_place_by_the_settings():
-    assert place_of(Settings()) is None
-    assert place_of(Settings(coordinator="a:1", num_processes=3, process_id=2)) == JobProcess(2, 3)
+def test_a_process_by_the_settings():
+    assert process_of(Settings()) is None
+    assert process_of(Settings(coordinator="a:1", num_processes=3, process_id=2)) == JobProcess(2, 3)
 
 
 def point(**changes):
@@ -212,7 +216,7 @@ def point(**changes):
 def test_each_process_brings_its_share_of_the_devices_and_its_number_is_no_other_answer():
     engines = [JaxEngine(coordinator="a:1", num_processes=3, process_id=process) for process in (0, 1)]
     assert engines[0].environment([point()])["XLA_FLAGS"].endswith("device_count=3")
-    assert code_fingerprint(engines[0]) == code_fingerprint(engines[1]) != code_fingerprint(JaxEngine())
+    assert point_id(engines[0], point()) == point_id(engines[1], point()) != point_id(JaxEngine(), point())
 
 
 class Threads:
@@ -224,7 +228,7 @@ class Threads:
 
     def member(self, process):
         team = type("Member", (), {})()
-        team.place = JobProcess(process, len(self.values))
+        team.process = JobProcess(process, len(self.values))
         team.exchange = lambda value: self.exchange(process, value)
         return team
 
@@ -267,7 +271,11 @@ class Refuses(JaxEngine):
 def test_what_one_process_refuses_is_refused_by_all():
     engines = [Refuses(None), Refuses(OutOfMemory("does not fit here"))]
     asked = PointTask(
-        point=point(), point_id=point().fingerprint(code_fingerprint(engines[0])), source="measured", sweep=None
+        point=point(),
+        point_id=point_id(engines[0], point()),
+        code_id=code_id(engines[0]),
+        source="measured",
+        sweep=None,
     )
     assert rows_of(engines, asked) == [("oom", "does not fit here", True)] * 2
 

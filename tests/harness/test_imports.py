@@ -1,6 +1,7 @@
 """What imports what, and what the command line costs to start."""
 
 import ast
+import graphlib
 import importlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from bench.cli.main import COMMANDS, MODULES
 
 ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for folder in ("bench", "engines") for path in (ROOT / folder).rglob("*.py"))
 SHARED = {"core", "host", "weights", "transformer"}
 """What engines share: each may import those before it."""
 HEAVY = {"jax", "torch", "wandb", "matplotlib", "scipy", "pandas", "hydra"}
@@ -33,6 +35,62 @@ def test_engines_know_neither_the_harness_nor_each_other(path):
         assert parts[0] != "bench", f"{path} imports {module}"
         if parts[0] == "engines" and len(parts) > 1:
             assert parts[1] == own or parts[1] in SHARED, f"{path} imports {module}"
+
+
+def imports_at_run_time(tree):
+    """Every import of a module, those inside functions too; not those that only type checkers see."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        yield from imports_at_run_time(node)
+
+
+def import_graph(modules):
+    """Module → the modules of ``modules`` (name → source) that it imports anywhere."""
+    graph = {}
+    for name, source in modules.items():
+        targets = set()
+        for node in imports_at_run_time(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            else:
+                # `from package import module` imports the module.
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= (inner & modules.keys()) or {node.module}
+        graph[name] = targets & modules.keys()
+    return graph
+
+
+def circle(graph):
+    """Modules that import one another in a circle, as graphlib finds them; empty if there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {}
+    for folder in ("bench", "engines"):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            modules[".".join(part for part in parts if part != "__init__")] = path.read_text()
+    assert circle(import_graph(modules)) == []
+
+
+def test_a_circle_is_found_in_functions_and_not_in_type_checking_blocks():
+    modules = {"a": "import b", "b": "def f():\n    from c import x", "c": "if TYPE_CHECKING:\n    import a"}
+    assert circle(import_graph(modules)) == []
+    modules["c"] = "class C:\n    def m(self):\n        import a"
+    assert set(circle(import_graph(modules))) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_has_more_than_300_lines(path):
+    assert len(path.read_text().splitlines()) <= 300
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])

@@ -147,6 +147,7 @@ def test_rates_are_by_the_formula_of_every_other_row(run):
         batch_size=8,
         input_len=32,
         output_len=128,
+        first_token="prefill",
         weight_dtype="bfloat16",
     )
     rates = derive(point, latency_s=2.0, peak_flops_per_s=chip.peak("bfloat16"), hbm_bytes_per_s=chip.hbm_bytes_per_s)
@@ -380,3 +381,15 @@ def test_several_files_in_one_command(run, tmp_path):
     _, settings = parse("import", words, import_.KEYS, import_.VERBS)
     import_.main(None, settings)
     assert {row.batch_size for row in Store(tmp_path / "results").load()} == {1, 2}
+
+
+@pytest.mark.parametrize("value", ["[]", "[4,8]"])
+def test_a_key_takes_one_value_not_a_grid(run, tmp_path, value):
+    with pytest.raises(InvalidRequest, match=r"kv_dtype=.*must be one value"):
+        run(LATENCY, f"{GIVEN} kv_dtype={value}")
+    assert stored(tmp_path) == []
+
+
+def test_any_key_of_a_point_may_be_given(run):
+    [row] = run(LATENCY, f"{GIVEN} mesh_shape=[1,1,1] collectives=plain")
+    assert (row.mesh_shape, row.collectives, row.first_token) == ([1, 1, 1], "plain", "prefill")

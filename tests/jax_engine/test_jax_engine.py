@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -197,8 +198,9 @@ def test_relative_error_by_hand():
 
 def test_a_wrong_output_is_not_verified():
     program = engine().prepare(point())
-    name = "layer.fused.out"
-    program.weights[name] = program.weights[name] * 1.01
+    fused = program.weights.layers.fused
+    wrong = replace(fused, outputs=replace(fused.outputs, values=fused.outputs.values * 1.01))
+    program.weights = replace(program.weights, layers=replace(program.weights.layers, fused=wrong))
     checked = program.verify()
     assert not checked.ok
     assert checked.max_relative_error > checked.tolerance
@@ -302,9 +304,21 @@ def test_a_gpu_gives_jax_nearly_all_of_its_memory_unless_told_otherwise(monkeypa
 def test_peaks_are_measured_as_on_an_accelerator():
     """Chains of runs, on arrays of each device's own."""
     mesh = jax.make_mesh((2, 1, 1), ("x", "y", "z"), devices=jax.devices("cpu")[:2])
-    flops, copied = peaks._peaks(mesh, "bfloat16", peaks.Sizes(64, 1 << 16, False, 8))
+    flops, copied = peaks._peaks(mesh, "bfloat16", peaks.Sizes((64,), 1 << 16, False, 8))
     assert 0 < flops < 1e15
     assert 0 < copied < 1e13
+
+
+def test_devices_that_share_a_processor_share_the_best_rate_that_any_matmul_reaches_on_it(monkeypatch):
+    mesh = jax.make_mesh((2, 2, 1), ("x", "y", "z"), devices=jax.devices("cpu")[:4])
+    sizes, own = peaks.Sizes((8,), 1 << 12, True, 1), (64, 8, 8)
+    for best in ((4, (8, 8, 8)), (4, own), (1, (8, 8, 8)), (1, own)):
+
+        def rate(mesh, product, *_, best=best):
+            return (8e9 if mesh.size == 1 else 2e9) if (mesh.size, product) == best else 1e9
+
+        monkeypatch.setattr(peaks, "_matmul_flops_per_s", rate)
+        assert peaks._peaks.__wrapped__(mesh, "float32", sizes, own)[0] == 2e9
 
 
 def test_peaks_are_unknown_where_memory_runs_out(monkeypatch):
@@ -313,7 +327,7 @@ def test_peaks_are_unknown_where_memory_runs_out(monkeypatch):
 
     mesh = jax.make_mesh((1, 1, 1), ("x", "y", "z"), devices=jax.devices("cpu")[:1])
     monkeypatch.setattr(peaks, "_peaks", full)
-    assert peaks.measured_peaks(mesh, "float32") is None
+    assert peaks.measured_peaks(mesh, "float32", (8, 8, 8)) is None
 
 
 @pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])

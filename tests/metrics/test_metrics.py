@@ -80,9 +80,11 @@ def test_a_generate_point_by_hand():
     assert derive(asked, latency_s=1.218, decode_s=0.717) == pytest.approx(found)
 
 
-def test_a_gpu_takes_its_first_token_from_the_context_pass():
-    asked = point(phase="generate", hw="a100-80gb", input_len=60, output_len=20, weight_dtype="float16")
-    assert derive(asked, latency_s=2.0, prefill_s=0.1)["step_time_s"] == pytest.approx(1.9 / 19)
+@pytest.mark.parametrize(("first_token", "steps"), [("prefill", 19), ("decode", 20), ("auto", 20)])
+@pytest.mark.parametrize("hw", ["a100-80gb", "tpu-v4"])
+def test_a_step_is_a_share_of_the_steps_after_the_prefill(hw, first_token, steps):
+    asked = point(phase="generate", hw=hw, input_len=60, output_len=20, first_token=first_token)
+    assert derive(asked, latency_s=2.0, prefill_s=0.1)["step_time_s"] == pytest.approx(1.9 / steps)
 
 
 def test_a_prefill_point_is_one_stage():

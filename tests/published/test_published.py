@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_model
 from engines.core.point import Point
 from engines.published.engine import PublishedEngine
@@ -48,6 +49,30 @@ def test_a_choice_that_the_source_does_not_state_is_not_answered():
     row = next(row for row in published_rows() if "Table D.3" in row.reference and row.question["model"] == "palm-540b")
     (answer,) = PublishedEngine().estimate([point_of(row.question, attn_sharding="batch")])
     assert answer.status == "unsupported"
+
+
+def test_fastertransformers_first_token_comes_from_the_prefill():
+    for row in published_rows():
+        assert row.question.get("first_token") == ("prefill" if row.system == "fastertransformer" else None)
+    row = next(row for row in published_rows() if row.system == "fastertransformer" and row.status == "ok")
+    stated, left, other = PublishedEngine().estimate(
+        [point_of(row.question, first_token=first) for first in ("prefill", "auto", "decode")]
+    )
+    assert stated.latency_s == left.latency_s == row.latency_s
+    assert left.facts.resolved == {"first_token": "prefill"}
+    assert other.status == "unsupported"
+
+
+def test_a_row_counts_the_steps_of_the_convention_that_its_engine_has():
+    row = next(row for row in published_rows() if row.system == "fastertransformer" and row.status == "ok")
+    stated, left = (point_of(row.question, first_token=first) for first in ("prefill", "auto"))
+    one, other = (
+        estimated(PointTask(point=each, point_id="", source="published", sweep=None), answer)
+        for each, answer in zip((stated, left), PublishedEngine().estimate([stated, left]), strict=True)
+    )
+    assert one.mbu == other.mbu
+    assert (one.first_token, other.first_token) == ("prefill", "prefill")
+    assert set(other.chosen) - set(one.chosen) == {"first_token"}
 
 
 def test_the_memory_table_is_there_too():

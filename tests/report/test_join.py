@@ -3,8 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from bench.rows.pairing import Pair, errors_of, pair_up
+from bench.rows.pairing import Pair, pair_errors, pair_up
+from bench.validate.csv_cases import read_cases
+from bench.validate.errors import ERROR_FIGURES, Compared, figures, published_files
+from engines.core.engine import Estimate
 
 
 def test_every_published_row_meets_the_prediction_for_it(published, predicted):
@@ -59,23 +64,37 @@ def test_each_engine_has_its_own_pair(published, predicted):
 def test_errors_by_hand(measure):
     reference = measure(1.0)
     pairs = [Pair(replace(reference, latency_s=seconds), reference) for seconds in (1.1, 0.8, 1.0, 1.3)]
-    errors = errors_of(pairs)
+    errors = pair_errors(pairs)
     assert errors.n == 4
     assert errors.mean == pytest.approx((0.1 + 0.2 + 0.0 + 0.3) / 4)
     assert errors.median == pytest.approx(0.15)
-    assert errors.p90 == pytest.approx(0.3)
+    assert errors.p90 == pytest.approx(0.27)  # 70% of the way from 0.2 to 0.3
     assert errors.worst == pytest.approx(0.3)
     assert errors.bias == pytest.approx((0.1 - 0.2 + 0.0 + 0.3) / 4)
 
 
-def test_the_ninetieth_percentile_is_the_nearest_rank(measure):
-    reference = measure(1.0)
-    pairs = [Pair(replace(reference, latency_s=1 + step / 100), reference) for step in range(1, 11)]
-    assert errors_of(pairs).p90 == pytest.approx(0.09)
+TIMES = st.floats(1e-4, 1e4)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(times=st.lists(st.tuples(TIMES, TIMES), min_size=1, max_size=30), seed=st.randoms())
+def test_validate_and_the_report_compute_the_same_figures_in_any_order(measure, times, seed):
+    row = measure(1.0)
+    pairs = [Pair(replace(row, latency_s=answer), replace(row, latency_s=reference)) for answer, reference in times]
+    seed.shuffle(times)
+    case = read_cases(published_files()[0], "analytic")[0]
+    compared = [
+        Compared(replace(case, latency_s=reference, oom=False), Estimate(latency_s=answer))
+        for answer, reference in times
+    ]
+    told = figures(compared)
+    assert told.items() >= pair_errors(pairs).to_dict().items()
+    assert told["compared"] == len(times)
+    assert tuple(pair_errors(pairs).to_dict()) == ERROR_FIGURES
 
 
 def test_rows_that_are_no_answer_count_in_no_error(measure):
     reference = measure(1.0)
-    assert errors_of([Pair(measure(2.0, valid=False), reference)]) is None
-    assert errors_of([Pair(replace(reference, status="oom", latency_s=None), reference)]) is None
-    assert errors_of([]) is None
+    assert pair_errors([Pair(measure(2.0, valid=False), reference)]) is None
+    assert pair_errors([Pair(replace(reference, status="oom", latency_s=None), reference)]) is None
+    assert pair_errors([]) is None

@@ -27,8 +27,8 @@ def report(store, out, *words):
 def test_the_report_opens_with_what_was_found(store, tmp_path, capsys):
     assert report(store, tmp_path / "out", "figures=[]", "title=Mine") == 0
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("# Mine\n\n## What was found\n\n- **headline** (published): ")
-    assert "## How to read a row" in text
+    assert text.startswith("# Mine\n\n## Findings\n\n- **headline** (published): ")
+    assert "[How to read a row](tables/metrics.md)" in text
     assert "figures/" not in text
     assert "headline (published)" in capsys.readouterr().out
 
@@ -50,6 +50,21 @@ def test_every_figure_is_drawn_and_shown(store, tmp_path, capsys):
     for name in shown:
         assert first[name].startswith(b"\x89PNG")
         assert first[name.replace(".png", ".pdf")].startswith(b"%PDF")
+
+
+def test_the_report_is_short_and_every_long_table_is_linked(store, tmp_path):
+    assert report(store, tmp_path, "figures=[]") == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    links = re.findall(r"\]\((tables/[^)]*)\)", text)
+    assert len(links) == len(set(links))
+    tables = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "tables").glob("*.md")}
+    assert {link for link in links if link.endswith(".md")} == tables
+    for link in links:
+        assert (tmp_path / link).is_file()
+    # A table is in the text or in its own file; its CSV is there either way.
+    for path in (tmp_path / "tables").glob("*.csv"):
+        assert path.with_suffix(".md").exists() != (f"tables/{path.stem}.md" not in links)
 
 
 def test_only_the_formats_that_were_asked_for(store, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from bench.cli.main import main
 from bench.rows.frontier import frontier
-from bench.rows.pairing import errors_of, pair_up
+from bench.rows.pairing import pair_errors, pair_up
 from bench.rows.store import Store
 from engines.published.table import published_rows
 
@@ -69,7 +69,7 @@ def test_it_opens_with_what_was_found_and_every_file_is_there(published_store, r
     code, told, out = report(published_store)
     assert code == 0
     text = (out / "report.md").read_text()
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE)[0] == "What was found"
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE)[0] == "Findings"
     assert finding(told, "headline")["sentence"] in text
     for name in told["files"]:
         assert (out / name).stat().st_size > 0
@@ -100,8 +100,24 @@ def test_the_prediction_error_is_that_of_the_pairs_and_names_its_fit(published_s
             errors.append(abs(answers[("analytic", *key[1:])].latency_s / row.latency_s - 1))
     assert found["numbers"]["n"] == len(errors) == sum(row.status == "ok" for row in published_rows())
     assert found["numbers"]["mean"] == pytest.approx(sum(errors) / len(errors))
-    assert "set the constants of a100-80gb" in found["sentence"]
-    assert "fitted without a model's own rows" in found["sentence"]
+    held_out = finding(told, "held-out error")
+    assert held_out["sentence"].startswith("With constants fitted without a model's own rows, ")
+    assert f"{max(held_out['numbers'].values()):.1%}" in held_out["sentence"]
+
+
+def test_validate_prints_the_same_figures_as_the_report_of_the_same_rows(published_store, report, capsys):
+    _, _, out = report(published_store, "figures=[]")
+    (line,) = [
+        each
+        for each in read_csv(out / "tables" / "error_by_system.csv")
+        if (each["system"], each["model"]) == ("all",) * 2
+    ]
+    assert main(["validate", "print=json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    keys = {"mean": "mape", "median": "median_ape", "p90": "p90_ape", "worst": "worst_ape", "bias": "bias"}
+    assert {key: float(line[key]) for key in keys} == pytest.approx({key: told[name] for key, name in keys.items()})
+    counts = ("oom_hit", "oom_missed", "oom_false")
+    assert [int(line[key]) for key in ("n", *counts)] == [told[key] for key in ("compared", *counts)]
 
 
 def test_an_answer_is_never_taken_for_a_publication(changed_store, report):
@@ -131,8 +147,9 @@ def test_a_row_that_is_not_valid_is_no_finding_and_says_why(changed_store, repor
 
     _, told, out = report(changed_store(change), "figures=[]")
     assert finding(told, "highest MFU", "measured")["numbers"]["mfu"] < 0.9
-    assert "not" in finding(told, "validity")["sentence"]
-    assert reason in (out / "report.md").read_text()
+    valid = finding(told, "validity")["numbers"]
+    assert valid["valid"] < valid["measured"]
+    assert reason in (out / "tables" / "latency_gpt-20b_a100-80gb_generate.md").read_text()
 
 
 def test_the_same_rows_make_the_same_files(published_store, report, tmp_path):
@@ -227,7 +244,7 @@ def test_pairs_join_open_choices_and_stated_ones(published_store):
     assert [pair.answer.ffn_layout for pair in stated] == ["wg_xyz"]
     other = [row for row in rows if row.source == "published" or row.ffn_layout != "wg_xyz"]
     assert len(pair_up(other)) == len(pairs) - 1
-    errors = errors_of(pairs)
+    errors = pair_errors(pairs)
     assert errors.mean >= errors.median * 0.5
     assert errors.worst >= errors.p90 >= errors.median
 

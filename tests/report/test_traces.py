@@ -1,6 +1,8 @@
 """Traces of compiled programs: one turn of the loop over layers, read, told and drawn."""
 
 import gzip
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,13 @@ from bench.report.render import style
 from bench.report.studies.figure_iteration import COLOUR_OF, turn
 from bench.report.studies.read_trace import read_turn
 from bench.report.studies.traces import Places, traces_of
-from engines.compiled.cost.timeline import Account, Event, Timeline, walk
-from engines.compiled.cost.torus import LinkConstants, Torus
-from engines.compiled.cost.tpu import Tpu
+from engines.compiled.cost.timeline import Account, Event, Loop, Timeline, walk
+from engines.compiled.cost.torus import Torus
+from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import read_schedule
 from engines.compiled.perfetto import write_trace
+from engines.core.chip import LinkConstants
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
@@ -23,31 +26,38 @@ STORED = Path(__file__).parents[1] / "compiled" / "data" / "v4-4x4x4-oneway.hlo.
 
 
 def by_hand():
-    """Two steps of four layers, 100 µs each: 60 of products, 10 beside an inner loop of 3 × 5, 15 of a sum, 1 wait.
+    """Two steps of four layers of 100 µs: 75 of matmuls (an inner loop runs 3 × 5 of them), 15 of a sum, 1 of waiting.
 
-    The 14 µs of a permute run beside the products but for one.
+    A permute of 15 µs overlaps the matmul but for that 1 µs.
     """
 
-    def at(microseconds, lane, name, length, note, turns=8, **more):
-        return Event(lane, name, 1e-6 * (5 + microseconds), 1e-6 * length, note, turns, **more)
+    layers, inner = 2, 3
+
+    def at(microseconds, lane, name, length, note, turns=8, loop=layers, **more):
+        return Event(lane, name, 1e-6 * (5 + microseconds), 1e-6 * length, note, turns, loop=loop, **more)
 
     bars = [
-        Event("compute", "before", 0.0, 5e-6, "fusion", 2),
-        at(0, "copy", "begun outside", 50, "copy-start", turns=2, bytes=1e6),
+        Event("compute", "before", 0.0, 5e-6, "fusion", 2, loop=1),
+        at(0, "copy", "begun outside", 50, "copy-start", turns=2, loop=1, bytes=1e6),
         at(0, "compute", "weights", 60, "matmul", bytes=60e6),
         at(46, "x -", "send", 15, "collective-permute", bytes=1e6, latency_s=1e-6),
         at(60, "compute", "send", 1, "exposed"),
         at(61, "compute", "small", 9, "fusion"),
-        at(70, "compute", "scores", 5, "matmul", turns=24),
-        at(75, "compute", "2 more turns of inner", 10, "turns", turns=0),
+        at(70, "compute", "scores", 5, "matmul", turns=24, loop=inner),
+        at(75, "compute", "the rest of the inner loop", 10, "turns", turns=0, repeats=inner),
         at(85, "compute", "sum", 15, "exposed"),
         at(85, "x +", "sum", 15, "all-reduce", bytes=1e6, latency_s=5e-6),
         at(85, "x -", "sum", 15, "all-reduce", bytes=1e6, latency_s=5e-6),
-        at(100, "compute", "3 more turns of layers", 300, "turns", turns=0),
-        Event("compute", "after", 405e-6, 0.0, "fusion", 2),
-        Event("compute", "1 more turns of steps", 405e-6, 405e-6, "turns", 0),
+        at(100, "compute", "the rest of the layers", 300, "turns", turns=0, loop=1, repeats=layers),
+        Event("compute", "after", 405e-6, 0.0, "fusion", 2, loop=1),
+        Event("compute", "the other step", 405e-6, 405e-6, "turns", 0, repeats=1),
     ]
-    return Timeline(Account(total_s=810e-6), bars)
+    loops = [
+        Loop(index=inner, name="inner", parent=layers, turns=3, runs=8, start_s=75e-6, turn_s=5e-6),
+        Loop(index=layers, name="layers", parent=1, turns=4, runs=2, start_s=5e-6, turn_s=100e-6),
+        Loop(index=1, name="steps", parent=0, turns=2, runs=1, start_s=0.0, turn_s=405e-6),
+    ]
+    return Timeline(Account(total_s=810e-6), bars, loops)
 
 
 def file_of(timeline, folder, layers=4, name="step"):
@@ -59,17 +69,25 @@ def test_a_turn_by_hand(tmp_path):
     assert (found.turns, found.loops) == (4, 2)
     assert (found.seconds, found.whole_s) == pytest.approx((100e-6, 810e-6))
     assert found.lanes == ["compute", "link x +", "link x -"]
-    # The inner loop's product runs three times.
+    # The inner loop's matmul runs three times.
     assert dict(found.stream_s()) == pytest.approx({"matmul": 75e-6, "other": 9e-6, "exposed": 16e-6})
     # 60 MB in one of 60 µs, and none in three of 5.
-    assert found.product_bytes_per_s() == pytest.approx(60e6 / 75e-6)
+    assert found.matmul_bytes_per_s() == pytest.approx(60e6 / 75e-6)
     assert dict(found.exposed_by_s()) == pytest.approx({"all-reduce": 15e-6, "collective-permute": 1e-6})
-    assert found.told() == (
-        "One turn of 4 of the loop over layers in each of 2 steps: 100 µs; all turns are 800 µs of 810 µs. Of the turn "
-        "75.0% are matrix products, 9.0% other computation and 16.0% exposed communication (all-reduce 15 µs, "
-        "collective-permute 1 µs; 5 µs of it hops and starts, whatever the size). Permutes take 15 µs, 93.3% of it "
-        "beside computation."
+    assert found.hidden_permutes() == pytest.approx(14 / 15)
+
+
+def test_no_name_in_a_trace_is_interpreted(tmp_path):
+    timeline = by_hand()
+    renamed = replace(
+        timeline,
+        events=[replace(event, name={"send": "a", "sum": "b"}.get(event.name, "c")) for event in timeline.events],
+        loops=[replace(loop, name="d") for loop in timeline.loops],
     )
+    first, second = (read_turn(file_of(each, tmp_path)) for each in (timeline, renamed))
+    assert first.stream_s() == second.stream_s()
+    assert first.exposed_by_s() == second.exposed_by_s()
+    assert first.lanes == second.lanes
 
 
 def test_the_loop_over_layers_is_told_from_the_others_by_its_count(tmp_path):
@@ -83,22 +101,25 @@ def test_a_program_without_loops_is_shown_whole(tmp_path):
     found = read_turn(file_of(Timeline(Account(total_s=2e-6), bars), tmp_path))
     assert (found.turns, found.loops) == (1, 1)
     assert found.seconds == pytest.approx(2e-6)
-    assert found.told() == (
-        "One turn of 1 of the loop over layers: 2 µs; all turns are 2 µs of 2 µs. Of the turn 100.0% are matrix "
-        "products, 0.0% other computation and 0.0% exposed communication."
-    )
+    assert dict(found.stream_s()) == pytest.approx({"matmul": 2e-6})
+    assert found.hidden_permutes() is None
 
 
 def test_a_turn_of_what_the_compiler_wrote_adds_up(tmp_path):
     torus = Torus(shape=(4, 4, 4), wrap=(True, True, True), link_bytes_per_s=50e9)
     links = LinkConstants(link_efficiency=1.0, hop_s=1e-6, launch_s=0.0)
-    machine = Tpu(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=torus, links=links)
+    machine = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=torus, links=links)
     timeline = walk(read_schedule(parse_module(gzip.decompress(STORED.read_bytes()).decode())), machine)
     found = read_turn(file_of(timeline, tmp_path))
     assert (found.turns, found.loops) == (4, 3)
     assert sum(found.stream_s().values()) == pytest.approx(found.seconds, rel=1e-3)
+    for loop in timeline.loops:
+        parents = [each for each in timeline.loops if each.index == loop.parent]
+        assert loop.runs == (parents[0].turns * parents[0].runs if parents else 1)
+        stands = [event for event in timeline.events if event.repeats == loop.index]
+        assert [event.seconds for event in stands] == pytest.approx([loop.turn_s * (loop.turns - 1)])
     assert 0.5 * found.whole_s < found.seconds * 12 < found.whole_s
-    sent = [bar for bar in found.exchanges().values() if bar.kind == "collective-permute"]
+    sent = [bar for bar in found.collectives().values() if bar.opcode == "collective-permute"]
     assert len(sent) == 2 * 15 + 2 * 3
 
 
@@ -118,7 +139,7 @@ def test_bars_are_drawn_where_they_are_and_coloured_by_what_they_are(tmp_path):
     def drawn_at(lane, kind):
         return [pytest.approx(span, abs=2e-3) for span in spans.pop((lane, COLOUR_OF[kind].lower()))]
 
-    assert drawn_at("compute", "matrix products") == [(0, 60), (70, 75)]
+    assert drawn_at("compute", "matmuls") == [(0, 60), (70, 75)]
     assert drawn_at("compute", "other computation") == [(61, 70)]
     assert drawn_at("compute", "further turns of inner loops") == [(75, 85)]
     assert drawn_at("compute", "exposed communication") == [(60, 61), (85, 100)]
@@ -140,7 +161,30 @@ def test_bars_are_drawn_where_they_are_and_coloured_by_what_they_are(tmp_path):
 def test_what_is_no_trace_is_one_sentence(tmp_path, content):
     path = tmp_path / "broken.trace.json.gz"
     path.write_bytes(content)
-    with pytest.raises(ShardbenchError, match="is no trace of a compiled program"):
+    with pytest.raises(ShardbenchError, match="is not a trace of a compiled program"):
+        read_turn(path)
+
+
+def test_of_traces_that_differ_only_in_the_number_of_steps_the_first_is_drawn(tmp_path):
+    path = file_of(by_hand(), tmp_path)
+    rows = [
+        a_row(path.name),
+        a_row(path.name, input_len=1984, output_len=64),
+        a_row(path.name, weight_dtype="bfloat16"),
+    ]
+    traces = traces_of(rows, Places(path.parent, tmp_path), "study-targets")
+    with style.settings():
+        drawn = [each.name for each in traces.draw()]
+    assert drawn == ["trace_decode_b64_i2047_o1_ws_2d_plain_int8", "trace_decode_b64_i2047_o1_ws_2d_plain_bfloat16"]
+    assert len(traces.table.rows) == 3
+
+
+def test_a_trace_of_another_version_says_what_to_do(tmp_path):
+    path = file_of(by_hand(), tmp_path)
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    content["otherData"]["version"] = 1
+    path.write_bytes(gzip.compress(json.dumps(content).encode()))
+    with pytest.raises(ShardbenchError, match="has trace version 1, not 2; run its point again"):
         read_turn(path)
 
 
@@ -171,17 +215,25 @@ def test_a_figure_and_a_link_for_every_file_that_is_there_and_a_remedy_for_the_r
     with style.settings():
         (drawn,) = traces.draw()
     assert drawn.name == "trace_decode_b64_i2047_o1_ws_2d_plain_int8"
-    assert "collectives=plain. One turn of 4 of the loop over layers" in drawn.caption
-    # 60 MB in 75 µs of 1.6 TB/s; the products are 8 × 75 of 810 µs.
-    assert drawn.caption.endswith(
-        "Matrix products draw 50% of the memory's bandwidth and reach 27% of the arithmetic peak."
-    )
+    assert drawn.caption == "Trace of decode, batch 64, int8, 2047 tokens in, 1 out, ws_2d, collectives=plain."
+    (cells,) = traces.table.rows
+    shares = {
+        "matmul_share": 0.75,
+        "other_share": 0.09,
+        "exposed_share": 0.16,
+        "copy_wait_share": 0,
+        "loop_share": 0.99,
+    }
+    # 60 MB in 75 µs of 1.6 TB/s; the matmuls are 8 × 75 of 810 µs.
+    shares |= {"bandwidth_share": 0.5, "peak_share": 0.2 * 810 / 600}
+    assert {key: cells[key] for key in shares} == pytest.approx(shares, rel=0.01)
+    assert (cells["turn_s"], cells["turns"]) == (pytest.approx(100e-6), 8)
     link = "[decode, batch 64, int8, 2047 tokens in, 1 out](../../results/traces/step.trace.json.gz)"
     assert f"- {link}" in traces.text
     assert (places.out / link.partition("(")[2].rstrip(")")).resolve() == path.resolve()
     assert "ui.perfetto.dev" in traces.text
-    assert "No trace file is there of decode, batch 8, int8, 2047 tokens in, 1 out; decode, batch 64" in traces.text
+    assert "Trace files are missing of decode, batch 8, int8, 2047 tokens in, 1 out; decode, batch 64" in traces.text
     store = tmp_path / "results"
     assert f"resume=false results_dir={store} engine.trace_dir={store / 'traces'}` makes them" in traces.text
-    assert f"{broken}: is no trace" in traces.text
+    assert f"{broken}: is not a trace" in traces.text
     assert "4096" not in traces.text

@@ -212,11 +212,19 @@ def test_peaks_are_measured_in_series_of_launches(monkeypatch):
     assert seconds >= 0.002
 
 
+def test_the_peak_of_a_cpu_is_at_least_the_rate_of_the_program_s_own_matmul(monkeypatch):
+    monkeypatch.setattr(peaks, "MATRIX_SIZES", {"cpu": (64,)})
+    rates = {(64, 64, 64): 1e9, (2048, 256, 1024): 3e9}
+    monkeypatch.setattr(peaks, "_matmul_flops_per_s", lambda product, *_: rates[product])
+    flops, _ = peaks._peaks(CPU, torch.float32, (2048, 256, 1024))
+    assert flops == 3e9
+
+
 def test_peaks_are_unknown_where_memory_runs_out_and_are_asked_again(monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(peaks, "_peaks", full)
-    assert peaks.measured_peaks(CPU, torch.float32) is None
+    assert peaks.measured_peaks(CPU, torch.float32, (8, 8, 8)) is None
     monkeypatch.setattr(peaks, "_peaks", lambda *_: (2.0, 1.0))
-    assert peaks.measured_peaks(CPU, torch.float32) == (2.0, 1.0)
+    assert peaks.measured_peaks(CPU, torch.float32, (8, 8, 8)) == (2.0, 1.0)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.commands.env import EXTRAS
 from bench.cli.main import main
+from bench.run import extras
 from bench.run.environment import read_environment
 
 
@@ -43,8 +43,8 @@ def test_env_as_json(tmp_path, capsys, monkeypatch):
     assert found["results_dir"] == str(tmp_path / "none")
     assert found["results_dir_exists"] is False
     assert found["wandb_mode"] == "disabled"
-    assert set(found["extras"]) == set(EXTRAS)
     assert found["extras"]["fit"] is True
+    assert {"jax", "torch", "all"} <= set(found["extras"])
     assert "devices" not in found
 
 
@@ -58,9 +58,31 @@ def test_env_asks_for_devices_in_another_process(capsys, monkeypatch):
     assert "count 3" in out
 
 
-def test_extras_are_those_of_the_package():
-    import tomllib
+MADE = """Metadata-Version: 2.3
+Name: shardbench
+Version: 1
+Requires-Dist: numpy
+Requires-Dist: pytest; extra == "here"
+Requires-Dist: pytest>=1000; extra == "too-new"
+Requires-Dist: no-such-library; extra == "absent"
+Requires-Dist: pytest; extra == "all"
+Requires-Dist: no-such-library; extra == "all"
+Provides-Extra: all
+Provides-Extra: here
+Provides-Extra: too-new
+Provides-Extra: absent
+"""
 
-    path = Path(__file__).parents[2] / "pyproject.toml"
-    extras = tomllib.loads(path.read_text())["project"]["optional-dependencies"]
-    assert set(EXTRAS) == set(extras) - {"all", "test"}
+
+def test_extras_are_what_the_package_s_metadata_says(tmp_path, monkeypatch):
+    found = tmp_path / "shardbench-1.dist-info"
+    found.mkdir()
+    (found / "METADATA").write_text(MADE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    extras._requirements.cache_clear()
+    try:
+        assert extras.extras() == {"all": False, "here": True, "too-new": False, "absent": False}
+        assert extras.extra_of("no_such_library.part") == "absent"
+        assert extras.extra_of("numpy") is None
+    finally:
+        extras._requirements.cache_clear()

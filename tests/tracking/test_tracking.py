@@ -77,13 +77,20 @@ def runs(tmp_path):
 def test_a_point_is_a_run_with_its_keys_and_figures(tmp_path, capfd):
     tracker = open_tracker(config(tmp_path))
     row = a_row(
-        sweep="nightly", ffn_layout="ws_2d", latency_s=0.5, mfu=0.25, samples_s=[0.4, 0.5, 0.6], n=3, valid=True
+        sweep="nightly",
+        program_id="fedcba9876543210",
+        ffn_layout="ws_2d",
+        latency_s=0.5,
+        mfu=0.25,
+        samples_s=[0.4, 0.5, 0.6],
+        n=3,
+        valid=True,
     )
     tracker.log_row(row)
     tracker.close()
     (path,) = runs(tmp_path)
     run, settings, summary = run_of(path)
-    assert run.run_id == row.point_id
+    assert run.run_id == f"{row.point_id}-{row.program_id}"
     assert run.run_group == "nightly"
     assert run.job_type == "decode"
     assert {"tiny", "cpu", "jax", "measured", "ws_2d"} <= set(run.tags)

@@ -8,7 +8,7 @@ from partitioned_case import MODELS, plan_of
 
 from bench.sweep.catalog import load_model, names
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
-from engines.transformer.params.parameters import parameters
+from engines.transformer.params.parameters import described
 from engines.weights.random import Tensor, hashed_uniform, prompt, tensors, values
 
 
@@ -90,23 +90,22 @@ def test_fusing_loses_nothing(model, shape):
     plan = plan_of(MODELS[model], shape, "ws_2d", "heads")
     fusion = Fusion(plan, 7)
     seen = 0
-    for direction, parts in (("in", input_parts(plan)), ("out", output_parts(plan))):
-        for projection, part in parts.items():
+    for axis, parts in ((1, input_parts(plan)), (0, output_parts(plan))):
+        for part in parts.values():
             every, chunks = slice(0, plan.model.d_model), slice(0, plan.chips)
-            fused = (
-                fusion.inputs(part, 1, every, chunks) if direction == "in" else fusion.outputs(part, 1, chunks, every)
-            )
+            fused = fusion.inputs(part, 1, every, chunks) if axis else fusion.outputs(part, 1, chunks, every)
             for name, _ in part:
                 tensor = fusion.canonical[f"layers.1.{name}"]
-                back = unfuse(plan, fused, name, f"{projection}.{direction}", tensor)
+                back = unfuse(plan, fused, part, tensor, axis=axis)
                 assert np.array_equal(back, values(tensor, 7)), name
                 seen += 1
-    assert seen == 4 + plan.model.ffn_matrices
+    assert seen == 5 + len(plan.model.ffn.inputs)
 
 
 def test_the_scale_of_scores_is_in_the_queries_and_nowhere_else():
-    def filled(name, **formats):
-        each = parameters(plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads", **formats), 3)[name]
+    def filled(vector, **formats):
+        whole = described(plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads", **formats), 3)
+        each = getattr(whole.layers.attn.inputs, vector)
         return each.fill(tuple(slice(0, size) for size in each.shape))
 
     # Heads of 8; two chunks of 2 heads: 16 columns each of q, k and v.
@@ -114,12 +113,12 @@ def test_the_scale_of_scores_is_in_the_queries_and_nowhere_else():
     plan = plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads")
     fusion, parts = Fusion(plan, 3), input_parts(plan)["attn"]
     plain = fusion.inputs(parts, 1, slice(0, 32), slice(0, 2))
-    stored = filled("layer.attn.in")[1].reshape(32, 2, 48)
+    stored = filled("values")[1].reshape(32, 2, 48)
     np.testing.assert_allclose(stored[..., :16], plain[..., :16] * factor, rtol=1e-6)
     assert np.array_equal(stored[..., 16:], plain[..., 16:])
-    bias, plain_bias = filled("layer.attn.in_bias")[1], fusion.input_bias(parts, 1, slice(0, 2))
+    bias, plain_bias = filled("bias")[1], fusion.input_bias(parts, 1, slice(0, 2))
     np.testing.assert_allclose(bias[:, :16], plain_bias[:, :16] * factor, rtol=1e-6)
     assert np.array_equal(bias[:, 16:], plain_bias[:, 16:])
-    scale = filled("layer.attn.in_scale", weight_dtype="int8")[1]
+    scale = filled("scale", weight_dtype="int8")[1]
     np.testing.assert_allclose(scale[:, :16], np.abs(plain[..., :16]).max(axis=0) * factor / 127, rtol=1e-6)
     np.testing.assert_allclose(scale[:, 16:], np.abs(plain[..., 16:]).max(axis=0) / 127, rtol=1e-6)

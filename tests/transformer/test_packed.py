@@ -5,7 +5,7 @@ from partitioned_case import MODELS, mesh_of, relative_error
 from engines.transformer.generate.prompt_lengths import draw_lengths
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.layers.packing import pack
-from engines.transformer.options import Reading
+from engines.transformer.options import PrefillOptions
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import load_parameters, make_decode, make_ragged_prefill
 from engines.weights.random import prompt
@@ -51,7 +51,7 @@ def error(plan: Plan, tokens: np.ndarray, scores) -> float:
 @pytest.mark.parametrize(
     ("layout", "changes"),
     [
-        (("palm", (1, 1, 1), "ws_1d", "heads"), {"reading": Reading(attention="blockwise", block=3)}),
+        (("palm", (1, 1, 1), "ws_1d", "heads"), {"reading": PrefillOptions(attention="blockwise", block=3)}),
         (("gpt", (2, 2, 2), "ws_2d", "heads"), {"collectives": "throughput"}),
         (("llama", (2, 2, 2), "ws_2d", "batch"), {"batch_size": 4}),
         (("gpt", (2, 2, 2), "wg_x", "batch"), {}),

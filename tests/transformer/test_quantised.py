@@ -14,13 +14,15 @@ from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of
 
 from engines.core.dtypes import LARGEST
 from engines.core.layout import FFN_LAYOUTS
-from engines.transformer.comm.collective_matmul import Stored, project, ring_axes
+from engines.transformer.comm.collective_matmul import matmul_in, project
 from engines.transformer.comm.collectives import axis_index, dequantize, product, quantize_tokens
+from engines.transformer.comm.ring import ring_axes
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
-from engines.transformer.layers.projections import matmul_in
-from engines.transformer.params.parameters import make_parameters, parameters
-from engines.transformer.params.quantize import quantise, stored_bytes
+from engines.transformer.params.parameters import described, make_parameters
+from engines.transformer.params.quantize import quantize, stored_bytes
+from engines.transformer.params.tree import Stacked
+from engines.transformer.partition.overlap import Overlap
 from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
 from engines.weights.random import prompt
 
@@ -30,8 +32,8 @@ LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 NARROW_CACHE = {"weight_dtype": "float32", "act_dtype": "float32", "kv_dtype": "int8"}
 
 
-def test_quantise_by_hand():
-    narrow, scale = quantise(jnp.asarray([[0.0, 0.5, -1.27, 1.0], [0.0, 0.0, 0.0, 0.0]]), "int8")
+def test_quantize_by_hand():
+    narrow, scale = quantize(jnp.asarray([[0.0, 0.5, -1.27, 1.0], [0.0, 0.0, 0.0, 0.0]]), "int8")
     assert narrow.dtype == jnp.int8
     assert narrow.tolist() == [[0, 50, -127, 100], [0, 0, 0, 0]]
     assert scale[:, 0].tolist() == pytest.approx([0.01, 1.0])
@@ -44,7 +46,7 @@ finite = st.floats(-1e4, 1e4, width=32).filter(lambda value: value == 0 or abs(v
 @given(values=st.lists(finite, min_size=1, max_size=9), name=st.sampled_from(["int8", "int4"]))
 def test_whole_numbers_are_off_by_half_a_scale_at_most(values, name):
     x = np.asarray(values, np.float32)
-    narrow, scale = (np.asarray(each) for each in quantise(jnp.asarray(x), name))
+    narrow, scale = (np.asarray(each) for each in quantize(jnp.asarray(x), name))
     assert np.abs(narrow.astype(np.float32)).max() <= LARGEST[name]
     assert np.abs(narrow.astype(np.float32) * scale - x).max() <= 0.5 * scale[0] * (1 + 1e-5)
 
@@ -53,7 +55,7 @@ def test_whole_numbers_are_off_by_half_a_scale_at_most(values, name):
 @given(values=st.lists(finite, min_size=1, max_size=9))
 def test_float8_is_off_by_a_sixteenth_at_most(values):
     x = np.asarray(values, np.float32)
-    narrow, scale = (np.asarray(each) for each in quantise(jnp.asarray(x), "float8_e4m3"))
+    narrow, scale = (np.asarray(each) for each in quantize(jnp.asarray(x), "float8_e4m3"))
     # Three bits of mantissa; below 2^-6 of the format the steps are of one size, 2^-9.
     bound = np.maximum(np.abs(x) / 16, scale[0] * 2.0**-10) * (1 + 1e-5)
     assert (np.abs(narrow.astype(np.float32) * scale - x) <= bound).all()
@@ -79,21 +81,21 @@ def test_activations_are_gathered_as_int8_with_one_scale_a_token(ffn_layout, col
     rows, columns = 32, 48
     x = jnp.asarray(np.random.default_rng(0).normal(size=(24, rows)), jnp.float32)
     w = jnp.asarray(np.random.default_rng(1).integers(-127, 128, (1, rows, columns)), jnp.int8)
-    expected = project(single, matmul_in(single), x, Stored(w, 0))
+    expected = project(single, matmul_in(single), x, Stacked(w, 0))
     narrow, scale = quantize_tokens(single, x, ())
     exact = np.asarray(narrow, np.int64) @ np.asarray(w[0], np.int64) * np.asarray(scale, np.float64)
     np.testing.assert_allclose(expected, exact, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
     mesh = mesh_of(plan.mesh_shape)
     matmul = matmul_in(plan)
-    stored = P(None, plan.stored_embed_axes or None, plan.stored_ffn_axes or None)
-    residual, produced = (P(plan.batch_axes or None, axes or None) for axes in (plan.residual_axes, plan.column_axes))
-    looped = collectives != "plain" and not plan.batch_axes
+    stored = P(None, plan.axes.stored_embed or None, plan.axes.stored_ffn or None)
+    residual, produced = (P(plan.axes.batch or None, axes or None) for axes in (plan.axes.residual, plan.axes.column))
+    looped = plan.overlap is Overlap.RING_OF_ACTIVATIONS
 
     def run(x, w):
         if looped:
             for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
-                w = jnp.roll(w, -axis_index(axes) * (w.shape[dim] // plan.size(axes)), dim)
-        return project(plan, matmul, x, Stored(w, 0))
+                w = jnp.roll(w, -axis_index(axes) * (w.shape[dim] // plan.axes.size(axes)), dim)
+        return project(plan, matmul, x, Stacked(w, 0))
 
     cut = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(residual, stored), out_specs=produced, check_vma=False))
     np.testing.assert_allclose(cut(x, w), expected, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
@@ -110,13 +112,13 @@ def test_stored_weights_are_within_half_a_step_of_the_canonical_ones(weight_dtyp
     wide = plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads")
     made = make_parameters(replace(wide, weight_dtype=weight_dtype), mesh_of((1, 2, 1)), 0)
     step = {"int8": 0.5, "int4": 0.5, "float8_e4m3": 16.0}[weight_dtype]
-    for name, axis in (("layer.attn.in", 1), ("layer.ffn.out", 1), ("embedding", 1)):
-        each = parameters(wide, 0)[name]
-        exact = each.fill(tuple(slice(0, size) for size in each.shape))
-        scale = np.asarray(made[f"{name}_scale"])
-        scale = np.expand_dims(scale.reshape(scale.shape[0], -1) if exact.ndim == 3 else scale, axis)
-        assert np.abs(np.asarray(made[name]).astype(np.float32) * scale - exact).max() <= scale.max() * step * 1.00001
-        assert np.abs(np.asarray(made[name]).astype(np.float32)).max() == LARGEST[weight_dtype]
+    for matrix_of in (lambda w: w.layers.attn.inputs, lambda w: w.layers.ffn.outputs, lambda w: w.embedding):
+        each, matrix = matrix_of(described(wide, 0)).values, matrix_of(made)
+        exact, held = each.fill(tuple(slice(0, size) for size in each.shape)), np.asarray(matrix.values)
+        scale = np.asarray(matrix.scale)
+        scale = np.expand_dims(scale.reshape(scale.shape[0], -1) if exact.ndim == 3 else scale, 1)
+        assert np.abs(held.astype(np.float32) * scale - exact).max() <= scale.max() * step * 1.00001
+        assert np.abs(held.astype(np.float32)).max() == LARGEST[weight_dtype]
 
 
 @functools.cache
@@ -141,7 +143,7 @@ def differ(plan, other) -> float:
 
 @pytest.mark.parametrize("attn_sharding", ["heads", "batch"])
 @pytest.mark.parametrize("ffn_layout", LAYOUTS)
-def test_a_quantised_cache_is_the_same_in_every_layout(ffn_layout, attn_sharding):
+def test_a_quantized_cache_is_the_same_in_every_layout(ffn_layout, attn_sharding):
     model = MODELS["palm"]
     single = plan_of(model, (1, 1, 1), "ws_1d", "heads", **NARROW_CACHE)
     assert differ(plan_of(model, (2, 2, 2), ffn_layout, attn_sharding, **NARROW_CACHE), single) < 5e-4

@@ -13,7 +13,7 @@ from scipy.stats import chisquare, gumbel_r, kstest
 
 from engines.transformer.generate.sampling import gumbel, next_tokens, vocab_ids
 from engines.transformer.generate.top_k_top_p import Contenders, comparable, likeliest, narrow, takes_few
-from engines.transformer.generation import Sampling
+from engines.transformer.options import Sampling
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
@@ -39,7 +39,7 @@ def on_mesh(shape, body, spread: bool, vocab_size=VOCAB):
     Its result is cut likewise where it is ``spread``, else one on every chip.
     """
     plan = plan_of(small_model(vocab_size=vocab_size), shape, "ws_2d", "heads", 8)
-    cut, mesh = P(None, plan.all_axes or None), mesh_of(shape)
+    cut, mesh = P(None, plan.axes.all or None), mesh_of(shape)
 
     @jax.jit
     def mapped(*arrays):
@@ -48,7 +48,7 @@ def on_mesh(shape, body, spread: bool, vocab_size=VOCAB):
         )(*arrays)
 
     def run(*arrays):
-        padding = ((0, 0), (0, plan.vocab - vocab_size))
+        padding = ((0, 0), (0, plan.padded.vocab - vocab_size))
         padded = (np.pad(np.asarray(each, np.float32), padding, constant_values=-np.inf) for each in arrays)
         found = np.asarray(mapped(*padded))
         return found[:, :vocab_size] if spread else found
@@ -70,7 +70,7 @@ def kept(shape, sampling, gathered=False):
 
     def body(plan, scores, scaled):
         ids = jnp.broadcast_to(vocab_ids(plan), scores.shape)
-        spread = Contenders(comparable(scores), ids, plan.all_axes)
+        spread = Contenders(comparable(scores), ids, plan.axes.all)
         if not gathered:
             return narrow(plan, spread, scaled, sampling.top_k, sampling.top_p)
         first = likeliest(spread, sampling.top_k)

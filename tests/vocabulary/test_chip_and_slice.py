@@ -12,11 +12,13 @@ from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.slice import Slice, chip_counts, slice_of
 
-CHIPS = ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x", "a100-80gb", "h100-80gb", "h200", "b200", "cpu"]
+CHIPS = names("hw")
+PUBLISHED = {"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x", "a100-80gb", "h100-80gb", "h200", "b200", "cpu"}
+"""Chips that stored rows and published tables name."""
 
 
-def test_every_chip_of_the_schema_is_there():
-    assert sorted(names("hw")) == sorted(CHIPS)
+def test_no_chip_that_rows_name_is_missing():
+    assert set(CHIPS) >= PUBLISHED
 
 
 @pytest.mark.parametrize("name", CHIPS)
@@ -27,10 +29,10 @@ def test_every_figure_has_a_source(name):
     assert stated <= content["sources"].keys()
 
 
-@pytest.mark.parametrize("name", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"])
+@pytest.mark.parametrize("name", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-7x"])
 def test_peak_is_whole_matrix_units_times_clock(name):
     chip = load_chip(name)
-    side = 256 if name == "tpu-v6e" else 128
+    side = 256 if name in ("tpu-v6e", "tpu-7x") else 128
     units = chip.peak("bfloat16") / (side * side * 2 * chip.clock_hz)
     assert units == pytest.approx(round(units), rel=0.005)
 

@@ -1,6 +1,6 @@
 """Points: what is refused, what is filled in, what tells two apart."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 from hypothesis import given
@@ -39,6 +39,8 @@ def point(**changes):
         ({"ffn_layout": "ws_3d"}, "ffn_layout"),
         ({"weight_dtype": "int7"}, "weight_dtype"),
         ({"phase": "prefill", "input_len": 0}, "input_len"),
+        ({"first_token": "context"}, "first_token"),
+        ({"mesh_shape": "4x4x4"}, "mesh_shape"),
     ],
 )
 def test_a_wrong_value_is_refused_at_once(changes, key):
@@ -87,17 +89,38 @@ def test_dtypes_follow_the_weights_where_those_are_floats():
     assert point(act_dtype="float32").kv_dtype == "float32"
 
 
-def test_decode_steps_and_tokens():
-    gpu = {"chip": load_chip("a100-80gb"), "num_chips": 16, "model": load_model("mt-nlg-530b")}
+@pytest.mark.parametrize("hw", ["tpu-v4", "a100-80gb", "cpu"])
+def test_the_first_token_decides_the_steps_and_the_chip_does_not(hw):
+    asked = {"chip": load_chip(hw), "num_chips": 8, "input_len": 60, "output_len": 20}
+    steps = {
+        (phase, first): point(phase=phase, first_token=first, **asked).decode_steps
+        for phase in ("prefill", "decode", "generate")
+        for first in ("auto", "decode", "prefill")
+    }
+    assert {first: steps["generate", first] for first in ("auto", "decode", "prefill")} == {
+        "auto": 20,
+        "decode": 20,
+        "prefill": 19,
+    }
+    assert {steps["decode", first] for first in ("auto", "decode", "prefill")} == {20}
+    assert {steps["prefill", first] for first in ("auto", "decode", "prefill")} == {0}
+
+
+def test_only_generate_points_have_a_first_token():
+    for phase in ("prefill", "decode"):
+        assert point(phase=phase, first_token="prefill") == point(phase=phase)
+        assert point(phase=phase).axes()["first_token"] is None
+    one, other = (point(phase="generate", first_token=first) for first in ("decode", "prefill"))
+    assert one.fingerprint("a") != other.fingerprint("a")
+
+
+def test_tokens_are_those_of_the_phase():
     asked = {"phase": "generate", "batch_size": 4, "input_len": 60, "output_len": 20}
-    assert point(**asked).decode_steps == 20
-    assert point(**asked, **gpu).decode_steps == 19
-    assert point(**asked).tokens == 4 * 80
+    assert {point(**asked, first_token=first).tokens for first in ("decode", "prefill")} == {4 * 80}
     assert point(phase="prefill", batch_size=4, input_len=60).tokens == 4 * 60
-    assert point(phase="prefill").decode_steps == 0
 
 
-def test_a_fingerprint_holds_every_value_and_the_code():
+def test_a_fingerprint_holds_every_value_and_what_is_asked():
     one = point()
     assert one.fingerprint("a") == point().fingerprint("a")
     others = [
@@ -109,9 +132,20 @@ def test_a_fingerprint_holds_every_value_and_the_code():
     assert len({each.fingerprint("a") for each in [one, *others]} | {one.fingerprint("b")}) == 6
 
 
+def test_a_new_field_at_its_default_changes_no_fingerprint():
+    @dataclass(frozen=True, kw_only=True)
+    class Wider(Point):
+        pruning: str = "none"
+
+    one = point()
+    stated = {field.name: getattr(one, field.name) for field in fields(one)}
+    assert Wider(**stated).fingerprint("a") == one.fingerprint("a")
+    assert Wider(**stated, pruning="half").fingerprint("a") != one.fingerprint("a")
+
+
 def test_a_fingerprint_does_not_hold_how_a_number_was_written():
     one = point()
-    same = point(chip=replace(one.chip, hbm_bytes=float(one.chip.hbm_bytes), sources={}))
+    same = point(chip=replace(one.chip, hbm_bytes=float(one.chip.hbm_bytes), sources={}, device_names=()))
     assert one.fingerprint("a") == same.fingerprint("a")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.cli.args import PRINT, Key
 from bench.validate.csv_cases import Case
-from bench.validate.errors import error_figures, load_estimator, published_files, read_all
+from bench.validate.errors import figures_of, load_estimator, published_files, read_all
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -65,7 +65,7 @@ def _cases(data: Any) -> list[Case]:
 
 
 def _figures(errors: Any) -> dict[str, Any]:
-    return {name: _short(value) for name, value in error_figures(errors).items()} | {"rows": len(errors)}
+    return {name: _short(value) for name, value in figures_of(errors).items()} | {"rows": len(errors)}
 
 
 def _content(chip: str, cases: Sequence[Case], found: Fit, held_out: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``shardbench env``: what this machine, this code and these settings are."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -15,24 +14,10 @@ SUMMARY: Final = "show code, versions, machine, installed extras and where rows 
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     RESULTS_DIR,
-    Key("devices", False, "also ask JAX for its devices, in a process of its own (takes seconds)"),
+    Key("devices", False, "ask JAX for its devices too, in a process of its own (seconds)"),
     PRINT,
 )
 EXAMPLES: Final = ("shardbench env", "shardbench env devices=true print=json")
-EXTRAS: Final = {
-    "jax": ("jax",),
-    "tpu": ("jax", "libtpu"),
-    "gpu": ("jax", "jax_cuda12_plugin", "nvidia"),  # its CUDA libraries
-    "gpu-compiler": ("jax_cuda12_plugin", "jax_plugins"),
-    "torch": ("torch",),
-    "report": ("matplotlib",),
-    "wandb": ("wandb",),
-    "fit": ("scipy",),
-    "parquet": ("pyarrow",),
-    "checkpoints": ("safetensors", "ml_dtypes"),
-    "docs": ("mkdocs", "material"),
-}
-"""Extra of the package → modules that it brings."""
 DEVICES: Final = """
 import json, jax
 kinds = [device.device_kind for device in jax.devices()]
@@ -47,14 +32,15 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from pathlib import Path
 
     from bench.run.environment import read_environment
+    from bench.run.extras import extras
     from bench.run.tracking import resolved_mode
 
     if not isinstance(settings["devices"], bool):
-        raise InvalidRequest("devices", settings["devices"], "must be true or false", "use devices=true")
+        raise InvalidRequest("devices", settings["devices"], "is neither true nor false", "use devices=true")
     folder = Path(str(settings["results_dir"]))
     content: dict[str, Any] = {
         **asdict(read_environment()),
-        "extras": {name: all(map(importlib.util.find_spec, modules)) for name, modules in EXTRAS.items()},
+        "extras": extras(),
         "wandb_mode": resolved_mode("auto"),
         "results_dir": str(folder.resolve()),
         "results_dir_exists": folder.is_dir(),

@@ -8,26 +8,15 @@ from typing import Any, Final
 from bench.cli.args import PRINT, RESULTS_DIR, Key
 from bench.importers.content import read_file
 from bench.importers.formats import FORMATS
-from bench.importers.to_rows import VALUES, rows_of
+from bench.importers.to_rows import USER_KEYS, rows_of
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
 from engines.core.errors import InvalidRequest
-from engines.core.point import PHASES
+from engines.core.point import PHASES, Point
 from engines.core.row import Row
 
 SUMMARY: Final = "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows"
 VERBS: Final[Mapping[str, str]] = {}
-MEANINGS: Final = {
-    "num_chips": "chips, where the file does not say",
-    "batch_size": "sequences, or requests in flight",
-    "input_len": "tokens of the prompt; of a decode point, in the cache at its start",
-    "output_len": "tokens generated",
-    "weight_dtype": "number format of the weights",
-    "act_dtype": "number format of the activations, by whose peak MFU divides",
-    "kv_dtype": "number format of the cache",
-    "tensor_parallel": "ranks that share a layer",
-    "pipeline_parallel": "stages that share the layers",
-}
 KEYS: Final = (
     Key("data", None, "the file, or a list of files", required=True),
     Key("format", "auto", "the file's format; auto tells by its keys", ("auto", *FORMATS)),
@@ -35,7 +24,7 @@ KEYS: Final = (
     Key("model", None, "the model of conf/model that the file is about"),
     Key("hw", None, "the chip of conf/hw that it ran on"),
     Key("phase", None, "take only this phase of the file", PHASES),
-    *(Key(name, None, MEANINGS[name]) for name in VALUES),
+    *(Key(name, None, Point.schema()[name].about.meaning) for name in USER_KEYS),
     Key("reference", None, "where the file comes from, such as a link"),
     PRINT,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bench.cli.args import PRINT, Key
 from engines.core.errors import InvalidRequest
 from engines.core.layout import COLLECTIVES
+from engines.core.point import FIRST_TOKENS
 
 if TYPE_CHECKING:
     from bench.planner.crossovers import Crossover
@@ -23,6 +24,7 @@ KEYS: Final = (
     Key("objective", "latency", "what to optimise, within the limits", ("latency", "cost", "throughput")),
     Key("input_len", 2048, "tokens of the prompt, or in the cache of a decode"),
     Key("output_len", 64, "tokens generated"),
+    Key("first_token", "auto", "the pass that yields the first of them; auto is decode", FIRST_TOKENS),
     Key("batch_size", "auto", "sequences: a number, a list to choose from, or auto (1 to 1024)"),
     Key("num_chips", "auto", "chips: a number, a list to choose from, or auto (up to max_chips)"),
     Key("max_chips", 256, "the most chips that num_chips=auto considers"),
@@ -95,6 +97,7 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
         output_len=_integers("output_len", asked["output_len"])[0],
         weight_dtypes=tuple(str(dtype) for dtype in (dtypes if isinstance(dtypes, list) else [dtypes])),
         num_chips=counts_up_to(chip, most) if counts == "auto" else _integers("num_chips", counts),
+        first_token=asked["first_token"],
         collectives=asked["collectives"],
         latency_limit_s=_positive("latency_limit_s", asked["latency_limit_s"]),
         step_limit_s=_positive("step_limit_s", asked["step_limit_s"]),
@@ -104,9 +107,10 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
 
 def _integers(key: str, value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
+    minimum = 0 if key in ("runners", "input_len") else 1
     for each in values:
-        if not isinstance(each, int) or isinstance(each, bool) or each < (0 if key in ("runners", "input_len") else 1):
-            raise InvalidRequest(key, value, "is no whole number that suits", "give one such as 64, or a list")
+        if not isinstance(each, int) or isinstance(each, bool) or each < minimum:
+            raise InvalidRequest(key, value, f"must be an integer ≥ {minimum}", "use one such as 64, or a list")
     if not values:
         raise InvalidRequest(key, value, "is empty", "give a number, or a list such as [1,64]")
     return tuple(values)

@@ -54,7 +54,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.report.paper.report import paper_report
     from bench.report.render.document import write
     from bench.report.studies.read_trace import FOLDER
-    from bench.report.studies.registry import studies_report
+    from bench.report.studies.report import studies_report
     from bench.report.studies.traces import Places
     from bench.rows.labels import read_rows
 

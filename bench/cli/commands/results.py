@@ -10,12 +10,13 @@ from bench.cli.args import PRINT, RESULTS_DIR, Key
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
-SUMMARY: Final = "list, check, export or compact the stored rows"
+SUMMARY: Final = "list, check, export, compact or rekey the stored rows"
 VERBS: Final[Mapping[str, str]] = {
     "list": "the newest row of every point",
     "check": "read every file; 1 if something is broken, with the lines that are",
     "export": "rows as csv, parquet, jsonl or markdown",
     "compact": "merge all files into one",
+    "rekey": "give rows of schema version 1 the keys of today where they are still the answer, and drop the others",
 }
 FILTERS: Final = ("model", "hw", "engine", "phase", "source", "status", "sweep")
 KEYS: Final = (
@@ -25,6 +26,7 @@ KEYS: Final = (
     Key("history", False, "list, export: every stored row, not only the newest of a point"),
     *(Key(name, None, f"list, export: only rows of this {name}, or of these: [a,b]") for name in FILTERS),
     Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep their good rows, remove leavings"),
+    Key("proven", None, "rekey: a JSON file {point_id: true} of measured rows whose program is proven to be today's"),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -32,6 +34,7 @@ EXAMPLES: Final = (
     "shardbench results check repair=true",
     "shardbench results export format=parquet out=rows.parquet",
     "shardbench results compact results_dir=results/main",
+    "shardbench results rekey proven=proven.json",
 )
 
 
@@ -48,6 +51,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         return _check(store, settings["repair"], as_json)
     if verb == "compact":
         return _compact(store, as_json)
+    if verb == "rekey":
+        return _rekey(store, settings["proven"], as_json)
     rows = _chosen(store.load() if settings["history"] else list(store.latest().values()), settings)
     if verb == "export":
         return _export(rows, settings)
@@ -122,6 +127,33 @@ def _compact(store: Any, as_json: bool) -> int:
     else:
         print(f"{rows} rows of {files} files in {min(files, 1)} file of {store.results_dir}")
     return 0
+
+
+def _rekey(store: Any, proven: Any, as_json: bool) -> int:
+    from bench.run.rekey import read_proven, rekey
+
+    found = rekey(store, {} if proven is None else read_proven(Path(str(proven))))
+    dropped = [{"point_id": row.point_id, "question": _question(row), "reason": why} for row, why in found.dropped]
+    if as_json:
+        content = {"rows": found.rows, "rekeyed": found.rekeyed, "dropped": dropped}
+        print(json.dumps({"results_dir": str(store.results_dir), **content, "moved_to": list(map(str, found.moved))}))
+        return 0
+    for each in dropped:
+        print(f"dropped {each['point_id']} ({each['question']}): {each['reason']}")
+    print(
+        f"{found.rekeyed} rows got new keys, {len(dropped)} were dropped; {store.results_dir} holds {found.rows} rows"
+    )
+    for path in found.moved:
+        print(f"moved aside: {path}")
+    return 0
+
+
+def _question(row: Row) -> str:
+    """The row's question in words."""
+    return (
+        f"{row.engine}, {row.model} on {row.num_chips} {row.hw}, {row.phase}, batch {row.batch_size}, "
+        f"{row.input_len} in, {row.output_len} out"
+    )
 
 
 def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:

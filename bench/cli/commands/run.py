@@ -16,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.run import runner
 from bench.sweep.catalog import conf_dir, unknown_choice
-from bench.sweep.expand import GROUPS, VALUES, Request, request_from
+from bench.sweep.expand import GROUPS, Request, request_from
+from bench.sweep.hw_here import hw_here
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.host.nvidia import hw_here
+from engines.core.point import Point
 
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
 
@@ -48,7 +49,7 @@ def _request(config: DictConfig, grid: Mapping[str, Sequence[str]], given: Colle
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
     plain = {str(key): value for key, value in content.items()}
-    return request_from(plain, grid, [key for key in given if key in VALUES or key in GROUPS])
+    return request_from(plain, grid, [key for key in given if key in (*Point.schema(), *GROUPS)])
 
 
 def _for_hydra(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -126,7 +127,7 @@ def _translated(error: Exception, words: Sequence[str]) -> ShardbenchError:
 
 def _unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
     value = next((word.partition("=")[2] for word in words if word.lstrip("+~").partition("=")[0] == key), "")
-    known = [*VALUES, *GROUPS, "sweep", "sweep_name", "points", "results_dir", "resume", "retry", "print"]
+    known = [*Point.schema(), *GROUPS, "sweep", "sweep_name", "points", "results_dir", "resume", "retry", "print"]
     near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
     return InvalidRequest(key, value, "is not a key of shardbench run", remedy)

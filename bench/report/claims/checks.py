@@ -1,4 +1,4 @@
-"""The paper's headline claims as checks: what it states, what the rows say, and whether they agree."""
+"""The paper's claims as checks: the figure that it states, the figure of the rows, and whether they agree."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from bench.rows.table import Column, Table
 from engines.core.row import Row
 
 ESTIMATE_TOLERANCE: Final = 0.15
-"""How far, relatively, an answer that is no published figure may be from the claim."""
+"""Relative tolerance of a claim for rows that are not published ones."""
 
 Relation = Literal["equals", "at most", "at least"]
 Measure = Callable[[Sequence[Row]], float | None]
@@ -18,9 +18,10 @@ Measure = Callable[[Sequence[Row]], float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """``stated`` in the unit of the metric. ``rounding`` is what the printed figures leave open, in the same unit.
+    """``stated`` in the unit of the metric, with the ``rounding`` of the printed figures in the same unit.
 
-    ``measure`` takes answered rows of one kind and engine, and gives None where they do not hold what it needs.
+    ``measure`` takes rows with a valid time, of one kind and engine, and returns None where the rows that it needs are
+    missing.
     """
 
     text: str
@@ -33,7 +34,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A claim evaluated on one kind of evidence. ``passed`` is None where no rows could tell."""
+    """A claim evaluated on one kind of evidence. ``passed`` is None without the rows that it needs."""
 
     claim: Claim
     source: str
@@ -44,7 +45,7 @@ class Check:
 
 
 def check_claims(rows: Sequence[Row]) -> list[Check]:
-    """Every claim on every kind of evidence and engine that has the rows; once, undecided, where none has."""
+    """Every claim on every kind of evidence and engine that has its rows; one undecided check where none has."""
     kinds = sorted({(row.source, row.engine) for row in rows}, key=lambda kind: (-SOURCES.index(kind[0]), kind[1]))
     groups = {
         (source, engine): [row for row in by_source(rows, source) if row.engine == engine and answered(row)]
@@ -59,33 +60,26 @@ def check_claims(rows: Sequence[Row]) -> list[Check]:
 
 
 def claims_table(checks: Sequence[Check]) -> Table:
-    """The checks, with the numbers beside them."""
-    rows: list[dict[str, Any]] = [
-        {
-            "claim": check.claim.text,
-            "relation": check.claim.relation,
-            "stated": _shown(check.claim, check.claim.stated),
-            "found": _shown(check.claim, check.value),
-            "tolerance": "" if check.passed is None else f"±{_shown(check.claim, check.tolerance)}",
-            "source": check.source,
-            "engine": check.engine,
-            "result": "no rows" if check.passed is None else "pass" if check.passed else "FAIL",
-            "stated_value": check.claim.stated,
-            "found_value": check.value,
-            "tolerance_value": check.tolerance,
-            "unit": check.claim.unit,
-        }
-        for check in checks
-    ]
-    keys = ("claim", "stated", "relation", "found", "tolerance", "source", "engine", "result")
+    """A line a claim, with the figure and the result of each kind of evidence; the CSV has a line a check."""
+    by_claim: dict[str, list[Check]] = {}
+    for check in checks:
+        by_claim.setdefault(check.claim.text, []).append(check)
+    kinds = list(dict.fromkeys(_kind(check) for check in checks if check.passed is not None))
+    shown: list[dict[str, Any]] = []
+    for text, mine in by_claim.items():
+        claim = mine[0].claim
+        bound = "" if claim.relation == "equals" else f"{claim.relation} "
+        cells = {_kind(check): f"{_shown(claim, check.value)} {_result(check)}" for check in mine}
+        shown.append({"claim": text, "paper": f"{bound}{_shown(claim, claim.stated)}", **cells})
     return Table(
         name="claims",
-        caption="Headline claims of Pope et al. 2022 against the rows",
-        columns=[Column(key) for key in keys],
-        rows=rows,
+        caption="Claims of Pope et al. 2022 against the rows",
+        columns=[Column("claim"), Column("paper"), *(Column(kind) for kind in kinds)],
+        rows=[_plain(check) for check in checks],
+        shown=shown,
         note=(
-            "Published rows must agree within the rounding of the printed figures; "
-            f"other kinds within {ESTIMATE_TOLERANCE:.0%} of the claim, where it is no bound."
+            "Published rows must agree within the rounding of the printed figures; others within "
+            f"{ESTIMATE_TOLERANCE:.0%} of the claim, or hold it where it is a bound."
         ),
         csv_keys=(
             "claim",
@@ -101,6 +95,28 @@ def claims_table(checks: Sequence[Check]) -> Table:
     )
 
 
+def _plain(check: Check) -> dict[str, Any]:
+    return {
+        "claim": check.claim.text,
+        "relation": check.claim.relation,
+        "stated_value": check.claim.stated,
+        "found_value": check.value,
+        "tolerance_value": check.tolerance,
+        "unit": check.claim.unit,
+        "source": check.source,
+        "engine": check.engine,
+        "result": _result(check),
+    }
+
+
+def _result(check: Check) -> str:
+    return "no rows" if check.passed is None else "pass" if check.passed else "FAIL"
+
+
+def _kind(check: Check) -> str:
+    return check.source if check.source == "published" else f"{check.source}, {check.engine}"
+
+
 def _check(claim: Claim, kind: tuple[str, str], rows: Sequence[Row]) -> Check:
     source, engine = kind
     value = claim.measure(rows)
@@ -108,7 +124,6 @@ def _check(claim: Claim, kind: tuple[str, str], rows: Sequence[Row]) -> Check:
     tolerance = claim.rounding if exact else ESTIMATE_TOLERANCE * claim.stated
     passed = None
     if value is not None:
-        # A figure on the very edge of its rounding is within it.
         off = value - claim.stated
         limit = tolerance + 1e-9
         passed = {"equals": abs(off) <= limit, "at most": off <= limit, "at least": off >= -limit}[claim.relation]
@@ -141,7 +156,7 @@ def _palm(phase: str, batch_size: int, input_len: int, output_len: int, weight_d
 
 
 def _fastest(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
-    """Of the layouts that were asked for, the one that a user would run."""
+    """The fastest of the layouts."""
     return min((row for row in rows if wanted(row)), key=lambda row: row.latency_s or float("inf"), default=None)
 
 
@@ -162,8 +177,8 @@ def _peak_mfu(contender: Contender) -> Measure:
 
 
 def _offline_mfu(rows: Sequence[Row]) -> float | None:
-    """MFU of 1984 tokens in and 64 out at batch 512: asked as one point, else the prefill (scaled from 2048 tokens
-    where that is what was asked) and the decode steps together.
+    """MFU of 1984 tokens in and 64 out at batch 512: of a generate point, else of prefill and decode points together
+    (a prefill of 2048 tokens is scaled to 1984).
     """
     whole = _fastest(rows, _palm("generate", 512, 1984, 64, "bfloat16"))
     if whole is not None:

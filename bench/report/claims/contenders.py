@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bench.rows.labels import SOURCES, answered, parallelism
 from bench.rows.metrics import METRICS
-from bench.rows.pairing import Pair, errors_of
+from bench.rows.pairing import Pair, pair_errors
 from bench.rows.table import Column, Table
 from engines.core.row import Row
 
@@ -120,7 +120,7 @@ def _summary(all_curves: Sequence[Curve], pairs: Sequence[Pair]) -> Table:
     rows: list[dict[str, Any]] = []
     for curve in all_curves:
         ids = {row.point_id for row in curve.rows}
-        errors = errors_of(pair for pair in pairs if pair.answer.point_id in ids)
+        errors = pair_errors(pair for pair in pairs if pair.answer.point_id in ids)
         best = max(curve.rows, key=lambda row: row.mfu or 0)
         rows.append(
             {

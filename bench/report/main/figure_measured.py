@@ -1,4 +1,4 @@
-"""What was measured here: step time over batch, MFU over chips."""
+"""Measured rows: step time over batch, MFU over chips."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FAMILY: Final = (
     "collectives",
     "partitioner",
 )
-"""What the rows of one figure share."""
+"""Keys that the rows of one figure share."""
 MOST_PANELS: Final = 4
 
 
@@ -97,20 +97,18 @@ def mfu_over_chips(rows: Sequence[Row]) -> Drawn | None:
             )
         axis.set_xscale("log", base=2)
         plain_log_ticks(axis.xaxis, sorted({row.num_chips for row in family}))
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 105 * max(row.mfu or 0 for row in family))
         axis.set_xlabel("chips")
         axis.set_title(f"{phase}, batch {family[0].batch_size}")
     axes[0].set_ylabel("MFU (%)")
     legend(figure, list(colours.items()), ["measured"])
     row = next(iter(chosen.values()))[0]
-    caption = (
-        f"Measured MFU of {row.model} on {row.hw} by {row.engine}; the peak is {row.peak_source or 'the datasheet'}."
-    )
+    caption = f"Measured MFU of {row.model} on {row.hw} by {row.engine}; its peak: {row.peak_source or 'datasheet'}."
     return Drawn("measured_mfu_over_chips", caption, figure)
 
 
 def _draw_steps(axis: Any, rows: Sequence[Row], colour: str) -> None:
-    """A line with the interval of the whole phase brought down to one step."""
+    """A line of step times with the relative interval of the whole phase."""
     middle = [1e3 * (row.step_time_s or 0) for row in rows]
     below, above = [], []
     for row, step_ms in zip(rows, middle, strict=True):

@@ -15,7 +15,7 @@ MARKERS: Final = ("o", "s", "^", "D")
 
 
 def cost_against_latency(rows: Sequence[Row]) -> list[Drawn]:
-    """One figure a machine: decode on the left, prefill on the right, from predicted rows."""
+    """One figure a chip: decode on the left, prefill on the right, from predicted rows."""
     predicted = [row for row in by_source(rows, "predicted") if answered(row) and row.cost_chip_s_per_token is not None]
     drawn = []
     for hw in sorted({row.hw for row in predicted}):
@@ -31,7 +31,7 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
     if not chosen:
         return None
     figure, axes = panels(len(chosen), width=5.4, height=4.6)
-    # A frontier over chips needs several: a model asked about on one slice alone has none.
+    # A frontier over chips needs several numbers of chips.
     chips: dict[str, set[int]] = {}
     for row in (row for mine in chosen.values() for row in mine):
         chips.setdefault(row.model, set()).add(row.num_chips)
@@ -75,8 +75,8 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     caption = (
-        f"Cost against latency on {hw}, predicted: dots are all chip counts, batches and layouts asked for, "
-        "the lines join those that none beats in both."
+        f"Cost against latency on {hw}, predicted: dots are all chip counts, batches and layouts, lines are Pareto "
+        "frontiers."
     )
     return Drawn(f"pareto_{hw}", caption, figure)
 
@@ -91,5 +91,5 @@ def _workload(rows: Sequence[Row]) -> list[Row]:
 
 
 def _size(model: str, rows: Sequence[Row]) -> float:
-    """Orders models by what their rows say of their size: least cost of a token."""
+    """Orders models by size, for which the least cost of a token stands."""
     return min(row.cost_chip_s_per_token or 0 for row in rows if row.model == model)

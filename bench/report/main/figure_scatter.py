@@ -1,20 +1,20 @@
-"""What engines say over what was published."""
+"""Latencies of the engines over published ones."""
 
 from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
 from bench.rows.labels import SOURCES, answered, model_label
-from bench.rows.pairing import Pair, errors_of
+from bench.rows.pairing import Pair, pair_errors
 
 BAND: Final = 0.1
 GREY: Final = "#e2e2e2"
 
 
 def against_published(pairs: Sequence[Pair]) -> Drawn | None:
-    """Latency and relative error of every answered pair, with the band of ±10%; None without a pair."""
+    """Latency and relative error of every pair with times, with the band of ±10%; None without a pair."""
     timed = [pair for pair in pairs if answered(pair.answer) and answered(pair.reference)]
-    errors = errors_of(timed)
+    errors = pair_errors(timed)
     if errors is None:
         return None
     figure, (left, right) = panels(2, width=5.2, height=4.4)
@@ -32,8 +32,8 @@ def against_published(pairs: Sequence[Pair]) -> Drawn | None:
     legend(figure, [(group, colours[group]) for group in groups], kinds)
     inside = sum(abs(pair.relative_error or 0) <= BAND for pair in timed)
     caption = (
-        f"Answers over published latencies of the same questions, and their relative errors: {errors.n} pairs, "
-        f"{inside} of them within the grey band of ±{BAND:.0%}, mean error {errors.mean:.1%}."
+        f"Latency of the engines over the published latency of the same point, and its relative error: {inside} of "
+        f"{errors.n} points lie in the grey band of ±{BAND:.0%}."
     )
     return Drawn("against_published", caption, figure)
 

@@ -1,4 +1,4 @@
-"""What the rows say, in sentences: every number is computed from the rows, each sentence names its evidence."""
+"""Findings: one sentence with one figure each, computed from the rows. The rest of the figures stands in tables."""
 
 import statistics
 from collections import defaultdict
@@ -6,21 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.report.claims.contenders import CONTENDERS, HEADLINE_LENGTHS
-from bench.report.main.tables import oom_counts
+from bench.report.claims.contenders import HEADLINE_LENGTHS
+from bench.report.main.best import (
+    Contest,
+    best_by_contender,
+    fastest_decode_steps,
+    layout_contests,
+)
+from bench.rows.error_stats import ErrorStats
 from bench.rows.frontier import time_of
 from bench.rows.labels import (
     SOURCES,
     answered,
     by_source,
-    counted,
     layout_label,
     model_label,
     question_label,
     system_label,
 )
-from bench.rows.pairing import Pair, errors_of
-from engines.core.row import POINT_FIELDS, Row
+from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
+from bench.rows.wrong_peaks import WITHHELD
+from engines.core.row import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,174 +40,139 @@ class Finding:
 
 
 def findings(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Finding]:
-    """Everything that can be said of these rows, the headline first."""
+    """All findings of these rows, the headline first."""
     return [
         *headline(rows),
         *prediction_error(pairs),
-        *_least_latency(rows),
         *_best_mfu(rows),
+        *_fastest_decode(rows),
         *_fastest_layout(rows),
         *_validity(rows),
+        *_wrong_peaks(rows),
         *_coverage(rows),
     ]
 
 
 def headline(rows: Sequence[Row]) -> list[Finding]:
-    """The best MFU of each system of the paper's comparison, among rows of one kind and with the same lengths."""
+    """The system with the highest MFU of the paper's comparison, for each kind of evidence that has two or more."""
     input_len, output_len = HEADLINE_LENGTHS
     found = []
     for source in reversed(SOURCES):
-        best: dict[str, Row] = {}
-        for contender in CONTENDERS:
-            mine = [
-                row
-                for row in by_source(rows, source)
-                if contender.is_of(row) and (row.input_len, row.output_len) == HEADLINE_LENGTHS and answered(row)
-            ]
-            timed = [row for row in mine if row.mfu is not None]
-            if timed:
-                best[contender.label] = max(timed, key=lambda row: row.mfu or 0)
+        best = best_by_contender(rows, source)
         if len(best) < 2:
             continue
-        told = "; ".join(
-            f"{label} {row.mfu or 0:.1%} (batch {row.batch_size}, {row.latency_s:.3g} s)" for label, row in best.items()
+        label = max(best, key=lambda each: best[each].mfu or 0)
+        sentence = (
+            f"{label} has the highest {source} MFU of {len(best)} systems at {input_len} tokens in and {output_len} "
+            f"out: {best[label].mfu or 0:.1%}."
         )
-        sentence = f"Highest {source} MFU at {input_len} tokens in and {output_len} out: {told}."
-        found.append(Finding("headline", (source,), sentence, {label: row.mfu for label, row in best.items()}))
+        found.append(Finding("headline", (source,), sentence, {each: row.mfu for each, row in best.items()}))
     return found
 
 
 def prediction_error(pairs: Sequence[Pair]) -> list[Finding]:
-    """How far every engine is from what was published, in all and by system."""
+    """How far each engine is from what was published, its error on models that it was not fitted to, and its OOMs."""
     by_engine: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_engine[(pair.answer.source, pair.answer.engine)].append(pair)
     found = []
     for (source, engine), group in sorted(by_engine.items()):
-        whole = errors_of(group)
-        if whole is None:
+        errors = pair_errors(group)
+        if errors is None:
             continue
-        systems = sorted({pair.reference.system or "published" for pair in group})
-        numbers: dict[str, Any] = {"mean": whole.mean, "p90": whole.p90, "worst": whole.worst, "n": whole.n}
-        parts = []
-        for system in systems:
-            errors = errors_of(pair for pair in group if (pair.reference.system or "published") == system)
-            if errors is not None:
-                parts.append(f"{errors.mean:.1%} over {errors.n} rows of {system}")
-                numbers[f"mean.{system}"] = errors.mean
+        sources = (source, "published")
         sentence = (
-            f"The {engine} engine ({source}) is {whole.mean:.1%} off the published latencies on average over "
-            f"{whole.n} rows (median {whole.median:.1%}, 90th percentile {whole.p90:.1%}, worst {whole.worst:.1%}, "
-            f"bias {whole.bias:+.1%}): {', '.join(parts)}."
+            f"Latencies of the {engine} engine differ from the published ones by {errors.mean:.1%} on average over "
+            f"{errors.n} rows."
         )
-        oom = oom_counts(group)
-        if sum(oom.values()):
-            published = oom["oom_hit"] + oom["oom_missed"]
-            sentence += (
-                f" Of {published} published out-of-memory points it says so of {oom['oom_hit']}, "
-                f"with {oom['oom_false']} false alarms."
-            )
-        found.append(Finding("prediction error", (source, "published"), sentence + _in_sample(group), numbers | oom))
+        found.append(Finding("prediction error", sources, sentence, _error_numbers(errors, group)))
+        found += _held_out(sources, engine, group)
+        oom = pair_oom_counts(group)
+        published = sum(pair.reference.status == "oom" for pair in group)
+        if published:
+            sentence = f"The {engine} engine finds {oom['oom_hit']} of {published} published out-of-memory points."
+            found.append(Finding("out of memory", sources, sentence, oom))
     return found
 
 
-def _in_sample(pairs: Sequence[Pair]) -> str:
-    """A warning where constants behind the answers were set by such rows: the error is then of a fit, not a check."""
-    told = {}
+def _error_numbers(whole: ErrorStats, group: Sequence[Pair]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"mean": whole.mean, "p90": whole.p90, "worst": whole.worst, "n": whole.n}
+    for system in sorted({pair.reference.system or "published" for pair in group}):
+        errors = pair_errors(pair for pair in group if (pair.reference.system or "published") == system)
+        if errors is not None:
+            numbers[f"mean.{system}"] = errors.mean
+    return numbers
+
+
+def _held_out(sources: tuple[str, ...], engine: str, pairs: Sequence[Pair]) -> list[Finding]:
+    """The largest mean error on a model whose rows took no part in the fit: the plain error is partly of a fit."""
+    errors: dict[str, float] = {}
     for pair in pairs:
         calibration = pair.answer.details.get("calibration")
         if isinstance(calibration, dict) and calibration.get("rows"):
-            told[calibration["constants"]] = calibration
-    parts = []
-    for constants, calibration in sorted(told.items()):
-        left_out = calibration.get("error_without_model", {})
-        errors = " and ".join(f"{error:.1%} on {model}" for model, error in sorted(left_out.items()))
-        parts.append(
-            f"{sum(calibration['rows'].values())} such rows set the constants of {constants}"
-            + (f"; fitted without a model's own rows it is {errors} off" if errors else "")
-        )
-    return f" This is a fit as much as a check: {'; '.join(parts)}." if parts else ""
-
-
-def _least_latency(rows: Sequence[Row]) -> list[Finding]:
-    """The fastest decode step of every model and machine, for each kind, with its lengths and chips."""
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.phase == "decode" and answered(row) and row.step_time_s is not None and row.source != "published":
-            groups[(row.source, row.hw, row.model)].append(row)
-    told: dict[tuple[str, str], list[str]] = defaultdict(list)
-    numbers: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
-    for (source, hw, model), group in sorted(groups.items(), key=lambda each: each[0]):
-        best = min(group, key=lambda row: time_of(row) or 0)
-        step_s = best.step_time_s or 0
-        told[(source, hw)].append(
-            f"{model_label(model)} {step_s * 1e3:.3g} ms (on {best.num_chips}, batch {best.batch_size}, "
-            f"{best.input_len} cached, {best.weight_dtype})"
-        )
-        numbers[(source, hw)][model] = step_s
-    return [
-        Finding(
-            "fastest decode step",
-            (source,),
-            f"Fastest {source} decode step on {hw}: {'; '.join(parts)}.",
-            numbers[(source, hw)],
-        )
-        for (source, hw), parts in told.items()
-    ]
+            errors |= calibration.get("error_without_model", {})
+    if not errors:
+        return []
+    worst = max(errors, key=lambda model: errors[model])
+    sentence = (
+        f"With constants fitted without a model's own rows, the {engine} engine is off by {errors[worst]:.1%} or less "
+        f"on average, the most on {model_label(worst)}."
+    )
+    return [Finding("held-out error", sources, sentence, errors)]
 
 
 def _best_mfu(rows: Sequence[Row]) -> list[Finding]:
-    found = []
     best: dict[tuple[str, str], Row] = {}
     for row in rows:
         kind = (row.source, row.engine)
-        if answered(row) and row.mfu is not None and row.mfu > (best[kind].mfu or 0 if kind in best else 0):
+        if answered(row) and row.mfu is not None and (kind not in best or row.mfu > (best[kind].mfu or 0)):
             best[kind] = row
+    found = []
     for (source, engine), row in sorted(best.items(), key=lambda each: SOURCES.index(each[0][0])):
+        whose = source if source == "published" else f"{source} ({engine})"
         layout = layout_label(row)
-        who = f"of {row.system} " if row.system else ""
-        sentence = (
-            f"Highest MFU in the rows of the {engine} engine ({source}): {row.mfu or 0:.1%} {who}"
-            f"({question_label(row)}{', ' + layout if layout else ''})."
-        )
+        where = f"{question_label(row)}{', ' + layout if layout else ''}"
+        sentence = f"The highest {whose} MFU is {row.mfu or 0:.1%}: {where}."
         found.append(Finding("highest MFU", (source,), sentence, {"mfu": row.mfu}))
     return found
 
 
-def _fastest_layout(rows: Sequence[Row]) -> list[Finding]:
-    """Which layout wins where one question was answered for several; by engine and phase."""
-    same = [key for key in POINT_FIELDS if key not in ("ffn_layout", "attn_sharding", "collectives", "mesh_shape")]
-    questions: dict[tuple[Any, ...], dict[str, Row]] = defaultdict(dict)
-    for row in rows:
-        if answered(row) and layout_label(row) and row.source != "published":
-            options = questions[(row.source, *(getattr(row, key) for key in same))]
-            name = layout_label(row)
-            if name not in options or (row.latency_s or 0) < (options[name].latency_s or 0):
-                options[name] = row
-    contests: dict[tuple[str, str, str, str], list[dict[str, Row]]] = defaultdict(list)
-    for options in questions.values():
-        if len(options) > 1:
-            row = next(iter(options.values()))
-            contests[(row.source, row.engine, row.hw, row.phase)].append(options)
+def _fastest_decode(rows: Sequence[Row]) -> list[Finding]:
+    """The fastest decode step for each kind of evidence; the table has it for every model and machine."""
+    steps = fastest_decode_steps(rows)
     found = []
-    for (source, engine, hw, phase), group in sorted(contests.items()):
+    for source in SOURCES:
+        mine = by_source(steps, source)
+        if mine:
+            best = min(mine, key=lambda row: time_of(row) or 0)
+            where = f"{model_label(best.model)} on {best.num_chips} {best.hw}, batch {best.batch_size}"
+            sentence = f"The fastest {source} decode step takes {1e3 * (best.step_time_s or 0):.3g} ms: {where}."
+            numbers = {f"{row.model}.{row.hw}": row.step_time_s for row in mine}
+            found.append(Finding("fastest decode step", (source,), sentence, numbers))
+    return found
+
+
+def _fastest_layout(rows: Sequence[Row]) -> list[Finding]:
+    """The layout that is the fastest of several for most questions; by engine, chip and phase."""
+    groups: dict[tuple[str, str, str, str], list[Contest]] = defaultdict(list)
+    for contest in layout_contests(rows):
+        groups[contest.kind].append(contest)
+    found = []
+    for (source, engine, hw, phase), group in sorted(groups.items()):
         wins: dict[str, int] = defaultdict(int)
-        clear = 0
-        gains = []
-        for options in group:
-            first, second = sorted(options, key=lambda name: options[name].latency_s or 0)[:2]
-            wins[first] += 1
-            gains.append((options[second].latency_s or 0) / (options[first].latency_s or 1) - 1)
-            above, below = options[second].ci_low, options[first].ci_high
-            clear += above is not None and below is not None and above > below
-        ranked = sorted(wins.items(), key=lambda each: (-each[1], each[0]))
-        told = "; ".join(f"{name}, in {count}" for name, count in ranked)
-        sentence = (
-            f"Fastest layout for {phase} on {hw} ({source}, {engine}), of {len(group)} questions asked of "
-            f"several layouts: {told}. The winner leads the next by {statistics.median(gains):.1%} in the median"
-        )
-        sentence += f", clear of its interval in {clear}." if source == "measured" else "."
-        found.append(Finding("fastest layout", (source,), sentence, {"questions": len(group), **wins}))
+        for contest in group:
+            wins[contest.first] += 1
+        best = min(wins, key=lambda name: (-wins[name], name))
+        where = f"{len(group)} {phase} points on {hw} ({source}, {engine})"
+        if 2 * wins[best] > len(group):
+            sentence = f"{best} is the fastest layout for {wins[best]} of {where}."
+        else:
+            sentence = f"No layout is the fastest for more than half of {where}."
+        clear = sum(contest.is_clear for contest in group)
+        numbers = {"questions": len(group), **wins, "median_lead": statistics.median(each.lead for each in group)}
+        if source == "measured":
+            numbers["clear"] = clear
+        found.append(Finding("fastest layout", (source,), sentence, numbers))
     return found
 
 
@@ -209,30 +180,22 @@ def _validity(rows: Sequence[Row]) -> list[Finding]:
     measured = [row for row in by_source(rows, "measured") if row.status == "ok"]
     if not measured:
         return []
-    valid = [row for row in measured if row.valid]
-    reasons = [
-        _kind_of_reason(part) for row in measured if not row.valid for part in (row.invalid_reason or "").split("; ")
-    ]
-    sentence = f"Of {len(measured)} measured rows with a time, {len(valid)} are valid"
-    sentence += f"; the others are not: {counted(reasons)}." if reasons else "."
-    return [Finding("validity", ("measured",), sentence, {"measured": len(measured), "valid": len(valid)})]
+    valid = sum(row.valid for row in measured)
+    sentence = f"{valid} of {len(measured)} measured rows are valid."
+    return [Finding("validity", ("measured",), sentence, {"measured": len(measured), "valid": valid})]
 
 
-def _kind_of_reason(reason: str) -> str:
-    for start, kind in (("output differs", "output differs from the reference"), ("still warming", "not warm")):
-        if reason.startswith(start):
-            return kind
-    return "interval too wide" if "interval is" in reason else "too few samples" if "samples" in reason else reason
+def _wrong_peaks(rows: Sequence[Row]) -> list[Finding]:
+    wrong = [row for row in rows if WITHHELD in row.details]
+    if not wrong:
+        return []
+    sources = tuple(source for source in SOURCES if by_source(wrong, source))
+    sentence = f"{len(wrong)} rows show no MFU, because a program exceeded the peak that was measured for them."
+    return [Finding("wrong peak", sources, sentence, {"rows": len(wrong)})]
 
 
 def _coverage(rows: Sequence[Row]) -> list[Finding]:
-    parts = []
-    numbers: dict[str, Any] = {}
-    for source in SOURCES:
-        mine = by_source(rows, source)
-        if mine:
-            parts.append(f"{len(mine)} {source} ({counted(row.status for row in mine)})")
-            numbers[source] = len(mine)
+    numbers = {source: len(mine) for source in SOURCES if (mine := by_source(rows, source))}
     systems = len({system_label(row) for row in rows})
-    sentence = f"{len(rows)} rows: {'; '.join(parts)}; {systems} combinations of model, machine and chips."
+    sentence = f"The store holds {len(rows):,} rows of {systems} combinations of model, machine and number of chips."
     return [Finding("rows", tuple(numbers), sentence, numbers)]

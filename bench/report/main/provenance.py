@@ -26,7 +26,7 @@ def environment_table(rows: Sequence[Row]) -> Table:
 
 
 def calibration_table(rows: Sequence[Row]) -> Table | None:
-    """What rows say of the constants behind them (``details["calibration"]``), by engine and machine."""
+    """The constants behind the rows (``details["calibration"]``), by engine and chip; None without any."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
         told = row.details.get("calibration")
@@ -37,7 +37,7 @@ def calibration_table(rows: Sequence[Row]) -> Table | None:
     keys = ("engine", "hw", "calibration")
     return Table(
         name="calibration",
-        caption="Which constants the predictions use, and what set them",
+        caption="Constants of the predictions, and the rows that they were fitted to",
         columns=[*(Column(key) for key in keys), Column("rows", "rows", 1.0, ".0f")],
         rows=[dict(zip(keys, key, strict=True)) | {"rows": count} for key, count in sorted(counts.items())],
     )
@@ -51,4 +51,4 @@ def _text(told: Any) -> str:
     rows = ", ".join(f"{count} of {source}" for source, count in sorted(told.get("rows", {}).items()))
     left_out = told.get("error_without_model", {})
     errors = ", ".join(f"{model} {error:.1%}" for model, error in sorted(left_out.items()))
-    return f"constants of {told['constants']}, set by {rows}; mean error without a model's own rows: {errors}"
+    return f"constants of {told['constants']}, fitted to {rows}; mean error without a model's own rows: {errors}"

@@ -5,6 +5,8 @@ from typing import Final, TypeVar
 
 from bench.report.claims.checks import Check, check_claims, claims_table
 from bench.report.claims.contenders import comparison_tables, curves
+from bench.report.main.best import decode_table, headline_table, layout_table
+from bench.report.main.evidence import evidence_table, failures_table, table_2
 from bench.report.main.figure_measured import mfu_over_chips, step_time_over_batch
 from bench.report.main.figure_mfu import all_lengths, mfu_over_latency
 from bench.report.main.figure_pareto import cost_against_latency
@@ -13,54 +15,76 @@ from bench.report.main.findings import Finding, findings, headline, prediction_e
 from bench.report.main.provenance import calibration_table, environment_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
 from bench.report.render.document import Document, Section
-from bench.rows.metrics import metrics_table
+from bench.rows.metrics import METRICS
 from bench.rows.pairing import pair_up
+from bench.rows.table import Column, Table
+from bench.rows.wrong_peaks import withhold_wrong_mfu
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
 HOW_TO_READ: Final = (
-    "Every row has a `source`, and nothing here mixes them: **measured** was timed by shardbench, **compiled** is what "
-    "the compiler says for hardware that is absent, **predicted** is a closed form, **published** is what others "
-    "printed. In figures, what was observed is filled with a solid line, what was computed is hollow. Where a measured "
-    "row is not valid, its table says why, and neither findings nor lines in figures use it."
+    "Every row has a `source`, and no figure or table mixes sources without saying so. In figures, filled markers and "
+    "solid lines are observed, hollow markers are computed. A measured row that is not valid says why in its "
+    "table; no finding and no line of a figure uses it."
 )
 ROW_HELP: Final = (
-    "A row holds SI units and fractions under the keys below, as the CSV files do; printed tables scale them as their "
-    "headings say. An empty cell is unknown, or has no meaning for the row. An empty `ffn_layout` or `attn_sharding` "
-    "was the engine's own choice."
+    "CSV files hold SI units and fractions under these keys; printed tables scale them as their headings say. An empty "
+    "cell is unknown or does not apply. An empty `ffn_layout` or `attn_sharding` was left to the engine."
 )
 T = TypeVar("T")
 
 
 def full_report(rows: Sequence[Row], title: str) -> Document:
-    """Everything that the rows hold."""
+    """All that the rows hold: what matters on one page, every long table in a file of its own."""
+    rows = withhold_wrong_mfu(rows)
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
     checks = check_claims(rows)
     sections = [
-        Section(title="How to read it", text=HOW_TO_READ),
+        Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(rows)]),
         Section(
-            title="Against GPUs: MFU over latency",
-            tables=[claims_table(checks)],
+            title="MFU over latency (Figure 9)",
+            tables=_present(headline_table(rows)),
             draw=lambda: _present(mfu_over_latency(all_curves)),
         ),
+        Section(title="Table 2 of the paper", tables=_present(table_2(rows, pairs))),
         Section(
-            title="Beside what was published",
-            tables=_present(error_table(pairs), *beside_published(pairs)),
+            title="Error against published latencies",
+            tables=_present(error_table(pairs)),
+            linked=beside_published(pairs),
             draw=lambda: _present(against_published(pairs)),
         ),
-        Section(title="Cost against latency", draw=lambda: cost_against_latency(rows)),
-        Section(title="Measured", draw=lambda: _present(step_time_over_batch(rows), mfu_over_chips(rows))),
-        Section(title="Latency and MFU", tables=latency_tables(rows, pairs)),
-        Section(title="Points without a time", tables=_present(unanswered_table(rows))),
-        Section(title="Where the rows come from", tables=_present(environment_table(rows), calibration_table(rows))),
+        Section(title="Claims of the paper", tables=[claims_table(checks)]),
+        Section(
+            title="Cost against latency",
+            tables=_present(decode_table(rows)),
+            draw=lambda: cost_against_latency(rows),
+        ),
+        Section(
+            title="Measured",
+            linked=_present(layout_table(rows)),
+            draw=lambda: _present(step_time_over_batch(rows), mfu_over_chips(rows)),
+        ),
+        Section(title="What failed", tables=_present(failures_table(rows)), linked=_present(unanswered_table(rows))),
+        Section(title="Latency and MFU of all rows", linked=latency_tables(rows, pairs)),
+        Section(
+            title="Provenance",
+            tables=_present(environment_table(rows), calibration_table(rows)),
+            linked=[_metrics_table()],
+        ),
     ]
-    return Document(
-        name="report",
-        title=title,
-        findings=[*findings(rows, pairs), *_claims_finding(checks)],
-        sections=sections,
-        appendix=f"## How to read a row\n\n{ROW_HELP}\n\n{metrics_table()}",
+    found = [*findings(rows, pairs), *_claims_finding(checks)]
+    return Document(name="report", title=title, findings=found, sections=sections)
+
+
+def _metrics_table() -> Table:
+    """Every metric of a row: its key, its heading and its formula."""
+    return Table(
+        name="metrics",
+        caption="How to read a row",
+        columns=[Column("key"), Column("heading"), Column("formula")],
+        rows=[{"key": each.name, "heading": each.title, "formula": each.formula} for each in METRICS.values()],
+        note=ROW_HELP,
     )
 
 
@@ -70,6 +94,7 @@ def comparison_report(rows: Sequence[Row], title: str) -> tuple[Document, list[C
     Raises:
         ShardbenchError: the store holds no rows of any of them.
     """
+    rows = withhold_wrong_mfu(rows)
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
     if not all_curves:
@@ -78,15 +103,17 @@ def comparison_report(rows: Sequence[Row], title: str) -> tuple[Document, list[C
     ids = {row.point_id for curve in all_curves for row in curve.rows}
     mine = [pair for pair in pairs if pair.answer.point_id in ids]
     compared = [row for curve in all_curves for row in curve.rows]
+    summary, *by_batch = comparison_tables(all_curves, mine)
     sections = [
-        Section(title="How to read it", text=HOW_TO_READ),
+        Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(compared)]),
+        Section(
+            title="MFU over latency",
+            tables=[summary],
+            linked=by_batch,
+            draw=lambda: _present(all_lengths(all_curves)),
+        ),
         Section(title="Claims", tables=[claims_table(checks)]),
-        Section(
-            title="By batch", tables=comparison_tables(all_curves, mine), draw=lambda: _present(all_lengths(all_curves))
-        ),
-        Section(
-            title="Where the rows come from", tables=_present(environment_table(compared), calibration_table(compared))
-        ),
+        Section(title="Provenance", tables=_present(environment_table(compared), calibration_table(compared))),
     ]
     found = [*headline(rows), *prediction_error(mine), *_claims_finding(checks)]
     return Document(name="comparison", title=title, findings=found, sections=sections), checks
@@ -96,11 +123,10 @@ def _claims_finding(checks: Sequence[Check]) -> list[Finding]:
     decided = [check for check in checks if check.passed is not None]
     if not decided:
         return []
-    failed = [f"{check.claim.text} ({check.source}, {check.engine})" for check in decided if not check.passed]
-    sentence = f"{len(decided) - len(failed)} of {len(decided)} checks of the paper's headline claims hold"
-    sentence += f"; these do not: {'; '.join(failed)}." if failed else "."
+    failed = [check.claim.text for check in decided if not check.passed]
+    sentence = f"{len(decided) - len(failed)} of {len(decided)} checks of the paper's claims hold."
     sources = tuple(dict.fromkeys(check.source for check in decided))
-    return [Finding("claims", sources, sentence, {"checks": len(decided), "failed": len(failed)})]
+    return [Finding("claims", sources, sentence, {"checks": len(decided), "failed": failed})]
 
 
 def _present(*found: T | None) -> list[T]:

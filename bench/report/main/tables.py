@@ -1,4 +1,4 @@
-"""The report's tables: times and rates by model, machine and phase; beside what was published; what has no answer."""
+"""The report's tables: times and rates by model, chip and phase; published latencies and errors; failed points."""
 
 import re
 from collections import defaultdict
@@ -8,16 +8,17 @@ from typing import Any, Final
 from bench.rows.frontier import frontier, workloads
 from bench.rows.labels import SOURCES, answered
 from bench.rows.metrics import METRICS
-from bench.rows.pairing import Errors, Pair, errors_of
+from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from bench.rows.table import Column, Table
+from bench.rows.wrong_peaks import WITHHELD
 from engines.core.row import POINT_FIELDS, Row
 
 MOST_PRINTED: Final = 40
-"""Rows from which on a table prints a choice of them; its CSV always has all."""
+"""A longer table prints a selection; its CSV has all rows."""
 
 GROUP_KEYS: Final = ("model", "hw", "phase")
 OF_MEASURED: Final = ("mfu_of_matmul", "mbu_of_copy")
-"""Printed where the chip has a datasheet; on others they are mfu and mbu themselves."""
+"""Printed where the chip has a datasheet; on a CPU they are mfu and mbu themselves."""
 RATES: Final = ("tokens_per_s", "mfu", "mbu", *OF_MEASURED)
 FIGURES: Final = ("latency_s", "ttft_s", "step_time_s", *RATES, "cost_chip_s_per_token")
 ROW_KEYS: Final = (*POINT_FIELDS, "source", "system", "reference", "status", "valid", "invalid_reason", *METRICS)
@@ -26,7 +27,7 @@ INTERVAL_COLUMN: Final = Column("relative_interval", "± (%)", 100.0, ".1f")
 
 
 def latency_tables(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Table]:
-    """One table for each model, machine and phase; in it all kinds of evidence, each row with its ``source``."""
+    """One table for each model, chip and phase, with all kinds of evidence; each row states its ``source``."""
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if row.status == "ok":
@@ -54,16 +55,16 @@ def _latency_table(
     slug = file_name(f"latency_{model}_{hw}_{phase}")
     notes = []
     if any(cell.get("relative_error") is not None for cell in shown):
-        notes.append("The error is against the published latency of the same question.")
+        notes.append("The error is relative to the published latency of the same point.")
     if hw == "cpu" and len({row.engine for row in shown_rows}) > 1:
         notes.append(
-            "hw=cpu has no datasheet: MFU and MBU are of what the engine's own library reached in the same process. "
-            "Between engines, compare times."
+            "hw=cpu has no datasheet: MFU and MBU are relative to what the engine's own library reached in the same "
+            "process. To compare engines, compare times."
         )
     if len(shown) < len(rows):
         notes.append(
-            f"{len(shown)} of {len(rows)} rows are printed: all that is measured, compiled or published, and of the "
-            f"predictions those beside a published row or on the frontier of cost against time; all are in {slug}.csv."
+            f"{len(shown)} of {len(rows)} rows are printed: all measured, compiled and published ones, and the "
+            f"predictions that have a published row or are on the Pareto frontier of cost and time. {slug}.csv has all."
         )
     caption = f"{model} on {hw}, {phase}" + (f" ({', '.join(same)})" if same else "")
     return Table(
@@ -78,7 +79,7 @@ def _latency_table(
 
 
 def beside_published(pairs: Sequence[Pair]) -> list[Table]:
-    """One table for each published system and model: its latency, and every engine's with the relative error."""
+    """One table for each published system and model: its latency, and every engine's with its relative error."""
     groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         if pair.reference.latency_s is not None and answered(pair.answer):
@@ -109,7 +110,7 @@ def beside_published(pairs: Sequence[Pair]) -> list[Table]:
 
 
 def error_table(pairs: Sequence[Pair]) -> Table | None:
-    """How far each engine is from what was published, by system and model; and its out-of-memory answers."""
+    """Error of each engine against published latencies, by system and model, and its out-of-memory answers."""
     groups: dict[tuple[str, str, str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         kind = (pair.answer.source, pair.answer.engine)
@@ -119,10 +120,10 @@ def error_table(pairs: Sequence[Pair]) -> Table | None:
     rows: list[dict[str, Any]] = []
     for name in sorted(groups):
         cells: dict[str, Any] = dict(zip(("source", "engine", "system", "model"), name, strict=True))
-        errors: Errors | None = errors_of(groups[name])
+        errors = pair_errors(groups[name])
         if errors is not None:
             cells |= {key: getattr(errors, key) for key in ("n", "mean", "median", "p90", "worst", "bias")}
-        cells |= oom_counts(groups[name])
+        cells |= pair_oom_counts(groups[name])
         rows.append(cells)
     if not rows:
         return None
@@ -138,24 +139,14 @@ def error_table(pairs: Sequence[Pair]) -> Table | None:
     ]
     return Table(
         name="error_by_system",
-        caption="Latency against what was published: absolute relative errors, and out-of-memory answers",
+        caption="Relative error of latency, and out-of-memory answers",
         columns=columns,
         rows=rows,
     )
 
 
-def oom_counts(pairs: Sequence[Pair]) -> dict[str, int]:
-    """Out of memory as published: said too (hit), not said (missed), said where it ran (false)."""
-    told = [(pair.answer.status == "oom", pair.reference.status == "oom") for pair in pairs]
-    return {
-        "oom_hit": told.count((True, True)),
-        "oom_missed": told.count((False, True)),
-        "oom_false": told.count((True, False)),
-    }
-
-
 def unanswered_table(rows: Sequence[Row]) -> Table | None:
-    """Every point that ended without a time, with its sentence; what was run or compiled comes first."""
+    """Every point without a time, with its error; measured and compiled points come first."""
     refused = sorted((row for row in rows if row.status != "ok"), key=lambda row: SOURCES.index(row.source))
     if not refused:
         return None
@@ -163,10 +154,10 @@ def unanswered_table(rows: Sequence[Row]) -> Table | None:
     _, differing = _split(refused[:MOST_PRINTED])
     note = ""
     if len(refused) > MOST_PRINTED:
-        note = f"{MOST_PRINTED} of {len(refused)} are printed; all are in unanswered.csv."
+        note = f"{MOST_PRINTED} of {len(refused)} are printed; unanswered.csv has all."
     return Table(
         name="unanswered",
-        caption="Points without a time, and why",
+        caption="All points without a time, with their errors",
         columns=[
             Column(key) for key in dict.fromkeys((*GROUP_KEYS, *differing, "source", "engine", "status", "error"))
         ],
@@ -190,13 +181,14 @@ def _cells(row: Row, relative_error: float | None) -> dict[str, Any]:
     cells["relative_error"] = relative_error
     if row.ci_low is not None and row.ci_high is not None and row.median:
         cells["relative_interval"] = (row.ci_high - row.ci_low) / 2 / row.median
-    cells["note"] = "" if row.valid else f"not valid: {row.invalid_reason or row.error}"
+    invalid = "" if row.valid else f"not valid: {row.invalid_reason or row.error}"
+    cells["note"] = "; ".join(each for each in (invalid, row.details.get(WITHHELD)) if each)
     return cells
 
 
 def _pair_cells(pair: Pair) -> dict[str, Any]:
     cells = _cells(pair.answer, pair.relative_error)
-    # The question as it was published: what the engine chose itself stands in the engine's own table.
+    # The point as it was published; the latency tables show what the engine chose.
     for key in POINT_FIELDS:
         if key != "engine":
             value = getattr(pair.reference, key)
@@ -212,7 +204,7 @@ def _choice(rows: Sequence[Row], in_pairs: set[str]) -> list[Row]:
 
 
 def _split(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """What all rows share (as ``key=value``), and the keys by which they differ."""
+    """Keys that all rows share (as ``key=value``), and keys in which they differ."""
     keys = [key for key in POINT_FIELDS if key not in (*GROUP_KEYS, "engine")]
     same, differing = [], []
     for key in keys:

@@ -9,7 +9,7 @@ import numpy as np
 from bench.sweep.catalog import load_chip, load_model
 from engines.analytic import paper_forms
 from engines.analytic.grid import Floats
-from engines.core.layout import GATHERED_AXES, axes_size
+from engines.core.layout import LAYOUTS, axes_size
 from engines.published.table import read_table
 
 TABLE_1_TOLERANCE: Final = 0.02
@@ -119,10 +119,10 @@ def layout_crossings(curves: paper_forms.VolumeCurves) -> list[Crossing]:
 
 def _closed_form(before: str, after: str) -> float:
     x, y, z = MESH_SHAPE
-    more = axes_size(GATHERED_AXES[after], MESH_SHAPE)
+    more = axes_size(LAYOUTS[after].gathered, MESH_SHAPE)
     if before == "ws_2d":
         return paper_forms.tokens_ws_to_wg(D_MODEL, D_FF, x, y * z, more)
-    return paper_forms.tokens_wg_to_wg(D_FF, CHIPS, axes_size(GATHERED_AXES[before], MESH_SHAPE), more)
+    return paper_forms.tokens_wg_to_wg(D_FF, CHIPS, axes_size(LAYOUTS[before].gathered, MESH_SHAPE), more)
 
 
 def chip_crossing() -> Crossing:

@@ -23,7 +23,7 @@ from bench.report.paper.figure_volume import Mark, volume_over_tokens
 from bench.report.render.document import Document, Section
 from bench.rows.table import Column, Table
 from engines.analytic import paper_forms
-from engines.core.layout import GATHERED_AXES, axes_size
+from engines.core.layout import LAYOUTS, axes_size
 
 DOUBLINGS: Final = 8
 """How often the chips double in the table of best X."""
@@ -61,7 +61,7 @@ def paper_report(title: str) -> tuple[Document, list[ContextLimit]]:
 
 
 def _mark(crossing: Crossing) -> Mark:
-    gathered = axes_size(GATHERED_AXES[crossing.after], MESH_SHAPE)
+    gathered = axes_size(LAYOUTS[crossing.after].gathered, MESH_SHAPE)
     volume = paper_forms.wg_elements(crossing.closed_form, D_MODEL, D_FF, CHIPS, gathered)
     return Mark(crossing.closed_form, float(volume), f"{crossing.closed_form:,.0f} tokens")
 
@@ -195,7 +195,7 @@ def _best_x_table() -> Table:
 
 def _best_n_table() -> Table:
     tokens, end = D_FF / CHIPS, D_FF * CHIPS
-    shards = {layout: axes_size(axes, MESH_SHAPE) for layout, axes in GATHERED_AXES.items() if axes}
+    shards = {each.name: axes_size(each.gathered, MESH_SHAPE) for each in LAYOUTS.values() if each.gathered}
     rows: list[dict[str, Any]] = []
     while tokens <= end:
         volumes = {

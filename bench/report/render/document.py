@@ -1,4 +1,4 @@
-"""The report as files: text, tables and figures, all written aside and then moved into place."""
+"""The report as files: text, tables and figures, written to a temporary folder and then moved into place."""
 
 import hashlib
 import json
@@ -12,39 +12,43 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.report.main.findings import Finding
-from bench.report.main.tables import MOST_PRINTED
 from bench.report.render import latex, style
 from bench.rows.table import Table, to_csv, to_markdown
 from engines.core.errors import InvalidRequest
 
 MANIFEST: Final = "manifest.json"
+MOST_INLINE: Final = 20
+"""Rows up to which a table is printed in the text."""
 NO_FIGURES: Final = "Figures need matplotlib: pip install shardbench[report]."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading with its text, tables and figures. ``draw`` is called only where figures are wanted."""
+    """A heading with its text, figures and tables. ``draw`` is called only where figures are wanted.
+
+    ``linked`` tables stand in files of their own, as do ``tables`` that are longer than :data:`MOST_INLINE` rows.
+    """
 
     title: str
     text: str = ""
     tables: Sequence[Table] = ()
+    linked: Sequence[Table] = ()
     draw: Callable[[], "Sequence[style.Drawn]"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What a report says. ``name`` is its text file's, ``report`` for ``report.md``."""
+    """A report. ``name`` is that of its text file, ``report`` for ``report.md``."""
 
     name: str
     title: str
     findings: Sequence[Finding]
     sections: Sequence[Section]
-    appendix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What was written: files relative to ``out``, findings, and a sentence where something was left out."""
+    """The files, relative to ``out``, the findings, and a remark where something was left out."""
 
     out: str
     files: Sequence[str]
@@ -64,10 +68,10 @@ class Written:
 def write(document: Document, out: Path, formats: Sequence[str], endings: Sequence[str]) -> Written:
     """Write the document's files under ``out``: first into a folder beside it, then each moved into place.
 
-    Files of a former report there that this one does not have are removed; files that no report wrote stay.
+    Files of an earlier report that this one does not have are removed; other files stay.
 
     Raises:
-        InvalidRequest: ``out`` is no folder, or cannot be written.
+        InvalidRequest: ``out`` is not a folder, or cannot be written.
     """
     remarks = []
     if endings and not _has_matplotlib():
@@ -98,7 +102,7 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
 
 
 def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequence[str], remarks: list[str]) -> None:
-    parts = [f"# {document.title}", "", "## What was found", ""]
+    parts = [f"# {document.title}", "", "## Findings", ""]
     parts += [
         f"- **{finding.topic}** ({', '.join(finding.sources)}): {finding.sentence}" for finding in document.findings
     ]
@@ -108,14 +112,15 @@ def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequ
         body = [section.text, ""] if section.text else []
         if section.draw is not None and endings:
             body += _figures(section.draw, aside / "figures", endings)
-        for table in section.tables:
+        inline = [table for table in section.tables if len(table.printed) <= MOST_INLINE]
+        linked = [table for table in section.tables if table not in inline] + list(section.linked)
+        body += [f"{to_markdown(table)}\n" for table in inline]
+        body += [_link(table, formats) for table in linked]
+        for table in (*inline, *linked):
             names.append(table.name)
-            body += [_folded(table), ""]
-            _write_table(table, aside / "tables", formats)
+            _write_table(table, aside / "tables", formats, in_own_file=table in linked)
         if body:
             parts += ["", f"## {section.title}", "", *body]
-    if document.appendix:
-        parts += ["", document.appendix]
     if "latex" in formats and names:
         text = latex.document(document.title, names)
         (aside / "tables" / f"{document.name}.tex").write_text(text, encoding="utf-8")
@@ -124,9 +129,20 @@ def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequ
         (aside / f"{document.name}.md").write_text(text, encoding="utf-8")
 
 
-def _write_table(table: Table, folder: Path, formats: Sequence[str]) -> None:
-    for name, ending, text in (("csv", "csv", to_csv), ("latex", "tex", latex.to_latex)):
-        if name in formats:
+def _link(table: Table, formats: Sequence[str]) -> str:
+    """The table's caption as a link to its own file."""
+    count = len(table.rows)
+    csv = f" ([CSV](tables/{table.name}.csv))" if "csv" in formats else ""
+    return f"- [{table.caption}](tables/{table.name}.md): {count} row{'s' if count != 1 else ''}{csv}"
+
+
+def _write_table(table: Table, folder: Path, formats: Sequence[str], *, in_own_file: bool) -> None:
+    for name, ending, text in (
+        ("csv", "csv", to_csv),
+        ("latex", "tex", latex.to_latex),
+        ("markdown", "md", to_markdown),
+    ):
+        if name in formats and (in_own_file or name != "markdown"):
             folder.mkdir(exist_ok=True)
             (folder / f"{table.name}.{ending}").write_text(text(table), encoding="utf-8")
 
@@ -139,23 +155,13 @@ def _figures(draw: "Callable[[], Sequence[style.Drawn]]", folder: Path, endings:
             paths = style.save(drawn, folder, endings)
             shown = next((path for path in paths if path.suffix == ".png"), None)
             name = paths[0].name
-            image = f"![{drawn.caption}](figures/{shown.name})" if shown else f"[{name}](figures/{name})"
+            image = f"![{drawn.name}](figures/{shown.name})" if shown else f"[{name}](figures/{name})"
             lines += [image, "", f"*{drawn.caption}*", ""]
     return lines
 
 
-def _folded(table: Table) -> str:
-    """A long table behind its caption, so that the text stays readable."""
-    text = to_markdown(table)
-    if len(table.printed) <= MOST_PRINTED:
-        return text
-    summary = f"{table.caption}: {len(table.printed)} rows"
-    summary = summary.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return f"<details><summary>{summary}</summary>\n\n{text}\n</details>\n"
-
-
 def _former_files(out: Path) -> set[str]:
-    """What the manifest of a former report names; nothing that lies outside of ``out``."""
+    """Files that the manifest of an earlier report names, inside ``out`` only."""
     try:
         content = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         names = {str(name) for name in content["files"]}

@@ -1,42 +1,43 @@
-"""One turn of a compiled loop over layers: the computing stream, the copies and both directions of every link."""
+"""One turn of a compiled loop over layers: computation, copies, and both directions of every link."""
 
 from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.report.render.style import COLOURS, Drawn
-from bench.report.studies.read_trace import COMPUTE, COPY_WAIT, EXPOSED, MATMUL, MORE_TURNS, PERMUTE, Bar, LoopIteration
+from bench.report.studies.read_trace import PERMUTE, Bar, LoopIteration
+from engines.compiled.perfetto import BarKind, Lane
 
-FURTHER: Final = "further turns of inner loops"
-COPIES: Final = "copies, and waiting for them"
-OTHER: Final = "other computation"
-IN_STREAM: Final = {
-    MATMUL: "matrix products",
-    EXPOSED: "exposed communication",
-    COPY_WAIT: COPIES,
-    MORE_TURNS: FURTHER,
+NAMES: Final = {
+    BarKind.MATMUL: "matmuls",
+    BarKind.OTHER: "other computation",
+    BarKind.FURTHER_TURNS: "further turns of inner loops",
+    BarKind.EXPOSED: "exposed communication",
+    BarKind.COPY_WAIT: "copies, and waiting for them",
+    BarKind.COPY: "copies, and waiting for them",
 }
+OTHER_COLLECTIVES: Final = "other collectives"
 COLOUR_OF: Final = {
-    "matrix products": COLOURS[0],
-    OTHER: COLOURS[4],
-    FURTHER: "#cccccc",
-    "exposed communication": COLOURS[1],
-    COPIES: COLOURS[5],
+    NAMES[BarKind.MATMUL]: COLOURS[0],
+    NAMES[BarKind.OTHER]: COLOURS[4],
+    NAMES[BarKind.FURTHER_TURNS]: "#cccccc",
+    NAMES[BarKind.EXPOSED]: COLOURS[1],
+    NAMES[BarKind.COPY]: COLOURS[5],
     "all-gather": COLOURS[6],
     "reduce-scatter": COLOURS[3],
     "all-reduce": "#9A6324",
     "all-to-all": COLOURS[7],
     PERMUTE: COLOURS[2],
-    "other exchanges": "#999999",
+    OTHER_COLLECTIVES: "#999999",
 }
 """What a bar may be → its colour, in the order of the legend."""
 LANE_HEIGHT: Final = 0.8
 LABELLED: Final = 0.09
-"""The part of the turn from which on a bar has room for a number."""
+"""Share of the turn from which a bar has room for a number."""
 LEGEND_COLUMNS: Final = 5
 
 
 def turn(name: str, caption: str, shown: LoopIteration) -> Drawn:
-    """Lanes from above: the stream, the copies, the links; bars coloured by what they are."""
+    """Lanes from above: computation, copies, links; bars coloured by kind."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -45,7 +46,7 @@ def turn(name: str, caption: str, shown: LoopIteration) -> Drawn:
     axis = figure.subplots()
     scale, unit = (1e6, "µs") if shown.seconds < 2e-3 else (1e3, "ms")
     for place, lane in enumerate(lanes):
-        bars = [bar for bar in shown.bars if bar.lane == lane]
+        bars = [bar for bar in shown.bars if bar.label == lane]
         for kind, colour in COLOUR_OF.items():
             spans = [(scale * bar.start_s, scale * bar.seconds) for bar in bars if _kind(bar) == kind]
             if spans:
@@ -67,18 +68,16 @@ def turn(name: str, caption: str, shown: LoopIteration) -> Drawn:
 
 
 def _kind(bar: Bar) -> str:
-    """What a bar is drawn as."""
-    if bar.lane.startswith(COMPUTE):
-        return IN_STREAM.get(bar.kind, OTHER)
-    if bar.lane.startswith("link"):
-        return bar.kind if bar.kind in COLOUR_OF else "other exchanges"
-    return COPIES
+    """What the legend calls the bar."""
+    if bar.kind == BarKind.COLLECTIVE:
+        return bar.opcode if bar.opcode in COLOUR_OF else OTHER_COLLECTIVES
+    return NAMES[bar.kind]
 
 
 def _label(axis: Any, bars: Sequence[Bar], place: int, scale: float, whole_s: float) -> None:
     """The HBM traffic of long computation."""
     for bar in bars:
-        if bar.lane.startswith(COMPUTE) and bar.bytes and bar.seconds > LABELLED * whole_s:
+        if bar.lane == Lane.COMPUTE and bar.bytes and bar.seconds > LABELLED * whole_s:
             rate = f"{1e-9 * bar.bytes / bar.seconds:,.0f} GB/s"
             centre = scale * (bar.start_s + bar.seconds / 2)
             axis.text(centre, place, rate, ha="center", va="center", fontsize=8, color="white")

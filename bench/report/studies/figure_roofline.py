@@ -1,4 +1,4 @@
-"""The GPU study's figure: the bound over the batch beside what was published, and each chip's roofline."""
+"""The GPU study's figure: the bound over the batch against published times, and each chip's roofline."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -10,16 +10,16 @@ from bench.rows.labels import model_label
 from engines.core.row import Row
 
 LEAST: Final = 0.05
-"""FLOP per byte at the left edge, where what does no arithmetic stands."""
+"""FLOP per byte at the left edge."""
 MOST: Final = 1e4
 AREA: Final = 700.0
-"""Area in square points of a mark that takes a whole turn of the loop."""
+"""Area, in square points, of a mark that takes a whole turn of the loop."""
 
 
 def bounds_and_rooflines(
     name: str, caption: str, rows: Sequence[Row], published_s: Callable[[Row], float | None]
 ) -> Drawn:
-    """First a panel of times over the batch, then one a chip: the longest instructions of a turn on its roofs."""
+    """A panel of times over the batch, then one for each chip: the longest instructions of a turn on its roofline."""
     timed = [row for row in rows if row.source == "compiled" and row.status == "ok"]
     chips = list(dict.fromkeys(row.hw for row in timed if hot_loop(row)))
     beside = [row for row in timed if published_s(row) is not None]
@@ -33,12 +33,12 @@ def bounds_and_rooflines(
         _roofline(axis, shown[chip], colours)
     kinds = ["compiled", "published"] if beside else []
     legend(figure, list(colours.items()), kinds)
-    told = (
-        f"{caption} Left: the bound of a whole run beside what was published. Then a mark an instruction, the longest "
-        "of one turn of the loop over layers, as large as its part of the turn, at the arithmetic that its roof "
-        "allows; hollow, with its part: all that do none."
+    text = (
+        f"{caption} Left: bound and published time of a whole generation. Right: the longest instructions of one turn "
+        "of the loop over layers on the roofline, with the area of their share of the turn; hollow: the share of all "
+        "instructions without arithmetic."
     )
-    return Drawn(name, told, figure)
+    return Drawn(name, text, figure)
 
 
 def _over_batch(axis: Any, rows: Sequence[Row], published_s: Callable[[Row], float | None]) -> None:
@@ -89,7 +89,7 @@ def _roofline(axis: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
 
 
 def _programs(rows: Sequence[Row]) -> list[Row]:
-    """Of rows that differ in nothing but the batch the smallest and the largest, on the most chips."""
+    """Of each model and phase the smallest and the largest batch on the most chips."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.model, row.phase), []).append(row)

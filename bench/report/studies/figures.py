@@ -1,4 +1,4 @@
-"""The studies' figures: lines over a number, or bars cut up into what bounds them."""
+"""The studies' figures: lines over a number, or bars stacked by what bounds them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -17,7 +17,7 @@ PARTS: Final = (
     ("other computation", COLOURS[4]),
     ("exposed communication", COLOURS[1]),
 )
-"""What a compiled bar is stacked of, from below."""
+"""Parts of a compiled bar, from below."""
 DOES_NOT_FIT: Final = "does not fit"
 THOUSAND: Final = 1024
 BAR_WIDTH: Final = 0.7
@@ -28,9 +28,9 @@ CROSS_STEP: Final = 0.04
 def lines_over(
     name: str, caption: str, rows: Sequence[Row], *, panel: Label, line: Label, x: Number, x_label: str, mfu: bool
 ) -> Drawn:
-    """One panel a group, one line a variant and kind; logarithmic axes, but MFU stands on a linear one.
+    """One panel a group, one line a variant and kind of evidence; all axes but that of MFU are logarithmic.
 
-    A cross near the top is a row that does not fit.
+    A cross near the top is a row that does not fit in memory.
     """
     groups = list(dict.fromkeys(panel(row) for row in rows))
     names = list(dict.fromkeys(line(row) for row in rows))
@@ -46,7 +46,7 @@ def lines_over(
                 values = [scale * ((row.mfu if mfu else time_of(row)) or 0) for row in timed]
                 axis.plot([x(row) for row in timed], values, **line_style(kind, colour))
             refused = [x(row) for row in mine if _is(row, "compiled", each, line) and row.status == "oom"]
-            # Below one another where several variants do not fit at the same place.
+            # One below the other where several variants do not fit at the same x.
             height = 0.98 - CROSS_STEP * names.index(each)
             if refused:
                 axis.plot(
@@ -88,9 +88,9 @@ def bars_over(
     bar: Label,
     published_s: Callable[[Row], float | None] | None = None,
 ) -> Drawn:
-    """One panel a group, one bar a compiled row, stacked of what its time goes to; other kinds as marks at its edge.
+    """One panel a group, one stacked bar a compiled row; other kinds of evidence are marks at its edge.
 
-    With ``published_s`` the mark of what was published is its answer for the bar's row, whatever rows are stored.
+    With ``published_s`` the published mark is its result for the bar's row, whatever rows are stored.
     """
     groups = list(dict.fromkeys(panel(row) for row in rows))
     bars = list(dict.fromkeys(bar(row) for row in rows))
@@ -129,11 +129,11 @@ def _draw_mark(axis: Any, kind: str, place: int, height: float) -> None:
 def _draw_bar(axis: Any, row: Row, place: int, scale: float) -> None:
     parts = parts_of(row) if row.status == "ok" else None
     if parts is None:
-        told = DOES_NOT_FIT if row.status == "oom" else row.status
+        text = DOES_NOT_FIT if row.status == "oom" else row.status
         axis.text(
             place,
             0.02,
-            told,
+            text,
             rotation=90,
             ha="center",
             va="bottom",
@@ -154,7 +154,7 @@ def _is(row: Row, kind: str, name: str, line: Label) -> bool:
 
 
 def _unit(rows: Sequence[Row]) -> tuple[float, str]:
-    """Milliseconds where everything is below a second."""
+    """Milliseconds where all times are below a second."""
     phase = "decode step" if rows[0].phase == "decode" else "prefill"
     short = max((time_of(row) or 0 for row in rows), default=0) < 1
     return (1e3, f"{phase} (ms)") if short else (1.0, f"{phase} (s)")
@@ -163,14 +163,14 @@ def _unit(rows: Sequence[Row]) -> tuple[float, str]:
 def _caption(caption: str, rows: Sequence[Row], marks: str, also: Sequence[str] = ()) -> str:
     kinds = [kind for kind in SOURCES if kind in also or any(row.source == kind for row in rows)]
     refused = sum(row.status == "oom" for row in rows)
-    told = f" Kinds of evidence: {', '.join(kinds)}."
+    text = f" Kinds of evidence: {', '.join(kinds)}."
     if refused:
-        told += f" {refused} {'row does' if refused == 1 else 'rows do'} not fit in memory: {marks}."
-    return caption + told
+        text += f" {refused} {'row does' if refused == 1 else 'rows do'} not fit in memory: {marks}."
+    return caption + text
 
 
 def _short(number: float) -> str:
-    """Powers of two as people say them: 512, 2k, 1M."""
+    """Powers of two in short: 512, 2k, 1M."""
     for unit in ("", "k", "M"):
         if number < THOUSAND:
             return f"{number:g}{unit}"

@@ -1,29 +1,34 @@
-"""The study of GPUs: what the GPU compiler's programs take at their rooflines, beside what was published."""
+"""The study of GPUs: the GPU compiler's programs at their rooflines against published times."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bench.report.studies.findings import Told, published_s
+from bench.report.studies.findings import Found, published_s
 from bench.rows.frontier import time_of
-from bench.rows.labels import model_label
 from engines.core.row import Row
 
 PHASE: Final = {"prefill": "prefill", "decode": "decode", "generate": "decode"}
 """Phase of a row → the program of it whose loop over layers is shown."""
 
 
-Parts = tuple[list[str], dict[str, Any]]
-"""Sentences and the numbers in them."""
+def bounds_below_published(rows: Sequence[Row]) -> Found | None:
+    """At how many points the roofline bound is below the published time, as a lower bound must be.
 
-
-def bounds_beside_published(rows: Sequence[Row]) -> Told | None:
-    """The bound as a share of the published time, chips against each other, and what the loop over layers does."""
+    The numbers hold each bound as a share of the published time, also without copies of weights and on an ideal cache,
+    times on several chips, and the largest share of a layer's turn without arithmetic.
+    """
     timed = [row for row in rows if row.status == "ok" and time_of(row)]
-    said, numbers = [], dict[str, Any]()
-    for told, found in (_shares(timed), _machines(timed), _without_arithmetic(timed)):
-        said += told
-        numbers |= found
-    return (". ".join(said) + ".", numbers) if said else None
+    shares = {row.point_id: (time_of(row) or 0) / stated for row in timed if (stated := published_s(row))}
+    numbers = {**_share_numbers(timed, shares), **_chip_numbers(timed), **_without_arithmetic(timed)}
+    if shares:
+        below = sum(share < 1 for share in shares.values())
+        sentence = f"The roofline bound is below the published time at {below} of {len(shares)} points."
+    elif "without_arithmetic" in numbers:
+        share = numbers["without_arithmetic"]
+        sentence = f"Instructions without arithmetic take up to {share:.0%} of the loop over layers."
+    else:
+        return None
+    return sentence, numbers
 
 
 def hot_loop(row: Row) -> Mapping[str, Any]:
@@ -33,7 +38,7 @@ def hot_loop(row: Row) -> Mapping[str, Any]:
 
 
 def share_without_arithmetic(row: Row) -> float | None:
-    """Part of a turn of the loop over layers that goes to instructions that only move bytes within a GPU."""
+    """Share of a turn of the loop over layers that goes to instructions that only move bytes within a GPU."""
     kinds = hot_loop(row).get("by_kind", [])
     seconds = sum(kind["seconds"] for kind in kinds)
     moving = sum(kind["seconds"] for kind in kinds if kind.get("flops") == 0)
@@ -41,9 +46,9 @@ def share_without_arithmetic(row: Row) -> float | None:
 
 
 def without_copies_s(row: Row) -> float | None:
-    """The row's time without the instructions that only cut a layer's weights out of the stack of all layers.
+    """The row's time without the instructions that only slice a layer's weights from the stack of all layers.
 
-    None where it has none of those. They are slices, named so by XLA, that do no arithmetic and update nothing.
+    None without any. XLA names them dynamic slices; they do no arithmetic and update nothing.
     """
     copied = 0.0
     for loop in row.details.get("hot_loop", {}).values():
@@ -56,7 +61,7 @@ def without_copies_s(row: Row) -> float | None:
 
 
 def least_s(row: Row) -> float | None:
-    """The row's time on the kindest machine that its engine knows; None where it knows none."""
+    """The row's time in its engine's best case, an ideal L2 cache; None where it states none."""
     seconds, least = time_of(row), row.details.get("least_s")
     return seconds * least / row.latency_s if seconds and least and row.latency_s else None
 
@@ -65,68 +70,32 @@ def _is_slice(kind: Mapping[str, Any]) -> bool:
     return kind.get("flops") == 0 and "dynamic_slice" in kind["name"]
 
 
-def _shares(rows: Sequence[Row]) -> Parts:
-    shares = {row.point_id: (time_of(row) or 0) / beside for row in rows if (beside := published_s(row))}
-    said, numbers = [], dict[str, Any]()
-    for chips in sorted({row.num_chips for row in rows if row.point_id in shares}, reverse=True):
-        mine = [row for row in rows if row.num_chips == chips and row.point_id in shares]
-        for row in mine:
-            numbers[f"{row.model}.{chips}.{row.batch_size}.share"] = shares[row.point_id]
-        low, high = (choose(mine, key=lambda row: shares[row.point_id]) for choose in (min, max))
-        told = f"{shares[low.point_id]:.0%} (batch {low.batch_size})"
-        if low is not high:
-            told += f" to {shares[high.point_id]:.0%} (batch {high.batch_size})"
-        below = sum(shares[row.point_id] < 1 for row in mine)
-        count = f"{below} of {len(mine)} points" if len(mine) > 1 else ("this point" if below else "no point")
-        gpus = f"{chips} {low.hw}" if chips > 1 else f"one {low.hw}"
-        told = f"{model_label(low.model)} on {gpus}: the bound is {told} of the published time, below it at {count}"
-        kinder = {
-            "without its copies of weights": without_copies_s(high),
-            "if the L2 cache kept all that fits into it": least_s(high),
-        }
-        beside = published_s(high) or 0.0
-        shares_of = {what: seconds / beside for what, seconds in kinder.items() if seconds is not None and beside}
-        if shares_of:
-            parts = " and ".join(f"{share:.0%} {what}" for what, share in shares_of.items())
-            told += f" (at batch {high.batch_size} {parts})"
-        for what, share in shares_of.items():
-            numbers[f"{high.model}.{chips}.{high.batch_size}.share {what}"] = share
-        said.append(told)
-    return said, numbers
+def _share_numbers(rows: Sequence[Row], shares: Mapping[str, float]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    for row in rows:
+        if row.point_id in shares:
+            name, stated = f"{row.model}.{row.num_chips}.{row.batch_size}.share", published_s(row) or 0.0
+            numbers[name] = shares[row.point_id]
+            for what, seconds in (
+                ("without copies of weights", without_copies_s(row)),
+                ("with an ideal L2 cache", least_s(row)),
+            ):
+                if seconds is not None:
+                    numbers[f"{name} {what}"] = seconds / stated
+    return numbers
 
 
-def _machines(rows: Sequence[Row]) -> Parts:
-    """The same question on several chips."""
-    said, numbers = [], dict[str, Any]()
-    asked = {(row.model, row.phase, row.batch_size, row.input_len, row.output_len, row.num_chips) for row in rows}
-    for model, phase, batch, tokens, generated, chips in sorted(asked):
-        key = (model, phase, batch, tokens, generated, chips)
-        mine = [
-            row
-            for row in rows
-            if (row.model, row.phase, row.batch_size, row.input_len, row.output_len, row.num_chips) == key
-        ]
-        if len({row.hw for row in mine}) < 2:
-            continue
-        slow, fast = (choose(mine, key=lambda row: time_of(row) or 0) for choose in (max, min))
-        ratio = (time_of(slow) or 0) / (time_of(fast) or 1)
-        times = ", ".join(f"{1e3 * (time_of(row) or 0):.3g} ms on {row.hw}" for row in mine)
-        said.append(f"{model_label(model)}, {phase}, batch {batch}: {times} ({ratio:.2f}×)")
-        numbers |= {f"{model}.{phase}.{row.hw}.s": time_of(row) for row in mine}
-    return said, numbers
+def _chip_numbers(rows: Sequence[Row]) -> dict[str, Any]:
+    """Times of the points that several chips have."""
+    chips: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        key = (row.model, row.phase, row.batch_size, row.input_len, row.output_len, row.num_chips)
+        chips.setdefault(key, []).append(row)
+    several = (mine for mine in chips.values() if len({row.hw for row in mine}) > 1)
+    return {f"{row.model}.{row.phase}.{row.hw}.s": time_of(row) for mine in several for row in mine}
 
 
-def _without_arithmetic(rows: Sequence[Row]) -> Parts:
-    """Of the row whose loop over layers has the largest such part."""
-    known = {row.point_id: share for row in rows if (share := share_without_arithmetic(row))}
-    if not known:
-        return [], {}
-    row = max((row for row in rows if row.point_id in known), key=lambda row: known[row.point_id])
-    kinds = [kind for kind in hot_loop(row)["by_kind"] if kind.get("flops") == 0]
-    first = max(kinds, key=lambda kind: kind["seconds"])["name"]
-    where = f"{model_label(row.model)}, {PHASE[row.phase]}, batch {row.batch_size}, {row.num_chips} {row.hw}"
-    told = (
-        f"Instructions that only move bytes, most of all {first}, take up to {known[row.point_id]:.0%} of the loop "
-        f"over layers ({where}): the compiler copies a layer's weights out of the stack before it multiplies by them"
-    )
-    return [told], {"without_arithmetic": known[row.point_id]}
+def _without_arithmetic(rows: Sequence[Row]) -> dict[str, Any]:
+    """The largest share of a turn of the loop over layers that goes to instructions without arithmetic."""
+    shares = [share for row in rows if (share := share_without_arithmetic(row))]
+    return {"without_arithmetic": max(shares)} if shares else {}

@@ -1,4 +1,4 @@
-"""The rows of a study: what its sweep recipe asks, which stored rows answer that, and what bounds each of them."""
+"""The rows of a study: the points of its sweep recipe, the stored rows of these points, and what bounds each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, answered, by_source
-from bench.rows.pairing import OPEN, STATED, STATED_FORMATS, is_open
+from bench.rows.pairing import OPEN, STATED, is_open
 from bench.sweep.catalog import conf_dir
 from bench.sweep.expand import request_from
 from engines.core.point import Point
@@ -19,9 +19,9 @@ COMPUTE: Final = "compute"
 
 @dataclass(frozen=True, slots=True)
 class StudyRows:
-    """Rows in the order of the recipe's points: compiled ones, each before other kinds' rows of the same point.
+    """Rows in the order of the recipe's points; of one point the compiled row comes first.
 
-    ``missing`` counts the points that have no compiled row.
+    ``missing`` counts the points without a compiled row.
     """
 
     rows: Sequence[Row]
@@ -29,15 +29,15 @@ class StudyRows:
 
     @property
     def compiled(self) -> list[Row]:
-        """What the study is about."""
+        """The compiled rows."""
         return by_source(self.rows, "compiled")
 
 
 class Parts(NamedTuple):
     """Seconds of one decode step, or of the whole prefill.
 
-    ``memory_s`` is HBM traffic at full bandwidth and waiting for copies, ``compute_s`` computation beyond that,
-    be it arithmetic or less than full bandwidth, ``exposed_s`` communication beside which nothing is computed.
+    ``memory_s`` is HBM traffic at full bandwidth and waiting for copies, ``compute_s`` the rest of the computation,
+    and ``exposed_s`` communication that overlaps no computation.
     """
 
     compute_s: float
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 
     @property
     def bound_by(self) -> str:
-        """The largest of the three, in words."""
+        """The name of the largest of the three."""
         words = {COMPUTE: self.compute_s, MEMORY: self.memory_s, COMMUNICATION: self.exposed_s}
         return max(words, key=lambda word: words[word])
 
@@ -54,7 +54,7 @@ class Parts(NamedTuple):
 def parts_of(row: Row) -> Parts | None:
     """Where the row's time goes; None where it does not say.
 
-    A compiled row's computation contains its HBM traffic, an analytic row's stands beside it.
+    A compiled row's computation includes its HBM traffic; an analytic row states both separately.
     """
     seconds = time_of(row)
     if not seconds or not row.latency_s or row.compute_s is None or row.memory_s is None:
@@ -72,7 +72,7 @@ def parts_of(row: Row) -> Parts | None:
 
 
 def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Point]:
-    """The points of ``conf/sweep/RECIPE.yaml``, once for each variant: further words such as ``model=palm-8b``."""
+    """The points of ``conf/sweep/RECIPE.yaml``, once for each variant: overrides such as ``model=palm-8b``."""
     import hydra
     from omegaconf import OmegaConf
 
@@ -108,14 +108,12 @@ def find_rows(rows: Sequence[Row], points: Sequence[Point]) -> StudyRows:
 
 
 def answers(row: Row, point: Point) -> bool:
-    """Whether the row was asked this, by whatever engine. What the point leaves open, the row's engine chose.
+    """Whether the row is an answer to the point, of whatever engine. Keys that the point leaves open, the engine chose.
 
-    What a publication states of an open key does not matter; what the point states, it must state too.
+    A published row may state an open key; it must state the keys that the point states.
     """
     asked = point.axes()
     if any(getattr(row, key) != asked[key] for key in STATED):
-        return False
-    if any(asked[key] != "auto" and getattr(row, key) != asked[key] for key in STATED_FORMATS):
         return False
     for key in OPEN:
         if asked[key] in (None, "auto"):

@@ -4,9 +4,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from bench.report.studies.read_trace import MATMUL, LoopIteration, read_turn
+from bench.report.studies.read_trace import LoopIteration, read_turn
+from bench.rows.table import Column, Table
+from engines.compiled.perfetto import BarKind
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
@@ -15,43 +17,95 @@ if TYPE_CHECKING:
 
 HOW_TO_OPEN: Final = "open them at https://ui.perfetto.dev with *Open trace file*"
 SHOWN: Final = (
-    "Below is one turn of the loop over layers of each: what computes, what is copied, and both directions of a chip's "
-    "links along every axis. Orange is time in which nothing computes, and rates are HBM traffic."
+    "The trace figures show one turn of the loop over layers: computation, copies, and both directions of a chip's "
+    "links along every axis. Orange is exposed communication; rates are HBM traffic."
 )
+SHARES: Final = (BarKind.MATMUL, BarKind.OTHER, BarKind.EXPOSED, BarKind.COPY_WAIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One trace: what stands under its figure, the name of that, and the turn that it shows."""
+    """One trace: its row, the name of its program and of its figure, and the turn that it shows."""
 
-    caption: str
+    row: Row
+    title: str
     figure: str
     turn: LoopIteration
+
+    def cells(self) -> dict[str, Any]:
+        """A line of the table: seconds and fractions."""
+        stream, turn = self.turn.stream_s(), self.turn
+        return {
+            "program": self.title,
+            "turn_s": turn.seconds,
+            "turns": turn.turns * turn.loops,
+            "loop_share": turn.seconds * turn.turns * turn.loops / turn.whole_s,
+            **{f"{kind}_share": stream[kind] / turn.seconds for kind in SHARES},
+            "hidden_share": turn.hidden_permutes(),
+            **self._of_limits(),
+        }
+
+    def _of_limits(self) -> dict[str, float]:
+        """Shares of the memory's bandwidth and of the arithmetic peak that matmuls reach, where the row states both.
+
+        They do the arithmetic that MFU counts, so they reach the MFU divided by their share of the time.
+        """
+        row, turn = self.row, self.turn
+        moved, matmul_s = turn.matmul_bytes_per_s(), turn.stream_s()[BarKind.MATMUL] * turn.turns * turn.loops
+        if moved is None or not row.hbm_bytes_per_s or row.mfu is None or len(row.details.get("traces", {})) > 1:
+            return {}
+        return {"bandwidth_share": moved / row.hbm_bytes_per_s, "peak_share": row.mfu * turn.whole_s / matmul_s}
 
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The traces of some rows. ``text`` says where the files are, or how to make those that are not there."""
+    """The traces of some rows. ``text`` says where the files are, or how to make those that are missing."""
 
     shown: Sequence[Shown] = ()
     text: str = ""
 
+    @property
+    def table(self) -> Table | None:
+        """Where the time of each turn goes; None without traces."""
+        if not self.shown:
+            return None
+        return Table(
+            name="study_targets_turns",
+            caption="One turn of the loop over layers",
+            columns=[
+                Column("program"),
+                Column("turn_s", "turn (µs)", 1e6, ".3g"),
+                Column("turns", "turns", 1.0, ",.0f"),
+                Column("loop_share", "all turns, of the program (%)", 100.0, ".1f"),
+                Column(f"{BarKind.MATMUL}_share", "matmuls (%)", 100.0, ".1f"),
+                Column(f"{BarKind.OTHER}_share", "other computation (%)", 100.0, ".1f"),
+                Column(f"{BarKind.EXPOSED}_share", "exposed communication (%)", 100.0, ".1f"),
+                Column(f"{BarKind.COPY_WAIT}_share", "copy waits (%)", 100.0, ".1f"),
+                Column("hidden_share", "permutes overlapped (%)", 100.0, ".1f"),
+                Column("bandwidth_share", "matmuls: of HBM bandwidth (%)", 100.0, ".0f"),
+                Column("peak_share", "matmuls: of peak (%)", 100.0, ".0f"),
+            ],
+            rows=[each.cells() for each in self.shown],
+        )
+
     def draw(self) -> "list[Drawn]":
-        """A figure a trace."""
+        """A figure for each trace, but one for those whose turns differ only in the number of steps around them."""
         from bench.report.studies.figure_iteration import turn
 
-        return [turn(each.figure, each.caption, each.turn) for each in self.shown]
+        first = {_without_lengths(each.row): each for each in reversed(self.shown)}
+        chosen = [each for each in self.shown if first[_without_lengths(each.row)] is each]
+        return [turn(each.figure, f"Trace of {each.title}.", each.turn) for each in chosen]
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where trace files lie, and where the text that names them is written."""
+    """Folder of the trace files, and folder of the text that links to them."""
 
     traces: Path
     out: Path
 
     def link(self, name: str) -> str:
-        """From the text to a trace file."""
+        """Relative path from the text to a trace file."""
         return Path(os.path.relpath(self.traces / name, self.out)).as_posix()
 
 
@@ -63,7 +117,7 @@ class _Listed:
 
 
 def traces_of(rows: Sequence[Row], places: Places, recipe: str) -> Traces:
-    """The traces of compiled rows, in their order. A file that is absent or cannot be read has no figure."""
+    """The traces of compiled rows, in their order. A file that is missing or cannot be read has no figure."""
     shown, listed = list[Shown](), _Listed()
     for row in (row for row in rows if row.status == "ok"):
         names = row.details.get("traces") or {row.phase: None}
@@ -80,9 +134,14 @@ def traces_of(rows: Sequence[Row], places: Places, recipe: str) -> Traces:
             sizes = f"b{row.batch_size}_i{row.input_len}_o{row.output_len}"
             figure = "_".join(["trace", phase, sizes, str(row.ffn_layout), str(row.collectives), row.weight_dtype])
             layout = f"{row.ffn_layout}, collectives={row.collectives}"
-            shown.append(Shown(f"{title}, {layout}. {turn.told()}{_limits(row, turn)}", figure, turn))
+            shown.append(Shown(row, f"{title}, {layout}", figure, turn))
             listed.links.append(f"- [{title}]({places.link(name)})")
     return Traces(shown, _text(listed, places.traces, recipe))
+
+
+def _without_lengths(row: Row) -> tuple[Any, ...]:
+    context = row.input_len + row.output_len
+    return (row.model, row.phase, row.batch_size, context, row.ffn_layout, row.collectives, row.weight_dtype)
 
 
 def _title(row: Row, phase: str) -> str:
@@ -90,26 +149,12 @@ def _title(row: Row, phase: str) -> str:
     return f"{phase}, batch {row.batch_size}, {row.weight_dtype}, {row.input_len} tokens in{out}"
 
 
-def _limits(row: Row, turn: LoopIteration) -> str:
-    """How near matrix products come to the memory's bandwidth and to the arithmetic peak, where the row states both.
-
-    MFU's arithmetic takes place in them, so they reach the MFU over their share of the time.
-    """
-    moved, products_s = turn.product_bytes_per_s(), turn.stream_s()[MATMUL] * turn.turns * turn.loops
-    if moved is None or not row.hbm_bytes_per_s or row.mfu is None or len(row.details.get("traces", {})) > 1:
-        return ""
-    drawn, reached = moved / row.hbm_bytes_per_s, row.mfu * turn.whole_s / products_s
-    return (
-        f" Matrix products draw {drawn:.0%} of the memory's bandwidth and reach {reached:.0%} of the arithmetic peak."
-    )
-
-
 def _text(listed: _Listed, folder: Path, recipe: str) -> str:
     parts = []
     if listed.links:
-        parts.append("\n".join([f"The traces of the whole programs ({HOW_TO_OPEN}):\n", *listed.links]))
+        parts.append("\n".join([f"Traces of the whole programs ({HOW_TO_OPEN}):\n", *listed.links]))
         parts.append(SHOWN)
     if listed.absent:
         command = f"shardbench run +sweep={recipe} resume=false results_dir={folder.parent} engine.trace_dir={folder}"
-        parts.append(f"No trace file is there of {'; '.join(listed.absent)}. `{command}` makes them.")
+        parts.append(f"Trace files are missing of {'; '.join(listed.absent)}; `{command}` makes them.")
     return "\n\n".join([*parts, *listed.refused])

@@ -1,1 +1,1 @@
-"""Compiling, and what was compiled on disk."""
+"""Compiling programs, and the cache of compiled programs on disk."""

@@ -1,7 +1,7 @@
-"""CompiledProgram programs on disk, so that the same question is compiled once.
+"""A cache of compiled programs on disk, so that a program is compiled once.
 
-The key is a hash of what decides the outcome: the StableHLO, the topology, the versions of compiler and reader, and the
-compiler's flags. What ran out of memory is an outcome too. Entries are gzipped JSON, written whole or not at all.
+The key is a hash of everything that determines the outcome: the StableHLO, the target, the versions of the compiler's
+libraries, and its flags. Running out of memory is an outcome too. Entries are gzipped JSON, written atomically.
 """
 
 import gzip
@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-FORMAT: Final = 1
-"""Raised when the content of an entry changes; older entries are then compiled anew."""
+from engines.core.digest import plain
+from engines.core.stablehlo import nameless
+
+FORMAT: Final = 2
+"""Version of an entry's content; entries of another version are compiled again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledProgram:
-    """What the compiler made of one program: the scheduled text and one device's bytes, or why it does not fit."""
+    """A compiled program: its scheduled text and the memory of one device in bytes, or why it does not fit."""
 
     text: str
     memory: Mapping[str, float]
@@ -29,26 +32,26 @@ class CompiledProgram:
 
 
 def cache_key(stablehlo: str, target: Any, versions: Mapping[str, str], flags: Mapping[str, str | bool]) -> str:
-    """64 hex digits."""
-    content = json.dumps([FORMAT, repr(target), dict(versions), dict(flags)], sort_keys=True)
-    return hashlib.sha256((content + "\n" + stablehlo).encode()).hexdigest()
+    """The key of a program, 64 hex digits. ``target`` counts by its values; names in the program do not count."""
+    content = json.dumps([FORMAT, plain(target), dict(versions), dict(flags)], sort_keys=True)
+    return hashlib.sha256((content + "\n" + nameless(stablehlo)).encode()).hexdigest()
 
 
 class Cache:
-    """A folder of entries; None keeps nothing."""
+    """A folder of entries; with None, nothing is stored."""
 
     def __init__(self, folder: str | None) -> None:
         self.folder = None if folder is None else Path(folder).expanduser()
 
     def get(self, key: str) -> CompiledProgram | None:
-        """The entry, or None where there is none that can be read."""
+        """The entry, or None if there is none or it cannot be read."""
         if self.folder is None:
             return None
         try:
             with gzip.open(self._path(key), "rt", encoding="utf-8") as file:
                 return CompiledProgram(**json.load(file))
         except (OSError, EOFError, ValueError, TypeError):
-            return None  # absent, or cut off by a full disk: compiled anew
+            return None  # absent, or truncated by a full disk: compiled again
 
     def put(self, key: str, compiled: CompiledProgram) -> None:
         """Store an entry under its key."""
@@ -66,5 +69,5 @@ class Cache:
 
 
 def default_folder() -> str:
-    """``$XDG_CACHE_HOME/shardbench/compiled``, in ``~/.cache`` where that is not set."""
+    """``$XDG_CACHE_HOME/shardbench/compiled``, or in ``~/.cache`` if that is not set."""
     return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "shardbench" / "compiled")

@@ -1,6 +1,5 @@
-"""Lowers the Transformer's own jitted functions with shapes alone, and compiles them for chips that are not there."""
+"""Lowers the Transformer's own jitted functions from shapes alone, and compiles them for chips that are not present."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,26 +8,25 @@ from typing import TYPE_CHECKING, Any, Final
 from engines.compiled.compile.cache import Cache, CompiledProgram, cache_key
 from engines.compiled.target.base import Target
 from engines.core.errors import ShardbenchError
-from engines.core.versions import versions_of
+from engines.core.versions import compiler_flags, versions_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from engines.transformer.partition.plan import Plan
 
-COMPILER_FLAGS: Final = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
 OUT_OF_MEMORY: Final = "RESOURCE_EXHAUSTED"
 
 
 class CompilerFailed(ShardbenchError):
-    """The compiler gave up on a program for another reason than memory."""
+    """The compiler rejected a program for another reason than memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:
     """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode.
 
-    ``libraries`` are those whose versions decide what the compiler makes of it.
+    ``libraries`` are those whose versions determine the compiler's output.
     """
 
     plan: "Plan"
@@ -40,39 +38,36 @@ class CompileRequest:
 
 
 class Compiler:
-    """Compiles questions, or finds them in the cache. ``compilations`` counts those that it compiled."""
+    """Compiles requests, or finds them in the cache. ``compilations`` counts those that were not in the cache."""
 
     def __init__(self, cache: Cache, options: Mapping[str, str]) -> None:
         self.cache, self.options = cache, dict(options)
         self.compilations = 0
         self._meshes: dict[Target, Mesh] = {}
+        self._keys: dict[CompileRequest, str] = {}
 
     def mesh(self, target: Target) -> "Mesh":
         """The target's mesh, made once.
 
         Raises:
-            Unsupported: the compiler refuses the topology.
+            Unsupported: the compiler rejects the topology.
         """
         if target not in self._meshes:
             self._meshes[target] = target.make_mesh()
         return self._meshes[target]
 
-    def compile(self, question: CompileRequest) -> CompiledProgram:
-        """The compiled program; where it does not fit, an entry that says so.
+    def compile(self, request: CompileRequest) -> CompiledProgram:
+        """The compiled program, or an entry that says why it does not fit.
 
         Raises:
-            Unsupported: the compiler refuses the topology.
-            CompilerFailed: it refuses the program.
+            Unsupported: the compiler rejects the topology.
+            CompilerFailed: it rejects the program.
         """
         import jax
 
-        from engines.transformer.layers.overlapped_block import compiler_options
-
-        lowered = self._lower(question)
-        mesh = self.mesh(question.target)
-        options = {**question.target.options, **compiler_options(question.plan, mesh), **self.options}
-        flags = {**{key: os.environ.get(key, "") for key in COMPILER_FLAGS}, **options}
-        key = cache_key(lowered.as_text(), question.target, versions_of(question.libraries), flags)
+        lowered = self._lower(request)
+        options = self._options(request)
+        key = self._keys[request] = self._key(request, lowered, options)
         found = self.cache.get(key)
         if found is not None:
             return found
@@ -81,11 +76,11 @@ class Compiler:
         try:
             executable = lowered.compile(compiler_options=options or None)
         except jax.errors.JaxRuntimeError as error:
-            told = " ".join(str(error).split())
-            if OUT_OF_MEMORY not in told:
-                raise CompilerFailed(f"the compiler refuses the program: {told[:400]}") from None
+            message = " ".join(str(error).split())
+            if OUT_OF_MEMORY not in message:
+                raise CompilerFailed(f"the compiler rejects the program: {message[:400]}") from None
             compiled = CompiledProgram(
-                text="", memory={}, compile_s=time.perf_counter() - start, out_of_memory=out_of_memory_sentence(told)
+                text="", memory={}, compile_s=time.perf_counter() - start, out_of_memory=out_of_memory_sentence(message)
             )
         else:
             stats = executable.memory_analysis()
@@ -100,22 +95,37 @@ class Compiler:
         self.cache.put(key, compiled)
         return compiled
 
-    def _lower(self, question: CompileRequest) -> Any:
+    def key(self, request: CompileRequest) -> str:
+        """The key of the program in the cache, a hash of everything that determines the outcome. Compiles nothing.
+
+        Raises:
+            Unsupported: the compiler rejects the topology.
+        """
+        if request not in self._keys:
+            self._keys[request] = self._key(request, self._lower(request), self._options(request))
+        return self._keys[request]
+
+    def _key(self, request: CompileRequest, lowered: Any, options: Mapping[str, str | bool]) -> str:
+        flags = {**compiler_flags(), **options}
+        return cache_key(lowered.as_text(), request.target, versions_of(request.libraries), flags)
+
+    def _options(self, request: CompileRequest) -> dict[str, str | bool]:
+        from engines.transformer.layers.overlapped_block import compiler_options
+
+        plan, mesh = request.plan, self.mesh(request.target)
+        return {**request.target.options, **compiler_options(plan, mesh), **self.options}
+
+    def _lower(self, request: CompileRequest) -> Any:
         from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
-        plan, mesh = question.plan, self.mesh(question.target)
-        arguments = abstract_arguments(plan, mesh, max(question.input_len, 1))[question.phase]
-        made = make_prefill(plan, mesh) if question.phase == "prefill" else make_decode(plan, mesh, question.steps)
+        plan, mesh = request.plan, self.mesh(request.target)
+        arguments = abstract_arguments(plan, mesh, max(request.input_len, 1))[request.phase]
+        made = make_prefill(plan, mesh) if request.phase == "prefill" else make_decode(plan, mesh, request.steps)
         return made.lower(*arguments)
 
 
-def out_of_memory_sentence(told: str) -> str:
+def out_of_memory_sentence(message: str) -> str:
     """The compiler's own figures, without its stack trace and list of buffers."""
-    _, _, rest = told.partition(f"{OUT_OF_MEMORY}: ")
-    sentence = (rest or told).split(". ")[0].split(" Largest program allocations")[0]
+    _, _, rest = message.partition(f"{OUT_OF_MEMORY}: ")
+    sentence = (rest or message).split(". ")[0].split(" Largest program allocations")[0]
     return f"{sentence.strip().rstrip('.')[:300]}."
-
-
-def peak_bytes(memory: Mapping[str, float]) -> float:
-    """Arguments, temporaries, outputs and code of one device; what is donated counts once."""
-    return memory["argument"] + memory["temp"] + memory["output"] - memory["alias"] + memory["generated_code"]

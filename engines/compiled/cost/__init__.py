@@ -1,1 +1,1 @@
-"""How long the instructions of a schedule take."""
+"""Times of a schedule: cost models of TPUs and GPUs, and the timeline over them."""

@@ -1,4 +1,4 @@
-"""What the timeline asks of a machine: how long an instruction computes, and how long an exchange takes."""
+"""A cost model: how long a device computes an instruction, and how long its links take for a collective."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from engines.compiled.hlo.schedule import Collective, Step
 
 Bound = Literal["compute", "memory"]
 LINK: Final = "link"
-"""What bounds an exchange."""
+"""What bounds a collective."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeTime:
-    """One instruction, timed. ``is_estimated`` is False where only the bytes that it moves tell its time.
+    """Time of one instruction. ``is_estimated`` is False if it is only the time to move the instruction's bytes.
 
-    ``bound`` says what its time is of and ``flops`` counts its arithmetic, where the machine can tell.
+    ``bound`` is the roof that sets the time and ``flops`` counts its arithmetic, both None if the model has no figure.
     """
 
     seconds: float
@@ -26,7 +26,7 @@ class ComputeTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveTime:
-    """One collective, timed. ``lanes`` names the links that it keeps busy for ``seconds``, latency included."""
+    """Time of one collective. ``lanes`` names the links that it occupies for ``seconds``, latency included."""
 
     seconds: float
     latency_s: float
@@ -34,29 +34,29 @@ class CollectiveTime:
 
 
 class CostModel(Protocol):
-    """One device and its links, as far as time is concerned."""
+    """Times of one device and its links."""
 
     @property
     def hbm_bytes_per_s(self) -> float:
         """Bandwidth of the device's main memory."""
         ...
 
-    def work(self, step: Step) -> ComputeTime:
-        """Time a computation."""
+    def compute_time(self, step: Step) -> ComputeTime:
+        """Time of a computation."""
         ...
 
-    def exchange(self, collective: Collective) -> CollectiveTime:
-        """Time a collective.
+    def collective_time(self, collective: Collective) -> CollectiveTime:
+        """Time of a collective.
 
         Raises:
-            ShardbenchError: its groups are none that this machine's links join.
+            ShardbenchError: no links connect the devices of its groups.
         """
         ...
 
-    def kindest(self) -> "CostModel | None":
-        """The same with whatever it leaves out and could only make it faster, at its best; None where it has none."""
+    def best_case(self) -> "CostModel | None":
+        """The model with effects that it leaves out, and that can only save time, at their best; None without any."""
         ...
 
-    def told(self) -> Mapping[str, Any]:
-        """What a row says of the machine: the figures and constants behind its times."""
+    def describe(self) -> Mapping[str, Any]:
+        """The figures and constants behind its times, for a row's ``details``."""
         ...

@@ -1,51 +1,35 @@
-"""The few constants that turn a schedule into seconds, from ``constants.yaml``."""
+"""The constants of the links that turn a schedule into seconds, from ``constants.yaml`` or the chip's own file."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from engines.compiled.cost.torus import LinkConstants
-from engines.core.chip import Chip
-from engines.core.errors import Unsupported
+from engines.core.chip import Chip, LinkConstants
 
 FILE: Final = Path(__file__).with_name("constants.yaml")
-LINK_KEYS: Final = ("link_efficiency", "hop_s", "launch_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChipConstants:
-    """One chip's: its core clock, its links', and the rows that set them."""
+class FittedLinks:
+    """Constants of links, and ``set_by``, the published rows that set them."""
 
-    clock_hz: float
-    links: LinkConstants
+    constants: LinkConstants
     set_by: tuple[str, ...]
 
 
-def constants_for(chip: Chip) -> ChipConstants:
-    """The chip's constants; its clock is the datasheet's where that states one.
-
-    Raises:
-        Unsupported: no datasheet and no rule gives the clock, or the chip is no TPU known here.
-    """
-    known = _file()
-    if chip.name not in known["chips"]:
-        raise Unsupported(f"hw={chip.name}: engine=compiled has constants for {', '.join(known['chips'])}")
-    merged = {**known["defaults"], **(known["chips"][chip.name] or {})}
-    clock = chip.clock_hz or merged.get("clock_hz")
-    if clock is None:
-        raise Unsupported(f"hw={chip.name}: no clock is known, and cycles are no seconds without one")
-    return ChipConstants(
-        clock_hz=float(clock),
-        links=LinkConstants(**{key: float(merged[key]) for key in LINK_KEYS}),
-        set_by=tuple(merged["set_by"]),
-    )
+def link_constants_of(chip: Chip) -> FittedLinks:
+    """The constants in the chip's file, else the defaults, which were set on tpu-v4."""
+    if chip.link_constants is None:
+        return _defaults()
+    return FittedLinks(constants=chip.link_constants, set_by=(chip.sources.get("link_constants", f"hw={chip.name}"),))
 
 
 @cache
-def _file() -> Mapping[str, Any]:
+def _defaults() -> FittedLinks:
     import yaml
 
     content: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    return content
+    set_by = tuple(content.pop("set_by"))
+    constants = LinkConstants(**{key: float(value) for key, value in content.items()})
+    return FittedLinks(constants=constants, set_by=set_by)

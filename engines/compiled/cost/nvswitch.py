@@ -1,7 +1,7 @@
-"""How long a collective takes among GPUs that a switch joins, at the least.
+"""Lower bound of a collective's time among GPUs that a switch connects.
 
-Every GPU sends and receives at ``bytes_per_s`` at once, whoever the other is. With S = bytes of the larger side of one
-GPU and n GPUs in a group, each sends (and receives)
+Every GPU sends and receives at ``bytes_per_s`` at the same time, to and from any other. With S = bytes of the
+larger side of one GPU and n GPUs in a group, each sends (and receives)
 
 ======================  =========================================
 all-gather              S·(n−1)/n
@@ -12,8 +12,8 @@ collective-broadcast    S
 collective-permute      S · the most sends or receipts of one GPU
 ======================  =========================================
 
-(Rings: Patarasu and Yuan 2009.) The time until the first byte arrives is left out: no datasheet states it. So is
-reduction inside the switch, which could halve an all-reduce.
+(Rings: Patarasu and Yuan 2009.) Latency is left out, as no datasheet states it. So is reduction inside the switch,
+which could halve an all-reduce.
 """
 
 from collections import Counter
@@ -26,11 +26,11 @@ from engines.compiled.hlo.schedule import Collective
 LANE: Final = "nvswitch"
 
 
-def exchange(collective: Collective, devices: int, bytes_per_s: float) -> CollectiveTime:
-    """Time one collective.
+def collective_time(collective: Collective, devices: int, bytes_per_s: float) -> CollectiveTime:
+    """Time of one collective.
 
     Raises:
-        UnreadableHlo: its groups are of no form known.
+        UnreadableHlo: the notation of its groups is unknown.
     """
     if collective.opcode == "collective-permute":
         pairs = [(source, target) for source, target in parse_pairs(collective.pairs) if source != target]

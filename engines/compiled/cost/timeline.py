@@ -1,12 +1,14 @@
 """Walks a schedule: one compute stream, the links between chips, and the engine that copies to and from HBM.
 
-Instructions issue in their order. Computation holds the stream for as long as the machine says.
-A collective holds the stream and its links until it ends. What a ``-start`` begins runs beside the stream on its links
-(or on the copy engine) once they are free, and ``-done`` waits for its end: only what stands between the two overlaps.
-A loop's body is walked once and counts as many times as it runs.
+Instructions issue in order. A computation occupies the stream for the time that the cost model gives. A synchronous
+collective occupies the stream and its links. An asynchronous one (``-start``) runs on its links, a copy on the copy
+engine, as soon as they are free, and ``-done`` waits for it: it overlaps the instructions between the two. A loop's
+body is walked once and multiplied by its trip count.
 """
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,13 +25,15 @@ TURNS: Final = "turns"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One bar of the trace: a lane, when, how long, of what kind, and how often the loops around it run.
+    """One bar of the trace: a lane, a start, a duration, a category, and ``turns``, how often it runs in all.
 
-    ``note`` is an opcode or, in the compute lane, ``matmul`` for what multiplies matrices, ``exposed`` and
-    ``copy wait`` where the stream waits for an exchange or a copy, and ``turns`` for a loop's further turns, which
-    count with the first and so have 0 ``turns``: Σ seconds · turns of that lane is the account's total. ``bytes`` is
-    the HBM traffic, on a link what a chip holds of an exchange; ``latency_s`` the part of an exchange that its size
-    does not change. ``flops``, the compiler's ``cycles`` and what ``bound`` it are told where they are known.
+    ``note`` is an opcode or, in the compute lane, ``matmul``, ``exposed`` and ``copy wait`` (the stream waits for a
+    collective or a copy), or ``turns`` for the remaining iterations of a loop, which the first one's ``turns`` already
+    count and so have 0 ``turns`` themselves: Σ seconds · turns of that lane is the account's total. ``bytes`` is the
+    HBM traffic or, on a link, the collective's bytes per chip; ``latency_s`` the part of a collective's time that does
+    not depend on its size. ``flops``, the compiler's ``cycles`` and ``bound`` are None if unknown. ``loop`` is the
+    index of the innermost loop around the bar, 0 outside of all; ``repeats`` is the index of the loop whose remaining
+    iterations the bar stands for, 0 for any other bar.
     """
 
     lane: str
@@ -43,15 +47,34 @@ class Event:
     flops: float | None = None
     cycles: int | None = None
     bound: str | None = None
+    loop: int = 0
+    repeats: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """A loop of two turns or more, of which the first is drawn from ``start_s`` on for ``turn_s``.
+
+    ``index`` is 1 or more and no other loop's; ``parent`` is the loop around it, 0 outside of all. Its ``turns`` follow
+    one another, and the whole loop runs ``runs`` times in the program.
+    """
+
+    index: int
+    name: str
+    parent: int
+    turns: int
+    runs: int
+    start_s: float
+    turn_s: float
 
 
 @dataclass(slots=True)
 class Account:
-    """Seconds of one walk, its loops multiplied out.
+    """Seconds of one walk, loops multiplied by their trip counts.
 
-    ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which runs inside it;
-    ``communication_s`` all collectives, of which ``overlapped_s`` ran beside the stream and ``exposed_s`` did not;
-    ``copy_wait_s`` is waiting for copies. Time = compute + exposed + copy wait.
+    ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which is part of it;
+    ``communication_s`` all collectives, of which ``overlapped_s`` overlaps the stream and ``exposed_s`` does not;
+    ``copy_wait_s`` is time waiting for copies. Total = compute + exposed + copy wait.
     """
 
     total_s: float = 0.0
@@ -69,7 +92,7 @@ class Account:
     unestimated_s: float = 0.0
 
     def add(self, other: "Account", times: int) -> None:
-        """Add another walk, so many times."""
+        """Add another walk ``times`` times."""
         for name in (
             "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
             "copy_wait_s", "hbm_bytes", "flops", "unestimated_s",
@@ -83,26 +106,27 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A walk's account and the bars of its trace (of every loop, the first turn)."""
+    """A walk's account, the bars of its trace (of every loop, the first iteration), and the loops around them."""
 
     account: Account
     events: list[Event]
+    loops: Sequence[Loop] = ()
 
 
-def walk(schedule: Schedule, machine: CostModel) -> Timeline:
+def walk(schedule: Schedule, cost: CostModel) -> Timeline:
     """Time a schedule.
 
     Raises:
-        ShardbenchError: a collective is among devices that no links of the machine join.
+        ShardbenchError: no links connect the devices of a collective.
     """
-    walker = _Walker(schedule, machine)
+    walker = _Walker(schedule, cost)
     account = walker.computation(schedule.entry, 0.0)
-    return Timeline(account, walker.events)
+    return Timeline(account, walker.events, walker.loops)
 
 
 @dataclass(slots=True)
 class _Running:
-    """What a start began."""
+    """An asynchronous operation in flight."""
 
     end_s: float
     seconds: float
@@ -111,10 +135,13 @@ class _Running:
 
 
 class _Walker:
-    def __init__(self, schedule: Schedule, machine: CostModel) -> None:
-        self.schedule, self.machine = schedule, machine
+    def __init__(self, schedule: Schedule, cost: CostModel) -> None:
+        self.schedule, self.cost = schedule, cost
         self.events: list[Event] = []
+        self.loops: list[Loop] = []
         self.turns = 1
+        self.loop = 0
+        self._indices = itertools.count(1)
 
     def computation(self, name: str, origin: float) -> Account:
         """Walk one computation that begins at ``origin`` with all lanes free."""
@@ -122,7 +149,7 @@ class _Walker:
         now, lanes, running = 0.0, dict[str, float](), dict[str, _Running]()
         for step in self.schedule.computations[name]:
             now = self._step(step, now, origin, account, lanes, running)
-        for each in running.values():  # begun here and ended in a later turn: it ends with this one at the latest
+        for each in running.values():  # done in a later iteration: charged to this one
             now = self._wait(each, now, origin, account)
         account.total_s = now
         return account
@@ -137,20 +164,20 @@ class _Walker:
         running: dict[str, _Running],
     ) -> float:
         account.hbm_bytes += step.hbm_bytes
-        account.memory_s += step.hbm_bytes / self.machine.hbm_bytes_per_s
+        account.memory_s += step.hbm_bytes / self.cost.hbm_bytes_per_s
         if step.kind in (Kind.LOOP, Kind.CALL):
-            return self._turns(step, now, origin, account)
+            return self._loop(step, now, origin, account)
         if step.kind is Kind.BRANCH:
             return self._branch(step, now, origin, account)
         if step.kind is Kind.COMPUTE:
-            work = self._worked(step, account)
+            computed = self._computed(step, account)
             note = MATMUL if step.matmul else step.opcode
-            told = {"flops": work.flops, "cycles": step.cycles, "bound": work.bound}
-            self._event(COMPUTE, step, origin + now, work.seconds, note, **told)
-            return now + work.seconds
+            known = {"flops": computed.flops, "cycles": step.cycles, "bound": computed.bound}
+            self._event(COMPUTE, step, origin + now, computed.seconds, note, **known)
+            return now + computed.seconds
         if step.kind is Kind.COLLECTIVE:
             assert step.collective is not None
-            timed = self.machine.exchange(step.collective)
+            timed = self.cost.collective_time(step.collective)
             start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             account.exposed_s += start + timed.seconds - now
@@ -160,37 +187,53 @@ class _Walker:
         if step.kind is Kind.START:
             self._start(step, now, origin, account, lanes, running)
         elif step.kind is Kind.DONE:
-            # Updates of a pair pass it on; the last of the chain waits.
-            begun = running.pop(step.starts or "", None)
-            if begun is not None and step.opcode == "async-update":
-                running[step.name] = begun
-            elif begun is not None:
-                return self._wait(begun, now, origin, account)
+            # An update passes the operation on; the last of the chain waits.
+            started = running.pop(step.starts or "", None)
+            if started is not None and step.opcode == "async-update":
+                running[step.name] = started
+            elif started is not None:
+                return self._wait(started, now, origin, account)
         return now
 
-    def _turns(self, step: Step, now: float, origin: float, account: Account) -> float:
-        around = self.turns
+    def _loop(self, step: Step, now: float, origin: float, account: Account) -> float:
+        outer, parent = self.turns, self.loop
         for name in step.called if step.trips else ():
-            self.turns = around * step.trips
-            turn = self.computation(name, origin + now)
-            self.turns = around
+            index = next(self._indices) if step.trips > 1 else parent
+            self.turns, self.loop = outer * step.trips, index
+            once = self.computation(name, origin + now)
+            self.turns, self.loop = outer, parent
             if step.trips > 1:
-                rest, end = step.trips - 1, origin + now + turn.total_s
-                bar = Event(COMPUTE, f"{rest} more turns of {step.name}", end, turn.total_s * rest, TURNS, turns=0)
-                self.events.append(bar)
-            account.add(turn, step.trips)
-            now += turn.total_s * step.trips
+                rest, start = step.trips - 1, origin + now
+                name_of_rest, end = f"{rest} more turns of {step.name}", start + once.total_s
+                self.events.append(
+                    Event(COMPUTE, name_of_rest, end, once.total_s * rest, TURNS, turns=0, loop=parent, repeats=index)
+                )
+                self.loops.append(
+                    Loop(
+                        index=index,
+                        name=step.name,
+                        parent=parent,
+                        turns=step.trips,
+                        runs=outer,
+                        start_s=start,
+                        turn_s=once.total_s,
+                    )
+                )
+            account.add(once, step.trips)
+            now += once.total_s * step.trips
         return now
 
     def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
-        """The longest branch: which one runs is not known."""
+        """The longest branch, as it is not known which one runs."""
         mark, longest, kept = len(self.events), Account(), list[Event]()
+        outer, loops = len(self.loops), list[Loop]()
         for name in step.called:
-            turn = self.computation(name, origin + now)
-            if turn.total_s >= longest.total_s:
-                longest, kept = turn, self.events[mark:]
-            del self.events[mark:]
+            branch = self.computation(name, origin + now)
+            if branch.total_s >= longest.total_s:
+                longest, kept, loops = branch, self.events[mark:], self.loops[outer:]
+            del self.events[mark:], self.loops[outer:]
         self.events += kept
+        self.loops += loops
         account.add(longest, 1)
         return now + longest.total_s
 
@@ -204,37 +247,37 @@ class _Walker:
         running: dict[str, _Running],
     ) -> None:
         if step.collective is not None:
-            timed = self.machine.exchange(step.collective)
+            timed = self.cost.collective_time(step.collective)
             start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             self._occupy(step, timed, start, origin, lanes)
             running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step)
             return
-        seconds = step.moved_bytes / self.machine.hbm_bytes_per_s
+        seconds = step.moved_bytes / self.cost.hbm_bytes_per_s
         start = max(now, lanes.get(COPY, 0.0))
         lanes[COPY] = start + seconds
         self._event(COPY, step, origin + start, seconds, step.opcode)
         running[step.name] = _Running(start + seconds, seconds, False, step)
 
-    def _wait(self, begun: _Running, now: float, origin: float, account: Account) -> float:
-        waited = max(0.0, begun.end_s - now)
-        self._event(COMPUTE, begun.step, origin + now, waited, EXPOSED if begun.collective else COPY_WAIT)
-        if begun.collective:
+    def _wait(self, started: _Running, now: float, origin: float, account: Account) -> float:
+        waited = max(0.0, started.end_s - now)
+        self._event(COMPUTE, started.step, origin + now, waited, EXPOSED if started.collective else COPY_WAIT)
+        if started.collective:
             account.exposed_s += waited
-            account.overlapped_s += max(0.0, begun.seconds - waited)
+            account.overlapped_s += max(0.0, started.seconds - waited)
         else:
             account.copy_wait_s += waited
         return now + waited
 
-    def _worked(self, step: Step, account: Account) -> ComputeTime:
-        work = self.machine.work(step)
-        account.compute_s += work.seconds
-        account.flops += work.flops or 0.0
-        account.by_kind[step.opcode] += work.seconds  # type: ignore[assignment]
-        if not work.is_estimated:
+    def _computed(self, step: Step, account: Account) -> ComputeTime:
+        timed = self.cost.compute_time(step)
+        account.compute_s += timed.seconds
+        account.flops += timed.flops or 0.0
+        account.by_kind[step.opcode] += timed.seconds  # type: ignore[assignment]
+        if not timed.is_estimated:
             account.unestimated[step.opcode] += 1
-            account.unestimated_s += work.seconds
-        return work
+            account.unestimated_s += timed.seconds
+        return timed
 
     def _communicated(self, step: Step, timed: CollectiveTime, account: Account) -> None:
         assert step.collective is not None
@@ -249,8 +292,8 @@ class _Walker:
             note, latency_s = step.collective.opcode, timed.latency_s
             self._event(lane, step, origin + start, timed.seconds, note, latency_s=latency_s, bound=LINK)
 
-    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, **told: Any) -> None:
+    def _event(self, lane: str, step: Step, start: float, seconds: float, note: str, **more: Any) -> None:
         if seconds > 0:
             moved = step.collective.whole_bytes if step.collective is not None else step.hbm_bytes
             moved = 0.0 if note in (EXPOSED, COPY_WAIT) else moved
-            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, **told))
+            self.events.append(Event(lane, step.name, start, seconds, note, self.turns, moved, loop=self.loop, **more))

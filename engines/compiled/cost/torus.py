@@ -1,4 +1,4 @@
-"""How long a collective takes on a torus, and which of its links it keeps busy.
+"""Time of a collective on a torus, and the links that it occupies.
 
 Every link is one direction of one axis, ``(axis, ±1)``, at ``Chip.link_bytes_per_s``. With S = ``whole_bytes`` (the
 larger side of one chip), N chips in a group, n_a chips along axis a:
@@ -14,9 +14,9 @@ all-to-all              S·n_a/8 along the longest wrapped axis,     Σ n_a/2 (w
 collective-permute      S · sends that share a link                 hops of the farthest send
 ======================  ==========================================  ===============================
 
-``links`` is the number of directed links that share the work: two an axis, fewer where the ring strategy that the
-compiler names has fewer colours (each colour of a UniDirection strategy is one direction, of another both). Along an
-axis that does not wrap a ring must run there and back, so that both directions carry every byte and count as one.
+``links`` is the number of directed links that share the bytes: two an axis, fewer if the compiler's ring strategy has
+fewer colors (a color of a UniDirection strategy is one direction, of another both). Along an axis that does not wrap, a
+ring runs there and back, so both directions carry every byte and count as one link.
 (Bytes of rings: Patarasu and Yuan 2009; all-to-all: half of each half's bytes cross the middle of the axis.)
 """
 
@@ -27,20 +27,17 @@ from dataclasses import dataclass
 from engines.compiled.cost.base import CollectiveTime
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
 from engines.compiled.hlo.schedule import Collective
+from engines.core.chip import LinkConstants
 from engines.core.errors import ShardbenchError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Torus:
-    """The mesh that devices are numbered by: sizes, which axes wrap, and one link's bandwidth in bytes/s.
-
-    ``within_chip`` marks axes whose neighbours are two cores of one chip: no link of the torus is between them.
-    """
+    """The mesh that devices are numbered by: its sizes, which axes wrap, and one link's bandwidth in bytes/s."""
 
     shape: tuple[int, ...]
     wrap: tuple[bool, ...]
     link_bytes_per_s: float
-    within_chip: tuple[bool, ...] = ()
 
     @property
     def devices(self) -> int:
@@ -48,20 +45,11 @@ class Torus:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkConstants:
-    """What the datasheet does not say: what part of a link's bandwidth data gets, and seconds of one hop."""
-
-    link_efficiency: float
-    hop_s: float
-    launch_s: float
-
-
-def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> CollectiveTime:
-    """Time one collective.
+def collective_time(collective: Collective, torus: Torus, constants: LinkConstants) -> CollectiveTime:
+    """Time of one collective.
 
     Raises:
-        ShardbenchError: its groups are no product of axes.
+        ShardbenchError: its groups are not a product of axes.
     """
     rate = torus.link_bytes_per_s * constants.link_efficiency
     if collective.opcode == "collective-permute":
@@ -78,7 +66,7 @@ def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> 
     groups = parse_groups(collective.groups, torus.devices)
     axes = group_axes(groups, torus.shape)
     if axes is None:
-        raise ShardbenchError(f"{collective.opcode} among devices {groups[0][:8]}…: is along no axes of {torus.shape}")
+        raise ShardbenchError(f"{collective.opcode} among devices {groups[0][:8]}…: is not along axes of {torus.shape}")
     if not axes:
         return CollectiveTime(seconds=0.0, latency_s=0.0, lanes=())
     if collective.opcode in ("all-to-all", "ragged-all-to-all"):
@@ -98,7 +86,7 @@ def exchange(collective: Collective, torus: Torus, constants: LinkConstants) -> 
 
 
 def lane_name(link: Hop) -> str:
-    """``x +`` and the like; a fourth axis is between the cores of one chip."""
+    """Name of a directed link, such as ``x +``; a fourth axis connects the cores of one chip."""
     return f"{('x', 'y', 'z', 'cores')[link.axis]} {'+' if link.step > 0 else '-'}"
 
 
@@ -111,6 +99,6 @@ def _links(collective: Collective, torus: Torus, axes: Sequence[int]) -> float:
 
 
 def _crossing(torus: Torus, axis: int) -> float:
-    """Part of a chip's bytes of an all-to-all that the busiest link of an axis carries, in chips' worth."""
+    """Bytes of an all-to-all over the busiest link of an axis, as a multiple of one chip's bytes."""
     size = torus.shape[axis]
     return size / 8 if torus.wrap[axis] and size > 2 else size / 4

@@ -1,21 +1,19 @@
-"""A TPU as the timeline sees it: the compiler's own cycles over the core clock, and the links of a torus."""
+"""Cost model of a TPU: the compiler's own cycle counts over the core clock, and the links of a torus."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engines.compiled.cost.base import CollectiveTime, ComputeTime
-from engines.compiled.cost.torus import LinkConstants, Torus, exchange
+from engines.compiled.cost.constants import link_constants_of
+from engines.compiled.cost.torus import Torus, collective_time
 from engines.compiled.hlo.schedule import Collective, Step
-from engines.core.chip import Chip
-from engines.core.errors import Unsupported
-
-if TYPE_CHECKING:
-    from engines.compiled.target.tpu import TpuTarget
+from engines.core.chip import LinkConstants
+from engines.core.slice import Slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tpu:
+class TpuCostModel:
     """One core and its links. ``set_by`` names the published rows that set the constants of the links."""
 
     clock_hz: float
@@ -24,23 +22,23 @@ class Tpu:
     links: LinkConstants
     set_by: tuple[str, ...] = ()
 
-    def work(self, step: Step) -> ComputeTime:
-        """Cycles over the clock."""
+    def compute_time(self, step: Step) -> ComputeTime:
+        """Cycles / clock."""
         if step.cycles is not None:
             return ComputeTime(seconds=step.cycles / self.clock_hz)
-        # No estimate: what it moves, at the bandwidth of HBM. On-chip memory is faster, so this is the most it takes.
+        # No cycle count: the bytes that it moves at HBM bandwidth, an upper bound as on-chip memory is faster.
         return ComputeTime(seconds=(step.hbm_bytes or step.moved_bytes) / self.hbm_bytes_per_s, is_estimated=False)
 
-    def exchange(self, collective: Collective) -> CollectiveTime:
-        """Time a collective on the torus; see :func:`engines.compiled.cost.torus.exchange`."""
-        return exchange(collective, self.torus, self.links)
+    def collective_time(self, collective: Collective) -> CollectiveTime:
+        """Time of a collective on the torus; see :func:`engines.compiled.cost.torus.collective_time`."""
+        return collective_time(collective, self.torus, self.links)
 
-    def kindest(self) -> None:
-        """The compiler's cycles leave nothing out that could only help."""
+    def best_case(self) -> None:
+        """None: the compiler's cycle counts leave out nothing that could only save time."""
         return
 
-    def told(self) -> Mapping[str, Any]:
-        """The constants, and what set them."""
+    def describe(self) -> Mapping[str, Any]:
+        """The constants, and the rows that set them."""
         constants = {
             "clock_hz": self.clock_hz,
             "link_efficiency": self.links.link_efficiency,
@@ -51,27 +49,25 @@ class Tpu:
         return {"constants": constants}
 
 
-def tpu_of(chip: Chip, target: "TpuTarget") -> Tpu:
-    """The machine that a target is.
+def tpu_cost_model(slice_: Slice) -> TpuCostModel:
+    """The cost model of one core of a slice.
 
     Raises:
-        Unsupported: the datasheet or the constants lack a figure.
+        Unsupported: the chip's file lacks its clock, a bandwidth or its ``xla`` part.
     """
-    from engines.compiled.cost.constants import constants_for
-
-    constants = constants_for(chip)
-    if chip.hbm_bytes_per_s is None or chip.link_bytes_per_s is None:
-        raise Unsupported(f"hw={chip.name}: its datasheet lacks the bandwidth of its memory or of its links")
-    cores = (target.cores,) if target.cores > 1 else ()
+    chip = slice_.chip
+    xla = chip.require("xla", chip.xla)
+    cores = (xla.cores,) if xla.cores > 1 else ()
     torus = Torus(
-        shape=(*target.mesh_shape, *cores),
-        wrap=(*target.wrap, *(False for _ in cores)),
-        link_bytes_per_s=chip.link_bytes_per_s,
+        shape=(*slice_.mesh_shape, *cores),
+        wrap=(*slice_.wrap, *(False for _ in cores)),
+        link_bytes_per_s=chip.require("link_bytes_per_s", chip.link_bytes_per_s),
     )
-    return Tpu(
-        clock_hz=constants.clock_hz,
-        hbm_bytes_per_s=chip.hbm_bytes_per_s / target.cores,
+    fitted = link_constants_of(chip)
+    return TpuCostModel(
+        clock_hz=chip.require("clock_hz", chip.clock_hz),
+        hbm_bytes_per_s=chip.require("hbm_bytes_per_s", chip.hbm_bytes_per_s) / xla.cores,
         torus=torus,
-        links=constants.links,
-        set_by=constants.set_by,
+        links=fitted.constants,
+        set_by=fitted.set_by,
     )

@@ -1,1 +1,1 @@
-"""Scheduled HLO, read."""
+"""Reading scheduled HLO."""

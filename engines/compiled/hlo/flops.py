@@ -1,7 +1,7 @@
-"""Floating-point operations of an instruction: products of matrices, and arithmetic element by element.
+"""Floating-point operations of an instruction: matmuls and elementwise arithmetic.
 
-A product of [M, K] and [K, N] is 2·M·N·K operations. Element by element every operation counts one for each element of
-its result, a reduction one for each element that it reads. What a fusion calls counts once.
+A matmul of [M, K] and [K, N] is 2·M·N·K operations. An elementwise operation counts one per element of its result, a
+reduction one per element that it reads. What a fusion calls counts once.
 """
 
 import math
@@ -19,7 +19,7 @@ _ELEMENTWISE: Final = frozenset(
         "sine", "cosine", "tan", "atan2",
     }
 )  # fmt: skip
-_FORMATS: Final = {
+_DTYPES: Final = {
     "f64": "float64",
     "f32": "float32",
     "bf16": "bfloat16",
@@ -29,25 +29,25 @@ _FORMATS: Final = {
     "s8": "int8",
     "s4": "int4",
 }
-"""Element types of operands of a product, the wider first, by this project's names."""
+"""Element types of a matmul's operands → this project's names, the wider first."""
 _VECTOR: Final = ("f64", "f32", "bf16", "f16")
 
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Operations by number format: ``matmul`` of products, by the wider operand; ``vector`` of everything else."""
+    """Operations by dtype: ``matmul`` by the wider operand; ``vector`` for everything else."""
 
     matmul: Mapping[str, float] = field(default_factory=dict)
     vector: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """All operations."""
         return sum(self.matmul.values()) + sum(self.vector.values())
 
 
 def flops_of(module: Module, computation: Computation, each: Instruction) -> Flops | None:
-    """Operations of one instruction with all that it calls; None where it calls code that is not in the module."""
+    """Operations of one instruction and all that it calls; None if it calls code that is not in the module."""
     matmul: dict[str, float] = {}
     vector: dict[str, float] = {}
     known = _count(module, computation, each, matmul, vector)
@@ -55,7 +55,7 @@ def flops_of(module: Module, computation: Computation, each: Instruction) -> Flo
 
 
 def multiplies(module: Module, each: Instruction) -> bool:
-    """Whether a product of matrices is in an instruction, itself or in what it fuses."""
+    """Whether an instruction is a matmul, or fuses one."""
     if each.opcode == "fusion":
         return any(multiplies(module, inner) for name in each.called("calls") for inner in module[name].instructions)
     return each.opcode in ("convolution", "dot") or is_cublas(each)
@@ -73,8 +73,8 @@ def _count(
     if each.opcode == "custom-call" and not is_cublas(each):
         return False
     if each.opcode in ("dot", "custom-call"):
-        dtype = _wider(computation, each)
-        matmul[dtype] = matmul.get(dtype, 0.0) + _product(computation, each)
+        dtype = _wider_dtype(computation, each)
+        matmul[dtype] = matmul.get(dtype, 0.0) + _matmul_flops(computation, each)
     elif each.opcode in _ELEMENTWISE and each.shapes[0].dtype in _VECTOR:
         _add(vector, each.shapes[0].dtype, math.prod(each.shapes[0].dims))
     elif each.opcode == "reduce":
@@ -85,12 +85,12 @@ def _count(
 
 
 def _add(vector: dict[str, float], dtype: str, count: float) -> None:
-    name = _FORMATS[dtype]
+    name = _DTYPES[dtype]
     vector[name] = vector.get(name, 0.0) + count
 
 
-def _product(computation: Computation, each: Instruction) -> float:
-    """2 · elements of the result · length of the sum. A call's result may stand before its workspace."""
+def _matmul_flops(computation: Computation, each: Instruction) -> float:
+    """2 · elements of the result · contracted elements. A cuBLAS call's tuple may hold a workspace after the result."""
     if each.opcode == "dot":
         contracted = [
             int(axis) for axis in each.attributes.get("lhs_contracting_dims", "{}").strip("{}").split(",") if axis
@@ -102,12 +102,12 @@ def _product(computation: Computation, each: Instruction) -> float:
     return 2.0 * math.prod(each.shapes[0].dims) * math.prod(left.dims[axis] for axis in contracted)
 
 
-def _wider(computation: Computation, each: Instruction) -> str:
-    """The format of the wider operand: the narrower is converted to it."""
+def _wider_dtype(computation: Computation, each: Instruction) -> str:
+    """The dtype of the wider operand, to which the narrower is converted."""
     present = {computation.by_name[name].shapes[0].dtype for name in each.operands[:2]}
-    return next((name for dtype, name in _FORMATS.items() if dtype in present), "other")
+    return next((name for dtype, name in _DTYPES.items() if dtype in present), "other")
 
 
 def is_cublas(each: Instruction) -> bool:
-    """Whether it calls NVIDIA's library of matrix products."""
+    """Whether an instruction calls cuBLAS."""
     return each.attributes.get("custom_call_target", "").strip('"').startswith(CUBLAS)

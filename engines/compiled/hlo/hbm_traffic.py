@@ -1,4 +1,4 @@
-"""What an instruction moves to and from a chip's main memory."""
+"""HBM traffic of an instruction."""
 
 from typing import Final, NamedTuple
 
@@ -6,21 +6,21 @@ from engines.compiled.hlo.flops import is_cublas
 from engines.compiled.hlo.parser import Computation, Instruction, Module, Shape
 
 HBM: Final = 0
-"""Memory space of the chip's main memory; others are on the chip."""
+"""Memory space of HBM in a layout; others are on-chip memories."""
 
 
 class HbmTransfer(NamedTuple):
-    """Bytes read of an operand or written of a result, and the bytes of the whole value that they are a part of."""
+    """Bytes read of an operand or written of a result, and the bytes of the whole value."""
 
     bytes: float
     whole_bytes: float
 
 
 def transfers(module: Module, computation: Computation, each: Instruction) -> tuple[HbmTransfer, ...]:
-    """What an instruction moves to and from main memory.
+    """The reads and writes of an instruction in HBM.
 
-    An operand of which only a slice is read counts by that slice, and a result that updates an operand in place by the
-    update: the stacked weights and the cache pass through every layer whole and are touched a layer at a time.
+    An operand of which only a slice is read counts with that slice, and a result that updates an operand in place with
+    the update: every layer passes the stacked weights and the cache on whole and touches its own part of them.
     """
     found: list[HbmTransfer] = []
     for number, operand in enumerate(each.operands):
@@ -63,7 +63,7 @@ def _read_bytes(module: Module, each: Instruction, number: int, shape: Shape) ->
 
 
 def _readers(module: Module, computation: Computation, name: str) -> list[tuple[Instruction, int]]:
-    """Who reads a value, and as which operand; a view of the value (:func:`_is_view`) is the value itself."""
+    """The instructions that read a value, and as which operand; reads of a view (:func:`_is_view`) count too."""
     found: list[tuple[Instruction, int]] = []
     for user in computation.users.get(name, []):
         if _is_view(module, user):
@@ -74,7 +74,7 @@ def _readers(module: Module, computation: Computation, name: str) -> list[tuple[
 
 
 def _is_view(module: Module, each: Instruction) -> bool:
-    """Whether an instruction inside a fusion only changes form or layout: it is then computed where it is read."""
+    """Whether an instruction inside a fusion only changes shape, layout or dtype, so that it moves no bytes itself."""
     if each.opcode in ("bitcast", "copy", "convert"):
         return True
     called = each.called("calls") if each.opcode == "fusion" and len(each.operands) == 1 else []
@@ -84,7 +84,7 @@ def _is_view(module: Module, each: Instruction) -> bool:
 
 
 def _written_bytes(module: Module, computation: Computation, each: Instruction) -> list[float]:
-    """Bytes that are written of every part of the result: of an operand that is changed in place, the update's."""
+    """Bytes written of every part of the result; of an operand updated in place, those of the update."""
     if each.opcode == "dynamic-update-slice":
         update = computation.by_name.get(each.operands[1])
         return [each.bytes if update is None else update.bytes]

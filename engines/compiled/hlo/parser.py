@@ -20,7 +20,7 @@ ELEMENT_BITS: Final[dict[str, int]] = {
     "f8e5m2": 8, "f8e4m3": 8, "f8e4m3fn": 8, "f8e4m3b11fnuz": 8, "f8e5m2fnuz": 8, "f8e4m3fnuz": 8, "f8e3m4": 8,
     "f8e8m0fnu": 8, "f4e2m1fn": 4,
 }  # fmt: skip
-"""Bits of one element; a pred takes a byte in memory."""
+"""Bits of one element; a pred takes one byte in memory."""
 
 _OPENING: Final = {"{": "}", "[": "]", "(": ")"}
 _COMMENT: Final = re.compile(r"/\*.*?\*/")
@@ -32,12 +32,12 @@ _OPCODE: Final = re.compile(r"([a-z][a-z0-9\-]*)\(")
 
 
 class UnreadableHlo(ShardbenchError):
-    """Text that is no scheduled HLO module as this reader knows it."""
+    """The text is not a scheduled HLO module that this parser can read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One array: element type, dimensions, and the memory space that its layout names (0 is HBM)."""
+    """One array: element type, dimensions, and the memory space of its layout (0 is HBM)."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -67,7 +67,7 @@ class Instruction:
 
     @cached_property
     def backend(self) -> dict[str, Any]:
-        """What the compiler's backend notes: window, cycles, collective algorithm."""
+        """The backend's notes: window, cycles, collective algorithm."""
         text = self.attributes.get("backend_config", "")
         if not text.startswith("{"):
             return {}
@@ -88,7 +88,7 @@ class Instruction:
         return sum(shape.bytes for shape in self.shapes)
 
     def called(self, *keys: str) -> list[str]:
-        """Names of the computations that these attributes name."""
+        """Names of the computations in these attributes."""
         found: list[str] = []
         for key in keys:
             text = self.attributes.get(key, "")
@@ -140,21 +140,21 @@ class Module:
         try:
             return self.computations[name]
         except KeyError:
-            raise UnreadableHlo(f"module {self.name} calls computation {name} and does not define it") from None
+            raise UnreadableHlo(f"module {self.name} calls computation {name}, which it does not define") from None
 
 
 def parse_module(text: str) -> Module:
     """Read a module.
 
     Raises:
-        UnreadableHlo: it is not scheduled, or a line does not follow the grammar (its number is told).
+        UnreadableHlo: it is not scheduled, or a line, named by its number, does not follow the grammar.
     """
     lines = text.splitlines()
     first = lines[0] if lines else ""
     if not first.startswith("HloModule "):
-        raise UnreadableHlo("the text does not begin with HloModule, so it is no HLO")
+        raise UnreadableHlo("the text does not begin with HloModule, so it is not HLO")
     if "is_scheduled=true" not in first:
-        raise UnreadableHlo("the module lacks is_scheduled=true, so its lines are in no order of issue")
+        raise UnreadableHlo("the module lacks is_scheduled=true, so its lines are not in issue order")
     computations: dict[str, Computation] = {}
     entry = name = None
     body: list[Instruction] = []
@@ -172,7 +172,7 @@ def parse_module(text: str) -> Module:
             try:
                 body.append(parse_instruction(line))
             except (ValueError, IndexError, KeyError) as error:
-                raise UnreadableHlo(f"line {number} of the module is no instruction known here: {error}") from error
+                raise UnreadableHlo(f"line {number} of the module is not a known instruction: {error}") from error
     if entry is None or name is not None:
         raise UnreadableHlo("the module ends before its entry computation does")
     return Module(first.split()[1].rstrip(","), entry, computations)
@@ -225,7 +225,7 @@ def _shapes(text: str) -> Iterator[Shape]:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket that opens at ``start`` closes; quoted text does not count."""
+    """Position of the bracket that closes the one at ``start``, ignoring quoted text."""
     close, depth, at, opened = _OPENING[text[start]], 0, start, text[start]
     while at < len(text):
         character = text[at]
@@ -242,7 +242,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _quoted(text: str, start: int) -> int:
-    """Where the string that opens at ``start`` ends."""
+    """Position of the quote that closes the one at ``start``."""
     at = start + 1
     while text[at] != '"':
         at += 2 if text[at] == "\\" else 1
@@ -250,7 +250,7 @@ def _quoted(text: str, start: int) -> int:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The parts between commas that stand in no bracket and no string."""
+    """The parts between top-level commas, those outside brackets and strings."""
     depth = start = at = 0
     while at < len(text):
         character = text[at]

@@ -1,7 +1,7 @@
-"""Which torus axes a collective crosses, from the device numbers that it names.
+"""The torus axes of a collective, from the device ids in its replica groups or pairs.
 
-Devices are numbered as the mesh is flattened, x slowest: number = (x·Y + y)·Z + z, for [X, Y, Z] (and once more for a
-last axis of cores, where a chip has two).
+Devices are numbered as the mesh is flattened, x slowest: number = (x·Y + y)·Z + z, for [X, Y, Z] (with
+a last axis of cores if a chip has two).
 """
 
 import math
@@ -24,20 +24,20 @@ _GROUP: Final = re.compile(r"\{([\d,\s]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One axis along which a permute sends, and how far: ``step`` > 0 towards greater coordinates."""
+    """A directed axis: ``step`` > 0 towards greater coordinates."""
 
     axis: int
     step: int
 
 
 def parse_groups(text: str, devices: int) -> list[list[int]]:
-    """``replica_groups`` in any form; none means all in one.
+    """The groups of ``replica_groups`` in any notation; empty text is one group of all devices.
 
-    Lists are ``{{0,1},{2,3}}``, iota is ``[2,2]<=[4]``, and of a named mesh of devices some axes may form the groups:
+    Notations: lists ``{{0,1},{2,3}}``, iota ``[2,2]<=[4]``, and axes of a named mesh
     ``mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}``.
 
     Raises:
-        UnreadableHlo: none of these forms.
+        UnreadableHlo: another notation.
     """
     if text in ("", "{}"):
         return [list(range(devices))]
@@ -50,7 +50,7 @@ def parse_groups(text: str, devices: int) -> list[list[int]]:
         return _mesh_groups(named)
     groups = [[int(each) for each in row.split(",")] for row in _GROUP.findall(text)]
     if not groups:
-        raise UnreadableHlo(f"replica groups {text[:60]}: are of no form known here")
+        raise UnreadableHlo(f"replica groups {text[:60]}: have an unknown notation")
     return groups
 
 
@@ -64,12 +64,12 @@ def _ordered(dims: str, transposed: str | None) -> NDArray[np.int64]:
 def _mesh_groups(named: re.Match[str]) -> list[list[int]]:
     """Groups along some axes of a named mesh; ``'a':(2)4`` is the part of axis a of size 4 that 2 blocks precede."""
     axes = {name: int(size) for name, _, size in _MESH_AXIS.findall(named[1])}
-    asked = {name: (int(before or 1), int(size or axes[name])) for name, before, size in _MESH_AXIS.findall(named[4])}
+    chosen = {name: (int(before or 1), int(size or axes[name])) for name, before, size in _MESH_AXIS.findall(named[4])}
     shape: list[int] = []
     grouped: list[int] = []
     for name, size in axes.items():
-        before, part = asked.get(name, (1, 1))
-        if name in asked:
+        before, part = chosen.get(name, (1, 1))
+        if name in chosen:
             grouped.append(len(shape) + 1)
         shape += [before, part, size // (before * part)]
     numbers = _ordered(named[2], named[3]) if named[2] else np.arange(math.prod(axes.values()))
@@ -80,12 +80,12 @@ def _mesh_groups(named: re.Match[str]) -> list[list[int]]:
 
 
 def parse_pairs(text: str) -> list[tuple[int, int]]:
-    """``source_target_pairs={{0,1},{1,2}}``."""
+    """The (source, target) pairs of ``source_target_pairs={{0,1},{1,2}}``."""
     return [(int(source), int(target)) for source, target in _PAIR.findall(text)]
 
 
 def group_axes(groups: Sequence[Sequence[int]], mesh_shape: Sequence[int]) -> tuple[int, ...] | None:
-    """The axes whose whole product each group covers, ascending; None where groups are no such product."""
+    """The axes whose product each group covers, ascending; None if a group is not a product of whole axes."""
     axes: set[int] = set()
     for group in groups:
         places = _places(group, mesh_shape)
@@ -101,9 +101,9 @@ def group_axes(groups: Sequence[Sequence[int]], mesh_shape: Sequence[int]) -> tu
 def permute_hops(
     pairs: Sequence[tuple[int, int]], mesh_shape: Sequence[int], wrap: Sequence[bool]
 ) -> tuple[dict[Hop, int], int]:
-    """How a permute loads the torus: hop kind → most sends that share one link; and the most hops of any one send.
+    """Load of a permute on the torus: directed axis → most sends that share one link; and the most hops of one send.
 
-    Each send goes the shorter way along every axis in turn, x first. A send along two axes loads both.
+    Sends are routed the shorter way along one axis after the other, x first.
     """
     load: dict[tuple[int, int, tuple[int, ...]], int] = {}
     farthest = 0

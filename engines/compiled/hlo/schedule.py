@@ -1,4 +1,4 @@
-"""Types the instructions of a scheduled module: what each does to the chip, and how long its loops run."""
+"""The instructions of a scheduled module, classified: computation, collective, asynchronous pair, loop, call."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ FREE: Final = frozenset(
         "opt-barrier", "add-dependency", "domain", "get-dimension-size",
     }
 )  # fmt: skip
-"""What only names or addresses values."""
+"""Opcodes that take no time: they only name or address values."""
 WORK: Final = frozenset(
     {
         "fusion", "convolution", "dot", "copy", "reduce", "broadcast", "reshape", "transpose", "slice", "dynamic-slice",
@@ -38,7 +38,7 @@ _SCALAR_BYTES: Final = 8.0
 
 
 class Kind(Enum):
-    """What an instruction asks of the chip."""
+    """What an instruction does, as far as its time is concerned."""
 
     FREE = "free"
     COMPUTE = "compute"
@@ -53,10 +53,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Collective:
-    """One exchange between chips. ``bytes`` is what a chip holds before it (gather) or of the whole (the others).
+    """One collective. Of one chip's operand and result, ``shard_bytes`` is the smaller and ``whole_bytes`` the larger.
 
-    ``shard_bytes`` and ``whole_bytes`` are the smaller and the larger side of one chip. ``colors`` is the number of
-    directed links that the compiler's ring strategy drives at once, None where it names none.
+    ``colors`` is the number of directed links that the compiler's ring strategy uses at once, None if it states none.
     """
 
     opcode: str
@@ -71,10 +70,10 @@ class Collective:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One typed instruction. ``hbm_bytes`` is what it reads from and writes to main memory, a computation's in parts.
+    """One classified instruction. ``hbm_bytes`` is its HBM traffic, which ``transfers`` lists per operand and result.
 
-    ``matmul`` marks computation that multiplies matrices, itself or in what it fuses. ``flops`` counts the arithmetic,
-    but no convolution's; None where an instruction calls code that the module does not hold.
+    ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
+    convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count.
     """
 
     name: str
@@ -94,7 +93,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A module, typed. ``unknown`` counts opcodes that this reader has no rule for."""
+    """A classified module. ``unknown`` counts the opcodes that have no rule here."""
 
     entry: str
     computations: Mapping[str, tuple[Step, ...]]
@@ -102,10 +101,10 @@ class Schedule:
 
 
 def read_schedule(module: Module) -> Schedule:
-    """Type every instruction that the entry computation reaches, loops and calls included.
+    """Classify every instruction that the entry computation reaches, through loops and calls.
 
     Raises:
-        UnreadableHlo: a loop's trip count cannot be told from its condition.
+        UnreadableHlo: a loop's trip count does not follow from its condition.
     """
     computations: dict[str, tuple[Step, ...]] = {}
     unknown: Counter[str] = Counter()
@@ -115,7 +114,7 @@ def read_schedule(module: Module) -> Schedule:
         if name in computations:
             continue
         computation = module[name]
-        steps = tuple(_typed(module, computation, each) for each in computation.instructions)
+        steps = tuple(_classified(module, computation, each) for each in computation.instructions)
         computations[name] = steps
         for step in steps:
             waiting += step.called
@@ -124,7 +123,7 @@ def read_schedule(module: Module) -> Schedule:
     return Schedule(module.entry, computations, unknown)
 
 
-def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
+def _classified(module: Module, computation: Computation, each: Instruction) -> Step:
     opcode = each.opcode
     if opcode in FREE:
         return Step(name=each.name, opcode=opcode, kind=Kind.FREE)
@@ -144,10 +143,10 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
     moved = each.bytes + sum(
         computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name
     )
-    if opcode.endswith("-start") and not _holds_the_stream(each):
+    if opcode.endswith("-start") and not _is_synchronous(each):
         inner = _async_inner(module, each)
         base = inner.opcode if inner is not None else opcode.removesuffix("-start")
-        # A call that starts runs on a core of its own (a SparseCore copies): what it moves tells its time.
+        # An asynchronous call runs on a core of its own (a SparseCore that copies): its time is that of its bytes.
         known = collective is not None or base in MOVES or base in WORK or opcode == "call-start"
         moved = min(shape.bytes for shape in each.shapes[:2]) if len(each.shapes) > 1 else each.bytes
         return Step(
@@ -160,7 +159,7 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
             collective=collective,
         )
     if collective is not None:
-        bytes_ = 0.0 if opcode.endswith("-start") else bytes_  # as of any other start
+        bytes_ = 0.0 if opcode.endswith("-start") else bytes_  # as for any other start
         return Step(name=each.name, opcode=opcode, kind=Kind.COLLECTIVE, hbm_bytes=bytes_, collective=collective)
     if opcode not in WORK:
         return Step(name=each.name, opcode=opcode, kind=Kind.UNKNOWN)
@@ -178,19 +177,19 @@ def _typed(module: Module, computation: Computation, each: Instruction) -> Step:
     )
 
 
-def _holds_the_stream(each: Instruction) -> bool:
-    """Whether a start is marked as one that nothing runs beside: its done follows at once."""
+def _is_synchronous(each: Instruction) -> bool:
+    """Whether a start is marked as synchronous: its done follows immediately."""
     return bool(each.backend.get("collective_backend_config", {}).get("is_sync", False))
 
 
 def _async_inner(module: Module, each: Instruction) -> Instruction | None:
-    """What a generic ``async-start`` wraps."""
+    """The instruction that a generic ``async-start`` wraps."""
     called = each.called("calls", "to_apply")
     return module[called[0]].root if called else None
 
 
 def _collective(module: Module, computation: Computation, each: Instruction) -> Collective | None:
-    """The exchange that this is, itself or inside the computation that it calls; None where there is none."""
+    """The collective that an instruction is or that the computation it calls contains; None without one."""
     source, inside = each, False
     base = each.opcode.removesuffix("-start")
     if base not in COLLECTIVES:
@@ -224,7 +223,7 @@ def _collective(module: Module, computation: Computation, each: Instruction) -> 
 
 
 def _inner_collectives(module: Module, each: Instruction) -> list[Instruction]:
-    """The exchanges inside what a fusion, an async pair or a call to another core wraps."""
+    """The collectives inside a fusion, an async pair or a call to another core."""
     keys = ("calls",) if each.opcode == "fusion" else ("calls", "to_apply")
     found: list[Instruction] = []
     for name in each.called(*keys):
@@ -237,14 +236,14 @@ def _inner_collectives(module: Module, each: Instruction) -> list[Instruction]:
 
 
 def _groups(source: Instruction) -> str:
-    """Replica groups as written; those of a named mesh go on after a comma."""
+    """Replica groups as written; a named mesh adds its device ids after a comma."""
     devices = source.attributes.get("device_ids")
     groups = source.attributes.get("replica_groups", "")
     return groups if devices is None else f"{groups}, device_ids={devices}"
 
 
 def _result_bytes(each: Instruction) -> float:
-    """Bytes of a collective's results; those of a start may stand behind its operands in one tuple."""
+    """Bytes of a collective's results; a start's tuple may hold its operands before them."""
     count = len(each.operands)
     if each.opcode.endswith("-start") and each.is_tuple and len(each.shapes) >= 2 * count:
         return sum(shape.bytes for shape in each.shapes[count : 2 * count])

@@ -1,4 +1,4 @@
-"""How often a loop of a compiled program runs."""
+"""Trip counts of the loops of a compiled program."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from engines.compiled.hlo.parser import Computation, Instruction, Module, Unread
 
 
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
-    """How often a ``while`` runs, from its condition ``counter < bound``, the counter's start and its step.
+    """The trip count of a ``while``, from its condition ``counter < bound``, the counter's initial value and its step.
 
     Raises:
-        UnreadableHlo: the condition is of another kind, or a value of it is not known when compiled.
+        UnreadableHlo: the condition has another form, or one of its values is not a compile-time constant.
     """
     known = loop.backend.get("known_trip_count", {}).get("n")
     if known is not None:
@@ -31,14 +31,14 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     if counter is not None and root.attributes.get("direction") == "LT":
         bound = _constant(condition, root.operands[1], initial)
         start = initial(counter)
-        moved = _constant(body, body.root.operands[counter], lambda index: 0 if index == counter else initial(index))
-        if bound is not None and start is not None and moved:
-            return max(0, -((start - bound) // moved))
-    raise UnreadableHlo(f"loop {loop.name}: its trip count cannot be told from its condition {condition.name}")
+        step = _constant(body, body.root.operands[counter], lambda index: 0 if index == counter else initial(index))
+        if bound is not None and start is not None and step:
+            return max(0, -((start - bound) // step))
+    raise UnreadableHlo(f"loop {loop.name}: its trip count does not follow from its condition {condition.name}")
 
 
 def _inlined(module: Module, outer: Computation, fusion: Instruction) -> tuple[Computation, Instruction]:
-    """A condition that is one fusion, with its parameters replaced by what the outer computation passes."""
+    """A condition that is one fusion, with its parameters replaced by the outer computation's operands."""
     inner = module[fusion.called("calls")[0]]
     named = {inner.parameters[number].name: name for number, name in enumerate(fusion.operands)}
     root = inner.root
@@ -58,7 +58,7 @@ def _inlined(module: Module, outer: Computation, fusion: Instruction) -> tuple[C
 
 
 def _element(computation: Computation, name: str) -> int | None:
-    """The index of the loop's tuple that ``name`` is, through copies."""
+    """The index of ``name`` in the loop's tuple, looking through copies."""
     each = computation.by_name.get(name)
     while each is not None and each.opcode in ("copy", "bitcast", "convert"):
         each = computation.by_name.get(each.operands[0])
@@ -68,7 +68,7 @@ def _element(computation: Computation, name: str) -> int | None:
 
 
 def _constant(computation: Computation, name: str, element: Callable[[int], int | None]) -> int | None:
-    """The value of a whole number that is known when compiled; ``element`` answers for the loop's tuple."""
+    """The value of a compile-time integer, else None; ``element`` gives the values of the loop's tuple."""
     each = computation.by_name.get(name)
     if each is None:
         return None

@@ -1,1 +1,1 @@
-"""Chips described to their compiler."""
+"""Devices described to their compiler."""

@@ -1,10 +1,9 @@
-"""A slice described to the compiler, and the mesh whose axes are its torus axes. Nothing of it is on this machine."""
+"""A TPU slice described to XLA's TPU compiler, and the mesh whose axes are its torus axes; no TPU has to be present."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from engines.core.chip import Chip
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.slice import MeshShape, Slice
@@ -12,31 +11,14 @@ from engines.core.slice import MeshShape, Slice
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from engines.compiled.cost.base import CostModel
 
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What the compiler calls a chip. ``cores`` are the devices of one chip: v4 and v5p join theirs into one."""
-
-    compiler_name: str
-    cores: int = 1
-    config: str | None = None
-
-
-GENERATIONS: Final[dict[str, Generation]] = {
-    "tpu-v4": Generation("v4", config="megacore"),
-    "tpu-v5e": Generation("v5e"),
-    "tpu-v5p": Generation("v5p"),
-    "tpu-v6e": Generation("v6e"),
-    "tpu-7x": Generation("tpu7x", cores=2),
-}
 MAX_CHIPS: Final = 1024
+"""The largest slice that compilation has been tested for."""
 
 
 @dataclass(frozen=True, slots=True)
 class TpuTarget:
-    """A slice as the compiler is told of it: all that decides a topology, hence part of a cache key."""
+    """A slice as the compiler sees it: all that determines a topology, hence part of a cache key."""
 
     topology_name: str
     mesh_shape: MeshShape
@@ -49,26 +31,20 @@ class TpuTarget:
 
     @property
     def device_mesh(self) -> MeshShape:
-        """[X, Y, Z·cores]: the mesh that the model is cut over; the cores of one chip are neighbours along z."""
+        """[X, Y, Z·cores]: the mesh that the model is partitioned over; cores of one chip are neighbours along z."""
         x, y, z = self.mesh_shape
         return (x, y, z * self.cores)
 
-    def asked(self, point: Point) -> Point:
-        """The point as it is: layouts are this project's words."""
+    def resolve(self, point: Point) -> Point:
+        """The point unchanged: a TPU's layouts are this project's own."""
         return point
 
     def make_mesh(self) -> "Mesh":
         """See :func:`device_mesh`."""
         return device_mesh(self)
 
-    def machine(self, chip: Chip) -> "CostModel":
-        """Cycles and a torus; see :func:`engines.compiled.cost.tpu.tpu_of`."""
-        from engines.compiled.cost.tpu import tpu_of
-
-        return tpu_of(chip, self)
-
     def too_large(self, memory: Mapping[str, float]) -> str | None:
-        """The TPU compiler refuses such a program itself."""
+        """Always None: the TPU compiler rejects such a program itself."""
         return None
 
 
@@ -76,25 +52,25 @@ def tpu_target_of(slice_: Slice) -> TpuTarget:
     """Describe a slice.
 
     Raises:
-        Unsupported: its chip is none that the compiler knows, or it is larger than what was tried.
+        Unsupported: the chip's file has no name for the compiler, or the slice is larger than ``MAX_CHIPS``.
     """
     chip = slice_.chip
-    generation = GENERATIONS.get(chip.name)
-    if generation is None:
-        raise Unsupported(f"hw={chip.name}: engine=compiled compiles for {', '.join(GENERATIONS)} and NVIDIA's GPUs")
+    xla = chip.require("xla", chip.xla)
     if slice_.num_chips > MAX_CHIPS:
-        raise Unsupported(f"num_chips={slice_.num_chips}: engine=compiled compiles for up to {MAX_CHIPS} chips")
+        raise Unsupported(
+            f"num_chips={slice_.num_chips}: engine=compiled compiles for at most {MAX_CHIPS} chips; use fewer"
+        )
     x, y, z = slice_.mesh_shape
     dims = (x, y, z) if chip.torus_dims == 3 else (x, y)
     if chip.torus_dims == 2 and z != 1:
-        raise Unsupported(f"mesh_shape={list(slice_.mesh_shape)}: hw={chip.name} has two axes; use [X,Y,1]")
+        raise Unsupported(f"mesh_shape={list(slice_.mesh_shape)}: hw={chip.name} has two torus axes; use [X,Y,1]")
     return TpuTarget(
-        topology_name=f"{generation.compiler_name}:{'x'.join(map(str, dims))}",
+        topology_name=f"{xla.name}:{'x'.join(map(str, dims))}",
         mesh_shape=slice_.mesh_shape,
         wrap=slice_.wrap,
         host_bounds=(1 + (x % 2 == 0), 1 + (y % 2 == 0), 1),
-        config=generation.config,
-        cores=generation.cores,
+        config=xla.config,
+        cores=xla.cores,
     )
 
 
@@ -102,7 +78,7 @@ def device_mesh(target: TpuTarget) -> "Mesh":
     """The mesh x, y, z over the slice's devices, ordered by their coordinates.
 
     Raises:
-        Unsupported: the compiler refuses the topology, or its devices do not fill the mesh.
+        Unsupported: the compiler rejects the topology, or its devices do not fill the mesh.
     """
     import jax
     import numpy as np
@@ -122,7 +98,7 @@ def device_mesh(target: TpuTarget) -> "Mesh":
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise Unsupported(
-            f"mesh_shape={list(target.mesh_shape)}: the compiler refuses the topology: {reason}"
+            f"mesh_shape={list(target.mesh_shape)}: the compiler rejects the topology: {reason}"
         ) from None
     present: list[Any] = list(topology.devices)  # a TPU device has coordinates, which the base class does not declare
     devices = sorted(present, key=lambda each: (*each.coords, each.core_on_chip))

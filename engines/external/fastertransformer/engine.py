@@ -1,6 +1,7 @@
-"""The engine that runs FasterTransformer's ``multi_gpu_gpt_example``, where the user has built it."""
+"""The engine that runs FasterTransformer's ``multi_gpu_gpt_example``, which the user builds."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +13,9 @@ from engines.external.fastertransformer.output import read_latency_s
 
 
 class FasterTransformerEngine(ExternalEngine):
-    """Prompt and answer of a whole batch, as the program times them."""
+    """Prefill and decode of a whole batch, as the program times them."""
 
     name: ClassVar[str] = "fastertransformer"
-    code: ClassVar[Sequence[str]] = ("external",)
     timed_by: ClassVar[str] = "multi_gpu_gpt_example"
 
     def __init__(
@@ -40,17 +40,21 @@ class FasterTransformerEngine(ExternalEngine):
         self.seed = seed
 
     def check_supported(self, point: Point) -> None:
-        """Raise Unsupported where the program does not run such a point, or is not there."""
+        """Raise Unsupported if the program cannot run the point, or is not built."""
         check_supported(point)
         if self.binary is None:
             raise Unsupported(
                 "engine.binary=null: build FasterTransformer's multi_gpu_gpt_example and give engine.binary=PATH"
             )
         if not self.binary.is_file():
-            raise Unsupported(f"engine.binary={self.binary}: is no file; give the path of multi_gpu_gpt_example")
+            raise Unsupported(f"engine.binary={self.binary}: is not a file; give the path of multi_gpu_gpt_example")
+
+    def program_facts(self) -> Mapping[str, Any]:
+        """The digest of the binary, which tells no version."""
+        return {} if self.binary is None else {"binary": sha256(self.binary.read_bytes()).hexdigest()}
 
     def command(self, point: Point, folder: Path) -> list[str]:
-        """Write ``gpt_config.ini`` and ``start_ids.csv``; a rank a chip, under mpirun."""
+        """Write ``gpt_config.ini`` and ``start_ids.csv``; one rank per chip, under mpirun."""
         write_files(folder, point, self.model_dir, self.sampling, self.seed)
         return [*self.mpirun, "-n", str(point.num_chips), str(self.binary), CONFIG_FILE, PROMPT_FILE]
 

@@ -1,4 +1,4 @@
-"""What ``multi_gpu_gpt_example`` reads: ``gpt_config.ini`` and ``start_ids.csv``."""
+"""Input files of ``multi_gpu_gpt_example``: ``gpt_config.ini`` and ``start_ids.csv``."""
 
 import configparser
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ DATA_TYPES: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 def check_supported(point: Point) -> None:
-    """Check that the example program runs such a point.
+    """Check that the example program can run a point.
 
     Raises:
-        Unsupported: another architecture than GPT-3's, another phase, or formats that it does not have.
+        Unsupported: the architecture is not GPT-3's, or the phase or a dtype is not supported.
     """
     check_generate(point)
     model = point.model
     features = {
         "block=serial": model.block == "serial",
-        "activation=gelu or gelu_tanh": not model.gated,
+        "activation=gelu or gelu_tanh": not model.ffn.gated,
         "position=learned": model.position == "learned",
         "norm=layernorm": model.norm == "layernorm",
         "num_kv_heads=num_heads": model.num_kv_heads == model.num_heads,
@@ -34,20 +34,20 @@ def check_supported(point: Point) -> None:
     }
     missing = [name for name, has in features.items() if not has]
     if missing:
-        raise Unsupported(f"model={model.name}: engine=fastertransformer runs GPT-3's architecture, with {missing[0]}")
+        raise Unsupported(f"model={model.name}: engine=fastertransformer runs GPT-3's architecture: {missing[0]}")
     if point.act_dtype not in DATA_TYPES or point.weight_dtype not in (point.act_dtype, "int8"):
         raise Unsupported(
             f"weight_dtype={point.weight_dtype} act_dtype={point.act_dtype}: engine=fastertransformer computes in "
-            f"{', '.join(DATA_TYPES)}, with weights of the same format or int8"
+            f"{', '.join(DATA_TYPES)}, with weights of the same dtype or int8"
         )
     if point.weight_dtype == "int8" and point.act_dtype == "float32":
-        raise Unsupported("act_dtype=float32: engine=fastertransformer has int8 weights with float16 and bfloat16 only")
+        raise Unsupported("act_dtype=float32: engine=fastertransformer runs int8 weights with float16 or bfloat16 only")
     if point.kv_dtype != point.act_dtype:
         raise Unsupported(f"kv_dtype={point.kv_dtype}: engine=fastertransformer caches in act_dtype={point.act_dtype}")
 
 
 def write_files(folder: Path, point: Point, model_dir: str, sampling: Mapping[str, float], seed: int) -> None:
-    """Write both files. ``model_dir`` without weights: the program makes its own."""
+    """Write both files. If ``model_dir`` has no weights, the program makes random ones."""
     model = point.model
     name = "".join(letter if letter.isalnum() else "_" for letter in model.name)
     config = configparser.ConfigParser()
@@ -76,7 +76,7 @@ def write_files(folder: Path, point: Point, model_dir: str, sampling: Mapping[st
         "vocab_size": str(model.vocab_size),
         "decoder_layers": str(model.num_layers),
         "start_id": str(model.vocab_size - 1),
-        # No id of the vocabulary: an answer never ends before its length.
+        # Not an id of the vocabulary: generation never stops early.
         "end_id": str(model.vocab_size),
         "inter_size": str(model.d_ff),
     }

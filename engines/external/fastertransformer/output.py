@@ -1,10 +1,10 @@
-"""The one line of ``multi_gpu_gpt_example`` that holds its time."""
+"""Reads the time in the output of ``multi_gpu_gpt_example``."""
 
 import re
 from typing import Final
 
 from engines.core.point import Point
-from engines.host.program import ProgramFailed, said
+from engines.host.program import ProgramFailed, output_tail
 
 KEYS: Final = (
     "request_batch_size",
@@ -22,16 +22,16 @@ LINE: Final = re.compile(
 
 
 def read_latency_s(output: str, point: Point) -> float:
-    """Seconds of prompt and answer. Where several ranks print, the slowest: the batch is ready when all are.
+    """Seconds of prefill and decode; of several ranks the slowest, as the batch ends when all do.
 
     Raises:
-        ProgramFailed: there is no such line, it is of another question, or its time is 0.
+        ProgramFailed: there is no such line, its sizes are not the point's, or its time is 0.
     """
     found = list(LINE.finditer(output))
     if not found:
-        raise ProgramFailed(f"multi_gpu_gpt_example printed no [INFO] line with its time{said(output)}")
+        raise ProgramFailed(f"multi_gpu_gpt_example printed no [INFO] line with its time{output_tail(output)}")
     model = point.model
-    asked = {
+    expected = {
         "request_batch_size": point.batch_size,
         "beam_width": 1,
         "head_num": model.num_heads,
@@ -41,9 +41,9 @@ def read_latency_s(output: str, point: Point) -> float:
         "vocab_size": model.vocab_size,
     }
     for line in found:
-        for key, value in asked.items():
+        for key, value in expected.items():
             if int(line[key]) != value:
-                raise ProgramFailed(f"multi_gpu_gpt_example ran {key}={line[key]}, and {value} was asked")
+                raise ProgramFailed(f"multi_gpu_gpt_example ran {key}={line[key]} instead of {key}={value}")
     latency_s = max(float(line["ms"]) for line in found) / 1e3
     if latency_s <= 0:
         raise ProgramFailed(f"multi_gpu_gpt_example printed a time of {latency_s:g} s")

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Final
 
 from engines.core.errors import Unsupported
 from engines.core.point import Point
-from engines.external.engine import LatencyBenchmark, Timed, check_generate, check_one_format
-from engines.host.program import ProgramFailed, said
+from engines.external.engine import LatencyBenchmark, Timed, check_generate, check_one_dtype
+from engines.host.program import ProgramFailed, output_tail
 from engines.weights.random import prompt
 
 DATASET_FILE: Final = "requests.jsonl"
@@ -17,10 +17,10 @@ REPORT_FILE: Final = "report.json"
 
 
 class TrtllmEngine(LatencyBenchmark):
-    """Prompt and answer of one sequence at a time, which is what its latency benchmark runs."""
+    """Prefill and decode of one sequence at a time, which is what its latency benchmark runs."""
 
     name: ClassVar[str] = "trtllm"
-    code: ClassVar[Sequence[str]] = ("external",)
+    libraries: ClassVar[Sequence[str]] = ("tensorrt-llm",)
     timed_by: ClassVar[str] = "trtllm-bench latency"
 
     def __init__(self, *, seed: int = 0, **settings: Any) -> None:
@@ -29,16 +29,16 @@ class TrtllmEngine(LatencyBenchmark):
         self.seed = seed
 
     def check_supported(self, point: Point) -> None:
-        """Raise Unsupported for other phases, batches, and mixed formats, and without a checkpoint."""
+        """Raise Unsupported for phases other than generate, batches, mixed dtypes, and without a checkpoint."""
         check_generate(point)
-        check_one_format(point)
+        check_one_dtype(point)
         if point.batch_size != 1:
             raise Unsupported(f"batch_size={point.batch_size}: trtllm-bench latency runs one sequence at a time; use 1")
         if self.model_path is None:
             raise Unsupported("engine.model_path=null: trtllm-bench reads a checkpoint; give engine.model_path=FOLDER")
 
     def command(self, point: Point, folder: Path) -> list[str]:
-        """Write the requests, a line each."""
+        """Write the requests, one per line."""
         ids = prompt(point.model, self.runs, point.input_len, self.seed).tolist()
         lines = [
             json.dumps({"task_id": number, "input_ids": row, "output_tokens": point.output_len})
@@ -64,7 +64,7 @@ class TrtllmEngine(LatencyBenchmark):
             content = json.loads((folder / REPORT_FILE).read_bytes())
             milliseconds = content["performance"]["request_latency_percentiles_ms"]["p50"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise ProgramFailed(f"trtllm-bench wrote no {REPORT_FILE} with its latencies{said(output)}") from None
+            raise ProgramFailed(f"trtllm-bench wrote no latencies in {REPORT_FILE}{output_tail(output)}") from None
         if not isinstance(milliseconds, (int, float)) or not math.isfinite(milliseconds) or milliseconds <= 0:
             raise ProgramFailed(f"trtllm-bench wrote a latency of {milliseconds} ms")
         return Timed(

@@ -7,25 +7,25 @@ from typing import ClassVar, Final
 
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
-from engines.external.engine import LatencyBenchmark, Timed, check_generate, check_one_format
+from engines.external.engine import LatencyBenchmark, Timed, check_generate, check_one_dtype
 from engines.external.vllm.hf_config import llama_config
 from engines.external.vllm.latency_file import latencies
-from engines.host.program import ProgramFailed, said
+from engines.host.program import ProgramFailed, output_tail
 
 OUTPUT_FILE: Final = "latency.json"
 
 
 class VllmEngine(LatencyBenchmark):
-    """Prompt and answer of a whole batch; ``warmup_runs`` and ``runs`` are vLLM's, which tells every run's time."""
+    """Prefill and decode of a whole batch; vLLM does the ``warmup_runs`` and ``runs`` and reports every run's time."""
 
     name: ClassVar[str] = "vllm"
-    code: ClassVar[Sequence[str]] = ("external",)
+    libraries: ClassVar[Sequence[str]] = ("vllm",)
     timed_by: ClassVar[str] = "vllm bench latency"
 
     def check_supported(self, point: Point) -> None:
-        """Raise Unsupported for other phases, mixed formats, and architectures that have no made-up checkpoint."""
+        """Raise Unsupported for phases other than generate, mixed dtypes, and models that need a checkpoint."""
         check_generate(point)
-        check_one_format(point)
+        check_one_dtype(point)
         if self.model_path is None:
             llama_config(point.model, point.weight_dtype)
 
@@ -50,7 +50,7 @@ class VllmEngine(LatencyBenchmark):
             "--output-json": OUTPUT_FILE,
         }
         words = [str(word) for option in options.items() for word in option]
-        # A prompt that is the same each time would else be prefilled once.
+        # With prefix caching, the prompt, which is the same every time, would be prefilled only once.
         return [
             *(self.program, "bench", "latency", "--model"),
             *model,
@@ -60,13 +60,13 @@ class VllmEngine(LatencyBenchmark):
         ]
 
     def read(self, point: Point, folder: Path, output: str) -> Timed:
-        """The file that it wrote."""
+        """The times in the file that it wrote."""
         try:
             content = json.loads((folder / OUTPUT_FILE).read_bytes())
         except (OSError, ValueError):
-            raise ProgramFailed(f"vllm bench latency wrote no readable {OUTPUT_FILE}{said(output)}") from None
+            raise ProgramFailed(f"vllm bench latency wrote no readable {OUTPUT_FILE}{output_tail(output)}") from None
         try:
             samples_s, median_s = latencies(content if isinstance(content, dict) else {}, OUTPUT_FILE)
         except ShardbenchError as error:
-            raise ProgramFailed(f"vllm bench latency wrote something else: {error}") from None
+            raise ProgramFailed(f"vllm bench latency wrote an unexpected {OUTPUT_FILE}: {error}") from None
         return Timed(latency_s=median_s, samples_s=samples_s)

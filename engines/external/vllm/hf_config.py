@@ -14,7 +14,7 @@ def llama_config(model: Model, dtype: str) -> dict[str, Any]:
     """
     features = {
         "block=serial": model.block == "serial",
-        "activation=swiglu": model.gated,
+        "activation=swiglu": model.ffn.gated,
         "position=rotary": model.position == "rotary",
         "rotary_dim=null": model.rotated_dim == model.head_dim and not model.rotary_interleaved,
         "rotary_factor=1": model.rotary_factor == 1,
@@ -24,7 +24,7 @@ def llama_config(model: Model, dtype: str) -> dict[str, Any]:
     missing = [name for name, has in features.items() if not has]
     if missing:
         raise Unsupported(
-            f"model={model.name}: engine=vllm makes weights for Llama's architecture alone ({missing[0]}); "
+            f"model={model.name}: engine=vllm makes random weights for Llama's architecture only ({missing[0]}); "
             "give engine.model_path=FOLDER with a checkpoint"
         )
     return {

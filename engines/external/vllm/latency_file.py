@@ -1,4 +1,4 @@
-"""What ``vllm bench latency --output-json`` writes."""
+"""Reads the file that ``vllm bench latency --output-json`` writes."""
 
 import math
 import statistics
@@ -11,14 +11,14 @@ LATENCY_KEYS: Final = ("avg_latency", "latencies")
 
 
 def latencies(content: Mapping[str, Any], file: str) -> tuple[list[float], float]:
-    """Seconds of every timed run of the whole batch (prompt and answer), and their median.
+    """Seconds of every timed run of the whole batch (prefill and decode), and their median.
 
     Raises:
-        ShardbenchError: ``latencies`` is no list of times, or ``avg_latency`` is not its mean; names ``file``.
+        ShardbenchError: ``latencies`` is not a list of times, or ``avg_latency`` is not its mean; names ``file``.
     """
     samples = content.get("latencies")
-    plain = isinstance(samples, list) and samples and all(_is_time(each) for each in samples)
-    if not isinstance(samples, list) or not plain:
+    all_times = isinstance(samples, list) and samples and all(_is_time(each) for each in samples)
+    if not isinstance(samples, list) or not all_times:
         raise ShardbenchError(f"{file}: latencies is not a list of seconds above 0")
     average: Any = content.get("avg_latency")
     if not _is_time(average) or not math.isclose(average, statistics.fmean(samples), rel_tol=1e-6):

@@ -1,4 +1,4 @@
-"""How values move between chips inside ``shard_map``, and matrix products in a plan's number formats.
+"""Collectives inside ``shard_map``.
 
 Every function takes mesh axes by name, slowest first; no axes means that there is nothing to move.
 """
@@ -8,12 +8,9 @@ from typing import Any, Final
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from engines.transformer.params.memory_layout import LANES
-from engines.transformer.params.quantize import quantise
-from engines.transformer.partition.plan import Axes, Plan
+from engines.transformer.partition.axes import Axes
 
 ONE_SHOT_BYTES: Final = 1 << 19
 MOST_TERMS: Final = 4
@@ -99,48 +96,3 @@ def local_shard(x: Array, axes: Axes, dim: int, shards: int) -> Array:
     """[…, N, …] on every chip → this chip's […, N.axes, …]."""
     size = x.shape[dim] // shards
     return lax.dynamic_slice_in_dim(x, axis_index(axes) * size, size, dim) if axes else x
-
-
-def constrain(plan: Plan, x: Array, *dims: str) -> Array:
-    """Annotate whole x with how it is to be split: for each dimension the name of the plan's axes, or "".
-
-    x itself where the plan moves values by hand.
-    """
-    if plan.annotation is None:
-        return x
-    cut, mesh = plan.annotation
-    spec = P(*((getattr(cut, name) or None) if name else None for name in dims))
-    pinned: Array = lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
-    return pinned
-
-
-def quantize_tokens(plan: Plan, x: Array, axes: Axes) -> tuple[Array, Array | None]:
-    """x: […, N.axes] as products read it: itself, or with ``act_dtype=int8`` rounded, and then the scale of each token.
-
-    A token has one scale on all chips of ``axes``, so that it can be gathered over them as int8.
-    """
-    return quantise(x, "int8", axes) if plan.act_dtype == "int8" else (x, None)
-
-
-def dequantize(x: Array, scale: Array | None) -> Array:
-    """A float32 product of quantized tokens, times their scale: before it is summed over other chips."""
-    return x if scale is None else x * scale
-
-
-def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
-    """einsum with float32 sums, or of int8 and int8 with int32 sums; scales of either side are the caller's.
-
-    Other quantised weights are converted to x's format on the way.
-    """
-    if x.dtype == jnp.int8:
-        counts = jnp.einsum(equation, x, w, preferred_element_type=jnp.int32)
-        return counts.astype(out_dtype or jnp.float32)
-    exact = plan.act_dtype == "float32"
-    result = jnp.einsum(
-        equation,
-        x,
-        w.astype(x.dtype),
-        precision=lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT,
-        preferred_element_type=jnp.float32,
-    )
-    return result.astype(out_dtype or x.dtype)

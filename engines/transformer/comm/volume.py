@@ -1,22 +1,20 @@
 """What a layer sends, as closed forms: the collectives of plain partitioning, by kind and axes, in bytes.
 
 The payload of a collective is one chip's whole buffer: what an all-gather returns, what a reduce-scatter, an
-all-reduce or an all-to-all is given. Over n chips a link then carries payload·(n − 1)/n (Pope et al. 2022, appendix
-A.1). With t = tokens of a forward pass and sizes in elements, one plain feed-forward sends
-
-- ``ws_1d``: t·E in, t·E out;
-- ``ws_2d``: t·E/X and t·F/(YZ) in, t·F/(YZ) and t·E/X out;
-- ``wg_*`` over N chips: its two matrices, each E·F·N/n, and t·E/N in and out.
+all-reduce or an all-to-all is given. Projections send :func:`engines.core.volume.activation_payloads`; here are also
+the sums of norms, attention's all-to-alls, and gathered weights and vectors.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engines.core.dtypes import BYTES_PER_ELEMENT, LARGEST
+from engines.core.volume import activation_payloads
 from engines.transformer.comm.collectives import gathers_terms
-from engines.transformer.params.fusion import input_parts, input_widths, output_parts
+from engines.transformer.params.fusion import input_parts, matmul_widths, output_parts
 from engines.transformer.params.quantize import stream_dtype
-from engines.transformer.partition.plan import Axes, Plan
+from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,40 +33,57 @@ def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
 
 
 def _all(plan: Plan, time: int) -> Iterator[Transfer]:
-    element = BYTES_PER_ELEMENT[stream_dtype(plan)]
-    read = BYTES_PER_ELEMENT[plan.act_dtype]
-    tokens = plan.batch_size // plan.size(plan.batch_axes) * time
-    statistics = 2 if plan.model.norm == "layernorm" else 1
-    norms = 1 if plan.fused else 2
-    sums, shards = 4 * statistics * tokens, plan.size(plan.residual_axes)
-    for _ in range(norms):
-        if gathers_terms(sums, shards):
-            yield _transfer("all-gather", plan.residual_axes, sums * shards, "norm")
-        else:
-            yield _transfer("all-reduce", plan.residual_axes, sums, "norm")
-    chunks, embed = plan.chips // plan.size(plan.ffn_axes), plan.model.d_model // plan.size(plan.embed_axes)
-    for name in input_parts(plan):
+    axes = plan.axes
+    element, read = BYTES_PER_ELEMENT[stream_dtype(plan)], BYTES_PER_ELEMENT[plan.act_dtype]
+    tokens = plan.batch_size // axes.size(axes.batch) * time
+    yield from _norms(plan, tokens)
+    rows, columns = axes.gathered
+    for name, into in input_parts(plan).items():
         inward, outward = (sum(width for _, width in parts(plan)[name]) for parts in (input_parts, output_parts))
-        rows, columns = plan.gathered_axes
-        for width in input_widths(plan, name) if plan.apart else [inward]:
+        separate = plan.separates_tensors
+        for width in matmul_widths(plan, into) if separate else [inward]:
             yield from _gathered_weights(plan, width, name, (rows, columns))
-        for _, width in output_parts(plan)[name] if plan.apart else [("", outward)]:
+        for _, width in output_parts(plan)[name] if separate else [("", outward)]:
             yield from _gathered_weights(plan, width, name, (columns, rows))
         yield from _gathered_vectors(plan, inward, name)
         if plan.act_dtype == "int8":
-            yield _transfer("all-reduce", plan.ffn_axes, 4 * tokens, f"{name}.in scale")
-            yield _transfer("all-reduce", plan.embed_axes, 4 * tokens, f"{name}.out scale")
-        yield _transfer("all-gather", plan.ffn_axes, read * tokens * embed, f"{name}.in")
-        yield _transfer("reduce-scatter", plan.embed_axes, element * tokens * chunks * inward, f"{name}.in")
-        yield _transfer("all-gather", plan.embed_axes, read * tokens * chunks * outward, f"{name}.out")
-        yield _transfer("reduce-scatter", plan.ffn_axes, element * tokens * embed, f"{name}.out")
-    both = 2 * plan.kv_width
-    there = element * tokens * plan.local_chunks * (plan.q_width + both)
-    yield _transfer("all-to-all", plan.attention_axes, there, "attention")
-    yield _transfer("all-to-all", plan.attention_axes, element * tokens * plan.local_chunks * plan.q_width, "attention")
-    if not plan.kv_splits_by_head:
-        own = tokens // plan.size(plan.attention_axes)
-        yield _transfer("all-gather", plan.head_axes, element * own * plan.chips * both, "attention")
+            yield _transfer("all-reduce", axes.ffn, 4 * tokens, f"{name}.in scale")
+            yield _transfer("all-reduce", axes.embed, 4 * tokens, f"{name}.out scale")
+        chunks = plan.chips // axes.size(axes.ffn)
+        payloads = activation_payloads(
+            axes.layout,
+            lambda names: axes.size(tuple(names)),
+            tokens=tokens,
+            d_model=plan.model.d_model,
+            inward=chunks * inward,
+            outward=chunks * outward,
+        )
+        for each in payloads:
+            # What is gathered is sent as products read it, what is summed as the residual stream is.
+            size = each.size * (read if each.kind == "all-gather" else element)
+            yield _transfer(each.kind, axes.real(each.axes), size, f"{name}.{each.side}")
+    yield from _attention(plan, tokens, element)
+
+
+def _norms(plan: Plan, tokens: int) -> Iterator[Transfer]:
+    statistics = 2 if plan.model.norm == "layernorm" else 1
+    sums, shards = 4 * statistics * tokens, plan.axes.size(plan.axes.residual)
+    for _ in range(1 if plan.model.shares_norm else 2):
+        if gathers_terms(sums, shards):
+            yield _transfer("all-gather", plan.axes.residual, sums * shards, "norm")
+        else:
+            yield _transfer("all-reduce", plan.axes.residual, sums, "norm")
+
+
+def _attention(plan: Plan, tokens: int, element: float) -> Iterator[Transfer]:
+    axes, padded = plan.axes, plan.padded
+    both = 2 * padded.kv_width
+    there = element * tokens * plan.local_chunks * (padded.q_width + both)
+    yield _transfer("all-to-all", axes.attention, there, "attention")
+    yield _transfer("all-to-all", axes.attention, element * tokens * plan.local_chunks * padded.q_width, "attention")
+    if not padded.kv_splits_by_head:
+        own = tokens // axes.size(axes.attention)
+        yield _transfer("all-gather", axes.head, element * own * plan.chips * both, "attention")
 
 
 def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]) -> Iterator[Transfer]:
@@ -78,13 +93,13 @@ def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]
     """
     held = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype]) * plan.model.d_model * width
     for each in axes:
-        held *= plan.size(each)
+        held *= plan.axes.size(each)
         yield _transfer("all-gather", each, held, f"{name} weights")
 
 
 def _gathered_vectors(plan: Plan, width: int, name: str) -> Iterator[Transfer]:
     """float32 scales and biases of the input columns."""
-    axes = tuple(axis for axis in plan.all_axes if axis not in plan.column_axes)
+    axes = tuple(axis for axis in plan.axes.all if axis not in plan.axes.column)
     has_bias = (plan.model.attn_bias and name != "ffn") or (plan.model.ffn_bias and name != "attn")
     for present in (plan.weight_dtype in LARGEST, has_bias):
         if present:

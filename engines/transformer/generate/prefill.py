@@ -1,4 +1,4 @@
-"""Reading a prompt: at once, in chunks, or after a prefix that all sequences share."""
+"""PrefillOptions a prompt: at once, in chunks, or after a prefix that all sequences share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,47 +11,48 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from engines.core.errors import InvalidRequest
-from engines.transformer.comm.collectives import constrain
-from engines.transformer.forward import logits, states
+from engines.transformer.forward import output, states
 from engines.transformer.layers.kv_cache import PREFIX, Cache, abstract_cache, cache_specs
-from engines.transformer.layers.projections import RESIDUAL, Weights, norm
+from engines.transformer.layers.positions import Consecutive
 from engines.transformer.params.parameters import parameter_specs
+from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.kv_heads import kv_slots
 from engines.transformer.partition.plan import Plan
 
 
-def read_prompt(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
-    """Logits [batch, vocab.all_axes] of the last of ``tokens`` [batch, time], and the cache with all of them.
+def read_prompt(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
+    """Logits [batch, vocab.all] of the last of ``tokens`` [batch, time], and the cache with all of them.
 
     Inside ``shard_map``. Tokens take the cache's first positions after a shared prefix, which is read already.
 
     Raises:
         InvalidRequest: the prompt is longer than the cache.
     """
-    x, cache = _in_chunks(plan, w, cache, tokens)
-    return logits(plan, w, norm(plan, w, "final_norm", constrain(plan, x, *RESIDUAL))), cache
+    x, cache = _in_chunks(plan, parameters, cache, tokens)
+    return output(plan, parameters, x), cache
 
 
-def _in_chunks(plan: Plan, w: Weights, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
-    """What leaves the last layer for the last token, [batch.batch_axes, embed.residual_axes], and the cache.
+def _in_chunks(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
+    """What leaves the last layer for the last token, [batch.batch, E.residual], and the cache.
 
     What the division into chunks leaves goes first: the others are then one loop, whose last turn has the result.
     """
-    start, time, chunk = plan.reading.prefix, tokens.shape[1], plan.reading.chunk
+    start, time, chunk = plan.prefill.prefix, tokens.shape[1], plan.prefill.chunk
     if start + time > plan.cache_len:
         raise InvalidRequest(
             "input_len", start + time, f"is more than the cache's {plan.cache_len} positions", "plan a longer cache"
         )
     if chunk is None or chunk >= time:
-        x, cache = states(plan, w, cache, tokens, start, limit=time)
+        x, cache = states(plan, parameters, cache, tokens, Consecutive(start), limit=time)
         return x[:, -1], cache
     count, rest = divmod(time, chunk)
     if rest:
-        _, cache = states(plan, w, cache, tokens[:, :rest], start, limit=rest)
+        _, cache = states(plan, parameters, cache, tokens[:, :rest], Consecutive(start), limit=rest)
 
     def step(cache: Cache, each: tuple[Array, Array]) -> tuple[Cache, Array]:
         number, some = each
-        x, cache = states(plan, w, cache, some, start + rest + number * chunk, limit=time)
+        here = Consecutive(start + rest + number * chunk)
+        x, cache = states(plan, parameters, cache, some, here, limit=time)
         return cache, x[:, -1]
 
     chunks = tokens[:, rest:].reshape(-1, count, chunk).swapaxes(0, 1)
@@ -64,15 +65,15 @@ def prefix_plan(plan: Plan) -> Plan:
 
     Gathered layouts split the batch, which one sequence has none of: it goes by ``ws_2d``, whose weights are the same.
     """
-    gathered = bool(plan.batch_axes)
+    gathered = bool(plan.axes.batch)
     return replace(
         plan,
         batch_size=1,
-        cache_len=plan.reading.prefix,
+        cache_len=plan.prefill.prefix,
         attn_sharding="heads",
         ffn_layout="ws_2d" if gathered else plan.ffn_layout,
         collectives="plain" if gathered else plan.collectives,
-        reading=replace(plan.reading, prefix=0),
+        prefill=replace(plan.prefill, prefix=0),
     )
 
 
@@ -81,35 +82,35 @@ def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:
 
     The prefix of the first prompt is read, and what it leaves is placed where every chip needs it.
     """
-    single, prefix, specs = prefix_plan(plan), plan.reading.prefix, cache_specs(plan)
+    single, prefix, specs = prefix_plan(plan), plan.prefill.prefix, cache_specs(plan)
     read, places = _reader(single, mesh), _places(plan, single)
 
-    def both(w: Weights, cache: Cache, tokens: Array) -> Any:
+    def both(parameters: Parameters, cache: Cache, tokens: Array) -> Any:
         kept = dict(cache)
-        for name, each in read(w, tokens[:1, :prefix]).items():
+        for name, each in read(parameters, tokens[:1, :prefix]).items():
             shared = f"{PREFIX}{name}"
             moved = each if places is None else jnp.take(each, jnp.asarray(places), axis=2)
             kept[shared] = lax.with_sharding_constraint(moved, NamedSharding(mesh, specs[shared]))
-        return rest(w, kept, tokens[:, prefix:])
+        return rest(parameters, kept, tokens[:, prefix:])
 
     return jax.jit(both, donate_argnums=1)
 
 
-def _reader(plan: Plan, mesh: Mesh) -> Callable[[Weights, Array], Cache]:
+def _reader(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Cache]:
     """(parameters, tokens) → the cache that reading them leaves."""
     automatic = plan.partitioner == "gspmd"
     view = plan.whole(mesh) if automatic else plan
     empty = abstract_cache(plan, mesh)
 
-    def read(w: Weights, tokens: Array) -> Cache:
+    def read(parameters: Parameters, tokens: Array) -> Cache:
         cache = {}
         for name, each in empty.items():
             cache[name] = jnp.zeros(each.shape if automatic else each.sharding.shard_shape(each.shape), each.dtype)
-        return _in_chunks(view, w, cache, tokens)[1]
+        return _in_chunks(view, parameters, cache, tokens)[1]
 
     if automatic:
         return read
-    mapped: Callable[[Weights, Array], Cache] = jax.shard_map(
+    mapped: Callable[[Parameters, Array], Cache] = jax.shard_map(
         read, mesh=mesh, in_specs=(parameter_specs(plan), P()), out_specs=cache_specs(plan), check_vma=False
     )
     return mapped

@@ -1,4 +1,4 @@
-"""The next tokens, from logits that lie spread over the chips: [batch, vocab.all_axes], in float32.
+"""The next tokens, from logits that lie spread over the chips: [batch, vocab.all], in float32.
 
 The vocabulary is never brought together. Greedy needs one maximum a sequence. Sampling is greedy too, after Gumbel
 noise is added (the Gumbel-max trick: Maddison, Tarlow and Minka 2014, A* sampling, section 2), and every chip makes
@@ -11,14 +11,14 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
-from engines.transformer.comm.collectives import axis_index
 from engines.transformer.generate.top_k_top_p import Contenders, comparable, likeliest, narrow, takes_few
-from engines.transformer.generation import Sampling
+from engines.transformer.layers.embedding import vocab_ids
+from engines.transformer.options import Sampling
 from engines.transformer.partition.plan import Plan
 
 
 def next_tokens(plan: Plan, scores: Array, sampling: Sampling, position: Array | int) -> Array:
-    """scores: [batch, vocab.all_axes] → the id of each sequence at ``position``, on every chip.
+    """scores: [batch, vocab.all] → the id of each sequence at ``position``, on every chip.
 
     The same for the same scores, seed and position, however they are spread. Of equals the lowest id.
     """
@@ -26,7 +26,7 @@ def next_tokens(plan: Plan, scores: Array, sampling: Sampling, position: Array |
         return greedy(plan, scores)
     if plan.annotation is not None:
         return _by_hand(plan, scores, sampling, position)
-    drawn = Contenders(comparable(scores), jnp.broadcast_to(vocab_ids(plan), scores.shape), plan.all_axes)
+    drawn = Contenders(comparable(scores), jnp.broadcast_to(vocab_ids(plan), scores.shape), plan.axes.all)
     few = takes_few(plan, sampling)
     if few:
         drawn = likeliest(drawn, sampling.top_k)
@@ -37,15 +37,8 @@ def next_tokens(plan: Plan, scores: Array, sampling: Sampling, position: Array |
 
 
 def greedy(plan: Plan, scores: Array) -> Array:
-    """scores: [batch, vocab.all_axes] → the most likely id of each sequence, on every chip; the lowest of equals."""
-    return _best(plan, Contenders(scores, vocab_ids(plan), plan.all_axes))
-
-
-def vocab_ids(plan: Plan) -> Array:
-    """The ids of this chip's vocab.all_axes."""
-    size = plan.vocab // plan.size(plan.all_axes)
-    ids: Array = axis_index(plan.all_axes) * size + jnp.arange(size, dtype=jnp.int32)
-    return ids
+    """scores: [batch, vocab.all] → the most likely id of each sequence, on every chip; the lowest of equals."""
+    return _best(plan, Contenders(scores, vocab_ids(plan), plan.axes.all))
 
 
 def gumbel(seed: int, position: Array | int, ids: Array) -> Array:
@@ -68,11 +61,11 @@ def _best(plan: Plan, drawn: Contenders) -> Array:
     """The id of each sequence's highest score; the lowest of equals."""
     scores, ids, axes, _ = drawn
     best = scores.max(axis=1)
-    found: Array = jnp.where(scores == best[:, None], ids, plan.vocab).min(axis=1)
+    found: Array = jnp.where(scores == best[:, None], ids, plan.padded.vocab).min(axis=1)
     if not axes:
         return found
     overall = lax.pmax(best, axes)
-    lowest: Array = lax.pmin(jnp.where(best == overall, found, plan.vocab), axes)
+    lowest: Array = lax.pmin(jnp.where(best == overall, found, plan.padded.vocab), axes)
     return lowest
 
 
@@ -89,7 +82,7 @@ def _by_hand(plan: Plan, scores: Array, sampling: Sampling, position: Array | in
     def draw(scores: Array, position: Array) -> Array:
         return next_tokens(cut, scores, sampling, position)
 
-    inputs = (P(None, cut.all_axes or None), P())
+    inputs = (P(None, cut.axes.all or None), P())
     mapped = jax.shard_map(draw, mesh=mesh, in_specs=inputs, out_specs=P(), check_vma=False)
     tokens: Array = mapped(scores, jnp.asarray(position, jnp.int32))
     return tokens

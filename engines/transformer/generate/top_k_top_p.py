@@ -14,8 +14,9 @@ import numpy as np
 from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, all_reduce
-from engines.transformer.generation import Sampling
-from engines.transformer.partition.plan import Axes, Plan
+from engines.transformer.options import Sampling
+from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.plan import Plan
 
 FEW: Final = 4
 """The likeliest ids of all chips are gathered where they are at most the vocabulary over this."""
@@ -36,7 +37,7 @@ class Contenders(NamedTuple):
 
 def takes_few(plan: Plan, sampling: Sampling) -> bool:
     """Whether every chip's ``top_k`` likeliest ids are few beside the vocabulary."""
-    return 0 < sampling.top_k * plan.chips * FEW <= plan.vocab
+    return 0 < sampling.top_k * plan.chips * FEW <= plan.padded.vocab
 
 
 def comparable(scores: Array) -> Array:
@@ -84,7 +85,7 @@ def _first(plan: Plan, drawn: Contenders, weight: Array, target: int) -> Array:
     above, equal = order > cut, order == cut
     # Of those with the score at which it is cut, the lowest ids.
     wanted -= all_reduce(jnp.where(above, weight, 0).sum(axis=1), axes)
-    bits = plan.vocab.bit_length()
+    bits = plan.padded.vocab.bit_length()
     order = (1 << bits) - 1 - ids.astype(jnp.uint32)
     cut = _cut(axes, order, jnp.where(equal, weight, 0), wanted, bits)[:, None]
     return above | (equal & (order >= cut))

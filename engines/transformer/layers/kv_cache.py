@@ -1,6 +1,6 @@
 """The cache of keys and values: its arrays on a mesh, writing new tokens into it and reading them back.
 
-A quantised cache (``kv_dtype`` int8 or float8_e4m3) holds beside its narrow ``k`` and ``v`` a float32 scale for each
+A quantized cache (``kv_dtype`` int8 or float8_e4m3) holds beside its narrow ``k`` and ``v`` a float32 scale for each
 token of each head, ``k_scale`` and ``v_scale``. Values are rounded as they are written; what reads them folds the
 scales into the scores and into the weights of the sum, so that no wide copy of the cache is made.
 
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from engines.core.dtypes import LARGEST
 from engines.transformer.params.memory_layout import laid_out, moved
-from engines.transformer.params.quantize import quantise, stored_dtype
+from engines.transformer.params.quantize import quantize, stored_dtype
 from engines.transformer.partition.kv_heads import folds, kv_slots
 from engines.transformer.partition.plan import Plan
 
 PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
-"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantised, without ``dim``.
+"""k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantized, without ``dim``.
 
 Where slots are folded (:func:`engines.transformer.partition.kv_heads.folds`) it is
 [layers, batch.attention · heads.rest, 1, cache_len, dim], chip by chip.
@@ -34,7 +34,7 @@ Where slots are folded (:func:`engines.transformer.partition.kv_heads.folds`) it
 
 
 class Cached(NamedTuple):
-    """One layer's keys or values [batch, slots, limit, dim] and, where quantised, their scale [batch, slots, limit]."""
+    """One layer's keys or values [batch, slots, limit, dim] and, where quantized, their scale [batch, slots, limit]."""
 
     values: Array
     scale: Array | None
@@ -42,10 +42,10 @@ class Cached(NamedTuple):
 
 def cache_spec(plan: Plan) -> P:
     """How k and v are split: sequences over the batch's axes, kept heads over the rest."""
-    heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.head_axes
+    heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
     if folds(plan):
-        return P(None, plan.sequence_axes + heads or None, None, None, None)
-    return P(None, plan.sequence_axes or None, heads or None, None, None)
+        return P(None, plan.axes.sequence + heads or None, None, None, None)
+    return P(None, plan.axes.sequence or None, heads or None, None, None)
 
 
 def cache_specs(plan: Plan) -> dict[str, P]:
@@ -53,18 +53,18 @@ def cache_specs(plan: Plan) -> dict[str, P]:
     spec = cache_spec(plan)
     scales = {"k_scale": P(*spec[:-1]), "v_scale": P(*spec[:-1])} if plan.kv_dtype in LARGEST else {}
     specs = {"k": spec, "v": spec, **scales}
-    if plan.reading.prefix:
+    if plan.prefill.prefix:
         specs |= {f"{PREFIX}{name}": P(None, None, *each[2:]) for name, each in specs.items()}
     return specs
 
 
 def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, dtypes and shardings of the cache."""
-    slots = len(kv_slots(plan)[0][0]) * plan.size(plan.head_axes)
+    slots = len(kv_slots(plan)[0][0]) * plan.axes.size(plan.axes.head)
     if plan.partitioner == "gspmd":
-        slots = plan.kv_heads
+        slots = plan.padded.kv_heads
     model = plan.model
-    prefix = plan.reading.prefix
+    prefix = plan.prefill.prefix
     described = {}
     for name, spec in cache_specs(plan).items():
         scale = name.endswith("_scale")
@@ -115,7 +115,7 @@ def stored(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
         block = new.transpose(0, 2, 1, 3)
         if plan.kv_dtype in LARGEST:
             # Fused with the write, rounding would give a TPU's cache a layout that every read has to copy.
-            block, scale = lax.optimization_barrier(quantise(block, plan.kv_dtype))
+            block, scale = lax.optimization_barrier(quantize(block, plan.kv_dtype))
             parts[f"{name}_scale"] = scale[..., 0]
         parts[name] = block.astype(stored_dtype(plan.kv_dtype))
     return parts

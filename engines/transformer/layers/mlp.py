@@ -1,18 +1,26 @@
-"""A feed-forward whose gathered weights come around in a loop, block by block, and whose columns never come together.
+"""The feed-forward: its activation, and its matmuls as the plan's overlap strategy has them.
 
-Each block of the input matrices makes its own block of hidden columns, which waits for its block of the output matrix:
-nothing is put in order, and no chip ever holds a whole matrix. Along E, where shards are few, weights are gathered
-first. (Pope et al. 2022, section 3.5: loops that circulate weights.)
+Where gathered weights come around in blocks, each block of the input matrices makes its own block of hidden columns,
+which waits for its block of the output matrix: nothing is put in order, and no chip ever holds a whole matrix. Along E,
+where shards are few, weights are gathered first. (Pope et al. 2022, section 3.5: loops that circulate weights.)
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.comm.collective_matmul import MATMUL, arrivals
-from engines.transformer.comm.collectives import all_gather, axis_index, product
+from engines.transformer.comm.collective_matmul import MATMUL
+from engines.transformer.comm.collectives import all_gather, axis_index
+from engines.transformer.comm.ring import ring_of
+from engines.transformer.layers.projections import column_vectors, local_columns, project_in, project_out, reduced
+from engines.transformer.params.fusion import matmul_widths
+from engines.transformer.params.quantize import product
+from engines.transformer.params.tree import Projection
 from engines.transformer.partition.plan import Plan
 
 Block = tuple[int, int]
@@ -21,15 +29,48 @@ Make = Callable[[list[Array], Block, int], Array]
 """One block of each input product, which block it is and its width → the hidden columns of the block."""
 
 
-def circulates(plan: Plan) -> bool:
-    """Whether a feed-forward's weights come around: they are gathered along its columns, in a looped variant."""
-    return plan.apart and plan.collectives != "plain" and bool(plan.gathered_axes[1])
+def feed_forward(plan: Plan, w: Projection, x: Array) -> Array:
+    """x: [tokens, E.residual] → the same, of a feed-forward with a projection of its own."""
+    if plan.circulates_ffn:
+        return reduced(plan, w.outputs, ring_of_weights(plan, w, x), x.dtype)
+    return project_out(plan, w.outputs, [activate(plan, project_in(plan, w.inputs, x))])
 
 
-def hidden_blocks(plan: Plan, x: Array, weights: Sequence[Array], make: Make) -> dict[Block, Array]:
+def activate(plan: Plan, inputs: list[Array]) -> Array:
+    """silu(gate)·up, or GELU of the one input; in float32, the exponential in base 2 as the hardware has it."""
+    first = inputs[0].astype(jnp.float32)
+    if plan.model.ffn.gated:
+        hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * inputs[1].astype(jnp.float32)
+    else:
+        hidden = jax.nn.gelu(first, approximate=plan.model.ffn.activation == "gelu_tanh")
+    return hidden.astype(inputs[0].dtype)
+
+
+def ring_of_weights(plan: Plan, w: Projection, x: Array) -> Array:
+    """x: [tokens, E.residual] → [tokens, E], float32, unreduced over ffn: weights circulate, block by block.
+
+    ``w`` may be fused with attention: the feed-forward's tensors are its last.
+    """
+    widths = matmul_widths(plan, w.inputs.parts)
+    cuts = list(pairwise(accumulate(widths, initial=0)))[-len(plan.model.ffn.inputs) :]
+    vectors = [(local_columns(plan, vector), combine) for vector, combine in column_vectors(w.inputs)]
+
+    def make(products: list[Array], block: Block, width: int) -> Array:
+        for whole, combine in vectors:
+            own_parts = [_of_block(plan, whole[:, start:stop], block, width) for start, stop in cuts]
+            products = [combine(each, part).astype(x.dtype) for each, part in zip(products, own_parts, strict=True)]
+        return activate(plan, products)
+
+    inward = [w.inputs.values.of_chunks(1, sum(widths), *cut).whole() for cut in cuts]
+    blocks = _hidden_blocks(plan, lax.optimization_barrier(all_gather(x, plan.axes.ffn, 1)), inward, make)
+    width, chunk = plan.padded.ffn_width, w.outputs.chunk_width
+    return _output(plan, blocks, w.outputs.values.of_chunks(0, chunk, chunk - width, chunk).whole())
+
+
+def _hidden_blocks(plan: Plan, x: Array, weights: Sequence[Array], make: Make) -> dict[Block, Array]:
     """x: [tokens, E] and input matrices [E.rows, F.columns] → hidden blocks [tokens, width], each as soon as it can."""
-    rows, columns = plan.gathered_axes
-    rings = [arrivals(plan, all_gather(each, rows, 0), columns, 1) for each in weights]
+    rows, columns = plan.axes.gathered
+    rings = [ring_of(plan).arrivals(plan, all_gather(each, rows, 0), columns, 1) for each in weights]
     blocks = {}
     for parts in zip(*rings, strict=True):
         block = parts[0].block, parts[0].offset
@@ -39,20 +80,20 @@ def hidden_blocks(plan: Plan, x: Array, weights: Sequence[Array], make: Make) ->
     return blocks
 
 
-def output(plan: Plan, blocks: Mapping[Block, Array], w: Array) -> Array:
-    """Hidden blocks and the output matrix [F.columns, E.rows] → [tokens, E], float32, unreduced over ``ffn_axes``."""
-    rows, columns = plan.gathered_axes
+def _output(plan: Plan, blocks: Mapping[Block, Array], w: Array) -> Array:
+    """Hidden blocks and the output matrix [F.columns, E.rows] → [tokens, E], float32, unreduced over ffn."""
+    rows, columns = plan.axes.gathered
     total: Any = 0
-    for part in arrivals(plan, all_gather(w, rows, 1), columns, 0):
+    for part in ring_of(plan).arrivals(plan, all_gather(w, rows, 1), columns, 0):
         total = total + product(plan, MATMUL, blocks[part.block, part.offset], part.values, jnp.float32)
     summed: Array = total
     return summed
 
 
-def of_block(plan: Plan, vector: Array, block: Block, width: int) -> Array:
+def _of_block(plan: Plan, vector: Array, block: Block, width: int) -> Array:
     """The entries of one block, of a vector of all hidden columns that a chip works on."""
-    columns = plan.gathered_axes[1]
-    shard = vector.size // plan.size(columns)
+    columns = plan.axes.gathered[1]
+    shard = vector.size // plan.axes.size(columns)
     turned = jnp.roll(vector.reshape(-1), -axis_index(columns) * shard)
     start = block[0] * shard + block[1]
     return turned[start : start + width]

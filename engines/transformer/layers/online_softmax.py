@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
+from engines.transformer.layers.mask import Everything, Mask, QueryBlock
 from engines.transformer.options import KERNEL_TOKENS
 from engines.transformer.partition.plan import Plan
 
@@ -43,33 +43,25 @@ class Partial(NamedTuple):
 
 
 def attend(
-    plan: Plan,
-    q: Array,
-    keys: Cached,
-    vals: Cached,
-    position: Any,
-    shared: tuple[Cached, Cached] | None = None,
-    first: Array | None = None,
+    plan: Plan, q: Array, keys: Cached, vals: Cached, mask: Mask, shared: tuple[Cached, Cached] | None = None
 ) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
-    Query t sees keys up to ``position`` + t, and all of the ``shared`` keys and values, which are one sequence's. Where
-    sequences are packed, ``first`` [time] is the first key that it sees. Queries hold :func:`query_factor` already.
+    ``mask`` says which keys a query sees; all queries see all of the ``shared`` keys and values, which are one
+    sequence's. Queries hold :func:`engines.transformer.params.parameters.query_factor` already.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
-    plain = isinstance(position, int) and position == 0 and shared is None and first is None and keys.scale is None
-    if plan.reading.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
+    plain = mask.is_whole_prompt and shared is None and keys.scale is None
+    if plan.prefill.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
         from engines.transformer.layers.splash_attention import kernel_attend
 
         return kernel_attend(q, keys.values, vals.values)
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
     start = None if shared is None else to_shared(plan, scaled, *shared)
     if by_blocks(plan, q.shape, limit):
-        part = blockwise(plan, scaled, keys, vals, position, start, first)
+        part = blockwise(plan, scaled, keys, vals, mask, start)
     else:
-        seen = jnp.arange(limit)[None, :] <= position + jnp.arange(q.shape[1])[:, None]
-        seen = seen if first is None else seen & (jnp.arange(limit)[None, :] >= first[:, None])
-        part = direct(plan, scaled, keys, vals, seen, start)
+        part = direct(plan, scaled, keys, vals, mask.seen(jnp.arange(limit)[None, :], QueryBlock(time)), start)
     return finished(part, q.dtype)
 
 
@@ -79,7 +71,7 @@ def to_shared(plan: Plan, scaled: Array, keys: Cached, vals: Cached) -> Partial:
     limit = keys.values.shape[2]
     folded = scaled.reshape(1, batch * time, slots, group, dim)
     if time > 1 and by_blocks(plan, (1, batch * time, slots * group, dim), limit):
-        part = blockwise(plan, folded, keys, vals, limit - 1)
+        part = blockwise(plan, folded, keys, vals, Everything())
     else:
         part = direct(plan, folded, keys, vals, jnp.ones((1, limit), bool))
     shape = (slots, group, batch, time)
@@ -89,19 +81,11 @@ def to_shared(plan: Plan, scaled: Array, keys: Cached, vals: Cached) -> Partial:
 def by_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     """Whether queries [batch, time, heads, dim] meet ``limit`` keys block by block; a single one never does."""
     batch, time, heads, _ = queries
-    asked = plan.reading.attention
+    asked = plan.prefill.attention
     if time == 1 or asked in ("direct", "blockwise"):
         return time > 1 and asked == "blockwise"
-    block = plan.reading.block
+    block = plan.prefill.block
     return limit > DIRECT_BLOCKS * block and batch * heads * time * limit > DIRECT_SCORES * block**2 * _shards(plan)
-
-
-def query_factor(head_dim: int) -> float:
-    """log2(e)/√dim: with queries so much larger, weights of the sum are 2^score.
-
-    It is folded into the columns and biases of q as they are loaded: rotary positions do not mix them with others.
-    """
-    return math.log2(math.e) / math.sqrt(head_dim)
 
 
 def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, start: Partial | None = None) -> Partial:
@@ -137,20 +121,12 @@ def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, s
 
 
 def blockwise(
-    plan: Plan,
-    scaled: Array,
-    keys: Cached,
-    vals: Cached,
-    position: Any,
-    start: Partial | None = None,
-    first: Array | None = None,
+    plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, start: Partial | None = None
 ) -> Partial:
-    """One block of scores at a time: query t sees keys from ``first`` [time] (ascending) up to ``position`` + t.
-
-    ``start`` is attention to other keys.
+    """One block of scores at a time. ``start`` is attention to other keys.
 
     One flat loop over (sequences, block of queries, block of keys), with as many turns as there are blocks with
-    something to see: a number that the compiled program states, unless ``position`` or ``first`` is traced.
+    something to see: a number that the compiled program states, unless the mask is traced.
     """
     batch, time, slots, group, dim = scaled.shape
     limit = keys.values.shape[2]
@@ -158,12 +134,8 @@ def blockwise(
     parts = math.ceil(time / across)
     grown = parts * across
     scaled = jnp.pad(scaled, ((0, 0), (0, grown - time), (0, 0), (0, 0), (0, 0)))
-    last = position + np.minimum(np.arange(1, parts + 1) * across, time) - 1
-    ends: Any = (last // deep + 1).clip(max=math.ceil(limit / deep))
-    begins: Any = np.zeros(parts, np.int32)
-    if first is not None:
-        first = jnp.pad(first, (0, grown - time), mode="edge")
-        begins = first[::across] // deep
+    mask = mask.padded(grown)
+    begins, ends = mask.key_blocks(across, time, deep, limit)
     turns = (ends - begins).sum() * (batch // rows)
     ends, begins = jnp.asarray(ends, jnp.int32), jnp.asarray(begins, jnp.int32)
 
@@ -174,9 +146,7 @@ def blockwise(
         key, val = jax.tree.map(partial(_cut, rows=(row, rows), positions=(key_at, deep)), (keys, vals))
         at = key_at + jnp.arange(deep)[None, :]
         # The last block begins early enough to be whole: what it repeats is not seen again.
-        seen = (at <= position + query_at + jnp.arange(across)[:, None]) & (at >= block * deep)
-        if first is not None:
-            seen &= at >= lax.dynamic_slice_in_dim(first, query_at, across)[:, None]
+        seen = mask.seen(at, QueryBlock(across, query_at)) & (at >= block * deep)
         here = (row, 0, 0, query_at, 0)
         sizes = (rows, slots, group, across)
         before = Partial(*(lax.dynamic_slice(each, here, (*sizes, each.shape[-1])) for each in found))
@@ -204,7 +174,7 @@ def block_shape(plan: Plan, batch: int, heads: int, time: int, limit: int) -> tu
 
     Seen whole, the batch is not cut: it is split over chips already.
     """
-    most, deep = plan.reading.block, min(plan.reading.block, limit)
+    most, deep = plan.prefill.block, min(plan.prefill.block, limit)
     across = math.ceil(time / math.ceil(time / most))
     fitting = max(1, BLOCK_SCORES // (heads * across * deep))
     cut = plan.annotation is None
@@ -230,5 +200,5 @@ def _shards(plan: Plan) -> int:
     """Among how many chips the batch and heads of whole arrays are split; 1 where arrays are a chip's own."""
     if plan.annotation is None:
         return 1
-    cut = plan.annotation.plan
-    return cut.size(cut.sequence_axes) * cut.size(cut.head_axes)
+    axes = plan.annotation.plan.axes
+    return axes.size(axes.sequence) * axes.size(axes.head)

@@ -14,14 +14,17 @@ from jax import Array
 from numpy.typing import NDArray
 
 from engines.transformer.comm.collectives import local_shard
-from engines.transformer.layers.kv_cache import Cache, Cached, both, put, stored
-from engines.transformer.partition.plan import Axes, Plan
+from engines.transformer.layers.kv_cache import Cache, both, put, stored
+from engines.transformer.layers.mask import Causal
+from engines.transformer.layers.positions import Readable
+from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.plan import Plan
 
 Ids = NDArray[np.int32]
 
 
-class Packing(NamedTuple):
-    """Where sequences lie in rows. ``first``: [rows, width], where in its row the sequence of each token begins.
+class Packed(NamedTuple):
+    """Positions of packed sequences. ``first``: [rows, width], where in its row the sequence of each token begins.
 
     ``starts``: [batch], where in its row each sequence begins. Sequences fill rows in order, equally many a row.
     """
@@ -29,21 +32,34 @@ class Packing(NamedTuple):
     first: Any
     starts: Any
 
-    def part(self, plan: Plan, axes: Axes) -> "Packing":
+    def shard(self, plan: Plan, axes: Axes) -> "Packed":
         """This chip's rows and sequences, where both are split over ``axes``."""
-        shards = plan.size(axes)
-        return Packing(local_shard(self.first, axes, 0, shards), local_shard(self.starts, axes, 0, shards))
+        shards = plan.axes.size(axes)
+        return Packed(local_shard(self.first, axes, 0, shards), local_shard(self.starts, axes, 0, shards))
 
-    @property
-    def positions(self) -> Array:
+    def ids(self, _time: int) -> Array:
         """[rows, width]: the place of each token in its sequence."""
         where: Array = jnp.arange(self.first.shape[1]) - self.first
         return where
 
+    def rows(self, table: Array, time: int) -> Array:
+        """table: [positions, E] → [rows, width, E]."""
+        return table[self.ids(time)]
 
-def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packing]:
+    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> Readable:
+        """Write k and v [1, width, slots, dim] of a chip's row at each sequence's first ``limit`` positions.
+
+        What is attended to are k and v as the cache holds them, but still in their row: [1, slots, width, dim].
+        """
+        parts = stored(plan, k, v)
+        at = self.starts[:, None] + jnp.arange(limit)
+        apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
+        return Readable(put(cache, apart, layer, 0), *both(parts), Causal(0, self.first[0]))
+
+
+def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packed]:
     """tokens: [batch, time], of which ``lengths`` [batch] count → tokens [rows, width] and where sequences lie."""
-    rows = plan.size(plan.sequence_axes)
+    rows = plan.axes.size(plan.axes.sequence)
     by_row = lengths.reshape(rows, -1)
     ends = by_row.cumsum(axis=1)
     width = int(ends.max())
@@ -55,17 +71,4 @@ def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packing]:
         row = number // by_row.shape[1]
         packed[row, start : start + length] = tokens[number, :length]
         first[row, start : start + length] = start
-    return packed, Packing(first, starts.ravel())
-
-
-def write_packed(
-    plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, packing: Packing, limit: int
-) -> tuple[Cache, tuple[Cached, Cached]]:
-    """The cache with k and v [1, width, slots, dim] of a chip's row at each sequence's first ``limit`` positions.
-
-    And k and v as the cache holds them, but still in their row: [1, slots, width, dim].
-    """
-    parts = stored(plan, k, v)
-    at = packing.starts[:, None] + jnp.arange(limit)
-    apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
-    return put(cache, apart, layer, 0), both(parts)
+    return packed, Packed(first, starts.ravel())

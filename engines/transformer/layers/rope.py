@@ -9,14 +9,14 @@ from engines.core.model import Model
 
 
 class RopeAngles(NamedTuple):
-    """By how much every position turns, the same in every layer: cosines and signed sines, [..., time, 1, turned]."""
+    """Cosines and signed sines of every position, the same in every layer: [..., time, 1, rotated dim]."""
 
     cos: Array
     sin: Array
 
 
-def turn_at(model: Model, positions: Any) -> RopeAngles | None:
-    """The turn of ``positions`` [..., time]; None where the model has no rotary positions.
+def rope_angles(model: Model, positions: Any) -> RopeAngles | None:
+    """The angles of ``positions`` [..., time]; None where the model has no rotary positions.
 
     The angle of pair i at position p is p times the i-th of the model's rotary frequencies.
     """
@@ -30,18 +30,18 @@ def turn_at(model: Model, positions: Any) -> RopeAngles | None:
     return RopeAngles(jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1))
 
 
-def rotate(model: Model, x: Array, turn: RopeAngles | None) -> Array:
-    """x: [batch, time, heads, dim] → the same, its first dimensions turned; x itself without a turn.
+def rotate(model: Model, x: Array, angles: RopeAngles | None) -> Array:
+    """x: [batch, time, heads, dim] → the same, its first dimensions turned; x itself without angles.
 
     Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.
     """
-    if turn is None:
+    if angles is None:
         return x
-    turned = turn.cos.shape[-1]
+    turned = angles.cos.shape[-1]
     head = x[..., :turned]
     if model.rotary_interleaved:
         partner = head.reshape(*head.shape[:-1], -1, 2)[..., ::-1].reshape(head.shape)
     else:
         partner = jnp.concatenate([head[..., turned // 2 :], head[..., : turned // 2]], -1)
-    done = (head.astype(jnp.float32) * turn.cos + partner.astype(jnp.float32) * turn.sin).astype(x.dtype)
+    done = (head.astype(jnp.float32) * angles.cos + partner.astype(jnp.float32) * angles.sin).astype(x.dtype)
     return done if turned == x.shape[-1] else jnp.concatenate([done, x[..., turned:]], -1)

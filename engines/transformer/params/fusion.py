@@ -6,49 +6,53 @@ a padded query head meets zero rows of o.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from engines.transformer.params.memory_layout import LANES
+from engines.transformer.params.tree import Parts
+from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
-from engines.weights.random import Floats, Source, Tensor, input_names, tensors, values
+from engines.weights.random import Floats, Source, Tensor, tensors, values
 
 
-def input_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
+def input_parts(plan: Plan) -> dict[str, Parts]:
     """Projection → its input tensors with the columns that each has in one chunk.
 
-    One for all, one for each half of the layer, or, where collectives go beside products, one for each tensor of the
-    feed-forward.
+    One for all, one for each half of the layer, or, in an overlapped block, one for each tensor of the feed-forward.
     """
-    attention = [("q", plan.q_width), ("k", plan.kv_width), ("v", plan.kv_width)]
-    feed_forward = [(name, plan.ffn_width) for name in input_names(plan.model)]
-    if plan.interleaves:
-        return {"attn": attention, **{name: [(name, width)] for name, width in feed_forward}}
-    return {"fused": attention + feed_forward} if plan.fused else {"attn": attention, "ffn": feed_forward}
+    padded = plan.padded
+    attention = (("q", padded.q_width), ("k", padded.kv_width), ("v", padded.kv_width))
+    feed_forward = tuple((name, padded.ffn_width) for name in plan.model.ffn.inputs)
+    if plan.overlap is Overlap.OVERLAPPED_BLOCK:
+        return {"attn": attention, **{name: ((name, width),) for name, width in feed_forward}}
+    return {"fused": attention + feed_forward} if plan.model.shares_norm else {"attn": attention, "ffn": feed_forward}
 
 
-def output_parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
+def output_parts(plan: Plan) -> dict[str, Parts]:
     """Projection → its output tensors with the rows that each has in one chunk.
 
-    A block whose collectives go beside products has two where a step's tokens are many: with few, a product is the
-    reading of its weights, and two take longer than the gather that would go beside one of them.
+    An overlapped block has two where a step's tokens are many: with few, a matmul takes as long as reading its weights,
+    and two take longer than the gather that one of them would hide.
     """
-    attention, feed_forward = [("o", plan.q_width)], [("wo", plan.ffn_width)]
-    together = plan.fused and not (plan.interleaves and plan.batch_size >= LANES)
-    return {"fused": attention + feed_forward} if together else {"attn": attention, "ffn": feed_forward}
+    attention, feed_forward = (("o", plan.padded.q_width),), ((plan.model.ffn.output, plan.padded.ffn_width),)
+    apart = plan.overlap is Overlap.OVERLAPPED_BLOCK and plan.batch_size >= LANES
+    if plan.model.shares_norm and not apart:
+        return {"fused": attention + feed_forward}
+    return {"attn": attention, "ffn": feed_forward}
 
 
-def input_widths(plan: Plan, projection: str) -> list[int]:
-    """Columns in one chunk of what a projection is cut into: attention's inputs, then those of the feed-forward.
+def matmul_widths(plan: Plan, parts: Parts) -> list[int]:
+    """Columns in one chunk of what an input projection is cut into: attention's inputs, then the feed-forward's.
 
-    Attention's are q | k | v together, or q and k | v where tensors are :attr:`Plan.apart`.
+    Attention's are q | k | v together, or q and k | v where :attr:`Plan.separates_tensors`.
     """
-    widths = dict(input_parts(plan)[projection])
+    widths = dict(parts)
     attention = []
     if "q" in widths:
         q, both = widths.pop("q"), widths.pop("k") + widths.pop("v")
-        attention = [q, both] if plan.apart else [q + both]
+        attention = [q, both] if plan.separates_tensors else [q + both]
     return attention + list(widths.values())
 
 
@@ -60,7 +64,7 @@ class Fusion:
         self.source = source
         self.canonical: Mapping[str, Tensor] = tensors(plan.model)
 
-    def inputs(self, parts: Sequence[tuple[str, int]], layer: int, rows: slice, chunks: slice) -> Floats:
+    def inputs(self, parts: Parts, layer: int, rows: slice, chunks: slice) -> Floats:
         """Input columns [rows, chunks, width] of one layer."""
         strips = []
         for name, width in parts:
@@ -70,7 +74,7 @@ class Fusion:
             strips.append(strip.reshape(strip.shape[0], -1, width))
         return np.concatenate(strips, axis=-1)
 
-    def outputs(self, parts: Sequence[tuple[str, int]], layer: int, chunks: slice, columns: slice) -> Floats:
+    def outputs(self, parts: Parts, layer: int, chunks: slice, columns: slice) -> Floats:
         """Output rows [chunks, width, columns] of one layer."""
         strips = []
         for name, width in parts:
@@ -80,7 +84,7 @@ class Fusion:
             strips.append(strip.reshape(-1, width, strip.shape[-1]))
         return np.concatenate(strips, axis=1)
 
-    def input_bias(self, parts: Sequence[tuple[str, int]], layer: int, chunks: slice) -> Floats:
+    def input_bias(self, parts: Parts, layer: int, chunks: slice) -> Floats:
         """Biases [chunks, width] of one layer's input columns; zeros for a tensor that has none."""
         strips = []
         count = chunks.stop - chunks.start
@@ -117,30 +121,30 @@ class Fusion:
             return [(0, 0, length)]
         model, plan = self.plan.model, self.plan
         real = model.num_heads // model.num_kv_heads * model.head_dim
-        padded = plan.group * model.head_dim
+        padded = plan.padded.group * model.head_dim
         return [(head * padded, head * real, real) for head in range(model.num_kv_heads)]
 
 
-def unfuse(plan: Plan, fused: Floats, name: str, part: str, tensor: Tensor) -> Floats:
-    """The canonical tensor ``name`` back out of one layer of the fused matrix ``part`` (``fused.in``): lossless.
+def unfuse(plan: Plan, fused: Floats, parts: Parts, tensor: Tensor, *, axis: int) -> Floats:
+    """A canonical tensor of a layer back out of one layer of a fused matrix of ``parts``: lossless.
 
-    ``fused`` is [E, chips, width] of an input or [chips, width, E] of an output.
+    ``fused`` is [E, chips, width] of an input (``axis`` 1), or [chips, width, E] of an output (``axis`` 0).
+
+    Raises:
+        ValueError: the tensor is not one of ``parts``.
     """
-    projection, _, direction = part.partition(".")
-    parts = (input_parts if direction == "in" else output_parts)(plan)[projection]
-    start = 0
-    for each, width in parts:
-        if each == name:
+    wanted, start = tensor.name.rpartition(".")[2], 0
+    for name, width in parts:
+        if name == wanted:
             break
         start += width
     else:
-        raise ValueError(f"{name} is no tensor of {part}")
-    axis = 1 if direction == "in" else 0
+        raise ValueError(f"{wanted} is not one of {[name for name, _ in parts]}")
     chunk = fused[..., start : start + width] if axis else fused[:, start : start + width]
     matrix = chunk.reshape(chunk.shape[0], -1) if axis else chunk.reshape(-1, chunk.shape[-1])
     length = math.prod(tensor.shape[1:] if axis else tensor.shape[:-1])
     runs = [
         np.take(matrix, np.arange(padded, padded + size), axis=axis)
-        for padded, _, size in Fusion(plan, 0)._blocks(name, length)
+        for padded, _, size in Fusion(plan, 0)._blocks(wanted, length)
     ]
     return np.concatenate(runs, axis=axis).reshape(tensor.shape)

@@ -5,7 +5,7 @@ from typing import Final
 
 from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
 from engines.core.errors import Unsupported
-from engines.core.layout import attention_batch_axes
+from engines.core.layout import attention_batch_axes, layout_of
 from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.slice import MeshShape
@@ -63,6 +63,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
+        overlapped_all_to_all_chips=point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None,
     )
 
 
@@ -81,6 +82,6 @@ def resolve_layout(
     if attn_sharding == "auto":
         shared = model.num_kv_heads < model.num_heads
         splits = attention_batch_axes(batch_size, mesh_shape) is not None
-        gathered = ffn_layout in ("wg_x", "wg_xy", "wg_xyz")
-        attn_sharding = "batch" if splits and ((decodes and shared) or gathered) else "heads"
+        gathers = bool(layout_of(ffn_layout).gathered)
+        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else "heads"
     return ffn_layout, attn_sharding

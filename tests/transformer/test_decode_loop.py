@@ -12,8 +12,8 @@ from partitioned_case import MODELS, TIME, mesh_of, plan_of, relative_error, sma
 
 from engines.core.errors import InvalidRequest
 from engines.transformer.generate.decode_loop import every_step, until_stopped
-from engines.transformer.generation import Sampling
 from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.options import Sampling
 from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
 from engines.weights.random import prompt
 

@@ -11,9 +11,11 @@ from bench.sweep.catalog import load_chip
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.transformer.layers.kv_cache import Cached, make_cache
-from engines.transformer.layers.online_softmax import attend, block_shape, by_blocks, query_factor
+from engines.transformer.layers.mask import Causal
+from engines.transformer.layers.online_softmax import attend, block_shape, by_blocks
 from engines.transformer.layers.splash_attention import kernel_attend
-from engines.transformer.options import PROCESSOR_BLOCK, Reading
+from engines.transformer.options import PROCESSOR_BLOCK, PrefillOptions
+from engines.transformer.params.parameters import query_factor
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, load_parameters, make_prefill
 from engines.weights.random import prompt
@@ -21,7 +23,7 @@ from engines.weights.random import prompt
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
 TIME = 11
-BLOCKS = Reading(attention="blockwise", block=4)
+BLOCKS = PrefillOptions(attention="blockwise", block=4)
 
 
 def plan_of(model="palm", shape=(1, 1, 1), ffn_layout="ws_1d", attn_sharding="heads", length=TIME, **changes) -> Plan:
@@ -67,12 +69,12 @@ def test_by_blocks_is_attention(batch, slots, group, time, position, spare, bloc
     keys, vals = (random.standard_normal((batch, slots, limit, dim), np.float32) for _ in range(2))
     # What the cache holds beyond the last query is no number of this run's.
     keys[:, :, position + time :] = vals[:, :, position + time :] = 1e30
-    plan = plan_of(reading=Reading(attention="blockwise", block=block))
+    plan = plan_of(prefill=PrefillOptions(attention="blockwise", block=block))
     cached = Cached(keys, None), Cached(vals, None)
     if traced:
-        out = jax.jit(lambda at: attend(plan, query_factor(dim) * q, *cached, at))(position)
+        out = jax.jit(lambda at: attend(plan, query_factor(dim) * q, *cached, Causal(at)))(position)
     else:
-        out = jax.jit(lambda: attend(plan, query_factor(dim) * q, *cached, position))()
+        out = jax.jit(lambda: attend(plan, query_factor(dim) * q, *cached, Causal(position)))()
     expected = plain_attention(q, keys, vals, position)
     assert np.abs(out - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
@@ -82,7 +84,7 @@ def test_the_kernel_is_attention_to_pallas_interpreter(slots, group, time, dim):
     random = np.random.default_rng(0)
     q = random.standard_normal((2, time, slots * group, dim), np.float32)
     keys, vals = (random.standard_normal((2, slots, time, dim), np.float32) for _ in range(2))
-    expected = attend(plan_of(), q, Cached(keys, None), Cached(vals, None), 0)
+    expected = attend(plan_of(), q, Cached(keys, None), Cached(vals, None), Causal(0))
     out = kernel_attend(q, keys, vals, interpret=True)
     assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
 
@@ -102,21 +104,21 @@ def test_what_the_kernel_does_not_take(changes, packed, says):
         "model": MODELS["palm"], "chip": load_chip("tpu-v4"), "engine": "jax", "phase": "prefill", "num_chips": 4,
         "batch_size": 4, "input_len": 256, "output_len": 0,
     }  # fmt: skip
-    Reading(attention="splash").check_kernel(Point(**asked), packed=False)
+    PrefillOptions(attention="splash").check_kernel(Point(**asked), packed=False)
     with pytest.raises(InvalidRequest, match=says):
-        Reading(attention="splash").check_kernel(Point(**{**asked, **changes}), packed)
+        PrefillOptions(attention="splash").check_kernel(Point(**{**asked, **changes}), packed)
 
 
 def test_the_loop_visits_no_block_above_the_diagonal():
-    plan = plan_of(reading=BLOCKS)
+    plan = plan_of(prefill=BLOCKS)
     q, keys = np.ones((2, 16, 2, 4), np.float32), Cached(np.ones((2, 1, 16, 4), np.float32), None)
-    text = jax.jit(lambda: attend(plan, q, keys, keys, 0)).lower().as_text()
+    text = jax.jit(lambda: attend(plan, q, keys, keys, Causal(0))).lower().as_text()
     # 4 blocks of 4 queries see 1, 2, 3 and 4 blocks of keys; both sequences share a block.
     assert "dense<10> : tensor<i32>" in text
 
 
 def test_sequences_share_a_block_only_while_it_stays_small():
-    plan = plan_of(reading=Reading(block=512))
+    plan = plan_of(prefill=PrefillOptions(block=512))
     assert block_shape(plan, 24, 1, 2048, 2048) == (12, 512, 512)
     assert block_shape(plan, 16, 64, 2048, 2048) == (1, 512, 512)
     # 1300 queries in three even parts.
@@ -130,8 +132,8 @@ def test_auto_is_by_blocks_where_scores_are_many():
     assert not by_blocks(plan, (512, 1024, 64, 128), 1024)
     assert not by_blocks(plan, (1, 2048, 1, 128), 2048)
     assert by_blocks(plan, (2, 2048, 1, 128), 2048)
-    assert not by_blocks(replace(plan, reading=Reading(attention="direct")), (512, 2048, 64, 128), 2048)
-    small = replace(plan, reading=Reading(block=PROCESSOR_BLOCK))
+    assert not by_blocks(replace(plan, prefill=PrefillOptions(attention="direct")), (512, 2048, 64, 128), 2048)
+    small = replace(plan, prefill=PrefillOptions(block=PROCESSOR_BLOCK))
     assert by_blocks(small, (1, 512, 8, 64), 512)
     assert not by_blocks(small, (8, 256, 8, 64), 256)
     # Whole arrays, split over 8 chips: an eighth of the scores is each one's.
@@ -158,14 +160,14 @@ def logits(plan: Plan, seed: int = 0) -> np.ndarray:
     ],
 )
 def test_layouts_by_blocks(model, ffn_layout, attn_sharding, changes):
-    plan = plan_of(model, (2, 2, 2), ffn_layout, attn_sharding, reading=BLOCKS, **changes)
+    plan = plan_of(model, (2, 2, 2), ffn_layout, attn_sharding, prefill=BLOCKS, **changes)
     tokens = prompt(plan.model, plan.batch_size, TIME, 0)
     assert relative_error(plan.model, tokens, (TIME - 1,), logits(plan)[None]) < 1e-5
 
 
 def test_a_quantised_cache_by_blocks():
     plan = plan_of("llama", (2, 2, 2), "ws_2d", "heads", kv_dtype="int8")
-    at_once, by_block = (logits(replace(plan, reading=each)) for each in (Reading(attention="direct"), BLOCKS))
+    at_once, by_block = (logits(replace(plan, prefill=each)) for each in (PrefillOptions(attention="direct"), BLOCKS))
     assert np.abs(by_block - at_once).max() < 1e-5 * np.abs(at_once).max()
 
 
@@ -189,4 +191,4 @@ def test_memory_of_a_long_prefill_grows_with_its_length_and_not_with_its_square(
 )
 def test_unknown_ways_of_reading(changes, says):
     with pytest.raises(InvalidRequest, match=says):
-        Reading(**changes).check(1)
+        PrefillOptions(**changes).check(1)

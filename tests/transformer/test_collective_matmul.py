@@ -84,7 +84,7 @@ def test_looped_moves_no_more_than_plain(ffn_layout, mesh_shape, collectives):
     ways = ("all-gather", "reduce-scatter", "collective-permute")
 
     def on_links(kind, axes, size):
-        return size if kind == "collective-permute" else size * (1 - 1 / plan.size(tuple(axes)))
+        return size if kind == "collective-permute" else size * (1 - 1 / plan.axes.size(tuple(axes)))
 
     closed = Counter((each.kind, each.axes, each.payload_bytes) for each in layer_transfers(plan, TIME))
     sent, plain = (

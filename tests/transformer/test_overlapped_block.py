@@ -1,4 +1,4 @@
-"""A parallel block whose collectives go beside its products: what it computes, whatever the layout and the formats."""
+"""A parallel block whose collectives run under its matmuls: what it computes, in every layout and number format."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of, small_model
 from engines.transformer.comm.collectives import MOST_TERMS, exchange
 from engines.transformer.params.fusion import input_parts, output_parts
 from engines.transformer.params.memory_layout import LANES
+from engines.transformer.partition.overlap import Overlap
 from engines.transformer.programs import abstract_arguments, make_prefill
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
@@ -22,10 +23,9 @@ ONE_MATRIX = small_model(
 GROUPED = small_model(num_heads=8, num_kv_heads=2, norm="rmsnorm")
 
 
-def interleaved(model, mesh_shape, ffn_layout="ws_2d", attn_sharding="batch", **changes):
+def overlapped(model, mesh_shape, ffn_layout="ws_2d", attn_sharding="batch", **changes):
     plan = plan_of(model, mesh_shape, ffn_layout, attn_sharding, collectives="latency", **changes)
-    assert plan.interleaves
-    assert not plan.loops
+    assert plan.overlap is Overlap.OVERLAPPED_BLOCK
     return plan
 
 
@@ -42,12 +42,12 @@ def interleaved(model, mesh_shape, ffn_layout="ws_2d", attn_sharding="batch", **
     ],
 )
 def test_it_equals_the_reference(model, mesh_shape, ffn_layout, attn_sharding):
-    assert max(errors(interleaved(model, mesh_shape, ffn_layout, attn_sharding))) < 1e-5
+    assert max(errors(overlapped(model, mesh_shape, ffn_layout, attn_sharding))) < 1e-5
 
 
 @pytest.mark.parametrize("model", [MODELS["palm"], ONE_MATRIX])
 def test_a_large_batch_has_two_output_matrices_and_equals_the_reference(model):
-    plan = interleaved(model, (2, 1, 2), batch_size=LANES)
+    plan = overlapped(model, (2, 1, 2), batch_size=LANES)
     assert list(output_parts(plan)) == ["attn", "ffn"]
     assert list(output_parts(replace(plan, batch_size=LANES // 2))) == ["fused"]
     assert max(errors(plan)) < 1e-5
@@ -58,16 +58,16 @@ def test_a_large_batch_has_two_output_matrices_and_equals_the_reference(model):
 def test_with_int8_it_errs_as_plain_does(act_dtype, batch_size):
     formats = {"weight_dtype": "int8", "act_dtype": act_dtype, "kv_dtype": "float32", "batch_size": batch_size}
     plain = errors(plan_of(MODELS["palm"], (2, 1, 2), "ws_2d", "batch", **formats))
-    ours = errors(interleaved(MODELS["palm"], (2, 1, 2), **formats))
+    ours = errors(overlapped(MODELS["palm"], (2, 1, 2), **formats))
     # Two output matrices have scales of their own, and an activation near the middle of two int8 may fall either way.
     same = act_dtype == "float32" and batch_size < LANES
     assert ours == pytest.approx(plain, abs=2e-6 if same else 0.3 * max(plain))
 
 
 def test_every_input_matrix_is_one_of_its_own_and_none_is_cut():
-    plan = interleaved(MODELS["palm"], (2, 2, 2))
+    plan = overlapped(MODELS["palm"], (2, 2, 2))
     assert [list(dict(parts)) for parts in input_parts(plan).values()] == [["q", "k", "v"], ["gate"], ["up"]]
-    assert plan.kv_width == 1  # 8 columns of one head over 8 chips, not padded to blocks of a loop
+    assert plan.padded.kv_width == 1  # 8 columns of one head over 8 chips, not padded to blocks of a loop
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_every_input_matrix_is_one_of_its_own_and_none_is_cut():
 )
 def test_other_blocks_layouts_variants_and_prompts_alone_do_not(model, changes):
     plan = plan_of(model, (2, 2, 2), "ws_2d", "batch", collectives="latency")
-    assert not replace(plan, **changes).interleaves
+    assert replace(plan, **changes).overlap is not Overlap.OVERLAPPED_BLOCK
 
 
 def test_it_sends_each_collective_once_and_sums_by_all_to_all():
-    plan = interleaved(MODELS["palm"], (2, 2, 2))
+    plan = overlapped(MODELS["palm"], (2, 2, 2))
     mesh = mesh_of(plan.mesh_shape)
     lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, TIME)["prefill"])
     found = loop_collectives(lowered.compile().as_text(), plan.mesh_shape)

@@ -8,7 +8,7 @@ from partitioned_case import MODELS, error_of, mesh_of, reference, small_model
 
 from engines.core.errors import InvalidRequest
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
-from engines.transformer.options import Reading
+from engines.transformer.options import PrefillOptions
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import load_parameters, make_decode, make_prefill
 from engines.weights.random import prompt
@@ -37,11 +37,11 @@ def plan_of(model, shape, ffn_layout, attn_sharding, changes, **reading) -> Plan
         mesh_shape=shape,
         ffn_layout=ffn_layout,
         attn_sharding=attn_sharding,
-        reading=Reading(**reading),
+        prefill=PrefillOptions(**reading),
         **{"batch_size": 8, "cache_len": TIME + STEPS, **changes},
     )
     plan.check()
-    plan.reading.check(TIME)
+    plan.prefill.check(TIME)
     return plan
 
 
@@ -49,7 +49,7 @@ def errors(plan: Plan) -> tuple[float, float]:
     """Relative error of prefill's logits, and of those of the decode steps that follow."""
     mesh = mesh_of(plan.mesh_shape)
     weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
-    tokens = prompt(plan.model, plan.batch_size, TIME, 0, plan.reading.prefix)
+    tokens = prompt(plan.model, plan.batch_size, TIME, 0, plan.prefill.prefix)
     first, scores, cache = ran(make_prefill(plan, mesh), weights, cache, tokens)
     generated, steps, _ = ran(make_decode(plan, mesh, STEPS), weights, cache, first, np.int32(TIME))
     fed = np.concatenate([tokens, np.asarray(first)[:, None], np.asarray(generated).T[:, :-1]], axis=1)
@@ -99,7 +99,7 @@ def test_a_prefix_is_kept_once(attn_sharding):
 
     # k and v of 2 layers, 8 heads of 4: 64 sequences of 100 positions over 8 chips.
     assert elements(plan) == 2 * 2 * 8 * 4 * 64 * 100 / 8
-    shared = elements(replace(plan, reading=Reading(prefix=90)))
+    shared = elements(replace(plan, prefill=PrefillOptions(prefix=90)))
     # Ten positions are each sequence's; the prefix is one sequence's, on every chip all the heads that it attends with.
     heads = 1 if attn_sharding == "heads" else 8
     assert shared == 2 * 2 * 4 * (8 * 64 * 10 / 8 + heads * 90)
@@ -136,4 +136,4 @@ def test_a_prefix_before_weights_that_circulate():
 )
 def test_what_cannot_be_read(reading, says):
     with pytest.raises(InvalidRequest, match=says):
-        Reading(**reading).check(11)
+        PrefillOptions(**reading).check(11)

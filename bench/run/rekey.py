@@ -1,0 +1,216 @@
+"""Gives rows of schema version 1, whose keys held the code, the keys of today where they still are the answer.
+
+A predicted, published or compiled row is answered anew and keeps its place where the times are equal. What a measured
+row ran cannot be seen from the row, so somebody has to have proven that it is what would run now.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from bench.measure.timing import TimingConfig
+from bench.rows.store import Store, sync_folder
+from bench.run.child import evaluate
+from bench.run.identify import program_ids
+from bench.run.keys import code_id, point_id
+from bench.run.load_engine import make_engine
+from bench.run.make_row import PointTask
+from bench.run.worker import answer_all
+from bench.sweep.catalog import load_customised, load_group, model_from, names
+from engines.core.chip import Chip
+from engines.core.engine import Estimator
+from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.point import Point
+from engines.core.row import POINT_FIELDS, SCHEMA_VERSION, Row
+from engines.core.versions import versions_of
+
+ASIDE: Final = "before-rekey"
+"""The folder beside ``rows`` that old files are moved to."""
+TIMES: Final = ("latency_s", "ttft_s", "step_time_s")
+TOLERANCE: Final = 1e-12
+"""Relative, for times that are computed; compiled ones are equal."""
+NOT_SETTINGS: Final = frozenset({"tolerance", "decode", "name"})
+"""Keys of ``details`` that an engine's config has too, with another meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """How many rows there are now, how many of them got new keys, which rows went and why, and the old files."""
+
+    rows: int
+    rekeyed: int
+    dropped: Sequence[tuple[Row, str]]
+    moved: Sequence[Path]
+
+
+def rekey(store: Store, proven: Mapping[str, bool]) -> Rekeyed:
+    """Write the store's rows anew as one file, and move the files that held them to ``RESULTS_DIR/before-rekey``.
+
+    In that order, so that a crash in between loses nothing: run again, it writes the same rows, which count once.
+    ``proven``: old ``point_id`` of a measured row → whether its program is the one that would run now.
+
+    Raises:
+        ShardbenchError: a file is broken (nothing is changed), or the folder cannot be written.
+    """
+    parts = store.parts()
+    rows = store.load()
+    old = [row for row in rows if row.schema_version < SCHEMA_VERSION and row.engine != "imported"]
+    if not old:
+        return Rekeyed(len(rows), 0, [], [])
+    found: dict[int, Row | str] = {}
+    for config, group in _by_engine(old, found):
+        found |= _anew(config, group, proven)
+    kept = [found.get(id(row), row) for row in rows]
+    good = [row for row in kept if isinstance(row, Row)]
+    if good:
+        store.append(good)
+    moved = _move_aside(store, parts)
+    dropped = [(row, told) for row, told in zip(rows, kept, strict=True) if isinstance(told, str)]
+    return Rekeyed(len(good), len(old) - len(dropped), dropped, moved)
+
+
+def read_proven(path: Path) -> dict[str, bool]:
+    """``{"old point_id": true}``.
+
+    Raises:
+        InvalidRequest: there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise InvalidRequest("proven", path, "cannot be read", "give a JSON file: {point_id: true}") from None
+    if not isinstance(content, dict) or not all(isinstance(value, bool) for value in content.values()):
+        raise InvalidRequest("proven", path, "is not a mapping of point_id to true or false", "see results rekey")
+    return content
+
+
+def _by_engine(rows: Sequence[Row], refused: dict[int, Row | str]) -> list[tuple[dict[str, Any], list[Row]]]:
+    """The rows by the config of the engine that made them; those of no known engine are ``refused``."""
+    groups: dict[str, tuple[dict[str, Any], list[Row]]] = {}
+    for row in rows:
+        if row.engine not in names("engine"):
+            refused[id(row)] = f"engine={row.engine} is not known"
+        elif "checkpoint" in row.details:
+            refused[id(row)] = f"where its checkpoint {row.details['checkpoint']} lies is not known"
+        else:
+            config = _config_of(row)
+            groups.setdefault(json.dumps(config, sort_keys=True, default=str), (config, []))[1].append(row)
+    return list(groups.values())
+
+
+def _config_of(row: Row) -> dict[str, Any]:
+    """The engine's config with the settings that the row tells."""
+    config = load_group("engine", row.engine)
+    config |= {key: value for key, value in row.details.items() if key in config and key not in NOT_SETTINGS}
+    if "collectives" in row.chosen and "tried_s" in row.details:
+        tried = [name.partition(" ")[2] or "plain" for name in row.details["tried_s"]]
+        config["try_collectives"] = list(dict.fromkeys(tried))
+    return config
+
+
+def _anew(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, bool]) -> dict[int, Row | str]:
+    """id() of a row → the row with its new keys, or why it is dropped."""
+    engine = make_engine(config)
+    code, found, questions = code_id(engine), dict[int, Row | str](), list[tuple[Row, PointTask]]()
+    for row in rows:
+        try:
+            point = asked_point(row)
+        except ShardbenchError as error:
+            found[id(row)] = f"cannot be asked again: {error}"
+            continue
+        told = _not_proven(row, proven, config)
+        if told is not None:
+            found[id(row)] = told
+            continue
+        key = point_id(engine, point)
+        questions.append((row, PointTask(point=point, point_id=key, source=row.source, sweep=row.sweep, code_id=code)))
+    tasks = [question for _, question in questions]
+    if not tasks:
+        return found
+    if engine.source == "measured":
+        programs = program_ids(config, [task.point for task in tasks])
+        for (row, task), program in zip(questions, programs, strict=True):
+            keyed = replace(row, schema_version=SCHEMA_VERSION, point_id=task.point_id, program_id=program)
+            refused = "the engine refuses it here, so what would run is not known"
+            found[id(row)] = refused if program is None else replace(keyed, code_id=code)
+        return found
+    if config.get("isolated"):
+        answers = list(evaluate(config, tasks, TimingConfig(), engine.environment([task.point for task in tasks])))
+    else:
+        assert isinstance(engine, Estimator)
+        answers = answer_all(engine, tasks)
+    for (row, _), answer in zip(questions, answers, strict=True):
+        found[id(row)] = _difference(row, answer, engine.libraries) or replace(
+            row,
+            schema_version=SCHEMA_VERSION,
+            point_id=answer.point_id,
+            program_id=answer.program_id,
+            code_id=answer.code_id,
+        )
+    return found
+
+
+def _not_proven(row: Row, proven: Mapping[str, bool], config: Mapping[str, Any]) -> str | None:
+    """Why a measured row cannot be kept, before it is asked what would run now; None for other rows too."""
+    if row.source != "measured":
+        return None
+    if not proven.get(row.point_id):
+        return "measured, and nothing proves that the same program would run now; give proven=FILE"
+    return _other_versions(row.versions, make_engine(config).libraries)
+
+
+def _other_versions(versions: Mapping[str, str], libraries: Sequence[str]) -> str | None:
+    here = versions_of(libraries)
+    for name in libraries:
+        if versions.get(name) != here.get(name):
+            return f"made with {name} {versions.get(name)}, and {here.get(name)} is here"
+    return None
+
+
+def _difference(row: Row, answer: Row, libraries: Sequence[str]) -> str | None:
+    """What an answer made now says otherwise; None where it is the same."""
+    if row.status != answer.status:
+        return f"status={row.status}, and now {answer.status} ({answer.error or 'with a time'})"
+    tolerance = 0.0 if row.source == "compiled" else TOLERANCE
+    for key in TIMES:
+        before, now = getattr(row, key), getattr(answer, key)
+        if before == now:
+            continue
+        if before is None or now is None or abs(now - before) > tolerance * abs(before):
+            return f"{key}={before}, and now {now}"
+    return _other_versions(row.versions, libraries)
+
+
+def asked_point(row: Row) -> Point:
+    """The point as it was asked: what the engine chose is left open again.
+
+    Raises:
+        ShardbenchError: the row is of a model or chip that ``conf`` does not describe, or makes no point.
+    """
+    stated = [key for key in POINT_FIELDS if key not in row.chosen and getattr(row, key) not in (None, "")]
+    keys: dict[str, Any] = {key: getattr(row, key) for key in stated}
+    if "mesh_shape" in keys:
+        keys["mesh_shape"] = tuple(keys["mesh_shape"])
+    keys["model"] = model_from(load_customised("model", row.model))
+    keys["chip"] = Chip.from_config(load_customised("hw", keys.pop("hw")))
+    return Point(**keys)
+
+
+def _move_aside(store: Store, parts: Sequence[Path]) -> list[Path]:
+    aside = store.results_dir / ASIDE
+    moved = []
+    try:
+        aside.mkdir(exist_ok=True)
+        for part in parts:
+            target = aside / part.name
+            part.rename(target)
+            moved.append(target)
+        sync_folder(aside)
+        sync_folder(store.rows_dir)
+    except OSError as error:
+        raise InvalidRequest(
+            "results_dir", store.results_dir, f"cannot be written ({error.strerror})", "name a folder that can"
+        ) from None
+    return moved

@@ -1,0 +1,75 @@
+"""A kind of feed-forward: which tensors it has and what can be counted from them."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["swiglu", "gelu", "gelu_tanh"]
+
+
+@dataclass(frozen=True, slots=True)
+class FfnTensor:
+    """One tensor: ``fan_in`` values are summed into each result (0: a bias), which is hidden or joins the residual."""
+
+    name: str
+    shape: tuple[int, ...]
+    fan_in: int
+    joins_residual: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """Dense: hidden = act(x · inputs), out = hidden · output, with E = ``d_model`` and F = ``d_ff``.
+
+    SwiGLU has two inputs, silu(x · gate) · (x · up); GELU has one.
+    """
+
+    d_model: int
+    d_ff: int
+    activation: Activation
+    has_bias: bool
+
+    @property
+    def gated(self) -> bool:
+        """Whether it has two input matrices rather than one."""
+        return self.activation == "swiglu"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the input matrices, [E, F] each."""
+        return ("gate", "up") if self.gated else ("wi",)
+
+    @property
+    def output(self) -> str:
+        """Name of the output matrix, [F, E]."""
+        return "wo"
+
+    @property
+    def input_columns(self) -> int:
+        """Columns of all inputs together: what one token's input matmuls produce."""
+        return len(self.inputs) * self.d_ff
+
+    @property
+    def hidden_columns(self) -> int:
+        """Columns after the activation: what one token's output matmul reads."""
+        return self.d_ff
+
+    @property
+    def matmul_params(self) -> int:
+        """Elements of its matrices: 3 of E·F gated, else 2."""
+        return self.d_model * (self.input_columns + self.hidden_columns)
+
+    @property
+    def tensors(self) -> tuple[FfnTensor, ...]:
+        """Every tensor of one layer, matrices first."""
+        matrices = [FfnTensor(name, (self.d_model, self.d_ff), self.d_model, False) for name in self.inputs]
+        matrices.append(FfnTensor(self.output, (self.d_ff, self.d_model), self.d_ff, True))
+        if not self.has_bias:
+            return tuple(matrices)
+        biases = [FfnTensor(f"{each.name}_bias", each.shape[-1:], 0, each.joins_residual) for each in matrices]
+        return tuple(matrices + biases)
+
+    @property
+    def params(self) -> int:
+        """All its parameters: matrices and biases."""
+        return sum(math.prod(each.shape) for each in self.tensors)

@@ -1,0 +1,153 @@
+"""What a key of a point may hold, stated once in the metadata of its field in :class:`engines.core.point.Point`.
+
+The point checks its values by it. The command line, sweep recipes, CSV files, importers and the pairing of rows take
+the names and kinds of their keys from it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Final, Protocol
+
+from engines.core.errors import InvalidRequest
+
+ABOUT: Final = "about"
+"""Key of a field's metadata that holds an :class:`About`."""
+
+
+class Kind(Protocol):
+    """What values a key takes."""
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest where the key does not take the value in that phase."""
+        ...
+
+    def parse(self, name: str, text: str) -> Any:
+        """The value of a cell of a CSV file; raises InvalidRequest where the text is of another kind."""
+        ...
+
+    def alternatives(self, value: object) -> list[Any]:
+        """The values that a config gives: each item of a grid's list, or the one value."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """Integers from ``minimum``, and 0 as well in the phase ``zero_in``."""
+
+    minimum: int
+    zero_in: str | None = None
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest for anything but an integer that is large enough."""
+        minimum = 0 if phase == self.zero_in else self.minimum
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise InvalidRequest(name, value, f"must be an integer ≥ {minimum}", f"use {minimum} or more")
+
+    def parse(self, name: str, text: str) -> int:
+        """``64``, or ``64.0`` as spreadsheets and pandas write the integers of a column with empty cells."""
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not number.is_integer():
+            raise InvalidRequest(name, text, "must be an integer", "write it like 64")
+        return int(number)
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list is a grid."""
+        return _items(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of ``names``."""
+
+    names: tuple[str, ...]
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest for another name."""
+        del phase
+        if value not in self.names:
+            raise InvalidRequest(name, value, "is not known", f"use one of {', '.join(self.names)}")
+
+    def parse(self, name: str, text: str) -> str:
+        """The name; the point checks it."""
+        del name
+        return text
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list is a grid."""
+        return _items(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes along the axes of a mesh. Which meshes exist is the slice's to say."""
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest for anything but a tuple of integers."""
+        del phase
+        if not isinstance(value, tuple) or not all(isinstance(size, int) for size in value):
+            raise InvalidRequest(name, value, "must be a list of integers", "use [X,Y,Z] such as [4,4,4]")
+
+    def parse(self, name: str, text: str) -> tuple[int, ...]:
+        """``[4,4,4]``."""
+        return tuple(Integer(1).parse(name, size) for size in text.strip("[]").split(","))
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list of lists is a grid."""
+        nested = isinstance(value, list) and value and not isinstance(value[0], int)
+        return [tuple(each) if isinstance(each, list) else each for each in (_items(value) if nested else [value])]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Of one key: its kind, its meaning in one line, and whether the engine chooses where it is left out."""
+
+    kind: Kind
+    meaning: str
+    engine_chooses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a point. ``default`` is MISSING where there is none."""
+
+    name: str
+    default: Any
+    about: About
+
+    def check(self, value: object, phase: str) -> None:
+        """Raise InvalidRequest where the key does not take the value."""
+        if value is not None or self.default is not None:
+            self.about.kind.check(self.name, value, phase)
+
+    def alternatives(self, value: object) -> list[Any]:
+        """The values that a config gives: those of a grid, or one. ``auto`` is None where the key has no such name."""
+        given = self.about.kind.alternatives(value)
+        return [None if each == "auto" and self.default is None else each for each in given]
+
+
+def about(kind: Kind, meaning: str, *, engine_chooses: bool = False) -> Mapping[str, About]:
+    """The metadata of a key's field."""
+    return {ABOUT: About(kind, meaning, engine_chooses)}
+
+
+def keys_of(point: type[Any]) -> Mapping[str, Key]:
+    """Name → key of every field that :func:`about` describes, in order."""
+    described = [field for field in fields(point) if ABOUT in field.metadata]
+    return {field.name: Key(field.name, field.default, field.metadata[ABOUT]) for field in described}
+
+
+def required(keys: Mapping[str, Key]) -> Sequence[str]:
+    """Names of the keys that have no default."""
+    return [name for name, key in keys.items() if key.default is MISSING]
+
+
+def parse(keys: Mapping[str, Key], cells: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a line of a CSV file; an empty cell, or a column that is not there, leaves its key out."""
+    return {name: key.about.kind.parse(name, cells[name]) for name, key in keys.items() if cells.get(name)}
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,49 @@
+"""What the projections of a layer send between chips, for any layout: one closed form for all who count it.
+
+Sizes may be numbers or arrays of them, in elements or bytes. A payload is one chip's whole buffer: what an all-gather
+returns, what a reduce-scatter is given; over n chips a link then carries payload·(n − 1)/n (Pope et al. 2022, appendix
+A.1).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engines.core.layout import Layout
+
+Size = Callable[[str], Any]
+"""Mesh axes → number of chips along them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One collective: its kind as in HLO, its mesh axes, its payload, of what, and on which side of the projection."""
+
+    kind: Literal["all-gather", "reduce-scatter"]
+    axes: str
+    size: Any
+    of: Literal["residual", "columns"]
+    side: Literal["in", "out"]
+
+
+def activation_payloads(
+    layout: Layout, size: Size, *, tokens: Any, d_model: Any, inward: Any, outward: Any
+) -> Iterator[Payload]:
+    """Collectives of activations around one projection in and back out (Pope et al. 2022, section 3.2).
+
+    ``tokens`` are a chip's share; ``inward`` are the columns that a chip's matmul in makes before they are summed over
+    the axes of E, ``outward`` those that its matmul out reads. With t tokens:
+
+    - over F's axes an all-gather of t·E/size(embed) in, and a reduce-scatter of as much out;
+    - over E's axes a reduce-scatter of t·inward, and an all-gather of t·outward.
+    """
+    residual = tokens * (d_model / size(layout.embed))
+    yield Payload("all-gather", layout.ffn, residual, "residual", "in")
+    yield Payload("reduce-scatter", layout.embed, tokens * inward, "columns", "in")
+    yield Payload("all-gather", layout.embed, tokens * outward, "columns", "out")
+    yield Payload("reduce-scatter", layout.ffn, residual, "residual", "out")
+
+
+def gathered_weights(layout: Layout, size: Size, elements: Any) -> Any:
+    """Of a matrix of ``elements``, what a chip holds once its layout's gathered axes are gathered."""
+    return elements * size(layout.gathered) / size("xyz")

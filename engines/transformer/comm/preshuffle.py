@@ -1,0 +1,48 @@
+"""Stationary weights in the order in which a ring of activations reads them, put there once at load."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from engines.transformer.comm.collective_matmul import Matmul, matmul_in, matmul_out
+from engines.transformer.comm.collectives import axis_index
+from engines.transformer.comm.ring import ring_axes
+from engines.transformer.params.parameters import parameter_specs
+from engines.transformer.params.tree import Parameters, Projection
+from engines.transformer.partition.overlap import Overlap
+from engines.transformer.partition.plan import Plan
+
+
+def preshuffle(plan: Plan, mesh: Mesh, parameters: Parameters) -> Parameters:
+    """Roll each layer's matrices on their chips, so that block r of a matrix meets ring block r. Donates them.
+
+    Every block is then a static slice. Other overlap strategies than a ring of activations read matrices as they are.
+    """
+    if plan.overlap is not Overlap.RING_OF_ACTIVATIONS:
+        return parameters
+
+    def rolled(stack: Any, matmul: Matmul) -> Any:
+        for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
+            size = stack.shape[dim] // plan.axes.size(axes)
+            stack = jnp.roll(stack, -axis_index(axes) * size, dim)
+        return stack
+
+    def of(node: Any) -> Any:
+        if not isinstance(node, Projection):
+            return node
+        sides = ((node.inputs, matmul_in(plan)), (node.outputs, matmul_out(plan)))
+        return Projection(
+            *(each and replace(each, values=rolled(each.values, matmul)) for each, matmul in sides),
+        )
+
+    def roll(whole: Parameters) -> Parameters:
+        layers = jax.tree.map(of, whole.layers, is_leaf=lambda node: isinstance(node, Projection))
+        return replace(whole, layers=layers)
+
+    specs = parameter_specs(plan)
+    mapped = jax.shard_map(roll, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False)
+    done: Parameters = jax.jit(mapped, donate_argnums=0)(parameters)
+    return done

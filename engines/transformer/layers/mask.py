@@ -1,0 +1,100 @@
+"""Which keys each query sees: one object for every softmax, at once, by blocks or in a kernel."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBlock:
+    """Queries [start, start + count) of a prompt; ``start`` None is 0 with nothing to add in the program."""
+
+    count: int
+    start: Any = None
+
+
+class Mask(Protocol):
+    """What an attention has to be told of which keys count."""
+
+    @property
+    def is_whole_prompt(self) -> bool:
+        """Whether query t sees exactly the keys 0 … t, as the program is compiled."""
+        ...
+
+    def seen(self, keys: Array, queries: QueryBlock) -> Array:
+        """keys: [1, keys] as positions → [count, keys], or [1, keys] where all queries see the same."""
+        ...
+
+    def padded(self, time: int) -> "Mask":
+        """The same for ``time`` queries, of which those behind the last repeat it."""
+        ...
+
+    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
+        """For each block of ``queries`` of ``time`` the first block of ``keys`` of ``limit`` with a key that one sees.
+
+        And the block behind the last such: numpy where the compiled program is to state it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Causal:
+    """Query t sees keys up to ``position`` + t; where sequences are packed, from ``first`` [time] (ascending) on."""
+
+    position: Any
+    first: Array | None = None
+
+    @property
+    def is_whole_prompt(self) -> bool:
+        """See :class:`Mask`."""
+        return isinstance(self.position, int) and self.position == 0 and self.first is None
+
+    def seen(self, keys: Array, queries: QueryBlock) -> Array:
+        """See :class:`Mask`."""
+        position = self.position if queries.start is None else self.position + queries.start
+        seen: Array = keys <= position + jnp.arange(queries.count)[:, None]
+        if self.first is None:
+            return seen
+        first = self.first
+        if queries.start is not None:
+            first = lax.dynamic_slice_in_dim(first, queries.start, queries.count)
+        both: Array = seen & (keys >= first[:, None])
+        return both
+
+    def padded(self, time: int) -> "Causal":
+        """See :class:`Mask`."""
+        if self.first is None:
+            return self
+        return replace(self, first=jnp.pad(self.first, (0, time - self.first.shape[0]), mode="edge"))
+
+    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
+        """See :class:`Mask`."""
+        parts = math.ceil(time / queries)
+        last = self.position + np.minimum(np.arange(1, parts + 1) * queries, time) - 1
+        ends: Any = (last // keys + 1).clip(max=math.ceil(limit / keys))
+        begins: Any = np.zeros(parts, np.int32) if self.first is None else self.first[::queries] // keys
+        return begins, ends
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """Every query sees every key."""
+
+    is_whole_prompt = False
+
+    def seen(self, keys: Array, _queries: QueryBlock) -> Array:
+        """See :class:`Mask`."""
+        return jnp.ones(keys.shape, bool)
+
+    def padded(self, _time: int) -> "Everything":
+        """See :class:`Mask`."""
+        return self
+
+    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
+        """See :class:`Mask`."""
+        parts = math.ceil(time / queries)
+        return np.zeros(parts, np.int32), np.full(parts, math.ceil(limit / keys))

@@ -1,0 +1,29 @@
+"""Layernorm and RMSnorm of a split residual stream."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engines.transformer.comm.collectives import all_reduce, local_shard
+from engines.transformer.params.tree import Norm
+from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.plan import Plan
+
+
+def norm(plan: Plan, parameters: Norm, x: Array, axes: Axes | None = None) -> Array:
+    """x: [tokens, E.axes] → the same, normalised; its statistics are summed over the chips of ``axes``.
+
+    Normalised before it is gathered, over the residual's axes unless ``axes`` says otherwise: every chip then does its
+    share of the work, and the sums are two numbers a token.
+    """
+    model, axes = plan.model, plan.axes.residual if axes is None else axes
+    shards = plan.axes.size(axes)
+    wide = x.astype(jnp.float32)
+    centred = model.norm == "layernorm"
+    sums = [jnp.square(wide).sum(-1), wide.sum(-1)] if centred else [jnp.square(wide).sum(-1)]
+    means = all_reduce(jnp.stack(sums), axes) / model.d_model
+    variance = means[0] - jnp.square(means[1]) if centred else means[0]
+    wide = wide - means[1][..., None] if centred else wide
+    wide = wide * lax.rsqrt(variance + model.norm_epsilon)[..., None] * local_shard(parameters.scale, axes, 0, shards)
+    if parameters.bias is not None:
+        wide = wide + local_shard(parameters.bias, axes, 0, shards)
+    return wide.astype(x.dtype)

@@ -1,0 +1,86 @@
+"""Values of arrays in a range, made when asked for: stacked by layer, padded, quantized.
+
+Nothing here holds a whole matrix: each device asks for what it keeps.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.weights.random import Floats
+
+Index = tuple[slice, ...]
+Fill = Callable[[Index], NDArray[Any]]
+"""Index with explicit bounds → the values there."""
+
+
+def stacked(fill_layer: Callable[[int, Index], Floats]) -> Fill:
+    """Layers stacked along a first axis."""
+    return lambda index: np.stack([fill_layer(each, index[1:]) for each in range(index[0].start, index[0].stop)])
+
+
+def merged(shape: tuple[int, ...], axis: int | None, fill: Fill) -> Fill:
+    """Values of an array of which ``axis`` and the next are one dimension, asked for in whole entries of ``axis``."""
+    if axis is None:
+        return fill
+    width = shape[axis + 1]
+
+    def filled(index: Index) -> NDArray[Any]:
+        entries = slice(index[axis].start // width, index[axis].stop // width)
+        block = fill((*index[:axis], entries, slice(0, width), *index[axis + 1 :]))
+        return block.reshape(tuple(each.stop - each.start for each in index))
+
+    return filled
+
+
+def padded(fill: Fill, real: int) -> Fill:
+    """Zeros beyond ``real`` along the first axis."""
+
+    def filled(index: Index) -> Floats:
+        start, stop = index[0].start, min(index[0].stop, real)
+        shape = [each.stop - each.start for each in index]
+        block = np.zeros(shape, np.float32)
+        if start < stop:
+            block[: stop - start] = fill((slice(start, stop), *index[1:]))
+        return block
+
+    return filled
+
+
+def channel_scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fill, most: float) -> Fill:
+    """Scale of each output channel: max|column| / most, and 1 for a column of zeros. One first-axis entry at a time."""
+    known: dict[tuple[tuple[int, int], ...], Floats] = {}
+
+    def scale(index: Index) -> Floats:
+        key = tuple((each.start, each.stop) for each in index)
+        if key not in known:
+            known.clear()
+            kept = iter(index)
+            whole = [slice(0, size) if axis in contracted else next(kept) for axis, size in enumerate(shape)]
+            blocks = []
+            for start in range(whole[0].start, whole[0].stop, step := rows_at_once(shape)):
+                first = slice(start, min(start + step, whole[0].stop))
+                blocks.append(np.abs(fill((first, *whole[1:]))).max(axis=contracted))
+            largest = np.concatenate(blocks)
+            known[key] = np.where(largest > 0, largest / np.float32(most), np.float32(1))
+        return known[key]
+
+    return scale
+
+
+def rows_at_once(shape: tuple[int, ...]) -> int:
+    """Entries of the first axis that make about 2²⁴ values."""
+    return max(1, (1 << 24) // int(np.prod(shape[1:])))
+
+
+def quantized(contracted: tuple[int, ...], fill: Fill, scale: Fill, whole_numbers: bool) -> Fill:
+    """Values over their channel's scale, rounded where the format holds integers."""
+
+    def filled(index: Index) -> NDArray[Any]:
+        kept = tuple(each for axis, each in enumerate(index) if axis not in contracted)
+        scaled: NDArray[Any] = fill(index) / np.expand_dims(scale(kept), contracted)
+        return np.round(scaled) if whole_numbers else scaled
+
+    return filled

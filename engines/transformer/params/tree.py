@@ -1,0 +1,151 @@
+"""The model's parameters as JAX sees them: pytrees of matrices, norms and projections.
+
+Leaves are arrays, or descriptions of arrays (shapes, shardings): the structure is the same. Fields are in alphabetical
+order of what they hold, so that a program's arguments keep their order when another kind of parameter joins.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+from jax import Array, lax
+
+Parts = tuple[tuple[str, int], ...]
+"""The tensors that share a matrix, in their order in each chunk of it: name, and columns (or rows) in one chunk."""
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("values", "bias", "scale"), meta_fields=("parts",))
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix in its number format: a ``scale`` for each output channel where it is quantized, and a ``bias``.
+
+    ``values`` of a layer's matrix are stacked [layers, rows, columns], or the :class:`Stacked` matrix of one layer.
+    """
+
+    values: Any
+    bias: Any = None
+    scale: Any = None
+    parts: Parts = ()
+
+    @property
+    def chunk_width(self) -> int:
+        """Columns (or rows) of one chunk: those of all its tensors."""
+        return sum(width for _, width in self.parts)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("bias", "scale"), meta_fields=())
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Scale and bias [E] of a layernorm or RMSnorm; without a scale of its own None."""
+
+    scale: Any
+    bias: Any = None
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("inputs", "outputs"), meta_fields=())
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Into columns (q, k, v, hidden units) and back to E; None where another projection has that side."""
+
+    inputs: Any = None
+    outputs: Any = None
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("attn", "attn_norm", "ffn", "ffn_norm", "fused", "single"),
+    meta_fields=(),
+)
+@dataclass(frozen=True, slots=True)
+class LayerParameters:
+    """One layer's, or all layers' stacked along a first axis.
+
+    Attention and feed-forward have a projection each (``attn``, ``ffn``), or share one (``fused``); ``single`` are
+    projections of one tensor of the feed-forward each, by its name (:mod:`params.fusion`).
+    """
+
+    attn_norm: Norm
+    ffn_norm: Norm | None = None
+    attn: Projection | None = None
+    ffn: Projection | None = None
+    fused: Projection | None = None
+    single: dict[str, Projection] = field(default_factory=dict)
+
+    def projection(self, name: str) -> Projection:
+        """The projection of that name, as :mod:`params.fusion` groups tensors."""
+        found = self.single.get(name) or getattr(self, name)
+        assert isinstance(found, Projection)
+        return found
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("embedding", "final_norm", "layers", "lm_head", "positions"),
+    meta_fields=(),
+)
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """All of a model's. ``embedding`` is [vocab, E], ``lm_head`` the same where untied, ``positions`` [P, E]."""
+
+    embedding: Matrix
+    final_norm: Norm
+    layers: LayerParameters
+    lm_head: Matrix | None = None
+    positions: Any = None
+
+    @property
+    def output(self) -> Matrix:
+        """The matrix that makes logits: ``lm_head``, or the embedding with its biases."""
+        return self.embedding if self.lm_head is None else self.lm_head
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Layer ``layer`` of stacked matrices [layers, rows, columns], not read until :meth:`block` says which part.
+
+    A part is sliced from the stack itself: slices of one layer's matrix would be several readers of it, for which a
+    TPU first copies the whole matrix.
+    """
+
+    stack: Array
+    layer: Any
+
+    def block(self, rows: slice, columns: slice) -> Array:
+        """The static part [rows, columns]."""
+        shape = self.stack.shape[1:]
+        bounds = [each.indices(size)[:2] for each, size in zip((rows, columns), shape, strict=True)]
+        (top, bottom), (left, right) = bounds
+        part: Array = lax.dynamic_slice(self.stack, (self.layer, top, left), (1, bottom - top, right - left))[0]
+        return part
+
+    def whole(self) -> Array:
+        """All of it."""
+        return self.block(slice(None), slice(None))
+
+    def of_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
+        """Of every chunk of ``width`` rows (``axis`` 0) or columns (1) those from ``start`` to ``stop``, as a copy."""
+        rows, columns = self.stack.shape[1:]
+        cut = self.whole().reshape((-1, width, columns) if axis == 0 else (rows, -1, width))
+        cut = lax.slice_in_dim(cut, start, stop, axis=axis + 1)
+        return Stacked(cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1)), 0)
+
+
+def scanned(layers: LayerParameters) -> LayerParameters:
+    """What a loop over layers slices for each turn: all but the matrices' values, of which matmuls slice their own."""
+    return map_matrices(lambda matrix: replace(matrix, values=None), layers)
+
+
+def of_layer(vectors: LayerParameters, layers: LayerParameters, number: Any) -> LayerParameters:
+    """One layer's parameters: its ``vectors`` from the loop, and its matrices in the stacks of ``layers``."""
+    return map_matrices(lambda mine, all_: replace(mine, values=Stacked(all_.values, number)), vectors, layers)
+
+
+def map_matrices(function: Any, layers: LayerParameters, *others: LayerParameters) -> LayerParameters:
+    """The same layers with every matrix replaced by what ``function`` makes of it (and of those at its place)."""
+
+    def of(node: Any, *same: Any) -> Any:
+        return function(node, *same) if isinstance(node, Matrix) else node
+
+    mapped: LayerParameters = jax.tree.map(of, layers, *others, is_leaf=lambda node: isinstance(node, Matrix))
+    return mapped

@@ -1,0 +1,107 @@
+"""Which mesh axes split which dimension: a layout on one mesh for one batch.
+
+Only axes of more than one chip are named: nothing is split, nor sent, along the others.
+"""
+
+import math
+from dataclasses import dataclass
+
+from engines.core.layout import BATCH_AXES, Layout, attention_batch_axes, axes_size
+from engines.core.slice import MeshShape
+
+Axes = tuple[str, ...]
+"""Mesh axes by name, slowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshAxes:
+    """The axes of every split dimension, for ``layout`` with attention over ``attn_sharding`` (heads or batch)."""
+
+    layout: Layout
+    mesh_shape: MeshShape
+    attn_sharding: str
+    batch_size: int
+
+    def size(self, axes: Axes) -> int:
+        """Number of shards along ``axes``."""
+        return axes_size("".join(axes), self.mesh_shape)
+
+    @property
+    def chips(self) -> int:
+        """n = X·Y·Z."""
+        return math.prod(self.mesh_shape)
+
+    def real(self, axes: str) -> Axes:
+        """Those of ``axes`` along which there are several chips."""
+        return tuple(axis for axis in axes if self.size((axis,)) > 1)
+
+    @property
+    def all(self) -> Axes:
+        """Every axis, z slowest: how a dimension of one chunk a chip is split."""
+        return self.real("zyx")
+
+    @property
+    def stored_embed(self) -> Axes:
+        """Axes that split E of the weights in memory."""
+        return self.real(self.layout.stored_embed)
+
+    @property
+    def stored_ffn(self) -> Axes:
+        """Axes that split the columns of the weights in memory."""
+        return self.real(self.layout.stored_ffn)
+
+    @property
+    def batch(self) -> Axes:
+        """Axes over which weights are gathered and activations are split by sequences; x slowest."""
+        return self.real(self.layout.gathered)
+
+    @property
+    def embed(self) -> Axes:
+        """Axes that split E of the weights in use."""
+        return self.real(self.layout.embed)
+
+    @property
+    def ffn(self) -> Axes:
+        """Axes that split the columns of the weights in use; z slowest."""
+        return self.real(self.layout.ffn)
+
+    @property
+    def gathered(self) -> tuple[Axes, Axes]:
+        """Axes over which weights are gathered: those of their E, and those of their columns."""
+        rows = tuple(axis for axis in self.stored_embed if axis not in self.embed)
+        return rows, tuple(axis for axis in self.stored_ffn if axis not in self.ffn)
+
+    @property
+    def column(self) -> Axes:
+        """Axes that split heads and F of the activations; z slowest."""
+        return self.ffn + self.embed
+
+    @property
+    def residual(self) -> Axes:
+        """Axes that split E of the residual stream: those of the weights first."""
+        return self.embed + self.ffn
+
+    @property
+    def attention(self) -> Axes:
+        """Axes of ``column`` over which attention splits the batch further; x slowest, empty for heads."""
+        if self.attn_sharding != "batch" or not self.column:
+            return ()
+        if not self.batch:
+            found = attention_batch_axes(self.batch_size, self.mesh_shape)
+            return () if found is None else self.real(found)
+        local = self.batch_size // self.size(self.batch)
+        for names in BATCH_AXES:
+            axes = tuple(axis for axis in self.real(names) if axis in self.column)
+            if axes and local % self.size(axes) == 0:
+                return axes
+        return ()
+
+    @property
+    def sequence(self) -> Axes:
+        """Axes that split the batch within attention; x slowest."""
+        return self.batch + self.attention
+
+    @property
+    def head(self) -> Axes:
+        """Axes of ``column`` that attention leaves to heads; z slowest."""
+        return tuple(axis for axis in self.column if axis not in self.attention)

@@ -1,0 +1,119 @@
+"""The keys of a point are stated once: every reader carries a key that is added and refuses what it does not take."""
+
+from dataclasses import MISSING, dataclass, field, fields, replace
+
+import pytest
+
+from bench.rows import pairing
+from bench.sweep import expand
+from bench.sweep.catalog import load_chip, load_group, load_model
+from bench.validate import csv_cases
+from engines.core.errors import InvalidRequest
+from engines.core.keys import Choice, Integer, about
+from engines.core.point import Point
+from engines.core.row import POINT_FIELDS, Row
+from engines.published.table import columns, published_rows
+
+ASKED = {
+    "engine": "analytic",
+    "num_chips": 64,
+    "phase": "generate",
+    "batch_size": 64,
+    "input_len": 1984,
+    "output_len": 64,
+}
+OF_ANOTHER_KIND = "no-such-name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiderPoint(Point):
+    """A point with two keys more."""
+
+    experts: int | None = field(default=None, metadata=about(Integer(1), "experts a token", engine_chooses=True))
+    offload: str = field(default="none", metadata=about(Choice(("none", "host")), "where idle weights are"))
+
+
+def a_point(cls=Point, **changes):
+    return cls(**{"model": load_model("palm-540b"), "chip": load_chip("tpu-v4"), **ASKED, **changes})
+
+
+def config(**changes):
+    content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
+    content |= {"engine": load_group("engine", "analytic"), "timing": load_group("timing", "default"), "wandb": {}}
+    return {**load_group("..", "conf/config"), **content, **changes}
+
+
+def points(**changes):
+    return [point for job in expand.request_from(config(**changes), {}, []).jobs for point in job.points]
+
+
+def test_a_row_begins_with_the_keys_of_a_point():
+    names = [each.name for each in fields(Row)]
+    assert names[: len(POINT_FIELDS) + 1] == [*POINT_FIELDS, "chosen"]
+    assert list(a_point().axes()) == list(POINT_FIELDS)
+
+
+def test_the_config_has_every_key_and_leaves_open_what_the_engine_chooses():
+    content = config()
+    for name, key in Point.schema().items():
+        [value] = key.alternatives(content[name])
+        key.check(value, content["phase"])
+        assert key.default in (MISSING, value), name
+        assert (value in (None, "auto")) or not key.about.engine_chooses, name
+
+
+@pytest.mark.parametrize("name", Point.schema())
+def test_a_key_refuses_another_kind_in_a_point_and_in_a_config(name):
+    for refuse in (lambda: a_point(**{name: OF_ANOTHER_KIND}), lambda: points(**{name: OF_ANOTHER_KIND})):
+        with pytest.raises(InvalidRequest) as refused:
+            refuse()
+        assert (refused.value.key, refused.value.value) == (name, OF_ANOTHER_KIND)
+        kind = Point.schema()[name].about.kind
+        assert not isinstance(kind, Choice) or all(each in refused.value.remedy for each in kind.names)
+
+
+def test_every_key_is_either_stated_or_left_open():
+    assert sorted(["engine", *pairing.STATED, *pairing.OPEN]) == sorted(POINT_FIELDS)
+    assert all(Point.schema()[name].default in (None, "auto") for name in pairing.OPEN)
+
+
+def test_a_key_that_is_added_is_checked_and_told():
+    wide = a_point(WiderPoint, experts=2, offload="host")
+    assert wide.axes() == {**a_point().axes(), "experts": 2, "offload": "host"}
+    assert wide.fingerprint("a") != replace(wide, offload="none").fingerprint("a")
+    for wrong in ({"experts": 0}, {"offload": "nvme"}):
+        with pytest.raises(InvalidRequest, match=next(iter(wrong))):
+            a_point(WiderPoint, **wrong)
+
+
+def test_a_key_that_is_added_makes_grids(monkeypatch):
+    monkeypatch.setattr(expand, "Point", WiderPoint)
+    found = points(experts=["auto", 2], offload=["none", "host"], mesh_shape=[[4, 4, 4], [2, 4, 8]])
+    assert {(each.experts, each.offload, each.mesh_shape) for each in found} == {
+        (experts, offload, mesh)
+        for experts in (None, 2)
+        for offload in ("none", "host")
+        for mesh in ((4, 4, 4), (2, 4, 8))
+    }
+    [swept] = points(experts="auto", offload="none", points=[{"experts": 4, "offload": "host"}])
+    assert (swept.experts, swept.offload) == (4, "host")
+
+
+def test_a_key_that_is_added_is_a_column_of_a_csv_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(csv_cases, "Point", WiderPoint)
+    line = "source,mine,palm-540b,tpu-v4,64,,,decode,64,1984,64,int8,ws_2d,batch,1.82,0.14,ok"
+    path = tmp_path / "times.csv"
+    header = ",".join([*columns(), "experts", "offload", "mesh_shape"])
+    path.write_text("\n".join([header, f'{line},2,host,"[4,4,4]"', f"{line},,,"]), encoding="utf-8")
+    stated, left = (case.point for case in csv_cases.read_cases(path, "analytic"))
+    assert (stated.experts, stated.offload, stated.mesh_shape) == (2, "host", (4, 4, 4))
+    assert (left.experts, left.offload, left.mesh_shape) == (None, "none", None)
+
+
+def test_a_published_row_does_not_answer_a_key_that_it_does_not_state():
+    row = next(row for row in published_rows() if row.question["phase"] == "decode")
+    values = {key: value for key, value in row.question.items() if key not in ("model", "hw")}
+    wide = a_point(WiderPoint, **values)
+    assert row.answers(wide)
+    assert not row.answers(replace(wide, offload="host"))
+    assert not row.answers(replace(wide, experts=2))
