@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from bench.sweep.catalog import load_chip, load_model
-from engines.core.engine import Estimate
+from engines.core.digest import digest
+from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.point import Point
 from engines.core.row import Source
 
+VERSION = 1
+"""Counted up when the formula's answers change, so that stored rows are not taken for the new ones."""
 
-class RooflineEngine:
+
+class RooflineEngine(Estimator):
     """A decode step takes the larger of its arithmetic at the peak and its weights at the memory's bandwidth."""
 
     name: ClassVar[str] = "roofline"
@@ -24,18 +28,24 @@ class RooflineEngine:
     def __init__(self, **_settings: Any) -> None:
         """No settings."""
 
+    def program_id(self, point: Point) -> str:
+        """What decides an answer: the formula's version and the point."""
+        return digest(VERSION, point)
+
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One answer a point, in order."""
         return [self._one(point) for point in points]
 
     def _one(self, point: Point) -> Estimate:
+        facts = Facts(program_id=self.program_id(point))
         if point.phase != "decode" or point.weight_dtype != "bfloat16" or point.chip.hbm_bytes_per_s is None:
-            return Estimate(status="unsupported", error="engine=roofline: times bfloat16 decodes with a datasheet only")
+            error = "engine=roofline: times bfloat16 decodes with a datasheet only"
+            return Estimate(status="unsupported", error=error, facts=facts)
         flops = 2 * point.model.params * point.batch_size
         compute_s = flops / (point.num_chips * point.chip.peak(point.act_dtype))
         memory_s = 2 * point.model.params / (point.num_chips * point.chip.hbm_bytes_per_s)
         step_s = max(compute_s, memory_s)
-        return Estimate(latency_s=step_s * point.decode_steps, step_time_s=step_s)
+        return Estimate(latency_s=step_s * point.decode_steps, step_time_s=step_s, facts=facts)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bench.rows.pairing import errors_of, pair_up
+from bench.rows.pairing import pair_errors, pair_up
 from bench.rows.store import Store
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
@@ -16,7 +16,7 @@ def main(results_dir: str | Path = REFERENCE) -> None:
     print(frame.groupby(["source", "engine", "status"]).size().to_string())
     pairs = pair_up(list(store.latest().values()))
     for model in sorted({pair.reference.model for pair in pairs}):
-        errors = errors_of(pair for pair in pairs if pair.reference.model == model)
+        errors = pair_errors(pair for pair in pairs if pair.reference.model == model)
         if errors is not None:
             print(f"{model}: mean error {errors.mean:.1%}, worst {errors.worst:.1%}, {errors.n} rows")
 

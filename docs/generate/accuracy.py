@@ -12,8 +12,9 @@ from metrics import escaped
 
 from bench.report.main.figure_scatter import against_published
 from bench.report.render import style
+from bench.rows.error_stats import ErrorStats
 from bench.rows.labels import SOURCES, model_label, read_rows
-from bench.rows.pairing import Errors, Pair, errors_of, pair_up
+from bench.rows.pairing import Pair, pair_errors, pair_up
 from engines.core.row import Row
 
 ROOT: Final = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ def _evidence() -> Iterator[str]:
     )
 
 
-def _cells(errors: Errors | None) -> list[str]:
+def _cells(errors: ErrorStats | None) -> list[str]:
     if errors is None:
         return ["0", *[""] * 5]
     sizes = (errors.mean, errors.median, errors.p90, errors.worst)
@@ -96,7 +97,7 @@ def _errors() -> Iterator[str]:
         for phase in (row.phase, "all"):
             groups.setdefault((row.engine, model_label(row.model), row.hw, phase), []).append(pair)
         groups.setdefault((row.engine, "all", "all", "all"), []).append(pair)
-    lines = [[*key, *_cells(errors_of(pairs))] for key, pairs in sorted(groups.items()) if errors_of(pairs)]
+    lines = [[*key, *_cells(pair_errors(pairs))] for key, pairs in sorted(groups.items()) if pair_errors(pairs)]
     yield from _table(
         ("engine", "model", "chip", "phase", "rows", "mean", "median", "90th percentile", "worst", "bias"), lines
     )

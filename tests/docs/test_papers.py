@@ -27,6 +27,13 @@ def test_links_lead_to_files(name):
         assert target.startswith("https://") or (paper.parent / target).exists(), target
 
 
+def test_recipes_name_files_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:engines|bench|conf|docs|tests|examples)/[\w/.-]+)`", text))
+    assert len(named) > 20
+    assert not [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
+
+
 def test_the_changelog_has_the_version_that_is_built():
     import tomllib
 

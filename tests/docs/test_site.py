@@ -13,7 +13,7 @@ import pytest
 from bench.cli.main import COMMANDS
 from bench.rows.labels import read_rows
 from bench.rows.metrics import METRICS
-from bench.rows.pairing import errors_of, pair_up
+from bench.rows.pairing import pair_errors, pair_up
 from bench.sweep.catalog import names
 from engines.core.row import Row
 
@@ -115,7 +115,7 @@ def test_the_accuracy_page_says_what_the_rows_say(site):
     pairs = pair_up(rows)
     text = (site / "accuracy.html").read_text()
     for engine in {pair.answer.engine for pair in pairs}:
-        errors = errors_of(pair for pair in pairs if pair.answer.engine == engine)
+        errors = pair_errors(pair for pair in pairs if pair.answer.engine == engine)
         cells = (engine, "all", "all", "all", str(errors.n), f"{errors.mean:.1%}", f"{errors.median:.1%}")
         assert re.search(r"\s*".join(f"<td>{re.escape(cell)}</td>" for cell in cells), text)
     assert "{{" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)

@@ -1,11 +1,15 @@
 """Files as the other harnesses write them, cut to what a reader can check by hand."""
 
 import json
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
+from bench import importers
 from bench.cli.args import parse
 from bench.cli.commands import import_
+from bench.importers.formats import FORMATS
 from bench.rows.metrics import derive
 from bench.rows.store import Store
 from bench.sweep.catalog import load_chip, load_model
@@ -112,6 +116,12 @@ def run(tmp_path):
 
 def stored(tmp_path):
     return Store(tmp_path / "results").parts() if (tmp_path / "results").exists() else []
+
+
+def test_every_importer_is_a_format():
+    modules = [import_module(f"bench.importers.{each.name}") for each in iter_modules(importers.__path__)]
+    readers = {module.__name__ for module in modules if hasattr(module, "matches")}
+    assert readers == {each.matches.__module__ for each in FORMATS.values()}
 
 
 def test_vllm_latency_is_a_generate_row_of_its_median(run):
