@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import point_keys
 import yaml
 from metrics import escaped
 
@@ -80,7 +81,7 @@ def page() -> str:
             "",
             "## shardbench run",
             "",
-            *_sections(settings(CONF / "config.yaml")),
+            *_sections(_explained(settings(CONF / "config.yaml"))),
             "## engine",
             "",
             "Keys of the engine that is chosen, as `engine.KEY=VALUE`. They are part of what a row stands for.",
@@ -146,6 +147,12 @@ def _files(group: str) -> Iterator[str]:
             if each.key != "name"
         ]
         yield from (escaped(opening), "", *_table(found, prefix=f"{group}."), "")
+
+
+def _explained(found: list[Setting]) -> list[Setting]:
+    """The point's keys with the meaning of their schema, which says more than the file's comments."""
+    meanings = point_keys.meanings()
+    return [replace(each, comment=meanings.get(each.key, each.comment)) for each in found]
 
 
 def _sections(found: list[Setting]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
-import configuration
+import point_keys
 from metrics import escaped
 
 from bench.rows.metrics import METRICS
@@ -49,7 +49,6 @@ def _groups() -> list[tuple[str, list[str]]]:
 
 
 def _meanings() -> dict[str, str]:
-    """A key's formula in the registry, else the comment beside its field, else that in ``conf/config.yaml``."""
-    asked = {setting.key: setting.comment for setting in configuration.settings(configuration.CONF / "config.yaml")}
+    """A key's formula in the registry, else its meaning in the point's schema, else the comment beside its field."""
     beside = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(Row), re.MULTILINE))
-    return asked | beside | {metric.name: metric.formula for metric in METRICS.values()}
+    return beside | point_keys.meanings() | {metric.name: metric.formula for metric in METRICS.values()}
