@@ -1,5 +1,7 @@
 """A stored row is the answer as long as what would run is the same, whatever its code is called."""
 
+import json
+
 import pytest
 from processes import gone
 
@@ -19,16 +21,17 @@ def sizes(pairs):
 
 
 @pytest.fixture
-def rerun(shardbench):
+def rerun(shardbench, monkeypatch, capsys):
     """Runs the sizes with a program of that name; returns what was started and what was asked for meanwhile."""
 
     def call(program, *words, of=SIZES, code=0):
         if program is not None:
             shardbench.log.with_name("program").write_text(program)
         before = len(shardbench.executed()), len(asked(shardbench))
-        done = shardbench(*shardbench.scripted(f"batch_size={of}".replace(" ", ""), "print=json", *words), code=code)
+        asked_for = shardbench.scripted(f"batch_size={of}".replace(" ", ""), "print=json", *words)
+        assert shardbench.here(monkeypatch, *asked_for) == code
         started = sizes(shardbench.executed()[before[0] :]), sizes(asked(shardbench)[before[1] :])
-        return shardbench.rows(done), *started
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()], *started
 
     return call
 
@@ -82,7 +85,7 @@ def test_an_engine_that_dies_while_it_is_asked_costs_that_point(shardbench, reru
     assert all(gone(pid) for pid, _ in asked(shardbench))
 
 
-def test_a_prediction_is_kept_through_changes_of_code_and_not_of_the_closed_form(shardbench, monkeypatch, capsys):
+def test_a_prediction_is_kept_through_changes_of_code_and_not_of_the_closed_form(shardbench, monkeypatch):
     words = ["run", "model=palm-540b", "hw=tpu-v4", "num_chips=64", "engine=analytic", "batch_size=[1,2]"]
     words += ["print=none", "wandb.mode=disabled"]
 
