@@ -18,7 +18,7 @@ COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "write the latency and MFU tables, the figures and what was found, from stored rows",
     "compare": "compare the rows of two stores; exit code 1 if a point became slower or broke",
-    "results": "list, check, export or compact the stored rows",
+    "results": "list, check, export, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",

@@ -161,7 +161,7 @@ def test_numbers_as_a_spreadsheet_writes_them(write):
         (GOOD.replace("palm-540b", "palm-541b"), "palm-541b: is not known"),
         (GOOD.replace("tpu-v4", "tpu-v40"), "tpu-v40: is not known"),
         (GOOD.replace("decode", "decoding"), "decoding: is not known"),
-        (GOOD.replace(",64,,,", ",63,,,"), "no slice"),
+        (GOOD.replace(",64,,,", ",63,,,"), "not a slice"),
         (GOOD.replace(",64,,,", ",6.5,,,"), "must be an integer"),
         (GOOD.replace(",64,,,", ",,,,"), "num_chips=: is empty"),
         (GOOD.replace(",ok", ",fine"), "status=fine"),
