@@ -50,6 +50,14 @@ def test_weights_of_the_device_are_those_of_the_host_to_the_bit(shape, seed, dat
     assert np.array_equal(draw_on_device(spec, seed, index, CPU).numpy(), values(spec, seed, index))
 
 
+def test_weights_are_made_on_the_device_and_no_value_on_the_host():
+    """Tensors of the meta device have no values, and do not mix with those of the host."""
+    spec, part = Tensor("layers.0.q", (8, 6), 0.1), (slice(2, 5), slice(None))
+    made = draw_on_device(spec, 3, part, torch.device("meta"))
+    assert (made.device.type, made.shape) == ("meta", (3, 6))
+    assert draw(spec, 3, part, torch.device("meta")).shape == (3, 6)
+
+
 def test_weights_beyond_32_bits_and_in_chunks(monkeypatch):
     spec = Tensor("embedding", (1 << 20, 1 << 13), 1.0)
     index = [slice((1 << 20) - 3, 1 << 20), slice(5, 9)]
