@@ -14,14 +14,14 @@ from engines.published.table import INTEGER_KEYS, POINT_KEYS
 
 COLUMNS: Final = ("source", "system", *POINT_KEYS, "latency_s", "mfu", "status")
 OPTIONAL_COLUMNS: Final = ("collectives", "act_dtype", "kv_dtype")
-"""Keys of a point that a file may give as well; any other column is left alone."""
+"""Keys of a point that a file may also give; other columns are ignored."""
 MOST_SECONDS: Final = 1e5
-"""A longer time is taken for milliseconds or microseconds."""
+"""A longer time is probably in milliseconds or microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One line: what was asked, and the time (None where it was out of memory)."""
+    """One line: the point and its time (None where it ran out of memory)."""
 
     file: str
     line: int
@@ -47,7 +47,10 @@ def read_cases(path: Path, engine: str) -> list[Case]:
     """
     if not path.is_file():
         raise InvalidRequest(
-            "data", str(path), "is no file", "give a CSV in the columns of engines/published/data, or a results folder"
+            "data",
+            str(path),
+            "is not a file",
+            "give a CSV as in engines/published/data, or a results folder",
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -55,9 +58,9 @@ def read_cases(path: Path, engine: str) -> list[Case]:
             _check_header(path, list(reader.fieldnames or ()))
             cases = [_case(path, reader.line_num, cells, engine) for cells in reader]
     except UnicodeDecodeError:
-        raise ShardbenchError(f"{path}: is no text in UTF-8; save it as CSV") from None
+        raise ShardbenchError(f"{path}: is not UTF-8 text; save it as CSV in UTF-8") from None
     except csv.Error as error:
-        raise ShardbenchError(f"{path}:{reader.line_num}: is no CSV ({error})") from None
+        raise ShardbenchError(f"{path}:{reader.line_num}: is not valid CSV ({error})") from None
     if not cases:
         raise ShardbenchError(f"{path}:1: has a header and no rows")
     return cases
@@ -66,7 +69,7 @@ def read_cases(path: Path, engine: str) -> list[Case]:
 def _check_header(path: Path, names: list[str]) -> None:
     if "max_context_len" in names and "latency_s" not in names:
         raise ShardbenchError(
-            f"{path}:1: column latency_s is missing; this is a table of memory limits, which holds no times to compare"
+            f"{path}:1: column latency_s is missing; this is a table of memory limits without times to compare"
         )
     missing = [name for name in COLUMNS if name not in names]
     if missing:
@@ -80,7 +83,7 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -
     place = f"{path}:{line}"
     if None in cells or None in cells.values():
         count = sum(value is not None for key, value in cells.items() if key is not None) + len(cells.get(None) or ())
-        raise ShardbenchError(f"{place}: has {count} cells, not as many as the header; quote cells that hold commas")
+        raise ShardbenchError(f"{place}: has {count} cells, unlike the header; quote cells that contain commas")
     text = {str(key): str(value).strip() for key, value in cells.items()}
     if text["status"] not in ("ok", "oom"):
         raise ShardbenchError(f"{place}: status={text['status']}: is not known; use ok or oom")
@@ -102,7 +105,7 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -
 def _point(text: Mapping[str, str], engine: str) -> Point:
     for key in ("model", "hw", "num_chips", "phase", "batch_size", "input_len"):
         if not text[key]:
-            raise InvalidRequest(key, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
+            raise InvalidRequest(key, "", "is empty", "only layouts, degrees and dtypes can be left to the engine")
     keys: dict[str, Any] = {}
     for key in (*COLUMNS[COLUMNS.index("num_chips") : COLUMNS.index("latency_s")], *OPTIONAL_COLUMNS):
         if text.get(key):
@@ -112,7 +115,7 @@ def _point(text: Mapping[str, str], engine: str) -> Point:
     point.check()
     mfu = _number("mfu", text["mfu"]) if text["mfu"] else 0.0
     if not 0 <= mfu <= 1:
-        raise InvalidRequest("mfu", text["mfu"], "is no fraction", "write 0.43 for 43%")
+        raise InvalidRequest("mfu", text["mfu"], "must be a fraction from 0 to 1", "write 0.43 for 43%")
     return point
 
 
@@ -130,7 +133,7 @@ def _latency(text: Mapping[str, str], oom: bool) -> float | None:
         raise InvalidRequest("latency_s", text["latency_s"], "is not positive", "give seconds above 0")
     if seconds > MOST_SECONDS:
         raise InvalidRequest(
-            "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s: another unit, it seems", "give seconds"
+            "latency_s", text["latency_s"], f"is over {MOST_SECONDS:.0e} s, probably in another unit", "give seconds"
         )
     return seconds
 
@@ -141,13 +144,13 @@ def _number(key: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidRequest(key, text, "is no number", "write it like 0.0285")
+        raise InvalidRequest(key, text, "must be a number", "write it like 0.0285")
     return number
 
 
 def _integer(key: str, text: str) -> int:
-    # Spreadsheets and pandas write whole numbers of a column with gaps as 64.0.
+    # Spreadsheets and pandas write integers of a column with gaps as 64.0.
     number = _number(key, text)
     if number != int(number):
-        raise InvalidRequest(key, text, "is no whole number", "write it like 64")
+        raise InvalidRequest(key, text, "must be an integer", "write it like 64")
     return int(number)

@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike
 
 from engines.analytic.grid import Floats
 from engines.core.chip import Chip
+from engines.core.layout import GATHERED_AXES, axes_size
 from engines.core.model import Model
+
+MeshShape = tuple[int, int, int]
 
 
 def ws_1d_elements(tokens: ArrayLike, d_model: float) -> Floats:
@@ -76,9 +79,41 @@ def tokens_ws_to_wg(d_model: float, d_ff: float, x: float, yz: float, gathered: 
     return float("inf") if slope <= 0 else d_model * d_ff * gathered / (x * yz) / slope
 
 
+def gathered_chips(mesh_shape: MeshShape) -> dict[str, int]:
+    """Over how many chips each weight-gathered layout gathers its weights on a torus X, Y, Z: N of every ``wg_*``."""
+    return {layout: axes_size(axes, mesh_shape) for layout, axes in GATHERED_AXES.items() if axes}
+
+
+def layout_elements(layout: str, tokens: ArrayLike, d_model: float, d_ff: float, mesh_shape: MeshShape) -> Floats:
+    """Elements that a chip sends in one feed-forward of any layout on a torus X, Y, Z: the forms above by name."""
+    x, y, z = mesh_shape
+    if layout == "ws_1d":
+        return ws_1d_elements(tokens, d_model)
+    if layout == "ws_2d":
+        return ws_2d_elements(tokens, d_model, d_ff, x, y * z)
+    return wg_elements(tokens, d_model, d_ff, x * y * z, gathered_chips(mesh_shape)[layout])
+
+
+def crossing_tokens(before: str, after: str, d_model: float, d_ff: float, mesh_shape: MeshShape) -> float | None:
+    """Tokens from which ``after`` sends less than ``before`` on a torus X, Y, Z.
+
+    None where the paper has no such crossing: into a weight-stationary layout, or none in tokens.
+    """
+    x, y, z = mesh_shape
+    gathered = gathered_chips(mesh_shape)
+    if after not in gathered:
+        return None
+    if before == "ws_2d":
+        tokens = tokens_ws_to_wg(d_model, d_ff, x, y * z, gathered[after])
+        return tokens if np.isfinite(tokens) else None
+    if before in gathered:
+        return tokens_wg_to_wg(d_ff, x * y * z, gathered[before], gathered[after])
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeCurves:
-    """Figure 3: elements that one feed-forward moves, over tokens, for each layout."""
+    """Figure 3: elements that a chip sends in one feed-forward, over tokens, for each layout."""
 
     tokens: Floats
     elements: dict[str, Floats]
@@ -88,19 +123,14 @@ def figure_3(
     tokens: ArrayLike,
     d_model: float = 16384,
     d_ff: float = 65536,
-    mesh_shape: tuple[int, int, int] = (4, 4, 4),
+    mesh_shape: MeshShape = (4, 4, 4),
 ) -> VolumeCurves:
     """Communication volume of one feed-forward over batch in tokens, Figure 3 of the paper: X = Y = Z = 4."""
-    x, y, z = mesh_shape
-    chips = x * y * z
     batch = np.asarray(tokens, dtype=float)
-    gathered = {"wg_x": x, "wg_xy": x * y, "wg_xyz": chips}
+    layouts = ("ws_2d", *gathered_chips(mesh_shape))
     return VolumeCurves(
         tokens=batch,
-        elements={
-            "ws_2d": ws_2d_elements(batch, d_model, d_ff, x, y * z),
-            **{name: wg_elements(batch, d_model, d_ff, chips, shards) for name, shards in gathered.items()},
-        },
+        elements={layout: layout_elements(layout, batch, d_model, d_ff, mesh_shape) for layout in layouts},
     )
 
 
@@ -110,8 +140,8 @@ def max_context(
     """Longest context whose cache takes ``memory_fraction`` of the HBM, Table 1: arithmetic alone, bf16.
 
     A chip holds, for each token of the context, 2·layers·D elements for every sequence and key/value head that is its
-    own: B sequences and ceil(H'/n) heads where a multihead model is cut over heads (H' = H padded to a multiple of n:
-    48 to 64), all B sequences and one head where a multiquery model is cut over heads, B/n sequences over batch.
+    own: B sequences and ceil(H'/n) heads where a multihead model is sharded over heads (H' = H padded to a multiple of
+    n: 48 to 64), all B sequences and one head where a multiquery model is sharded over heads, B/n sequences over batch.
     """
     heads = np.ceil(model.num_heads / num_chips) if model.num_kv_heads == model.num_heads else 1.0
     sequences = batch_size / num_chips if attn_sharding == "batch" else batch_size

@@ -129,15 +129,15 @@ def test_numbers_as_a_spreadsheet_writes_them(write):
         (GOOD.replace("1.82", "-1.82"), "latency_s=-1.82: is not positive"),
         (GOOD.replace("1.82", "0"), "is not positive"),
         (GOOD.replace("1.82", "1820000"), "another unit"),
-        (GOOD.replace("1.82", "soon"), "is no number"),
-        (GOOD.replace("1.82", "nan"), "is no number"),
+        (GOOD.replace("1.82", "soon"), "must be a number"),
+        (GOOD.replace("1.82", "nan"), "must be a number"),
         (GOOD.replace("1.82", ""), "is empty where status=ok"),
-        (GOOD.replace("0.14", "14"), "is no fraction"),
+        (GOOD.replace("0.14", "14"), "must be a fraction"),
         (GOOD.replace("palm-540b", "palm-541b"), "palm-541b: is not known"),
         (GOOD.replace("tpu-v4", "tpu-v40"), "tpu-v40: is not known"),
         (GOOD.replace("decode", "decoding"), "decoding: is not known"),
         (GOOD.replace(",64,,,", ",63,,,"), "no slice"),
-        (GOOD.replace(",64,,,", ",6.5,,,"), "is no whole number"),
+        (GOOD.replace(",64,,,", ",6.5,,,"), "must be an integer"),
         (GOOD.replace(",64,,,", ",,,,"), "num_chips=: is empty"),
         (GOOD.replace(",ok", ",fine"), "status=fine"),
         (GOOD.replace(",ok", ",oom"), "is a time where status=oom"),
@@ -162,7 +162,7 @@ def test_a_missing_column_is_named(write, column):
 def test_files_that_are_no_tables_of_times(write, tmp_path):
     with pytest.raises(ShardbenchError, match="no rows"):
         read_cases(write(), "analytic")
-    with pytest.raises(InvalidRequest, match="is no file"):
+    with pytest.raises(InvalidRequest, match="is not a file"):
         read_cases(tmp_path / "absent.csv", "analytic")
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00\x81")

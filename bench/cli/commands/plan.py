@@ -106,7 +106,7 @@ def _integers(key: str, value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     for each in values:
         if not isinstance(each, int) or isinstance(each, bool) or each < (0 if key in ("runners", "input_len") else 1):
-            raise InvalidRequest(key, value, "is no whole number that suits", "give one such as 64, or a list")
+            raise InvalidRequest(key, value, "must be an integer in range", "give one such as 64, or a list")
     if not values:
         raise InvalidRequest(key, value, "is empty", "give a number, or a list such as [1,64]")
     return tuple(values)
