@@ -70,7 +70,7 @@ class Comparison:
 
 
 def question(row: Row) -> tuple[Any, ...]:
-    """The point as it was asked: keys that were left to the engine count as open, whatever it chose.
+    """The requested point: keys that were left to the engine count as open, whatever it chose.
 
     The engine and the kind of evidence are part of it, and for published rows the source.
     """
