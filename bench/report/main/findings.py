@@ -111,6 +111,8 @@ def _held_out(sources: tuple[str, ...], engine: str, pairs: Sequence[Pair]) -> l
         calibration = pair.answer.details.get("calibration")
         if isinstance(calibration, dict) and calibration.get("rows"):
             errors |= calibration.get("error_without_model", {})
+    models = {pair.reference.model for pair in pairs}
+    errors = {model: error for model, error in errors.items() if model in models}
     if not errors:
         return []
     worst = max(errors, key=lambda model: errors[model])
