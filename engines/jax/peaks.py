@@ -41,8 +41,8 @@ def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, flo
     """(FLOP/s, bytes/s read and written) of one of the mesh's devices while all of them work, the best of 0.3 s each.
 
     Devices that share a processor share its rate. It is the best that matmuls reach on all of them together or on one
-    of them alone, which has all threads: several squares, and the timed program's own ``product``. So no program that
-    consists of such matmuls exceeds it. Measured once a process for each mesh, dtype and product. None where the
+    of them alone, which has all threads: several squares, and the timed program's own ``product`` (up to
+    :data:`LONGEST_S`). So no program that consists of such matmuls exceeds it. Measured once a process for each mesh, dtype and product. None where the
     devices have too little memory left for it.
     """
     try:

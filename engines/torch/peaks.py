@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 MEASURE_S: Final = 0.3
-LONGEST_S: Final = 0.3
+LONGEST_S: Final = 1.0
 """Expected time of one matmul up to which it is measured."""
 MATRIX_SIZES: Final = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 8192)}
 """Sides of square matrices. Where a dtype has no fast matmul, the larger ones are left out (:data:`LONGEST_S`)."""
@@ -26,8 +26,8 @@ Product = tuple[int, int, int]
 def measured_peaks(device: torch.device, dtype: torch.dtype, product: Product) -> tuple[float, float] | None:
     """(FLOP/s, bytes/s read and written) of the device, the best of about 0.3 s each; measured once a process.
 
-    A CPU's FLOP/s is the best of several squares and of the timed program's own ``product``, so that no program that
-    consists of such matmuls exceeds it. None where a GPU has too little memory left for it.
+    A CPU's FLOP/s is the best of several squares and of the timed program's own ``product`` (up to
+    :data:`LONGEST_S`), so that no program that consists of such matmuls exceeds it. None where a GPU has too little memory left for it.
     """
     try:
         return _peaks(device, dtype, product if device.type == "cpu" else None)
