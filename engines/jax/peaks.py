@@ -42,8 +42,8 @@ def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, flo
 
     Devices that share a processor share its rate. It is the best that matmuls reach on all of them together or on one
     of them alone, which has all threads: several squares, and the timed program's own ``product`` (up to
-    :data:`LONGEST_S`). So no program that consists of such matmuls exceeds it. Measured once a process for each mesh, dtype and product. None where the
-    devices have too little memory left for it.
+    :data:`LONGEST_S`). So no program that consists of such matmuls exceeds it. Measured once a process for each mesh,
+    dtype and product. None where the devices have too little memory left for it.
     """
     try:
         on_host = mesh.devices.flat[0].platform == "cpu"

@@ -27,7 +27,8 @@ def measured_peaks(device: torch.device, dtype: torch.dtype, product: Product) -
     """(FLOP/s, bytes/s read and written) of the device, the best of about 0.3 s each; measured once a process.
 
     A CPU's FLOP/s is the best of several squares and of the timed program's own ``product`` (up to
-    :data:`LONGEST_S`), so that no program that consists of such matmuls exceeds it. None where a GPU has too little memory left for it.
+    :data:`LONGEST_S`), so that no program that consists of such matmuls exceeds it. None where a GPU has too little
+    memory left for it.
     """
     try:
         return _peaks(device, dtype, product if device.type == "cpu" else None)
