@@ -17,7 +17,7 @@ from engines.core.errors import ShardbenchError
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "write the latency and MFU tables, the figures and what was found, from stored rows",
-    "compare": "compare the rows of two stores; exit code 1 if a point became slower or broke",
+    "compare": "compare the rows of two stores; exit code 1 if a point is slower or broken",
     "results": "list, check, export, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose",
