@@ -25,10 +25,10 @@ SOME_FAILED: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightlySettings:
-    """``words`` are further words for ``shardbench run``. Nights stand in ``RESULTS_DIR/nightly/<date>``.
+    """``words`` are further arguments of ``shardbench run``. Nights are stored in ``RESULTS_DIR/nightly/<date>``.
 
-    ``confirm`` is how often the sweep is run again while a measured point is slower than the night before.
-    ``processes`` measure every point, and where that is more than one, their medians are compared.
+    ``confirm`` is how often the sweep is repeated while a measured point is slower than the night before.
+    ``processes`` measure every point; with more than one, their medians are compared.
     """
 
     sweep: str
@@ -48,7 +48,7 @@ class NightlySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a night came to. ``comparison`` is None where there was no night before."""
+    """The result of a night. ``comparison`` is None without an earlier night."""
 
     night: Path
     previous: Path | None
@@ -69,21 +69,21 @@ def checked_day(text: str) -> str:
     """A date as the name of a night's folder.
 
     Raises:
-        InvalidRequest: it is no date.
+        InvalidRequest: it is not a date.
     """
     try:
         if DATE.fullmatch(text):
             return date.fromisoformat(text).isoformat()
     except ValueError:
         pass
-    raise InvalidRequest("date", text, "is no date", "write date=2026-01-31")
+    raise InvalidRequest("date", text, "is not a date", "write date=2026-01-31")
 
 
 def run_night(plan: NightlySettings) -> Outcome:
-    """Run, compare, write. The same day again goes on where it was and writes the same files anew.
+    """Run, compare, write. A second call on the same day resumes the run and rewrites the files.
 
     Raises:
-        ShardbenchError: the sweep, the report or a store cannot be read or written, told by its own sentence.
+        ShardbenchError: the sweep or the report failed, or a store cannot be read or written.
     """
     code = _run(plan)
     rows = rows_of("results_dir", plan.night)
@@ -134,7 +134,7 @@ def night_before(night: Path) -> Path | None:
 
 
 def _fewest_processes(rows: Sequence[Row]) -> float:
-    """How many processes measured the least measured point; infinitely many where nothing is measured."""
+    """The smallest number of processes that measured a point; infinite without measured points."""
     present = {(row.point_id, row.program_id) for row in newest(rows).values()}  # of the programs that run now
     measured = [(row.point_id, row.program_id) for row in rows if row.source == "measured" and row.valid]
     counts = Counter(key for key in measured if key in present)
@@ -147,15 +147,15 @@ def _run(plan: NightlySettings, *words: str) -> int:
 
 
 def _suspected(comparison: Comparison) -> bool:
-    """Whether a measured point is slower: what else the machine did may be why, so it is worth another look."""
+    """Whether a measured point is slower, for which other load on the machine may be the reason."""
     return any(change.verdict == "slower" and change.new.source == "measured" for change in comparison.changes)
 
 
 def _shardbench(*words: str, may_end: Sequence[int] = (0,)) -> int:
-    """Run a command in a process of its own; what it says goes to stderr, but for the words of an error.
+    """Run a command in its own process; its stderr is passed on, unless it is an error.
 
     Raises:
-        ShardbenchError: it ended otherwise than it may.
+        ShardbenchError: its exit code is not in ``may_end``.
     """
     done = subprocess.run(
         [sys.executable, "-m", "bench.cli.main", *words],

@@ -1,4 +1,4 @@
-"""Two sets of rows side by side: which points became slower, faster or different, and how surely."""
+"""Comparison of two sets of rows: which points became slower, faster or different, and how significantly."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +13,18 @@ Verdict = Literal["broken", "slower", "changed", "not judged", "faster", "mended
 REGRESSIONS: Final = frozenset({"broken", "slower"})
 CI_LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
+NOT_SIGNIFICANT: Final = "not significant"
+"""Reason of a verdict where the ratio is beyond the threshold, but may be chance."""
 EXACT: Final = 1e-9
-"""Relative difference below which two computed times are one: sums in another order differ by less."""
+"""Relative difference below which two computed times are equal: sums in another order differ by less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """A measured point is slower (faster) if its median's ratio is beyond ``threshold`` and the test is significant.
 
-    ``alpha`` bounds the chance that even one of all points is called so by mistake (Holm). Times of different hosts
-    or device kinds are judged only where ``allow_hosts``. ``by_process``: a point's samples are the medians of the
+    ``alpha`` bounds the probability of any false positive among all points (Holm). Times of different hosts or device
+    kinds are judged only with ``allow_hosts``. ``by_process``: a point's samples are the medians of the
     processes that measured it the same day, else those of the fastest of them.
     """
 
@@ -34,7 +36,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One question's answers. ``ratio`` is new over old, ``p_value`` is Holm's; None where none was taken.
+    """Old and new row of one point. ``ratio`` is new over old, ``p_value`` is Holm's; None without a test.
 
     ``runs`` are the processes that were judged; ``old`` and ``new`` are then those of median time.
     """
@@ -49,13 +51,13 @@ class Change:
 
     @property
     def label(self) -> str:
-        """The question in words."""
+        """The point in words."""
         return label(self.new)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Points on both sides, the worst first; points on one side only."""
+    """Points in both sets, the worst first; points in only one of them."""
 
     changes: Sequence[Change]
     only_old: Sequence[Row]
@@ -63,25 +65,24 @@ class Comparison:
 
     @property
     def regressions(self) -> list[Change]:
-        """What is worse than before."""
+        """Points that are slower or broken."""
         return [change for change in self.changes if change.verdict in REGRESSIONS]
 
 
 def question(row: Row) -> tuple[Any, ...]:
-    """What was asked: keys that were left to the engine count as open, whatever it chose.
+    """The requested point: keys that were left to the engine count as open, whatever it chose.
 
-    The engine and kind of evidence are part of it, and for what others published, whose figure it is.
+    The engine and the kind of evidence are part of it, and for published rows the source.
     """
     asked = [None if name in row.chosen else getattr(row, name) for name in POINT_FIELDS]
     return (*map(str, asked), row.source, row.system, row.reference)
 
 
 def settled(rows: Iterable[Row]) -> list[Row]:
-    """Rows in order, but measurements of one point (same question, same code) of one day count once: the fastest.
+    """Rows in order; of several measurements of one point (same question, same code) on one day only the fastest.
 
-    Samples of one process tell nothing of what else the machine did meanwhile, which can only make them slower, so a
-    point that is measured again is as fast as its least disturbed run. Valid rows go before those that are not; rows
-    without a time and wrong outputs stay as they are.
+    Other load on the machine can only make a run slower, so the fastest run is the least disturbed one. Valid rows come
+    before invalid ones; rows without a time or with a wrong output are kept.
     """
     best: dict[tuple[Any, ...], Row] = {}
     kept: list[Row] = []
@@ -97,12 +98,12 @@ def settled(rows: Iterable[Row]) -> list[Row]:
 
 
 def newest(rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
-    """The newest answer to each question; rows come oldest first."""
+    """The newest row of each question; rows come oldest first."""
     return {question(row): row for row in rows}
 
 
 def compare(old: Iterable[Row], new: Iterable[Row], rules: Rules) -> Comparison:
-    """Join two stores' rows (each oldest first) by question and judge what both answer, once :func:`settled`.
+    """Join two stores' rows (each oldest first) by question, after :func:`settled`, and judge each pair.
 
     Raises:
         ShardbenchError: scipy is needed (both sides have samples) and not installed.
@@ -125,7 +126,7 @@ def compare(old: Iterable[Row], new: Iterable[Row], rules: Rules) -> Comparison:
 
 
 def judge(pairs: Sequence[tuple[Row, Row]], rules: Rules) -> list[Change]:
-    """Judge (old, new) pairs, in order. The significance of each takes account of how many are tested."""
+    """Judge (old, new) pairs, in order; significance is corrected for the number of tests."""
     tested: dict[int, float] = {}
     changes: list[Change] = []
     for index, (old, new) in enumerate(pairs):
@@ -141,7 +142,7 @@ def judge(pairs: Sequence[tuple[Row, Row]], rules: Rules) -> list[Change]:
 
 
 class Processes:
-    """The valid measurements of each point on each day, one a process."""
+    """The valid measurements of each point on each day, one for each process."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._days: dict[tuple[Any, ...], list[Row]] = {}
@@ -150,7 +151,7 @@ class Processes:
                 self._days.setdefault(_day(row), []).append(row)
 
     def of(self, row: Row) -> list[Row]:
-        """Those of a valid row's point on its day, the fastest first; else that row alone."""
+        """Measurements of a valid row's point on its day, the fastest first; of another row, itself."""
         found = self._days.get(_day(row), []) if row.valid else []
         return sorted(found, key=lambda each: each.latency_s or 0.0) or [row]
 
@@ -158,7 +159,7 @@ class Processes:
 def judge_processes(pairs: Sequence[tuple[Sequence[Row], Sequence[Row]]], rules: Rules) -> list[Change]:
     """Judge (old, new) processes of points by :func:`between_processes`, in order; else as :func:`judge`.
 
-    That is for points without samples, and for all where none has several processes on a side.
+    The latter holds for points without samples, and for all points where none has several processes in a set.
     """
     middle = [(old[(len(old) - 1) // 2], new[(len(new) - 1) // 2]) for old, new in pairs]
     changes = judge(middle, rules)
@@ -175,7 +176,7 @@ def judge_processes(pairs: Sequence[tuple[Sequence[Row], Sequence[Row]]], rules:
 
 
 def label(row: Row) -> str:
-    """The question in words, with layout and engine."""
+    """The point in words, with layout and engine."""
     parts = (question_label(row), layout_label(row), row.engine, row.system or "")
     return ", ".join(part for part in parts if part)
 
@@ -204,7 +205,7 @@ def to_dict(change: Change) -> dict[str, Any]:
 
 
 def _without_times(old: Row, new: Row) -> Change | None:
-    """The verdict where a side has no time, or an output that is wrong."""
+    """The verdict where a row has no time, or a wrong output."""
     if old.status != new.status or old.latency_s is None or new.latency_s is None:
         if old.status == new.status:
             return Change(old=old, new=new, verdict="same", reason=f"{new.status} on both sides")
@@ -218,7 +219,7 @@ def _without_times(old: Row, new: Row) -> Change | None:
 
 
 def _not_comparable(old: Row, new: Row, rules: Rules) -> Change | None:
-    """The verdict where two measured times may not be set against each other."""
+    """The verdict where two measured times cannot be compared."""
     if old.source != "measured":
         return None
     reasons = [
@@ -228,7 +229,7 @@ def _not_comparable(old: Row, new: Row, rules: Rules) -> Change | None:
         for name in ("host", "device_kind"):
             if getattr(old, name) != getattr(new, name):
                 reasons.append(
-                    f"{name} was {getattr(old, name)} and is {getattr(new, name)}; allow_hosts=true judges it"
+                    f"{name} was {getattr(old, name)} and is {getattr(new, name)}; allow_hosts=true compares them"
                 )
     if not reasons:
         return None
@@ -236,7 +237,7 @@ def _not_comparable(old: Row, new: Row, rules: Rules) -> Change | None:
 
 
 def _exactly(old: Row, new: Row, rules: Rules) -> Change:
-    """The verdict on computed or published times: any difference is one."""
+    """The verdict on computed or published times: any difference counts."""
     ratio = _plain_ratio(old, new)
     verdict: Verdict = "changed"
     if abs(ratio.value - 1) <= EXACT:
@@ -257,7 +258,7 @@ def _tested(change: Change, rules: Rules) -> Change:
         "slower" if ratio > 1 + rules.threshold else "faster" if ratio < 1 / (1 + rules.threshold) else "same"
     )
     if beyond != "same" and change.p_value >= rules.alpha:
-        return replace(change, reason="may be chance")
+        return replace(change, reason=NOT_SIGNIFICANT)
     return replace(change, verdict=beyond)
 
 

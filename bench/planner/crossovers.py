@@ -1,4 +1,4 @@
-"""Where one layout begins to beat another: in tokens, and in chips."""
+"""Crossovers: from how many tokens, and from how many chips, one layout is faster than another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +10,11 @@ from bench.planner.search import Candidate
 from bench.planner.workload import counts_up_to
 from engines.analytic import paper_forms, tpu_torus
 from engines.analytic.grid import Floats, grid_of
-from engines.core.layout import FFN_LAYOUTS, axes_size
+from engines.core.layout import FFN_LAYOUTS
 from engines.core.point import Point
 
 TOKENS: Final = (2.0**4, 2.0**24)
-"""Range of batch in tokens that is searched."""
+"""Range of the search, in tokens of a batch."""
 SAMPLES: Final = 2001
 MOST_CHIPS: Final = 512
 
@@ -23,8 +23,8 @@ MOST_CHIPS: Final = 512
 class Crossover:
     """From ``at`` (``unit``: tokens or chips) on, ``after`` is faster than ``before``.
 
-    ``closed_form`` is the paper's figure for the feed-forward's volume alone (elements, one bandwidth for all
-    collectives, two matrices); the engine's also counts attention, gates, links, starts and what overlaps.
+    ``at`` is the engine's figure, which counts attention, gates, links, launches and overlap. ``closed_form`` is the
+    paper's, from the volume of a feed-forward of two matrices alone; None where it has none.
     """
 
     before: str
@@ -44,9 +44,9 @@ class Crossover:
 
 
 def layout_seconds(point: Point, layout: str, tokens: Floats) -> Floats:
-    """Prefill time [tokens] of one layout at the point's length, attention over heads where the layout leaves any.
+    """Prefill time [tokens] of one layout at the point's length, with attention sharded over heads.
 
-    The batch is tokens/length and need be no whole number: the forms are smooth in it.
+    The batch is tokens/length and may be a fraction: the forms are smooth in it.
     """
     length = point.input_len
     grid = replace(grid_of([replace(point, phase="prefill", batch_size=1)]), batch=tokens / length)
@@ -66,26 +66,13 @@ def token_crossovers(point: Point) -> list[Crossover]:
     for sample in np.flatnonzero(np.diff(fastest)):
         before, after = int(fastest[sample]), int(fastest[sample + 1])
         apart = seconds[before, sample : sample + 2] - seconds[after, sample : sample + 2]
-        # The curves are all but straight between neighbouring samples.
+        # Between neighbouring samples the curves are almost straight.
         share = float(apart[0] / (apart[0] - apart[1]))
         at = float(tokens[sample] + share * (tokens[sample + 1] - tokens[sample]))
-        names = layouts[before], layouts[after]
-        found.append(
-            Crossover(before=names[0], after=names[1], unit="tokens", at=at, closed_form=_closed_form(point, *names))
-        )
+        names, model = (layouts[before], layouts[after]), point.model
+        closed_form = paper_forms.crossing_tokens(*names, model.d_model, model.d_ff, point.mesh)
+        found.append(Crossover(before=names[0], after=names[1], unit="tokens", at=at, closed_form=closed_form))
     return found
-
-
-def _closed_form(point: Point, before: str, after: str) -> float | None:
-    x, y, z = point.mesh
-    shards = {name: axes_size(axes, point.mesh) for name, axes in (("wg_x", "x"), ("wg_xy", "xy"), ("wg_xyz", "xyz"))}
-    model = point.model
-    if before == "ws_2d" and after in shards:
-        tokens = paper_forms.tokens_ws_to_wg(model.d_model, model.d_ff, x, y * z, shards[after])
-        return tokens if np.isfinite(tokens) else None
-    if before in shards and after in shards:
-        return paper_forms.tokens_wg_to_wg(model.d_ff, point.num_chips, shards[before], shards[after])
-    return None
 
 
 def chip_crossover(plan: Candidate) -> Crossover | None:
@@ -108,7 +95,7 @@ def chip_crossover(plan: Candidate) -> Crossover | None:
 
 
 def _seconds(point: Point, layout: str) -> float:
-    """The forward pass that the workload repeats most: a decode step, or the prefill of a prefill point."""
+    """Time of the workload's main forward pass: a decode step, or the prefill of a prefill point."""
     grid = grid_of([point])
     length = np.full(1, float(point.input_len if point.phase == "prefill" else 1))
     context = np.full(1, float(max(point.input_len, 1)))

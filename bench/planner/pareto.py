@@ -1,4 +1,4 @@
-"""Cost against latency over chips × batch × layout × dtype, and what no other way beats in both."""
+"""Cost against latency over chips × batch × layout × dtype, and the Pareto frontier."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ PANELS: Final = (("decode", "decode step (s)"), ("prefill", "prefill (s)"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
-    """One way to run a model: ``latency_s`` is a decode step's or the prefill's; ``mfu`` a fraction."""
+    """One plan for a model: ``latency_s`` is a decode step's or the prefill's; ``mfu`` a fraction."""
 
     model: str
     hw: str
@@ -36,7 +36,7 @@ class Spot:
 
 
 def is_frontier(latency: Floats, cost: Floats) -> Bools:
-    """Which of the ways [n] no other beats in one of time and cost without losing in the other.
+    """Which of the plans [n] are Pareto-optimal in time and cost.
 
     Sorted by time (then cost), the frontier are those cheaper than all before them.
     """
@@ -48,7 +48,7 @@ def is_frontier(latency: Floats, cost: Floats) -> Bools:
 
 
 def spots(workload: Workload) -> list[Spot]:
-    """Every way of a prefill or decode workload that fits in memory, each with its fastest layout.
+    """Every plan of a prefill or decode workload that fits in memory, each with its fastest layout.
 
     The frontier is that of one weight dtype, as in the paper's Figure 1.
 
@@ -97,7 +97,7 @@ def spots(workload: Workload) -> list[Spot]:
 
 
 def write_csv(path: Path, all_spots: Sequence[Spot]) -> None:
-    """One line a spot."""
+    """One CSV line for each plan."""
     names = [field.name for field in fields(Spot)]
     with path.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines)

@@ -1,4 +1,4 @@
-"""The best way to run a workload, and what the others lose."""
+"""Search for the best plan of a workload, and how much worse the others are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to run the workload and what it comes to. ``loss`` is the fraction by which the objective is worse.
+    """One plan for the workload with its predicted figures. ``loss`` is the fraction by which the objective is worse.
 
     ``binding_term`` takes the most time. ``worse_term`` is the one that grew most against the chosen plan, in units
     of the objective; None for the chosen plan itself.
@@ -76,19 +76,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """All ways of a workload predicted. ``chosen`` is None where none meets memory and limits."""
+    """Predictions of all plans of a workload. ``chosen`` is None where none meets memory and limits."""
 
     workload: Workload
     chosen: Candidate | None
     runners_up: Sequence[Candidate] = field(default_factory=tuple)
     closest: Candidate | None = None
-    """Where nothing was chosen: the way that misses by least."""
+    """Without a chosen plan: the one that comes closest."""
     memory_fits: bool = True
-    """Whether any way fits in memory, so that only the limits of time are missed."""
+    """Whether any plan fits in memory, so that only time limits are missed."""
 
 
 def search(workload: Workload, runners: int = 8) -> SearchResult:
-    """Predict every way at once and rank them by the objective.
+    """Predict all plans at once and rank them by the objective.
 
     Runners-up are the best way with another chip count, mesh, dtype or batch size, and the chosen way with each other
     layout, the least loss first.
@@ -122,7 +122,7 @@ def search(workload: Workload, runners: int = 8) -> SearchResult:
 
 
 def objective(workload: Workload, grid: Grid, prediction: Prediction) -> Floats:
-    """What is to be least: seconds, chip-seconds a token, or seconds a token (throughput upside down)."""
+    """The objective to minimise: seconds, chip-seconds a token, or seconds a token (inverse throughput)."""
     latency = prediction.cost.latency_s
     if workload.objective == "latency":
         return latency
@@ -131,7 +131,7 @@ def objective(workload: Workload, grid: Grid, prediction: Prediction) -> Floats:
 
 
 def tokens_of(workload: Workload, grid: Grid) -> Floats:
-    """Tokens that pass: B·(input_len | output_len | both), as rows count them."""
+    """Tokens processed: B·(input_len | output_len | both), as rows count them."""
     lengths = {
         "prefill": workload.input_len,
         "decode": workload.output_len,
@@ -141,7 +141,7 @@ def tokens_of(workload: Workload, grid: Grid) -> Floats:
 
 
 def fitting(workload: Workload, prediction: Prediction) -> Bools:
-    """Which ways hold in a chip's memory and under the asked limit."""
+    """Which plans fit in a chip's memory and under the requested limit."""
     whole = prediction.together()
     fits = whole.possible & prediction.prefill.memory.fits & prediction.decode.memory.fits
     if workload.hbm_limit_bytes is not None:
@@ -150,7 +150,7 @@ def fitting(workload: Workload, prediction: Prediction) -> Bools:
 
 
 def within_limits(workload: Workload, grid: Grid, prediction: Prediction) -> Bools:
-    """Which ways meet the limits of time."""
+    """Which plans meet the time limits."""
     meets = np.ones(len(grid), dtype=bool)
     if workload.latency_limit_s is not None:
         meets = meets & (prediction.cost.latency_s <= workload.latency_limit_s)
@@ -196,7 +196,7 @@ def _at(array: Any, position: int) -> float:
 
 
 def _against(chosen: Candidate, plan: Candidate) -> Candidate:
-    """``plan`` with what it loses to ``chosen`` and which term is to blame."""
+    """``plan`` with its loss against ``chosen`` and the term that causes most of it."""
     scale = plan.value / plan.latency_s
     grown = {name: plan.terms[name] * scale - chosen.terms[name] * chosen.value / chosen.latency_s for name in TERMS}
     return replace(plan, loss=plan.value / chosen.value - 1, worse_term=max(grown, key=lambda name: grown[name]))
@@ -211,7 +211,7 @@ def _dimension(point: Point, name: str) -> Any:
 def _other_configurations(
     workload: Workload, ways: Ways, prediction: Prediction, ranked: Floats, best: int
 ) -> list[Candidate]:
-    """For each dimension, the best way for every other value of it (for meshes: of the same chip count)."""
+    """For each dimension, the best plan for every other value of it (for meshes: of the same number of chips)."""
     points = [ways.points[int(index)] for index in ways.index]
     picked: set[int] = set()
     for name in DIMENSIONS:
@@ -231,7 +231,7 @@ def _other_configurations(
 
 
 def _other_layouts(workload: Workload, ways: Ways, chosen: Candidate, best: int) -> list[Candidate]:
-    """The chosen way with another feed-forward layout in one phase, or another attention sharding; those that fit."""
+    """The chosen plan with another feed-forward layout in one phase, or another attention sharding, where it fits."""
     if workload.chip.kind == "gpu" or chosen.point.num_chips == 1:
         return []
     plans = []
@@ -266,7 +266,7 @@ def _with_layouts(grid: Grid, layouts: Mapping[str, tuple[str, str]]) -> Predict
 
 
 def _closest(workload: Workload, ways: Ways, prediction: Prediction, fits: Bools) -> Candidate:
-    """The way that misses by least: the fastest that fits, or else the one that needs least memory a chip."""
+    """The plan that comes closest: the fastest that fits, else the one that needs the least memory on a chip."""
     if fits.any():
         slow = prediction.decode.cost.latency_s if workload.latency_limit_s is None else prediction.cost.latency_s
         return plan_at(workload, ways, prediction, int(np.argmin(np.where(fits, slow, np.inf))))

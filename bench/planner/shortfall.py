@@ -1,4 +1,4 @@
-"""Where nothing fits: by how much it misses, and what would fit."""
+"""Where no plan fits: what is missing, and what would fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ NARROWER: Final = ("int8", "int4")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
-    """``message`` is for the reader; ``would_fit`` holds, of each key, the nearest value that would do."""
+    """``message`` is for the reader; ``would_fit`` has the nearest value of each key that would fit."""
 
     message: str
     would_fit: Mapping[str, Any]
@@ -47,20 +47,20 @@ def _missing(found: SearchResult, closest: Candidate) -> str:
         limit = min(usable, workload.hbm_limit_bytes or usable)
         over = closest.peak_hbm_bytes - limit
         return (
-            f"the leanest way ({closest.point.num_chips} chips, {closest.point.weight_dtype}, batch "
+            f"the plan with the least memory ({closest.point.num_chips} chips, {closest.point.weight_dtype}, batch "
             f"{closest.point.batch_size}) needs {closest.peak_hbm_bytes / 1e9:.1f} GB of a chip's "
             f"{limit / 1e9:.1f} GB, {over / 1e9:.1f} GB too much"
         )
     if workload.latency_limit_s is not None and closest.latency_s > workload.latency_limit_s:
         over = closest.latency_s - workload.latency_limit_s
-        return f"the fastest way takes {closest.latency_s:.4g} s, {over:.3g} s over latency_limit_s"
+        return f"the fastest plan takes {closest.latency_s:.4g} s, {over:.3g} s over latency_limit_s"
     step = closest.step_time_s or 0.0
     limit = workload.step_limit_s or 0.0
     return f"a decode step takes {step:.4g} s at best, {step - limit:.3g} s over step_limit_s"
 
 
 def _remedies(workload: Workload) -> dict[str, Any]:
-    """For each key alone the nearest value that makes some plan fit; keys that cannot help are left out."""
+    """For each key alone the nearest value with which a plan fits; keys that cannot help are omitted."""
     remedies: dict[str, Any] = {}
     more = [count for count in counts_up_to(workload.chip, 4096) if count > max(workload.num_chips)]
     if workload.chip.kind == "tpu":

@@ -1,4 +1,4 @@
-"""What is to be planned, and the grid of every way to run it."""
+"""A workload to plan, and the grid of all plans for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from engines.core.slice import chip_counts, mesh_shapes, slice_of
 
 OBJECTIVES: Final = ("latency", "cost", "throughput")
 MOST_RANKS: Final = 64
-"""Tensor-parallel ranks considered on GPUs: beyond a few nodes all-reduces outweigh everything."""
+"""Tensor-parallel degrees considered on GPUs: over more nodes all-reduces dominate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A question to the planner. Lists are what may be chosen from; limits are None where there is none.
+    """A request to the planner. Lists are the options; a limit is None where there is none.
 
     ``latency_limit_s`` bounds the phase, ``step_limit_s`` a decode step, ``hbm_limit_bytes`` the memory of one chip
     (the chip's own limit holds in any case).
@@ -44,7 +44,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Every way to run a workload: the points, a grid over points × batch sizes, and which point each entry is.
+    """All plans of a workload: the points, a grid over points × batch sizes, and the point of each entry.
 
     The points hold one batch size; ``batch`` of the grid is what counts.
     """
@@ -86,7 +86,7 @@ def ways_of(workload: Workload) -> Ways:
     ]
     if not points:
         raise InvalidRequest(
-            "num_chips", list(workload.num_chips), f"cannot be cut for {workload.model.name}", "give other chip counts"
+            "num_chips", list(workload.num_chips), f"cannot shard {workload.model.name}", "give other numbers of chips"
         )
     points[0].check()
     base = grid_of(points)
@@ -96,7 +96,7 @@ def ways_of(workload: Workload) -> Ways:
 
 
 def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
-    """The keys of a point by which ``count`` chips cut the model: mesh shapes, or tensor and pipeline degrees."""
+    """The keys of a point with which ``count`` chips shard the model: mesh shapes, or tensor and pipeline degrees."""
     if workload.chip.kind != "gpu":
         shapes = mesh_shapes(workload.chip, count)
         if not shapes:
@@ -115,7 +115,7 @@ def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
 
 
 def counts_up_to(chip: Chip, most: int) -> tuple[int, ...]:
-    """Chip counts of which a slice exists, up to ``most``; on GPUs the powers of two among them."""
+    """Numbers of chips for which a slice exists, up to ``most``; on GPUs the powers of two."""
     counts = chip_counts(replace(chip, max_chips=min(most, chip.max_chips)))
     if chip.kind == "gpu":
         counts = [count for count in counts if count & (count - 1) == 0]

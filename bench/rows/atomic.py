@@ -1,4 +1,4 @@
-"""Files that a reader finds whole: written aside, then moved into place."""
+"""Atomic files: written under another name, then moved into place."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""How far times are from reference times: the one definition of a relative error and of what many of them come to.
+"""Errors against reference times: the one definition of a relative error and of its statistics.
 
 ``validate``, ``calibrate``, the reports and the studies all print these figures, so the same rows give the same numbers
 in each of them.

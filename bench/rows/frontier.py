@@ -1,4 +1,4 @@
-"""Rows that no other row beats at once in time and cost."""
+"""Pareto frontiers of rows in time and cost."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from engines.core.row import Row
 
 
 def time_of(row: Row) -> float | None:
-    """The time that a user waits on: a decode step, else the phase."""
+    """Time of a decode step, else of the phase."""
     return row.step_time_s if row.phase == "decode" else row.latency_s
 
 
@@ -30,7 +30,7 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
 
 
 def workloads(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by what may be compared on one frontier: model, machine, phase, lengths, number formats, kind, engine."""
+    """Rows that may be compared on one frontier: by model, chip, phase, lengths, number formats, kind, engine."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         lengths = (row.input_len, row.output_len)

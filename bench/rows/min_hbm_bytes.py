@@ -1,4 +1,4 @@
-"""What a point must read at least, the numerator of MBU."""
+"""The least bytes that a point must read, the numerator of MBU."""
 
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.point import Point

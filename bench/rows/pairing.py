@@ -1,4 +1,4 @@
-"""Answers of different kinds to the same question, side by side."""
+"""Pairs of rows of different sources that answer the same point."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ STATED: Final = ("model", "hw", *(name for name in Point.schema() if name not in
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An answer beside the reference's answer to the same question."""
+    """A row and the reference row of the same point."""
 
     answer: Row
     reference: Row
@@ -30,12 +30,12 @@ class Pair:
 
 
 def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
-    """Each reference row with the answers of every other kind and engine, one an engine.
+    """Each reference row with the rows of every other source and engine that answer it, one for each engine.
 
-    Two rows ask the same when they agree in everything that was stated. A choice that the reference leaves open (an
-    empty cell of a published table) is met by an answer that left it open too, whatever its engine then chose; a
-    choice that the reference states is met by the same value, asked for or chosen. Where an engine answers one
-    question in several rows, the one that leaves the most open is taken.
+    Rows answer the same point when all keys that were stated are equal. A key that the reference leaves open (an empty
+    cell of a published table) matches a row that left it open too, whatever its engine then chose; a key that the
+    reference states matches the same value, requested or chosen. Of several matching rows of an engine, the one with
+    the most open keys is taken.
     """
     by_question: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -79,7 +79,7 @@ def _meets(answer: Row, reference: Row, key: str) -> bool:
 
 
 def is_open(row: Row, key: str) -> bool:
-    """Whether the point left this to the engine. Of a published row, what its source states is not open."""
+    """Whether the point left this key to the engine. Keys that a published row states are not open."""
     value = getattr(row, key)
     if value in (None, "auto"):
         return True

@@ -1,4 +1,4 @@
-"""What is wrong with a store's files, and how it is put right. Nothing is ever deleted that holds a row."""
+"""Checks and repairs of a store's files. Nothing that holds a row is ever deleted."""
 
 import os
 import re
@@ -21,7 +21,7 @@ ABANDONED_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One line that is no row."""
+    """One line that is not a row."""
 
     part: Path
     line: int
@@ -30,7 +30,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a store holds: rows by source and status, what is wrong, and files that dead writers left."""
+    """The content of a store: rows by source and status, faults, and unfinished files of dead writers."""
 
     parts: int
     rows: int
@@ -40,7 +40,7 @@ class Inspection:
 
 
 def inspect(store: Store) -> Inspection:
-    """Read every file and check every value of every row. Alters nothing."""
+    """Read every file and check every value of every row; changes nothing."""
     by_kind: Counter[tuple[str, str]] = Counter()
     faults: list[Fault] = []
     parts = store.parts()
@@ -113,7 +113,7 @@ def compact(store: Store) -> tuple[int, int]:
 
 
 def _checked(part: Path) -> list[tuple[int, str, Row | None, str | None]]:
-    """The lines of a file, rows whose values are of a wrong kind counted as broken too."""
+    """The lines of a file; rows with values of a wrong type count as broken."""
     found: list[tuple[int, str, Row | None, str | None]] = []
     for number, line, row, problem in read_part(part):
         wrong = None if row is None else _wrong_value(row)
@@ -122,13 +122,14 @@ def _checked(part: Path) -> list[tuple[int, str, Row | None, str | None]]:
 
 
 def _wrong_value(row: Row) -> str | None:
-    """The first value that is not of its field's kind, in words."""
+    """The first value that does not have its field's type, in words."""
     for name, kinds in KINDS.items():
         value = getattr(row, name)
         # bool is an int to Python and a JSON number without a fraction may stand for a float.
         fits = bool in kinds if isinstance(value, bool) else isinstance(value, kinds)
         if not fits and not (float in kinds and type(value) is int):
-            return f"{name}={value} is no {' or '.join(kind.__name__ for kind in kinds if kind is not type(None))}"
+            types = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+            return f"{name}={value} is not of type {types}"
     if row.source not in get_args(Source):
         return f"source={row.source} is not known"
     if row.status not in get_args(Status):
@@ -163,7 +164,7 @@ def _alive(pid: int) -> bool:
 
 
 def _free(path: Path) -> Path:
-    """The path, numbered where it is taken."""
+    """The path, with a number where it exists already."""
     number, free = 0, path
     while free.exists():
         number += 1

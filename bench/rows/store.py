@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEMPORARY: Final = ".tmp"
-"""Ends the name of a file that is being written: nothing that looks for rows takes it for one."""
+"""Suffix of a file that is being written, which readers ignore."""
 NAMES: Final = tuple(each.name for each in fields(Row))
 READ_ATTEMPTS: Final = 10
-"""How often a store that is compacted while it is read is read anew."""
+"""How often reading is repeated when the store is compacted meanwhile."""
 
 
 class Store:
@@ -88,14 +88,14 @@ class Store:
         """Every row, oldest first. A row that stands twice (a compaction that was cut off) counts once.
 
         Raises:
-            ShardbenchError: a file is cut off or is no file of rows; names the file, the line and the remedy.
+            ShardbenchError: a file is cut off or is not a file of rows; names the file, the line and the remedy.
         """
         for _ in range(READ_ATTEMPTS):
             try:
                 return self._load()
             except FileNotFoundError:
                 continue  # merged into another file since we listed them
-        raise ShardbenchError(f"{self.rows_dir}: its files change faster than they can be read; try again")
+        raise ShardbenchError(f"{self.rows_dir}: its files change while they are read; try again")
 
     def _load(self) -> list[Row]:
         rows: dict[bytes, Row] = {}
@@ -142,12 +142,12 @@ def frame_of(rows: Sequence[Row]) -> "pd.DataFrame":
 
 
 def kinds_of_fields() -> dict[str, tuple[type, ...]]:
-    """The classes that each field of a row may have: ``{"n": (int, NoneType), …}``."""
+    """The types that each field of a row may have: ``{"n": (int, NoneType), …}``."""
     return {name: tuple(_kinds(hint)) for name, hint in get_type_hints(Row).items()}
 
 
 def _kinds(hint: Any) -> Iterator[type]:
-    """Classes of ``int | None``, ``Literal["a"]``, ``list[int]``."""
+    """Types of ``int | None``, ``Literal["a"]``, ``list[int]``."""
     if isinstance(hint, type) and not get_args(hint):
         yield hint
     elif getattr(hint, "__origin__", None) in (list, dict):
@@ -223,7 +223,7 @@ def _row(line: str) -> Row:
 
 
 def _not_finite(word: str) -> float:
-    raise ShardbenchError(f"holds {word}, which is no JSON")
+    raise ShardbenchError(f"holds {word}, which is not JSON")
 
 
 @contextmanager

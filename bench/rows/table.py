@@ -1,4 +1,4 @@
-"""A table, and how it is printed as Markdown and CSV. What goes into the report's tables is in ``latency``."""
+"""A table, and its form in Markdown and CSV."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from bench.rows.metrics import METRICS
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: the key of a row, and for a figure that is no metric its heading, scale and format."""
+    """A column: the key of a row and, where it is not a metric, its heading, scale and format."""
 
     key: str
     heading: str | None = None
@@ -20,18 +20,18 @@ class Column:
 
     @property
     def title(self) -> str:
-        """What stands above it in print."""
+        """The printed heading."""
         if self.heading is not None:
             return self.heading
         return METRICS[self.key].title if self.key in METRICS else self.key
 
     @property
     def numeric(self) -> bool:
-        """Whether it is set to the right."""
+        """Whether it is aligned to the right."""
         return self.key in METRICS or bool(self.spec)
 
     def show(self, value: Any) -> str:
-        """The cell in print."""
+        """The printed cell."""
         if value is None:
             return ""
         if self.spec:

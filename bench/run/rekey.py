@@ -17,6 +17,7 @@ from bench.run.identify import program_ids
 from bench.run.keys import code_id, point_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
+from bench.run.progress import Output
 from bench.run.worker import answer_all
 from bench.sweep.catalog import load_customised, load_group, model_from, names
 from engines.core.chip import Chip
@@ -137,7 +138,7 @@ def _anew(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, b
             found[id(row)] = refused if program is None else replace(keyed, code_id=code)
         return found
     if config.get("isolated"):
-        answers = list(evaluate(config, tasks, TimingConfig(), engine.environment([task.point for task in tasks])))
+        answers = _in_children(config, tasks, engine.environment([task.point for task in tasks]))
     else:
         assert isinstance(engine, Estimator)
         answers = answer_all(engine, tasks)
@@ -150,6 +151,16 @@ def _anew(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, b
             code_id=answer.code_id,
         )
     return found
+
+
+def _in_children(config: Mapping[str, Any], tasks: Sequence[PointTask], environment: Mapping[str, str]) -> list[Row]:
+    """An answer a task, with progress on stderr where that is a terminal."""
+    answers = []
+    with Output("none", len(tasks)) as output:
+        for row in evaluate(config, tasks, TimingConfig(), environment):
+            output.show(row, new=True)
+            answers.append(row)
+    return answers
 
 
 def _not_proven(row: Row, proven: Mapping[str, bool], config: Mapping[str, Any]) -> str | None:

@@ -33,7 +33,7 @@ MOST_SECONDS: Final = 1e5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One line: what was asked, and the time (None where it was out of memory)."""
+    """One line: the point and its time (None where it ran out of memory)."""
 
     file: str
     line: int
@@ -74,7 +74,7 @@ def read_cases(path: Path, engine: str) -> list[Case]:
             _check_header(path, list(reader.fieldnames or ()))
             cases = [_case(path, reader.line_num, cells, engine) for cells in reader]
     except UnicodeDecodeError:
-        raise ShardbenchError(f"{path}: is not text in UTF-8; save it as CSV") from None
+        raise ShardbenchError(f"{path}: is not UTF-8 text; save it as CSV in UTF-8") from None
     except csv.Error as error:
         raise ShardbenchError(f"{path}:{reader.line_num}: is not valid CSV ({error})") from None
     if not cases:
@@ -85,7 +85,7 @@ def read_cases(path: Path, engine: str) -> list[Case]:
 def _check_header(path: Path, names: list[str]) -> None:
     if "max_context_len" in names and "latency_s" not in names:
         raise ShardbenchError(
-            f"{path}:1: column latency_s is missing; this is a table of memory limits, which holds no times to compare"
+            f"{path}:1: column latency_s is missing; this is a table of memory limits without times to compare"
         )
     missing = [name for name in columns() if name not in names]
     if missing:
@@ -99,7 +99,7 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -
     place = f"{path}:{line}"
     if None in cells or None in cells.values():
         count = sum(value is not None for key, value in cells.items() if key is not None) + len(cells.get(None) or ())
-        raise ShardbenchError(f"{place}: has {count} cells, not as many as the header; quote cells that hold commas")
+        raise ShardbenchError(f"{place}: has {count} cells, unlike the header; quote cells that contain commas")
     text = {str(key): str(value).strip() for key, value in cells.items()}
     if text["status"] not in ("ok", "oom"):
         raise ShardbenchError(f"{place}: status={text['status']}: is not known; use ok or oom")
@@ -121,7 +121,7 @@ def _case(path: Path, line: int, cells: Mapping[str | None, Any], engine: str) -
 def _point(text: Mapping[str, str], engine: str) -> Point:
     for name in (*CHIP_AND_MODEL, *required(Point.schema())):
         if not text[name] and (name, text["phase"]) != ("output_len", "prefill"):
-            raise InvalidRequest(name, "", "is empty", "only layouts, degrees and dtypes can be the engine's choice")
+            raise InvalidRequest(name, "", "is empty", "only layouts, degrees and dtypes can be left to the engine")
     keys: dict[str, Any] = {"output_len": 0, "first_token": _convention(text["system"])}
     keys |= parse(Point.schema(), text)
     point = Point(model=load_model(text["model"]), chip=load_chip(text["hw"]), engine=engine, **keys)
@@ -157,7 +157,7 @@ def _number(key: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidRequest(key, text, "is not a number", "write it like 0.0285")
+        raise InvalidRequest(key, text, "must be a number", "write it like 0.0285")
     return number
 
 

@@ -1,4 +1,4 @@
-"""An estimator against times that somebody measured: the error of each row, and what they come to."""
+"""An estimator against measured or published times: the error of each row, and error statistics."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ GROUPS: Final[dict[str, Callable[[Case], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One row and what the engine says of it: its estimate, or the row that a child process made of that.
+    """One case and the engine's estimate for it, or the row that a child process made of that.
 
     ``error`` is (predicted − measured)/measured, None without both times.
     """
@@ -53,31 +53,31 @@ def published_files() -> list[Path]:
 
 
 def load_estimator(name: str) -> Estimator:
-    """The engine of ``conf/engine/NAME.yaml``, which must state times without running anything.
+    """The engine of ``conf/engine/NAME.yaml``, which must predict times.
 
     Raises:
         InvalidRequest: there is no such engine, or it measures.
     """
     engine = make_engine(load_group("engine", name))
     if not isinstance(engine, Estimator):
-        raise InvalidRequest("engine", name, "measures, it does not predict", "use analytic, compiled or published")
+        raise InvalidRequest("engine", name, "measures and does not predict", "use analytic, compiled or published")
     return engine
 
 
 def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
-    """The cases of several CSV files and folders of rows; keys that a file leaves open are the engine's own choice.
+    """The cases of several CSV files and folders of rows; keys that a file leaves open are left to the engine.
 
     Raises:
-        ShardbenchError: a file cannot be read, a line is wrong or a folder holds no measured row.
+        ShardbenchError: a file cannot be read, a line is invalid or a folder has no measured row.
     """
     return [case for path in files for case in (read_stored_cases if path.is_dir() else read_cases)(path, engine.name)]
 
 
 def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any] | None = None) -> list[Compared]:
-    """Ask the engine for every case: all at once or, where its config says ``isolated``, in child processes as ``run``.
+    """The engine's estimate of every case: all at once or, with ``isolated`` in its config, in child processes.
 
     Raises:
-        InvalidRequest: a limit of the engine's config is none.
+        InvalidRequest: a limit in the engine's config is invalid.
     """
     answers: list[Estimate | Row] = []
     if engine_config is not None and engine_config.get("isolated"):
@@ -88,7 +88,7 @@ def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str
 
 
 def _in_children(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any]) -> list[Row]:
-    """A row a case, with progress on stderr where that is a terminal."""
+    """A row for each case, with progress on stderr where that is a terminal."""
     points = [case.point for case in cases]
     questions = [
         PointTask(point=point, point_id=point.fingerprint(""), source=engine.source, sweep=None) for point in points

@@ -12,9 +12,9 @@ from engines.core.row import Row
 
 
 def read_stored_cases(results_dir: Path, engine: str) -> list[Case]:
-    """The newest measured row of every point: a time where it is valid, or out of memory. Others are left out.
+    """The newest measured row of every point that has a valid time or ran out of memory.
 
-    What was left to the engine that measured is asked as it ran; a case's ``system`` is that engine.
+    Keys that were left to the measuring engine are set as they ran; a case's ``system`` is that engine.
 
     Raises:
         ShardbenchError: there is no such row, or one is of a model or chip that ``conf`` does not describe.

@@ -5,30 +5,51 @@ engine's own forms (:mod:`engines.analytic.tpu_torus`) come to these where their
 tests check. T = B·L tokens; E, F the model's widths; n = X·Y·Z chips.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from engines.analytic.grid import Floats
 from engines.core.chip import Chip
+from engines.core.layout import LAYOUTS, axes_size
 from engines.core.model import Model
+from engines.core.volume import activation_payloads, gathered_weights
+
+MeshShape = tuple[int, int, int]
 
 
 def ws_1d_elements(tokens: ArrayLike, d_model: float) -> Floats:
     """Weight-stationary 1D, appendix A.2.1: one all-gather and one reduce-scatter of T·E, 2·T·E whatever n."""
-    return np.asarray(2.0 * np.asarray(tokens, dtype=float) * d_model)
+    return _elements("ws_1d", {}, tokens, d_model, 0.0)
 
 
 def ws_2d_elements(tokens: ArrayLike, d_model: float, d_ff: float, x: float, yz: float) -> Floats:
     """Weight-stationary 2D, appendix A.2.1: 2·T·(E/X + F/(YZ)), over both pairs of gather and scatter."""
-    return np.asarray(2.0 * np.asarray(tokens, dtype=float) * (d_model / x + d_ff / yz))
+    return _elements("ws_2d", {"x": x, "zy": yz}, tokens, d_model, d_ff)
 
 
 def wg_elements(tokens: ArrayLike, d_model: float, d_ff: float, chips: float, gathered: ArrayLike) -> Floats:
     """Weight-gathered over N = ``gathered`` of n chips, appendix A.2.2: 2·E·F·N/n of weights and 2·T·E/N."""
     shards = np.asarray(gathered, dtype=float)
-    return np.asarray(2 * d_model * d_ff * shards / chips + 2 * np.asarray(tokens, dtype=float) * d_model / shards)
+    return _elements("wg_x", {"x": shards, "zy": chips / shards, "xyz": chips}, tokens, d_model, d_ff)
+
+
+def _elements(name: str, sizes: Mapping[str, Any], tokens: ArrayLike, d_model: float, d_ff: float) -> Floats:
+    """The collectives of :mod:`engines.core.volume` for one feed-forward of two matrices, summed; chips by axes."""
+    layout = LAYOUTS[name]
+
+    def size(axes: str) -> Any:
+        return sizes.get(axes, 1)
+
+    columns = d_ff / size(layout.ffn)
+    local = np.asarray(tokens, dtype=float) / size(layout.gathered)
+    payloads = activation_payloads(layout, size, tokens=local, d_model=d_model, inward=columns, outward=columns)
+    activations = sum(each.size for each in payloads if each.of == "residual" or each.axes)
+    weights = 2 * gathered_weights(layout, size, d_model * d_ff) if layout.gathered else 0
+    return np.asarray(weights + activations)
 
 
 def best_x(chips: float, d_model: float, d_ff: float) -> float:
@@ -76,9 +97,38 @@ def tokens_ws_to_wg(d_model: float, d_ff: float, x: float, yz: float, gathered: 
     return float("inf") if slope <= 0 else d_model * d_ff * gathered / (x * yz) / slope
 
 
+def gathered_chips(mesh_shape: MeshShape) -> dict[str, int]:
+    """Over how many chips each weight-gathered layout gathers its weights on a torus X, Y, Z: N of every ``wg_*``."""
+    return {each.name: axes_size(each.gathered, mesh_shape) for each in LAYOUTS.values() if each.gathered}
+
+
+def layout_elements(layout: str, tokens: ArrayLike, d_model: float, d_ff: float, mesh_shape: MeshShape) -> Floats:
+    """Elements that a chip sends in one feed-forward of any layout on a torus X, Y, Z."""
+    cut = LAYOUTS[layout]
+    sizes = {axes: axes_size(axes, mesh_shape) for axes in (cut.embed, cut.ffn, cut.gathered, "xyz")}
+    return _elements(layout, sizes, tokens, d_model, d_ff)
+
+
+def crossing_tokens(before: str, after: str, d_model: float, d_ff: float, mesh_shape: MeshShape) -> float | None:
+    """Tokens from which ``after`` sends less than ``before`` on a torus X, Y, Z.
+
+    None where the paper has no such crossing: into a weight-stationary layout, or none in tokens.
+    """
+    x, y, z = mesh_shape
+    gathered = gathered_chips(mesh_shape)
+    if after not in gathered:
+        return None
+    if before == "ws_2d":
+        tokens = tokens_ws_to_wg(d_model, d_ff, x, y * z, gathered[after])
+        return tokens if np.isfinite(tokens) else None
+    if before in gathered:
+        return tokens_wg_to_wg(d_ff, x * y * z, gathered[before], gathered[after])
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeCurves:
-    """Figure 3: elements that one feed-forward moves, over tokens, for each layout."""
+    """Figure 3: elements that a chip sends in one feed-forward, over tokens, for each layout."""
 
     tokens: Floats
     elements: dict[str, Floats]
@@ -88,19 +138,14 @@ def figure_3(
     tokens: ArrayLike,
     d_model: float = 16384,
     d_ff: float = 65536,
-    mesh_shape: tuple[int, int, int] = (4, 4, 4),
+    mesh_shape: MeshShape = (4, 4, 4),
 ) -> VolumeCurves:
     """Communication volume of one feed-forward over batch in tokens, Figure 3 of the paper: X = Y = Z = 4."""
-    x, y, z = mesh_shape
-    chips = x * y * z
     batch = np.asarray(tokens, dtype=float)
-    gathered = {"wg_x": x, "wg_xy": x * y, "wg_xyz": chips}
+    layouts = ("ws_2d", *gathered_chips(mesh_shape))
     return VolumeCurves(
         tokens=batch,
-        elements={
-            "ws_2d": ws_2d_elements(batch, d_model, d_ff, x, y * z),
-            **{name: wg_elements(batch, d_model, d_ff, chips, shards) for name, shards in gathered.items()},
-        },
+        elements={layout: layout_elements(layout, batch, d_model, d_ff, mesh_shape) for layout in layouts},
     )
 
 
@@ -110,8 +155,8 @@ def max_context(
     """Longest context whose cache takes ``memory_fraction`` of the HBM, Table 1: arithmetic alone, bf16.
 
     A chip holds, for each token of the context, 2·layers·D elements for every sequence and key/value head that is its
-    own: B sequences and ceil(H'/n) heads where a multihead model is cut over heads (H' = H padded to a multiple of n:
-    48 to 64), all B sequences and one head where a multiquery model is cut over heads, B/n sequences over batch.
+    own: B sequences and ceil(H'/n) heads where a multihead model is sharded over heads (H' = H padded to a multiple of
+    n: 48 to 64), all B sequences and one head where a multiquery model is sharded over heads, B/n sequences over batch.
     """
     heads = np.ceil(model.num_heads / num_chips) if model.num_kv_heads == model.num_heads else 1.0
     sequences = batch_size / num_chips if attn_sharding == "batch" else batch_size

@@ -37,7 +37,7 @@ class CompiledEngine(Estimator):
 
     name: ClassVar[str] = "compiled"
     source: ClassVar[Source] = "compiled"
-    code: ClassVar[Sequence[str]] = ("transformer", "compiled")
+    code: ClassVar[Sequence[str]] = ("weights", "transformer", "compiled")
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
 
     def __init__(

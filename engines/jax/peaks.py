@@ -1,7 +1,7 @@
 """What this machine's devices reach: matmul rate and copy bandwidth, measured in this process."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +12,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 MEASURE_S: Final = 0.3
+LONGEST_S: Final = 1.0
+"""Expected time of one matmul up to which it is measured."""
 
 
 class Sizes(NamedTuple):
@@ -29,8 +31,8 @@ class Sizes(NamedTuple):
 Product = tuple[int, int, int]
 """Sizes m, k, n of a matmul [m, k]·[k, n]."""
 
-ON_HOST: Final = Sizes((512, 1024, 2048), 1 << 28, True, 1)
-"""Several sides, since none is the best for every number of threads."""
+ON_HOST: Final = Sizes((512, 1024), 1 << 28, True, 1)
+"""Several sides, since none is the best for every number of threads; larger ones reach no more and take long."""
 ON_ACCELERATOR: Final = Sizes((8192,), 1 << 30, False, 8)
 """Beyond any cache, and so much at once that starting the work does not count."""
 
@@ -39,9 +41,9 @@ def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, flo
     """(FLOP/s, bytes/s read and written) of one of the mesh's devices while all of them work, the best of 0.3 s each.
 
     Devices that share a processor share its rate. It is the best that matmuls reach on all of them together or on one
-    of them alone, which has all threads: several squares, and the timed program's own ``product``. So no program that
-    consists of such matmuls exceeds it. Measured once a process for each mesh, dtype and product. None where the
-    devices have too little memory left for it.
+    of them alone, which has all threads: several squares, and the timed program's own ``product`` (up to
+    :data:`LONGEST_S`). So no program that consists of such matmuls exceeds it. Measured once a process for each mesh,
+    dtype and product. None where the devices have too little memory left for it.
     """
     try:
         on_host = mesh.devices.flat[0].platform == "cpu"
@@ -56,16 +58,23 @@ def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, flo
 def _peaks(mesh: Mesh, dtype: str, sizes: Sizes, product: Product | None = None) -> tuple[float, float]:
     devices, kind = mesh.size, jnp.dtype(dtype)
     products = [(side, side, side) for side in sizes.matrices] + ([product] if product else [])
-    flops_per_s = max(_matmul_flops_per_s(mesh, each, kind, sizes.chained) for each in products)
+    flops_per_s = _best_flops_per_s(mesh, products, kind, sizes.chained)
     if sizes.shared and devices > 1:
-        alone = _one_device(mesh)
-        machine = max(_matmul_flops_per_s(alone, each, kind, sizes.chained) for each in products)
-        flops_per_s = max(flops_per_s, machine / devices)
+        flops_per_s = max(flops_per_s, _best_flops_per_s(_one_device(mesh), products, kind, sizes.chained) / devices)
     count = sizes.copy_bytes // kind.itemsize // (devices if sizes.shared else 1)
     # In place, so that a chain needs no more memory than one run.
     copy = jax.jit(lambda a: a + jnp.ones((), kind), out_shardings=_split(mesh), donate_argnums=0)
     copy_s = _best_s(copy, _drawn(mesh, kind, count), sizes.chained)
     return flops_per_s, 2.0 * count * kind.itemsize / copy_s
+
+
+def _best_flops_per_s(mesh: Mesh, products: Sequence[Product], kind: Any, chained: int) -> float:
+    """The best rate of the matmuls, the smallest first. Where a dtype has no fast matmul, large ones are left out."""
+    best = 0.0
+    for m, k, n in products:
+        if not best or 2.0 * m * k * n / best <= LONGEST_S:
+            best = max(best, _matmul_flops_per_s(mesh, (m, k, n), kind, chained))
+    return best
 
 
 def _one_device(mesh: Mesh) -> Mesh:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 MEASURE_S: Final = 0.3
+LONGEST_S: Final = 1.0
+"""Expected time of one matmul up to which it is measured."""
 MATRIX_SIZES: Final = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 8192)}
-"""Sides of square matrices. Where a dtype has no fast matmul the larger ones would take long, and are left out."""
+"""Sides of square matrices. Where a dtype has no fast matmul, the larger ones are left out (:data:`LONGEST_S`)."""
 COPY_BYTES: Final = {"cpu": 1 << 27, "cuda": 1 << 30}
 """Beyond any processor's cache."""
 LAUNCHES: Final = {"cpu": 1, "cuda": 8}
@@ -24,8 +26,9 @@ Product = tuple[int, int, int]
 def measured_peaks(device: torch.device, dtype: torch.dtype, product: Product) -> tuple[float, float] | None:
     """(FLOP/s, bytes/s read and written) of the device, the best of about 0.3 s each; measured once a process.
 
-    A CPU's FLOP/s is the best of several squares and of the timed program's own ``product``, so that no program that
-    consists of such matmuls exceeds it. None where a GPU has too little memory left for it.
+    A CPU's FLOP/s is the best of several squares and of the timed program's own ``product`` (up to
+    :data:`LONGEST_S`), so that no program that consists of such matmuls exceeds it. None where a GPU has too little
+    memory left for it.
     """
     try:
         return _peaks(device, dtype, product if device.type == "cpu" else None)
@@ -36,11 +39,11 @@ def measured_peaks(device: torch.device, dtype: torch.dtype, product: Product) -
 @cache
 @torch.inference_mode()
 def _peaks(device: torch.device, dtype: torch.dtype, product: Product | None) -> tuple[float, float]:
-    flops_per_s = 0.0 if product is None else _matmul_flops_per_s(product, device, dtype)
-    for side in MATRIX_SIZES[device.type]:
-        if flops_per_s and 2.0 * side**3 / flops_per_s > MEASURE_S:
-            break
-        flops_per_s = max(flops_per_s, _matmul_flops_per_s((side, side, side), device, dtype))
+    products = [(side, side, side) for side in MATRIX_SIZES[device.type]] + ([product] if product else [])
+    flops_per_s = 0.0
+    for m, k, n in products:
+        if not flops_per_s or 2.0 * m * k * n / flops_per_s <= LONGEST_S:
+            flops_per_s = max(flops_per_s, _matmul_flops_per_s((m, k, n), device, dtype))
     count = COPY_BYTES[device.type] // dtype.itemsize
     source = _drawn(count, dtype=dtype, device=device)
     target = torch.empty_like(source)

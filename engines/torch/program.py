@@ -38,7 +38,10 @@ class TorchProgram:
         return verification(self.job, outputs, self.tolerance)
 
     def facts(self) -> Facts:
-        """Degrees as they ran, the fullest rank's memory, and the peaks that the slowest rank measured."""
+        """Degrees as they ran, the fullest rank's memory, and the measured peaks.
+
+        Those are the slowest rank's, but on a CPU the best rank's: ranks share its cores, and a peak is an upper bound.
+        """
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         ran["collectives"] = "plain"
@@ -46,8 +49,9 @@ class TorchProgram:
         ran |= {"ffn_layout": "ws_1d" if cut else None, "attn_sharding": "heads" if cut else None}
         asked = point.axes()
         ranks: list[dict[str, Any]] = self.crew.call("facts")
-        flops, copied = (_over(min, ranks, key) for key in ("flops_per_s", "bytes_per_s"))
         without_datasheet = point.chip.kind == "cpu"
+        which = max if without_datasheet else min
+        flops, copied = (_over(which, ranks, key) for key in ("flops_per_s", "bytes_per_s"))
         return Facts(
             program_id=program_id_of(self.job, torch_versions()),
             resolved={key: value for key, value in ran.items() if asked[key] != value},

@@ -330,3 +330,23 @@ def test_no_datasheet_is_taken_for_another_gpus(program, monkeypatch, names):
     monkeypatch.setenv("STAND_IN_GPUS", names)
     with pytest.raises(Unsupported, match="hw=here: "):
         hw_here(program("nvidia_smi"))
+
+
+def test_what_ran_is_the_command_its_files_and_the_program(faster, vllm, trtllm):
+    """The temporary folder is no part of it, so that it is the same each time."""
+    for engine, of in ((faster(), point()), (vllm, llama("vllm")), (trtllm, llama("trtllm", batch_size=1))):
+        (answer_now,) = engine.estimate([of])
+        assert answer_now.status == "ok", answer_now.error
+        assert answer_now.facts.program_id == engine.program_id(of) != engine.program_id(of_length(of))
+    before = vllm.program_id(llama("vllm"))
+    vllm.arguments.append("--enforce-eager")
+    assert vllm.program_id(llama("vllm")) != before
+    engine = faster()
+    one, other = engine.program_id(point()), faster(seed=1).program_id(point())
+    with engine.binary.open("a") as binary:
+        binary.write("# built anew\n")
+    assert len({one, other, engine.program_id(point())}) == 3
+
+
+def of_length(of):
+    return dataclasses.replace(of, output_len=of.output_len + 1)

@@ -107,3 +107,19 @@ def test_figure_3_layouts_win_in_order_of_batch():
 
 def test_no_crossing_where_stationary_grows_no_faster():
     assert paper_forms.tokens_ws_to_wg(4, 4, x=4, yz=4, gathered=1) == float("inf")
+
+
+@given(mesh=st.tuples(*[st.integers(1, 16)] * 3), widths=st.tuples(powers, powers))
+def test_at_a_crossing_both_layouts_send_the_same(mesh, widths):
+    d_model, d_ff = (64 * width for width in widths)
+    layouts = ("ws_1d", "ws_2d", *paper_forms.gathered_chips(mesh))
+    for before in layouts:
+        for after in layouts:
+            tokens = paper_forms.crossing_tokens(before, after, d_model, d_ff, mesh)
+            if tokens is None:
+                assert not (before.startswith("wg") and after.startswith("wg"))
+                continue
+            volumes = [
+                float(paper_forms.layout_elements(each, tokens, d_model, d_ff, mesh)) for each in (before, after)
+            ]
+            assert volumes[0] == pytest.approx(volumes[1])

@@ -47,7 +47,7 @@ def test_a_sure_shift_within_the_threshold_is_no_regression():
 
 def test_a_large_shift_of_few_samples_may_be_chance():
     found = compare([measured([1.0, 1.1])], [measured([2.0, 2.1])], Rules())
-    assert [(change.verdict, change.reason) for change in found.changes] == [("same", "may be chance")]
+    assert [(change.verdict, change.reason) for change in found.changes] == [("same", "not significant")]
 
 
 def test_no_shift_gives_no_false_alarm_over_many_points():
@@ -169,7 +169,7 @@ def test_medians_of_processes_are_compared_and_not_samples_of_one():
     # The fastest of each is 17% apart, far beyond what samples of one process leave to chance.
     assert verdicts(old, new) == ["slower"]
     (change,) = compare(old, new, Rules(by_process=True)).changes
-    assert (change.verdict, change.reason) == ("same", "may be chance")
+    assert (change.verdict, change.reason) == ("same", "not significant")
     assert sorted(change.runs.old) == pytest.approx([0.9, 1.0, 1.1], rel=0.01)
     assert (change.old.latency_s, change.new.latency_s) == pytest.approx((1.0, 1.1), rel=0.01)  # those in the middle
     assert verdicts(old, processes(2.0, 2.1, 1.9, day=3), by_process=True) == ["slower"]

@@ -58,6 +58,12 @@ def test_the_second_run_compiles_nothing_and_says_the_same(tmp_path):
     second, engine = ask(point(), cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 0
     assert second.latency_s == first.latency_s
+    # What it ran is known without compiling, in any process, and not by what the classes and functions are called.
+    fresh = CompiledEngine(cache_dir="")
+    assert fresh.program_id(point()) == first.facts.program_id == second.facts.program_id
+    assert fresh.compiler.compilations == 0
+    others = [fresh.program_id(each) for each in (point(batch_size=16), point(collectives="oneway"))]
+    assert len({first.facts.program_id, *others}) == 3
     # A cut entry is compiled again, and mended.
     (entry,) = tmp_path.rglob("*.json.gz")
     entry.write_bytes(entry.read_bytes()[:100])
@@ -68,8 +74,10 @@ def test_the_second_run_compiles_nothing_and_says_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_oom_in_the_compilers_words():
-    answer, _ = ask(point(model=load_model("palm-62b"), num_chips=1, ffn_layout="auto", attn_sharding="auto"))
+    asked = point(model=load_model("palm-62b"), num_chips=1, ffn_layout="auto", attn_sharding="auto")
+    answer, engine = ask(asked)
     assert answer.status == "oom"
+    assert answer.facts.program_id == engine.program_id(asked)
     assert "G" in answer.error
     assert "\n" not in answer.error
 
@@ -180,6 +188,7 @@ def test_open_collectives_are_the_fastest_of_those_tried(tmp_path):
     assert set(tried) == {*plain.facts.details["tried_s"], f"{layout} latency"}
     assert best.latency_s == min(each for each in tried.values() if isinstance(each, float))
     assert engine.options == {"try_collectives": ("plain", "latency")}  # other rows than those of plain alone
+    assert plain.facts.program_id != best.facts.program_id == engine.program_id(asked)
 
 
 @pytest.mark.parametrize("names", [[], ["fast"], "plain", ["auto"]])

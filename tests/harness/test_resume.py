@@ -1,7 +1,11 @@
 """A stored row is the answer as long as what would run is the same, whatever its code is called."""
 
+import json
+
 import pytest
 from processes import gone
+
+from bench.run import runner
 
 SIZES = [1, 2, 3]
 
@@ -17,16 +21,17 @@ def sizes(pairs):
 
 
 @pytest.fixture
-def rerun(shardbench):
+def rerun(shardbench, monkeypatch, capsys):
     """Runs the sizes with a program of that name; returns what was started and what was asked for meanwhile."""
 
     def call(program, *words, of=SIZES, code=0):
         if program is not None:
             shardbench.log.with_name("program").write_text(program)
         before = len(shardbench.executed()), len(asked(shardbench))
-        done = shardbench(*shardbench.scripted(f"batch_size={of}".replace(" ", ""), "print=json", *words), code=code)
+        asked_for = shardbench.scripted(f"batch_size={of}".replace(" ", ""), "print=json", *words)
+        assert shardbench.here(monkeypatch, *asked_for) == code
         started = sizes(shardbench.executed()[before[0] :]), sizes(asked(shardbench)[before[1] :])
-        return shardbench.rows(done), *started
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()], *started
 
     return call
 
@@ -78,3 +83,20 @@ def test_an_engine_that_dies_while_it_is_asked_costs_that_point(shardbench, reru
     assert [(row["batch_size"], row["status"]) for row in rows] == [(1, "ok"), (115, "failed"), (2, "ok")]
     assert (started, found) == ([], [1, 115, 2])
     assert all(gone(pid) for pid, _ in asked(shardbench))
+
+
+def test_a_prediction_is_kept_through_changes_of_code_and_not_of_the_closed_form(shardbench, monkeypatch):
+    words = ["run", "model=palm-540b", "hw=tpu-v4", "num_chips=64", "engine=analytic", "batch_size=[1,2]"]
+    words += ["print=none", "wandb.mode=disabled"]
+
+    def after(source, version):
+        monkeypatch.setattr(runner, "code_id", lambda engine: source)
+        monkeypatch.setattr("engines.analytic.engine.CLOSED_FORM_VERSION", version)
+        assert shardbench.here(monkeypatch, *words) == 0
+        return len(shardbench.stored())
+
+    assert after("a source", 1) == 2
+    assert after("a renamed source", 1) == 2
+    assert after("another closed form", 2) == 4
+    # While the source stands, so does what ran: it is not asked for.
+    assert after("another closed form", 3) == 4

@@ -38,6 +38,12 @@ def test_the_prediction_error_is_that_of_the_pairs(published, predicted):
     assert f"{errors.mean:.1%}" in found.sentence
 
 
+def test_the_held_out_error_is_of_models_that_are_there(published, predicted):
+    (mine,) = told([row for row in [*published, *predicted] if row.model != "gpt-20b"], "held-out error")
+    (all_models,) = told([*published, *predicted], "held-out error")
+    assert set(all_models.numbers) - set(mine.numbers) == {"gpt-20b"}
+
+
 def test_validity_is_counted(measured):
     (found,) = told(measured, "validity")
     assert found.numbers == {"measured": 9, "valid": 8}

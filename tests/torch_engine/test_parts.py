@@ -50,6 +50,14 @@ def test_weights_of_the_device_are_those_of_the_host_to_the_bit(shape, seed, dat
     assert np.array_equal(draw_on_device(spec, seed, index, CPU).numpy(), values(spec, seed, index))
 
 
+def test_weights_are_made_on_the_device_and_no_value_on_the_host():
+    """Tensors of the meta device have no values, and do not mix with those of the host."""
+    spec, part = Tensor("layers.0.q", (8, 6), 0.1), (slice(2, 5), slice(None))
+    made = draw_on_device(spec, 3, part, torch.device("meta"))
+    assert (made.device.type, made.shape) == ("meta", (3, 6))
+    assert draw(spec, 3, part, torch.device("meta")).shape == (3, 6)
+
+
 def test_weights_beyond_32_bits_and_in_chunks(monkeypatch):
     spec = Tensor("embedding", (1 << 20, 1 << 13), 1.0)
     index = [slice((1 << 20) - 3, 1 << 20), slice(5, 9)]
@@ -214,7 +222,7 @@ def test_peaks_are_measured_in_series_of_launches(monkeypatch):
 
 def test_the_peak_of_a_cpu_is_at_least_the_rate_of_the_program_s_own_matmul(monkeypatch):
     monkeypatch.setattr(peaks, "MATRIX_SIZES", {"cpu": (64,)})
-    rates = {(64, 64, 64): 1e9, (2048, 256, 1024): 3e9}
+    rates = {(64, 64, 64): 2e9, (2048, 256, 1024): 3e9}
     monkeypatch.setattr(peaks, "_matmul_flops_per_s", lambda product, *_: rates[product])
     flops, _ = peaks._peaks(CPU, torch.float32, (2048, 256, 1024))
     assert flops == 3e9

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.compare.verdicts import Comparison, Rules
     from engines.core.row import Row
 
-SUMMARY: Final = "compare the rows of two stores; exit code 1 if a point became slower or broke"
+SUMMARY: Final = "compare the rows of two stores; exit code 1 if a point is slower or broken"
 VERBS: Final[Mapping[str, str]] = {}
 RULES: Final = (
     Key("threshold", 0.05, "a point is slower if its median rose by more than this fraction, and significantly"),
@@ -35,7 +35,7 @@ MOST_SHOWN: Final = 60
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Compare and print. Returns 1 if a point became slower or broke."""
+    """Compare and print. Returns 1 if a point is slower or broken."""
     del verb
     from bench.compare.verdicts import compare
 
@@ -61,7 +61,7 @@ def rules_of(settings: Mapping[str, Any]) -> "Rules":
 
     threshold, alpha, allow_hosts = (settings[key.name] for key in RULES)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < float("inf"):
-        raise InvalidRequest("threshold", threshold, "is no fraction", "give 0 or more: 0.05 is five per cent")
+        raise InvalidRequest("threshold", threshold, "must be a fraction ≥ 0", "0.05 is 5%")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
         raise InvalidRequest("alpha", alpha, "must be between 0 and 1", "use a significance level such as 0.01")
     if not isinstance(allow_hosts, bool):
@@ -100,10 +100,10 @@ def show(found: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.compare.verdicts import label
+    from bench.compare.verdicts import NOT_SIGNIFICANT, label
     from bench.rows.metrics import METRICS
 
-    told = [change for change in found.changes if change.verdict != "same" or change.reason == "may be chance"]
+    told = [change for change in found.changes if change.verdict != "same" or change.reason == NOT_SIGNIFICANT]
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     if told:
         table = Table(box=None, header_style="bold", pad_edge=False)

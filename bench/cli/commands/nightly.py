@@ -50,10 +50,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         raise InvalidRequest("run", settings["run"], "has an item that is not key=value", "write run=[key=value,...]")
     confirm = settings["confirm"]
     if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
-        raise InvalidRequest("confirm", confirm, "is no number of runs", "give 0 or more")
+        raise InvalidRequest("confirm", confirm, "must be an integer ≥ 0", "it is a number of runs")
     processes = settings["processes"]
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise InvalidRequest("processes", processes, "is no number of processes", "give 1 or more, such as 3")
+        raise InvalidRequest("processes", processes, "must be an integer ≥ 1", "give one such as 3")
     today = datetime.now(UTC).date().isoformat()
     plan = NightlySettings(
         sweep=str(settings["sweep"]),

@@ -1,4 +1,4 @@
-"""A series as an inline SVG: medians, their intervals, and marks where they took a step."""
+"""A series as an inline SVG: medians, their intervals, and marks at steps."""
 
 from collections.abc import Sequence
 from html import escape
@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 14.0, 22.0
 
 
 def chart(series: Series) -> str:
-    """The last answers over time; one column an answer, in order, since nights are what is compared."""
+    """The last rows over time, equally spaced."""
     first = max(0, len(series.rows) - MOST_POINTS)
     shown = [(place, row) for place, row in enumerate(series.rows) if place >= first and row.latency_s is not None]
     if not shown:
@@ -46,14 +46,14 @@ def chart(series: Series) -> str:
 
 
 def mark_of(change: Change) -> str:
-    """The class of style in which a step is shown."""
+    """The CSS class of a step."""
     if change.verdict in REGRESSIONS:
         return "worse"
     return "better" if change.verdict in ("faster", "mended") else "dot"
 
 
 def _range(rows: Sequence[Row]) -> tuple[float, float]:
-    """Seconds at the bottom and the top: all medians and intervals, with a tenth of room and never an empty span."""
+    """Seconds at the bottom and the top: all medians and intervals with a margin of a tenth, never an empty range."""
     ends = [value for row in rows for value in (row.latency_s, row.ci_low, row.ci_high) if value is not None]
     low, high = min(ends), max(ends)
     room = max((high - low) / 10, high * 0.02)

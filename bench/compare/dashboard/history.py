@@ -1,4 +1,4 @@
-"""Answers to the same question over time, and where they took a step."""
+"""Rows of the same point over time, and their steps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from bench.rows.store import Store
 from engines.core.row import Row
 
 MOST_STEPS_BACK: Final = 30
-"""Nights before the last in which steps are looked for, a question."""
+"""Nights before the last in which steps are searched for, for each point."""
 
 
 @dataclass(slots=True)
@@ -37,22 +37,22 @@ class Series:
 
     @property
     def newest(self) -> Row:
-        """The latest answer."""
+        """The latest row."""
         return self.rows[-1]
 
     @property
     def label(self) -> str:
-        """The question in words."""
+        """The point in words."""
         return label(self.newest)
 
     @property
     def latest_step(self) -> Change | None:
-        """The change between the last two answers, if there is one."""
+        """The change between the last two rows, if there is one."""
         return self.steps.get(len(self.rows) - 1)
 
     @property
     def regressed(self) -> bool:
-        """Whether the last answer is worse than the one before."""
+        """Whether the last row is worse than the one before."""
         return self.latest_step is not None and self.latest_step.verdict in REGRESSIONS
 
 

@@ -1,4 +1,4 @@
-"""The page: what became worse, how every point went over time, the newest rows, where they were made."""
+"""The page: regressions, every point over time, the newest rows, and where they were made."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -65,7 +65,7 @@ def _regressions(series: Sequence[Series]) -> str:
     if worse:
         parts.append(_table(STEP_COLUMNS, [_step_cells(change) for change in worse]))
     elif compared:
-        parts.append(f"<p>Of {compared} points with an answer before, none became slower or broke.</p>")
+        parts.append(f"<p>None of {compared} points with an earlier row is slower or broken.</p>")
     else:
         parts.append("<p>No point has been answered twice yet, so there is nothing to compare.</p>")
     earlier = sorted(

@@ -12,7 +12,7 @@ from bench.rows.table import Column, Table
 from engines.core.row import Row
 
 LENGTHS: Final = ((20, 8), (60, 20), (128, 8))
-"""Tokens in and out of FasterTransformer's published benchmark."""
+"""Tokens in and out in FasterTransformer's published benchmark."""
 HEADLINE_LENGTHS: Final = (60, 20)
 """The pair for which the paper published its own times (Table D.3, Figure 9)."""
 COMPARED: Final = ("latency_s", "mfu", "cost_chip_s_per_token")
@@ -20,7 +20,7 @@ COMPARED: Final = ("latency_s", "mfu", "cost_chip_s_per_token")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A model on a machine, cut up one way. All are whole generations in 16-bit floats."""
+    """A model on a number of chips with one parallelism; its rows are whole generations."""
 
     label: str
     model: str
@@ -31,7 +31,7 @@ class Contender:
     pipeline_parallel: int | None = None
 
     def is_of(self, row: Row) -> bool:
-        """Whether the row is this contender's, whatever its lengths, batch and kind of evidence."""
+        """Whether the row is of this contender, at any lengths and batch and of any kind of evidence."""
         return row.phase == "generate" and all(
             getattr(row, key) == getattr(self, key)
             for key in ("model", "hw", "num_chips", "weight_dtype", "tensor_parallel", "pipeline_parallel")
@@ -81,7 +81,7 @@ class Curve:
 
 
 def curves(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Curve]:
-    """The contenders' rows. Where an engine answered for several layouts, the published one's, else the fastest."""
+    """The contenders' rows. Of several layouts, the row that pairs with a published one, else the fastest."""
     paired = {pair.answer.point_id for pair in pairs if pair.reference.source == "published"}
     found: dict[tuple[Any, ...], dict[int, Row]] = defaultdict(dict)
     for row in rows:
@@ -151,7 +151,7 @@ def _summary(all_curves: Sequence[Curve], pairs: Sequence[Pair]) -> Table:
         caption="Highest MFU of each system, with the latency and the cost that go with it",
         columns=columns,
         rows=rows,
-        note="The mean error is of the latencies, against the published ones.",
+        note="The mean error is of the latencies against the published ones.",
     )
 
 

@@ -1,4 +1,4 @@
-"""How many rows of which kind of evidence there are, what the paper's Table 2 looks like in them, and what failed."""
+"""Summary tables: rows by kind of evidence, Table 2 of the paper, and failed points."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def evidence_table(rows: Sequence[Row]) -> Table:
             {
                 "source": source,
                 "meaning": MEANING[source],
-                "engines": ", ".join(sorted({row.engine for row in mine})),
+                **{key: ", ".join(sorted({getattr(row, key) for row in mine})) for key in ("engine", "model", "hw")},
                 "rows": len(mine),
                 "valid": sum(map(answered, mine)),
                 "oom": statuses["oom"],
@@ -39,7 +39,8 @@ def evidence_table(rows: Sequence[Row]) -> Table:
             }
         )
     columns = [
-        *(Column("source"), Column("meaning", "what it is"), Column("engines"), Column("rows", "rows", 1.0, ".0f")),
+        *(Column("source"), Column("meaning", "what it is"), Column("engine"), Column("model"), Column("hw")),
+        Column("rows", "rows", 1.0, ".0f"),
         Column("valid", "valid times", 1.0, ".0f"),
         Column("oom", "out of memory", 1.0, ".0f"),
         Column("other", "unsupported or failed", 1.0, ".0f"),

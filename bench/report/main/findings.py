@@ -1,4 +1,4 @@
-"""Findings: one sentence with one figure each, computed from the rows. The rest of the figures stands in tables."""
+"""Findings: one sentence with one figure each, computed from the rows. Tables have the other figures."""
 
 import statistics
 from collections import defaultdict
@@ -105,12 +105,14 @@ def _error_numbers(whole: ErrorStats, group: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _held_out(sources: tuple[str, ...], engine: str, pairs: Sequence[Pair]) -> list[Finding]:
-    """The largest mean error on a model whose rows took no part in the fit: the plain error is partly of a fit."""
+    """The largest mean error on a model whose rows were held out of the fit of the engine's constants."""
     errors: dict[str, float] = {}
     for pair in pairs:
         calibration = pair.answer.details.get("calibration")
         if isinstance(calibration, dict) and calibration.get("rows"):
             errors |= calibration.get("error_without_model", {})
+    models = {pair.reference.model for pair in pairs}
+    errors = {model: error for model, error in errors.items() if model in models}
     if not errors:
         return []
     worst = max(errors, key=lambda model: errors[model])

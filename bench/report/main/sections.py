@@ -108,8 +108,8 @@ def comparison_report(rows: Sequence[Row], title: str) -> tuple[Document, list[C
         Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(compared)]),
         Section(
             title="MFU over latency",
-            tables=[summary],
-            linked=by_batch,
+            tables=_present(headline_table(rows)),
+            linked=[summary, *by_batch],
             draw=lambda: _present(all_lengths(all_curves)),
         ),
         Section(title="Claims", tables=[claims_table(checks)]),

@@ -1,1 +1,1 @@
-"""The paper's own arithmetic."""
+"""The paper's closed forms."""

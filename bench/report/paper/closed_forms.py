@@ -1,28 +1,29 @@
-"""Table 1, Figure 3 and the crossovers of Pope et al. 2022, computed anew from closed forms."""
+"""Table 1, Figure 3 and the crossovers of Pope et al. 2022, recomputed from closed forms."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from bench.rows.error_stats import relative_error
 from bench.sweep.catalog import load_chip, load_model
 from engines.analytic import paper_forms
 from engines.analytic.grid import Floats
-from engines.core.layout import LAYOUTS, axes_size
 from engines.published.table import read_table
 
 TABLE_1_TOLERANCE: Final = 0.02
-"""How far, relatively, a computed context may be from the printed one."""
+"""Relative tolerance between a computed context and the printed one."""
 D_MODEL: Final = 16384
 D_FF: Final = 65536
 MESH_SHAPE: Final = (4, 4, 4)
-CHIPS: Final = axes_size("xyz", MESH_SHAPE)
+CHIPS: Final = math.prod(MESH_SHAPE)
 """The feed-forward and the torus of Figure 3."""
 OCTAVES: Final = (10, 24)
 """Range of Figure 3's batch, in powers of two of tokens."""
 PER_OCTAVE: Final = 8
-"""Points of a curve for each of them."""
+"""Points of a curve for each power of two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,8 @@ class ContextLimit:
 
     @property
     def relative_error(self) -> float:
-        """Computed over printed, less one."""
-        return self.predicted / self.published - 1
+        """Of the computed context against the printed one."""
+        return relative_error(self.predicted, self.published) or 0.0
 
     @property
     def passed(self) -> bool:
@@ -63,7 +64,7 @@ class ContextLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
-    """From there on ``after`` moves less than ``before``: by the closed form, and where the volumes meet."""
+    """From where ``after`` sends less than ``before``: by the closed form, and where the volume curves cross."""
 
     before: str
     after: str
@@ -73,7 +74,7 @@ class Crossing:
 
 
 def table_1() -> list[ContextLimit]:
-    """Every entry of Table 1, in the order of print."""
+    """Every entry of Table 1, in the printed order."""
     return [_entry(cells) for cells in read_table("paper_table1.csv")]
 
 
@@ -104,29 +105,21 @@ def tokens_of_figure_3() -> Floats:
 
 
 def layout_crossings(curves: paper_forms.VolumeCurves) -> list[Crossing]:
-    """Where the layout that moves least changes as the batch grows."""
+    """Where the layout with the least volume changes as the batch grows."""
     names = list(curves.elements)
     least = np.argmin(np.stack(list(curves.elements.values())), axis=0)
     found = []
     for sample in np.flatnonzero(np.diff(least)):
         before, after = names[least[sample]], names[least[sample + 1]]
         at = _meeting(curves.tokens, curves.elements[before], curves.elements[after])
-        found.append(
-            Crossing(before=before, after=after, unit="tokens", closed_form=_closed_form(before, after), on_curves=at)
-        )
+        closed_form = paper_forms.crossing_tokens(before, after, D_MODEL, D_FF, MESH_SHAPE)
+        if closed_form is not None:
+            found.append(Crossing(before=before, after=after, unit="tokens", closed_form=closed_form, on_curves=at))
     return found
 
 
-def _closed_form(before: str, after: str) -> float:
-    x, y, z = MESH_SHAPE
-    more = axes_size(LAYOUTS[after].gathered, MESH_SHAPE)
-    if before == "ws_2d":
-        return paper_forms.tokens_ws_to_wg(D_MODEL, D_FF, x, y * z, more)
-    return paper_forms.tokens_wg_to_wg(D_FF, CHIPS, axes_size(LAYOUTS[before].gathered, MESH_SHAPE), more)
-
-
 def chip_crossing() -> Crossing:
-    """Chips from which ws_2d, at its best X, moves less than ws_1d."""
+    """Chips from which ws_2d, at its best X, sends less than ws_1d."""
     closed_form = paper_forms.chips_1d_to_2d(D_MODEL, D_FF)
     counts = np.arange(1.0, 4 * closed_form + 1)
     one = np.full_like(counts, float(paper_forms.ws_1d_elements(1, D_MODEL)))
@@ -136,7 +129,7 @@ def chip_crossing() -> Crossing:
 
 
 def _meeting(at: Floats, before: Floats, after: Floats) -> float:
-    """Where ``after`` first falls below ``before``, on the straight line between neighbouring samples."""
+    """Where ``after`` first falls below ``before``, by linear interpolation between samples."""
     gap = after - before
     second = int(np.flatnonzero(gap < 0)[0])
     share = gap[second - 1] / (gap[second - 1] - gap[second])

@@ -15,7 +15,7 @@ MARKER_TOKENS: Final = 4
 
 
 class Mark(NamedTuple):
-    """A ring at a batch in tokens and a volume in elements, with what is written beside it."""
+    """A ring at a batch in tokens and a volume in elements, with its label."""
 
     tokens: float
     elements: float
@@ -23,7 +23,7 @@ class Mark(NamedTuple):
 
 
 def volume_over_tokens(curves: "VolumeCurves", marks: Sequence[Mark], caption: str) -> Drawn:
-    """Every layout's curve on logarithmic axes, with a ring where one begins to move less than another."""
+    """Every layout's curve on logarithmic axes, with a ring at every crossover."""
     figure, (axis,) = panels(1, width=7.0, height=4.6)
     powers = np.log(curves.tokens) / np.log(MARKER_TOKENS)
     places = [int(place) for place in np.flatnonzero(np.isclose(powers, np.round(powers)))]

@@ -1,4 +1,4 @@
-"""The report of what Pope et al. 2022 print from closed forms: its tables, its figure and what was found."""
+"""The report of the closed forms of Pope et al. 2022: Table 1, Figure 3, best X and N, crossovers."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -21,21 +21,21 @@ from bench.report.paper.closed_forms import (
 )
 from bench.report.paper.figure_volume import Mark, volume_over_tokens
 from bench.report.render.document import Document, Section
+from bench.rows.error_stats import relative_error
 from bench.rows.table import Column, Table
 from engines.analytic import paper_forms
-from engines.core.layout import LAYOUTS, axes_size
 
 DOUBLINGS: Final = 8
-"""How often the chips double in the table of best X."""
+"""Doublings of the chips in the table of best X."""
 ABOUT: Final = (
     "Volumes are elements that a chip sends in one feed-forward of two matrices, E wide and F hidden, for T tokens on "
-    "n = X·Y·Z chips, as in the paper's appendix A: (k − 1)/k is taken as 1. Nothing here is timed or calibrated. "
+    "n = X·Y·Z chips, as in the paper's appendix A: (k − 1)/k is taken as 1. Nothing is timed or calibrated. "
     "**predicted** is a closed form, **published** is what the paper printed."
 )
 
 
 def paper_report(title: str) -> tuple[Document, list[ContextLimit]]:
-    """The document, and Table 1's entries, of which each says whether it agrees with the print."""
+    """The document, and the entries of Table 1, each of which says whether it agrees with the printed figure."""
     entries = table_1()
     curves = paper_forms.figure_3(tokens_of_figure_3(), D_MODEL, D_FF, MESH_SHAPE)
     layouts = layout_crossings(curves)
@@ -43,7 +43,7 @@ def paper_report(title: str) -> tuple[Document, list[ContextLimit]]:
     marks = [_mark(crossing) for crossing in layouts]
     caption = (
         f"Communication volume of one feed-forward over batch in tokens, predicted, as in Figure 3 of the paper: E = "
-        f"{D_MODEL}, F = {D_FF}, X, Y, Z = {', '.join(map(str, MESH_SHAPE))}. Rings: where the closed forms cross."
+        f"{D_MODEL}, F = {D_FF}, X, Y, Z = {', '.join(map(str, MESH_SHAPE))}. Rings: crossovers by the closed forms."
     )
     sections = [
         Section(title="How to read it", text=ABOUT),
@@ -61,8 +61,7 @@ def paper_report(title: str) -> tuple[Document, list[ContextLimit]]:
 
 
 def _mark(crossing: Crossing) -> Mark:
-    gathered = axes_size(LAYOUTS[crossing.after].gathered, MESH_SHAPE)
-    volume = paper_forms.wg_elements(crossing.closed_form, D_MODEL, D_FF, CHIPS, gathered)
+    volume = paper_forms.layout_elements(crossing.after, crossing.closed_form, D_MODEL, D_FF, MESH_SHAPE)
     return Mark(crossing.closed_form, float(volume), f"{crossing.closed_form:,.0f} tokens")
 
 
@@ -93,8 +92,8 @@ def _entries_table(entries: Sequence[ContextLimit]) -> Table:
             for entry in entries
         ],
         note=(
-            f"An entry passes within {TABLE_1_TOLERANCE:.0%} of the print. The cache is in bfloat16; heads cut over "
-            "more chips than divide them are padded, and a multiquery model cut over heads holds its one head on all."
+            f"An entry passes within {TABLE_1_TOLERANCE:.0%} of the printed figure. The cache is in bfloat16. Heads "
+            "are padded to a multiple of the chips; a multiquery model sharded over heads replicates its one head."
         ),
         csv_keys=(
             *("variant", "batch_size", "memory_fraction", "published", "predicted"),
@@ -117,7 +116,7 @@ def _volume_table(curves: paper_forms.VolumeCurves) -> Table:
         columns=[
             Column("tokens", spec=",.0f"),
             *(Column(name, name, 1e-6, ",.1f") for name in names),
-            Column("least", "moves least"),
+            Column("least", "least"),
         ],
         rows=rows,
         shown=rows[::PER_OCTAVE],
@@ -128,12 +127,12 @@ def _volume_table(curves: paper_forms.VolumeCurves) -> Table:
 def _crossings_table(crossings: Sequence[Crossing]) -> Table:
     return Table(
         name="crossovers",
-        caption="From where on one layout moves less than another, predicted",
+        caption="Where one layout begins to send less than another, predicted",
         columns=[
             Column("before", "from"),
             Column("after", "to"),
             Column("closed_form", "closed form", spec=",.0f"),
-            Column("on_curves", "where the volumes meet", spec=",.0f"),
+            Column("on_curves", "where the curves cross", spec=",.0f"),
             Column("unit"),
         ],
         rows=[
@@ -147,8 +146,8 @@ def _crossings_table(crossings: Sequence[Crossing]) -> Table:
             for each in crossings
         ],
         note=(
-            f"E = {D_MODEL}, F = {D_FF}; those in tokens on {CHIPS} chips. Closed forms: E·F·N/n / (E/X + F/(YZ) − "
-            "E/N) from ws_2d, F·N·N'/n from N gathered chips to N', 4·F/E chips from ws_1d to ws_2d at its best X."
+            f"E = {D_MODEL}, F = {D_FF}; crossovers in tokens are on {CHIPS} chips. Closed forms: E·F·N/n / (E/X + "
+            "F/(YZ) − E/N) from ws_2d, F·N·N'/n from N gathered chips to N', 4·F/E chips from ws_1d to ws_2d."
         ),
     )
 
@@ -178,29 +177,28 @@ def _best_x_table() -> Table:
         )
     return Table(
         name="best_x",
-        caption=f"ws_2d over chips: the X that moves least, predicted (E = {D_MODEL}, F = {D_FF})",
+        caption=f"ws_2d over chips: the X with the least volume, predicted (E = {D_MODEL}, F = {D_FF})",
         columns=[
             Column("chips", spec=".0f"),
             Column("best_x", "best X", spec=".3g"),
-            Column("whole_x", "best whole X"),
+            Column("whole_x", "best integer X"),
             Column("ws_2d", "ws_2d at best X (elements/token)", spec=",.0f"),
-            Column("ws_2d_whole", "ws_2d at whole X (elements/token)", spec=",.0f"),
+            Column("ws_2d_whole", "ws_2d at integer X (elements/token)", spec=",.0f"),
             Column("ws_1d", "ws_1d (elements/token)", spec=",.0f"),
             Column("ratio", "ws_2d / ws_1d", spec=".3f"),
         ],
         rows=rows,
-        note="Best X = sqrt(n·E/F), at which ws_2d moves 4·sqrt(E·F/n) a token. A whole X divides the chips.",
+        note="Best X = sqrt(n·E/F), at which ws_2d sends 4·sqrt(E·F/n) a token. An integer X divides the chips.",
     )
 
 
 def _best_n_table() -> Table:
     tokens, end = D_FF / CHIPS, D_FF * CHIPS
-    shards = {each.name: axes_size(each.gathered, MESH_SHAPE) for each in LAYOUTS.values() if each.gathered}
+    shards = paper_forms.gathered_chips(MESH_SHAPE)
     rows: list[dict[str, Any]] = []
     while tokens <= end:
         volumes = {
-            layout: float(paper_forms.wg_elements(tokens, D_MODEL, D_FF, CHIPS, gathered))
-            for layout, gathered in shards.items()
+            layout: float(paper_forms.layout_elements(layout, tokens, D_MODEL, D_FF, MESH_SHAPE)) for layout in shards
         }
         least = float(paper_forms.least_wg_elements(tokens, D_MODEL, D_FF, CHIPS))
         best = [layout for layout, volume in volumes.items() if volume == min(volumes.values())]
@@ -218,7 +216,7 @@ def _best_n_table() -> Table:
         tokens *= 2
     return Table(
         name="best_n",
-        caption=f"Weight-gathered over batch: the N that moves least, predicted ({CHIPS} chips)",
+        caption=f"Weight-gathered over batch: the N with the least volume, predicted ({CHIPS} chips)",
         columns=[
             Column("tokens", spec=",.0f"),
             Column("best_n", "best N", spec=".3g"),
@@ -229,7 +227,7 @@ def _best_n_table() -> Table:
         ],
         rows=rows,
         note=(
-            "Best N = sqrt(T·n/F), at which a layout moves 4·E·sqrt(T·F/n). Rows run from N = 1 to N = n; the "
+            "Best N = sqrt(T·n/F), at which a layout sends 4·E·sqrt(T·F/n). Rows run from N = 1 to N = n; the "
             f"layouts of X, Y, Z = {', '.join(map(str, MESH_SHAPE))} allow N = {', '.join(map(str, shards.values()))}."
         ),
     )
@@ -238,29 +236,26 @@ def _best_n_table() -> Table:
 def _findings(entries: Sequence[ContextLimit], layouts: Sequence[Crossing], chips: Crossing) -> list[Finding]:
     worst = max(entries, key=lambda entry: abs(entry.relative_error))
     agree = sum(entry.passed for entry in entries)
-    apart = max(abs(each.on_curves / each.closed_form - 1) for each in [*layouts, chips])
-    order = f"{layouts[0].before} moves least at first"
-    order += "".join(f", {each.after} from {each.closed_form:,.0f} tokens" for each in layouts)
+    apart = max(abs(relative_error(each.on_curves, each.closed_form) or 0.0) for each in [*layouts, chips])
     x = paper_forms.best_x(CHIPS, D_MODEL, D_FF)
     return [
         Finding(
             "Table 1",
             ("published", "predicted"),
-            f"{agree} of {len(entries)} entries agree within {TABLE_1_TOLERANCE:.0%}; the farthest is "
-            f"{worst.relative_error:+.1%} off ({worst.variant}, batch {worst.batch_size}).",
+            f"{agree} of {len(entries)} entries agree within {TABLE_1_TOLERANCE:.0%}.",
             {"entries": len(entries), "agree": agree, "worst_relative_error": worst.relative_error},
         ),
         Finding(
             "Figure 3",
             ("predicted",),
-            f"{order}; the drawn curves cross within {apart:.1%} of the closed forms.",
-            {f"{each.before} to {each.after}": each.closed_form for each in layouts},
+            f"Weight-gathered layouts send less than {layouts[0].before} from {layouts[0].closed_form:,.0f} tokens on.",
+            {f"{each.before} to {each.after}": each.closed_form for each in layouts} | {"curves_apart": apart},
         ),
+        Finding("best X", ("predicted",), f"On {CHIPS} chips ws_2d sends least at X = {x:.3g}.", {"best_x": x}),
         Finding(
-            "best X",
+            "1D to 2D",
             ("predicted",),
-            f"On {CHIPS} chips ws_2d moves least at X = {x:.3g}, and less than ws_1d on "
-            f"more than {chips.closed_form:.0f} chips.",
-            {"chips": CHIPS, "best_x": x, "chips_1d_to_2d": chips.closed_form},
+            f"ws_2d sends less than ws_1d on more than {chips.closed_form:.0f} chips.",
+            {"chips_1d_to_2d": chips.closed_form},
         ),
     ]

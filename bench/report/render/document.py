@@ -66,7 +66,7 @@ class Written:
 
 
 def write(document: Document, out: Path, formats: Sequence[str], endings: Sequence[str]) -> Written:
-    """Write the document's files under ``out``: first into a folder beside it, then each moved into place.
+    """Write the document's files under ``out``: first into a temporary folder, then each moved into place.
 
     Files of an earlier report that this one does not have are removed; other files stay.
 

@@ -36,7 +36,7 @@ IDENTITY: Final = {
     "partitioner": "partitioner",
     "weight_dtype": "weights",
 }
-"""Keys of which a study's table shows those that vary in it, with their headings."""
+"""Keys with their headings; a study's table shows those that vary in it."""
 MOST_WHOLE: Final = 12
 """Rows up to which the table of all rows is short enough to be the one in the text."""
 
