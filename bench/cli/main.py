@@ -20,7 +20,7 @@ COMMANDS: Final[dict[str, str]] = {
     "compare": "compare the rows of two stores; exit code 1 if a point is slower or broken",
     "results": "list, check, export, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
-    "plan": "pick chips, mesh, layouts and dtype for a workload, and say what the runners-up lose",
+    "plan": "choose chips, mesh, layouts and dtype for a workload, and show what the runners-up lose",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
     "calibrate": "fit the constants of the analytic engine to measured times",
     "model": "print a checkpoint's model as YAML, for a config folder of your own",
@@ -87,7 +87,7 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         raise ShardbenchError(
-            f"{name}: is no command; " + (f"did you mean {near[0]}" if near else "see shardbench --help")
+            f"{name}: is not a command; " + (f"did you mean {near[0]}" if near else "see shardbench --help")
         )
     module = importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
     if name == "run":
