@@ -9,7 +9,7 @@ import numpy as np
 from bench.planner.workload import Ways, Workload, ways_of
 from engines.analytic.grid import Bools, Floats, Grid
 from engines.analytic.predict import STRATEGIES, PredictedPhase, Prediction, predict
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, LAYOUTS
 from engines.core.point import Point
 
 TERMS: Final = ("compute_s", "memory_s", "communication_s", "overhead_s")
@@ -240,7 +240,7 @@ def _other_layouts(workload: Workload, ways: Ways, chosen: Candidate, best: int)
             if other == (layout, attention):
                 continue
             asked = {**chosen.layouts, phase: other}
-            if len({name == "ws_1d" for name, _ in asked.values()}) > 1:
+            if len({LAYOUTS[name].stored for name, _ in asked.values()}) > 1:
                 continue
             prediction = _with_layouts(ways.grid.take(slice(best, best + 1)), asked)
             if not bool(fitting(workload, prediction)[0]):

@@ -12,7 +12,7 @@ from engines.analytic import gpu_nodes, memory, tpu_torus
 from engines.analytic.cost import Cost
 from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, LAYOUTS
 from engines.core.point import PHASES
 
 STRATEGIES: Final = tuple(
@@ -21,6 +21,11 @@ STRATEGIES: Final = tuple(
 """(ffn_layout, attn_sharding) in the order in which ties are broken."""
 ONE_D: Final = STRATEGIES.index(("ws_1d", "heads"))
 """What GPU nodes run."""
+INTERCHANGEABLE: Final = tuple(
+    [index for index, (layout, _) in enumerate(STRATEGIES) if LAYOUTS[layout].stored == stored]
+    for stored in reversed(dict.fromkeys(LAYOUTS[layout].stored for layout, _ in STRATEGIES))
+)
+"""Indices of the strategies whose layouts run on the same stored weights, those of the last layout first."""
 BLOCK: Final = 16384
 """Points evaluated at once: their temporaries stay in the cache, whatever the grid's size."""
 
@@ -75,6 +80,12 @@ class Prediction:
         """Both phases together."""
         return self.prefill.cost + self.decode.cost
 
+    def where(self, chosen: Bools, other: Self) -> Self:
+        """This where ``chosen``, ``other`` elsewhere."""
+        return type(self)(
+            prefill=self.prefill.where(chosen, other.prefill), decode=self.decode.where(chosen, other.decode)
+        )
+
     def together(self) -> PredictedPhase:
         """Both phases as one: the time of both, the memory of the larger; ``strategy`` is the decode's."""
         larger = self.prefill.memory.peak_hbm_bytes >= self.decode.memory.peak_hbm_bytes
@@ -102,8 +113,8 @@ def blocks(grid: Grid) -> Iterator[tuple[slice, Prediction]]:
 def predict(grid: Grid) -> Prediction:
     """Times and memory of every point, arrays [points] throughout.
 
-    A generate point runs both phases. Each takes its own layout where that is left open, ws_1d only if both do: ws_2d
-    and the gathered layouts keep the weights in the same place, ws_1d does not.
+    A generate point runs both phases. Each takes its own layout where that is left open, of those that keep the weights
+    in the same place.
 
     Raises:
         ValueError: the grid mixes GPUs and TPUs.
@@ -112,18 +123,12 @@ def predict(grid: Grid) -> Prediction:
         return Prediction(prefill=run_phase(grid, "prefill", ONE_D), decode=run_phase(grid, "decode", ONE_D))
     if np.any(grid.gpu):
         raise ValueError("a grid holds GPUs or TPUs, not both")
-    movable, stationary = (
-        Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
-        for allowed in (
-            [index for index, (layout, _) in enumerate(STRATEGIES) if layout != "ws_1d"],
-            [index for index, (layout, _) in enumerate(STRATEGIES) if layout == "ws_1d"],
-        )
-    )
-    chosen = ~stationary.together().better(movable.together())
-    return Prediction(
-        prefill=movable.prefill.where(chosen, stationary.prefill),
-        decode=movable.decode.where(chosen, stationary.decode),
-    )
+    best = None
+    for allowed in INTERCHANGEABLE:
+        found = Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
+        best = found if best is None else found.where(found.together().better(best.together()), best)
+    assert best is not None
+    return best
 
 
 def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:

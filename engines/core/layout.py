@@ -21,13 +21,18 @@ class Layout:
     """A feed-forward layout as mesh axes: a weight matrix is stored as [E.stored_embed, F.stored_ffn].
 
     Weights are all-gathered over ``gathered`` before use, and the batch is split over those axes instead. Columns (F
-    and heads) are split with z slowest, batches with x slowest, so that what a chip gathers is one contiguous block.
+    and heads) are split with z slowest, batches with x slowest.
     """
 
     name: str
     stored_embed: str
     stored_ffn: str
     gathered: str = ""
+
+    @property
+    def stored(self) -> tuple[str, str]:
+        """How weights lie in memory: layouts in which it is equal run on the same arrays."""
+        return self.stored_embed, self.stored_ffn
 
     @property
     def embed(self) -> str:
@@ -93,6 +98,11 @@ def layout_of(name: str) -> Layout:
     if name not in LAYOUTS:
         raise InvalidRequest("ffn_layout", name, "is not known", f"use one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
+
+
+def stationary(layout: Layout) -> Layout:
+    """The layout that gathers nothing, of those that run on the same arrays as ``layout``."""
+    return next(each for each in LAYOUTS.values() if each.stored == layout.stored and not each.gathered)
 
 
 def variant_of(name: str) -> CollectiveVariant:

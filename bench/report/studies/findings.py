@@ -11,6 +11,7 @@ from bench.report.studies.rows import parts_of
 from bench.rows.error_stats import error_stats, relative_error
 from bench.rows.frontier import time_of
 from bench.rows.labels import model_label
+from engines.core.layout import VARIANTS
 from engines.core.row import Row
 from engines.published.table import published_rows
 
@@ -18,7 +19,7 @@ Found = tuple[str, dict[str, Any]]
 """A sentence and the numbers behind it."""
 WORKLOAD: Final = ("model", "hw", "num_chips", "phase", "batch_size", "weight_dtype")
 """Keys in which a published row must agree with the row that it is compared with."""
-OVERLAPPED: Final = ("oneway", "throughput", "latency")
+OVERLAPPED: Final = tuple(name for name, variant in VARIANTS.items() if variant.looped)
 Key = TypeVar("Key")
 
 

@@ -99,11 +99,12 @@ def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]
 
 def _gathered_vectors(plan: Plan, width: int, name: str) -> Iterator[Transfer]:
     """float32 scales and biases of the input columns."""
-    axes = tuple(axis for axis in plan.axes.all if axis not in plan.axes.column)
+    axes, cut = plan.axes.vector
+    chunks = plan.local_chunks * plan.axes.size(cut)
     has_bias = (plan.model.attn_bias and name != "ffn") or (plan.model.ffn_bias and name != "attn")
     for present in (plan.weight_dtype in LARGEST, has_bias):
         if present:
-            yield _transfer("all-gather", axes, 4 * plan.local_chunks * width, f"{name} vectors")
+            yield _transfer("all-gather", axes, 4 * chunks * width, f"{name} vectors")
 
 
 def _transfer(kind: str, axes: Axes, payload_bytes: float, what: str) -> Transfer:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from engines.core.errors import InvalidRequest
+from engines.core.layout import stationary
 from engines.transformer.forward import output, states
 from engines.transformer.layers.kv_cache import PREFIX, Cache, abstract_cache, cache_specs
 from engines.transformer.layers.positions import Consecutive
@@ -63,7 +64,8 @@ def _in_chunks(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) 
 def prefix_plan(plan: Plan) -> Plan:
     """How the prefix of ``plan``'s prompts is read: as one sequence, on the same stored weights.
 
-    Gathered layouts split the batch, which one sequence has none of: it goes by ``ws_2d``, whose weights are the same.
+    Gathered layouts split the batch, which one sequence has none of: it goes by the stationary layout of the same
+    weights.
     """
     gathered = bool(plan.axes.batch)
     return replace(
@@ -71,7 +73,7 @@ def prefix_plan(plan: Plan) -> Plan:
         batch_size=1,
         cache_len=plan.prefill.prefix,
         attn_sharding="heads",
-        ffn_layout="ws_2d" if gathered else plan.ffn_layout,
+        ffn_layout=stationary(plan.axes.layout).name,
         collectives="plain" if gathered else plan.collectives,
         prefill=replace(plan.prefill, prefix=0),
     )

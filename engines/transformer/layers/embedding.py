@@ -40,8 +40,8 @@ def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
     """
     axes, matrix = plan.axes, parameters.output
     x = all_gather(all_gather(x, axes.ffn, 1), axes.batch, 0)
-    if axes.batch:
-        x = local_shard(x, axes.stored_embed, 1, axes.size(axes.stored_embed))
+    rows, _ = axes.gathered
+    x = local_shard(x, rows, 1, axes.size(rows))
     x, scale = quantize_tokens(plan, x, ())
     out = dequantize(product(plan, "be,ve->bv", x, matrix.values, jnp.float32), scale)
     out = reduce_scatter(out, axes.stored_embed, 1)

@@ -102,4 +102,5 @@ def local_embed(plan: Plan, vector: Array) -> Array:
 
 def local_columns(plan: Plan, vector: Array) -> Array:
     """[chunks.all, width] → [chunks.column, width]."""
-    return all_gather(vector, tuple(axis for axis in plan.axes.all if axis not in plan.axes.column), 0)
+    gathered, cut = plan.axes.vector
+    return local_shard(all_gather(vector, gathered, 0), cut, 0, plan.axes.size(cut))

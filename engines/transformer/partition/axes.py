@@ -3,6 +3,7 @@
 Only axes of more than one chip are named: nothing is split, nor sent, along the others.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -75,6 +76,16 @@ class MeshAxes:
     def column(self) -> Axes:
         """Axes that split heads and F of the activations; z slowest."""
         return self.ffn + self.embed
+
+    @property
+    def vector(self) -> tuple[Axes, Axes]:
+        """How a vector in chunks over ``all`` becomes one over ``column``: gathered over some axes, then cut over some.
+
+        Axes that both name first stay as they are. A layout that gathers the axes that vary fastest cuts over none.
+        """
+        pairs = zip(self.all, self.column, strict=False)
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return self.all[same:], self.column[same:]
 
     @property
     def residual(self) -> Axes:

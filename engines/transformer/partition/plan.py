@@ -136,6 +136,9 @@ class Plan:
 
     @property
     def circulates_ffn(self) -> bool:
-        """Whether a feed-forward's weights come around in blocks: gathered along its columns, in a ring."""
-        rings = self.overlap is Overlap.RING_OF_WEIGHTS
+        """Whether a feed-forward's weights come around in blocks: gathered along its columns, in a ring.
+
+        Not where E stays split: hidden columns are then sums over chips, of all blocks together.
+        """
+        rings = self.overlap is Overlap.RING_OF_WEIGHTS and not self.axes.embed
         return rings and self.separates_tensors and bool(self.axes.gathered[1])
