@@ -82,7 +82,8 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
 
     rate = grid.peak * matmul_efficiency(grid, grid.d_model)
     heads = grid.heads / grid.tensor
-    compute_s = layers * 2 * tokens * weights / grid.tensor / rate
+    active = weights - (grid.ffn_params - grid.ffn_active_params)
+    compute_s = layers * 2 * tokens * active / grid.tensor / rate
     compute_s = compute_s + layers * 4 * tokens * context * heads * grid.head_dim / (grid.peak * grid.matmul_efficiency)
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency

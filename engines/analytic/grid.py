@@ -25,8 +25,9 @@ class Grid:
     where the axis has one chip). ``looped`` collectives need a program written for them, so a compiler's own
     partitioning (gspmd) has none; they send in ``directions`` along a ring and hold ``loop_shards`` shards of a tensor
     (the latency variant's double buffer is 4). ``most_head_shards`` is the next power of two of the heads. Of the
-    feed-forward there are ``ffn_params`` elements of matrices, ``ffn_inputs`` columns into it and ``ffn_hidden`` after
-    its activation. ``phase``, ``layout`` and ``attention`` index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    feed-forward there are ``ffn_params`` elements of matrices, of which ``ffn_active_params`` multiply one token,
+    ``ffn_inputs`` columns into it and ``ffn_hidden`` after its activation. ``phase``, ``layout`` and ``attention`` index
+    ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
     """
 
     layers: Floats
@@ -37,6 +38,7 @@ class Grid:
     head_dim: Floats
     vocab: Floats
     ffn_params: Floats
+    ffn_active_params: Floats
     ffn_inputs: Floats
     ffn_hidden: Floats
     serial: Bools
@@ -138,6 +140,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "head_dim": float(model.head_dim),
         "vocab": float(model.vocab_size),
         "ffn_params": float(model.ffn.matmul_params),
+        "ffn_active_params": float(model.ffn.active_params),
         "ffn_inputs": float(model.ffn.input_columns),
         "ffn_hidden": float(model.ffn.hidden_columns),
         "serial": model.block == "serial",

@@ -261,7 +261,8 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
 
     inputs = grid.d_model / size_of(grid, LAYOUTS[layout].embed)
     rate = grid.peak * matmul_efficiency(grid, inputs)
-    projections_s = 2 * tokens * weights / rate
+    active = weights - (grid.ffn_params - grid.ffn_active_params) / chips
+    projections_s = 2 * tokens * active / rate
     pairs = tokens * context * heads / (shards.batch * shards.heads)
     attention_s = 4 * pairs * grid.head_dim / (grid.peak * grid.matmul_efficiency)
     logits_s = 2 * grid.batch * grid.vocab * grid.d_model / chips / rate

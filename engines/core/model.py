@@ -4,13 +4,15 @@ Symbols as in Pope et al. 2022: E = d_model, F = d_ff, H = query heads, K = key/
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.feed_forward import Activation, FeedForward
 
+EXTENSION: Final = "extension"
+"""In a field's metadata: every engine runs its default, and one that does not read the field refuses other values."""
 Block = Literal["parallel", "serial"]
 Position = Literal["rotary", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
@@ -102,6 +104,21 @@ class Model:
                 "pairs of a head's dimensions turn",
             )
 
+    def check_extensions(self, engine: str, read: Collection[str] = ()) -> None:
+        """Check that an engine reads every key that changes the model from what all engines run.
+
+        Raises:
+            Unsupported: a key marked :data:`EXTENSION` is not at its default, and not one of those that it ``read``.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.metadata.get(EXTENSION) and value != field.default and field.name not in read:
+                plain = "null" if field.default is None else field.default
+                raise Unsupported(
+                    f"model.{field.name}={value}: engine={engine} runs model.{field.name}={plain} alone; "
+                    "use an engine that reads this key"
+                )
+
     @property
     def rotated_dim(self) -> int:
         """How many of a head's dimensions rotary positions turn."""
@@ -167,7 +184,8 @@ class Model:
     @property
     def matmul_flops_per_token(self) -> int:
         """FLOPs of all matrix products for one token: 2 a weight, the output embedding included, attention not."""
-        return 2 * (self.num_layers * self.layer_matmul_params + self.vocab_size * self.d_model)
+        idle = self.ffn.matmul_params - self.ffn.active_params
+        return 2 * (self.num_layers * (self.layer_matmul_params - idle) + self.vocab_size * self.d_model)
 
     @property
     def model_flops_per_token(self) -> float:

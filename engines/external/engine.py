@@ -85,6 +85,7 @@ class ExternalEngine(Estimator):
         try:
             point.check()
             _check_first_token(point)
+            point.model.check_extensions(self.name)
             self.check_supported(point)
             return self._run(point)
         except ShardbenchError as error:

@@ -85,7 +85,7 @@ def test_the_kernel_is_attention_to_pallas_interpreter(slots, group, time, dim):
     q = random.standard_normal((2, time, slots * group, dim), np.float32)
     keys, vals = (random.standard_normal((2, slots, time, dim), np.float32) for _ in range(2))
     expected = attend(plan_of(), q, Cached(keys, None), Cached(vals, None), Causal(0))
-    out = kernel_attend(q, keys, vals, interpret=True)
+    out = kernel_attend(q, keys, vals, Causal(0), interpret=True)
     assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
 
 

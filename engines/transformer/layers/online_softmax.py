@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
-from engines.transformer.layers.mask import Everything, Mask, QueryBlock
+from engines.transformer.layers.mask import Mask, QueryBlock
 from engines.transformer.options import KERNEL_TOKENS
 from engines.transformer.partition.plan import Plan
 
@@ -47,17 +48,17 @@ def attend(
 ) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
-    ``mask`` says which keys a query sees; all queries see all of the ``shared`` keys and values, which are one
-    sequence's. Queries hold :func:`engines.transformer.params.parameters.query_factor` already.
+    ``mask`` says which keys a query sees, also of the ``shared`` keys and values, which are one sequence's. Queries
+    hold :func:`engines.transformer.params.parameters.query_factor` already.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
     plain = mask.is_whole_prompt and shared is None and keys.scale is None
     if plan.prefill.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
         from engines.transformer.layers.splash_attention import kernel_attend
 
-        return kernel_attend(q, keys.values, vals.values)
+        return kernel_attend(q, keys.values, vals.values, mask)
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
-    start = None if shared is None else to_shared(plan, scaled, *shared)
+    start = None if shared is None else to_shared(plan, scaled, *shared, mask.of_prefix())
     if by_blocks(plan, q.shape, limit):
         part = blockwise(plan, scaled, keys, vals, mask, start)
     else:
@@ -65,15 +66,16 @@ def attend(
     return finished(part, q.dtype)
 
 
-def to_shared(plan: Plan, scaled: Array, keys: Cached, vals: Cached) -> Partial:
-    """Attention of every query to all keys of one sequence: the queries of all sequences in one product."""
+def to_shared(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask) -> Partial:
+    """Attention of every query to the keys of one sequence: the queries of all sequences in one product."""
     batch, time, slots, group, dim = scaled.shape
     limit = keys.values.shape[2]
     folded = scaled.reshape(1, batch * time, slots, group, dim)
     if time > 1 and by_blocks(plan, (1, batch * time, slots * group, dim), limit):
-        part = blockwise(plan, folded, keys, vals, Everything())
+        part = blockwise(plan, folded, keys, vals, mask)
     else:
-        part = direct(plan, folded, keys, vals, jnp.ones((1, limit), bool))
+        seen = mask.seen(np.arange(limit)[None, :], QueryBlock(batch * time))
+        part = direct(plan, folded, keys, vals, seen)
     shape = (slots, group, batch, time)
     return Partial(*(jnp.moveaxis(each.reshape(*shape, each.shape[-1]), 2, 0) for each in part))
 

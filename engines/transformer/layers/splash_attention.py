@@ -12,15 +12,17 @@ from jax import Array
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
+from engines.transformer.layers.mask import Mask
+
 MOST: Final = 1024
 """Queries and keys of one block at most: what fits beside its scores on the chip."""
 
 
-def kernel_attend(q: Array, keys: Array, vals: Array, *, interpret: bool = False) -> Array:
+def kernel_attend(q: Array, keys: Array, vals: Array, mask: Mask, *, interpret: bool = False) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, time, dim] → [batch, time, heads, dim].
 
-    Query t sees keys up to t. ``time`` is a multiple of 128. Queries hold the factor for powers of 2; the kernel
-    takes powers of e.
+    ``mask`` is that of a whole prompt. ``time`` is a multiple of 128. Queries hold the factor for powers of 2; the
+    kernel takes powers of e.
     """
     batch, time, heads, dim = q.shape
     slots = keys.shape[1]
@@ -28,7 +30,7 @@ def kernel_attend(q: Array, keys: Array, vals: Array, *, interpret: bool = False
     grouped = scaled.reshape(batch, time, slots, heads // slots, dim).transpose(0, 2, 3, 1, 4)
     block = math.gcd(time, MOST)
     kernel = splash.make_splash_mqa(
-        masks.MultiHeadMask([masks.CausalMask((time, time))] * (heads // slots)),
+        masks.MultiHeadMask([mask.for_kernel(time)] * (heads // slots)),
         block_sizes=splash.BlockSizes(block_q=block, block_kv=block),
         head_shards=1,
         q_seq_shards=1,

@@ -67,7 +67,7 @@ class Padded:
     @property
     def ffn_width(self) -> int:
         """Feed-forward columns of one chunk."""
-        return self.model.d_ff // self.chips
+        return self.model.ffn.stored_columns // self.chips
 
     @property
     def vocab(self) -> int:

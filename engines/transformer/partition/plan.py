@@ -73,7 +73,7 @@ class Plan:
             InvalidRequest: a dimension does not split over its axes.
         """
         model, shape, axes = self.model, list(self.mesh_shape), self.axes
-        for key, size in (("d_model", model.d_model), ("d_ff", model.d_ff)):
+        for key, size in (("d_model", model.d_model), ("d_ff", model.ffn.stored_columns)):
             if size % self.chips:
                 raise InvalidRequest(
                     f"model.{key}",
@@ -141,4 +141,5 @@ class Plan:
         Not where E stays split: hidden columns are then sums over chips, of all blocks together.
         """
         rings = self.overlap is Overlap.RING_OF_WEIGHTS and not self.axes.embed
-        return rings and self.separates_tensors and bool(self.axes.gathered[1])
+        blocks = self.separates_tensors and self.model.ffn.made_by_column
+        return rings and blocks and bool(self.axes.gathered[1])
