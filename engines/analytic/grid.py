@@ -26,8 +26,8 @@ class Grid:
     partitioning (gspmd) has none; they send in ``directions`` along a ring and hold ``loop_shards`` shards of a tensor
     (the latency variant's double buffer is 4). ``most_head_shards`` is the next power of two of the heads. Of the
     feed-forward there are ``ffn_params`` elements of matrices, of which ``ffn_active_params`` multiply one token,
-    ``ffn_inputs`` columns into it and ``ffn_hidden`` after its activation. ``phase``, ``layout`` and ``attention`` index
-    ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    ``ffn_inputs`` columns into it and ``ffn_hidden`` after its activation. ``phase``, ``layout`` and ``attention``
+    index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
     """
 
     layers: Floats
