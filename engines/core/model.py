@@ -63,17 +63,17 @@ class Model:
     norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            wanted = _KINDS.get(field.type)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            wanted = _KINDS.get(each.type)
             if wanted is not None and (
-                not isinstance(value, wanted) or isinstance(value, bool) != (field.type is bool)
+                not isinstance(value, wanted) or isinstance(value, bool) != (each.type is bool)
             ):
                 raise InvalidRequest(
-                    f"model.{field.name}", value, f"is no {_NAMES[field.type]}", "see conf/model/tiny.yaml"
+                    f"model.{each.name}", value, f"is no {_NAMES[each.type]}", "see conf/model/tiny.yaml"
                 )
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-                raise InvalidRequest(f"model.{field.name}", value, "is not positive", "give a number above 0")
+                raise InvalidRequest(f"model.{each.name}", value, "is not positive", "give a number above 0")
         for name, allowed in (
             ("block", ("parallel", "serial")),
             ("activation", ("swiglu", "gelu", "gelu_tanh")),
@@ -110,12 +110,12 @@ class Model:
         Raises:
             Unsupported: a key marked :data:`EXTENSION` is not at its default, and not one of those that it ``read``.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.metadata.get(EXTENSION) and value != field.default and field.name not in read:
-                plain = "null" if field.default is None else field.default
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.metadata.get(EXTENSION) and value != each.default and each.name not in read:
+                plain = "null" if each.default is None else each.default
                 raise Unsupported(
-                    f"model.{field.name}={value}: engine={engine} runs model.{field.name}={plain} alone; "
+                    f"model.{each.name}={value}: engine={engine} runs model.{each.name}={plain} alone; "
                     "use an engine that reads this key"
                 )
 

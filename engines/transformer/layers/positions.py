@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cache, Cached, read, write
-from engines.transformer.layers.mask import Causal, Mask
+from engines.transformer.layers.mask import Causal
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.kv_heads import folds
 from engines.transformer.partition.plan import Plan
@@ -22,7 +22,7 @@ class Readable(NamedTuple):
     cache: Cache
     keys: Cached
     values: Cached
-    mask: Mask
+    mask: Causal
     slots: int = 1
 
 
