@@ -130,16 +130,14 @@ class Plan:
         """Whether the tensors of a fused matrix are gathered and multiplied one by one.
 
         A gathered product has the columns of many chunks: to take its tensors apart, and to put chunks together again,
-        copies more than the product's own time is worth. With one scale a token (int8 activations) they stay together.
+        copies more than the product's own time is worth. With one scale a token (int8 activations), or where products are
+        summed over chips, they stay together, in one collective.
         """
-        return bool(self.axes.batch) and self.act_dtype != "int8"
+        return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
 
     @property
     def circulates_ffn(self) -> bool:
-        """Whether a feed-forward's weights come around in blocks: gathered along its columns, in a ring.
-
-        Not where E stays split: hidden columns are then sums over chips, of all blocks together.
-        """
-        rings = self.overlap is Overlap.RING_OF_WEIGHTS and not self.axes.embed
+        """Whether a feed-forward's weights come around in blocks: gathered along its columns, in a ring."""
+        rings = self.overlap is Overlap.RING_OF_WEIGHTS
         blocks = self.separates_tensors and self.model.ffn.made_by_column
         return rings and blocks and bool(self.axes.gathered[1])
