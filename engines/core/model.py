@@ -66,9 +66,7 @@ class Model:
         for each in fields(self):
             value = getattr(self, each.name)
             wanted = _KINDS.get(each.type)
-            if wanted is not None and (
-                not isinstance(value, wanted) or isinstance(value, bool) != (each.type is bool)
-            ):
+            if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (each.type is bool)):
                 raise InvalidRequest(
                     f"model.{each.name}", value, f"is no {_NAMES[each.type]}", "see conf/model/tiny.yaml"
                 )

@@ -130,8 +130,8 @@ class Plan:
         """Whether the tensors of a fused matrix are gathered and multiplied one by one.
 
         A gathered product has the columns of many chunks: to take its tensors apart, and to put chunks together again,
-        copies more than the product's own time is worth. With one scale a token (int8 activations), or where products are
-        summed over chips, they stay together, in one collective.
+        copies more than the product's own time is worth. They stay together, in one collective, with one scale a token
+        (int8 activations) and where products are summed over chips.
         """
         return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
 
