@@ -101,7 +101,7 @@ def test_the_table_shows_each_row_and_the_held_out_error(write, capsys):
     out = capsys.readouterr().out
     assert "times.csv:2" in out
     assert "1.82 s" in out
-    assert "without this model" in out
+    assert "held out" in out
 
 
 def test_several_files_are_one_validation(write, capsys):

@@ -104,7 +104,7 @@ def test_a_changed_model_is_not_taken_for_the_original(shardbench):
         (("print=yaml",), "print=yaml", "json"),
         (("timing.samples=3",), "timing.samples=3", "--cfg job"),
         (("model.num_layers=x",), "model.num_layers=x", "tiny.yaml"),
-        (("results_dir=/dev/null",), "results_dir=/dev/null", "name a folder"),
+        (("results_dir=/dev/null",), "results_dir=/dev/null", "use a folder"),
         (("timing.min_samples=0",), "timing.min_samples=0", ""),
         (("model.num_layers=-1",), "model.num_layers=-1", "above 0"),
         (("-m", "model=palm-8b,palm-9b"), "model=palm-9b", "palm-8b"),

@@ -164,7 +164,7 @@ def test_who_waits_in_vain_says_so(shardbench, port):
     assert all("engine.join_timeout_s=1 s" in row["error"] for row in rows)
     code, out, err = ended(job.start(1))
     assert (code, out) == (3, "")
-    assert "process 0 was not there within engine.join_timeout_s=1 s" in err
+    assert "process 0 did not join within engine.join_timeout_s=1 s" in err
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_a_row_without_a_first_token_ran_by_the_convention_of_its_chip(tmp_path,
 def test_a_published_row_that_was_stored_before_asks_what_the_same_row_asks_now():
     points = []
     for row in published_rows():
-        values = dict(row.question)
+        values = dict(row.stated)
         model, chip = load_model(values.pop("model")), load_chip(values.pop("hw"))
         points.append(Point(model=model, chip=chip, engine="published", **values))
     for point, answer in zip(points, PublishedEngine().estimate(points), strict=True):

@@ -50,7 +50,7 @@ def against_published(rows: Sequence[Row]) -> Found | None:
 def published_s(row: Row) -> float | None:
     """Published time of the row's phase at its context: of a decode step, or of a prefill. None where there is none."""
     for each in published_rows():
-        question = each.question
+        question = each.stated
         same = all(question[key] == getattr(row, key) for key in WORKLOAD)
         context = question["input_len"] + question["output_len"]
         if (
