@@ -155,12 +155,12 @@ class JaxProgram:
         asked = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
         flops, copied = measured_peaks(self.mesh, plan.act_dtype) or (None, None)
-        spared = self.prompts.spared
+        skipped_tokens = self.prompts.skipped_tokens
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
             resolved={key: value for key, value in resolved.items() if asked[key] != value},
-            processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else spared),
-            cached_tokens=plan.batch_size * self.point.input_len - spared,
+            processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else skipped_tokens),
+            cached_tokens=plan.batch_size * self.point.input_len - skipped_tokens,
             weights_bytes=_bytes_a_chip(self.weights),
             kv_cache_bytes=_bytes_a_chip(self.cache),
             activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),

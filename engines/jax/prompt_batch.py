@@ -22,15 +22,15 @@ from engines.weights.random import prompt
 class Prompts:
     """``tokens``: [batch, time], and ``ends`` [batch], where each prompt's last token is.
 
-    ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``spared`` of the batch's tokens do not go
-    through the model, or are padding.
+    ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``skipped_tokens`` of the batch's tokens
+    do not go through the model, or are padding.
     """
 
     tokens: NDArray[np.int32]
     ends: NDArray[np.int32]
     prefill: Any
     arguments: tuple[Any, ...]
-    spared: int
+    skipped_tokens: int
     details: Mapping[str, Any]
 
 
@@ -73,7 +73,7 @@ def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prom
             ends=np.full(batch, point.input_len - 1, np.int32),
             prefill=make_prefill(plan, mesh, settings.sampling),
             arguments=(tokens,),
-            spared=plan.prefill.spared(batch),
+            skipped_tokens=plan.prefill.skipped_tokens(batch),
             details={},
         )
     lengths = draw_lengths(settings.lengths, batch, time, settings.seed)
@@ -84,7 +84,7 @@ def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prom
         ends=lengths - 1,
         prefill=make_ragged_prefill(plan, mesh, time, settings.sampling),
         arguments=(rows, lengths - 1 + (packing.starts if packing else 0), packing),
-        spared=batch * time - real,
+        skipped_tokens=batch * time - real,
         details={
             "real_tokens": real,
             "padded_tokens": batch * time,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from engines.core.model import Model
 from engines.core.point import Point
-from engines.transformer.options import BLOCK, PROCESSOR_BLOCK, PrefillOptions, Sampling
+from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.random import Source
@@ -63,7 +63,7 @@ class Settings:
         Raises:
             InvalidRequest: a setting is unknown, too small or too large, or does not suit the point.
         """
-        block = PROCESSOR_BLOCK if point.chip.kind == "cpu" else BLOCK
+        block = CPU_BLOCK if point.chip.kind == "cpu" else BLOCK
         block = block if self.attention_block is None else self.attention_block
         options = PrefillOptions(
             attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix

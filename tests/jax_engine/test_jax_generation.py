@@ -64,7 +64,7 @@ def test_settings_that_make_no_sense_make_no_engine(settings, says):
 def test_a_stop_token_that_is_no_id_is_refused_before_memory_is_taken():
     before = len(jax.live_arrays())
     vocab_size = point().model.vocab_size
-    with pytest.raises(InvalidRequest, match=f"engine.stop_token={vocab_size}: is beyond the vocabulary of tiny"):
+    with pytest.raises(InvalidRequest, match=f"engine.stop_token={vocab_size}: is not in the vocabulary of tiny"):
         JaxEngine(stop_token=vocab_size).prepare(point(**SMALL))
     assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 

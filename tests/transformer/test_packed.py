@@ -51,7 +51,7 @@ def error(plan: Plan, tokens: np.ndarray, scores) -> float:
 @pytest.mark.parametrize(
     ("layout", "changes"),
     [
-        (("palm", (1, 1, 1), "ws_1d", "heads"), {"reading": PrefillOptions(attention="blockwise", block=3)}),
+        (("palm", (1, 1, 1), "ws_1d", "heads"), {"prefill": PrefillOptions(attention="blockwise", block=3)}),
         (("gpt", (2, 2, 2), "ws_2d", "heads"), {"collectives": "throughput"}),
         (("llama", (2, 2, 2), "ws_2d", "batch"), {"batch_size": 4}),
         (("gpt", (2, 2, 2), "wg_x", "batch"), {}),
