@@ -69,12 +69,12 @@ class JaxEngine:
         return place
 
     def join(self) -> Team:
-        """Meet the other processes: see :class:`engines.jax.multihost.Hosts`."""
-        from engines.jax.multihost import Hosts
+        """Meet the other processes: see :class:`engines.jax.multihost.ProcessGroup`."""
+        from engines.jax.multihost import ProcessGroup
 
-        hosts = Hosts(self.settings)
-        self._take(hosts.place)
-        return hosts
+        group = ProcessGroup(self.settings)
+        self._take(group.place)
+        return group
 
     def _take(self, place: JobProcess) -> None:
         self.settings = replace(self.settings, num_processes=place.count, process_id=place.process)

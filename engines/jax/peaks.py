@@ -1,4 +1,4 @@
-"""What this machine's devices reach: matmul rate and copy bandwidth, measured in this process."""
+"""Peak matmul rate and copy bandwidth of this machine's devices, measured in this process."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ MEASURE_S: Final = 0.3
 
 
 class Sizes(NamedTuple):
-    """Rows of a square matrix; bytes to copy, over all devices or on each; runs that are started and awaited as one."""
+    """Rows of a square matrix; bytes to copy, ``shared`` by all devices or on each; runs dispatched as one chain."""
 
     matrix: int
     copy_bytes: int
@@ -24,14 +24,14 @@ class Sizes(NamedTuple):
 
 ON_HOST: Final = Sizes(1024, 1 << 28, True, 1)
 ON_ACCELERATOR: Final = Sizes(8192, 1 << 30, False, 8)
-"""Beyond any cache, and so much at once that starting the work does not count."""
+"""Larger than any cache, and long enough that launch latency does not count."""
 
 
 def measured_peaks(mesh: Mesh, dtype: str) -> tuple[float, float] | None:
     """(FLOP/s, bytes/s read and written) of one of the mesh's devices while all of them work, the best of 0.3 s each.
 
-    Devices that share a processor share its rate: this is the machine's rate over the number of devices. Measured once
-    a process for each mesh and dtype. None where the devices have too little memory left for it.
+    Virtual devices share the CPU: the figure is the machine's rate divided by the number of devices. Measured once per
+    process for each mesh and dtype. None where the devices have too little free memory for it.
     """
     try:
         return _peaks(mesh, dtype, ON_HOST if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR)
@@ -46,20 +46,20 @@ def _peaks(mesh: Mesh, dtype: str, sizes: Sizes) -> tuple[float, float]:
     split = NamedSharding(mesh, P(("x", "y", "z")))
     devices, kind = mesh.size, jnp.dtype(dtype)
 
-    def drawn(*shape: int) -> jax.Array:
-        # Not one value throughout, on which a processor takes less power than on weights and so runs faster.
+    def random_array(*shape: int) -> jax.Array:
+        # Random values: on constant data a chip draws less power and runs faster than on weights.
         key, whole = jax.random.key(0), (devices, *shape)
-        draw = jax.jit(lambda: _random(key, whole, kind), out_shardings=split)
-        array: jax.Array = draw()
+        generate = jax.jit(lambda: _random(key, whole, kind), out_shardings=split)
+        array: jax.Array = generate()
         return array
 
-    square = drawn(sizes.matrix, sizes.matrix)
+    square = random_array(sizes.matrix, sizes.matrix)
     product = jax.jit(_product, out_shardings=split)
     matmul_s = _best_s(lambda a: product(a, square), square, sizes.chained)
     count = sizes.copy_bytes // kind.itemsize // (devices if sizes.shared else 1)
-    # In place, so that a chain needs no more memory than one run.
+    # In place, so that a chain needs only the memory of one run.
     copy = jax.jit(lambda a: a + jnp.ones((), kind), out_shardings=split, donate_argnums=0)
-    copy_s = _best_s(copy, drawn(count), sizes.chained)
+    copy_s = _best_s(copy, random_array(count), sizes.chained)
     return 2.0 * sizes.matrix**3 / matmul_s, 2.0 * count * kind.itemsize / copy_s
 
 
@@ -70,14 +70,14 @@ def _random(key: jax.Array, shape: tuple[int, ...], kind: Any) -> jax.Array:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[n, i, j] · [n, j, k], as values that can be multiplied again: whole numbers keep the low bits of their sums."""
+    """[n, i, j] · [n, j, k], scaled so that it can be repeated; integers keep the low bits of their sums."""
     if jnp.issubdtype(a.dtype, jnp.integer):
         return jnp.einsum("nij,njk->nik", a, b, preferred_element_type=jnp.int32).astype(a.dtype)
     return jnp.einsum("nij,njk->nik", a, b) * jnp.asarray(a.shape[-1] ** -0.5, a.dtype)
 
 
 def _best_s(work: Callable[[Any], Any], value: Any, chained: int) -> float:
-    """The shortest time of one run in seconds, of at least three chains after one that compiles."""
+    """The shortest time of one run in seconds, over at least three chains after a run that compiles."""
     value = jax.block_until_ready(work(value))
     best, chains = float("inf"), 0
     end = time.perf_counter() + MEASURE_S

@@ -65,7 +65,7 @@ class StoredWeights(Protocol):
         ...
 
 
-AT_ONCE: Final = 1 << 18
+BLOCK_VALUES: Final = 1 << 18
 """Values that a thread makes at once: their 64-bit indices stay in a core's cache."""
 
 Source = int | StoredWeights
@@ -90,7 +90,7 @@ def values(tensor: Tensor, source: Source, index: Sequence[slice] | None = None)
         return source.read(tensor, slices)
     bounds = [part.indices(size)[:2] for part, size in zip(slices, tensor.shape, strict=True)]
     made: Floats = np.empty([max(0, stop - start) for start, stop in bounds], np.float32)
-    (first, last), rows = bounds[0], max(1, AT_ONCE // max(1, math.prod(made.shape[1:])))
+    (first, last), rows = bounds[0], max(1, BLOCK_VALUES // max(1, math.prod(made.shape[1:])))
 
     def fill(start: int) -> None:
         part = slice(start, min(start + rows, last))
