@@ -5,11 +5,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 JAX_LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
-"""What decides a program that JAX compiles."""
+"""Libraries whose versions determine what JAX compiles."""
 
 
 def versions_of(names: Sequence[str]) -> dict[str, str]:
-    """Name → version of those that are installed."""
+    """Name → version of the installed ones among ``names``."""
     found = {}
     for name in names:
         try:

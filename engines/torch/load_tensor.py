@@ -43,7 +43,7 @@ def generate_on_device(spec: Spec, seed: int, index: Sequence[slice], device: to
     for at in range(0, shape[0], rows):
         number = torch.arange(bounds[0][0] + at, bounds[0][0] + min(at + rows, shape[0]), device=device)
         uniform = _hash(number[:, None] * stride + inner[None, :], spec.name, seed, large)
-        flat_out[at : at + rows] = (uniform - 0.5) * (spec.spread * math.sqrt(12.0)) + spec.centre
+        flat_out[at : at + rows] = (uniform - 0.5) * (spec.std * math.sqrt(12.0)) + spec.mean
     return out
 
 

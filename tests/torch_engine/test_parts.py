@@ -97,7 +97,7 @@ def test_shards_hold_everything_once(model, tensor, pipeline):
         (changed(num_heads=6, num_kv_heads=6), 4, 1, "num_heads=6"),
         (changed(d_ff=1022), 4, 1, "d_ff=1022"),
         (changed(num_heads=12, num_kv_heads=3), 2, 1, "num_kv_heads=3"),
-        (changed(), 1, 4, "3 layers"),
+        (changed(), 1, 4, "num_layers=3"),
     ],
 )
 def test_what_does_not_split_is_refused(model, tensor, pipeline, key):
