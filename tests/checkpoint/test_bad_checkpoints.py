@@ -152,7 +152,7 @@ def test_no_folder(good, tmp_path):
         ({"hidden_size": "wide"}, "hidden_size=wide, which must be an integer"),
         ({"num_attention_heads": 0}, "num_attention_heads=0, which must be an integer ≥ 1"),
         ({"num_hidden_layers": None}, "has no num_hidden_layers"),
-        ({"tie_word_embeddings": 1}, "tie_word_embeddings=1, which is no true or false"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings=1, which must be true or false"),
         ({"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not supported"),
         (
             {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
@@ -197,7 +197,7 @@ def test_without_safetensors(good, monkeypatch):
 
 def test_the_values_are_read_through_once(good, monkeypatch):
     read = []
-    monkeypatch.setattr(source, "_FOUND_GOOD", set())
+    monkeypatch.setattr(source, "_CHECKED", set())
     monkeypatch.setattr(source.Checkpoint, "check_values", lambda self: read.append(self.folder))
     for _ in range(2):
         source.open_checked(good, model_of(good))
