@@ -142,7 +142,7 @@ def tokens_of(workload: Workload, grid: Grid) -> Floats:
 
 def fitting(workload: Workload, prediction: Prediction) -> Bools:
     """Which plans fit in a chip's memory and under the requested limit."""
-    whole = prediction.together()
+    whole = prediction.combined()
     fits = whole.possible & prediction.prefill.memory.fits & prediction.decode.memory.fits
     if workload.hbm_limit_bytes is not None:
         fits = fits & (whole.memory.peak_hbm_bytes <= workload.hbm_limit_bytes)
@@ -181,7 +181,7 @@ def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: in
         tokens_per_s=tokens / latency,
         terms={name: _at(getattr(cost, name), position) for name in TERMS},
         overlapped_s=_at(cost.overlapped_s, position),
-        peak_hbm_bytes=_at(prediction.together().memory.peak_hbm_bytes, position),
+        peak_hbm_bytes=_at(prediction.combined().memory.peak_hbm_bytes, position),
         value=_at(objective(workload, ways.grid, prediction), position),
         fits=bool(fitting(workload, prediction)[position]),
     )
@@ -270,5 +270,5 @@ def _closest(workload: Workload, ways: Ways, prediction: Prediction, fits: Bools
     if fits.any():
         slow = prediction.decode.cost.latency_s if workload.latency_limit_s is None else prediction.cost.latency_s
         return plan_at(workload, ways, prediction, int(np.argmin(np.where(fits, slow, np.inf))))
-    needed = prediction.together().memory.peak_hbm_bytes
+    needed = prediction.combined().memory.peak_hbm_bytes
     return plan_at(workload, ways, prediction, int(np.argmin(np.broadcast_to(needed, (len(ways.grid),)))))

@@ -1,4 +1,4 @@
-"""From a grid of points to times and memory, each open layout chosen: the fastest that fits."""
+"""Times and memory of a grid of points; ``auto`` layouts resolve to the fastest that fits."""
 
 import os
 from collections.abc import Iterator
@@ -27,18 +27,18 @@ INTERCHANGEABLE: Final = tuple(
 )
 """Indices of the strategies whose layouts run on the same stored weights, those of the last layout first."""
 BLOCK: Final = 16384
-"""Points evaluated at once: their temporaries stay in the cache, whatever the grid's size."""
+"""Points evaluated at once, so that temporaries stay in the CPU cache whatever the grid's size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedPhase:
-    """One phase of every point: what it costs and takes, and the strategy (an index of STRATEGIES) that it runs."""
+    """One phase of every point: its cost, its memory, and the strategy (an index of STRATEGIES) that it runs."""
 
     cost: Cost
     memory: Memory
     strategy: Ints
     possible: Bools
-    """Whether any asked-for layout exists for the point."""
+    """Whether any requested layout exists for the point."""
 
     @property
     def layout(self) -> Ints:
@@ -51,7 +51,7 @@ class PredictedPhase:
         return np.asarray([ATTN_SHARDINGS.index(attention) for _, attention in STRATEGIES])[self.strategy]
 
     def better(self, other: Self) -> Bools:
-        """Where this is to be preferred: possible before impossible, fitting before not, then the faster or smaller."""
+        """Where this is preferred: possible before impossible, fitting before not, then the faster or the smaller."""
         fits, others = self.possible & self.memory.fits, other.possible & other.memory.fits
         faster = self.cost.latency_s < other.cost.latency_s
         smaller = self.memory.peak_hbm_bytes < other.memory.peak_hbm_bytes
@@ -59,7 +59,7 @@ class PredictedPhase:
         return np.where(self.possible != other.possible, self.possible, np.where(fits != others, fits, both))
 
     def where(self, chosen: Bools, other: Self) -> Self:
-        """This where ``chosen``, ``other`` elsewhere."""
+        """self where ``chosen``, ``other`` elsewhere."""
         return type(self)(
             cost=self.cost.where(chosen, other.cost),
             memory=self.memory.where(chosen, other.memory),
@@ -70,7 +70,7 @@ class PredictedPhase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Prefill and decode of every point; a phase that a point lacks costs nothing."""
+    """Prefill and decode of every point; a phase that a point does not have costs 0."""
 
     prefill: PredictedPhase
     decode: PredictedPhase
@@ -86,7 +86,7 @@ class Prediction:
             prefill=self.prefill.where(chosen, other.prefill), decode=self.decode.where(chosen, other.decode)
         )
 
-    def together(self) -> PredictedPhase:
+    def combined(self) -> PredictedPhase:
         """Both phases as one: the time of both, the memory of the larger; ``strategy`` is the decode's."""
         larger = self.prefill.memory.peak_hbm_bytes >= self.decode.memory.peak_hbm_bytes
         return PredictedPhase(
@@ -100,7 +100,7 @@ class Prediction:
 def blocks(grid: Grid) -> Iterator[tuple[slice, Prediction]]:
     """The predictions of a large grid, a block at a time with its place, so that memory stays bounded.
 
-    As many blocks as there are cores run at once: numpy lets go of the interpreter while it computes.
+    As many blocks as there are cores run at once: numpy releases the GIL while it computes.
     """
     places = [slice(start, min(start + BLOCK, len(grid))) for start in range(0, len(grid), BLOCK)]
     workers = os.cpu_count() or 1
@@ -126,13 +126,13 @@ def predict(grid: Grid) -> Prediction:
     best = None
     for allowed in INTERCHANGEABLE:
         found = Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
-        best = found if best is None else found.where(found.together().better(best.together()), best)
+        best = found if best is None else found.where(found.combined().better(best.combined()), best)
     assert best is not None
     return best
 
 
 def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
-    """The phase ``name`` (prefill or decode) of every point, run with one strategy; free where a point has none.
+    """The phase ``name`` (prefill or decode) of every point, run with one strategy; 0 where a point does not have it.
 
     A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
     mean context, input_len + (steps + 1)/2, as every cost is linear in it.
@@ -150,12 +150,12 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
     else:
         cost = tpu_torus.forward(grid, layout, attention, length, context)
         taken = memory.on_torus(grid, layout, attention, length)
-        asked = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
-        asked = asked & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
-        possible = asked & tpu_torus.attention_shards(grid, layout, attention).possible
+        requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
+        requested = requested & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
+        possible = requested & tpu_torus.attention_shards(grid, layout, attention).possible
     return PredictedPhase(
         cost=cost.times(np.where(runs, count, 0.0)),
-        memory=taken.only(runs),
+        memory=taken.masked(runs),
         strategy=np.full(len(grid), strategy),
         possible=np.broadcast_to(possible | ~runs, (len(grid),)),
     )

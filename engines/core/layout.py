@@ -1,7 +1,7 @@
-"""How a model is cut up over a mesh: which mesh axes each layout splits what over, and how its collectives run.
+"""How a model is partitioned over a mesh: which mesh axes split which dimension, and how collectives run.
 
 Mesh axes are x, y, z of sizes X, Y, Z. Layouts as in Pope et al. 2022, sections 3.2 and 3.3; ways to run collectives as
-in section 3.5. Whoever cuts, times or counts a layout reads it from here: a new one is one entry of :data:`LAYOUTS`.
+in section 3.5. Every engine reads layouts from here: a new one is one entry of :data:`LAYOUTS`.
 """
 
 from dataclasses import dataclass
@@ -61,10 +61,11 @@ FFN_LAYOUTS: Final[tuple[str, ...]] = ("auto", *LAYOUTS)
 
 @dataclass(frozen=True, slots=True)
 class CollectiveVariant:
-    """How a collective beside a matmul runs: as one operation, or in a loop of sends between partial matmuls.
+    """How a collective next to a matmul runs: as one operation, or as a loop of permutes between partial matmuls.
 
     A loop sends in ``directions`` along a ring at once and holds ``buffered_shards`` shards of a tensor. With
-    ``overlaps_block`` a parallel block that decodes runs its collectives under the other half's matmuls instead.
+    ``overlaps_block`` in decode, each half of a parallel block overlaps its collectives with the other half's matmuls
+    instead.
     """
 
     name: str

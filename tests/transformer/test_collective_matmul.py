@@ -8,8 +8,9 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of
 
-from engines.transformer.comm.collective_matmul import arrivals, sums
+from engines.transformer.comm.ring import ring_of
 from engines.transformer.comm.volume import layer_transfers
+from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_prefill
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
@@ -45,9 +46,15 @@ def test_looped_with_int8_errs_as_plain_does(collectives):
 @pytest.mark.parametrize(("shape", "axes"), [((1, 1, 3), ("z",)), ((1, 2, 2), ("z", "y")), ((5, 1, 1), ("x",))])
 @pytest.mark.parametrize("shard", [1, 3, 4])
 def test_shards_arrive_and_sums_leave_on_rings_of_any_size(shape, axes, shard, collectives):
-    model = MODELS["palm"]
-    plan = plan_of(model, (1, 1, 1), "ws_1d", "heads", collectives=collectives)
-    object.__setattr__(plan, "mesh_shape", shape)
+    plan = Plan(
+        model=MODELS["palm"],
+        mesh_shape=shape,
+        ffn_layout="ws_1d",
+        attn_sharding="heads",
+        batch_size=8,
+        cache_len=TIME,
+        collectives=collectives,
+    )
     ring = int(np.prod(shape))
     values = np.arange(2 * ring * shard, dtype=np.float32).reshape(2, ring * shard)
     # A different matrix on every chip: column c of chip i is 1000·i + c.
@@ -56,11 +63,12 @@ def test_shards_arrive_and_sums_leave_on_rings_of_any_size(shape, axes, shard, c
     def run(x, terms):
         me = lax.axis_index(axes)
         whole = jax.numpy.zeros((2, ring * shard))
-        for part in arrivals(plan, x, axes, 1):
+        for part in ring_of(plan).all_gather(plan, x, axes, 1):
             start = (me + part.block) % ring * shard + part.offset
             whole = lax.dynamic_update_slice_in_dim(whole, part.values, start, 1)
         mine = jax.numpy.roll(terms[0], -me * shard, 1)
-        return whole[None], sums(plan, lambda columns: mine[..., columns], axes, ring * shard, np.float32)
+        total = ring_of(plan).reduce_scatter(plan, lambda columns: mine[..., columns], axes, ring * shard, np.float32)
+        return whole[None], total
 
     split = P(None, axes)
     mapped = jax.shard_map(

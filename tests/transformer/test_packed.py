@@ -51,7 +51,7 @@ def error(plan: Plan, tokens: np.ndarray, scores) -> float:
 @pytest.mark.parametrize(
     ("layout", "changes"),
     [
-        (("palm", (1, 1, 1), "ws_1d", "heads"), {"reading": PrefillOptions(attention="blockwise", block=3)}),
+        (("palm", (1, 1, 1), "ws_1d", "heads"), {"prefill": PrefillOptions(attention="blockwise", block=3)}),
         (("gpt", (2, 2, 2), "ws_2d", "heads"), {"collectives": "throughput"}),
         (("llama", (2, 2, 2), "ws_2d", "batch"), {"batch_size": 4}),
         (("gpt", (2, 2, 2), "wg_x", "batch"), {}),
@@ -113,7 +113,7 @@ def test_packing_by_hand():
     assert rows.tolist() == [[0, 1, 2, 4, 0], [8, 12, 13, 14, 15]]
     assert packing.first.tolist() == [[0, 0, 0, 3, 4], [0, 1, 1, 1, 1]]
     assert packing.starts.tolist() == [0, 3, 0, 1]
-    assert np.asarray(packing.positions).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
+    assert np.asarray(packing.ids(5)).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize(("distribution", "mean"), [("uniform", 0.5), ("lognormal", 0.38)])

@@ -109,7 +109,7 @@ def test_rotary_frequencies_by_hand():
 
 @pytest.mark.parametrize("rotary_dim", [3, 34])
 def test_rotary_positions_turn_pairs_of_a_head(rotary_dim):
-    with pytest.raises(InvalidRequest, match=f"model.rotary_dim={rotary_dim}: is odd, or more than head_dim=32"):
+    with pytest.raises(InvalidRequest, match=f"model.rotary_dim={rotary_dim}: must be even and ≤ head_dim=32"):
         replace(load_model("tiny"), rotary_dim=rotary_dim)
 
 

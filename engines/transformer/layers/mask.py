@@ -1,4 +1,4 @@
-"""Which keys each query sees: one object for every softmax, at once, by blocks or in a kernel."""
+"""Which keys each query sees: one object for every attention implementation, direct, blockwise or kernel."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,18 +15,18 @@ Positions = Array | NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class QueryBlock:
-    """Queries [start, start + count) of a prompt; ``start`` None is 0 with nothing to add in the program."""
+    """Queries [start, start + count) of a prompt; ``start`` None is 0 without an addition in the program."""
 
     count: int
     start: Any = None
 
 
 class Mask(Protocol):
-    """What an attention has to be told of which keys count."""
+    """Which keys each query sees."""
 
     @property
     def is_whole_prompt(self) -> bool:
-        """Whether queries are all of one prompt, and keys its own, as the program is compiled."""
+        """Whether query t sees exactly the keys 0 … t, as known at compile time."""
         ...
 
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
@@ -42,13 +42,13 @@ class Mask(Protocol):
         ...
 
     def padded(self, time: int) -> "Mask":
-        """The same for ``time`` queries, of which those behind the last repeat it."""
+        """The mask for ``time`` queries; the additional ones repeat the last query."""
         ...
 
     def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
-        """For each block of ``queries`` of ``time`` the first block of ``keys`` of ``limit`` with a key that one sees.
+        """(first, end) of the blocks of ``keys`` (of ``limit``) to visit for each block of ``queries`` (of ``time``).
 
-        And the block behind the last such: numpy where the compiled program is to state it.
+        Blocks outside have no key that a query of the block sees. numpy arrays where they are known at compile time.
         """
         ...
 
