@@ -77,13 +77,13 @@ def parse(
     if words and "=" not in words[0] and verbs:
         verb = words.pop(0)
         if verb not in verbs:
-            raise InvalidRequest(command, verb, "is not known", f"use one of {', '.join(verbs)}")
+            raise InvalidRequest("verb", verb, "is not known", f"use one of {', '.join(verbs)}")
     by_name = {key.name: key for key in keys}
     settings: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise InvalidRequest(command, word, "must have the form key=value", f"use one of {', '.join(by_name)}")
+            raise InvalidRequest("argument", word, "must have the form key=value", f"keys are {', '.join(by_name)}")
         if name not in by_name:
             near = difflib.get_close_matches(name, by_name, n=1)
             remedy = f"did you mean {near[0]}=" if near else f"use one of {', '.join(by_name)}"
@@ -114,6 +114,18 @@ def _value(name: str, text: str) -> Any:
     return content["value"] if isinstance(content, dict) else content
 
 
+def _default_text(key: Key) -> str:
+    """`` (default [a,b])``, with the default as a user would type it; empty if the key's help describes it."""
+    if key.required:
+        return " (required)"
+    if key.default is None:
+        return "" if "(default" in key.help else " (default null)"
+    if isinstance(key.default, bool):
+        return f" (default {str(key.default).lower()})"
+    text = f"[{','.join(map(str, key.default))}]" if isinstance(key.default, list) else str(key.default)
+    return f" (default {text})"
+
+
 def help_text(command: str, module: Command) -> str:
     """The text of ``shardbench COMMAND --help``."""
     verbs = " [" + "|".join(module.VERBS) + "]" if module.VERBS else ""
@@ -124,9 +136,7 @@ def help_text(command: str, module: Command) -> str:
     lines.append("keys:")
     for key in module.KEYS:
         choices = f": {' | '.join(key.choices)}" if key.choices else ""
-        default = "required" if key.required else f"default {_typed(key.default)}"
-        stated = key.default is None and "default" in key.help
-        lines.append(f"  {key.name:<{width}}{key.help}{choices}" + ("" if stated else f" ({default})"))
+        lines.append(f"  {key.name:<{width}}{key.help}{choices}{_default_text(key)}")
     lines += ["", "examples:", *(f"  {example}" for example in module.EXAMPLES)]
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pickle
 import re
@@ -105,7 +106,8 @@ def _one_child(
     Its messages are merged into ``state``. A child that dies before its team has formed was evaluating no point.
     """
     state = {} if state is None else state
-    timeout_s, limits = float(engine_config["timeout_s"]), Limits.of(engine_config)
+    limits = Limits.of(engine_config)
+    timeout_s = math.inf if limits.timeout_s is None else limits.timeout_s
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(

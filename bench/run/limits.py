@@ -24,8 +24,10 @@ class Limits:
 
     ``memory_bytes`` limits the resident memory of a child and all processes that it started. It is read from ``/proc``,
     which takes one short read per process and no library; on systems other than Linux it is not enforced.
+    ``timeout_s`` limits the seconds without a message from the child.
     """
 
+    timeout_s: float | None = None
     memory_bytes: float | None = None
     cores: int | None = None
 
@@ -36,14 +38,9 @@ class Limits:
         Raises:
             InvalidRequest: a limit is not a number > 0, or there are fewer cores.
         """
-        memory, cores = engine_config.get("memory_limit_bytes"), engine_config.get("cores")
-        if memory is not None and (not isinstance(memory, (int, float)) or isinstance(memory, bool) or memory <= 0):
-            raise InvalidRequest(
-                "engine.memory_limit_bytes",
-                memory,
-                "must be a number > 0",
-                "use bytes such as 8e9, or null for none",
-            )
+        timeout_s = _positive(engine_config, "timeout_s", "seconds such as 600")
+        memory = _positive(engine_config, "memory_limit_bytes", "bytes such as 8e9")
+        cores = engine_config.get("cores")
         if cores is not None:
             present = len(_cores())
             if not isinstance(cores, int) or isinstance(cores, bool) or not 1 <= cores <= present:
@@ -53,7 +50,7 @@ class Limits:
                     f"must be an integer from 1 to {present}, the cores that this process may use",
                     "use one of these, or null for all",
                 )
-        return cls(memory, cores)
+        return cls(timeout_s, memory, cores)
 
     def over(self, group: int) -> float | None:
         """Resident bytes of a process group if they stay above the limit, else None.
@@ -84,6 +81,15 @@ class Limits:
         """
         if self.cores is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, random.sample(_cores(), self.cores))
+
+
+def _positive(engine_config: Mapping[str, Any], key: str, example: str) -> float | None:
+    value = engine_config.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise InvalidRequest(f"engine.{key}", value, "must be a number > 0", f"use {example}, or null for no limit")
+    return float(value)
 
 
 def resident_bytes(group: int) -> int:

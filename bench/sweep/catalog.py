@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -82,6 +83,8 @@ def load_group(group: str, name: str) -> dict[str, Any]:
         raise unknown_choice(group, name)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except YAMLError as error:
+        raise invalid_yaml(error) from None
     except OmegaConfBaseException as error:
         raise ShardbenchError(f"{path}: {_reason(error)}") from None
     if not isinstance(content, dict):
@@ -97,9 +100,9 @@ def load_customised(group: str, name: str) -> dict[str, Any]:
     """
     original, *changes = name.split("+")
     content = load_group(group, original)
-    unknown = [change for change in changes if change.partition("=")[0] not in content]
+    unknown = [key for change in changes if (key := change.partition("=")[0]) not in content]
     if unknown:
-        raise InvalidRequest(group, name, f"{original} has no key for {unknown[0]}", "use a row with known keys")
+        raise InvalidRequest(group, name, f"{original} has no key {unknown[0]}", "use a row with known keys")
     changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
     return {**content, **changed, "name": name}
 
@@ -111,6 +114,14 @@ def unknown_choice(group: str, name: object) -> InvalidRequest:
     return InvalidRequest(
         group, name, "is not known", f"use {' or '.join(near)}" if near else f"use one of {', '.join(known)}"
     )
+
+
+def invalid_yaml(error: YAMLError) -> ShardbenchError:
+    """The error for a config file with invalid syntax: its path, line and problem."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return ShardbenchError(f"invalid YAML: {_reason(error)}")
+    mark = error.problem_mark
+    return ShardbenchError(f"{mark.name}:{mark.line + 1}: is not valid YAML ({error.problem}); fix its syntax")
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ from engines.core.point import Point
 from engines.published.table import published_rows
 
 GROUPS: Final = ("model", "hw", "engine")
+PRINT_FORMATS: Final = ("table", "json", "none")
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 
 
@@ -62,6 +63,11 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
         InvalidRequest: a key is unknown or its value is invalid.
     """
     base = {key: config[key] for key in (*Point.schema(), *GROUPS)}
+    for key in GROUPS:
+        if not isinstance(base[key], dict) or "name" not in base[key]:
+            raise InvalidRequest(
+                key, base[key], "must be a mapping with a name", f"compare it with files of conf/{key}"
+            )
     names = {key: _customised(key, base[key]) for key in GROUPS}
     loaded: dict[tuple[str, str], Any] = {
         ("model", names["model"]): model_from({**base["model"], "name": names["model"]}),
@@ -91,13 +97,14 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
 
 
 def _options(config: Mapping[str, Any]) -> Options:
-    for key, allowed in (("print", ("table", "json", "none")),):
-        if config[key] not in allowed:
-            raise InvalidRequest(key, config[key], "is not known", f"use one of {', '.join(allowed)}")
+    if config["print"] not in PRINT_FORMATS:
+        raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
     for status in retry:
         if status not in RETRIABLE:
-            raise InvalidRequest("retry", status, "is not known", f"use some of {', '.join(RETRIABLE)}")
+            raise InvalidRequest("retry", status, "is not known", f"use one or more of {', '.join(RETRIABLE)}")
+    if config["sweep_name"] is not None and not isinstance(config["sweep_name"], str):
+        raise InvalidRequest("sweep_name", config["sweep_name"], "must be a name or null", "use letters and digits")
     if not isinstance(config["resume"], bool):
         raise InvalidRequest("resume", config["resume"], "must be true or false", "use resume=true or resume=false")
     return Options(
@@ -117,7 +124,7 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         yield {}
         return
     if not isinstance(points, list) or not all(isinstance(entry, dict) for entry in points):
-        raise InvalidRequest("points", points, "must be a list of mappings", "write points: [{batch_size: 1}]")
+        raise InvalidRequest("points", points, "must be a list of mappings", "use points: [{batch_size: 1}]")
     for entry in points:
         for key in entry:
             known = (*GROUPS, *Point.schema())

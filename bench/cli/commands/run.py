@@ -13,14 +13,16 @@ import hydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bench.run import runner
-from bench.sweep.catalog import conf_dir, unknown_choice
+from bench.sweep.catalog import conf_dir, invalid_yaml, names, unknown_choice
 from bench.sweep.expand import GROUPS, Request, request_from
 from bench.sweep.hw_here import hw_here
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
+CONFIG_GROUPS: Final = (*GROUPS, "timing", "wandb")
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
 
 
@@ -39,6 +41,8 @@ def run(words: Sequence[str]) -> int:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(configs.append)()
         except (HydraException, OmegaConfBaseException) as error:
             raise _explained(error, plain) from error
+        except YAMLError as error:
+            raise invalid_yaml(error) from error
     if not configs:  # --help, --cfg and the like
         return 0
     given = _given(plain)
@@ -63,6 +67,9 @@ def _for_hydra(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
         if word == "hw=here":
             plain.append(f"hw={hw_here()}")
             continue
+        group, _, choice = word.partition("=")
+        if group in CONFIG_GROUPS and choice in ("", "null"):
+            raise InvalidRequest(group, choice, "names no choice", f"use one of {', '.join(names(group))}")
         match = GROUP_LIST.match(word)
         if match is None:
             plain.append(word)
@@ -116,12 +123,16 @@ def _explained(error: Exception, words: Sequence[str]) -> ShardbenchError:
         if match is not None:
             return _unknown_key(match[1], words)
     if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
         return InvalidRequest(
-            error.override,
-            "",
-            "is not a valid override",
+            key if equals else "argument",
+            value if equals else key,
+            "cannot be parsed",
             "use key=value, with lists as [1,2] and quotes around special characters",
         )
+    folder = re.search(r"Additional config directory '(.*)' not found", text)
+    if folder is not None:
+        return InvalidRequest("--config-dir", folder[1], "is not a folder", "use a folder with config groups")
     return ShardbenchError(text.strip().splitlines()[0])
 
 
