@@ -137,6 +137,8 @@ def test_a_target_beside_what_was_published_and_what_bounds_it(points):
     assert numbers["bias"] == pytest.approx(sum(errors) / 3)
     mean = sum(map(abs, errors)) / 3
     assert sentence == f"Compiled times differ from the published ones by {mean:.1%} on average over 3 points."
+    assert found_by("study-targets", rows[:1])[0].startswith("Compiled times are shorter than the published ones by")
+    assert found_by("study-targets", rows[2:3])[0].startswith("Compiled times exceed the published ones by 17.4%")
     assert findings.published_s(replace(rows[2], ffn_layout="ws_2d")) is None
     assert findings.published_s(replace(rows[0], input_len=4095)) is None
     assert found_by("study-targets", rows[3:]) is None
