@@ -4,25 +4,33 @@ import gzip
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from builders.points import point as build_point
 from compiled_cases import answer_to, ask
 
 from bench.sweep.catalog import load_chip, load_model
 from engines.compiled.engine import CompiledEngine
 from engines.core.errors import InvalidRequest
-from engines.core.point import Point
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 
 
-def point(**changes):
-    asked = {
-        "model": load_model("palm-8b"), "chip": load_chip("tpu-v4"), "engine": "compiled", "phase": "decode",
-        "num_chips": 8, "batch_size": 8, "input_len": 192, "output_len": 64, "ffn_layout": "ws_2d",
-        "attn_sharding": "batch", "collectives": "plain",
-    }  # fmt: skip
-    return Point(**{**asked, **changes})
+point = partial(
+    build_point,
+    model="palm-8b",
+    hw="tpu-v4",
+    engine="compiled",
+    phase="decode",
+    num_chips=8,
+    batch_size=8,
+    input_len=192,
+    output_len=64,
+    ffn_layout="ws_2d",
+    attn_sharding="batch",
+    collectives="plain",
+)
 
 
 @pytest.mark.slow
@@ -86,7 +94,7 @@ def test_what_does_not_fit_is_oom_in_the_compilers_words():
 @pytest.mark.parametrize(("chip", "num_chips"), [("tpu-v5e", 4), ("tpu-v5p", 4), ("tpu-v6e", 4), ("tpu-7x", 4)])
 def test_every_generation(chip, num_chips):
     model = replace(load_model("palm-8b"), num_layers=2)
-    answer, _ = ask(point(model=model, chip=load_chip(chip), num_chips=num_chips, ffn_layout="ws_1d"))
+    answer, _ = ask(point(model=model, hw=chip, num_chips=num_chips, ffn_layout="ws_1d"))
     assert answer.status == "ok", answer.error
     assert answer.latency_s > 0
     assert answer.facts.details["unknown_instructions"] == {}
@@ -153,8 +161,8 @@ def test_int8_by_int8_reaches_the_matrix_unit_as_int8(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"chip": load_chip("cpu")}, "hw=cpu: engine=compiled compiles for TPUs and GPUs"),
-        ({"chip": replace(load_chip("tpu-v4"), clock_hz=None)}, "hw=tpu-v4: clock_hz is not known"),
+        ({"hw": "cpu"}, "hw=cpu: engine=compiled compiles for TPUs and GPUs"),
+        ({"hw": replace(load_chip("tpu-v4"), clock_hz=None)}, "hw=tpu-v4: clock_hz is not known"),
         ({"num_chips": 7}, "num_chips=7"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not run it"),
         ({"act_dtype": "int8"}, "weight_dtype=bfloat16"),

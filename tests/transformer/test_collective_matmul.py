@@ -1,20 +1,23 @@
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+from builders.models import MODELS
+from builders.plans import mesh_of, plan_of
 from hlo_collectives import loop_collectives
 from jax import lax
 from jax.sharding import PartitionSpec as P
-from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of
+from partitioned_case import TIME, errors
 
-from engines.transformer.comm.collective_matmul import arrivals, sums
+from engines.transformer.comm.ring import RINGS
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.programs import abstract_arguments, make_prefill
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
-VARIANTS = ["oneway", "throughput", "latency"]
+VARIANTS = list(RINGS)
 
 
 @pytest.mark.parametrize("collectives", VARIANTS)
@@ -45,10 +48,8 @@ def test_looped_with_int8_errs_as_plain_does(collectives):
 @pytest.mark.parametrize(("shape", "axes"), [((1, 1, 3), ("z",)), ((1, 2, 2), ("z", "y")), ((5, 1, 1), ("x",))])
 @pytest.mark.parametrize("shard", [1, 3, 4])
 def test_shards_arrive_and_sums_leave_on_rings_of_any_size(shape, axes, shard, collectives):
-    model = MODELS["palm"]
-    plan = plan_of(model, (1, 1, 1), "ws_1d", "heads", collectives=collectives)
-    object.__setattr__(plan, "mesh_shape", shape)
-    ring = int(np.prod(shape))
+    plan = replace(plan_of(MODELS["palm"], (1, 1, 1), "ws_1d", "heads", collectives=collectives), mesh_shape=shape)
+    ring, way = int(np.prod(shape)), RINGS[collectives]
     values = np.arange(2 * ring * shard, dtype=np.float32).reshape(2, ring * shard)
     # A different matrix on every chip: column c of chip i is 1000·i + c.
     own = (1000 * np.arange(ring)[:, None] + np.arange(ring * shard)).astype(np.float32).reshape(ring, 1, -1)
@@ -56,11 +57,11 @@ def test_shards_arrive_and_sums_leave_on_rings_of_any_size(shape, axes, shard, c
     def run(x, terms):
         me = lax.axis_index(axes)
         whole = jax.numpy.zeros((2, ring * shard))
-        for part in arrivals(plan, x, axes, 1):
+        for part in way.arrivals(plan, x, axes, 1):
             start = (me + part.block) % ring * shard + part.offset
             whole = lax.dynamic_update_slice_in_dim(whole, part.values, start, 1)
         mine = jax.numpy.roll(terms[0], -me * shard, 1)
-        return whole[None], sums(plan, lambda columns: mine[..., columns], axes, ring * shard, np.float32)
+        return whole[None], way.sums(plan, lambda columns: mine[..., columns], axes, ring * shard, np.float32)
 
     split = P(None, axes)
     mapped = jax.shard_map(

@@ -1,6 +1,10 @@
+from functools import partial
+
 import numpy as np
 import pytest
-from partitioned_case import MODELS, mesh_of, relative_error
+from builders.plans import mesh_of
+from builders.plans import plan_of as build_plan
+from partitioned_case import relative_error
 
 from engines.transformer.generate.prompt_lengths import draw_lengths
 from engines.transformer.layers.kv_cache import make_cache
@@ -16,16 +20,7 @@ LIMIT = 7
 LENGTHS = np.array([3, 7, 1, 4, 7, 2, 5, 6], np.int32)
 
 
-def plan_of(model, shape, ffn_layout, attn_sharding, **changes) -> Plan:
-    plan = Plan(
-        model=MODELS[model],
-        mesh_shape=shape,
-        ffn_layout=ffn_layout,
-        attn_sharding=attn_sharding,
-        **{"batch_size": 8, "cache_len": LIMIT + 1, **changes},
-    )
-    plan.check()
-    return plan
+plan_of = partial(build_plan, cache_len=LIMIT + 1)
 
 
 def prefilled(plan: Plan, packed: bool):
@@ -51,7 +46,7 @@ def error(plan: Plan, tokens: np.ndarray, scores) -> float:
 @pytest.mark.parametrize(
     ("layout", "changes"),
     [
-        (("palm", (1, 1, 1), "ws_1d", "heads"), {"reading": PrefillOptions(attention="blockwise", block=3)}),
+        (("palm", (1, 1, 1), "ws_1d", "heads"), {"prefill": PrefillOptions(attention="blockwise", block=3)}),
         (("gpt", (2, 2, 2), "ws_2d", "heads"), {"collectives": "throughput"}),
         (("llama", (2, 2, 2), "ws_2d", "batch"), {"batch_size": 4}),
         (("gpt", (2, 2, 2), "wg_x", "batch"), {}),
@@ -113,7 +108,7 @@ def test_packing_by_hand():
     assert rows.tolist() == [[0, 1, 2, 4, 0], [8, 12, 13, 14, 15]]
     assert packing.first.tolist() == [[0, 0, 0, 3, 4], [0, 1, 1, 1, 1]]
     assert packing.starts.tolist() == [0, 3, 0, 1]
-    assert np.asarray(packing.positions).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
+    assert packing.ids(5).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize(("distribution", "mean"), [("uniform", 0.5), ("lognormal", 0.38)])

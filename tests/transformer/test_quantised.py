@@ -7,20 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from builders.models import MODELS
+from builders.plans import mesh_of, plan_of
 from hlo_collectives import compiled_prefill, loop_collectives
 from hypothesis import given, settings
 from jax.sharding import PartitionSpec as P
-from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of
+from partitioned_case import STEPS, TIME, errors
 
 from engines.core.dtypes import LARGEST
 from engines.core.layout import FFN_LAYOUTS
 from engines.transformer.comm.collective_matmul import matmul_in, project
-from engines.transformer.comm.collectives import axis_index, dequantize, product, quantize_tokens
+from engines.transformer.comm.collectives import axis_index
 from engines.transformer.comm.ring import ring_axes
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
 from engines.transformer.params.parameters import described, make_parameters
-from engines.transformer.params.quantize import quantize, stored_bytes
+from engines.transformer.params.quantize import dequantize, product, quantize, quantize_tokens, stored_bytes
 from engines.transformer.params.tree import Stacked
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
