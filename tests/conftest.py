@@ -40,3 +40,19 @@ def plainly_compiled():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", jit)
         yield
+
+
+@pytest.fixture(scope="module")
+def plainly_prepared():
+    """What this module's engines lower and compile before they run it, likewise; what they jit stays as it is."""
+    import jax
+    from compiling import plainly
+
+    original, plain = jax.stages.Lowered.compile, plainly()
+
+    def compile_plainly(lowered, compiler_options=None, **settings):
+        return original(lowered, {**plain, **(compiler_options or {})}, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.stages.Lowered, "compile", compile_plainly)
+        yield

@@ -17,6 +17,9 @@ from engines.core.errors import InvalidRequest
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 
 
+SMALL = replace(load_model("palm-8b"), num_layers=4, d_model=1024, d_ff=4096, num_heads=8, vocab_size=32000)
+"""What compiles soon, where any program will do."""
+
 point = partial(
     build_point,
     model="palm-8b",
@@ -61,21 +64,22 @@ def test_one_layer_times_layers_agrees_with_all_layers():
 
 @pytest.mark.slow
 def test_the_second_run_compiles_nothing_and_says_the_same(tmp_path):
-    first, engine = ask(point(), cache_dir=str(tmp_path))
+    asked = point(model=SMALL)
+    first, engine = ask(asked, cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 1
-    second, engine = ask(point(), cache_dir=str(tmp_path))
+    second, engine = ask(asked, cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 0
     assert second.latency_s == first.latency_s
     # What it ran is known without compiling, in any process, and not by what the classes and functions are called.
     fresh = CompiledEngine(cache_dir="")
-    assert fresh.program_id(point()) == first.facts.program_id == second.facts.program_id
+    assert fresh.program_id(asked) == first.facts.program_id == second.facts.program_id
     assert fresh.compiler.compilations == 0
-    others = [fresh.program_id(each) for each in (point(batch_size=16), point(collectives="oneway"))]
+    others = [fresh.program_id(each) for each in (replace(asked, batch_size=16), replace(asked, collectives="oneway"))]
     assert len({first.facts.program_id, *others}) == 3
     # A cut entry is compiled again, and mended.
     (entry,) = tmp_path.rglob("*.json.gz")
     entry.write_bytes(entry.read_bytes()[:100])
-    third, engine = ask(point(), cache_dir=str(tmp_path))
+    third, engine = ask(asked, cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 1
     assert third.latency_s == first.latency_s
 
@@ -132,7 +136,7 @@ def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
 
 @pytest.mark.slow
 def test_a_trace_opens_as_chrome_reads_it(tmp_path):
-    answer, _ = ask(point(model=replace(load_model("palm-8b"), num_layers=2)), trace_dir=str(tmp_path))
+    answer, _ = ask(point(model=SMALL), trace_dir=str(tmp_path))
     (path,) = tmp_path.glob("*.trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     lanes = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
@@ -186,8 +190,7 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
 
 @pytest.mark.slow
 def test_open_collectives_are_the_fastest_of_those_tried(tmp_path):
-    small = replace(load_model("palm-8b"), num_layers=4, d_model=1024, d_ff=4096, num_heads=8, vocab_size=32000)
-    asked = point(model=small, phase="prefill", batch_size=4, input_len=512, ffn_layout="auto", collectives="auto")
+    asked = point(model=SMALL, phase="prefill", batch_size=4, input_len=512, ffn_layout="auto", collectives="auto")
     plain, _ = ask(asked, cache_dir=str(tmp_path))
     best, engine = ask(asked, cache_dir=str(tmp_path), try_collectives=["plain", "latency"])
     assert engine.compiler.compilations == 1

@@ -31,6 +31,9 @@ point = partial(
 )
 
 
+pytestmark = pytest.mark.usefixtures("plainly_prepared")
+
+
 def engine() -> JaxEngine:
     settings = load_group("engine", "jax")
     settings.pop("_target_")

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from builders.plans import mesh_of
 from builders.plans import plan_of as build_plan
+from builders.points import point
 from jax.experimental.layout import Format, Layout
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bench.sweep.catalog import load_chip, load_model
+from bench.sweep.catalog import load_model
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.hbm_traffic import HBM
 from engines.compiled.hlo.parser import parse_module
-from engines.core.point import Point
 from engines.transformer.layers.kv_cache import abstract_cache
 from engines.transformer.params.memory_layout import laid_out, moved, order_of
 from engines.transformer.partition.kv_heads import folds
@@ -92,9 +92,9 @@ def test_no_program_begins_with_a_copy(model, phase, changes, tmp_path):
     pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
     shallow = replace(load_model(model), num_layers=8)
     asked = {"ffn_layout": "ws_2d", "batch_size": 64, "input_len": 128, "output_len": 16, **changes}
-    point = Point(model=shallow, chip=load_chip("tpu-v4"), engine="compiled", phase=phase, **asked)
+    asked = point(model=shallow, hw="tpu-v4", engine="compiled", phase=phase, **asked)
     engine = CompiledEngine(cache_dir="", trace_dir=str(tmp_path), keep_hlo=True)
-    (answer,) = engine.estimate([point])
+    (answer,) = engine.estimate([asked])
     assert answer.status == "ok", answer.error
     (path,) = tmp_path.glob("*.hlo.txt.gz")
     module = parse_module(gzip.decompress(path.read_bytes()).decode())
