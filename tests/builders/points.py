@@ -8,7 +8,7 @@ from engines.core.model import Model
 from engines.core.point import Point
 
 
-def point(*, model: str | Model, hw: str | Chip, **keys: Any) -> Point:
+def point(model: str | Model, hw: str | Chip, **keys: Any) -> Point:
     """A point of a model and a chip, each by its name or as it is. A test file binds what its points share."""
     return Point(
         model=load_model(model) if isinstance(model, str) else model,
