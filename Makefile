@@ -1,22 +1,22 @@
-# make bench   set up and run the main job; ends by naming the files that it wrote
-# make test    set up and run lint, types and the whole test suite
-# make quick   the tests that take seconds
-# make studies the studies of what the compilers make, as rows and figures: some 20 minutes, seconds when repeated
-# make perf    the jax engine on one processor device against transformers on torch, all cores or THREADS=n
-# make docs    the documentation as a site in site/; no network once its extra is installed
-# make format  put the code in order
+# make bench   install and run the main job: predictions, a CPU measurement and the report; prints the files written
+# make test    install and run ruff, mypy and the whole test suite
+# make quick   run the fast tests (seconds)
+# make studies compile and report the studies: about 20 minutes, seconds when repeated
+# make perf    time the jax engine on one CPU device against transformers on torch, on all cores or THREADS=n
+# make docs    build the documentation in site/; needs no network once its extra is installed
+# make format  format the code and fix lint
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Where the main job keeps its rows and writes its report.
+# Folders of the main job: its rows and its report.
 RESULTS ?= results/main
 REPORT ?= reports/main
 WORKERS ?= 2
 # A file's tests share a worker, longest files first: tests/conftest.py.
 GROUPED := --dist loadgroup --no-loadscope-reorder
-# Cores that all contestants of make perf may use; 0 is all of them.
+# Cores for make perf; 0 is all.
 THREADS ?= 0
 
 .PHONY: help bench test lint quick perf studies docs format clean
@@ -37,17 +37,17 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.bench
-	@echo "== installing what the tests need (versions of constraints.txt)"
+	@echo "== installing the test dependencies (versions of constraints.txt)"
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "== installing what builds the documentation (versions of constraints.txt)"
+	@echo "== installing the documentation dependencies (versions of constraints.txt)"
 	@$(PIP) install --quiet -c constraints.txt -e '.[docs,report]'
 	@touch $@
 
 bench: $(VENV)/.bench
-	@echo "== 1/4 everything published and the prediction for it; PaLM and MT-NLG against FasterTransformer"
+	@echo "== 1/4 published measurements and their predictions; PaLM and MT-NLG against FasterTransformer"
 	@$(BIN)/shardbench run +sweep=comparison results_dir=$(RESULTS) print=none
 	@echo "== 2/4 PaLM 8B, 62B and 540B over chips, batch and context (predicted)"
 	@$(BIN)/shardbench run +sweep=palm results_dir=$(RESULTS) print=none

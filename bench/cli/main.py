@@ -16,32 +16,32 @@ from engines.core.errors import ShardbenchError
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
-    "report": "write the latency and MFU tables, the figures and what was found, from stored rows",
-    "compare": "compare the rows of two stores; exit code 1 if a point is slower or broken",
+    "report": "write latency and MFU tables, figures and findings from stored rows",
+    "compare": "compare the rows of two stores; exit code 1 if a point is slower or fails now",
     "results": "list, check, export, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
-    "plan": "choose chips, mesh, layouts and dtype for a workload, and show what the runners-up lose",
+    "plan": "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
     "calibrate": "fit the constants of the analytic engine to measured times",
-    "model": "print a checkpoint's model as YAML, for a config folder of your own",
+    "model": "print the model of a checkpoint as YAML, for your own config folder",
     "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
-    "nightly": "run a sweep, compare it with the night before, write report and dashboard; 1 if something is worse",
+    "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
-    "env": "show code, versions, machine, installed extras and where rows go",
+    "env": "show git revision, versions, machine, installed extras and the results folder",
 }
-"""Subcommand → its line in the help. The module is ``bench/commands/<name>.py``."""
+"""Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""
 MODULES: Final = {"import": "import_"}
-"""The module's name where the subcommand's is a word of Python's."""
+"""Subcommand → module, if the subcommand is a keyword of Python."""
 
 HELP: Final = """\
-shardbench: how fast, at what utilisation and cost, does this Transformer run on these chips, cut up this way?
+shardbench: latency, utilisation and cost of a Transformer partitioned over TPUs or GPUs
 
 usage: shardbench COMMAND [key=value ...]
 
 {commands}
 
   shardbench COMMAND --help    the keys of a command
-  SHARDBENCH_TRACEBACK=1       show the traceback behind an error
+  SHARDBENCH_TRACEBACK=1       show the traceback of an error
 
 examples:
   shardbench run model=palm-540b hw=tpu-v4 num_chips=64 phase=decode batch_size=64 weight_dtype=int8
@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"shardbench: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader of our output (head, less) left: nothing went wrong.
+        # The reader of the output (head, less) has exited, which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print(
-            "shardbench: interrupted; finished points are stored, the same command goes on from here", file=sys.stderr
+            "shardbench: interrupted; finished points are stored, run the same command again to continue",
+            file=sys.stderr,
         )
         return 130
 

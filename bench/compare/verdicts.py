@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from bench.measure.significance import Ratio, Runs, between_processes, holm, mann_whitney, median_ratio
-from bench.rows.labels import layout_label, question_label
+from bench.rows.labels import layout_label, point_label
 from engines.core.row import POINT_FIELDS, Row
 
 Verdict = Literal["broken", "slower", "changed", "not judged", "faster", "mended", "same"]
@@ -176,8 +176,8 @@ def judge_processes(pairs: Sequence[tuple[Sequence[Row], Sequence[Row]]], rules:
 
 
 def label(row: Row) -> str:
-    """The point in words, with layout and engine."""
-    parts = (question_label(row), layout_label(row), row.engine, row.system or "")
+    """The question in words, with layout and engine."""
+    parts = (point_label(row), layout_label(row), row.engine, row.system or "")
     return ", ".join(part for part in parts if part)
 
 

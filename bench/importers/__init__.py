@@ -1,1 +1,1 @@
-"""Results of other harnesses as rows: one module a format."""
+"""Imports results of other benchmark harnesses as rows: one module per format."""

@@ -1,4 +1,4 @@
-"""A JSON file of another harness, read key by key, so that what was never read can be listed."""
+"""A JSON file of another harness, read key by key, so that unread keys can be listed."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from engines.core.errors import InvalidRequest, ShardbenchError
 
 
 class Content:
-    """One mapping of a file. Keys are paths (``report.decode.latency.values``); a key that is absent or null is None.
+    """One mapping of a file. Keys are paths (``report.decode.latency.values``); an absent or null key is None.
 
-    Every getter notes its key as read, and raises ShardbenchError, with file and key, for a value of another kind.
+    Every getter marks its key as read, and raises ShardbenchError with file and key if the value has another type.
     """
 
     def __init__(self, path: Path, sha256: str, values: Mapping[str, Any], entry: int | None = None) -> None:
@@ -21,18 +21,18 @@ class Content:
         self._read: set[str] = set()
 
     def has(self, *keys: str) -> bool:
-        """Whether every key is there and not null; does not count as reading it."""
+        """Whether every key is present and not null; does not mark it as read."""
         return all(self._find(key) is not None for key in keys)
 
     def raw(self, key: str) -> Any:
-        """The value as it stands, to be kept with the row."""
+        """The unchanged value, for the row's details."""
         self._read.add(key)
         value = self._find(key)
-        # A row holds plain JSON, which has no infinity (a request rate, say).
+        # JSON, in which rows are stored, has no infinity (a request rate, for example).
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        """The mapping at ``key``; empty where there is none. Its keys still count as unread."""
+        """The mapping at ``key``; empty if there is none. Does not mark its keys as read."""
         value = self._find(key)
         return value if isinstance(value, dict) else {}
 
@@ -40,56 +40,56 @@ class Content:
         """A string."""
         value = self.raw(key)
         if value is not None and not isinstance(value, str):
-            raise self.wrong(key, value, "text")
+            raise self.invalid(key, value, "a string")
         return value
 
     def positive(self, key: str) -> float | None:
-        """A number above 0."""
+        """A number > 0."""
         value = self.raw(key)
         if value is None:
             return None
         if not _is_number(value) or value <= 0:
-            raise self.wrong(key, value, "a number above 0")
+            raise self.invalid(key, value, "a number > 0")
         return float(value)
 
     def seconds_of_ms(self, key: str) -> float | None:
-        """A time in milliseconds, in seconds."""
+        """A time that the file states in milliseconds, in seconds."""
         value = self.positive(key)
         return None if value is None else value / 1e3
 
-    def whole(self, key: str) -> int | None:
-        """A whole number above 0."""
+    def integer(self, key: str) -> int | None:
+        """An integer ≥ 1."""
         value = self.positive(key)
         if value is not None and not value.is_integer():
-            raise self.wrong(key, value, "a whole number")
+            raise self.invalid(key, value, "an integer ≥ 1")
         return None if value is None else int(value)
 
     def positives(self, key: str) -> list[float] | None:
-        """A list of numbers above 0, at least one."""
+        """A list of at least one number > 0."""
         value = self.raw(key)
         if value is None:
             return None
         if not isinstance(value, list) or not value or not all(_is_number(each) and each > 0 for each in value):
-            raise self.wrong(key, value, "a list of numbers above 0")
+            raise self.invalid(key, value, "a list of numbers > 0")
         return [float(each) for each in value]
 
-    def needed(self, key: str, value: float | None) -> float:
-        """``value``, which the format cannot be without.
+    def required(self, key: str, value: float | None) -> float:
+        """``value``, which every file of the format has.
 
         Raises:
             ShardbenchError: it is None.
         """
         if value is None:
-            raise ShardbenchError(f"{self.path}: has no {key}, which every file of its format has")
+            raise ShardbenchError(f"{self.path}: {key} is missing; import an unmodified file of its format")
         return value
 
     def unread(self) -> list[str]:
-        """Paths of all values that nobody read, sorted; a list counts as one value."""
+        """Paths of all values that were not read, sorted; a list counts as one value."""
         return sorted(path for path in _leaves(self.values, "") if path not in self._read)
 
-    def wrong(self, key: str, value: object, expected: str) -> ShardbenchError:
-        """The error for a value of another kind than its format has."""
-        return ShardbenchError(f"{self.path}: {key}={str(value)[:60]} is not {expected}")
+    def invalid(self, key: str, value: object, expected: str) -> ShardbenchError:
+        """The error for a value that its format does not allow."""
+        return ShardbenchError(f"{self.path}: {key}={str(value)[:60]} must be {expected}")
 
     def _find(self, key: str) -> Any:
         value: Any = self.values
@@ -101,28 +101,30 @@ class Content:
 
 
 def read_file(path: Path) -> list[Content]:
-    """The mappings of a JSON file: one, or as many as its list has.
+    """The mappings of a JSON file that holds one mapping or a list of them.
 
     Raises:
-        InvalidRequest: there is no such file, or it cannot be read.
-        ShardbenchError: it is no JSON, or holds no mapping.
+        InvalidRequest: the file does not exist or cannot be read.
+        ShardbenchError: it is not JSON, or has other content.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InvalidRequest("data", path, f"cannot be read ({error.strerror})", "name a file of results") from None
+        raise InvalidRequest("data", path, f"cannot be read ({error.strerror})", "use a file of results") from None
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         values = json.loads(content)
     except UnicodeDecodeError:
-        raise ShardbenchError(f"{path}: is no JSON (it is not even text)") from None
+        raise ShardbenchError(f"{path}: is not JSON (not UTF-8 text); use a JSON file of results") from None
     except json.JSONDecodeError as error:
-        raise ShardbenchError(f"{path}: is no JSON ({error.msg}, line {error.lineno})") from None
+        raise ShardbenchError(
+            f"{path}: is not JSON ({error.msg}, line {error.lineno}); use a JSON file of results"
+        ) from None
     if isinstance(values, dict):
         return [Content(path, sha256, values)]
     if isinstance(values, list) and values and all(isinstance(each, dict) for each in values):
         return [Content(path, sha256, each, number) for number, each in enumerate(values)]
-    raise ShardbenchError(f"{path}: holds neither a mapping nor a list of mappings")
+    raise ShardbenchError(f"{path}: must hold a mapping or a list of mappings; use a JSON file of results")
 
 
 def _is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""What a file says of one point."""
+"""One result in an imported file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from engines.core.point import Phase
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a server under load did: tokens of prompts and answers together per second, and medians over requests."""
+    """Results of a server under load: input plus output tokens per second, and medians over requests in seconds."""
 
     tokens_per_s: float
     ttft_s: float | None = None
@@ -19,11 +19,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedResult:
-    """One row to be.
+    """The content of one row.
 
-    ``stated`` holds the keys of the point that the file itself states; ``model_name`` and ``hw_name`` are its names
-    for them, which may be no choices of ``conf/``. ``load`` is for a server under load, whose ``estimate`` has no time.
-    ``needs`` names further keys that the user must give, each with the reason.
+    ``stated`` holds the keys of the point that the file states; ``model_name`` and ``hw_name`` are the file's names,
+    which may not be choices of ``conf/``. ``load`` is set for a server under load, whose ``estimate`` has no time.
+    ``needs`` maps further keys that the user must give to the reason.
     """
 
     phase: Phase

@@ -1,4 +1,4 @@
-"""The formats that can be imported, and which of them a file is."""
+"""The formats that can be imported, and the detection of a file's format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from engines.core.errors import InvalidRequest, ShardbenchError
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """``matches`` looks for the keys that no other format has; ``entries`` reads all that can be mapped."""
+    """``matches`` looks for keys that no other format has; ``entries`` reads every result that can be mapped."""
 
     matches: Callable[[Content], bool]
     entries: Callable[[Content], list[ImportedResult]]
@@ -27,19 +27,19 @@ FORMATS: Final[dict[str, Format]] = {
 }
 
 
-def format_of(content: Content, asked: str) -> str:
-    """The format's name: as asked, or the one that matches.
+def format_of(content: Content, requested: str) -> str:
+    """The name of the file's format; ``requested`` is a format or ``auto``.
 
     Raises:
-        InvalidRequest: the file is not of the format asked for.
-        ShardbenchError: it is of none of them.
+        InvalidRequest: the file does not have the requested format.
+        ShardbenchError: ``auto``, and the file has no known format.
     """
     matching = [name for name, each in FORMATS.items() if each.matches(content)]
-    if asked != "auto":
-        if asked not in matching:
-            is_one = f"{content.path} is {matching[0]}" if matching else f"{content.path} has not its keys"
-            raise InvalidRequest("format", asked, f"is not the file's format: {is_one}", "leave format=auto")
-        return asked
+    if requested != "auto":
+        if requested not in matching:
+            found = f"{content.path} is {matching[0]}" if matching else f"{content.path} lacks its keys"
+            raise InvalidRequest("format", requested, f"is not the file's format: {found}", "use format=auto")
+        return requested
     if len(matching) != 1:
-        raise ShardbenchError(f"{content.path}: is of no known format; those are {', '.join(FORMATS)}")
+        raise ShardbenchError(f"{content.path}: has an unknown format; use a file of {', '.join(FORMATS)}")
     return matching[0]

@@ -1,6 +1,6 @@
-"""InferenceX (formerly InferenceMAX) ``agg_*.json``: a server under load, its times in seconds.
+"""InferenceX (formerly InferenceMAX) ``agg_*.json``: a server under load, with times in seconds.
 
-Its ``intvty`` figures are reciprocals of statistics, not statistics of reciprocals, and are left out.
+Its ``intvty`` figures are reciprocals of statistics, not statistics of reciprocals, and are not imported.
 """
 
 from typing import Any, Final
@@ -37,16 +37,16 @@ KEPT: Final = (
 
 
 def matches(content: Content) -> bool:
-    """Whether the file is of this format."""
+    """Whether the file has this format."""
     return content.has("tput_per_gpu", "conc", "isl", "osl")
 
 
 def entries(content: Content) -> list[ImportedResult]:
-    """One generate point under load: batch_size is ``conc``, num_chips the GPUs of all its parts."""
+    """One generate point under load: batch_size is ``conc``, num_chips counts the GPUs of prefill and decode."""
     stated: dict[str, Any] = {
-        "batch_size": content.whole("conc"),
-        "input_len": content.whole("isl"),
-        "output_len": content.whole("osl"),
+        "batch_size": content.integer("conc"),
+        "input_len": content.integer("isl"),
+        "output_len": content.integer("osl"),
         "first_token": "prefill",
         **_chips(content),
     }
@@ -55,18 +55,20 @@ def entries(content: Content) -> list[ImportedResult]:
     if precision is not None:
         if precision.lower() not in PRECISIONS:
             raise ShardbenchError(
-                f"{content.path}: precision={precision} is no weight_dtype; "
-                f"those that can be imported are {', '.join(PRECISIONS)}"
+                f"{content.path}: precision={precision} is not supported; "
+                f"use a file with one of {', '.join(PRECISIONS)}"
             )
         stated["weight_dtype"] = PRECISIONS[precision.lower()]
         if precision.lower() in ("fp8", "int8", "int4"):
-            needs["act_dtype"] = f"the file says {precision} and not what it multiplied in; give act_dtype="
-    a_gpu = content.needed("tput_per_gpu", content.positive("tput_per_gpu"))
+            needs["act_dtype"] = f"the file has precision={precision} but no activation dtype"
+    per_gpu = content.required("tput_per_gpu", content.positive("tput_per_gpu"))
     chips = stated.get("num_chips")
     if chips is None:
-        raise ShardbenchError(f"{content.path}: has neither tp nor num_prefill_gpu and num_decode_gpu")
+        raise ShardbenchError(
+            f"{content.path}: tp, or num_prefill_gpu and num_decode_gpu, are missing; import an unmodified file"
+        )
     load = Load(
-        tokens_per_s=a_gpu * chips,
+        tokens_per_s=per_gpu * chips,
         ttft_s=content.positive("median_ttft"),
         tpot_s=content.positive("median_tpot"),
     )
@@ -85,9 +87,9 @@ def entries(content: Content) -> list[ImportedResult]:
 
 
 def _chips(content: Content) -> dict[str, int | None]:
-    prefill, decode = content.whole("num_prefill_gpu"), content.whole("num_decode_gpu")
+    prefill, decode = content.integer("num_prefill_gpu"), content.integer("num_decode_gpu")
     if prefill is not None and decode is not None:
-        # Two deployments with degrees of their own: no one tensor_parallel holds for both.
+        # Prefill and decode run on separate GPUs, and may differ in tensor_parallel.
         return {"num_chips": prefill + decode}
-    tensor, pipeline = content.whole("tp"), content.whole("pp")
+    tensor, pipeline = content.integer("tp"), content.integer("pp")
     return {"num_chips": None if tensor is None else tensor * (pipeline or 1)}

@@ -1,6 +1,6 @@
-"""MaxText's ``inference_microbenchmark`` results: times in milliseconds.
+"""MaxText's ``inference_microbenchmark`` results, with times in milliseconds.
 
-``prefill`` holds one measurement, or one a prompt length under that length. ``autoregressive`` holds a step's time.
+``prefill`` holds one measurement, or one per prompt length. ``autoregressive`` holds the time of a decode step.
 """
 
 from bench.importers.content import Content
@@ -10,12 +10,12 @@ from engines.core.errors import ShardbenchError
 
 
 def matches(content: Content) -> bool:
-    """Whether the file is of this format."""
+    """Whether the file has this format."""
     return content.has("autoregressive.step_in_ms") or bool(_prefills(content))
 
 
 def entries(content: Content) -> list[ImportedResult]:
-    """A prefill point a measured length, and a decode point of one step, which is what the file times."""
+    """A prefill point per measured prompt length, and a decode point of one step."""
     facts = Facts(details={"timed_by": "MaxText inference_microbenchmark"})
     found = []
     for path, input_len in _prefills(content).items():
@@ -28,12 +28,14 @@ def entries(content: Content) -> list[ImportedResult]:
         estimate = Estimate(system="maxtext", latency_s=step_s, step_time_s=step_s, facts=facts)
         found.append(ImportedResult(phase="decode", stated={"output_len": 1}, estimate=estimate))
     if not found:
-        raise ShardbenchError(f"{content.path}: has neither prefill time_in_ms nor autoregressive step_in_ms")
+        raise ShardbenchError(
+            f"{content.path}: prefill.time_in_ms and autoregressive.step_in_ms are missing; import an unmodified file"
+        )
     return found
 
 
 def _prefills(content: Content) -> dict[str, int | None]:
-    """Path of each prefill measurement → its prompt length, where the file says it."""
+    """Path of each prefill measurement → its prompt length, None if the file does not state it."""
     if content.has("prefill.time_in_ms"):
         return {"prefill": None}
     lengths = [key for key in content.mapping("prefill") if key.isdigit() and int(key) > 0]

@@ -1,4 +1,4 @@
-"""optimum-benchmark's ``benchmark.json``: its config and its report, times in seconds."""
+"""optimum-benchmark's ``benchmark.json``: its config and its report, with times in seconds."""
 
 import statistics
 from typing import Any, Final
@@ -13,33 +13,33 @@ VERSIONS: Final = {"torch_version": "torch", "transformers_version": "transforme
 
 
 def matches(content: Content) -> bool:
-    """Whether the file is of this format."""
+    """Whether the file has this format."""
     return content.has("config", "report")
 
 
 def entries(content: Content) -> list[ImportedResult]:
-    """A prefill point and a decode point, of those that the report has.
+    """A prefill point and a decode point, as far as the report has them.
 
-    Its ``decode`` is all tokens after the first, so max_new_tokens − 1 steps from a cache that holds the prompt. There
-    is no generate point: nothing says that the two were timed in the same runs.
+    Its ``decode`` generates all tokens after the first: max_new_tokens − 1 steps from a cache that holds the prompt.
+    There is no generate point, because the file does not state that both were timed in the same runs.
     """
-    whole_answer = content.whole("config.scenario.generate_kwargs.max_new_tokens")
+    new_tokens = content.integer("config.scenario.generate_kwargs.max_new_tokens")
     common, needs = _common(content)
     found = []
     targets: tuple[tuple[Phase, int | None], ...] = (
         ("prefill", 0),
-        ("decode", None if whole_answer is None else whole_answer - 1),
+        ("decode", None if new_tokens is None else new_tokens - 1),
     )
     for phase, output_len in targets:
         if not content.has(f"report.{phase}.latency.values"):
             continue
         unit = content.text(f"report.{phase}.latency.unit")
         if unit != "s":
-            raise content.wrong(f"report.{phase}.latency.unit", unit, "s")
+            raise content.invalid(f"report.{phase}.latency.unit", unit, "s")
         samples_s = content.positives(f"report.{phase}.latency.values")
         assert samples_s is not None
-        for same in ("count", "total", "mean", "p50", "p90", "p95", "p99", "stdev", "stdev_"):
-            content.raw(f"report.{phase}.latency.{same}")  # of the samples, from which they are made again
+        for statistic in ("count", "total", "mean", "p50", "p90", "p95", "p99", "stdev", "stdev_"):
+            content.raw(f"report.{phase}.latency.{statistic}")  # computed again from the samples
         latency_s = statistics.median(samples_s)
         backend = content.text("config.backend.name")
         estimate = Estimate(
@@ -61,20 +61,22 @@ def entries(content: Content) -> list[ImportedResult]:
             )
         )
     if not found:
-        raise ShardbenchError(f"{content.path}: its report has neither prefill nor decode, which alone can be imported")
+        raise ShardbenchError(
+            f"{content.path}: report.prefill and report.decode are missing; import a text-generation report"
+        )
     return found
 
 
 def _common(content: Content) -> tuple[dict[str, Any], dict[str, str]]:
     stated: dict[str, Any] = {
-        "batch_size": content.whole("config.scenario.input_shapes.batch_size"),
-        "input_len": content.whole("config.scenario.input_shapes.sequence_length"),
+        "batch_size": content.integer("config.scenario.input_shapes.batch_size"),
+        "input_len": content.integer("config.scenario.input_shapes.sequence_length"),
         "num_chips": _chips(content),
     }
-    needs = {"num_chips": "the file does not say which devices it used; give num_chips="}
+    needs = {"num_chips": "the file does not state its devices"}
     dtype = content.text("config.backend.torch_dtype")
     if content.has("config.backend.quantization_scheme"):
-        needs["weight_dtype"] = "the file quantised its weights; give weight_dtype="
+        needs["weight_dtype"] = "the benchmark quantised its weights"
     elif dtype in ("float32", "bfloat16", "float16"):
         stated["weight_dtype"] = dtype
     return {key: value for key, value in stated.items() if value is not None}, needs
@@ -86,7 +88,7 @@ def _chips(content: Content) -> int | None:
     ids = content.raw("config.backend.device_ids")
     if ids is not None:
         return len([each for each in str(ids).split(",") if each.strip()])
-    # Without device_ids it may have used any of the machine's GPUs, unless there is one.
+    # Without device_ids it may have used any number of the machine's GPUs, unless there is only one.
     return 1 if content.raw("config.environment.gpu_count") == 1 else None
 
 

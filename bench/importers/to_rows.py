@@ -1,4 +1,4 @@
-"""What a file says, with what the user adds → rows."""
+"""Imported results + the user's keys → rows."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,42 +16,42 @@ from engines.core.point import Point
 from engines.core.row import Row
 
 USER_KEYS: Final = tuple(name for name in Point.schema() if name != "phase")
-"""Keys of the point that a file states or the user gives; model, hw and phase are found in other ways."""
+"""Keys of the point that come from the file or the user; model, hw and phase are handled separately."""
 NECESSARY: Final = (*(name for name in required(Point.schema()) if name in USER_KEYS), "weight_dtype")
 ENGINE: Final = "imported"
 
 
 def rows_of(content: Content, settings: Mapping[str, Any]) -> list[Row]:
-    """The rows of one mapping of a file; ``details.unmapped`` of each lists the keys that went into none of them.
+    """The rows of one mapping of a file; ``details.unmapped`` of each lists the keys that were not read.
 
     Raises:
-        InvalidRequest: a necessary value is neither in the file nor given, or is given otherwise than the file says.
-        ShardbenchError: the file is not of the format, or of none that is known.
+        InvalidRequest: a required key is neither in the file nor in ``settings``, or both have it and differ.
+        ShardbenchError: the file's format is unknown, or its content does not match the format.
     """
     name = format_of(content, settings["format"])
     entries = FORMATS[name].entries(content)
     chosen = [entry for entry in entries if settings["phase"] in (None, entry.phase)]
     if not chosen:
-        has = ", ".join(sorted({entry.phase for entry in entries}))
-        raise InvalidRequest("phase", settings["phase"], f"is not in {content.path}", f"it has {has}")
+        has = " or ".join(sorted({entry.phase for entry in entries}))
+        raise InvalidRequest("phase", settings["phase"], f"is not in {content.path}", f"use phase={has}")
     origin = {"file": content.path.name, "sha256": content.sha256, "format": name, "unmapped": content.unread()}
-    # Entries of a list are told apart by their place: two may answer the same point.
+    # Entries of a list differ by their index, because two may have the same point.
     code = f"imported:{content.sha256}" + ("" if content.entry is None else f":{content.entry}")
     reference = settings["reference"] or f"{name} {content.path.name}"
     return [_row(entry, _point(entry, content.path, settings), code, origin, reference) for entry in chosen]
 
 
 def _row(entry: ImportedResult, point: Point, code: str, origin: Mapping[str, Any], reference: str) -> Row:
-    told = {"model_name": entry.model_name, "hw_name": entry.hw_name}
-    details = {**entry.estimate.facts.details, **{key: name for key, name in told.items() if name}, **origin}
+    file_names = {"model_name": entry.model_name, "hw_name": entry.hw_name}
+    details = {**entry.estimate.facts.details, **{key: name for key, name in file_names.items() if name}, **origin}
     facts = replace(entry.estimate.facts, details=details)
     estimate = replace(entry.estimate, facts=facts, reference=reference)
-    question = PointTask(point=point, point_id=point.fingerprint(code), source="published", sweep=None)
+    task = PointTask(point=point, point_id=point.fingerprint(code), source="published", sweep=None)
     if entry.load is None:
-        row = estimated(question, estimate)
+        row = estimated(task, estimate)
     else:
-        # The rates of a static batch with the same throughput are the server's rates; its latency is not.
-        row = estimated(question, replace(estimate, latency_s=point.tokens / entry.load.tokens_per_s))
+        # A static batch with the same throughput has the server's rates, but not its latency.
+        row = estimated(task, replace(estimate, latency_s=point.tokens / entry.load.tokens_per_s))
         row = replace(
             row,
             latency_s=None,
@@ -61,9 +61,9 @@ def _row(entry: ImportedResult, point: Point, code: str, origin: Mapping[str, An
             tokens_per_s_per_user=None,
             mbu=None,
             valid=False,
-            invalid_reason="a server under load, whose requests come and go: it has no latency of a static batch",
+            invalid_reason="a server under load has no latency of a static batch",
         )
-    # It ran elsewhere, with other code than this checkout's.
+    # It ran on another machine, with other code.
     return replace(row, host=None, git_sha=None, git_dirty=None, versions=dict(entry.estimate.facts.versions))
 
 
@@ -75,10 +75,10 @@ def _point(entry: ImportedResult, path: Path, settings: Mapping[str, Any]) -> Po
             continue
         found = Point.schema()[key].alternatives(given)
         if len(found) != 1:
-            raise InvalidRequest(key, given, "must be one value", "import each file by itself")
+            raise InvalidRequest(key, given, "must be one value", "import each file separately")
         [given] = found
         if values.get(key, given) != given:
-            raise InvalidRequest(key, given, f"is not what {path} says, {values[key]}", f"leave {key} out")
+            raise InvalidRequest(key, given, f"differs from {path}, which has {values[key]}", f"omit {key}")
         values[key] = given
     if entry.phase == "prefill":
         values["output_len"] = 0
@@ -88,16 +88,16 @@ def _point(entry: ImportedResult, path: Path, settings: Mapping[str, Any]) -> Po
     hw = _choice("hw", settings["hw"], entry.hw_name, path)
     missing = [key for key in dict.fromkeys((*NECESSARY, *entry.needs)) if key not in values]
     if missing:
-        reason = entry.needs.get(missing[0], "the file does not say it")
+        reason = entry.needs.get(missing[0], "the file does not state it")
         also = f" (and {', '.join(missing[1:])})" if missing[1:] else ""
-        raise InvalidRequest(missing[0], "", f"is missing for {path}: {reason}", f"give {missing[0]}=…{also}")
+        raise InvalidRequest(missing[0], "", f"is missing for {path}: {reason}", f"add {missing[0]}=…{also}")
     point = Point(model=load_model(model), chip=load_chip(hw), engine=ENGINE, phase=entry.phase, **values)
     point.check()
     return point
 
 
 def _choice(group: str, given: str | None, named: str | None, path: Path) -> str:
-    """The choice of ``conf/GROUP``: the user's, else the file's where its name is one, letter for letter."""
+    """The choice of ``conf/GROUP``: the user's, else the file's name if it equals a choice."""
     if given is not None:
         return given
     found = None
@@ -106,5 +106,5 @@ def _choice(group: str, given: str | None, named: str | None, path: Path) -> str
         found = found or named.rpartition("/")[2].lower()
     if found in names(group):
         return str(found)
-    said = f"{path} names it {named}, which is no choice of conf/{group}" if named else f"{path} does not name it"
-    raise InvalidRequest(group, "", said, f"give {group}=…, one of {', '.join(names(group))}")
+    problem = f"{path} has {named}, which is not in conf/{group}" if named else f"{path} does not state it"
+    raise InvalidRequest(group, "", problem, f"add {group}=…, one of {', '.join(names(group))}")

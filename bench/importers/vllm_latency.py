@@ -1,6 +1,6 @@
-"""``vllm bench latency --output-json``: times of a whole batch, prompt and answer, in seconds.
+"""``vllm bench latency --output-json``: times of a whole batch, prefill and decode, in seconds.
 
-The file says nothing of batch, lengths, model or machine: those were the command's arguments.
+The file does not state batch, lengths, model or machine, which were arguments of the command.
 """
 
 from bench.importers.content import Content
@@ -10,14 +10,14 @@ from engines.external.vllm.latency_file import LATENCY_KEYS, latencies
 
 
 def matches(content: Content) -> bool:
-    """Whether the file is of this format."""
+    """Whether the file has this format."""
     return content.has(*LATENCY_KEYS)
 
 
 def entries(content: Content) -> list[ImportedResult]:
     """One generate point; its latency is the median of the file's samples.
 
-    The file's own mean, deviation and percentiles are of those same samples and are made again from them.
+    The mean, standard deviation and percentiles are computed again from the samples.
     """
     samples_s, median_s = latencies(content.values, str(content.path))
     for key in (*LATENCY_KEYS, "std_latency", *(f"percentiles.{each}" for each in content.mapping("percentiles"))):

@@ -1,4 +1,4 @@
-"""``vllm bench serve --save-result``: a server under load, its times in milliseconds."""
+"""``vllm bench serve --save-result``: a server under load, with times in milliseconds."""
 
 from typing import Any, Final
 
@@ -10,30 +10,30 @@ KEPT: Final = ("date", "label", "request_rate", "burstiness", "max_concurrency",
 
 
 def matches(content: Content) -> bool:
-    """Whether the file is of this format."""
+    """Whether the file has this format."""
     return content.has("request_throughput", "total_input_tokens")
 
 
 def entries(content: Content) -> list[ImportedResult]:
-    """One generate point under load: batch_size is ``max_concurrency``, lengths are tokens a completed request.
+    """One generate point under load: batch_size is ``max_concurrency``, lengths are tokens per completed request.
 
-    A length that differs between requests has no place in a point, so it is left for the user to give.
+    A point has one length for all requests, so the user must give a length that differs between requests.
     """
-    completed = content.needed("completed", content.whole("completed"))
+    completed = content.required("completed", content.integer("completed"))
     stated: dict[str, Any] = {"first_token": "prefill"}
-    needs = {"batch_size": "the file has no max_concurrency; give the number of requests in flight"}
+    needs = {"batch_size": "the file has no max_concurrency (requests in flight)"}
     for key, total in (("input_len", "total_input_tokens"), ("output_len", "total_output_tokens")):
-        tokens = content.needed(total, content.whole(total))
+        tokens = content.required(total, content.integer(total))
         if (tokens / completed).is_integer():
             stated[key] = int(tokens / completed)
         else:
-            needs[key] = f"requests differ and have {tokens / completed:g} tokens on average; give a whole number"
-    concurrency = content.whole("max_concurrency")
+            needs[key] = f"requests differ and have {tokens / completed:g} tokens on average"
+    concurrency = content.integer("max_concurrency")
     if concurrency is not None:
         stated["batch_size"] = concurrency
     rate = content.positive("total_token_throughput")
     load = Load(
-        tokens_per_s=content.needed("total_token_throughput", rate),
+        tokens_per_s=content.required("total_token_throughput", rate),
         ttft_s=content.seconds_of_ms("median_ttft_ms"),
         tpot_s=content.seconds_of_ms("median_tpot_ms"),
     )

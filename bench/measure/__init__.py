@@ -1,1 +1,1 @@
-"""Timing a program, and what its samples say."""
+"""Timing of programs and statistics of the samples."""

@@ -1,4 +1,4 @@
-"""Whether two sets of samples differ, and by how much."""
+"""Significance tests: whether two sets of samples differ, and by how much."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import numpy as np
 from bench.measure.stats import quantile_interval, resampled_medians
 from engines.core.errors import ShardbenchError
 
-NO_SCIPY: Final = "compare: measured rows are judged with scipy, which is not installed; pip install 'shardbench[fit]'"
+NO_SCIPY: Final = "compare: measured rows need scipy, which is not installed; pip install 'shardbench[fit]'"
 PRIOR_FREEDOM: Final = 4
-"""How much the scatter of all points counts in that of one: as much as three processes a side."""
+"""Degrees of freedom given to the pooled variance of all points: as many as three processes a side have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """New over old, of medians or of means of medians, with its interval."""
+    """New over old, of medians or of means of medians, with its confidence interval."""
 
     value: float
     ci_low: float
@@ -27,8 +27,8 @@ class Ratio:
 def mann_whitney(old: Sequence[float], new: Sequence[float]) -> float:
     """Two-sided p-value of the Mann–Whitney U test (Mann and Whitney 1947) that neither set tends to be larger.
 
-    A rank test, because run times are skewed and one interrupted run must not decide. Exact for small samples without
-    ties, else the normal approximation with correction for ties and continuity.
+    A rank test, because run times are skewed and one interrupted run must not decide the result. Exact for small
+    samples without ties, else the normal approximation with correction for ties and continuity.
 
     Raises:
         ShardbenchError: scipy is not installed.
@@ -38,12 +38,12 @@ def mann_whitney(old: Sequence[float], new: Sequence[float]) -> float:
     except ModuleNotFoundError:
         raise ShardbenchError(NO_SCIPY) from None
     if len(set(old) | set(new)) == 1:
-        return 1.0  # every sample is the same: the statistic has no variance to divide by
+        return 1.0  # all samples are equal, so the statistic has variance 0
     return float(mannwhitneyu(old, new, alternative="two-sided").pvalue)
 
 
 def median_ratio(old: Sequence[float], new: Sequence[float], ci_level: float, resamples: int, seed: int) -> Ratio:
-    """Ratio of medians with a percentile bootstrap interval: both sets are drawn anew, independently.
+    """Ratio of medians with a percentile bootstrap interval: both sets are resampled independently.
 
     Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 8.3 (two samples) and 13.3 (percentiles).
     """
@@ -56,24 +56,24 @@ def median_ratio(old: Sequence[float], new: Sequence[float], ci_level: float, re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """Times of one point, each the median of a process, in seconds."""
+    """Times of one point in seconds, one per process: the median of its samples."""
 
     old: Sequence[float]
     new: Sequence[float]
 
     @property
     def freedom(self) -> int:
-        """Degrees of freedom that they leave to their scatter."""
+        """Degrees of freedom of the variance between processes."""
         return len(self.old) + len(self.new) - 2
 
 
 def between_processes(runs: Sequence[Runs], ci_level: float) -> list[tuple[Ratio, float]]:
-    """Ratio of geometric means and two-sided p-value for each point, from the scatter between processes.
+    """Ratio of geometric means and two-sided p-value for each point, from the variance between processes.
 
-    Samples of one process share what the machine did meanwhile, so only processes count as samples: a moderated t-test
-    on logarithms (Smyth 2004, Linear models and empirical Bayes methods for assessing differential expression). The few
-    processes of one point say little of their scatter, so that of all points counts with it, as if it had been seen in
-    :data:`PRIOR_FREEDOM` degrees of freedom.
+    Samples of one process are not independent, because they share the state of the machine, so each process counts as
+    one sample of a moderated t-test on logarithms (Smyth 2004, Linear models and empirical Bayes methods for assessing
+    differential expression). One point has too few processes to estimate its variance well, so the pooled variance of
+    all points is added with :data:`PRIOR_FREEDOM` degrees of freedom.
 
     Raises:
         ShardbenchError: scipy is not installed, or no point has several processes on a side.
@@ -85,7 +85,7 @@ def between_processes(runs: Sequence[Runs], ci_level: float) -> list[tuple[Ratio
     squares = [_squares(each.old) + _squares(each.new) for each in runs]
     all_freedom = sum(each.freedom for each in runs)
     if not all_freedom:
-        raise ShardbenchError("compare: no point was measured by several processes; use nightly processes=3")
+        raise ShardbenchError("by_process=true: no point was measured by several processes; use nightly processes=3")
     pooled = sum(squares) / all_freedom
     found = []
     for each, own_squares in zip(runs, squares, strict=True):
@@ -107,10 +107,10 @@ def _squares(times: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979, A simple sequentially rejective multiple test procedure).
+    """p-values adjusted for multiple tests (Holm 1979, A simple sequentially rejective multiple test procedure).
 
-    The i-th smallest of m (from 0) becomes the largest of (m − j)·p_j for j ≤ i, at most 1. Rejecting what is then
-    below alpha keeps the chance of any false alarm below alpha, whatever the dependence between the tests.
+    The i-th smallest of m (from 0) becomes the largest of (m − j)·p_j for j ≤ i, at most 1. Rejecting adjusted values
+    below alpha keeps the chance of any false positive below alpha, whatever the dependence between the tests.
     """
     adjusted = [1.0] * len(p_values)
     worst = 0.0

@@ -1,4 +1,4 @@
-"""What samples say, and how surely."""
+"""Statistics of samples, with the confidence interval of their median."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Final
 import numpy as np
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-MOST_DRAWN_AT_ONCE: Final = 4_000_000
-"""Elements, so that many samples take time and not memory."""
+MAX_BLOCK_ELEMENTS: Final = 4_000_000
+"""Elements resampled at once, which bounds the memory that the bootstrap uses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Of ``n`` samples, in their unit. ``std`` is the sample's (n − 1); the interval is of the median."""
+    """Statistics of ``n`` samples, in their unit. ``std`` divides by n − 1; the interval is of the median."""
 
     n: int
     mean: float
@@ -32,8 +32,8 @@ def summarise(samples: Sequence[float], ci_level: float, resamples: int, seed: i
     """Summarise samples of a time.
 
     The interval is the percentile bootstrap of the median (Efron and Tibshirani 1993, An Introduction to the
-    Bootstrap, chapter 13): ``resamples`` draws of n with replacement, and the quantiles of their medians. The median
-    is what a row reports because one interrupted run moves a mean and not a median.
+    Bootstrap, chapter 13): ``resamples`` draws of n with replacement, and the quantiles of their medians. A row reports
+    the median because one interrupted run changes a mean but hardly a median.
 
     Raises:
         ValueError: there are no samples.
@@ -58,14 +58,14 @@ def summarise(samples: Sequence[float], ci_level: float, resamples: int, seed: i
 
 
 def median_interval(values: Floats, ci_level: float, resamples: int, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median of ``values`` [n], the same for the same seed."""
+    """Percentile bootstrap interval of the median of ``values`` [n], deterministic for a seed."""
     return quantile_interval(resampled_medians(values, resamples, np.random.default_rng(seed)), ci_level)
 
 
 def resampled_medians(values: Floats, resamples: int, generator: np.random.Generator) -> Floats:
-    """Medians [resamples] of as many draws of n with replacement from ``values`` [n]."""
+    """Medians [resamples], each of n draws with replacement from ``values`` [n]."""
     medians = np.empty(resamples)
-    rows = max(1, MOST_DRAWN_AT_ONCE // values.size)
+    rows = max(1, MAX_BLOCK_ELEMENTS // values.size)
     for begin in range(0, resamples, rows):
         block = medians[begin : begin + rows]
         drawn = generator.integers(0, values.size, size=(block.size, values.size))
@@ -74,7 +74,7 @@ def resampled_medians(values: Floats, resamples: int, generator: np.random.Gener
 
 
 def quantile_interval(statistics: Floats, ci_level: float) -> tuple[float, float]:
-    """The middle ``ci_level`` of a bootstrap's statistics."""
+    """The quantiles that enclose the middle ``ci_level`` of bootstrap ``statistics`` [resamples]."""
     tail = (1 - ci_level) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Times a program: warms it up until it is steady, then samples it until the interval is tight."""
+"""Times a program: warms it up until its time is steady, then samples until the confidence interval is narrow."""
 
 import gc
 import math
@@ -15,12 +15,16 @@ from engines.core.engine import Program
 from engines.core.errors import InvalidRequest
 
 TIMING_RULES_VERSION: Final = 1
-"""Raised when the same program at the same speed would be measured another time; a test ties it to simulated runs."""
+"""Incremented when the same program at the same speed would get different samples; a test ties it to simulated runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingConfig:
-    """``conf/timing/*.yaml``, which says what each key means."""
+    """The keys of ``conf/timing/*.yaml``, which describes each of them.
+
+    Raises:
+        InvalidRequest: a value is not a number, out of range, or a minimum is above its maximum.
+    """
 
     min_samples: int = 10
     max_samples: int = 200
@@ -38,15 +42,13 @@ class TimingConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise InvalidRequest(f"timing.{field.name}", value, "is no number", "see conf/timing/default.yaml")
-            if field.type is int and not isinstance(value, int):
-                raise InvalidRequest(f"timing.{field.name}", value, "is no whole number", "give 1 or more")
-            if not math.isfinite(value):
-                raise InvalidRequest(f"timing.{field.name}", value, "is not finite", "give a number")
+            kind = "an integer" if field.type is int else "a number"
             least = 1 if field.type is int and field.name != "seed" else 0
-            if value < least:
-                raise InvalidRequest(f"timing.{field.name}", value, "is too small", f"give {least} or more")
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or (field.type is int and not isinstance(value, int)) or value < least:
+                raise InvalidRequest(
+                    f"timing.{field.name}", value, f"must be {kind} ≥ {least}", f"the default is {field.default}"
+                )
         for low, high in (
             ("min_samples", "max_samples"),
             ("min_time_s", "max_time_s"),
@@ -56,16 +58,18 @@ class TimingConfig:
                 raise InvalidRequest(
                     f"timing.{low}",
                     getattr(self, low),
-                    f"is more than timing.{high}={getattr(self, high)}",
-                    f"raise timing.{high} too",
+                    f"must be ≤ timing.{high}={getattr(self, high)}",
+                    f"lower it or raise timing.{high}",
                 )
         if not 0.5 <= self.ci_level < 1:
-            raise InvalidRequest("timing.ci_level", self.ci_level, "is no level", "give a fraction such as 0.95")
+            raise InvalidRequest(
+                "timing.ci_level", self.ci_level, "must be ≥ 0.5 and < 1", "use a fraction such as 0.95"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Seconds of every timed run, a list a stage, run by run. ``warm`` is false where warm-up never became steady."""
+    """Seconds of every timed run, one list [runs] per stage. ``warm`` is false if warm-up never became steady."""
 
     stages: dict[str, list[float]]
     warmup_runs: int
@@ -73,11 +77,11 @@ class Samples:
 
     @property
     def totals(self) -> list[float]:
-        """Seconds of every run, its stages added."""
+        """Seconds [runs] of every run: the sum of its stages."""
         return [sum(run) for run in zip(*self.stages.values(), strict=True)]
 
 
-def _alone(decision: bool) -> bool:
+def _single_process(decision: bool) -> bool:
     return decision
 
 
@@ -85,35 +89,35 @@ def measure(
     program: Program,
     config: TimingConfig,
     clock: Callable[[], float] = time.perf_counter,
-    agreed: Callable[[bool], bool] = _alone,
+    agree: Callable[[bool], bool] = _single_process,
 ) -> Samples:
-    """Time ``program`` (compiled and loaded already) by the rules of ``config``; ``clock`` is in seconds.
+    """Time ``program`` (already compiled and loaded) by the rules of ``config``; ``clock`` is in seconds.
 
-    Sampling goes on until the interval is narrow enough, a sequential fixed-width procedure (Chow and Robbins 1965,
-    On the asymptotic theory of fixed-width sequential confidence intervals), within the least and most that the config
-    allows. Young garbage is collected between runs and none in them. What a stage raises is raised on.
+    Sampling continues until the interval is narrow enough, a sequential fixed-width procedure (Chow and Robbins 1965,
+    On the asymptotic theory of fixed-width sequential confidence intervals), within the minimum and maximum of the
+    config. Young garbage is collected between runs and never during one. Exceptions of a stage propagate.
 
-    Where several processes run the program together, ``agreed`` makes of each one's decision what all of them do, so
-    that they run it equally often; it is called between runs.
+    If several processes run the program in lockstep, ``agree`` turns each process's decision to stop into the one that
+    all of them follow, so that they do the same number of runs; it is called between runs.
     """
-    warmup_runs, warm = _warm_up(program, config, clock, agreed)
+    warmup_runs, warm = _warm_up(program, config, clock, agree)
     stages: dict[str, list[float]] = {stage.name: [] for stage in program.stages}
     samples = Samples(stages, warmup_runs, warm)
     begin = clock()
     while True:
         for name, seconds in _one_run(program, clock).items():
             stages[name].append(seconds)
-        count, spent = len(samples.totals), clock() - begin
-        over = count >= config.max_samples or spent >= config.max_time_s
-        enough = count >= config.min_samples and spent >= config.min_time_s
-        if agreed(over or (enough and _is_tight(samples, config))):
+        count, elapsed = len(samples.totals), clock() - begin
+        at_maximum = count >= config.max_samples or elapsed >= config.max_time_s
+        at_minimum = count >= config.min_samples and elapsed >= config.min_time_s
+        if agree(at_maximum or (at_minimum and _is_narrow(samples, config))):
             return samples
 
 
 def _warm_up(
-    program: Program, config: TimingConfig, clock: Callable[[], float], agreed: Callable[[bool], bool]
+    program: Program, config: TimingConfig, clock: Callable[[], float], agree: Callable[[bool], bool]
 ) -> tuple[int, bool]:
-    """Run until the last window's median is within tolerance of the window before; how many runs, and whether so."""
+    """Run until a window's median is within tolerance of the previous window's; returns runs done and whether it is."""
     window = config.warmup_window
     runs: list[float] = []
     while len(runs) < config.max_warmup_runs:
@@ -123,7 +127,7 @@ def _warm_up(
             before = stdlib_statistics.median(runs[-2 * window : -window])
             now = stdlib_statistics.median(runs[-window:])
             steady = abs(now - before) <= config.warmup_tolerance * before
-        if agreed(steady):
+        if agree(steady):
             return len(runs), True
     return len(runs), False
 
@@ -145,7 +149,7 @@ def _one_run(program: Program, clock: Callable[[], float]) -> dict[str, float]:
             gc.enable()
 
 
-def _is_tight(samples: Samples, config: TimingConfig) -> bool:
+def _is_narrow(samples: Samples, config: TimingConfig) -> bool:
     values = np.asarray(samples.totals)
     low, high = median_interval(values, config.ci_level, config.bootstrap_resamples, config.seed)
     return (high - low) / 2 <= config.max_relative_ci * float(np.median(values))

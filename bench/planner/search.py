@@ -9,7 +9,7 @@ import numpy as np
 from bench.planner.workload import Ways, Workload, ways_of
 from engines.analytic.grid import Bools, Floats, Grid
 from engines.analytic.predict import STRATEGIES, PredictedPhase, Prediction, predict
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, LAYOUTS
 from engines.core.point import Point
 
 TERMS: Final = ("compute_s", "memory_s", "communication_s", "overhead_s")
@@ -142,7 +142,7 @@ def tokens_of(workload: Workload, grid: Grid) -> Floats:
 
 def fitting(workload: Workload, prediction: Prediction) -> Bools:
     """Which plans fit in a chip's memory and under the requested limit."""
-    whole = prediction.together()
+    whole = prediction.combined()
     fits = whole.possible & prediction.prefill.memory.fits & prediction.decode.memory.fits
     if workload.hbm_limit_bytes is not None:
         fits = fits & (whole.memory.peak_hbm_bytes <= workload.hbm_limit_bytes)
@@ -181,7 +181,7 @@ def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: in
         tokens_per_s=tokens / latency,
         terms={name: _at(getattr(cost, name), position) for name in TERMS},
         overlapped_s=_at(cost.overlapped_s, position),
-        peak_hbm_bytes=_at(prediction.together().memory.peak_hbm_bytes, position),
+        peak_hbm_bytes=_at(prediction.combined().memory.peak_hbm_bytes, position),
         value=_at(objective(workload, ways.grid, prediction), position),
         fits=bool(fitting(workload, prediction)[position]),
     )
@@ -240,7 +240,7 @@ def _other_layouts(workload: Workload, ways: Ways, chosen: Candidate, best: int)
             if other == (layout, attention):
                 continue
             asked = {**chosen.layouts, phase: other}
-            if len({name == "ws_1d" for name, _ in asked.values()}) > 1:
+            if len({LAYOUTS[name].stored for name, _ in asked.values()}) > 1:
                 continue
             prediction = _with_layouts(ways.grid.take(slice(best, best + 1)), asked)
             if not bool(fitting(workload, prediction)[0]):
@@ -270,5 +270,5 @@ def _closest(workload: Workload, ways: Ways, prediction: Prediction, fits: Bools
     if fits.any():
         slow = prediction.decode.cost.latency_s if workload.latency_limit_s is None else prediction.cost.latency_s
         return plan_at(workload, ways, prediction, int(np.argmin(np.where(fits, slow, np.inf))))
-    needed = prediction.together().memory.peak_hbm_bytes
+    needed = prediction.combined().memory.peak_hbm_bytes
     return plan_at(workload, ways, prediction, int(np.argmin(np.broadcast_to(needed, (len(ways.grid),)))))

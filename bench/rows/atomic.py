@@ -1,4 +1,4 @@
-"""Atomic files: written under another name, then moved into place."""
+"""Atomic file writes: to a temporary file that is then renamed."""
 
 import os
 import secrets
@@ -11,18 +11,18 @@ from engines.core.errors import InvalidRequest
 
 @contextmanager
 def replaced(out: Path) -> Iterator[Path]:
-    """A path to write to, which becomes ``out`` when the block ends well and is removed when it does not.
+    """A temporary path to write to, renamed to ``out`` if the block succeeds and removed if it fails.
 
     Raises:
         InvalidRequest: the file cannot be written; the key is ``out``.
     """
-    aside = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        os.replace(aside, out)
+        yield temporary
+        os.replace(temporary, out)
     except OSError as error:
-        raise InvalidRequest("out", out, f"cannot be written ({error.strerror})", "name a file that can") from None
+        raise InvalidRequest("out", out, f"cannot be written ({error.strerror})", "use a writable file") from None
     finally:
         with suppress(OSError):
-            aside.unlink()
+            temporary.unlink()

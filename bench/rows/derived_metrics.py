@@ -1,14 +1,14 @@
-"""Metrics that are derived from an answer's times: one function each, whose docstring is the formula."""
+"""Metrics derived from the times of a point: one function each, whose docstring is the formula."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from bench.rows.metric import Basis, Better, Compute, Metric
-from bench.rows.min_hbm_bytes import least_bytes
+from bench.rows.min_hbm_bytes import min_hbm_bytes
 
 DERIVED: Final[dict[str, Metric]] = {}
-"""Name → metric, in the order in which they are computed: a formula may read those before it."""
+"""Name → metric, in the order of computation: a formula may use the metrics before it."""
 
 
 def _derived(
@@ -45,19 +45,19 @@ _fraction = partial(_derived, unit="%", better="higher", scale=1e2, spec=".1f")
 
 @_derived("latency_s", "latency", "s", needs=("latency_s",), better="lower")
 def _latency(basis: Basis) -> float | None:
-    """The phase's total time: prefill, or all decode steps, or both."""
+    """The total time of the phase: prefill, or all decode steps, or both."""
     return basis.latency_s
 
 
 @_derived("ttft_s", "first token", "s", needs=("prefill_s",), better="lower")
 def _ttft(basis: Basis) -> float | None:
-    """The prefill's time: a prefill point's latency, the first stage of a generate point."""
+    """The time of the prefill: a prefill point's latency, or the first stage of a generate point."""
     return basis.prefill_s
 
 
 @_derived("step_time_s", "step time", "ms", needs=("decode_s",), better="lower", scale=1e3)
 def _step_time(basis: Basis) -> float | None:
-    """decode_s / decode steps: the mean time of one forward pass with one token a sequence."""
+    """decode_s / decode steps: the mean time of one forward pass with one token per sequence."""
     if basis.decode_s is None or not basis.point.decode_steps:
         return None
     return basis.decode_s / basis.point.decode_steps
@@ -65,7 +65,7 @@ def _step_time(basis: Basis) -> float | None:
 
 @_derived("tpot_s", "time per output token", "ms", needs=("latency_s", "ttft_s"), better="lower", scale=1e3)
 def _tpot(basis: Basis) -> float | None:
-    """(latency_s − ttft_s) / (output_len − 1), of a generate point with two output tokens or more."""
+    """(latency_s − ttft_s) / (output_len − 1), of a generate point with at least two output tokens."""
     if basis.point.phase != "generate" or basis.point.output_len < 2 or basis.prefill_s is None:
         return None
     return (basis.latency_s - basis.prefill_s) / (basis.point.output_len - 1)
@@ -73,8 +73,8 @@ def _tpot(basis: Basis) -> float | None:
 
 @_derived("tokens_per_s", "tokens/s", "", needs=("latency_s",), better="higher")
 def _tokens_per_s(basis: Basis) -> float | None:
-    """Tokens / latency_s, with tokens = batch_size · (input_len | output_len | both) by phase; those of a prefix that
-    sequences share count once."""
+    """Tokens / latency_s, with tokens = batch_size · (input_len | output_len | both) by phase; the tokens of a shared
+    prefix count once."""
     return basis.tokens / basis.latency_s
 
 
@@ -93,35 +93,36 @@ def _tokens_per_s_per_user(basis: Basis) -> float | None:
 @_fraction("mfu", "MFU", needs=("tokens_per_s", "peak_flops_per_s"))
 def _mfu(basis: Basis) -> float | None:
     """tokens_per_s · 2N / (num_chips · peak_flops_per_s), with N the model's published parameter count and the dense
-    peak of the activation dtype (Pope et al. 2022, section 2): neither attention nor padding inflates it.
+    peak of the activation dtype (Pope et al. 2022, section 2); attention FLOPs and padding do not count.
     """
     return _ratio(_model_flops_per_chip_s(basis), basis.peak_flops_per_s)
 
 
 @_fraction("mbu", "MBU", needs=("latency_s", "hbm_bytes_per_s"))
 def _mbu(basis: Basis) -> float | None:
-    """Least bytes to read / (num_chips · hbm_bytes_per_s · latency_s): every weight once a forward pass in its dtype
-    (output embedding included, input embedding not) and, each decode step, the cache that its context has by then.
-    Above 100% the reads came from a faster memory (a small model in the caches of a CPU).
+    """Minimum bytes to read / (num_chips · hbm_bytes_per_s · latency_s): every weight once per forward pass in its
+    dtype (with the output embedding, without the input embedding) and, in each decode step, the KV cache of the context
+    so far. Above 100% the reads came from a faster memory (a small model in the caches of a CPU).
     """
-    return _ratio(_least_bytes_per_chip_s(basis), basis.hbm_bytes_per_s)
+    return _ratio(_min_bytes_per_chip_s(basis), basis.hbm_bytes_per_s)
 
 
 @_fraction("mfu_of_matmul", "MFU of matmul", needs=("tokens_per_s", "measured_matmul_flops_per_s"))
 def _mfu_of_matmul(basis: Basis) -> float | None:
-    """As mfu, over the rate of a large square matmul measured in the same process on the same chips."""
+    """As mfu, but relative to the rate of a large square matmul measured in the same process on the same chips."""
     return _ratio(_model_flops_per_chip_s(basis), basis.matmul_flops_per_s)
 
 
 @_fraction("mbu_of_copy", "MBU of copy", needs=("latency_s", "measured_copy_bytes_per_s"))
 def _mbu_of_copy(basis: Basis) -> float | None:
-    """As mbu, over the bytes read and written a second by a copy measured in the same process on the same chips."""
-    return _ratio(_least_bytes_per_chip_s(basis), basis.copy_bytes_per_s)
+    """As mbu, but relative to the bytes read and written per second by a copy measured in the same process on the same
+    chips."""
+    return _ratio(_min_bytes_per_chip_s(basis), basis.copy_bytes_per_s)
 
 
 @_derived("cost_chip_s_per_token", "cost", "chip-ms/token", needs=("latency_s",), better="lower", scale=1e3)
 def _cost(basis: Basis) -> float | None:
-    """num_chips · latency_s / tokens (Pope et al. 2022, section 2): chip-seconds a token."""
+    """num_chips · latency_s / tokens (Pope et al. 2022, section 2): chip-seconds per token."""
     return basis.point.num_chips * basis.latency_s / basis.tokens
 
 
@@ -130,9 +131,9 @@ def _model_flops_per_chip_s(basis: Basis) -> float:
     return flops_per_s / basis.point.num_chips
 
 
-def _least_bytes_per_chip_s(basis: Basis) -> float:
-    return least_bytes(basis.point, basis.cached_tokens) / (basis.point.num_chips * basis.latency_s)
+def _min_bytes_per_chip_s(basis: Basis) -> float:
+    return min_hbm_bytes(basis.point, basis.cached_tokens) / (basis.point.num_chips * basis.latency_s)
 
 
-def _ratio(above: float | None, below: float | None) -> float | None:
-    return None if above is None or below is None else above / below
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    return None if numerator is None or denominator is None else numerator / denominator

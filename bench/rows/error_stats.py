@@ -1,6 +1,6 @@
-"""Errors against reference times: the one definition of a relative error and of its statistics.
+"""Relative errors of times against reference times, and their statistics.
 
-``validate``, ``calibrate``, the reports and the studies all print these figures, so the same rows give the same numbers
+``validate``, ``calibrate``, the reports and the studies all use these functions, so the same rows give the same numbers
 in each of them.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorStats:
-    """Statistics of ``n`` relative errors, as fractions. All but ``bias`` are of absolute values.
+    """Statistics of ``n`` relative errors, as fractions. All but ``bias`` use absolute values.
 
-    ``p90`` is the 90th percentile, linear between neighbouring errors, as the percentiles of a row's samples are;
-    ``bias`` is the mean of the signed errors.
+    ``p90`` is the 90th percentile with linear interpolation, as for the samples of a row; ``bias`` is the mean of the
+    signed errors.
     """
 
     n: int
@@ -28,7 +28,7 @@ class ErrorStats:
     bias: float
 
     def to_dict(self) -> dict[str, float]:
-        """The figures under the keys of ``validate print=json`` and of the stored constants."""
+        """The statistics under the keys of ``validate print=json`` and of the stored constants."""
         return {
             "mape": self.mean,
             "median_ape": self.median,
@@ -39,12 +39,12 @@ class ErrorStats:
 
 
 def relative_error(answer_s: float | None, reference_s: float | None) -> float | None:
-    """(answer − reference) / reference, signed; None where either is unknown."""
+    """(answer − reference) / reference, signed; None if either is None."""
     return None if answer_s is None or reference_s is None else answer_s / reference_s - 1
 
 
 def error_stats(errors: Iterable[float]) -> ErrorStats | None:
-    """Statistics of signed relative errors, independent of their order; None without any."""
+    """Statistics of signed relative errors, independent of their order; None if there are none."""
     signed = [float(error) for error in errors]
     if not signed:
         return None
@@ -60,10 +60,11 @@ def error_stats(errors: Iterable[float]) -> ErrorStats | None:
 
 
 def oom_counts(statuses: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Out of memory over pairs of (reference status, answer status).
+    """Counts of pairs (reference status, answer status) by out of memory.
 
-    ``oom_hit``: both ran out of memory; ``oom_missed``: the reference did, and the answer has a time; ``oom_false``:
-    the reference ran, and the answer says out of memory. Other answers, such as ``unsupported``, count in none.
+    ``oom_hit``: both are out of memory; ``oom_missed``: only the reference is, and the answer has a time;
+    ``oom_false``: only the answer is, and the reference has a time. Other statuses, such as ``unsupported``, count in
+    none of them.
     """
     counts = Counter(statuses)
     return {

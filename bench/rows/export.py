@@ -1,4 +1,4 @@
-"""Stored rows as files for other programs."""
+"""Exports stored rows as files for other programs."""
 
 import json
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ MARKDOWN_COLUMNS: Final = (
 
 
 def as_text(rows: Sequence[Row], how: str) -> str:
-    """Rows as csv, jsonl or markdown. CSV and JSON hold SI units and fractions, Markdown what its headings say.
+    """Rows as csv, jsonl or markdown. CSV and JSON have SI units and fractions, Markdown the units in its headings.
 
-    In CSV a list or mapping is one cell of JSON, and an empty cell is unknown.
+    In CSV a list or mapping is one cell of JSON, and an empty cell is None.
     """
     if how == "jsonl":
         return "".join(json.dumps(row.to_dict()) + "\n" for row in rows)
@@ -46,22 +46,22 @@ def as_text(rows: Sequence[Row], how: str) -> str:
 
 
 def write(rows: Sequence[Row], how: str, out: Path) -> None:
-    """Write rows to a file, which is replaced as a whole.
+    """Write rows to a file atomically.
 
     Raises:
         InvalidRequest: the file cannot be written.
-        ShardbenchError: parquet is asked for and its library is not installed.
+        ShardbenchError: ``how`` is parquet, and pyarrow is not installed.
     """
-    with replaced(out) as aside:
+    with replaced(out) as temporary:
         if how == "parquet":
-            _write_parquet(rows, aside)
+            _write_parquet(rows, temporary)
         else:
-            aside.write_text(as_text(rows, how), encoding="utf-8")
+            temporary.write_text(as_text(rows, how), encoding="utf-8")
 
 
 def _write_parquet(rows: Sequence[Row], path: Path) -> None:
     frame = frame_of(rows)
-    for name in ("versions", "details"):  # their keys differ from row to row, which no column of a table may
+    for name in ("versions", "details"):  # their keys differ between rows, which a parquet column does not allow
         frame[name] = [json.dumps(value) for value in frame[name]]
     try:
         frame.to_parquet(path, index=False)

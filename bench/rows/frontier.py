@@ -1,4 +1,4 @@
-"""Pareto frontiers of rows in time and cost."""
+"""The Pareto frontier of time and cost: rows that no other row beats in both."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from engines.core.row import Row
 
 
 def time_of(row: Row) -> float | None:
-    """Time of a decode step, else of the phase."""
+    """The time of a decode step for a decode row, else of the whole phase, in seconds."""
     return row.step_time_s if row.phase == "decode" else row.latency_s
 
 
 def frontier(rows: Sequence[Row]) -> list[Row]:
-    """The Pareto-best rows by :func:`time_of` and ``cost_chip_s_per_token``, the fastest first."""
+    """The Pareto-optimal rows by :func:`time_of` and ``cost_chip_s_per_token``, the fastest first."""
     known = [
         (seconds, row.cost_chip_s_per_token, row)
         for row in rows
@@ -30,10 +30,10 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
 
 
 def workloads(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows that may be compared on one frontier: by model, chip, phase, lengths, number formats, kind, engine."""
+    """Rows grouped for one frontier each: by model, hardware, phase, lengths, dtypes, source and engine."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         lengths = (row.input_len, row.output_len)
-        formats = (row.weight_dtype, row.act_dtype, row.kv_dtype)
-        groups[(row.model, row.hw, row.phase, *lengths, *formats, row.source, row.engine)].append(row)
+        dtypes = (row.weight_dtype, row.act_dtype, row.kv_dtype)
+        groups[(row.model, row.hw, row.phase, *lengths, *dtypes, row.source, row.engine)].append(row)
     return dict(groups)

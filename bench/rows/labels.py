@@ -1,4 +1,4 @@
-"""The rows of a report, and how it names them."""
+"""The rows of a report, their order and their labels."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,18 +33,18 @@ def read_rows(results_dir: str) -> list[Row]:
     rows = in_order(Store(results_dir).latest().values())
     if not rows:
         raise ShardbenchError(
-            f"results_dir={results_dir}: holds no rows to report; run shardbench run first, or name another store"
+            f"results_dir={results_dir}: holds no rows; run shardbench run first, or use another store"
         )
     return rows
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
     """Rows sorted by their point."""
-    return sorted(rows, key=question_key)
+    return sorted(rows, key=sort_key)
 
 
-def question_key(row: Row) -> tuple[Any, ...]:
-    """What orders rows: model, machine, phase, lengths, formats, chips, batch, layout, then kind and engine."""
+def sort_key(row: Row) -> tuple[Any, ...]:
+    """The sort key of rows: model, hardware, phase, lengths, dtypes, chips, batch, layout, then source and engine."""
     return (
         *(row.model, row.hw, row.phase, row.input_len, row.output_len, row.weight_dtype, row.act_dtype, row.kv_dtype),
         *(row.num_chips, row.pipeline_parallel or 0, row.tensor_parallel or 0, row.batch_size),
@@ -59,7 +59,7 @@ def answered(row: Row) -> bool:
 
 
 def system_label(row: Row) -> str:
-    """What ran on what: ``PaLM 540B on 64 tpu-v4``, ``MT-NLG 530B on 16 a100-80gb, TP16``."""
+    """Model and hardware: ``PaLM 540B on 64 tpu-v4``, ``MT-NLG 530B on 16 a100-80gb, TP16``."""
     label = f"{model_label(row.model)} on {row.num_chips} {row.hw}"
     if row.tensor_parallel is None:
         return label
@@ -67,32 +67,32 @@ def system_label(row: Row) -> str:
 
 
 def parallelism(tensor_parallel: int, pipeline_parallel: int | None) -> str:
-    """``TP16``, or ``PP3/TP8`` where there are pipeline stages."""
+    """``TP16``, or ``PP3/TP8`` with pipeline stages."""
     return f"TP{tensor_parallel}" if (pipeline_parallel or 1) == 1 else f"PP{pipeline_parallel}/TP{tensor_parallel}"
 
 
 def model_label(model: str) -> str:
-    """The model's name as its authors write it, where it is known."""
+    """The model's name as its authors write it, or else its choice in ``conf/model``."""
     return MODEL_NAMES.get(model, model)
 
 
 def layout_label(row: Row) -> str:
-    """Feed-forward layout and attention sharding: ``ws_2d, attention by batch``; empty where both are open."""
+    """Feed-forward layout and attention sharding: ``ws_2d, attention by batch``; empty if both are auto or None."""
     parts = [] if row.ffn_layout in (None, "auto") else [str(row.ffn_layout)]
     if row.attn_sharding not in (None, "auto"):
         parts.append(f"attention by {row.attn_sharding}")
     return ", ".join(parts)
 
 
-def question_label(row: Row) -> str:
-    """The point in words: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``."""
+def point_label(row: Row) -> str:
+    """The point as text: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``."""
     lengths = f"{row.input_len} in" + (f", {row.output_len} out" if row.output_len else "")
     where = f"{row.num_chips} {row.hw}"
     return f"{row.model} on {where}, {row.phase}, batch {row.batch_size}, {lengths}, {row.weight_dtype}"
 
 
 def counted(items: Iterable[str]) -> str:
-    """``3 oom, 1 failed``: how often each occurs, the most frequent first."""
+    """``3 oom, 1 failed``: the count of each item, the most frequent first."""
     return ", ".join(
         f"{count} {item}" for item, count in sorted(Counter(items).items(), key=lambda each: (-each[1], each[0]))
     )

@@ -1,4 +1,4 @@
-"""What a metric is, and what its formula is computed from."""
+"""The definition of a metric, and the inputs of its formula."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,9 +12,10 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """What the formulas start from: a point, seconds of its stages, one chip's peaks, and the metrics before.
+    """Inputs of the formulas: a point, its times in seconds, the peaks of one chip, and earlier metrics (``done``).
 
-    ``tokens`` passed through the model and ``cached_tokens`` are what the first decode step reads.
+    ``tokens`` counts the tokens of the whole phase, ``cached_tokens`` those whose keys and values the first decode step
+    reads.
     """
 
     point: Point
@@ -35,9 +36,9 @@ Compute = Callable[[Basis], float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One figure. ``name`` is the row's key, ``scale`` and ``spec`` are for tables, ``needs`` names what it is from.
+    """One figure of a row. ``name`` is its key, ``scale`` and ``spec`` format it in tables, ``needs`` lists its inputs.
 
-    ``formula`` is one sentence. ``compute`` is None for what is observed and not derived (a median, bytes of memory).
+    ``formula`` is one sentence. ``compute`` is None for an observed metric (a median, bytes of memory).
     """
 
     name: str
@@ -52,11 +53,11 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The heading of a table's column: ``step time (ms)``."""
+        """The heading of a table column: ``step time (ms)``."""
         return f"{self.heading} ({self.unit})" if self.unit else self.heading
 
     def show(self, value: float | None) -> str:
-        """The value as a table prints it, scaled; nothing for None or NaN."""
+        """The value scaled and formatted for a table; empty for None or NaN."""
         if value is None or math.isnan(value):
             return ""
         return format(value * self.scale, self.spec)

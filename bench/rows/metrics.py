@@ -1,7 +1,7 @@
-"""Every figure of a row: its formula, its heading and its unit, in one registry.
+"""The registry of metrics: every figure of a row with its formula, heading and unit.
 
-Rows, W&B keys, table headings and the documentation read :data:`METRICS`, so a figure means the same everywhere. A row
-holds SI units and fractions under the metric's ``name``; only a printed table scales them (``MFU (%)``).
+Rows, W&B keys, table headings and the documentation use :data:`METRICS`, so a figure means the same everywhere. A row
+has SI units and fractions under the metric's ``name``; only printed tables scale them (``MFU (%)``).
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
 METRICS: Final[dict[str, Metric]] = {**DERIVED, **OBSERVED}
-"""Name → metric: the derived ones first, then those that are observed."""
+"""Name → metric: first the derived, then the observed ones."""
 
 
 def derive(
@@ -29,12 +29,13 @@ def derive(
     tokens: int | None = None,
     cached_tokens: int | None = None,
 ) -> dict[str, float | None]:
-    """Every derived metric of one answer; None where a figure that it needs is unknown or has no meaning.
+    """Every derived metric of one result; None if one of its inputs is unknown or the phase does not have it.
 
-    ``latency_s`` is the phase's total, ``prefill_s`` and ``decode_s`` the totals of its stages. A prefill or decode
-    point is one stage, so its own default to ``latency_s``; of a generate point, one stage given is the other known.
-    Peaks are one chip's: the dense peak of ``point.act_dtype`` and the memory's bandwidth; what a matmul and a copy
-    reached there stands apart. ``tokens`` and ``cached_tokens`` (:class:`Basis`) are the point's own unless given.
+    ``latency_s`` is the total of the phase in seconds, ``prefill_s`` and ``decode_s`` the totals of its stages. A
+    prefill or decode point has one stage, which defaults to ``latency_s``; of a generate point, one stage determines
+    the other. Peaks are per chip: the dense peak of ``point.act_dtype`` in FLOP/s and the memory bandwidth in bytes/s,
+    and the measured rates of a matmul and a copy. ``tokens`` and ``cached_tokens`` (:class:`Basis`) default to the
+    point's.
 
     Raises:
         InvalidRequest: a time or a peak is not positive.
@@ -49,7 +50,7 @@ def derive(
         ("copy_bytes_per_s", copy_bytes_per_s),
     ):
         if value is not None and not value > 0:
-            raise InvalidRequest(key, value, "is not positive", "no metric can be computed from it")
+            raise InvalidRequest(key, value, "must be a number > 0", "fix the engine that returned it")
     if point.phase == "prefill":
         prefill_s, decode_s = latency_s, None
     elif point.phase == "decode":
@@ -79,8 +80,8 @@ def derive(
 
 
 def metrics_table() -> str:
-    """Every metric as a Markdown table: the key of a row, the heading of a table, what it is."""
-    lines = ["| key of a row | heading in a table | what it is |", "|---|---|---|"]
+    """Every metric as a Markdown table: row key, table heading, definition."""
+    lines = ["| row key | table heading | definition |", "|---|---|---|"]
     for metric in METRICS.values():
         formula = metric.formula.replace("|", "\\|")
         lines.append(f"| `{metric.name}` | {metric.title} | {formula} |")

@@ -1,17 +1,17 @@
-"""The least bytes that a point must read, the numerator of MBU."""
+"""The minimum bytes that a point must read from HBM, the numerator of MBU."""
 
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.point import Point
 
 
-def least_bytes(point: Point, cached_tokens: int | None = None) -> float:
-    """Bytes that all chips together must read at least, over the whole phase.
+def min_hbm_bytes(point: Point, cached_tokens: int | None = None) -> float:
+    """Minimum bytes read from HBM by all chips together over the whole phase.
 
-    Forward passes (1 for a prefill, one a decode step) times the weights: matrices and the output embedding in
+    Forward passes (1 for a prefill, one per decode step) times the weights: matrices and the output embedding in
     ``weight_dtype``, norm scales and biases in ``act_dtype``. Decode step i (from 0) reads the keys and values of
     input_len + i tokens of each sequence in ``kv_dtype``, so the steps read steps · (input_len + (steps − 1)/2) tokens.
-    ``cached_tokens`` stands for the input_len of all sequences where a prefix is cached once. A prefill need not read
-    the cache that it writes.
+    ``cached_tokens`` replaces batch_size · input_len if sequences share a prefix that is cached once. A prefill does
+    not have to read the cache that it writes.
     """
     model, steps = point.model, point.decode_steps
     matrices = model.num_layers * model.layer_matmul_params + model.vocab_size * model.d_model

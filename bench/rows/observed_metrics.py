@@ -1,4 +1,4 @@
-"""Metrics that an engine or a timer observes: what a row may hold beside the derived ones."""
+"""Metrics observed by an engine or a timer, as opposed to the derived ones."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ def _observed(name: str, heading: str, unit: str, formula: str, *, scale: float 
 OBSERVED: Final[dict[str, Metric]] = {
     metric.name: metric
     for metric in (
-        _observed("published_mfu", "stated MFU", "%", "The MFU that the source itself states.", scale=1e2, spec=".1f"),
+        _observed("published_mfu", "stated MFU", "%", "The MFU stated by the source.", scale=1e2, spec=".1f"),
         _observed("median", "median", "ms", "Median of samples_s, the measured latencies.", scale=1e3),
         _observed("ci_low", "interval from", "ms", "Lower end of the confidence interval of the median.", scale=1e3),
         _observed("ci_high", "interval to", "ms", "Upper end of the confidence interval of the median.", scale=1e3),
@@ -23,29 +23,35 @@ OBSERVED: Final[dict[str, Metric]] = {
         _observed("p90", "90th percentile", "ms", "90th percentile of samples_s.", scale=1e3),
         _observed("p99", "99th percentile", "ms", "99th percentile of samples_s.", scale=1e3),
         _observed("n", "samples", "", "Number of samples.", spec=".0f"),
-        _observed("compile_s", "compile", "s", "Time to compile, before any sample."),
-        _observed("compute_s", "compute", "ms", "Time of the arithmetic, of the whole phase.", scale=1e3),
-        _observed("memory_s", "memory", "ms", "Time of reading and writing the chip's memory.", scale=1e3),
-        _observed("communication_s", "links", "ms", "Time of the collectives on the links.", scale=1e3),
+        _observed("compile_s", "compile", "s", "Compile time, not part of any sample."),
+        _observed("compute_s", "compute", "ms", "Compute time of the whole phase.", scale=1e3),
+        _observed("memory_s", "memory", "ms", "Time of reading and writing HBM.", scale=1e3),
+        _observed("communication_s", "links", "ms", "Time of the collectives.", scale=1e3),
+        _observed("overlapped_s", "overlapped", "ms", "Time of the collectives that overlaps compute.", scale=1e3),
+        _observed("overhead_s", "overhead", "ms", "Fixed time per layer and per step, and sampling.", scale=1e3),
+        _observed("peak_hbm_bytes", "peak memory", "GiB/chip", "Peak memory use of one chip.", scale=2.0**-30),
+        _observed("weights_bytes", "weights", "GiB/chip", "Weights of one chip.", scale=2.0**-30),
+        _observed("kv_cache_bytes", "KV cache", "GiB/chip", "Keys and values of one chip.", scale=2.0**-30),
         _observed(
-            "overlapped_s", "overlapped", "ms", "Time of the collectives that runs beside arithmetic.", scale=1e3
-        ),
-        _observed("overhead_s", "overhead", "ms", "Fixed time: per layer, per step, sampling.", scale=1e3),
-        _observed("peak_hbm_bytes", "peak memory", "GiB/chip", "Most memory in use on one chip.", scale=2.0**-30),
-        _observed("weights_bytes", "weights", "GiB/chip", "Weights on one chip.", scale=2.0**-30),
-        _observed("kv_cache_bytes", "KV cache", "GiB/chip", "Keys and values on one chip.", scale=2.0**-30),
-        _observed(
-            "activations_bytes", "activations", "GiB/chip", "Activations and buffers on one chip.", scale=2.0**-30
+            "activations_bytes", "activations", "GiB/chip", "Activations and buffers of one chip.", scale=2.0**-30
         ),
         _observed(
             "max_relative_error", "output error", "", "max|output − reference| / max|reference| of logits.", spec=".2g"
         ),
         _observed("kl_divergence", "KL", "nats", "Mean of KL(reference ‖ output) over positions.", spec=".2g"),
         _observed(
-            "bf16_max_relative_error", "error to bf16", "", "Quantised output against weights in bfloat16.", spec=".2g"
+            "bf16_max_relative_error",
+            "error to bf16",
+            "",
+            "Output with quantised weights against output with bfloat16 weights.",
+            spec=".2g",
         ),
         _observed(
-            "bf16_kl_divergence", "KL to bf16", "nats", "Quantised output against weights in bfloat16.", spec=".2g"
+            "bf16_kl_divergence",
+            "KL to bf16",
+            "nats",
+            "Output with quantised weights against output with bfloat16 weights.",
+            spec=".2g",
         ),
         _observed("peak_flops_per_s", "peak", "TFLOP/s", "One chip's dense peak, the denominator of mfu.", scale=1e-12),
         _observed(
@@ -55,14 +61,14 @@ OBSERVED: Final[dict[str, Metric]] = {
             "measured_matmul_flops_per_s",
             "matmul",
             "TFLOP/s",
-            "What a large square matmul reached on one chip.",
+            "Rate of a large square matmul on one chip.",
             scale=1e-12,
         ),
         _observed(
             "measured_copy_bytes_per_s",
             "copy",
             "GB/s",
-            "Bytes read and written by a copy on one chip, a second.",
+            "Bytes read and written per second by a copy on one chip.",
             scale=1e-9,
         ),
     )

@@ -1,4 +1,4 @@
-"""Checks and repairs of a store's files. Nothing that holds a row is ever deleted."""
+"""Checks and repairs the files of a store. A file that holds a row is never deleted before the row is stored again."""
 
 import os
 import re
@@ -14,14 +14,15 @@ from bench.rows.store import TEMPORARY, Store, kinds_of_fields, read_part, sync_
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row, Source, Status
 
-SETTLED_S: Final = 60.0
-ABANDONED_S: Final = 3600.0
-"""A dead writer's file is a leaving after the first, any writer's after the second: it writes for milliseconds."""
+DEAD_WRITER_AGE_S: Final = 60.0
+ANY_WRITER_AGE_S: Final = 3600.0
+"""Age at which an unfinished file counts as abandoned, if its writer is dead and in any case; a write takes
+milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One line that is not a row."""
+    """One line that is not a valid row."""
 
     part: Path
     line: int
@@ -30,17 +31,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The content of a store: rows by source and status, faults, and unfinished files of dead writers."""
+    """The content of a store: rows by source and status, broken lines, and unfinished files of dead writers."""
 
     parts: int
     rows: int
     by_kind: Counter[tuple[str, str]]
     faults: Sequence[Fault]
-    leavings: Sequence[Path]
+    abandoned: Sequence[Path]
 
 
 def inspect(store: Store) -> Inspection:
-    """Read every file and check every value of every row; changes nothing."""
+    """Read every file and check every value of every row. Changes nothing."""
     by_kind: Counter[tuple[str, str]] = Counter()
     faults: list[Fault] = []
     parts = store.parts()
@@ -50,47 +51,47 @@ def inspect(store: Store) -> Inspection:
                 faults.append(Fault(part, number, problem or ""))
             else:
                 by_kind[(row.source, row.status)] += 1
-    return Inspection(len(parts), sum(by_kind.values()), by_kind, faults, _leavings(store))
+    return Inspection(len(parts), sum(by_kind.values()), by_kind, faults, _abandoned(store))
 
 
 def repair(store: Store, inspection: Inspection) -> list[Path]:
-    """Write the good rows of each broken file anew, move the file to ``RESULTS_DIR/broken``, remove leavings.
+    """Store the valid rows of each broken file again, move it to ``RESULTS_DIR/broken``, delete abandoned files.
 
     In that order, so that a crash in between leaves rows twice, which a store counts once, and never loses one.
 
     Returns:
-        where the broken files are now.
+        the new paths of the broken files.
 
     Raises:
         InvalidRequest: the folder cannot be written.
     """
-    aside = store.results_dir / "broken"
+    broken_dir = store.results_dir / "broken"
     moved = []
     try:
         for part in sorted({fault.part for fault in inspection.faults}):
-            good = [line for _, line, row, _ in _checked(part) if row is not None]
-            if good:
-                store.write_part(good)
-            aside.mkdir(exist_ok=True)
-            target = _free(aside / part.name)
+            valid = [line for _, line, row, _ in _checked(part) if row is not None]
+            if valid:
+                store.write_part(valid)
+            broken_dir.mkdir(exist_ok=True)
+            target = _unused(broken_dir / part.name)
             part.rename(target)
-            sync_folder(aside)
+            sync_folder(broken_dir)
             moved.append(target)
-        for leaving in inspection.leavings:
-            leaving.unlink(missing_ok=True)
+        for path in inspection.abandoned:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise _cannot_write(store, error) from None
     return moved
 
 
 def compact(store: Store) -> tuple[int, int]:
-    """Merge all files into one. The merged file is on disk before the first of the others goes.
+    """Merge all files into one, which is on disk before the first old file is deleted.
 
-    Files that other writers add meanwhile stay as they are. A crash in between leaves rows twice, which a store counts
+    Files that other writers add meanwhile are not changed. A crash in between leaves rows twice, which a store counts
     once, until the next compaction.
 
     Returns:
-        files before, rows.
+        number of files before, number of rows.
 
     Raises:
         ShardbenchError: a file is broken (nothing is changed), or the folder cannot be written.
@@ -99,7 +100,7 @@ def compact(store: Store) -> tuple[int, int]:
     parts = store.parts()
     lines: dict[str, None] = {}
     for part in parts:
-        with suppress(FileNotFoundError):  # another compaction has it, so its rows stand in another file
+        with suppress(FileNotFoundError):  # another compaction merged it, so its rows are in another file
             lines.update((line, None) for _, line, _, _ in read_part(part))
     if len(parts) < 2:
         return len(parts), len(lines)
@@ -113,23 +114,23 @@ def compact(store: Store) -> tuple[int, int]:
 
 
 def _checked(part: Path) -> list[tuple[int, str, Row | None, str | None]]:
-    """The lines of a file; rows with values of a wrong type count as broken."""
+    """The lines of a file as :func:`read_part` yields them, with rows that have an invalid value also broken."""
     found: list[tuple[int, str, Row | None, str | None]] = []
     for number, line, row, problem in read_part(part):
-        wrong = None if row is None else _wrong_value(row)
-        found.append((number, line, None, wrong) if wrong else (number, line, row, problem))
+        invalid = None if row is None else _invalid_value(row)
+        found.append((number, line, None, invalid) if invalid else (number, line, row, problem))
     return found
 
 
-def _wrong_value(row: Row) -> str | None:
-    """The first value that does not have its field's type, in words."""
+def _invalid_value(row: Row) -> str | None:
+    """A sentence on the first value whose type is not its field's; None if all are valid."""
     for name, kinds in KINDS.items():
         value = getattr(row, name)
-        # bool is an int to Python and a JSON number without a fraction may stand for a float.
+        # In Python a bool is an int, and JSON may write a float without a fraction.
         fits = bool in kinds if isinstance(value, bool) else isinstance(value, kinds)
         if not fits and not (float in kinds and type(value) is int):
-            types = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-            return f"{name}={value} is not of type {types}"
+            allowed = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+            return f"{name}={value} must be of type {allowed}"
     if row.source not in get_args(Source):
         return f"source={row.source} is not known"
     if row.status not in get_args(Status):
@@ -137,8 +138,8 @@ def _wrong_value(row: Row) -> str | None:
     return None
 
 
-def _leavings(store: Store) -> list[Path]:
-    """Unfinished files whose writers are gone."""
+def _abandoned(store: Store) -> list[Path]:
+    """Unfinished files whose writers no longer run."""
     found = []
     for path in sorted(store.rows_dir.glob(f"*{TEMPORARY}")):
         try:
@@ -147,13 +148,13 @@ def _leavings(store: Store) -> list[Path]:
             continue
         writer = re.match(r"\w+-(\d+)-", path.name)
         dead = writer is not None and not _alive(int(writer[1]))
-        if age_s > (SETTLED_S if dead else ABANDONED_S):
+        if age_s > (DEAD_WRITER_AGE_S if dead else ANY_WRITER_AGE_S):
             found.append(path)
     return found
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process of this machine has that number; one of another machine is left to its age."""
+    """Whether this machine has a process with this pid (a writer on another machine may have the same)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -163,18 +164,18 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _free(path: Path) -> Path:
-    """The path, with a number where it exists already."""
-    number, free = 0, path
-    while free.exists():
+def _unused(path: Path) -> Path:
+    """The path, with a number appended if it exists."""
+    number, unused = 0, path
+    while unused.exists():
         number += 1
-        free = path.with_name(f"{path.name}.{number}")
-    return free
+        unused = path.with_name(f"{path.name}.{number}")
+    return unused
 
 
 def _cannot_write(store: Store, error: OSError) -> InvalidRequest:
     return InvalidRequest(
-        "results_dir", store.results_dir, f"cannot be changed ({error.strerror})", "name a folder that can be written"
+        "results_dir", store.results_dir, f"cannot be written ({error.strerror})", "use a writable folder"
     )
 
 

@@ -1,7 +1,7 @@
-"""Rows on disk: one file for the rows that ended together, written whole or not at all.
+"""The store of rows: every append writes one new file atomically.
 
-``RESULTS_DIR/rows/*.jsonl`` holds one JSON row a line. A file gets its name only once it is on disk, so a crash leaves
-no half a file, and each has a name of its own, so writers never meet. Nothing that stands in a file is ever changed.
+``RESULTS_DIR/rows/*.jsonl`` holds one JSON row per line. A file gets its final name only once it is on disk, so a crash
+leaves no partial file; every file has a unique name, so writers need no lock; and files are never modified.
 """
 
 import gc
@@ -28,11 +28,11 @@ TEMPORARY: Final = ".tmp"
 """Suffix of a file that is being written, which readers ignore."""
 NAMES: Final = tuple(each.name for each in fields(Row))
 READ_ATTEMPTS: Final = 10
-"""How often reading is repeated when the store is compacted meanwhile."""
+"""Most attempts to read a store while another process compacts it."""
 
 
 class Store:
-    """The rows under ``results_dir``. Folders are made by the first append; a missing store holds no rows.
+    """The rows under ``results_dir``. The first append creates the folders; a missing store has no rows.
 
     Raises:
         InvalidRequest: ``results_dir`` is a file.
@@ -42,19 +42,19 @@ class Store:
         self.results_dir = Path(results_dir)
         self.rows_dir = self.results_dir / "rows"
         if self.results_dir.exists() and not self.results_dir.is_dir():
-            raise InvalidRequest("results_dir", results_dir, "is a file", "name a folder")
+            raise InvalidRequest("results_dir", results_dir, "is a file", "use a folder")
 
     def append(self, rows: Sequence[Row]) -> Path:
-        """Write rows as one new file; it is on disk when this returns.
+        """Write rows to one new file, which is on disk when this returns; returns its path.
 
         Raises:
             InvalidRequest: the folder cannot be written.
-            ShardbenchError: a value of a row is nothing that JSON can hold; names the key. Nothing is written.
+            ShardbenchError: JSON cannot hold a value of a row; names the key. Nothing is written.
         """
         return self.write_part([_line(row) for row in rows])
 
     def write_part(self, lines: Iterable[str]) -> Path:
-        """Write lines (each a JSON row) as one new file, whose name ends in their number.
+        """Write lines (each a JSON row) to one new file, whose name ends in their number; returns its path.
 
         Raises:
             InvalidRequest: the folder cannot be written.
@@ -76,7 +76,7 @@ class Store:
             with suppress(OSError):
                 temporary.unlink()
             raise InvalidRequest(
-                "results_dir", self.results_dir, f"cannot be written ({error.strerror})", "name a folder that can"
+                "results_dir", self.results_dir, f"cannot be written ({error.strerror})", "use a writable folder"
             ) from None
         return final
 
@@ -85,17 +85,17 @@ class Store:
         return sorted(self.rows_dir.glob("*.jsonl"))
 
     def load(self) -> list[Row]:
-        """Every row, oldest first. A row that stands twice (a compaction that was cut off) counts once.
+        """Every row, oldest first. A row that is stored twice (by an interrupted compaction) counts once.
 
         Raises:
-            ShardbenchError: a file is cut off or is not a file of rows; names the file, the line and the remedy.
+            ShardbenchError: a file is truncated or has an invalid row; names the file, the line and the remedy.
         """
         for _ in range(READ_ATTEMPTS):
             try:
                 return self._load()
             except FileNotFoundError:
-                continue  # merged into another file since we listed them
-        raise ShardbenchError(f"{self.rows_dir}: its files change while they are read; try again")
+                continue  # a compaction merged it into another file after parts() listed it
+        raise ShardbenchError(f"{self.rows_dir}: its files changed during all {READ_ATTEMPTS} reads; try again")
 
     def _load(self) -> list[Row]:
         rows: dict[bytes, Row] = {}
@@ -105,7 +105,7 @@ class Store:
                     if row is None:
                         raise ShardbenchError(
                             f"{part} line {number}: {fault}; shardbench results check repair=true "
-                            f"results_dir={self.results_dir} moves it aside and keeps the rest"
+                            f"results_dir={self.results_dir} repairs it"
                         )
                     rows.setdefault(hashlib.blake2b(line.encode(), digest_size=16).digest(), row)
             return sorted(rows.values(), key=lambda row: row.created_at)
@@ -115,10 +115,10 @@ class Store:
         return {row.point_id: row for row in self.load()}
 
     def frame(self) -> "pd.DataFrame":
-        """Every row as one frame, a column a field of :class:`Row`, oldest first.
+        """Every row as one frame with a column per field of :class:`Row`, oldest first.
 
-        ``created_at`` is a time in UTC; whole numbers are Int64, other numbers float64, truths boolean, words string,
-        with a missing value where a row holds None; lists and mappings stay objects.
+        ``created_at`` is a time in UTC; the other dtypes are Int64, float64, boolean and string, with a missing value
+        for None; lists and mappings are objects.
 
         Raises:
             ShardbenchError: as :meth:`load`.
@@ -127,7 +127,7 @@ class Store:
 
 
 def frame_of(rows: Sequence[Row]) -> "pd.DataFrame":
-    """Rows as one frame, as :meth:`Store.frame` describes it."""
+    """Rows as one frame; see :meth:`Store.frame`."""
     import pandas as pd
 
     dtypes: dict[type, Any] = {int: "Int64", float: "float64", bool: "boolean", str: "string"}
@@ -142,7 +142,7 @@ def frame_of(rows: Sequence[Row]) -> "pd.DataFrame":
 
 
 def kinds_of_fields() -> dict[str, tuple[type, ...]]:
-    """The types that each field of a row may have: ``{"n": (int, NoneType), …}``."""
+    """The types that each field of a row allows: ``{"n": (int, NoneType), …}``."""
     return {name: tuple(_kinds(hint)) for name, hint in get_type_hints(Row).items()}
 
 
@@ -161,12 +161,12 @@ def _kinds(hint: Any) -> Iterator[type]:
 
 
 def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
-    """Every line of a file of rows: its number, text, and its row or what is wrong with it.
+    """Yield every line of a file of rows: its number, its text, and its row or the problem with it.
 
-    A file says in its name how many rows it has, so that one cut off between two lines is known too.
+    The file's name has its number of rows, so that truncation between two lines is detected too.
 
     Raises:
-        FileNotFoundError: the file is gone.
+        FileNotFoundError: the file does not exist.
     """
     try:
         text = part.read_text(encoding="utf-8", errors="replace")
@@ -175,7 +175,7 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
     except OSError as error:
         yield 1, "", None, f"cannot be read ({error.strerror})"
         return
-    # Not splitlines(), which also takes characters apart that may stand in a JSON string.
+    # Not splitlines(), which also splits at characters that a JSON string may contain.
     lines = text.removesuffix("\n").split("\n") if text else []
     for number, line in enumerate(lines, start=1):
         try:
@@ -188,7 +188,7 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk: a file's new name is there only once its folder is."""
+    """Flush a folder to disk: a new name of a file is durable only once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -206,8 +206,8 @@ def _line(row: Row) -> str:
                 json.dumps(value, allow_nan=False)
             except (ValueError, TypeError):
                 raise ShardbenchError(
-                    f"{key}={value}: cannot be stored; the answer of engine={row.engine} for model={row.model} "
-                    f"phase={row.phase} batch_size={row.batch_size} must hold finite plain values"
+                    f"{key}={value}: cannot be stored as JSON; engine={row.engine} must return finite plain values "
+                    f"(model={row.model} phase={row.phase} batch_size={row.batch_size})"
                 ) from None
         raise
 
@@ -216,9 +216,9 @@ def _row(line: str) -> Row:
     try:
         content = json.loads(line, parse_constant=_not_finite)
     except json.JSONDecodeError:
-        raise ShardbenchError("is cut off or no JSON") from None
+        raise ShardbenchError("is truncated or not JSON") from None
     if not isinstance(content, dict):
-        raise ShardbenchError("is no row")
+        raise ShardbenchError("is not a row")
     return upgrade(Row.from_dict(content))
 
 
@@ -228,7 +228,7 @@ def _not_finite(word: str) -> float:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A hundred thousand rows make a collector walk them over and over, though none of them can be garbage."""
+    """Disable garbage collection, which would scan a hundred thousand new rows repeatedly and free none of them."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""A table, and its form in Markdown and CSV."""
+"""A table, and its output as Markdown and CSV."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from bench.rows.metrics import METRICS
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: the key of a row and, where it is not a metric, its heading, scale and format."""
+    """A column: the key of a row and, if it is not a metric, its heading, scale and format."""
 
     key: str
     heading: str | None = None
@@ -20,14 +20,14 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The printed heading."""
+        """The heading in print."""
         if self.heading is not None:
             return self.heading
         return METRICS[self.key].title if self.key in METRICS else self.key
 
     @property
     def numeric(self) -> bool:
-        """Whether it is aligned to the right."""
+        """Whether the column is right-aligned."""
         return self.key in METRICS or bool(self.spec)
 
     def show(self, value: Any) -> str:
@@ -43,9 +43,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """``rows`` hold SI units and fractions; printing scales them. ``name`` is the file's, without its ending.
+    """``rows`` have SI units and fractions, which printing scales. ``name`` is the file name without suffix.
 
-    ``shown`` are the rows that print in the report, where the table is too long to print whole; the CSV has all.
+    ``shown`` are the rows printed in the report if the table is too long for it; the CSV file has all rows.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Table:
 
     @property
     def printed(self) -> Sequence[Mapping[str, Any]]:
-        """The rows that print."""
+        """The rows to print."""
         return self.rows if self.shown is None else self.shown
 
 
@@ -70,7 +70,7 @@ def plain_text(value: Any) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """The table with its caption above, in GitHub's Markdown."""
+    """The table with its caption above, in GitHub-flavoured Markdown."""
     heads = [_cell(column.title) for column in table.columns]
     rules = ["---:" if column.numeric else "---" for column in table.columns]
     lines = [f"**{table.caption}**", ""]
@@ -84,7 +84,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Every row, in SI units and fractions, under the keys of a row; an empty cell is unknown."""
+    """Every row, in SI units and fractions, with row keys as header; an empty cell is None."""
     keys = list(table.csv_keys) or [column.key for column in table.columns]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Rows that earlier versions stored, as rows of this one."""
+"""Upgrades rows stored by earlier versions."""
 
 from dataclasses import replace
 from functools import cache
@@ -10,10 +10,10 @@ from engines.core.row import Row
 
 
 def upgrade(row: Row) -> Row:
-    """The row with the keys that it was stored without.
+    """The row with keys added that did not exist when it was stored.
 
-    ``first_token``: before it was a key, every generate point on GPUs took its first token from the prefill and every
-    other from the decode loop. On GPUs the convention was part of the question; elsewhere the engine's choice.
+    ``first_token``: before it was a key, generate points on GPUs sampled their first token from the prefill's logits,
+    as part of the request, and all others in the decode loop, as the engine's choice.
     """
     if row.phase != "generate" or row.first_token is not None:
         return row
@@ -24,7 +24,7 @@ def upgrade(row: Row) -> Row:
 
 @cache
 def _is_gpu(hw: str) -> bool:
-    """Whether a chip of ``conf/hw`` is a GPU; one that it does not describe is taken for none."""
+    """Whether a chip of ``conf/hw`` is a GPU; False if there is no such chip."""
     try:
         return Chip.from_config(load_customised("hw", hw)).kind == "gpu"
     except InvalidRequest:

@@ -1,7 +1,8 @@
-"""Runs a job's points in a child process, and outlives whatever happens to it."""
+"""Evaluates a job's points in a child process, so that a crash, a hang or an out-of-memory kill costs one point."""
 
 import contextlib
 import json
+import math
 import os
 import pickle
 import re
@@ -16,34 +17,35 @@ from typing import IO, Any, Final
 
 from bench.measure.timing import TimingConfig
 from bench.run.limits import Limits
-from bench.run.make_row import PointTask, unanswered
+from bench.run.make_row import PointTask, row_without_time
 from bench.run.worker import WorkerInput
 from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
-_LOGGED: Final = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
-"""Begins a line that libraries in C++ log, errors aside: no reason why a process ended."""
-WATCH_S: Final = 0.2
-"""Between two looks at the memory of a child that says nothing."""
+_LOG_LINE: Final = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
+"""Start of an info or warning line of a C++ library, which is not the reason why a process ended."""
+MEMORY_CHECK_INTERVAL_S: Final = 0.2
+"""Seconds between two checks of the memory of a child that sends no message."""
 
 
 def evaluate(
     engine_config: Mapping[str, Any],
-    questions: Sequence[PointTask],
+    tasks: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
 ) -> Iterator[Row]:
-    """Yield every question's row, in order, the moment it ends: one of its stored rows where that is still the answer.
+    """Yield every task's row, in order, as soon as it ends: one of its stored rows if that is still valid.
 
-    A child that dies, is silent for ``timeout_s`` of the engine's config or takes more than its ``memory_limit_bytes``
-    costs the point it was at; the points after it go on in a new child, as they do after a point that failed. Memory
-    may be left over from former points, so a point that was not a child's first is asked again in a new one.
+    A child that dies, sends nothing for ``timeout_s`` of the engine's config or exceeds ``memory_limit_bytes`` fails
+    the point it was evaluating; a new child evaluates the remaining points, also after a point that failed. Earlier
+    points may leave memory allocated, so a point that exceeds the limit is retried in a new child unless it was the
+    child's first.
 
     Raises:
-        InvalidRequest: a limit of the engine's config is none.
+        InvalidRequest: a limit in the engine's config is invalid.
     """
-    left = list(questions)
+    left = list(tasks)
     while left:
         ended = 0
         for row in _one_child(engine_config, left, timing, environment):
@@ -52,57 +54,60 @@ def evaluate(
         left = left[ended:]
 
 
-def evaluate_together(
+def evaluate_lockstep(
     engine_config: Mapping[str, Any],
-    questions: Sequence[PointTask],
+    tasks: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
     process: JobProcess,
 ) -> Iterator[Row]:
-    """:func:`evaluate` in a process of a job: each child is one of a team, and a lost team is followed by a new one.
+    """:func:`evaluate` in one process of a multi-process job: each process's child joins a team of all children.
 
-    Process 0 yields the rows, and goes on until it has told the others that there are no more. The others have no
-    questions, and yield nothing. Where a team does not come together, every question left is a row that says so.
+    If a team breaks, its processes start new children, which form a new team. Process 0 yields the rows, and ends
+    once it has told the others that no tasks remain. The others have no tasks and yield nothing. If a team does not
+    form, every remaining task gets a row with status ``timeout``.
 
     Raises:
-        ShardbenchError: process 0 did not come, where this is another.
+        ShardbenchError: this is not process 0, and process 0 did not join in time.
     """
-    left = list(questions)
+    left = list(tasks)
     while True:
-        heard: dict[str, Any] = {}
+        state: dict[str, Any] = {}
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment, process, heard):
+        for row in _one_child(engine_config, left, timing, environment, process, state):
             ended += 1
             yield row
         left = left[ended:]
-        if "dismissed" in heard:
+        if "finished" in state:
             return
-        if "joined" not in heard:
+        if "joined" not in state:
             break
-    missing = "process 0 was not" if process.index else f"not all of the other {process.count - 1} were"
+    missing = "process 0" if process.index else f"at least one of the other {process.count - 1} processes"
     error = (
-        f"engine.num_processes={process.count}: {missing} there within "
-        f"engine.join_timeout_s={engine_config['join_timeout_s']:g} s ({heard.get('death', 'still waiting')})"
+        f"engine.num_processes={process.count}: {missing} did not join within "
+        f"engine.join_timeout_s={engine_config['join_timeout_s']:g} s ({state.get('exit_reason', 'still waiting')}); "
+        "start the same command in every process of the job"
     )
     if process.index:
         raise ShardbenchError(error)
-    yield from (unanswered(question, "timeout", error) for question in left)
+    yield from (row_without_time(task, "timeout", error) for task in left)
 
 
 def _one_child(
     engine_config: Mapping[str, Any],
-    questions: Sequence[PointTask],
+    tasks: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
     process: JobProcess | None = None,
-    heard: dict[str, Any] | None = None,
+    state: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
-    """Rows of one child, the last of which is the one that it died on, if it did.
+    """Rows of one child; if the child dies, the last row is that of the point that it was evaluating.
 
-    What else it says is kept in ``heard``. A child that dies before its team has come together dies on no question.
+    Its messages are merged into ``state``. A child that dies before its team has formed was evaluating no point.
     """
-    heard = {} if heard is None else heard
-    timeout_s, limits = float(engine_config["timeout_s"]), Limits.of(engine_config)
+    state = {} if state is None else state
+    limits = Limits.of(engine_config)
+    timeout_s = math.inf if limits.timeout_s is None else limits.timeout_s
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
@@ -115,55 +120,57 @@ def _one_child(
             start_new_session=True,
         )
         os.close(writer)
-        answered = 0
+        done = 0
         try:
             with os.fdopen(reader, "rb", buffering=0) as pipe:
-                _send(child, WorkerInput(dict(engine_config), list(questions), timing, process))
+                _send(child, WorkerInput(dict(engine_config), list(tasks), timing, process))
                 for message in _messages(pipe, timeout_s, lambda: limits.over(child.pid)):
-                    heard |= message or {}
-                    at_one = answered < len(questions) and (process is None or "joined" in heard)
+                    state |= message or {}
+                    evaluating = done < len(tasks) and (process is None or "joined" in state)
                     if message is None:
-                        if at_one:
-                            error = f"no answer within engine.timeout_s={timeout_s:g} s; raise it or ask for less"
-                            yield unanswered(questions[answered], "timeout", error)
+                        if evaluating:
+                            error = (
+                                f"no answer within engine.timeout_s={timeout_s:g} s; raise it or use a smaller point"
+                            )
+                            yield row_without_time(tasks[done], "timeout", error)
                         return
-                    if "held_bytes" in message:
-                        heard["death"] = limits.told(message["held_bytes"])
-                        if at_one and not (answered and process is None):
-                            yield unanswered(questions[answered], "failed", heard["death"])
+                    if "resident_bytes" in message:
+                        state["exit_reason"] = limits.exceeded(message["resident_bytes"])
+                        if evaluating and not (done and process is None):
+                            yield row_without_time(tasks[done], "failed", state["exit_reason"])
                         return
                     if "row" in message:
-                        answered += 1
+                        done += 1
                         yield Row.from_dict(message["row"])
-                    if "kept" in message:
-                        answered += 1
-                        yield questions[answered - 1].stored[message["kept"]]
-                    if "lost" in message or "dismissed" in message:
+                    if "stored_index" in message:
+                        done += 1
+                        yield tasks[done - 1].stored[message["stored_index"]]
+                    if "restart" in message or "finished" in message:
                         return
             child.wait()
-            heard["death"] = _death(child.returncode, stderr)
-            if answered < len(questions) and (process is None or "joined" in heard):
-                lost = "" if process is None else "another process of the job may be lost: "
-                yield unanswered(questions[answered], "failed", lost + heard["death"])
+            state["exit_reason"] = _exit_reason(child.returncode, stderr)
+            if done < len(tasks) and (process is None or "joined" in state):
+                cause = "" if process is None else "another process of the job may have died: "
+                yield row_without_time(tasks[done], "failed", cause + state["exit_reason"])
         finally:
-            _end(child)
+            _kill(child)
 
 
 def _send(child: subprocess.Popen[bytes], work: WorkerInput) -> None:
     assert child.stdin is not None
     try:
         pickle.dump(work, child.stdin)
-        child.stdin.flush()  # and left open: its end tells the child that we are gone
+        child.stdin.flush()  # left open: end of file tells the child that this process has ended
     except BrokenPipeError:
-        pass  # it died at its start; the end of its pipe says so
+        pass  # the child died at startup, which the end of its pipe shows
 
 
 def _messages(
-    pipe: IO[bytes], timeout_s: float, held_too_much: Callable[[], float | None]
+    pipe: IO[bytes], timeout_s: float, memory_above_limit: Callable[[], float | None]
 ) -> Iterator[dict[str, Any] | None]:
-    """The child's JSON lines until it closes the pipe; None once it has been silent for too long.
+    """The child's JSON messages until it closes the pipe; None after ``timeout_s`` seconds without one.
 
-    Where the child holds too much memory, the last message is ``held_bytes``.
+    If the child exceeds its memory limit, the last message is ``resident_bytes``.
     """
     pending = b""
     with selectors.DefaultSelector() as selector:
@@ -171,12 +178,12 @@ def _messages(
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, deadline - time.monotonic())
-            if not selector.select(min(left_s, WATCH_S)):
-                held = held_too_much()
+            if not selector.select(min(left_s, MEMORY_CHECK_INTERVAL_S)):
+                resident = memory_above_limit()
                 if selector.select(0):
-                    continue  # it spoke meanwhile, so what it holds may be of a later point than those heard of
-                if held is not None or left_s <= WATCH_S:
-                    yield None if held is None else {"held_bytes": held}
+                    continue  # a message arrived meanwhile: the memory may belong to a later point than those received
+                if resident is not None or left_s <= MEMORY_CHECK_INTERVAL_S:
+                    yield None if resident is None else {"resident_bytes": resident}
                     return
                 continue
             chunk = pipe.read(1 << 16)
@@ -188,20 +195,21 @@ def _messages(
                 deadline = time.monotonic() + timeout_s
 
 
-def _death(returncode: int, stderr: IO[bytes]) -> str:
+def _exit_reason(returncode: int, stderr: IO[bytes]) -> str:
+    """One sentence: how the child ended, and the last line of its stderr that is not a log line."""
     stderr.seek(0)
     lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
-    lines = [line for line in lines if not _LOGGED.match(line)]
-    lines = [line for line in lines if not line.startswith(("@", "***", "RPC:"))] or lines  # of a stack in C++
+    lines = [line for line in lines if not _LOG_LINE.match(line)]
+    lines = [line for line in lines if not line.startswith(("@", "***", "RPC:"))] or lines  # C++ stack frames
     last = f": {lines[-1][:500]}" if lines else ""
     if returncode < 0:
-        hint = ", as the system does when memory runs out" if returncode == -signal.SIGKILL else ""
-        return f"the worker was ended by {signal.Signals(-returncode).name}{hint}{last}"
+        hint = ", which the kernel sends when memory runs out" if returncode == -signal.SIGKILL else ""
+        return f"the worker was killed by {signal.Signals(-returncode).name}{hint}{last}"
     return f"the worker ended with exit code {returncode}{last}"
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child and every process that it started: they share its process group."""
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill the child and every process that it started: they share its process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

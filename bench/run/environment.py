@@ -1,4 +1,4 @@
-"""Where a row was made: code, versions, machine."""
+"""The environment that a row records: git revision, library versions, machine."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ LIBRARIES: Final = ("shardbench", "numpy", "pandas", *JAX_LIBRARIES, "torch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """``git_sha`` and ``git_dirty`` are of the checkout that holds this code, None where it was installed."""
+    """``git_sha`` and ``git_dirty`` describe the checkout of this code; None if it was installed as a package."""
 
     git_sha: str | None
     git_dirty: bool | None
@@ -31,7 +31,7 @@ class Environment:
 
 @cache
 def read_environment() -> Environment:
-    """Look around, once a process."""
+    """The environment of this process, read once."""
     sha, dirty = _git()
     return Environment(
         git_sha=sha,
@@ -49,7 +49,7 @@ def _git() -> tuple[str | None, bool | None]:
     if not (root / ".git").exists():
         return None, None
     sha = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    # Rows and reports are what this code makes: they do not make it another code.
+    # Changed rows and reports do not count: they are outputs of this code.
     code = ("bench", "engines", "conf", "pyproject.toml", "constraints.txt")
     changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *code)
     return sha or None, None if changes is None else bool(changes)
@@ -80,7 +80,7 @@ def _memory_bytes() -> int | None:
 
 
 def _output(*words: str) -> str | None:
-    """What a command prints; None where it is absent, fails or hangs."""
+    """A command's stdout; None if it is not installed, fails or hangs."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The optional parts of this package, from its own metadata: which there are, which are here, which brings a module."""
+"""The package's extras, read from its metadata: which exist, which are installed, which one provides a module."""
 
 from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -11,12 +11,12 @@ PACKAGE: Final = "shardbench"
 
 
 def extras() -> dict[str, bool]:
-    """Extra → whether all that it requires is installed."""
+    """Extra → whether all its requirements are installed."""
     return {name: all(map(_is_installed, requirements)) for name, requirements in _requirements().items()}
 
 
 def extra_of(module: str) -> str | None:
-    """The smallest extra that requires a module's distribution of the same name; None where there is none."""
+    """The smallest extra that requires the distribution named like ``module``; None if there is none."""
     wanted = canonicalize_name(module.partition(".")[0])
     found = [
         name
@@ -27,7 +27,7 @@ def extra_of(module: str) -> str | None:
 
 
 def _size(extra: str) -> tuple[int, int]:
-    """Requirements of an extra, and extras that these ask for: jax is smaller than gpu, and that than all."""
+    """Number of an extra's requirements, and of the extras in them: jax < gpu < all."""
     requirements = _requirements()[extra]
     return len(requirements), sum(len(each.extras) for each in requirements)
 
@@ -37,12 +37,12 @@ def _requirements() -> dict[str, list[Requirement]]:
     try:
         package = distribution(PACKAGE)
     except PackageNotFoundError:
-        return {}  # run from a checkout that was never installed
+        return {}  # a checkout that was not installed
     return {name: _of_extra(package, name) for name in package.metadata.get_all("Provides-Extra") or ()}
 
 
 def _of_extra(package: Distribution, extra: str) -> list[Requirement]:
-    """What an extra adds to the package's requirements."""
+    """The requirements that an extra adds to the package's own."""
     parsed = [Requirement(line) for line in package.requires or ()]
     return [
         each
@@ -52,7 +52,7 @@ def _of_extra(package: Distribution, extra: str) -> list[Requirement]:
 
 
 def _is_installed(requirement: Requirement) -> bool:
-    """Whether a distribution is installed in a version that fits, with the extras that are asked of it."""
+    """Whether a distribution is installed in a matching version, with the extras that the requirement names."""
     try:
         found = distribution(requirement.name)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Asks an engine in a process of its own which programs would answer points now, without answering them."""
+"""Computes the ``program_id`` of points in a separate process, without running their programs."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from engines.core.point import Point
 
 
 def program_ids(engine_config: Mapping[str, Any], points: Sequence[Point]) -> list[str | None]:
-    """The ``program_id`` of each point as a row made now would hold it; None where the engine refuses the point.
+    """The ``program_id`` that a row made now would have, for each point; None if the engine rejects the point.
 
     Raises:
-        ShardbenchError: the process ended without an answer.
+        ShardbenchError: the process failed; the message ends with the last line of its stderr.
     """
     environment = make_engine(engine_config).environment(points)
     done = subprocess.run(
@@ -30,14 +30,17 @@ def program_ids(engine_config: Mapping[str, Any], points: Sequence[Point]) -> li
     )
     lines = done.stdout.decode().splitlines()
     if done.returncode or not lines:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no word"]
-        raise ShardbenchError(f"engine={engine_config.get('name')}: cannot tell its programs; it ended with {said[-1]}")
+        stderr = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ShardbenchError(
+            f"engine={engine_config.get('name')}: computing program_id failed ({stderr[-1]}); "
+            "fix the engine's installation"
+        )
     found: list[str | None] = json.loads(lines[-1])
     return found
 
 
 def main() -> None:
-    """Read the engine's config and points on stdin; print one JSON list."""
+    """Read the engine's config and the points from stdin; print one JSON list."""
     engine_config, points = pickle.load(sys.stdin.buffer)
     engine = make_engine(engine_config)
     found: list[str | None] = []

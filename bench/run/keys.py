@@ -1,7 +1,7 @@
-"""The keys of a row: what was asked, what ran, and the code that it ran from.
+"""The keys of a row: ``point_id`` (the request), ``program_id`` (the program that ran) and ``code_id`` (the source).
 
-A stored row answers a point as long as ``point_id`` and ``program_id`` are those of the point now. ``code_id`` only
-saves the work of finding ``program_id``: while it stands, so does the program.
+A stored row is valid for a point while its ``point_id`` and ``program_id`` equal those computed now. ``code_id`` only
+saves computing ``program_id``: the same source builds the same program.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ SUFFIXES: Final = frozenset({".py", ".csv", ".json", ".yaml"})
 
 
 def point_id(engine: Engine, point: Point) -> str:
-    """What is asked: every value of the point, the kind of evidence, and the engine's options. No code."""
+    """Fingerprint of the request: every value of the point, the row's source and the engine's options; no code."""
     return point.fingerprint(json.dumps([engine.source, dict(engine.options)], sort_keys=True, default=str))
 
 
 def program_id(engine: Engine, point: Point) -> str:
-    """What would run now: see :meth:`Engine.program_id`, and :func:`as_timed`.
+    """Fingerprint of the program that would run now: :meth:`Engine.program_id` with :func:`as_timed`.
 
     Raises:
-        ShardbenchError: the engine refuses the point.
+        ShardbenchError: the engine rejects the point.
     """
     found = as_timed(engine, engine.program_id(point))
     assert found is not None
@@ -37,17 +37,17 @@ def program_id(engine: Engine, point: Point) -> str:
 
 
 def as_timed(engine: Engine, program: str | None) -> str | None:
-    """The engine's ``program_id`` with the version of the rules by which the harness times it, if it does."""
+    """The engine's ``program_id``, combined with the version of the timing rules if the harness times the engine."""
     if program is None or not isinstance(engine, Runner):
         return program
     return digest(program, TIMING_RULES_VERSION)
 
 
 def code_id(engine: Engine) -> str | None:
-    """The source of the vocabulary and of the engine's packages, its libraries' versions and the compiler's flags.
+    """Fingerprint of the source of ``core`` and the engine's packages, library versions and compiler flags.
 
     Returns:
-        16 hex digits; None where these do not decide what runs.
+        16 hex digits; None if these do not determine the program.
     """
     if not engine.decided_by_source:
         return None

@@ -1,4 +1,4 @@
-"""What a child process may take of this machine: memory, watched from outside, and cores."""
+"""Limits of a child process: memory, checked by the parent, and CPU cores."""
 
 import os
 import random
@@ -11,21 +11,23 @@ from typing import Any, Final
 from engines.core.errors import InvalidRequest
 
 PROCESSES: Final = Path("/proc")
-LOOKS: Final = 4
-BETWEEN_LOOKS_S: Final = 0.05
+MEMORY_READS: Final = 4
+READ_INTERVAL_S: Final = 0.05
 GROUP_FIELD: Final = 2
 PAGES_FIELD: Final = 21
-"""Of ``/proc/PID/stat`` after the name: process group, and resident pages (proc(5) counts them 5 and 24)."""
+"""Fields of ``/proc/PID/stat`` after the name: process group and resident pages (numbers 5 and 24 in proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Settings of an engine that runs in children; None is no limit.
+    """Limits of an engine that runs in child processes; None is no limit.
 
-    ``memory_bytes`` is resident memory of a child and all that it started. It is read in ``/proc``, since that is one
-    short read a process and needs no library: elsewhere than on Linux nothing is watched.
+    ``memory_bytes`` limits the resident memory of a child and all processes that it started. It is read from ``/proc``,
+    which takes one short read per process and no library; on systems other than Linux it is not enforced.
+    ``timeout_s`` limits the seconds without a message from the child.
     """
 
+    timeout_s: float | None = None
     memory_bytes: float | None = None
     cores: int | None = None
 
@@ -34,67 +36,74 @@ class Limits:
         """The limits of an engine's config.
 
         Raises:
-            InvalidRequest: one is no number, or none that this machine has.
+            InvalidRequest: a limit is not a number > 0, or there are fewer cores.
         """
-        memory, cores = engine_config.get("memory_limit_bytes"), engine_config.get("cores")
-        if memory is not None and (not isinstance(memory, (int, float)) or isinstance(memory, bool) or memory <= 0):
-            raise InvalidRequest(
-                "engine.memory_limit_bytes", memory, "is no limit", "give bytes above 0, such as 8e9, or null for none"
-            )
+        timeout_s = _positive(engine_config, "timeout_s", "seconds such as 600")
+        memory = _positive(engine_config, "memory_limit_bytes", "bytes such as 8e9")
+        cores = engine_config.get("cores")
         if cores is not None:
             present = len(_cores())
             if not isinstance(cores, int) or isinstance(cores, bool) or not 1 <= cores <= present:
                 raise InvalidRequest(
                     "engine.cores",
                     cores,
-                    f"is no number of the {present} cores that this process may use",
-                    f"give 1 to {present}, or null for all",
+                    f"must be an integer from 1 to {present}, the cores that this process may use",
+                    "use one of these, or null for all",
                 )
-        return cls(memory, cores)
+        return cls(timeout_s, memory, cores)
 
     def over(self, group: int) -> float | None:
-        """Bytes that a process group holds where they stay above the limit, else None.
+        """Resident bytes of a process group if they stay above the limit, else None.
 
-        One look does not tell: from its fork to its exec, what a process starts is counted with all that this holds.
+        One read is not enough: between fork and exec, a new process counts with all the memory of its parent.
         """
         if self.memory_bytes is None:
             return None
-        for look in range(LOOKS):
-            if look:
-                time.sleep(BETWEEN_LOOKS_S)
-            held = resident_bytes(group)
-            if held <= self.memory_bytes:
+        for read in range(MEMORY_READS):
+            if read:
+                time.sleep(READ_INTERVAL_S)
+            resident = resident_bytes(group)
+            if resident <= self.memory_bytes:
                 return None
-        return held
+        return resident
 
-    def told(self, held: float) -> str:
-        """The sentence for a child that was ended."""
+    def exceeded(self, resident: float) -> str:
+        """The sentence for a child that was killed with ``resident`` bytes of memory."""
         return (
-            f"took {held / 1e9:.2f} GB of memory, more than engine.memory_limit_bytes={self.memory_bytes:g}, and was "
-            "ended; raise it or ask for less"
+            f"the worker was killed: it used {resident / 1e9:.2f} GB of memory, more than "
+            f"engine.memory_limit_bytes={self.memory_bytes:g}; raise the limit or use a smaller point"
         )
 
-    def keep_to_cores(self) -> None:
-        """Let this process, and what it starts from now on, use no more cores than it may.
+    def set_affinity(self) -> None:
+        """Restrict this process and all that it starts to ``cores`` cores.
 
-        Which ones is drawn, so that several commands at once do not all take the same.
+        The cores are chosen at random, so that concurrent commands do not all use the same ones.
         """
         if self.cores is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, random.sample(_cores(), self.cores))
 
 
+def _positive(engine_config: Mapping[str, Any], key: str, example: str) -> float | None:
+    value = engine_config.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise InvalidRequest(f"engine.{key}", value, "must be a number > 0", f"use {example}, or null for no limit")
+    return float(value)
+
+
 def resident_bytes(group: int) -> int:
-    """Resident memory of every process of a group; 0 where the system does not say."""
-    page_bytes, held = os.sysconf("SC_PAGE_SIZE"), 0
+    """Resident memory of all processes of a group in bytes; 0 if the system has no ``/proc``."""
+    page_bytes, resident = os.sysconf("SC_PAGE_SIZE"), 0
     for folder in PROCESSES.glob("[0-9]*"):
         try:
             text = (folder / "stat").read_text(encoding="ascii", errors="replace")
         except OSError:
-            continue  # it ended meanwhile
-        fields = text.rpartition(")")[2].split()  # a name may hold blanks and brackets
+            continue  # the process ended meanwhile
+        fields = text.rpartition(")")[2].split()  # a name may contain spaces and parentheses
         if int(fields[GROUP_FIELD]) == group:
-            held += int(fields[PAGES_FIELD]) * page_bytes
-    return held
+            resident += int(fields[PAGES_FIELD]) * page_bytes
+    return resident
 
 
 def _cores() -> list[int]:

@@ -1,4 +1,4 @@
-"""Engines from their configs."""
+"""Creates engines from their configs."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,10 +9,10 @@ from engines.core.errors import InvalidRequest
 
 
 def make_engine(engine_config: Mapping[str, Any]) -> Estimator | Runner:
-    """The engine of ``conf/engine/NAME.yaml``: its ``_target_``, called with every other key.
+    """The engine of a ``conf/engine/NAME.yaml``: its ``_target_`` called with all other keys.
 
     Raises:
-        InvalidRequest: the target cannot be imported, is not an engine, or takes no such key.
+        InvalidRequest: the target cannot be imported, is not an engine, or does not accept a key.
     """
     target = str(engine_config.get("_target_", ""))
     module, _, name = target.rpartition(".")
@@ -20,7 +20,7 @@ def make_engine(engine_config: Mapping[str, Any]) -> Estimator | Runner:
         factory = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         raise InvalidRequest(
-            "engine._target_", target, "cannot be imported", "name a class, as in conf/engine/analytic.yaml"
+            "engine._target_", target, "cannot be imported", "use a class, as conf/engine/analytic.yaml does"
         ) from None
     settings = {key: value for key, value in engine_config.items() if key != "_target_"}
     try:

@@ -1,4 +1,4 @@
-"""Points in several processes of one job, as each process's child sees it: all do what process 0 says."""
+"""Points in a multi-process job: every process's child runs the same programs, in the order of process 0."""
 
 import socket
 from collections.abc import Iterator, Sequence
@@ -13,38 +13,38 @@ from engines.core.row import Row
 
 
 class Lockstep:
-    """A team in step: all its processes are at the same point of the same program."""
+    """A team whose processes are all at the same place of the same program."""
 
     def __init__(self, team: Team) -> None:
-        """``in_step`` is false once a process may have left the others; the team is then of no more use."""
+        """``in_step`` is false once a process may have diverged from the others; a new team is then needed."""
         self.team = team
         self.process = team.process
         self.in_step = True
         self.hosts: list[str] = team.exchange(socket.gethostname())
 
-    def told(self, value: Any) -> Any:
-        """Process 0's value."""
+    def broadcast(self, value: Any) -> Any:
+        """Process 0's value, in every process."""
         return self.team.exchange(value)[0]
 
-    def questions(self, mine: Sequence[PointTask]) -> Iterator[PointTask]:
-        """Those of process 0, in every process."""
-        waiting = iter(mine)
-        while (question := self.told(next(waiting, None))) is not None:
-            yield question
+    def tasks(self, local: Sequence[PointTask]) -> Iterator[PointTask]:
+        """Process 0's tasks, in every process."""
+        remaining = iter(local)
+        while (task := self.broadcast(next(remaining, None))) is not None:
+            yield task
 
-    def prepare(self, engine: Runner, question: PointTask) -> Program:
-        """The program, prepared in all processes; raises in all what one of them raises."""
+    def prepare(self, engine: Runner, task: PointTask) -> Program:
+        """The program, prepared in all processes. An error in one process is raised in all of them."""
         self.in_step = False
         program, error = None, None
         try:
-            self._check_same(engine, question)
-            program = engine.prepare(question.point)
-        except ShardbenchError as refused:
-            error = refused
-        except Exception as failed:
-            error = ShardbenchError(f"{type(failed).__name__}: {' '.join(str(failed).split())[:500]}")
+            self._check_same(engine, task)
+            program = engine.prepare(task.point)
+        except ShardbenchError as known:
+            error = known
+        except Exception as unknown:
+            error = ShardbenchError(f"{type(unknown).__name__}: {' '.join(str(unknown).split())[:500]}")
         errors = self.team.exchange(error)
-        # From here to the end of the point nothing is agreed on: who raises leaves the others.
+        # From here to the end of the point, a process that raises diverges from the others.
         for each in errors:
             if each is not None:
                 if program is not None:
@@ -54,14 +54,14 @@ class Lockstep:
         assert program is not None
         return program
 
-    def signed(self, row: Row) -> Row:
-        """The row with the hosts that it was measured on, in order of process; the team is in step again."""
+    def with_hosts(self, row: Row) -> Row:
+        """The row with the hosts that measured it, in order of process index; the team is in step again."""
         self.in_step = True
         return replace(row, details={**row.details, "hosts": self.hosts})
 
-    def _check_same(self, engine: Runner, question: PointTask) -> None:
-        if (point_id(engine, question.point), code_id(engine)) != (question.point_id, question.code_id):
+    def _check_same(self, engine: Runner, task: PointTask) -> None:
+        if (point_id(engine, task.point), code_id(engine)) != (task.point_id, task.code_id):
             raise ShardbenchError(
-                f"engine.process_id={self.process.index}: its code, libraries or settings are not those of process 0; "
-                "start all processes alike"
+                f"engine.process_id={self.process.index}: its code, libraries or settings differ from process 0; "
+                "start the same command with the same installation in every process"
             )

@@ -1,4 +1,4 @@
-"""Point + answer + environment → row."""
+"""Builds rows: point + result + environment → row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,9 +17,9 @@ from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointTask:
-    """A point with what a row says of it besides its answer.
+    """A point to evaluate, with the row fields that do not depend on the result.
 
-    ``stored`` are rows that answer it if one of their programs is the present one, the one to be preferred first.
+    ``stored`` holds candidate rows from the store, best first; one is valid if its program would still run now.
     """
 
     point: Point
@@ -30,19 +30,19 @@ class PointTask:
     stored: Sequence[Row] = ()
 
 
-def unanswered(question: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
-    """The row of a point that ended without a time: ``error`` is one sentence."""
-    return _row(question, facts or Facts(), {"status": status, "error": error, "invalid_reason": error})
+def row_without_time(task: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
+    """The row of a point that ended without a time; ``error`` is one sentence."""
+    return _row(task, facts or Facts(), {"status": status, "error": error, "invalid_reason": error})
 
 
-def estimated(question: PointTask, estimate: Estimate) -> Row:
-    """The row of an estimator's answer. It is valid when it is an answer: a prediction has no interval to judge."""
-    told = {"system": estimate.system, "reference": estimate.reference, "published_mfu": estimate.published_mfu}
+def estimated(task: PointTask, estimate: Estimate) -> Row:
+    """The row of an estimate. Any estimate with a time is valid: a prediction has no confidence interval to check."""
+    origin = {"system": estimate.system, "reference": estimate.reference, "published_mfu": estimate.published_mfu}
     if estimate.status != "ok" or estimate.latency_s is None:
-        error = estimate.error or "the engine gave no time"
+        error = estimate.error or "the engine returned no time"
         status: Status = "failed" if estimate.status == "ok" else estimate.status
-        return _row(question, estimate.facts, {**told, "status": status, "error": error, "invalid_reason": error})
-    point = _as_ran(question.point, estimate.facts)
+        return _row(task, estimate.facts, {**origin, "status": status, "error": error, "invalid_reason": error})
+    point = _with_first_token(task.point, estimate.facts)
     steps = point.decode_steps
     decode_s = None if estimate.step_time_s is None else estimate.step_time_s * steps
     if decode_s is None and estimate.ttft_s is not None and steps:
@@ -51,17 +51,19 @@ def estimated(question: PointTask, estimate: Estimate) -> Row:
     sampled = (
         _sampled(estimate.samples_s, _summarised(estimate.samples_s, TimingConfig())) if estimate.samples_s else {}
     )
-    return _row(question, estimate.facts, {**told, **times, **sampled, "status": "ok", "valid": True})
+    return _row(task, estimate.facts, {**origin, **times, **sampled, "status": "ok", "valid": True})
 
 
 def measured(
-    question: PointTask, program: Program, samples: Samples, verification: Verification, config: TimingConfig
+    task: PointTask, program: Program, samples: Samples, verification: Verification, config: TimingConfig
 ) -> Row:
-    """The row of a timed program. It is valid only if its interval is tight and its output matched the reference."""
+    """The row of a timed program. It is valid if its interval is narrow enough and its output matches the reference."""
     summary = _summarised(samples.totals, config)
     facts = program.facts()
     stage = {name: _summarised(times, config).median for name, times in samples.stages.items()}
-    times = _times(_as_ran(question.point, facts), facts, summary.median, stage.get("prefill"), stage.get("decode"))
+    times = _times(
+        _with_first_token(task.point, facts), facts, summary.median, stage.get("prefill"), stage.get("decode")
+    )
     reason = _invalid_reason(summary, samples, verification, config)
     details = {
         **facts.details,
@@ -70,7 +72,7 @@ def measured(
         "stages_s": dict(samples.stages),
     }
     return _row(
-        question,
+        task,
         facts,
         {
             **times,
@@ -94,7 +96,7 @@ def _summarised(samples: Sequence[float], config: TimingConfig) -> Summary:
 
 
 def _sampled(samples: Sequence[float], summary: Summary) -> dict[str, Any]:
-    """The samples and what they say, under their keys of a row."""
+    """The samples and their statistics, under their row keys."""
     return {"samples_s": list(samples), **asdict(summary)}
 
 
@@ -121,7 +123,7 @@ def _invalid_reason(summary: Summary, samples: Samples, verification: Verificati
 def _times(
     point: Point, facts: Facts, latency_s: float, prefill_s: float | None, decode_s: float | None
 ) -> dict[str, Any]:
-    peak, bandwidth, whose = _peaks(point, facts)
+    peak, bandwidth, peak_source = _peaks(point, facts)
     rates = derive(
         point,
         latency_s=latency_s,
@@ -134,11 +136,14 @@ def _times(
         tokens=facts.processed_tokens,
         cached_tokens=facts.cached_tokens,
     )
-    return {**rates, "peak_flops_per_s": peak, "hbm_bytes_per_s": bandwidth, "peak_source": whose}
+    return {**rates, "peak_flops_per_s": peak, "hbm_bytes_per_s": bandwidth, "peak_source": peak_source}
 
 
 def _peaks(point: Point, facts: Facts) -> tuple[float | None, float | None, str | None]:
-    """The denominators of MFU and MBU: measured where the engine measured them, else the datasheet's."""
+    """FLOP/s and bytes/s, the denominators of MFU and MBU, and the source of the peak.
+
+    They are the engine's measurements if it has any, else the datasheet's.
+    """
     if facts.peak_flops_per_s is not None:
         return facts.peak_flops_per_s, facts.hbm_bytes_per_s, facts.peak_source
     try:
@@ -148,20 +153,21 @@ def _peaks(point: Point, facts: Facts) -> tuple[float | None, float | None, str 
     return peak, point.chip.hbm_bytes_per_s, f"datasheet, dense {point.act_dtype}"
 
 
-def _as_ran(point: Point, facts: Facts) -> Point:
-    """The point with the pass of its first token, on which its number of steps depends: the decode loop unless told."""
+def _with_first_token(point: Point, facts: Facts) -> Point:
+    """The point with ``first_token`` resolved (decode by default), which determines its number of decode steps."""
     first_token = facts.resolved.get("first_token", "decode" if point.first_token == "auto" else point.first_token)
     return replace(point, first_token=first_token)
 
 
-def _row(question: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
+def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
     environment = read_environment()
-    asked = question.point.axes()
-    ran = {**asked, **facts.resolved, "first_token": _as_ran(question.point, facts).axes()["first_token"]}
-    if ran["mesh_shape"] is not None:
-        ran["mesh_shape"] = list(ran["mesh_shape"])
-    chosen = [key for key in POINT_FIELDS if asked[key] in (None, "auto") and ran[key] not in (None, "auto")]
-    known: Sequence[str] = (
+    requested = task.point.axes()
+    first_token = _with_first_token(task.point, facts).axes()["first_token"]
+    resolved = {**requested, **facts.resolved, "first_token": first_token}
+    if resolved["mesh_shape"] is not None:
+        resolved["mesh_shape"] = list(resolved["mesh_shape"])
+    chosen = [key for key in POINT_FIELDS if requested[key] in (None, "auto") and resolved[key] not in (None, "auto")]
+    from_facts: Sequence[str] = (
         "compute_s",
         "memory_s",
         "communication_s",
@@ -176,15 +182,15 @@ def _row(question: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "device_kind",
     )
     fields = {
-        **{key: ran[key] for key in POINT_FIELDS},
+        **{key: resolved[key] for key in POINT_FIELDS},
         "chosen": chosen,
-        "point_id": question.point_id,
+        "point_id": task.point_id,
         "program_id": facts.program_id,
-        "code_id": question.code_id,
+        "code_id": task.code_id,
         "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "sweep": question.sweep,
-        "source": question.source,
-        **{name: getattr(facts, name) for name in known},
+        "sweep": task.sweep,
+        "source": task.source,
+        **{name: getattr(facts, name) for name in from_facts},
         "git_sha": environment.git_sha,
         "git_dirty": environment.git_dirty,
         "versions": {**environment.versions, **facts.versions},

@@ -1,4 +1,4 @@
-"""What ``shardbench run`` shows: rows on stdout, progress on stderr where that is a terminal."""
+"""The output of ``shardbench run``: rows on stdout, a progress bar on stderr if that is a terminal."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
 
 
 class Output:
-    """Shows rows as they end. ``how``: table (at the end), json (one a line, at once) or none."""
+    """Prints rows. ``how``: table (at the end), json (one per line, as each point ends) or none."""
 
     def __init__(self, how: str, total: int) -> None:
         self._how = how
@@ -50,7 +50,7 @@ class Output:
             self._progress.stop()
 
     def show(self, row: Row, *, new: bool) -> None:
-        """Take note of a row, and print it at once where rows are printed as JSON."""
+        """Count a row, and print it now if rows are printed as JSON."""
         self._failed += row.status in ("failed", "timeout")
         if self._how == "json":
             print(json.dumps(row.to_dict()), flush=True)
@@ -62,7 +62,7 @@ class Output:
             self._progress.update(self._task, failed=self._failed, left=self._total - done)
 
     def close(self, stored: int, results_dir: str) -> None:
-        """Print the table, and on stderr where the rows are."""
+        """Print the table, and on stderr the number of points and the folder of the rows."""
         if self._progress is not None:
             self._progress.stop()
         if self._how == "table" and self._rows:
@@ -70,19 +70,19 @@ class Output:
             if len(self._rows) > MOST_ROWS_SHOWN:
                 print(f"… and {len(self._rows) - MOST_ROWS_SHOWN} more; shardbench report shows all")
         if self._how != "none":
-            again = f", {stored} of them stored before" if stored else ""
-            print(f"{self._total} points{again}; rows in {results_dir}", file=sys.stderr)
+            reused = f", {stored} of them already stored" if stored else ""
+            print(f"{self._total} points{reused}; rows in {results_dir}", file=sys.stderr)
 
 
 def print_table(rows: list[Row]) -> None:
-    """Rows as a table on stdout; what all share stands above it."""
+    """Rows as a table on stdout, below a line with the keys that all rows share."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     same, differing = _split(rows)
     for name in differing:
         table.add_column(name, overflow="fold")
     for heading in ("source", "latency", "step", "MFU"):
         table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
-    # What quantising costs, where anything did.
+    # The error of quantisation, if any row has one.
     quality = [METRICS[name] for name in QUALITY if any(getattr(row, name) is not None for row in rows)]
     for metric in quality:
         table.add_column(metric.title, justify="right", overflow="fold")
@@ -97,7 +97,7 @@ def print_table(rows: list[Row]) -> None:
             *(metric.show(getattr(row, metric.name)) for metric in quality),
             _note(row),
         )
-    # Into a pipe, a table keeps its columns whole however wide they are.
+    # In a pipe there is no terminal width to fit into.
     console = Console(width=None if sys.stdout.isatty() else 240)
     if same:
         console.print(", ".join(same), style="dim", highlight=False)
@@ -105,7 +105,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def _split(rows: list[Row]) -> tuple[list[str], list[str]]:
-    """Keys of the point that all rows share (as text), and those by which they differ."""
+    """The point's keys that all rows share (as ``key=value``), and those that differ."""
     names = POINT_FIELDS
     values = {name: [getattr(row, name) for row in rows] for name in names}
     differing = [name for name in names if len({str(value) for value in values[name]}) > 1]
@@ -128,7 +128,7 @@ def _cell(value: Any) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A time in s, ms or µs; nothing for None."""
+    """A time with its unit: s, ms or µs; empty for None."""
     if value is None:
         return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):

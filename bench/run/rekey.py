@@ -1,7 +1,7 @@
-"""Gives rows of schema version 1, whose keys held the code, the keys of today where they still are the answer.
+"""Gives rows of schema version 1, whose keys contained the code, keys of the current schema if they are still valid.
 
-A predicted, published or compiled row is answered anew and keeps its place where the times are equal. What a measured
-row ran cannot be seen from the row, so somebody has to have proven that it is what would run now.
+A predicted, published or compiled row is evaluated again and stays if the times are equal. A measured row does not
+record its program, so the caller must supply proof that the same program would run now.
 """
 
 import json
@@ -28,17 +28,17 @@ from engines.core.row import POINT_FIELDS, SCHEMA_VERSION, Row
 from engines.core.versions import versions_of
 
 ASIDE: Final = "before-rekey"
-"""The folder beside ``rows`` that old files are moved to."""
+"""The folder next to ``rows`` that the old files are moved to."""
 TIMES: Final = ("latency_s", "ttft_s", "step_time_s")
 TOLERANCE: Final = 1e-12
-"""Relative, for times that are computed; compiled ones are equal."""
+"""Relative difference allowed in predicted and published times; compiled times must be equal."""
 NOT_SETTINGS: Final = frozenset({"tolerance", "decode", "name"})
-"""Keys of ``details`` that an engine's config has too, with another meaning."""
+"""Keys of ``details`` whose meaning differs from the same key in an engine's config."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rekeyed:
-    """How many rows there are now, how many of them got new keys, which rows went and why, and the old files."""
+    """Rows now stored, how many of them got new keys, dropped rows with the reason, and the old files' new paths."""
 
     rows: int
     rekeyed: int
@@ -47,10 +47,10 @@ class Rekeyed:
 
 
 def rekey(store: Store, proven: Mapping[str, bool]) -> Rekeyed:
-    """Write the store's rows anew as one file, and move the files that held them to ``RESULTS_DIR/before-rekey``.
+    """Write the store's rows to one new file, then move the old files to ``RESULTS_DIR/before-rekey``.
 
-    In that order, so that a crash in between loses nothing: run again, it writes the same rows, which count once.
-    ``proven``: old ``point_id`` of a measured row → whether its program is the one that would run now.
+    In that order, so that a crash in between loses nothing: a second run writes the same rows, which count once.
+    ``proven``: old ``point_id`` of a measured row → whether the same program would run now.
 
     Raises:
         ShardbenchError: a file is broken (nothing is changed), or the folder cannot be written.
@@ -62,39 +62,41 @@ def rekey(store: Store, proven: Mapping[str, bool]) -> Rekeyed:
         return Rekeyed(len(rows), 0, [], [])
     found: dict[int, Row | str] = {}
     for config, group in _by_engine(old, found):
-        found |= _anew(config, group, proven)
-    kept = [found.get(id(row), row) for row in rows]
-    good = [row for row in kept if isinstance(row, Row)]
-    if good:
-        store.append(good)
+        found |= _rekeyed(config, group, proven)
+    outcomes = [found.get(id(row), row) for row in rows]
+    valid = [row for row in outcomes if isinstance(row, Row)]
+    if valid:
+        store.append(valid)
     moved = _move_aside(store, parts)
-    dropped = [(row, told) for row, told in zip(rows, kept, strict=True) if isinstance(told, str)]
-    return Rekeyed(len(good), len(old) - len(dropped), dropped, moved)
+    dropped = [(row, reason) for row, reason in zip(rows, outcomes, strict=True) if isinstance(reason, str)]
+    return Rekeyed(len(valid), len(old) - len(dropped), dropped, moved)
 
 
 def read_proven(path: Path) -> dict[str, bool]:
-    """``{"old point_id": true}``.
+    """Read a JSON file ``{"old point_id": true}``.
 
     Raises:
-        InvalidRequest: there is no such file, or it holds something else.
+        InvalidRequest: the file does not exist or has other content.
     """
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        raise InvalidRequest("proven", path, "cannot be read", "give a JSON file: {point_id: true}") from None
+        raise InvalidRequest("proven", path, "cannot be read", 'use a JSON file such as {"point_id": true}') from None
     if not isinstance(content, dict) or not all(isinstance(value, bool) for value in content.values()):
-        raise InvalidRequest("proven", path, "is not a mapping of point_id to true or false", "see results rekey")
+        raise InvalidRequest(
+            "proven", path, "must map every point_id to true or false", 'use a JSON file such as {"point_id": true}'
+        )
     return content
 
 
-def _by_engine(rows: Sequence[Row], refused: dict[int, Row | str]) -> list[tuple[dict[str, Any], list[Row]]]:
-    """The rows by the config of the engine that made them; those of no known engine are ``refused``."""
+def _by_engine(rows: Sequence[Row], dropped: dict[int, Row | str]) -> list[tuple[dict[str, Any], list[Row]]]:
+    """Rows grouped by the config of their engine; rows without a known engine go to ``dropped`` with the reason."""
     groups: dict[str, tuple[dict[str, Any], list[Row]]] = {}
     for row in rows:
         if row.engine not in names("engine"):
-            refused[id(row)] = f"engine={row.engine} is not known"
+            dropped[id(row)] = f"engine={row.engine} is not known"
         elif "checkpoint" in row.details:
-            refused[id(row)] = f"where its checkpoint {row.details['checkpoint']} lies is not known"
+            dropped[id(row)] = f"the folder of its checkpoint {row.details['checkpoint']} is not known"
         else:
             config = _config_of(row)
             groups.setdefault(json.dumps(config, sort_keys=True, default=str), (config, []))[1].append(row)
@@ -102,7 +104,7 @@ def _by_engine(rows: Sequence[Row], refused: dict[int, Row | str]) -> list[tuple
 
 
 def _config_of(row: Row) -> dict[str, Any]:
-    """The engine's config with the settings that the row tells."""
+    """The engine's config with the settings recorded in the row."""
     config = load_group("engine", row.engine)
     config |= {key: value for key, value in row.details.items() if key in config and key not in NOT_SETTINGS}
     if "collectives" in row.chosen and "tried_s" in row.details:
@@ -111,38 +113,38 @@ def _config_of(row: Row) -> dict[str, Any]:
     return config
 
 
-def _anew(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, bool]) -> dict[int, Row | str]:
-    """id() of a row → the row with its new keys, or why it is dropped."""
+def _rekeyed(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, bool]) -> dict[int, Row | str]:
+    """id() of a row → the row with its new keys, or the reason why it is dropped."""
     engine = make_engine(config)
-    code, found, questions = code_id(engine), dict[int, Row | str](), list[tuple[Row, PointTask]]()
+    code, found, pairs = code_id(engine), dict[int, Row | str](), list[tuple[Row, PointTask]]()
     for row in rows:
         try:
-            point = asked_point(row)
+            point = requested_point(row)
         except ShardbenchError as error:
-            found[id(row)] = f"cannot be asked again: {error}"
+            found[id(row)] = f"cannot be evaluated again: {error}"
             continue
-        told = _not_proven(row, proven, config)
-        if told is not None:
-            found[id(row)] = told
+        reason = _not_proven(row, proven, config)
+        if reason is not None:
+            found[id(row)] = reason
             continue
         key = point_id(engine, point)
-        questions.append((row, PointTask(point=point, point_id=key, source=row.source, sweep=row.sweep, code_id=code)))
-    tasks = [question for _, question in questions]
+        pairs.append((row, PointTask(point=point, point_id=key, source=row.source, sweep=row.sweep, code_id=code)))
+    tasks = [task for _, task in pairs]
     if not tasks:
         return found
     if engine.source == "measured":
         programs = program_ids(config, [task.point for task in tasks])
-        for (row, task), program in zip(questions, programs, strict=True):
+        for (row, task), program in zip(pairs, programs, strict=True):
             keyed = replace(row, schema_version=SCHEMA_VERSION, point_id=task.point_id, program_id=program)
-            refused = "the engine refuses it here, so what would run is not known"
-            found[id(row)] = refused if program is None else replace(keyed, code_id=code)
+            rejected = "the engine cannot run it on this machine, so its program is not known"
+            found[id(row)] = rejected if program is None else replace(keyed, code_id=code)
         return found
     if config.get("isolated"):
         answers = _in_children(config, tasks, engine.environment([task.point for task in tasks]))
     else:
         assert isinstance(engine, Estimator)
         answers = answer_all(engine, tasks)
-    for (row, _), answer in zip(questions, answers, strict=True):
+    for (row, _), answer in zip(pairs, answers, strict=True):
         found[id(row)] = _difference(row, answer, engine.libraries) or replace(
             row,
             schema_version=SCHEMA_VERSION,
@@ -154,7 +156,7 @@ def _anew(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, b
 
 
 def _in_children(config: Mapping[str, Any], tasks: Sequence[PointTask], environment: Mapping[str, str]) -> list[Row]:
-    """An answer a task, with progress on stderr where that is a terminal."""
+    """One row per task, with a progress bar on stderr if that is a terminal."""
     answers = []
     with Output("none", len(tasks)) as output:
         for row in evaluate(config, tasks, TimingConfig(), environment):
@@ -164,11 +166,11 @@ def _in_children(config: Mapping[str, Any], tasks: Sequence[PointTask], environm
 
 
 def _not_proven(row: Row, proven: Mapping[str, bool], config: Mapping[str, Any]) -> str | None:
-    """Why a measured row cannot be kept, before it is asked what would run now; None for other rows too."""
+    """Why a measured row cannot be kept, without computing its program; None if it may be, or is not measured."""
     if row.source != "measured":
         return None
     if not proven.get(row.point_id):
-        return "measured, and nothing proves that the same program would run now; give proven=FILE"
+        return "measured, without proof that the same program would run now; use proven=FILE"
     return _other_versions(row.versions, make_engine(config).libraries)
 
 
@@ -176,12 +178,12 @@ def _other_versions(versions: Mapping[str, str], libraries: Sequence[str]) -> st
     here = versions_of(libraries)
     for name in libraries:
         if versions.get(name) != here.get(name):
-            return f"made with {name} {versions.get(name)}, and {here.get(name)} is here"
+            return f"made with {name} {versions.get(name)}, but {here.get(name)} is installed"
     return None
 
 
 def _difference(row: Row, answer: Row, libraries: Sequence[str]) -> str | None:
-    """What an answer made now says otherwise; None where it is the same."""
+    """The first difference between a stored row and a new one; None if there is none."""
     if row.status != answer.status:
         return f"status={row.status}, and now {answer.status} ({answer.error or 'with a time'})"
     tolerance = 0.0 if row.source == "compiled" else TOLERANCE
@@ -194,11 +196,11 @@ def _difference(row: Row, answer: Row, libraries: Sequence[str]) -> str | None:
     return _other_versions(row.versions, libraries)
 
 
-def asked_point(row: Row) -> Point:
-    """The point as it was asked: what the engine chose is left open again.
+def requested_point(row: Row) -> Point:
+    """The point as requested: keys that the engine chose are left out.
 
     Raises:
-        ShardbenchError: the row is of a model or chip that ``conf`` does not describe, or makes no point.
+        ShardbenchError: ``conf`` does not describe the row's model or chip, or its values make no valid point.
     """
     stated = [key for key in POINT_FIELDS if key not in row.chosen and getattr(row, key) not in (None, "")]
     keys: dict[str, Any] = {key: getattr(row, key) for key in stated}
@@ -222,6 +224,6 @@ def _move_aside(store: Store, parts: Sequence[Path]) -> list[Path]:
         sync_folder(store.rows_dir)
     except OSError as error:
         raise InvalidRequest(
-            "results_dir", store.results_dir, f"cannot be written ({error.strerror})", "name a folder that can"
+            "results_dir", store.results_dir, f"cannot be written ({error.strerror})", "use a writable folder"
         ) from None
     return moved

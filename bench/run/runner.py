@@ -1,4 +1,4 @@
-"""Points → rows: leaves out what is stored, asks the engines, stores every row the moment its point ends."""
+"""Points → rows: skips stored points, runs the engines, and stores every row as soon as its point ends."""
 
 import sys
 from collections import Counter
@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from bench.rows.store import Store
-from bench.run.child import evaluate, evaluate_together
+from bench.run.child import evaluate, evaluate_lockstep
 from bench.run.environment import read_environment
 from bench.run.keys import code_id, point_id
 from bench.run.load_engine import make_engine
-from bench.run.make_row import PointTask, unanswered
+from bench.run.make_row import PointTask, row_without_time
 from bench.run.progress import Output
 from bench.run.tracking import open_tracker
-from bench.run.worker import answer_all, current
+from bench.run.worker import answer_all, valid_stored_row
 from bench.sweep.expand import EngineJob, Options, Request
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -23,40 +23,40 @@ from engines.core.row import Row
 
 
 @dataclass(slots=True)
-class Tally:
-    """How the points of a command ended: by status, and how many came from the store."""
+class RunSummary:
+    """Number of points by status, and how many of them came from the store."""
 
     by_status: Counter[str] = field(default_factory=Counter)
     stored: int = 0
-    followed: bool = False
+    is_follower: bool = False
 
     @property
     def exit_code(self) -> int:
-        """3 where a point failed, ran out of time, or where no point at all had an answer; else 0.
+        """3 if a point failed or timed out, or if no point has a time or is out of memory; else 0.
 
-        A process that ``followed`` another has no points of its own.
+        A follower (a process other than 0 of a multi-process job) has no points of its own.
         """
         failed = self.by_status["failed"] + self.by_status["timeout"]
         answered = self.by_status["ok"] + self.by_status["oom"]
-        return 3 if failed or not (answered or self.followed) else 0
+        return 3 if failed or not (answered or self.is_follower) else 0
 
 
-def run(requests: Sequence[Request]) -> Tally:
-    """Evaluate every request (one, or one a job of a multirun) and return how it went.
+def run(requests: Sequence[Request]) -> RunSummary:
+    """Evaluate every request (one, or one per job of a multirun) and count the results.
 
     Raises:
-        InvalidRequest: not one of the points can be, so that nothing is run or stored.
+        InvalidRequest: all points are invalid; nothing is run or stored.
         ShardbenchError: the store cannot be read.
     """
-    wrong = _refused([point for request in requests for job in request.jobs for point in job.points])
-    if any(_follows(job) for request in requests for job in request.jobs):
-        return _follow(requests)
+    invalid = _invalid_points([point for request in requests for job in request.jobs for point in job.points])
+    if any(_is_follower(job) for request in requests for job in request.jobs):
+        return _run_follower(requests)
     options = requests[0].options
     store = Store(options.results_dir)
     stored = _by_point(store.load())
     total = sum(len(job.points) for request in requests for job in request.jobs)
-    tally = Tally()
-    kept: list[Row] = []
+    summary = RunSummary()
+    all_rows: list[Row] = []
     with ExitStack() as stack:
         output = stack.enter_context(Output(options.print, total))
         tracker = open_tracker({**options.wandb, "results_dir": options.results_dir})
@@ -64,91 +64,91 @@ def run(requests: Sequence[Request]) -> Tally:
             stack.callback(tracker.close)
         for request in requests:
             for job in request.jobs:
-                for rows, new in _job(job, request.options, wrong, stored):
+                for rows, new in _run_job(job, request.options, invalid, stored):
                     if new:
                         store.append(rows)
                     for row in rows:
-                        tally.by_status[row.status] += 1
-                        tally.stored += not new
+                        summary.by_status[row.status] += 1
+                        summary.stored += not new
                         output.show(row, new=new)
                         if new and tracker is not None:
                             tracker.log_row(row)
-                    kept += rows
+                    all_rows += rows
         if tracker is not None and options.sweep_name:
-            tracker.log_sweep(options.sweep_name, kept, [])
-        output.close(tally.stored, options.results_dir)
-    return tally
+            tracker.log_sweep(options.sweep_name, all_rows, [])
+        output.close(summary.stored, options.results_dir)
+    return summary
 
 
-def _refused(points: Sequence[Point]) -> dict[int, InvalidRequest]:
-    """What is wrong with each point that cannot be, by its id(); raises it where no point can be."""
-    wrong: dict[int, InvalidRequest] = {}
+def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:
+    """id() of each invalid point → its error; raises the first error if all points are invalid."""
+    invalid: dict[int, InvalidRequest] = {}
     for point in points:
         try:
             point.check()
         except InvalidRequest as error:
-            wrong[id(point)] = error
-    if points and len(wrong) == len(points):
-        raise wrong[id(points[0])]
-    return wrong
+            invalid[id(point)] = error
+    if points and len(invalid) == len(points):
+        raise invalid[id(points[0])]
+    return invalid
 
 
-def _job(
-    job: EngineJob, options: Options, wrong: Mapping[int, InvalidRequest], stored: Mapping[str, Sequence[Row]]
+def _run_job(
+    job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Mapping[str, Sequence[Row]]
 ) -> Iterator[tuple[list[Row], bool]]:
-    """Rows that ended together, and whether they are new (else from the store)."""
+    """Yield rows as they end, with whether they are new (else from the store)."""
     engine = make_engine(job.engine_config)
     process = engine.process()
     code = code_id(engine)
     to_do: list[PointTask] = []
     for point in job.points:
-        question = PointTask(
+        task = PointTask(
             point=point,
             point_id=point_id(engine, point),
             source=engine.source,
             sweep=options.sweep_name,
             code_id=code,
         )
-        before = stored.get(question.point_id, ()) if options.resume else ()
-        before = [row for row in before if _finished(row, options.retry)]
-        same_code = [row for row in before if code is not None and row.code_id == code]
+        candidates = stored.get(task.point_id, ()) if options.resume else ()
+        candidates = [row for row in candidates if _is_reusable(row, options.retry)]
+        same_code = [row for row in candidates if code is not None and row.code_id == code]
         if same_code:
             yield same_code[:1], False
-        elif id(point) in wrong:
-            yield [unanswered(question, "unsupported", str(wrong[id(point)]))], True
+        elif id(point) in invalid:
+            yield [row_without_time(task, "unsupported", str(invalid[id(point)]))], True
         else:
-            to_do.append(replace(question, stored=[row for row in before if row.program_id is not None]))
+            to_do.append(replace(task, stored=[row for row in candidates if row.program_id is not None]))
     if process is not None:
-        environment = engine.environment(job.points)  # of all, since other processes know no better
-        rows = evaluate_together(job.engine_config, to_do, options.timing, environment, process)
+        environment = engine.environment(job.points)  # of all points: followers do not know which are stored
+        rows = evaluate_lockstep(job.engine_config, to_do, options.timing, environment, process)
     elif not to_do:
         return
     elif job.engine_config.get("isolated"):
-        environment = engine.environment([question.point for question in to_do])
+        environment = engine.environment([task.point for task in to_do])
         rows = evaluate(job.engine_config, to_do, options.timing, environment)
     else:
         assert isinstance(engine, Estimator)
         yield from _in_this_process(engine, to_do)
         return
-    for row, question in zip(rows, to_do, strict=True):
-        yield [row], all(row is not each for each in question.stored)
+    for row, task in zip(rows, to_do, strict=True):
+        yield [row], all(row is not each for each in task.stored)
 
 
-def _in_this_process(engine: Estimator, questions: Sequence[PointTask]) -> Iterator[tuple[list[Row], bool]]:
-    """What is still answered by a stored row, one by one, and the answers to the rest together."""
+def _in_this_process(engine: Estimator, tasks: Sequence[PointTask]) -> Iterator[tuple[list[Row], bool]]:
+    """Yield stored rows that are still valid one by one, then the rows of all other tasks in one list."""
     left = []
-    for question in questions:
-        kept = current(engine, question)
-        if kept is None:
-            left.append(question)
+    for task in tasks:
+        stored = valid_stored_row(engine, task)
+        if stored is None:
+            left.append(task)
         else:
-            yield [question.stored[kept]], False
+            yield [task.stored[stored]], False
     if left:
         yield answer_all(engine, left), True
 
 
 def _by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """point_id → its rows, those with an answer first, the newest first of each."""
+    """point_id → its rows, those with status ok first, and the newest first within each status group."""
     found: dict[str, list[Row]] = {}
     for row in reversed(rows):
         found.setdefault(row.point_id, []).append(row)
@@ -157,8 +157,8 @@ def _by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def _finished(row: Row, retry: Sequence[str]) -> bool:
-    """Whether a stored row answers the point here and now: a measurement of another host does not."""
+def _is_reusable(row: Row, retry: Sequence[str]) -> bool:
+    """Whether a stored row may stand for its point: not to be retried, and not measured on another host."""
     if row.source == "measured" and row.host != read_environment().host:
         return False
     if "invalid" in retry and row.status == "ok" and not row.valid:
@@ -166,16 +166,16 @@ def _finished(row: Row, retry: Sequence[str]) -> bool:
     return row.status not in retry
 
 
-def _follows(job: EngineJob) -> bool:
-    """Whether this process does as process 0 of the job says, and writes nothing."""
+def _is_follower(job: EngineJob) -> bool:
+    """Whether this is a process other than 0 of the job: it follows process 0 and writes no rows."""
     process = make_engine(job.engine_config).process()
     return process is not None and process.index > 0
 
 
-def _follow(requests: Sequence[Request]) -> Tally:
-    """Take part in every job that has several processes; what one process can answer is left to process 0."""
-    tally = Tally(followed=True)
-    told = False
+def _run_follower(requests: Sequence[Request]) -> RunSummary:
+    """Take part in every multi-process job; single-process jobs are left to process 0."""
+    summary = RunSummary(is_follower=True)
+    announced = False
     try:
         for request in requests:
             for job in request.jobs:
@@ -183,15 +183,15 @@ def _follow(requests: Sequence[Request]) -> Tally:
                 process = engine.process()
                 if process is None:
                     continue
-                if not told:
+                if not announced:
                     print(
-                        f"process {process.index} of {process.count}: follows process 0, which has the rows",
+                        f"process {process.index} of {process.count}: follows process 0, which writes the rows",
                         file=sys.stderr,
                     )
-                    told = True
+                    announced = True
                 environment = engine.environment(job.points)
-                list(evaluate_together(job.engine_config, [], request.options.timing, environment, process))
+                list(evaluate_lockstep(job.engine_config, [], request.options.timing, environment, process))
     except ShardbenchError as error:
         print(f"shardbench: {error}", file=sys.stderr)
-        tally.by_status["failed"] += 1
-    return tally
+        summary.by_status["failed"] += 1
+    return summary

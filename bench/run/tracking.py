@@ -1,6 +1,6 @@
-"""Weights & Biases as a sink: one run a point, and one a sweep with its table and files.
+"""Logging to Weights & Biases: one run per point, and one per sweep with its table and files.
 
-Offline without an account; nothing that goes wrong here costs a row, since the store has it already.
+Offline without an account. An error here loses no row: the store already has it.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ class Tracker:
         self._failed = False
 
     def log_row(self, row: Row) -> None:
-        """One run for one point and program, if rows of its source get one: group = sweep, job_type = phase."""
+        """Log one run for a point and program, if ``sources`` has the row's source; group = sweep, job_type = phase."""
         if row.source not in self._config["sources"]:
             return
         run = self._start(
@@ -43,23 +43,23 @@ class Tracker:
         if run is None:
             return
         summary = {name: getattr(row, name) for name in METRICS if getattr(row, name, None) is not None}
-        told = {
+        outcome = {
             name: getattr(row, name) for name in ("status", "error", "source", "valid", "invalid_reason", "git_sha")
         }
-        self._try(lambda: self._finish(run, {**summary, **told}, row.samples_s))
+        self._try(lambda: self._finish(run, {**summary, **outcome}, row.samples_s))
 
     def log_sweep(self, name: str, rows: Sequence[Row], paths: Sequence[Path]) -> None:
-        """One run for a sweep: its rows as a table, and files (a report's) as an artifact."""
+        """Log one run for a sweep: its rows as a table, and files (of a report) as an artifact."""
         run = self._start(name=name, group=name, job_type="sweep", tags=["sweep"], config={"sweep": name})
         if run is not None:
             self._try(lambda: self._finish_sweep(run, name, rows, paths))
 
     def close(self) -> None:
-        """Wait until every run is on disk or sent, and say where offline runs are."""
+        """Wait until every run is written or sent, and print the folder of offline runs."""
         if self._started:
             self._try(_wait)
         if self._mode == "offline" and (self._folder / "wandb").is_dir() and sys.stderr.isatty():
-            print(f"wandb: offline runs in {self._folder / 'wandb'}; wandb sync sends them", file=sys.stderr)
+            print(f"wandb: offline runs in {self._folder / 'wandb'}; upload them with wandb sync", file=sys.stderr)
 
     def _start(self, **settings: Any) -> Any:
         import wandb
@@ -107,10 +107,13 @@ class Tracker:
             return None
         try:
             return action()
-        except Exception as error:  # a sink: whatever breaks it, the sweep goes on
+        except Exception as error:  # logging must never stop the sweep
             self._failed = True
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            print(f"wandb: {reason}; nothing more is logged there, the store has every row", file=sys.stderr)
+            print(
+                f"wandb: {reason}; logging is off for the rest of this command, the store has every row",
+                file=sys.stderr,
+            )
             return None
 
 
@@ -121,27 +124,30 @@ def _wait() -> None:
 
 
 def open_tracker(config: Mapping[str, Any]) -> Tracker | None:
-    """The tracker that the config asks for; None where it is disabled or wandb is not installed.
+    """The tracker for a config; None if logging is disabled, or ``mode`` is auto and wandb is not installed.
 
     Args:
         config: the keys of ``conf/wandb/*.yaml`` and ``results_dir``.
 
     Raises:
-        InvalidRequest: an unknown mode, or wandb is asked for by name and not installed.
+        InvalidRequest: the mode is unknown, or needs wandb, which is not installed.
     """
-    asked = str(config["mode"])
-    mode = resolved_mode(asked)
+    requested = str(config["mode"])
+    mode = resolved_mode(requested)
     if mode == "disabled":
         return None
     if importlib.util.find_spec("wandb") is None:
         raise InvalidRequest(
-            "wandb.mode", asked, "needs wandb", "pip install 'shardbench[wandb]' or use wandb.mode=disabled"
+            "wandb.mode",
+            requested,
+            "needs wandb, which is not installed",
+            "pip install 'shardbench[wandb]' or use wandb.mode=disabled",
         )
     return Tracker(config, mode)
 
 
 def resolved_mode(mode: str) -> str:
-    """What a mode comes to here and now: online, offline or disabled. Asks no network.
+    """The mode in effect on this machine: online, offline or disabled. Uses no network.
 
     The library's own WANDB_MODE can turn logging off or offline, never on. ``auto`` is disabled without the library.
 
@@ -162,7 +168,7 @@ def resolved_mode(mode: str) -> str:
 
 
 def _logged_in() -> bool:
-    """Whether this machine has an account's key."""
+    """Whether this machine has an API key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

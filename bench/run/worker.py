@@ -1,6 +1,9 @@
-"""The child process that evaluates a job's points: reads them on stdin, writes one JSON line a row on a pipe.
+"""The child process that evaluates a job's points: reads tasks from stdin, writes one JSON message per line to a pipe.
 
 Started by :mod:`bench.run.child`. A crash, a hang or an out-of-memory kill ends this process and not the sweep.
+
+Messages: ``started`` (the point_id of the next task), ``row`` (its new row), ``stored_index`` (its stored row is still
+valid), ``restart`` (the remaining tasks need a new process), and in a team ``joined`` and ``finished``.
 """
 
 import json
@@ -18,7 +21,7 @@ from bench.run.keys import as_timed, program_id
 from bench.run.limits import Limits
 from bench.run.load_engine import make_engine
 from bench.run.lockstep import Lockstep
-from bench.run.make_row import PointTask, estimated, measured, unanswered
+from bench.run.make_row import PointTask, estimated, measured, row_without_time
 from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.row import Row
@@ -26,108 +29,106 @@ from engines.core.row import Row
 
 @dataclass(frozen=True, slots=True)
 class WorkerInput:
-    """What the parent sends: pickled, since both ends are this same program."""
+    """The parent's message, pickled: both ends run the same code."""
 
     engine_config: dict[str, Any]
-    questions: Sequence[PointTask]
+    tasks: Sequence[PointTask]
     timing: TimingConfig
     process: JobProcess | None = None
 
 
 def main(pipe: int) -> None:
-    """Evaluate the work that stands on stdin; rows go to the file descriptor ``pipe``."""
+    """Evaluate the tasks on stdin; messages go to the file descriptor ``pipe``."""
     work: WorkerInput = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    Limits.of(work.engine_config).keep_to_cores()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    Limits.of(work.engine_config).set_affinity()
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
-        def say(**message: Any) -> None:
+        def send(**message: Any) -> None:
             print(json.dumps(message), file=out, flush=True)
 
         engine = make_engine(work.engine_config)
         if work.process is not None:
-            _in_team(engine, work, say)
+            _evaluate_in_team(engine, work, send)
             return
-        for question in work.questions:
-            say(started=question.point_id)
-            kept = current(engine, question)
-            if kept is not None:
-                say(kept=kept)
+        for task in work.tasks:
+            send(started=task.point_id)
+            stored = valid_stored_row(engine, task)
+            if stored is not None:
+                send(stored_index=stored)
                 continue
-            row = answer(engine, question, work.timing)
-            say(row=row.to_dict())
+            row = answer(engine, task, work.timing)
+            send(row=row.to_dict())
             if row.status == "failed":
-                say(lost=True)  # its devices may be (a CUDA error stays): the next points need a new process
+                send(restart=True)  # a CUDA error, for example, makes the device unusable for this process
                 return
 
 
-def _in_team(engine: Estimator | Runner, work: WorkerInput, say: Callable[..., None]) -> None:
-    """Evaluate process 0's points together with the others; only process 0 has rows."""
+def _evaluate_in_team(engine: Estimator | Runner, work: WorkerInput, send: Callable[..., None]) -> None:
+    """Evaluate process 0's tasks in lockstep with the other processes; only process 0 sends rows."""
     team = engine.join()
-    together = Lockstep(team)
-    say(joined=team.process.count)
-    for question in together.questions(work.questions):
-        say(started=question.point_id)
-        kept = together.told(current(engine, question) if team.process.index == 0 else None)
-        if kept is not None:
+    lockstep = Lockstep(team)
+    send(joined=team.process.count)
+    for task in lockstep.tasks(work.tasks):
+        send(started=task.point_id)
+        stored = lockstep.broadcast(valid_stored_row(engine, task) if team.process.index == 0 else None)
+        if stored is not None:
             if team.process.index == 0:
-                say(kept=kept)
+                send(stored_index=stored)
             continue
-        row = answer(engine, question, work.timing, together)
+        row = answer(engine, task, work.timing, lockstep)
         if team.process.index == 0:
-            say(row=row.to_dict())
-        if not together.in_step:
-            say(lost=True)  # the next points need a team of new processes
+            send(row=row.to_dict())
+        if not lockstep.in_step:
+            send(restart=True)
             return
     team.leave()
-    say(dismissed=True)
+    send(finished=True)
 
 
-def current(engine: Engine, question: PointTask) -> int | None:
-    """Which of the question's stored rows is of the program that would run now; None where none is."""
-    present = _present_program(engine, question) if question.stored else None
-    if present is None:
+def valid_stored_row(engine: Engine, task: PointTask) -> int | None:
+    """Index of the task's stored row whose program is the one that would run now; None if there is none."""
+    current = _current_program_id(engine, task) if task.stored else None
+    if current is None:
         return None
-    return next((number for number, row in enumerate(question.stored) if row.program_id == present), None)
+    return next((index for index, row in enumerate(task.stored) if row.program_id == current), None)
 
 
-def _present_program(engine: Engine, question: PointTask) -> str | None:
-    """What would run now; None where that cannot be told, and the answer will say why."""
+def _current_program_id(engine: Engine, task: PointTask) -> str | None:
+    """The ``program_id`` that would run now; None on any error, which evaluating the task then reports."""
     try:
-        return program_id(engine, question.point)
+        return program_id(engine, task.point)
     except Exception:
         return None
 
 
-def answer(
-    engine: Estimator | Runner, question: PointTask, timing: TimingConfig, together: Lockstep | None = None
-) -> Row:
-    """One point's row, whatever happens to it short of the end of the process."""
+def answer(engine: Estimator | Runner, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None = None) -> Row:
+    """One point's row; an exception becomes a row with its status."""
     try:
         if isinstance(engine, Runner):
-            return _measure(engine, question, timing, together)
-        return estimated(question, engine.estimate([question.point])[0])
+            return _measure(engine, task, timing, lockstep)
+        return estimated(task, engine.estimate([task.point])[0])
     except OutOfMemory as error:
-        return unanswered(question, "oom", str(error), Facts(program_id=_present_program(engine, question)))
+        return row_without_time(task, "oom", str(error), Facts(program_id=_current_program_id(engine, task)))
     except TimedOut as error:
-        return unanswered(question, "timeout", str(error))
+        return row_without_time(task, "timeout", str(error))
     except (Unsupported, InvalidRequest) as error:
-        return unanswered(question, "unsupported", str(error))
+        return row_without_time(task, "unsupported", str(error))
     except ModuleNotFoundError as error:
-        return unanswered(question, "failed", missing_library(question.point.engine, error))
-    except Exception as error:  # the sweep goes on, and the row says what happened
-        return unanswered(question, "failed", one_line(error))
+        return row_without_time(task, "failed", missing_library(task.point.engine, error))
+    except Exception as error:  # the sweep continues, and the row has the error
+        return row_without_time(task, "failed", one_line(error))
 
 
-def answer_all(engine: Estimator, questions: Sequence[PointTask]) -> list[Row]:
-    """Every point's row from an estimator, in one call."""
+def answer_all(engine: Estimator, tasks: Sequence[PointTask]) -> list[Row]:
+    """The rows of all tasks from one call of an estimator."""
     try:
-        estimates = engine.estimate([question.point for question in questions])
+        estimates = engine.estimate([task.point for task in tasks])
     except ModuleNotFoundError as error:
-        return [unanswered(each, "failed", missing_library(each.point.engine, error)) for each in questions]
+        return [row_without_time(each, "failed", missing_library(each.point.engine, error)) for each in tasks]
     except Exception as error:
-        return [unanswered(each, "failed", one_line(error)) for each in questions]
-    return [estimated(question, estimate) for question, estimate in zip(questions, estimates, strict=True)]
+        return [row_without_time(each, "failed", one_line(error)) for each in tasks]
+    return [estimated(task, estimate) for task, estimate in zip(tasks, estimates, strict=True)]
 
 
 def missing_library(engine: str, error: ModuleNotFoundError) -> str:
@@ -138,25 +139,25 @@ def missing_library(engine: str, error: ModuleNotFoundError) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An unforeseen exception as one sentence; its class is part of it, since its message alone may say nothing."""
+    """An unexpected exception as one line, with its class, because the message alone may be empty."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ShardbenchError) else f"{type(error).__name__}: {text[:500]}"
 
 
-def _measure(engine: Runner, question: PointTask, timing: TimingConfig, together: Lockstep | None) -> Row:
-    program = together.prepare(engine, question) if together else engine.prepare(question.point)
+def _measure(engine: Runner, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None) -> Row:
+    program = lockstep.prepare(engine, task) if lockstep else engine.prepare(task.point)
     try:
         verification = program.verify()
-        samples = measure(program, timing, agreed=together.told) if together else measure(program, timing)
-        row = measured(question, program, samples, verification, timing)
+        samples = measure(program, timing, agree=lockstep.broadcast) if lockstep else measure(program, timing)
+        row = measured(task, program, samples, verification, timing)
         row = replace(row, program_id=as_timed(engine, row.program_id))
-        return together.signed(row) if together else row
+        return lockstep.with_hosts(row) if lockstep else row
     finally:
         program.close()
 
 
-def _end_with_parent() -> None:
-    # The parent never writes again: the end of stdin is the end of the parent, even by kill -9.
+def _exit_with_parent() -> None:
+    # The parent sends nothing more, so end of file means that it has ended, even by kill -9.
     sys.stdin.buffer.read()
     os._exit(1)
 

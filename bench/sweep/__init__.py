@@ -1,1 +1,1 @@
-"""A composed config to points."""
+"""From a composed config to points."""

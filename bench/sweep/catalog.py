@@ -1,4 +1,4 @@
-"""Where the configuration files are, and models and chips by name from them."""
+"""The config groups of ``conf/``: their choices, and the models and chips that they describe."""
 
 import difflib
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -15,7 +16,7 @@ from engines.core.model import Model
 
 
 def conf_dir() -> Path:
-    """``conf/``: inside this package where it was installed from a wheel, beside it in a checkout."""
+    """The folder ``conf/``: inside this package in a wheel, next to it in a checkout."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
@@ -30,7 +31,7 @@ def load_model(name: str) -> Model:
     """The model of ``conf/model/NAME.yaml``.
 
     Raises:
-        InvalidRequest: there is no such file, or it describes no model.
+        InvalidRequest: there is no such file, or its content is invalid.
     """
     return model_from(load_group("model", name))
 
@@ -40,23 +41,23 @@ def load_chip(name: str) -> Chip:
     """The chip of ``conf/hw/NAME.yaml``.
 
     Raises:
-        InvalidRequest: there is no such file, or it describes no chip.
+        InvalidRequest: there is no such file, or its content is invalid.
     """
     return Chip.from_config(load_group("hw", name))
 
 
 def hw_of(device_name: str) -> str | None:
-    """The choice of ``conf/hw`` whose devices the driver, JAX or PyTorch calls that; None if there is none."""
+    """The choice of ``conf/hw`` whose ``device_names`` contain the name that the driver reports; None if none does."""
     return next((hw for hw in names("hw") if device_name.strip() in load_chip(hw).device_names), None)
 
 
 def model_from(content: dict[str, Any]) -> Model:
     """A model from the plain values of its config.
 
-    Nobody published the size of a changed architecture (``palm-540b+num_layers=8``): its own count stands for it.
+    A changed architecture (``palm-540b+num_layers=8``) has no published size, so its counted parameters are used.
 
     Raises:
-        InvalidRequest: a key is missing, unknown or wrong.
+        InvalidRequest: a key is missing or unknown, or its value is invalid.
     """
     try:
         model = Model(**content)
@@ -74,38 +75,40 @@ def load_group(group: str, name: str) -> dict[str, Any]:
     """The plain values of ``conf/GROUP/NAME.yaml``.
 
     Raises:
-        InvalidRequest: there is no such choice; names the nearest ones.
-        ShardbenchError: the file is no mapping.
+        InvalidRequest: there is no such choice; the message has the closest ones.
+        ShardbenchError: the file is not a YAML mapping.
     """
     path = conf_dir() / group / f"{name}.yaml"
     if not path.is_file():
         raise unknown_choice(group, name)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except YAMLError as error:
+        raise invalid_yaml(error) from None
     except OmegaConfBaseException as error:
         raise ShardbenchError(f"{path}: {_reason(error)}") from None
     if not isinstance(content, dict):
-        raise ShardbenchError(f"{path}: holds no mapping of keys to values")
+        raise ShardbenchError(f"{path}: must be a YAML mapping; compare it with another file of conf/{group}")
     return {str(key): value for key, value in content.items()}
 
 
 def load_customised(group: str, name: str) -> dict[str, Any]:
-    """As :func:`load_group`, with what a row's name such as ``tiny+num_layers=2`` says was changed in it.
+    """As :func:`load_group`, with the changes in a row's name such as ``tiny+num_layers=2`` applied.
 
     Raises:
-        InvalidRequest: there is no such choice, or a change is of none of its keys.
+        InvalidRequest: there is no such choice, or a changed key is not one of its keys.
     """
     original, *changes = name.split("+")
     content = load_group(group, original)
-    unknown = [change for change in changes if change.partition("=")[0] not in content]
+    unknown = [key for change in changes if (key := change.partition("=")[0]) not in content]
     if unknown:
-        raise InvalidRequest(group, name, f"changes what {original} does not have ({unknown[0]})", "use another row")
+        raise InvalidRequest(group, name, f"{original} has no key {unknown[0]}", "use a row with known keys")
     changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
     return {**content, **changed, "name": name}
 
 
 def unknown_choice(group: str, name: object) -> InvalidRequest:
-    """The error for a choice that a config group does not have."""
+    """The error for an unknown choice of a config group."""
     known = names(group)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     return InvalidRequest(
@@ -113,6 +116,14 @@ def unknown_choice(group: str, name: object) -> InvalidRequest:
     )
 
 
+def invalid_yaml(error: YAMLError) -> ShardbenchError:
+    """The error for a config file with invalid syntax: its path, line and problem."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return ShardbenchError(f"invalid YAML: {_reason(error)}")
+    mark = error.problem_mark
+    return ShardbenchError(f"{mark.name}:{mark.line + 1}: is not valid YAML ({error.problem}); fix its syntax")
+
+
 def _reason(error: Exception) -> str:
-    """The first line of a library's message, without its class's name."""
+    """The first line of a library's message, without the class name."""
     return (str(error).splitlines() or [type(error).__name__])[0].replace("Model.__init__() ", "")

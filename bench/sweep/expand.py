@@ -1,4 +1,4 @@
-"""A composed config → the jobs and points that it asks for."""
+"""Expands a composed config into jobs and points."""
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,12 +13,13 @@ from engines.core.point import Point
 from engines.published.table import published_rows
 
 GROUPS: Final = ("model", "hw", "engine")
+PRINT_FORMATS: Final = ("table", "json", "none")
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineJob:
-    """Points that are evaluated together by one engine. ``engine_config`` is the plain content of its config."""
+    """The points of one engine. ``engine_config`` is the plain content of its config."""
 
     engine_config: Mapping[str, Any]
     points: Sequence[Point]
@@ -31,7 +32,7 @@ class EngineJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What holds for the whole command."""
+    """Settings of the whole command."""
 
     results_dir: str
     sweep_name: str | None
@@ -44,24 +45,29 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One composed config: its jobs, one an engine."""
+    """One composed config: its jobs, one per engine, and its options."""
 
     jobs: Sequence[EngineJob]
     options: Options
 
 
 def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], given: Collection[str]) -> Request:
-    """Read a composed config.
+    """Expand a composed config.
 
     Args:
         config: the plain content of the composed config.
-        grid: lists that were given for config groups (``model=[a,b]``), which Hydra itself cannot hold.
-        given: keys of the point that the user typed: they override a recipe's points.
+        grid: lists for config groups (``model=[a,b]``), which Hydra itself does not support.
+        given: keys of the point on the command line: they override a recipe's points.
 
     Raises:
-        InvalidRequest: a key is unknown or does not take its value.
+        InvalidRequest: a key is unknown or its value is invalid.
     """
     base = {key: config[key] for key in (*Point.schema(), *GROUPS)}
+    for key in GROUPS:
+        if not isinstance(base[key], dict) or "name" not in base[key]:
+            raise InvalidRequest(
+                key, base[key], "must be a mapping with a name", f"compare it with files of conf/{key}"
+            )
     names = {key: _customised(key, base[key]) for key in GROUPS}
     loaded: dict[tuple[str, str], Any] = {
         ("model", names["model"]): model_from({**base["model"], "name": names["model"]}),
@@ -91,13 +97,14 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
 
 
 def _options(config: Mapping[str, Any]) -> Options:
-    for key, allowed in (("print", ("table", "json", "none")),):
-        if config[key] not in allowed:
-            raise InvalidRequest(key, config[key], "is not known", f"use one of {', '.join(allowed)}")
+    if config["print"] not in PRINT_FORMATS:
+        raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
     for status in retry:
         if status not in RETRIABLE:
-            raise InvalidRequest("retry", status, "is not known", f"use some of {', '.join(RETRIABLE)}")
+            raise InvalidRequest("retry", status, "is not known", f"use one or more of {', '.join(RETRIABLE)}")
+    if config["sweep_name"] is not None and not isinstance(config["sweep_name"], str):
+        raise InvalidRequest("sweep_name", config["sweep_name"], "must be a name or null", "use letters and digits")
     if not isinstance(config["resume"], bool):
         raise InvalidRequest("resume", config["resume"], "must be true or false", "use resume=true or resume=false")
     return Options(
@@ -112,12 +119,12 @@ def _options(config: Mapping[str, Any]) -> Options:
 
 
 def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
-    """The mappings of ``points``; one empty one where there are none, so that the config itself is the point."""
+    """The mappings of ``points``; a single empty one if it is null, so that the config itself is the point."""
     if points is None:
         yield {}
         return
     if not isinstance(points, list) or not all(isinstance(entry, dict) for entry in points):
-        raise InvalidRequest("points", points, "must be a list of mappings", "write points: [{batch_size: 1}]")
+        raise InvalidRequest("points", points, "must be a list of mappings", "use points: [{batch_size: 1}]")
     for entry in points:
         for key in entry:
             known = (*GROUPS, *Point.schema())
@@ -129,15 +136,15 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         if entry["from"] != "published":
             raise InvalidRequest("points.from", entry["from"], "is not known", "use from: published")
         rest = {key: value for key, value in entry.items() if key != "from"}
-        yield from ({**row.question, **rest} for row in published_rows())
+        yield from ({**row.stated, **rest} for row in published_rows())
 
 
 def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of the values that are lists."""
+    """Every combination of the values, where a list is several values of its key."""
     choices: list[list[Any]] = []
     for key, value in cell.items():
         if value == []:
-            raise InvalidRequest(key, value, "is an empty list", "give at least one value")
+            raise InvalidRequest(key, value, "is an empty list", "use at least one value")
         if key in GROUPS:
             choices.append(value if isinstance(value, list) else [value])
         else:
@@ -147,7 +154,7 @@ def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _customised(group: str, content: Any) -> str:
-    """The choice's name, with what was changed in it: ``palm-540b+num_layers=8`` is not to be taken for palm-540b."""
+    """The choice's name with its changed keys, so that ``palm-540b+num_layers=8`` is not mistaken for palm-540b."""
     name = str(content["name"])
     if group == "engine":
         return name

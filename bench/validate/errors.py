@@ -1,4 +1,4 @@
-"""An estimator against measured or published times: the error of each row, and error statistics."""
+"""Compares an estimator with measured times: the error of each row, and statistics of the errors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ GROUPS: Final[dict[str, Callable[[Case], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One case and the engine's estimate for it, or the row that a child process made of that.
+    """One case and the engine's estimate, or the row that a child process made from the estimate.
 
-    ``error`` is (predicted − measured)/measured, None without both times.
+    ``error`` is (predicted − measured)/measured, None unless both times exist.
     """
 
     case: Case
@@ -53,19 +53,19 @@ def published_files() -> list[Path]:
 
 
 def load_estimator(name: str) -> Estimator:
-    """The engine of ``conf/engine/NAME.yaml``, which must predict times.
+    """The estimator of ``conf/engine/NAME.yaml``.
 
     Raises:
-        InvalidRequest: there is no such engine, or it measures.
+        InvalidRequest: there is no such engine, or it is not an estimator.
     """
     engine = make_engine(load_group("engine", name))
     if not isinstance(engine, Estimator):
-        raise InvalidRequest("engine", name, "measures and does not predict", "use analytic, compiled or published")
+        raise InvalidRequest("engine", name, "measures and cannot predict", "use analytic, compiled or published")
     return engine
 
 
 def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
-    """The cases of several CSV files and folders of rows; keys that a file leaves open are left to the engine.
+    """The cases of CSV files and folders of rows; keys that a file does not state are the engine's own choice.
 
     Raises:
         ShardbenchError: a file cannot be read, a line is invalid or a folder has no measured row.
@@ -74,7 +74,7 @@ def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
 
 
 def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any] | None = None) -> list[Compared]:
-    """The engine's estimate of every case: all at once or, with ``isolated`` in its config, in child processes.
+    """Estimate every case: in one call or, if the engine's config is ``isolated``, in child processes as ``run`` does.
 
     Raises:
         InvalidRequest: a limit in the engine's config is invalid.
@@ -88,30 +88,29 @@ def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str
 
 
 def _in_children(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any]) -> list[Row]:
-    """A row for each case, with progress on stderr where that is a terminal."""
+    """One row per case, with a progress bar on stderr if that is a terminal."""
     points = [case.point for case in cases]
-    questions = [
+    tasks = [
         PointTask(point=point, point_id=point.fingerprint(""), source=engine.source, sweep=None) for point in points
     ]
     rows = []
     with Output("none", len(cases)) as output:
-        for row in evaluate(engine_config, questions, TimingConfig(), engine.environment(points)):
+        for row in evaluate(engine_config, tasks, TimingConfig(), engine.environment(points)):
             output.show(row, new=True)
             rows.append(row)
     return rows
 
 
 def figures_of(errors: Iterable[float]) -> dict[str, float | None]:
-    """:class:`ErrorStats` under the keys of the JSON output; every figure is None without errors."""
+    """:class:`ErrorStats` under the keys of the JSON output; every figure is None if there are no errors."""
     stats = error_stats(errors)
     return dict.fromkeys(ERROR_FIGURES) if stats is None else {**stats.to_dict()}
 
 
 def figures(compared: Sequence[Compared]) -> dict[str, Any]:
-    """Error figures of some rows, and their out-of-memory answers (:func:`oom_counts`).
+    """Error statistics and out-of-memory counts (:func:`oom_counts`) of some rows.
 
-    ``rows`` counts all rows, ``compared`` those with both times and ``unanswered`` those that the engine could not
-    answer.
+    ``rows`` counts all rows, ``compared`` those with both times and ``unanswered`` those without an estimate.
     """
     errors = [each.error for each in compared if each.error is not None]
     statuses = [("oom" if each.case.oom else "ok", each.estimate.status) for each in compared]

@@ -12,19 +12,19 @@ from engines.core.row import Row
 
 
 def read_stored_cases(results_dir: Path, engine: str) -> list[Case]:
-    """The newest measured row of every point that has a valid time or ran out of memory.
+    """The newest measured row of every point that is valid or out of memory.
 
-    Keys that were left to the measuring engine are set as they ran; a case's ``system`` is that engine.
+    Keys that the measuring engine chose have the value that it chose; ``system`` is that engine.
 
     Raises:
-        ShardbenchError: there is no such row, or one is of a model or chip that ``conf`` does not describe.
+        ShardbenchError: there is no such row, or ``conf`` does not describe its model or chip.
     """
     rows = [row for row in Store(results_dir).latest().values() if row.source == "measured"]
-    kept = [row for row in rows if row.valid or row.status == "oom"]
-    if not kept:
+    usable = [row for row in rows if row.valid or row.status == "oom"]
+    if not usable:
         found = f"{len(rows)} measured rows, none of them valid" if rows else "no measured row"
         raise ShardbenchError(f"data={results_dir}: holds {found}; measure with shardbench run engine=jax or torch")
-    return [_case(results_dir, number, row, engine) for number, row in enumerate(kept, start=1)]
+    return [_case(results_dir, number, row, engine) for number, row in enumerate(usable, start=1)]
 
 
 def _case(results_dir: Path, number: int, row: Row, engine: str) -> Case:
@@ -43,10 +43,10 @@ def _case(results_dir: Path, number: int, row: Row, engine: str) -> Case:
 
 
 def _point(row: Row, engine: str) -> Point:
-    ran = {name: getattr(row, name) for name in Point.schema() if getattr(row, name) is not None}
-    if "mesh_shape" in ran:
-        ran["mesh_shape"] = tuple(ran["mesh_shape"])
+    resolved = {name: getattr(row, name) for name in Point.schema() if getattr(row, name) is not None}
+    if "mesh_shape" in resolved:
+        resolved["mesh_shape"] = tuple(resolved["mesh_shape"])
     model = model_from(load_customised("model", row.model))
-    point = Point(model=model, chip=Chip.from_config(load_customised("hw", row.hw)), engine=engine, **ran)
+    point = Point(model=model, chip=Chip.from_config(load_customised("hw", row.hw)), engine=engine, **resolved)
     point.check()
     return point

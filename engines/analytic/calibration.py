@@ -1,8 +1,8 @@
-"""Fitting the constants to times that somebody measured.
+"""Fitting the constants to measured times.
 
-Each constant starts from what is known before any row is seen (``PRIORS``), and the rows pull it away as far as they
-can: the least squares of log error over NOISE, and of log(constant / prior) over the prior's width. A constant that
-the rows do not determine stays at its prior instead of running to a bound.
+Each constant has a prior (``PRIORS``), and the fit minimizes the squares of log error / NOISE and of
+log(constant / prior) / width. A constant that the rows do not determine stays at its prior instead of ending on a
+bound.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ NOISE: Final = 0.04
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What a constant should be before any row: its value, and by which factor (exp of width) it may well differ."""
+    """A log-normal prior of a constant: its median, and the standard deviation ``width`` of its logarithm."""
 
     value: float
     width: float
@@ -36,7 +36,7 @@ PRIORS: Final[dict[str, dict[str, Prior]]] = {
         "hbm_efficiency": Prior(0.9, 0.05, "long streams reach about 90% of a DRAM's bandwidth"),
         "roofline_overlap": Prior(0.7, 0.5, "XLA prefetches most weights under the matmul before"),
         "loop_hidden": Prior(0.4, 0.5, "Pope et al. 2022 section 3.5: looped collectives hide a good part"),
-        "axis_gain": Prior(0.5, 0.5, "between one axis after the other and all side by side"),
+        "axis_gain": Prior(0.5, 0.5, "between one axis after the other and all axes in parallel"),
         "layer_s": Prior(2e-5, 0.5, "norms and small vectors, tens of microseconds"),
         "collective_s": Prior(5e-6, 0.5, "a few microseconds to start a collective"),
     },
@@ -50,16 +50,16 @@ PRIORS: Final[dict[str, dict[str, Prior]]] = {
         "layer_s": Prior(1e-4, 0.3, "a dozen kernels of five to ten microseconds"),
         "collective_s": Prior(2e-5, 0.5, "start of an NCCL kernel"),
         "hop_s": Prior(1e-6, 0.5, "NVLink and a switch, one way"),
-        "network_collective_s": Prior(5e-5, 0.5, "InfiniBand and the host's part in it, both ways"),
-        "stage_s": Prior(1e-3, 0.5, "send, receive and synchronise of the host"),
+        "network_collective_s": Prior(5e-5, 0.5, "InfiniBand and the host's overhead, both ways"),
+        "stage_s": Prior(1e-3, 0.5, "send, receive and synchronization on the host"),
         "sampling_s_per_logit": Prior(3e-10, 0.5, "a sort of the vocabulary for top_p"),
     },
 }
-"""Constants that rows may set, by kind of chip."""
+"""Constants that are fitted to rows, by kind of chip."""
 
 STATED: Final[dict[str, dict[str, Prior]]] = {
     "tpu": {
-        "half_width": Prior(128.0, 0.0, "side of the matrix unit: rows to fill and drain it"),
+        "half_width": Prior(128.0, 0.0, "side of the MXU: rows to fill and drain it"),
         "link_efficiency": Prior(0.8, 0.0, "headers and gaps; rows cannot tell it from loop_hidden and axis_gain"),
         "step_s": Prior(5e-4, 0.0, "start of a program, sampling"),
         "hop_s": Prior(1e-6, 0.0, "one microsecond a hop"),
@@ -67,27 +67,27 @@ STATED: Final[dict[str, dict[str, Prior]]] = {
         "hbm_usable": Prior(0.97, 0.0, "about 1 GiB is the runtime's"),
     },
     "gpu": {
-        "step_s": Prior(1e-4, 0.0, "the host's part in a step; rows cannot tell it from layer_s"),
+        "step_s": Prior(1e-4, 0.0, "host overhead of a step; rows cannot tell it from layer_s"),
         "hbm_usable": Prior(0.92, 0.0, "CUDA context, NCCL and cuBLAS workspaces, fragments"),
     },
 }
-"""Constants that no row sets."""
+"""Constants that are not fitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The constants, and how well they say what was measured. Errors are (predicted − measured)/measured."""
+    """The constants, and how well they predict the measured times. Errors are (predicted − measured)/measured."""
 
     constants: Constants
     fitted: Mapping[str, float]
     uncertainty: Mapping[str, float]
-    """Standard deviation of a fitted constant's log: about the fraction by which it may differ."""
+    """Standard deviation of a fitted constant's logarithm: about its relative uncertainty."""
     sensitivity: Floats
-    """Square of each row's pull on each constant, [rows, fitted]."""
+    """Squared derivative of each row's residual by each constant's logarithm, [rows, fitted]."""
     errors: Floats
 
     def set_by(self, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-        """For each constant the three groups of rows (``labels``, one a row) that say most of it, with their shares."""
+        """For each constant the three groups of rows (``labels``, one a row) that determine it most, with shares."""
         groups = sorted(set(labels))
         rows = np.asarray(labels)
         shares: dict[str, dict[str, float]] = {}
@@ -100,7 +100,7 @@ class Fit:
 
 
 def kind_of(points: Sequence[Point]) -> str:
-    """The one kind of chip that the rows are of.
+    """The kind of the chip that all rows were measured on.
 
     Raises:
         ShardbenchError: there are no rows, they are of several chips, or of one that cannot be calibrated.
@@ -115,7 +115,7 @@ def kind_of(points: Sequence[Point]) -> str:
 
 
 def fit(points: Sequence[Point], latency_s: Floats) -> Fit:
-    """The constants that say ``latency_s`` [rows] of ``points`` best.
+    """The constants that predict ``latency_s`` [rows] of ``points`` best.
 
     Raises:
         ShardbenchError: the rows are of several chips, or a constant ends on its bound.

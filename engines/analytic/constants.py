@@ -1,4 +1,4 @@
-"""The few calibrated constants: what each means, its bounds, and which chips take whose."""
+"""The calibrated constants: their meaning, their bounds, and which chip uses which file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError, Unsupported
 
 CALIBRATED_FOR: Final[dict[str, str]] = {"tpu": "tpu-v4", "gpu": "a100-80gb"}
-"""Kind of chip → the chip whose constants it takes where it has none of its own.
+"""Kind of chip → the calibrated chip whose constants it uses where it has none of its own.
 
 The rule for a chip without rows: rates come from its own datasheet; the fractions of them that are reached, the fixed
 costs in seconds and the share that is hidden are those of the calibrated chip of its kind.
@@ -18,14 +18,14 @@ costs in seconds and the share that is hidden are those of the calibrated chip o
 
 
 STORED: Final = Path(__file__).parent / "constants"
-"""The folder of the calibrated constants, a file a chip."""
+"""The folder of the calibrated constants, one file per chip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constants:
     """What a datasheet does not say. Fractions are of the datasheet's rate; times are seconds.
 
-    The last five are left at their default by the kind of chip that has no use for them.
+    The last five apply to one kind of chip only; the other kind keeps their defaults.
     """
 
     matmul_efficiency: float
@@ -102,13 +102,13 @@ def constants_of(chip: Chip) -> Constants:
 
 
 def calibrated_name(chip: Chip) -> str:
-    """The chip whose constants ``chip`` takes."""
+    """The chip whose constants ``chip`` uses."""
     return chip.name if _file(chip.name).is_file() else CALIBRATED_FOR[chip.kind]
 
 
 @cache
 def provenance(chip_name: str) -> Mapping[str, Any]:
-    """What a prediction has to say of the constants of ``constants/NAME.yaml``.
+    """Where the constants of ``constants/NAME.yaml`` come from, for a row's details.
 
     ``rows`` counts the rows that set them, by source and model; ``error_without_model`` is, for each model, the mean
     relative error on its rows of constants that were fitted without them.

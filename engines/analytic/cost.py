@@ -12,9 +12,9 @@ from engines.analytic.grid import Floats, Grid
 class Cost:
     """Seconds, arrays [points].
 
-    latency = compute + memory + communication + overhead − overlapped. ``compute_s`` is the matrix units' time,
+    latency = compute + memory + communication + overhead − overlapped. ``compute_s`` is the MXU or tensor core time,
     ``memory_s`` the HBM's, ``communication_s`` that of collectives (transfers and their starts), ``overhead_s`` the
-    fixed costs and sampling, ``overlapped_s`` what of these ran at the same time as another.
+    fixed costs and sampling, ``overlapped_s`` what of these overlaps another.
     """
 
     compute_s: Floats
@@ -37,7 +37,7 @@ class Cost:
         return type(self)(**{each.name: getattr(self, each.name) * count for each in fields(self)})
 
     def where(self, chosen: np.ndarray, other: Self) -> Self:
-        """These where ``chosen``, ``other`` elsewhere."""
+        """self where ``chosen``, ``other`` elsewhere."""
         return type(self)(
             **{
                 each.name: np.where(chosen, getattr(self, each.name), getattr(other, each.name))
@@ -59,6 +59,6 @@ def matmul_efficiency(grid: Grid, width: Floats) -> Floats:
 def roofline_overlap(grid: Grid, compute_s: Floats, memory_s: Floats) -> Floats:
     """Seconds of the shorter of the two that run under the longer: roofline_overlap · min(compute, memory).
 
-    At 1 this is the roofline max(compute, memory) of Williams et al. 2009; at 0 they take turns.
+    At 1 this is the roofline max(compute, memory) of Williams et al. 2009; at 0 nothing overlaps.
     """
     return grid.roofline_overlap * np.minimum(compute_s, memory_s)

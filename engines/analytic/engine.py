@@ -1,4 +1,4 @@
-"""The engine that predicts."""
+"""The closed-form engine."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class AnalyticEngine(Estimator):
     code: ClassVar[Sequence[str]] = ("analytic",)
 
     def __init__(self, **_settings: Any) -> None:
-        """Settings of the config are the harness's; the constants are calibrated, not configured."""
+        """``_settings`` are the harness's; the constants are calibrated, not configured."""
 
     def program_id(self, point: Point) -> str:
         """The version of the closed forms and the constants that the chip takes.
@@ -40,7 +40,7 @@ class AnalyticEngine(Estimator):
         return _program_id(point.chip)
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
-        """One answer a point, in order; those of one kind of chip in one array computation."""
+        """One estimate per point, in order; points of one kind of chip are computed together as arrays."""
         answers: dict[int, Estimate] = {}
         torus: list[int] = []
         nodes: list[int] = []
@@ -64,6 +64,7 @@ def _program_id(chip: Chip) -> str:
 
 def _check(point: Point) -> None:
     point.check()
+    point.model.check_extensions("analytic")
     record(point)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":
@@ -82,7 +83,7 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
 
 
 def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
-    prefill, decode = (_Answer(phase, index) for phase in (prediction.prefill, prediction.decode))
+    prefill, decode = (_PhaseAtPoint(phase, index) for phase in (prediction.prefill, prediction.decode))
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
@@ -112,7 +113,7 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
     )
     missing = widest.memory["peak_hbm_bytes"] - widest.memory["usable_bytes"]
     if missing > 0:
-        return Estimate(status="oom", error=_told(point, widest, missing), facts=facts)
+        return Estimate(status="oom", error=_oom_message(point, widest, missing), facts=facts)
     latency = total["latency_s"]
     return Estimate(
         latency_s=latency,
@@ -122,7 +123,7 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
     )
 
 
-class _Answer:
+class _PhaseAtPoint:
     """One phase of one point as plain numbers and names."""
 
     def __init__(self, phase: PredictedPhase, index: int) -> None:
@@ -140,8 +141,8 @@ def _at(array: Any, index: int) -> float:
     return float(array[index] if np.size(array) > 1 else np.ravel(array)[0])
 
 
-def _told(point: Point, answer: _Answer, missing: float) -> str:
-    """By how much it does not fit, and what would."""
+def _oom_message(point: Point, answer: _PhaseAtPoint, missing: float) -> str:
+    """How much memory is missing, and what would fit."""
     bytes_of = answer.memory
     usable = bytes_of["usable_bytes"]
     message = (

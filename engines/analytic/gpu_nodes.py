@@ -1,7 +1,7 @@
 """Forward passes on GPU nodes: 1D tensor parallelism × pipeline parallelism, as FasterTransformer runs them.
 
 T = tokens of a micro-batch; E, F, H, K, D as in :mod:`engines.core.model`; t and p the tensor and pipeline degrees; a
-and w bytes an activation and a weight take.
+and w the bytes of an activation and of a weight.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from engines.analytic.grid import Floats, Grid
 SCORE_PASSES = 4
 """Times that attention scores cross HBM: written and read, before and after the softmax."""
 MICRO_BATCH_TOKENS = 2048
-"""A micro-batch is halved while it has more. Its published times step where a batch passes 2048 tokens, not 1024."""
+"""A micro-batch is halved while it has more tokens. Published times step at 2048 tokens, not at the code's 1024."""
 
 
 def micro_batch(grid: Grid, length: Floats) -> Floats:
@@ -68,7 +68,7 @@ def vector_elements(grid: Grid) -> Floats:
 def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
     """One forward pass of ``length`` new tokens a sequence, each attending to ``context`` keys.
 
-    m = B/micro micro-batches pass p stages, so (m + p − 1) turns of one micro-batch through layers/p layers. A stage:
+    m = B/micro micro-batches pass p stages, so (m + p − 1) passes of one micro-batch through layers/p layers. A stage:
     compute 2·T·W/t and 4·T·context·H·D/t a layer; memory its weights once, its cache, the scores four times and
     :func:`vector_elements`; two all-reduces of T·E a layer (one where the block is parallel); and T·E/t sent to the
     next stage by each rank. Logits and sampling once for the batch, on the last stage.
@@ -82,7 +82,8 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
 
     rate = grid.peak * matmul_efficiency(grid, grid.d_model)
     heads = grid.heads / grid.tensor
-    compute_s = layers * 2 * tokens * weights / grid.tensor / rate
+    active = weights - (grid.ffn_params - grid.ffn_active_params)
+    compute_s = layers * 2 * tokens * active / grid.tensor / rate
     compute_s = compute_s + layers * 4 * tokens * context * heads * grid.head_dim / (grid.peak * grid.matmul_efficiency)
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency
@@ -96,17 +97,17 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
 
     transfer, start = all_reduce_s(grid, tokens * grid.d_model * grid.act_bytes)
     reduces = layers * np.where(grid.serial, 2.0, 1.0)
-    # A stage of eight or more ranks has the next one in another node; the cards of a node send side by side.
-    hand_over = tokens * grid.d_model * grid.act_bytes / np.minimum(grid.tensor, grid.node_size)
-    hand_over_s = np.where(
+    # A stage of eight or more ranks has the next one in another node; the NICs of a node send in parallel.
+    stage_bytes = tokens * grid.d_model * grid.act_bytes / np.minimum(grid.tensor, grid.node_size)
+    stage_send_s = np.where(
         grid.pipeline > 1,
-        hand_over / (grid.network_bytes_per_s * grid.network_efficiency) + grid.stage_s,
+        stage_bytes / (grid.network_bytes_per_s * grid.network_efficiency) + grid.stage_s,
         0.0,
     )
     stage = Cost(
         compute_s=compute_s,
         memory_s=memory_s,
-        communication_s=reduces * (transfer + start) + hand_over_s,
+        communication_s=reduces * (transfer + start) + stage_send_s,
         overhead_s=layers * grid.layer_s,
         # Kernels take turns: a matmul streams its weights while it multiplies, the others only move memory.
         overlapped_s=roofline_overlap(grid, compute_s, weights_s),

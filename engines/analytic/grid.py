@@ -24,19 +24,21 @@ class Grid:
     ``links_x`` is the number of links that a chip can receive on along axis x at once (2 on a ring, 1 on a line, 0
     where the axis has one chip). ``looped`` collectives need a program written for them, so a compiler's own
     partitioning (gspmd) has none; they send in ``directions`` along a ring and hold ``loop_shards`` shards of a tensor
-    (the latency variant's double buffer is 4). ``most_head_shards`` is the next power of two of the heads. Of the
-    feed-forward there are ``ffn_params`` elements of matrices, ``ffn_inputs`` columns into it and ``ffn_hidden`` after
-    its activation. ``phase``, ``layout`` and ``attention`` index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    (the latency variant's double buffer is 4). ``max_head_shards`` is the next power of two of the heads. Of the
+    feed-forward there are ``ffn_params`` elements of matrices, of which ``ffn_active_params`` multiply one token,
+    ``ffn_inputs`` columns into it and ``ffn_hidden`` after its activation. ``phase``, ``layout`` and ``attention``
+    index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
     """
 
     layers: Floats
     d_model: Floats
     heads: Floats
     kv_heads: Floats
-    most_head_shards: Floats
+    max_head_shards: Floats
     head_dim: Floats
     vocab: Floats
     ffn_params: Floats
+    ffn_active_params: Floats
     ffn_inputs: Floats
     ffn_hidden: Floats
     serial: Bools
@@ -134,10 +136,11 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "d_model": float(model.d_model),
         "heads": float(model.num_heads),
         "kv_heads": float(model.num_kv_heads),
-        "most_head_shards": float(1 << (model.num_heads - 1).bit_length()),
+        "max_head_shards": float(1 << (model.num_heads - 1).bit_length()),
         "head_dim": float(model.head_dim),
         "vocab": float(model.vocab_size),
         "ffn_params": float(model.ffn.matmul_params),
+        "ffn_active_params": float(model.ffn.active_params),
         "ffn_inputs": float(model.ffn.input_columns),
         "ffn_hidden": float(model.ffn.hidden_columns),
         "serial": model.block == "serial",

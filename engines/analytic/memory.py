@@ -25,11 +25,11 @@ class Memory:
 
     @property
     def fits(self) -> Bools:
-        """Whether the chip holds it, the runtime's own share left out."""
+        """Whether it fits in the HBM that the runtime leaves."""
         return self.peak_hbm_bytes <= self.usable_bytes
 
-    def only(self, runs: Bools) -> "Memory":
-        """Nothing taken where ``runs`` is false."""
+    def masked(self, runs: Bools) -> "Memory":
+        """0 bytes where ``runs`` is false."""
         return Memory(
             weights_bytes=self.weights_bytes * runs,
             kv_cache_bytes=self.kv_cache_bytes * runs,
@@ -38,7 +38,7 @@ class Memory:
         )
 
     def where(self, chosen: Bools, other: "Memory") -> "Memory":
-        """These where ``chosen``, ``other`` elsewhere."""
+        """self where ``chosen``, ``other`` elsewhere."""
         return Memory(
             weights_bytes=np.where(chosen, self.weights_bytes, other.weights_bytes),
             kv_cache_bytes=np.where(chosen, self.kv_cache_bytes, other.kv_cache_bytes),
@@ -48,7 +48,7 @@ class Memory:
 
 
 def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
-    """TPU: weights/n with heads padded and the tied table once; the cache of all tokens as attention cuts it.
+    """TPU: weights/n with heads padded and the tied table once; the cache of all tokens, as attention splits it.
 
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's four moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),

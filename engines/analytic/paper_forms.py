@@ -1,8 +1,8 @@
-"""The closed forms of Pope et al. 2022 as they stand in the paper: section 3 and appendix A.
+"""The closed forms of Pope et al. 2022 as printed in the paper: section 3 and appendix A.
 
 Elements, not bytes, and bw in elements per second; (k − 1)/k is taken as 1 and every collective has the same bw. The
-engine's own forms (:mod:`engines.analytic.tpu_torus`) come to these where their refinements are switched off, which the
-tests check. T = B·L tokens; E, F the model's widths; n = X·Y·Z chips.
+engine's own forms (:mod:`engines.analytic.tpu_torus`) reduce to these without their refinements, which tests check.
+T = B·L tokens; E, F the model's widths; n = X·Y·Z chips.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From a grid of points to times and memory, each open layout chosen: the fastest that fits."""
+"""Times and memory of a grid of points; ``auto`` layouts resolve to the fastest that fits."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from engines.analytic import gpu_nodes, memory, tpu_torus
 from engines.analytic.cost import Cost
 from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
+from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, LAYOUTS
 from engines.core.point import PHASES
 
 STRATEGIES: Final = tuple(
@@ -21,19 +21,24 @@ STRATEGIES: Final = tuple(
 """(ffn_layout, attn_sharding) in the order in which ties are broken."""
 ONE_D: Final = STRATEGIES.index(("ws_1d", "heads"))
 """What GPU nodes run."""
+INTERCHANGEABLE: Final = tuple(
+    [index for index, (layout, _) in enumerate(STRATEGIES) if LAYOUTS[layout].stored == stored]
+    for stored in reversed(dict.fromkeys(LAYOUTS[layout].stored for layout, _ in STRATEGIES))
+)
+"""Indices of the strategies whose layouts run on the same stored weights, those of the last layout first."""
 BLOCK: Final = 16384
-"""Points evaluated at once: their temporaries stay in the cache, whatever the grid's size."""
+"""Points evaluated at once, so that temporaries stay in the CPU cache whatever the grid's size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedPhase:
-    """One phase of every point: what it costs and takes, and the strategy (an index of STRATEGIES) that it runs."""
+    """One phase of every point: its cost, its memory, and the strategy (an index of STRATEGIES) that it runs."""
 
     cost: Cost
     memory: Memory
     strategy: Ints
     possible: Bools
-    """Whether any asked-for layout exists for the point."""
+    """Whether any requested layout exists for the point."""
 
     @property
     def layout(self) -> Ints:
@@ -46,7 +51,7 @@ class PredictedPhase:
         return np.asarray([ATTN_SHARDINGS.index(attention) for _, attention in STRATEGIES])[self.strategy]
 
     def better(self, other: Self) -> Bools:
-        """Where this is to be preferred: possible before impossible, fitting before not, then the faster or smaller."""
+        """Where this is preferred: possible before impossible, fitting before not, then the faster or the smaller."""
         fits, others = self.possible & self.memory.fits, other.possible & other.memory.fits
         faster = self.cost.latency_s < other.cost.latency_s
         smaller = self.memory.peak_hbm_bytes < other.memory.peak_hbm_bytes
@@ -54,7 +59,7 @@ class PredictedPhase:
         return np.where(self.possible != other.possible, self.possible, np.where(fits != others, fits, both))
 
     def where(self, chosen: Bools, other: Self) -> Self:
-        """This where ``chosen``, ``other`` elsewhere."""
+        """self where ``chosen``, ``other`` elsewhere."""
         return type(self)(
             cost=self.cost.where(chosen, other.cost),
             memory=self.memory.where(chosen, other.memory),
@@ -65,7 +70,7 @@ class PredictedPhase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Prefill and decode of every point; a phase that a point lacks costs nothing."""
+    """Prefill and decode of every point; a phase that a point does not have costs 0."""
 
     prefill: PredictedPhase
     decode: PredictedPhase
@@ -75,7 +80,13 @@ class Prediction:
         """Both phases together."""
         return self.prefill.cost + self.decode.cost
 
-    def together(self) -> PredictedPhase:
+    def where(self, chosen: Bools, other: Self) -> Self:
+        """This where ``chosen``, ``other`` elsewhere."""
+        return type(self)(
+            prefill=self.prefill.where(chosen, other.prefill), decode=self.decode.where(chosen, other.decode)
+        )
+
+    def combined(self) -> PredictedPhase:
         """Both phases as one: the time of both, the memory of the larger; ``strategy`` is the decode's."""
         larger = self.prefill.memory.peak_hbm_bytes >= self.decode.memory.peak_hbm_bytes
         return PredictedPhase(
@@ -89,7 +100,7 @@ class Prediction:
 def blocks(grid: Grid) -> Iterator[tuple[slice, Prediction]]:
     """The predictions of a large grid, a block at a time with its place, so that memory stays bounded.
 
-    As many blocks as there are cores run at once: numpy lets go of the interpreter while it computes.
+    As many blocks as there are cores run at once: numpy releases the GIL while it computes.
     """
     places = [slice(start, min(start + BLOCK, len(grid))) for start in range(0, len(grid), BLOCK)]
     workers = os.cpu_count() or 1
@@ -102,8 +113,8 @@ def blocks(grid: Grid) -> Iterator[tuple[slice, Prediction]]:
 def predict(grid: Grid) -> Prediction:
     """Times and memory of every point, arrays [points] throughout.
 
-    A generate point runs both phases. Each takes its own layout where that is left open, ws_1d only if both do: ws_2d
-    and the gathered layouts keep the weights in the same place, ws_1d does not.
+    A generate point runs both phases. Each takes its own layout where that is left open, of those that keep the weights
+    in the same place.
 
     Raises:
         ValueError: the grid mixes GPUs and TPUs.
@@ -112,22 +123,16 @@ def predict(grid: Grid) -> Prediction:
         return Prediction(prefill=run_phase(grid, "prefill", ONE_D), decode=run_phase(grid, "decode", ONE_D))
     if np.any(grid.gpu):
         raise ValueError("a grid holds GPUs or TPUs, not both")
-    movable, stationary = (
-        Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
-        for allowed in (
-            [index for index, (layout, _) in enumerate(STRATEGIES) if layout != "ws_1d"],
-            [index for index, (layout, _) in enumerate(STRATEGIES) if layout == "ws_1d"],
-        )
-    )
-    chosen = ~stationary.together().better(movable.together())
-    return Prediction(
-        prefill=movable.prefill.where(chosen, stationary.prefill),
-        decode=movable.decode.where(chosen, stationary.decode),
-    )
+    best = None
+    for allowed in INTERCHANGEABLE:
+        found = Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
+        best = found if best is None else found.where(found.combined().better(best.combined()), best)
+    assert best is not None
+    return best
 
 
 def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
-    """The phase ``name`` (prefill or decode) of every point, run with one strategy; free where a point has none.
+    """The phase ``name`` (prefill or decode) of every point, run with one strategy; 0 where a point does not have it.
 
     A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
     mean context, input_len + (steps + 1)/2, as every cost is linear in it.
@@ -145,12 +150,12 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
     else:
         cost = tpu_torus.forward(grid, layout, attention, length, context)
         taken = memory.on_torus(grid, layout, attention, length)
-        asked = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
-        asked = asked & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
-        possible = asked & tpu_torus.attention_shards(grid, layout, attention).possible
+        requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
+        requested = requested & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
+        possible = requested & tpu_torus.attention_shards(grid, layout, attention).possible
     return PredictedPhase(
         cost=cost.times(np.where(runs, count, 0.0)),
-        memory=taken.only(runs),
+        memory=taken.masked(runs),
         strategy=np.full(len(grid), strategy),
         possible=np.broadcast_to(possible | ~runs, (len(grid),)),
     )

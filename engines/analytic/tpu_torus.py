@@ -29,9 +29,9 @@ def size_of(grid: Grid, axes: str) -> Floats:
 def bandwidth(grid: Grid, axes: str) -> Floats:
     """Bytes/s that a chip receives in a collective along ``axes``; infinite where they hold one chip.
 
-    Along one axis two links of a ring (one where the loop goes one way), or one of a line, whose last chip has a
-    single neighbour. Each further axis adds ``axis_gain`` of its own links: at 1 the phases along all axes run side by
-    side (90, 180 and 270 GB/s on TPU v4, as Pope et al. 2022 count links), at 0 one axis after the other.
+    Along one axis two links of a ring (one where the loop goes one way), or one of a line, whose last chip
+    has a single neighbor. Each further axis adds ``axis_gain`` of its own links: at 1 the phases along all axes run in
+    parallel (90, 180 and 270 GB/s on TPU v4, as Pope et al. 2022 count links), at 0 one axis after the other.
     """
     first = np.zeros(1)
     total = np.zeros(1)
@@ -57,13 +57,13 @@ def all_to_all_s(grid: Grid, axes: str, size_bytes: Floats) -> Floats:
     """All-to-all along ``axes`` of ``size_bytes`` that a chip holds, transfer only.
 
     Every piece is routed straight to its chip. Along a ring of k it goes k/4 hops on average over two links, along a
-    line k/3 over one, and each link carries an equal part; the axes work side by side, so the longest decides.
+    line k/3 over one, and each link carries an equal part; the axes work in parallel, so the longest decides.
     """
     slowest: Floats = np.zeros(1)
     for axis in axes:
         size, links = getattr(grid, axis), getattr(grid, f"links_{axis}")
-        way = np.where(links == 2, size / 8, size / 3)
-        slowest = np.maximum(slowest, np.where(links > 0, way, 0.0))
+        hops_per_link = np.where(links == 2, size / 8, size / 3)
+        slowest = np.maximum(slowest, np.where(links > 0, hops_per_link, 0.0))
     return size_bytes * slowest / (grid.link_bytes_per_s * grid.link_efficiency)
 
 
@@ -96,7 +96,7 @@ def padded_heads(grid: Grid) -> Floats:
 
 def head_shards(grid: Grid) -> Floats:
     """Chips over which heads split: all of them up to the next power of two of heads."""
-    return np.asarray(np.minimum(size_of(grid, "xyz"), grid.most_head_shards))
+    return np.asarray(np.minimum(size_of(grid, "xyz"), grid.max_head_shards))
 
 
 def layer_weights(grid: Grid) -> Floats:
@@ -122,12 +122,12 @@ def weights_on_chip(grid: Grid, layout: str) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shards:
-    """How attention is cut: chips that share out the sequences, and chips that share out the heads."""
+    """How attention is split: number of chips over which sequences and heads are split."""
 
     batch: Floats
     heads: Floats
     moved: Floats
-    """Chips among which q, k, v and the output travel to where the cache is; 1 where they are there already."""
+    """Chips among which an all-to-all exchanges q, k, v and the output; 1 where none is needed."""
     possible: Bools
 
     def kv_elements(self, grid: Grid, tokens: Floats) -> Floats:
@@ -138,13 +138,13 @@ class Shards:
 
 
 def _divides(shards: Floats, batch: Floats) -> Bools:
-    # The remainder of floats costs more than all else here together.
+    # np.remainder of floats would take longer than everything else here.
     parts = batch / shards
     return np.asarray(parts == np.floor(parts))
 
 
 def attention_shards(grid: Grid, layout: str, attention: str) -> Shards:
-    """Attention under ``layout``, cut over ``heads`` or over ``batch``.
+    """Attention under ``layout``, split over ``heads`` or over ``batch``.
 
     Heads: a gathered layout has the batch split over its axes already and heads over the others. Batch: the largest
     of xyz, yz, z whose shards divide the batch, heads over the axes that are left.
@@ -261,7 +261,8 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
 
     inputs = grid.d_model / size_of(grid, LAYOUTS[layout].embed)
     rate = grid.peak * matmul_efficiency(grid, inputs)
-    projections_s = 2 * tokens * weights / rate
+    active = weights - (grid.ffn_params - grid.ffn_active_params) / chips
+    projections_s = 2 * tokens * active / rate
     pairs = tokens * context * heads / (shards.batch * shards.heads)
     attention_s = 4 * pairs * grid.head_dim / (grid.peak * grid.matmul_efficiency)
     logits_s = 2 * grid.batch * grid.vocab * grid.d_model / chips / rate
@@ -272,17 +273,17 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     loaded = weights * grid.weight_bytes * copies
     cached = shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes
     scores = SCORE_PASSES * pairs * grid.act_bytes
-    # Every matmul reads its input and writes its output; XLA fuses what lies between.
+    # Every matmul reads its input and writes its output; XLA fuses the operations between them.
     across = size_of(grid, LAYOUTS[layout].ffn)
     passed = 2 * inputs + (2 * heads * grid.head_dim + grid.ffn_inputs + grid.ffn_hidden) / across
     vectors = tokens / gathered * passed * np.where(grid.serial, 2.0, 1.0) * grid.act_bytes
     embedding = grid.vocab * grid.d_model * grid.weight_bytes / chips
     memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
 
-    projections, there_and_back = layer_transfers(grid, layout, tokens), attention_transfers(grid, shards, tokens)
-    transfers = grid.layers * (projections.transfer_s + there_and_back.transfer_s)
-    starts = grid.layers * (projections.start_s + there_and_back.start_s)
-    # Compute that already runs under memory time hides nothing twice.
+    projections, all_to_alls = layer_transfers(grid, layout, tokens), attention_transfers(grid, shards, tokens)
+    transfers = grid.layers * (projections.transfer_s + all_to_alls.transfer_s)
+    starts = grid.layers * (projections.start_s + all_to_alls.start_s)
+    # Compute that already overlaps memory time cannot also hide communication.
     under_memory = roofline_overlap(grid, compute_s, memory_s)
     spare = np.minimum(grid.layers * projections_s, compute_s - under_memory)
     hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * grid.layers * projections.transfer_s, spare), 0.0)

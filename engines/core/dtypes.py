@@ -16,4 +16,4 @@ ACTIVATION_DTYPES: Final = ("float32", "bfloat16", "float16")
 """The formats in which an activation may be computed without a scale."""
 
 LARGEST: Final[dict[str, float]] = {"int8": 127.0, "int4": 7.0, "float8_e4m3": 448.0}
-"""Formats that are stored with a scale → the largest value that a scale maps to."""
+"""Formats that are stored with a scale → their largest value, to which the scale maps max|v|."""

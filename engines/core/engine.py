@@ -1,7 +1,7 @@
-"""What an engine is to the harness.
+"""The protocol between engines and the harness.
 
 Two kinds answer a point. An :class:`Estimator` (published, analytic, compiled) states times; a :class:`Runner` (jax,
-torch) prepares a :class:`Program` that the harness times, so that every measured engine lives by the same rules.
+torch) prepares a :class:`Program` that the harness times, so that every measured engine is timed in the same way.
 """
 
 from abc import ABC, abstractmethod
@@ -20,9 +20,9 @@ class Facts:
     """What an engine knows of a point besides its time. Bytes are one chip's, seconds are of the whole phase.
 
     ``resolved`` holds the keys of the point that the engine chose or changed (``{"ffn_layout": "ws_2d"}``); its names
-    are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; what a
-    matmul and a copy reached in this process is told beside it, whatever the chip. ``details`` is the engine's own,
-    kept with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what answered.
+    are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; the
+    measured matmul and copy rates of this process are reported in addition, for any chip. ``details`` is the engine's
+    own, stored with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what answered.
     """
 
     program_id: str | None = None
@@ -83,7 +83,7 @@ class Verification:
 
     ``max_relative_error`` is max|output − reference| / max|reference| over the logits; ``kl_divergence`` is the mean
     of KL(reference ‖ output) over positions, in nats. Those that begin with ``bf16`` are the same against weights in
-    bfloat16: what a quantised program gives up, None for others.
+    bfloat16: the error of quantization, None for unquantized programs.
     """
 
     ok: bool
@@ -97,7 +97,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class JobProcess:
-    """Which process of a job this is, of how many. Process 0 leads: its clock counts, and it alone writes."""
+    """Which process of a job this is, of how many. Process 0 measures the time and writes rows."""
 
     index: int
     count: int
@@ -113,14 +113,15 @@ class Team(Protocol):
         ...
 
     def leave(self) -> None:
-        """Wait for all, and part."""
+        """Wait for all, and leave."""
         ...
 
 
 class Program(Protocol):
-    """A point made ready on its devices: compiled, weights loaded, inputs in place.
+    """A point that is ready to run: compiled, weights loaded, inputs on the devices.
 
-    The stages run in order and make one sample. They are ``prefill`` and/or ``decode``, and may be repeated for ever.
+    The stages run in order and make one sample. They are ``prefill`` and/or ``decode``, and can be repeated any number
+    of times.
     """
 
     stages: Sequence[Stage]
@@ -135,7 +136,7 @@ class Program(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the devices' memory back."""
+        """Free the devices' memory."""
         ...
 
 

@@ -1,16 +1,16 @@
-"""The ways in which a point can be refused, one class a reason.
+"""The reasons for which a point has no answer, one class each.
 
-The harness turns each into a status and an exit code, so an engine raises the one that is true and never a bare
+The harness turns each into a status and an exit code, so an engine raises the one that applies and never a bare
 ``ValueError``: an out-of-memory row must mean out of memory and nothing else.
 """
 
 
 class ShardbenchError(Exception):
-    """A reason that a user can act on, told in one sentence."""
+    """An error that a user can act on, in one sentence."""
 
 
 class InvalidRequest(ShardbenchError):
-    """The question itself is wrong. Names the key, its value and what would be right."""
+    """Invalid request: names the key, its value, what must hold and the remedy."""
 
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
         self.key = key
@@ -24,7 +24,7 @@ class InvalidRequest(ShardbenchError):
 
 
 class Unsupported(ShardbenchError):
-    """A sensible question that this engine has no answer to."""
+    """A valid request that this engine does not support."""
 
 
 class OutOfMemory(ShardbenchError):
@@ -32,7 +32,7 @@ class OutOfMemory(ShardbenchError):
 
 
 class TimedOut(ShardbenchError):
-    """What was started did not end in time, and was ended."""
+    """A process did not end in time and was killed."""
 
 
 def _shown(value: object) -> str:

@@ -45,6 +45,16 @@ class FeedForward:
         return "wo"
 
     @property
+    def stored_columns(self) -> int:
+        """Columns of an input matrix and rows of the output matrix, as they are split over chips."""
+        return self.d_ff
+
+    @property
+    def made_by_column(self) -> bool:
+        """Whether a block of hidden columns needs that block of every input alone."""
+        return all(each.shape[-1] == self.stored_columns for each in self.tensors if each.name in self.inputs)
+
+    @property
     def input_columns(self) -> int:
         """Columns of all inputs together: what one token's input matmuls produce."""
         return len(self.inputs) * self.d_ff
@@ -57,6 +67,11 @@ class FeedForward:
     @property
     def matmul_params(self) -> int:
         """Elements of its matrices: 3 of E·F gated, else 2."""
+        return sum(math.prod(each.shape) for each in self.tensors if each.fan_in)
+
+    @property
+    def active_params(self) -> int:
+        """Elements of its matrices with which one token is multiplied."""
         return self.d_model * (self.input_columns + self.hidden_columns)
 
     @property

@@ -82,7 +82,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes along the axes of a mesh. Which meshes exist is the slice's to say."""
+    """Sizes along the axes of a mesh. The slice decides which meshes exist."""
 
     def check(self, name: str, value: object, phase: str) -> None:
         """Raise InvalidRequest for anything but a tuple of integers."""
@@ -102,7 +102,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Of one key: its kind, its meaning in one line, and whether the engine chooses where it is left out."""
+    """Description of a key: its kind, its meaning in one line, and whether the engine chooses a missing value."""
 
     kind: Kind
     meaning: str

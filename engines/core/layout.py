@@ -1,7 +1,7 @@
-"""How a model is cut up over a mesh: which mesh axes each layout splits what over, and how its collectives run.
+"""How a model is partitioned over a mesh: which mesh axes split which dimension, and how collectives run.
 
 Mesh axes are x, y, z of sizes X, Y, Z. Layouts as in Pope et al. 2022, sections 3.2 and 3.3; ways to run collectives as
-in section 3.5. Whoever cuts, times or counts a layout reads it from here: a new one is one entry of :data:`LAYOUTS`.
+in section 3.5. Every engine reads layouts from here: a new one is one entry of :data:`LAYOUTS`.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,18 @@ class Layout:
     """A feed-forward layout as mesh axes: a weight matrix is stored as [E.stored_embed, F.stored_ffn].
 
     Weights are all-gathered over ``gathered`` before use, and the batch is split over those axes instead. Columns (F
-    and heads) are split with z slowest, batches with x slowest, so that what a chip gathers is one contiguous block.
+    and heads) are split with z slowest, batches with x slowest.
     """
 
     name: str
     stored_embed: str
     stored_ffn: str
     gathered: str = ""
+
+    @property
+    def stored(self) -> tuple[str, str]:
+        """How weights lie in memory: layouts in which it is equal run on the same arrays."""
+        return self.stored_embed, self.stored_ffn
 
     @property
     def embed(self) -> str:
@@ -56,10 +61,11 @@ FFN_LAYOUTS: Final[tuple[str, ...]] = ("auto", *LAYOUTS)
 
 @dataclass(frozen=True, slots=True)
 class CollectiveVariant:
-    """How a collective beside a matmul runs: as one operation, or in a loop of sends between partial matmuls.
+    """How a collective next to a matmul runs: as one operation, or as a loop of permutes between partial matmuls.
 
     A loop sends in ``directions`` along a ring at once and holds ``buffered_shards`` shards of a tensor. With
-    ``overlaps_block`` a parallel block that decodes runs its collectives under the other half's matmuls instead.
+    ``overlaps_block`` in decode, each half of a parallel block overlaps its collectives with the other half's matmuls
+    instead.
     """
 
     name: str
@@ -93,6 +99,11 @@ def layout_of(name: str) -> Layout:
     if name not in LAYOUTS:
         raise InvalidRequest("ffn_layout", name, "is not known", f"use one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
+
+
+def stationary(layout: Layout) -> Layout:
+    """The layout that gathers nothing, of those that run on the same arrays as ``layout``."""
+    return next(each for each in LAYOUTS.values() if each.stored == layout.stored and not each.gathered)
 
 
 def variant_of(name: str) -> CollectiveVariant:

@@ -1,22 +1,24 @@
-"""A Transformer's architecture, and what can be counted from it alone.
+"""A Transformer's architecture, and the sizes and FLOPs that follow from it.
 
 Symbols as in Pope et al. 2022: E = d_model, F = d_ff, H = query heads, K = key/value heads, D = head_dim.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.feed_forward import Activation, FeedForward
 
+EXTENSION: Final = "extension"
+"""In a field's metadata: every engine runs its default, and one that does not read the field refuses other values."""
 Block = Literal["parallel", "serial"]
 Position = Literal["rotary", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 
 _KINDS: Final[Mapping[Any, tuple[type, ...]]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-_NAMES: Final[Mapping[Any, str]] = {int: "whole number", float: "number", bool: "true or false", str: "word"}
+_NAMES: Final[Mapping[Any, str]] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +63,15 @@ class Model:
     norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            wanted = _KINDS.get(field.type)
-            if wanted is not None and (
-                not isinstance(value, wanted) or isinstance(value, bool) != (field.type is bool)
-            ):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            wanted = _KINDS.get(each.type)
+            if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (each.type is bool)):
                 raise InvalidRequest(
-                    f"model.{field.name}", value, f"is no {_NAMES[field.type]}", "see conf/model/tiny.yaml"
+                    f"model.{each.name}", value, f"must be {_NAMES[each.type]}", "see conf/model/tiny.yaml"
                 )
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-                raise InvalidRequest(f"model.{field.name}", value, "is not positive", "give a number above 0")
+                raise InvalidRequest(f"model.{each.name}", value, "must be > 0", "use a number > 0")
         for name, allowed in (
             ("block", ("parallel", "serial")),
             ("activation", ("swiglu", "gelu", "gelu_tanh")),
@@ -86,25 +86,38 @@ class Model:
             raise InvalidRequest(
                 "model.num_kv_heads",
                 self.num_kv_heads,
-                f"does not divide num_heads={self.num_heads}",
+                f"must divide num_heads={self.num_heads}",
                 "every key/value head serves the same number of query heads",
             )
         if self.block == "serial" and self.norms_per_layer != 2:
-            raise InvalidRequest(
-                "model.norms_per_layer", self.norms_per_layer, "does not suit a serial block", "a serial block has 2"
-            )
+            raise InvalidRequest("model.norms_per_layer", self.norms_per_layer, "must be 2 for a serial block", "use 2")
 
         if self.position == "rotary" and (self.rotated_dim % 2 or self.rotated_dim > self.head_dim):
             raise InvalidRequest(
                 "model.rotary_dim",
                 self.rotated_dim,
-                f"is odd, or more than head_dim={self.head_dim}",
-                "pairs of a head's dimensions turn",
+                f"must be even and ≤ head_dim={self.head_dim}",
+                "rotary embeddings rotate pairs of a head's dimensions",
             )
+
+    def check_extensions(self, engine: str, read: Collection[str] = ()) -> None:
+        """Check that an engine reads every key that changes the model from what all engines run.
+
+        Raises:
+            Unsupported: a key marked :data:`EXTENSION` is not at its default, and not one of those that it ``read``.
+        """
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.metadata.get(EXTENSION) and value != each.default and each.name not in read:
+                plain = "null" if each.default is None else each.default
+                raise Unsupported(
+                    f"model.{each.name}={value}: engine={engine} runs model.{each.name}={plain} alone; "
+                    "use an engine that reads this key"
+                )
 
     @property
     def rotated_dim(self) -> int:
-        """How many of a head's dimensions rotary positions turn."""
+        """Number of a head's dimensions that rotary embeddings rotate."""
         return self.rotary_dim or self.head_dim
 
     @property
@@ -166,8 +179,9 @@ class Model:
 
     @property
     def matmul_flops_per_token(self) -> int:
-        """FLOPs of all matrix products for one token: 2 a weight, the output embedding included, attention not."""
-        return 2 * (self.num_layers * self.layer_matmul_params + self.vocab_size * self.d_model)
+        """FLOPs of all weight matmuls for one token: 2 per weight, with the output embedding, without attention."""
+        idle = self.ffn.matmul_params - self.ffn.active_params
+        return 2 * (self.num_layers * (self.layer_matmul_params - idle) + self.vocab_size * self.d_model)
 
     @property
     def model_flops_per_token(self) -> float:

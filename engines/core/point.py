@@ -1,4 +1,4 @@
-"""A point: one question put to an engine."""
+"""A point: one configuration for an engine to run or predict."""
 
 import hashlib
 import json
@@ -37,12 +37,12 @@ NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names", "xla", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """What is asked. ``None`` leaves a choice to the engine, as ``auto`` does for the named choices.
+    """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
     tokens in its cache and generates ``output_len`` one by one; a generate point does both. ``first_token`` says which
     pass yields the first of a generate point's ``output_len`` tokens; the other phases have no such choice. Making a
-    point checks each value by itself; :meth:`check` checks what only the values together can break.
+    point checks each value by itself; :meth:`check` checks them together.
 
     Raises:
         InvalidRequest: a key does not take its value; names the key, the value and what it takes.
@@ -79,7 +79,7 @@ class Point:
     )
     collectives: str = field(
         default="auto",
-        metadata=about(Choice(COLLECTIVES), "how collectives overlap matrix products", engine_chooses=True),
+        metadata=about(Choice(COLLECTIVES), "how collectives overlap matmuls", engine_chooses=True),
     )
     partitioner: Partitioner = field(
         default="manual", metadata=about(Choice(PARTITIONERS), "who partitions the program")
@@ -117,7 +117,7 @@ class Point:
         return keys_of(cls)
 
     def check(self) -> None:
-        """Check what the values can only break together.
+        """Check that the values are consistent with each other.
 
         Raises:
             InvalidRequest: no slice has that many chips, a layout needs more chips or another batch, the parallel
@@ -130,8 +130,8 @@ class Point:
                     raise InvalidRequest(
                         key,
                         getattr(self, key),
-                        "cuts a model over several chips and num_chips=1",
-                        f"leave {key}=auto or give more chips",
+                        "splits a model over several chips, and num_chips=1",
+                        f"use {key}=auto or more chips",
                     )
         gathered = "" if self.ffn_layout == "auto" else LAYOUTS[self.ffn_layout].gathered
         if self.batch_size % axes_size(gathered, mesh):

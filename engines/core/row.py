@@ -1,4 +1,4 @@
-"""A row: what came back for one point. The one format of all evidence."""
+"""A row: the result for one point, in the one format of all evidence."""
 
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Final, Literal
@@ -15,7 +15,7 @@ Status = Literal["ok", "oom", "unsupported", "failed", "timeout"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Seconds, bytes, FLOP/s and fractions; None where a thing is unknown or has no meaning for the row.
+    """Seconds, bytes, FLOP/s and fractions; None where a value is unknown or does not apply.
 
     The keys of the point come first, as they ran: a choice that was left to the engine holds what it chose, and
     ``chosen`` names those keys. Memory figures are for one chip. ``peak_flops_per_s`` is one chip's, the denominator
@@ -24,7 +24,7 @@ class Row:
     defines the rates.
     """
 
-    # What was asked.
+    # The point.
     model: str  # a name of conf/model, with what was changed: tiny+num_layers=2
     hw: str  # a name of conf/hw
     num_chips: int

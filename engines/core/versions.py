@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 JAX_LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
-"""What decides a program that JAX compiles."""
+"""Libraries whose versions determine what JAX compiles."""
 COMPILER_FLAGS: Final = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
 """Variables of the environment that XLA's compilers read."""
 DEVICE_COUNT_FLAG: Final = "--xla_force_host_platform_device_count"
@@ -16,7 +16,7 @@ _JAX_OF_KIND: Final = {"tpu": JAX_LIBRARIES[:3], "gpu": (*JAX_LIBRARIES[:2], *JA
 
 
 def versions_of(names: Sequence[str]) -> dict[str, str]:
-    """Name → version of those that are installed."""
+    """Name → version of the installed ones among ``names``."""
     found = {}
     for name in names:
         try:

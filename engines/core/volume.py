@@ -1,8 +1,8 @@
-"""What the projections of a layer send between chips, for any layout: one closed form for all who count it.
+"""Communication volume of a layer's projections for any layout: the one closed form that every engine uses.
 
-Sizes may be numbers or arrays of them, in elements or bytes. A payload is one chip's whole buffer: what an all-gather
-returns, what a reduce-scatter is given; over n chips a link then carries payload·(n − 1)/n (Pope et al. 2022, appendix
-A.1).
+Sizes may be numbers or arrays of them, in elements or bytes. A payload is one chip's whole buffer: the output of an
+all-gather, the input of a reduce-scatter; over n chips a link then carries payload·(n − 1)/n (Pope et al. 2022,
+appendix A.1).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Size = Callable[[str], Any]
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One collective: its kind as in HLO, its mesh axes, its payload, of what, and on which side of the projection."""
+    """One collective: HLO kind, mesh axes, payload size, what it carries, and on which side of the projection."""
 
     kind: Literal["all-gather", "reduce-scatter"]
     axes: str

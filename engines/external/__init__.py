@@ -1,1 +1,1 @@
-"""External inference programs, run as a whole where they are installed."""
+"""External inference runtimes, each run through its own benchmark program if it is installed."""

@@ -1,7 +1,7 @@
-"""Engines that run an external program as a whole and read the time that it reports.
+"""Engines that run an external benchmark program and read the time that it reports.
 
-Such an engine is an estimator whose source is ``measured``. The harness's rules for warm-up and samples do not apply:
-``details.timed_by`` of its rows names the program whose do.
+Such an engine is an estimator with source ``measured``. The program does its own warm-up and sampling, not the
+harness; ``details.timed_by`` of a row names it.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ class ExternalEngine(Estimator):
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("external",)
     decided_by_source: ClassVar[bool] = False
-    """The program may be another one tomorrow."""
+    """False: the installed program can change without a change of this source."""
     timed_by: ClassVar[str]
 
     def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:
@@ -58,14 +58,14 @@ class ExternalEngine(Estimator):
         """The time in the program's output or files; raises ProgramFailed if there is none."""
 
     def program_facts(self) -> Mapping[str, Any]:
-        """What can be told of the program without running it: its version or its bytes."""
+        """What identifies the program without running it: its version, or a digest of its binary."""
         return versions_of(self.libraries)
 
     def program_id(self, point: Point) -> str:
         """A digest of the command line, the files that it reads and :meth:`program_facts`.
 
         Raises:
-            ShardbenchError: the program cannot run the point, or is not there.
+            ShardbenchError: the program cannot run the point, or is not installed.
         """
         point.check()
         self.check_supported(point)
@@ -79,12 +79,13 @@ class ExternalEngine(Estimator):
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One estimate per point, one after the other."""
-        return [self._answer(point) for point in points]
+        return [self._estimate(point) for point in points]
 
-    def _answer(self, point: Point) -> Estimate:
+    def _estimate(self, point: Point) -> Estimate:
         try:
             point.check()
             _check_first_token(point)
+            point.model.check_extensions(self.name)
             self.check_supported(point)
             return self._run(point)
         except ShardbenchError as error:
@@ -99,7 +100,7 @@ class ExternalEngine(Estimator):
             program_id = self._program_id(words, folder)
             program = ExternalProgram(words, folder, self.run_timeout_s)
             timed = self.read(point, folder, program.run())
-        ran = {
+        resolved = {
             "tensor_parallel": point.tensor_degree,
             "pipeline_parallel": point.pipeline_degree,
             "first_token": "prefill",
@@ -109,7 +110,7 @@ class ExternalEngine(Estimator):
             samples_s=timed.samples_s,
             system=self.name,
             facts=Facts(
-                resolved={key: value for key, value in ran.items() if getattr(point, key) in (None, "auto")},
+                resolved={key: value for key, value in resolved.items() if getattr(point, key) in (None, "auto")},
                 program_id=program_id,
                 device_kind=names[0],
                 details={"timed_by": self.timed_by, "command": program.line, **timed.details},
@@ -118,7 +119,7 @@ class ExternalEngine(Estimator):
 
 
 class LatencyBenchmark(ExternalEngine):
-    """A server's own latency benchmark of ``model_path``, with ``warmup_runs`` and ``runs`` of its own timer."""
+    """A runtime's own latency benchmark of ``model_path``, which does the ``warmup_runs`` and the timed ``runs``."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class LatencyBenchmark(ExternalEngine):
         nvidia_smi: str,
         **_settings: Any,
     ) -> None:
-        """Keys of the engine's file in ``conf/engine``. Other settings are the harness's."""
+        """Keys of the engine's file in ``conf/engine``; other settings are for the harness."""
         super().__init__(run_timeout_s=run_timeout_s, nvidia_smi=nvidia_smi)
         self.program = program
         self.model_path = model_path
@@ -142,26 +143,29 @@ class LatencyBenchmark(ExternalEngine):
 
 
 def _check_first_token(point: Point) -> None:
-    """Raise Unsupported for a convention that no serving runtime has: they sample first from the prefill's logits."""
+    """Raise Unsupported for ``first_token=decode``: these runtimes sample the first token from the prefill's logits."""
     if point.first_token == "decode":
         raise Unsupported(
-            f"first_token=decode: engine={point.engine} takes the first token from the prefill; use first_token=prefill"
+            f"first_token=decode: engine={point.engine} samples the first token from the prefill's logits; "
+            "use first_token=prefill"
         )
 
 
 def check_generate(point: Point) -> None:
     """Raise Unsupported for a phase that the program does not time separately."""
     if point.phase != "generate":
-        raise Unsupported(f"phase={point.phase}: engine={point.engine} times both stages together; use phase=generate")
+        raise Unsupported(
+            f"phase={point.phase}: engine={point.engine} times prefill and decode together; use phase=generate"
+        )
 
 
 def check_one_dtype(point: Point) -> None:
     """Raise Unsupported unless weights, activations and cache have one floating-point dtype."""
-    formats = {point.weight_dtype, point.act_dtype, point.kv_dtype}
-    if len(formats) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
+    dtypes = {point.weight_dtype, point.act_dtype, point.kv_dtype}
+    if len(dtypes) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
         raise Unsupported(
             f"weight_dtype={point.weight_dtype}: engine={point.engine} needs one dtype for weights, activations and "
-            f"cache; use one of {', '.join(ACTIVATION_DTYPES)} for all"
+            f"KV cache; use one of {', '.join(ACTIVATION_DTYPES)} for all"
         )
 
 

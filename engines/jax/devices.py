@@ -1,4 +1,4 @@
-"""Which devices JAX sees, whether they are the chips asked for, and the mesh over them."""
+"""Which devices JAX sees, whether they are the requested chips, and the mesh over them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ def mesh_of(point: Point) -> Mesh:
     """A mesh [x, y, z] of the point's shape over the devices present.
 
     Raises:
-        Unsupported: the devices are others, or fewer, than the point asks for.
+        Unsupported: the devices are other chips than the point's, or fewer.
     """
     devices = _devices(point)
     if len(devices) < point.num_chips:
         remedy = (
             f"set XLA_FLAGS=--xla_force_host_platform_device_count={point.num_chips} before JAX is imported"
             if point.chip.kind == "cpu"
-            else "ask for fewer chips"
+            else "use fewer chips"
         )
         raise Unsupported(
             f"num_chips={point.num_chips}: JAX sees {len(devices)} devices for hw={point.chip.name}; {remedy}"
@@ -34,7 +34,7 @@ def mesh_of(point: Point) -> Mesh:
 
 
 def _shared(devices: list[jax.Device], count: int) -> list[jax.Device]:
-    """``count`` of the devices, as many of every process: one without a device could not take part."""
+    """``count`` of the devices, equally many from every process: a process without a device could not participate."""
     processes = jax.process_count()
     if processes == 1:
         return devices[:count]
@@ -66,10 +66,11 @@ def _devices(point: Point) -> list[jax.Device]:
 
 
 def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, str] | None:
-    """What XLA is told about a plan's programs beside its own defaults.
+    """XLA options for a plan's programs; None for XLA's defaults.
 
-    A processor multiplies in float32 and widens narrower matrices first. XLA would move that out of the loops over
-    layers and steps, and so hold all weights in float32 at once; left in place, one layer's is made where it is used.
+    On a CPU, matmuls are in float32 and narrower weights are converted first. XLA would hoist the conversion out of the
+    loops over layers and steps, which holds all weights in float32 at once; without that pass, one layer is converted
+    at a time.
     """
     if mesh.devices.flat[0].platform != "cpu" or {plan.weight_dtype, plan.act_dtype, plan.kv_dtype} == {"float32"}:
         return None

@@ -75,12 +75,12 @@ class JaxEngine(Runner):
         return process
 
     def join(self) -> Team:
-        """Meet the other processes: see :class:`engines.jax.multihost.Hosts`."""
-        from engines.jax.multihost import Hosts
+        """Meet the other processes: see :class:`engines.jax.multihost.ProcessGroup`."""
+        from engines.jax.multihost import ProcessGroup
 
-        hosts = Hosts(self.settings)
-        self._take(hosts.process)
-        return hosts
+        group = ProcessGroup(self.settings)
+        self._take(group.process)
+        return group
 
     def _take(self, process: JobProcess) -> None:
         self.settings = replace(self.settings, num_processes=process.count, process_id=process.index)

@@ -1,4 +1,4 @@
-"""How far logits are from others, and the weights of a bfloat16 run to compare quantised ones with."""
+"""Error of logits against a reference, and bfloat16 weights as a reference for quantized runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from engines.weights.random import Floats, Source, Tensor, values
 
 @dataclass(frozen=True, slots=True)
 class Bfloat16:
-    """The weights of ``source`` rounded to bfloat16: what a plan holds where nothing is quantised."""
+    """The weights of ``source`` rounded to bfloat16: what an unquantized plan would use."""
 
     source: Source
 
     def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
-        """``tensor[index]`` as float32, each value one that bfloat16 has."""
+        """``tensor[index]`` rounded to bfloat16, as float32."""
         rounded: Floats = values(tensor, self.source, index).astype(jnp.bfloat16).astype(np.float32)
         return rounded
 

@@ -1,4 +1,4 @@
-"""What this machine's devices reach: matmul rate and copy bandwidth, measured in this process."""
+"""Peak matmul rate and copy bandwidth of this machine's devices, measured in this process."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def _split(mesh: Mesh) -> NamedSharding:
 
 
 def _drawn(mesh: Mesh, kind: Any, *shape: int) -> jax.Array:
-    # Not one value throughout, on which a processor takes less power than on weights and so runs faster.
+    # Random values: on constant data a chip draws less power and runs faster than on weights.
     key, whole = jax.random.key(0), (mesh.size, *shape)
     draw = jax.jit(lambda: _random(key, whole, kind), out_shardings=_split(mesh))
     array: jax.Array = draw()
@@ -114,14 +114,14 @@ def _random(key: jax.Array, shape: tuple[int, ...], kind: Any) -> jax.Array:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[n, i, j] · [n, j, k], as values that can be multiplied again: integers keep the low bits of their sums."""
+    """[n, i, j] · [n, j, k], scaled so that it can be repeated; integers keep the low bits of their sums."""
     if jnp.issubdtype(a.dtype, jnp.integer):
         return jnp.einsum("nij,njk->nik", a, b, preferred_element_type=jnp.int32).astype(a.dtype)
     return jnp.einsum("nij,njk->nik", a, b) * jnp.asarray(a.shape[-1] ** -0.5, a.dtype)
 
 
 def _best_s(work: Callable[[Any], Any], value: Any, chained: int) -> float:
-    """The shortest time of one run in seconds, of at least three chains after one that compiles."""
+    """The shortest time of one run in seconds, over at least three chains after a run that compiles."""
     value = jax.block_until_ready(work(value))
     best, chains = float("inf"), 0
     end = time.perf_counter() + MEASURE_S

@@ -1,4 +1,4 @@
-"""A point made ready on its devices: compiled, loaded, and repeatable."""
+"""A point that is compiled and loaded on its devices, and can be run repeatedly."""
 
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
-from engines.jax.stop_token import whole_run
+from engines.jax.stop_token import complete_run
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
@@ -30,7 +30,7 @@ from engines.transformer.reference import reference_logits
 from engines.weights.random import Source
 
 CHECKED_SCORES: Final = 1 << 26
-"""Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
+"""Attention scores that the reference may hold at once: it checks as many sequences as fit, evenly spaced."""
 
 
 class JaxProgram:
@@ -45,14 +45,14 @@ class JaxProgram:
         self.prompt = self.prompts.tokens
         self.weights: Parameters | None = load_parameters(plan, mesh, source)
         self.cache = make_cache(plan, mesh)
-        self.inputs = jax.tree.map(self._everywhere, self.prompts.arguments)
-        self.position = self._everywhere(np.asarray(point.input_len, np.int32))
+        self.inputs = jax.tree.map(self._replicated, self.prompts.arguments)
+        self.position = self._replicated(np.asarray(point.input_len, np.int32))
         self.compiled: dict[str, Any] = {}
         self.calls: dict[str, Any] = {}
         self.timed_texts: dict[str, str] = {}
         self.compile_s = 0.0
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
-        self.first = self._everywhere(self.prompt[:, 0])
+        self.first = self._replicated(self.prompt[:, 0])
         self.first_scores: jax.Array | None = None
         self.decoded: tuple[jax.Array, jax.Array] | None = None
         self.steps_run: list[jax.Array] = []
@@ -67,14 +67,14 @@ class JaxProgram:
         runs = {"prefill": self._prefill, "decode": self._decode}
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
 
-    def _everywhere(self, value: NDArray[Any]) -> jax.Array:
+    def _replicated(self, value: NDArray[Any]) -> jax.Array:
         return jax.make_array_from_callback(value.shape, NamedSharding(self.mesh, P()), lambda index: value[index])
 
     def _compile(self, name: str, function: Any, arguments: tuple[Any, ...], timed: bool) -> None:
         start = time.perf_counter()
         lowered = function.lower(self.weights, self.cache, *arguments)
         self.compiled[name] = lowered.compile(compiler_options(self.plan, self.mesh))
-        # The function has now been compiled too, and takes int4 arrays; the program itself mistakes their layout.
+        # The jitted function is now compiled as well and accepts int4 arrays; the AOT program misreads their layout.
         self.calls[name] = function if self.plan.weight_dtype == "int4" else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
@@ -86,8 +86,8 @@ class JaxProgram:
             jax.block_until_ready((self.first, self.first_scores, self.cache))
 
     def _decode(self) -> None:
-        # The cache goes in and comes out as one buffer. Each run starts at the same position and overwrites what the
-        # last one wrote before reading it, so there is nothing to reset between samples.
+        # The cache is donated and returned as the same buffer. Each run starts at the same position and overwrites what
+        # the last run wrote before reading it, so nothing needs a reset between samples.
         with out_of_memory(self.point):
             made = self.calls["decode"](self.weights, self.cache, self.first, self.position)
             tokens, scores, self.cache, *self.steps_run = made
@@ -97,8 +97,8 @@ class JaxProgram:
     def verify(self) -> Verification:
         """Run the timed programs once more; compare their logits with the float32 reference fed with their tokens.
 
-        Compared are the last position of each prompt and the last few decode steps, which read all that was cached.
-        Where anything is is_quantized, they are compared with a reference of bfloat16 weights too.
+        Compared are the last position of each prompt and the last few decode steps, which read the whole cache.
+        A quantized run is compared with a reference of bfloat16 weights as well.
 
         Raises:
             InvalidRequest: a stop token ended a sequence before the last step.
@@ -112,11 +112,13 @@ class JaxProgram:
         outputs = []
         if self.first_scores is not None:
             ends = sorted(set(self.prompts.ends[rows].tolist()))
-            outputs.append(_whole(self.first_scores)[None, rows])
+            outputs.append(_gathered(self.first_scores)[None, rows])
         if self.decoded is not None:
-            first, generated, scores = (_whole(each) for each in (self.first, *self.decoded))
+            first, generated, scores = (_gathered(each) for each in (self.first, *self.decoded))
             if self.settings.stop_token is not None:
-                self.generated = whole_run(first, generated, self.settings.stop_token, int(_whole(*self.steps_run)))
+                self.generated = complete_run(
+                    first, generated, self.settings.stop_token, int(_gathered(*self.steps_run))
+                )
             tokens = np.concatenate([tokens, first[rows, None], generated.T[rows, :-1]], axis=1)
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
             outputs.append(scores[:, rows])
@@ -161,18 +163,18 @@ class JaxProgram:
             "attn_sharding": None if single else plan.attn_sharding,
             "collectives": plan.collectives,
         }
-        asked = self.point.axes()
+        requested = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
         flops, copied = measured_peaks(self.mesh, plan.act_dtype, self._product()) or (None, None)
-        spared = self.prompts.spared
+        skipped_tokens = self.prompts.skipped_tokens
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
             program_id=program_id_of(self.point, plan, self.mesh, self.timed_texts),
-            resolved={key: value for key, value in resolved.items() if asked[key] != value},
-            processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else spared),
-            cached_tokens=plan.batch_size * self.point.input_len - spared,
-            weights_bytes=_bytes_a_chip(self.weights),
-            kv_cache_bytes=_bytes_a_chip(self.cache),
+            resolved={key: value for key, value in resolved.items() if requested[key] != value},
+            processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else skipped_tokens),
+            cached_tokens=plan.batch_size * self.point.input_len - skipped_tokens,
+            weights_bytes=_bytes_per_chip(self.weights),
+            kv_cache_bytes=_bytes_per_chip(self.cache),
             activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
             peak_hbm_bytes=max((_peak_bytes(each) for each in timed if each), default=None),
             peak_flops_per_s=flops if without_datasheet else None,
@@ -195,26 +197,26 @@ class JaxProgram:
         )
 
     def close(self) -> None:
-        """Give the devices' memory back."""
+        """Free the devices' memory."""
         for each in jax.tree.leaves((self.weights, self.cache)):
             each.delete()
         self.weights, self.cache, self.compiled, self.calls = None, {}, {}, {}
         self.first_scores = self.decoded = None
 
 
-def _whole(array: jax.Array) -> NDArray[Any]:
-    """All of an array of which this process may hold a part; every process of the job asks at once."""
+def _gathered(array: jax.Array) -> NDArray[Any]:
+    """A global array as numpy; every process of the job must call this at the same time."""
     whole: NDArray[Any] = multihost_utils.process_allgather(array, tiled=True)
     return whole
 
 
-def _bytes_a_chip(arrays: Any) -> float:
+def _bytes_per_chip(arrays: Any) -> float:
     local = [each.addressable_shards[0].data for each in jax.tree.leaves(arrays)]
     return sum(stored_bytes(each.shape, each.dtype) for each in local)
 
 
 def _peak_bytes(memory: Any) -> float:
-    """Arguments, temporaries and outputs of one device; what is donated counts once."""
+    """Bytes of arguments, temporaries and outputs on one device; donated buffers count once."""
     return float(
         memory.argument_size_in_bytes
         + memory.temp_size_in_bytes

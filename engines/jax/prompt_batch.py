@@ -1,4 +1,4 @@
-"""The prompts of a point, and the prefill that reads them as the settings say."""
+"""The prompts of a point, and the prefill program for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,32 +20,32 @@ from engines.weights.random import prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """``tokens``: [batch, time], and ``ends`` [batch], where each prompt's last token is.
+    """``tokens``: [batch, time]; ``ends``: [batch], the position of each prompt's last token.
 
-    ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``spared`` of the batch's tokens do not go
-    through the model, or are padding.
+    ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``skipped_tokens`` of the batch's tokens
+    do not go through the model, or are padding.
     """
 
     tokens: NDArray[np.int32]
     ends: NDArray[np.int32]
     prefill: Any
     arguments: tuple[Any, ...]
-    spared: int
+    skipped_tokens: int
     details: Mapping[str, Any]
 
 
 def check_prompts(point: Point, settings: Settings) -> None:
-    """Check what the settings say of prompts' lengths.
+    """Check the settings of prompt lengths.
 
     Raises:
-        InvalidRequest: a distribution is unknown, there is nothing to pack, or settings do not go together.
-        Unsupported: prompts of different lengths are to be decoded from, or packed where the compiler partitions.
+        InvalidRequest: a distribution is unknown, there is no padding to remove, or two settings exclude each other.
+        Unsupported: ``lengths`` with a phase that decodes, or ``packed`` where the compiler partitions.
     """
     lengths = settings.lengths
     if lengths is None:
         if settings.packed:
             remedy = f"set engine.lengths to one of {', '.join(DISTRIBUTIONS)}"
-            raise InvalidRequest("engine.packed", True, "finds no padding: every prompt has input_len tokens", remedy)
+            raise InvalidRequest("engine.packed", True, "needs prompts of different lengths", remedy)
         return
     if lengths not in DISTRIBUTIONS:
         raise InvalidRequest(
@@ -53,18 +53,18 @@ def check_prompts(point: Point, settings: Settings) -> None:
         )
     for key, value in (("prefill_chunk", settings.prefill_chunk), ("shared_prefix", settings.shared_prefix)):
         if value:
-            problem = f"does not go together with engine.lengths={lengths}"
-            raise InvalidRequest(f"engine.{key}", value, problem, "leave one of them out")
+            problem = f"cannot be combined with engine.lengths={lengths}"
+            raise InvalidRequest(f"engine.{key}", value, problem, "set only one of them")
     if point.phase != "prefill":
-        raise Unsupported(f"engine.lengths={lengths}: decoding starts from prompts of one length; use phase=prefill")
+        raise Unsupported(f"engine.lengths={lengths}: decode needs prompts of equal length; use phase=prefill")
     if settings.packed and point.partitioner == "gspmd":
         raise Unsupported(
-            "engine.packed=true: rows belong to chips, which partitioner=gspmd decides; use partitioner=manual"
+            "engine.packed=true: each chip needs its own row, which needs partitioner=manual; use partitioner=manual"
         )
 
 
 def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prompts:
-    """The point's prompts: of one length, or of lengths drawn by the seed, and then padded or packed."""
+    """The point's prompts: of equal length, or of lengths drawn by seed, padded or packed."""
     batch, time = point.batch_size, max(point.input_len, 1)
     tokens = prompt(point.model, batch, time, settings.seed, plan.prefill.prefix)
     if settings.lengths is None:
@@ -73,7 +73,7 @@ def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prom
             ends=np.full(batch, point.input_len - 1, np.int32),
             prefill=make_prefill(plan, mesh, settings.sampling),
             arguments=(tokens,),
-            spared=plan.prefill.spared(batch),
+            skipped_tokens=plan.prefill.skipped_tokens(batch),
             details={},
         )
     lengths = draw_lengths(settings.lengths, batch, time, settings.seed)
@@ -84,7 +84,7 @@ def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prom
         ends=lengths - 1,
         prefill=make_ragged_prefill(plan, mesh, time, settings.sampling),
         arguments=(rows, lengths - 1 + (packing.starts if packing else 0), packing),
-        spared=batch * time - real,
+        skipped_tokens=batch * time - real,
         details={
             "real_tokens": real,
             "padded_tokens": batch * time,

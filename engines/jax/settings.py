@@ -1,4 +1,4 @@
-"""What ``conf/engine/jax.yaml`` can change, beside the point."""
+"""The settings of ``conf/engine/jax.yaml``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from engines.core.model import Model
 from engines.core.point import Point
-from engines.transformer.options import BLOCK, PROCESSOR_BLOCK, PrefillOptions, Sampling
+from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.random import Source
@@ -20,17 +20,18 @@ TOLERANCE: Final[Mapping[str, float]] = {
     "float8_e4m3": 0.15,
     "int4": 0.4,
 }
-"""About one and a half times the worst of small models of every kind: of int8 with activations in it, 0.051 of tiny."""
+"""About 1.5 times the worst error over small models of every kind (int8 weights and activations: 0.051 on tiny)."""
 _SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices", "coordinator", "process_id", "join_timeout_s"})
-"""Settings that change neither what is computed nor how."""
+"""Settings that change neither the result nor how it is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """``tolerance``: number format → largest relative error of logits; what is not named keeps its default.
+    """Settings of the JAX engine; ``conf/engine/jax.yaml`` describes each.
 
-    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``.
-    The rest is :class:`engines.transformer.options.PrefillOptions`'s.
+    ``tolerance``: number format → largest relative error of logits; formats that are not named keep their default.
+    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``. Others are fields
+    of :class:`engines.transformer.options.Sampling` and :class:`engines.transformer.options.PrefillOptions`.
     """
 
     seed: int = 0
@@ -58,12 +59,12 @@ class Settings:
         return max(tolerance[each] for each in formats)
 
     def prefill(self, point: Point) -> PrefillOptions:
-        """How prompts are read.
+        """How prompts are computed.
 
         Raises:
-            InvalidRequest: a setting is unknown, too small or too large, or does not suit the point.
+            InvalidRequest: a setting is unknown, out of range, or not supported for the point.
         """
-        block = PROCESSOR_BLOCK if point.chip.kind == "cpu" else BLOCK
+        block = CPU_BLOCK if point.chip.kind == "cpu" else BLOCK
         block = block if self.attention_block is None else self.attention_block
         options = PrefillOptions(
             attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix
@@ -74,7 +75,7 @@ class Settings:
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are chosen, drawn by ``seed``.
+        """How tokens are chosen; sampling uses ``seed``.
 
         Raises:
             InvalidRequest: as :class:`Sampling`.
@@ -88,24 +89,24 @@ class Settings:
         )
 
     def source(self, model: Model) -> Source:
-        """Where the weights come from.
+        """The source of the weights: the checkpoint, or the seed.
 
         Raises:
-            InvalidRequest: the checkpoint cannot be read, is another model's, or holds NaN.
+            InvalidRequest: the checkpoint cannot be read, is of another model, or contains NaN or infinity.
             Unsupported: safetensors is not installed.
         """
         return self.seed if self.checkpoint is None else open_checked(Path(self.checkpoint).expanduser(), model)
 
     def options(self) -> dict[str, Any]:
-        """The settings that change what is computed or how, where they are not the defaults.
+        """The settings that change the result or how it is computed, where they differ from the defaults.
 
-        A checkpoint counts by what it holds, not by where it lies.
+        A checkpoint is identified by its content, not by its path.
 
         Raises:
             InvalidRequest: there is no such checkpoint.
         """
-        plain = type(self)()
+        defaults = type(self)()
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}
         if self.checkpoint is not None:
             changed["checkpoint"] = identity(Path(self.checkpoint).expanduser())
-        return {name: value for name, value in changed.items() if value != getattr(plain, name)}
+        return {name: value for name, value in changed.items() if value != getattr(defaults, name)}

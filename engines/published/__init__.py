@@ -1,1 +1,1 @@
-"""Rows that others measured and published, looked up and never interpolated."""
+"""Published measurements of others, looked up and never interpolated."""

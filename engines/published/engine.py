@@ -1,4 +1,4 @@
-"""The engine that answers with what was published."""
+"""The engine that returns published measurements."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -11,44 +11,44 @@ from engines.published.table import PublishedRow, published_rows
 
 
 class PublishedEngine(Estimator):
-    """Looks a point up among the published rows. A point that nobody published is unsupported."""
+    """Looks a point up in the published rows. A point without a published row is unsupported."""
 
     name: ClassVar[str] = "published"
     source: ClassVar[Source] = "published"
     code: ClassVar[Sequence[str]] = ("published",)
 
     def __init__(self, **_settings: Any) -> None:
-        """Settings of the config are the harness's; a look-up has none."""
+        """A lookup has no settings; those of the config are for the harness."""
 
     def program_id(self, point: Point) -> str:
-        """A digest of the published rows that answer the point, which may be none."""
-        return _program_id(_found(point))
+        """A digest of the published rows that match the point, possibly none."""
+        return _program_id(_matching(point))
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
-        """One answer a point: the published row, or unsupported."""
+        """One estimate per point: the published row, or unsupported."""
         return [self._look_up(point) for point in points]
 
     def _look_up(self, point: Point) -> Estimate:
-        found = _found(point)
+        found = _matching(point)
         if not found:
             return Estimate(
                 status="unsupported",
-                error=f"nobody published {_told(point)}",
+                error=f"no published row for {_label(point)}",
                 facts=Facts(program_id=_program_id(found)),
             )
         if len(found) > 1:
-            open_keys = [key for key in point.schema() if len({row.question.get(key) for row in found}) > 1]
-            keys = " or ".join(open_keys) or "system"
+            differing = [key for key in point.schema() if len({row.stated.get(key) for row in found}) > 1]
+            keys = " or ".join(differing) or "system"
             return Estimate(
                 status="unsupported",
-                error=f"{len(found)} published rows answer {_told(point)}; give {keys} to tell them apart",
+                error=f"{len(found)} published rows match {_label(point)}; set {keys} to select one",
                 facts=Facts(program_id=_program_id(found)),
             )
         return _estimate(point, found[0])
 
 
-def _found(point: Point) -> list[PublishedRow]:
-    return [row for row in published_rows() if row.answers(point)]
+def _matching(point: Point) -> list[PublishedRow]:
+    return [row for row in published_rows() if row.matches(point)]
 
 
 def _program_id(found: Sequence[PublishedRow]) -> str:
@@ -56,8 +56,8 @@ def _program_id(found: Sequence[PublishedRow]) -> str:
 
 
 def _estimate(point: Point, row: PublishedRow) -> Estimate:
-    asked = point.axes()
-    resolved = {key: value for key, value in row.question.items() if asked[key] in (None, "auto")}
+    requested = point.axes()
+    resolved = {key: value for key, value in row.stated.items() if requested[key] in (None, "auto")}
     facts = Facts(program_id=_program_id([row]), resolved=resolved)
     if row.status != "ok":
         return Estimate(
@@ -78,7 +78,7 @@ def _estimate(point: Point, row: PublishedRow) -> Estimate:
     )
 
 
-def _told(point: Point) -> str:
+def _label(point: Point) -> str:
     return (
         f"{point.model.name} on {point.num_chips} {point.chip.name}, {point.phase}, batch {point.batch_size}, "
         f"{point.input_len} in, {point.output_len} out, {point.weight_dtype}"

@@ -1,4 +1,4 @@
-"""The published rows as they stand in ``data/*.csv``."""
+"""The published rows of ``data/*.csv``."""
 
 import csv
 from collections.abc import Mapping
@@ -22,53 +22,56 @@ CHIP_AND_MODEL: Final = ("model", "hw")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRow:
-    """One line of a published table. ``question`` holds the keys of the point that the source states, and no others."""
+    """One line of a published table. ``stated`` holds the keys of the point that the source states, and no others.
+
+    ``latency_s`` is in seconds for the whole phase, ``mfu`` a fraction; each is None if the source does not state it.
+    """
 
     reference: str
     system: str
-    question: Mapping[str, Any]
+    stated: Mapping[str, Any]
     latency_s: float | None
     mfu: float | None
     status: Status
 
-    def answers(self, point: Point) -> bool:
-        """Whether this is the answer to ``point``.
+    def matches(self, point: Point) -> bool:
+        """Whether this row is a result for ``point``.
 
-        It is where every key that the source states is asked for, or is left open by the point. A choice that the
-        point makes and the source does not state is not answered.
+        Every key that the source states must equal the point's, or be ``auto`` or None in the point. Every other key
+        must have its default in the point.
         """
-        asked = point.axes()
-        if any(asked[key] not in (None, "auto", stated) for key, stated in self.question.items()):
+        requested = point.axes()
+        if any(requested[key] not in (None, "auto", value) for key, value in self.stated.items()):
             return False
-        unstated = {name: key.default for name, key in point.schema().items() if name not in self.question}
+        unstated = {name: key.default for name, key in point.schema().items() if name not in self.stated}
         return replace(point, **unstated) == point
 
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """Every published row that states a time or an out-of-memory, in file order."""
+    """Every published row with a time or an out-of-memory status, in file order."""
     return tuple(_row(cells) for name in TIMED_FILES for cells in read_table(name))
 
 
 @cache
 def columns() -> tuple[str, ...]:
-    """The columns that every published table of times has, in their order."""
+    """The columns that all published tables of times share, in order."""
     headers = [tuple(read_table(name)[0]) for name in TIMED_FILES]
     return tuple(column for column in headers[0] if all(column in header for header in headers))
 
 
 def read_table(name: str) -> list[dict[str, str]]:
-    """The cells of one file of ``data/`` as text, one dictionary a line."""
+    """The cells of one file of ``data/`` as text, one dictionary per line."""
     text = (files("engines.published") / "data" / name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 
 def _row(cells: Mapping[str, str]) -> PublishedRow:
-    question = {**{name: cells[name] for name in CHIP_AND_MODEL}, **parse(Point.schema(), cells)}
+    stated = {**{name: cells[name] for name in CHIP_AND_MODEL}, **parse(Point.schema(), cells)}
     return PublishedRow(
         reference=cells["source"],
         system=cells["system"],
-        question=question,
+        stated=stated,
         latency_s=float(cells["latency_s"]) if cells["latency_s"] else None,
         mfu=float(cells["mfu"]) if cells["mfu"] else None,
         status="oom" if cells["status"] == "oom" else "ok",

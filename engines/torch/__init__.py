@@ -1,1 +1,1 @@
-"""The engine on PyTorch: Megatron's tensor parallelism and pipeline stages, on GPUs and on this machine's cores."""
+"""The engine on PyTorch: Megatron's tensor parallelism and pipeline stages, on GPUs and on CPU cores."""

@@ -1,4 +1,4 @@
-"""Attention over a static cache, and rotary positions."""
+"""Attention over a static cache, and rotary position embeddings."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from engines.core.model import Model
 KeysAndValues = tuple[Tensor, Tensor]
 
 
-class Rotary:
-    """Rotary positions (Su et al. 2021) on pairs (2i, 2i+1), or (i, i + half), of the first ``rotary_dim``.
+class Rope:
+    """Rotary position embeddings (Su et al. 2021) on pairs (2i, 2i+1), or (i, i + half), of the first ``rotary_dim``.
 
     (a, b) → (a·cos − b·sin, b·cos + a·sin) is x·cos + partner·(±sin), with tables [length, dim] as wide as x.
     """
@@ -28,46 +28,46 @@ class Rotary:
         self.cos, self.sin = (each.to(device, torch.float32) for each in (wide_cos, wide_sin))
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Both tables at ``positions`` [time], as [time, 1, dim]: once a pass, for all of its layers."""
+        """(cos, sin) at ``positions`` [time], each [time, 1, dim]: computed once a forward pass, for all layers."""
         return self.cos.index_select(0, positions)[:, None], self.sin.index_select(0, positions)[:, None]
 
-    def turn(self, x: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
-        """x: [batch, time, heads, dim] → the same, turned in float32."""
-        cos, sin = at
-        turned = x[..., : self.dim]
+    def rotate(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        """x: [batch, time, heads, dim] → the same, rotated in float32 by the tables of :meth:`at`."""
+        cos, sin = tables
+        rotated = x[..., : self.dim]
         if self.interleaved:
-            partner = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+            partner = rotated.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
         else:
-            partner = turned.roll(self.dim // 2, dims=-1)
-        turned = torch.addcmul(turned * cos, partner, sin).to(x.dtype)
-        return turned if self.dim == x.shape[-1] else torch.cat([turned, x[..., self.dim :]], dim=-1)
+            partner = rotated.roll(self.dim // 2, dims=-1)
+        rotated = torch.addcmul(rotated * cos, partner, sin).to(x.dtype)
+        return rotated if self.dim == x.shape[-1] else torch.cat([rotated, x[..., self.dim :]], dim=-1)
 
 
-class Reach:
-    """Which cached tokens the new ones see, and how they are turned.
+class CausalMask:
+    """Which cached tokens the new tokens see, and the rotary tables of the new tokens.
 
     ``positions`` [time] are those of the new tokens, on the device. ``limit`` is the number of cached positions to
-    read: exact where the host knows it, else all of the cache under a mask.
+    read: if ``exact``, all of them are seen; otherwise ``allowed`` [1, 1, 1, limit] masks those after the position.
     """
 
-    def __init__(self, positions: Tensor, limit: int, exact: bool, rotary: Rotary | None = None) -> None:
+    def __init__(self, positions: Tensor, limit: int, exact: bool, rope: Rope | None = None) -> None:
         self.positions, self.limit = positions, limit
-        self.mask: Tensor | None = None
+        self.allowed: Tensor | None = None
         if not exact:
-            self.mask = (torch.arange(limit, device=positions.device) <= positions)[None, None, None, :]
-        self.turns = None if rotary is None else rotary.at(positions)
+            self.allowed = (torch.arange(limit, device=positions.device) <= positions)[None, None, None, :]
+        self.rope_tables = None if rope is None else rope.at(positions)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, cache: KeysAndValues, reach: Reach) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, cache: KeysAndValues, mask: CausalMask) -> Tensor:
     """q: [batch, time, heads, dim], k and v: [batch, time, kv_heads, dim] → [batch, time, heads · dim].
 
-    ``cache``: [batch, kv_heads, length, dim] twice, of one layer, into which k and v are written. More than one new
-    token is a prompt from position 0, which sees itself alone.
+    ``cache``: keys and values of one layer, [batch, kv_heads, length, dim] each, to which k and v are written. More
+    than one new token is a prompt from position 0, which attends only to itself.
     """
     batch, time, heads, dim = q.shape
     new_k, new_v = (each.transpose(1, 2).to(cache[0].dtype) for each in (k, v))
-    cache[0].index_copy_(2, reach.positions, new_k)
-    cache[1].index_copy_(2, reach.positions, new_v)
+    cache[0].index_copy_(2, mask.positions, new_k)
+    cache[1].index_copy_(2, mask.positions, new_v)
     if time > 1:
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
@@ -77,8 +77,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, cache: KeysAndValues, reach: Reach) 
             enable_gqa=heads != k.shape[2],
         )
         return out.transpose(1, 2).reshape(batch, time, heads * dim)
-    # One new token: the query heads of a key/value head stand where its queries would, so that no key is copied. On
-    # GPUs only the kernel without a mask splits a long context over the whole device.
-    keys, values = (each[:, :, : reach.limit].to(q.dtype) for each in cache)
-    out = F.scaled_dot_product_attention(q.reshape(batch, k.shape[2], -1, dim), keys, values, attn_mask=reach.mask)
+    # One new token: the query heads of a key/value head take the place of the time dimension, so that no key is copied.
+    # On GPUs only the kernel without a mask splits a long context over the whole device.
+    keys, values = (each[:, :, : mask.limit].to(q.dtype) for each in cache)
+    out = F.scaled_dot_product_attention(q.reshape(batch, k.shape[2], -1, dim), keys, values, attn_mask=mask.allowed)
     return out.reshape(batch, 1, heads * dim)

@@ -1,4 +1,4 @@
-"""CUDA graphs: work recorded once and replayed as a whole, without the host's part in it."""
+"""CUDA graphs: work that is recorded once and replayed without launching each kernel from the host."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import torch
 
 
 class Recorder:
-    """Records work on one device. What it recorded shares memory, so it is replayed one after the other.
+    """Records work on one device. Its graphs share one memory pool, so they must be replayed one at a time.
 
-    Recorded work reads and writes tensors that live on outside of it, at the same addresses each time; what it makes
-    for itself is lost when the next is replayed.
+    Recorded work reads and writes tensors that exist outside of it, at the same addresses each time; its own temporary
+    tensors are overwritten when the next graph is replayed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -17,7 +17,7 @@ class Recorder:
         self.graphs: list[torch.cuda.CUDAGraph] = []
 
     def warm_up(self, work: Callable[[], None]) -> None:
-        """Run it on a stream of its own, as recording will: libraries make what they need at their first use."""
+        """Run ``work`` on a side stream, as recording will: libraries allocate their workspaces at first use."""
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
@@ -25,7 +25,7 @@ class Recorder:
         torch.cuda.current_stream(self.device).wait_stream(side)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record it, without running it; returns what replays it."""
+        """Record ``work`` without running it; returns a function that replays it."""
         graph = torch.cuda.CUDAGraph()
         pool = self.graphs[0].pool() if self.graphs else None
         # Other threads (NCCL's watchdog) may go on calling CUDA while this one records.
@@ -36,5 +36,5 @@ class Recorder:
 
 
 def recorder_of(device: torch.device) -> Recorder | None:
-    """A recorder for the device; None where nothing can be recorded."""
+    """A recorder for a GPU; None for other devices, which have no CUDA graphs."""
     return Recorder(device) if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Which devices PyTorch sees, whether they are the chips asked for, and what their errors mean."""
+"""Which devices PyTorch sees, whether they are the requested chips, and which errors mean out of memory."""
 
 import os
 
@@ -19,11 +19,11 @@ MEMORY_MESSAGES = (
 
 
 def check_devices(point: Point, here: int) -> None:
-    """Check that this machine has the devices of the ``here`` ranks that it is to run.
+    """Check that this machine has the devices for the ``here`` ranks that run on it.
 
     Raises:
-        Unsupported: it has others, or fewer.
-        OutOfMemory: the weights and the cache alone are more than the memory of a machine without GPUs.
+        Unsupported: it has other devices, or fewer.
+        OutOfMemory: on hw=cpu, the weights and the cache exceed the machine's memory.
     """
     if point.chip.kind == "cpu":
         _check_host_memory(point)
@@ -33,25 +33,25 @@ def check_devices(point: Point, here: int) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     check_present(point.chip, [torch.cuda.get_device_name(number) for number in range(count)])
     if count < here:
-        raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs for {here} ranks; ask for fewer")
+        raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs for {here} ranks; use fewer chips")
 
 
 def device_of(point: Point, local_rank: int) -> torch.device:
-    """The device of a rank of this machine, made the current one."""
+    """The device of a rank on this machine, set as the current device."""
     if point.chip.kind == "cpu":
         return torch.device("cpu")
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
-    # cuDNN's attention makes a plan for every length, of which a decode has as many as steps.
+    # cuDNN's attention builds a plan for each length, and every decode step has another length.
     torch.backends.cuda.enable_cudnn_sdp(False)
     return device
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of PyTorch, NCCL or the allocator of the host says that memory ran out, and nothing else.
+    """Whether an error of PyTorch, NCCL or the host's allocator means out of memory.
 
-    Or the error in whose handling it was raised: where memory runs out while a CUDA graph is recorded, what is raised
-    at the end is that the recording cannot be ended.
+    Its context is checked as well: if memory runs out while a CUDA graph is recorded, the error that is raised says
+    that the capture failed.
     """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
@@ -69,7 +69,7 @@ def does_not_fit(point: Point, reason: str) -> OutOfMemory:
 
 
 def _check_host_memory(point: Point) -> None:
-    # The system would rather end some process than refuse the memory, so ask before.
+    # Linux overcommits and would kill a process instead of failing the allocation, so check beforehand.
     tokens = point.batch_size * (point.input_len + point.output_len)
     cache = tokens * point.model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]
     needed = point.model.params * BYTES_PER_ELEMENT[point.weight_dtype] + cache

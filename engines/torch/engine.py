@@ -25,7 +25,7 @@ DECODES: Final = ("auto", "eager", "graph", "compile")
 
 
 class TorchEngine(Runner):
-    """Loads a point on the GPUs present, or on this machine's cores: one rank here, several as child processes."""
+    """Loads a point on this machine's GPUs, or on its cores: one rank in this process, several as child processes."""
 
     name: ClassVar[str] = "torch"
     source: ClassVar[Source] = "measured"
@@ -45,7 +45,7 @@ class TorchEngine(Runner):
         """See ``conf/engine/torch.yaml``. Other settings are the harness's.
 
         Raises:
-            InvalidRequest: ``decode`` is not known, or ``checkpoint`` is none.
+            InvalidRequest: ``decode`` is not known, or ``checkpoint`` is not a checkpoint.
         """
         if decode not in DECODES:
             raise InvalidRequest("engine.decode", decode, "is not known", f"use one of {', '.join(DECODES)}")
@@ -64,20 +64,20 @@ class TorchEngine(Runner):
         """Load, and record or compile the decode step.
 
         Raises:
-            InvalidRequest: the degrees do not multiply to the chips, or the checkpoint is a bad one.
-            Unsupported: this engine, or these devices, cannot run the point.
+            InvalidRequest: the degrees do not multiply to the chips, or the checkpoint is invalid.
+            Unsupported: the engine does not support the point, or the devices are not present.
             OutOfMemory: it does not fit.
             TimedOut: a rank did not answer within ``rank_timeout_s``.
         """
         job = self.job(point)
         from engines.torch.program import TorchProgram
-        from engines.torch.rank_group import make_crew
+        from engines.torch.rank_group import make_rank_group
 
-        crew = make_crew(job, self.rank_timeout_s)
+        rank_group = make_rank_group(job, self.rank_timeout_s)
         try:
-            return TorchProgram(job, crew, self.tolerance_of(point), self.options)
+            return TorchProgram(job, rank_group, self.tolerance_of(point), self.options)
         except BaseException:
-            crew.close()
+            rank_group.close()
             raise
 
     def program_id(self, point: Point) -> str:
@@ -93,13 +93,13 @@ class TorchEngine(Runner):
         return program_id_of(job, torch_versions())
 
     def tolerance_of(self, point: Point) -> float:
-        """The largest relative error of logits that is the number formats' and no mistake."""
+        """The largest relative error of logits that the point's number formats explain."""
         return max(self.tolerance[each] for each in (point.weight_dtype, point.act_dtype, point.kv_dtype))
 
     def job(self, point: Point, here: int | None = None) -> Job:
-        """What the ranks are told, once all is checked that can be without loading.
+        """The job of a point's ranks, after every check that needs no loading.
 
-        ``here`` is the number of ranks on this machine: all of them, unless torchrun started others elsewhere.
+        ``here`` is the number of ranks on this machine: all, unless torchrun started some on other machines.
 
         Raises:
             See :meth:`prepare`.
@@ -118,7 +118,7 @@ class TorchEngine(Runner):
             decode=self._decode_of(point),
             checkpoint=None if self.checkpoint is None else str(self.checkpoint),
             threads=threads_a_rank(point, here),
-            timeout_s=2 * self.rank_timeout_s,  # so that whoever waits for the rank speaks first
+            timeout_s=2 * self.rank_timeout_s,  # so that the process that waits for the rank times out first
         )
         job.shard(0).check()
         if self.checkpoint is not None:
@@ -128,7 +128,7 @@ class TorchEngine(Runner):
     def _decode_of(self, point: Point) -> str:
         recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1
         if self.decode == "auto" and recordable:
-            # Only a compiler fuses the widening of int8 weights into the products that read them.
+            # Only a compiler fuses the conversion of int8 weights into the matmuls that read them.
             return "compile" if point.weight_dtype == "int8" and point.num_chips == 1 and _can_compile() else "graph"
         if self.decode == "auto":
             return "eager"
@@ -146,11 +146,12 @@ class TorchEngine(Runner):
 
 
 def _can_compile() -> bool:
-    """Whether torch.compile has what it needs on a GPU: Triton, and a C compiler for what that writes."""
+    """Whether torch.compile works on a GPU: it needs Triton, and Triton a C compiler."""
     return find_spec("triton") is not None and any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
 
 
 def _check_supported(point: Point) -> None:
+    point.model.check_extensions("torch")
     for key, allowed in (
         ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
         ("act_dtype", ACTIVATION_DTYPES),
@@ -162,8 +163,9 @@ def _check_supported(point: Point) -> None:
     ):
         value = getattr(point, key)
         if value not in allowed:
-            raise Unsupported(f"{key}={value}: engine=torch does not run it; it runs {', '.join(allowed)}")
+            raise Unsupported(f"{key}={value}: engine=torch does not support it; it supports {', '.join(allowed)}")
     if point.mesh_shape is not None:
         raise Unsupported(
-            f"mesh_shape={list(point.mesh_shape)}: engine=torch cuts by tensor_parallel and pipeline_parallel"
+            f"mesh_shape={list(point.mesh_shape)}: engine=torch splits by tensor_parallel and pipeline_parallel; "
+            "leave mesh_shape out"
         )

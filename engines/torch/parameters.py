@@ -1,4 +1,4 @@
-"""A rank's parameters: its slices of ``engines.weights.random``, laid out for ``torch.nn.functional.linear``."""
+"""A rank's parameters: its slices of the canonical tensors, as ``torch.nn.functional.linear`` takes them."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engines.torch.load_tensor import draw
+from engines.torch.load_tensor import load_tensor
 from engines.torch.shard import Shard
 from engines.weights.random import Source, tensors
 from engines.weights.random import Tensor as Spec
@@ -23,25 +23,25 @@ ALL: Final = slice(None)
 
 @dataclass(slots=True)
 class Matrix:
-    """[out, in] in the weights' format. int8 has a ``scale`` an output channel, symmetric, of this rank's part."""
+    """[out, in] in ``weight_dtype``. int8 is symmetric, with a ``scale`` per output channel of this rank's part."""
 
     weight: Tensor
     scale: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: [..., in] → [..., out] in the format of x."""
+        """x: [..., in] → [..., out] in x's dtype."""
         out = F.linear(x, self.weight.to(x.dtype))
         return out if self.scale is None else out * self.scale
 
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """The rows of ``ids`` [...] → [..., in], as an embedding."""
+        """Embedding lookup: ids [...] → [..., in] in ``dtype``."""
         out = F.embedding(ids, self.weight).to(dtype)
         return out if self.scale is None else out * self.scale[ids][..., None]
 
 
 @dataclass(slots=True)
 class LayerParameters:
-    """One layer's. ``inputs`` is gate and up, or the one input of GELU; ``vectors`` are norms and biases by name."""
+    """Parameters of one layer. ``inputs`` is gate and up, or GELU's one input; ``vectors``: norms and biases."""
 
     qkv: Matrix
     o: Matrix
@@ -52,7 +52,7 @@ class LayerParameters:
 
 @dataclass(slots=True)
 class Parameters:
-    """A rank's. What its stage does not need is None."""
+    """Parameters of a rank; those that its pipeline stage does not need are None."""
 
     layers: list[LayerParameters]
     embedding: Matrix | None = None
@@ -72,15 +72,15 @@ class Parameters:
         return list({id(each): each for each in vectors}.values())
 
 
-class Maker:
-    """Makes a rank's parameters on ``device``; matrices in ``weight_dtype``, vectors in ``act_dtype``."""
+class ParameterLoader:
+    """Loads a rank's parameters on ``device``: matrices in ``weight_dtype``, vectors in ``act_dtype``."""
 
     def __init__(self, shard: Shard, source: Source, device: torch.device, weight_dtype: str, act_dtype: str) -> None:
         self.shard, self.source, self.device = shard, source, device
         self.weight_dtype, self.act_dtype = DTYPES[weight_dtype], DTYPES[act_dtype]
         self.specs = tensors(shard.model)
 
-    def make(self) -> Parameters:
+    def load(self) -> Parameters:
         """All of this rank's parameters."""
         shard, model = self.shard, self.shard.model
         made = Parameters([self._layer(f"layers.{number}.") for number in shard.layers])
@@ -93,38 +93,38 @@ class Maker:
             made.head = made.embedding if tied else self._vocab_rows("lm_head")
             made.vectors |= {name: self._vector(name) for name in self.specs if name.startswith("final_norm.")}
             if model.lm_head_bias:
-                made.vectors["lm_head_bias"] = self._padded(self._draw("lm_head_bias", shard.vocab)).to(self.act_dtype)
+                made.vectors["lm_head_bias"] = self._padded(self._load("lm_head_bias", shard.vocab)).to(self.act_dtype)
         return made
 
     def _layer(self, prefix: str) -> LayerParameters:
         shard, model = self.shard, self.shard.model
         heads, kv, columns = shard.heads, shard.kv_heads, shard.columns
         attention = (("q", heads), ("k", kv), ("v", kv))
-        inward = [self._draw(f"{prefix}{name}", ALL, part, ALL) for name, part in attention]
-        inputs = [self._draw(f"{prefix}{name}", ALL, columns) for name in model.ffn.inputs]
+        inward = [self._load(f"{prefix}{name}", ALL, part, ALL) for name, part in attention]
+        inputs = [self._load(f"{prefix}{name}", ALL, columns) for name in model.ffn.inputs]
         vectors = {
             name: self._vector(f"{prefix}{name}")
             for name in ("attn_norm.scale", "attn_norm.bias", "ffn_norm.scale", "ffn_norm.bias", "o_bias", "wo_bias")
             if f"{prefix}{name}" in self.specs
         }
         if model.attn_bias:
-            biases = [self._draw(f"{prefix}{name}_bias", part, ALL) for name, part in attention]
+            biases = [self._load(f"{prefix}{name}_bias", part, ALL) for name, part in attention]
             vectors["qkv_bias"] = torch.cat([each.flatten() for each in biases]).to(self.act_dtype)
         if model.ffn_bias:
-            biases = [self._draw(f"{prefix}{name}_bias", columns) for name in model.ffn.inputs]
+            biases = [self._load(f"{prefix}{name}_bias", columns) for name in model.ffn.inputs]
             vectors["inputs_bias"] = torch.cat(biases).to(self.act_dtype)
         return LayerParameters(
             qkv=self._matrix(torch.cat([each.flatten(1) for each in inward], dim=1).T),
-            o=self._matrix(self._draw(f"{prefix}o", heads, ALL, ALL).flatten(0, 1).T),
+            o=self._matrix(self._load(f"{prefix}o", heads, ALL, ALL).flatten(0, 1).T),
             inputs=self._matrix(torch.cat(inputs, dim=1).T),
-            wo=self._matrix(self._draw(f"{prefix}wo", columns, ALL).T),
+            wo=self._matrix(self._load(f"{prefix}wo", columns, ALL).T),
             vectors=vectors,
         )
 
     def _vocab_rows(self, name: str) -> Matrix:
-        """This rank's ids of [V, E] or of [E, V], as [ids, E]."""
+        """This rank's rows of [V, E], or columns of [E, V], as [ids, E], padded."""
         ids = self.shard.vocab
-        table = self._draw(name, ids, ALL) if name == "embedding" else self._draw(name, ALL, ids).T
+        table = self._load(name, ids, ALL) if name == "embedding" else self._load(name, ALL, ids).T
         return self._matrix(self._padded(table))
 
     def _padded(self, rows: Tensor) -> Tensor:
@@ -132,15 +132,15 @@ class Maker:
         return rows if not missing else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
     def _matrix(self, full: Tensor) -> Matrix:
-        """From [out, in] in float32."""
+        """``full``: [out, in] in float32."""
         if self.weight_dtype != torch.int8:
             return Matrix(full.to(self.weight_dtype).contiguous())
         scale = full.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
         return Matrix(torch.round(full / scale[:, None]).to(torch.int8).contiguous(), scale.to(self.act_dtype))
 
     def _vector(self, name: str) -> Tensor:
-        return self._draw(name, *[ALL] * len(self.specs[name].shape)).to(self.act_dtype)
+        return self._load(name, *[ALL] * len(self.specs[name].shape)).to(self.act_dtype)
 
-    def _draw(self, name: str, *index: slice) -> Tensor:
+    def _load(self, name: str, *index: slice) -> Tensor:
         spec: Spec = self.specs[name]
-        return draw(spec, self.source, index, self.device)
+        return load_tensor(spec, self.source, index, self.device)

@@ -1,4 +1,4 @@
-"""What a device reaches: matmul rate and copy bandwidth, measured in this process."""
+"""Peak matmul rate and copy bandwidth of a device, measured in this process."""
 
 import time
 from collections.abc import Callable
@@ -14,9 +14,9 @@ LONGEST_S: Final = 1.0
 MATRIX_SIZES: Final = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 8192)}
 """Sides of square matrices. Where a dtype has no fast matmul, the larger ones are left out (:data:`LONGEST_S`)."""
 COPY_BYTES: Final = {"cpu": 1 << 27, "cuda": 1 << 30}
-"""Beyond any processor's cache."""
+"""Larger than any cache."""
 LAUNCHES: Final = {"cpu": 1, "cuda": 8}
-"""Started together and awaited once, so that on a GPU the start of the work does not count."""
+"""Launched together and synchronized once, so that on a GPU launch latency does not count."""
 
 
 Product = tuple[int, int, int]
@@ -45,32 +45,32 @@ def _peaks(device: torch.device, dtype: torch.dtype, product: Product | None) ->
         if not flops_per_s or 2.0 * m * k * n / flops_per_s <= LONGEST_S:
             flops_per_s = max(flops_per_s, _matmul_flops_per_s((m, k, n), device, dtype))
     count = COPY_BYTES[device.type] // dtype.itemsize
-    source = _drawn(count, dtype=dtype, device=device)
+    source = _random(count, dtype=dtype, device=device)
     target = torch.empty_like(source)
     copy_s = _best_s(lambda: target.copy_(source), device)
     return flops_per_s, 2.0 * count * dtype.itemsize / copy_s
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when all that was started on the device has ended."""
+    """Return when all work on the device has completed."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _matmul_flops_per_s(product: Product, device: torch.device, dtype: torch.dtype) -> float:
     m, k, n = product
-    first, second = _drawn(m, k, dtype=dtype, device=device), _drawn(k, n, dtype=dtype, device=device)
+    first, second = _random(m, k, dtype=dtype, device=device), _random(k, n, dtype=dtype, device=device)
     out = torch.empty(m, n, dtype=dtype, device=device)
     return 2.0 * m * k * n / _best_s(lambda: torch.mm(first, second, out=out), device)
 
 
-def _drawn(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Not one value throughout, on which a processor takes less power than on weights and so runs faster."""
+def _random(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Random values: on constant data a chip draws less power and runs faster than on weights."""
     return torch.randn(shape, dtype=dtype, device=device)
 
 
 def _best_s(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest time of one run in seconds, of at least three series after a first run."""
+    """The shortest time of one run in seconds, over at least three series after a warm-up run."""
     work()
     wait_for(device)
     best, series, launches = float("inf"), 0, LAUNCHES[device.type]

@@ -1,4 +1,4 @@
-"""A point made ready on its ranks."""
+"""A point that is loaded and compiled on its ranks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from engines.core.engine import Facts, Stage, Verification
 from engines.torch.rank import Job
-from engines.torch.rank_group import Crew
+from engines.torch.rank_group import RankGroup
 from engines.torch.result import Outputs, checked_rows, verification
 from engines.torch.trace import program_id_of
 
@@ -15,18 +15,18 @@ from engines.torch.trace import program_id_of
 class TorchProgram:
     """Implements :class:`engines.core.engine.Program`."""
 
-    def __init__(self, job: Job, crew: Crew, tolerance: float, options: Mapping[str, Any]) -> None:
-        self.job, self.crew, self.tolerance, self.options = job, crew, tolerance, options
+    def __init__(self, job: Job, rank_group: RankGroup, tolerance: float, options: Mapping[str, Any]) -> None:
+        self.job, self.rank_group, self.tolerance, self.options = job, rank_group, tolerance, options
         point = job.point
         timed = [name for name in ("prefill", "decode") if point.phase in (name, "generate")]
         if not point.decode_steps:
             timed = [name for name in timed if name != "decode"]
         self.stages: Sequence[Stage] = [Stage(name, self._caller(name)) for name in timed]
-        self.compile_s: float = max(crew.call("compile_s"))
+        self.compile_s: float = max(rank_group.call("compile_s"))
 
     def _caller(self, name: str) -> Callable[[], None]:
         def run() -> None:
-            self.crew.call(name)
+            self.rank_group.call(name)
 
         return run
 
@@ -34,27 +34,27 @@ class TorchProgram:
         """Run the timed stages once more; compare their logits with the float32 reference fed with their tokens."""
         for stage in self.stages:
             stage.run()
-        outputs = Outputs.joined(self.crew.call("outputs"))
+        outputs = Outputs.joined(self.rank_group.call("outputs"))
         return verification(self.job, outputs, self.tolerance)
 
     def facts(self) -> Facts:
-        """Degrees as they ran, the fullest rank's memory, and the measured peaks.
+        """Parallel degrees as run, memory of the fullest rank, and the measured peaks.
 
         Those are the slowest rank's, but on a CPU the best rank's: ranks share its cores, and a peak is an upper bound.
         """
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         ran["collectives"] = "plain"
-        cut = point.tensor_degree > 1
-        ran |= {"ffn_layout": "ws_1d" if cut else None, "attn_sharding": "heads" if cut else None}
-        asked = point.axes()
-        ranks: list[dict[str, Any]] = self.crew.call("facts")
+        split = point.tensor_degree > 1
+        ran |= {"ffn_layout": "ws_1d" if split else None, "attn_sharding": "heads" if split else None}
+        requested = point.axes()
+        ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"
         which = max if without_datasheet else min
         flops, copied = (_over(which, ranks, key) for key in ("flops_per_s", "bytes_per_s"))
         return Facts(
             program_id=program_id_of(self.job, torch_versions()),
-            resolved={key: value for key, value in ran.items() if asked[key] != value},
+            resolved={key: value for key, value in ran.items() if requested[key] != value},
             weights_bytes=_over(max, ranks, "weights_bytes"),
             kv_cache_bytes=_over(max, ranks, "kv_cache_bytes"),
             peak_hbm_bytes=_over(max, ranks, "peak_hbm_bytes"),
@@ -75,12 +75,12 @@ class TorchProgram:
         )
 
     def close(self) -> None:
-        """End the ranks, and give their memory back."""
-        self.crew.close()
+        """End the ranks and free their memory."""
+        self.rank_group.close()
 
 
 def _over(which: Callable[[list[float]], float], ranks: Sequence[dict[str, Any]], key: str) -> float | None:
-    """The least or the most of a figure that every rank tells; None where one does not."""
+    """min or max of a figure over the ranks; None where a rank does not know it."""
     found = [rank[key] for rank in ranks]
     return None if None in found else which(found)
 

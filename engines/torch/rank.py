@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from engines.core.point import Point
-from engines.torch.attention import Reach
-from engines.torch.collectives import Links
+from engines.torch.attention import CausalMask
+from engines.torch.collectives import Collectives
 from engines.torch.cuda_graph import recorder_of
 from engines.torch.devices import device_of
-from engines.torch.parameters import DTYPES, Maker
+from engines.torch.parameters import DTYPES, ParameterLoader
 from engines.torch.peaks import measured_peaks, wait_for
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
@@ -24,23 +24,23 @@ from engines.weights.checkpoint.source import Checkpoint
 from engines.weights.random import Source, prompt
 
 KEPT_LOGITS: Final = 4
-"""Decode keeps the logits of so many last steps (of all, where fewer), to be checked."""
+"""Decode keeps the logits of this many last steps (of all, where there are fewer), to be verified."""
 MOST_RECORDED: Final = 256
-"""So many steps are recorded one by one, each reading exactly what is cached by then. More share one recording, which
-reads the whole cache under a mask."""
+"""Up to this many steps are recorded one by one, each reading exactly the positions cached by then. More steps share
+one recording, which reads the whole cache under a mask."""
 WARM_UP_RUNS: Final = 2
 COMPILE_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "cpu": {},
-    # Products with one row become sums that read int8 weights as they are; others may widen them in their own kernel.
+    # Matmuls with one row become reductions that read int8 weights directly; others may convert them in their kernel.
     "cuda": {"coordinate_descent_tuning": True, "max_autotune": True},
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every rank of a point is told. ``decode`` is eager, graph or compile; ``threads`` 0 leaves PyTorch's own.
+    """What every rank of a point runs. ``decode`` is eager, graph or compile; ``threads`` 0 keeps PyTorch's default.
 
-    A collective gives up after ``timeout_s``. ``checkpoint`` is the folder of the weights, where they are not by seed.
+    A collective times out after ``timeout_s``. ``checkpoint`` is the folder of the weights, None for random weights.
     """
 
     point: Point
@@ -51,33 +51,34 @@ class Job:
     timeout_s: float = 600
 
     def source(self) -> Source:
-        """Where the weights come from. The engine has read a checkpoint's values through before there is a job."""
+        """The source of the weights. The engine has already checked a checkpoint's values."""
         return self.seed if self.checkpoint is None else Checkpoint(Path(self.checkpoint), self.point.model)
 
     def shard(self, rank: int) -> Shard:
-        """The part of a rank."""
+        """The part of the model that a rank holds."""
         return Shard(self.point.model, self.point.tensor_degree, self.point.pipeline_degree, rank)
 
 
 class Rank:
-    """Methods are called on every rank together; each returns when this rank's device is done."""
+    """Each method is called on every rank at the same time, and returns when this rank's device is done."""
 
     @torch.inference_mode()
     def __init__(self, job: Job, rank: int, local_rank: int) -> None:
         if job.threads:
             torch.set_num_threads(job.threads)
         point, shard = job.point, job.shard(rank)
-        self.point, self.shard, self.links = point, shard, self.make_links(shard, job.timeout_s)
+        self.point, self.shard, self.collectives = point, shard, self.make_collectives(shard, job.timeout_s)
         self.device = self.make_device(local_rank)
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
-        self.parameters = Maker(shard, job.source(), self.device, point.weight_dtype, point.act_dtype).make()
+        self.parameters = ParameterLoader(shard, job.source(), self.device, point.weight_dtype, point.act_dtype).load()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        self.transformer = Transformer(shard, self.parameters, self.links, self.length, self.dtype)
+        self.transformer = Transformer(shard, self.parameters, self.collectives, self.length, self.dtype)
         kv_heads = shard.kv_heads.stop - shard.kv_heads.start
         shape = (point.batch_size, kv_heads, self.length, point.model.head_dim)
-        # A tensor each: what torch.compile makes of a write into a part of one large tensor copies all of it.
+        # Separate tensors: code that torch.compile generates for a write to a slice of one large tensor copies all of
+        # it.
         keys_and_values = [
             torch.zeros(shape, dtype=DTYPES[point.kv_dtype], device=self.device) for _ in range(2 * len(shard.layers))
         ]
@@ -94,7 +95,7 @@ class Rank:
         self.generated = torch.zeros(steps, point.batch_size, dtype=torch.long, device=self.device)
         self.kept = torch.zeros(min(steps, KEPT_LOGITS), point.batch_size, ids_here, device=self.device)
         self.first_scores = torch.zeros(point.batch_size, ids_here, device=self.device) if point.input_len else None
-        self.most_bytes: float | None = None
+        self.peak_bytes: float | None = None
         self.run_prompt: Callable[[], None] = self._prompt
         self.run_step: Callable[[int, int, bool], None] = self._step
         self.exact = job.decode == "eager" or steps <= MOST_RECORDED
@@ -107,28 +108,28 @@ class Rank:
             self.make_ready(job.decode == "compile")
         self.seconds_to_compile = time.perf_counter() - start
 
-    def make_links(self, shard: Shard, timeout_s: float) -> Links:
-        """The links to the other ranks, which have joined."""
-        return Links(shard, timeout_s)
+    def make_collectives(self, shard: Shard, timeout_s: float) -> Collectives:
+        """Collectives with the other ranks, which have joined."""
+        return Collectives(shard, timeout_s)
 
     def make_device(self, local_rank: int) -> torch.device:
         """The device that holds this rank's tensors."""
         return device_of(self.point, local_rank)
 
     def compile_s(self) -> float:
-        """Seconds that it took to record or compile."""
+        """Seconds that recording or compiling took."""
         return self.seconds_to_compile
 
     @torch.inference_mode()
     def prefill(self) -> None:
-        """The prompt through all stages: fills the cache, and makes the first token and its logits."""
+        """Run the prompt through all stages: fills the cache, computes the first token and its logits."""
         (self.replay_prompt or self.run_prompt)()
         wait_for(self.device)
 
     @torch.inference_mode()
     def decode(self) -> None:
-        """All steps, each fed with the token of the one before on the device; the host hears nothing in between."""
-        self._rewind()
+        """All decode steps; each reads the previous token on the device, without returning to the host."""
+        self._reset()
         for number in range(self.point.decode_steps):
             if self.replay_steps:
                 self.replay_steps[number % len(self.replay_steps)]()
@@ -138,10 +139,10 @@ class Rank:
 
     @torch.inference_mode()
     def outputs(self) -> dict[str, Any] | None:
-        """Of the last stage: tokens, and this rank's ids of the logits [.., batch, ids]; None of the others."""
+        """On the last stage: tokens, and the logits [.., batch, ids] of this rank's ids; None on other stages."""
         if not self.shard.is_last:
             return None
-        self._note_memory()
+        self._record_peak_memory()
         ids, steps = self.shard.vocab.stop - self.shard.vocab.start, self.point.decode_steps
         order = [step % len(self.kept) for step in range(steps - len(self.kept), steps)]
         scores = None if self.first_scores is None else self.first_scores[:, :ids].cpu().numpy()
@@ -153,17 +154,17 @@ class Rank:
         }
 
     def facts(self) -> dict[str, Any]:
-        """This rank's memory since its weights were loaded, its device and what it reaches.
+        """This rank's memory since its weights were loaded, its device and the device's measured peaks.
 
-        Ranks that share a machine measure what they reach at the same time.
+        Ranks that share a machine measure peaks at the same time.
         """
         on_gpu = self.device.type == "cuda"
-        self._note_memory()
+        self._record_peak_memory()
         flops, copied = measured_peaks(self.device, self.dtype, self._product()) or (None, None)
         return {
             "weights_bytes": float(sum(each.nbytes for each in self.parameters.all())),
             "kv_cache_bytes": float(sum(each.nbytes for layer in self.cache for each in layer)),
-            "peak_hbm_bytes": self.most_bytes,
+            "peak_hbm_bytes": self.peak_bytes,
             "device_kind": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "flops_per_s": flops,
             "bytes_per_s": copied,
@@ -176,36 +177,36 @@ class Rank:
         tokens = point.batch_size * (1 if point.phase == "decode" else point.input_len)
         return tokens, model.d_model, max(1, model.d_ff // point.tensor_degree)
 
-    def _rewind(self) -> None:
+    def _reset(self) -> None:
         # Each run starts at the same position and overwrites what the last one wrote before reading it, so there is
         # nothing else to reset.
         self.token.copy_(self.first)
         self.position.fill_(self.point.input_len)
         self.number.zero_()
 
-    def _note_memory(self) -> None:
-        # Once, before anything but the timed work takes memory: the check against the reference does.
-        if self.device.type == "cuda" and self.most_bytes is None:
-            self.most_bytes = float(torch.cuda.max_memory_allocated(self.device))
+    def _record_peak_memory(self) -> None:
+        # Recorded once, before verification allocates memory for the reference.
+        if self.device.type == "cuda" and self.peak_bytes is None:
+            self.peak_bytes = float(torch.cuda.max_memory_allocated(self.device))
 
     def _prompt(self) -> None:
-        reach = self._reach(torch.arange(self.point.input_len, device=self.device), self.point.input_len, True)
+        mask = self._mask(torch.arange(self.point.input_len, device=self.device), self.point.input_len, True)
         for rows in self.micro_batches:
-            scores = self._through(self.prompt[rows], rows, reach)
+            scores = self._run_stage(self.prompt[rows], rows, mask)
             if scores is None:
                 continue
             assert self.first_scores is not None
             self.first_scores[rows] = scores
             self.first[rows] = self.transformer.greedy(scores)
             if not self.shard.is_first:
-                self.links.send_back(self.first[rows])
+                self.collectives.send_tokens(self.first[rows])
         if self.shard.is_first and not self.shard.is_last:
             for rows in self.micro_batches:
-                self.links.receive_back(self.first[rows])
-        self.links.flush()
+                self.collectives.receive_tokens(self.first[rows])
+        self.collectives.flush()
 
-    def _reach(self, positions: Tensor, limit: int, exact: bool) -> Reach:
-        return Reach(positions, limit, exact, self.transformer.rotary)
+    def _mask(self, positions: Tensor, limit: int, exact: bool) -> CausalMask:
+        return CausalMask(positions, limit, exact, self.transformer.rope)
 
     def step_at(self, number: int) -> None:
         """Step ``number`` as it is run or recorded."""
@@ -213,12 +214,12 @@ class Rank:
         self.run_step(number, limit, self.exact)
 
     def _step(self, number: int, limit: int, exact: bool) -> None:
-        """One token for every sequence. Only ``number`` 0 differs: its tokens are here already."""
-        reach = self._reach(self.position, limit, exact)
+        """One token for every sequence. Step 0 receives no tokens: the first stage already has them."""
+        mask = self._mask(self.position, limit, exact)
         for rows in self.micro_batches:
             if self.shard.is_first and not self.shard.is_last and number:
-                self.links.receive_back(self.token[rows])
-            scores = self._through(self.token[rows, None], rows, reach)
+                self.collectives.receive_tokens(self.token[rows])
+            scores = self._run_stage(self.token[rows, None], rows, mask)
             if scores is None:
                 continue
             token = self.transformer.greedy(scores)
@@ -226,32 +227,32 @@ class Rank:
             self.generated[:, rows].index_copy_(0, self.number, token[None])
             self.kept[:, rows].index_copy_(0, self.number % len(self.kept), scores[None])
             if not self.shard.is_first and number < self.point.decode_steps - 1:
-                self.links.send_back(self.token[rows])
+                self.collectives.send_tokens(self.token[rows])
         self.position += 1
         self.number += 1
-        self.links.flush()
+        self.collectives.flush()
 
-    def _through(self, tokens: Tensor, rows: slice, reach: Reach) -> Tensor | None:
-        """A micro-batch through this stage: logits from the last, None from the others."""
+    def _run_stage(self, tokens: Tensor, rows: slice, mask: CausalMask) -> Tensor | None:
+        """Run a micro-batch through this stage: returns logits on the last stage, None on others."""
         if self.shard.is_first:
-            x = self.transformer.embed(tokens, reach)
+            x = self.transformer.embed(tokens, mask)
         else:
             x = torch.empty(*tokens.shape, self.point.model.d_model, dtype=self.dtype, device=self.device)
-            self.links.receive_ahead(x)
-        x = self.transformer.layers(x, [(keys[rows], values[rows]) for keys, values in self.cache], reach)
+            self.collectives.receive_activations(x)
+        x = self.transformer.layers(x, [(keys[rows], values[rows]) for keys, values in self.cache], mask)
         if self.shard.is_last:
             return self.transformer.logits(x)
-        self.links.send_ahead(x)
+        self.collectives.send_activations(x)
         return None
 
     def make_ready(self, compile_first: bool) -> None:
         """Compile prompt and step, and on a GPU record them: shapes and addresses are the same each time."""
         steps, prompts = self.point.decode_steps, self.point.phase != "decode"
         if compile_first:
-            torch.compiler.reset()  # it counts what earlier points had compiled, and after eight gives up in silence
+            torch.compiler.reset()  # its limit of eight recompilations also counts earlier points
             if prompts:
                 self.run_prompt = compiled(self._prompt, self.device)
-            # The limit differs from step to step: the second step is compiled for any.
+            # The limit changes with every step: the second compilation makes it dynamic.
             self.run_step = compiled(self._step, self.device)
 
         recorded = range(steps if self.exact else min(steps, 1))
@@ -260,10 +261,10 @@ class Rank:
             for _ in range(WARM_UP_RUNS):
                 if prompts:
                     self.run_prompt()
-                self._rewind()
+                self._reset()
                 for number in recorded:  # each: another limit may be another kernel, to be loaded before it is recorded
                     self.step_at(number)
-            self._rewind()
+            self._reset()
 
         recorder = recorder_of(self.device)
         if recorder is None:
@@ -277,12 +278,12 @@ class Rank:
 
 
 def compiled(work: Callable[..., None], device: torch.device) -> Callable[..., None]:
-    """``work`` as torch.compile makes it for the device, at its first call."""
+    """``work`` compiled with torch.compile for the device, at its first call."""
     return torch.compile(work, options=COMPILE_OPTIONS[device.type])
 
 
 def _micro_batches(batch_size: int, stages: int) -> list[slice]:
-    """As many parts as there are stages, or sequences where those are fewer, so that every stage has work."""
+    """Slices of the batch, one per stage (or per sequence, where there are fewer), so that every stage has work."""
     count = min(batch_size, stages)
     bounds = [batch_size * number // count for number in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]

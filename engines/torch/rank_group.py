@@ -1,4 +1,4 @@
-"""The ranks of a point as one: in this process where there is one, else as child processes on pipes."""
+"""The ranks of a point as a group: a single rank in this process, several as child processes."""
 
 import contextlib
 import gc
@@ -17,32 +17,32 @@ from engines.torch.devices import does_not_fit, is_out_of_memory
 from engines.torch.rank import Job, Rank
 
 GRACE_S: Final = 0.5
-"""After a first bad word, so long for others: a rank that lost a neighbour complains before the loss is seen."""
+"""Wait this long for more replies after a first failure: the rank that caused it may be seen after its neighbors."""
 
 
 class RankFailed(ShardbenchError):
     """A rank died or raised."""
 
 
-class Crew(Protocol):
+class RankGroup(Protocol):
     """All ranks of a point."""
 
     def call(self, method: str) -> list[Any]:
-        """Call a method of :class:`Rank` on every rank at once; returns when all have, in order of rank.
+        """Call a method of :class:`Rank` on every rank at once; returns the results in order of rank.
 
         Raises:
-            OutOfMemory: memory ran out on some rank.
+            OutOfMemory: a rank ran out of memory.
             RankFailed: a rank died or raised.
-            TimedOut: a rank did not answer in time.
+            TimedOut: a rank did not reply in time.
         """
         ...
 
     def close(self) -> None:
-        """End every rank, and give its memory back."""
+        """End every rank and free its memory."""
         ...
 
 
-class Alone:
+class InProcess:
     """The one rank of a point, in this process."""
 
     def __init__(self, job: Job) -> None:
@@ -52,28 +52,28 @@ class Alone:
         try:
             self.rank = Rank(job, 0, 0)
         except (RuntimeError, MemoryError) as error:
-            raise self._told(error) from error
+            raise self._translated(error) from error
 
     def call(self, method: str) -> list[Any]:
-        """See :class:`Crew`."""
+        """See :class:`RankGroup`."""
         try:
             return [getattr(self.rank, method)()]
         except (RuntimeError, MemoryError) as error:
-            raise self._told(error) from error
+            raise self._translated(error) from error
 
     def close(self) -> None:
-        """See :class:`Crew`."""
+        """See :class:`RankGroup`."""
         self.rank = None
         _free(self.job.point)
 
-    def _told(self, error: BaseException) -> BaseException:
+    def _translated(self, error: BaseException) -> BaseException:
         return does_not_fit(self.job.point, str(error)) if is_out_of_memory(error) else error
 
 
-class Children:
-    """The ranks of a point, each a child process.
+class ChildProcesses:
+    """The ranks of a point, each a child process with a pipe.
 
-    They live in this process's group and end with it: at the end of their stdin, and by the kernel's word on Linux.
+    They end with this process: when their stdin closes and, on Linux, by PR_SET_PDEATHSIG.
     """
 
     def __init__(self, job: Job, timeout_s: float) -> None:
@@ -90,20 +90,20 @@ class Children:
             raise
 
     def call(self, method: str) -> list[Any]:
-        """See :class:`Crew`."""
+        """See :class:`RankGroup`."""
         if not self.pipes:
             raise RankFailed(f"{method}: the ranks have ended")
         try:
             for pipe in self.pipes:
                 with contextlib.suppress(BrokenPipeError):
-                    pipe.send(method)  # a rank that is gone is told of by the end of its pipe
+                    pipe.send(method)  # _all_replies reports a rank that has ended
             return self._all_replies(method)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """See :class:`Crew`."""
+        """See :class:`RankGroup`."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
@@ -116,25 +116,25 @@ class Children:
         self.folder.cleanup()
 
     def _start(self, rank: int) -> None:
-        mine, theirs = Pipe()
-        said = self._said_path(rank).open("wb")
-        with said, theirs:
+        ours, theirs = Pipe()
+        log = self._log_path(rank).open("wb")
+        with log, theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "engines.torch.worker", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=said,
+                stdout=log,
+                stderr=log,
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, **_environment(self.job)},
             )
         self.processes.append(process)
-        self.pipes.append(mine)
+        self.pipes.append(ours)
         with contextlib.suppress(BrokenPipeError):
-            mine.send((self.job, rank, f"file://{self.folder.name}/meeting"))
+            ours.send((self.job, rank, f"file://{self.folder.name}/rendezvous"))
 
     def _all_replies(self, method: str) -> list[Any]:
         replies: dict[int, Any] = {}
-        bad: dict[int, tuple[str, str]] = {}
+        failures: dict[int, tuple[str, str]] = {}
         deadline = time.monotonic() + self.timeout_s
         waiting = {pipe: rank for rank, pipe in enumerate(self.pipes)}
         while waiting:
@@ -148,15 +148,15 @@ class Children:
                 if kind == "ok":
                     replies[rank] = value
                 else:
-                    if not bad:
+                    if not failures:
                         deadline = min(deadline, time.monotonic() + GRACE_S)
-                    bad[rank] = (kind, value)
-        if bad:
-            raise self._failure(method, bad)
+                    failures[rank] = (kind, value)
+        if failures:
+            raise self._failure(method, failures)
         if waiting:
             silent = ", ".join(str(rank) for rank in sorted(waiting.values()))
             raise TimedOut(
-                f"{method}: rank {silent} of {len(self.processes)} gave no answer within "
+                f"{method}: rank {silent} of {len(self.processes)} did not reply within "
                 f"engine.rank_timeout_s={self.timeout_s:g} s"
             )
         return [replies[rank] for rank in sorted(replies)]
@@ -165,26 +165,24 @@ class Children:
         try:
             kind, value = pipe.recv()
         except (EOFError, ConnectionResetError):
-            return "died", self._death(rank)
+            return "died", self._exit_reason(rank)
         return kind, value
 
-    def _death(self, rank: int) -> str:
+    def _exit_reason(self, rank: int) -> str:
         try:
             code = self.processes[rank].wait(timeout=GRACE_S)
         except subprocess.TimeoutExpired:
             return "closed its pipe"
-        lines = [
-            line.strip() for line in self._said_path(rank).read_text(errors="replace").splitlines() if line.strip()
-        ]
+        lines = [line.strip() for line in self._log_path(rank).read_text(errors="replace").splitlines() if line.strip()]
         last = f": {lines[-1][:300]}" if lines else ""
         if code == -9:
-            return f"was ended by SIGKILL, as the system does when memory runs out{last}"
-        return f"was ended by signal {-code}{last}" if code < 0 else f"ended with exit code {code}{last}"
+            return f"was killed by SIGKILL, as the system does when memory runs out{last}"
+        return f"was killed by signal {-code}{last}" if code < 0 else f"ended with exit code {code}{last}"
 
-    def _failure(self, method: str, bad: dict[int, tuple[str, str]]) -> ShardbenchError:
-        """The reason that explains the others: memory before a death before a complaint."""
+    def _failure(self, method: str, failures: dict[int, tuple[str, str]]) -> ShardbenchError:
+        """The error of the most likely cause: out of memory first, then a rank that ended, then one that raised."""
         for wanted in ("oom", "unsupported", "died", "failed"):
-            for rank, (kind, value) in sorted(bad.items()):
+            for rank, (kind, value) in sorted(failures.items()):
                 if kind != wanted:
                     continue
                 if kind == "oom":
@@ -192,23 +190,23 @@ class Children:
                 if kind == "unsupported":
                     return Unsupported(value)
                 return RankFailed(f"{method}: rank {rank} of {len(self.processes)} {value}")
-        raise AssertionError(bad)
+        raise AssertionError(failures)
 
-    def _said_path(self, rank: int) -> Path:
+    def _log_path(self, rank: int) -> Path:
         return Path(self.folder.name) / f"rank-{rank}"
 
 
-def make_crew(job: Job, timeout_s: float) -> Crew:
+def make_rank_group(job: Job, timeout_s: float) -> RankGroup:
     """The ranks of a job, loaded.
 
     Raises:
-        See :meth:`Crew.call`.
+        See :meth:`RankGroup.call`.
     """
-    return Alone(job) if job.point.num_chips == 1 else Children(job, timeout_s)
+    return InProcess(job) if job.point.num_chips == 1 else ChildProcesses(job, timeout_s)
 
 
 def _free(point: Point) -> None:
-    """Give back what the ranks before held: they refer to themselves, so they lie there until garbage is collected."""
+    """Free the memory of earlier ranks, which reference cycles keep alive until garbage collection."""
     gc.collect()
     if point.chip.kind == "gpu":
         import torch
@@ -219,12 +217,12 @@ def _free(point: Point) -> None:
 def _environment(job: Job) -> dict[str, str]:
     found = {"OMP_NUM_THREADS": str(max(1, job.threads))}
     if job.point.chip.kind == "cpu" and sys.platform == "linux":
-        found["GLOO_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine
+        found["GLOO_SOCKET_IFNAME"] = "lo"  # all ranks run on this machine
     return found
 
 
 def threads_a_rank(point: Point, here: int) -> int:
-    """Cores for each of the ``here`` ranks on this machine where hw=cpu; 0 leaves it to PyTorch."""
+    """CPU threads for each of the ``here`` ranks on this machine where hw=cpu; 0 is PyTorch's default."""
     if point.chip.kind != "cpu" or here == 1:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

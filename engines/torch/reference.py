@@ -1,6 +1,6 @@
-"""The model on one device in float32, without cache, shards or fused matrices: what a run is checked against.
+"""The model on one device in float32, without cache, shards or fused matrices: the reference for verification.
 
-It shares no code with the model that is timed; it makes the same tensors from the same source, one layer at a time.
+It shares no code with the timed model; it loads the same tensors from the same source, one layer at a time.
 """
 
 import math
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engines.core.model import Model
-from engines.torch.load_tensor import draw
+from engines.torch.load_tensor import load_tensor
 from engines.weights.random import Source, tensors
 
 Weights = dict[str, Tensor]
@@ -23,7 +23,7 @@ def reference_logits(model: Model, tokens: Tensor, positions: list[int], source:
 
     def made(prefix: str) -> Weights:
         return {
-            name.removeprefix(prefix): draw(spec, source, [slice(None)] * len(spec.shape), device)
+            name.removeprefix(prefix): load_tensor(spec, source, [slice(None)] * len(spec.shape), device)
             for name, spec in specs.items()
             if (name.startswith(prefix) if prefix else not name.startswith("layers."))
         }
@@ -65,7 +65,7 @@ def _attention(model: Model, w: Weights, x: Tensor) -> Tensor:
     group = model.num_heads // model.num_kv_heads
     later = torch.ones(time, time, dtype=torch.bool, device=x.device).triu(1)
     heads = []
-    for head in range(model.num_heads):  # one by one: the scores of a long context are many
+    for head in range(model.num_heads):  # one at a time, so that the scores of a long context fit
         scores = q[:, head] @ k[:, head // group].mT / math.sqrt(model.head_dim)
         heads.append(scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v[:, head // group])
     out = torch.stack(heads, dim=1)
@@ -74,7 +74,7 @@ def _attention(model: Model, w: Weights, x: Tensor) -> Tensor:
 
 
 def _rotate(model: Model, x: Tensor) -> Tensor:
-    """Rotary positions on x [batch, heads, time, dim]: pairs (2i, 2i+1), or (i, i + half), times e^(iθ)."""
+    """Rotary embeddings of x [batch, heads, time, dim]: pairs (2i, 2i+1), or (i, i + half), times e^(iθ)."""
     dim = model.rotated_dim
     frequencies = torch.tensor(model.rotary_frequencies, dtype=torch.float64, device=x.device)
     angles = torch.outer(torch.arange(x.shape[2], dtype=torch.float64, device=x.device), frequencies)

@@ -1,4 +1,4 @@
-"""What the ranks made, put together and checked."""
+"""The outputs of all ranks, joined and verified."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from engines.torch.reference import reference_logits
 from engines.weights.random import Source, prompt
 
 CHECKED_SCORES: Final = 1 << 26
-"""Attention scores that the reference may hold at once; it checks so many sequences as fit, evenly spread."""
+"""Attention scores that the reference may hold at once: it checks as many sequences as fit, evenly spaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Outputs:
 
     @classmethod
     def joined(cls, parts: Sequence[dict[str, Any] | None]) -> "Outputs":
-        """Of every rank's part, in order: those of the last stage hold the vocabulary side by side."""
+        """Join the ranks' outputs, in order: ranks of the last stage hold consecutive parts of the vocabulary."""
         last = [part for part in parts if part is not None]
         scores = [part["first_scores"] for part in last]
         return cls(
@@ -41,7 +41,7 @@ class Outputs:
 
 
 def checked_rows(point: Point) -> NDArray[np.int64]:
-    """The sequences that are checked."""
+    """Indices of the sequences that are verified."""
     length = point.input_len + point.output_len
     most = max(1, CHECKED_SCORES // (length * length * point.model.num_heads))
     return np.unique(np.linspace(0, point.batch_size - 1, min(most, point.batch_size)).astype(np.int64))
@@ -50,7 +50,7 @@ def checked_rows(point: Point) -> NDArray[np.int64]:
 def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
     """Compare logits with the float32 reference fed with the same tokens.
 
-    Compared are the last position of the prompt and the last few decode steps, which read all that was cached.
+    Compared are the last position of the prompt and the last few decode steps, which read the whole cache.
     """
     point = job.point
     rows = checked_rows(point)
@@ -78,12 +78,12 @@ def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
 
 
 def _expected(point: Point, tokens: torch.Tensor, positions: list[int], source: Source) -> torch.Tensor:
-    """The reference's logits, made on the GPU where it has room for them beside the model, else on the host."""
+    """The reference's logits, computed on the GPU if they fit beside the model, else on the host."""
     if point.chip.kind == "gpu":
         try:
             return reference_logits(point.model, tokens.to("cuda"), positions, source)
         except torch.OutOfMemoryError:
-            pass  # its memory is given back below: here, the attempt's frames still hold it
+            pass  # freed below: here the traceback still references the tensors
         torch.cuda.empty_cache()
     return reference_logits(point.model, tokens, positions, source)
 

@@ -1,6 +1,6 @@
 """Which part of the model a rank holds.
 
-Megatron's cut (Shoeybi et al. 2019, section 3): each of T tensor ranks has H/T query heads, F/T columns of the
+Megatron's partitioning (Shoeybi et al. 2019, section 3): each of T tensor ranks has H/T query heads, F/T columns of the
 feed-forward and V/T rows of the vocabulary; each of P pipeline stages has consecutive layers. Rank r is tensor rank
 r mod T of stage r // T.
 """
@@ -22,27 +22,27 @@ class Shard:
 
     @property
     def tensor_rank(self) -> int:
-        """Place among the ranks that share the layers of this stage."""
+        """Index among the tensor-parallel ranks of this stage."""
         return self.rank % self.tensor
 
     @property
     def stage(self) -> int:
-        """The pipeline stage, the first of which embeds and the last of which makes logits."""
+        """The pipeline stage: the first embeds tokens, the last computes logits."""
         return self.rank // self.tensor
 
     @property
     def is_first(self) -> bool:
-        """Whether it embeds tokens."""
+        """Whether this is the first stage, which embeds tokens."""
         return self.stage == 0
 
     @property
     def is_last(self) -> bool:
-        """Whether it makes logits."""
+        """Whether this is the last stage, which computes logits."""
         return self.stage == self.pipeline - 1
 
     @property
     def layers(self) -> range:
-        """The layers of this stage: consecutive, and as even as they come."""
+        """The layers of this stage: consecutive, as evenly divided as possible."""
         count = self.model.num_layers
         return range(count * self.stage // self.pipeline, count * (self.stage + 1) // self.pipeline)
 
@@ -66,7 +66,7 @@ class Shard:
 
     @property
     def vocab_size(self) -> int:
-        """Ids a tensor rank, the padding of the last included."""
+        """Vocabulary ids per tensor rank, padding included."""
         return -(-self.model.vocab_size // self.tensor)
 
     @property
@@ -76,7 +76,7 @@ class Shard:
         return slice(start, min(start + self.vocab_size, self.model.vocab_size))
 
     def check(self) -> None:
-        """Check that the model splits so.
+        """Check that the model splits over the ranks.
 
         Raises:
             Unsupported: heads or columns do not split evenly, or there are more stages than layers.
@@ -84,15 +84,15 @@ class Shard:
         model = self.model
         for key, size in (("num_heads", model.num_heads), ("d_ff", model.d_ff)):
             if size % self.tensor:
-                raise Unsupported(f"tensor_parallel={self.tensor}: does not divide {key}={size} of {model.name}")
+                raise Unsupported(f"tensor_parallel={self.tensor}: must divide {key}={size} of {model.name}")
         if model.num_kv_heads % self.tensor and self.tensor % model.num_kv_heads:
             raise Unsupported(
-                f"tensor_parallel={self.tensor}: is neither a divisor nor a multiple of "
+                f"tensor_parallel={self.tensor}: must be a divisor or a multiple of "
                 f"num_kv_heads={model.num_kv_heads} of {model.name}"
             )
         if self.pipeline > model.num_layers:
             raise Unsupported(
-                f"pipeline_parallel={self.pipeline}: is more than the {model.num_layers} layers of {model.name}"
+                f"pipeline_parallel={self.pipeline}: must be ≤ num_layers={model.num_layers} of {model.name}"
             )
 
     def _part(self, size: int) -> slice:

@@ -1,4 +1,4 @@
-"""The job in a composed config, for ranks that torchrun starts."""
+"""The job of a composed config, for ranks that torchrun starts."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
     ``here`` of the ``ranks`` are on this machine.
 
     Raises:
-        InvalidRequest: the file is none such, or asks for another number of ranks.
-        Unsupported: the engine cannot run its point.
+        InvalidRequest: the file is not a composed config, or its num_chips is not ``ranks``.
+        Unsupported: the engine does not support its point.
     """
     from omegaconf import OmegaConf
 
@@ -28,11 +28,11 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
         model, chip, settings = Model(**config["model"]), Chip.from_config(config["hw"]), dict(config["engine"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InvalidRequest(
-            "POINT.yaml", path, f"is no composed config ({error})", "write it with shardbench run … --cfg job"
+            "POINT.yaml", path, f"is not a composed config ({error})", "write it with shardbench run … --cfg job"
         ) from None
     point = Point(model=model, chip=chip, engine="torch", **values)
     if point.num_chips != ranks:
-        raise InvalidRequest("num_chips", point.num_chips, f"is not torchrun's {ranks} ranks", "make them agree")
+        raise InvalidRequest("num_chips", point.num_chips, f"must be torchrun's {ranks} ranks", "change one of them")
     settings.pop("_target_", None)
     engine = TorchEngine(**settings)
     return engine.job(point, here), engine

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engines.core.digest import digest
-from engines.torch.collectives import Links
+from engines.torch.collectives import Collectives
 from engines.torch.rank import COMPILE_OPTIONS, MOST_RECORDED, WARM_UP_RUNS, Job, Rank
 from engines.torch.shard import Shard
 
@@ -37,7 +37,7 @@ def traced(job: Job) -> Iterator[str]:
     for stage in range(point.pipeline_degree):
         yield f"stage {stage}"
         rank = TracedRank(replace(job, threads=0), stage * point.tensor_degree)
-        rank.operations.lines.clear()  # what loading it sent
+        rank.operations.lines.clear()  # those of loading it
         with torch.inference_mode(), rank.operations:
             if point.phase != "decode":
                 rank.run_prompt()
@@ -47,15 +47,15 @@ def traced(job: Job) -> Iterator[str]:
 
 
 class TracedRank(Rank):
-    """A rank whose tensors have no values, whose links go nowhere, and which compiles and records nothing."""
+    """A rank whose tensors have no values, whose collectives send nothing, and which compiles and records nothing."""
 
     def __init__(self, job: Job, rank: int) -> None:
         self.operations = Operations()
         super().__init__(job, rank, rank)
 
-    def make_links(self, shard: Shard, timeout_s: float) -> Links:
-        """Links that write down what would be sent."""
-        return TracedLinks(shard, self.operations)
+    def make_collectives(self, shard: Shard, timeout_s: float) -> Collectives:
+        """Collectives that record what would be sent."""
+        return TracedCollectives(shard, self.operations)
 
     def make_device(self, local_rank: int) -> torch.device:
         """The meta device."""
@@ -66,7 +66,7 @@ class TracedRank(Rank):
 
 
 class Operations(TorchDispatchMode):
-    """Writes down every operation while it is entered."""
+    """Records every operation while it is entered."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -74,7 +74,7 @@ class Operations(TorchDispatchMode):
 
     def note(self, name: str, *values: Any) -> None:
         """Add a line."""
-        self.lines.append(f"{name}({', '.join(map(_told, tree_leaves(values)))})")
+        self.lines.append(f"{name}({', '.join(map(_line_of, tree_leaves(values)))})")
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -84,48 +84,48 @@ class Operations(TorchDispatchMode):
         return func(*args, **given)
 
 
-class TracedLinks(Links):
-    """Sends nothing; tensors come back as they went, of the shapes that they would have."""
+class TracedCollectives(Collectives):
+    """Sends nothing; results have the shapes that they would have."""
 
     def __init__(self, shard: Shard, operations: Operations) -> None:
         self.shard, self.operations = shard, operations
 
-    def total(self, x: Tensor) -> Tensor:
-        """See :class:`Links`."""
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
         if self.shard.tensor > 1:
             self.operations.note("all_reduce", x)
         return x
 
-    def everyones(self, x: Tensor) -> Tensor:
-        """See :class:`Links`."""
+    def all_gather(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
         if self.shard.tensor > 1:
             self.operations.note("all_gather", x)
         return x[None].expand(self.shard.tensor, *x.shape)
 
-    def send_ahead(self, x: Tensor) -> None:
-        """See :class:`Links`."""
-        self.operations.note("send_ahead", x)
+    def send_activations(self, x: Tensor) -> None:
+        """See :class:`Collectives`."""
+        self.operations.note("send_activations", x)
 
-    def receive_ahead(self, x: Tensor) -> Tensor:
-        """See :class:`Links`."""
-        self.operations.note("receive_ahead", x)
+    def receive_activations(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        self.operations.note("receive_activations", x)
         return x
 
-    def send_back(self, tokens: Tensor) -> None:
-        """See :class:`Links`."""
-        self.operations.note("send_back", tokens)
+    def send_tokens(self, tokens: Tensor) -> None:
+        """See :class:`Collectives`."""
+        self.operations.note("send_tokens", tokens)
 
-    def receive_back(self, tokens: Tensor) -> Tensor:
-        """See :class:`Links`."""
-        self.operations.note("receive_back", tokens)
+    def receive_tokens(self, tokens: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        self.operations.note("receive_tokens", tokens)
         return tokens
 
     def flush(self) -> None:
-        """See :class:`Links`."""
+        """See :class:`Collectives`."""
         self.operations.note("flush")
 
 
-def _told(value: Any) -> str:
+def _line_of(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype}{list(value.shape)}{list(value.stride())}"
     return "device" if isinstance(value, torch.device) else str(value)

@@ -1,4 +1,4 @@
-"""A rank as a process of its own: a child of the engine, or one of ``torchrun``'s.
+"""A rank as a process of its own: a child of the engine, or started by ``torchrun``.
 
 ``torchrun --nproc-per-node=2 -m engines.torch.worker point.yaml [runs=10]`` runs the point of a composed config (what
 ``shardbench run … --cfg job`` prints) and writes its result as JSON on rank 0.
@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG: Final = 1
 
 
 def serve(descriptor: int) -> None:
-    """Load the job that comes through the pipe, then call what it names, and reply, until it ends."""
+    """Load the job that the pipe sends, then call the methods that it names and reply, until it closes."""
     _end_with_parent()
     pipe: Connection[Any, Any] = Connection(descriptor)
     job, number, init_method = pipe.recv()
@@ -51,13 +51,13 @@ def _answer(call: Any) -> tuple[str, Any]:
         return "ok", call()
     except ShardbenchError as error:
         return "unsupported", str(error)
-    except Exception as error:  # whatever it is, the parent tells it
+    except Exception as error:  # the parent reports it
         text = " ".join(str(error).split())
         return ("oom", text[:300]) if is_out_of_memory(error) else ("failed", f"{type(error).__name__}: {text[:300]}")
 
 
 def _end_with_parent() -> None:
-    """End when the parent does, however it ends: even while a collective holds this process in C."""
+    """End when the parent does, however it ends, even while this process is inside a collective."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -92,26 +92,26 @@ def under_torchrun(words: list[str]) -> None:
             start = time.perf_counter()
             getattr(rank, name)()
             dist.barrier()
-            if run:  # the first warms up
+            if run:  # the first run warms up
                 samples[name].append(time.perf_counter() - start)
-    everyones: list[Any] = [None] * count
-    dist.all_gather_object(everyones, (rank.outputs(), rank.facts()))
+    gathered: list[Any] = [None] * count
+    dist.all_gather_object(gathered, (rank.outputs(), rank.facts()))
     if number == 0:
-        outputs = Outputs.joined([each[0] for each in everyones])
+        outputs = Outputs.joined([each[0] for each in gathered])
         checked = verification(job, outputs, engine.tolerance_of(job.point))
         result = {
             **{key: value for key, value in job.point.axes().items() if value is not None},
             "samples_s": samples,
             "valid": checked.ok,
             "max_relative_error": checked.max_relative_error,
-            "ranks": [each[1] for each in everyones],
+            "ranks": [each[1] for each in gathered],
         }
         print(json.dumps(result), flush=True)
     dist.destroy_process_group()
 
 
 def main(words: list[str]) -> int:
-    """One argument that is a number is a pipe; a file is a composed config."""
+    """``words``: the number of a pipe, or a composed config's file and options. Returns the exit code."""
     if len(words) == 1 and words[0].isdigit():
         serve(int(words[0]))
         return 0

@@ -9,22 +9,23 @@ from engines.core.point import Point
 
 ATTENTIONS: Final = ("auto", "direct", "blockwise", "splash")
 KERNEL_TOKENS: Final = 128
-"""Splash attention takes prompts of a multiple of so many tokens."""
+"""Splash attention takes prompts whose length is a multiple of this many tokens."""
 BLOCK: Final = 512
 """Of 128 to 1024, XLA's schedules for TPU v4 are shortest with 512 or more (PaLM 540B, 2048 tokens)."""
-PROCESSOR_BLOCK: Final = 128
-"""What the caches of processors like: their attention is then several times as fast as with all scores at once."""
+CPU_BLOCK: Final = 128
+"""A block that fits a CPU's cache: attention is then several times as fast as with all scores at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillOptions:
-    """``attention``: how a prompt's scores are made; ``auto`` is by blocks where all at once are many.
+    """``attention``: how a prompt's attention scores are computed; ``auto`` uses blocks where there are many scores.
 
-    ``splash`` is a kernel for TPUs (``layers.splash_attention``). ``block`` is the largest number of queries, and
-    of keys, of one block.
+    ``direct`` computes all scores at once, ``blockwise`` one block at a time, and ``splash`` is a TPU kernel
+    (``layers.splash_attention``). ``block`` is the largest number of queries, and of keys, in one block.
 
-    ``chunk`` tokens go through the model at a time, each chunk attending to those before it; None is the whole prompt
-    at once. The first ``prefix`` tokens are the same for every sequence: they are read, and kept, once.
+    ``chunk`` is the number of tokens that go through the model at a time, each chunk attending to those before it; None
+    is the whole prompt at once. The first ``prefix`` tokens are the same in every sequence: they are computed and
+    cached once.
     """
 
     attention: str = "auto"
@@ -33,10 +34,10 @@ class PrefillOptions:
     prefix: int = 0
 
     def check(self, input_len: int) -> None:
-        """Check each choice, for prompts of ``input_len`` tokens.
+        """Check each option, for prompts of ``input_len`` tokens.
 
         Raises:
-            InvalidRequest: a name is unknown, a number is too small, or nothing of a prompt follows its prefix.
+            InvalidRequest: a name is unknown, a number is too small, or the prefix is not shorter than the prompt.
         """
         if self.attention not in ATTENTIONS:
             raise InvalidRequest(
@@ -48,28 +49,26 @@ class PrefillOptions:
             ("shared_prefix", self.prefix, 0),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InvalidRequest(
-                    f"engine.{key}", value, f"is no whole number from {least}", f"give {least} or more"
-                )
+                raise InvalidRequest(f"engine.{key}", value, f"must be an integer ≥ {least}", f"use {least} or more")
         if self.prefix and self.prefix >= input_len:
             raise InvalidRequest(
                 "engine.shared_prefix",
                 self.prefix,
-                f"leaves no token of its own to a prompt of input_len={input_len}",
-                "give less than input_len",
+                f"must be shorter than input_len={input_len}",
+                "use fewer tokens than input_len",
             )
 
     def check_kernel(self, point: Point, packed: bool) -> None:
-        """Check that splash attention, where it is asked for, takes the point's prompts.
+        """Check that splash attention, where it is requested, supports the point.
 
         Raises:
-            InvalidRequest: the chips are no TPUs, or the prompts are none that it takes.
+            InvalidRequest: the chips are not TPUs, or the kernel does not support the prompts or their dtypes.
         """
         if self.attention != "splash":
             return
         if point.chip.kind != "tpu":
             raise InvalidRequest(
-                "engine.attention", "splash", f"is a kernel for TPUs and hw={point.chip.name} is none", "use blockwise"
+                "engine.attention", "splash", f"needs a TPU, and hw={point.chip.name} is not one", "use blockwise"
             )
         whole = self.chunk is None and not self.prefix and not packed and point.partitioner == "manual"
         formats = {point.act_dtype, point.kv_dtype}
@@ -77,33 +76,33 @@ class PrefillOptions:
             raise InvalidRequest(
                 "engine.attention",
                 "splash",
-                f"takes whole prompts of a multiple of {KERNEL_TOKENS} tokens, act_dtype and kv_dtype bfloat16 and "
+                f"needs whole prompts of a multiple of {KERNEL_TOKENS} tokens, act_dtype and kv_dtype bfloat16 and "
                 "partitioner=manual",
-                "ask for those or use blockwise",
+                "change those or use blockwise",
             )
 
-    def spared(self, batch_size: int) -> int:
-        """Prompt tokens of a batch that are neither read nor kept again: all but one sequence's share of the prefix."""
+    def skipped_tokens(self, batch_size: int) -> int:
+        """Prompt tokens of a batch that are not computed again: the prefix in all sequences but one."""
         return (batch_size - 1) * self.prefix
 
 
 WHOLE_PROMPT: Final = PrefillOptions()
-"""Nothing asked for."""
+"""The default: the whole prompt at once, without a shared prefix."""
 
-COOLEST: Final = 1e-6
-HOTTEST: Final = 1e6
-"""Bounds of a temperature other than 0: between them no logit of float32 divides into what is no number."""
+MIN_TEMPERATURE: Final = 1e-6
+MAX_TEMPERATURE: Final = 1e6
+"""Bounds of a temperature other than 0: within them, float32 logits divided by it stay finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen: temperature, then the ``top_k`` likeliest ids, then the fewest that hold ``top_p``.
+    """How the next token is chosen: temperature, then the ``top_k`` most likely ids, then ``top_p``.
 
-    ``temperature`` 0 is greedy, ``top_k`` 0 and ``top_p`` 1 keep every id. A sequence that has produced
-    ``stop_token`` goes on producing it.
+    ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 keep every id. A sequence that has produced
+    ``stop_token`` produces only that from then on.
 
     Raises:
-        InvalidRequest: a value is out of its range, or could change nothing.
+        InvalidRequest: a value is out of its range, or has no effect.
     """
 
     temperature: float = 0.0
@@ -116,47 +115,47 @@ class Sampling:
         for key, whole in (("temperature", False), ("top_k", True), ("top_p", False), ("seed", True)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                kind = "whole number" if whole else "number"
-                raise InvalidRequest(f"engine.{key}", value, f"is no {kind}", f"give a {kind}")
-        if self.temperature != 0 and not COOLEST <= self.temperature <= HOTTEST:
+                kind = "an integer" if whole else "a number"
+                raise InvalidRequest(f"engine.{key}", value, f"must be {kind}", f"use {kind}")
+        if self.temperature != 0 and not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
             raise InvalidRequest(
                 "engine.temperature",
                 self.temperature,
-                f"is neither 0 nor within {COOLEST:g} and {HOTTEST:g}",
+                f"must be 0 or between {MIN_TEMPERATURE:g} and {MAX_TEMPERATURE:g}",
                 "use 0 for greedy, 1 for the model's own distribution",
             )
         if self.top_k < 0:
-            raise InvalidRequest("engine.top_k", self.top_k, "is less than 0", "use 0 to keep every id")
+            raise InvalidRequest("engine.top_k", self.top_k, "must be an integer ≥ 0", "use 0 to keep every id")
         if not 0 < self.top_p <= 1:
-            raise InvalidRequest("engine.top_p", self.top_p, "is no share above 0", "use 1 to keep every id")
+            raise InvalidRequest("engine.top_p", self.top_p, "must be > 0 and ≤ 1", "use 1 to keep every id")
         for key, off in (("top_k", 0), ("top_p", 1)):
             if self.greedy and getattr(self, key) != off:
                 raise InvalidRequest(
                     f"engine.{key}",
                     getattr(self, key),
-                    "changes nothing with engine.temperature=0, which is greedy",
+                    "has no effect with engine.temperature=0, which is greedy",
                     "set engine.temperature=1",
                 )
         stop = self.stop_token
         if stop is not None and (isinstance(stop, bool) or not isinstance(stop, int) or stop < 0):
-            raise InvalidRequest("engine.stop_token", stop, "is no id", "give a whole number from 0, or null")
+            raise InvalidRequest("engine.stop_token", stop, "must be an integer ≥ 0", "use a token id, or null")
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest id is taken."""
+        """Whether the most likely id is always taken."""
         return self.temperature == 0
 
     def check(self, model: Model) -> None:
-        """Check the settings against the model that they are for.
+        """Check the settings against a model.
 
         Raises:
-            InvalidRequest: the stop token is no id of the model.
+            InvalidRequest: the stop token is not in the model's vocabulary.
         """
         if self.stop_token is not None and self.stop_token >= model.vocab_size:
             raise InvalidRequest(
                 "engine.stop_token",
                 self.stop_token,
-                f"is beyond the vocabulary of {model.name}",
+                f"is not in the vocabulary of {model.name}",
                 f"use an id below {model.vocab_size}",
             )
 

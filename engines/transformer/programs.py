@@ -1,8 +1,8 @@
 """Jitted prefill and decode of a plan on a mesh.
 
-Making the functions, describing their arguments (:func:`abstract_arguments`) and making the arrays
-(:func:`load_parameters`, ``make_cache``) are three separate things, so that a program can be lowered and compiled for
-devices that are not there.
+Making the programs, describing their arguments (:func:`abstract_arguments`) and making the arrays
+(:func:`load_parameters`, ``make_cache``) are separate, so that a program can be lowered and compiled for devices that
+are not present.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from engines.transformer.comm.collectives import local_shard
 from engines.transformer.comm.preshuffle import preshuffle
-from engines.transformer.forward import forward, output, states
+from engines.transformer.forward import forward, hidden_states, output
 from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generate.prefill import after_prefix, read_prompt
 from engines.transformer.generate.sampling import next_tokens
@@ -30,13 +30,13 @@ from engines.transformer.partition.plan import Plan
 from engines.weights.random import Source
 
 KEPT_LOGITS = 4
-"""Decode returns the logits of so many last steps (of all, where fewer), to be checked."""
+"""Decode returns the logits of this many last steps (of all, where there are fewer), to be verified."""
 
 
 def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, tokens [batch, time]) → (next token [batch], logits [batch, vocab], cache).
 
-    The cache is donated. Tokens take its first positions, and are read as ``plan.prefill`` says.
+    The cache is donated. Tokens are written to its first positions; ``plan.prefill`` says how the prompt is computed.
     """
 
     view, prefix = _view(plan, mesh), plan.prefill.prefix
@@ -53,15 +53,16 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
 def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling = GREEDY) -> Any:
     """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last, packing) → as prefill.
 
-    ``last``: [batch], where in its row each prompt's last token is. Tokens are [batch, limit], padded behind, and
-    ``packing`` is (); or they are packed rows, and it is their :class:`engines.transformer.layers.packing.Packed`.
+    ``last``: [batch], the index of each prompt's last token in its row. Tokens are [batch, limit], padded at the end,
+    and ``packing`` is (); or they are packed rows, and ``packing`` is their
+    :class:`engines.transformer.layers.packing.Packed`.
     """
     view = _view(plan, mesh)
 
     def prefill(
         parameters: Parameters, cache: Cache, tokens: Array, last: Array, packing: Any
     ) -> tuple[Array, Array, Cache]:
-        x, cache = states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
+        x, cache = hidden_states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
         mine = local_shard(last, view.axes.batch, 0, view.axes.size(view.axes.batch))
         ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]
         scores = output(view, parameters, ends)
@@ -75,11 +76,11 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
     """Jitted (parameters, cache, token [batch], position) → (tokens [steps, batch], logits, cache).
 
     Logits are [kept, batch, vocab]: those of the last :data:`KEPT_LOGITS` steps. With a stop token a fourth output is
-    the number of steps that ran, and those after it have the stop token.
+    the number of steps that ran, and the tokens of the other steps are the stop token.
 
-    ``steps`` forward passes of one token in one compiled loop, with no word to the host in between. The first reads
-    ``token`` and writes it to the cache at ``position``. The cache is donated; a repeat from the same token and
-    position overwrites what this run wrote and never reads it first, so the cache needs no reset.
+    ``steps`` forward passes of one token run in one compiled loop, without returning to the host. The first reads
+    ``token`` and writes it to the cache at ``position``. The cache is donated; a second run from the same token and
+    position overwrites what this run wrote before it reads it, so the cache needs no reset.
     """
     view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
 
@@ -101,12 +102,12 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
 
 
 def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
-    """The parameters on the mesh's devices, in the order in which this plan's functions read them."""
+    """The parameters on the mesh's devices, in the order in which this plan's programs read them."""
     return preshuffle(plan, mesh, make_parameters(plan, mesh, source))
 
 
 def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:
-    """Arguments of ``prefill`` and ``decode`` as shapes, to lower for any mesh, its devices present or not."""
+    """Arguments of ``prefill`` and ``decode`` as shapes, to lower for any mesh, devices present or not."""
     whole = NamedSharding(mesh, P())
     state = (abstract_parameters(plan, mesh), abstract_cache(plan, mesh))
 
@@ -125,7 +126,7 @@ def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, .
         return jax.jit(body, out_shardings=placed, donate_argnums=1)
     specs = (parameter_specs(plan), cache_specs(plan), *inputs)
     mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
-    # The cache comes out as it went in, or it could not be donated.
+    # A donated buffer must keep its format: the cache comes out as it went in.
     kept = {name: each.format for name, each in abstract_cache(plan, mesh).items()}
     placed = (None, None, kept, *(None for _ in outputs[3:]))
     options = compiler_options(plan, mesh) or None
@@ -133,8 +134,8 @@ def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, .
 
 
 def _view(plan: Plan, mesh: Mesh) -> Plan:
-    """The plan that the computation follows: its own, or that of whole arrays where the compiler partitions."""
-    return plan.whole(mesh) if plan.partitioner == "gspmd" else plan
+    """The plan that the program follows: itself, or its global view where the compiler partitions."""
+    return plan.global_view(mesh) if plan.partitioner == "gspmd" else plan
 
 
 def _logits_spec(plan: Plan, leading: int) -> P:

@@ -1,4 +1,4 @@
-"""The model on one device in float32, written to be read: what the partitioned version is checked against.
+"""The model on one device in float32, written for clarity: the reference for the partitioned version.
 
 It shares no code with the partitioned version; it makes the same tensors from the same source, one layer at a time.
 """
@@ -22,7 +22,7 @@ Weights = dict[str, Array]
 def reference_logits(
     model: Model, tokens: NDArray[np.int32], positions: list[int], source: Source
 ) -> NDArray[np.float32]:
-    """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab]."""
+    """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab], float32."""
     specs = tensors(model)
     x = jnp.asarray(values(specs["embedding"], source)[tokens])
     if model.position == "learned":
@@ -78,7 +78,7 @@ def _attention(model: Model, w: Weights, x: Array) -> Array:
         scores = jnp.where(jnp.arange(time) <= at, scores, -jnp.inf)
         return jnp.einsum("bhk,bkhd->bhd", jax.nn.softmax(scores, axis=-1), v)
 
-    # So many queries at a time, that a long prompt's scores fit.
+    # A block of queries at a time, so that the scores of a long prompt fit in memory.
     out = lax.map(attended, jnp.arange(time), batch_size=QUERIES)
     out = jnp.einsum("qbhd,hde->bqe", out, w["o"])
     return out + w["o_bias"] if model.attn_bias else out

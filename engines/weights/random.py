@@ -1,8 +1,8 @@
-"""Random weights by seed: the same tensors for every engine, framework and way of cutting them up.
+"""Random weights by seed: the same tensors for every engine, framework and partitioning.
 
 A value depends on (seed, tensor name, flat index) alone, by a counter-based hash, so that any slice of any tensor can
-be made without the rest of it. Values are uniform, with a spread that keeps activations near 1 through any depth;
-norm scales are near 1 but not 1, and biases are not 0, so that a mistake with either shows.
+be made without the rest of it. Values are uniform, with a standard deviation that keeps activations near 1 through any
+depth; norm scales are near 1 but not 1, and biases are not 0, so that a mistake with either shows.
 
 Tensors, unfused (E, F, H, K, D as in ``engines.core.model``; V vocabulary, P learned positions; N a layer's number):
 
@@ -43,42 +43,40 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What one tensor holds: values uniform with mean ``centre`` and standard deviation ``spread``."""
+    """A canonical tensor; random values are uniform with mean ``mean`` and standard deviation ``std``."""
 
     name: str
     shape: tuple[int, ...]
-    spread: float
-    centre: float = 0.0
+    std: float
+    mean: float = 0.0
 
     def reshaped(self, *shape: int) -> "Tensor":
         """The same values in another shape: a value belongs to its flat index, so only the slicing changes."""
         if math.prod(shape) != math.prod(self.shape):
             raise ValueError(f"{self.name}: {self.shape} has another number of values than {shape}")
-        return Tensor(self.name, shape, self.spread, self.centre)
+        return Tensor(self.name, shape, self.std, self.mean)
 
 
 class StoredWeights(Protocol):
-    """Weights that lie somewhere, as those of a checkpoint do."""
+    """Weights that are stored, such as those of a checkpoint."""
 
     def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
         """``tensor[index]`` as float32; the tensor may be :meth:`Tensor.reshaped`. Slices have step 1."""
         ...
 
 
-AT_ONCE: Final = 1 << 18
-"""Values that a thread makes at once: their 64-bit indices stay in a core's cache."""
+BLOCK_VALUES: Final = 1 << 18
+"""Values that a thread generates at once: their 64-bit indices fit in a core's cache."""
 
 Source = int | StoredWeights
-"""Where the values of tensors come from: a seed, or where they lie."""
+"""The source of tensor values: a seed, or stored weights."""
 
 
 def tensors(model: Model) -> dict[str, Tensor]:
     """Every tensor of the model by name, embedding first, then layer by layer."""
     listed = [*_outer_first(model)]
     for number in range(model.num_layers):
-        listed += [
-            Tensor(f"layers.{number}.{each.name}", each.shape, each.spread, each.centre) for each in _layer(model)
-        ]
+        listed += [Tensor(f"layers.{number}.{each.name}", each.shape, each.std, each.mean) for each in _layer(model)]
     listed += _outer_last(model)
     return {each.name: each for each in listed}
 
@@ -90,20 +88,20 @@ def values(tensor: Tensor, source: Source, index: Sequence[slice] | None = None)
         return source.read(tensor, slices)
     bounds = [part.indices(size)[:2] for part, size in zip(slices, tensor.shape, strict=True)]
     made: Floats = np.empty([max(0, stop - start) for start, stop in bounds], np.float32)
-    (first, last), rows = bounds[0], max(1, AT_ONCE // max(1, math.prod(made.shape[1:])))
+    (first, last), rows = bounds[0], max(1, BLOCK_VALUES // max(1, math.prod(made.shape[1:])))
 
     def fill(start: int) -> None:
         part = slice(start, min(start + rows, last))
         uniform = hashed_uniform(tensor.name, tensor.shape, source, [part, *slices[1:]])
         uniform -= np.float32(0.5)
-        uniform *= np.float32(tensor.spread * math.sqrt(12.0))
-        if tensor.centre:
-            uniform += np.float32(tensor.centre)
+        uniform *= np.float32(tensor.std * math.sqrt(12.0))
+        if tensor.mean:
+            uniform += np.float32(tensor.mean)
         made[start - first : part.stop - first] = uniform
 
     starts = range(first, last, rows)
     if len(starts) > 1:
-        with ThreadPoolExecutor() as threads:  # numpy lets other threads run while it works
+        with ThreadPoolExecutor() as threads:  # numpy releases the GIL
             list(threads.map(fill, starts))
     elif starts and made.size:
         fill(first)
@@ -113,7 +111,7 @@ def values(tensor: Tensor, source: Source, index: Sequence[slice] | None = None)
 def prompt(model: Model, batch_size: int, length: int, seed: int, shared: int = 0) -> NDArray[np.int32]:
     """Token ids [batch_size, length]. Sequence b does not depend on ``batch_size`` nor position t on ``length``.
 
-    The first ``shared`` tokens of every sequence are those of the first.
+    The first ``shared`` tokens of every sequence are those of sequence 0.
     """
     # Rows of a fixed, wide table, so that a longer prompt begins with the shorter one.
     uniform = hashed_uniform("prompt", (batch_size, 1 << 24), seed, [slice(0, batch_size), slice(0, length)])
@@ -126,7 +124,7 @@ def prompt(model: Model, batch_size: int, length: int, seed: int, shared: int = 
 def hashed_uniform(name: str, shape: tuple[int, ...], seed: int, index: Sequence[slice]) -> Floats:
     """Uniform in [0, 1) with 24 bits for the flat indices that ``index`` selects of ``shape``.
 
-    Two rounds of the 32-bit finaliser of MurmurHash3 (Appleby), keyed before each; the upper half of a flat index
+    Two rounds of the 32-bit finalizer of MurmurHash3 (Appleby), keyed before each; the upper half of a flat index
     enters between them, so that tensors beyond 2³² values do not repeat.
     """
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
@@ -160,11 +158,11 @@ def _mix(bits: NDArray[np.uint32]) -> None:
 
 
 def _outer_first(model: Model) -> list[Tensor]:
-    # A tied table is also the output matrix: with spread 1/√E logits have a spread near 1.
-    spread = model.d_model**-0.5 if model.tied_embedding else 1.0
-    listed = [Tensor("embedding", (model.vocab_size, model.d_model), spread)]
+    # A tied table is also the output matrix: with std 1/√E logits have a standard deviation near 1.
+    std = model.d_model**-0.5 if model.tied_embedding else 1.0
+    listed = [Tensor("embedding", (model.vocab_size, model.d_model), std)]
     if model.position == "learned":
-        listed.append(Tensor("positions", (model.max_positions, model.d_model), spread))
+        listed.append(Tensor("positions", (model.max_positions, model.d_model), std))
     return listed
 
 
@@ -189,8 +187,8 @@ def _layer(model: Model) -> list[Tensor]:
         listed += [Tensor("q_bias", (h, d), 0.1), Tensor("k_bias", (k, d), 0.1), Tensor("v_bias", (k, d), 0.1)]
         listed.append(Tensor("o_bias", (e,), 0.1 * share))
     for each in model.ffn.tensors:
-        spread = each.fan_in**-0.5 if each.fan_in else 0.1
-        listed.append(Tensor(each.name, each.shape, share * spread if each.joins_residual else spread))
+        std = each.fan_in**-0.5 if each.fan_in else 0.1
+        listed.append(Tensor(each.name, each.shape, share * std if each.joins_residual else std))
     return listed
 
 

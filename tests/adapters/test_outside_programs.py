@@ -227,7 +227,7 @@ def test_vllm_keeps_its_samples(vllm):
         ("memory", "oom", "CUDA out of memory"),
         ("silent", "failed", "wrote no readable latency.json"),
         ("garbage", "failed", "wrote no readable latency.json"),
-        ("another", "failed", "latencies is not a list"),
+        ("another", "failed", "latencies must be a list"),
     ],
 )
 def test_vllm_that_goes_wrong_says_how(vllm, monkeypatch, mode, status, said):

@@ -62,7 +62,7 @@ def main() -> None:
     fits = 0
     layouts = np.zeros(10, dtype=int)
     for _, prediction in blocks(grid):
-        whole = prediction.together()
+        whole = prediction.combined()
         fits += int((whole.possible & whole.memory.fits).sum())
         layouts += np.bincount(prediction.decode.layout, minlength=10)
     done = time.perf_counter()

@@ -77,11 +77,11 @@ def filled(name, value):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda held: held.pop(Q), rf"lacks the tensor {Q} \[32, 32\]; fetch"),
+        (lambda held: held.pop(Q), rf"has no tensor {Q} \[32, 32\]; download"),
         (lambda held: held.update({"model.layers.2.extra": np.ones(3)}), r"has a tensor model.layers.2.extra \[3\]"),
         (lambda held: held.update({Q: np.ones((32, 31), np.float32)}), rf"has {Q} of shape \[32, 31\].*\[32, 32\]"),
         (lambda held: held.update({Q: np.ones((32, 32), np.int8)}), rf"has {Q} in I8; give one stored as F32, F16"),
-        (filled(Q, np.nan), f"has NaN or infinity in {Q}; give"),
+        (filled(Q, np.nan), f"has NaN or infinity in {Q}; use"),
         (filled("model.norm.weight", -np.inf), "has NaN or infinity in model.norm.weight"),
         (lambda held: held.update({Q: np.full((32, 32), np.inf, ml_dtypes.bfloat16)}), f"infinity in {Q}"),
         (lambda held: held.update({Q: np.full((32, 32), np.nan, np.float16)}), f"infinity in {Q}"),
@@ -130,12 +130,12 @@ def test_a_truncated_file(folder, kept):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("config.json", None, "holds no config.json; give a folder"),
+        ("config.json", None, "has no config.json; give a folder"),
         ("config.json", "{", "config.json cannot be read"),
-        ("config.json", "[]", "config.json holds no JSON object"),
-        ("model.safetensors", None, "holds no model.safetensors; give a folder of safetensors"),
+        ("config.json", "[]", "config.json must be a JSON object"),
+        ("model.safetensors", None, "has no model.safetensors; give a folder of safetensors"),
         ("model.safetensors.index.json", "{}", "index.json has no weight_map"),
-        ("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}', "holds no b.safetensors"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}', "has no b.safetensors"),
     ],
 )
 def test_bad_folders(folder, name, content, says):
@@ -147,21 +147,24 @@ def test_bad_folders(folder, name, content, says):
 
 
 def test_no_folder(good, tmp_path):
-    assert "is no folder; give" in refused(tmp_path / "none", model_of(good))
-    assert "is no folder; give" in refused(good / "config.json", model_of(good))
+    assert "is not a folder; give" in refused(tmp_path / "none", model_of(good))
+    assert "is not a folder; give" in refused(good / "config.json", model_of(good))
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model_type": "mamba"}, "is of model_type=mamba, which is not read; use a checkpoint of"),
-        ({"hidden_act": "relu"}, "hidden_act=relu, which is none of silu"),
-        ({"hidden_size": "wide"}, "hidden_size=wide, which is no whole number"),
-        ({"num_attention_heads": 0}, "num_attention_heads=0, which is not positive"),
+        ({"model_type": "mamba"}, "is of model_type=mamba, which is not supported; use a checkpoint of"),
+        ({"hidden_act": "relu"}, "hidden_act=relu, which must be one of silu"),
+        ({"hidden_size": "wide"}, "hidden_size=wide, which must be an integer"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0, which must be an integer ≥ 1"),
         ({"num_hidden_layers": None}, "has no num_hidden_layers"),
-        ({"tie_word_embeddings": 1}, "tie_word_embeddings=1, which is no true or false"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings=1, which must be true or false"),
         ({"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not supported"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn.*another scaling than default or linear or"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
+            "yarn.*must have a scaling of default or linear or",
+        ),
         ({"rope_parameters": {"rope_type": "linear"}}, "has no factor"),
     ],
 )
@@ -201,7 +204,7 @@ def test_without_safetensors(good, monkeypatch):
 
 def test_the_values_are_read_through_once(good, monkeypatch):
     read = []
-    monkeypatch.setattr(source, "_FOUND_GOOD", set())
+    monkeypatch.setattr(source, "_CHECKED", set())
     monkeypatch.setattr(source.Checkpoint, "check_values", lambda self: read.append(self.folder))
     for _ in range(2):
         source.open_checked(good, model_of(good))

@@ -54,7 +54,7 @@ def test_the_stored_tensors_come_back_out_of_the_canonical_ones(opened):
     held = load_file(opened.folder / "model.safetensors")
     rebuilt = {name: np.full(each.shape, np.nan, np.float32) for name, each in held.items()}
     for name, tensor in tensors(model_of(opened.folder)).items():
-        place = opened.places[name]
+        place = opened.locations[name]
         matrix = values(tensor, opened).reshape(place.rows, place.columns)
         for start, stored, length in place.runs:
             columns, lines = slice(start, start + length), slice(stored, stored + length)
@@ -87,7 +87,7 @@ def test_a_range_is_the_range_of_the_whole(opened, data):
     whole = values(tensor, opened)
     if data.draw(st.booleans()) and len(tensor.shape) == 3:
         end = data.draw(st.sampled_from([1, 2]) if tensor.shape[-1] != model.d_model else st.just(2))
-        end = end if opened.places[tensor.name].rows == math.prod(tensor.shape[:end]) else 3 - end
+        end = end if opened.locations[tensor.name].rows == math.prod(tensor.shape[:end]) else 3 - end
         tensor = tensor.reshaped(math.prod(tensor.shape[:end]), math.prod(tensor.shape[end:]))
         whole = whole.reshape(tensor.shape)
     index = []

@@ -51,6 +51,6 @@ def test_the_printed_model_runs_from_its_checkpoint(tmp_path, capsys):
 
 def test_says_what_is_no_checkpoint(tmp_path, capsys):
     assert main(["model", f"checkpoint={tmp_path}"]) == 2
-    assert f"engine.checkpoint={tmp_path}: holds no config.json" in capsys.readouterr().err
+    assert f"engine.checkpoint={tmp_path}: has no config.json" in capsys.readouterr().err
     assert main(["model"]) == 2
     assert "checkpoint" in capsys.readouterr().err

@@ -229,7 +229,7 @@ def test_exit_codes_and_json(tmp_path, capsys):
     assert main([*words, "by_process=true", "print=json"]) == 1
     assert json.loads(capsys.readouterr().out)["regressions"] == 1
     assert main([*words, "threshold=0.9"]) == 0
-    assert "2 points on both sides: 2 same" in capsys.readouterr().out
+    assert "2 points in both stores: 2 same" in capsys.readouterr().out
     assert main(list(words)) == 1
     out = capsys.readouterr().out
     assert "slower" in out

@@ -39,7 +39,7 @@ def test_nights(tmp_path, capsys):
 
     assert nightly(tmp_path, "2026-01-02") == 0
     out = capsys.readouterr().out
-    assert "6 points on both sides: 6 same" in out
+    assert "6 points in both stores: 6 same" in out
     assert str(tmp_path / "out" / "2026-01-02" / "comparison.json") in out
 
     # The same day again: nothing runs twice, the answer is the same.

@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
             "hw=gtx: cuda is not known; add it to conf/hw/gtx.yaml",
         ),
         ({"hw": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "node_bytes_per_s is not known"),
-        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not run it"),
+        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not support it"),
     ],
 )
 def test_what_it_cannot_compile_is_one_sentence(changes, words):

@@ -104,9 +104,16 @@ def test_a_changed_model_is_not_taken_for_the_original(shardbench):
         (("print=yaml",), "print=yaml", "json"),
         (("timing.samples=3",), "timing.samples=3", "--cfg job"),
         (("model.num_layers=x",), "model.num_layers=x", "tiny.yaml"),
-        (("results_dir=/dev/null",), "results_dir=/dev/null", "name a folder"),
+        (("results_dir=/dev/null",), "results_dir=/dev/null", "use a folder"),
         (("timing.min_samples=0",), "timing.min_samples=0", ""),
         (("model.num_layers=-1",), "model.num_layers=-1", "above 0"),
+        (("engine=null",), "engine=null", "analytic"),
+        (("timing=",), "timing=", "default"),
+        (("sweep_name=[a]",), "sweep_name=[a]", "null"),
+        (("engine=compiled", "engine.timeout_s=soon"), "engine.timeout_s=soon", "null for no limit"),
+        (("retry=often",), "retry=often", "failed"),
+        (("resume=maybe",), "resume=maybe", "resume=true"),
+        (("--config-dir", "nowhere"), "--config-dir=", "use a folder"),
         (("-m", "model=palm-8b,palm-9b"), "model=palm-9b", "palm-8b"),
         (("-m", "batch_size=4,-4"), "batch_size=-4", "1 or more"),
     ],
@@ -119,6 +126,15 @@ def test_a_wrong_question_is_one_line_and_leaves_the_store(shardbench, monkeypat
     assert remedy in line
     assert out == ""
     assert list(shardbench.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "problem"), [("name: [x", "bad.yaml:"), ("just text", "must be a mapping")])
+def test_an_invalid_config_file_is_one_line(shardbench, monkeypatch, capfd, tmp_path, content, problem):
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "bad.yaml").write_text(content, encoding="utf-8")
+    assert shardbench.here(monkeypatch, "run", "--config-dir", str(tmp_path / "own"), "model=bad") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert problem in line
 
 
 def test_a_grid_keeps_its_good_points_beside_the_bad(shardbench):

@@ -164,7 +164,7 @@ def test_who_waits_in_vain_says_so(shardbench, port):
     assert all("engine.join_timeout_s=1 s" in row["error"] for row in rows)
     code, out, err = ended(job.start(1))
     assert (code, out) == (3, "")
-    assert "process 0 was not there within engine.join_timeout_s=1 s" in err
+    assert "process 0 did not join within engine.join_timeout_s=1 s" in err
 
 
 @pytest.mark.slow
@@ -190,9 +190,9 @@ def test_the_place_comes_from_the_cluster():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"num_processes": 2}, "engine.coordinator=None: is no address of process 0"),
+        ({"num_processes": 2}, "engine.coordinator=None: is not the address of process 0"),
         ({"num_processes": 2, "coordinator": "here"}, "engine.coordinator=here"),
-        ({"num_processes": 2, "coordinator": "a:1", "process_id": 2}, "engine.process_id=2: is none of .*use 0 to 1"),
+        ({"num_processes": 2, "coordinator": "a:1", "process_id": 2}, "engine.process_id=2: must be < .*use 0 to 1"),
         ({"num_processes": 0}, "engine.num_processes=0"),
         ({"num_processes": 2, "coordinator": "a:1", "process_id": -1}, "engine.process_id=-1"),
     ],

@@ -20,8 +20,8 @@ def test_a_point_that_takes_too_much_memory_is_ended_and_the_next_one_runs(shard
     rows = shardbench.rows(shardbench(*words, code=3))
     assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
     assert "engine.memory_limit_bytes=3e+08" in rows[1]["error"]
-    assert "raise it or ask for less" in rows[1]["error"]
-    reached = float(rows[1]["error"].partition("took ")[2].partition(" GB")[0])
+    assert "raise the limit or use a smaller point" in rows[1]["error"]
+    reached = float(rows[1]["error"].partition("used ")[2].partition(" GB")[0])
     assert 0.3 <= reached < 1
     wait_until_gone(shardbench.executed()[1][0])
 
@@ -47,9 +47,9 @@ def test_what_former_points_left_behind_costs_no_point(shardbench):
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("engine.memory_limit_bytes=0", "give bytes above 0"),
-        ("engine.memory_limit_bytes=much", "give bytes above 0"),
-        ("engine.memory_limit_bytes=true", "give bytes above 0"),
+        ("engine.memory_limit_bytes=0", "must be a number > 0"),
+        ("engine.memory_limit_bytes=much", "must be a number > 0"),
+        ("engine.memory_limit_bytes=true", "must be a number > 0"),
         ("+engine.cores=0", "or null for all"),
         ("+engine.cores=100000", "or null for all"),
         ("+engine.cores=1.5", "or null for all"),
@@ -89,7 +89,7 @@ def test_what_a_child_said_before_it_held_too_much_is_heard_first():
 
     said = [b'{"row": 1}\n{"started": 2}\n']
     with os.fdopen(ours, "rb", buffering=0) as pipe:
-        assert list(_messages(pipe, 60, look)) == [{"row": 1}, {"started": 2}, {"held_bytes": 5.0}]
+        assert list(_messages(pipe, 60, look)) == [{"row": 1}, {"started": 2}, {"resident_bytes": 5.0}]
     os.close(theirs)
 
 

@@ -128,7 +128,7 @@ def test_prompts_of_different_lengths(packed):
         ({"lengths": "uniform", "prefill_chunk": 2}, "engine.prefill_chunk=2: .*engine.lengths=uniform"),
         ({"shared_prefix": 6}, "engine.shared_prefix=6: .*input_len=6"),
         ({"prefill_chunk": 0}, "engine.prefill_chunk=0"),
-        ({"prefill_chunk": "all"}, "engine.prefill_chunk=all: is no whole number"),
+        ({"prefill_chunk": "all"}, "engine.prefill_chunk=all: must be an integer ≥ 1"),
         ({"attention": "flash"}, "engine.attention=flash"),
     ],
 )
@@ -214,7 +214,7 @@ def test_a_wrong_output_is_not_verified():
     [
         ({"hw": "tpu-v4", "num_chips": 8}, "hw=tpu-v4 is not on this machine.*hw=cpu num_chips=8"),
         ({"num_chips": 512, "batch_size": 512}, "num_chips=512: JAX sees .* devices"),
-        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=jax does not run it; it runs float32"),
+        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=jax does not support it; it supports float32"),
         ({"kv_dtype": "int4"}, "kv_dtype=int4"),
         ({"act_dtype": "int8", "weight_dtype": "bfloat16"}, "act_dtype=int8: .* weight_dtype=bfloat16; use weight"),
         ({"tensor_parallel": 8}, "tensor_parallel=8"),

@@ -5,7 +5,7 @@ from test_jax_engine import point
 
 from engines.core.errors import InvalidRequest
 from engines.jax.engine import JaxEngine
-from engines.jax.stop_token import generated, whole_run
+from engines.jax.stop_token import complete_run, generated
 
 SMALL = {"num_chips": 2, "batch_size": 2, "output_len": 4}
 
@@ -37,7 +37,9 @@ def test_a_stop_token_makes_a_row_only_where_it_cuts_nothing():
     assert checked.ok
     assert np.array_equal(same, tokens)
     assert (details["steps_run"], details["generated_tokens"], details["stop_token"]) == (4, 8, never)
-    with pytest.raises(InvalidRequest, match=rf"engine.stop_token={tokens[0, 0]}: came early: . of 8 tokens in . of 4"):
+    with pytest.raises(
+        InvalidRequest, match=rf"engine.stop_token={tokens[0, 0]}: stopped early: . of 8 tokens in . of 4"
+    ):
         run(stop_token=int(tokens[0, 0]))
 
 
@@ -47,9 +49,9 @@ def test_tokens_up_to_the_stop_by_hand():
     tokens = np.array([[5, 5, 5, 9, 9], [9, 6, 6, 9, 9], [9, 9, 7, 9, 9]], np.int32)
     assert generated(first, tokens, 9).tolist() == [2, 3, 3, 1, 0]
     with pytest.raises(InvalidRequest, match="9 of 15 tokens in 3 of 3 steps"):
-        whole_run(first, tokens, 9, 3)
+        complete_run(first, tokens, 9, 3)
     # A stop in the last step cuts nothing.
-    assert whole_run(first[1:3], tokens[:, 1:3], 9, 3) == {"steps_run": 3, "generated_tokens": 6}
+    assert complete_run(first[1:3], tokens[:, 1:3], 9, 3) == {"steps_run": 3, "generated_tokens": 6}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_settings_that_make_no_sense_make_no_engine(settings, says):
 def test_a_stop_token_that_is_no_id_is_refused_before_memory_is_taken():
     before = len(jax.live_arrays())
     vocab_size = point().model.vocab_size
-    with pytest.raises(InvalidRequest, match=f"engine.stop_token={vocab_size}: is beyond the vocabulary of tiny"):
+    with pytest.raises(InvalidRequest, match=f"engine.stop_token={vocab_size}: is not in the vocabulary of tiny"):
         JaxEngine(stop_token=vocab_size).prepare(point(**SMALL))
     assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 

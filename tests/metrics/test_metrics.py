@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.rows.metrics import METRICS, derive, metrics_table
-from bench.rows.min_hbm_bytes import least_bytes
+from bench.rows.min_hbm_bytes import min_hbm_bytes
 from engines.core.errors import InvalidRequest
 from engines.core.row import ROW_FIELDS
 
@@ -137,18 +137,18 @@ def test_least_bytes_by_hand():
     asked = point(model="tiny", hw="cpu", num_chips=1, batch_size=2, input_len=10, output_len=4, weight_dtype="int8")
     # bf16 cache: steps see 10, 11, 12 and 13 cached tokens of two sequences.
     cache = 2 * (10 + 11 + 12 + 13) * (2 * 4 * 1 * 32) * 2
-    assert least_bytes(asked) == 4 * (matrices + 2 * vectors) + cache
+    assert min_hbm_bytes(asked) == 4 * (matrices + 2 * vectors) + cache
     prefill = replace(asked, phase="prefill")
-    assert least_bytes(prefill) == matrices + 2 * vectors
+    assert min_hbm_bytes(prefill) == matrices + 2 * vectors
     generate = replace(asked, phase="generate")
-    assert least_bytes(generate) == least_bytes(prefill) + least_bytes(asked)
+    assert min_hbm_bytes(generate) == min_hbm_bytes(prefill) + min_hbm_bytes(asked)
 
 
 def test_tokens_that_the_point_does_not_tell():
     # 2 sequences of 10 tokens of which 8 are shared: 12 are read and kept; steps see 12, 14, 16 and 18.
     asked = point(model="tiny", hw="cpu", num_chips=1, batch_size=2, input_len=10, output_len=4)
     kept = 2 * 4 * 1 * 32 * 2
-    assert least_bytes(asked) - least_bytes(asked, 12) == 4 * (20 - 12) * kept
+    assert min_hbm_bytes(asked) - min_hbm_bytes(asked, 12) == 4 * (20 - 12) * kept
     prefill = replace(asked, phase="prefill")
     plain, shared = (derive(prefill, latency_s=2.0, peak_flops_per_s=1e12, tokens=each) for each in (None, 12))
     assert (plain["tokens_per_s"], shared["tokens_per_s"]) == (10, 6)
@@ -158,7 +158,7 @@ def test_tokens_that_the_point_does_not_tell():
 
 def test_mbu_is_one_when_nothing_but_the_least_is_read():
     asked = point()
-    seconds = least_bytes(asked) / (64 * 1.2e12)
+    seconds = min_hbm_bytes(asked) / (64 * 1.2e12)
     assert derive(asked, latency_s=seconds, hbm_bytes_per_s=1.2e12)["mbu"] == pytest.approx(1)
 
 
@@ -166,7 +166,7 @@ def test_rates_of_what_was_measured_beside_the_chip():
     # A copy and a matmul that reach 0.8 of the datasheet: half of the one is 0.625 of the other.
     asked = point()
     sheet = {"peak_flops_per_s": 275e12, "hbm_bytes_per_s": 1.2e12}
-    seconds = 2 * least_bytes(asked) / (64 * 1.2e12)
+    seconds = 2 * min_hbm_bytes(asked) / (64 * 1.2e12)
     plain = derive(asked, latency_s=seconds, **sheet)
     found = derive(asked, latency_s=seconds, **sheet, matmul_flops_per_s=220e12, copy_bytes_per_s=0.96e12)
     assert found["mbu"] == plain["mbu"] == pytest.approx(0.5)

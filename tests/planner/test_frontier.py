@@ -69,7 +69,7 @@ def test_the_command_writes_table_and_figure(command, tmp_path):
     assert code == 0
     with (tmp_path / "pareto.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert len(rows) == content["ways"]
+    assert len(rows) == content["configurations"]
     assert sum(row["on_frontier"] == "True" for row in rows) == len(content["frontier"])
     assert {row["phase"] for row in rows} == {"decode", "prefill"}
     for ending in ("png", "pdf"):
@@ -82,5 +82,5 @@ def test_nothing_that_fits_is_exit_code_one(tmp_path, capsys):
 
     _, settings = parse("pareto", ["model=palm-540b", "num_chips=4", f"out={tmp_path / 'none'}"], KEYS, {})
     assert main(None, settings) == 1
-    assert "no layout fits" in capsys.readouterr().err
+    assert "no configuration fits" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -172,7 +172,7 @@ def test_the_table_names_the_best_and_the_losses(capsys):
         ({"model": "palm-541b"}, "palm-541b"),
         ({"hw": "tpu-v40"}, "tpu-v40"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"batch_size": []}, "is empty"),
+        ({"batch_size": []}, r"batch_size=\[\]: must be"),
         ({"input_len": -1}, "input_len=-1"),
         ({"latency_limit_s": -1}, "latency_limit_s=-1"),
         ({"num_chips": "many"}, "num_chips=many"),

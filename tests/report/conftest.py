@@ -54,12 +54,12 @@ def make_measured(seconds, *, valid=True, relative_interval=0.02, **changes):
 
 @pytest.fixture(scope="session")
 def published():
-    return estimates(PublishedEngine(), [row.question for row in published_rows()])
+    return estimates(PublishedEngine(), [row.stated for row in published_rows()])
 
 
 @pytest.fixture(scope="session")
 def predicted():
-    questions = [dict(row.question) for row in published_rows()]
+    questions = [dict(row.stated) for row in published_rows()]
     for batch_size in (1, 16, 256):
         for num_chips in (16, 64, 256):
             common = {"hw": "tpu-v4", "num_chips": num_chips, "batch_size": batch_size, "weight_dtype": "int8"}

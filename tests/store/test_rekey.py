@@ -14,7 +14,7 @@ from bench.run import rekey as subject
 from bench.run.keys import code_id, point_id, program_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
-from bench.run.rekey import asked_point, rekey
+from bench.run.rekey import rekey, requested_point
 from bench.run.worker import answer
 from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
@@ -78,7 +78,7 @@ def test_a_row_that_is_answered_alike_gets_its_keys_and_keeps_all_else(tmp_path)
 
 @pytest.mark.parametrize("of", ASKED)
 def test_the_point_of_a_row_is_the_one_that_was_asked(of):
-    assert asked_point(answered(of)) == of
+    assert requested_point(answered(of)) == of
 
 
 def test_a_row_that_is_answered_otherwise_is_dropped_with_a_word(tmp_path):

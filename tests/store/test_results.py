@@ -46,7 +46,7 @@ def test_check_counts_what_is_there(store, capsys):
 
 def test_check_of_nothing_is_no_fault(tmp_path, capsys):
     assert results(Store(tmp_path / "none"), "check") == 0
-    assert "0 good rows" in capsys.readouterr().out
+    assert "0 valid rows" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
 
 
@@ -56,7 +56,7 @@ def test_a_broken_file_is_told_and_left_then_mended_and_kept(store, capsys):
     part.write_bytes(whole[:-40])
     assert results(store, "check") == 1
     out = capsys.readouterr().out
-    assert f"broken: {part} line 2: is cut off or no JSON" in out
+    assert f"broken: {part} line 2: is truncated or not JSON" in out
     assert "repair=true" in out
     assert part.read_bytes() == whole[:-40]
 
@@ -92,7 +92,7 @@ def test_two_broken_files_of_one_name_are_both_kept(store):
 def test_a_value_of_a_wrong_kind_is_a_fault(store, key, value):
     store.write_part([json.dumps(a_row().to_dict() | {key: value})])
     (fault,) = inspect(store).faults
-    assert fault.problem.startswith(f"{key}={value} is")
+    assert fault.problem.startswith((f"{key}={value} must be of type ", f"{key}={value} is not known"))
 
 
 def test_a_whole_number_may_stand_for_a_fraction(store):
@@ -114,7 +114,7 @@ def test_only_the_leavings_of_the_dead_are_removed(store, capsys):
     old.write_text("{")
     os.utime(old, (0, 0))
     assert results(store, "check") == 0
-    assert capsys.readouterr().out.count("left by a writer that died") == 2
+    assert capsys.readouterr().out.count("unfinished file of a writer that died") == 2
     assert results(store, "check", "repair=true") == 0
     left = sorted(path.name.split("-")[1:3] for path in store.rows_dir.glob(f"*{TEMPORARY}"))
     assert left == sorted([[str(os.getpid()), "abcd"], [str(gone.pid), "ffff"]])
@@ -124,7 +124,7 @@ def test_only_the_leavings_of_the_dead_are_removed(store, capsys):
 def test_compact_leaves_one_file_with_every_line(store, capsys):
     before = lines_of(store)
     assert results(store, "compact") == 0
-    assert "3 rows of 2 files" in capsys.readouterr().out
+    assert "3 rows merged from 2 files" in capsys.readouterr().out
     assert len(store.parts()) == 1
     assert lines_of(store) == before
     assert results(store, "compact") == 0

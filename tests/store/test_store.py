@@ -164,9 +164,9 @@ def test_no_cut_goes_unnoticed(tmp_path_factory, length):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("nonsense", "no JSON"),
-        ("[1, 2]", "is no row"),
-        ("", "no JSON"),
+        ("nonsense", "not JSON"),
+        ("[1, 2]", "is not a row"),
+        ("", "not JSON"),
         ('{"schema_version": 99}', "newer shardbench"),
         ('{"schema_version": 1}', "missing key"),
         ('{"model": "tiny"}', "schema_version=None"),

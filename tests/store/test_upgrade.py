@@ -38,7 +38,7 @@ def test_a_row_without_a_first_token_ran_by_the_convention_of_its_chip(tmp_path,
 
 
 def test_a_published_row_that_was_stored_before_asks_what_the_same_row_asks_now():
-    points = [point(engine="published", **row.question) for row in published_rows()]
+    points = [point(engine="published", **row.stated) for row in published_rows()]
     for of, answer in zip(points, PublishedEngine().estimate(points), strict=True):
         now = estimated(PointTask(point=of, point_id="", source="published", sweep=None), answer)
         before = replace(now, first_token=None, chosen=[key for key in now.chosen if key != "first_token"])

@@ -13,7 +13,7 @@ from torch_cases import ARCHITECTURES, fed, logits, point, run
 
 from engines.jax.engine import JaxEngine
 from engines.torch.rank import Job, Rank
-from engines.torch.rank_group import Alone, Children
+from engines.torch.rank_group import ChildProcesses, InProcess
 from engines.transformer.reference import reference_logits
 
 SEED = 11
@@ -30,7 +30,7 @@ def of_one_rank():
 
     def call(model):
         if model not in made:
-            made[model] = run(Alone(job(point(model))))
+            made[model] = run(InProcess(job(point(model))))
         return made[model]
 
     return call
@@ -73,12 +73,12 @@ def test_one_rank_gives_the_logits_of_the_jax_engine_over_chips(of_one_rank, mod
 )
 def test_ranks_give_the_logits_of_one_rank(of_one_rank, model, tensor, pipeline):
     """MQA, MHA and GQA; falcon's two key/value heads over four ranks, and an odd vocabulary over two."""
-    crew = Children(job(point(model, tensor, pipeline)), PATIENCE_S)
+    group = ChildProcesses(job(point(model, tensor, pipeline)), PATIENCE_S)
     try:
-        outputs = run(crew)
-        again = run(crew)
+        outputs = run(group)
+        again = run(group)
     finally:
-        crew.close()
+        group.close()
     one = of_one_rank(model)
     assert np.array_equal(outputs.first, one.first)
     assert np.array_equal(outputs.generated, one.generated)
@@ -92,13 +92,13 @@ def test_steps_to_be_recorded_give_the_same(of_one_rank, model, recorded, monkey
     """What CUDA graphs hold: a step each, or one for all that reads the whole cache under a mask."""
     monkeypatch.setattr("engines.torch.rank.compiled", lambda work, *_: work)
     monkeypatch.setattr("engines.torch.rank.MOST_RECORDED", recorded)
-    outputs = run(Alone(job(point(model), decode="compile")))
+    outputs = run(InProcess(job(point(model), decode="compile")))
     assert np.array_equal(outputs.generated, of_one_rank(model).generated)
     assert np.abs(outputs.kept - of_one_rank(model).kept).max() < 1e-5
 
 
 def test_a_sequence_does_not_depend_on_its_batch(of_one_rank):
-    alone = run(Alone(job(point(batch_size=1))))
+    alone = run(InProcess(job(point(batch_size=1))))
     assert np.abs(logits(alone)[:, 0] - logits(of_one_rank("palm"))[:, 0]).max() < 1e-5
 
 
@@ -138,14 +138,14 @@ def test_what_is_recorded_is_replayed_in_order(of_one_rank, monkeypatch, most, p
     recorder = Replays()
     monkeypatch.setattr("engines.torch.rank.recorder_of", lambda device: recorder)
     monkeypatch.setattr("engines.torch.rank.MOST_RECORDED", most)
-    crew = Alone(job(dataclasses.replace(point("llama"), phase=phase), decode="graph"))
+    group = InProcess(job(dataclasses.replace(point("llama"), phase=phase), decode="graph"))
     assert recorder.recorded == recorded
-    before = addresses(crew.rank)
+    before = addresses(group.rank)
     for _ in range(2):
-        outputs = run(crew)
+        outputs = run(group)
         assert np.array_equal(outputs.generated, of_one_rank("llama").generated)
         assert np.abs(logits(outputs) - logits(of_one_rank("llama"))).max() < 1e-5
-    assert addresses(crew.rank) == before
+    assert addresses(group.rank) == before
 
 
 @pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
@@ -174,7 +174,7 @@ def test_prompt_and_step_are_traced_whole(model, monkeypatch):
 
     monkeypatch.setattr("engines.torch.rank.compiled", whole)
     asked = dataclasses.replace(point(model), model=dataclasses.replace(ARCHITECTURES[model], num_layers=1))
-    eager, traced = (run(Alone(job(asked, decode=decode))) for decode in ("eager", "compile"))
+    eager, traced = (run(InProcess(job(asked, decode=decode))) for decode in ("eager", "compile"))
     assert np.abs(logits(traced) - logits(eager)).max() < 1e-5
     assert counters["_prompt"].frame_count == 1
     assert counters["_step"].frame_count <= 2
@@ -191,16 +191,16 @@ def test_decode_tells_the_host_nothing(of_one_rank):
             seen.append(function.overloadpacket.__name__)
             return function(*args, **(kwargs or {}))
 
-    crew = Alone(job(point()))
+    group = InProcess(job(point()))
     with Listening():
-        crew.call("decode")
+        group.call("decode")
     assert "index_copy_" in seen
     assert "_local_scalar_dense" not in seen
     assert "nonzero" not in seen
 
 
 def test_seeds_differ(of_one_rank):
-    other = run(Alone(Job(point=point(), seed=SEED + 1, decode="eager")))
+    other = run(InProcess(Job(point=point(), seed=SEED + 1, decode="eager")))
     assert np.abs(logits(other) - logits(of_one_rank("palm"))).max() > 0.1
 
 
@@ -211,8 +211,8 @@ def test_a_compiled_step_gives_the_same_and_writes_its_cache_in_place():
 
     model = dataclasses.replace(ARCHITECTURES["palm"], num_layers=1)
     asked = dataclasses.replace(point(phase="decode", output_len=60), model=model)
-    eager = run(Alone(job(asked)))
-    compiled, sources = run_and_get_code(lambda: run(Alone(job(asked, decode="compile"))))
+    eager = run(InProcess(job(asked)))
+    compiled, sources = run_and_get_code(lambda: run(InProcess(job(asked, decode="compile"))))
     made = [shape for source in sources for shape in re.findall(r"empty_strided_cpu\(\(([\d, ]+)\)", source)]
     sizes = [math.prod(int(size) for size in shape.split(",") if size.strip()) for shape in made]
     # 3 sequences × 1 head × 67 positions × 32: no buffer is as large as the keys of the layer.

@@ -17,78 +17,78 @@ from bench.measure.timing import TimingConfig
 from bench.run.make_row import PointTask
 from bench.run.worker import answer
 from engines.core.errors import OutOfMemory, TimedOut
-from engines.torch import rank_group as crews
+from engines.torch import rank_group
 from engines.torch.engine import TorchEngine
 from engines.torch.rank import Job
-from engines.torch.rank_group import Children, RankFailed
+from engines.torch.rank_group import ChildProcesses, RankFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 
-def crew_of_two(timeout_s=PATIENCE_S, **changes):
-    return Children(Job(point=point(tensor=2, **changes), seed=0, decode="eager", threads=1), timeout_s)
+def group_of_two(timeout_s=PATIENCE_S, **changes):
+    return ChildProcesses(Job(point=point(tensor=2, **changes), seed=0, decode="eager", threads=1), timeout_s)
 
 
-def pids(crew):
-    return [process.pid for process in crew.processes]
+def pids(group):
+    return [process.pid for process in group.processes]
 
 
 @pytest.fixture
 def patient(monkeypatch):
     """However late the end of a rank is seen, it is told; and no word comes later than its loss explains."""
-    monkeypatch.setattr(crews, "GRACE_S", PATIENCE_S)
+    monkeypatch.setattr(rank_group, "GRACE_S", PATIENCE_S)
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_rank_that_dies_ends_the_others():
-    crew = crew_of_two()
-    ranks = pids(crew)
+    group = group_of_two()
+    ranks = pids(group)
     os.kill(ranks[1], signal.SIGKILL)
     # Not TimedOut: the other is not waited for.
-    with pytest.raises(RankFailed, match="prefill: rank 1 of 2 was ended by SIGKILL"):
-        crew.call("prefill")
+    with pytest.raises(RankFailed, match="prefill: rank 1 of 2 was killed by SIGKILL"):
+        group.call("prefill")
     wait_until_gone(*ranks)
     with pytest.raises(RankFailed, match="the ranks have ended"):
-        crew.call("decode")
-    crew.close()
+        group.call("decode")
+    group.close()
 
 
 def test_what_a_rank_raises_is_told():
-    crew = crew_of_two()
-    ranks = pids(crew)
+    group = group_of_two()
+    ranks = pids(group)
     with pytest.raises(RankFailed, match=r"__init__: rank 0 of 2 TypeError: .*missing 3 required"):
-        crew.call("__init__")
+        group.call("__init__")
     wait_until_gone(*ranks)
 
 
 def test_a_hung_collective_ends_at_the_time_out():
-    crew = crew_of_two()
-    ranks = pids(crew)
-    crew.timeout_s = 1
+    group = group_of_two()
+    ranks = pids(group)
+    group.timeout_s = 1
     os.kill(ranks[0], signal.SIGSTOP)  # rank 1 then waits for it in an all-reduce
-    with pytest.raises(TimedOut, match=r"decode: rank 0, 1 of 2 gave no answer within engine\.rank_timeout_s=1 s"):
-        crew.call("decode")
+    with pytest.raises(TimedOut, match=r"decode: rank 0, 1 of 2 did not reply within engine\.rank_timeout_s=1 s"):
+        group.call("decode")
     wait_until_gone(*ranks)
 
 
 def test_a_rank_that_runs_out_of_memory_says_so():
-    crew = crew_of_two(batch_size=64, input_len=128)
-    ranks = pids(crew)
+    group = group_of_two(batch_size=64, input_len=128)
+    ranks = pids(group)
     used = int(Path(f"/proc/{ranks[1]}/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     resource.prlimit(ranks[1], resource.RLIMIT_AS, (used, used))
     with pytest.raises(OutOfMemory, match=r"batch_size=64: tiny does not fit 2 × cpu \(rank 1: "):
-        crew.call("prefill")
+        group.call("prefill")
     wait_until_gone(*ranks)
 
 
 def test_kill_9_of_the_parent_ends_ranks_that_hang(tmp_path):
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "from test_lost_ranks import crew_of_two, pids\n"
-        "crew = crew_of_two()\n"
-        "print(*pids(crew), flush=True)\n"
-        "import os, signal; os.kill(pids(crew)[0], signal.SIGSTOP)\n"
-        "crew.call('decode')\n"
+        "from test_lost_ranks import group_of_two, pids\n"
+        "group = group_of_two()\n"
+        "print(*pids(group), flush=True)\n"
+        "import os, signal; os.kill(pids(group)[0], signal.SIGSTOP)\n"
+        "group.call('decode')\n"
     )
     here = Path(__file__).parent
     with subprocess.Popen(
@@ -106,7 +106,7 @@ def test_kill_9_of_the_parent_ends_ranks_that_hang(tmp_path):
 @pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGKILL, "failed"), (signal.SIGSTOP, "timeout")])
 def test_the_row_of_a_point_whose_rank_is_lost_has_a_status(monkeypatch, signal_number, status):
     ranks = []
-    original = Children.call
+    original = ChildProcesses.call
 
     def call(self, method):
         if method == "outputs" and not ranks:
@@ -115,7 +115,7 @@ def test_the_row_of_a_point_whose_rank_is_lost_has_a_status(monkeypatch, signal_
             os.kill(ranks[1], signal_number)
         return original(self, method)
 
-    monkeypatch.setattr(Children, "call", call)
+    monkeypatch.setattr(ChildProcesses, "call", call)
     asked = point(tensor=2)
     question = PointTask(point=asked, point_id="0" * 16, source="measured", sweep=None)
     row = answer(TorchEngine(), question, TimingConfig(min_time_s=0))

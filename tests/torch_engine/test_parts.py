@@ -13,11 +13,11 @@ from torch_cases import ARCHITECTURES, changed
 from bench.sweep.catalog import load_model, names
 from engines.core.errors import Unsupported
 from engines.torch import peaks
-from engines.torch.attention import Reach, Rotary, attend
-from engines.torch.collectives import Links
+from engines.torch.attention import CausalMask, Rope, attend
+from engines.torch.collectives import Collectives
 from engines.torch.devices import is_out_of_memory
-from engines.torch.load_tensor import draw, draw_on_device
-from engines.torch.parameters import Maker, Matrix
+from engines.torch.load_tensor import generate_on_device, load_tensor
+from engines.torch.parameters import Matrix, ParameterLoader
 from engines.torch.rank import _micro_batches
 from engines.torch.reference import reference_logits
 from engines.torch.shard import Shard
@@ -47,25 +47,25 @@ def test_weights_of_the_device_are_those_of_the_host_to_the_bit(shape, seed, dat
     for size in shape:
         start = data.draw(st.integers(0, size))
         index.append(slice(start, data.draw(st.integers(start, size))))
-    assert np.array_equal(draw_on_device(spec, seed, index, CPU).numpy(), values(spec, seed, index))
+    assert np.array_equal(generate_on_device(spec, seed, index, CPU).numpy(), values(spec, seed, index))
 
 
 def test_weights_are_made_on_the_device_and_no_value_on_the_host():
     """Tensors of the meta device have no values, and do not mix with those of the host."""
     spec, part = Tensor("layers.0.q", (8, 6), 0.1), (slice(2, 5), slice(None))
-    made = draw_on_device(spec, 3, part, torch.device("meta"))
+    made = generate_on_device(spec, 3, part, torch.device("meta"))
     assert (made.device.type, made.shape) == ("meta", (3, 6))
-    assert draw(spec, 3, part, torch.device("meta")).shape == (3, 6)
+    assert load_tensor(spec, 3, part, torch.device("meta")).shape == (3, 6)
 
 
 def test_weights_beyond_32_bits_and_in_chunks(monkeypatch):
     spec = Tensor("embedding", (1 << 20, 1 << 13), 1.0)
     index = [slice((1 << 20) - 3, 1 << 20), slice(5, 9)]
-    assert np.array_equal(draw_on_device(spec, 3, index, CPU).numpy(), values(spec, 3, index))
-    monkeypatch.setattr("engines.torch.load_tensor.CHUNK", 10)
+    assert np.array_equal(generate_on_device(spec, 3, index, CPU).numpy(), values(spec, 3, index))
+    monkeypatch.setattr("engines.torch.load_tensor.CHUNK_VALUES", 10)
     small = Tensor("lm_head", (13, 4), 1.0)
     everything = [slice(None), slice(None)]
-    assert np.array_equal(draw_on_device(small, 3, everything, CPU).numpy(), values(small, 3, everything))
+    assert np.array_equal(generate_on_device(small, 3, everything, CPU).numpy(), values(small, 3, everything))
 
 
 @pytest.mark.parametrize("model", names("model"))
@@ -105,7 +105,7 @@ def test_shards_hold_everything_once(model, tensor, pipeline):
         (changed(num_heads=6, num_kv_heads=6), 4, 1, "num_heads=6"),
         (changed(d_ff=1022), 4, 1, "d_ff=1022"),
         (changed(num_heads=12, num_kv_heads=3), 2, 1, "num_kv_heads=3"),
-        (changed(), 1, 4, "3 layers"),
+        (changed(), 1, 4, "num_layers=3"),
     ],
 )
 def test_what_does_not_split_is_refused(model, tensor, pipeline, key):
@@ -124,8 +124,8 @@ def test_micro_batches_hold_every_sequence_once(batch, stages):
 
 def test_int8_is_within_half_a_step_of_every_channel():
     shard = Shard(changed(), 1, 1, 0)
-    matrix = Maker(shard, 0, CPU, "int8", "float32").make().layers[0].wo
-    full = draw(tensors(shard.model)["layers.0.wo"], 0, [slice(None)] * 2, CPU).T
+    matrix = ParameterLoader(shard, 0, CPU, "int8", "float32").load().layers[0].wo
+    full = load_tensor(tensors(shard.model)["layers.0.wo"], 0, [slice(None)] * 2, CPU).T
     assert matrix.weight.dtype == torch.int8
     assert matrix.scale.shape == (shard.model.d_model,)
     error = (matrix.weight.float() * matrix.scale[:, None] - full).abs().amax(dim=1)
@@ -144,25 +144,25 @@ def test_an_int8_matrix_gives_its_rows():
 def test_weights_are_as_many_bytes_as_the_model_counts():
     for name in ("palm", "gpt", "llama", "gpt-j"):
         model = ARCHITECTURES[name]
-        made = Maker(Shard(model, 1, 1, 0), 0, CPU, "float32", "float32").make()
+        made = ParameterLoader(Shard(model, 1, 1, 0), 0, CPU, "float32", "float32").load()
         assert sum(each.nbytes for each in made.all()) == 4 * model.params, name
 
 
 def test_greedy_takes_the_lowest_of_equals():
     shard = Shard(changed(vocab_size=4), 1, 1, 0)
-    made = Maker(shard, 0, CPU, "float32", "float32").make()
-    transformer = Transformer(shard, made, Links(shard, 60), 4, torch.float32)
+    made = ParameterLoader(shard, 0, CPU, "float32", "float32").load()
+    transformer = Transformer(shard, made, Collectives(shard, 60), 4, torch.float32)
     scores = torch.tensor([[0.0, 2.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, -torch.inf, 0.0, 9.0]])
     assert transformer.greedy(scores).tolist() == [1, 0, 3]
 
 
 def test_rotary_turns_by_the_position():
-    rotary = Rotary(dataclasses.replace(changed(), head_dim=2), 8, CPU)
+    rope = Rope(dataclasses.replace(changed(), head_dim=2), 8, CPU)
     x = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    turned = rotary.turn(x, rotary.at(torch.tensor([3]))).flatten()
+    turned = rope.rotate(x, rope.at(torch.tensor([3]))).flatten()
     # One pair with frequency 1: (1, 0) at position 3 points to 3 radians.
     assert turned.tolist() == pytest.approx([np.cos(3.0), np.sin(3.0)], abs=1e-6)
-    assert torch.equal(rotary.turn(x, rotary.at(torch.tensor([0]))), x)
+    assert torch.equal(rope.rotate(x, rope.at(torch.tensor([0]))), x)
 
 
 def test_attention_reads_what_is_cached_and_no_more():
@@ -172,9 +172,9 @@ def test_attention_reads_what_is_cached_and_no_more():
     )  # what lies beyond the position must not be seen
     one = torch.ones(1, 1, 2, 2)
     keys = torch.zeros(1, 1, 1, 2)
-    attend(one, keys, torch.full((1, 1, 1, 2), 2.0), cache, Reach(torch.tensor([0]), 1, exact=True))
-    for reach in (Reach(torch.tensor([1]), 2, exact=True), Reach(torch.tensor([1]), 4, exact=False)):
-        out = attend(one, keys, torch.full((1, 1, 1, 2), 4.0), cache, reach)
+    attend(one, keys, torch.full((1, 1, 1, 2), 2.0), cache, CausalMask(torch.tensor([0]), 1, exact=True))
+    for mask in (CausalMask(torch.tensor([1]), 2, exact=True), CausalMask(torch.tensor([1]), 4, exact=False)):
+        out = attend(one, keys, torch.full((1, 1, 1, 2), 4.0), cache, mask)
         # Equal keys: the mean of the values 2 and 4, for both query heads.
         assert out.flatten().tolist() == pytest.approx([3.0] * 4)
 

@@ -90,7 +90,7 @@ def test_narrow_formats_stay_within_their_tolerance(formats):
 
 def test_a_model_that_is_not_the_reference_fails_verification():
     program = prepared(point())
-    parameters = program.crew.rank.parameters
+    parameters = program.rank_group.rank.parameters
     with torch.inference_mode():
         parameters.layers[1].wo.weight.mul_(1.02)
     assert not program.verify().ok

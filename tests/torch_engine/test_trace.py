@@ -55,8 +55,8 @@ def test_every_layer_of_a_parallel_block_sums_once_and_the_embedding_too(tensor,
 
 def test_stages_hand_over_what_the_next_one_takes():
     lines = list(traced(job(point("llama", pipeline=2))))
-    sent = [line.removeprefix("send_ahead") for line in lines if line.startswith("send_ahead")]
-    taken = [line.removeprefix("receive_ahead") for line in lines if line.startswith("receive_ahead")]
+    sent = [line.removeprefix("send_activations") for line in lines if line.startswith("send_activations")]
+    taken = [line.removeprefix("receive_activations") for line in lines if line.startswith("receive_activations")]
     assert sent == taken != []
 
 

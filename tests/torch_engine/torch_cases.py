@@ -51,11 +51,11 @@ def point(model="palm", tensor=1, pipeline=1, **changes):
     return build_point(**{**values, **changes})
 
 
-def run(crew):
+def run(group):
     """Prefill and decode once; the outputs of all ranks joined."""
-    crew.call("prefill")
-    crew.call("decode")
-    return Outputs.joined(crew.call("outputs"))
+    group.call("prefill")
+    group.call("decode")
+    return Outputs.joined(group.call("outputs"))
 
 
 def fed(asked, outputs, seed):

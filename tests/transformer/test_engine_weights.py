@@ -38,7 +38,7 @@ def test_values_made_in_parts_are_those_made_at_once(monkeypatch):
     tensor, index = Tensor("layers.0.q", (9, 5, 4), 0.5, 1.0), [slice(1, 8), slice(0, 4), slice(2, 4)]
     whole = values(tensor, 3, index)
     for at_once in (1, 17, 40):
-        monkeypatch.setattr("engines.weights.random.AT_ONCE", at_once)
+        monkeypatch.setattr("engines.weights.random.BLOCK_VALUES", at_once)
         assert np.array_equal(values(tensor, 3, index), whole)
     assert values(tensor, 3, [slice(4, 4), slice(None), slice(None)]).shape == (0, 5, 4)
 

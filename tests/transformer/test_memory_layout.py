@@ -1,4 +1,4 @@
-"""How arrays lie: no program begins by copying the weights or the cache, and what lies otherwise is moved."""
+"""Memory layouts: no program begins by copying the weights or the cache; an array in another layout is copied."""
 
 import gzip
 from dataclasses import replace
@@ -19,8 +19,8 @@ from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.hbm_traffic import HBM
 from engines.compiled.hlo.parser import parse_module
 from engines.transformer.layers.kv_cache import abstract_cache
-from engines.transformer.params.memory_layout import laid_out, moved, order_of
-from engines.transformer.partition.kv_heads import folds
+from engines.transformer.params.memory_layout import array_format, order_of, relayout
+from engines.transformer.partition.kv_heads import folds_slots
 from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
 COPIED_BYTES = 32e6
@@ -32,16 +32,16 @@ plan_of = partial(build_plan, shape=(2, 2, 2), ffn_layout="ws_2d", cache_len=4)
 
 def test_other_devices_keep_their_own_order():
     mesh = mesh_of((1, 1, 1))
-    assert laid_out(mesh, P(), (1, 0)) == NamedSharding(mesh, P())
+    assert array_format(mesh, P(), (1, 0)) == NamedSharding(mesh, P())
 
 
 def test_an_array_is_moved_only_where_it_lies_otherwise():
     mesh = mesh_of((1, 1, 1))
     array = jax.device_put(np.arange(6, dtype=np.float32).reshape(2, 3), NamedSharding(mesh, P()))
     rows, columns = (Format(Layout(major_to_minor=order), NamedSharding(mesh, P())) for order in ((0, 1), (1, 0)))
-    assert moved(array, rows) is array
-    assert moved(array, NamedSharding(mesh, P())) is array
-    turned = moved(array, columns)
+    assert relayout(array, rows) is array
+    assert relayout(array, NamedSharding(mesh, P())) is array
+    turned = relayout(array, columns)
     assert order_of(turned.format) == (1, 0)
     assert turned.tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -49,12 +49,12 @@ def test_an_array_is_moved_only_where_it_lies_otherwise():
 def test_a_chip_s_slots_are_sequences_of_a_folded_cache():
     # Each of tiny-gpt's 8 heads has its own key/value head. Batch 4 is cut over y and z, heads over x.
     plan = plan_of("tiny-gpt", attn_sharding="batch", batch_size=4)
-    assert folds(plan)
+    assert folds_slots(plan)
     assert abstract_cache(plan, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4 * 8, 1, 4)
     apart = plan_of("tiny-gpt", attn_sharding="batch", batch_size=4, partitioner="gspmd")
-    assert not folds(apart)
+    assert not folds_slots(apart)
     assert abstract_cache(apart, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4, 8, 4)
-    assert not folds(plan_of("tiny", attn_sharding="batch"))  # one key/value head: nothing to fold
+    assert not folds_slots(plan_of("tiny", attn_sharding="batch"))  # one key/value head: nothing to fold
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-gpt"])

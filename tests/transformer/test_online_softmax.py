@@ -16,9 +16,9 @@ from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.transformer.layers.kv_cache import Cached, make_cache
 from engines.transformer.layers.mask import Causal
-from engines.transformer.layers.online_softmax import attend, block_shape, by_blocks
+from engines.transformer.layers.online_softmax import attend, block_shape, uses_blocks
 from engines.transformer.layers.splash_attention import kernel_attend
-from engines.transformer.options import PROCESSOR_BLOCK, PrefillOptions
+from engines.transformer.options import CPU_BLOCK, PrefillOptions
 from engines.transformer.params.parameters import query_factor
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, load_parameters, make_prefill
@@ -80,7 +80,7 @@ def test_the_kernel_is_attention_to_pallas_interpreter(slots, group, time, dim):
     q = random.standard_normal((2, time, slots * group, dim), np.float32)
     keys, vals = (random.standard_normal((2, slots, time, dim), np.float32) for _ in range(2))
     expected = attend(plan_of(), q, Cached(keys, None), Cached(vals, None), Causal(0))
-    out = kernel_attend(q, keys, vals, interpret=True)
+    out = kernel_attend(q, keys, vals, Causal(0), interpret=True)
     assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
 
 
@@ -123,18 +123,18 @@ def test_sequences_share_a_block_only_while_it_stays_small():
 
 def test_auto_is_by_blocks_where_scores_are_many():
     plan = plan_of()
-    assert not by_blocks(plan, (512, 1, 64, 128), 32768)
-    assert not by_blocks(plan, (512, 1024, 64, 128), 1024)
-    assert not by_blocks(plan, (1, 2048, 1, 128), 2048)
-    assert by_blocks(plan, (2, 2048, 1, 128), 2048)
-    assert not by_blocks(replace(plan, prefill=PrefillOptions(attention="direct")), (512, 2048, 64, 128), 2048)
-    small = replace(plan, prefill=PrefillOptions(block=PROCESSOR_BLOCK))
-    assert by_blocks(small, (1, 512, 8, 64), 512)
-    assert not by_blocks(small, (8, 256, 8, 64), 256)
+    assert not uses_blocks(plan, (512, 1, 64, 128), 32768)
+    assert not uses_blocks(plan, (512, 1024, 64, 128), 1024)
+    assert not uses_blocks(plan, (1, 2048, 1, 128), 2048)
+    assert uses_blocks(plan, (2, 2048, 1, 128), 2048)
+    assert not uses_blocks(replace(plan, prefill=PrefillOptions(attention="direct")), (512, 2048, 64, 128), 2048)
+    small = replace(plan, prefill=PrefillOptions(block=CPU_BLOCK))
+    assert uses_blocks(small, (1, 512, 8, 64), 512)
+    assert not uses_blocks(small, (8, 256, 8, 64), 256)
     # Whole arrays, split over 8 chips: an eighth of the scores is each one's.
-    whole = plan_of(shape=(2, 2, 2), ffn_layout="ws_2d", partitioner="gspmd").whole(mesh_of((2, 2, 2)))
-    assert not by_blocks(whole, (1, 2048, 8, 128), 2048)
-    assert by_blocks(whole, (2, 2048, 8, 128), 2048)
+    whole = plan_of(shape=(2, 2, 2), ffn_layout="ws_2d", partitioner="gspmd").global_view(mesh_of((2, 2, 2)))
+    assert not uses_blocks(whole, (1, 2048, 8, 128), 2048)
+    assert uses_blocks(whole, (2, 2048, 8, 128), 2048)
 
 
 def logits(plan: Plan, seed: int = 0) -> np.ndarray:

@@ -11,7 +11,7 @@ from hlo_collectives import loop_collectives
 from jax.sharding import PartitionSpec as P
 from partitioned_case import TIME, errors
 
-from engines.transformer.comm.collectives import MOST_TERMS, exchange
+from engines.transformer.comm.collectives import MAX_TERMS, all_to_all_terms
 from engines.transformer.params.fusion import input_parts, output_parts
 from engines.transformer.params.memory_layout import LANES
 from engines.transformer.partition.overlap import Overlap
@@ -105,13 +105,13 @@ def test_it_sends_each_collective_once_and_sums_by_all_to_all():
     assert kinds["reduce-scatter", "yz"] == 1
 
 
-@pytest.mark.parametrize("ring", [2, MOST_TERMS, 2 * MOST_TERMS])
+@pytest.mark.parametrize("ring", [2, MAX_TERMS, 2 * MAX_TERMS])
 def test_exchanged_terms_add_up_to_a_reduce_scatter(ring):
     values = np.random.default_rng(0).integers(-9, 9, (ring, ring, 3, 2)).astype(np.float32)
 
     def run(x):
-        terms = exchange(x[0], ("x",))
-        assert len(terms) == (ring if ring <= MOST_TERMS else 1)
+        terms = all_to_all_terms(x[0], ("x",))
+        assert len(terms) == (ring if ring <= MAX_TERMS else 1)
         return terms.sum(0)[None]
 
     mapped = jax.shard_map(run, mesh=mesh_of((ring, 1, 1)), in_specs=P("x"), out_specs=P("x"), check_vma=False)

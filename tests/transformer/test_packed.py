@@ -108,7 +108,7 @@ def test_packing_by_hand():
     assert rows.tolist() == [[0, 1, 2, 4, 0], [8, 12, 13, 14, 15]]
     assert packing.first.tolist() == [[0, 0, 0, 3, 4], [0, 1, 1, 1, 1]]
     assert packing.starts.tolist() == [0, 3, 0, 1]
-    assert packing.ids(5).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
+    assert np.asarray(packing.ids(5)).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize(("distribution", "mean"), [("uniform", 0.5), ("lognormal", 0.38)])

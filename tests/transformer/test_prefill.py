@@ -96,7 +96,7 @@ def test_a_prompt_longer_than_the_cache_is_refused_before_it_is_compiled():
     plan = plan_of(*LAYOUTS[0])
     tokens = jax.ShapeDtypeStruct((8, TIME + STEPS + 1), np.int32)
     mesh = mesh_of(plan.mesh_shape)
-    with pytest.raises(InvalidRequest, match="input_len=14: is more than the cache's 13 positions"):
+    with pytest.raises(InvalidRequest, match="input_len=14: must be ≤ cache_len=13"):
         make_prefill(plan, mesh).lower(load_parameters(plan, mesh, 0), abstract_cache(plan, mesh), tokens)
 
 

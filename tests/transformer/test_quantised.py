@@ -22,7 +22,7 @@ from engines.transformer.comm.ring import ring_axes
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
 from engines.transformer.params.parameters import described, make_parameters
-from engines.transformer.params.quantize import dequantize, product, quantize, quantize_tokens, stored_bytes
+from engines.transformer.params.quantize import dequantize, einsum, quantize, quantize_tokens, stored_bytes
 from engines.transformer.params.tree import Stacked
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
@@ -67,7 +67,7 @@ def test_a_product_of_int8_by_hand():
     plan = plan_of(MODELS["palm"], (1, 1, 1), "ws_1d", "heads", weight_dtype="int8", act_dtype="int8")
     x = jnp.asarray([[[1.0, -2.0], [0.0, 0.0]]])
     narrow, scale = quantize_tokens(plan, x, ())
-    out = dequantize(product(plan, "btr,rc->btc", narrow, jnp.asarray([[3, 1], [4, -1]], jnp.int8)), scale)
+    out = dequantize(einsum(plan, "btr,rc->btc", narrow, jnp.asarray([[3, 1], [4, -1]], jnp.int8)), scale)
     # 1 and -2 are 64 (63.5, to even) and -127 at a scale of 2/127.
     expected = np.asarray([[64 * 3 - 127 * 4, 64 + 127], [0, 0]]) * 2 / 127
     np.testing.assert_allclose(out[0], expected, rtol=1e-6)
@@ -106,7 +106,7 @@ def test_activations_are_gathered_as_int8_with_one_scale_a_token(ffn_layout, col
 def test_a_sum_of_int8_does_not_run_over():
     plan = plan_of(MODELS["palm"], (1, 1, 1), "ws_1d", "heads", weight_dtype="int8", act_dtype="int8")
     ones = jnp.full((1, 4096), 127, jnp.int8)
-    assert product(plan, "be,ve->bv", ones, ones).tolist() == [[4096 * 127 * 127]]
+    assert einsum(plan, "be,ve->bv", ones, ones).tolist() == [[4096 * 127 * 127]]
 
 
 @pytest.mark.parametrize("weight_dtype", ["int8", "int4", "float8_e4m3"])

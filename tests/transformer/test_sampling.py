@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from scipy.stats import chisquare, gumbel_r, kstest
 
 from engines.transformer.generate.sampling import gumbel, next_tokens, vocab_ids
-from engines.transformer.generate.top_k_top_p import Contenders, comparable, likeliest, narrow, takes_few
+from engines.transformer.generate.top_k_top_p import Candidates, comparable, gathers_few, kept_mask, top_candidates
 from engines.transformer.options import Sampling
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
@@ -71,11 +71,13 @@ def kept(shape, sampling, gathered=False):
 
     def body(plan, scores, scaled):
         ids = jnp.broadcast_to(vocab_ids(plan), scores.shape)
-        spread = Contenders(comparable(scores), ids, plan.axes.all)
+        spread = Candidates(comparable(scores), ids, plan.axes.all)
         if not gathered:
-            return narrow(plan, spread, scaled, sampling.top_k, sampling.top_p)
-        first = likeliest(spread, sampling.top_k)
-        stay = narrow(plan, first, likeliest(spread._replace(scores=scaled), sampling.top_k).scores, 0, sampling.top_p)
+            return kept_mask(plan, spread, scaled, sampling.top_k, sampling.top_p)
+        first = top_candidates(spread, sampling.top_k)
+        stay = kept_mask(
+            plan, first, top_candidates(spread._replace(scores=scaled), sampling.top_k).scores, 0, sampling.top_p
+        )
         return jnp.zeros((len(scores), VOCAB), bool).at[jnp.arange(len(scores))[:, None], first.ids].set(stay)
 
     return on_mesh(shape, body, spread=not gathered)
@@ -97,7 +99,7 @@ def reference(scores, *, temperature=1.0, top_k=0, top_p=1.0):
     order = np.lexsort((np.arange(len(scores)), -scores))[: top_k or None]
     likely = np.exp((scores[order].astype(np.float64) - scores.max()) / temperature)
     likely /= likely.sum()
-    # As few as reach top_p: an id stays if those before it do not.
+    # As few as reach top_p: an id kept_mask if those before it do not.
     likely[1:][np.cumsum(likely)[:-1] >= top_p] = 0
     found = np.zeros(len(scores))
     found[order] = likely / likely.sum()
@@ -161,7 +163,7 @@ def test_draws_do_not_depend_on_how_the_vocabulary_is_cut():
     sampling, shapes = Sampling(temperature=2.0, top_k=20, top_p=0.8, seed=1), [(1, 1, 1), (1, 1, 2), (2, 2, 2)]
     # Two chips gather the 20 likeliest of each, which eight do not.
     plans = [plan_of(small_model(vocab_size=vocab_size), shape, "ws_2d", "heads", 8) for shape in shapes]
-    assert [takes_few(plan, sampling) for plan in plans] == [True, True, False]
+    assert [gathers_few(plan, sampling) for plan in plans] == [True, True, False]
     tokens = [drawn(shape, sampling, vocab_size=vocab_size)(scores) for shape in shapes]
     assert all(np.array_equal(tokens[0], each) for each in tokens[1:])
     assert len(np.unique(tokens[0])) > 40

@@ -111,9 +111,9 @@ def test_a_key_that_is_added_is_a_column_of_a_csv_file(monkeypatch, tmp_path):
 
 
 def test_a_published_row_does_not_answer_a_key_that_it_does_not_state():
-    row = next(row for row in published_rows() if row.question["phase"] == "decode")
-    values = {key: value for key, value in row.question.items() if key not in ("model", "hw")}
+    row = next(row for row in published_rows() if row.stated["phase"] == "decode")
+    values = {key: value for key, value in row.stated.items() if key not in ("model", "hw")}
     wide = a_point(WiderPoint, **values)
-    assert row.answers(wide)
-    assert not row.answers(replace(wide, offload="host"))
-    assert not row.answers(replace(wide, experts=2))
+    assert row.matches(wide)
+    assert not row.matches(replace(wide, offload="host"))
+    assert not row.matches(replace(wide, experts=2))

@@ -1,5 +1,6 @@
 """Counts from the architecture, against the published sizes and by hand."""
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.sweep.catalog import load_customised, load_model, model_from, names
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.model import EXTENSION, Model
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_rotary_frequencies_by_hand():
 
 @pytest.mark.parametrize("rotary_dim", [3, 34])
 def test_rotary_positions_turn_pairs_of_a_head(rotary_dim):
-    with pytest.raises(InvalidRequest, match=f"model.rotary_dim={rotary_dim}: is odd, or more than head_dim=32"):
+    with pytest.raises(InvalidRequest, match=f"model.rotary_dim={rotary_dim}: must be even and ≤ head_dim=32"):
         replace(load_model("tiny"), rotary_dim=rotary_dim)
 
 
@@ -117,3 +119,22 @@ def test_a_changed_architecture_counts_its_own_parameters():
     assert cut.mfu_params == cut.published_params == cut.params < 0.1 * whole.params
     stated = model_from(load_customised("model", "palm-540b+num_layers=8+mfu_params=37e9"))
     assert stated.mfu_params == 37e9
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Extended(Model):
+    """A model with a key that not every engine reads."""
+
+    window: int | None = dataclasses.field(default=None, metadata={EXTENSION: True})
+
+
+def extended(**changes) -> Extended:
+    tiny = load_model("tiny")
+    return Extended(**{each.name: getattr(tiny, each.name) for each in dataclasses.fields(tiny)}, **changes)
+
+
+def test_an_engine_refuses_a_key_that_it_does_not_read():
+    with pytest.raises(Unsupported, match=r"^model\.window=4: engine=torch runs model\.window=null alone; use an"):
+        extended(window=4).check_extensions("torch")
+    extended(window=4).check_extensions("torch", read=("window",))
+    extended().check_extensions("torch")

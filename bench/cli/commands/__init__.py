@@ -1,1 +1,1 @@
-"""One module a subcommand of ``shardbench``: its keys, its help, its ``main``."""
+"""One module per subcommand of ``shardbench``: its keys, its help, its ``main``."""

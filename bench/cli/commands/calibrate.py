@@ -13,18 +13,14 @@ from bench.validate.csv_cases import Case
 from bench.validate.errors import figures_of, load_estimator, published_files, read_all
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import InvalidRequest
 
 SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("hw", "tpu-v4", "the chip whose rows are used"),
-    Key(
-        "data",
-        None,
-        "CSV file, folder of measured rows, or a list of those, as for validate (default: all published rows)",
-    ),
-    Key("out", None, "file for the constants, or package for the engine's own folder (default: only print them)"),
+    Key("hw", "tpu-v4", "the chip to fit, one of conf/hw"),
+    Key("data", None, "a CSV file, a folder of measured rows, or a list of these (default: all published rows)"),
+    Key("out", None, "file to write, or package for the folder of the engine's constants (default: only print)"),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -35,19 +31,19 @@ EXAMPLES: Final = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Fit, print and, where ``out`` says so, write."""
+    """Fit and print the constants; write them if ``out`` is set. Returns 0."""
     del verb
     chip = str(settings["hw"])
     cases = [case for case in _cases(settings["data"]) if case.point.chip.name == chip and case.latency_s is not None]
     if not cases:
-        raise InvalidRequest("hw", chip, "has no timed row in the data", "give data= with rows of that chip")
+        raise InvalidRequest("hw", chip, "the data has no times for this chip", "use data= with rows of this chip")
     points = [case.point for case in cases]
     measured = np.asarray([case.latency_s for case in cases])
     found = fit(points, measured)
     held_out = {name: _figures(errors) for name, errors in leave_one_model_out(points, measured).items()}
     content = _content(chip, cases, found, held_out)
     if settings["out"]:
-        path = _place(str(settings["out"]), chip)
+        path = _output_path(str(settings["out"]), chip)
         _write(path, content)
         _write_residuals(path.with_suffix(".residuals.csv"), cases, found)
         print(f"wrote {path} and its residuals", file=sys.stderr)
@@ -99,11 +95,11 @@ def _content(chip: str, cases: Sequence[Case], found: Fit, held_out: Mapping[str
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits: more would claim a precision that no row has."""
+    """Rounded to four digits, the precision of the rows."""
     return None if value is None else float(f"{value:.4g}")
 
 
-def _place(out: str, chip: str) -> Path:
+def _output_path(out: str, chip: str) -> Path:
     return STORED / f"{chip}.yaml" if out == "package" else Path(out)
 
 
@@ -116,7 +112,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(heading + OmegaConf.to_yaml(OmegaConf.create(dict(content))), encoding="utf-8")
     except OSError as error:
-        raise ShardbenchError(f"out={path}: cannot be written ({error.strerror})") from None
+        raise InvalidRequest("out", path, f"cannot be written ({error.strerror})", "use a writable file") from None
 
 
 def _write_residuals(path: Path, cases: Sequence[Case], found: Fit) -> None:

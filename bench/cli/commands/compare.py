@@ -1,4 +1,4 @@
-"""``shardbench compare``: two stores, point by point."""
+"""``shardbench compare``: the rows of two stores, point by point."""
 
 import json
 import sys
@@ -6,25 +6,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key
-from engines.core.errors import InvalidRequest, ShardbenchError
+from bench.cli.args import PRINT, Key, check_boolean
+from engines.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from bench.compare.verdicts import Comparison, Rules
     from engines.core.row import Row
 
-SUMMARY: Final = "compare the rows of two stores; exit code 1 if a point is slower or broken"
+SUMMARY: Final = "compare the rows of two stores; exit code 1 if a point is slower or fails now"
 VERBS: Final[Mapping[str, str]] = {}
 RULES: Final = (
-    Key("threshold", 0.05, "a point is slower if its median rose by more than this fraction, and significantly"),
-    Key("alpha", 0.01, "significance over all points together (Mann-Whitney, corrected after Holm)"),
+    Key("threshold", 0.05, "a point is slower if its median rose significantly and by more than this fraction"),
+    Key("alpha", 0.01, "significance level over all points (Mann-Whitney U test with Holm's correction)"),
     Key("allow_hosts", False, "also compare times of different hosts or device kinds"),
 )
 KEYS: Final = (
     Key("old", None, "the store to compare with", required=True),
-    Key("new", None, "the store to judge", required=True),
+    Key("new", None, "the store to check", required=True),
     *RULES,
-    Key("by_process", False, "compare the medians of the processes that measured a point, as nightly processes=3 does"),
+    Key("by_process", False, "compare medians per process instead of samples, as nightly processes=3 does"),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -35,14 +35,11 @@ MOST_SHOWN: Final = 60
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Compare and print. Returns 1 if a point is slower or broken."""
+    """Compare and print. Returns 1 if a point is slower or fails now, else 0."""
     del verb
     from bench.compare.verdicts import compare
 
-    by_process = settings["by_process"]
-    if not isinstance(by_process, bool):
-        raise InvalidRequest("by_process", by_process, "must be true or false", "use by_process=true")
-    rules = replace(rules_of(settings), by_process=by_process)
+    rules = replace(rules_of(settings), by_process=check_boolean("by_process", settings["by_process"]))
     found = compare(rows_of("old", settings["old"]), rows_of("new", settings["new"]), rules)
     if settings["print"] == "json":
         print(json.dumps(plain(found)))
@@ -52,34 +49,32 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def rules_of(settings: Mapping[str, Any]) -> "Rules":
-    """The rules that the keys :data:`RULES` state.
+    """The rules given by the keys :data:`RULES`.
 
     Raises:
-        InvalidRequest: a value can be no rule's.
+        InvalidRequest: a value is invalid.
     """
     from bench.compare.verdicts import Rules
 
     threshold, alpha, allow_hosts = (settings[key.name] for key in RULES)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < float("inf"):
-        raise InvalidRequest("threshold", threshold, "must be a fraction ≥ 0", "0.05 is 5%")
+        raise InvalidRequest("threshold", threshold, "must be a number ≥ 0", "use a fraction: 0.05 is 5%")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
-        raise InvalidRequest("alpha", alpha, "must be between 0 and 1", "use a significance level such as 0.01")
-    if not isinstance(allow_hosts, bool):
-        raise InvalidRequest("allow_hosts", allow_hosts, "must be true or false", "use allow_hosts=true")
-    return Rules(threshold=threshold, alpha=alpha, allow_hosts=allow_hosts)
+        raise InvalidRequest("alpha", alpha, "must be a number > 0 and < 1", "use a probability such as 0.01")
+    return Rules(threshold=threshold, alpha=alpha, allow_hosts=check_boolean("allow_hosts", allow_hosts))
 
 
 def rows_of(key: str, folder: Any) -> "list[Row]":
-    """The rows of a store that must not be empty.
+    """The rows of the store ``folder``, the value of ``key``.
 
     Raises:
-        ShardbenchError: it is empty or broken.
+        ShardbenchError: the store is empty or a file is broken.
     """
     from bench.rows.store import Store
 
     rows = Store(str(folder)).load()
     if not rows:
-        raise ShardbenchError(f"{key}={folder}: holds no rows; name a folder that shardbench run wrote to")
+        raise InvalidRequest(key, folder, "holds no rows", "use a results_dir of shardbench run")
     return rows
 
 
@@ -90,22 +85,22 @@ def plain(found: "Comparison") -> dict[str, Any]:
     return {
         "regressions": len(found.regressions),
         "points": [to_dict(change) for change in found.changes],
-        "only_old": [{"point_id": row.point_id, "question": label(row)} for row in found.only_old],
-        "only_new": [{"point_id": row.point_id, "question": label(row)} for row in found.only_new],
+        "only_old": [{"point_id": row.point_id, "point": label(row)} for row in found.only_old],
+        "only_new": [{"point_id": row.point_id, "point": label(row)} for row in found.only_new],
     }
 
 
 def show(found: "Comparison") -> None:
-    """Print what differs as a table, the worst first, and count the rest."""
+    """Print a table of the points that differ, the worst first, and the number of points by verdict."""
     from rich.console import Console
     from rich.table import Table
 
     from bench.compare.verdicts import NOT_SIGNIFICANT, label
     from bench.rows.metrics import METRICS
 
-    told = [change for change in found.changes if change.verdict != "same" or change.reason == NOT_SIGNIFICANT]
+    shown = [change for change in found.changes if change.verdict != "same" or change.reason == NOT_SIGNIFICANT]
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    if told:
+    if shown:
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("verdict", no_wrap=True)
         table.add_column("point", overflow="fold", ratio=2)
@@ -113,7 +108,7 @@ def show(found: "Comparison") -> None:
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("note", overflow="fold", ratio=1)
         median = METRICS["median"]
-        for change in told[:MOST_SHOWN]:
+        for change in shown[:MOST_SHOWN]:
             ratio = change.ratio
             table.add_row(
                 change.verdict,
@@ -126,15 +121,15 @@ def show(found: "Comparison") -> None:
                 change.reason,
             )
         console.print(table)
-    if len(told) > MOST_SHOWN:
-        console.print(f"and {len(told) - MOST_SHOWN} more; print=json tells all")
+    if len(shown) > MOST_SHOWN:
+        console.print(f"and {len(shown) - MOST_SHOWN} more; print=json shows all")
     for side, rows in (("old", found.only_old), ("new", found.only_new)):
         for row in rows[:MOST_SHOWN]:
             console.print(f"only {side}: {label(row)} ({row.source})", overflow="fold")
         if len(rows) > MOST_SHOWN:
-            console.print(f"only {side}: {len(rows) - MOST_SHOWN} more; print=json tells all")
+            console.print(f"only {side}: {len(rows) - MOST_SHOWN} more; print=json shows all")
     counts: dict[str, int] = {}
     for change in found.changes:
         counts[change.verdict] = counts.get(change.verdict, 0) + 1
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "none"
-    console.print(f"{len(found.changes)} points on both sides: {summary}")
+    console.print(f"{len(found.changes)} points in both stores: {summary}")

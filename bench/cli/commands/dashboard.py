@@ -1,4 +1,4 @@
-"""``shardbench dashboard``: one page of HTML over all stored rows."""
+"""``shardbench dashboard``: one HTML page of all stored rows."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from bench.cli.commands.compare import RULES, rules_of
 SUMMARY: Final = "write one HTML page: regressions, every point over time, the newest rows, the environment"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("results_dir", "results", "the store, or a folder with stores in it, such as results/nightly"),
+    Key("results_dir", "results", "the store, or a folder of stores such as results/nightly"),
     Key("out", "reports/dashboard.html", "the file to write"),
     Key("title", "shardbench", "the heading of the page"),
     *RULES,
@@ -24,7 +24,7 @@ EXAMPLES: Final = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Write the page. Returns 0: it tells of regressions, ``compare`` judges them."""
+    """Write the page. Returns 0 even if it shows regressions; ``compare`` has an exit code for them."""
     del verb
     from bench.compare.dashboard.write import write
 

@@ -1,4 +1,4 @@
-"""``shardbench env``: what this machine, this code and these settings are."""
+"""``shardbench env``: the git revision, versions, machine and settings in use."""
 
 import json
 import subprocess
@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key
-from engines.core.errors import InvalidRequest
+from bench.cli.args import PRINT, RESULTS_DIR, Key, check_boolean
 
-SUMMARY: Final = "show code, versions, machine, installed extras and where rows go"
+SUMMARY: Final = "show git revision, versions, machine, installed extras and the results folder"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     RESULTS_DIR,
-    Key("devices", False, "ask JAX for its devices too, in a process of its own (seconds)"),
+    Key("devices", False, "also list the devices of JAX, in a separate process (takes seconds)"),
     PRINT,
 )
 EXAMPLES: Final = ("shardbench env", "shardbench env devices=true print=json")
@@ -27,7 +26,7 @@ TIMEOUT_S: Final = 120.0
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Print it. Returns 0."""
+    """Print the environment. Returns 0."""
     del verb
     from pathlib import Path
 
@@ -35,8 +34,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.run.extras import extras
     from bench.run.tracking import resolved_mode
 
-    if not isinstance(settings["devices"], bool):
-        raise InvalidRequest("devices", settings["devices"], "is neither true nor false", "use devices=true")
+    with_devices = check_boolean("devices", settings["devices"])
     folder = Path(str(settings["results_dir"]))
     content: dict[str, Any] = {
         **asdict(read_environment()),
@@ -45,7 +43,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         "results_dir": str(folder.resolve()),
         "results_dir_exists": folder.is_dir(),
     }
-    if settings["devices"]:
+    if with_devices:
         content["devices"] = _devices()
     if settings["print"] == "json":
         print(json.dumps(content))
@@ -58,9 +56,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def _lines(key: str, value: Any) -> list[str]:
-    """A value in words, on one line or several."""
+    """A value as text, on one or several lines."""
     if key == "extras":
-        return [f"{name}: {'installed' if there else 'not installed'}" for name, there in value.items()]
+        return [f"{name}: {'installed' if present else 'not installed'}" for name, present in value.items()]
     if isinstance(value, Mapping):
         return [f"{name} {text}" for name, text in value.items()]
     if key == "memory_bytes" and value is not None:
@@ -71,7 +69,7 @@ def _lines(key: str, value: Any) -> list[str]:
 
 
 def _devices() -> dict[str, Any]:
-    """What JAX finds. A child asks, since a process that has asked holds the devices."""
+    """Platform, number and kinds of JAX's devices, read in a child: the process that initialises them holds them."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True, timeout=TIMEOUT_S

@@ -1,4 +1,4 @@
-"""``shardbench import``: results of other harnesses as rows."""
+"""``shardbench import``: stores results of other benchmark harnesses as rows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from engines.core.row import Row
 SUMMARY: Final = "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("data", None, "the file, or a list of files", required=True),
-    Key("format", "auto", "the file's format; auto tells by its keys", ("auto", *FORMATS)),
+    Key("data", None, "a file, or a list of files", required=True),
+    Key("format", "auto", "the file's format; auto detects it", ("auto", *FORMATS)),
     RESULTS_DIR,
-    Key("model", None, "the model of conf/model that the file is about"),
-    Key("hw", None, "the chip of conf/hw that it ran on"),
-    Key("phase", None, "take only this phase of the file", PHASES),
+    Key("model", None, "the model, one of conf/model"),
+    Key("hw", None, "the chip, one of conf/hw"),
+    Key("phase", None, "import only this phase of the file", PHASES),
     *(Key(name, None, Point.schema()[name].about.meaning) for name in USER_KEYS),
-    Key("reference", None, "where the file comes from, such as a link"),
+    Key("reference", None, "source of the file, such as a link"),
     PRINT,
 )
 EXAMPLES: Final[Sequence[str]] = (
@@ -37,11 +37,11 @@ EXAMPLES: Final[Sequence[str]] = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Read every file, then store what is new, all of it or nothing.
+    """Read every file, then store the new rows, all or none. Returns 0.
 
     Raises:
         InvalidRequest: a value is missing or contradicts a file.
-        ShardbenchError: a file is no JSON, or of no known format.
+        ShardbenchError: a file is not JSON, or has no known format.
     """
     found = {
         path: [row for content in read_file(path) for row in rows_of(content, settings)] for path in _paths(settings)
@@ -54,7 +54,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         known |= {row.point_id for row in fresh}
         new += fresh
         if settings["print"] == "table":
-            _tell(path, rows, len(fresh), settings["results_dir"])
+            _print(path, rows, len(fresh), settings["results_dir"])
     if new:
         store.append(new)
     if settings["print"] == "json":
@@ -66,11 +66,11 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 def _paths(settings: Mapping[str, Any]) -> list[Path]:
     data = settings["data"] if isinstance(settings["data"], list) else [settings["data"]]
     if not data or not all(isinstance(each, str) and each for each in data):
-        raise InvalidRequest("data", settings["data"], "names no file", "give data=FILE or data=[FILE,FILE]")
+        raise InvalidRequest("data", settings["data"], "must be a file or a list", "use data=FILE or data=[FILE,FILE]")
     return [Path(each) for each in data]
 
 
-def _tell(path: Path, rows: Sequence[Row], added: int, results_dir: str) -> None:
+def _print(path: Path, rows: Sequence[Row], added: int, results_dir: str) -> None:
     details = rows[0].details
     print(f"{path}: {details['format']}, sha256 {details['sha256'][:12]}")
     for row in rows:
@@ -88,7 +88,9 @@ def _tell(path: Path, rows: Sequence[Row], added: int, results_dir: str) -> None
     if unmapped:
         print(f"  not mapped: {', '.join(unmapped)}")
     stored = len(rows) - added
-    again = f", {stored} were there already" if stored else ""
+    duplicates = f", {stored} were already stored" if stored else ""
     print(
-        f"  {added} rows added to {results_dir}{again}" if added else f"  nothing added: {results_dir} has these rows"
+        f"  {added} rows added to {results_dir}{duplicates}"
+        if added
+        else f"  no rows added: {results_dir} already has them"
     )

@@ -1,4 +1,4 @@
-"""``shardbench model``: the model of a checkpoint, as a file for a config folder of the user's own."""
+"""``shardbench model``: the model of a checkpoint as YAML, for the user's own config folder."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,16 +8,16 @@ from typing import Any, Final
 from bench.cli.args import Key
 from engines.weights.checkpoint.families import model_of
 
-SUMMARY: Final = "print a checkpoint's model as YAML, for a config folder of your own"
+SUMMARY: Final = "print the model of a checkpoint as YAML, for your own config folder"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key(
         "checkpoint",
         None,
-        "the folder, in Hugging Face's layout: its config.json is read, its weights are not",
+        "the folder in Hugging Face's layout; only its config.json is read",
         required=True,
     ),
-    Key("name", None, "what to call the model; the folder's name where left out"),
+    Key("name", None, "name of the model (default: the folder's name)"),
 )
 EXAMPLES: Final = (
     "shardbench model checkpoint=/data/pythia-1b name=pythia-1b > mine/model/pythia-1b.yaml",
@@ -26,7 +26,7 @@ EXAMPLES: Final = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Print it. Returns 0."""
+    """Print the model. Returns 0."""
     from omegaconf import OmegaConf
 
     del verb

@@ -1,4 +1,4 @@
-"""``shardbench nightly``: for cron: run, compare with the night before, write report and dashboard."""
+"""``shardbench nightly``, for cron: runs a sweep, compares it with the previous night, writes report and dashboard."""
 
 import json
 from collections.abc import Mapping
@@ -7,28 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, Key
+from bench.cli.args import PRINT, Key, check_integer
 from bench.cli.commands.compare import RULES, plain, rules_of, show
 from engines.core.errors import InvalidRequest
 
-SUMMARY: Final = "run a sweep, compare it with the night before, write report and dashboard; 1 if something is worse"
+SUMMARY: Final = "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("sweep", "nightly", "the recipe of conf/sweep to run"),
-    Key("run", [], "more keys for shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]"),
-    Key("results_dir", "results", "the night's rows go to RESULTS_DIR/nightly/<date>"),
-    Key("out", "reports/nightly", "dashboard.html, and a folder a night with its report and comparison.json"),
-    Key(
-        "confirm",
-        2,
-        "reruns, at most, while a measured point looks slower; with processes=1 the fastest run of a point counts",
-    ),
-    Key(
-        "processes",
-        1,
-        "processes that measure each point; above 1 their medians are compared, not one's samples",
-    ),
-    Key("date", None, "the night's date (default: today, UTC)"),
+    Key("sweep", "nightly", "the sweep to run, one of conf/sweep"),
+    Key("run", [], "further arguments of shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]"),
+    Key("results_dir", "results", "folder of the stores; rows go to RESULTS_DIR/nightly/<date>"),
+    Key("out", "reports/nightly", "folder for dashboard.html and, per night, a report and comparison.json"),
+    Key("confirm", 2, "most repeats while a measured point is slower; with processes=1 its fastest run counts"),
+    Key("processes", 1, "processes that measure every point; above 1, medians per process are compared"),
+    Key("date", None, "date of the night (default: today, UTC)"),
     *RULES,
     PRINT,
 )
@@ -41,19 +33,14 @@ EXAMPLES: Final = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Do a night. Returns 1 for a regression, 3 where points failed."""
+    """Run a night. Returns 1 if there is a regression, 3 if points failed, else 0."""
     del verb
     from bench.compare.nightly import NightlySettings, checked_day, run_night
 
     words = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not all(isinstance(word, str) and "=" in word for word in words):
-        raise InvalidRequest("run", settings["run"], "has an item that is not key=value", "write run=[key=value,...]")
-    confirm = settings["confirm"]
-    if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
-        raise InvalidRequest("confirm", confirm, "must be an integer ≥ 0", "it is a number of runs")
-    processes = settings["processes"]
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise InvalidRequest("processes", processes, "must be an integer ≥ 1", "give one such as 3")
+        raise InvalidRequest("run", settings["run"], "must be a list of key=value", "use run=[key=value,...]")
+    processes = check_integer("processes", settings["processes"], 1)
     today = datetime.now(UTC).date().isoformat()
     plan = NightlySettings(
         sweep=str(settings["sweep"]),
@@ -61,7 +48,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         out=Path(str(settings["out"])),
         day=checked_day(today if settings["date"] is None else str(settings["date"])),
         rules=replace(rules_of(settings), by_process=processes > 1),
-        confirm=confirm,
+        confirm=check_integer("confirm", settings["confirm"], 0),
         processes=processes,
         words=words,
     )
@@ -78,10 +65,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         print(json.dumps(content))
         return outcome.exit_code
     if outcome.comparison is None:
-        print("no night before this one to compare with")
+        print("no previous night to compare with")
     else:
-        again = f" after {outcome.repeats} more runs, since points looked slower" if outcome.repeats else ""
-        print(f"compared with {outcome.previous}{again}")
+        repeats = f" after {outcome.repeats} repeats, since points were slower" if outcome.repeats else ""
+        print(f"compared with {outcome.previous}{repeats}")
         show(outcome.comparison)
     if outcome.points_failed:
         print(f"some points failed: shardbench results list results_dir={outcome.night} status=[failed,timeout]")

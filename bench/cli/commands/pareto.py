@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, Key
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from bench.planner.pareto import Spot
@@ -20,12 +20,12 @@ KEYS: Final = (
     Key("model", ["palm-8b", "palm-62b", "palm-540b"], "a model of conf/model, or a list of them"),
     Key("hw", "tpu-v4", "the chip, one of conf/hw"),
     Key("phase", list(PHASES), "decode, prefill, or both"),
-    Key("context_len", 2048, "tokens of a prefill; of a decode, those cached and generated"),
+    Key("context_len", 2048, "tokens of a prefill; in a decode, cached plus generated tokens"),
     Key("output_len", 64, "tokens generated in a decode"),
     Key("batch_size", "auto", "sequences: a number, a list, or auto (1 to 1024)"),
     Key("num_chips", "auto", "chips: a number, a list, or auto (up to max_chips)"),
-    Key("max_chips", 256, "the most chips that num_chips=auto considers"),
-    Key("weight_dtype", ["bfloat16", "int8"], "number format of the weights, or a list"),
+    Key("max_chips", 256, "largest number of chips for num_chips=auto"),
+    Key("weight_dtype", ["bfloat16", "int8"], "dtype of the weights, or a list"),
     Key("out", "reports/pareto", "folder for pareto.csv, pareto.png and pareto.pdf"),
     PRINT,
 )
@@ -36,13 +36,13 @@ EXAMPLES: Final = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Predict every way, write the files and print the frontier. Returns 1 where no way fits in memory."""
+    """Predict every configuration, write the files, print the frontier. Returns 1 if none fits in memory, else 0."""
     from bench.planner.pareto import draw, write_csv
 
     del verb
     found = _spots(settings)
     if not found:
-        print("no layout fits in memory; use more chips or smaller weights (weight_dtype=int8)", file=sys.stderr)
+        print("no configuration fits in memory; use more chips or a smaller weight_dtype", file=sys.stderr)
         return 1
     folder = Path(str(settings["out"]))
     try:
@@ -50,15 +50,24 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         write_csv(folder / "pareto.csv", found)
         written = [folder / "pareto.csv", *draw(found, folder, "pareto")]
     except OSError as error:
-        raise ShardbenchError(f"out={folder}: cannot be written ({error.strerror})") from None
+        raise InvalidRequest("out", folder, f"cannot be written ({error.strerror})", "use a writable folder") from None
     best = [spot for spot in found if spot.on_frontier]
     if settings["print"] == "json":
         print(
-            json.dumps({"frontier": [asdict(spot) for spot in best], "ways": len(found), "files": [*map(str, written)]})
+            json.dumps(
+                {
+                    "frontier": [asdict(spot) for spot in best],
+                    "configurations": len(found),
+                    "files": [*map(str, written)],
+                }
+            )
         )
     else:
         _print(best)
-        print(f"{len(found)} ways, {len(best)} on a frontier; wrote {', '.join(map(str, written))}", file=sys.stderr)
+        print(
+            f"{len(found)} configurations, {len(best)} on a frontier; wrote {', '.join(map(str, written))}",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -73,9 +82,12 @@ def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
     context, output_len = settings["context_len"], settings["output_len"]
     if not isinstance(context, int) or not isinstance(output_len, int) or not 0 < output_len < context:
         raise InvalidRequest(
-            "output_len", output_len, f"does not fit context_len={context}", "give 1 up to the context"
+            "output_len",
+            output_len,
+            f"must be an integer ≥ 1 and < context_len={context}",
+            "lower it or raise context_len",
         )
-    asked = {
+    shared = {
         name: settings[name] for name in ("hw", "batch_size", "num_chips", "max_chips", "weight_dtype", "output_len")
     }
     return [
@@ -84,7 +96,7 @@ def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
         for phase in phases
         for spot in spots(
             workload_from(
-                {**asked, "model": model, "phase": phase, "input_len": context - output_len * (phase == "decode")}
+                {**shared, "model": model, "phase": phase, "input_len": context - output_len * (phase == "decode")}
             )
         )
     ]
@@ -95,7 +107,7 @@ def _print(best: "list[Spot]") -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "phase", "weights", "chips", "cut", "batch", "layout", "latency", "chip-ms/token", "MFU"):
+    for heading in ("model", "phase", "weights", "chips", "mesh", "batch", "layout", "latency", "chip-ms/token", "MFU"):
         table.add_column(heading)
     for spot in sorted(best, key=lambda each: (each.model, each.phase, each.weight_dtype, each.latency_s)):
         table.add_row(

@@ -1,11 +1,11 @@
-"""``shardbench plan``: the best way to cut a model over chips for a workload."""
+"""``shardbench plan``: the best partitioning of a model over chips for a workload."""
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key
+from bench.cli.args import PRINT, Key, check_integer
 from engines.core.errors import InvalidRequest
 from engines.core.layout import COLLECTIVES
 from engines.core.point import FIRST_TOKENS
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from bench.planner.search import Candidate, SearchResult
     from bench.planner.workload import Workload
 
-SUMMARY: Final = "choose chips, mesh, layouts and dtype for a workload, and show what the runners-up lose"
+SUMMARY: Final = "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("model", None, "the model, one of conf/model", required=True),
     Key("hw", "tpu-v4", "the chip, one of conf/hw"),
     Key("phase", "generate", "the workload's phase", ("prefill", "decode", "generate")),
-    Key("objective", "latency", "what to optimise, within the limits", ("latency", "cost", "throughput")),
+    Key("objective", "latency", "what to optimise; limits apply to each", ("latency", "cost", "throughput")),
     Key("input_len", 2048, "tokens of the prompt, or in the cache of a decode"),
     Key("output_len", 64, "tokens generated"),
-    Key("first_token", "auto", "the pass that yields the first of them; auto is decode", FIRST_TOKENS),
+    Key("first_token", "auto", "the pass that samples the first token; auto is decode", FIRST_TOKENS),
     Key("batch_size", "auto", "sequences: a number, a list to choose from, or auto (1 to 1024)"),
     Key("num_chips", "auto", "chips: a number, a list to choose from, or auto (up to max_chips)"),
-    Key("max_chips", 256, "the most chips that num_chips=auto considers"),
-    Key("weight_dtype", ["bfloat16", "int8"], "number format of the weights, or a list to choose from"),
-    Key("collectives", "auto", "how communication overlaps the MXU on TPUs", COLLECTIVES),
-    Key("latency_limit_s", None, "upper limit of the whole phase, in seconds"),
-    Key("step_limit_s", None, "upper limit of a decode step, in seconds"),
-    Key("hbm_limit_bytes", None, "upper limit of the memory used on a chip"),
-    Key("runners", 8, "runners-up to show"),
+    Key("max_chips", 256, "largest number of chips for num_chips=auto"),
+    Key("weight_dtype", ["bfloat16", "int8"], "dtype of the weights, or a list to choose from"),
+    Key("collectives", "auto", "how communication overlaps the MXU", COLLECTIVES),
+    Key("latency_limit_s", None, "largest latency of the whole phase, in seconds"),
+    Key("step_limit_s", None, "largest time of a decode step, in seconds"),
+    Key("hbm_limit_bytes", None, "largest memory use of a chip, in bytes"),
+    Key("runners", 8, "number of runners-up to show"),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -45,13 +45,13 @@ SHORT: Final = {"compute_s": "compute", "memory_s": "memory", "communication_s":
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Search and print. Returns 1 where no plan fits, with what is missing and what would fit."""
+    """Search and print. Returns 1 if no plan fits, and prints what is missing and what would fit."""
     from bench.planner.crossovers import crossovers
     from bench.planner.search import search
     from bench.planner.shortfall import shortfall
 
     del verb
-    found = search(workload_from(settings), runners=_integers("runners", settings["runners"])[0])
+    found = search(workload_from(settings), runners=check_integer("runners", settings["runners"], 0))
     as_json = settings["print"] == "json"
     if found.chosen is None:
         missing = shortfall(found)
@@ -60,59 +60,56 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         else:
             print(missing.message)
         return 1
-    turns = crossovers(found.chosen)
+    found_crossovers = crossovers(found.chosen)
     if as_json:
         content = {
             "objective": found.workload.objective,
             "chosen": found.chosen.to_dict(),
             "runners_up": [plan.to_dict() for plan in found.runners_up],
-            "crossovers": [each.to_dict() for each in turns],
+            "crossovers": [each.to_dict() for each in found_crossovers],
         }
         print(json.dumps(content))
     else:
-        _print(found, found.chosen, turns)
+        _print(found, found.chosen, found_crossovers)
     return 0
 
 
 def workload_from(settings: Mapping[str, Any]) -> "Workload":
-    """The workload of a command's keys; those that a command does not have take plan's defaults.
+    """The workload given by a command's keys; keys that the command lacks have plan's defaults.
 
     Raises:
-        InvalidRequest: a name is unknown, or a number is none that suits.
+        InvalidRequest: a name is unknown, or a number is invalid.
     """
     from bench.planner.workload import Workload, counts_up_to
     from bench.sweep.catalog import load_chip, load_model
 
-    asked = {key.name: key.default for key in KEYS} | dict(settings)
-    chip = load_chip(str(asked["hw"]))
-    counts, batches, dtypes = asked["num_chips"], asked["batch_size"], asked["weight_dtype"]
-    most = _integers("max_chips", asked["max_chips"])[0]
+    values = {key.name: key.default for key in KEYS} | dict(settings)
+    chip = load_chip(str(values["hw"]))
+    counts, batches, dtypes = values["num_chips"], values["batch_size"], values["weight_dtype"]
+    most = check_integer("max_chips", values["max_chips"], 1)
     return Workload(
-        model=load_model(str(asked["model"])),
+        model=load_model(str(values["model"])),
         chip=chip,
-        phase=asked["phase"],
-        objective=asked["objective"],
+        phase=values["phase"],
+        objective=values["objective"],
         batch_sizes=tuple(2**power for power in range(11)) if batches == "auto" else _integers("batch_size", batches),
-        input_len=_integers("input_len", asked["input_len"])[0],
-        output_len=_integers("output_len", asked["output_len"])[0],
+        input_len=check_integer("input_len", values["input_len"], 0),
+        output_len=check_integer("output_len", values["output_len"], 1),
         weight_dtypes=tuple(str(dtype) for dtype in (dtypes if isinstance(dtypes, list) else [dtypes])),
         num_chips=counts_up_to(chip, most) if counts == "auto" else _integers("num_chips", counts),
-        first_token=asked["first_token"],
-        collectives=asked["collectives"],
-        latency_limit_s=_positive("latency_limit_s", asked["latency_limit_s"]),
-        step_limit_s=_positive("step_limit_s", asked["step_limit_s"]),
-        hbm_limit_bytes=_positive("hbm_limit_bytes", asked["hbm_limit_bytes"]),
+        first_token=values["first_token"],
+        collectives=values["collectives"],
+        latency_limit_s=_positive("latency_limit_s", values["latency_limit_s"]),
+        step_limit_s=_positive("step_limit_s", values["step_limit_s"]),
+        hbm_limit_bytes=_positive("hbm_limit_bytes", values["hbm_limit_bytes"]),
     )
 
 
 def _integers(key: str, value: Any) -> tuple[int, ...]:
+    """An integer or a list of integers, each ≥ 1."""
     values = value if isinstance(value, list) else [value]
-    minimum = 0 if key in ("runners", "input_len") else 1
-    for each in values:
-        if not isinstance(each, int) or isinstance(each, bool) or each < minimum:
-            raise InvalidRequest(key, value, f"must be an integer ≥ {minimum}", "use one such as 64, or a list")
-    if not values:
-        raise InvalidRequest(key, value, "is empty", "give a number, or a list such as [1,64]")
+    if not values or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in values):
+        raise InvalidRequest(key, value, "must be an integer ≥ 1, or a list of these", "use 64 or [1,64]")
     return tuple(values)
 
 
@@ -120,11 +117,11 @@ def _positive(key: str, value: Any) -> float | None:
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-        raise InvalidRequest(key, value, "must be a number > 0", "give a limit, or leave it out")
+        raise InvalidRequest(key, value, "must be a number > 0", f"raise it, or omit {key} for no limit")
     return float(value)
 
 
-def _print(found: "SearchResult", chosen: "Candidate", turns: "Sequence[Crossover]") -> None:
+def _print(found: "SearchResult", chosen: "Candidate", crossovers: "Sequence[Crossover]") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -137,15 +134,15 @@ def _print(found: "SearchResult", chosen: "Candidate", turns: "Sequence[Crossove
     table = Table(box=None, header_style="bold", pad_edge=False)
     headings = (
         *("loss", "chips", "mesh", "weights", "batch", "layouts"),
-        *("latency", "step", "chip-s/token", "tokens/s", "GB/chip", "binds", "loses by"),
+        *("latency", "step", "chip-s/token", "tokens/s", "GB/chip", "bound by", "slower in"),
     )
     for heading in headings:
         table.add_column(heading)
     for plan in (chosen, *found.runners_up):
         table.add_row(*_cells(plan), style="bold" if plan is chosen else None)
     console.print(table)
-    for each in turns:
-        closed = "" if each.closed_form is None else f" (volume alone: {each.closed_form:,.0f})"
+    for each in crossovers:
+        closed = "" if each.closed_form is None else f" (by communication volume alone: {each.closed_form:,.0f})"
         console.print(f"{each.before} → {each.after} from {each.at:,.0f} {each.unit}{closed}")
 
 

@@ -12,28 +12,24 @@ from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
-SUMMARY: Final = "write the latency and MFU tables, the figures and what was found, from stored rows"
+SUMMARY: Final = "write latency and MFU tables, figures and findings from stored rows"
 VERBS: Final[Mapping[str, str]] = {
-    "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; 1 if a claim of the paper fails",
-    "paper": "Table 1, Figure 3, best X and N, crossovers of Pope et al. 2022; needs no store; 1 if Table 1 is off",
-    "studies": "figure, table and finding of every study recipe (+sweep=study-...), from compiled rows",
+    "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; exit code 1 if a claim fails",
+    "paper": "closed forms of Pope et al. 2022 (Table 1, Figure 3, crossovers); exit code 1 if Table 1 differs",
+    "studies": "figure, table and finding of every study (+sweep=study-...), from compiled rows",
 }
 FORMATS: Final = ("markdown", "csv", "latex")
 ENDINGS: Final = ("png", "pdf")
 KEYS: Final = (
     RESULTS_DIR,
-    Key(
-        "out",
-        "reports/latest",
-        "the folder for the files; comparison, paper and studies write to folders of their name in it",
-    ),
-    Key("format", list(FORMATS), "what to write: some of markdown, csv, latex"),
-    Key("figures", list(ENDINGS), "figures as png, pdf, both, or [] for none"),
+    Key("out", "reports/latest", "folder for the files; comparison, paper and studies use a subfolder of their name"),
+    Key("format", list(FORMATS), "formats to write: one or a list of markdown, csv, latex"),
+    Key("figures", list(ENDINGS), "formats of the figures: png, pdf, both, or [] for none"),
     Key("title", None, "the heading of the report"),
     Key(
         "wandb",
         "disabled",
-        "log the rows' table and the report as an artifact",
+        "log a table of the rows, and the report as an artifact, to W&B",
         ("auto", "offline", "online", "disabled"),
     ),
     PRINT,
@@ -48,7 +44,7 @@ EXAMPLES: Final = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails."""
+    """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails, else 0."""
     from bench.report.main.sections import comparison_report, full_report
     from bench.report.paper.closed_forms import ContextLimit
     from bench.report.paper.report import paper_report
@@ -60,7 +56,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     formats = _some_of("format", settings["format"], FORMATS)
     if not formats:
-        raise InvalidRequest("format", settings["format"], "asks for nothing", f"use some of {', '.join(FORMATS)}")
+        raise InvalidRequest("format", settings["format"], "is empty", f"use one or more of {', '.join(FORMATS)}")
     endings = _some_of("figures", settings["figures"], ENDINGS)
     rows = [] if verb == "paper" else read_rows(str(settings["results_dir"]))
     out = Path(str(settings["out"]))
@@ -81,8 +77,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         written = write(document, out, formats, endings)
     _track(str(settings["wandb"]), str(settings["results_dir"]), rows, written)
     if settings["print"] == "json":
-        told = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
-        print(json.dumps(written.to_dict() | {"checks": told}, ensure_ascii=False))
+        all_checks = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
+        print(json.dumps(written.to_dict() | {"checks": all_checks}, ensure_ascii=False))
     else:
         _print(written, checks)
     passed = [*(check.passed for check in checks), *(entry.passed for entry in entries)]
@@ -90,7 +86,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -> None:
-    """One W&B run with the rows as a table and every file of the report as an artifact."""
+    """Log one W&B run with the rows as a table and every file of the report as an artifact."""
     from bench.run.tracking import open_tracker
 
     tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
@@ -100,15 +96,15 @@ def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -
 
 
 def _some_of(key: str, value: Any, allowed: Sequence[str]) -> list[str]:
-    """The words of a list, in the order of ``allowed``.
+    """The items of a list, in the order of ``allowed``.
 
     Raises:
-        InvalidRequest: one of them is not allowed.
+        InvalidRequest: an item is not allowed.
     """
     given = [] if value in (None, "", "none", []) else value if isinstance(value, list) else [value]
     for word in given:
         if word not in allowed:
-            raise InvalidRequest(key, word, "is not known", f"use some of {', '.join(allowed)}")
+            raise InvalidRequest(key, word, "is not known", f"use one or more of {', '.join(allowed)}")
     return [word for word in allowed if word in given]
 
 
@@ -133,7 +129,7 @@ def _print(written: Written, checks: Sequence[Check]) -> None:
         print(remark)
     undecided = sum(check.passed is None for check in checks)
     if undecided:
-        print(f"{undecided} claims have no rows in the store")
+        print(f"{undecided} claims were not evaluated: the store has no rows for them")
     print(f"{len(written.files)} files in {written.out}:")
     for name in written.files:
         if "/" not in name or name.startswith("figures/"):

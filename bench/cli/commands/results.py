@@ -1,4 +1,4 @@
-"""``shardbench results``: look at stored rows, check and mend their files, hand them on."""
+"""``shardbench results``: lists and exports stored rows, checks and repairs their files."""
 
 import json
 import sys
@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.args import PRINT, RESULTS_DIR, Key, check_boolean
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
 SUMMARY: Final = "list, check, export, compact or rekey the stored rows"
 VERBS: Final[Mapping[str, str]] = {
     "list": "the newest row of every point",
-    "check": "read every file; 1 if something is broken, with the lines that are",
-    "export": "rows as csv, parquet, jsonl or markdown",
+    "check": "read every file and list broken lines; exit code 1 if there are any",
+    "export": "write rows as csv, parquet, jsonl or markdown",
     "compact": "merge all files into one",
-    "rekey": "give rows of schema version 1 the keys of today where they are still the answer, and drop the others",
+    "rekey": "convert rows of schema version 1 to the current keys if they are still valid; drop the others",
 }
 FILTERS: Final = ("model", "hw", "engine", "phase", "source", "status", "sweep")
 KEYS: Final = (
     RESULTS_DIR,
     Key("out", None, "export: the file to write (default: stdout)"),
-    Key("format", "csv", "export: what to write", ("csv", "parquet", "jsonl", "markdown")),
-    Key("history", False, "list, export: every stored row, not only the newest of a point"),
-    *(Key(name, None, f"list, export: only rows of this {name}, or of these: [a,b]") for name in FILTERS),
-    Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep their good rows, remove leavings"),
-    Key("proven", None, "rekey: a JSON file {point_id: true} of measured rows whose program is proven to be today's"),
+    Key("format", "csv", "export: the format", ("csv", "parquet", "jsonl", "markdown")),
+    Key("history", False, "list, export: every stored row, not only the newest of each point"),
+    *(Key(name, None, f"list, export: only rows of this {name}, or a list: [a,b]") for name in FILTERS),
+    Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep valid rows, remove abandoned files"),
+    Key("proven", None, 'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged'),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -39,32 +39,30 @@ EXAMPLES: Final = (
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Do what the verb says; without one, list. Returns 1 if ``check`` leaves something broken."""
+    """Run the verb; without one, list. Returns 1 if ``check`` leaves broken files, else 0."""
     from bench.rows.store import Store
 
-    for key in ("history", "repair"):
-        if not isinstance(settings[key], bool):
-            raise InvalidRequest(key, settings[key], "must be true or false", f"use {key}=true or {key}=false")
+    history, repair = (check_boolean(key, settings[key]) for key in ("history", "repair"))
     store = Store(str(settings["results_dir"]))
     as_json = settings["print"] == "json"
     if verb == "check":
-        return _check(store, settings["repair"], as_json)
+        return _check(store, repair, as_json)
     if verb == "compact":
         return _compact(store, as_json)
     if verb == "rekey":
         return _rekey(store, settings["proven"], as_json)
-    rows = _chosen(store.load() if settings["history"] else list(store.latest().values()), settings)
+    rows = _filtered(store.load() if history else list(store.latest().values()), settings)
     if verb == "export":
         return _export(rows, settings)
     return _list(rows, settings, as_json)
 
 
-def _chosen(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
-    wanted = {name: _words(settings[name]) for name in FILTERS if settings[name] is not None}
-    return [row for row in rows if all(str(getattr(row, name)) in words for name, words in wanted.items())]
+def _filtered(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
+    allowed = {name: _as_strings(settings[name]) for name in FILTERS if settings[name] is not None}
+    return [row for row in rows if all(str(getattr(row, name)) in values for name, values in allowed.items())]
 
 
-def _words(value: Any) -> list[str]:
+def _as_strings(value: Any) -> list[str]:
     return [str(each) for each in (value if isinstance(value, list) else [value])]
 
 
@@ -84,11 +82,11 @@ def _list(rows: list[Row], settings: Mapping[str, Any], as_json: bool) -> int:
     return 0
 
 
-def _check(store: Any, mend: bool, as_json: bool) -> int:
+def _check(store: Any, with_repair: bool, as_json: bool) -> int:
     from bench.rows.repair import inspect, repair
 
     found = inspect(store)
-    moved = repair(store, found) if mend else []
+    moved = repair(store, found) if with_repair else []
     content = {
         "results_dir": str(store.results_dir),
         "files": found.parts,
@@ -98,24 +96,24 @@ def _check(store: Any, mend: bool, as_json: bool) -> int:
             for (source, status), rows in sorted(found.by_kind.items())
         ],
         "broken": [{"file": str(each.part), "line": each.line, "problem": each.problem} for each in found.faults],
-        "leavings": [str(path) for path in found.leavings],
+        "abandoned": [str(path) for path in found.abandoned],
         "moved_to": [str(path) for path in moved],
     }
     if as_json:
         print(json.dumps(content))
     else:
-        print(f"{found.rows} good rows in {found.parts} files of {store.results_dir}")
+        print(f"{found.rows} valid rows in {found.parts} files of {store.results_dir}")
         for (source, status), rows in sorted(found.by_kind.items()):
             print(f"  {source} {status}: {rows}")
         for each in found.faults:
             print(f"broken: {each.part} line {each.line}: {each.problem}")
-        for path in found.leavings:
-            print(f"{'removed' if mend else 'left'} by a writer that died: {path}")
+        for path in found.abandoned:
+            print(f"{'removed the' if with_repair else 'unfinished'} file of a writer that died: {path}")
         for path in moved:
-            print(f"moved aside, its good rows written anew: {path}")
-        if found.faults and not mend:
-            print(f"shardbench results check repair=true results_dir={store.results_dir} puts it right")
-    return 1 if found.faults and not mend else 0
+            print(f"broken file moved to {path}, its valid rows kept")
+        if found.faults and not with_repair:
+            print(f"to repair: shardbench results check repair=true results_dir={store.results_dir}")
+    return 1 if found.faults and not with_repair else 0
 
 
 def _compact(store: Any, as_json: bool) -> int:
@@ -125,7 +123,7 @@ def _compact(store: Any, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"results_dir": str(store.results_dir), "files_before": files, "rows": rows}))
     else:
-        print(f"{rows} rows of {files} files in {min(files, 1)} file of {store.results_dir}")
+        print(f"{rows} rows merged from {files} files into {min(files, 1)} in {store.results_dir}")
     return 0
 
 
@@ -133,23 +131,23 @@ def _rekey(store: Any, proven: Any, as_json: bool) -> int:
     from bench.run.rekey import read_proven, rekey
 
     found = rekey(store, {} if proven is None else read_proven(Path(str(proven))))
-    dropped = [{"point_id": row.point_id, "question": _question(row), "reason": why} for row, why in found.dropped]
+    dropped = [{"point_id": row.point_id, "point": _label(row), "reason": reason} for row, reason in found.dropped]
     if as_json:
         content = {"rows": found.rows, "rekeyed": found.rekeyed, "dropped": dropped}
         print(json.dumps({"results_dir": str(store.results_dir), **content, "moved_to": list(map(str, found.moved))}))
         return 0
     for each in dropped:
-        print(f"dropped {each['point_id']} ({each['question']}): {each['reason']}")
+        print(f"dropped {each['point_id']} ({each['point']}): {each['reason']}")
     print(
         f"{found.rekeyed} rows got new keys, {len(dropped)} were dropped; {store.results_dir} holds {found.rows} rows"
     )
     for path in found.moved:
-        print(f"moved aside: {path}")
+        print(f"old file moved to {path}")
     return 0
 
 
-def _question(row: Row) -> str:
-    """The row's question in words."""
+def _label(row: Row) -> str:
+    """The row's engine and point as text."""
     return (
         f"{row.engine}, {row.model} on {row.num_chips} {row.hw}, {row.phase}, batch {row.batch_size}, "
         f"{row.input_len} in, {row.output_len} out"
@@ -162,7 +160,7 @@ def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
     how, out = str(settings["format"]), settings["out"]
     if out in (None, ""):
         if how == "parquet":
-            raise InvalidRequest("out", "", "is missing", "parquet is no text: give out=rows.parquet")
+            raise InvalidRequest("out", "", "is required for format=parquet", "add out=rows.parquet")
         sys.stdout.write(as_text(rows, how))
         return 0
     write(rows, how, Path(str(out)))

@@ -1,4 +1,4 @@
-"""``shardbench run``: Hydra composes the config, the runner answers it."""
+"""``shardbench run``: Hydra composes the config, the runner evaluates its points."""
 
 import difflib
 import os
@@ -13,32 +13,36 @@ import hydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bench.run import runner
-from bench.sweep.catalog import conf_dir, unknown_choice
+from bench.sweep.catalog import conf_dir, invalid_yaml, names, unknown_choice
 from bench.sweep.expand import GROUPS, Request, request_from
 from bench.sweep.hw_here import hw_here
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
+CONFIG_GROUPS: Final = (*GROUPS, "timing", "wandb")
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
 
 
 def run(words: Sequence[str]) -> int:
-    """Run with Hydra's command line; returns the exit code.
+    """Run the command line ``words``; returns the exit code.
 
     Raises:
-        ShardbenchError: anything that the user can put right, in one sentence.
+        ShardbenchError: the request is invalid; one sentence.
     """
     plain, grid = _for_hydra(words)
     configs: list[DictConfig] = []
     with _arguments(plain):
         try:
-            # Hydra only composes: once, or once a job of a multirun. What it composed then runs as a whole, with one
-            # progress bar and one exit code, and nothing runs where one job's config is wrong.
+            # Hydra only composes the configs: one, or one per job of a multirun. All of them then run together, with
+            # one progress bar and one exit code, and nothing runs if one config is invalid.
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(configs.append)()
         except (HydraException, OmegaConfBaseException) as error:
-            raise _translated(error, plain) from error
+            raise _explained(error, plain) from error
+        except YAMLError as error:
+            raise invalid_yaml(error) from error
     if not configs:  # --help, --cfg and the like
         return 0
     given = _given(plain)
@@ -53,44 +57,47 @@ def _request(config: DictConfig, grid: Mapping[str, Sequence[str]], given: Colle
 
 
 def _for_hydra(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """What Hydra can read, and ``model=[a,b]`` apart, of which it would merge the configs into one."""
+    """The words for Hydra, and separately lists such as ``model=[a,b]``, whose configs Hydra would merge into one."""
     plain: list[str] = []
     grid: dict[str, list[str]] = {}
     for word in words:
-        if word.startswith("sweep="):  # no recipe is part of the config, so Hydra wants it added
+        if word.startswith("sweep="):  # Hydra requires + for a group that is not in the defaults list
             plain.append(f"+{word}")
             continue
         if word == "hw=here":
             plain.append(f"hw={hw_here()}")
             continue
+        group, _, choice = word.partition("=")
+        if group in CONFIG_GROUPS and choice in ("", "null"):
+            raise InvalidRequest(group, choice, "names no choice", f"use one of {', '.join(names(group))}")
         match = GROUP_LIST.match(word)
         if match is None:
             plain.append(word)
             continue
         group, choices = match[1], [choice.strip().strip("'\"") for choice in match[2].split(",") if choice.strip()]
         if not choices:
-            raise InvalidRequest(group, "[]", "is an empty list", "give at least one choice")
+            raise InvalidRequest(group, "[]", "is an empty list", "use at least one choice")
         grid[group] = choices
         plain.append(f"{group}={choices[0]}")
     return plain, grid
 
 
 def _given(words: Sequence[str]) -> set[str]:
-    """Keys that the user typed, ``model.num_layers`` as ``model``."""
+    """The keys on the command line, ``model.num_layers`` as ``model``."""
     names = (word.lstrip("+~").partition("=")[0] for word in words if "=" in word and not word.startswith("-"))
     return {name.partition(".")[0] for name in names}
 
 
 @contextmanager
 def _arguments(words: Sequence[str]) -> Iterator[None]:
-    """Hydra reads sys.argv, and tells of its own errors unless told to raise them."""
+    """Set sys.argv, which Hydra reads, and make Hydra raise errors instead of printing them."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     with tempfile.TemporaryDirectory(prefix="shardbench-") as scratch:
-        # Hydra keeps a multirun's config in a folder of its own; here every row holds its whole point instead.
-        own = [] if any(word.startswith("hydra.sweep.dir=") for word in words) else [f"hydra.sweep.dir={scratch}"]
-        # argparse takes no flag between two overrides, where users put -m or --cfg job.
+        # Hydra writes a multirun's config to a folder, which is not needed: every row holds its whole point.
+        sweep_dir = [] if any(word.startswith("hydra.sweep.dir=") for word in words) else [f"hydra.sweep.dir={scratch}"]
+        # argparse accepts no flag between two overrides, where users may put -m or --cfg job.
         overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
-        sys.argv = ["shardbench run", *(word for word in words if word not in overrides), *overrides, *own]
+        sys.argv = ["shardbench run", *(word for word in words if word not in overrides), *overrides, *sweep_dir]
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
             yield
@@ -102,7 +109,7 @@ def _arguments(words: Sequence[str]) -> Iterator[None]:
                 os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _translated(error: Exception, words: Sequence[str]) -> ShardbenchError:
+def _explained(error: Exception, words: Sequence[str]) -> ShardbenchError:
     """Hydra's error as one sentence with the key, the value and the remedy."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -116,12 +123,16 @@ def _translated(error: Exception, words: Sequence[str]) -> ShardbenchError:
         if match is not None:
             return _unknown_key(match[1], words)
     if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
         return InvalidRequest(
-            error.override,
-            "",
-            "cannot be read",
-            "write key=value, with lists as [1,2] and quotes around odd characters",
+            key if equals else "argument",
+            value if equals else key,
+            "cannot be parsed",
+            "use key=value, with lists as [1,2] and quotes around special characters",
         )
+    folder = re.search(r"Additional config directory '(.*)' not found", text)
+    if folder is not None:
+        return InvalidRequest("--config-dir", folder[1], "is not a folder", "use a folder with config groups")
     return ShardbenchError(text.strip().splitlines()[0])
 
 

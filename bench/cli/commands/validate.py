@@ -1,4 +1,4 @@
-"""``shardbench validate``: an engine's predictions against published or measured times."""
+"""``shardbench validate``: compares an engine's predictions with published or measured times."""
 
 import json
 import sys
@@ -17,9 +17,9 @@ KEYS: Final = (
     Key(
         "data",
         None,
-        "CSV in the columns of engines/published/data, folder of measured rows, or a list (default: all published)",
+        "a CSV file (columns of engines/published/data), a folder of measured rows, or a list (default: all published)",
     ),
-    Key("engine", "analytic", "the engine that predicts: analytic, compiled or published"),
+    Key("engine", "analytic", "the engine to validate: analytic, compiled or published"),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -28,11 +28,11 @@ EXAMPLES: Final = (
     "shardbench validate data=[a.csv,b.csv] engine=compiled",
     "shardbench validate data=results/gpu",
 )
-WORST_SHOWN: Final = 10
+MOST_SHOWN: Final = 10
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Compare and print. Returns 0; how large an error is too large is the reader's to say."""
+    """Compare and print. Returns 0, however large the errors are."""
     del verb
     name = str(settings["engine"])
     engine = load_estimator(name)
@@ -58,13 +58,13 @@ def _files(data: Any) -> list[Path]:
     names = data if isinstance(data, list) else [data]
     if not names:
         raise InvalidRequest(
-            "data", data, "names no file", "give a CSV or a results folder, or leave it out for all published rows"
+            "data", data, "is an empty list", "use a CSV file or a results folder, or omit it for all published rows"
         )
     return [Path(str(name)) for name in names]
 
 
 def _held_out(compared: Sequence[Compared]) -> dict[str, Any]:
-    """For each chip in the data, the errors on each model with constants fitted without it."""
+    """For each chip in the data, the errors on each model with constants fitted to the other models."""
     from engines.analytic.constants import calibrated_name, stored
 
     chips = {each.case.point.chip.name: each.case.point.chip for each in compared}
@@ -143,7 +143,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
         "p90",
         "worst",
         "bias",
-        "without this model",
+        "held out",
         "oom hit",
         "missed",
         "false alarm",
@@ -157,15 +157,15 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
         for name, group in groups.items():
             summary.add_row(f"{kind} {name}", *_cells(group, held_out.get(name) if kind == "model" else None))
     console.print(summary)
-    unanswered = [each for each in compared if each.estimate.status not in ("ok", "oom")]
-    for each in unanswered[:WORST_SHOWN]:
+    without_time = [each for each in compared if each.estimate.status not in ("ok", "oom")]
+    for each in without_time[:MOST_SHOWN]:
         console.print(f"{each.case.file}:{each.case.line}: {each.estimate.status}: {each.estimate.error}")
     if held_out:
-        console.print("without this model: the mean error on its rows with constants fitted to the others")
+        console.print("held out: mean error on the model's rows with constants fitted to the other models")
 
 
 def _mean_held_out(by_chip: Mapping[str, Any]) -> dict[str, float]:
-    """The mean error for each model, over the rows of all chips."""
+    """The mean error of each held-out model, over the rows of all chips."""
     found = [(model, each["mape"], each["rows"]) for models in by_chip.values() for model, each in models.items()]
     return {
         name: sum(error * rows for model, error, rows in found if model == name)

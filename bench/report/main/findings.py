@@ -21,7 +21,7 @@ from bench.rows.labels import (
     by_source,
     layout_label,
     model_label,
-    question_label,
+    point_label,
     system_label,
 )
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
@@ -133,7 +133,7 @@ def _best_mfu(rows: Sequence[Row]) -> list[Finding]:
     for (source, engine), row in sorted(best.items(), key=lambda each: SOURCES.index(each[0][0])):
         whose = source if source == "published" else f"{source} ({engine})"
         layout = layout_label(row)
-        where = f"{question_label(row)}{', ' + layout if layout else ''}"
+        where = f"{point_label(row)}{', ' + layout if layout else ''}"
         sentence = f"The highest {whose} MFU is {row.mfu or 0:.1%}: {where}."
         found.append(Finding("highest MFU", (source,), sentence, {"mfu": row.mfu}))
     return found

@@ -11,6 +11,7 @@ from bench.report.studies.rows import parts_of
 from bench.rows.error_stats import error_stats, relative_error
 from bench.rows.frontier import time_of
 from bench.rows.labels import model_label
+from engines.core.layout import VARIANTS
 from engines.core.row import Row
 from engines.published.table import published_rows
 
@@ -18,7 +19,7 @@ Found = tuple[str, dict[str, Any]]
 """A sentence and the numbers behind it."""
 WORKLOAD: Final = ("model", "hw", "num_chips", "phase", "batch_size", "weight_dtype")
 """Keys in which a published row must agree with the row that it is compared with."""
-OVERLAPPED: Final = ("oneway", "throughput", "latency")
+OVERLAPPED: Final = tuple(name for name, variant in VARIANTS.items() if variant.looped)
 Key = TypeVar("Key")
 
 
@@ -49,7 +50,7 @@ def against_published(rows: Sequence[Row]) -> Found | None:
 def published_s(row: Row) -> float | None:
     """Published time of the row's phase at its context: of a decode step, or of a prefill. None where there is none."""
     for each in published_rows():
-        question = each.question
+        question = each.stated
         same = all(question[key] == getattr(row, key) for key in WORKLOAD)
         context = question["input_len"] + question["output_len"]
         if (

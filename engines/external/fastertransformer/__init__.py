@@ -1,1 +1,1 @@
-"""NVIDIA FasterTransformer, run as a whole by its example program for GPT."""
+"""NVIDIA FasterTransformer, run through its example program for GPT."""

@@ -31,7 +31,7 @@ class FasterTransformerEngine(ExternalEngine):
         seed: int = 0,
         **_settings: Any,
     ) -> None:
-        """See ``conf/engine/fastertransformer.yaml``. Other settings are the harness's."""
+        """See ``conf/engine/fastertransformer.yaml``; other settings are for the harness."""
         super().__init__(run_timeout_s=run_timeout_s, nvidia_smi=nvidia_smi)
         self.binary = None if binary is None else Path(binary).expanduser().absolute()
         self.mpirun = [mpirun, *mpirun_arguments]
@@ -40,17 +40,18 @@ class FasterTransformerEngine(ExternalEngine):
         self.seed = seed
 
     def check_supported(self, point: Point) -> None:
-        """Raise Unsupported if the program cannot run the point, or is not built."""
+        """Raise Unsupported if the program cannot run the point, or has not been built."""
         check_supported(point)
         if self.binary is None:
             raise Unsupported(
-                "engine.binary=null: build FasterTransformer's multi_gpu_gpt_example and give engine.binary=PATH"
+                "engine.binary=null: is required; build FasterTransformer's multi_gpu_gpt_example and use "
+                "engine.binary=PATH"
             )
         if not self.binary.is_file():
-            raise Unsupported(f"engine.binary={self.binary}: is not a file; give the path of multi_gpu_gpt_example")
+            raise Unsupported(f"engine.binary={self.binary}: is not a file; use the path of multi_gpu_gpt_example")
 
     def program_facts(self) -> Mapping[str, Any]:
-        """The digest of the binary, which tells no version."""
+        """A digest of the binary, which has no version number."""
         return {} if self.binary is None else {"binary": sha256(self.binary.read_bytes()).hexdigest()}
 
     def command(self, point: Point, folder: Path) -> list[str]:
@@ -59,5 +60,5 @@ class FasterTransformerEngine(ExternalEngine):
         return [*self.mpirun, "-n", str(point.num_chips), str(self.binary), CONFIG_FILE, PROMPT_FILE]
 
     def read(self, point: Point, folder: Path, output: str) -> Timed:
-        """The time in its ``[INFO]`` line."""
+        """The time in the program's ``[INFO]`` line."""
         return Timed(latency_s=read_latency_s(output, point), details={"sampling": self.sampling})

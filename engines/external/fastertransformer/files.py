@@ -34,7 +34,9 @@ def check_supported(point: Point) -> None:
     }
     missing = [name for name, has in features.items() if not has]
     if missing:
-        raise Unsupported(f"model={model.name}: engine=fastertransformer runs GPT-3's architecture: {missing[0]}")
+        raise Unsupported(
+            f"model={model.name}: engine=fastertransformer needs {missing[0]}; use a model of GPT-3's architecture"
+        )
     if point.act_dtype not in DATA_TYPES or point.weight_dtype not in (point.act_dtype, "int8"):
         raise Unsupported(
             f"weight_dtype={point.weight_dtype} act_dtype={point.act_dtype}: engine=fastertransformer computes in "
@@ -47,7 +49,7 @@ def check_supported(point: Point) -> None:
 
 
 def write_files(folder: Path, point: Point, model_dir: str, sampling: Mapping[str, float], seed: int) -> None:
-    """Write both files. If ``model_dir`` has no weights, the program makes random ones."""
+    """Write both files. If ``model_dir`` has no weights, the program generates random ones."""
     model = point.model
     name = "".join(letter if letter.isalnum() else "_" for letter in model.name)
     config = configparser.ConfigParser()

@@ -1,4 +1,4 @@
-"""Reads the time in the output of ``multi_gpu_gpt_example``."""
+"""Reads the time from the output of ``multi_gpu_gpt_example``."""
 
 import re
 from typing import Final
@@ -22,10 +22,10 @@ LINE: Final = re.compile(
 
 
 def read_latency_s(output: str, point: Point) -> float:
-    """Seconds of prefill and decode; of several ranks the slowest, as the batch ends when all do.
+    """Seconds of prefill and decode of the slowest rank, since the batch ends when all ranks do.
 
     Raises:
-        ProgramFailed: there is no such line, its sizes are not the point's, or its time is 0.
+        ProgramFailed: there is no ``[INFO]`` line, its sizes are not the point's, or its time is 0.
     """
     found = list(LINE.finditer(output))
     if not found:

@@ -1,1 +1,1 @@
-"""NVIDIA TensorRT-LLM, run as a whole by its own ``trtllm-bench``."""
+"""NVIDIA TensorRT-LLM, run through its own ``trtllm-bench``."""

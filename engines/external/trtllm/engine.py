@@ -1,4 +1,4 @@
-"""The engine that runs ``trtllm-bench latency``, where TensorRT-LLM is installed."""
+"""The engine that runs ``trtllm-bench latency`` of an installed TensorRT-LLM."""
 
 import json
 import math
@@ -17,7 +17,7 @@ REPORT_FILE: Final = "report.json"
 
 
 class TrtllmEngine(LatencyBenchmark):
-    """Prefill and decode of one sequence at a time, which is what its latency benchmark runs."""
+    """Prefill and decode of one sequence at a time, as its latency benchmark runs them."""
 
     name: ClassVar[str] = "trtllm"
     libraries: ClassVar[Sequence[str]] = ("tensorrt-llm",)
@@ -35,7 +35,7 @@ class TrtllmEngine(LatencyBenchmark):
         if point.batch_size != 1:
             raise Unsupported(f"batch_size={point.batch_size}: trtllm-bench latency runs one sequence at a time; use 1")
         if self.model_path is None:
-            raise Unsupported("engine.model_path=null: trtllm-bench reads a checkpoint; give engine.model_path=FOLDER")
+            raise Unsupported("engine.model_path=null: trtllm-bench needs a checkpoint; use engine.model_path=FOLDER")
 
     def command(self, point: Point, folder: Path) -> list[str]:
         """Write the requests, one per line."""

@@ -1,1 +1,1 @@
-"""vLLM, run as a whole by its own ``vllm bench latency``."""
+"""vLLM, run through its own ``vllm bench latency``."""

@@ -1,4 +1,4 @@
-"""The engine that runs ``vllm bench latency``, where vLLM is installed."""
+"""The engine that runs ``vllm bench latency`` of an installed vLLM."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ OUTPUT_FILE: Final = "latency.json"
 
 
 class VllmEngine(LatencyBenchmark):
-    """Prefill and decode of a whole batch; vLLM does the ``warmup_runs`` and ``runs`` and reports every run's time."""
+    """Prefill and decode of a whole batch; vLLM does the ``warmup_runs`` and ``runs`` and reports each run's time."""
 
     name: ClassVar[str] = "vllm"
     libraries: ClassVar[Sequence[str]] = ("vllm",)
@@ -50,7 +50,7 @@ class VllmEngine(LatencyBenchmark):
             "--output-json": OUTPUT_FILE,
         }
         words = [str(word) for option in options.items() for word in option]
-        # With prefix caching, the prompt, which is the same every time, would be prefilled only once.
+        # Every run has the same prompt, which prefix caching would prefill only once.
         return [
             *(self.program, "bench", "latency", "--model"),
             *model,
@@ -60,7 +60,7 @@ class VllmEngine(LatencyBenchmark):
         ]
 
     def read(self, point: Point, folder: Path, output: str) -> Timed:
-        """The times in the file that it wrote."""
+        """The times in the program's output file."""
         try:
             content = json.loads((folder / OUTPUT_FILE).read_bytes())
         except (OSError, ValueError):

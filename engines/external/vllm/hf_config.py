@@ -10,7 +10,7 @@ def llama_config(model: Model, dtype: str) -> dict[str, Any]:
     """The content of a checkpoint's ``config.json``.
 
     Raises:
-        Unsupported: the model is not of Llama's architecture.
+        Unsupported: the model does not have Llama's architecture.
     """
     features = {
         "block=serial": model.block == "serial",
@@ -24,8 +24,8 @@ def llama_config(model: Model, dtype: str) -> dict[str, Any]:
     missing = [name for name, has in features.items() if not has]
     if missing:
         raise Unsupported(
-            f"model={model.name}: engine=vllm makes random weights for Llama's architecture only ({missing[0]}); "
-            "give engine.model_path=FOLDER with a checkpoint"
+            f"model={model.name}: engine=vllm generates random weights only for Llama's architecture ({missing[0]}); "
+            "use engine.model_path=FOLDER with a checkpoint"
         )
     return {
         "architectures": ["LlamaForCausalLM"],

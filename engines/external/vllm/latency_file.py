@@ -1,4 +1,4 @@
-"""Reads the file that ``vllm bench latency --output-json`` writes."""
+"""Reads the output file of ``vllm bench latency --output-json``."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ LATENCY_KEYS: Final = ("avg_latency", "latencies")
 
 
 def latencies(content: Mapping[str, Any], file: str) -> tuple[list[float], float]:
-    """Seconds of every timed run of the whole batch (prefill and decode), and their median.
+    """Seconds [runs] of every timed run of the whole batch (prefill and decode), and their median.
 
     Raises:
         ShardbenchError: ``latencies`` is not a list of times, or ``avg_latency`` is not its mean; names ``file``.
@@ -19,11 +19,11 @@ def latencies(content: Mapping[str, Any], file: str) -> tuple[list[float], float
     samples = content.get("latencies")
     all_times = isinstance(samples, list) and samples and all(_is_time(each) for each in samples)
     if not isinstance(samples, list) or not all_times:
-        raise ShardbenchError(f"{file}: latencies is not a list of seconds above 0")
+        raise ShardbenchError(f"{file}: latencies must be a list of numbers > 0 in seconds")
     average: Any = content.get("avg_latency")
     if not _is_time(average) or not math.isclose(average, statistics.fmean(samples), rel_tol=1e-6):
         raise ShardbenchError(
-            f"{file}: avg_latency={average} is not the mean of latencies, {statistics.fmean(samples):g}"
+            f"{file}: avg_latency={average} must be the mean of latencies, {statistics.fmean(samples):g}"
         )
     return [float(each) for each in samples], statistics.median(samples)
 

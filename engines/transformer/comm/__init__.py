@@ -1,1 +1,1 @@
-"""Values between chips."""
+"""Communication between chips: collectives, rings, collective matmuls and their volume."""

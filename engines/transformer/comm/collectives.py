@@ -1,6 +1,6 @@
 """Collectives inside ``shard_map``.
 
-Every function takes mesh axes by name, slowest first; no axes means that there is nothing to move.
+Every function takes mesh axes by name, slowest first; without axes they return x unchanged.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,9 @@ from engines.transformer.params.memory_layout import LANES
 from engines.transformer.partition.axes import Axes
 
 ONE_SHOT_BYTES: Final = 1 << 19
-MOST_TERMS: Final = 4
+"""Up to this many bytes in all, a sum gathers all terms instead of running an all-reduce."""
+MAX_TERMS: Final = 4
+"""Up to this many shards, :func:`all_to_all_terms` sends all terms instead of their sum."""
 
 
 def all_gather(x: Array, axes: Axes, dim: int) -> Array:
@@ -24,7 +26,7 @@ def all_gather(x: Array, axes: Axes, dim: int) -> Array:
 
 
 def as_bytes(x: Array, send: Callable[[Array], Array]) -> Array:
-    """``send(x)``, float8 as plain bytes: a device that does not compute in it would widen it to be sent."""
+    """``send(x)``, float8 as bytes: a device without float8 arithmetic would convert it to a wider dtype to send it."""
     if x.dtype.itemsize > 1 or not jnp.issubdtype(x.dtype, jnp.floating):
         return send(x)
     arrived: Array = lax.bitcast_convert_type(send(lax.bitcast_convert_type(x, jnp.uint8)), x.dtype)
@@ -34,19 +36,22 @@ def as_bytes(x: Array, send: Callable[[Array], Array]) -> Array:
 def reduce_scatter(x: Array, axes: Axes, dim: int) -> Array:
     """[…, N, …] {unreduced over axes} → […, N.axes, …].
 
-    Shards stand along a first dimension of their own: of shards within a tile of its memory a TPU makes an all-reduce
-    and a slice, which sends twice as much. The barrier keeps that shape from reaching back into the weights of the
-    product that made x, which the TPU would then copy into it in every layer. Columns of many tokens are turned before
-    it: so a TPU's product makes them in the order in which they are sent, and does not copy them into it.
+    Shards are a first dimension of their own (:func:`shards_first`): a TPU runs a reduce-scatter within a tile as an
+    all-reduce and a slice, which sends twice as much.
     """
     if not axes:
         return x
-    summed: Array = lax.psum_scatter(in_shards(x, axes, dim), axes, scatter_dimension=0, tiled=False)
+    summed: Array = lax.psum_scatter(shards_first(x, axes, dim), axes, scatter_dimension=0, tiled=False)
     return summed
 
 
-def in_shards(x: Array, axes: Axes, dim: int) -> Array:
-    """[…, N, …] → [shards, …, N.axes, …], as :func:`reduce_scatter` sends them."""
+def shards_first(x: Array, axes: Axes, dim: int) -> Array:
+    """[…, N, …] → [shards, …, N.axes, …], as :func:`reduce_scatter` sends them.
+
+    The barrier keeps this shape from propagating back to the weights of the matmul that made x, which a TPU would then
+    copy in every layer. Columns of many tokens are transposed before the barrier: a TPU's matmul then writes them in
+    the order in which they are sent, without a copy.
+    """
     shards = lax.psum(1, axes) if axes else 1
     if x.ndim == 2 and dim == 1 and x.shape[0] % LANES == 0:
         columns: Array = lax.optimization_barrier(x.T)
@@ -55,15 +60,15 @@ def in_shards(x: Array, axes: Axes, dim: int) -> Array:
     return jnp.moveaxis(x.reshape(*x.shape[:dim], shards, -1, *x.shape[dim + 1 :]), dim, 0)
 
 
-def exchange(shards: Array, axes: Axes) -> Array:
-    """[shards, …] {unreduced over axes} → [terms, …], whose sum is this chip's shard: all of them, or one.
+def all_to_all_terms(shards: Array, axes: Axes) -> Array:
+    """[shards, …] {unreduced over axes} → [terms, …], whose sum is this chip's shard: one term per chip, or the sum.
 
-    An all-to-all, unlike a reduce-scatter, can go beside a product. Along a ring of n it sends n²/(4(n − 1)) times as
-    many bytes, so that a long ring sums what it sends.
+    An all-to-all, unlike a reduce-scatter, can overlap a matmul. Along a ring of n it sends n²/(4(n − 1)) times as many
+    bytes, so above :data:`MAX_TERMS` chips a reduce-scatter is used.
     """
     if not axes:
         return shards
-    if shards.shape[0] > MOST_TERMS:
+    if shards.shape[0] > MAX_TERMS:
         summed: Array = lax.psum_scatter(shards, axes, scatter_dimension=0, tiled=True)
         return summed
     terms: Array = lax.all_to_all(shards, axes, split_axis=0, concat_axis=0, tiled=True)
@@ -73,7 +78,7 @@ def exchange(shards: Array, axes: Axes) -> Array:
 def all_reduce(x: Array, axes: Axes) -> Array:
     """{unreduced over axes} → the sum, on every chip.
 
-    Of a few bytes every chip gets all terms (:func:`gathers_terms`): an all-reduce takes each hop of the axes twice.
+    A small x is all-gathered and summed locally (:func:`gathers_terms`): an all-reduce takes each hop twice.
     """
     if not axes:
         return x
@@ -83,12 +88,12 @@ def all_reduce(x: Array, axes: Axes) -> Array:
 
 
 def gathers_terms(nbytes: int, shards: int) -> bool:
-    """Whether all terms of a sum, ``nbytes`` each, are fewer than what a link carries in the time of some hops."""
+    """Whether gathering ``shards`` terms of ``nbytes`` takes less time than the additional hops of an all-reduce."""
     return nbytes * shards <= ONE_SHOT_BYTES
 
 
 def axis_index(axes: Axes) -> Any:
-    """This chip's number along ``axes``; 0 without axes."""
+    """This chip's index along ``axes``; 0 without axes."""
     return lax.axis_index(axes) if axes else 0
 
 

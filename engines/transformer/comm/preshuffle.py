@@ -1,4 +1,4 @@
-"""Stationary weights in the order in which a ring of activations reads them, put there once at load."""
+"""Reorders stationary weights at load into the order in which a ring of activations reads them."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,9 @@ from engines.transformer.partition.plan import Plan
 
 
 def preshuffle(plan: Plan, mesh: Mesh, parameters: Parameters) -> Parameters:
-    """Roll each layer's matrices on their chips, so that block r of a matrix meets ring block r. Donates them.
+    """Roll each layer's matrices on their chips, so that ring step r reads block r of a matrix. Donates them.
 
-    Every block is then a static slice. Other overlap strategies than a ring of activations read matrices as they are.
+    Every block is then a static slice. Only the ring of activations needs this; other strategies return ``parameters``.
     """
     if plan.overlap is not Overlap.RING_OF_ACTIVATIONS:
         return parameters

@@ -1,8 +1,9 @@
-"""Collectives as loops of sends around a ring of chips, so that each shard meets a matmul as soon as it arrives.
+"""Collectives as loops of permutes around a ring of chips, so that a matmul can use each shard as soon as it arrives.
 
-Three ways around, by the variants of :mod:`engines.core.layout`, each of which moves n − 1 shards a chip, as the plain
+There are three rings, by the variants of :mod:`engines.core.layout`. Each sends n − 1 shards a chip, as the plain
 collective does (Wang et al. 2023, "Overlap communication with dependent computation via decomposition"; Pope et al.
-2022, section 3.5). Blocks are numbered from the chip's own: block r is that of the chip r places on.
+2022, section 3.5). Blocks are counted from the chip's own, 0: block r is that of the chip r positions ahead in the
+ring.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from engines.transformer.partition.plan import Plan
 
 
 class Part(NamedTuple):
-    """What arrived: rows [offset, offset + size) of block ``block`` of the ring."""
+    """A received part: rows [offset, offset + size) of block ``block`` of the ring."""
 
     block: int
     offset: int
@@ -28,7 +29,7 @@ class Part(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Makes a block of a product's columns, in float32, when it is needed."""
+    """Computes a block of a matmul's columns, in float32, when it is needed."""
 
     partial: Callable[[slice], Array]
     size: int
@@ -41,59 +42,61 @@ class Block(NamedTuple):
 
 
 class Ring(ABC):
-    """One way around."""
+    """A ring all-gather and a ring reduce-scatter."""
 
-    def arrivals(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
-        """All shards of x along a ring, the chip's own first, each as soon as it is there."""
+    def all_gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+        """All shards of x along a ring, the chip's own first, each as soon as it arrives."""
         yield Part(0, 0, x)
         if plan.axes.size(axes) > 1:
-            yield from self._arriving(plan, x, axes, dim)
+            yield from self._gather(plan, x, axes, dim)
 
-    def sums(self, plan: Plan, partial: Callable[[slice], Array], axes: Axes, length: int, dtype: Any) -> Array:
-        """Reduce-scatter of a product of ``length`` columns whose columns ``partial`` computes, in float32, as needed.
+    def reduce_scatter(
+        self, plan: Plan, partial: Callable[[slice], Array], axes: Axes, length: int, dtype: Any
+    ) -> Array:
+        """Reduce-scatter of a matmul of ``length`` columns; ``partial`` computes a slice of them in float32.
 
-        Sums travel in ``dtype``; the result is this chip's block, block 0.
+        Partial sums are sent in ``dtype``; returns this chip's block, block 0, in ``dtype``.
         """
         size = plan.axes.size(axes)
         if size == 1:
             return partial(slice(0, length)).astype(dtype)
 
-        def onward(x: Array, by: int) -> Array:
+        def send(x: Array, by: int) -> Array:
             return permute(plan, x.astype(dtype), axes, by).astype(jnp.float32)
 
-        return self._summed(Block(partial, size, length // size), onward).astype(dtype)
+        return self._reduce(Block(partial, size, length // size), send).astype(dtype)
 
     @abstractmethod
-    def _arriving(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
         """The shards of the other chips."""
 
     @abstractmethod
-    def _summed(self, block: Block, onward: Callable[[Array, int], Array]) -> Array:
-        """The sum of block 0 over all chips, in float32; ``onward`` sends a partial sum along the ring."""
+    def _reduce(self, block: Block, send: Callable[[Array, int], Array]) -> Array:
+        """The sum of block 0 over all chips, in float32; ``send(x, by)`` permutes a partial sum along the ring."""
 
 
 class OneWay(Ring):
     """Whole shards in one direction, n − 1 steps."""
 
-    def _arriving(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
         for step in range(1, plan.axes.size(axes)):
             x = permute(plan, x, axes, -1)
             yield Part(step, 0, x)
 
-    def _summed(self, block: Block, onward: Callable[[Array, int], Array]) -> Array:
+    def _reduce(self, block: Block, send: Callable[[Array, int], Array]) -> Array:
         moving = block(1)
         for step in range(2, block.size + 1):
-            moving = onward(moving, -1) + block(step)
+            moving = send(moving, -1) + block(step)
         return moving
 
 
 class Throughput(Ring):
-    """Half shards in both directions at once, n − 1 steps of half the time on the links; shards of one go one way."""
+    """Half shards in both directions at once, n − 1 steps of half the transfer time; shards of one row go one way."""
 
-    def _arriving(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
         size, shard = plan.axes.size(axes), x.shape[dim]
         if shard == 1:
-            yield from OneWay()._arriving(plan, x, axes, dim)
+            yield from OneWay()._gather(plan, x, axes, dim)
             return
         half = shard // 2
         near, far = lax.slice_in_dim(x, 0, half, axis=dim), lax.slice_in_dim(x, half, shard, axis=dim)
@@ -102,21 +105,21 @@ class Throughput(Ring):
             yield Part(step, 0, near)
             yield Part(size - step, half, far)
 
-    def _summed(self, block: Block, onward: Callable[[Array, int], Array]) -> Array:
+    def _reduce(self, block: Block, send: Callable[[Array, int], Array]) -> Array:
         if block.shard == 1:
-            return OneWay()._summed(block, onward)
+            return OneWay()._reduce(block, send)
         half, shard = block.shard // 2, block.shard
         down, up = block(1, 0, half), block(-1, half, shard)
         for step in range(2, block.size + 1):
-            down = onward(down, -1) + block(step, 0, half)
-            up = onward(up, 1) + block(-step, half, shard)
+            down = send(down, -1) + block(step, 0, half)
+            up = send(up, 1) + block(-step, half, shard)
         return jnp.concatenate([down, up], axis=1)
 
 
 class Latency(Ring):
-    """Whole shards in both directions, n/2 steps, twice the buffer."""
+    """Whole shards in both directions at once, n/2 steps, twice the buffer."""
 
-    def _arriving(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
         size, after, before = plan.axes.size(axes), x, x
         for step in range(1, size // 2 + 1):
             after = permute(plan, after, axes, -1)
@@ -125,14 +128,14 @@ class Latency(Ring):
                 before = permute(plan, before, axes, 1)
                 yield Part(size - step, 0, before)
 
-    def _summed(self, block: Block, onward: Callable[[Array, int], Array]) -> Array:
+    def _reduce(self, block: Block, send: Callable[[Array, int], Array]) -> Array:
         after, before = block.size // 2, (block.size - 1) // 2
         total = None
         for by, hops in ((-1, after), (1, before)):
             moving = None
             for hop in range(hops, 0, -1):
                 own = block(by * hop)
-                moving = onward(own if moving is None else moving + own, by)
+                moving = send(own if moving is None else moving + own, by)
             if moving is not None:
                 total = moving if total is None else total + moving
         own = block(0)
@@ -140,7 +143,7 @@ class Latency(Ring):
 
 
 RINGS: Final[dict[str, Ring]] = {"oneway": OneWay(), "throughput": Throughput(), "latency": Latency()}
-"""Variant of collectives → its way around."""
+"""Variant of collectives → its ring."""
 
 
 def ring_of(plan: Plan) -> Ring:
@@ -155,23 +158,23 @@ def ring_of(plan: Plan) -> Ring:
 
 
 def ring_axes(axes: Axes) -> Axes:
-    """The axes around which activations go in a loop: one axis, or none where a collective spans several.
+    """The axes of a ring of activations: one axis, or none where a collective spans several.
 
-    Along one axis every send is to a neighbour. A ring through several would use one axis's links at a time, where the
-    compiler's own collective drives those of all, and its many small blocks would fill the matrix unit badly.
+    Along one axis every send goes to a neighbor. A ring through several axes would use the links of one axis at a time,
+    where the compiler's collective uses those of all, and its many small blocks would utilize the MXU poorly.
     """
     return axes if len(axes) == 1 else ()
 
 
-def joined(parts: list[tuple[int, Array]]) -> Array:
-    """Parts by where they start, side by side along dimension 1."""
+def concatenated(parts: list[tuple[int, Array]]) -> Array:
+    """Parts (start, values), concatenated along dimension 1 in the order of their start."""
     ordered = [values for _, values in sorted(parts, key=lambda part: part[0])]
     return jnp.concatenate(ordered, axis=1) if len(ordered) > 1 else ordered[0]
 
 
 def permute(plan: Plan, x: Array, axes: Axes, by: int) -> Array:
-    """Every chip's x to the chip ``by`` places on along the ring of ``axes``, slowest first."""
-    # ppermute counts chips in the mesh's order of axes, whatever the order in which they are named.
+    """Send every chip's x to the chip ``by`` positions ahead along the ring of ``axes``, slowest first."""
+    # ppermute numbers chips in the mesh's order of axes, whatever the order in which the axes are named.
     named = tuple(sorted(axes))
     sizes = [plan.axes.size((axis,)) for axis in axes]
     ring = []

@@ -1,8 +1,8 @@
-"""What a layer sends, as closed forms: the collectives of plain partitioning, by kind and axes, in bytes.
+"""Communication volume of a layer, in closed form: the plain collectives by kind and axes, in bytes.
 
-The payload of a collective is one chip's whole buffer: what an all-gather returns, what a reduce-scatter, an
-all-reduce or an all-to-all is given. Projections send :func:`engines.core.volume.activation_payloads`; here are also
-the sums of norms, attention's all-to-alls, and gathered weights and vectors.
+The payload of a collective is one chip's whole buffer: what an all-gather returns, what a reduce-scatter, an all-reduce
+or an all-to-all takes as input. Projections send :func:`engines.core.volume.activation_payloads`; this module adds the
+sums of norms, attention's all-to-alls, and gathered weights and vectors.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Transfer:
 
 
 def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
-    """Every collective of one layer's pass over ``time`` tokens a sequence, partitioned by hand, plain collectives."""
+    """Every collective of one layer for ``time`` tokens a sequence, with plain collectives and partitioner=manual."""
     return [each for each in _all(replace(plan, collectives="plain"), time) if each.axes]
 
 
@@ -59,9 +59,9 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
             outward=chunks * outward,
         )
         for each in payloads:
-            # What is gathered is sent as products read it, what is summed as the residual stream is.
+            # Gathered values are in the matmul's dtype, sums in that of the residual stream.
             size = each.size * (read if each.kind == "all-gather" else element)
-            yield _transfer(each.kind, axes.real(each.axes), size, f"{name}.{each.side}")
+            yield _transfer(each.kind, axes.nontrivial(each.axes), size, f"{name}.{each.side}")
     yield from _attention(plan, tokens, element)
 
 
@@ -87,9 +87,9 @@ def _attention(plan: Plan, tokens: int, element: float) -> Iterator[Transfer]:
 
 
 def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]) -> Iterator[Transfer]:
-    """One matrix, along its contracted dimension first: as much as a chip then holds, after each gather.
+    """All-gathers of one matrix, along its contracted dimension first; each payload is what a chip holds after it.
 
-    XLA sends int4 one to a byte.
+    XLA sends one int4 value per byte.
     """
     held = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype]) * plan.model.d_model * width
     for each in axes:
@@ -99,11 +99,12 @@ def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]
 
 def _gathered_vectors(plan: Plan, width: int, name: str) -> Iterator[Transfer]:
     """float32 scales and biases of the input columns."""
-    axes = tuple(axis for axis in plan.axes.all if axis not in plan.axes.column)
+    axes, cut = plan.axes.vector
+    chunks = plan.local_chunks * plan.axes.size(cut)
     has_bias = (plan.model.attn_bias and name != "ffn") or (plan.model.ffn_bias and name != "attn")
     for present in (plan.weight_dtype in LARGEST, has_bias):
         if present:
-            yield _transfer("all-gather", axes, 4 * plan.local_chunks * width, f"{name} vectors")
+            yield _transfer("all-gather", axes, 4 * chunks * width, f"{name} vectors")
 
 
 def _transfer(kind: str, axes: Axes, payload_bytes: float, what: str) -> Transfer:

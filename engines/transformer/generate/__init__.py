@@ -1,1 +1,1 @@
-"""Prefill, decode, sampling."""
+"""Prefill, the decode loop, sampling and prompt lengths."""

@@ -1,4 +1,4 @@
-"""The loop over decode steps, in one compiled program with no word to the host in between."""
+"""The loop over decode steps, in one compiled program, without returning to the host."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ Step = Callable[[Cache, Array, Array], tuple[Cache, Array, Array]]
 def every_step(step: Step, cache: Cache, token: Array, last: Array, steps: int) -> tuple[Array, Array, Cache]:
     """``steps`` of ``step`` → (tokens [steps, batch], logits of the last steps, cache).
 
-    ``last``: zeros [kept, batch, vocab], where the logits of the last ``kept`` steps go.
+    ``last``: zeros [kept, batch, vocab], for the logits of the last ``kept`` steps.
     """
     kept = last.shape[0]
 
     def scanned(carry: tuple[Cache, Array, Array], number: Array) -> tuple[tuple[Cache, Array, Array], Array]:
         cache, token, last = carry
         cache, scores, token = step(cache, token, number)
-        # Earlier steps all land in the first place, which the first kept step then takes.
+        # All earlier steps write to index 0, which the first of the kept steps then overwrites.
         last = lax.dynamic_update_slice(last, scores[None], (jnp.maximum(number - (steps - kept), 0), 0, 0))
         return (cache, token, last), token
 
@@ -32,10 +32,10 @@ def every_step(step: Step, cache: Cache, token: Array, last: Array, steps: int) 
 def until_stopped(
     step: Step, cache: Cache, token: Array, last: Array, steps: int, stop_token: int
 ) -> tuple[Array, Array, Cache, Array]:
-    """As :func:`every_step`, and the number of steps that ran: all, or as many as until every sequence had stopped.
+    """As :func:`every_step`, and the number of steps that ran: all, or those until every sequence has stopped.
 
-    A sequence has stopped once it has produced ``stop_token``, if that is ``token`` itself; from then on that is all
-    that it produces. Logits of steps before the first that ran are zeros.
+    A sequence has stopped once it has produced ``stop_token``, even as ``token`` itself; from then on it produces only
+    that. If fewer steps ran than logits are kept, the first of them are zeros.
     """
     kept = last.shape[0]
     State = tuple[Array, Cache, Array, Array, Array]
@@ -49,7 +49,7 @@ def until_stopped(
         cache, scores, token = step(cache, before, number)
         token = jnp.where(before == stop_token, stop_token, token)
         tokens = lax.dynamic_update_slice(tokens, token[None], (number, 0))
-        # Where the loop will end is not known: the kept steps take turns.
+        # The last step is not known in advance: the logits are a circular buffer.
         last = lax.dynamic_update_slice(last, scores[None], (number % kept, 0, 0))
         return number + 1, cache, token, tokens, last
 

@@ -1,4 +1,4 @@
-"""PrefillOptions a prompt: at once, in chunks, or after a prefix that all sequences share."""
+"""Prefill: the whole prompt at once, in chunks, or after a prefix that all sequences share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from engines.core.errors import InvalidRequest
-from engines.transformer.forward import output, states
+from engines.core.layout import stationary
+from engines.transformer.forward import hidden_states, output
 from engines.transformer.layers.kv_cache import PREFIX, Cache, abstract_cache, cache_specs
 from engines.transformer.layers.positions import Consecutive
 from engines.transformer.params.parameters import parameter_specs
@@ -23,7 +24,7 @@ from engines.transformer.partition.plan import Plan
 def read_prompt(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
     """Logits [batch, vocab.all] of the last of ``tokens`` [batch, time], and the cache with all of them.
 
-    Inside ``shard_map``. Tokens take the cache's first positions after a shared prefix, which is read already.
+    Inside ``shard_map``. Tokens are written after the shared prefix, which the cache already holds.
 
     Raises:
         InvalidRequest: the prompt is longer than the cache.
@@ -33,26 +34,24 @@ def read_prompt(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array)
 
 
 def _in_chunks(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
-    """What leaves the last layer for the last token, [batch.batch, E.residual], and the cache.
+    """The last layer's output for the last token, [batch.batch, E.residual], and the cache.
 
-    What the division into chunks leaves goes first: the others are then one loop, whose last turn has the result.
+    The remainder of the division into chunks goes first: the full chunks are then one loop, which ends with the result.
     """
     start, time, chunk = plan.prefill.prefix, tokens.shape[1], plan.prefill.chunk
     if start + time > plan.cache_len:
-        raise InvalidRequest(
-            "input_len", start + time, f"is more than the cache's {plan.cache_len} positions", "plan a longer cache"
-        )
+        raise InvalidRequest("input_len", start + time, f"must be ≤ cache_len={plan.cache_len}", "use a longer cache")
     if chunk is None or chunk >= time:
-        x, cache = states(plan, parameters, cache, tokens, Consecutive(start), limit=time)
+        x, cache = hidden_states(plan, parameters, cache, tokens, Consecutive(start), limit=time)
         return x[:, -1], cache
     count, rest = divmod(time, chunk)
     if rest:
-        _, cache = states(plan, parameters, cache, tokens[:, :rest], Consecutive(start), limit=rest)
+        _, cache = hidden_states(plan, parameters, cache, tokens[:, :rest], Consecutive(start), limit=rest)
 
     def step(cache: Cache, each: tuple[Array, Array]) -> tuple[Cache, Array]:
         number, some = each
         here = Consecutive(start + rest + number * chunk)
-        x, cache = states(plan, parameters, cache, some, here, limit=time)
+        x, cache = hidden_states(plan, parameters, cache, some, here, limit=time)
         return cache, x[:, -1]
 
     chunks = tokens[:, rest:].reshape(-1, count, chunk).swapaxes(0, 1)
@@ -61,9 +60,10 @@ def _in_chunks(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) 
 
 
 def prefix_plan(plan: Plan) -> Plan:
-    """How the prefix of ``plan``'s prompts is read: as one sequence, on the same stored weights.
+    """The plan for the prefix of ``plan``'s prompts: a batch of one sequence, on the same stored weights.
 
-    Gathered layouts split the batch, which one sequence has none of: it goes by ``ws_2d``, whose weights are the same.
+    Gathered layouts split the batch, which one sequence has none of: it goes by the stationary layout of the same
+    weights.
     """
     gathered = bool(plan.axes.batch)
     return replace(
@@ -71,44 +71,44 @@ def prefix_plan(plan: Plan) -> Plan:
         batch_size=1,
         cache_len=plan.prefill.prefix,
         attn_sharding="heads",
-        ffn_layout="ws_2d" if gathered else plan.ffn_layout,
+        ffn_layout=stationary(plan.axes.layout).name,
         collectives="plain" if gathered else plan.collectives,
         prefill=replace(plan.prefill, prefix=0),
     )
 
 
 def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:
-    """``rest`` (parameters, cache, tokens) on what follows the prefix → the same on whole prompts, jitted.
+    """``rest`` (parameters, cache, tokens), which takes tokens after the prefix → the same for whole prompts, jitted.
 
-    The prefix of the first prompt is read, and what it leaves is placed where every chip needs it.
+    The prefix of the first prompt is computed once, and its keys and values are sent to every chip that needs them.
     """
     single, prefix, specs = prefix_plan(plan), plan.prefill.prefix, cache_specs(plan)
-    read, places = _reader(single, mesh), _places(plan, single)
+    read, slots = _prefix_prefill(single, mesh), _source_slots(plan, single)
 
     def both(parameters: Parameters, cache: Cache, tokens: Array) -> Any:
         kept = dict(cache)
         for name, each in read(parameters, tokens[:1, :prefix]).items():
             shared = f"{PREFIX}{name}"
-            moved = each if places is None else jnp.take(each, jnp.asarray(places), axis=2)
+            moved = each if slots is None else jnp.take(each, jnp.asarray(slots), axis=2)
             kept[shared] = lax.with_sharding_constraint(moved, NamedSharding(mesh, specs[shared]))
         return rest(parameters, kept, tokens[:, prefix:])
 
     return jax.jit(both, donate_argnums=1)
 
 
-def _reader(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Cache]:
-    """(parameters, tokens) → the cache that reading them leaves."""
-    automatic = plan.partitioner == "gspmd"
-    view = plan.whole(mesh) if automatic else plan
+def _prefix_prefill(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Cache]:
+    """A function (parameters, tokens) → the cache of their keys and values."""
+    gspmd = plan.partitioner == "gspmd"
+    view = plan.global_view(mesh) if gspmd else plan
     empty = abstract_cache(plan, mesh)
 
     def read(parameters: Parameters, tokens: Array) -> Cache:
         cache = {}
         for name, each in empty.items():
-            cache[name] = jnp.zeros(each.shape if automatic else each.sharding.shard_shape(each.shape), each.dtype)
+            cache[name] = jnp.zeros(each.shape if gspmd else each.sharding.shard_shape(each.shape), each.dtype)
         return _in_chunks(view, parameters, cache, tokens)[1]
 
-    if automatic:
+    if gspmd:
         return read
     mapped: Callable[[Parameters, Array], Cache] = jax.shard_map(
         read, mesh=mesh, in_specs=(parameter_specs(plan), P()), out_specs=cache_specs(plan), check_vma=False
@@ -116,10 +116,10 @@ def _reader(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Cache]:
     return mapped
 
 
-def _places(plan: Plan, single: Plan) -> list[int] | None:
-    """For each slot of ``plan``'s cache, all chips' in order, a slot of ``single``'s that holds the same head.
+def _source_slots(plan: Plan, single: Plan) -> list[int] | None:
+    """For each slot of ``plan``'s cache, chip by chip, the slot of ``single``'s cache that holds the same head.
 
-    None where the compiler places them: whole arrays have each head once.
+    None where the compiler partitions: global arrays hold each head once.
     """
     if plan.partitioner == "gspmd":
         return None

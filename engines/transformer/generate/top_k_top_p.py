@@ -1,10 +1,9 @@
-"""Which ids stay in the draw of the next token: top-k, and then top-p of what that leaves.
+"""Which ids the next token is sampled from: top-k, and then top-p of those.
 
-Both keep the first ids in the order of (score descending, id ascending): the fewest whose weights reach a target,
-with weight 1 and target k, or with their probability and p. A small k is taken from every chip's own k likeliest,
-which alone are gathered. Else where the order is to be cut is found digit by digit, as radix sort orders numbers: each
-round adds up over the chips what the ids above each value of the digit weigh. Weights are whole numbers, so that the
-sums are the same in whatever order they are added.
+Both keep the first ids in the order of (score descending, id ascending): the fewest whose weights reach a target, with
+weight 1 and target k, or with their probability and p. For a small k every chip's k most likely ids are gathered.
+Otherwise the threshold is found digit by digit, as in a radix select: each round sums over the chips the weight of the
+ids above each value of the digit. Weights are integers, so that the sums do not depend on the order of addition.
 """
 
 from typing import Final, NamedTuple
@@ -18,16 +17,16 @@ from engines.transformer.options import Sampling
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
-FEW: Final = 4
-"""The likeliest ids of all chips are gathered where they are at most the vocabulary over this."""
-WHOLE: Final = 1 << 31
-"""A probability of 1 in units of weight: finer than float32, and all of them together fit 32 bits."""
+FEW_RATIO: Final = 4
+"""The k most likely ids of every chip are gathered if they are at most the vocabulary divided by this."""
+PROBABILITY_ONE: Final = 1 << 31
+"""A probability of 1 in integer weight: finer than float32, and the sum over all ids fits 32 bits."""
 ORDER_BITS: Final = 32
-"""Those of a float32, which sort as it does."""
+"""Bits of a float32, as mapped by :func:`_sortable`."""
 
 
-class Contenders(NamedTuple):
-    """Scores, :func:`comparable`, and their ids, [batch, count.axes]; whether the likeliest stand first."""
+class Candidates(NamedTuple):
+    """Scores (see :func:`comparable`) and their ids, [batch, count.axes]; ``ordered``: the most likely first."""
 
     scores: Array
     ids: Array
@@ -35,67 +34,67 @@ class Contenders(NamedTuple):
     ordered: bool = False
 
 
-def takes_few(plan: Plan, sampling: Sampling) -> bool:
-    """Whether every chip's ``top_k`` likeliest ids are few beside the vocabulary."""
-    return 0 < sampling.top_k * plan.chips * FEW <= plan.padded.vocab
+def gathers_few(plan: Plan, sampling: Sampling) -> bool:
+    """Whether the ``top_k`` most likely ids of all chips are few compared to the vocabulary."""
+    return 0 < sampling.top_k * plan.chips * FEW_RATIO <= plan.padded.vocab
 
 
 def comparable(scores: Array) -> Array:
-    """``scores`` with 0 for −0 and for subnormal numbers, which some devices take for 0 when they compare."""
+    """``scores`` with 0 for −0 and for subnormals, which some devices treat as 0 in comparisons."""
     return jnp.where(jnp.abs(scores) < np.finfo(np.float32).tiny, 0.0, scores)
 
 
-def likeliest(drawn: Contenders, count: int) -> Contenders:
-    """The first ``count`` of all, in order, on every chip.
+def top_candidates(candidates: Candidates, count: int) -> Candidates:
+    """The first ``count`` of all candidates, in order, on every chip.
 
-    A chip's own come with the lowest of equals first, and so do all chips' one after the other.
+    ``top_k`` puts the lowest id of ties first; gathered in chip order, this holds across chips.
     """
-    scores, where = lax.top_k(drawn.scores, min(count, drawn.scores.shape[1]))
-    scores = all_gather(scores, drawn.axes, 1)
-    ids = all_gather(jnp.take_along_axis(drawn.ids, where, axis=1), drawn.axes, 1)
+    scores, where = lax.top_k(candidates.scores, min(count, candidates.scores.shape[1]))
+    scores = all_gather(scores, candidates.axes, 1)
+    ids = all_gather(jnp.take_along_axis(candidates.ids, where, axis=1), candidates.axes, 1)
     scores, where = lax.top_k(scores, count)
-    return Contenders(scores, jnp.take_along_axis(ids, where, axis=1), (), ordered=True)
+    return Candidates(scores, jnp.take_along_axis(ids, where, axis=1), (), ordered=True)
 
 
-def narrow(plan: Plan, drawn: Contenders, scaled: Array, top_k: int, top_p: float) -> Array:
-    """Which contenders stay, [batch, count.axes]; ``top_k`` 0 and ``top_p`` 1 keep all.
+def kept_mask(plan: Plan, candidates: Candidates, scaled: Array, top_k: int, top_p: float) -> Array:
+    """Which candidates are kept, bool [batch, count.axes]; ``top_k`` 0 and ``top_p`` 1 keep all.
 
-    ``scaled``: their scores by temperature, 0 at the highest.
+    ``scaled``: (score − highest score) / temperature.
     """
-    kept = jnp.isfinite(drawn.scores)
+    kept = jnp.isfinite(candidates.scores)
     if top_k:
-        kept &= _first(plan, drawn, kept.astype(jnp.uint32), top_k)
+        kept &= _first(plan, candidates, kept.astype(jnp.uint32), top_k)
     if top_p < 1:
         weight = jnp.where(kept, jnp.exp(scaled), 0)
-        share = weight / all_reduce(weight.sum(axis=1), drawn.axes)[:, None]
-        units = jnp.round(share * float(WHOLE)).astype(jnp.uint32)
-        kept &= _first(plan, drawn, units, max(1, round(top_p * WHOLE)))
+        share = weight / all_reduce(weight.sum(axis=1), candidates.axes)[:, None]
+        units = jnp.round(share * float(PROBABILITY_ONE)).astype(jnp.uint32)
+        kept &= _first(plan, candidates, units, max(1, round(top_p * PROBABILITY_ONE)))
     return kept
 
 
-def _first(plan: Plan, drawn: Contenders, weight: Array, target: int) -> Array:
-    """The fewest first contenders whose weights (uint32) reach ``target``; all, if none do."""
-    scores, ids, axes, ordered = drawn
+def _first(plan: Plan, candidates: Candidates, weight: Array, target: int) -> Array:
+    """The fewest first candidates whose weights (uint32) reach ``target``; all, if none do."""
+    scores, ids, axes, ordered = candidates
     if ordered:
         first: Array = jnp.cumsum(weight, axis=1) - weight < jnp.uint32(target)
         return first
     wanted = jnp.minimum(all_reduce(weight.sum(axis=1), axes), jnp.uint32(target))
-    order = _ordered(scores)
-    cut = _cut(axes, order, weight, wanted, ORDER_BITS)[:, None]
-    above, equal = order > cut, order == cut
-    # Of those with the score at which it is cut, the lowest ids.
+    order = _sortable(scores)
+    threshold = _threshold(axes, order, weight, wanted, ORDER_BITS)[:, None]
+    above, equal = order > threshold, order == threshold
+    # Among candidates with the threshold score, the lowest ids.
     wanted -= all_reduce(jnp.where(above, weight, 0).sum(axis=1), axes)
     bits = plan.padded.vocab.bit_length()
     order = (1 << bits) - 1 - ids.astype(jnp.uint32)
-    cut = _cut(axes, order, jnp.where(equal, weight, 0), wanted, bits)[:, None]
-    return above | (equal & (order >= cut))
+    threshold = _threshold(axes, order, jnp.where(equal, weight, 0), wanted, bits)[:, None]
+    return above | (equal & (order >= threshold))
 
 
-def _cut(axes: Axes, order: Array, weight: Array, wanted: Array, bits: int) -> Array:
-    """The highest number [batch] with which contenders of that ``order`` and higher weigh as much as is ``wanted``.
+def _threshold(axes: Axes, order: Array, weight: Array, wanted: Array, bits: int) -> Array:
+    """The largest threshold [batch] such that candidates with ``order`` ≥ threshold have at least ``wanted`` weight.
 
-    ``order``: uint32 below 2^bits. Digits are found from the first on, each by what its values above 0 leave: of two
-    bits where a round waits for other chips, of one where only its work counts.
+    ``order``: uint32 below 2^bits. Digits are found from the most significant on: two bits a round where rounds
+    communicate, which halves their number, one bit a round on a single chip, which is the least work.
     """
     width = 2 if axes else 1
     rounds, values = -(-bits // width), jnp.arange(1, 1 << width, dtype=jnp.uint32)
@@ -107,11 +106,11 @@ def _cut(axes: Axes, order: Array, weight: Array, wanted: Array, bits: int) -> A
         enough = all_reduce(held, axes) >= wanted[:, None]
         return found + (enough.sum(axis=1, dtype=jnp.uint32) << shift)
 
-    cut: Array = lax.fori_loop(0, rounds, digit, jnp.zeros_like(wanted))
-    return cut
+    threshold: Array = lax.fori_loop(0, rounds, digit, jnp.zeros_like(wanted))
+    return threshold
 
 
-def _ordered(scores: Array) -> Array:
-    """uint32 in the order of the float32 ``scores``: the sign's bit turned, below zero all bits."""
+def _sortable(scores: Array) -> Array:
+    """uint32 that sort as the float32 ``scores``: the sign bit flipped, all bits flipped for negative numbers."""
     bits = lax.bitcast_convert_type(scores, jnp.uint32)
     return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))

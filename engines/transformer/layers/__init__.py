@@ -1,1 +1,1 @@
-"""The layers."""
+"""The layers of the Transformer and the state that they read: positions, masks and the cache."""

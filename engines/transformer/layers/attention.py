@@ -1,8 +1,8 @@
 """Attention over heads or over the batch, with its cache.
 
-q, k and v leave the projections as chunks of columns. Over heads a chip attends with its own chunks; over the batch an
-all-to-all first swaps columns for sequences (Pope et al. 2022, section 3.3). Key/value heads that are fewer than the
-chips do not split like query heads: their few columns are gathered and each chip keeps the heads that it reads.
+The projections return q, k and v as chunks of columns. Over heads, a chip attends with its own chunks; over the batch,
+an all-to-all first exchanges columns for sequences (Pope et al. 2022, section 3.3). Where there are fewer key/value
+heads than chips, their columns are all-gathered and each chip keeps the heads that it reads.
 """
 
 from typing import Any, NamedTuple
@@ -22,10 +22,11 @@ from engines.transformer.partition.kv_heads import kv_slots
 from engines.transformer.partition.plan import Plan
 
 
-class Where(NamedTuple):
-    """Which layer runs on which new tokens: ``time`` (static) a sequence, at ``positions``.
+class LayerContext(NamedTuple):
+    """What a layer needs besides activations: its number, and the positions of the new tokens, ``time`` a sequence.
 
-    ``limit`` (static) is the number of cached positions that can matter; of packed rows it is the longest sequence.
+    ``time`` and ``limit`` are static. ``limit`` is the number of cached positions that attention reads; for packed
+    rows, the length of the longest sequence. ``angles`` are None without rotary embeddings.
     """
 
     layer: Any
@@ -35,16 +36,16 @@ class Where(NamedTuple):
     angles: RopeAngles | None
 
 
-def attention(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
-    """Attend from ``time`` new positions to all before them and themselves.
+def attention(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
+    """Attention of ``time`` new positions to themselves and all positions before them.
 
-    qkv: [batch.batch, time, chunks.column, q | k | v], side by side so that one all-to-all takes all three, or q and
-    k | v where they were made apart. Returns what q attends to, in q's place and of its width, and the cache with the
-    new k and v.
+    qkv: [batch.batch, time, chunks.column, q | k | v] in one array, so that one all-to-all sends all three, or q and k
+    | v where they were computed separately. Returns the attention output in the shape of q, and the cache with the new
+    k and v.
     """
     if plan.axes.attention or len(qkv) == 1:
         qkv = q_and_kv(plan, to_batch(plan, jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0]))
-    attended, cache = attend_cached(plan, qkv, cache, where)
+    attended, cache = attend_cached(plan, qkv, cache, context)
     return from_batch(plan, attended), cache
 
 
@@ -53,25 +54,25 @@ def q_and_kv(plan: Plan, columns: Array) -> list[Array]:
     return [columns[..., : plan.padded.q_width], columns[..., plan.padded.q_width :]]
 
 
-def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
-    """:func:`attention` on the chip that has the sequences: q and k | v as :func:`to_batch` leaves them."""
+def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
+    """:func:`attention` without its all-to-alls: q and k | v are laid out as :func:`to_batch` returns them."""
     kept, wanted, even = kv_slots(plan)
     q = _by_head(qkv[0], plan.model.head_dim)
     k, v = _kv_heads(plan, qkv[1], kept)
-    positions = where.positions.shard(plan, plan.axes.sequence)
-    q = constrain(plan, rotate(plan.model, q, where.angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
-    k, v = (constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, where.angles), v))
-    # Without it a TPU lays the cached keys out as the rotation would like, and copies them in every step.
+    positions = context.positions.shard(plan, plan.axes.sequence)
+    q = constrain(plan, rotate(plan.model, q, context.angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
+    k, v = (constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, context.angles), v))
+    # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
     q, k = lax.optimization_barrier((q, k))
-    cache, keys, values, mask, slots = positions.store(plan, cache, k, v, layer=where.layer, limit=where.limit)
+    cache, keys, values, mask, slots = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
     prefix, shared = plan.prefill.prefix, None
     if prefix:
-        shared = read(cache, f"{PREFIX}k", where.layer, prefix), read(cache, f"{PREFIX}v", where.layer, prefix)
-    q = _apart(q, slots)
+        shared = read(cache, f"{PREFIX}k", context.layer, prefix), read(cache, f"{PREFIX}v", context.layer, prefix)
+    q = _split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
         (keys, values), shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), ((keys, values), shared))
-    out = _together(attend(plan, q, keys, values, mask, shared), slots)
+    out = _merge_slots(attend(plan, q, keys, values, mask, shared), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
 
 
@@ -80,14 +81,14 @@ def _by_kv_head(plan: Plan) -> tuple[Axes, ...]:
     return plan.axes.sequence, (), plan.kv_axes, ()
 
 
-def _apart(q: Array, slots: int) -> Array:
-    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: the queries of a slot as a sequence's."""
+def _split_slots(q: Array, slots: int) -> Array:
+    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: the queries of each slot as a sequence."""
     batch, time, _, dim = q.shape
     return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
 
 
-def _together(out: Array, slots: int) -> Array:
-    """The way back of :func:`_apart`."""
+def _merge_slots(out: Array, slots: int) -> Array:
+    """The inverse of :func:`_split_slots`."""
     _, time, group, dim = out.shape
     return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
 
@@ -98,7 +99,7 @@ def _by_head(x: Array, head_dim: int) -> Array:
 
 
 def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
-    """x: [batch.attention, time, chunks.rest, k | v] → k and v of the heads that this chip keeps."""
+    """x: [batch.attention, time, chunks.rest, k | v] → k and v of the heads that this chip holds."""
     padded, head_dim = plan.padded, plan.model.head_dim
     x = constrain(plan, x, _by_kv_head)
     if plan.axes.head and not padded.kv_splits_by_head:
@@ -115,12 +116,12 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
 
 
 def _moved_axes(plan: Plan) -> Axes:
-    """Attention's axes in the order of columns."""
+    """The axes of attention's all-to-all, in the order of ``column``."""
     return tuple(axis for axis in plan.axes.column if axis in plan.axes.attention)
 
 
 def _ordered(plan: Plan, x: Array, axes: Axes) -> Array:
-    """x: [batch, time, (one dimension an axis of ``axes``, together), width] → chunks in ascending order."""
+    """x: [batch, time, chunks, width], chunks ordered by ``axes`` → the same, chunks in ascending order."""
     sizes = [plan.axes.size((axis,)) for axis in axes]
     wanted = [axis for axis in plan.axes.column if axis in axes]
     x = x.reshape(*x.shape[:2], *sizes, plan.local_chunks, x.shape[-1])
@@ -139,7 +140,7 @@ def to_batch(plan: Plan, x: Array) -> Array:
 
 
 def from_batch(plan: Plan, x: Array) -> Array:
-    """The way back of :func:`to_batch`."""
+    """The inverse of :func:`to_batch`."""
     axes = plan.axes.attention
     if not axes:
         return x

@@ -1,13 +1,13 @@
 """One layer, for every model and every layout.
 
-The residual stream is x: [tokens.batch, E.residual], tokens of a sequence together. (A dimension of its own for time
-would be 1 in a decode step, and a TPU would lay arrays out in tiles of it.)
+The residual stream is x: [tokens.batch, E.residual], tokens of a sequence together. (A separate time dimension would be
+1 in a decode step, and a TPU would pad it to a tile.)
 """
 
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import project_plain
-from engines.transformer.layers.attention import Where, attention
+from engines.transformer.layers.attention import LayerContext, attention
 from engines.transformer.layers.kv_cache import Cache
 from engines.transformer.layers.mlp import activate, feed_forward, ring_of_weights
 from engines.transformer.layers.norm import norm
@@ -19,45 +19,46 @@ from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
 
 
-def layer(plan: Plan, w: LayerParameters, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
+def layer(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """x: [tokens.batch, E.residual] → the same, and the cache with this layer's k and v written."""
     if plan.overlap is Overlap.OVERLAPPED_BLOCK:
-        return overlapped_block(plan, w, x, cache, where)
-    return (_fused if w.fused is not None else _halves)(plan, w, x, cache, where)
+        return overlapped_block(plan, w, x, cache, context)
+    return (_fused if w.fused is not None else _halves)(plan, w, x, cache, context)
 
 
-def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
-    """A parallel block whose halves read one norm: one projection in and one out serve both."""
+def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
+    """A parallel block whose halves read one norm: they share one input and one output projection."""
     assert w.fused is not None
     normed, outputs = norm(plan, w.attn_norm, x), w.fused.outputs
     if plan.circulates_ffn:
-        # Attention's matrices are narrow: they are gathered whole.
-        attended, cache = _attended(plan, project_attention(plan, w.fused.inputs, normed), cache, where)
+        # Attention's matrices are narrow: they are gathered without a ring.
+        attended, cache = _attended(plan, project_attention(plan, w.fused.inputs, normed), cache, context)
         out = ring_of_weights(plan, w.fused, normed)
         out = out + unreduced(plan, outputs, attended, (0, plan.padded.q_width), project_plain)
         return x + reduced(plan, outputs, out, x.dtype), cache
     inputs = project_in(plan, w.fused.inputs, normed)
     count = len(inputs) - len(plan.model.ffn.inputs)
-    attended, cache = _attended(plan, inputs[:count], cache, where)
+    attended, cache = _attended(plan, inputs[:count], cache, context)
     return x + project_out(plan, outputs, [attended, activate(plan, inputs[count:])]), cache
 
 
-def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, where: Where) -> tuple[Array, Cache]:
-    """Attention, then the feed-forward: of its result in a serial block, of x in a parallel one with two norms."""
+def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
+    """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one."""
     assert w.attn is not None
     assert w.ffn is not None
     assert w.ffn_norm is not None
-    attended, cache = _attended(plan, project_in(plan, w.attn.inputs, norm(plan, w.attn_norm, x)), cache, where)
+    attended, cache = _attended(plan, project_in(plan, w.attn.inputs, norm(plan, w.attn_norm, x)), cache, context)
     out = x + project_out(plan, w.attn.outputs, [attended])
     second = norm(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
     return out + feed_forward(plan, w.ffn, second), cache
 
 
-def _attended(plan: Plan, qkv: list[Array], cache: Cache, where: Where) -> tuple[Array, Cache]:
-    """[tokens, chunks, q | k | v], or q and k | v → what q attends to, [tokens, chunks, q]; the cache with k and v."""
+def _attended(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
+    """[tokens, chunks, q | k | v], or q and k | v → attention output [tokens, chunks, q] and the new cache."""
     if plan.model.attn_bias:
-        # Added where every token is a row: with a dimension for time a TPU pads each sequence to whole tiles first.
+        # The bias is added while each token is a row: with a time dimension a TPU first pads each sequence to whole
+        # tiles.
         qkv = lax.optimization_barrier(qkv)
-    by_time = [each.reshape(-1, where.time, *each.shape[1:]) for each in qkv]
-    attended, cache = attention(plan, by_time, cache, where)
+    by_time = [each.reshape(-1, context.time, *each.shape[1:]) for each in qkv]
+    attended, cache = attention(plan, by_time, cache, context)
     return constrain(plan, attended.reshape(-1, *attended.shape[2:]), columns), cache

@@ -5,7 +5,7 @@ from jax import Array
 
 from engines.transformer.comm.collectives import all_gather, axis_index, local_shard, reduce_scatter
 from engines.transformer.layers.positions import Positions
-from engines.transformer.params.quantize import dequantize, product, quantize_tokens, stream_dtype
+from engines.transformer.params.quantize import dequantize, einsum, quantize_tokens, stream_dtype
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.constraint import constrain, residual
 from engines.transformer.partition.plan import Plan
@@ -14,7 +14,7 @@ from engines.transformer.partition.plan import Plan
 def embed(plan: Plan, parameters: Parameters, tokens: Array, positions: Positions) -> Array:
     """tokens: [batch, time] on every chip → x: [tokens.batch, E.residual].
 
-    Each chip looks up the ids in its part of the vocabulary; the rest is zeros, and a reduce-scatter adds up.
+    Each chip looks up the ids in its part of the vocabulary, with zeros for others; a reduce-scatter sums them.
     """
     axes, matrix = plan.axes, parameters.embedding
     dtype = jnp.dtype(stream_dtype(plan))
@@ -36,14 +36,14 @@ def embed(plan: Plan, parameters: Parameters, tokens: Array, positions: Position
 def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
     """x: [batch.batch, E.residual] → [batch, vocab.all], float32, padding at −inf.
 
-    With the matrix as it is stored, whatever the layout: one token a sequence is less to move than the vocabulary.
+    The matrix is used as stored in every layout: sending one token a sequence is less than gathering the matrix.
     """
     axes, matrix = plan.axes, parameters.output
     x = all_gather(all_gather(x, axes.ffn, 1), axes.batch, 0)
-    if axes.batch:
-        x = local_shard(x, axes.stored_embed, 1, axes.size(axes.stored_embed))
+    rows, _ = axes.gathered
+    x = local_shard(x, rows, 1, axes.size(rows))
     x, scale = quantize_tokens(plan, x, ())
-    out = dequantize(product(plan, "be,ve->bv", x, matrix.values, jnp.float32), scale)
+    out = dequantize(einsum(plan, "be,ve->bv", x, matrix.values, jnp.float32), scale)
     out = reduce_scatter(out, axes.stored_embed, 1)
     if matrix.scale is not None:
         out = out * local_shard(matrix.scale, axes.all, 0, plan.chips)
@@ -54,7 +54,7 @@ def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
 
 
 def vocab_ids(plan: Plan) -> Array:
-    """The ids of this chip's vocab.all."""
+    """The ids of this chip's shard of the vocabulary: [vocab.all]."""
     size = plan.padded.vocab // plan.axes.size(plan.axes.all)
     ids: Array = axis_index(plan.axes.all) * size + jnp.arange(size, dtype=jnp.int32)
     return ids

@@ -1,11 +1,11 @@
-"""The cache of keys and values: its arrays on a mesh, writing new tokens into it and reading them back.
+"""The key/value cache: its arrays on a mesh, writing new tokens and reading them.
 
-A quantized cache (``kv_dtype`` int8 or float8_e4m3) holds beside its narrow ``k`` and ``v`` a float32 scale for each
-token of each head, ``k_scale`` and ``v_scale``. Values are rounded as they are written; what reads them folds the
-scales into the scores and into the weights of the sum, so that no wide copy of the cache is made.
+A quantized cache (``kv_dtype`` int8 or float8_e4m3) has, besides ``k`` and ``v``, a float32 scale for each token of
+each head, ``k_scale`` and ``v_scale``. Values are quantized when they are written; attention applies the scales to the
+scores and to the softmax weights, so that the cache is never dequantized to a copy.
 
-What a prefix shared by all sequences leaves is kept once, under the same names after ``prefix_``: [layers, 1, …], on
-every chip that attends with those heads. The other arrays then begin after the prefix.
+The keys and values of a prefix shared by all sequences are stored once, under the same names after ``prefix_``:
+[layers, 1, …], on every chip that attends with those heads. The other arrays then begin after the prefix.
 """
 
 from functools import partial
@@ -19,17 +19,17 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from engines.core.dtypes import LARGEST
-from engines.transformer.params.memory_layout import laid_out, moved
+from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import quantize, stored_dtype
-from engines.transformer.partition.kv_heads import folds, kv_slots
+from engines.transformer.partition.kv_heads import folds_slots, kv_slots
 from engines.transformer.partition.plan import Plan
 
 PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
 """k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantized, without ``dim``.
 
-Where slots are folded (:func:`engines.transformer.partition.kv_heads.folds`) it is
-[layers, batch.attention · heads.rest, 1, cache_len, dim], chip by chip.
+Where slots are folded into the batch (:func:`engines.transformer.partition.kv_heads.folds_slots`) they are
+[layers, batch.attention · heads.rest, 1, cache_len, dim], ordered by chip.
 """
 
 
@@ -41,15 +41,15 @@ class Cached(NamedTuple):
 
 
 def cache_spec(plan: Plan) -> P:
-    """How k and v are split: sequences over the batch's axes, kept heads over the rest."""
+    """The PartitionSpec of k and v: the batch over attention's batch axes, slots over the other axes."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
-    if folds(plan):
+    if folds_slots(plan):
         return P(None, plan.axes.sequence + heads or None, None, None, None)
     return P(None, plan.axes.sequence or None, heads or None, None, None)
 
 
 def cache_specs(plan: Plan) -> dict[str, P]:
-    """How every array of the cache is split, by name."""
+    """Name → PartitionSpec of every array of the cache."""
     spec = cache_spec(plan)
     scales = {"k_scale": P(*spec[:-1]), "v_scale": P(*spec[:-1])} if plan.kv_dtype in LARGEST else {}
     specs = {"k": spec, "v": spec, **scales}
@@ -69,14 +69,14 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     for name, spec in cache_specs(plan).items():
         scale = name.endswith("_scale")
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
-        rows = (batch * slots, 1) if folds(plan) else (batch, slots)
+        rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (model.num_layers, *rows, length, model.head_dim)
-        # A token's heads are written side by side: in a folded cache those of all sequences, a tile's worth.
-        order = (0, 3, 2, 1, 4) if folds(plan) and not scale else range(len(shape) - scale)
+        # A folded cache stores the heads of one position side by side, over all sequences: they are written together.
+        order = (0, 3, 2, 1, 4) if folds_slots(plan) and not scale else range(len(shape) - scale)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
-            sharding=laid_out(mesh, spec, order),
+            sharding=array_format(mesh, spec, order),
         )
     return described
 
@@ -88,41 +88,41 @@ def make_cache(plan: Plan, mesh: Mesh) -> Cache:
         # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
         local = np.zeros(each.sharding.shard_shape(each.shape), each.dtype)
         array = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
-        empty[name] = moved(array, each.format)
+        empty[name] = relayout(array, each.format)
     return empty
 
 
 def write(
     plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: Any
 ) -> tuple[Cache, tuple[Cached, Cached]]:
-    """The cache with new k and v [batch, time, slots, dim] of one layer from ``position`` on.
+    """The cache with new k and v [batch, time, slots, dim] of one layer written from ``position`` on.
 
-    And both as the cache holds them, but not folded: [batch, slots, time, dim].
+    Also returns the new keys and values in the cache's format, but not folded: [batch, slots, time, dim].
     """
-    parts = stored(plan, k, v)
-    return put(cache, parts, layer, position), both(parts)
+    parts = quantized_kv(plan, k, v)
+    return write_parts(cache, parts, layer, position), keys_and_values(parts)
 
 
-def both(parts: dict[str, Array]) -> tuple[Cached, Cached]:
-    """Keys and values of what :func:`stored` makes."""
+def keys_and_values(parts: dict[str, Array]) -> tuple[Cached, Cached]:
+    """The result of :func:`quantized_kv` as (keys, values)."""
     return Cached(parts["k"], parts.get("k_scale")), Cached(parts["v"], parts.get("v_scale"))
 
 
-def stored(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
-    """k and v [batch, time, slots, dim] as the cache holds them, by its names: [batch, slots, time, …]."""
+def quantized_kv(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
+    """k and v [batch, time, slots, dim] in the cache's format, by its names: [batch, slots, time, …]."""
     parts = {}
     for name, new in (("k", k), ("v", v)):
         block = new.transpose(0, 2, 1, 3)
         if plan.kv_dtype in LARGEST:
-            # Fused with the write, rounding would give a TPU's cache a layout that every read has to copy.
+            # If quantization were fused with the write, a TPU's cache would get a layout that every read has to copy.
             block, scale = lax.optimization_barrier(quantize(block, plan.kv_dtype))
             parts[f"{name}_scale"] = scale[..., 0]
         parts[name] = block.astype(stored_dtype(plan.kv_dtype))
     return parts
 
 
-def put(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:
-    """The cache with ``parts`` of one layer, as :func:`stored` makes them, from ``position`` on."""
+def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:
+    """The cache with ``parts`` of one layer (see :func:`quantized_kv`) written from ``position`` on."""
     written = dict(cache)
     for name, part in parts.items():
         each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
@@ -132,7 +132,7 @@ def put(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cac
 
 
 def read(cache: Cache, name: str, layer: Any, limit: int) -> Cached:
-    """One layer's keys (``name`` k) or values (v) of the first ``limit`` positions, as they are stored."""
+    """One layer's keys (``name`` k) or values (v) of the first ``limit`` positions, in the cache's format."""
 
     def of(each: str) -> Array:
         whole: Array = lax.dynamic_index_in_dim(cache[each], layer, keepdims=False)

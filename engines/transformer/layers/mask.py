@@ -1,4 +1,4 @@
-"""Which keys each query sees: one object for every softmax, at once, by blocks or in a kernel."""
+"""Which keys each query sees: one object for every attention implementation, direct, blockwise or kernel."""
 
 import math
 from dataclasses import dataclass, replace
@@ -7,36 +7,48 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from numpy.typing import NDArray
+
+Positions = Array | NDArray[np.int64]
+"""Of keys: numpy where the program is to compute nothing for a mask that does not depend on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryBlock:
-    """Queries [start, start + count) of a prompt; ``start`` None is 0 with nothing to add in the program."""
+    """Queries [start, start + count) of a prompt; ``start`` None is 0 without an addition in the program."""
 
     count: int
     start: Any = None
 
 
 class Mask(Protocol):
-    """What an attention has to be told of which keys count."""
+    """Which keys each query sees."""
 
     @property
     def is_whole_prompt(self) -> bool:
-        """Whether query t sees exactly the keys 0 … t, as the program is compiled."""
+        """Whether query t sees exactly the keys 0 … t, as known at compile time."""
         ...
 
-    def seen(self, keys: Array, queries: QueryBlock) -> Array:
+    def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """keys: [1, keys] as positions → [count, keys], or [1, keys] where all queries see the same."""
         ...
 
+    def for_kernel(self, time: int) -> Any:
+        """The splash kernel's own mask for a whole prompt of ``time`` tokens."""
+        ...
+
+    def of_prefix(self) -> "Mask":
+        """What the same queries see of a shared prefix, which stands before all their own keys."""
+        ...
+
     def padded(self, time: int) -> "Mask":
-        """The same for ``time`` queries, of which those behind the last repeat it."""
+        """The mask for ``time`` queries; the additional ones repeat the last query."""
         ...
 
     def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
-        """For each block of ``queries`` of ``time`` the first block of ``keys`` of ``limit`` with a key that one sees.
+        """(first, end) of the blocks of ``keys`` (of ``limit``) to visit for each block of ``queries`` (of ``time``).
 
-        And the block behind the last such: numpy where the compiled program is to state it.
+        Blocks outside have no key that a query of the block sees. numpy arrays where they are known at compile time.
         """
         ...
 
@@ -53,7 +65,7 @@ class Causal:
         """See :class:`Mask`."""
         return isinstance(self.position, int) and self.position == 0 and self.first is None
 
-    def seen(self, keys: Array, queries: QueryBlock) -> Array:
+    def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
         position = self.position if queries.start is None else self.position + queries.start
         seen: Array = keys <= position + jnp.arange(queries.count)[:, None]
@@ -64,6 +76,16 @@ class Causal:
             first = lax.dynamic_slice_in_dim(first, queries.start, queries.count)
         both: Array = seen & (keys >= first[:, None])
         return both
+
+    def for_kernel(self, time: int) -> Any:
+        """See :class:`Mask`."""
+        from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+        return masks.CausalMask((time, time))
+
+    def of_prefix(self) -> "Everything":
+        """See :class:`Mask`."""
+        return Everything()
 
     def padded(self, time: int) -> "Causal":
         """See :class:`Mask`."""
@@ -86,9 +108,19 @@ class Everything:
 
     is_whole_prompt = False
 
-    def seen(self, keys: Array, _queries: QueryBlock) -> Array:
+    def seen(self, keys: Positions, _queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
         return jnp.ones(keys.shape, bool)
+
+    def for_kernel(self, time: int) -> Any:
+        """See :class:`Mask`."""
+        from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+        return masks.FullMask((time, time))
+
+    def of_prefix(self) -> "Everything":
+        """See :class:`Mask`."""
+        return self
 
     def padded(self, _time: int) -> "Everything":
         """See :class:`Mask`."""

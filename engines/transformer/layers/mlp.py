@@ -1,8 +1,9 @@
-"""The feed-forward: its activation, and its matmuls as the plan's overlap strategy has them.
+"""The feed-forward: its activation, and its matmuls in the plan's overlap strategy.
 
-Where gathered weights come around in blocks, each block of the input matrices makes its own block of hidden columns,
-which waits for its block of the output matrix: nothing is put in order, and no chip ever holds a whole matrix. Along E,
-where shards are few, weights are gathered first. (Pope et al. 2022, section 3.5: loops that circulate weights.)
+Where gathered weights circulate in a ring, each block of the input matrices computes its own block of hidden columns,
+which is kept until its block of the output matrix arrives: blocks are not reordered, and no chip ever holds a whole
+matrix. Along E, where there are few shards, weights are gathered first. (Pope et al. 2022, section 3.5: loops that
+circulate weights.)
 """
 
 import math
@@ -19,14 +20,14 @@ from engines.transformer.comm.collectives import all_gather, axis_index
 from engines.transformer.comm.ring import ring_of
 from engines.transformer.layers.projections import column_vectors, local_columns, project_in, project_out, reduced
 from engines.transformer.params.fusion import matmul_widths
-from engines.transformer.params.quantize import product
+from engines.transformer.params.quantize import einsum
 from engines.transformer.params.tree import Projection
 from engines.transformer.partition.plan import Plan
 
 Block = tuple[int, int]
-"""(r, o): of the shard of the chip r places on in the ring, the columns from o on."""
+"""(r, o): columns from o on of the shard of the chip r positions ahead in the ring."""
 Make = Callable[[list[Array], Block, int], Array]
-"""One block of each input product, which block it is and its width → the hidden columns of the block."""
+"""(one block of each input matmul, which block it is, its width) → the hidden columns of the block."""
 
 
 def feed_forward(plan: Plan, w: Projection, x: Array) -> Array:
@@ -37,7 +38,7 @@ def feed_forward(plan: Plan, w: Projection, x: Array) -> Array:
 
 
 def activate(plan: Plan, inputs: list[Array]) -> Array:
-    """silu(gate)·up, or GELU of the one input; in float32, the exponential in base 2 as the hardware has it."""
+    """silu(gate)·up, or GELU of the one input; in float32, with exponentials in base 2 as in hardware."""
     first = inputs[0].astype(jnp.float32)
     if plan.model.ffn.gated:
         hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * inputs[1].astype(jnp.float32)
@@ -61,21 +62,21 @@ def ring_of_weights(plan: Plan, w: Projection, x: Array) -> Array:
             products = [combine(each, part).astype(x.dtype) for each, part in zip(products, own_parts, strict=True)]
         return activate(plan, products)
 
-    inward = [w.inputs.values.of_chunks(1, sum(widths), *cut).whole() for cut in cuts]
+    inward = [w.inputs.values.slice_chunks(1, sum(widths), *cut).whole() for cut in cuts]
     blocks = _hidden_blocks(plan, lax.optimization_barrier(all_gather(x, plan.axes.ffn, 1)), inward, make)
     width, chunk = plan.padded.ffn_width, w.outputs.chunk_width
-    return _output(plan, blocks, w.outputs.values.of_chunks(0, chunk, chunk - width, chunk).whole())
+    return _output(plan, blocks, w.outputs.values.slice_chunks(0, chunk, chunk - width, chunk).whole())
 
 
 def _hidden_blocks(plan: Plan, x: Array, weights: Sequence[Array], make: Make) -> dict[Block, Array]:
-    """x: [tokens, E] and input matrices [E.rows, F.columns] → hidden blocks [tokens, width], each as soon as it can."""
+    """x: [tokens, E] and input matrices [E.rows, F.columns] → hidden blocks [tokens, width], as weights arrive."""
     rows, columns = plan.axes.gathered
-    rings = [ring_of(plan).arrivals(plan, all_gather(each, rows, 0), columns, 1) for each in weights]
+    rings = [ring_of(plan).all_gather(plan, all_gather(each, rows, 0), columns, 1) for each in weights]
     blocks = {}
     for parts in zip(*rings, strict=True):
         block = parts[0].block, parts[0].offset
-        products = [product(plan, MATMUL, x, part.values) for part in parts]
-        # The barrier keeps the activation with the products that it ends, out of those that read it many times.
+        products = [einsum(plan, MATMUL, x, part.values) for part in parts]
+        # The barrier keeps the activation out of the output matmul, which would recompute it for each tile.
         blocks[block] = lax.optimization_barrier(make(products, block, products[0].shape[1]))
     return blocks
 
@@ -84,14 +85,14 @@ def _output(plan: Plan, blocks: Mapping[Block, Array], w: Array) -> Array:
     """Hidden blocks and the output matrix [F.columns, E.rows] → [tokens, E], float32, unreduced over ffn."""
     rows, columns = plan.axes.gathered
     total: Any = 0
-    for part in ring_of(plan).arrivals(plan, all_gather(w, rows, 1), columns, 0):
-        total = total + product(plan, MATMUL, blocks[part.block, part.offset], part.values, jnp.float32)
+    for part in ring_of(plan).all_gather(plan, all_gather(w, rows, 1), columns, 0):
+        total = total + einsum(plan, MATMUL, blocks[part.block, part.offset], part.values, jnp.float32)
     summed: Array = total
     return summed
 
 
 def _of_block(plan: Plan, vector: Array, block: Block, width: int) -> Array:
-    """The entries of one block, of a vector of all hidden columns that a chip works on."""
+    """The entries of one block of a vector of all hidden columns that a chip computes."""
     columns = plan.axes.gathered[1]
     shard = vector.size // plan.axes.size(columns)
     turned = jnp.roll(vector.reshape(-1), -axis_index(columns) * shard)

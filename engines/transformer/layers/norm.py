@@ -1,4 +1,4 @@
-"""Layernorm and RMSnorm of a split residual stream."""
+"""Layernorm and RMSnorm of the partitioned residual stream."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -10,19 +10,19 @@ from engines.transformer.partition.plan import Plan
 
 
 def norm(plan: Plan, parameters: Norm, x: Array, axes: Axes | None = None) -> Array:
-    """x: [tokens, E.axes] → the same, normalised; its statistics are summed over the chips of ``axes``.
+    """x: [tokens, E.axes] → the same, normalized; statistics are summed over the chips of ``axes``.
 
-    Normalised before it is gathered, over the residual's axes unless ``axes`` says otherwise: every chip then does its
-    share of the work, and the sums are two numbers a token.
+    ``axes`` defaults to those of the residual stream. Normalizing before the all-gather divides the work among the
+    chips and sends only the sums, two numbers a token.
     """
     model, axes = plan.model, plan.axes.residual if axes is None else axes
     shards = plan.axes.size(axes)
     wide = x.astype(jnp.float32)
-    centred = model.norm == "layernorm"
-    sums = [jnp.square(wide).sum(-1), wide.sum(-1)] if centred else [jnp.square(wide).sum(-1)]
+    centered = model.norm == "layernorm"
+    sums = [jnp.square(wide).sum(-1), wide.sum(-1)] if centered else [jnp.square(wide).sum(-1)]
     means = all_reduce(jnp.stack(sums), axes) / model.d_model
-    variance = means[0] - jnp.square(means[1]) if centred else means[0]
-    wide = wide - means[1][..., None] if centred else wide
+    variance = means[0] - jnp.square(means[1]) if centered else means[0]
+    wide = wide - means[1][..., None] if centered else wide
     wide = wide * lax.rsqrt(variance + model.norm_epsilon)[..., None] * local_shard(parameters.scale, axes, 0, shards)
     if parameters.bias is not None:
         wide = wide + local_shard(parameters.bias, axes, 0, shards)

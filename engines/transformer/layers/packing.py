@@ -1,9 +1,9 @@
-"""Prompts of different lengths in rows without padding (EffectiveTransformer, ByteDance 2020): nothing but attention
-sees where one ends and the next begins.
+"""Prompts of different lengths packed into rows without padding (EffectiveTransformer, ByteDance 2020): only attention
+and the cache know where a sequence begins and ends.
 
-A row holds the sequences of one shard of attention's batch, one after another, so there are as many rows as shards and
-all are as wide as the fullest. Within a row a token attends to those of its own sequence; keys and values are then
-written to each sequence's place in the cache, where what lies behind its last token is never read.
+A row holds the sequences of one shard of attention's batch, one after another: there are as many rows as shards, and
+all have the width of the longest. Within a row a token attends only to its own sequence; keys and values are then
+written to each sequence's part of the cache, where positions after its last token are never read.
 """
 
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ from jax import Array
 from numpy.typing import NDArray
 
 from engines.transformer.comm.collectives import local_shard
-from engines.transformer.layers.kv_cache import Cache, both, put, stored
+from engines.transformer.layers.kv_cache import Cache, keys_and_values, quantized_kv, write_parts
 from engines.transformer.layers.mask import Causal
-from engines.transformer.layers.positions import Readable
+from engines.transformer.layers.positions import CacheView
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
@@ -24,9 +24,10 @@ Ids = NDArray[np.int32]
 
 
 class Packed(NamedTuple):
-    """Positions of packed sequences. ``first``: [rows, width], where in its row the sequence of each token begins.
+    """Positions of packed sequences. ``first``: [rows, width], where in its row each token's sequence begins.
 
-    ``starts``: [batch], where in its row each sequence begins. Sequences fill rows in order, equally many a row.
+    ``starts``: [batch], where in its row each sequence begins. Sequences fill rows in order, equally many
+    a row.
     """
 
     first: Any
@@ -38,7 +39,7 @@ class Packed(NamedTuple):
         return Packed(local_shard(self.first, axes, 0, shards), local_shard(self.starts, axes, 0, shards))
 
     def ids(self, _time: int) -> Array:
-        """[rows, width]: the place of each token in its sequence."""
+        """[rows, width]: the position of each token in its sequence."""
         where: Array = jnp.arange(self.first.shape[1]) - self.first
         return where
 
@@ -46,25 +47,25 @@ class Packed(NamedTuple):
         """table: [positions, E] → [rows, width, E]."""
         return table[self.ids(time)]
 
-    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> Readable:
-        """Write k and v [1, width, slots, dim] of a chip's row at each sequence's first ``limit`` positions.
+    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> CacheView:
+        """Write k and v [1, width, slots, dim] of a chip's row to each sequence's first ``limit`` positions.
 
-        What is attended to are k and v as the cache holds them, but still in their row: [1, slots, width, dim].
+        The returned keys and values are in the cache's format, but still packed in their row: [1, slots, width, dim].
         """
-        parts = stored(plan, k, v)
+        parts = quantized_kv(plan, k, v)
         at = self.starts[:, None] + jnp.arange(limit)
         apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
-        return Readable(put(cache, apart, layer, 0), *both(parts), Causal(0, self.first[0]))
+        return CacheView(write_parts(cache, apart, layer, 0), *keys_and_values(parts), Causal(0, self.first[0]))
 
 
 def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packed]:
-    """tokens: [batch, time], of which ``lengths`` [batch] count → tokens [rows, width] and where sequences lie."""
+    """tokens: [batch, time], of which ``lengths`` [batch] count → tokens [rows, width] and their positions."""
     rows = plan.axes.size(plan.axes.sequence)
     by_row = lengths.reshape(rows, -1)
     ends = by_row.cumsum(axis=1)
     width = int(ends.max())
     packed, first = np.zeros((rows, width), np.int32), np.empty((rows, width), np.int32)
-    # What fills a row up is a sequence of its own.
+    # The padding at the end of a row is a sequence of its own.
     first[:] = ends[:, -1:]
     starts = (ends - by_row).astype(np.int32)
     for number, (start, length) in enumerate(zip(starts.ravel(), lengths, strict=True)):

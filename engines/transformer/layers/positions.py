@@ -1,4 +1,4 @@
-"""Where in their sequences the new tokens of a pass stand, and thus where the cache takes them and what they see."""
+"""Positions of the new tokens in their sequences: where the cache stores them and which keys they see."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -7,22 +7,22 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cache, Cached, read, write
-from engines.transformer.layers.mask import Causal, Mask
+from engines.transformer.layers.mask import Causal
 from engines.transformer.partition.axes import Axes
-from engines.transformer.partition.kv_heads import folds
+from engines.transformer.partition.kv_heads import folds_slots
 from engines.transformer.partition.plan import Plan
 
 
-class Readable(NamedTuple):
-    """The cache with the new tokens, and what they attend to: keys and values, and which of them each token sees.
+class CacheView(NamedTuple):
+    """The cache with the new tokens, the keys and values that they attend to, and the mask.
 
-    ``slots`` is more than 1 where the cache keeps each slot of a sequence as a sequence of its own.
+    ``slots`` is more than 1 where the cache folds slots into the batch.
     """
 
     cache: Cache
     keys: Cached
     values: Cached
-    mask: Mask
+    mask: Causal
     slots: int = 1
 
 
@@ -34,21 +34,21 @@ class Positions(Protocol):
         ...
 
     def ids(self, time: int) -> Array:
-        """[time], the same in every sequence, or [rows, time]."""
+        """Positions as [time], the same in every sequence, or [rows, time]."""
         ...
 
     def rows(self, table: Array, time: int) -> Array:
         """table: [positions, E] → the rows of the new tokens, [time, E] or [rows, time, E]."""
         ...
 
-    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> Readable:
+    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> CacheView:
         """Write k and v [batch, time, slots, dim] of one layer; the first ``limit`` cached positions can be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Consecutive:
-    """Every sequence goes on at ``start``: an int where the program is compiled for it, else traced."""
+    """Every sequence continues at ``start``: an int where it is known at compile time, else traced."""
 
     start: Any
 
@@ -66,13 +66,14 @@ class Consecutive:
         rows: Array = lax.dynamic_slice_in_dim(table, self.start, time)
         return rows
 
-    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> Readable:
+    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> CacheView:
         """See :class:`Positions`."""
         prefix = plan.prefill.prefix
         mask = Causal(self.start - prefix if prefix else self.start)
         cache, new = write(plan, cache, k, v, layer, mask.position)
-        # A whole prompt attends to itself: read back, its cache would be laid out for that, and decoding copy it.
+        # A whole prompt attends to itself, not to the cache: reading it here would give the cache a layout that decode
+        # copies.
         if mask.is_whole_prompt and limit == k.shape[1]:
-            return Readable(cache, *new, mask)
-        slots = k.shape[2] if folds(plan) else 1
-        return Readable(cache, read(cache, "k", layer, limit), read(cache, "v", layer, limit), mask, slots)
+            return CacheView(cache, *new, mask)
+        slots = k.shape[2] if folds_slots(plan) else 1
+        return CacheView(cache, read(cache, "k", layer, limit), read(cache, "v", layer, limit), mask, slots)

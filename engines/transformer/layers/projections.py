@@ -1,8 +1,8 @@
-"""The projections of a layer: what is multiplied with its matrices, and what their results are scaled by.
+"""The projections of a layer: matmuls with its matrices, their scales and biases.
 
-A projection gathers x over the feed-forward's axes, multiplies, and reduce-scatters over the axes of E into columns;
-the projection back does the reverse, as in Pope et al. 2022, section 3.2. Which axes those are, and thus which
-collectives remain, is the plan's.
+An input projection all-gathers x over the feed-forward's axes, multiplies, and reduce-scatters columns over the axes of
+E; an output projection does the reverse (Pope et al. 2022, section 3.2). The plan decides which axes those are, and
+thus which collectives run.
 """
 
 import operator
@@ -25,7 +25,7 @@ Multiply = Callable[..., Array]
 
 
 def project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
-    """x: [tokens, E.residual] → what the matrix is cut into (:func:`matmul_widths`): [tokens, chunks.column, width]."""
+    """x: [tokens, E.residual] → the parts of :func:`matmul_widths`: [tokens, chunks.column, width] each."""
     widths = matmul_widths(plan, matrix.parts)
     cuts = list(pairwise(accumulate(widths, initial=0)))
     x = constrain(plan, x, lambda cut: (cut.axes.batch, cut.axes.embed))
@@ -39,7 +39,7 @@ def project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
 
 
 def project_attention(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
-    """Of a fused matrix whose tensors are separate, attention's inputs alone (q, and k | v), with plain collectives."""
+    """Only attention's part of a fused input projection (q and k | v), with plain collectives."""
     cuts = list(pairwise(accumulate(matmul_widths(plan, matrix.parts), initial=0)))[:2]
     x = constrain(plan, x, lambda cut: (cut.axes.batch, cut.axes.embed))
     return _tensor_by_tensor(plan, matrix, x, cuts, project_plain)
@@ -48,7 +48,7 @@ def project_attention(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
 def _tensor_by_tensor(
     plan: Plan, matrix: Matrix, x: Array, cuts: list[tuple[int, int]], multiply: Multiply
 ) -> list[Array]:
-    parts = [matrix.values.of_chunks(1, matrix.chunk_width, *cut) for cut in cuts]
+    parts = [matrix.values.slice_chunks(1, matrix.chunk_width, *cut) for cut in cuts]
     outs = [multiply(plan, matmul_in(plan), x, part).reshape(len(x), plan.local_chunks, -1) for part in parts]
     for vector, combine in column_vectors(matrix):
         whole = local_columns(plan, vector)
@@ -58,7 +58,7 @@ def _tensor_by_tensor(
 
 
 def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
-    """Parts of a chunk's columns in turn, [tokens, chunks.column, width] each → [tokens, E.residual]."""
+    """Consecutive parts of each chunk's columns, [tokens, chunks.column, width] each → [tokens, E.residual]."""
     if plan.separates_tensors:
         cuts = pairwise(accumulate([part.shape[2] for part in parts], initial=0))
         terms = [unreduced(plan, matrix, part, cut) for part, cut in zip(parts, cuts, strict=True)]
@@ -69,8 +69,8 @@ def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
 
 
 def unreduced(plan: Plan, matrix: Matrix, x: Array, cut: tuple[int, int], multiply: Multiply = project) -> Array:
-    """x: [tokens, chunks, width], of every chunk the columns ``cut`` → [tokens, E], float32, to be reduced."""
-    part = matrix.values.of_chunks(0, matrix.chunk_width, *cut)
+    """x: [tokens, chunks, width], columns ``cut`` of each chunk → [tokens, E] {unreduced over ffn}, float32."""
+    part = matrix.values.slice_chunks(0, matrix.chunk_width, *cut)
     return multiply(plan, matmul_out(plan)._replace(scattered=()), x.reshape(len(x), -1), part, jnp.float32)
 
 
@@ -80,7 +80,7 @@ def reduced(plan: Plan, matrix: Matrix, x: Array, dtype: Any) -> Array:
 
 
 def scaled(plan: Plan, matrix: Matrix, x: Array) -> Array:
-    """A layer's output times its channels' scales, plus its bias, where it has them."""
+    """x: [tokens, E.residual] times the matrix's output scales, plus its bias, where it has them."""
     dtype = x.dtype
     if matrix.scale is not None:
         x = (x * local_embed(plan, matrix.scale)).astype(dtype)
@@ -90,16 +90,17 @@ def scaled(plan: Plan, matrix: Matrix, x: Array) -> Array:
 
 
 def column_vectors(matrix: Matrix) -> list[tuple[Array, Any]]:
-    """Scales and biases of input columns that there are, and how each is applied."""
+    """The scales and biases that an input matrix has, each with the operator that applies it."""
     known = (matrix.scale, operator.mul), (matrix.bias, operator.add)
     return [(vector, combine) for vector, combine in known if vector is not None]
 
 
 def local_embed(plan: Plan, vector: Array) -> Array:
-    """This chip's E.residual of a vector that every chip holds."""
+    """This chip's E.residual of a replicated vector [E]."""
     return local_shard(vector, plan.axes.residual, 0, plan.axes.size(plan.axes.residual))
 
 
 def local_columns(plan: Plan, vector: Array) -> Array:
     """[chunks.all, width] → [chunks.column, width]."""
-    return all_gather(vector, tuple(axis for axis in plan.axes.all if axis not in plan.axes.column), 0)
+    gathered, cut = plan.axes.vector
+    return local_shard(all_gather(vector, gathered, 0), cut, 0, plan.axes.size(cut))

@@ -1,6 +1,6 @@
-"""A TPU's own attention kernel for whole prompts: splash attention, from JAX's Pallas kernels.
+"""Splash attention, a TPU kernel for whole prompts from JAX's Pallas kernels.
 
-It is compiled ahead of time for TPUs here, and its arithmetic is checked by Pallas's interpreter; no TPU has timed it.
+Tests compile it ahead of time for TPUs and check its results in Pallas's interpreter; it has not been timed on a TPU.
 """
 
 import math
@@ -12,23 +12,25 @@ from jax import Array
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-MOST: Final = 1024
-"""Queries and keys of one block at most: what fits beside its scores on the chip."""
+from engines.transformer.layers.mask import Mask
+
+MAX_BLOCK: Final = 1024
+"""Largest number of queries and of keys in a block: more would not fit in VMEM with their scores."""
 
 
-def kernel_attend(q: Array, keys: Array, vals: Array, *, interpret: bool = False) -> Array:
+def kernel_attend(q: Array, keys: Array, vals: Array, mask: Mask, *, interpret: bool = False) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, time, dim] → [batch, time, heads, dim].
 
-    Query t sees keys up to t. ``time`` is a multiple of 128. Queries hold the factor for powers of 2; the kernel
-    takes powers of e.
+    ``mask`` is that of a whole prompt. ``time`` is a multiple of 128. Queries are scaled for exponentials in base 2;
+    the kernel uses base e.
     """
     batch, time, heads, dim = q.shape
     slots = keys.shape[1]
     scaled = (q.astype(jnp.float32) * math.log(2)).astype(q.dtype)
     grouped = scaled.reshape(batch, time, slots, heads // slots, dim).transpose(0, 2, 3, 1, 4)
-    block = math.gcd(time, MOST)
+    block = math.gcd(time, MAX_BLOCK)
     kernel = splash.make_splash_mqa(
-        masks.MultiHeadMask([masks.CausalMask((time, time))] * (heads // slots)),
+        masks.MultiHeadMask([mask.for_kernel(time)] * (heads // slots)),
         block_sizes=splash.BlockSizes(block_q=block, block_kv=block),
         head_shards=1,
         q_seq_shards=1,

@@ -1,1 +1,1 @@
-"""The arrays of the weights."""
+"""The model's parameters: their arrays, fusion, number formats and memory layout."""

@@ -1,6 +1,6 @@
-"""Values of arrays in a range, made when asked for: stacked by layer, padded, quantized.
+"""Functions that return any range of an array's values: stacked by layer, padded, quantized.
 
-Nothing here holds a whole matrix: each device asks for what it keeps.
+Nothing here holds a whole matrix: each device requests only its own part.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def stacked(fill_layer: Callable[[int, Index], Floats]) -> Fill:
 
 
 def merged(shape: tuple[int, ...], axis: int | None, fill: Fill) -> Fill:
-    """Values of an array of which ``axis`` and the next are one dimension, asked for in whole entries of ``axis``."""
+    """Values of an array of which ``axis`` and the next are one dimension, ranges being whole entries of ``axis``."""
     if axis is None:
         return fill
     width = shape[axis + 1]
@@ -49,8 +49,8 @@ def padded(fill: Fill, real: int) -> Fill:
     return filled
 
 
-def channel_scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fill, most: float) -> Fill:
-    """Scale of each output channel: max|column| / most, and 1 for a column of zeros. One first-axis entry at a time."""
+def channel_scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fill, largest: float) -> Fill:
+    """Scale of each output channel: max|column| / largest, and 1 for a column of zeros. Computed in blocks of rows."""
     known: dict[tuple[tuple[int, int], ...], Floats] = {}
 
     def scale(index: Index) -> Floats:
@@ -63,24 +63,24 @@ def channel_scale(shape: tuple[int, ...], contracted: tuple[int, ...], fill: Fil
             for start in range(whole[0].start, whole[0].stop, step := rows_at_once(shape)):
                 first = slice(start, min(start + step, whole[0].stop))
                 blocks.append(np.abs(fill((first, *whole[1:]))).max(axis=contracted))
-            largest = np.concatenate(blocks)
-            known[key] = np.where(largest > 0, largest / np.float32(most), np.float32(1))
+            magnitude = np.concatenate(blocks)
+            known[key] = np.where(magnitude > 0, magnitude / np.float32(largest), np.float32(1))
         return known[key]
 
     return scale
 
 
 def rows_at_once(shape: tuple[int, ...]) -> int:
-    """Entries of the first axis that make about 2²⁴ values."""
+    """Entries of the first axis that hold about 2²⁴ values."""
     return max(1, (1 << 24) // int(np.prod(shape[1:])))
 
 
-def quantized(contracted: tuple[int, ...], fill: Fill, scale: Fill, whole_numbers: bool) -> Fill:
-    """Values over their channel's scale, rounded where the format holds integers."""
+def quantized(contracted: tuple[int, ...], fill: Fill, scale: Fill, integers: bool) -> Fill:
+    """Values divided by their channel's scale, rounded where the format holds integers."""
 
     def filled(index: Index) -> NDArray[Any]:
         kept = tuple(each for axis, each in enumerate(index) if axis not in contracted)
         scaled: NDArray[Any] = fill(index) / np.expand_dims(scale(kept), contracted)
-        return np.round(scaled) if whole_numbers else scaled
+        return np.round(scaled) if integers else scaled
 
     return filled

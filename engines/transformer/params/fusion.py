@@ -1,8 +1,8 @@
-"""Fused matrices from the canonical tensors, any range of them without the rest, and back again.
+"""Any range of a fused matrix from the canonical tensors, and the canonical tensors back from a fused matrix.
 
 A *chunk* is one chip's share of the columns of all tensors of a projection: ``[q | k | v | gate | up]`` of chip 0, then
-of chip 1, and so on. Padding (heads, or key/value columns that do not split evenly) is zeros, which change nothing:
-a padded query head meets zero rows of o.
+of chip 1, and so on. Padding (heads, or key/value columns that do not split evenly) is zeros, which leaves the result
+unchanged: a padded query head is multiplied by zero rows of o.
 """
 
 import math
@@ -18,9 +18,10 @@ from engines.weights.random import Floats, Source, Tensor, tensors, values
 
 
 def input_parts(plan: Plan) -> dict[str, Parts]:
-    """Projection → its input tensors with the columns that each has in one chunk.
+    """Projection → its input tensors, each with its columns in one chunk.
 
-    One for all, one for each half of the layer, or, in an overlapped block, one for each tensor of the feed-forward.
+    There is one projection for all tensors, or one for attention and one for the feed-forward; in an overlapped block,
+    one for attention and one for each input tensor of the feed-forward.
     """
     padded = plan.padded
     attention = (("q", padded.q_width), ("k", padded.kv_width), ("v", padded.kv_width))
@@ -31,20 +32,20 @@ def input_parts(plan: Plan) -> dict[str, Parts]:
 
 
 def output_parts(plan: Plan) -> dict[str, Parts]:
-    """Projection → its output tensors with the rows that each has in one chunk.
+    """Projection → its output tensors, each with its rows in one chunk.
 
-    An overlapped block has two where a step's tokens are many: with few, a matmul takes as long as reading its weights,
-    and two take longer than the gather that one of them would hide.
+    An overlapped block has two where a step has many tokens. With few, a matmul takes as long as reading its weights,
+    and two matmuls take longer than the all-gather that one of them would hide.
     """
     attention, feed_forward = (("o", plan.padded.q_width),), ((plan.model.ffn.output, plan.padded.ffn_width),)
-    apart = plan.overlap is Overlap.OVERLAPPED_BLOCK and plan.batch_size >= LANES
-    if plan.model.shares_norm and not apart:
+    separate = plan.overlap is Overlap.OVERLAPPED_BLOCK and plan.batch_size >= LANES
+    if plan.model.shares_norm and not separate:
         return {"fused": attention + feed_forward}
     return {"attn": attention, "ffn": feed_forward}
 
 
 def matmul_widths(plan: Plan, parts: Parts) -> list[int]:
-    """Columns in one chunk of what an input projection is cut into: attention's inputs, then the feed-forward's.
+    """Columns in one chunk of each part of an input projection: attention's inputs, then the feed-forward's.
 
     Attention's are q | k | v together, or q and k | v where :attr:`Plan.separates_tensors`.
     """
@@ -116,7 +117,7 @@ class Fusion:
         return strip
 
     def _blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:
-        """(padded start, real start, length) of each run that padding leaves whole."""
+        """(padded start, real start, length) of each contiguous run between padding."""
         if name not in ("q", "o"):
             return [(0, 0, length)]
         model, plan = self.plan.model, self.plan
@@ -126,7 +127,7 @@ class Fusion:
 
 
 def unfuse(plan: Plan, fused: Floats, parts: Parts, tensor: Tensor, *, axis: int) -> Floats:
-    """A canonical tensor of a layer back out of one layer of a fused matrix of ``parts``: lossless.
+    """One layer's canonical tensor, recovered from a fused matrix of ``parts`` without loss.
 
     ``fused`` is [E, chips, width] of an input (``axis`` 1), or [chips, width, E] of an output (``axis`` 0).
 

@@ -1,8 +1,8 @@
-"""The arrays of a plan: which there are, how they lie on a mesh, and making them from a source of their values.
+"""A plan's parameters: their shapes, their shardings on a mesh, and their arrays, made from a source of values.
 
-Describing them needs no device; making them hashes, or reads, only what each device holds. Matrices are fused by the
-chip that works on them (:mod:`params.fusion`), so one matmul and one collective serve all that a projection computes
-(Pope et al. 2022, sections 3.4 and 3.5).
+Describing them needs no device; each device generates or reads only its own part. A projection's tensors are fused into
+one matrix, chip by chip (:mod:`params.fusion`), so that it takes one matmul and one collective (Pope et al. 2022,
+sections 3.4 and 3.5).
 
 ==========================  ===========================  =============================================
 matrix                      values                       what
@@ -12,9 +12,9 @@ a projection's ``inputs``   [layers, E, chips · width]   columns of every chunk
 a projection's ``outputs``  [layers, chips · width, E]   rows of every chunk: o, wo, or both
 ==========================  ===========================  =============================================
 
-Chunks and their widths are one dimension of a matrix: a TPU lays an array out in tiles of its last two, and merging
-others into them later would copy the weights in every layer. Biases of inputs are [layers, chips, width]; all other
-vectors are whole on every chip.
+Chunks and their widths are one dimension of a matrix: a TPU stores an array in tiles of its last two dimensions, and
+merging dimensions later would copy the weights in every layer. Biases of inputs are [layers, chips, width]; all other
+vectors are replicated.
 """
 
 import math
@@ -40,7 +40,7 @@ from engines.transformer.params.fill import (
     stacked,
 )
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
-from engines.transformer.params.memory_layout import laid_out, moved
+from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import float_dtype, stored_dtype
 from engines.transformer.params.tree import LayerParameters, Matrix, Norm, Parameters, Parts, Projection
 from engines.transformer.partition.plan import Plan
@@ -49,9 +49,9 @@ from engines.weights.random import Floats, Source, values
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One array: its shape, its dtype, how it is split, and its values in a range.
+    """One array: its shape, dtype and sharding, and a function that returns its values in a range.
 
-    ``at_once`` asks for all entries of the first axis together: a quantized matrix finds its scales on the way.
+    ``at_once``: all entries of the first axis are filled together, as a quantized matrix needs for its scales.
     """
 
     shape: tuple[int, ...]
@@ -62,21 +62,21 @@ class Described:
 
 
 def query_factor(head_dim: int) -> float:
-    """log2(e)/√dim: with queries so much larger, weights of the attention's sum are 2^score.
+    """log2(e)/√dim: with queries scaled by it, the softmax numerator is 2^score.
 
-    It is folded into the columns and biases of q as they are loaded: rotary positions do not mix them with others.
+    It is folded into the columns and biases of q at load; rotary embeddings do not mix them with other columns.
     """
     return math.log2(math.e) / math.sqrt(head_dim)
 
 
 def parameter_specs(plan: Plan) -> Parameters:
-    """How every array is split over the mesh axes."""
+    """The PartitionSpec of every array."""
     specs: Parameters = jax.tree.map(lambda each: each.spec, described(plan))
     return specs
 
 
 def abstract_parameters(plan: Plan, mesh: Mesh) -> Parameters:
-    """Shapes, dtypes and shardings without a value, for any mesh, its devices present or not."""
+    """Shapes, dtypes and shardings without values, for any mesh, whether its devices are present or not."""
 
     def abstract(each: Described) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(each.shape, stored_dtype(each.dtype), sharding=placement(plan, mesh, each))
@@ -89,37 +89,39 @@ def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
     """The arrays on the mesh's devices. Each device's part is made from its own slice of the canonical tensors."""
 
     def made(each: Described) -> jax.Array:
-        # A scale is found for all that is asked for at once, and kept for when it is itself asked for.
+        # Computing a quantized matrix also computes its scales, which are kept until they are requested themselves.
         step = each.shape[0] if each.at_once else rows_at_once(each.shape)
 
         def part(index: Any) -> NDArray[Any]:
             first, *rest = (slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True))
-            held = np.empty([at.stop - at.start for at in (first, *rest)], stored_dtype(each.dtype))
-            # Values are float32 until here: some rows at a time, so that the host never holds them all so wide.
+            block = np.empty([at.stop - at.start for at in (first, *rest)], stored_dtype(each.dtype))
+            # Values are float32 up to here: a block of rows at a time, so that the host never holds a whole float32
+            # matrix.
             for start in range(first.start, first.stop, step):
                 stop = min(start + step, first.stop)
-                held[start - first.start : stop - first.start] = each.fill((slice(start, stop), *rest))
-            return held
+                block[start - first.start : stop - first.start] = each.fill((slice(start, stop), *rest))
+            return block
 
         array = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
-        return moved(array, placement(plan, mesh, each))
+        return relayout(array, placement(plan, mesh, each))
 
     parameters: Parameters = jax.tree.map(made, described(plan, source))
     return parameters
 
 
 def placement(plan: Plan, mesh: Mesh, each: Described) -> Format | NamedSharding:
-    """How an array is split and lies: by rows, as a loop over decode steps reads it.
+    """Sharding and memory layout of an array: row-major, as the decode loop reads it.
 
-    Gathered matrices are cut into tensors at columns that are no multiple of a tile: they are left to the device.
+    Gathered matrices are split into tensors at columns that are not a multiple of a tile: the device chooses their
+    layout.
     """
     if plan.axes.batch:
         return NamedSharding(mesh, each.spec)
-    return laid_out(mesh, each.spec, range(len(each.shape)))
+    return array_format(mesh, each.spec, range(len(each.shape)))
 
 
 def described(plan: Plan, source: Source = 0) -> Parameters:
-    """Every array's description. Values are made only when asked for."""
+    """The description of every array; values are computed only when requested."""
     return _Describer(plan, source).parameters()
 
 
@@ -148,7 +150,7 @@ class _Describer:
         return lambda index: values(self.fusion.canonical[name], self.source, index)
 
     def _lm_head(self) -> Matrix | None:
-        """Values where it is untied, a bias where it has one."""
+        """Values where it is not tied to the embedding, a bias where it has one."""
         vocab_size, bias = self.model.vocab_size, None
         if self.model.lm_head_bias:
             fill = padded(self._canonical("lm_head_bias"), vocab_size)
@@ -257,23 +259,23 @@ class _Describer:
         bias: Described | None = None,
         parts: Parts = (),
     ) -> Matrix:
-        """``merged_axis`` of ``shape`` is one dimension with the next, and ``spec`` that of the result."""
+        """``merged_axis`` of ``shape`` and the next are merged into one dimension; ``spec`` is that of the result."""
         axis, dtype = merged_axis, self.plan.weight_dtype
-        held = shape if axis is None else (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+        merged_shape = shape if axis is None else (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
         if dtype not in LARGEST:
-            return Matrix(Described(held, dtype, spec, merged(shape, axis, fill)), bias, parts=parts)
+            return Matrix(Described(merged_shape, dtype, spec, merged(shape, axis, fill)), bias, parts=parts)
         scale = channel_scale(shape, contracted, fill, LARGEST[dtype])
-        kept = tuple(size for each, size in enumerate(shape) if each not in contracted)
-        narrow = merged(shape, axis, quantized(contracted, fill, scale, dtype.startswith("int")))
+        scale_shape = tuple(size for each, size in enumerate(shape) if each not in contracted)
+        rounded = merged(shape, axis, quantized(contracted, fill, scale, dtype.startswith("int")))
         return Matrix(
-            Described(held, dtype, spec, narrow, at_once=True),
+            Described(merged_shape, dtype, spec, rounded, at_once=True),
             bias,
-            Described(kept, "float32", scale_spec, scale),
+            Described(scale_shape, "float32", scale_spec, scale),
             parts,
         )
 
     def _folded(self, parts: Parts, columns: Floats) -> Floats:
-        """Input columns […, width] with the scale of attention's scores in those of q, and so in their scales."""
+        """Input columns […, width] with those of q multiplied by :func:`query_factor`."""
         if parts[0][0] == "q":
             columns[..., : self.plan.padded.q_width] *= np.float32(query_factor(self.model.head_dim))
         return columns

@@ -1,8 +1,8 @@
-"""Which number formats a plan keeps things in, and rounding into those that need a scale.
+"""The number formats of a plan, and quantization to those that need a scale.
 
 A value v is stored as v / scale, rounded, with scale = max|v| / (the format's largest value) over the values that
-share it: an output channel of a matrix, a token of what a product reads, a token's head in the cache. Nothing is cut
-off then, and an integer is off by half a scale at most.
+share it: an output channel of a matrix, a token of a matmul's input, a token's head in the cache. Nothing is clipped,
+and the error of an integer format is at most half a scale.
 """
 
 import math
@@ -16,49 +16,49 @@ from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, LARGEST
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
-STORED: Final = {"float8_e4m3": "float8_e4m3fn"}
-"""Names of formats that JAX spells otherwise: the float8_e4m3 of accelerators has no infinity and reaches 448."""
+JAX_NAMES: Final = {"float8_e4m3": "float8_e4m3fn"}
+"""Formats that have another name in JAX: the float8_e4m3 of accelerators has no infinity and reaches 448."""
 
-LEAST: Final = 1e-30
-"""Of values that are all below it a scale would be no number that has an inverse; they become zeros."""
+MIN_MAGNITUDE: Final = 1e-30
+"""Values that are all below it become zeros: the inverse of their scale would overflow."""
 
 
 def stream_dtype(plan: Plan) -> str:
-    """The format of activations between products: of the residual stream, norms, attention and what is sent.
+    """The dtype of activations between matmuls: the residual stream, norms, attention and collectives.
 
-    With ``act_dtype=int8`` products alone are in int8, and all else in bfloat16.
+    With ``act_dtype=int8`` only matmuls are in int8, and everything else is in bfloat16.
     """
     return plan.act_dtype if plan.act_dtype in ACTIVATION_DTYPES else "bfloat16"
 
 
 def float_dtype(plan: Plan) -> str:
-    """The format of weights that are never is_quantized: that of the others, else of the activations."""
+    """The dtype of weights that are never quantized: ``weight_dtype`` if it has no scale, else that of activations."""
     return plan.weight_dtype if plan.weight_dtype in ACTIVATION_DTYPES else stream_dtype(plan)
 
 
 def is_quantized(plan: Plan) -> bool:
-    """Whether weights, activations or cache are in a format that needs a scale."""
+    """Whether weights, activations or the cache are in a format that needs a scale."""
     return not LARGEST.keys().isdisjoint((plan.weight_dtype, plan.act_dtype, plan.kv_dtype))
 
 
 def stored_dtype(name: str) -> Any:
-    """The dtype of arrays in the format ``name``."""
-    return jnp.dtype(STORED.get(name, name))
+    """The JAX dtype of the format ``name``."""
+    return jnp.dtype(JAX_NAMES.get(name, name))
 
 
 def stored_bytes(shape: Sequence[int], dtype: Any) -> float:
-    """Bytes of an array on a device: two int4 share a byte there, whatever their numpy dtype says."""
+    """Bytes of an array on a device, where two int4 values share a byte."""
     name = jnp.dtype(dtype).name
     element: float = BYTES_PER_ELEMENT.get(name, jnp.dtype(dtype).itemsize)
     return math.prod(shape) * element
 
 
 def quantize(x: Array, name: str, axes: Axes = ()) -> tuple[Array, Array]:
-    """x: […, N.axes] → (in the format ``name``, float32 scale […, 1]): one scale for each last dimension."""
+    """x: […, N.axes] → (in the format ``name``, float32 scale […, 1]): one scale per last-dimension vector."""
     wide = x.astype(jnp.float32)
     top = jnp.abs(wide).max(axis=-1, keepdims=True)
     top = lax.pmax(top, axes) if axes else top
-    scale = jnp.where(top > LEAST, top / LARGEST[name], 1)
+    scale = jnp.where(top > MIN_MAGNITUDE, top / LARGEST[name], 1)
     narrow = wide * (1 / scale)
     if jnp.issubdtype(stored_dtype(name), jnp.integer):
         narrow = jnp.round(narrow)
@@ -66,22 +66,22 @@ def quantize(x: Array, name: str, axes: Axes = ()) -> tuple[Array, Array]:
 
 
 def quantize_tokens(plan: Plan, x: Array, axes: Axes) -> tuple[Array, Array | None]:
-    """x: […, N.axes] as products read it: itself, or with ``act_dtype=int8`` rounded, and then the scale of each token.
+    """x: […, N.axes] as matmuls read it: (x, None), or with ``act_dtype=int8`` (int8 values, the scale of each token).
 
-    A token has one scale on all chips of ``axes``, so that it can be gathered over them as int8.
+    A token has the same scale on all chips of ``axes``, so that it can be gathered over them as int8.
     """
     return quantize(x, "int8", axes) if plan.act_dtype == "int8" else (x, None)
 
 
 def dequantize(x: Array, scale: Array | None) -> Array:
-    """A float32 product of quantized tokens, times their scale: before it is summed over other chips."""
+    """A float32 matmul result of quantized tokens times their scale; apply before summing over chips."""
     return x if scale is None else x * scale
 
 
-def product(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
-    """einsum with float32 sums, or of int8 and int8 with int32 sums; scales of either side are the caller's.
+def einsum(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
+    """einsum that accumulates in float32, or in int32 where x and w are int8; the caller applies scales.
 
-    Other quantized weights are converted to x's format on the way.
+    Other quantized weights are converted to x's dtype first. Returns ``out_dtype``, by default x's (float32 for int8).
     """
     if x.dtype == jnp.int8:
         counts = jnp.einsum(equation, x, w, preferred_element_type=jnp.int32)

@@ -1,7 +1,7 @@
 """The model's parameters as JAX sees them: pytrees of matrices, norms and projections.
 
-Leaves are arrays, or descriptions of arrays (shapes, shardings): the structure is the same. Fields are in alphabetical
-order of what they hold, so that a program's arguments keep their order when another kind of parameter joins.
+Leaves are arrays, or descriptions of arrays (shapes, shardings), in the same structure. Data fields are in alphabetical
+order, so that a program's arguments keep their order when a new kind of parameter is added.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,13 +12,13 @@ import jax
 from jax import Array, lax
 
 Parts = tuple[tuple[str, int], ...]
-"""The tensors that share a matrix, in their order in each chunk of it: name, and columns (or rows) in one chunk."""
+"""The tensors of a fused matrix in the order of a chunk: (name, columns or rows in one chunk)."""
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("values", "bias", "scale"), meta_fields=("parts",))
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix in its number format: a ``scale`` for each output channel where it is quantized, and a ``bias``.
+    """A matrix in its number format: with a ``scale`` for each output channel where it is quantized, and a ``bias``.
 
     ``values`` of a layer's matrix are stacked [layers, rows, columns], or the :class:`Stacked` matrix of one layer.
     """
@@ -30,14 +30,14 @@ class Matrix:
 
     @property
     def chunk_width(self) -> int:
-        """Columns (or rows) of one chunk: those of all its tensors."""
+        """Columns (or rows) of one chunk, of all tensors together."""
         return sum(width for _, width in self.parts)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("bias", "scale"), meta_fields=())
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Scale and bias [E] of a layernorm or RMSnorm; without a scale of its own None."""
+    """Scale and bias [E] of a layernorm or RMSnorm; the bias is None where the model has none."""
 
     scale: Any
     bias: Any = None
@@ -46,7 +46,7 @@ class Norm:
 @partial(jax.tree_util.register_dataclass, data_fields=("inputs", "outputs"), meta_fields=())
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Into columns (q, k, v, hidden units) and back to E; None where another projection has that side."""
+    """Input matrix, E to columns (q, k, v, hidden units), and output matrix, back to E; None if elsewhere."""
 
     inputs: Any = None
     outputs: Any = None
@@ -59,10 +59,10 @@ class Projection:
 )
 @dataclass(frozen=True, slots=True)
 class LayerParameters:
-    """One layer's, or all layers' stacked along a first axis.
+    """Parameters of one layer, or of all layers stacked along a first axis.
 
-    Attention and feed-forward have a projection each (``attn``, ``ffn``), or share one (``fused``); ``single`` are
-    projections of one tensor of the feed-forward each, by its name (:mod:`params.fusion`).
+    Attention and feed-forward have a projection each (``attn``, ``ffn``) or share one (``fused``); ``single`` has the
+    feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`).
     """
 
     attn_norm: Norm
@@ -86,7 +86,7 @@ class LayerParameters:
 )
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """All of a model's. ``embedding`` is [vocab, E], ``lm_head`` the same where untied, ``positions`` [P, E]."""
+    """All parameters of a model. ``embedding`` is [vocab, E], ``lm_head`` the same if untied, ``positions`` [P, E]."""
 
     embedding: Matrix
     final_norm: Norm
@@ -96,23 +96,22 @@ class Parameters:
 
     @property
     def output(self) -> Matrix:
-        """The matrix that makes logits: ``lm_head``, or the embedding with its biases."""
+        """The matrix that computes logits: ``lm_head``, or the embedding where they are tied."""
         return self.embedding if self.lm_head is None else self.lm_head
 
 
 @dataclass(frozen=True, slots=True)
 class Stacked:
-    """Layer ``layer`` of stacked matrices [layers, rows, columns], not read until :meth:`block` says which part.
+    """Layer ``layer`` of stacked matrices [layers, rows, columns], read only by :meth:`block`.
 
-    A part is sliced from the stack itself: slices of one layer's matrix would be several readers of it, for which a
-    TPU first copies the whole matrix.
+    Blocks are sliced from the stack itself: if several slices read one layer's matrix, a TPU first copies it whole.
     """
 
     stack: Array
     layer: Any
 
     def block(self, rows: slice, columns: slice) -> Array:
-        """The static part [rows, columns]."""
+        """The block [rows, columns], whose bounds are static."""
         shape = self.stack.shape[1:]
         bounds = [each.indices(size)[:2] for each, size in zip((rows, columns), shape, strict=True)]
         (top, bottom), (left, right) = bounds
@@ -120,29 +119,29 @@ class Stacked:
         return part
 
     def whole(self) -> Array:
-        """All of it."""
+        """The whole matrix [rows, columns]."""
         return self.block(slice(None), slice(None))
 
-    def of_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
-        """Of every chunk of ``width`` rows (``axis`` 0) or columns (1) those from ``start`` to ``stop``, as a copy."""
+    def slice_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
+        """Rows (``axis`` 0) or columns (1) ``start`` to ``stop`` of every chunk of ``width``, as a copy."""
         rows, columns = self.stack.shape[1:]
         cut = self.whole().reshape((-1, width, columns) if axis == 0 else (rows, -1, width))
         cut = lax.slice_in_dim(cut, start, stop, axis=axis + 1)
         return Stacked(cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1)), 0)
 
 
-def scanned(layers: LayerParameters) -> LayerParameters:
-    """What a loop over layers slices for each turn: all but the matrices' values, of which matmuls slice their own."""
+def scan_inputs(layers: LayerParameters) -> LayerParameters:
+    """What the loop over layers slices: all but the matrices' values, which matmuls slice from the stack themselves."""
     return map_matrices(lambda matrix: replace(matrix, values=None), layers)
 
 
-def of_layer(vectors: LayerParameters, layers: LayerParameters, number: Any) -> LayerParameters:
-    """One layer's parameters: its ``vectors`` from the loop, and its matrices in the stacks of ``layers``."""
+def layer_parameters(vectors: LayerParameters, layers: LayerParameters, number: Any) -> LayerParameters:
+    """One layer's parameters: its ``vectors`` from the loop, its matrices from the stacks of ``layers``."""
     return map_matrices(lambda mine, all_: replace(mine, values=Stacked(all_.values, number)), vectors, layers)
 
 
 def map_matrices(function: Any, layers: LayerParameters, *others: LayerParameters) -> LayerParameters:
-    """The same layers with every matrix replaced by what ``function`` makes of it (and of those at its place)."""
+    """``layers`` with ``function`` applied to every matrix (and to the matrices at the same place in ``others``)."""
 
     def of(node: Any, *same: Any) -> Any:
         return function(node, *same) if isinstance(node, Matrix) else node

@@ -1,1 +1,1 @@
-"""Who holds what."""
+"""How a model is partitioned: which mesh axes split what, which heads a chip holds, how communication overlaps."""

@@ -1,8 +1,9 @@
 """Which mesh axes split which dimension: a layout on one mesh for one batch.
 
-Only axes of more than one chip are named: nothing is split, nor sent, along the others.
+Only axes of more than one chip are named: nothing is split or sent along the others.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -31,43 +32,43 @@ class MeshAxes:
         """n = X·Y·Z."""
         return math.prod(self.mesh_shape)
 
-    def real(self, axes: str) -> Axes:
-        """Those of ``axes`` along which there are several chips."""
+    def nontrivial(self, axes: str) -> Axes:
+        """Those of ``axes`` that have more than one chip."""
         return tuple(axis for axis in axes if self.size((axis,)) > 1)
 
     @property
     def all(self) -> Axes:
-        """Every axis, z slowest: how a dimension of one chunk a chip is split."""
-        return self.real("zyx")
+        """Every axis, z slowest: how a dimension with one chunk per chip is split."""
+        return self.nontrivial("zyx")
 
     @property
     def stored_embed(self) -> Axes:
         """Axes that split E of the weights in memory."""
-        return self.real(self.layout.stored_embed)
+        return self.nontrivial(self.layout.stored_embed)
 
     @property
     def stored_ffn(self) -> Axes:
         """Axes that split the columns of the weights in memory."""
-        return self.real(self.layout.stored_ffn)
+        return self.nontrivial(self.layout.stored_ffn)
 
     @property
     def batch(self) -> Axes:
-        """Axes over which weights are gathered and activations are split by sequences; x slowest."""
-        return self.real(self.layout.gathered)
+        """Axes over which weights are gathered and the batch is split; x slowest."""
+        return self.nontrivial(self.layout.gathered)
 
     @property
     def embed(self) -> Axes:
         """Axes that split E of the weights in use."""
-        return self.real(self.layout.embed)
+        return self.nontrivial(self.layout.embed)
 
     @property
     def ffn(self) -> Axes:
         """Axes that split the columns of the weights in use; z slowest."""
-        return self.real(self.layout.ffn)
+        return self.nontrivial(self.layout.ffn)
 
     @property
     def gathered(self) -> tuple[Axes, Axes]:
-        """Axes over which weights are gathered: those of their E, and those of their columns."""
+        """Axes over which weights are gathered: (those along E, those along columns)."""
         rows = tuple(axis for axis in self.stored_embed if axis not in self.embed)
         return rows, tuple(axis for axis in self.stored_ffn if axis not in self.ffn)
 
@@ -77,21 +78,31 @@ class MeshAxes:
         return self.ffn + self.embed
 
     @property
+    def vector(self) -> tuple[Axes, Axes]:
+        """How a vector in chunks over ``all`` becomes one over ``column``: gathered over some axes, then cut over some.
+
+        Axes that both name first stay as they are. A layout that gathers the axes that vary fastest cuts over none.
+        """
+        pairs = zip(self.all, self.column, strict=False)
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return self.all[same:], self.column[same:]
+
+    @property
     def residual(self) -> Axes:
         """Axes that split E of the residual stream: those of the weights first."""
         return self.embed + self.ffn
 
     @property
     def attention(self) -> Axes:
-        """Axes of ``column`` over which attention splits the batch further; x slowest, empty for heads."""
+        """Axes of ``column`` over which attention splits the batch as well; x slowest, () where it splits heads."""
         if self.attn_sharding != "batch" or not self.column:
             return ()
         if not self.batch:
             found = attention_batch_axes(self.batch_size, self.mesh_shape)
-            return () if found is None else self.real(found)
+            return () if found is None else self.nontrivial(found)
         local = self.batch_size // self.size(self.batch)
         for names in BATCH_AXES:
-            axes = tuple(axis for axis in self.real(names) if axis in self.column)
+            axes = tuple(axis for axis in self.nontrivial(names) if axis in self.column)
             if axes and local % self.size(axes) == 0:
                 return axes
         return ()
@@ -103,5 +114,5 @@ class MeshAxes:
 
     @property
     def head(self) -> Axes:
-        """Axes of ``column`` that attention leaves to heads; z slowest."""
+        """Axes of ``column`` over which attention splits heads; z slowest."""
         return tuple(axis for axis in self.column if axis not in self.attention)

@@ -1,4 +1,4 @@
-"""Sharding constraints: what a compiler that partitions whole arrays is told."""
+"""Sharding constraints for a compiler that partitions the program (gspmd)."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +24,7 @@ def columns(plan: Plan) -> Sequence[Axes]:
 
 
 def constrain(plan: Plan, x: Array, split: Split) -> Array:
-    """Annotate whole x with how it is to be split; x itself where the program moves values by hand."""
+    """Constrain how the global array x is split; x itself where the program runs inside ``shard_map``."""
     if plan.annotation is None:
         return x
     cut, mesh = plan.annotation

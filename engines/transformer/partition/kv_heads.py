@@ -1,4 +1,7 @@
-"""Which key/value heads each chip keeps, and which of them its query heads read."""
+"""Which key/value heads each chip holds, and which of them its query heads read.
+
+A *slot* is the place of one key/value head in a chip's cache.
+"""
 
 import itertools
 
@@ -6,10 +9,10 @@ from engines.transformer.partition.plan import Plan
 
 
 def kv_slots(plan: Plan) -> tuple[list[list[int]], list[list[int]], bool]:
-    """Which key/value heads each chip keeps, which of them each of its query heads reads, and whether evenly.
+    """(head in each slot, slot that each query head reads) of every chip, and whether the slots are shared evenly.
 
-    Chips count in ``axes.head`` order. Evenly: every chip's query heads fall into equal runs, one run a slot, so
-    that grouping them is a reshape.
+    Chips are in ``axes.head`` order. Evenly means that each chip's query heads form equal runs, one run per slot, so
+    that grouping them is a reshape. A chip with fewer heads than another repeats its last one.
     """
     kept, read, even = [], [], True
     per_chunk = plan.padded.heads // plan.chips
@@ -27,19 +30,19 @@ def kv_slots(plan: Plan) -> tuple[list[list[int]], list[list[int]], bool]:
     return [slots + [slots[-1]] * (most - len(slots)) for slots in kept], read, even
 
 
-def folds(plan: Plan) -> bool:
-    """Whether the cache keeps a chip's slots among its sequences, each slot of each as a sequence of its own.
+def folds_slots(plan: Plan) -> bool:
+    """Whether the cache folds slots into the batch: each slot of a sequence is then stored as a sequence.
 
-    A TPU lays the cache out in tiles of a head's dimensions and of what new tokens bring side by side: the few
-    slots of a sequence would fill a fraction of each. Not where the compiler splits whole arrays, a prefix is kept
-    for all sequences, or heads share slots unevenly.
+    A TPU stores the cache in tiles of [written together, head_dim]: the few slots of one sequence would fill only a
+    fraction of each tile. Not where the compiler partitions, where a prefix is shared, or where slots are shared
+    unevenly.
     """
     kept, _, even = kv_slots(plan)
     return even and len(kept[0]) > 1 and plan.partitioner == "manual" and not plan.prefill.prefix
 
 
 def _chunk_ids(plan: Plan, coordinates: dict[str, int]) -> list[int]:
-    """Which chunks' heads a chip at {x, y, z} attends with, ascending."""
+    """The chunks whose heads the chip at {x, y, z} holds in attention, ascending."""
     ids: list[int] = []
     gathered = tuple(axis for axis in plan.axes.column if axis in plan.axes.attention)
     for moved in itertools.product(*(range(plan.axes.size((axis,))) for axis in gathered)):

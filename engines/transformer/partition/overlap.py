@@ -1,4 +1,4 @@
-"""The one choice of how a layer's communication overlaps its matmuls; programs are made by it."""
+"""How a layer's communication overlaps its matmuls: chosen once for a plan."""
 
 from enum import Enum
 
@@ -10,16 +10,18 @@ from engines.transformer.partition.axes import MeshAxes
 class Overlap(Enum):
     """How collectives and matmuls of a layer are ordered."""
 
-    PLAIN = "a collective, then the matmul that reads it: what overlaps is the compiler's choice"
+    PLAIN = "a collective, then the matmul that reads it; the compiler decides what overlaps"
     RING_OF_ACTIVATIONS = "stationary weights: shards of activations circulate between partial matmuls"
     RING_OF_WEIGHTS = "gathered weights: shards of weights circulate between partial matmuls"
-    OVERLAPPED_BLOCK = "a parallel block: one half's collectives run under the other half's matmuls, which stay whole"
+    OVERLAPPED_BLOCK = (
+        "a parallel block: one half's collectives run under the other half's matmuls, which are not split"
+    )
 
 
-def overlap_of(model: Model, axes: MeshAxes, collectives: str, *, by_hand: bool, decodes: bool) -> Overlap:
-    """The strategy of a plan with these ``collectives``; ``by_hand``: the program moves values itself.
+def overlap_of(model: Model, axes: MeshAxes, collectives: str, *, manual: bool, decodes: bool) -> Overlap:
+    """The strategy of a plan with these ``collectives``; ``manual``: the program runs its own collectives.
 
-    A block without decode steps loops: its matmuls are long enough for their own collectives.
+    Without decode steps a parallel block uses a ring: its matmuls are long enough to hide their own collectives.
 
     Raises:
         InvalidRequest: there is no such variant.
@@ -29,7 +31,7 @@ def overlap_of(model: Model, axes: MeshAxes, collectives: str, *, by_hand: bool,
         return Overlap.PLAIN
     if axes.batch:
         return Overlap.RING_OF_WEIGHTS
-    sends = by_hand and axes.chips > 1
+    sends = manual and axes.chips > 1
     if variant.overlaps_block and sends and decodes and model.shares_norm:
         return Overlap.OVERLAPPED_BLOCK
     return Overlap.RING_OF_ACTIVATIONS

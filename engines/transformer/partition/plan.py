@@ -1,7 +1,7 @@
 """A plan: a model, a mesh and a layout, resolved into axes and local sizes before any array exists.
 
-After weights are gathered over the batch's axes, a matrix is [E.embed, F.ffn] (:mod:`partition.axes`): one family of
-layouts covers all names, and ``ws_2d`` and all ``wg_*`` run on the same stored weights.
+Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in every layout (:mod:`partition.axes`);
+``ws_2d`` and all ``wg_*`` use the same stored weights.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from engines.transformer.partition.padding import Padded
 
 
 class Annotation(NamedTuple):
-    """How arrays that are seen whole are to be split: as in ``plan``, over ``mesh``."""
+    """How the compiler is to split global arrays: as ``plan`` does, over ``mesh``."""
 
     plan: "Plan"
     mesh: Any
@@ -29,10 +29,10 @@ class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
-    ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether steps follow the
-    prompt. ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``pieces`` and
-    ``annotation`` are those of :meth:`whole`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes
-    split what, how communication overlaps, and sizes with padding.
+    ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
+    follow the prompt. ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and
+    ``annotation`` are those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which
+    axes split what, how communication overlaps, and sizes with padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -52,7 +52,7 @@ class Plan:
     decodes: bool = True
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
-    pieces: int | None = None
+    chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
     overlap: Overlap = field(init=False)
@@ -60,20 +60,20 @@ class Plan:
 
     def __post_init__(self) -> None:
         axes = MeshAxes(layout_of(self.ffn_layout), self.mesh_shape, self.attn_sharding, self.batch_size)
-        by_hand = self.partitioner == "manual"
-        overlap = overlap_of(self.model, axes, self.collectives, by_hand=by_hand, decodes=self.decodes)
-        padded = Padded(self.model, self.pieces or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS)
+        manual = self.partitioner == "manual"
+        overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
+        padded = Padded(self.model, self.chunks or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS)
         for name, value in (("axes", axes), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
 
     def check(self) -> None:
-        """Check that the mesh can carry the model in this layout.
+        """Check that the model splits over the mesh in this layout.
 
         Raises:
             InvalidRequest: a dimension does not split over its axes.
         """
         model, shape, axes = self.model, list(self.mesh_shape), self.axes
-        for key, size in (("d_model", model.d_model), ("d_ff", model.d_ff)):
+        for key, size in (("d_model", model.d_model), ("d_ff", model.ffn.stored_columns)):
             if size % self.chips:
                 raise InvalidRequest(
                     f"model.{key}",
@@ -98,44 +98,46 @@ class Plan:
 
     @property
     def chips(self) -> int:
-        """The number of chunks into which columns are cut: n = X·Y·Z, also where a program sees arrays whole."""
+        """The number of chunks that columns are split into: n = X·Y·Z, also in a global view."""
         return self.padded.chips
 
-    def whole(self, mesh: Any) -> "Plan":
-        """The same computation on whole arrays of the same shapes, for a compiler to partition.
+    def global_view(self, mesh: Any) -> "Plan":
+        """The same computation on global arrays of the same shapes, for the compiler to partition.
 
-        Nothing moves by hand, as on one chip; annotations say where this plan would have each value.
+        The program has no collectives of its own, as on one chip; sharding constraints say how this plan splits values.
         """
         return replace(
             self,
             mesh_shape=(1, 1, 1),
             ffn_layout="ws_1d",
             attn_sharding="heads",
-            pieces=self.chips,
+            chunks=self.chips,
             annotation=Annotation(self, mesh),
         )
 
     @property
     def kv_axes(self) -> Axes:
-        """Axes that split key/value heads where every one is kept once: none where fewer than the chips share them."""
+        """Axes that split key/value heads where each is stored once; () where there are fewer heads than chips."""
         return self.axes.head if self.padded.kv_splits_by_head else ()
 
     @property
     def local_chunks(self) -> int:
-        """Column chunks (one a chip of the mesh) that a chip works on: more than 1 where weights are gathered."""
+        """Column chunks (one per chip of the mesh) that a chip computes: more than 1 where weights are gathered."""
         return self.chips // self.axes.size(self.axes.column)
 
     @property
     def separates_tensors(self) -> bool:
         """Whether the tensors of a fused matrix are gathered and multiplied one by one.
 
-        A gathered product has the columns of many chunks: to take its tensors apart, and to put chunks together again,
-        copies more than the product's own time is worth. With one scale a token (int8 activations) they stay together.
+        A fused matmul with gathered weights has the columns of many chunks; separating its tensors and rejoining the
+        chunks would cost more than fusion saves. They stay fused with int8
+        activations (one scale a token) and where products are summed over chips.
         """
-        return bool(self.axes.batch) and self.act_dtype != "int8"
+        return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
 
     @property
     def circulates_ffn(self) -> bool:
-        """Whether a feed-forward's weights come around in blocks: gathered along its columns, in a ring."""
+        """Whether the feed-forward's weights circulate in a ring, block by block, along its columns."""
         rings = self.overlap is Overlap.RING_OF_WEIGHTS
-        return rings and self.separates_tensors and bool(self.axes.gathered[1])
+        blocks = self.separates_tensors and self.model.ffn.made_by_column
+        return rings and blocks and bool(self.axes.gathered[1])

@@ -1,4 +1,4 @@
-"""From a point to a plan."""
+"""From a point to a plan: every ``auto`` resolved."""
 
 import math
 from typing import Final
@@ -16,28 +16,30 @@ FORMATS: Final = {
     "act_dtype": (*ACTIVATION_DTYPES, "int8"),
     "kv_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
 }
-"""Key → the number formats in which the partitioned Transformer keeps what it names."""
+"""Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 
 def check_formats(point: Point) -> None:
-    """Check that the Transformer can be made in the point's number formats.
+    """Check that the Transformer supports the point's number formats.
 
     Raises:
-        Unsupported: it cannot.
+        Unsupported: it does not.
     """
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
-            raise Unsupported(f"{key}={value}: engine={point.engine} does not run it; it runs {', '.join(allowed)}")
+            raise Unsupported(
+                f"{key}={value}: engine={point.engine} does not support it; it supports {', '.join(allowed)}"
+            )
     if point.act_dtype == "int8" and point.weight_dtype != "int8":
         raise Unsupported(
-            f"act_dtype=int8: a product of int8 takes both its sides so and weight_dtype={point.weight_dtype}; "
+            f"act_dtype=int8: an int8 matmul needs int8 weights, and weight_dtype={point.weight_dtype}; "
             "use weight_dtype=int8, or act_dtype=bfloat16"
         )
 
 
 def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShape | None = None) -> Plan:
-    """The point's layout with every ``auto`` decided: by ``ffn_layout`` where given, else by :func:`resolve_layout`.
+    """The plan of a point, every ``auto`` resolved: by ``ffn_layout`` where given, else by :func:`resolve_layout`.
 
     ``mesh_shape`` is the mesh of devices where that is not the mesh of chips.
     """
@@ -72,9 +74,9 @@ def resolve_layout(
 ) -> tuple[str, str]:
     """What ``auto`` becomes: (ffn_layout, attn_sharding).
 
-    2D from the size where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2); attention over the
-    batch where there is decoding to do and few key/value heads, if the batch splits (section 3.3). One chip runs as
-    ``ws_1d`` over heads, which split nothing.
+    2D where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2). Attention is split over the batch
+    where the batch splits and either weights are gathered, or the point decodes and has fewer key/value heads than
+    query heads (section 3.3). One chip runs ``ws_1d`` over heads, which split nothing.
     """
     chips = math.prod(mesh_shape)
     if ffn_layout == "auto":

@@ -1,4 +1,4 @@
-"""What only the stored values themselves tell, found in one pass over the files by blocks."""
+"""Checks of the stored values, in one pass over the files, block by block."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
@@ -31,12 +31,12 @@ def check_finite(files: Files, names: Collection[str]) -> None:
         for block in _blocks(files, name):
             if (block.view(exponent.dtype) & exponent).max() == exponent:
                 raise InvalidRequest(
-                    KEY, files.folder, f"has NaN or infinity in {name}", "give a checkpoint whose weights are numbers"
+                    KEY, files.folder, f"has NaN or infinity in {name}", "use a checkpoint with finite weights"
                 )
 
 
 def check_equal(files: Files, first: str, second: str) -> None:
-    """Check that two tensors of one shape hold the same.
+    """Check that two tensors of the same shape are equal.
 
     Raises:
         InvalidRequest: they differ.

@@ -9,12 +9,12 @@ from engines.core.errors import InvalidRequest
 from engines.weights.checkpoint.files import CONFIG, KEY, read_json
 
 GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-"""The config's word → ours: exact, or by the hyperbolic tangent however its constants are written."""
+"""Activation in the config → in :class:`Model`: exact, or by tanh, however its constants are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Values by key. Each reader refuses a value of another kind; ``None`` counts as absent."""
+    """Values by key. Each reader rejects a value of another type; ``None`` counts as absent."""
 
     folder: Path
     content: Mapping[str, Any]
@@ -25,29 +25,29 @@ class Config:
         return str(self.content.get("model_type"))
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number above 0."""
-        value = int(self._value(key, default, (int,), "whole number"))
+        """An integer ≥ 1."""
+        value = int(self._value(key, default, (int,), "an integer"))
         if value < 1:
-            raise self.wrong(key, "is not positive")
+            raise self.wrong(key, "must be an integer ≥ 1")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A number."""
-        return float(self._value(key, default, (int, float), "number"))
+        return float(self._value(key, default, (int, float), "a number"))
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""
         return bool(self._value(key, default, (bool,), "true or false"))
 
     def word(self, key: str, allowed: Mapping[str, str], default: str) -> str:
-        """What ``allowed`` makes of the value, which is one of its keys."""
-        value = self._value(key, default, (str,), "word")
+        """``allowed[value]``; the value must be one of its keys."""
+        value = self._value(key, default, (str,), "a string")
         if value not in allowed:
-            raise self.wrong(key, f"is none of {', '.join(allowed)}")
+            raise self.wrong(key, f"must be one of {', '.join(allowed)}")
         return allowed[value]
 
-    def refuse(self, keys: Sequence[str]) -> None:
-        """Refuse a config in which one of ``keys`` is set: what it asks for changes the model and is not there."""
+    def reject(self, keys: Sequence[str]) -> None:
+        """Reject a config in which one of ``keys`` is set: it changes the model in a way that is not supported."""
         for key in keys:
             if self.content.get(key):
                 raise self.wrong(key, "is not supported")
@@ -64,7 +64,7 @@ class Config:
         if value is None:
             raise InvalidRequest(KEY, self.folder, f"{CONFIG} has no {key}", "give another checkpoint")
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise self.wrong(key, f"is no {called}")
+            raise self.wrong(key, f"must be {called}")
         return value
 
 
@@ -75,14 +75,14 @@ def read_config(folder: Path) -> Config:
         InvalidRequest: the folder or the file is missing, or holds no config.
     """
     if not folder.is_dir():
-        raise InvalidRequest(KEY, folder, "is no folder", f"give a folder with {CONFIG} and safetensors")
+        raise InvalidRequest(KEY, folder, "is not a folder", f"give a folder with {CONFIG} and safetensors")
     config = Config(folder, read_json(folder, CONFIG))
-    config.refuse(["quantization_config"])
+    config.reject(["quantization_config"])
     return config
 
 
 SCALINGS: Final = ("default", "linear", "llama3")
-"""How rotary positions may be stretched."""
+"""Supported scalings of rotary embeddings."""
 
 
 def rotary(config: Config, *, base_key: str = "rope_theta", share_key: str | None = None) -> dict[str, Any]:
@@ -99,10 +99,10 @@ def rotary(config: Config, *, base_key: str = "rope_theta", share_key: str | Non
         if given is None:
             continue
         if not isinstance(given, Mapping):
-            raise config.wrong(key, "is no mapping")
+            raise config.wrong(key, "must be a mapping")
         found |= {name: value for name, value in given.items() if value is not None}
         if _scaling(found) not in SCALINGS:
-            raise config.wrong(key, f"asks for another scaling than {' or '.join(SCALINGS)}")
+            raise config.wrong(key, f"must have a scaling of {' or '.join(SCALINGS)}")
     read = Config(config.folder, found)
     fields: dict[str, Any] = {"rotary_base": read.number("rope_theta", 10000.0)}
     if _scaling(found) != "default":

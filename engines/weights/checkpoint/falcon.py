@@ -9,7 +9,7 @@ from engines.weights.checkpoint.tensor_location import TensorLocation, fused_qkv
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
-    config.refuse(["alibi", "apply_residual_connection_post_layernorm"])
+    config.reject(["alibi", "apply_residual_connection_post_layernorm"])
     heads, width = config.integer("num_attention_heads"), config.integer("hidden_size")
     grouped = config.flag("new_decoder_architecture", False)
     parallel = grouped or config.flag("parallel_attn", True)
@@ -39,8 +39,8 @@ def fields(config: Config) -> dict[str, Any]:
     }
 
 
-def places(model: Model) -> dict[str, TensorLocation]:
-    """Where each canonical tensor lies, those that this model lacks included."""
+def locations(model: Model) -> dict[str, TensorLocation]:
+    """Location of each canonical tensor in the files, including those that this model does not have."""
     e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
     found = {
         "embedding": table("transformer.word_embeddings.weight", model.vocab_size, e),
@@ -60,7 +60,7 @@ def places(model: Model) -> dict[str, TensorLocation]:
             model.num_heads // model.num_kv_heads,
             model.head_dim,
         )
-        found |= {f"{here}.{name}": place for name, place in qkv.items()}
+        found |= {f"{here}.{name}": location for name, location in qkv.items()}
         for name, module, rows, columns in (
             ("o", "self_attention.dense", q, e),
             ("wi", "mlp.dense_h_to_4h", e, f),

@@ -1,4 +1,4 @@
-"""The architectures whose checkpoints can be read: from a config to a model, and to where its tensors lie."""
+"""Supported checkpoint architectures: from a config to a model, and to the locations of its tensors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,29 +16,29 @@ from engines.weights.random import tensors
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one architecture's checkpoints read."""
+    """How to read the checkpoints of one architecture."""
 
     fields: Callable[[Config], dict[str, Any]]
-    places: Callable[[Model], dict[str, TensorLocation]]
+    locations: Callable[[Model], dict[str, TensorLocation]]
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "falcon": Family(falcon.fields, falcon.places),
-    "gpt_neox": Family(neox.fields, neox.places),
-    "gptj": Family(gptj.fields, gptj.places),
-    "llama": Family(llama.fields, llama.places),
+    "falcon": Family(falcon.fields, falcon.locations),
+    "gpt_neox": Family(neox.fields, neox.locations),
+    "gptj": Family(gptj.fields, gptj.locations),
+    "llama": Family(llama.fields, llama.locations),
 }
 """``model_type`` of a config → its family."""
 
 NOT_ARCHITECTURE: Final = frozenset({"name", "source", "published_params", "mfu_params"})
-"""Fields of a model that no checkpoint contradicts."""
+"""Fields of a model that a checkpoint's config does not state."""
 
 
 def model_of(folder: Path, name: str | None = None) -> Model:
     """The model that the checkpoint's config describes, called ``name`` or as the folder; its size is counted.
 
     Raises:
-        InvalidRequest: the folder holds no config, or one of an architecture that is not read.
+        InvalidRequest: the folder holds no config, or one of an architecture that is not supported.
     """
     config = read_config(folder)
     called = name or folder.resolve().name
@@ -56,19 +56,19 @@ def family_of(config: Config) -> Family:
     """The family of a config.
 
     Raises:
-        InvalidRequest: its architecture is not read.
+        InvalidRequest: its architecture is not supported.
     """
     if config.model_type not in FAMILIES:
         raise InvalidRequest(
             KEY,
             config.folder,
-            f"is of model_type={config.model_type}, which is not read",
+            f"is of model_type={config.model_type}, which is not supported",
             f"use a checkpoint of {', '.join(sorted(FAMILIES))}",
         )
     return FAMILIES[config.model_type]
 
 
-def check_same(model: Model, folder: Path) -> None:
+def check_matches(model: Model, folder: Path) -> None:
     """Check that ``model`` is what the checkpoint in ``folder`` holds.
 
     Raises:
@@ -86,12 +86,12 @@ def check_same(model: Model, folder: Path) -> None:
             )
 
 
-def places_of(model: Model, folder: Path) -> tuple[dict[str, TensorLocation], TensorLocation | None]:
+def locations_of(model: Model, folder: Path) -> tuple[dict[str, TensorLocation], TensorLocation | None]:
     """Where each canonical tensor of ``model`` lies in the checkpoint in ``folder``.
 
     The second is where a tied model's output matrix lies once more, if it does: some files hold it twice.
     """
-    found = family_of(read_config(folder)).places(model)
+    found = family_of(read_config(folder)).locations(model)
     return {name: found[name] for name in tensors(model)}, found["lm_head"] if model.tied_embedding else None
 
 

@@ -18,7 +18,7 @@ INDEX: Final = "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One stored tensor. ``dtype`` is safetensors' word: F32, F16, BF16 and others."""
+    """One stored tensor. ``dtype`` is safetensors' name: F32, F16, BF16 and others."""
 
     file: Path
     shape: tuple[int, ...]
@@ -26,7 +26,7 @@ class StoredTensor:
 
 
 class Files:
-    """The tensors of all files of a folder by name, in the order in which they lie there.
+    """The tensors of all files of a folder by name, in file order.
 
     Files are mapped into memory: a read touches its range alone.
     """
@@ -53,7 +53,7 @@ class Files:
                 file: Any = safe_open(path, framework="numpy")
             except (SafetensorError, OSError) as error:
                 raise InvalidRequest(
-                    KEY, folder, f"{path.name} cannot be read ({error})", "fetch that file once more"
+                    KEY, folder, f"{path.name} cannot be read ({error})", "download that file again"
                 ) from None
             self._opened[path] = file
             for name in file.offset_keys():
@@ -67,24 +67,24 @@ class Files:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint, sorted: those that its index names, or the only one.
+    """The weight files of a checkpoint, sorted: those in its index, or the single file.
 
     Raises:
-        InvalidRequest: the folder is none, or lacks a file that it should hold.
+        InvalidRequest: the folder does not exist, or a file is missing.
     """
     if not folder.is_dir():
-        raise InvalidRequest(KEY, folder, "is no folder", f"give a folder with {CONFIG} and {SINGLE}")
+        raise InvalidRequest(KEY, folder, "is not a folder", f"give a folder with {CONFIG} and {SINGLE}")
     if (folder / INDEX).is_file():
         listed = read_json(folder, INDEX).get("weight_map")
         if not isinstance(listed, Mapping) or not listed:
-            raise InvalidRequest(KEY, folder, f"{INDEX} has no weight_map", "fetch that file once more")
+            raise InvalidRequest(KEY, folder, f"{INDEX} has no weight_map", "download that file again")
         found = sorted({folder / str(name) for name in listed.values()})
     else:
         found = [folder / SINGLE]
     for path in found:
         if not path.is_file():
             raise InvalidRequest(
-                KEY, folder, f"holds no {path.name}", "give a folder of safetensors in Hugging Face's layout"
+                KEY, folder, f"has no {path.name}", "give a folder of safetensors in Hugging Face's layout"
             )
     return found
 
@@ -93,14 +93,14 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """The content of ``folder/name``.
 
     Raises:
-        InvalidRequest: it is missing, or no JSON object.
+        InvalidRequest: it is missing, or not a JSON object.
     """
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InvalidRequest(KEY, folder, f"holds no {name}", f"give a folder with {CONFIG} and {SINGLE}") from None
+        raise InvalidRequest(KEY, folder, f"has no {name}", f"give a folder with {CONFIG} and {SINGLE}") from None
     except (OSError, ValueError) as error:
-        raise InvalidRequest(KEY, folder, f"{name} cannot be read ({error})", "fetch that file once more") from None
+        raise InvalidRequest(KEY, folder, f"{name} cannot be read ({error})", "download that file again") from None
     if not isinstance(content, dict):
-        raise InvalidRequest(KEY, folder, f"{name} holds no JSON object", "fetch that file once more")
+        raise InvalidRequest(KEY, folder, f"{name} must be a JSON object", "download that file again")
     return content

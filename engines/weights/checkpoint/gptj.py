@@ -34,8 +34,8 @@ def fields(config: Config) -> dict[str, Any]:
     }
 
 
-def places(model: Model) -> dict[str, TensorLocation]:
-    """Where each canonical tensor lies, those that this model lacks included."""
+def locations(model: Model) -> dict[str, TensorLocation]:
+    """Location of each canonical tensor in the files, including those that this model does not have."""
     e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
     found = {
         "embedding": table("transformer.wte.weight", model.vocab_size, e),

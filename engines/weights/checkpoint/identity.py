@@ -1,4 +1,4 @@
-"""What tells one checkpoint from another, without reading all of it."""
+"""Identity of a checkpoint by its content, without reading all of it."""
 
 import hashlib
 from pathlib import Path
@@ -11,10 +11,10 @@ SAMPLE_BYTES: Final = 4096
 
 
 def identity(folder: Path) -> str:
-    """NAME@HASH: the folder's name, and 16 hex digits over what it holds, wherever it lies.
+    """NAME@HASH: the folder's name, and 16 hex digits of a hash of its content, independent of its path.
 
     The hash is over the config, and each weight file's name, size, header and 64 evenly spaced samples of 4 KiB: a
-    model and what was trained on from it have the same headers, and differ nearly everywhere else.
+    model and a fine-tuned copy have the same headers, and differ nearly everywhere else.
 
     Raises:
         InvalidRequest: a file is missing.

@@ -1,4 +1,4 @@
-"""Llama and what is built like it (Touvron et al. 2023, arXiv 2302.13971): serial, gated, RMSnorm."""
+"""Llama and models of the same architecture (Touvron et al. 2023, arXiv 2302.13971): serial, gated, RMSnorm."""
 
 from typing import Any
 
@@ -33,8 +33,8 @@ def fields(config: Config) -> dict[str, Any]:
     }
 
 
-def places(model: Model) -> dict[str, TensorLocation]:
-    """Where each canonical tensor lies, those that this model lacks included."""
+def locations(model: Model) -> dict[str, TensorLocation]:
+    """Location of each canonical tensor in the files, including those that this model does not have."""
     e, f = model.d_model, model.d_ff
     q, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
     found = {

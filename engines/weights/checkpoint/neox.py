@@ -33,8 +33,8 @@ def fields(config: Config) -> dict[str, Any]:
     }
 
 
-def places(model: Model) -> dict[str, TensorLocation]:
-    """Where each canonical tensor lies, those that this model lacks included."""
+def locations(model: Model) -> dict[str, TensorLocation]:
+    """Location of each canonical tensor in the files, including those that this model does not have."""
     e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
     found = {
         "embedding": table("gpt_neox.embed_in.weight", model.vocab_size, e),
@@ -46,7 +46,7 @@ def places(model: Model) -> dict[str, TensorLocation]:
         for name, module in (("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")):
             found |= norm(f"{here}.{name}", f"{there}.{module}", e)
         qkv = fused_qkv(f"{there}.attention.query_key_value", e, model.num_heads, 1, model.head_dim)
-        found |= {f"{here}.{name}": place for name, place in qkv.items()}
+        found |= {f"{here}.{name}": location for name, location in qkv.items()}
         for name, module, rows, columns in (
             ("o", "attention.dense", q, e),
             ("wi", "mlp.dense_h_to_4h", e, f),

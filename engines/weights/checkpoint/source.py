@@ -11,31 +11,31 @@ import numpy as np
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.weights.checkpoint.check_values import EXPONENTS, check_equal, check_finite
-from engines.weights.checkpoint.families import check_same, places_of
+from engines.weights.checkpoint.families import check_matches, locations_of
 from engines.weights.checkpoint.files import KEY, Files
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.tensor_location import TensorLocation
 from engines.weights.random import Floats, Tensor
 
 BUFFERS: Final = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
-"""Constants that old checkpoints hold beside the weights: rotary frequencies and causal masks."""
+"""Constants that old checkpoints store with the weights: rotary frequencies and causal masks."""
 LINES: Final = 256
-"""Lines of a file that are transposed at once, few enough to stay in a processor's cache."""
-_FOUND_GOOD: Final[set[str]] = set()
-"""Identities of checkpoints that this process has read through."""
+"""Rows of a stored matrix that are transposed at once, few enough to stay in the CPU cache."""
+_CHECKED: Final[set[str]] = set()
+"""Identities of checkpoints whose values this process has checked."""
 
 
 def open_checked(folder: Path, model: Model) -> "Checkpoint":
-    """The checkpoint in ``folder``, once its values are known to be good: they are read through once a process.
+    """The checkpoint in ``folder``, with its values checked, once per process.
 
     Raises:
         InvalidRequest: see :class:`Checkpoint` and :meth:`Checkpoint.check_values`.
         Unsupported: safetensors is not installed.
     """
     opened, content = Checkpoint(folder, model), identity(folder)
-    if content not in _FOUND_GOOD:
+    if content not in _CHECKED:
         opened.check_values()
-        _FOUND_GOOD.add(content)
+        _CHECKED.add(content)
     return opened
 
 
@@ -46,26 +46,26 @@ class Checkpoint:
         """Open it and compare its headers with the model; reads no weight.
 
         Raises:
-            InvalidRequest: it is no checkpoint, or of another model, or a tensor is missing, extra or of another shape.
-            Unsupported: safetensors is not installed.
+            InvalidRequest: it is not a checkpoint, or of another model, or a tensor is missing, extra or of another
+            shape. Unsupported: safetensors is not installed.
         """
-        check_same(model, folder)
+        check_matches(model, folder)
         self.folder = folder
-        self.places, twin = places_of(model, folder)
+        self.locations, tied_copy = locations_of(model, folder)
         self.files = Files(folder)
-        self.twin = twin if twin is not None and twin.name in self.files.entries else None
-        _check_tensors(self.files, [*self.places.values(), *([self.twin] if self.twin else [])])
+        self.tied_copy = tied_copy if tied_copy is not None and tied_copy.name in self.files.entries else None
+        _check_tensors(self.files, [*self.locations.values(), *([self.tied_copy] if self.tied_copy else [])])
 
     def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
         """``tensor[index]`` as float32; only that range of the file is read, whole inner dimensions of it."""
-        place = self.places[tensor.name]
-        split = _rows_end(tensor.shape, place.rows)
+        location = self.locations[tensor.name]
+        split = _rows_end(tensor.shape, location.rows)
         bounds = [slice(*each.indices(size)[:2]) for each, size in zip(index, tensor.shape, strict=True)]
         shape = tuple(max(0, each.stop - each.start) for each in bounds)
         if 0 in shape:
             return np.zeros(shape, np.float32)
         rows, columns = (_outer(tensor.shape[part], bounds[part]) for part in (slice(None, split), slice(split, None)))
-        block = self._block(place, rows, columns)
+        block = self._block(location, rows, columns)
         outer, inner = [], []
         for part in (slice(None, split), slice(split, None)):
             sizes, kept = list(tensor.shape[part]), list(bounds[part])
@@ -75,30 +75,30 @@ class Checkpoint:
             inner += kept
         return block.reshape(outer)[tuple(inner)]
 
-    def _block(self, place: TensorLocation, rows: slice, columns: slice) -> Floats:
+    def _block(self, location: TensorLocation, rows: slice, columns: slice) -> Floats:
         """[rows, columns] of a canonical tensor."""
         block = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
-        for stored, target in place.ranges(columns):
-            if len(place.shape) == 1:
-                block[:, target] = self.files.read(place.name, stored)
-            elif not place.transposed:
-                block[:, target] = self.files.read(place.name, rows, stored)
+        for stored, target in location.ranges(columns):
+            if len(location.shape) == 1:
+                block[:, target] = self.files.read(location.name, stored)
+            elif not location.transposed:
+                block[:, target] = self.files.read(location.name, rows, stored)
             else:
                 for start in range(0, target.stop - target.start, LINES):
                     lines = slice(stored.start + start, min(stored.start + start + LINES, stored.stop))
-                    read = self.files.read(place.name, lines, rows).astype(np.float32)
+                    read = self.files.read(location.name, lines, rows).astype(np.float32)
                     block[:, target.start + start : target.start + start + len(read)] = read.T
         return block
 
     def check_values(self) -> None:
-        """Read all that the model takes once, in order, to be sure of it before any device holds some.
+        """Check the values of all tensors that the model uses, reading them once, in file order.
 
         Raises:
             InvalidRequest: a weight is NaN or infinite, or a tied model's two copies of its embedding differ.
         """
-        check_finite(self.files, {place.name for place in self.places.values()})
-        if self.twin is not None:
-            check_equal(self.files, self.places["embedding"].name, self.twin.name)
+        check_finite(self.files, {location.name for location in self.locations.values()})
+        if self.tied_copy is not None:
+            check_equal(self.files, self.locations["embedding"].name, self.tied_copy.name)
 
 
 def _rows_end(shape: tuple[int, ...], rows: int) -> int:
@@ -114,12 +114,12 @@ def _outer(shape: tuple[int, ...], bounds: Sequence[slice]) -> slice:
     return slice(bounds[0].start * inner, bounds[0].stop * inner)
 
 
-def _check_tensors(files: Files, places: Sequence[TensorLocation]) -> None:
-    wanted = {place.name: place.shape for place in places}
-    fetch = "fetch the checkpoint once more, or give the model that it holds"
+def _check_tensors(files: Files, locations: Sequence[TensorLocation]) -> None:
+    wanted = {location.name: location.shape for location in locations}
+    fetch = "download the checkpoint again, or use the model that it contains"
     for name, shape in wanted.items():
         if name not in files.entries:
-            raise InvalidRequest(KEY, files.folder, f"lacks the tensor {name} {list(shape)}", fetch)
+            raise InvalidRequest(KEY, files.folder, f"has no tensor {name} {list(shape)}", fetch)
         found = files.entries[name]
         if found.shape != shape:
             raise InvalidRequest(
@@ -132,5 +132,5 @@ def _check_tensors(files: Files, places: Sequence[TensorLocation]) -> None:
     for name, entry in files.entries.items():
         if name not in wanted and not BUFFERS.search(name):
             raise InvalidRequest(
-                KEY, files.folder, f"has a tensor {name} {list(entry.shape)} that the model has no use for", fetch
+                KEY, files.folder, f"has a tensor {name} {list(entry.shape)} that the model does not use", fetch
             )

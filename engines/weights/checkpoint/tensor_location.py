@@ -1,4 +1,4 @@
-"""Where a canonical tensor lies in a file: its rows and columns, and how the file orders them."""
+"""Location of a canonical tensor in a file: its rows and columns, and how the file orders them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
