@@ -14,6 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RESULTS ?= results/main
 REPORT ?= reports/main
 WORKERS ?= 2
+# A file's tests share a worker, longest files first: tests/conftest.py.
+GROUPED := --dist loadgroup --no-loadscope-reorder
 # Cores for make perf; 0 is all.
 THREADS ?= 0
 
@@ -64,10 +66,10 @@ lint: $(VENV)/.test
 
 test: lint
 	@echo "== pytest, the whole suite"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) --durations=10 --durations-min=1
 
 quick: $(VENV)/.test
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) -m "not slow"
 
 studies: $(VENV)/.test
 	@echo "== study-targets, with traces"

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from builders.points import point as build_point
 from processes import PATIENCE_S, wait_for, wait_until_gone
 
 from bench.measure.timing import TimingConfig
@@ -18,29 +20,26 @@ from bench.run.worker import answer
 from bench.sweep.catalog import hw_of, load_chip, load_group, load_model, names
 from bench.sweep.hw_here import hw_here
 from engines.core.errors import OutOfMemory, TimedOut, Unsupported
-from engines.core.point import Point
 from engines.external.fastertransformer.output import read_latency_s
 from engines.host.nvidia import check_present
 from engines.host.program import ExternalProgram, ProgramFailed
 
-
-def point(**changes):
-    values = {
-        "model": load_model("gpt-20b"),
-        "chip": load_chip("a100-80gb"),
-        "engine": "fastertransformer",
-        "phase": "generate",
-        "num_chips": 2,
-        "batch_size": 3,
-        "input_len": 20,
-        "output_len": 8,
-        "weight_dtype": "float16",
-    }
-    return Point(**{**values, **changes})
+point = partial(
+    build_point,
+    model="gpt-20b",
+    hw="a100-80gb",
+    engine="fastertransformer",
+    phase="generate",
+    num_chips=2,
+    batch_size=3,
+    input_len=20,
+    output_len=8,
+    weight_dtype="float16",
+)
 
 
 def llama(engine, **changes):
-    return point(model=load_model("llama-3-8b"), engine=engine, weight_dtype="bfloat16", **changes)
+    return point(model="llama-3-8b", engine=engine, weight_dtype="bfloat16", **changes)
 
 
 @pytest.fixture
@@ -179,7 +178,7 @@ def test_kill_9_of_the_caller_ends_the_ranks(faster, monkeypatch, tmp_path):
         ({"weight_dtype": "int8", "act_dtype": "float32"}, "act_dtype=float32"),
         ({"weight_dtype": "int4"}, "weight_dtype=int4"),
         ({"kv_dtype": "int8"}, "kv_dtype=int8"),
-        ({"chip": load_chip("h200")}, "hw=h200: is not on this machine, which has 8 × NVIDIA A100"),
+        ({"hw": "h200"}, "hw=h200: is not on this machine, which has 8 × NVIDIA A100"),
         ({"num_chips": 3}, "num_chips=3"),
         ({"first_token": "decode"}, "first_token=decode"),
         ({"tensor_parallel": 8}, "tensor_parallel=8"),

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders.points import point as build_point
 from omegaconf import OmegaConf
 
 from bench.cli.main import main as shardbench
-from bench.sweep.catalog import load_chip, load_model
+from bench.sweep.catalog import load_chip
 from bench.validate.errors import load_estimator, published_files, read_all
 from engines.analytic.calibration import PRIORS, STATED, errors_of, fit, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED, from_mapping, load, stored
 from engines.analytic.grid import grid_of
 from engines.analytic.predict import predict
 from engines.core.errors import ShardbenchError
-from engines.core.point import Point
 from engines.published.table import columns
 
 CHIPS = {"tpu-v4": "tpu", "a100-80gb": "gpu"}
@@ -125,9 +125,9 @@ def test_own_rows_calibrate_another_chip(tmp_path, capsys):
     chip = load_chip("h100-80gb")
     lines = [",".join(columns())]
     points = [
-        Point(
-            model=load_model("gpt-20b"),
-            chip=chip,
+        build_point(
+            model="gpt-20b",
+            hw=chip,
             engine="analytic",
             phase="generate",
             num_chips=ranks,
@@ -140,9 +140,9 @@ def test_own_rows_calibrate_another_chip(tmp_path, capsys):
         for batch in (1, 8, 64)
     ]
     constants = replace(load("a100-80gb"), layer_s=load("a100-80gb").layer_s / 2)
-    for point, seconds in zip(points, predict(grid_of(points, constants)).cost.latency_s, strict=True):
-        ranks = point.num_chips
-        asked = f"mine,mine,gpt-20b,h100-80gb,{ranks},{ranks},1,generate,{point.batch_size},60,20,float16"
+    for of, seconds in zip(points, predict(grid_of(points, constants)).cost.latency_s, strict=True):
+        ranks = of.num_chips
+        asked = f"mine,mine,gpt-20b,h100-80gb,{ranks},{ranks},1,generate,{of.batch_size},60,20,float16"
         lines.append(f"{asked},,,{seconds},,ok")
     data = tmp_path / "mine.csv"
     data.write_text("\n".join(lines) + "\n", encoding="utf-8")

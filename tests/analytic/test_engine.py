@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from builders.points import point as build_point
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -39,9 +40,9 @@ def test_the_config_makes_an_estimator():
     length=st.integers(1, 1900),
 )
 def test_the_parts_add_up_to_the_latency(model, hw, phase, chips, batch, length):
-    point = Point(
-        model=load_model(model),
-        chip=load_chip(hw),
+    asked = build_point(
+        model=model,
+        hw=hw,
         engine="analytic",
         phase=phase,
         num_chips=chips,
@@ -49,7 +50,7 @@ def test_the_parts_add_up_to_the_latency(model, hw, phase, chips, batch, length)
         input_len=length,
         output_len=8,
     )
-    answer = ask(point)
+    answer = ask(asked)
     facts = answer.facts
     if answer.status == "oom":
         assert answer.latency_s is None
@@ -60,13 +61,13 @@ def test_the_parts_add_up_to_the_latency(model, hw, phase, chips, batch, length)
     assert answer.latency_s == pytest.approx(parts)
     assert 0 <= facts.overlapped_s <= facts.compute_s + facts.memory_s + facts.communication_s
     assert facts.peak_hbm_bytes == pytest.approx(facts.weights_bytes + facts.kv_cache_bytes + facts.activations_bytes)
-    assert facts.peak_hbm_bytes <= point.chip.hbm_bytes
+    assert facts.peak_hbm_bytes <= asked.chip.hbm_bytes
     # No way to run is faster than its FLOPs at peak.
-    forced = 2 * point.model.num_layers * point.model.layer_matmul_params * batch
-    forced *= length * (phase != "decode") + point.decode_steps
-    assert answer.latency_s > forced / chips / point.chip.peak(point.act_dtype)
+    forced = 2 * asked.model.num_layers * asked.model.layer_matmul_params * batch
+    forced *= length * (phase != "decode") + asked.decode_steps
+    assert answer.latency_s > forced / chips / asked.chip.peak(asked.act_dtype)
     if phase == "generate":
-        assert answer.latency_s == pytest.approx(answer.ttft_s + point.decode_steps * answer.step_time_s)
+        assert answer.latency_s == pytest.approx(answer.ttft_s + asked.decode_steps * answer.step_time_s)
 
 
 def test_answers_keep_the_order_of_the_questions(make_point):
@@ -142,9 +143,9 @@ def test_each_phase_of_a_generate_point_takes_its_own_layout(make_point):
 @given(batch=st.sampled_from([64, 128, 256]), longer=st.integers(1, 1000), layout=st.sampled_from(LAYOUTS))
 def test_more_work_never_takes_less_time(batch, longer, layout):
     def seconds(batch_size: int, input_len: int, model: Model) -> float:
-        point = Point(
+        asked = build_point(
             model=model,
-            chip=load_chip("tpu-v4"),
+            hw="tpu-v4",
             engine="analytic",
             phase="prefill",
             num_chips=64,
@@ -155,7 +156,7 @@ def test_more_work_never_takes_less_time(batch, longer, layout):
             # A loop starts to pay at some size and hides more from there on, so looped times may dip a little.
             collectives="plain",
         )
-        return ask(point).latency_s or float("inf")
+        return ask(asked).latency_s or float("inf")
 
     model = load_model("palm-62b")
     least = seconds(batch, 100, model)

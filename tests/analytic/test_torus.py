@@ -4,22 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders.points import point
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.sweep.catalog import load_chip, load_model
 from engines.analytic import paper_forms, tpu_torus
 from engines.analytic.grid import Grid, grid_of
-from engines.core.point import Point
 
 GATHERED = {"wg_x": 4, "wg_xy": 16, "wg_xyz": 64}
 
 
 def feed_forward() -> Grid:
     """One plain feed-forward (two matrices, no attention) of E = 16384 and F = 65536 on 4×4×4 TPU v4."""
-    point = Point(
-        model=load_model("palm-540b"),
-        chip=load_chip("tpu-v4"),
+    of = point(
+        model="palm-540b",
+        hw="tpu-v4",
         engine="analytic",
         phase="decode",
         num_chips=64,
@@ -28,7 +27,7 @@ def feed_forward() -> Grid:
         output_len=1,
     )
     return replace(
-        grid_of([point]),
+        grid_of([of]),
         head_dim=np.zeros(1),
         ffn_params=np.full(1, 2.0 * 16384 * 65536),
         d_model=np.full(1, 16384.0),

@@ -5,17 +5,17 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from builders.points import point as build_point
 from checkpoint_cases import rewritten, saved
 from safetensors.numpy import load_file
 
-from bench.sweep.catalog import load_chip
 from engines.core.errors import ShardbenchError, Unsupported
-from engines.core.point import Point
 from engines.jax.engine import JaxEngine
 from engines.weights.checkpoint import source
 from engines.weights.checkpoint.families import model_of
@@ -39,9 +39,17 @@ def folder(good, tmp_path):
     return tmp_path / "small"
 
 
-def point(model, **changes):
-    asked = {"engine": "jax", "phase": "generate", "num_chips": 8, "batch_size": 8, "input_len": 6, "output_len": 3}
-    return Point(model=model, chip=load_chip("cpu"), weight_dtype="float32", **{**asked, **changes})
+point = partial(
+    build_point,
+    hw="cpu",
+    engine="jax",
+    phase="generate",
+    num_chips=8,
+    batch_size=8,
+    input_len=6,
+    output_len=3,
+    weight_dtype="float32",
+)
 
 
 def refused(folder, model):

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from builders.points import point as build_point
 from checkpoint_cases import CHIEF, logits, rewritten, saved
 
-from bench.sweep.catalog import load_chip
 from engines.core.errors import InvalidRequest
-from engines.core.point import Point
 from engines.torch.engine import TorchEngine
 from engines.torch.reference import reference_logits
 from engines.weights.checkpoint.families import model_of
@@ -16,9 +15,9 @@ from engines.weights.random import prompt
 
 
 def point(folder, ranks):
-    return Point(
+    return build_point(
         model=model_of(folder),
-        chip=load_chip("cpu"),
+        hw="cpu",
         engine="torch",
         phase="prefill",
         num_chips=ranks,

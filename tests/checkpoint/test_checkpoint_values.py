@@ -3,24 +3,28 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import hypothesis.strategies as st
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from builders.plans import mesh_of
+from builders.plans import plan_of as build_plan
 from checkpoint_cases import CASES, saved
 from hypothesis import given, settings
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from safetensors.numpy import load_file
 
 from engines.transformer.params import parameters
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
 from engines.transformer.params.parameters import described, make_parameters
-from engines.transformer.partition.plan import Plan
 from engines.weights.checkpoint.families import model_of
 from engines.weights.checkpoint.source import Checkpoint
 from engines.weights.random import tensors, values
+
+MESH = (2, 2, 2)
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
@@ -39,20 +43,11 @@ def one(tmp_path_factory):
     return Checkpoint(folder, model_of(folder))
 
 
-def plan_of(model, weight_dtype="float32", ffn_layout="ws_2d"):
-    return Plan(
-        model=model,
-        mesh_shape=(2, 2, 2),
-        ffn_layout=ffn_layout,
-        attn_sharding="heads",
-        batch_size=8,
-        cache_len=8,
-        weight_dtype=weight_dtype,
-    )
+plan_of = partial(build_plan, shape=MESH, ffn_layout="ws_2d", cache_len=8)
 
 
-def mesh() -> Mesh:
-    return jax.make_mesh((2, 2, 2), ("x", "y", "z"), devices=jax.devices("cpu")[:8], axis_types=(AxisType.Auto,) * 3)
+def mesh():
+    return mesh_of(MESH)
 
 
 def test_the_stored_tensors_come_back_out_of_the_canonical_ones(opened):

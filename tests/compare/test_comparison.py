@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from a_row import a_row
+from builders.rows import a_row
 
 from bench.cli.args import parse
 from bench.cli.main import main

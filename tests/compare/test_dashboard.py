@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from a_row import a_row
+from builders.rows import a_row
 
 from bench.cli.main import main
 from bench.compare.dashboard.chart import chart

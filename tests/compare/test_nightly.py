@@ -6,7 +6,7 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from a_row import a_row
+from builders.rows import a_row
 
 from bench.cli.main import main
 from bench.compare.nightly import night_before

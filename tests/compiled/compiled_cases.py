@@ -1,16 +1,26 @@
 """What the tests of the compiled engine share: asking it, and finding a loop in a schedule."""
 
 import functools
+from tempfile import TemporaryDirectory
 
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.schedule import Kind
 
 
 def ask(asked, **settings):
-    """The answer to one point, and the engine that gave it; nothing is kept on disk unless ``settings`` say so."""
-    engine = CompiledEngine(**{"cache_dir": "", **settings})
+    """The answer to one point, and the engine that gave it.
+
+    A program that another test of this process has compiled is not compiled again, unless ``settings`` name a cache.
+    """
+    engine = CompiledEngine(**{"cache_dir": _programs().name, **settings})
     (answer,) = engine.estimate([asked])
     return answer, engine
+
+
+@functools.cache
+def _programs():
+    """A cache folder that lasts as long as this process."""
+    return TemporaryDirectory(prefix="compiled-programs-")
 
 
 @functools.cache

@@ -4,25 +4,36 @@ import gzip
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from builders.points import point as build_point
 from compiled_cases import answer_to, ask
 
 from bench.sweep.catalog import load_chip, load_model
 from engines.compiled.engine import CompiledEngine
 from engines.core.errors import InvalidRequest
-from engines.core.point import Point
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 
 
-def point(**changes):
-    asked = {
-        "model": load_model("palm-8b"), "chip": load_chip("tpu-v4"), "engine": "compiled", "phase": "decode",
-        "num_chips": 8, "batch_size": 8, "input_len": 192, "output_len": 64, "ffn_layout": "ws_2d",
-        "attn_sharding": "batch", "collectives": "plain",
-    }  # fmt: skip
-    return Point(**{**asked, **changes})
+SMALL = replace(load_model("palm-8b"), num_layers=4, d_model=1024, d_ff=4096, num_heads=8, vocab_size=32000)
+"""What compiles soon, where any program will do."""
+
+point = partial(
+    build_point,
+    model="palm-8b",
+    hw="tpu-v4",
+    engine="compiled",
+    phase="decode",
+    num_chips=8,
+    batch_size=8,
+    input_len=192,
+    output_len=64,
+    ffn_layout="ws_2d",
+    attn_sharding="batch",
+    collectives="plain",
+)
 
 
 @pytest.mark.slow
@@ -53,21 +64,22 @@ def test_one_layer_times_layers_agrees_with_all_layers():
 
 @pytest.mark.slow
 def test_the_second_run_compiles_nothing_and_says_the_same(tmp_path):
-    first, engine = ask(point(), cache_dir=str(tmp_path))
+    asked = point(model=SMALL)
+    first, engine = ask(asked, cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 1
-    second, engine = ask(point(), cache_dir=str(tmp_path))
+    second, engine = ask(asked, cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 0
     assert second.latency_s == first.latency_s
     # What it ran is known without compiling, in any process, and not by what the classes and functions are called.
     fresh = CompiledEngine(cache_dir="")
-    assert fresh.program_id(point()) == first.facts.program_id == second.facts.program_id
+    assert fresh.program_id(asked) == first.facts.program_id == second.facts.program_id
     assert fresh.compiler.compilations == 0
-    others = [fresh.program_id(each) for each in (point(batch_size=16), point(collectives="oneway"))]
+    others = [fresh.program_id(each) for each in (replace(asked, batch_size=16), replace(asked, collectives="oneway"))]
     assert len({first.facts.program_id, *others}) == 3
     # A cut entry is compiled again, and mended.
     (entry,) = tmp_path.rglob("*.json.gz")
     entry.write_bytes(entry.read_bytes()[:100])
-    third, engine = ask(point(), cache_dir=str(tmp_path))
+    third, engine = ask(asked, cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 1
     assert third.latency_s == first.latency_s
 
@@ -86,7 +98,7 @@ def test_what_does_not_fit_is_oom_in_the_compilers_words():
 @pytest.mark.parametrize(("chip", "num_chips"), [("tpu-v5e", 4), ("tpu-v5p", 4), ("tpu-v6e", 4), ("tpu-7x", 4)])
 def test_every_generation(chip, num_chips):
     model = replace(load_model("palm-8b"), num_layers=2)
-    answer, _ = ask(point(model=model, chip=load_chip(chip), num_chips=num_chips, ffn_layout="ws_1d"))
+    answer, _ = ask(point(model=model, hw=chip, num_chips=num_chips, ffn_layout="ws_1d"))
     assert answer.status == "ok", answer.error
     assert answer.latency_s > 0
     assert answer.facts.details["unknown_instructions"] == {}
@@ -124,7 +136,7 @@ def test_the_kernel_for_tpus_compiles_in_a_whole_prefill():
 
 @pytest.mark.slow
 def test_a_trace_opens_as_chrome_reads_it(tmp_path):
-    answer, _ = ask(point(model=replace(load_model("palm-8b"), num_layers=2)), trace_dir=str(tmp_path))
+    answer, _ = ask(point(model=SMALL), trace_dir=str(tmp_path))
     (path,) = tmp_path.glob("*.trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     lanes = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
@@ -153,8 +165,8 @@ def test_int8_by_int8_reaches_the_matrix_unit_as_int8(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"chip": load_chip("cpu")}, "hw=cpu: engine=compiled compiles for TPUs and GPUs"),
-        ({"chip": replace(load_chip("tpu-v4"), clock_hz=None)}, "hw=tpu-v4: clock_hz is not known"),
+        ({"hw": "cpu"}, "hw=cpu: engine=compiled compiles for TPUs and GPUs"),
+        ({"hw": replace(load_chip("tpu-v4"), clock_hz=None)}, "hw=tpu-v4: clock_hz is not known"),
         ({"num_chips": 7}, "num_chips=7"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not support it"),
         ({"act_dtype": "int8"}, "weight_dtype=bfloat16"),
@@ -178,8 +190,7 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
 
 @pytest.mark.slow
 def test_open_collectives_are_the_fastest_of_those_tried(tmp_path):
-    small = replace(load_model("palm-8b"), num_layers=4, d_model=1024, d_ff=4096, num_heads=8, vocab_size=32000)
-    asked = point(model=small, phase="prefill", batch_size=4, input_len=512, ffn_layout="auto", collectives="auto")
+    asked = point(model=SMALL, phase="prefill", batch_size=4, input_len=512, ffn_layout="auto", collectives="auto")
     plain, _ = ask(asked, cache_dir=str(tmp_path))
     best, engine = ask(asked, cache_dir=str(tmp_path), try_collectives=["plain", "latency"])
     assert engine.compiler.compilations == 1

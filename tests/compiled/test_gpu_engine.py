@@ -3,25 +3,32 @@
 import gzip
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from builders.points import point as build_point
 from compiled_cases import answer_to, ask
 
 from bench.sweep.catalog import load_chip, load_model
-from engines.core.point import Point
 
 pytest.importorskip("jax_plugins.xla_cuda12", reason="the compiler comes with shardbench[gpu-compiler]")
 
 GPT = load_model("gpt-20b")
 
 
-def point(**changes):
-    asked = {
-        "model": replace(GPT, num_layers=4), "chip": load_chip("a100-80gb"), "engine": "compiled", "phase": "decode",
-        "num_chips": 8, "tensor_parallel": 8, "batch_size": 16, "input_len": 60, "output_len": 20,
-        "weight_dtype": "float16",
-    }  # fmt: skip
-    return Point(**{**asked, **changes})
+point = partial(
+    build_point,
+    model=replace(GPT, num_layers=4),
+    hw="a100-80gb",
+    engine="compiled",
+    phase="decode",
+    num_chips=8,
+    tensor_parallel=8,
+    batch_size=16,
+    input_len=60,
+    output_len=20,
+    weight_dtype="float16",
+)
 
 
 def test_a_step_is_timed_accounted_for_and_fits():
@@ -66,7 +73,7 @@ def test_the_program_s_operations_are_those_of_the_model(phase):
 @pytest.mark.parametrize("num_chips", [1, 2])
 def test_every_gpu_is_compiled_for(chip, num_chips):
     model = replace(GPT, num_layers=2)
-    asked = point(model=model, chip=load_chip(chip), num_chips=num_chips, tensor_parallel=None, weight_dtype="bfloat16")
+    asked = point(model=model, hw=chip, num_chips=num_chips, tensor_parallel=None, weight_dtype="bfloat16")
     answer, _ = ask(asked)
     assert answer.status == "ok", answer.error
     assert answer.facts.details["unknown_instructions"] == {}
@@ -103,10 +110,10 @@ def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
         ),
         ({"ffn_layout": "ws_2d"}, "tensor_parallel=8 implies ffn_layout=ws_1d"),
         (
-            {"chip": replace(load_chip("a100-80gb"), name="gtx", cuda=None)},
+            {"hw": replace(load_chip("a100-80gb"), name="gtx", cuda=None)},
             "hw=gtx: cuda is not known; add it to conf/hw/gtx.yaml",
         ),
-        ({"chip": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "node_bytes_per_s is not known"),
+        ({"hw": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "node_bytes_per_s is not known"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not support it"),
     ],
 )
@@ -142,7 +149,7 @@ def test_the_second_run_compiles_nothing_and_another_gpu_does(tmp_path):
     second, engine = ask(point(model=small), cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 0
     assert second.latency_s == first.latency_s
-    _, engine = ask(point(model=small, chip=load_chip("h100-80gb")), cache_dir=str(tmp_path))
+    _, engine = ask(point(model=small, hw="h100-80gb"), cache_dir=str(tmp_path))
     assert engine.compiler.compilations == 1
     _, engine = ask(point(model=small), cache_dir=str(tmp_path), compiler_options={"xla_gpu_enable_triton_gemm": False})
     assert engine.compiler.compilations == 1

@@ -4,12 +4,12 @@ import gzip
 from dataclasses import replace
 
 import pytest
+from builders.points import point
 from compiled_cases import ask, loop_of
 
-from bench.sweep.catalog import load_chip, load_model
+from bench.sweep.catalog import load_model
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import read_schedule
-from engines.core.point import Point
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 
@@ -18,8 +18,8 @@ LAYERS = 6
 
 @pytest.mark.slow
 def test_the_block_sends_beside_its_products_and_waits_less_than_plain(tmp_path):
-    asked = Point(
-        model=replace(load_model("palm-62b"), num_layers=LAYERS), chip=load_chip("tpu-v4"), engine="compiled",
+    asked = point(
+        model=replace(load_model("palm-62b"), num_layers=LAYERS), hw="tpu-v4", engine="compiled",
         phase="decode", num_chips=16, batch_size=128, input_len=248, output_len=8, ffn_layout="ws_2d",
         attn_sharding="batch",
     )  # fmt: skip
@@ -38,8 +38,8 @@ def test_the_block_sends_beside_its_products_and_waits_less_than_plain(tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_chips", "beside"), [(16, True), (32, False)])
 def test_a_slice_whose_compiler_refuses_all_to_alls_beside_products_waits_for_them(tmp_path, num_chips, beside):
-    asked = Point(
-        model=replace(load_model("palm-8b"), num_layers=LAYERS), chip=load_chip("tpu-v5e"), engine="compiled",
+    asked = point(
+        model=replace(load_model("palm-8b"), num_layers=LAYERS), hw="tpu-v5e", engine="compiled",
         phase="decode", num_chips=num_chips, batch_size=32, input_len=120, output_len=8, ffn_layout="ws_2d",
         attn_sharding="batch", collectives="latency",
     )  # fmt: skip

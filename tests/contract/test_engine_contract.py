@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from builders.points import point as build_point
 
 import engines
 from bench.measure.timing import TimingConfig
@@ -17,9 +18,8 @@ from bench.run.keys import code_id, point_id, program_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.worker import answer, answer_all
-from bench.sweep.catalog import load_chip, load_group, load_model, names
+from bench.sweep.catalog import load_group, load_model, names
 from engines.core.engine import Estimator, Runner
-from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 ENGINES = names("engine")
@@ -28,33 +28,14 @@ TIMING = TimingConfig(min_samples=3, max_samples=3, min_time_s=0, min_warmup_run
 
 
 def point(engine, **changes):
-    values = {
-        "model": load_model("tiny"),
-        "chip": load_chip("cpu"),
-        "engine": engine,
-        "phase": "generate",
-        "num_chips": 1,
-        "batch_size": 2,
-        "input_len": 6,
-        "output_len": 4,
-        "weight_dtype": "float32",
-    }
-    return Point(**{**values, **changes})
+    sizes = {"phase": "generate", "num_chips": 1, "batch_size": 2, "input_len": 6, "output_len": 4}
+    return build_point(engine=engine, **{"model": "tiny", "hw": "cpu", "weight_dtype": "float32", **sizes, **changes})
 
 
 def paper(engine, **changes):
     """A point of the paper's Table 2, the low-latency prefill and decode of PaLM 540B."""
-    values = {
-        "model": load_model("palm-540b"),
-        "chip": load_chip("tpu-v4"),
-        "num_chips": 64,
-        "weight_dtype": "int8",
-        "phase": "decode",
-        "batch_size": 64,
-        "input_len": 1984,
-        "output_len": 64,
-    }
-    return point(engine, **{**values, **changes})
+    sizes = {"phase": "decode", "num_chips": 64, "batch_size": 64, "input_len": 1984, "output_len": 64}
+    return point(engine, **{"model": "palm-540b", "hw": "tpu-v4", "weight_dtype": "int8", **sizes, **changes})
 
 
 ANSWERED = {
@@ -212,9 +193,9 @@ def test_a_runner_says_the_same_twice(name):
 
 
 UNLIKELY = {
-    "another chip": {"chip": load_chip("b200"), "weight_dtype": "bfloat16"},
+    "another chip": {"hw": "b200", "weight_dtype": "bfloat16"},
     "another format": {"weight_dtype": "int4", "act_dtype": "bfloat16", "kv_dtype": "int4"},
-    "no slice": {"chip": load_chip("tpu-v4"), "num_chips": 7, "weight_dtype": "bfloat16"},
+    "no slice": {"hw": "tpu-v4", "num_chips": 7, "weight_dtype": "bfloat16"},
     "too long": {"model": load_model("tiny-gpt"), "input_len": 3000},
     "too large": {"batch_size": 1 << 22, "input_len": 2000},
 }

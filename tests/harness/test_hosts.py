@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+from builders.points import point as build_point
 from processes import PATIENCE_S, wait_for, wait_until_gone
 
 from bench.measure.timing import TimingConfig
@@ -18,10 +20,8 @@ from bench.run.keys import code_id, point_id
 from bench.run.lockstep import Lockstep
 from bench.run.make_row import PointTask
 from bench.run.worker import answer
-from bench.sweep.catalog import load_chip, load_model
 from engines.core.engine import JobProcess
 from engines.core.errors import InvalidRequest, OutOfMemory
-from engines.core.point import Point
 from engines.jax.engine import JaxEngine
 from engines.jax.multihost import process_of
 from engines.jax.settings import Settings
@@ -207,10 +207,17 @@ def test_a_process_by_the_settings():
     assert process_of(Settings(coordinator="a:1", num_processes=3, process_id=2)) == JobProcess(2, 3)
 
 
-def point(**changes):
-    base = {"model": load_model("tiny"), "chip": load_chip("cpu"), "engine": "jax", "phase": "prefill"}
-    sizes = {"num_chips": 8, "batch_size": 8, "input_len": 4, "output_len": 0}
-    return Point(**{**base, **sizes, **changes})
+point = partial(
+    build_point,
+    model="tiny",
+    hw="cpu",
+    engine="jax",
+    phase="prefill",
+    num_chips=8,
+    batch_size=8,
+    input_len=4,
+    output_len=0,
+)
 
 
 def test_each_process_brings_its_share_of_the_devices_and_its_number_is_no_other_answer():

@@ -3,11 +3,13 @@
 import ast
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import pytest
+from builders.points import point as build_point
 
 from bench.cli.main import main
 from bench.sweep import catalog
@@ -16,7 +18,6 @@ from engines.analytic.engine import AnalyticEngine
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.target.select import target_of
 from engines.core.errors import InvalidRequest, Unsupported
-from engines.core.point import Point
 from engines.core.slice import chip_counts, slice_of
 from engines.host.nvidia import check_present
 from engines.jax.devices import mesh_of
@@ -74,17 +75,21 @@ def conf(tmp_path, monkeypatch):
     catalog.load_chip.cache_clear()
 
 
-def point(hw, **changes):
-    asked = {
-        "model": catalog.load_model("llama-3-8b"), "chip": catalog.load_chip(hw), "engine": "analytic",
-        "phase": "decode", "num_chips": 1, "batch_size": 4, "input_len": 128, "output_len": 8,
-    }  # fmt: skip
-    return Point(**{**asked, **changes})
+point = partial(
+    build_point,
+    model="llama-3-8b",
+    engine="analytic",
+    phase="decode",
+    num_chips=1,
+    batch_size=4,
+    input_len=128,
+    output_len=8,
+)
 
 
 @pytest.mark.parametrize(("hw", "num_chips"), [("tpu-x", 9), ("gpu-x", 4)])
 def test_a_new_chip_is_predicted_and_described_to_its_compiler(conf, hw, num_chips):
-    asked = point(hw, num_chips=num_chips)
+    asked = point(hw=hw, num_chips=num_chips)
     [answer] = AnalyticEngine().estimate([asked])
     assert answer.status == "ok", answer.error
     # Reading the weights is the least that a step takes.
@@ -118,10 +123,10 @@ def test_a_new_chip_s_devices_are_recognised(conf, monkeypatch, hw, platform, na
 
     monkeypatch.setattr(jax, "make_mesh", lambda *_, devices, **__: devices)
     devices_called(name)
-    assert [each.device_kind for each in mesh_of(point(hw))] == [name]
+    assert [each.device_kind for each in mesh_of(point(hw=hw))] == [name]
     devices_called("TPU v4" if platform == "tpu" else "NVIDIA H200")
     with pytest.raises(Unsupported, match=f"hw={hw} is not on this machine"):
-        mesh_of(point(hw))
+        mesh_of(point(hw=hw))
 
 
 def test_a_new_gpu_is_found_by_the_driver_s_name(conf, tmp_path):

@@ -1,14 +1,15 @@
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from builders.points import point as build_point
 
-from bench.sweep.catalog import load_chip, load_group, load_model
+from bench.sweep.catalog import load_group, load_model
 from engines.core.engine import Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, Unsupported
-from engines.core.point import Point
 from engines.jax import peaks
 from engines.jax.devices import mesh_of, out_of_memory
 from engines.jax.engine import JaxEngine
@@ -16,20 +17,21 @@ from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.transformer.generate.prompt_lengths import draw_lengths
 from engines.weights.random import Tensor
 
+point = partial(
+    build_point,
+    model="tiny",
+    hw="cpu",
+    engine="jax",
+    phase="generate",
+    num_chips=8,
+    batch_size=8,
+    input_len=6,
+    output_len=3,
+    weight_dtype="float32",
+)
 
-def point(**changes) -> Point:
-    base = {
-        "model": load_model("tiny"),
-        "chip": load_chip("cpu"),
-        "engine": "jax",
-        "phase": "generate",
-        "num_chips": 8,
-        "batch_size": 8,
-        "input_len": 6,
-        "output_len": 3,
-        "weight_dtype": "float32",
-    }
-    return Point(**{**base, **changes})
+
+pytestmark = pytest.mark.usefixtures("plainly_prepared")
 
 
 def engine() -> JaxEngine:
@@ -210,7 +212,7 @@ def test_a_wrong_output_is_not_verified():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"chip": load_chip("tpu-v4"), "num_chips": 8}, "hw=tpu-v4 is not on this machine.*hw=cpu num_chips=8"),
+        ({"hw": "tpu-v4", "num_chips": 8}, "hw=tpu-v4 is not on this machine.*hw=cpu num_chips=8"),
         ({"num_chips": 512, "batch_size": 512}, "num_chips=512: JAX sees .* devices"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=jax does not support it; it supports float32"),
         ({"kv_dtype": "int4"}, "kv_dtype=int4"),
@@ -254,7 +256,7 @@ def test_environment_for_virtual_devices(monkeypatch):
         "JAX_PLATFORMS": "cpu",
     }
     assert engine().environment([point()])["XLA_FLAGS"].endswith("=8")
-    assert engine().environment([point(chip=load_chip("tpu-v4"))]) == {}
+    assert engine().environment([point(hw="tpu-v4")]) == {}
 
 
 def test_kl_divergence_by_hand():
@@ -283,7 +285,7 @@ def test_a_device_is_the_chip_that_its_whole_name_says(monkeypatch, hw, platform
     devices = [SimpleNamespace(platform=platform, device_kind=kind)]
     monkeypatch.setattr(jax, "devices", lambda *_: devices)
     monkeypatch.setattr(jax, "make_mesh", lambda shape, names, axis_types, devices: devices)
-    asked = point(chip=load_chip(hw), num_chips=1, weight_dtype="bfloat16")
+    asked = point(hw=hw, num_chips=1, weight_dtype="bfloat16")
     if here:
         assert mesh_of(asked) == devices
         return
@@ -292,13 +294,13 @@ def test_a_device_is_the_chip_that_its_whole_name_says(monkeypatch, hw, platform
 
 
 def test_a_gpu_gives_jax_nearly_all_of_its_memory_unless_told_otherwise(monkeypatch):
-    asked = [point(chip=load_chip("h200"), num_chips=1, weight_dtype="bfloat16")]
+    asked = [point(hw="h200", num_chips=1, weight_dtype="bfloat16")]
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     assert engine().environment(asked) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     assert engine().environment(asked) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in engine().environment([point()])
-    assert engine().environment([point(chip=load_chip("tpu-v4"), weight_dtype="bfloat16")]) == {}
+    assert engine().environment([point(hw="tpu-v4", weight_dtype="bfloat16")]) == {}
 
 
 def test_peaks_are_measured_as_on_an_accelerator():

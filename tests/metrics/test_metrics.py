@@ -2,35 +2,34 @@
 
 import csv
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 
 import pytest
+from builders.points import point as build_point
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.rows.metrics import METRICS, derive, metrics_table
 from bench.rows.min_hbm_bytes import min_hbm_bytes
-from bench.sweep.catalog import load_chip, load_model
 from engines.core.errors import InvalidRequest
-from engines.core.point import Point
 from engines.core.row import ROW_FIELDS
 
 DATA = files("engines.published") / "data"
 
 
-def point(**changes):
-    asked = {
-        "model": "palm-540b",
-        "hw": "tpu-v4",
-        "engine": "published",
-        "phase": "decode",
-        "num_chips": 64,
-        "batch_size": 64,
-        "input_len": 2048,
-        "output_len": 1,
-        "weight_dtype": "int8",
-    } | changes
-    return Point(model=load_model(asked.pop("model")), chip=load_chip(asked.pop("hw")), **asked)
+point = partial(
+    build_point,
+    model="palm-540b",
+    hw="tpu-v4",
+    engine="published",
+    phase="decode",
+    num_chips=64,
+    batch_size=64,
+    input_len=2048,
+    output_len=1,
+    weight_dtype="int8",
+)
 
 
 def rows(name):

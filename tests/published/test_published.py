@@ -1,18 +1,15 @@
 """What was published is looked up, and never made up."""
 
 import pytest
+from builders.points import point
 
 from bench.run.make_row import PointTask, estimated
-from bench.sweep.catalog import load_chip, load_model
-from engines.core.point import Point
 from engines.published.engine import PublishedEngine
 from engines.published.table import published_rows, read_table
 
 
 def point_of(question, **changes):
-    values = {**question, **changes}
-    model, chip = load_model(values.pop("model")), load_chip(values.pop("hw"))
-    return Point(model=model, chip=chip, engine="published", **values)
+    return point(engine="published", **{**question, **changes})
 
 
 def test_every_line_of_every_table_is_found_again():

@@ -1,29 +1,21 @@
 """Rows as the harness makes them: what was published, what is predicted for it, and a small measured sweep."""
 
 import pytest
+from builders.points import point
 
 from bench.rows.metrics import derive
 from bench.run.make_row import PointTask, estimated
-from bench.sweep.catalog import load_chip, load_model
 from engines.analytic.engine import AnalyticEngine
-from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, Row
 from engines.published.engine import PublishedEngine
 from engines.published.table import published_rows
 
 
-def make_point(engine, **asked):
-    model, chip = load_model(asked.pop("model")), load_chip(asked.pop("hw"))
-    return Point(model=model, chip=chip, engine=engine, **asked)
-
-
 def estimates(engine, questions):
-    points = [make_point(engine.name, **question) for question in questions]
+    points = [point(engine=engine.name, **question) for question in questions]
     return [
-        estimated(
-            PointTask(point=point, point_id=point.fingerprint(engine.name), source=engine.source, sweep=None), estimate
-        )
-        for point, estimate in zip(points, engine.estimate(points), strict=True)
+        estimated(PointTask(point=of, point_id=of.fingerprint(engine.name), source=engine.source, sweep=None), estimate)
+        for of, estimate in zip(points, engine.estimate(points), strict=True)
     ]
 
 
@@ -38,12 +30,12 @@ def make_measured(seconds, *, valid=True, relative_interval=0.02, **changes):
         "output_len": 8,
         "weight_dtype": "float32",
     } | changes
-    point = make_point("jax", **asked)
-    axes = {key: value for key, value in point.axes().items() if key in POINT_FIELDS}
+    of = point(engine="jax", **asked)
+    axes = {key: value for key, value in of.axes().items() if key in POINT_FIELDS}
     return Row(
         **axes,
-        **derive(point, latency_s=seconds, peak_flops_per_s=1e11, hbm_bytes_per_s=1e10),
-        point_id=point.fingerprint("jax"),
+        **derive(of, latency_s=seconds, peak_flops_per_s=1e11, hbm_bytes_per_s=1e10),
+        point_id=of.fingerprint("jax"),
         source="measured",
         status="ok",
         valid=valid,
@@ -102,8 +94,3 @@ def rows(published, predicted, measured):
 @pytest.fixture
 def measure():
     return make_measured
-
-
-@pytest.fixture
-def ask():
-    return make_point

@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from a_row import a_row
+from builders.points import point as build_point
+from builders.rows import a_row
 
 from bench.cli.main import main
 from bench.measure.timing import TimingConfig
@@ -15,16 +16,15 @@ from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.rekey import rekey, requested_point
 from bench.run.worker import answer
-from bench.sweep.catalog import load_chip, load_group, load_model
+from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
-from engines.core.point import Point
 
 
 def point(engine, **changes):
-    values = {"phase": "decode", "num_chips": 64, "batch_size": 64, "input_len": 1984, "output_len": 64}
-    hw = changes.pop("hw", "tpu-v4")
-    values |= {"model": load_model("palm-540b"), "chip": load_chip(hw), "weight_dtype": "int8"}
-    return Point(engine=engine, **{**values, **changes})
+    sizes = {"phase": "decode", "num_chips": 64, "batch_size": 64, "input_len": 1984, "output_len": 64}
+    return build_point(
+        engine=engine, **{"model": "palm-540b", "hw": "tpu-v4", "weight_dtype": "int8", **sizes, **changes}
+    )
 
 
 ASKED = [
@@ -111,17 +111,8 @@ def test_a_crash_in_the_middle_loses_nothing_and_is_put_right_by_another_run(tmp
 
 
 def test_a_measured_row_needs_a_proof(tmp_path):
-    of = Point(
-        model=load_model("tiny"),
-        chip=load_chip("cpu"),
-        engine="torch",
-        phase="prefill",
-        num_chips=1,
-        batch_size=2,
-        input_len=4,
-        output_len=0,
-        weight_dtype="float32",
-    )
+    sizes = {"num_chips": 1, "batch_size": 2, "input_len": 4, "output_len": 0}
+    of = point("torch", model="tiny", hw="cpu", phase="prefill", weight_dtype="float32", **sizes)
     engine = make_engine(load_group("engine", "torch"))
     details, versions = {"seed": 0, "decode": "eager"}, answered(ASKED[0]).versions
     row = old(a_row(**of.axes(), source="measured", status="ok", details=details, versions=versions))

@@ -10,7 +10,7 @@ import time
 
 import pandas as pd
 import pytest
-from a_row import a_row
+from builders.rows import a_row
 
 from bench.cli.main import main
 from bench.rows.repair import compact, inspect

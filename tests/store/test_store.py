@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-from a_row import a_row
+from builders.rows import a_row
 from hypothesis import given
 
 from bench.rows.store import TEMPORARY, Store, frame_of, read_part
@@ -21,7 +21,7 @@ from engines.core.errors import InvalidRequest, ShardbenchError
 
 WRITER = """
 import itertools, sys
-from a_row import a_row
+from builders.rows import a_row
 from bench.rows.store import Store
 store = Store(sys.argv[1])
 for number in itertools.count():
@@ -109,7 +109,7 @@ def test_several_writers_at_once_lose_nothing(tmp_path):
 
 
 def test_a_writer_killed_again_and_again_leaves_whole_files(tmp_path):
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = []
     for life in range(6):
         words = [sys.executable, "-c", WRITER, str(tmp_path), str(life)]

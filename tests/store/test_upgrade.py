@@ -4,14 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from a_row import a_row
+from builders.points import point
+from builders.rows import a_row
 
 from bench.compare.verdicts import question
 from bench.rows.store import Store
 from bench.rows.upgrade import upgrade
 from bench.run.make_row import PointTask, estimated
-from bench.sweep.catalog import load_chip, load_model
-from engines.core.point import Point
 from engines.published.engine import PublishedEngine
 from engines.published.table import published_rows
 
@@ -39,12 +38,8 @@ def test_a_row_without_a_first_token_ran_by_the_convention_of_its_chip(tmp_path,
 
 
 def test_a_published_row_that_was_stored_before_asks_what_the_same_row_asks_now():
-    points = []
-    for row in published_rows():
-        values = dict(row.stated)
-        model, chip = load_model(values.pop("model")), load_chip(values.pop("hw"))
-        points.append(Point(model=model, chip=chip, engine="published", **values))
-    for point, answer in zip(points, PublishedEngine().estimate(points), strict=True):
-        now = estimated(PointTask(point=point, point_id="", source="published", sweep=None), answer)
+    points = [point(engine="published", **row.stated) for row in published_rows()]
+    for of, answer in zip(points, PublishedEngine().estimate(points), strict=True):
+        now = estimated(PointTask(point=of, point_id="", source="published", sweep=None), answer)
         before = replace(now, first_token=None, chosen=[key for key in now.chosen if key != "first_token"])
         assert question(upgrade(before)) == question(now)

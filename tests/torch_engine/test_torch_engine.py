@@ -12,7 +12,7 @@ from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, changed, point
 
 from bench.run.load_engine import make_engine
-from bench.sweep.catalog import load_chip, load_group
+from bench.sweep.catalog import load_group
 from engines.core.engine import Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, Unsupported
 from engines.torch.devices import check_devices
@@ -122,8 +122,8 @@ def test_facts_of_one_rank():
         ({"collectives": "throughput"}, "collectives=throughput"),
         ({"partitioner": "gspmd"}, "partitioner=gspmd"),
         ({"mesh_shape": (1, 1, 1)}, r"mesh_shape=\[1, 1, 1\]"),
-        ({"chip": load_chip("a100-80gb")}, "hw=a100-80gb"),
-        ({"chip": load_chip("tpu-v4"), "tensor_parallel": None, "pipeline_parallel": None}, "hw=tpu-v4"),
+        ({"hw": "a100-80gb"}, "hw=a100-80gb"),
+        ({"hw": "tpu-v4", "tensor_parallel": None, "pipeline_parallel": None}, "hw=tpu-v4"),
         ({"tensor": 3}, "tensor_parallel=3"),
         ({"pipeline": 4}, "pipeline_parallel=4"),
     ],
@@ -219,12 +219,12 @@ def test_a_worker_by_itself_says_how_it_is_started():
         ({"weight_dtype": "int8"}, False, "graph"),
         ({"weight_dtype": "int8", "tensor": 2}, True, "graph"),
         ({"pipeline": 2}, True, "eager"),
-        ({"chip": load_chip("cpu"), "weight_dtype": "int8"}, True, "eager"),
+        ({"hw": "cpu", "weight_dtype": "int8"}, True, "eager"),
     ],
 )
 def test_how_a_gpu_decodes_by_itself(monkeypatch, asked, compiler, decode):
     monkeypatch.setattr("engines.torch.engine._can_compile", lambda: compiler)
-    assert TorchEngine()._decode_of(point(**{"chip": load_chip("h200"), **asked})) == decode
+    assert TorchEngine()._decode_of(point(**{"hw": "h200", **asked})) == decode
 
 
 def test_settings_that_change_what_runs_are_options():
@@ -236,12 +236,12 @@ def test_ranks_of_other_machines_need_no_gpu_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "NVIDIA H200")
-    asked = point(chip=load_chip("h200"), tensor=8, pipeline=2)
+    asked = point(hw="h200", tensor=8, pipeline=2)
     check_devices(asked, 8)
     with pytest.raises(Unsupported, match="num_chips=16: PyTorch sees 8 GPUs for 16 ranks"):
         check_devices(asked, 16)
     with pytest.raises(Unsupported, match="hw=h100-80gb: is not on this machine, which has 8 × NVIDIA H200"):
-        check_devices(point(chip=load_chip("h100-80gb")), 1)
+        check_devices(point(hw="h100-80gb"), 1)
 
 
 def test_a_gpu_without_room_for_the_reference_leaves_it_to_the_host(monkeypatch):
@@ -259,6 +259,6 @@ def test_a_gpu_without_room_for_the_reference_leaves_it_to_the_host(monkeypatch)
 
     monkeypatch.setattr("engines.torch.result.reference_logits", reference)
     tokens = Tokens()
-    assert _expected(point(chip=load_chip("h200")), tokens, [0], 0) == "logits"
+    assert _expected(point(hw="h200"), tokens, [0], 0) == "logits"
     assert _expected(point(), tokens, [0], 0) == "logits"
     assert places == ["on the GPU", tokens, tokens]

@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
+from builders.points import point as build_point
 
-from bench.sweep.catalog import load_chip, load_model
-from engines.core.point import Point
+from bench.sweep.catalog import load_model
 from engines.torch.result import Outputs
 
 
@@ -37,7 +37,7 @@ ARCHITECTURES = {
 def point(model="palm", tensor=1, pipeline=1, **changes):
     values = {
         "model": ARCHITECTURES[model],
-        "chip": load_chip("cpu"),
+        "hw": "cpu",
         "engine": "torch",
         "phase": "generate",
         "num_chips": tensor * pipeline,
@@ -48,7 +48,7 @@ def point(model="palm", tensor=1, pipeline=1, **changes):
         "output_len": 6,
         "weight_dtype": "float32",
     }
-    return Point(**{**values, **changes})
+    return build_point(**{**values, **changes})
 
 
 def run(group):

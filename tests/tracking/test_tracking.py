@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from a_row import a_row
+from builders.rows import a_row
 
 from bench.run import tracking
 from bench.run.tracking import Tracker, open_tracker

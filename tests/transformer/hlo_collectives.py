@@ -5,7 +5,16 @@ import math
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import product
+
+from builders.models import MODELS
+from builders.plans import mesh_of, plan_of
+from compiling import plainly
+from partitioned_case import TIME
+
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import abstract_arguments, make_prefill
 
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "s32": 4, "u32": 4}
 LINE = re.compile(
@@ -57,31 +66,21 @@ def _groups(mesh_shape, axes: str) -> frozenset:
     return _key(parts.values())
 
 
-def compiled_prefill(model: str, mesh_shape, ffn_layout: str, attn_sharding: str, weight_dtype: str = "float32"):
-    """A plan with one sequence a chip, and the HLO text of its prefill."""
-    from partitioned_case import MODELS, TIME, mesh_of, small_model
-
-    from engines.transformer.partition.plan import Plan
-    from engines.transformer.programs import abstract_arguments, make_prefill
-
-    chips = math.prod(mesh_shape)
-    changes = {"d_model": 4 * chips, "d_ff": 8 * chips, "num_heads": chips, "vocab_size": 2 * chips}
-    base = MODELS[model]
-    fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
+def one_sequence_a_chip(model: str, mesh_shape, ffn_layout: str, attn_sharding: str, weight_dtype="float32") -> Plan:
+    """A plan whose every dimension is a multiple of the number of chips."""
+    chips, base = math.prod(mesh_shape), MODELS[model]
     kv = chips if base.num_kv_heads == base.num_heads else base.num_kv_heads
-    plan = Plan(
-        model=small_model(**{**fields, **changes, "num_kv_heads": kv}),
-        mesh_shape=mesh_shape,
-        ffn_layout=ffn_layout,
-        attn_sharding=attn_sharding,
-        batch_size=chips,
-        cache_len=TIME,
-        weight_dtype=weight_dtype,
-    )
-    plan.check()
-    mesh = mesh_of(mesh_shape)
+    sizes = {"d_model": 4 * chips, "d_ff": 8 * chips, "num_heads": chips, "vocab_size": 2 * chips}
+    sized = replace(base, num_kv_heads=kv, **sizes)
+    return plan_of(sized, mesh_shape, ffn_layout, attn_sharding, chips, cache_len=TIME, weight_dtype=weight_dtype)
+
+
+def compiled_prefill(*layout) -> tuple[Plan, str]:
+    """The plan of ``one_sequence_a_chip``, and the HLO text of its prefill."""
+    plan = one_sequence_a_chip(*layout)
+    mesh = mesh_of(plan.mesh_shape)
     lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, TIME)["prefill"])
-    return plan, lowered.compile().as_text()
+    return plan, lowered.compile(plainly()).as_text()
 
 
 def main() -> None:

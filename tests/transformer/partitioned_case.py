@@ -1,10 +1,11 @@
-"""Small models of each kind, and one partitioned run compared with the float32 single-device reference."""
+"""One partitioned run of a small model, compared with the float32 single-device reference."""
 
 import functools
+from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from builders.plans import mesh_of
+from compiling import plainly
 
 from engines.core.model import Model
 from engines.transformer.layers.kv_cache import make_cache
@@ -15,65 +16,6 @@ from engines.weights.random import prompt
 
 STEPS = 3
 TIME = 5
-
-
-def small_model(**changes) -> Model:
-    base = {
-        "name": "small",
-        "num_layers": 2,
-        "d_model": 32,
-        "d_ff": 64,
-        "num_heads": 4,
-        "num_kv_heads": 1,
-        "head_dim": 8,
-        "vocab_size": 61,
-        "block": "parallel",
-        "activation": "swiglu",
-        "position": "rotary",
-        "norm": "layernorm",
-        "norms_per_layer": 1,
-        "tied_embedding": True,
-        "max_positions": 64,
-        "published_params": 1.0,
-        "mfu_params": 1.0,
-        "source": "made for this test",
-    }
-    return Model(**{**base, **changes})
-
-
-MODELS = {
-    "palm": small_model(),
-    "gpt": small_model(
-        block="serial",
-        activation="gelu_tanh",
-        position="learned",
-        num_kv_heads=4,
-        norms_per_layer=2,
-        attn_bias=True,
-        ffn_bias=True,
-        norm_bias=True,
-    ),
-    "llama": small_model(
-        block="serial", norm="rmsnorm", num_heads=6, num_kv_heads=2, norms_per_layer=2, tied_embedding=False
-    ),
-    "falcon": small_model(
-        norms_per_layer=2,
-        num_heads=16,
-        num_kv_heads=2,
-        activation="gelu",
-        rotary_dim=4,
-        rotary_interleaved=True,
-        tied_embedding=False,
-        lm_head_bias=True,
-        norm_bias=True,
-    ),
-    "no positions": small_model(position="none", norm="rmsnorm", num_heads=8, num_kv_heads=8),
-}
-
-
-def mesh_of(shape) -> Mesh:
-    count = int(np.prod(shape))
-    return jax.make_mesh(shape, ("x", "y", "z"), devices=jax.devices("cpu")[:count], axis_types=(AxisType.Auto,) * 3)
 
 
 @functools.lru_cache(maxsize=256)
@@ -96,33 +38,22 @@ def error_of(expected: np.ndarray, output: np.ndarray) -> float:
     return float(np.abs(output - expected).max() / np.abs(expected).max())
 
 
-def plan_of(model: Model, shape, ffn_layout: str, attn_sharding: str, batch_size: int = 8, **formats) -> Plan:
-    plan = Plan(
-        model=model,
-        mesh_shape=shape,
-        ffn_layout=ffn_layout,
-        attn_sharding=attn_sharding,
-        batch_size=batch_size,
-        cache_len=TIME + STEPS,
-        **formats,
-    )
-    plan.check()
-    return plan
-
-
-def errors(plan: Plan) -> tuple[float, float]:
-    """Relative error of prefill's logits and of those of every decode step."""
+def errors(plan: Plan, time: int = TIME, steps: int = STEPS) -> tuple[float, float]:
+    """Relative error of the logits of a prefill of ``time`` tokens, and of those of every decode step after it."""
     model, mesh = plan.model, mesh_of(plan.mesh_shape)
     weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
-    tokens = prompt(model, plan.batch_size, TIME, 0)
-    first, scores, cache = make_prefill(plan, mesh)(weights, cache, tokens)
-    generated, steps, _ = make_decode(plan, mesh, STEPS)(weights, cache, first, np.int32(TIME))
+    tokens = prompt(model, plan.batch_size, time, 0, plan.prefill.prefix)
+    first, scores, cache = run(make_prefill(plan, mesh), weights, cache, tokens)
+    generated, logits, _ = run(make_decode(plan, mesh, steps), weights, cache, first, np.int32(time))
     fed = np.concatenate([tokens, np.asarray(first)[:, None], np.asarray(generated).T[:, :-1]], axis=1)
-    assert np.array_equal(np.asarray(scores)[:, : model.vocab_size].argmax(1), first)
-    assert np.array_equal(np.asarray(steps)[..., : model.vocab_size].argmax(2), generated)
+    scores, logits = (np.asarray(each)[..., : model.vocab_size] for each in (scores, logits))
+    assert np.array_equal(scores.argmax(1), first)
+    assert np.array_equal(logits.argmax(2), generated)
     # The prompt's last position looks back alone: what comes behind it may stand there.
-    expected = reference(model, fed, tuple(range(TIME - 1, TIME + STEPS)))
-    return (
-        error_of(expected[:1], np.asarray(scores)[None, :, : model.vocab_size]),
-        error_of(expected[1:], np.asarray(steps)[..., : model.vocab_size]),
-    )
+    expected = reference(model, fed, tuple(range(time - 1, time + steps)))
+    return error_of(expected[:1], scores[None]), error_of(expected[1:], logits)
+
+
+def run(program: Any, *arguments: Any) -> Any:
+    """What a jitted function returns, compiled plainly. One in which another is called has no options of its own."""
+    return program.lower(*arguments).compile(plainly())(*arguments)

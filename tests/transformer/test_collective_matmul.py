@@ -1,16 +1,18 @@
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+from builders.models import MODELS
+from builders.plans import mesh_of, plan_of
 from hlo_collectives import loop_collectives
 from jax import lax
 from jax.sharding import PartitionSpec as P
-from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of
+from partitioned_case import TIME, errors
 
 from engines.transformer.comm.ring import ring_of
 from engines.transformer.comm.volume import layer_transfers
-from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_prefill
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
@@ -46,15 +48,7 @@ def test_looped_with_int8_errs_as_plain_does(collectives):
 @pytest.mark.parametrize(("shape", "axes"), [((1, 1, 3), ("z",)), ((1, 2, 2), ("z", "y")), ((5, 1, 1), ("x",))])
 @pytest.mark.parametrize("shard", [1, 3, 4])
 def test_shards_arrive_and_sums_leave_on_rings_of_any_size(shape, axes, shard, collectives):
-    plan = Plan(
-        model=MODELS["palm"],
-        mesh_shape=shape,
-        ffn_layout="ws_1d",
-        attn_sharding="heads",
-        batch_size=8,
-        cache_len=TIME,
-        collectives=collectives,
-    )
+    plan = replace(plan_of(MODELS["palm"], collectives=collectives), mesh_shape=shape)
     ring = int(np.prod(shape))
     values = np.arange(2 * ring * shard, dtype=np.float32).reshape(2, ring * shard)
     # A different matrix on every chip: column c of chip i is 1000·i + c.

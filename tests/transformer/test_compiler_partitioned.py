@@ -1,6 +1,8 @@
 import pytest
+from builders.models import MODELS
+from builders.plans import mesh_of, plan_of
 from hlo_collectives import LINE
-from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of
+from partitioned_case import TIME, errors
 
 from engines.transformer.programs import abstract_arguments, make_decode
 

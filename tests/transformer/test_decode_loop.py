@@ -7,8 +7,10 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from builders.models import MODELS, small_model
+from builders.plans import mesh_of, plan_of
 from hlo_collectives import LINE, loop_collectives
-from partitioned_case import MODELS, TIME, mesh_of, plan_of, relative_error, small_model
+from partitioned_case import TIME, relative_error
 
 from engines.core.errors import InvalidRequest
 from engines.transformer.generate.decode_loop import every_step, until_stopped

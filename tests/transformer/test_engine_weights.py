@@ -3,8 +3,9 @@ import math
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from builders.models import MODELS
+from builders.plans import plan_of
 from hypothesis import given
-from partitioned_case import MODELS, plan_of
 
 from bench.sweep.catalog import load_model, names
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse

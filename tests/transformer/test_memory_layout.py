@@ -2,38 +2,32 @@
 
 import gzip
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from builders.plans import mesh_of
+from builders.plans import plan_of as build_plan
+from builders.points import point
 from jax.experimental.layout import Format, Layout
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from partitioned_case import mesh_of
 
-from bench.sweep.catalog import load_chip, load_model
+from bench.sweep.catalog import load_model
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.hbm_traffic import HBM
 from engines.compiled.hlo.parser import parse_module
-from engines.core.point import Point
 from engines.transformer.layers.kv_cache import abstract_cache
 from engines.transformer.params.memory_layout import array_format, order_of, relayout
 from engines.transformer.partition.kv_heads import folds_slots
-from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
 COPIED_BYTES = 32e6
 """More than any vector, or one layer's new keys, and less than a tenth of the stacked weights or the cache."""
 
 
-def plan_of(model, attn_sharding, **changes):
-    return Plan(
-        model=load_model(model),
-        mesh_shape=(2, 2, 2),
-        ffn_layout="ws_2d",
-        attn_sharding=attn_sharding,
-        **{"batch_size": 8, "cache_len": 4, **changes},
-    )
+plan_of = partial(build_plan, shape=(2, 2, 2), ffn_layout="ws_2d", cache_len=4)
 
 
 def test_other_devices_keep_their_own_order():
@@ -54,19 +48,19 @@ def test_an_array_is_moved_only_where_it_lies_otherwise():
 
 def test_a_chip_s_slots_are_sequences_of_a_folded_cache():
     # Each of tiny-gpt's 8 heads has its own key/value head. Batch 4 is cut over y and z, heads over x.
-    plan = plan_of("tiny-gpt", "batch", batch_size=4)
+    plan = plan_of("tiny-gpt", attn_sharding="batch", batch_size=4)
     assert folds_slots(plan)
     assert abstract_cache(plan, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4 * 8, 1, 4)
-    apart = plan_of("tiny-gpt", "batch", batch_size=4, partitioner="gspmd")
+    apart = plan_of("tiny-gpt", attn_sharding="batch", batch_size=4, partitioner="gspmd")
     assert not folds_slots(apart)
     assert abstract_cache(apart, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4, 8, 4)
-    assert not folds_slots(plan_of("tiny", "batch"))  # one key/value head: nothing to fold
+    assert not folds_slots(plan_of("tiny", attn_sharding="batch"))  # one key/value head: nothing to fold
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-gpt"])
 def test_a_whole_prompt_does_not_read_the_cache_that_it_writes(model):
     # Read back, the cache would be laid out for that, and copied into what decoding reads.
-    plan, mesh = plan_of(model, "heads", cache_len=6), mesh_of((2, 2, 2))
+    plan, mesh = plan_of(model, attn_sharding="heads", cache_len=6), mesh_of((2, 2, 2))
     arguments = abstract_arguments(plan, mesh, 5)
     held = {each.sharding.shard_shape(each.shape) for each in abstract_cache(plan, mesh).values()}
     types = tuple(f"tensor<{'x'.join(map(str, shape))}xf32>" for shape in held)
@@ -98,9 +92,9 @@ def test_no_program_begins_with_a_copy(model, phase, changes, tmp_path):
     pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
     shallow = replace(load_model(model), num_layers=8)
     asked = {"ffn_layout": "ws_2d", "batch_size": 64, "input_len": 128, "output_len": 16, **changes}
-    point = Point(model=shallow, chip=load_chip("tpu-v4"), engine="compiled", phase=phase, **asked)
+    asked = point(model=shallow, hw="tpu-v4", engine="compiled", phase=phase, **asked)
     engine = CompiledEngine(cache_dir="", trace_dir=str(tmp_path), keep_hlo=True)
-    (answer,) = engine.estimate([point])
+    (answer,) = engine.estimate([asked])
     assert answer.status == "ok", answer.error
     (path,) = tmp_path.glob("*.hlo.txt.gz")
     module = parse_module(gzip.decompress(path.read_bytes()).decode())

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from combination_case import BLOCKS, MESH, buffers
+from builders.models import small_model
+from builders.plans import mesh_of, plan_of
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from partitioned_case import STEPS, TIME, mesh_of, plan_of, relative_error
+from partitioned_case import STEPS, TIME, relative_error
 
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
@@ -14,17 +15,15 @@ from engines.weights.random import prompt
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
-MODEL = BLOCKS["parallel"]
+MESH = (2, 2, 2)
+MODEL = small_model()
 
 
 def inputs(plan, program):
     """Where a compiled program of ``plan`` wants each part of its weights and of its cache."""
-    arguments = abstract_arguments(plan, mesh_of(MESH), TIME)["decode"][:2]
-    wanted = program.input_shardings[0]
-    return [
-        {name: wanted[number][name].devices_indices_map(each.shape) for name, each in arrays.items()}
-        for number, arrays in enumerate(arguments)
-    ]
+    arrays = jax.tree.leaves(abstract_arguments(plan, mesh_of(MESH), TIME)["decode"][:2])
+    wanted = jax.tree.leaves(program.input_shardings[0][:2])
+    return [each.devices_indices_map(array.shape) for array, each in zip(arrays, wanted, strict=True)]
 
 
 def programs(reading, writing):
@@ -33,6 +32,11 @@ def programs(reading, writing):
     prefill = make_prefill(reading, mesh).lower(*abstract_arguments(reading, mesh, TIME)["prefill"]).compile()
     decode = make_decode(writing, mesh, STEPS).lower(*abstract_arguments(writing, mesh, TIME)["decode"]).compile()
     return prefill, decode
+
+
+def buffers(arrays):
+    """Where each device's part of every array lies."""
+    return [part.data.unsafe_buffer_pointer() for each in jax.tree.leaves(arrays) for part in each.addressable_shards]
 
 
 def everywhere(value):

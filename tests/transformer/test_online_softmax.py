@@ -1,11 +1,15 @@
 from dataclasses import replace
+from functools import partial
 
 import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+from builders.models import MODELS, small_model
+from builders.plans import mesh_of
+from builders.plans import plan_of as build_plan
 from hypothesis import HealthCheck, given, settings
-from partitioned_case import MODELS, mesh_of, relative_error, small_model
+from partitioned_case import relative_error
 
 from bench.sweep.catalog import load_chip
 from engines.core.errors import InvalidRequest
@@ -26,16 +30,7 @@ TIME = 11
 BLOCKS = PrefillOptions(attention="blockwise", block=4)
 
 
-def plan_of(model="palm", shape=(1, 1, 1), ffn_layout="ws_1d", attn_sharding="heads", length=TIME, **changes) -> Plan:
-    base = {
-        "model": MODELS[model] if isinstance(model, str) else model,
-        "mesh_shape": shape,
-        "ffn_layout": ffn_layout,
-        "attn_sharding": attn_sharding,
-        "batch_size": 8,
-        "cache_len": length,
-    }
-    return Plan(**{**base, **changes})
+plan_of = partial(build_plan, cache_len=TIME)
 
 
 def plain_attention(q, keys, vals, position):
@@ -179,7 +174,7 @@ def temporary_bytes(plan: Plan) -> float:
 
 def test_memory_of_a_long_prefill_grows_with_its_length_and_not_with_its_square():
     model = small_model(num_layers=1, num_heads=2, max_positions=1 << 16)
-    short, long = (temporary_bytes(plan_of(model, length=length, batch_size=1)) for length in (8192, 32768))
+    short, long = (temporary_bytes(plan_of(model, cache_len=length, batch_size=1)) for length in (8192, 32768))
     assert long < 4.2 * short
     # All scores of 2 heads in float32.
     assert long < 0.02 * 2 * 32768**2 * 4

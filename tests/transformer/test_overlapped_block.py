@@ -5,9 +5,11 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from builders.models import MODELS, small_model
+from builders.plans import mesh_of, plan_of
 from hlo_collectives import loop_collectives
 from jax.sharding import PartitionSpec as P
-from partitioned_case import MODELS, TIME, errors, mesh_of, plan_of, small_model
+from partitioned_case import TIME, errors
 
 from engines.transformer.comm.collectives import MAX_TERMS, all_to_all_terms
 from engines.transformer.params.fusion import input_parts, output_parts

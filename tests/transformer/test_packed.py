@@ -1,6 +1,10 @@
+from functools import partial
+
 import numpy as np
 import pytest
-from partitioned_case import MODELS, mesh_of, relative_error
+from builders.plans import mesh_of
+from builders.plans import plan_of as build_plan
+from partitioned_case import relative_error
 
 from engines.transformer.generate.prompt_lengths import draw_lengths
 from engines.transformer.layers.kv_cache import make_cache
@@ -16,16 +20,7 @@ LIMIT = 7
 LENGTHS = np.array([3, 7, 1, 4, 7, 2, 5, 6], np.int32)
 
 
-def plan_of(model, shape, ffn_layout, attn_sharding, **changes) -> Plan:
-    plan = Plan(
-        model=MODELS[model],
-        mesh_shape=shape,
-        ffn_layout=ffn_layout,
-        attn_sharding=attn_sharding,
-        **{"batch_size": 8, "cache_len": LIMIT + 1, **changes},
-    )
-    plan.check()
-    return plan
+plan_of = partial(build_plan, cache_len=LIMIT + 1)
 
 
 def prefilled(plan: Plan, packed: bool):

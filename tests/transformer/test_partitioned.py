@@ -4,8 +4,10 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+from builders.models import MODELS, small_model
+from builders.plans import mesh_of, plan_of
 from hypothesis import HealthCheck, given, settings
-from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of, relative_error, small_model
+from partitioned_case import STEPS, TIME, errors, relative_error
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import FFN_LAYOUTS

@@ -3,14 +3,15 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from compiling import plainly
-from partitioned_case import MODELS, error_of, mesh_of, reference, small_model
+from builders.models import MODELS, small_model
+from builders.plans import mesh_of
+from builders.plans import plan_of as build_plan
+from partitioned_case import errors as errors_of
 
 from engines.core.errors import InvalidRequest
-from engines.transformer.layers.kv_cache import abstract_cache, make_cache
+from engines.transformer.layers.kv_cache import abstract_cache
 from engines.transformer.options import PrefillOptions
-from engines.transformer.partition.plan import Plan
-from engines.transformer.programs import load_parameters, make_decode, make_prefill
+from engines.transformer.programs import load_parameters, make_prefill
 from engines.weights.random import prompt
 
 TIME = 11
@@ -31,38 +32,15 @@ def name_of(layout) -> str:
     return "-".join([model, ffn_layout, attn_sharding, *map(str, changes.values())])
 
 
-def plan_of(model, shape, ffn_layout, attn_sharding, changes, **reading) -> Plan:
-    plan = Plan(
-        model=MODELS[model],
-        mesh_shape=shape,
-        ffn_layout=ffn_layout,
-        attn_sharding=attn_sharding,
-        prefill=PrefillOptions(**reading),
-        **{"batch_size": 8, "cache_len": TIME + STEPS, **changes},
-    )
-    plan.check()
+def plan_of(model, shape, ffn_layout, attn_sharding, changes, **options):
+    settings = {"cache_len": TIME + STEPS, "prefill": PrefillOptions(**options), **changes}
+    plan = build_plan(model, shape, ffn_layout, attn_sharding, **settings)
     plan.prefill.check(TIME)
     return plan
 
 
-def errors(plan: Plan) -> tuple[float, float]:
-    """Relative error of prefill's logits, and of those of the decode steps that follow."""
-    mesh = mesh_of(plan.mesh_shape)
-    weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
-    tokens = prompt(plan.model, plan.batch_size, TIME, 0, plan.prefill.prefix)
-    first, scores, cache = ran(make_prefill(plan, mesh), weights, cache, tokens)
-    generated, steps, _ = ran(make_decode(plan, mesh, STEPS), weights, cache, first, np.int32(TIME))
-    fed = np.concatenate([tokens, np.asarray(first)[:, None], np.asarray(generated).T[:, :-1]], axis=1)
-    expected, size = reference(plan.model, fed, tuple(range(TIME - 1, TIME + STEPS))), plan.model.vocab_size
-    return (
-        error_of(expected[:1], np.asarray(scores)[None, :, :size]),
-        error_of(expected[1:], np.asarray(steps)[..., :size]),
-    )
-
-
-def ran(program, *arguments):
-    """A program in which another is called: only the whole can be told how it is compiled."""
-    return program.lower(*arguments).compile(plainly())(*arguments)
+def errors(plan):
+    return errors_of(plan, TIME, STEPS)
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[each] for each in (2, 4, 6)], ids=name_of)

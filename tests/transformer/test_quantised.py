@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from builders.models import MODELS
+from builders.plans import mesh_of, plan_of
 from hlo_collectives import compiled_prefill, loop_collectives
 from hypothesis import given, settings
 from jax.sharding import PartitionSpec as P
-from partitioned_case import MODELS, STEPS, TIME, errors, mesh_of, plan_of
+from partitioned_case import STEPS, TIME, errors
 
 from engines.core.dtypes import LARGEST
 from engines.core.layout import FFN_LAYOUTS

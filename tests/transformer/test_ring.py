@@ -1,7 +1,9 @@
 """Every variant that loops has a ring, and nothing runs as another variant in silence."""
 
 import pytest
-from partitioned_case import MODELS, TIME, mesh_of, plan_of
+from builders.models import MODELS
+from builders.plans import mesh_of, plan_of
+from partitioned_case import TIME
 
 from engines.core import layout
 from engines.core.errors import InvalidRequest

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from builders.models import small_model
+from builders.plans import mesh_of, plan_of
 from hypothesis import given, settings
 from jax.sharding import PartitionSpec as P
-from partitioned_case import mesh_of, plan_of, small_model
 from scipy.stats import chisquare, gumbel_r, kstest
 
 from engines.transformer.generate.sampling import gumbel, next_tokens, vocab_ids

@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hlo_collectives import compiled_prefill, loop_collectives
-from partitioned_case import MODELS, TIME, small_model
+from builders.models import small_model
+from builders.plans import plan_of
+from hlo_collectives import compiled_prefill, loop_collectives, one_sequence_a_chip
+from partitioned_case import TIME
 
 from engines.core.layout import FFN_LAYOUTS
 from engines.transformer.comm.volume import layer_transfers
@@ -43,30 +45,22 @@ def test_on_64_devices():
         ("palm", (4, 4, 4), "wg_xy", "batch"),
     ]
     here = Path(__file__).parent
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=64", "JAX_PLATFORMS": "cpu"}
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=64",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")]),
+    }
     done = subprocess.run(
         [sys.executable, str(here / "hlo_collectives.py"), json.dumps(cases)],
-        env={**os.environ, **flags},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=300,
         check=True,
     )
-    for (model, shape, ffn_layout, attn_sharding), line in zip(cases, done.stdout.splitlines(), strict=True):
-        base = MODELS[model]
-        fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
-        kv = 64 if base.num_kv_heads == base.num_heads else 1
-        changes = {"d_model": 256, "d_ff": 512, "num_heads": 64, "num_kv_heads": kv, "vocab_size": 128}
-        plan = Plan(
-            model=small_model(**{**fields, **changes}),
-            mesh_shape=shape,
-            ffn_layout=ffn_layout,
-            attn_sharding=attn_sharding,
-            batch_size=64,
-            cache_len=TIME,
-        )
+    for case, line in zip(cases, done.stdout.splitlines(), strict=True):
         counted = Counter({tuple(each[:3]): each[3] for each in json.loads(line)})
-        assert counted == closed_form(plan), (model, ffn_layout)
+        assert counted == closed_form(one_sequence_a_chip(*case)), case
 
 
 @pytest.mark.parametrize("ffn_layout", LAYOUTS)
@@ -75,14 +69,7 @@ def test_feed_forward_by_hand(ffn_layout):
     model = small_model(
         block="serial", activation="gelu", norms_per_layer=2, d_model=64, d_ff=256, num_heads=64, num_kv_heads=64
     )
-    plan = Plan(
-        model=model,
-        mesh_shape=(2, 4, 8),
-        ffn_layout=ffn_layout,
-        attn_sharding="heads",
-        batch_size=64,
-        cache_len=5,
-    )
+    plan = plan_of(model, (2, 4, 8), ffn_layout, "heads", 64, cache_len=5)
     tokens, e, f, n = 64 * 5, 64, 256, 64
     gathered = {"wg_x": 2, "wg_xy": 8, "wg_xyz": 64}.get(ffn_layout)
     activations = {

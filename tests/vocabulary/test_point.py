@@ -1,29 +1,29 @@
 """Points: what is refused, what is filled in, what tells two apart."""
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import pytest
+from builders.points import point as build_point
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.sweep.catalog import load_chip, load_model
+from bench.sweep.catalog import load_model
 from engines.core.errors import InvalidRequest
 from engines.core.layout import attention_batch_axes, axes_size
 from engines.core.point import Point
 
-
-def point(**changes):
-    asked = {
-        "model": load_model("palm-540b"),
-        "chip": load_chip("tpu-v4"),
-        "engine": "analytic",
-        "phase": "decode",
-        "num_chips": 64,
-        "batch_size": 64,
-        "input_len": 1984,
-        "output_len": 64,
-    }
-    return Point(**{**asked, **changes})
+point = partial(
+    build_point,
+    model="palm-540b",
+    hw="tpu-v4",
+    engine="analytic",
+    phase="decode",
+    num_chips=64,
+    batch_size=64,
+    input_len=1984,
+    output_len=64,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_cannot_go_together_is_refused(changes, key):
 
 
 def test_parallel_degrees_must_make_the_chips():
-    gpus = {"chip": load_chip("a100-80gb"), "num_chips": 24}
+    gpus = {"hw": "a100-80gb", "num_chips": 24}
     point(**gpus, tensor_parallel=8, pipeline_parallel=3).check()
     assert point(**gpus, tensor_parallel=8).pipeline_degree == 3
     assert point(**gpus, pipeline_parallel=3).tensor_degree == 8
@@ -91,7 +91,7 @@ def test_dtypes_follow_the_weights_where_those_are_floats():
 
 @pytest.mark.parametrize("hw", ["tpu-v4", "a100-80gb", "cpu"])
 def test_the_first_token_decides_the_steps_and_the_chip_does_not(hw):
-    asked = {"chip": load_chip(hw), "num_chips": 8, "input_len": 60, "output_len": 20}
+    asked = {"hw": hw, "num_chips": 8, "input_len": 60, "output_len": 20}
     steps = {
         (phase, first): point(phase=phase, first_token=first, **asked).decode_steps
         for phase in ("prefill", "decode", "generate")
@@ -126,7 +126,7 @@ def test_a_fingerprint_holds_every_value_and_what_is_asked():
     others = [
         point(batch_size=128),
         point(model=replace(one.model, num_layers=8)),
-        point(chip=replace(one.chip, hbm_bytes_per_s=1.3e12)),
+        point(hw=replace(one.chip, hbm_bytes_per_s=1.3e12)),
         point(ffn_layout="ws_2d"),
     ]
     assert len({each.fingerprint("a") for each in [one, *others]} | {one.fingerprint("b")}) == 6
@@ -145,7 +145,7 @@ def test_a_new_field_at_its_default_changes_no_fingerprint():
 
 def test_a_fingerprint_does_not_hold_how_a_number_was_written():
     one = point()
-    same = point(chip=replace(one.chip, hbm_bytes=float(one.chip.hbm_bytes), sources={}, device_names=()))
+    same = point(hw=replace(one.chip, hbm_bytes=float(one.chip.hbm_bytes), sources={}, device_names=()))
     assert one.fingerprint("a") == same.fingerprint("a")
 
 

@@ -1,8 +1,13 @@
+"""Rows without a run."""
+
+from typing import Any
+
 from engines.core.row import Row
 
 
-def a_row(**changes):
-    content = {
+def a_row(**changes: Any) -> Row:
+    """A measured row of tiny on eight devices of this machine; ``changes`` are fields of it."""
+    content: dict[str, Any] = {
         "model": "tiny",
         "hw": "cpu",
         "num_chips": 8,

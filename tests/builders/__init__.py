@@ -1,0 +1,1 @@
+"""What tests are made of, written once: points, rows, models, plans."""
