@@ -90,7 +90,7 @@ def parse(
             raise InvalidRequest(name, text, f"is not a key of shardbench {command}", remedy)
         settings[name] = _value(name, text)
         choices = by_name[name].choices
-        if choices and settings[name] not in choices:
+        if choices and settings[name] not in (*choices, by_name[name].default):
             raise InvalidRequest(name, text, "is not known", f"use one of {', '.join(choices)}")
     for key in keys:
         if key.required and key.name not in settings:

@@ -117,7 +117,7 @@ def test_the_command_writes_constants_that_can_be_read_again(tmp_path, capsys):
 
 def test_a_chip_without_rows_cannot_be_calibrated(capsys):
     assert shardbench(["calibrate", "hw=h100-80gb"]) == 2
-    assert "hw=h100-80gb: has no timed row" in capsys.readouterr().err
+    assert "hw=h100-80gb: the data has no times for this chip" in capsys.readouterr().err
 
 
 def test_own_rows_calibrate_another_chip(tmp_path, capsys):

@@ -42,6 +42,7 @@ def asked(make_point):
     for model, where, phase, batch in product(["palm-62b", "gpt-20b", "llama-3-70b"], slices, PHASES, [1, 64]):
         input_len, output_len = PHASES[phase]
         keys = {"model": model, **where, "phase": phase, "batch_size": batch}
+        keys |= {"first_token": "prefill"} if phase == "generate" and "tpu" not in where["hw"] else {}
         yield make_point(**keys, input_len=input_len, output_len=output_len)
     for layout, variant in product(FFN_LAYOUTS, ["plain", "oneway", "throughput", "latency"]):
         for attention in ("heads", "batch"):
@@ -53,7 +54,8 @@ def test_the_version_stands_for_the_answers(make_point, monkeypatch):
     points = list(asked(make_point))
     answers = {}
     for point, found in zip(points, AnalyticEngine().estimate(points), strict=True):
-        name = " ".join(str(value) for value in point.axes().values() if value is not None)
+        stated = sorted((key, value) for key, value in point.axes().items() if value not in (None, "auto"))
+        name = " ".join(f"{key}={value}" for key, value in stated)
         figures = (found.latency_s, found.ttft_s, found.step_time_s, found.facts.peak_hbm_bytes)
         answers[name] = [rounded(each) for each in figures if each is not None]
     assert len(answers) == len(points)

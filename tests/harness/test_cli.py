@@ -106,7 +106,7 @@ def test_a_changed_model_is_not_taken_for_the_original(shardbench):
         (("model.num_layers=x",), "model.num_layers=x", "tiny.yaml"),
         (("results_dir=/dev/null",), "results_dir=/dev/null", "use a folder"),
         (("timing.min_samples=0",), "timing.min_samples=0", ""),
-        (("model.num_layers=-1",), "model.num_layers=-1", "above 0"),
+        (("model.num_layers=-1",), "model.num_layers=-1", "must be > 0"),
         (("engine=null",), "engine=null", "analytic"),
         (("timing=",), "timing=", "default"),
         (("sweep_name=[a]",), "sweep_name=[a]", "null"),

@@ -291,4 +291,4 @@ def test_processes_that_are_not_alike_do_not_measure_together():
     asked = PointTask(point=point(), point_id="0" * 16, source="measured", sweep=None)
     found = rows_of([Refuses(None), Refuses(None)], asked)
     assert [status for status, _, _ in found] == ["failed", "failed"]
-    assert "start all processes alike" in found[0][1]
+    assert "start the same command" in found[0][1]
