@@ -73,7 +73,12 @@ def _check(point: Point) -> None:
                 "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel)"
             )
         if point.tensor_degree > point.chip.node_size and point.tensor_degree % point.chip.node_size:
-            raise Unsupported(f"tensor_parallel={point.tensor_degree} fills no whole nodes of {point.chip.node_size}")
+            raise Unsupported(
+            size = point.chip.node_size
+            raise Unsupported(
+                f"tensor_parallel={point.tensor_degree}: must be a multiple of the {size} GPUs of a node, or fit in one"
+            )
+            )
 
 
 def _estimates(points: Sequence[Point]) -> list[Estimate]:

@@ -57,7 +57,7 @@ class CompiledEngine(Estimator):
         compiled in the layout that was fastest with the first.
 
         Raises:
-            InvalidRequest: ``try_collectives`` is no list of variants.
+            InvalidRequest: ``try_collectives`` is not a list of variants.
         """
         self.try_collectives = checked_collectives(try_collectives)
         self.options = {

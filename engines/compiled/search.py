@@ -34,12 +34,12 @@ def checked_collectives(names: Sequence[str]) -> tuple[str, ...]:
     """``engine.try_collectives`` as a tuple.
 
     Raises:
-        InvalidRequest: it is empty, or one of them is no variant.
+        InvalidRequest: it is empty, or a name is not a variant.
     """
     known = [each for each in COLLECTIVES if each != "auto"]
     if not names or isinstance(names, str) or any(each not in known for each in names):
         remedy = f"give a list of some of {', '.join(known)}, or give the point's own collectives="
-        raise InvalidRequest("engine.try_collectives", names, "is no list of variants", remedy)
+        raise InvalidRequest("engine.try_collectives", names, "must be a list of variants", remedy)
     return tuple(dict.fromkeys(names))
 
 

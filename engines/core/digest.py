@@ -25,7 +25,7 @@ def plain(value: Any) -> Any:
     """The value as JSON holds it.
 
     Raises:
-        TypeError: JSON cannot hold it, and it is no dataclass.
+        TypeError: JSON cannot hold it, and it is not a dataclass.
     """
     if value is None or isinstance(value, (bool, int, str)):
         return value.value if isinstance(value, Enum) else value
@@ -37,4 +37,4 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if is_dataclass(value):
         return [plain(getattr(value, field.name)) for field in fields(value)]
-    raise TypeError(f"{type(value).__name__} has no digest: it is no plain value, mapping, sequence or dataclass")
+    raise TypeError(f"{type(value).__name__} has no digest: use a plain value, mapping, sequence or dataclass")

@@ -91,7 +91,7 @@ class JaxEngine(Runner):
 
         Raises:
             InvalidRequest: the mesh cannot carry the model in this layout, the checkpoint is a bad one, or the stop
-                token is no id of the model.
+                token is not an id of the model.
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """

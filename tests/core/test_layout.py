@@ -11,7 +11,7 @@ from engines.transformer.partition.axes import MeshAxes
 MESH = (2, 3, 5)
 ANY = [
     Layout("any", embed, columns, "".join(gathered))
-    for embed, columns in {each.stored for each in LAYOUTS.values()}
+    for embed, columns in dict.fromkeys(each.stored for each in LAYOUTS.values())
     for count in range(4)
     for gathered in combinations("xyz", count)
 ]

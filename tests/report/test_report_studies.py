@@ -349,6 +349,6 @@ def test_the_rows_that_set_the_constants_are_named_once(points):
     rows = [a_row_of(point, 1.0, details={"exposed_s": 0.0, "constants": constants}) for point in mine]
     (how, *_) = studies_report(rows, "title", NOWHERE).sections
     assert how.text.count("The link model reaches 75% of a torus link's bandwidth and takes 2 µs a hop") == 1
-    assert "fitted to a prefill; a step: agreement with these rows is no check" in how.text
+    assert "fitted to a prefill; a step: agreement with these rows does not check" in how.text
     (how, *_) = studies_report([a_row_of(mine[0], 1.0)], "title", NOWHERE).sections
     assert "link model" not in how.text

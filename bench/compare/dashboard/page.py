@@ -96,7 +96,7 @@ def _history(charted: Sequence[Series]) -> str:
         figures.append(f"<figure{kind}><figcaption>{caption}</figcaption>{chart(each)}</figure>")
     left = len(charted) - MOST_CHARTS
     more = f"<p class=quiet>{left} more points have a history; compare names every change.</p>" if left > 0 else ""
-    note = "Latency, with the interval of its median; a large dot is a step, a hollow one is no valid row."
+    note = "Latency, with the interval of its median; a large dot is a step, a hollow one is an invalid row."
     return f'<p class=quiet>{note}</p><div class="charts">{"".join(figures)}</div>{more}'
 
 

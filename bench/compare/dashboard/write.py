@@ -22,7 +22,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules) -> int:
     """
     rows = withhold_wrong_mfu(read_rows(results_dir))
     if not rows:
-        raise ShardbenchError(f"results_dir={results_dir}: holds no rows to show; run shardbench run first")
+        raise ShardbenchError(f"results_dir={results_dir}: has no rows; run shardbench run first")
     text = page(rows, title, rules)
     with replaced(out) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -73,7 +73,7 @@ def link_constants(rows: Sequence[Row]) -> str:
             sentences[
                 f"The link model reaches {constants['link_efficiency']:.0%} of a torus link's bandwidth and takes "
                 f"{1e6 * constants['hop_s']:.3g} µs a hop. Both constants were fitted to {rows_of_fit}: agreement with "
-                "these rows is no check of the model, agreement with other published rows is."
+                "these rows does not check the model; agreement with other published rows does."
             ] = None
     return " ".join(sentences)
 
