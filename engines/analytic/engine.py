@@ -72,12 +72,10 @@ def _check(point: Point) -> None:
                 f"ffn_layout={point.ffn_layout} with attn_sharding={point.attn_sharding} is not modelled on GPU nodes; "
                 "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel)"
             )
-        if point.tensor_degree > point.chip.node_size and point.tensor_degree % point.chip.node_size:
-            raise Unsupported(
-            size = point.chip.node_size
+        size = point.chip.node_size
+        if point.tensor_degree > size and point.tensor_degree % size:
             raise Unsupported(
                 f"tensor_parallel={point.tensor_degree}: must be a multiple of the {size} GPUs of a node, or fit in one"
-            )
             )
 
 
