@@ -251,7 +251,7 @@ def test_gathered_weights_fit_only_in_a_loop(make_point):
         ({"hw": "a100-80gb", "attn_sharding": "batch"}, "not modelled on GPU"),
         ({"act_dtype": "float32"}, "no peak for float32"),
         ({"num_chips": 7}, "is not a slice"),
-        ({"hw": "a100-80gb", "num_chips": 48, "tensor_parallel": 12}, "whole nodes"),
+        ({"hw": "a100-80gb", "num_chips": 48, "tensor_parallel": 12}, "must be a multiple of the 8 GPUs"),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_the_reason(make_point, keys, words):

@@ -156,7 +156,7 @@ def test_stores_below_a_folder_are_one_history(tmp_path, capsys):
 
 def test_no_rows_or_no_place_to_write_is_one_line(tmp_path, capsys):
     assert main(["dashboard", f"results_dir={tmp_path}"]) == 2
-    assert "holds no rows" in capsys.readouterr().err
+    assert "has no rows" in capsys.readouterr().err
     Store(tmp_path).append([a_row()])
     assert main(["dashboard", f"results_dir={tmp_path}", "out=/proc/none/page.html"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
