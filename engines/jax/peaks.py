@@ -42,8 +42,8 @@ def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, flo
 
     Devices that share a processor share its rate. It is the best that matmuls reach on all of them together or on one
     of them alone, which has all threads: several squares, and the timed program's own ``product`` (up to
-    :data:`LONGEST_S`). So no program that consists of such matmuls exceeds it. Measured once a process for each mesh,
-    dtype and product. None where the devices have too little memory left for it.
+    :data:`LONGEST_S`). So no program that consists of such matmuls exceeds it. Each matmul and the copy are measured
+    once a process for each mesh and dtype. None where the devices have too little memory left for it.
     """
     try:
         on_host = mesh.devices.flat[0].platform == "cpu"
@@ -61,11 +61,17 @@ def _peaks(mesh: Mesh, dtype: str, sizes: Sizes, product: Product | None = None)
     flops_per_s = _best_flops_per_s(mesh, products, kind, sizes.chained)
     if sizes.shared and devices > 1:
         flops_per_s = max(flops_per_s, _best_flops_per_s(_one_device(mesh), products, kind, sizes.chained) / devices)
-    count = sizes.copy_bytes // kind.itemsize // (devices if sizes.shared else 1)
+    return flops_per_s, _copy_bytes_per_s(mesh, kind, sizes)
+
+
+@cache
+def _copy_bytes_per_s(mesh: Mesh, kind: Any, sizes: Sizes) -> float:
+    """Bytes read and written per second by each device while all of them copy."""
+    count = sizes.copy_bytes // kind.itemsize // (mesh.size if sizes.shared else 1)
     # In place, so that a chain needs no more memory than one run.
     copy = jax.jit(lambda a: a + jnp.ones((), kind), out_shardings=_split(mesh), donate_argnums=0)
-    copy_s = _best_s(copy, _drawn(mesh, kind, count), sizes.chained)
-    return flops_per_s, 2.0 * count * kind.itemsize / copy_s
+    seconds = _best_s(copy, _drawn(mesh, kind, count), sizes.chained)
+    return float(2.0 * count * kind.itemsize / seconds)
 
 
 def _best_flops_per_s(mesh: Mesh, products: Sequence[Product], kind: Any, chained: int) -> float:
@@ -95,6 +101,7 @@ def _drawn(mesh: Mesh, kind: Any, *shape: int) -> jax.Array:
     return array
 
 
+@cache
 def _matmul_flops_per_s(mesh: Mesh, product: Product, kind: Any, chained: int) -> float:
     """One device's rate of [m, k]·[k, n] while all of the mesh's devices work. Squares run in a chain."""
     m, k, n = product
