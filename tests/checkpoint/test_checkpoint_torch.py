@@ -13,6 +13,8 @@ from engines.weights.checkpoint.families import model_of
 from engines.weights.checkpoint.identity import identity
 from engines.weights.random import prompt
 
+pytestmark = pytest.mark.slow
+
 
 def point(folder, ranks):
     return build_point(

@@ -11,6 +11,8 @@ from compiled_cases import answer_to, ask
 
 from bench.sweep.catalog import load_chip, load_model
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("jax_plugins.xla_cuda12", reason="the compiler comes with shardbench[gpu-compiler]")
 
 GPT = load_model("gpt-20b")

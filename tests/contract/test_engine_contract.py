@@ -22,6 +22,8 @@ from bench.sweep.catalog import load_group, load_model, names
 from engines.core.engine import Estimator, Runner
 from engines.core.row import POINT_FIELDS, Row, Source, Status
 
+pytestmark = pytest.mark.slow
+
 ENGINES = names("engine")
 RUNNERS = ("jax", "torch")
 TIMING = TimingConfig(min_samples=3, max_samples=3, min_time_s=0, min_warmup_runs=1, max_warmup_runs=6)

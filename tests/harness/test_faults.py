@@ -10,6 +10,8 @@ from processes import gone, wait_for, wait_until_gone
 
 from bench.run import child
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_way_to_end_is_a_row_with_one_sentence(shardbench):
     done = shardbench(*shardbench.scripted("batch_size=[1,101,102,104,105,106,107,108,2]", "print=json"), code=3)

@@ -9,7 +9,7 @@ from bench.run import limits
 from bench.run.child import _messages
 from bench.run.limits import Limits, resident_bytes
 
-pytestmark = pytest.mark.skipif(not limits.PROCESSES.is_dir(), reason="memory is watched on Linux")
+pytestmark = [pytest.mark.skipif(not limits.PROCESSES.is_dir(), reason="memory is watched on Linux"), pytest.mark.slow]
 MEGABYTE = 1 << 20
 # A worker takes some 50 MB before it starts a point.
 ALLOWED = ["engine.memory_limit_bytes=3e8", "print=json"]

@@ -7,6 +7,8 @@ from processes import gone
 
 from bench.run import runner
 
+pytestmark = pytest.mark.slow
+
 SIZES = [1, 2, 3]
 
 

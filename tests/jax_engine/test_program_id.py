@@ -7,6 +7,8 @@ from test_jax_engine import point
 from engines.core.stablehlo import nameless
 from engines.jax.engine import JaxEngine
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "generate": ({}, {}),
     "one chip": ({"num_chips": 1}, {}),

@@ -16,6 +16,8 @@ from engines.torch.rank import Job, Rank
 from engines.torch.rank_group import ChildProcesses, InProcess
 from engines.transformer.reference import reference_logits
 
+pytestmark = pytest.mark.slow
+
 SEED = 11
 
 

@@ -19,6 +19,8 @@ from engines.torch.devices import check_devices
 from engines.torch.engine import TorchEngine
 from engines.torch.result import _expected
 
+pytestmark = pytest.mark.slow
+
 
 def engine(**changes):
     return make_engine({**load_group("engine", "torch"), **changes})

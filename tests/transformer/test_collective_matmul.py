@@ -15,7 +15,7 @@ from engines.transformer.comm.ring import ring_of
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.programs import abstract_arguments, make_prefill
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 VARIANTS = ["oneway", "throughput", "latency"]
 

@@ -17,7 +17,7 @@ from engines.transformer.params.memory_layout import LANES
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.programs import abstract_arguments, make_prefill
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 ONE_MATRIX = small_model(
     activation="gelu", position="none", num_kv_heads=4, attn_bias=True, ffn_bias=True, norm_bias=True

@@ -17,7 +17,7 @@ from engines.transformer.partition.resolve import resolve_layout
 from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 from engines.weights.random import prompt
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 

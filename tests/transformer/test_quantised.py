@@ -28,7 +28,7 @@ from engines.transformer.partition.overlap import Overlap
 from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
 from engines.weights.random import prompt
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 NARROW_CACHE = {"weight_dtype": "float32", "act_dtype": "float32", "kv_dtype": "int8"}
