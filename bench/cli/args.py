@@ -139,12 +139,3 @@ def help_text(command: str, module: Command) -> str:
         lines.append(f"  {key.name:<{width}}{key.help}{choices}{_default_text(key)}")
     lines += ["", "examples:", *(f"  {example}" for example in module.EXAMPLES)]
     return "\n".join(lines)
-
-
-def _typed(value: Any) -> str:
-    """A value as a user types it: ``[markdown,csv]``, ``true``, ``none`` where there is nothing to type."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(str, value))}]"
-    return "none" if value is None else str(value)

@@ -142,8 +142,8 @@ def _fewest_processes(rows: Sequence[Row]) -> float:
 
 
 def _run(plan: NightlySettings, *words: str) -> int:
-    asked = (f"+sweep={plan.sweep}", *plan.words, f"results_dir={plan.night}", "print=none", *words)
-    return _shardbench("run", *asked, may_end=(0, SOME_FAILED))
+    arguments = (f"+sweep={plan.sweep}", *plan.words, f"results_dir={plan.night}", "print=none", *words)
+    return _shardbench("run", *arguments, may_end=(0, SOME_FAILED))
 
 
 def _suspected(comparison: Comparison) -> bool:
@@ -170,5 +170,5 @@ def _shardbench(*words: str, may_end: Sequence[int] = (0,)) -> int:
         for line in lines:
             print(line, file=sys.stderr)
         return done.returncode
-    told = lines[-1].removeprefix("shardbench: ") if lines else f"ended with exit code {done.returncode}"
-    raise ShardbenchError(f"shardbench {words[0]}: {told}")
+    message = lines[-1].removeprefix("shardbench: ") if lines else f"ended with exit code {done.returncode}"
+    raise ShardbenchError(f"shardbench {words[0]}: {message}")

@@ -74,8 +74,8 @@ def question(row: Row) -> tuple[Any, ...]:
 
     The engine and the kind of evidence are part of it, and for published rows the source.
     """
-    asked = [None if name in row.chosen else getattr(row, name) for name in POINT_FIELDS]
-    return (*map(str, asked), row.source, row.system, row.reference)
+    stated = [None if name in row.chosen else getattr(row, name) for name in POINT_FIELDS]
+    return (*map(str, stated), row.source, row.system, row.reference)
 
 
 def settled(rows: Iterable[Row]) -> list[Row]:
@@ -210,8 +210,8 @@ def _without_times(old: Row, new: Row) -> Change | None:
         if old.status == new.status:
             return Change(old=old, new=new, verdict="same", reason=f"{new.status} on both sides")
         verdict: Verdict = "broken" if old.status == "ok" else "mended" if new.status == "ok" else "changed"
-        told = f": {new.error}" if new.error else ""
-        return Change(old=old, new=new, verdict=verdict, reason=f"{old.status} before, {new.status} now{told}")
+        cause = f": {new.error}" if new.error else ""
+        return Change(old=old, new=new, verdict=verdict, reason=f"{old.status} before, {new.status} now{cause}")
     if _wrong(new) and not _wrong(old):
         reason = f"output differs from the reference by {new.max_relative_error:.2g} relative"
         return Change(old=old, new=new, verdict="broken", reason=reason)

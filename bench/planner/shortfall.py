@@ -35,8 +35,8 @@ def shortfall(found: SearchResult) -> Shortfall:
     if found.chosen is not None or found.closest is None:
         raise ValueError("a plan was chosen")
     remedies = _remedies(found.workload)
-    told = [f"{key}={value}" for key, value in remedies.items()]
-    remedy = f"would fit: {', or '.join(told)}" if told else "nothing nearby would fit"
+    changes = [f"{key}={value}" for key, value in remedies.items()]
+    remedy = f"would fit: {', or '.join(changes)}" if changes else "nothing nearby would fit"
     return Shortfall(message=f"no plan fits: {_missing(found, found.closest)}; {remedy}", would_fit=remedies)
 
 

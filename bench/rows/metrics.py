@@ -77,12 +77,3 @@ def derive(
         if metric.compute is not None:
             done[name] = metric.compute(basis)
     return done
-
-
-def metrics_table() -> str:
-    """Every metric as a Markdown table: row key, table heading, definition."""
-    lines = ["| row key | table heading | definition |", "|---|---|---|"]
-    for metric in METRICS.values():
-        formula = metric.formula.replace("|", "\\|")
-        lines.append(f"| `{metric.name}` | {metric.title} | {formula} |")
-    return "\n".join(lines) + "\n"

@@ -111,14 +111,14 @@ class CompiledEngine(Estimator):
             check_installed(point.chip)
             return self._estimate(point)
         except OutOfMemory as error:
-            status, told = "oom", str(error)
+            status, message = "oom", str(error)
         except (Unsupported, InvalidRequest) as error:
-            status, told = "unsupported", str(error)
+            status, message = "unsupported", str(error)
         except ShardbenchError as error:
-            status, told = "failed", str(error)
+            status, message = "failed", str(error)
         versions = versions_of(compiler_for(point.chip).libraries)
         program_id = self.program_id(point) if status == "oom" else None
-        return Estimate(status=status, error=told, facts=Facts(program_id=program_id, versions=versions))
+        return Estimate(status=status, error=message, facts=Facts(program_id=program_id, versions=versions))
 
     def _estimate(self, point: Point) -> Estimate:
         target, first, others = self._question(point)
@@ -166,8 +166,8 @@ class CompiledEngine(Estimator):
         except UnreadableHlo as error:
             library = with_what.libraries[-1]
             whose = f"{library} {versions_of([library]).get(library)}"
-            told = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
-            raise UnreadableHlo(told) from error
+            message = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
+            raise UnreadableHlo(message) from error
         return TimedPhase(
             name,
             compiled,

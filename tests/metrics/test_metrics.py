@@ -10,7 +10,7 @@ from builders.points import point as build_point
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.rows.metrics import METRICS, derive, metrics_table
+from bench.rows.metrics import METRICS, derive
 from bench.rows.min_hbm_bytes import min_hbm_bytes
 from engines.core.errors import InvalidRequest
 from engines.core.row import ROW_FIELDS
@@ -210,9 +210,3 @@ def test_tables_scale_and_rows_do_not():
     assert METRICS["step_time_s"].show(0.0285) == "28.5"
     assert METRICS["mfu"].show(None) == ""
     assert METRICS["mfu"].show(float("nan")) == ""
-
-
-def test_the_documentation_has_a_line_a_metric():
-    lines = metrics_table().splitlines()
-    assert len(lines) == len(METRICS) + 2
-    assert all(line.replace("\\|", "").count("|") == 4 for line in lines)

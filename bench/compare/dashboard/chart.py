@@ -34,13 +34,14 @@ def chart(series: Series) -> str:
             marks.append(f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
         change = series.steps.get(place)
         kind = "dot" if change is None else mark_of(change)
-        told = f"{row.created_at[:16]}: {_told(row)}" + ("" if change is None else f", {change.verdict}")
+        tooltip = f"{row.created_at[:16]}: {_value_text(row)}" + ("" if change is None else f", {change.verdict}")
         hollow = "" if row.valid else " hollow"
         mark = f'<circle class="{kind}{hollow}" cx="{x:.1f}" cy="{y:.1f}" r="{2.5 if change is None else 4.5}">'
-        marks.append(f"{mark}<title>{escape(told)}</title></circle>")
+        marks.append(f"{mark}<title>{escape(tooltip)}</title></circle>")
     parts.append(f'<polyline class="line" points="{" ".join(line)}"/>')
     name = escape(
-        f"{series.label}: {len(shown)} answers from {_told(shown[0][1])} to {_told(shown[-1][1])}", quote=True
+        f"{series.label}: {len(shown)} answers from {_value_text(shown[0][1])} to {_value_text(shown[-1][1])}",
+        quote=True,
     )
     return f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{name}">{"".join([*parts, *marks])}</svg>'
 
@@ -77,7 +78,7 @@ def _grid(low: float, high: float, first: Row, last: Row) -> str:
     return "".join(parts)
 
 
-def _told(row: Row) -> str:
+def _value_text(row: Row) -> str:
     text = seconds(row.latency_s)
     if row.ci_low is not None and row.ci_high is not None:
         text += f" ({seconds(row.ci_low)} to {seconds(row.ci_high)})"

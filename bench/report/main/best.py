@@ -67,8 +67,8 @@ def headline_table(rows: Sequence[Row]) -> Table | None:
         for source, best in by_kind.items():
             row = best.get(contender.label)
             if row is not None:
-                told = {"mfu": row.mfu, "batch_size": row.batch_size, "latency_s": row.latency_s}
-                cell |= {f"{source}_{key}": value for key, value in told.items()}
+                figures = {"mfu": row.mfu, "batch_size": row.batch_size, "latency_s": row.latency_s}
+                cell |= {f"{source}_{key}": value for key, value in figures.items()}
         if len(cell) > 1:
             cells.append(cell)
     if not cells:

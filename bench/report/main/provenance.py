@@ -29,9 +29,9 @@ def calibration_table(rows: Sequence[Row]) -> Table | None:
     """The constants behind the rows (``details["calibration"]``), by engine and chip; None without any."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
-        told = row.details.get("calibration")
-        if told:
-            counts[(row.engine, row.hw, _text(told))] += 1
+        fitted = row.details.get("calibration")
+        if fitted:
+            counts[(row.engine, row.hw, _text(fitted))] += 1
     if not counts:
         return None
     keys = ("engine", "hw", "calibration")
@@ -43,12 +43,12 @@ def calibration_table(rows: Sequence[Row]) -> Table | None:
     )
 
 
-def _text(told: Any) -> str:
-    if isinstance(told, str):
-        return told
-    if not isinstance(told, dict) or "constants" not in told:
-        return json.dumps(told, sort_keys=True, ensure_ascii=False)
-    rows = ", ".join(f"{count} of {source}" for source, count in sorted(told.get("rows", {}).items()))
-    left_out = told.get("error_without_model", {})
+def _text(fitted: Any) -> str:
+    if isinstance(fitted, str):
+        return fitted
+    if not isinstance(fitted, dict) or "constants" not in fitted:
+        return json.dumps(fitted, sort_keys=True, ensure_ascii=False)
+    rows = ", ".join(f"{count} of {source}" for source, count in sorted(fitted.get("rows", {}).items()))
+    left_out = fitted.get("error_without_model", {})
     errors = ", ".join(f"{model} {error:.1%}" for model, error in sorted(left_out.items()))
-    return f"constants of {told['constants']}, fitted to {rows}; mean error without a model's own rows: {errors}"
+    return f"constants of {fitted['constants']}, fitted to {rows}; mean error without a model's own rows: {errors}"

@@ -120,20 +120,20 @@ def _turn(events: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Loop
     bars = []
     for each in events:
         if each["ph"] == "X" and each["args"]["loop"] in inside:
-            told = each["args"]
+            details = each["args"]
             lane, label = lanes[each["tid"]]
             bars.append(
                 Bar(
                     lane=lane,
                     label=label,
                     name=each["name"],
-                    kind=BarKind(told["kind"]),
+                    kind=BarKind(details["kind"]),
                     opcode=each["cat"],
                     start_s=max(0.0, 1e-6 * each["ts"] - shown["start_s"]),
                     seconds=1e-6 * each["dur"],
-                    weight=told["turns"] / runs,
-                    latency_s=1e-6 * told.get("latency_us", 0.0),
-                    bytes=told.get("bytes", 0.0),
+                    weight=details["turns"] / runs,
+                    latency_s=1e-6 * details.get("latency_us", 0.0),
+                    bytes=details.get("bytes", 0.0),
                 )
             )
     return LoopIteration(
