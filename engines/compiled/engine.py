@@ -24,6 +24,7 @@ from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Un
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import JAX_LIBRARIES, versions_of
+from engines.transformer.options import check_unroll_layers
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -48,21 +49,26 @@ class CompiledEngine(Estimator):
         keep_hlo: bool = False,
         compiler_options: Mapping[str, str] | None = None,
         try_collectives: Sequence[str] = PLAIN,
+        unroll_layers: bool = False,
         **_settings: Any,
     ) -> None:
         """``cache_dir`` null is the user's cache folder, an empty text none. Other settings are the harness's.
 
         ``trace_dir`` gets a Perfetto trace of every ok point, and with ``keep_hlo`` its scheduled HLO beside it.
         A point that leaves its collectives open gets the fastest of ``try_collectives``: each after the first is
-        compiled in the layout that was fastest with the first.
+        compiled in the layout that was fastest with the first. With ``unroll_layers`` every layer has arrays of its
+        own, and the program no loop over layers.
 
         Raises:
-            InvalidRequest: ``try_collectives`` is not a list of variants.
+            InvalidRequest: ``try_collectives`` is not a list of variants, or ``unroll_layers`` neither true nor false.
         """
+        check_unroll_layers(unroll_layers)
+        self.unroll_layers = unroll_layers
         self.try_collectives = checked_collectives(try_collectives)
         self.options = {
             **({"compiler_options": dict(compiler_options)} if compiler_options else {}),
             **({"try_collectives": self.try_collectives} if self.try_collectives != PLAIN else {}),
+            **({"unroll_layers": True} if unroll_layers else {}),
         }
         self.trace_dir, self.keep_hlo = trace_dir, keep_hlo
         folder = default_folder() if cache_dir is None else cache_dir
@@ -91,7 +97,7 @@ class CompiledEngine(Estimator):
         """
         check_installed(point.chip)
         target, first, others = self._question(point)
-        plans = layouts(target.resolve(point), target.device_mesh, first)
+        plans = self._layouts(point, target, first)
         keys = set[str]()
         for plan in [*plans, *variants(plans, others)]:
             try:
@@ -122,7 +128,7 @@ class CompiledEngine(Estimator):
 
     def _estimate(self, point: Point) -> Estimate:
         target, first, others = self._question(point)
-        plans = layouts(target.resolve(point), target.device_mesh, first)
+        plans = self._layouts(point, target, first)
         found = self._fastest(point, target, plans, Tried())
         # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
         plans = plans if found.best is None else [found.best[0]]
@@ -136,6 +142,10 @@ class CompiledEngine(Estimator):
         check_formats(point)
         first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
         return target_of(point.slice()), first, others
+
+    def _layouts(self, point: Point, target: Target, collectives: str) -> list["Plan"]:
+        plans = layouts(target.resolve(point), target.device_mesh, collectives)
+        return [replace(plan, unrolled=self.unroll_layers) for plan in plans]
 
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""

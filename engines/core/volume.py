@@ -19,7 +19,7 @@ Size = Callable[[str], Any]
 class Payload:
     """One collective: HLO kind, mesh axes, payload size, what it carries, and on which side of the projection."""
 
-    kind: Literal["all-gather", "reduce-scatter"]
+    kind: Literal["all-gather", "reduce-scatter", "all-reduce"]
     axes: str
     size: Any
     of: Literal["residual", "columns"]
@@ -27,7 +27,7 @@ class Payload:
 
 
 def activation_payloads(
-    layout: Layout, size: Size, *, tokens: Any, d_model: Any, inward: Any, outward: Any
+    layout: Layout, size: Size, *, tokens: Any, d_model: Any, inward: Any, outward: Any, whole_residual: bool = False
 ) -> Iterator[Payload]:
     """Collectives of activations around one projection in and back out (Pope et al. 2022, section 3.2).
 
@@ -36,12 +36,15 @@ def activation_payloads(
 
     - over F's axes an all-gather of t·E/size(embed) in, and a reduce-scatter of as much out;
     - over E's axes a reduce-scatter of t·inward, and an all-gather of t·outward.
+
+    With a ``whole_residual`` there is nothing to gather over F's axes, and an all-reduce of as much out.
     """
     residual = tokens * (d_model / size(layout.embed))
-    yield Payload("all-gather", layout.ffn, residual, "residual", "in")
+    if not whole_residual:
+        yield Payload("all-gather", layout.ffn, residual, "residual", "in")
     yield Payload("reduce-scatter", layout.embed, tokens * inward, "columns", "in")
     yield Payload("all-gather", layout.embed, tokens * outward, "columns", "out")
-    yield Payload("reduce-scatter", layout.ffn, residual, "residual", "out")
+    yield Payload("all-reduce" if whole_residual else "reduce-scatter", layout.ffn, residual, "residual", "out")
 
 
 def gathered_weights(layout: Layout, size: Size, elements: Any) -> Any:

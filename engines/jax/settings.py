@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from engines.core.model import Model
 from engines.core.point import Point
-from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling
+from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling, check_unroll_layers
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.random import Source
@@ -52,6 +52,10 @@ class Settings:
     shared_prefix: int = 0
     lengths: str | None = None
     packed: bool = False
+    unroll_layers: bool = False
+
+    def __post_init__(self) -> None:
+        check_unroll_layers(self.unroll_layers)
 
     def allowed_error(self, *formats: str) -> float:
         """The tolerance of the coarsest of ``formats``."""

@@ -16,6 +16,12 @@ CPU_BLOCK: Final = 128
 """A block that fits a CPU's cache: attention is then several times as fast as with all scores at once."""
 
 
+def check_unroll_layers(value: object) -> None:
+    """Raise InvalidRequest where the setting ``unroll_layers`` is not true or false."""
+    if not isinstance(value, bool):
+        raise InvalidRequest("engine.unroll_layers", value, "must be true or false", "use true or false")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillOptions:
     """``attention``: how a prompt's attention scores are computed; ``auto`` uses blocks where there are many scores.

@@ -20,7 +20,7 @@ from engines.transformer.forward import forward, hidden_states, output
 from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generate.prefill import after_prefix, read_prompt
 from engines.transformer.generate.sampling import next_tokens
-from engines.transformer.layers.kv_cache import Cache, abstract_cache, cache_specs
+from engines.transformer.layers.kv_cache import Caches, abstract_cache, cache_specs
 from engines.transformer.layers.overlapped_block import compiler_options
 from engines.transformer.layers.positions import Consecutive
 from engines.transformer.options import GREEDY, Sampling
@@ -41,7 +41,7 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
 
     view, prefix = _view(plan, mesh), plan.prefill.prefix
 
-    def prefill(parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Array, Cache]:
+    def prefill(parameters: Parameters, cache: Caches, tokens: Array) -> tuple[Array, Array, Caches]:
         scores, cache = read_prompt(view, parameters, cache, tokens)
         return next_tokens(view, scores, sampling, prefix + tokens.shape[1]), scores, cache
 
@@ -60,8 +60,8 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
     view = _view(plan, mesh)
 
     def prefill(
-        parameters: Parameters, cache: Cache, tokens: Array, last: Array, packing: Any
-    ) -> tuple[Array, Array, Cache]:
+        parameters: Parameters, cache: Caches, tokens: Array, last: Array, packing: Any
+    ) -> tuple[Array, Array, Caches]:
         x, cache = hidden_states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
         mine = local_shard(last, view.axes.batch, 0, view.axes.size(view.axes.batch))
         ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]
@@ -84,10 +84,10 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
     """
     view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
 
-    def decode(parameters: Parameters, cache: Cache, token: Array, position: Array) -> tuple[Any, ...]:
+    def decode(parameters: Parameters, cache: Caches, token: Array, position: Array) -> tuple[Any, ...]:
         last = jnp.zeros((kept, plan.batch_size, plan.padded.vocab // plan.axes.size(view.axes.all)), jnp.float32)
 
-        def step(cache: Cache, token: Array, number: Array) -> tuple[Cache, Array, Array]:
+        def step(cache: Caches, token: Array, number: Array) -> tuple[Caches, Array, Array]:
             scores, cache = forward(
                 view, parameters, cache, token[:, None], Consecutive(position + number), limit=plan.cache_len
             )
@@ -127,7 +127,7 @@ def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, .
     specs = (parameter_specs(plan), cache_specs(plan), *inputs)
     mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
     # A donated buffer must keep its format: the cache comes out as it went in.
-    kept = {name: each.format for name, each in abstract_cache(plan, mesh).items()}
+    kept = jax.tree.map(lambda each: each.format, abstract_cache(plan, mesh))
     placed = (None, None, kept, *(None for _ in outputs[3:]))
     options = compiler_options(plan, mesh) or None
     return jax.jit(mapped, donate_argnums=1, out_shardings=placed, compiler_options=options)

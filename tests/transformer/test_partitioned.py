@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from partitioned_case import STEPS, TIME, errors, relative_error
 
 from engines.core.errors import InvalidRequest
-from engines.core.layout import FFN_LAYOUTS
+from engines.core.layout import COLLECTIVES, FFN_LAYOUTS
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
 from engines.transformer.params.parameters import abstract_parameters, make_parameters
 from engines.transformer.partition.resolve import resolve_layout
@@ -151,10 +151,11 @@ def test_lowers_without_an_array():
     ffn_layout=st.sampled_from(LAYOUTS),
     attn_sharding=st.sampled_from(["heads", "batch"]),
     block=st.sampled_from(["parallel", "serial"]),
-    collectives=st.sampled_from(["plain", "oneway", "throughput", "latency"]),
+    collectives=st.sampled_from([name for name in COLLECTIVES if name != "auto"]),
+    unrolled=st.booleans(),
 )
 def test_any_dimensions(
-    shape, kv_heads, group, half_dim, wide, ffn, vocab, batch, ffn_layout, attn_sharding, block, collectives
+    shape, kv_heads, group, half_dim, wide, ffn, vocab, batch, ffn_layout, attn_sharding, block, collectives, unrolled
 ):
     chips = int(np.prod(shape))
     model = small_model(
@@ -168,7 +169,8 @@ def test_any_dimensions(
         block=block,
         norms_per_layer=2 if block == "serial" else 1,
     )
-    plan = plan_of(model, shape, ffn_layout, attn_sharding, batch * chips, collectives=collectives)
+    settings = {"collectives": collectives, "unrolled": unrolled}
+    plan = plan_of(model, shape, ffn_layout, attn_sharding, batch * chips, **settings)
     assert max(errors(plan)) < 1e-5
 
 

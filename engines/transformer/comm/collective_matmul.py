@@ -25,26 +25,27 @@ MATMUL: Final = "tr,rc->tc"
 class Matmul(NamedTuple):
     """The mesh axes of one projection x: [tokens, rows] · w: [rows, columns].
 
-    x is gathered over ``gathered`` along its rows before, the result is scattered over ``scattered`` along its columns
-    after. w itself is gathered over ``contracted`` along its rows and over ``produced`` along its columns.
+    x is gathered over ``gathered`` along its rows before; the result is scattered over ``scattered`` along its columns
+    after, or summed over ``summed``. w itself is gathered over ``contracted`` along its rows and over ``produced`` along its columns.
     """
 
     gathered: Axes
     scattered: Axes
     contracted: Axes
     produced: Axes
+    summed: Axes = ()
 
 
 def matmul_in(plan: Plan) -> Matmul:
     """[tokens, E] · [E, chunks, width], weights as [E.stored_embed, columns.stored_ffn]."""
     rows, columns = plan.axes.gathered
-    return Matmul(plan.axes.ffn, plan.axes.embed, rows, columns)
+    return Matmul(plan.axes.scattered, plan.axes.embed, rows, columns)
 
 
 def matmul_out(plan: Plan) -> Matmul:
     """[tokens, chunks, width] · [chunks, width, E], weights as [columns.stored_ffn, E.stored_embed]."""
     rows, columns = plan.axes.gathered
-    return Matmul(plan.axes.embed, plan.axes.ffn, columns, rows)
+    return Matmul(plan.axes.embed, plan.axes.scattered, columns, rows, plan.axes.summed)
 
 
 def project(plan: Plan, matmul: Matmul, x: Array, w: Stacked, out_dtype: Any = None) -> Array:
@@ -75,7 +76,12 @@ def _plain(plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None
     # tile.
     x = lax.optimization_barrier(all_gather(x, matmul.gathered, 1))
     out = einsum(plan, MATMUL, x, whole, kind if scale is None else jnp.float32)
-    return reduce_scatter(dequantize(out, scale).astype(kind), matmul.scattered, 1)
+    return combined(matmul, dequantize(out, scale).astype(kind))
+
+
+def combined(matmul: Matmul, x: Array) -> Array:
+    """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered]."""
+    return lax.psum(x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
 
 
 def _ring_of_activations(plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None, kind: Any) -> Array:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engines.core.dtypes import BYTES_PER_ELEMENT, LARGEST
+from engines.core.layout import variant_of
 from engines.core.volume import activation_payloads
 from engines.transformer.comm.collectives import gathers_terms
 from engines.transformer.params.fusion import input_parts, matmul_widths, output_parts
@@ -28,8 +29,12 @@ class Transfer:
 
 
 def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
-    """Every collective of one layer for ``time`` tokens a sequence, with plain collectives and partitioner=manual."""
-    return [each for each in _all(replace(plan, collectives="plain"), time) if each.axes]
+    """Every collective of one layer for ``time`` tokens a sequence, with partitioner=manual.
+
+    Of a plan whose collectives run as loops, those that its plain twin would run.
+    """
+    plan = replace(plan, collectives="plain") if variant_of(plan.collectives).looped else plan
+    return [each for each in _all(plan, time) if each.axes]
 
 
 def _all(plan: Plan, time: int) -> Iterator[Transfer]:
@@ -47,7 +52,7 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
             yield from _gathered_weights(plan, width, name, (columns, rows))
         yield from _gathered_vectors(plan, inward, name)
         if plan.act_dtype == "int8":
-            yield _transfer("all-reduce", axes.ffn, 4 * tokens, f"{name}.in scale")
+            yield _transfer("all-reduce", axes.scattered, 4 * tokens, f"{name}.in scale")
             yield _transfer("all-reduce", axes.embed, 4 * tokens, f"{name}.out scale")
         chunks = plan.chips // axes.size(axes.ffn)
         payloads = activation_payloads(
@@ -57,6 +62,7 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
             d_model=plan.model.d_model,
             inward=chunks * inward,
             outward=chunks * outward,
+            whole_residual=axes.whole_residual,
         )
         for each in payloads:
             # Gathered values are in the matmul's dtype, sums in that of the residual stream.

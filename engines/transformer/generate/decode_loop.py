@@ -5,20 +5,20 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.layers.kv_cache import Cache
+from engines.transformer.layers.kv_cache import Caches
 
-Step = Callable[[Cache, Array, Array], tuple[Cache, Array, Array]]
+Step = Callable[[Caches, Array, Array], tuple[Caches, Array, Array]]
 """(cache, token [batch], number of the step) → (cache, logits [batch, vocab], next token [batch])."""
 
 
-def every_step(step: Step, cache: Cache, token: Array, last: Array, steps: int) -> tuple[Array, Array, Cache]:
+def every_step(step: Step, cache: Caches, token: Array, last: Array, steps: int) -> tuple[Array, Array, Caches]:
     """``steps`` of ``step`` → (tokens [steps, batch], logits of the last steps, cache).
 
     ``last``: zeros [kept, batch, vocab], for the logits of the last ``kept`` steps.
     """
     kept = last.shape[0]
 
-    def scanned(carry: tuple[Cache, Array, Array], number: Array) -> tuple[tuple[Cache, Array, Array], Array]:
+    def scanned(carry: tuple[Caches, Array, Array], number: Array) -> tuple[tuple[Caches, Array, Array], Array]:
         cache, token, last = carry
         cache, scores, token = step(cache, token, number)
         # All earlier steps write to index 0, which the first of the kept steps then overwrites.
@@ -30,15 +30,15 @@ def every_step(step: Step, cache: Cache, token: Array, last: Array, steps: int) 
 
 
 def until_stopped(
-    step: Step, cache: Cache, token: Array, last: Array, steps: int, stop_token: int
-) -> tuple[Array, Array, Cache, Array]:
+    step: Step, cache: Caches, token: Array, last: Array, steps: int, stop_token: int
+) -> tuple[Array, Array, Caches, Array]:
     """As :func:`every_step`, and the number of steps that ran: all, or those until every sequence has stopped.
 
     A sequence has stopped once it has produced ``stop_token``, even as ``token`` itself; from then on it produces only
     that. If fewer steps ran than logits are kept, the first of them are zeros.
     """
     kept = last.shape[0]
-    State = tuple[Array, Cache, Array, Array, Array]
+    State = tuple[Array, Caches, Array, Array, Array]
 
     def goes_on(state: State) -> Array:
         number, _, token, _, _ = state

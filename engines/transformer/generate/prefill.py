@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from engines.core.errors import InvalidRequest
 from engines.core.layout import stationary
 from engines.transformer.forward import hidden_states, output
-from engines.transformer.layers.kv_cache import PREFIX, Cache, abstract_cache, cache_specs
+from engines.transformer.layers.kv_cache import PREFIX, Cache, Caches, abstract_cache, cache_specs
 from engines.transformer.layers.positions import Consecutive
 from engines.transformer.params.parameters import parameter_specs
 from engines.transformer.params.tree import Parameters
@@ -21,7 +21,7 @@ from engines.transformer.partition.kv_heads import kv_slots
 from engines.transformer.partition.plan import Plan
 
 
-def read_prompt(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
+def read_prompt(plan: Plan, parameters: Parameters, cache: Caches, tokens: Array) -> tuple[Array, Caches]:
     """Logits [batch, vocab.all] of the last of ``tokens`` [batch, time], and the cache with all of them.
 
     Inside ``shard_map``. Tokens are written after the shared prefix, which the cache already holds.
@@ -33,7 +33,7 @@ def read_prompt(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array)
     return output(plan, parameters, x), cache
 
 
-def _in_chunks(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
+def _in_chunks(plan: Plan, parameters: Parameters, cache: Caches, tokens: Array) -> tuple[Array, Caches]:
     """The last layer's output for the last token, [batch.batch, E.residual], and the cache.
 
     The remainder of the division into chunks goes first: the full chunks are then one loop, which ends with the result.
@@ -48,7 +48,7 @@ def _in_chunks(plan: Plan, parameters: Parameters, cache: Cache, tokens: Array) 
     if rest:
         _, cache = hidden_states(plan, parameters, cache, tokens[:, :rest], Consecutive(start), limit=rest)
 
-    def step(cache: Cache, each: tuple[Array, Array]) -> tuple[Cache, Array]:
+    def step(cache: Caches, each: tuple[Array, Array]) -> tuple[Caches, Array]:
         number, some = each
         here = Consecutive(start + rest + number * chunk)
         x, cache = hidden_states(plan, parameters, cache, some, here, limit=time)
@@ -106,7 +106,9 @@ def _prefix_prefill(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Cac
         cache = {}
         for name, each in empty.items():
             cache[name] = jnp.zeros(each.shape if gspmd else each.sharding.shard_shape(each.shape), each.dtype)
-        return _in_chunks(view, parameters, cache, tokens)[1]
+        filled = _in_chunks(view, parameters, cache, tokens)[1]
+        assert isinstance(filled, dict)
+        return filled
 
     if gspmd:
         return read

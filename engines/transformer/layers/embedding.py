@@ -1,7 +1,7 @@
 """Token ids → the residual stream, and the residual stream → logits, with the vocabulary split over the chips."""
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, local_shard, reduce_scatter
 from engines.transformer.layers.positions import Positions
@@ -24,7 +24,8 @@ def embed(plan: Plan, parameters: Parameters, tokens: Array, positions: Position
     local = tokens - axis_index(axes.ffn) * table.shape[0]
     held = (local >= 0) & (local < table.shape[0])
     rows = jnp.where(held[..., None], table[jnp.where(held, local, 0)].astype(dtype), 0)
-    x = reduce_scatter(rows, axes.ffn, 2)
+    x = reduce_scatter(rows, axes.scattered, 2)
+    x = lax.psum(x, axes.summed) if axes.summed else x
     if matrix.scale is not None:
         x = (x * matrix.scale[tokens][..., None]).astype(dtype)
     if parameters.positions is not None:
@@ -39,7 +40,7 @@ def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
     The matrix is used as stored in every layout: sending one token a sequence is less than gathering the matrix.
     """
     axes, matrix = plan.axes, parameters.output
-    x = all_gather(all_gather(x, axes.ffn, 1), axes.batch, 0)
+    x = all_gather(all_gather(x, axes.scattered, 1), axes.batch, 0)
     rows, _ = axes.gathered
     x = local_shard(x, rows, 1, axes.size(rows))
     x, scale = quantize_tokens(plan, x, ())

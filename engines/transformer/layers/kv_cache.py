@@ -33,6 +33,10 @@ Where slots are folded into the batch (:func:`engines.transformer.partition.kv_h
 """
 
 
+Caches = Cache | tuple[Cache, ...]
+"""The cache of all layers in one, or, where the plan unrolls layers, a cache of one layer for each."""
+
+
 class Cached(NamedTuple):
     """One layer's keys or values [batch, slots, limit, dim] and, where quantized, their scale [batch, slots, limit]."""
 
@@ -48,8 +52,18 @@ def cache_spec(plan: Plan) -> P:
     return P(None, plan.axes.sequence or None, heads or None, None, None)
 
 
-def cache_specs(plan: Plan) -> dict[str, P]:
-    """Name → PartitionSpec of every array of the cache."""
+def _of_every_layer(plan: Plan, one: dict[str, Any]) -> Any:
+    """What holds for each array of one :data:`Cache`, in the structure of :data:`Caches`."""
+    return (one,) * plan.model.num_layers if plan.unrolled else one
+
+
+def cache_specs(plan: Plan) -> Any:
+    """The PartitionSpec of every array, in the structure of :data:`Caches`."""
+    return _of_every_layer(plan, _specs(plan))
+
+
+def _specs(plan: Plan) -> dict[str, P]:
+    """Name → PartitionSpec of every array of one :data:`Cache`."""
     spec = cache_spec(plan)
     scales = {"k_scale": P(*spec[:-1]), "v_scale": P(*spec[:-1])} if plan.kv_dtype in LARGEST else {}
     specs = {"k": spec, "v": spec, **scales}
@@ -58,19 +72,19 @@ def cache_specs(plan: Plan) -> dict[str, P]:
     return specs
 
 
-def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of the cache."""
+def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of the cache, in the structure of :data:`Caches`."""
     slots = len(kv_slots(plan)[0][0]) * plan.axes.size(plan.axes.head)
     if plan.partitioner == "gspmd":
         slots = plan.padded.kv_heads
     model = plan.model
     prefix = plan.prefill.prefix
     described = {}
-    for name, spec in cache_specs(plan).items():
+    for name, spec in _specs(plan).items():
         scale = name.endswith("_scale")
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
-        shape = (model.num_layers, *rows, length, model.head_dim)
+        shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
         # A folded cache stores the heads of one position side by side, over all sequences: they are written together.
         order = (0, 3, 2, 1, 4) if folds_slots(plan) and not scale else range(len(shape) - scale)
         described[name] = jax.ShapeDtypeStruct(
@@ -78,17 +92,19 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
             sharding=array_format(mesh, spec, order),
         )
-    return described
+    return _of_every_layer(plan, described)
 
 
-def make_cache(plan: Plan, mesh: Mesh) -> Cache:
+def make_cache(plan: Plan, mesh: Mesh) -> Caches:
     """An empty cache on the mesh's devices."""
-    empty: Cache = {}
-    for name, each in abstract_cache(plan, mesh).items():
+
+    def made(each: jax.ShapeDtypeStruct) -> Array:
         # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
         local = np.zeros(each.sharding.shard_shape(each.shape), each.dtype)
         array = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
-        empty[name] = relayout(array, each.format)
+        return relayout(array, each.format)
+
+    empty: Caches = jax.tree.map(made, abstract_cache(plan, mesh))
     return empty
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from engines.transformer.comm.collective_matmul import matmul_in, matmul_out, project, project_plain
-from engines.transformer.comm.collectives import all_gather, local_shard, reduce_scatter
+from engines.transformer.comm.collective_matmul import combined, matmul_in, matmul_out, project, project_plain
+from engines.transformer.comm.collectives import all_gather, local_shard
 from engines.transformer.params.fusion import matmul_widths
 from engines.transformer.params.tree import Matrix
 from engines.transformer.partition.constraint import columns, constrain, residual
@@ -71,12 +71,12 @@ def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
 def unreduced(plan: Plan, matrix: Matrix, x: Array, cut: tuple[int, int], multiply: Multiply = project) -> Array:
     """x: [tokens, chunks, width], columns ``cut`` of each chunk → [tokens, E] {unreduced over ffn}, float32."""
     part = matrix.values.slice_chunks(0, matrix.chunk_width, *cut)
-    return multiply(plan, matmul_out(plan)._replace(scattered=()), x.reshape(len(x), -1), part, jnp.float32)
+    return multiply(plan, matmul_out(plan)._replace(scattered=(), summed=()), x.reshape(len(x), -1), part, jnp.float32)
 
 
 def reduced(plan: Plan, matrix: Matrix, x: Array, dtype: Any) -> Array:
     """x: [tokens, E] {unreduced over ffn} → [tokens, E.residual] in ``dtype``."""
-    return scaled(plan, matrix, reduce_scatter(x.astype(dtype), matmul_out(plan).scattered, 1))
+    return scaled(plan, matrix, combined(matmul_out(plan), x.astype(dtype)))
 
 
 def scaled(plan: Plan, matrix: Matrix, x: Array) -> Array:

@@ -16,9 +16,9 @@ Fill = Callable[[Index], NDArray[Any]]
 """Index with explicit bounds → the values there."""
 
 
-def stacked(fill_layer: Callable[[int, Index], Floats]) -> Fill:
-    """Layers stacked along a first axis."""
-    return lambda index: np.stack([fill_layer(each, index[1:]) for each in range(index[0].start, index[0].stop)])
+def stacked(numbers: range, fill_layer: Callable[[int, Index], Floats]) -> Fill:
+    """The layers ``numbers`` stacked along a first axis."""
+    return lambda index: np.stack([fill_layer(each, index[1:]) for each in numbers[index[0]]])
 
 
 def merged(shape: tuple[int, ...], axis: int | None, fill: Fill) -> Fill:

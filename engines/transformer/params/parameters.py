@@ -126,7 +126,10 @@ def described(plan: Plan, source: Source = 0) -> Parameters:
 
 
 class _Describer:
-    def __init__(self, plan: Plan, source: Source) -> None:
+    """``numbers`` are the layers that are stacked, by default all."""
+
+    def __init__(self, plan: Plan, source: Source, numbers: range | None = None) -> None:
+        self.numbers = range(plan.model.num_layers) if numbers is None else numbers
         self.plan, self.source, self.model = plan, source, plan.model
         self.fusion = Fusion(plan, source)
         axes = plan.axes
@@ -139,12 +142,17 @@ class _Describer:
         return Parameters(
             embedding=self._table(self._canonical("embedding")),
             final_norm=self._norm("final_norm"),
-            layers=self._layers(),
+            layers=self._unrolled() if self.plan.unrolled else self._layers(),
             lm_head=self._lm_head(),
             positions=Described(positions, float_dtype(self.plan), P(), self._canonical("positions"))
             if learned
             else None,
         )
+
+    def _unrolled(self) -> tuple[LayerParameters, ...]:
+        """A stack of one for each layer."""
+        one_each = [_Describer(self.plan, self.source, range(each, each + 1)) for each in self.numbers]
+        return tuple(each._layers() for each in one_each)
 
     def _canonical(self, name: str) -> Fill:
         return lambda index: values(self.fusion.canonical[name], self.source, index)
@@ -195,8 +203,8 @@ class _Describer:
         has_bias = any(f"layers.0.{name}_bias" in fusion.canonical for name, _ in parts)
         bias = self._vectors(fill_bias, (plan.chips, width), P(None, self.every, None)) if has_bias else None
         return self._matrix(
-            (self.model.num_layers, self.model.d_model, plan.chips, width),
-            stacked(fill),
+            (len(self.numbers), self.model.d_model, plan.chips, width),
+            stacked(self.numbers, fill),
             spec=P(None, self.rows, self.columns),
             scale_spec=P(None, self.every, None),
             contracted=(1,),
@@ -220,8 +228,8 @@ class _Describer:
 
         has_bias = any(f"layers.0.{name}_bias" in fusion.canonical for name, _ in parts)
         return self._matrix(
-            (self.model.num_layers, self.plan.chips, width, self.model.d_model),
-            stacked(fill),
+            (len(self.numbers), self.plan.chips, width, self.model.d_model),
+            stacked(self.numbers, fill),
             spec=P(None, self.columns, self.rows),
             scale_spec=P(),
             contracted=(1, 2),
@@ -245,7 +253,7 @@ class _Describer:
         return Norm(vector("scale"), vector("bias"))
 
     def _vectors(self, fill_layer: Any, shape: tuple[int, ...], spec: P) -> Described:
-        return Described((self.model.num_layers, *shape), "float32", spec, stacked(fill_layer))
+        return Described((len(self.numbers), *shape), "float32", spec, stacked(self.numbers, fill_layer))
 
     def _matrix(
         self,

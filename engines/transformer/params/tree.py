@@ -86,11 +86,14 @@ class LayerParameters:
 )
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """All parameters of a model. ``embedding`` is [vocab, E], ``lm_head`` the same if untied, ``positions`` [P, E]."""
+    """All parameters of a model: ``layers`` in one stack, or a stack of one for each.
+
+    ``embedding`` is [vocab, E], ``lm_head`` the same if untied, ``positions`` [P, E].
+    """
 
     embedding: Matrix
     final_norm: Norm
-    layers: LayerParameters
+    layers: LayerParameters | tuple[LayerParameters, ...]
     lm_head: Matrix | None = None
     positions: Any = None
 
@@ -128,6 +131,12 @@ class Stacked:
         cut = self.whole().reshape((-1, width, columns) if axis == 0 else (rows, -1, width))
         cut = lax.slice_in_dim(cut, start, stop, axis=axis + 1)
         return Stacked(cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1)), 0)
+
+
+def only_layer(layers: LayerParameters) -> LayerParameters:
+    """The parameters of a stack of one layer."""
+    vectors: LayerParameters = jax.tree.map(lambda each: each[0], scan_inputs(layers))
+    return layer_parameters(vectors, layers, 0)
 
 
 def scan_inputs(layers: LayerParameters) -> LayerParameters:

@@ -22,6 +22,7 @@ class MeshAxes:
     mesh_shape: MeshShape
     attn_sharding: str
     batch_size: int
+    whole_residual: bool = False
 
     def size(self, axes: Axes) -> int:
         """Number of shards along ``axes``."""
@@ -90,7 +91,17 @@ class MeshAxes:
     @property
     def residual(self) -> Axes:
         """Axes that split E of the residual stream: those of the weights first."""
-        return self.embed + self.ffn
+        return self.embed + self.scattered
+
+    @property
+    def scattered(self) -> Axes:
+        """Axes of F over which the residual stream is split as well; () where it is whole on each of their chips."""
+        return () if self.whole_residual else self.ffn
+
+    @property
+    def summed(self) -> Axes:
+        """Axes of F over which an all-reduce, not a reduce-scatter, sums a projection's result."""
+        return self.ffn if self.whole_residual else ()
 
     @property
     def attention(self) -> Axes:

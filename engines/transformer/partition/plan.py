@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from engines.core.errors import InvalidRequest
-from engines.core.layout import Partitioner, layout_of
+from engines.core.layout import Partitioner, layout_of, variant_of
 from engines.core.model import Model
 from engines.core.slice import MeshShape
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
@@ -30,9 +30,10 @@ class Plan:
 
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
     ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
-    follow the prompt. ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and
-    ``annotation`` are those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which
-    axes split what, how communication overlaps, and sizes with padding.
+    follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
+    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
+    those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
+    communication overlaps, and sizes with padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -50,6 +51,7 @@ class Plan:
     collectives: str = "plain"
     partitioner: Partitioner = "manual"
     decodes: bool = True
+    unrolled: bool = False
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
     chunks: int | None = None
@@ -59,7 +61,10 @@ class Plan:
     padded: Padded = field(init=False)
 
     def __post_init__(self) -> None:
-        axes = MeshAxes(layout_of(self.ffn_layout), self.mesh_shape, self.attn_sharding, self.batch_size)
+        variant = variant_of(self.collectives)
+        axes = MeshAxes(
+            layout_of(self.ffn_layout), self.mesh_shape, self.attn_sharding, self.batch_size, variant.whole_residual
+        )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
         padded = Padded(self.model, self.chunks or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS)
@@ -87,6 +92,13 @@ class Plan:
                 self.batch_size,
                 f"does not split over the {axes.size(axes.batch)} shards of ffn_layout={self.ffn_layout}",
                 f"use a multiple of {axes.size(axes.batch)}, or ffn_layout=ws_2d",
+            )
+        if self.unrolled and self.prefill.prefix:
+            raise InvalidRequest(
+                "engine.unroll_layers",
+                True,
+                f"does not go with engine.shared_prefix={self.prefill.prefix}",
+                "use engine.unroll_layers=false",
             )
         if self.attn_sharding == "batch" and self.chips > 1 and not axes.sequence:
             raise InvalidRequest(
