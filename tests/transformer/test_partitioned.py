@@ -67,6 +67,14 @@ def test_heads_that_the_chips_do_not_divide(heads, kv_heads, shape, attn_shardin
     assert max(errors(plan)) < 1e-5
 
 
+@pytest.mark.parametrize("ffn_layout", ["wg_x", "wg_xy"])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (4, 2)])
+def test_chips_that_read_different_numbers_of_key_value_heads(heads, kv_heads, ffn_layout):
+    # Three chips along z hold two query heads each: the first reads one key/value head, the second two.
+    model = small_model(d_model=72, d_ff=12, num_heads=heads, num_kv_heads=kv_heads, head_dim=4)
+    assert max(errors(plan_of(model, (2, 1, 3), ffn_layout, "heads", 12))) < 1e-5
+
+
 @pytest.mark.parametrize("model", ["palm", "gpt"])
 @pytest.mark.parametrize(
     ("weight_dtype", "act_dtype", "least", "most"),

@@ -26,7 +26,8 @@ class Matmul(NamedTuple):
     """The mesh axes of one projection x: [tokens, rows] · w: [rows, columns].
 
     x is gathered over ``gathered`` along its rows before; the result is scattered over ``scattered`` along its columns
-    after, or summed over ``summed``. w itself is gathered over ``contracted`` along its rows and over ``produced`` along its columns.
+    after, or summed over ``summed``. w itself is gathered over ``contracted`` along its rows, over ``produced`` along
+    its columns.
     """
 
     gathered: Axes

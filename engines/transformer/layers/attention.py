@@ -110,7 +110,7 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
         return [_by_head(each, head_dim) for each in both]
     real = padded.kv_heads * head_dim
     both = [_by_head(each.reshape(*each.shape[:2], -1)[..., :real], head_dim) for each in both]
-    if len(kept[0]) == padded.kv_heads:
+    if all(slots == list(range(padded.kv_heads)) for slots in kept):
         return both
     return [jnp.take(each, jnp.asarray(kept)[axis_index(plan.axes.head)], axis=2) for each in both]
 
