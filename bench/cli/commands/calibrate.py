@@ -137,13 +137,10 @@ def _write_residuals(path: Path, cases: Sequence[Case], found: Fit) -> None:
 
 
 def _print(content: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(
-        box=None, header_style="bold", pad_edge=False, title=f"constants of {content['chip']}", title_justify="left"
-    )
+    console = terminal.console()
+    table = terminal.table(title=f"constants of {content['chip']}")
     for heading in ("constant", "value", "within", "prior", "uncertainty", "set by"):
         table.add_column(heading, overflow="fold")
     for name, value in content["constants"].items():

@@ -1,7 +1,6 @@
 """``shardbench compare``: the rows of two stores, point by point."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -94,16 +93,14 @@ def plain(found: "Comparison") -> dict[str, Any]:
 
 def show(found: "Comparison") -> None:
     """Print a table of the points that differ, the worst first, and the number of points by verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
     from bench.compare.verdicts import NOT_SIGNIFICANT, label
     from bench.rows.metrics import METRICS
+    from bench.run import terminal
 
     shown = [change for change in found.changes if change.verdict != "same" or change.reason == NOT_SIGNIFICANT]
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = terminal.console()
     if shown:
-        table = Table(box=None, header_style="bold", pad_edge=False)
+        table = terminal.table()
         table.add_column("verdict", no_wrap=True)
         table.add_column("point", overflow="fold", ratio=2)
         for heading in ("old ms", "new ms", "new/old", "interval", "p"):

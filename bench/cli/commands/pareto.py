@@ -100,10 +100,9 @@ def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
 
 
 def _print(best: "list[Spot]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = terminal.table()
     for heading in ("model", "phase", "weights", "chips", "mesh", "batch", "layout", "latency", "chip-ms/token", "MFU"):
         table.add_column(heading)
     for spot in sorted(best, key=lambda each: (each.model, each.phase, each.weight_dtype, each.latency_s)):
@@ -119,4 +118,4 @@ def _print(best: "list[Spot]") -> None:
             f"{1e3 * spot.cost_chip_s_per_token:.3g}",
             f"{spot.mfu:.1%}",
         )
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    terminal.console(160).print(table)

@@ -1,7 +1,6 @@
 """``shardbench plan``: the best partitioning of a model over chips for a workload."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,16 +107,15 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
 
 
 def _print(found: "SearchResult", chosen: "Candidate", crossovers: "Sequence[Crossover]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
     workload = found.workload
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = terminal.console()
     console.print(
         f"{workload.model.name} on {workload.chip.name}, {workload.phase}, {workload.input_len} in, "
         f"{workload.output_len if workload.phase != 'prefill' else 0} out: the best for {workload.objective}"
     )
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = terminal.table()
     headings = (
         *("loss", "chips", "mesh", "weights", "batch", "layouts"),
         *("latency", "step", "chip-s/token", "tokens/s", "GB/chip", "bound by", "slower in"),

@@ -1,7 +1,6 @@
 """``shardbench validate``: compares an engine's predictions with published or measured times."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -92,11 +91,10 @@ def _row(each: Compared) -> dict[str, Any]:
 
 
 def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    console = terminal.console()
+    table = terminal.table()
     for heading in (
         "file:line",
         "model",
@@ -126,9 +124,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
             "" if row["error"] is None else f"{row['error']:+.1%}",
         )
     console.print(table)
-    summary = Table(
-        box=None, header_style="bold", pad_edge=False, title="relative error of latency", title_justify="left"
-    )
+    summary = terminal.table(title="relative error of latency")
     headings = (
         "rows",
         "mean",
