@@ -12,7 +12,7 @@ MARKDOWN: Final = re.compile(
     r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # emphasis: not the _ inside ws_2d
     r"|~(?=~)"  # deleted text
     r"|[\[\]](?=[^\[\]]*\]\()|\](?=[(\[:])"  # links and images
-    r"|^(?:[#>+-]|=+$|\d+(?=[.)]))"  # headings, quotes and lists, at the beginning
+    r"|^(?:[#>]|[+-](?=[\s+-]|$)|=+$|\d+(?=[.)](?:\s|$)))"  # headings, quotes and lists, at the beginning
 )
 ENTITY: Final = re.compile(r"&(?=#?\w+;)|<(?=[A-Za-z/!?])")
 PORTABLE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")

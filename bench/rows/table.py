@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.rows.escape import markdown
+from bench.rows.metric import formatted
 from bench.rows.metrics import METRICS
 
 
@@ -36,7 +37,7 @@ class Column:
         if value is None:
             return ""
         if self.spec:
-            return format(value * self.scale, self.spec)
+            return formatted(value * self.scale, self.spec)
         if self.key in METRICS and isinstance(value, (int, float)):
             return METRICS[self.key].show(value)
         return plain_text(value)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.rows.metrics import METRICS
 from bench.run import terminal
 from engines.core.row import POINT_FIELDS, Row
+from engines.core.text import significant
 
 MOST_ROWS_SHOWN = 60
 QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
@@ -132,5 +133,5 @@ def seconds(value: float | None) -> str:
         return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs"
+            return f"{significant(value / scale)} {unit}"
+    return f"{significant(value / 1e-6)} µs"

@@ -16,6 +16,7 @@ from bench.validate.errors import figures_of, load_estimator, read_all
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest
+from engines.core.text import significant
 
 SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
@@ -146,12 +147,17 @@ def _print(content: Mapping[str, Any]) -> None:
     for name, value in content["constants"].items():
         about = content["fitted"].get(name)
         if about is None:
-            table.add_row(name, f"{value:.4g}", "", "", "", f"stated: {content['stated'][name]}")
+            table.add_row(name, significant(value, 4), "", "", "", f"stated: {content['stated'][name]}")
             continue
         groups = ", ".join(f"{group} {share:.0%}" for group, share in about["set_by"].items())
         low, high = about["within"]
         table.add_row(
-            name, f"{value:.4g}", f"{low:g}..{high:g}", f"{about['prior']:g}", f"±{about['uncertainty']:.0%}", groups
+            name,
+            significant(value, 4),
+            f"{significant(low)}..{significant(high)}",
+            significant(about["prior"]),
+            f"±{about['uncertainty']:.0%}",
+            groups,
         )
     console.print(table)
     for label, count in content["rows"].items():

@@ -11,6 +11,7 @@ from bench.cli.args import PRINT, Key
 from bench.cli.commands.plan import SIZES, WEIGHT_DTYPES, workload_from
 from bench.cli.values import Choice, FilePath, Integer, ListOf, Text
 from engines.core.errors import InvalidRequest
+from engines.core.text import significant
 
 if TYPE_CHECKING:
     from bench.planner.pareto import Spot
@@ -114,8 +115,8 @@ def _print(best: "list[Spot]") -> None:
             spot.parallelism,
             str(spot.batch_size),
             f"{spot.ffn_layout} {spot.attn_sharding}",
-            f"{spot.latency_s:.4g} s",
-            f"{1e3 * spot.cost_chip_s_per_token:.3g}",
+            f"{significant(spot.latency_s, 4)} s",
+            significant(1e3 * spot.cost_chip_s_per_token),
             f"{spot.mfu:.1%}",
         )
     terminal.console(160).print(table)

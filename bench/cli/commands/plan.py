@@ -9,6 +9,7 @@ from bench.cli.values import Choice, Integer, ListOf, Number
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.layout import COLLECTIVES
 from engines.core.point import FIRST_TOKENS
+from engines.core.text import significant
 
 if TYPE_CHECKING:
     from bench.planner.crossovers import Crossover
@@ -142,9 +143,9 @@ def _cells(plan: "Candidate") -> list[str]:
         point.weight_dtype,
         str(point.batch_size),
         "" if point.num_chips == 1 else ", ".join(layouts),
-        f"{plan.latency_s:.4g} s",
-        "" if plan.step_time_s is None else f"{plan.step_time_s * 1e3:.3g} ms",
-        f"{plan.cost_chip_s_per_token:.3g}",
+        f"{significant(plan.latency_s, 4)} s",
+        "" if plan.step_time_s is None else f"{significant(plan.step_time_s * 1e3)} ms",
+        significant(plan.cost_chip_s_per_token),
         f"{plan.tokens_per_s:,.0f}",
         f"{plan.peak_hbm_bytes / 1e9:.1f}",
         SHORT[plan.binding_term],

@@ -29,7 +29,12 @@ KEYS: Final = (
         kind=FilePath(),
     ),
     Key("format", list(FORMATS), "formats to write", kind=ListOf(Choice(FORMATS))),
-    Key("figures", list(ENDINGS), "formats of the figures; [] for none", kind=ListOf(Choice(ENDINGS), least=0)),
+    Key(
+        "figures",
+        list(ENDINGS),
+        "formats of the figures, or none",
+        kind=ListOf(Choice(ENDINGS), words=("none",), least=0),
+    ),
     Key("title", None, "the heading of the report"),
     Key(
         "wandb",
@@ -60,7 +65,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.rows.labels import read_rows
 
     formats = [name for name in FORMATS if name in settings["format"]]
-    endings = [name for name in ENDINGS if name in settings["figures"]]
+    endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
     rows = [] if verb == "paper" else read_rows(settings["results_dir"])
     out = Path(settings["out"])
     checks: list[Check] = []
@@ -120,7 +125,10 @@ def _print(written: Written, checks: Sequence[Check]) -> None:
     undecided = sum(check.passed is None for check in checks)
     if undecided:
         print(f"{undecided} claims were not evaluated: the store has no rows for them")
+    tables = [name for name in written.files if name.startswith("tables/")]
     print(f"{len(written.files)} files in {written.out}:")
     for name in written.files:
-        if "/" not in name or name.startswith("figures/"):
+        if name not in tables:
             print(f"  {Path(written.out) / name}")
+    if tables:
+        print(f"  {Path(written.out) / 'tables'}: {len(tables)} files of tables")
