@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engines.core.point import Point
+from engines.core.text import significant
 
 Better = Literal["lower", "higher"]
 
@@ -29,6 +30,11 @@ class Basis:
     matmul_flops_per_s: float | None
     copy_bytes_per_s: float | None
     done: Mapping[str, float | None]
+
+
+def formatted(value: float, spec: str) -> str:
+    """The number as ``spec`` says, with significant digits (``.4g``) never as ``1.234e+04``."""
+    return significant(value, int(spec[1:-1])) if spec.endswith("g") else format(value, spec)
 
 
 Compute = Callable[[Basis], float | None]
@@ -60,4 +66,4 @@ class Metric:
         """The value scaled and formatted for a table; empty for None or NaN."""
         if value is None or math.isnan(value):
             return ""
-        return format(value * self.scale, self.spec)
+        return formatted(value * self.scale, self.spec)

@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from bench.rows.metrics import METRICS
+from bench.run import terminal
 from engines.core.row import POINT_FIELDS, Row
+from engines.core.text import significant
 
 MOST_ROWS_SHOWN = 60
 QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
@@ -76,7 +77,7 @@ class Output:
 
 def print_table(rows: list[Row]) -> None:
     """Rows as a table on stdout, below a line with the keys that all rows share."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = terminal.table()
     same, differing = _split(rows)
     for name in differing:
         table.add_column(name, overflow="fold")
@@ -97,10 +98,9 @@ def print_table(rows: list[Row]) -> None:
             *(metric.show(getattr(row, metric.name)) for metric in quality),
             _note(row),
         )
-    # In a pipe there is no terminal width to fit into.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = terminal.console(240)
     if same:
-        console.print(", ".join(same), style="dim", highlight=False)
+        console.print(", ".join(same), style="dim")
     console.print(table)
 
 
@@ -133,5 +133,5 @@ def seconds(value: float | None) -> str:
         return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs"
+            return f"{significant(value / scale)} {unit}"
+    return f"{significant(value / 1e-6)} µs"

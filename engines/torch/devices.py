@@ -7,6 +7,7 @@ import torch
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.errors import OutOfMemory, Unsupported
 from engines.core.point import Point
+from engines.core.text import significant
 from engines.host.nvidia import check_present
 
 MEMORY_MESSAGES = (
@@ -75,4 +76,7 @@ def _check_host_memory(point: Point) -> None:
     needed = point.model.params * BYTES_PER_ELEMENT[point.weight_dtype] + cache
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
-        raise does_not_fit(point, f"weights and cache are {needed:.3g} bytes, this machine has {present:.3g}")
+        raise does_not_fit(
+            point,
+            f"weights and cache are {significant(needed / 1e9)} GB, this machine has {significant(present / 1e9)}",
+        )
