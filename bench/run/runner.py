@@ -1,5 +1,6 @@
 """Points → rows: skips stored points, runs the engines, and stores every row as soon as its point ends."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from bench.rows.store import Store
 from bench.run.child import evaluate, evaluate_lockstep
-from bench.run.environment import read_environment
+from bench.run.conditions import conditions_of, hold
 from bench.run.keys import code_id, point_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask, row_without_time
@@ -100,6 +101,8 @@ def _run_job(
     engine = make_engine(job.engine_config)
     process = engine.process()
     code = code_id(engine)
+    conditions = conditions_of(engine, job.engine_config, options.timing)
+    environment = {**os.environ, **engine.environment(job.points)}
     to_do: list[PointTask] = []
     for point in job.points:
         task = PointTask(
@@ -108,9 +111,12 @@ def _run_job(
             source=engine.source,
             sweep=options.sweep_name,
             code_id=code,
+            conditions=conditions,
         )
         candidates = stored.get(task.point_id, ()) if options.resume else ()
-        candidates = [row for row in candidates if _is_reusable(row, options.retry)]
+        candidates = [
+            row for row in candidates if _is_reusable(row, options.retry) and hold(row, conditions, environment)
+        ]
         same_code = [row for row in candidates if code is not None and row.code_id == code]
         if same_code:
             yield same_code[:1], False
@@ -158,9 +164,7 @@ def _by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _is_reusable(row: Row, retry: Sequence[str]) -> bool:
-    """Whether a stored row may stand for its point: not to be retried, and not measured on another host."""
-    if row.source == "measured" and row.host != read_environment().host:
-        return False
+    """Whether a stored row may stand for its point as far as ``retry`` goes."""
     if "invalid" in retry and row.status == "ok" and not row.valid:
         return False
     return row.status not in retry
