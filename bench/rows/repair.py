@@ -108,12 +108,12 @@ def _checked(part: Path) -> list[tuple[int, str, Row | None, str | None]]:
     """The lines of a file as :func:`read_part` yields them, with rows that have an invalid value also broken."""
     found: list[tuple[int, str, Row | None, str | None]] = []
     for number, line, row, problem in read_part(part):
-        invalid = None if row is None else _invalid_value(row)
+        invalid = None if row is None else invalid_value(row)
         found.append((number, line, None, invalid) if invalid else (number, line, row, problem))
     return found
 
 
-def _invalid_value(row: Row) -> str | None:
+def invalid_value(row: Row) -> str | None:
     """A sentence on the first value whose type is not its field's; None if all are valid."""
     for name, kinds in KINDS.items():
         value = getattr(row, name)

@@ -202,7 +202,7 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
     lines = text.removesuffix("\n").split("\n") if text else []
     for number, line in enumerate(lines, start=1):
         try:
-            yield number, line, _row(line), None
+            yield number, line, row_of(line), None
         except ShardbenchError as error:
             yield number, line, None, str(error)
     count = re.search(r"-n(\d+)$", part.stem)
@@ -231,7 +231,12 @@ def line_of(row: Row) -> str:
         raise
 
 
-def _row(line: str) -> Row:
+def row_of(line: str) -> Row:
+    """The row of a line of JSON.
+
+    Raises:
+        ShardbenchError: it is none.
+    """
     try:
         content = json.loads(line, parse_constant=_not_finite)
     except json.JSONDecodeError:

@@ -16,7 +16,7 @@ from bench.rows.part_time import time_of_merged
 from bench.rows.store import Store, line_of
 from bench.run.child import evaluate
 from bench.run.identify import program_ids
-from bench.run.keys import code_id, point_id
+from bench.run.keys import code_id, code_id_of, point_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
@@ -130,7 +130,8 @@ def _rekeyed(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str
             found[id(row)] = reason
             continue
         key = point_id(engine, point)
-        pairs.append((row, PointTask(point=point, point_id=key, source=row.source, sweep=row.sweep, code_id=code)))
+        own = code_id_of(engine, code, point)
+        pairs.append((row, PointTask(point=point, point_id=key, source=row.source, sweep=row.sweep, code_id=own)))
     tasks = [task for _, task in pairs]
     if not tasks:
         return found
