@@ -61,7 +61,7 @@ def run(requests: Sequence[Request]) -> RunSummary:
     summary = RunSummary()
     all_rows: list[Row] = []
     _check_store(store, sum(plan.new_rows for plan in plans))
-    saver = Saver(store, prints_rows=options.print == "json")
+    saver = Saver(store, stdout_taken=options.print == "json")
     with ExitStack() as stack:
         output = stack.enter_context(Output(options.print, total))
         stack.callback(saver.close)

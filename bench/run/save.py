@@ -20,12 +20,12 @@ KEPT: Final = (
 class Saver:
     """Stores rows, and prints those that cannot be stored as lines of JSON.
 
-    ``prints_rows``: whether the command prints every row on stdout anyway.
+    They go to stdout, and to stderr where ``stdout_taken`` says that stdout holds every row anyway.
     """
 
-    def __init__(self, store: Store, *, prints_rows: bool) -> None:
+    def __init__(self, store: Store, *, stdout_taken: bool) -> None:
         self._store = store
-        self._prints_rows = prints_rows
+        self._streams = ("stderr", "stdout") if stdout_taken else ("stdout", "stderr")
         self._problem = ""
         self._where = ""
         self.unsaved = 0
@@ -42,13 +42,25 @@ class Saver:
             first = not self.unsaved
             self.unsaved += len(rows)
             self._problem = str(error)
-            stream, self._where = _usable_stream()
-            if not (self._prints_rows and self._where == "stdout"):
-                for row in rows:
-                    print(line_of(row), file=stream, flush=True)
+            self._where = self._print(rows)
             if first:
                 self._say(f"{error}; rows that cannot be stored are printed on {self._where} as JSON")
         return rows
+
+    def _print(self, rows: Sequence[Row]) -> str:
+        """Print rows on the first stream that is not closed, full or thrown away; returns its name."""
+        text = "".join(f"{line_of(row)}\n" for row in rows)
+        for name in self._streams:
+            stream: TextIO | None = getattr(sys, name)
+            if stream is None or stream.closed or _is_thrown_away(stream):
+                continue
+            try:
+                stream.write(text)
+                stream.flush()
+            except OSError:
+                continue
+            return name
+        raise ShardbenchError(f"{self._problem}; and neither stdout nor stderr takes the {len(rows)} rows")
 
     def close(self) -> None:
         """Say on stderr how to bring in what was printed, if anything was."""
@@ -72,15 +84,6 @@ def _storable(row: Row) -> Row:
         kept = {name: getattr(row, name) for name in KEPT}
         return Row(**kept, status="failed", error=str(error), invalid_reason=str(error))
     return row
-
-
-def _usable_stream() -> tuple[TextIO, str]:
-    """Where printed rows are kept: stdout, or stderr where stdout is closed or thrown away."""
-    for name in ("stdout", "stderr"):
-        stream: TextIO | None = getattr(sys, name)
-        if stream is not None and not stream.closed and not _is_thrown_away(stream):
-            return stream, name
-    return sys.stdout, "stdout"
 
 
 def _is_thrown_away(stream: TextIO) -> bool:
