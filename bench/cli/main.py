@@ -27,7 +27,7 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
-    "env": "show git revision, versions, machine, installed extras and the results folder",
+    "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""
 MODULES: Final = {"import": "import_"}

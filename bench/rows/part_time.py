@@ -22,7 +22,7 @@ from engines.core.row import Row
 STAMP: Final = "%Y%m%dT%H%M%S%f"
 MARK: Final = "s"
 _NAME: Final = re.compile(rf"(\d{{8}}T\d{{12}})({MARK}?)-")
-_UTC: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
+_UTC: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class PartTime:
 
     @property
     def iso(self) -> str:
-        """As a row states a time."""
-        return self.written.isoformat(timespec="microseconds")
+        """As a row states a time: in milliseconds, so that files and rows of one instant stay in the store's order."""
+        return self.written.isoformat(timespec="milliseconds")
 
 
 def time_of(part: Path) -> PartTime | None:
@@ -88,7 +88,7 @@ def time_of_merged(entries: Iterable[Entry], parts: Iterable[Path]) -> PartTime 
 
 
 def moment(created_at: str, part: PartTime | None) -> str:
-    """The UTC time, in ISO 8601, from which a row of a file counts; texts sort as times do."""
+    """The UTC time, in ISO 8601 to the millisecond, from which a row of a file counts; texts sort as times do."""
     own = created_at if isinstance(created_at, str) and _UTC.fullmatch(created_at) else _in_utc(created_at)
     if part is None:
         return own
@@ -102,4 +102,4 @@ def _in_utc(text: object) -> str:
         found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         return ""
-    return found.isoformat(timespec="microseconds")
+    return found.isoformat(timespec="milliseconds")

@@ -19,9 +19,10 @@ from engines.core.versions import UNCHANGING, without_device_count
 
 XLA_FLAGS: Final = "XLA_FLAGS"
 VARIABLES: Final = re.compile(
-    r"(JAX|XLA|LIBTPU|TPU|PJRT|TF|OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|ONEDNN|DNNL|GLOO|UCX|MALLOC"
+    r"(JAX|XLA|LIBTPU|TPU|PJRT|OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|ONEDNN|DNNL|GLOO|UCX|MALLOC"
     r"|TORCH|TORCHINDUCTOR|PYTORCH|ATEN|TRITON|CUDA|CUBLAS|CUBLASLT|CUDNN|NCCL|NVIDIA|NVTE|ROCR|HIP|HSA|MIOPEN"
-    r"|VLLM|TRTLLM|TLLM|FT)_\w+|GLIBC_TUNABLES|LD_PRELOAD|LD_LIBRARY_PATH"
+    r"|VLLM|TRTLLM|TLLM)_\w+"
+    r"|TF_(XLA|ENABLE|DISABLE|USE|FORCE|NUM|GPU|CUDNN|DETERMINISTIC)\w*|GLIBC_TUNABLES|LD_PRELOAD|LD_LIBRARY_PATH"
 )
 """Variables of the environment that compilers, drivers, runtimes, thread pools and allocators read."""
 HARNESS_SETTINGS: Final = frozenset({"_target_", "name", "isolated", "timeout_s", "memory_limit_bytes"})
