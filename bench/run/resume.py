@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from bench.run.conditions import conditions_of, hold
 from bench.run.keys import code_id, code_id_of, point_id
+from bench.run.limits import Limits
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask, row_without_time
 from bench.sweep.expand import EngineJob, Options
@@ -43,7 +44,12 @@ def plan_job(
 
     A stored row stands for a point without asking for its program if the same source would answer it under the same
     conditions. ``invalid``: id() of each invalid point → its error. ``stored``: :func:`by_point` of the store.
+
+    Raises:
+        InvalidRequest: a setting or a limit of the engine is invalid.
     """
+    if job.engine_config.get("isolated"):
+        Limits.of(job.engine_config)
     engine = make_engine(job.engine_config)
     plan = JobPlan(job, options, engine, engine.process())
     code = code_id(engine)
