@@ -4,11 +4,15 @@ import os
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
+
+from engines.core.errors import InvalidRequest
 
 JAX_LIBRARIES: Final = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
 """Libraries whose versions determine what JAX compiles."""
-COMPILER_FLAGS: Final = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
+XLA_FLAGS: Final = "XLA_FLAGS"
+COMPILER_FLAGS: Final = ("LIBTPU_INIT_ARGS", XLA_FLAGS)
 """Variables of the environment that XLA's compilers read."""
 DEVICE_COUNT_FLAG: Final = "--xla_force_host_platform_device_count"
 """How many virtual devices a process has. It changes no program: the mesh says which of them it uses."""
@@ -31,7 +35,32 @@ def jax_libraries_of(kind: str) -> tuple[str, ...]:
     return _JAX_OF_KIND.get(kind, JAX_LIBRARIES[:2])
 
 
+def xla_flags() -> str:
+    """The flags in ``XLA_FLAGS``, or in the file that it names: XLA takes a text that starts with no dash for a file.
+
+    Raises:
+        InvalidRequest: there is no such file.
+    """
+    text = os.environ.get(XLA_FLAGS, "")
+    if not text.strip() or text.lstrip().startswith("-"):
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise InvalidRequest(
+            XLA_FLAGS,
+            text,
+            f"is no flag, and cannot be read as a file of flags ({reason})",
+            "unset it, name a file, or start every flag with --",
+        ) from None
+
+
 def compiler_flags() -> dict[str, str]:
-    """What :data:`COMPILER_FLAGS` are set to here, without the number of virtual devices."""
-    found = {name: os.environ.get(name, "") for name in COMPILER_FLAGS}
+    """What :data:`COMPILER_FLAGS` are set to here, without the number of virtual devices.
+
+    Raises:
+        InvalidRequest: see :func:`xla_flags`.
+    """
+    found = {name: os.environ.get(name, "") for name in COMPILER_FLAGS} | {XLA_FLAGS: xla_flags()}
     return {name: " ".join(re.sub(rf"{DEVICE_COUNT_FLAG}=\d+", "", text).split()) for name, text in found.items()}
