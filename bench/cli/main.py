@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
+    "wandb": "log stored rows to Weights & Biases that were stored without it",
     "env": "show git revision, versions, machine, installed extras and the results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""

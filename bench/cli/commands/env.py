@@ -30,7 +30,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     from bench.run.environment import read_environment
     from bench.run.extras import extras
-    from bench.run.tracking import resolved_mode
+    from bench.run.wandb_mode import resolved_mode
 
     with_devices = check_boolean("devices", settings["devices"])
     folder = Path(str(settings["results_dir"]))
