@@ -24,7 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "write latency and MFU tables, figures and findings from stored rows",
     "compare": "compare the rows of two stores; exit code 1 if a point is slower or fails now",
-    "results": "list, check, export, compact or rekey the stored rows",
+    "results": "list, check, export, add, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",

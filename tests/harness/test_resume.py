@@ -5,7 +5,7 @@ import json
 import pytest
 from processes import gone
 
-from bench.run import runner
+from bench.run import resume
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_a_prediction_is_kept_through_changes_of_code_and_not_of_the_closed_form
     words += ["print=none", "wandb.mode=disabled"]
 
     def after(source, version):
-        monkeypatch.setattr(runner, "code_id", lambda engine: source)
+        monkeypatch.setattr(resume, "code_id", lambda engine: source)
         monkeypatch.setattr("engines.analytic.engine.CLOSED_FORM_VERSION", version)
         assert shardbench.here(monkeypatch, *words) == 0
         return len(shardbench.stored())
