@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.core.errors import InvalidRequest
+from engines.host.whole_file import write_whole
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 NOT_A_FOLDER: Final = frozenset({errno.EEXIST, errno.ENOTDIR})
@@ -66,16 +67,7 @@ def write_durably(path: Path, content: bytes, temporary: Path) -> None:
     Raises:
         OSError: it cannot be written. If only flushing the folder failed, the file is there all the same.
     """
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    write_whole(path, content, temporary, flush=True)
     sync_folder(path.parent)
 
 

@@ -83,7 +83,7 @@ def test_a_sweep_and_sources_are_chosen(store, tmp_path, capfd):
     )
     assert sync(store, capfd, "sweep=mine")["logged"] == 1
     assert [each[:1] for each in logged(tmp_path)] == ["a"]
-    assert sync(store, capfd, "sources=[predicted]")["logged"] == 1
+    assert sync(store, capfd, "source=predicted")["logged"] == 1
     assert [each[:1] for each in logged(tmp_path)] == ["a", "c"]
 
 

@@ -4,18 +4,18 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.row import Row
+from engines.core.row import Row, Source
 
 SUMMARY: Final = "log stored rows to Weights & Biases that were stored without it"
 VERBS: Final[Mapping[str, str]] = {"sync": "log each row once that no run and no sync has logged before"}
 KEYS: Final = (
     RESULTS_DIR,
     Key("sweep", None, "only rows of this sweep (default: all)"),
-    Key("sources", None, "only rows of these sources, such as [measured] (default: as in conf/wandb)"),
+    Key("source", None, "only rows of this source (default: sources of conf/wandb)", get_args(Source)),
     Key("mode", "auto", "auto is online where this machine is logged in", ("auto", "online", "offline")),
     Key("project", None, "the project in W&B (default: as in conf/wandb)"),
     Key("entity", None, "the user or team in W&B (default: that of the login)"),
@@ -42,10 +42,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     folder = Path(str(settings["results_dir"]))
     if not folder.is_dir():
         raise InvalidRequest("results_dir", folder, "does not exist", "use a folder with stored rows")
-    given = {key: settings[key] for key in ("mode", "project", "entity", "sources") if settings[key] is not None}
+    given = {key: settings[key] for key in ("mode", "project", "entity") if settings[key] is not None}
     config = {**load_group("wandb", "default"), **given, "results_dir": str(folder)}
-    if isinstance(config["sources"], str):
-        config["sources"] = [config["sources"]]
+    if settings["source"] is not None:
+        config["sources"] = [settings["source"]]
     tracker = open_tracker(config)
     if tracker is None:
         raise InvalidRequest("mode", settings["mode"], "logs nothing here", _why_disabled())
