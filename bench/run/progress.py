@@ -1,4 +1,4 @@
-"""The output of ``shardbench run``: rows on stdout, progress on stderr: a bar on a terminal, else a line now and then."""
+"""The output of ``shardbench run``: rows on stdout; on stderr a progress bar, or a line now and then in a log."""
 
 import json
 import sys
