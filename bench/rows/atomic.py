@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.core.errors import InvalidRequest
+from engines.host.scratch import ScratchFolder
 from engines.host.whole_file import write_whole
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -21,12 +22,19 @@ NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 def replaced(out: Path) -> Iterator[Path]:
     """A temporary path to write to, renamed to ``out`` if the block succeeds and removed if it fails.
 
+    A pipe or a device (``/dev/null``) stays what it is, and gets the content.
+
     Raises:
         InvalidRequest: the file cannot be written; the key is ``out``.
     """
     # Not longer than a name may be, where that of ``out`` is not.
     temporary = out.with_name(f".{secrets.token_hex(4)}{out.suffix}")
     try:
+        if out.exists() and not out.is_file() and not out.is_dir():
+            with ScratchFolder() as folder:
+                yield folder / temporary.name
+                out.write_bytes((folder / temporary.name).read_bytes())
+            return
         out.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, out)

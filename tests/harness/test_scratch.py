@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import wait_for
 
+from bench.rows.atomic import replaced
 from engines.core.errors import ShardbenchError
 from engines.host import whole_file
 from engines.host.python import environment
@@ -86,6 +87,18 @@ def test_a_file_that_cannot_be_written_is_not_there(tmp_path, monkeypatch, unnam
     with pytest.raises(OSError, match="No space"):
         write_whole(tmp_path / "file", b"content", tmp_path / "file.tmp", flush=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_stays_a_pipe_and_gets_the_content(tmp_path):
+    """As ``out=/dev/null``, which must not become a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        with replaced(pipe) as out:
+            out.write_text("content")
+        assert reader.stdout.read() == b"content"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_child_s_environment_is_ours_without_what_is_for_a_prompt(monkeypatch):
