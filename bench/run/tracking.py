@@ -7,6 +7,7 @@ import atexit
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -99,6 +100,8 @@ class Tracker:
                 return self._init("online", settings)
             except Exception as error:  # of any kind: no network, no such project, an expired key
                 self._go_offline(_reason(error))
+                with suppress(Exception, SystemExit):
+                    _wait()  # the library's service holds the id of the run that did not begin
         return self._init("offline", settings)
 
     def _go_offline(self, problem: str) -> None:
