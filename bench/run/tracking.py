@@ -6,11 +6,11 @@ Offline without an account or a network. An error here loses no row: the store a
 import atexit
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from bench.rows.metrics import METRICS
 from bench.run.logged_rows import LoggedRows
@@ -92,7 +92,9 @@ class Tracker:
             self._started = True
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._mode == "online":
-                problem = unreachable(_library().setup().settings.base_url, REACH_TIMEOUT_S)
+                import wandb
+
+                problem = unreachable(wandb.setup().settings.base_url, REACH_TIMEOUT_S)
                 if problem is not None:
                     self._go_offline(problem)
         if self._mode == "online":
@@ -112,9 +114,10 @@ class Tracker:
             file=sys.stderr,
         )
 
-    def _init(self, mode: str, settings: Mapping[str, Any]) -> Any:
-        wandb = _library()
-        limits = {
+    def _init(self, mode: Literal["online", "offline"], settings: Mapping[str, Any]) -> Any:
+        import wandb
+
+        limits: dict[str, Any] = {
             "init_timeout": INIT_TIMEOUT_S,
             "finish_timeout": FINISH_TIMEOUT_S,
             "finish_timeout_raises": True,
@@ -132,7 +135,8 @@ class Tracker:
         )
 
     def _finish(self, run: Any, summary: Mapping[str, Any], samples_s: Sequence[float] | None) -> None:
-        wandb = _library()
+        import wandb
+
         if samples_s:
             rows: list[Any] = [[index, seconds] for index, seconds in enumerate(samples_s)]
             run.log({"samples": wandb.Table(columns=["run", "seconds"], data=rows)})
@@ -140,7 +144,8 @@ class Tracker:
         run.finish(exit_code=0 if summary["status"] in ("ok", "oom", "unsupported") else 1)
 
     def _finish_sweep(self, run: Any, name: str, rows: Sequence[Row], paths: Sequence[Path]) -> None:
-        wandb = _library()
+        import wandb
+
         columns: list[str | int] = [*POINT_FIELDS, "source", "status", "valid", *METRICS]
         data: list[Any] = [[_cell(getattr(row, str(column), None)) for column in columns] for row in rows]
         run.log({"rows": wandb.Table(columns=columns, data=data)})
@@ -155,7 +160,8 @@ class Tracker:
         if self._failed:
             return None
         try:
-            return action()
+            with _in_scratch():
+                return action()
         except (Exception, SystemExit) as error:  # logging must never stop the sweep, and the library may exit
             if self._mode == "online":
                 self._go_offline(_reason(error))
@@ -170,22 +176,27 @@ class Tracker:
 
 
 @cache
-def _library() -> Any:
-    """The library. Its own temporary folders lie in one that goes with this process, however that ends."""
-    scratch, former = ScratchFolder(), tempfile.tempdir
+def _scratch() -> ScratchFolder:
+    """The temporary folder of the library in this process, which goes with it, however that ends."""
+    scratch = ScratchFolder()
     atexit.register(scratch.close)
-    tempfile.tempdir = str(scratch.path)
-    try:
-        import wandb
+    return scratch
 
-        _ = wandb.Table, wandb.Artifact  # where a version imports them late, the folders that they make
-        return wandb
+
+@contextmanager
+def _in_scratch() -> Iterator[None]:
+    """The library makes temporary folders as it is imported and later: here they lie in :func:`_scratch`."""
+    former, tempfile.tempdir = tempfile.tempdir, str(_scratch().path)
+    try:
+        yield
     finally:
         tempfile.tempdir = former
 
 
 def _wait() -> None:
-    _library().teardown()
+    import wandb
+
+    wandb.teardown()
 
 
 def open_tracker(config: Mapping[str, Any]) -> Tracker | None:
