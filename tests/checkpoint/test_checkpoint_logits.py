@@ -10,7 +10,7 @@ from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import load_parameters, make_prefill
 from engines.transformer.reference import reference_logits
-from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.source import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")

@@ -9,7 +9,7 @@ from checkpoint_cases import CHIEF, logits, rewritten, saved
 from engines.core.errors import InvalidRequest
 from engines.torch.engine import TorchEngine
 from engines.torch.reference import reference_logits
-from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.identity import identity
 from engines.weights.random import prompt
 

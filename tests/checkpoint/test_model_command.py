@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from bench.cli.main import main
 from bench.sweep.catalog import model_from
-from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.describe import model_of
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,6 @@ def test_the_printed_model_runs_from_its_checkpoint(tmp_path, capsys):
 
 def test_says_what_is_no_checkpoint(tmp_path, capsys):
     assert main(["model", f"checkpoint={tmp_path}"]) == 2
-    assert f"engine.checkpoint={tmp_path}: has no config.json" in capsys.readouterr().err
+    assert f"shardbench: checkpoint={tmp_path}: has no config.json" in capsys.readouterr().err
     assert main(["model"]) == 2
     assert "checkpoint" in capsys.readouterr().err
