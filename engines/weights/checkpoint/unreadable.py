@@ -163,9 +163,10 @@ def unreadable(config: Config, known: tuple[str, ...]) -> InvalidRequest:
     """The error for a config whose family is not supported, naming what is missing where that is known."""
     family = config.model_type.lower()
     if family in OLD_NAMES:
+        new = OLD_NAMES[family]
         return config.refused(
-            f"is of model_type={config.model_type}, the layout of {OLD_NAMES[family]} before it was part of transformers",
-            f"download the checkpoint again; its newer {CONFIG} is of model_type={OLD_NAMES[family]}",
+            f"is of model_type={config.model_type}, the layout of {new} before it was part of transformers",
+            f"download the checkpoint again; its newer {CONFIG} is of model_type={new}",
         )
     lacks, found = LACKS.get(family), features_of(config)
     missing = [lacks] if lacks else [f"{means} ({key})" for means, key in found.items()][:MOST]
