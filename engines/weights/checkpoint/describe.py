@@ -1,5 +1,6 @@
 """From a checkpoint's config to a model, and to the locations of its tensors."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,7 +143,10 @@ def _described(config: Config, name: str | None) -> Description:
 
 def _sized(config: Config, counted: Model) -> Model:
     """``counted`` with the size that the files state, or as it is where there are none."""
-    copies = [family_of(config).locations(counted)["lm_head"].name] if counted.tied_embedding else []
+    copies = {}
+    if counted.tied_embedding:
+        table = family_of(config).locations(counted)["lm_head"]
+        copies[table.name] = math.prod(table.shape)
     stored = stored_params(config, copies)
     if stored is None:
         return counted
