@@ -21,7 +21,7 @@ def sources_of(data: Sequence[str]) -> list[Path]:
 
 
 def _source(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = Path(text)
     if path.exists():
         return path
     published = tables()

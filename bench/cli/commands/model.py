@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import Key
+from bench.cli.values import FilePath, ListOf
 from engines.core.errors import InvalidRequest
 
 SUMMARY: Final = "write the model of a checkpoint into your own config folder, or print it as YAML"
@@ -17,9 +18,15 @@ KEYS: Final = (
         None,
         "the folder in Hugging Face's layout, its config.json, or a list of these; no weight is read",
         required=True,
+        kind=ListOf(FilePath()),
     ),
     Key("name", None, "name of the model (default: the folder's name)"),
-    Key("out", None, "the config folder to write to (default: that of --config-dir; without one, print the model)"),
+    Key(
+        "out",
+        None,
+        "the config folder to write to (default: that of --config-dir; without one, print the model)",
+        kind=FilePath(),
+    ),
 )
 EXAMPLES: Final = (
     "shardbench model checkpoint=/data/pythia-1b out=mine",
@@ -38,9 +45,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.sweep.model_files import check_names, model_yaml, named_model, write_models
 
     del verb
-    given = settings["checkpoint"]
-    paths = [Path(str(each)).expanduser() for each in (given if isinstance(given, list) else [given])]
-    name = None if settings["name"] is None else str(settings["name"])
+    paths = [Path(each) for each in settings["checkpoint"]]
+    name = settings["name"]
     if name is not None and len(paths) > 1:
         raise InvalidRequest("name", name, f"is one name for {len(paths)} checkpoints", "leave it out, or give one")
     found = [named_model(path, name) for path in paths]
@@ -48,10 +54,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     for each in found:
         for note in each.notes:
             print(f"{each.model.name}: {note}", file=sys.stderr)
-    folder = Path(str(settings["out"])).expanduser() if settings["out"] is not None else next(iter(user_dirs()), None)
+    folder = Path(settings["out"]) if settings["out"] is not None else next(iter(user_dirs()), None)
     if folder is None:
         if len(found) > 1:
-            raise InvalidRequest("checkpoint", given, "are several models, each of a file of its own", "add out=FOLDER")
+            raise InvalidRequest("checkpoint", paths, "are several models, each of a file of its own", "add out=FOLDER")
         print(model_yaml(found[0].model), end="")
         return 0
     for each, path in zip(found, write_models(found, folder), strict=True):
