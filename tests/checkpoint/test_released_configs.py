@@ -1,6 +1,7 @@
 """The configs that authors released: read with the published number of parameters, or refused by what is missing."""
 
 import json
+from pathlib import Path
 
 import pytest
 from released_configs import READ, REFUSED, RELEASED, published, transformers_params
@@ -9,6 +10,7 @@ from bench.sweep.catalog import load_model
 from engines.core.errors import InvalidRequest
 from engines.weights.checkpoint.describe import check_matches, describe, model_of
 from engines.weights.checkpoint.families.registry import FAMILIES
+from engines.weights.checkpoint.unreadable import LACKS, OLD_NAMES
 
 
 def written(folder, config):
@@ -24,6 +26,13 @@ def test_forty_families_are_there():
     assert len({entry["family"] for entry in RELEASED.values()}) >= 40
     assert {RELEASED[name]["config"]["model_type"] for name in READ} >= FAMILIES.keys() - {"starcoder2"}
     assert all(entry["source"].startswith("config.json of ") for entry in RELEASED.values())
+
+
+def test_the_documentation_names_every_family():
+    page = (Path(__file__).parents[2] / "docs/how-to/checkpoints.md").read_text()
+    rows = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    assert rows == set(FAMILIES)
+    assert not FAMILIES.keys() & (LACKS.keys() | OLD_NAMES.keys())
 
 
 @pytest.mark.parametrize("name", READ)
