@@ -53,6 +53,7 @@ def named_model(path: Path, name: str | None) -> NamedModel:
         another architecture.
     """
     called = _usable(checkpoint_name(path)) if name is None else name
+    described = describe(path, called, asked="checkpoint")
     if NAME.fullmatch(called) is None or called.lower() in WORDS:
         raise InvalidRequest(
             "name" if name is not None else "checkpoint",
@@ -60,7 +61,6 @@ def named_model(path: Path, name: str | None) -> NamedModel:
             f"{called!r} is not usable as a name" if name is None else "is not usable as a name",
             "give name= letters, digits, '.', '_' and '-', with a letter first",
         )
-    described = describe(path, called, asked="checkpoint")
     notes = []
     if described.unknown:
         notes.append(f"not known, and taken as changing nothing since they are empty: {', '.join(described.unknown)}")

@@ -143,6 +143,17 @@ def test_the_name_comes_from_the_folder(folder, name, released, tmp_path, capsys
     assert "'7b' is not usable as a name" in refused([f"checkpoint={released('phi-2', '7b')}"], capsys)
 
 
+def test_a_folder_that_cannot_be_written_is_said(released, tmp_path, capsys):
+    folder, file = released("phi-2"), tmp_path / "file"
+    file.write_text("kept")
+    for out in (file, file / "inside"):
+        assert f"out={out}/model/phi-2.yaml: cannot be written" in refused(
+            [f"checkpoint={folder}", f"out={out}"], capsys
+        )
+    assert file.read_text() == "kept"
+    assert "is not a folder; give a folder with config.json" in refused(["checkpoint=[/none/at/all]"], capsys)
+
+
 def test_keys_that_are_not_known_are_told(released, capsys):
     assert main(["model", f"checkpoint={released('phi-2', some_new_key=False, another=[])}"]) == 0
     out, error = capsys.readouterr()

@@ -77,7 +77,6 @@ LACKS: Final[Mapping[str, str]] = {
     "granitemoe": f"{_EXPERTS}, and {_MULTIPLIERS}",
     "granitemoehybrid": f"{_STATE}, {_EXPERTS}, and {_MULTIPLIERS}",
     "grok-1": _EXPERTS,
-    "helium": "rotary positions on neighbouring pairs in Llama's layout",
     "hunyuan_v1_dense": _QK_NORM,
     "hunyuan_v1_moe": f"{_EXPERTS}, and {_QK_NORM}",
     "internlm": _OWN_CODE,
