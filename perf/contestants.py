@@ -104,7 +104,7 @@ def _engine(folder: Path, dtype: str, partitioner: Any, prompt_len: int, steps: 
     from bench.sweep.catalog import load_chip
     from engines.core.point import Point
     from engines.jax.engine import JaxEngine
-    from engines.weights.checkpoint.families import model_of
+    from engines.weights.checkpoint.describe import model_of
 
     point = Point(
         model=model_of(folder),

@@ -64,7 +64,7 @@ def _program_id(chip: Chip) -> str:
 
 def _check(point: Point) -> None:
     point.check()
-    point.model.check_extensions("analytic")
+    point.model.check_extensions("analytic", read=("attn_output_bias",))
     record(point)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":

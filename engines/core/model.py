@@ -5,7 +5,7 @@ Symbols as in Pope et al. 2022: E = d_model, F = d_ff, H = query heads, K = key/
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from engines.core.errors import InvalidRequest, Unsupported
@@ -26,9 +26,10 @@ class Model:
     """One architecture; every field is a key of ``conf/model/*.yaml``.
 
     ``published_params`` is the size that its authors state and checks our own count; ``mfu_params`` is the N by which
-    MFU divides (the paper rounds: 540e9). ``norms_per_layer`` is 2 for a serial block; a parallel block has 1, or 2
-    where attention and feed-forward each read a norm of their own (falcon-40b). ``rotary_factor`` and the keys after it
-    stretch rotary positions over longer texts, see :attr:`rotary_frequencies`.
+    MFU divides (the paper rounds: 540e9). ``attn_bias`` means q, k, v and o; without ``attn_output_bias`` o has none,
+    as in Qwen 2. ``norms_per_layer`` is 2 for a serial block; a parallel block has 1, or 2 where attention and
+    feed-forward each read a norm of their own (falcon-40b). ``rotary_factor`` and the keys after it stretch rotary
+    positions over longer texts, see :attr:`rotary_frequencies`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model:
     norms_per_layer: int
     tied_embedding: bool
     attn_bias: bool = False
+    attn_output_bias: bool = field(default=True, metadata={EXTENSION: True})
     ffn_bias: bool = False
     norm_bias: bool = False
     lm_head_bias: bool = False
@@ -92,6 +94,13 @@ class Model:
         if self.block == "serial" and self.norms_per_layer != 2:
             raise InvalidRequest("model.norms_per_layer", self.norms_per_layer, "must be 2 for a serial block", "use 2")
 
+        if not (self.attn_bias or self.attn_output_bias):
+            raise InvalidRequest(
+                "model.attn_output_bias",
+                False,
+                "must be true without attn_bias",
+                "it takes a bias out of attn_bias's four",
+            )
         if self.position == "rotary" and (self.rotated_dim % 2 or self.rotated_dim > self.head_dim):
             raise InvalidRequest(
                 "model.rotary_dim",
@@ -146,6 +155,11 @@ class Model:
         return FeedForward(self.d_model, self.d_ff, self.activation, self.ffn_bias)
 
     @property
+    def has_output_bias(self) -> bool:
+        """Whether attention's output projection has a bias."""
+        return self.attn_bias and self.attn_output_bias
+
+    @property
     def shares_norm(self) -> bool:
         """Whether attention and feed-forward read the same norm: a parallel block with one."""
         return self.block == "parallel" and self.norms_per_layer == 1
@@ -160,8 +174,9 @@ class Model:
     def layer_params(self) -> int:
         """All parameters of one layer: matrices, norm scales, biases."""
         norms = self.norms_per_layer * self.d_model * (2 if self.norm_bias else 1)
-        attn_bias = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim + self.d_model if self.attn_bias else 0
-        return self.layer_matmul_params - self.ffn.matmul_params + self.ffn.params + norms + attn_bias
+        attn_bias = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim if self.attn_bias else 0
+        output_bias = self.d_model if self.has_output_bias else 0
+        return self.layer_matmul_params - self.ffn.matmul_params + self.ffn.params + norms + attn_bias + output_bias
 
     @property
     def embedding_params(self) -> int:

@@ -152,7 +152,7 @@ def _can_compile() -> bool:
 
 
 def _check_supported(point: Point) -> None:
-    point.model.check_extensions("torch")
+    point.model.check_extensions("torch", read=("attn_output_bias",))
     for key, allowed in (
         ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
         ("act_dtype", ACTIVATION_DTYPES),

@@ -70,7 +70,7 @@ def _attention(model: Model, w: Weights, x: Tensor) -> Tensor:
         heads.append(scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v[:, head // group])
     out = torch.stack(heads, dim=1)
     out = torch.einsum("bhtd,hde->bte", out, w["o"])
-    return out + w["o_bias"] if model.attn_bias else out
+    return out + w["o_bias"] if model.has_output_bias else out
 
 
 def _rotate(model: Model, x: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def _attention(model: Model, w: Weights, x: Array) -> Array:
     # A block of queries at a time, so that the scores of a long prompt fit in memory.
     out = lax.map(attended, jnp.arange(time), batch_size=QUERIES)
     out = jnp.einsum("qbhd,hde->bqe", out, w["o"])
-    return out + w["o_bias"] if model.attn_bias else out
+    return out + w["o_bias"] if model.has_output_bias else out
 
 
 def _rotate(model: Model, x: Array) -> Array:

@@ -13,7 +13,7 @@ Tensors, unfused (E, F, H, K, D as in ``engines.core.model``; V vocabulary, P le
 ``layers.N.ffn_norm.scale`` ``.bias``           [E], where ``norms_per_layer`` is 2; else both halves read attn_norm
 ``layers.N.q``  ``k``  ``v``  ``o``             [E, H, D]  [E, K, D]  [E, K, D]  [H, D, E]
 ``layers.N.q_bias`` ``k_bias`` ``v_bias``       [H, D]  [K, D]  [K, D], where ``attn_bias``
-``layers.N.o_bias``                             [E], where ``attn_bias``
+``layers.N.o_bias``                             [E], where ``has_output_bias``
 ``layers.N.gate`` ``up``, or ``wi``             [E, F]: both of SwiGLU, silu(gate)·up; or the one input of GELU
 ``layers.N.wo``                                 [F, E]
 ``layers.N.gate_bias`` ``up_bias`` | ``wi_bias``  [F], where ``ffn_bias``
@@ -185,6 +185,7 @@ def _layer(model: Model) -> list[Tensor]:
     listed.append(Tensor("o", (h, d, e), share * (h * d) ** -0.5))
     if model.attn_bias:
         listed += [Tensor("q_bias", (h, d), 0.1), Tensor("k_bias", (k, d), 0.1), Tensor("v_bias", (k, d), 0.1)]
+    if model.has_output_bias:
         listed.append(Tensor("o_bias", (e,), 0.1 * share))
     for each in model.ffn.tensors:
         std = each.fan_in**-0.5 if each.fan_in else 0.1

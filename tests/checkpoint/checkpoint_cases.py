@@ -62,6 +62,28 @@ CASES = {
         },
     ),
 }
+GPT_2 = {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **NO_IDS}
+GROUPED = {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 2, "pad_token_id": None}
+CASES |= {
+    "mistral": ("Mistral", {**GROUPED, "head_dim": 8, "sliding_window": None}),
+    "qwen2": ("Qwen2", {**GROUPED, "tie_word_embeddings": True}),
+    "seed-oss": ("SeedOss", {**GROUPED, "head_dim": 8, "attention_bias": True, "attention_out_bias": False}),
+    "helium": ("Helium", {**GROUPED, "head_dim": 4, "attention_bias": True, "rms_norm_eps": 1e-6}),
+    "gpt2": ("GPT2", GPT_2),
+    "gpt2 untied": ("GPT2", {**GPT_2, "n_inner": 48, "activation_function": "gelu", "tie_word_embeddings": False}),
+    "starcoder": ("GPTBigCode", GPT_2),
+    "starcoder multihead": ("GPTBigCode", {**GPT_2, "multi_query": False}),
+    "phi": ("Phi", {**GROUPED, "rope_parameters": {"rope_theta": 100.0, "partial_rotary_factor": 0.5}}),
+    "phi3": ("Phi3", GROUPED),
+    "phi3 partly rotated": ("Phi3", {**GROUPED, "rope_parameters": {"rope_theta": 50.0, "partial_rotary_factor": 0.5}}),
+    "stablelm": ("StableLm", {**GROUPED, "rope_parameters": {"rope_theta": 50.0, "partial_rotary_factor": 0.5}}),
+    "stablelm with biases": (
+        "StableLm",
+        {**LLAMA, "num_key_value_heads": 2, "use_qkv_bias": True, "tie_word_embeddings": True},
+    ),
+    "starcoder2": ("Starcoder2", {**GROUPED, "use_bias": True}),
+    "glm": ("Glm", {**GROUPED, "head_dim": 8, "rms_norm_eps": 1e-5}),
+}
 CHIEF = ("llama", "falcon-7b", "falcon-40b", "gpt-j", "neox")
 TIME = 5
 
@@ -73,7 +95,9 @@ def saved(name, folder, dtype="float32", **save):
 
     family, changes = CASES[name]
     torch.manual_seed(0)
-    model = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**changes))
+    model = getattr(transformers, "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM")(
+        getattr(transformers, f"{family}Config")(**changes)
+    )
     with torch.no_grad():
         for key, weight in model.named_parameters():
             spread = weight.shape[-1] ** -0.5 if weight.ndim == 2 else 0.1

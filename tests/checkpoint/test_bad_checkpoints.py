@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.jax.engine import JaxEngine
 from engines.weights.checkpoint import source
-from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.identity import identity
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
@@ -154,7 +154,10 @@ def test_no_folder(good, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model_type": "mamba"}, "is of model_type=mamba, which is not supported; use a checkpoint of"),
+        (
+            {"model_type": "mamba"},
+            "is of model_type=mamba, which is not supported: shardbench lacks layers that keep a state",
+        ),
         ({"hidden_act": "relu"}, "hidden_act=relu, which must be one of silu"),
         ({"hidden_size": "wide"}, "hidden_size=wide, which must be an integer"),
         ({"num_attention_heads": 0}, "num_attention_heads=0, which must be an integer ≥ 1"),
@@ -163,7 +166,7 @@ def test_no_folder(good, tmp_path):
         ({"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not supported"),
         (
             {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
-            "yarn.*must have a scaling of default or linear or",
+            "is a scaling of type yarn; default, linear, llama3 are supported",
         ),
         ({"rope_parameters": {"rope_type": "linear"}}, "has no factor"),
     ],

@@ -9,7 +9,7 @@ from checkpoint_cases import CHIEF, logits, rewritten, saved
 from engines.core.errors import InvalidRequest
 from engines.torch.engine import TorchEngine
 from engines.torch.reference import reference_logits
-from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.identity import identity
 from engines.weights.random import prompt
 
@@ -31,7 +31,7 @@ def point(folder, ranks):
     )
 
 
-@pytest.mark.parametrize("name", [*CHIEF, "llama 3.1"])
+@pytest.mark.parametrize("name", [*CHIEF, "llama 3.1", "qwen2"])
 def test_its_reference_equals_transformers(name, tmp_path):
     model = saved(name, tmp_path)
     engine = TorchEngine(checkpoint=str(tmp_path))
@@ -44,7 +44,7 @@ def test_its_reference_equals_transformers(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "ranks"),
-    [*((each, 1) for each in CHIEF), pytest.param("falcon-40b", 2, marks=pytest.mark.slow)],
+    [*((each, 1) for each in (*CHIEF, "qwen2")), pytest.param("falcon-40b", 2, marks=pytest.mark.slow)],
 )
 def test_what_is_timed_equals_the_reference(name, ranks, tmp_path):
     saved(name, tmp_path)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from engines.transformer.params import parameters
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
 from engines.transformer.params.parameters import described, make_parameters
-from engines.weights.checkpoint.families import model_of
+from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.source import Checkpoint
 from engines.weights.random import tensors, values
 
@@ -175,7 +175,7 @@ def test_narrow_formats_are_read_as_they_are(dtype, tmp_path):
 def test_bfloat16_is_known_without_jax(tmp_path):
     saved("llama", tmp_path, "bfloat16")
     code = (
-        "import sys; from pathlib import Path; from engines.weights.checkpoint.families import model_of\n"
+        "import sys; from pathlib import Path; from engines.weights.checkpoint.describe import model_of\n"
         "from engines.weights.checkpoint.source import open_checked\n"
         "from engines.weights.random import tensors, values\n"
         f"folder = Path({str(tmp_path)!r}); model = model_of(folder); opened = open_checked(folder, model)\n"

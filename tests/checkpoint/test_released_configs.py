@@ -1,86 +1,16 @@
-"""The models of conf/model are those of the configs that their authors released."""
+"""The configs that authors released: read with the published number of parameters, or refused by what is missing."""
 
 import json
+from pathlib import Path
 
 import pytest
+from released_configs import READ, REFUSED, RELEASED, published, transformers_params
 
 from bench.sweep.catalog import load_model
 from engines.core.errors import InvalidRequest
-from engines.weights.checkpoint.families import check_matches, model_of
-
-CONFIGS = {
-    "llama-3-8b": {
-        "model_type": "llama",
-        "attention_bias": False,
-        "hidden_act": "silu",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "max_position_embeddings": 8192,
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-05,
-        "rope_scaling": None,
-        "rope_theta": 500000.0,
-        "tie_word_embeddings": False,
-        "vocab_size": 128256,
-    },
-    "falcon-7b": {
-        "model_type": "falcon",
-        "alibi": False,
-        "bias": False,
-        "hidden_size": 4544,
-        "layer_norm_epsilon": 1e-05,
-        "multi_query": True,
-        "new_decoder_architecture": False,
-        "num_attention_heads": 71,
-        "num_hidden_layers": 32,
-        "parallel_attn": True,
-        "vocab_size": 65024,
-    },
-    "falcon-40b": {
-        "model_type": "falcon",
-        "alibi": False,
-        "bias": False,
-        "hidden_size": 8192,
-        "layer_norm_epsilon": 1e-05,
-        "new_decoder_architecture": True,
-        "num_attention_heads": 128,
-        "num_hidden_layers": 60,
-        "num_kv_heads": 8,
-        "parallel_attn": True,
-        "vocab_size": 65024,
-    },
-    "gpt-j-6b": {
-        "model_type": "gptj",
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-05,
-        "n_embd": 4096,
-        "n_head": 16,
-        "n_inner": None,
-        "n_layer": 28,
-        "n_positions": 2048,
-        "rotary": True,
-        "rotary_dim": 64,
-        "tie_word_embeddings": False,
-        "vocab_size": 50400,
-    },
-}
-NEOX_20B = {
-    "model_type": "gpt_neox",
-    "hidden_act": "gelu_fast",
-    "hidden_size": 6144,
-    "intermediate_size": 24576,
-    "layer_norm_eps": 1e-05,
-    "max_position_embeddings": 2048,
-    "num_attention_heads": 64,
-    "num_hidden_layers": 44,
-    "rotary_emb_base": 10000,
-    "rotary_pct": 0.25,
-    "tie_word_embeddings": False,
-    "use_parallel_residual": True,
-    "vocab_size": 50432,
-}
+from engines.weights.checkpoint.describe import check_matches, describe, model_of
+from engines.weights.checkpoint.families.registry import FAMILIES
+from engines.weights.checkpoint.unreadable import LACKS, OLD_NAMES
 
 
 def written(folder, config):
@@ -88,44 +18,97 @@ def written(folder, config):
     return folder
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_our_model_is_the_released_one(name, tmp_path):
-    check_matches(load_model(name), written(tmp_path, CONFIGS[name]))
+def changed(name, **changes):
+    return {**RELEASED[name]["config"], **changes}
+
+
+def test_forty_families_are_there():
+    assert len({entry["family"] for entry in RELEASED.values()}) >= 40
+    assert {RELEASED[name]["config"]["model_type"] for name in READ} >= FAMILIES.keys() - {"starcoder2"}
+    assert all(entry["source"].startswith("config.json of ") for entry in RELEASED.values())
+
+
+def test_the_documentation_names_every_family():
+    page = (Path(__file__).parents[2] / "docs/how-to/checkpoints.md").read_text()
+    rows = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    assert rows - {"model_type"} == set(FAMILIES)
+    assert not FAMILIES.keys() & (LACKS.keys() | OLD_NAMES.keys())
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_released_model_has_its_published_size(name, tmp_path):
+    entry = RELEASED[name]
+    found = describe(written(tmp_path, entry["config"]))
+    assert entry["params_source"]
+    assert found.model.params == published(entry)
+    assert found.model.published_params == found.model.params
+    assert found.unknown == ()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_names_what_is_missing(name, tmp_path):
+    with pytest.raises(InvalidRequest) as caught:
+        describe(written(tmp_path, RELEASED[name]["config"]))
+    assert RELEASED[name]["lacks"] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, entry in RELEASED.items() if not entry.get("cut")])
+def test_transformers_counts_the_same(name, tmp_path):
+    entry = RELEASED[name]
+    counted = transformers_params(entry["config"])
+    if counted is None:
+        assert name in REFUSED
+        pytest.skip("transformers has no class for it")
+    if "params" in entry:
+        assert counted == published(entry)
+    if name in READ:
+        assert model_of(written(tmp_path, entry["config"])).params == counted
+
+
+@pytest.mark.parametrize(
+    ("ours", "released"),
+    [
+        ("llama-3-8b", "llama-3-8b"),
+        ("falcon-7b", "falcon-7b"),
+        ("falcon-40b", "falcon-40b"),
+        ("gpt-j-6b", "gpt-j-6b"),
+    ],
+)
+def test_our_model_is_the_released_one(ours, released, tmp_path):
+    check_matches(load_model(ours), written(tmp_path, RELEASED[released]["config"]))
 
 
 def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path):
     llama = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4}
-    small = model_of(written(tmp_path, {"model_type": "llama", "vocab_size": 10, **llama}))
+    kind = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    small = model_of(written(tmp_path, {**kind, "vocab_size": 10, **llama}))
     assert (small.num_kv_heads, small.head_dim, small.rotary_base, small.norm_epsilon) == (4, 16, 10000.0, 1e-6)
     assert (small.tied_embedding, small.attn_bias, small.ffn_bias) == (False, False, False)
-    falcon = model_of(written(tmp_path, {**CONFIGS["falcon-40b"], "num_ln_in_parallel_attn": 1, "num_kv_heads": None}))
+    falcon = model_of(written(tmp_path, changed("falcon-40b", num_ln_in_parallel_attn=1, num_kv_heads=None)))
     assert (falcon.norms_per_layer, falcon.num_kv_heads, falcon.block) == (1, 128, "parallel")
-    neox = model_of(written(tmp_path, {**NEOX_20B, "rotary_pct": 1.0, "use_parallel_residual": False}))
+    neox = model_of(written(tmp_path, changed("gpt-neox-20b", rotary_pct=1.0, use_parallel_residual=False)))
     assert (neox.rotary_dim, neox.block, neox.attn_bias) == (96, "serial", True)
-    assert model_of(written(tmp_path, {**CONFIGS["gpt-j-6b"], "n_inner": 100})).d_ff == 100
+    assert model_of(written(tmp_path, changed("gpt-j-6b", n_inner=100))).d_ff == 100
 
 
-def test_a_size_that_its_authors_state(tmp_path):
-    # GPT-NeoX-20B (Black et al. 2022).
-    model = model_of(written(tmp_path, NEOX_20B))
-    assert model.rotary_dim == 24
-    assert model.activation == "gelu_tanh"
-    assert model.params == 20_554_567_680
-
-
-def test_positions_by_slopes_are_refused(tmp_path):
-    with pytest.raises(InvalidRequest, match=r"config.json has alibi=True, which is not supported; give another"):
-        model_of(written(tmp_path, {**CONFIGS["falcon-7b"], "alibi": True}))
+def test_details_of_released_models(tmp_path):
+    neox = model_of(written(tmp_path, RELEASED["gpt-neox-20b"]["config"]))
+    assert (neox.rotary_dim, neox.activation, neox.params) == (24, "gelu_tanh", 20_554_567_680)
+    qwen = model_of(written(tmp_path, RELEASED["qwen2.5-7b"]["config"]))
+    assert (qwen.attn_bias, qwen.attn_output_bias, qwen.has_output_bias) == (True, False, False)
+    nemo = model_of(written(tmp_path, RELEASED["mistral-nemo-12b"]["config"]))
+    assert (nemo.head_dim, nemo.num_heads * nemo.head_dim, nemo.d_model) == (128, 4096, 5120)
+    phi = model_of(written(tmp_path, RELEASED["phi-2"]["config"]))
+    assert (phi.rotary_dim, phi.block, phi.lm_head_bias) == (32, "parallel", True)
 
 
 def test_a_stretched_model_is_another_model(tmp_path):
-    scaling = {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    }
-    folder = written(tmp_path, {**CONFIGS["llama-3-8b"], "rope_scaling": scaling})
-    with pytest.raises(InvalidRequest, match=r"model.rotary_factor=1.0: is 8.0 in config.json of"):
+    folder = written(tmp_path, RELEASED["llama-3.1-8b"]["config"])
+    with pytest.raises(InvalidRequest, match=r"model.max_positions=8192: is 131072 in config.json of"):
         check_matches(load_model("llama-3-8b"), folder)
+    content = {**RELEASED["llama-3.1-8b"]["config"], "max_position_embeddings": 8192}
+    with pytest.raises(InvalidRequest, match=r"model.rotary_factor=1.0: is 8.0 in config.json of"):
+        check_matches(load_model("llama-3-8b"), written(tmp_path, content))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bench.sweep.catalog import load_customised, load_model, model_from, names
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.model import EXTENSION, Model
+from engines.weights.random import tensors
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,20 @@ def test_an_engine_refuses_a_key_that_it_does_not_read():
         extended(window=4).check_extensions("torch")
     extended(window=4).check_extensions("torch", read=("window",))
     extended().check_extensions("torch")
+
+
+def test_the_output_projection_may_go_without_the_bias_that_q_k_and_v_have():
+    tiny = load_model("tiny")
+    four = dataclasses.replace(tiny, attn_bias=True)
+    three = dataclasses.replace(four, attn_output_bias=False)
+    assert four.params - three.params == tiny.num_layers * tiny.d_model
+    assert four.params - tiny.params == tiny.num_layers * (
+        (tiny.num_heads + 2 * tiny.num_kv_heads) * tiny.head_dim + tiny.d_model
+    )
+    assert {name for name in tensors(four) if name not in tensors(three)} == {
+        f"layers.{number}.o_bias" for number in range(tiny.num_layers)
+    }
+    with pytest.raises(InvalidRequest, match=r"model.attn_output_bias=False: must be true without attn_bias"):
+        dataclasses.replace(tiny, attn_output_bias=False)
+    with pytest.raises(Unsupported, match=r"model\.attn_output_bias=False: engine=fastertransformer runs"):
+        three.check_extensions("fastertransformer")

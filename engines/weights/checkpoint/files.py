@@ -1,6 +1,7 @@
 """The safetensors files of a checkpoint: which tensors there are, and ranges of them without the rest."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ KEY: Final = "engine.checkpoint"
 CONFIG: Final = "config.json"
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
+BUFFERS: Final = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
+"""Constants that old checkpoints store with the weights: rotary frequencies and causal masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +92,29 @@ def weight_files(folder: Path) -> list[Path]:
     return found
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """The content of ``folder/name``.
+def read_json(folder: Path, name: str, asked: str = KEY) -> dict[str, Any]:
+    """The content of ``folder/name``, given as the key ``asked``.
 
     Raises:
-        InvalidRequest: it is missing, or not a JSON object.
+        InvalidRequest: it is missing, not a JSON object, or one that has a key twice.
     """
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
     except FileNotFoundError:
-        raise InvalidRequest(KEY, folder, f"has no {name}", f"give a folder with {CONFIG} and {SINGLE}") from None
+        raise InvalidRequest(asked, folder, f"has no {name}", f"give a folder with {CONFIG} and {SINGLE}") from None
+    except RecursionError:
+        raise InvalidRequest(asked, folder, f"{name} is nested too deeply", "download that file again") from None
     except (OSError, ValueError) as error:
-        raise InvalidRequest(KEY, folder, f"{name} cannot be read ({error})", "download that file again") from None
+        raise InvalidRequest(asked, folder, f"{name} cannot be read ({error})", "download that file again") from None
     if not isinstance(content, dict):
-        raise InvalidRequest(KEY, folder, f"{name} must be a JSON object", "download that file again")
+        raise InvalidRequest(asked, folder, f"{name} must be a JSON object", "download that file again")
     return content
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of ``pairs``; JSON's own reader would keep the last of two equal keys and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it has the key {next(key for key in keys if keys.count(key) > 1)} twice")
+    return found

@@ -1,7 +1,6 @@
 """An open checkpoint: every canonical tensor of a model, any range of it without the rest."""
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,14 +10,12 @@ import numpy as np
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.weights.checkpoint.check_values import EXPONENTS, check_equal, check_finite
-from engines.weights.checkpoint.families import check_matches, locations_of
-from engines.weights.checkpoint.files import KEY, Files
+from engines.weights.checkpoint.describe import check_matches, locations_of
+from engines.weights.checkpoint.files import BUFFERS, KEY, Files
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.tensor_location import TensorLocation
 from engines.weights.random import Floats, Tensor
 
-BUFFERS: Final = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
-"""Constants that old checkpoints store with the weights: rotary frequencies and causal masks."""
 LINES: Final = 256
 """Rows of a stored matrix that are transposed at once, few enough to stay in the CPU cache."""
 _CHECKED: Final[set[str]] = set()
@@ -51,8 +48,8 @@ class Checkpoint:
         """
         check_matches(model, folder)
         self.folder = folder
-        self.locations, tied_copy = locations_of(model, folder)
         self.files = Files(folder)
+        self.locations, tied_copy = locations_of(model, folder, self.files.entries)
         self.tied_copy = tied_copy if tied_copy is not None and tied_copy.name in self.files.entries else None
         _check_tensors(self.files, [*self.locations.values(), *([self.tied_copy] if self.tied_copy else [])])
 

@@ -1,6 +1,6 @@
 """Location of a canonical tensor in a file: its rows and columns, and how the file orders them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 Runs = tuple[tuple[int, int, int], ...]
@@ -77,4 +77,27 @@ def fused_qkv(name: str, rows: int, groups: int, group: int, head_dim: int) -> d
         runs = tuple((each * length, each * period + offset * head_dim, length) for each in range(groups))
         found[letter] = TensorLocation(f"{name}.weight", (total, rows), rows, True, runs)
         found[f"{letter}_bias"] = TensorLocation(f"{name}.bias", (total,), 1, False, runs)
+    return found
+
+
+def stacked(layer: str, module: str, rows: int, columns: Mapping[str, int]) -> dict[str, TensorLocation]:
+    """Several matrices and their biases in one ``torch.nn.Linear``, one after another: name → its columns."""
+    return _one_after_another(layer, module, rows, columns, transposed=True)
+
+
+def as_used(layer: str, module: str, rows: int, columns: Mapping[str, int]) -> dict[str, TensorLocation]:
+    """As :func:`stacked`, in a module that stores its matrix as [rows, columns], which GPT-2's do."""
+    return _one_after_another(layer, module, rows, columns, transposed=False)
+
+
+def _one_after_another(
+    layer: str, module: str, rows: int, columns: Mapping[str, int], *, transposed: bool
+) -> dict[str, TensorLocation]:
+    total, found, first = sum(columns.values()), {}, 0
+    shape = (total, rows) if transposed else (rows, total)
+    for name, width in columns.items():
+        runs = ((0, first, width),)
+        found[f"{layer}.{name}"] = TensorLocation(f"{module}.weight", shape, rows, transposed, runs)
+        found[f"{layer}.{name}_bias"] = TensorLocation(f"{module}.bias", (total,), 1, False, runs)
+        first += width
     return found

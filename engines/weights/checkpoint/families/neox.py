@@ -3,7 +3,8 @@
 from typing import Any
 
 from engines.core.model import Model
-from engines.weights.checkpoint.config import GELU, Config, rotary
+from engines.weights.checkpoint.config import GELU, Config
+from engines.weights.checkpoint.rotary import rotary
 from engines.weights.checkpoint.tensor_location import TensorLocation, fused_qkv, linear, norm, table, with_bias
 
 
@@ -16,7 +17,7 @@ def fields(config: Config) -> dict[str, Any]:
         "d_ff": config.integer("intermediate_size"),
         "num_heads": heads,
         "num_kv_heads": heads,
-        "head_dim": width // heads,
+        "head_dim": config.head_dim(),
         "vocab_size": config.integer("vocab_size"),
         "block": "parallel" if config.flag("use_parallel_residual", True) else "serial",
         "activation": config.word("hidden_act", GELU, "gelu"),
@@ -29,7 +30,7 @@ def fields(config: Config) -> dict[str, Any]:
         "norm_bias": True,
         "max_positions": config.integer("max_position_embeddings", 2048),
         "norm_epsilon": config.number("layer_norm_eps", 1e-5),
-        **rotary(config, base_key="rotary_emb_base", share_key="rotary_pct"),
+        **rotary(config, base_key="rotary_emb_base", share_key="rotary_pct", share=0.25),
     }
 
 

@@ -3,21 +3,31 @@
 from typing import Any
 
 from engines.core.model import Model
-from engines.weights.checkpoint.config import Config, rotary
+from engines.weights.checkpoint.config import Config
+from engines.weights.checkpoint.rotary import rotary
 from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table, with_bias
 
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
+    biases = {
+        "attn_bias": config.flag("attention_bias", False),
+        "ffn_bias": config.flag("mlp_bias", False),
+    }
+    return common_fields(config) | rotary(config) | biases
+
+
+def common_fields(config: Config, epsilon_key: str = "rms_norm_eps") -> dict[str, Any]:
+    """What all families have in common that have Llama's layer: all but rotary positions and biases."""
     config.word("hidden_act", {"silu": "swiglu"}, "silu")
-    heads, width = config.integer("num_attention_heads"), config.integer("hidden_size")
+    heads = config.integer("num_attention_heads")
     return {
         "num_layers": config.integer("num_hidden_layers"),
-        "d_model": width,
+        "d_model": config.integer("hidden_size"),
         "d_ff": config.integer("intermediate_size"),
         "num_heads": heads,
         "num_kv_heads": config.integer("num_key_value_heads", heads),
-        "head_dim": config.integer("head_dim", width // heads),
+        "head_dim": config.integer("head_dim") if config.gives("head_dim") else config.head_dim(),
         "vocab_size": config.integer("vocab_size"),
         "block": "serial",
         "activation": "swiglu",
@@ -25,11 +35,8 @@ def fields(config: Config) -> dict[str, Any]:
         "norm": "rmsnorm",
         "norms_per_layer": 2,
         "tied_embedding": config.flag("tie_word_embeddings", False),
-        "attn_bias": config.flag("attention_bias", False),
-        "ffn_bias": config.flag("mlp_bias", False),
         "max_positions": config.integer("max_position_embeddings", 2048),
-        "norm_epsilon": config.number("rms_norm_eps", 1e-6),
-        **rotary(config),
+        "norm_epsilon": config.number(epsilon_key, 1e-6),
     }
 
 
@@ -37,15 +44,9 @@ def locations(model: Model) -> dict[str, TensorLocation]:
     """Location of each canonical tensor in the files, including those that this model does not have."""
     e, f = model.d_model, model.d_ff
     q, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    found = {
-        "embedding": table("model.embed_tokens.weight", model.vocab_size, e),
-        **norm("final_norm", "model.norm", e),
-        "lm_head": linear("lm_head.weight", e, model.vocab_size),
-    }
+    found = outer_locations(model)
     for number in range(model.num_layers):
         here, there = f"layers.{number}", f"model.layers.{number}"
-        found |= norm(f"{here}.attn_norm", f"{there}.input_layernorm", e)
-        found |= norm(f"{here}.ffn_norm", f"{there}.post_attention_layernorm", e)
         for name, module, rows, columns in (
             ("q", "self_attn.q_proj", e, q),
             ("k", "self_attn.k_proj", e, kv),
@@ -56,4 +57,18 @@ def locations(model: Model) -> dict[str, TensorLocation]:
             ("wo", "mlp.down_proj", f, e),
         ):
             found |= with_bias(f"{here}.{name}", f"{there}.{module}", rows, columns)
+    return found
+
+
+def outer_locations(model: Model) -> dict[str, TensorLocation]:
+    """Embedding, output matrix and all norms under Llama's names."""
+    e = model.d_model
+    found = {
+        "embedding": table("model.embed_tokens.weight", model.vocab_size, e),
+        **norm("final_norm", "model.norm", e),
+        "lm_head": linear("lm_head.weight", e, model.vocab_size),
+    }
+    for number in range(model.num_layers):
+        found |= norm(f"layers.{number}.attn_norm", f"model.layers.{number}.input_layernorm", e)
+        found |= norm(f"layers.{number}.ffn_norm", f"model.layers.{number}.post_attention_layernorm", e)
     return found

@@ -10,13 +10,15 @@ from engines.weights.checkpoint.tensor_location import TensorLocation, linear, n
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
     heads, width = config.integer("n_head"), config.integer("n_embd")
+    if "rotary_dim" in config.content and not config.gives("rotary_dim"):
+        raise config.wrong("rotary_dim", "must be an integer ≥ 1")
     return {
         "num_layers": config.integer("n_layer"),
         "d_model": width,
         "d_ff": config.integer("n_inner", 4 * width),
         "num_heads": heads,
         "num_kv_heads": heads,
-        "head_dim": width // heads,
+        "head_dim": config.head_dim("n_embd", "n_head"),
         "vocab_size": config.integer("vocab_size"),
         "block": "parallel",
         "activation": config.word("activation_function", GELU, "gelu_new"),

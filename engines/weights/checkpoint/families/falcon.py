@@ -3,26 +3,38 @@
 from typing import Any
 
 from engines.core.model import Model
-from engines.weights.checkpoint.config import GELU, Config, rotary
+from engines.weights.checkpoint.config import GELU, Config
+from engines.weights.checkpoint.rotary import rotary
 from engines.weights.checkpoint.tensor_location import TensorLocation, fused_qkv, linear, norm, table, with_bias
 
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
-    config.reject(["alibi", "apply_residual_connection_post_layernorm"])
     heads, width = config.integer("num_attention_heads"), config.integer("hidden_size")
     grouped = config.flag("new_decoder_architecture", False)
     parallel = grouped or config.flag("parallel_attn", True)
-    shared = 1 if config.flag("multi_query", True) else heads
+    kv_heads = config.integer("num_kv_heads", heads)
+    if grouped:
+        config.ignore("multi_query")
+        config.must_be("parallel_attn", True, means="a serial block in the new layout")
+    elif config.flag("multi_query", True):
+        config.ignore("num_kv_heads")
+        kv_heads = 1
+    else:
+        config.must_be("num_kv_heads", heads, means="groups of heads in the old layout")
     norms = config.integer("num_ln_in_parallel_attn", 2 if grouped else 1) if parallel else 2
+    if not parallel:
+        config.ignore("num_ln_in_parallel_attn")
+    elif norms > (2 if grouped else 1):
+        raise config.wrong("num_ln_in_parallel_attn", f"must be 1{' or 2' if grouped else ' in the old layout'}")
     bias = config.flag("bias", False)
     return {
         "num_layers": config.integer("num_hidden_layers"),
         "d_model": width,
         "d_ff": config.integer("ffn_hidden_size", 4 * width),
         "num_heads": heads,
-        "num_kv_heads": config.integer("num_kv_heads", heads) if grouped else shared,
-        "head_dim": width // heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": config.head_dim(),
         "vocab_size": config.integer("vocab_size"),
         "block": "parallel" if parallel else "serial",
         "activation": config.word("activation", GELU, "gelu"),
