@@ -10,7 +10,8 @@ import numpy as np
 
 from bench.cli.args import PRINT, Key
 from bench.validate.csv_cases import Case
-from bench.validate.errors import figures_of, load_estimator, published_files, read_all
+from bench.validate.data import sources_of
+from bench.validate.errors import figures_of, load_estimator, read_all
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest
@@ -19,7 +20,11 @@ SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("hw", "tpu-v4", "the chip to fit, one of conf/hw"),
-    Key("data", None, "a CSV file, a folder of measured rows, or a list of these (default: all published rows)"),
+    Key(
+        "data",
+        None,
+        "a CSV file, a folder of measured rows, a published table by name, or a list of these (default: all published)",
+    ),
     Key("out", None, "file to write, or package for the folder of the engine's constants (default: only print)"),
     PRINT,
 )
@@ -55,9 +60,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def _cases(data: Any) -> list[Case]:
-    names = data if isinstance(data, list) else [data]
-    files = published_files() if data in (None, "", []) else [Path(str(name)) for name in names]
-    return read_all(files, load_estimator("analytic"))
+    names = data if isinstance(data, list) else [] if data in (None, "") else [data]
+    return read_all(sources_of([str(name) for name in names]), load_estimator("analytic"))
 
 
 def _figures(errors: Any) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
 from bench.sweep.catalog import load_group
-from bench.validate.errors import Compared, compare, figures, grouped, load_estimator, published_files, read_all
+from bench.validate.data import sources_of
+from bench.validate.errors import Compared, compare, figures, grouped, load_estimator, read_all
 from engines.core.errors import InvalidRequest
+from engines.published.table import tables
 
 SUMMARY: Final = "compare an engine's predictions with published or measured times"
 VERBS: Final[Mapping[str, str]] = {}
@@ -17,13 +19,15 @@ KEYS: Final = (
     Key(
         "data",
         None,
-        "a CSV file (columns of engines/published/data), a folder of measured rows, or a list (default: all published)",
+        "a CSV file, a folder of measured rows, a published table, or a list of these (default: all published); "
+        f"published tables: {', '.join(tables())}",
     ),
     Key("engine", "analytic", "the engine to validate: analytic, compiled or published"),
     PRINT,
 )
 EXAMPLES: Final = (
     "shardbench validate",
+    "shardbench validate data=paper-table2 engine=compiled",
     "shardbench validate data=mine.csv engine=analytic print=json",
     "shardbench validate data=[a.csv,b.csv] engine=compiled",
     "shardbench validate data=results/gpu",
@@ -53,14 +57,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def _files(data: Any) -> list[Path]:
-    if data in (None, ""):
-        return published_files()
-    names = data if isinstance(data, list) else [data]
-    if not names:
+    if data == []:
         raise InvalidRequest(
             "data", data, "is an empty list", "use a CSV file or a results folder, or omit it for all published rows"
         )
-    return [Path(str(name)) for name in names]
+    names = data if isinstance(data, list) else [] if data in (None, "") else [data]
+    return sources_of([str(name) for name in names])
 
 
 def _held_out(compared: Sequence[Compared]) -> dict[str, Any]:
