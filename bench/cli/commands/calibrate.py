@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.cli.args import PRINT, Key
+from bench.cli.values import FilePath, ListOf
 from bench.validate.case import Case
 from bench.validate.data import read_data
 from bench.validate.errors import figures_of
@@ -27,9 +28,15 @@ KEYS: Final = (
         None,
         "a CSV file, a glob, a folder of CSV files or rows, a published table by name, or a list of these "
         "(default: all published)",
+        kind=ListOf(FilePath()),
     ),
     TOKENS,
-    Key("out", None, "file to write, or package for the folder of the engine's constants (default: only print)"),
+    Key(
+        "out",
+        None,
+        "file to write, or package for the folder of the engine's constants (default: only print)",
+        kind=FilePath(),
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -42,7 +49,7 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Fit and print the constants; write them if ``out`` is set. Returns 0."""
     del verb
-    chip = str(settings["hw"])
+    chip = settings["hw"]
     reading = read_data(settings["data"], "analytic", settings["tokens"])
     for line in unused_lines(reading.unused):
         print(line, file=sys.stderr)
@@ -55,7 +62,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     held_out = {name: _figures(errors) for name, errors in leave_one_model_out(points, measured).items()}
     content = _content(chip, cases, found, held_out)
     if settings["out"]:
-        path = _output_path(str(settings["out"]), chip)
+        path = _output_path(settings["out"], chip)
         _write(path, content)
         _write_residuals(path.with_suffix(".residuals.csv"), cases, found)
         print(f"wrote {path} and its residuals", file=sys.stderr)
@@ -133,13 +140,10 @@ def _write_residuals(path: Path, cases: Sequence[Case], found: Fit) -> None:
 
 
 def _print(content: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(
-        box=None, header_style="bold", pad_edge=False, title=f"constants of {content['chip']}", title_justify="left"
-    )
+    console = terminal.console()
+    table = terminal.table(title=f"constants of {content['chip']}")
     for heading in ("constant", "value", "within", "prior", "uncertainty", "set by"):
         table.add_column(heading, overflow="fold")
     for name, value in content["constants"].items():
