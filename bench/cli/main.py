@@ -22,7 +22,7 @@ COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "write latency and MFU tables, figures and findings from stored rows",
     "compare": "compare the rows of two stores; exit code 1 if a point is slower or fails now",
-    "results": "list, check, export, compact or rekey the stored rows",
+    "results": "list, check, export, add, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
@@ -31,7 +31,7 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
-    "env": "show git revision, versions, machine, installed extras and the results folder",
+    "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""
 MODULES: Final = {"import": "import_"}

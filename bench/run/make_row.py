@@ -1,5 +1,6 @@
 """Builds rows: point + result + environment → row."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from typing import Any
 from bench.measure.stats import Summary, summarise
 from bench.measure.timing import Samples, TimingConfig
 from bench.rows.metrics import derive
-from bench.run.environment import read_environment
+from bench.run.environment import cpu_affinity, read_environment
 from engines.core.engine import Estimate, Facts, Program, Verification
 from engines.core.errors import Unsupported
 from engines.core.point import Point
@@ -19,7 +20,8 @@ from engines.core.row import POINT_FIELDS, Row, Source, Status
 class PointTask:
     """A point to evaluate, with the row fields that do not depend on the result.
 
-    ``stored`` holds candidate rows from the store, best first; one is valid if its program would still run now.
+    ``conditions`` are those of a measurement (:mod:`bench.run.conditions`). ``stored`` holds candidate rows from the
+    store, best first; one is valid if its program would still run now.
     """
 
     point: Point
@@ -27,6 +29,7 @@ class PointTask:
     source: Source
     sweep: str | None
     code_id: str | None = None
+    conditions: Mapping[str, Any] | None = None
     stored: Sequence[Row] = ()
 
 
@@ -159,6 +162,17 @@ def _with_first_token(point: Point, facts: Facts) -> Point:
     return replace(point, first_token=first_token)
 
 
+def _measuring_process(task: PointTask) -> dict[str, Any]:
+    """What a measured row says of the process that it was measured in, which is this one."""
+    if task.source != "measured":
+        return {}
+    return {
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "cpu_affinity": cpu_affinity(),
+        "conditions": None if task.conditions is None else dict(task.conditions),
+    }
+
+
 def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
     environment = read_environment()
     requested = task.point.axes()
@@ -195,6 +209,7 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "git_dirty": environment.git_dirty,
         "versions": {**environment.versions, **facts.versions},
         "host": environment.host,
+        **_measuring_process(task),
         "details": dict(facts.details),
         **content,
     }

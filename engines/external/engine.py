@@ -6,7 +6,7 @@ harness; ``details.timed_by`` of a row names it.
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -39,6 +39,7 @@ class ExternalEngine(Estimator):
     code: ClassVar[Sequence[str]] = ("external",)
     decided_by_source: ClassVar[bool] = False
     """False: the installed program can change without a change of this source."""
+    ignored_settings: ClassVar[Collection[str]] = ("run_timeout_s", "nvidia_smi")
     timed_by: ClassVar[str]
 
     def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -12,7 +12,7 @@ from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES
-from engines.jax.settings import Settings
+from engines.jax.settings import NOT_HELD, Settings
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -29,6 +29,7 @@ class JaxEngine(Runner):
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
+    ignored_settings: ClassVar[Collection[str]] = {each.name for each in fields(Settings)} - NOT_HELD
 
     def __init__(self, **settings: Any) -> None:
         """Keys of :class:`Settings`; others are the harness's.

@@ -1,6 +1,7 @@
 """``shardbench env``: the git revision, versions, machine and settings in use."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
 
-SUMMARY: Final = "show git revision, versions, machine, installed extras and the results folder"
+SUMMARY: Final = "show what a row records of here (git revision, versions, machine, flags), extras, results folder"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     RESULTS_DIR,
@@ -30,13 +31,17 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     from pathlib import Path
 
-    from bench.run.environment import read_environment
+    from bench.run.conditions import XLA_FLAGS, variables
+    from bench.run.environment import cpu_affinity, read_environment
     from bench.run.extras import extras
     from bench.run.tracking import resolved_mode
 
     folder = Path(settings["results_dir"])
     content: dict[str, Any] = {
         **asdict(read_environment()),
+        "cpu_affinity": cpu_affinity(),
+        "xla_flags": os.environ.get(XLA_FLAGS, ""),
+        "variables": variables(os.environ),
         "extras": extras(),
         "wandb_mode": resolved_mode("auto"),
         "results_dir": str(folder.resolve()),
@@ -59,7 +64,15 @@ def _lines(key: str, value: Any) -> list[str]:
     if key == "extras":
         return [f"{name}: {'installed' if present else 'not installed'}" for name, present in value.items()]
     if isinstance(value, Mapping):
-        return [f"{name} {text}" for name, text in value.items()]
+        return [f"{name} {text}" for name, text in value.items()] or ["none"]
+    if key == "gpus":
+        return list(value) or ["none"]
+    if key == "cpu_affinity":
+        return [",".join(map(str, value))]
+    if key == "cpu_quota":
+        return ["no limit" if value is None else f"{value:g} cores"]
+    if key == "xla_flags":
+        return [value or "none"]
     if key == "memory_bytes" and value is not None:
         return [f"{value / 2**30:.1f} GiB"]
     if isinstance(value, bool):

@@ -11,11 +11,12 @@ from bench.cli.values import FilePath, ListOf, Text
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
-SUMMARY: Final = "list, check, export, compact or rekey the stored rows"
+SUMMARY: Final = "list, check, export, add, compact or rekey the stored rows"
 VERBS: Final[Mapping[str, str]] = {
-    "list": "the newest row of every point",
+    "list": "the row that stands for every point: the newest, but none that failed before one that did not",
     "check": "read every file and list broken lines; exit code 1 if there are any",
     "export": "write rows as csv, parquet, jsonl or markdown",
+    "add": "store rows from a file of JSON lines, such as those that a run printed because it could not store them",
     "compact": "merge all files into one",
     "rekey": "convert rows of schema version 1 to the current keys if they are still valid; drop the others",
 }
@@ -24,12 +25,13 @@ KEYS: Final = (
     RESULTS_DIR,
     Key("out", None, "export: the file to write (default: stdout)", kind=FilePath()),
     Key("format", "csv", "export: the format", ("csv", "parquet", "jsonl", "markdown")),
-    Key("history", False, "list, export: every stored row, not only the newest of each point"),
+    Key("history", False, "list, export: every stored row, not only the one that stands for each point"),
     *(
         Key(name, None, f"list, export: only rows of this {name}, or a list: [a,b]", kind=ListOf(Text()))
         for name in FILTERS
     ),
     Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep valid rows, remove abandoned files"),
+    Key("data", None, "add: a file of JSON lines, or a list of files", kind=ListOf(FilePath())),
     Key(
         "proven",
         None,
@@ -42,6 +44,7 @@ EXAMPLES: Final = (
     "shardbench results list model=palm-540b source=[predicted,published]",
     "shardbench results check repair=true",
     "shardbench results export format=parquet out=rows.parquet",
+    "shardbench results add data=printed.txt",
     "shardbench results compact results_dir=results/main",
     "shardbench results rekey proven=proven.json",
 )
@@ -55,6 +58,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     as_json = settings["print"] == "json"
     if verb == "check":
         return _check(store, settings["repair"], as_json)
+    if verb == "add":
+        return _add(store, settings["data"], as_json)
     if verb == "compact":
         return _compact(store, as_json)
     if verb == "rekey":
@@ -118,6 +123,21 @@ def _check(store: Any, with_repair: bool, as_json: bool) -> int:
         if found.faults and not with_repair:
             print(f"to repair: shardbench results check repair=true results_dir={store.results_dir}")
     return 1 if found.faults and not with_repair else 0
+
+
+def _add(store: Any, data: Any, as_json: bool) -> int:
+    from bench.rows.add import add, to_json
+
+    if data is None:
+        raise InvalidRequest("data", "", "is required for add", "add data=FILE")
+    found = add(store, [Path(each) for each in data])
+    if as_json:
+        print(to_json(str(store.results_dir), found))
+        return 0
+    known = f", {found.known} were already stored" if found.known else ""
+    others = f"; {found.other_lines} lines that hold no row were left out" if found.other_lines else ""
+    print(f"{found.stored} rows added to {store.results_dir}{known}{others}")
+    return 0
 
 
 def _compact(store: Any, as_json: bool) -> int:
