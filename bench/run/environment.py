@@ -16,6 +16,8 @@ from engines.core.versions import JAX_LIBRARIES, versions_of
 
 CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_GROUP: Final = Path("/proc/self/cgroup")
+CORES: Final = Path("/sys/devices/system/cpu")
+"""Where Linux describes the cores and their caches."""
 LIBRARIES: Final = ("shardbench", "numpy", "pandas", *JAX_LIBRARIES, "torch")
 
 
@@ -25,6 +27,7 @@ class Environment:
 
     ``cores`` are those that this process may use, ``cpu_quota`` the number of them that its control group may keep busy
     (None: no limit), ``gpus`` the name and power limit of each NVIDIA GPU as its driver states them.
+    ``cache_bytes`` is the last-level cache of all cores that this process may use; None if the system does not say.
     """
 
     git_sha: str | None
@@ -36,6 +39,7 @@ class Environment:
     cpu_quota: float | None
     gpus: Sequence[str]
     memory_bytes: int | None
+    cache_bytes: int | None
 
 
 @cache
@@ -53,6 +57,7 @@ def read_environment() -> Environment:
         cpu_quota=cpu_quota(),
         gpus=gpus,
         memory_bytes=_memory_bytes(),
+        cache_bytes=_cache_bytes(),
     )
 
 
@@ -118,6 +123,23 @@ def _memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+def _cache_bytes() -> int | None:
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    caches: dict[tuple[int, str], int] = {}  # (level, cores that share it) → bytes
+    try:
+        for core in os.sched_getaffinity(0):
+            for folder in CORES.glob(f"cpu{core}/cache/index*"):
+                level, shared, size = (
+                    (folder / name).read_text(encoding="ascii").strip() for name in ("level", "shared_cpu_list", "size")
+                )
+                caches[int(level), shared] = int(size.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return None
+    last = max((level for level, _ in caches), default=None)
+    return sum(size for (level, _), size in caches.items() if level == last) or None
 
 
 def _output(*words: str) -> str | None:

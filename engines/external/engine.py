@@ -19,7 +19,7 @@ from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsuppor
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
-from engines.host.nvidia import check_present, device_names
+from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram, ProgramFailed
 
 
@@ -94,7 +94,7 @@ class ExternalEngine(Estimator):
 
     def _run(self, point: Point) -> Estimate:
         names = device_names(self.nvidia_smi)
-        check_present(point.chip, names)
+        check_present(point.chip, names, power_limits(self.nvidia_smi))
         with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
             folder = Path(name)
             words = self.command(point, folder)

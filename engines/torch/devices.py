@@ -8,7 +8,7 @@ from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.errors import OutOfMemory, Unsupported
 from engines.core.point import Point
 from engines.core.text import significant
-from engines.host.nvidia import check_present
+from engines.host.nvidia import check_present, power_limits
 
 MEMORY_MESSAGES = (
     "DefaultCPUAllocator",
@@ -32,7 +32,7 @@ def check_devices(point: Point, here: int) -> None:
     if point.chip.kind != "gpu":
         raise Unsupported(f"hw={point.chip.name}: engine=torch runs on GPUs and on hw=cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    check_present(point.chip, [torch.cuda.get_device_name(number) for number in range(count)])
+    check_present(point.chip, [torch.cuda.get_device_name(number) for number in range(count)], power_limits())
     if count < here:
         raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs for {here} ranks; use fewer chips")
 

@@ -3,10 +3,11 @@
 from dataclasses import MISSING, dataclass, field, fields, replace
 
 import pytest
+from omegaconf import OmegaConf
 
 from bench.rows import pairing
 from bench.sweep import expand
-from bench.sweep.catalog import load_chip, load_group, load_model
+from bench.sweep.catalog import conf_dir, load_chip, load_group, load_model
 from bench.validate import csv_cases
 from engines.core.errors import InvalidRequest
 from engines.core.keys import Choice, Integer, about
@@ -40,7 +41,7 @@ def a_point(cls=Point, **changes):
 def config(**changes):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
     content |= {"engine": load_group("engine", "analytic"), "timing": load_group("timing", "default"), "wandb": {}}
-    return {**load_group("..", "conf/config"), **content, **changes}
+    return {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, **changes}
 
 
 def points(**changes):
@@ -105,7 +106,7 @@ def test_a_key_that_is_added_is_a_column_of_a_csv_file(monkeypatch, tmp_path):
     path = tmp_path / "times.csv"
     header = ",".join([*columns(), "experts", "offload", "mesh_shape"])
     path.write_text("\n".join([header, f'{line},2,host,"[4,4,4]"', f"{line},,,"]), encoding="utf-8")
-    stated, left = (case.point for case in csv_cases.read_cases(path, "analytic"))
+    stated, left = (case.point for case in csv_cases.read_cases(path, "analytic").cases)
     assert (stated.experts, stated.offload, stated.mesh_shape) == (2, "host", (4, 4, 4))
     assert (left.experts, left.offload, left.mesh_shape) == (None, "none", None)
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from bench.cli.args import PRINT, Key
 from bench.cli.values import FilePath, ListOf
-from bench.validate.csv_cases import Case
-from bench.validate.data import sources_of
-from bench.validate.errors import figures_of, load_estimator, read_all
+from bench.validate.case import Case
+from bench.validate.data import read_data
+from bench.validate.errors import figures_of
+from bench.validate.throughput import TOKENS
+from bench.validate.unused import unused_lines
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest
@@ -25,9 +27,11 @@ KEYS: Final = (
     Key(
         "data",
         None,
-        "a CSV file, a folder of measured rows, a published table by name, or a list of these (default: all published)",
+        "a CSV file, a glob, a folder of CSV files or rows, a published table by name, or a list of these "
+        "(default: all published)",
         kind=ListOf(FilePath()),
     ),
+    TOKENS,
     Key(
         "out",
         None,
@@ -47,7 +51,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Fit and print the constants; write them if ``out`` is set. Returns 0."""
     del verb
     chip = settings["hw"]
-    cases = [case for case in _cases(settings["data"]) if case.point.chip.name == chip and case.latency_s is not None]
+    reading = read_data(settings["data"], "analytic", settings["tokens"])
+    for line in unused_lines(reading.unused):
+        print(line, file=sys.stderr)
+    cases = [case for case in reading.cases if case.point.chip.name == chip and case.latency_s is not None]
     if not cases:
         raise InvalidRequest("hw", chip, "the data has no times for this chip", "use data= with rows of this chip")
     points = [case.point for case in cases]
@@ -65,10 +72,6 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     else:
         _print(content)
     return 0
-
-
-def _cases(data: Sequence[str] | None) -> list[Case]:
-    return read_all(sources_of(data or []), load_estimator("analytic"))
 
 
 def _figures(errors: Any) -> dict[str, Any]:
