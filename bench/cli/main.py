@@ -4,6 +4,11 @@ Exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invali
 error that nobody foresaw.
 """
 
+from bench.cli import start
+
+if __name__ == "__main__":
+    start.keep_current_folder_off_path()
+
 import difflib
 import importlib
 import os
@@ -12,6 +17,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Final, cast
 
+from bench.cli import streams
 from bench.cli.args import Command, help_text, parse
 from bench.cli.unforeseen import EXIT_CODE, message
 from bench.sweep.config_dirs import in_use, without_flags
@@ -31,9 +37,12 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
+    "wandb": "log stored rows to Weights & Biases that were stored without it",
     "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""
+STORING: Final = ("run", "report", "validate", "calibrate", "import", "nightly", "dashboard")
+"""Subcommands that write files beside what they print."""
 MODULES: Final = {"import": "import_"}
 """Subcommand → module, if the subcommand is a keyword of Python."""
 
@@ -61,8 +70,10 @@ exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invali
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run the command line, by default this process's own; returns the exit code."""
+    if argv is None:
+        return _in_this_process(sys.argv[1:])
+    words = list(argv)
     try:
         words, folders = without_flags(words)
         with in_use(folders):
@@ -87,6 +98,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"shardbench: {message(error)}", file=sys.stderr)
         return EXIT_CODE
+
+
+def _in_this_process(words: Sequence[str]) -> int:
+    start.restart_in_utf8()
+    start.let_warnings_be_warnings()
+    printed = streams.prepare()
+    command = next((word for word in words if word in COMMANDS), None)
+    printed.stores = command in STORING
+    if command is not None and not start.has_current_folder():
+        print("shardbench: the current folder has been deleted; change to one that exists", file=sys.stderr)
+        return 2
+    code = main(words)
+    sys.stdout.flush()
+    if printed.problem is None:
+        return code
+    print(
+        f"shardbench: stdout could not be written ({printed.problem}); what was printed is not complete",
+        file=sys.stderr,
+    )
+    return code or 2
 
 
 def _dispatch(words: list[str]) -> int:

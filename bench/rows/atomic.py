@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from engines.core.errors import InvalidRequest
+from engines.host.scratch import ScratchFolder
+from engines.host.whole_file import write_whole
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 NOT_A_FOLDER: Final = frozenset({errno.EEXIST, errno.ENOTDIR})
@@ -20,12 +22,19 @@ NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 def replaced(out: Path) -> Iterator[Path]:
     """A temporary path to write to, renamed to ``out`` if the block succeeds and removed if it fails.
 
+    A pipe or a device (``/dev/null``) stays what it is, and gets the content.
+
     Raises:
         InvalidRequest: the file cannot be written; the key is ``out``.
     """
     # Not longer than a name may be, where that of ``out`` is not.
     temporary = out.with_name(f".{secrets.token_hex(4)}{out.suffix}")
     try:
+        if out.exists() and not out.is_file() and not out.is_dir():
+            with ScratchFolder() as folder:
+                yield folder / temporary.name
+                out.write_bytes((folder / temporary.name).read_bytes())
+            return
         out.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, out)
@@ -66,16 +75,7 @@ def write_durably(path: Path, content: bytes, temporary: Path) -> None:
     Raises:
         OSError: it cannot be written. If only flushing the folder failed, the file is there all the same.
     """
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    write_whole(path, content, temporary, flush=True)
     sync_folder(path.parent)
 
 

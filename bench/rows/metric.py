@@ -1,5 +1,7 @@
 """The definition of a metric, and the inputs of its formula."""
 
+import ast
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +40,16 @@ def formatted(value: float, spec: str) -> str:
 
 
 Compute = Callable[[Basis], float | None]
+
+
+def docstring(compute: Compute) -> str:
+    """A function's docstring as one line; read from its source under ``python -OO``, which drops docstrings."""
+    text = compute.__doc__
+    if text is None:
+        definition = ast.parse(inspect.getsource(compute)).body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        text = ast.get_docstring(definition)
+    return " ".join((text or "").split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ Such an engine is an estimator with source ``measured``. The program does its ow
 harness; ``details.timed_by`` of a row names it.
 """
 
-import tempfile
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from engines.core.row import Source, Status
 from engines.core.versions import versions_of
 from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram, ProgramFailed
+from engines.host.scratch import ScratchFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,8 @@ class ExternalEngine(Estimator):
         """
         point.check()
         self.check_supported(point)
-        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
-            return self._program_id(self.command(point, Path(name)), Path(name))
+        with ScratchFolder() as folder:
+            return self._program_id(self.command(point, folder), folder)
 
     def _program_id(self, words: Sequence[str], folder: Path) -> str:
         line = [word.replace(str(folder), "FOLDER") for word in words]
@@ -95,8 +95,7 @@ class ExternalEngine(Estimator):
     def _run(self, point: Point) -> Estimate:
         names = device_names(self.nvidia_smi)
         check_present(point.chip, names, power_limits(self.nvidia_smi))
-        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
-            folder = Path(name)
+        with ScratchFolder() as folder:
             words = self.command(point, folder)
             program_id = self._program_id(words, folder)
             program = ExternalProgram(words, folder, self.run_timeout_s)

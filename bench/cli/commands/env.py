@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -34,7 +32,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.run.conditions import XLA_FLAGS, variables
     from bench.run.environment import cpu_affinity, read_environment
     from bench.run.extras import extras
-    from bench.run.tracking import resolved_mode
+    from bench.run.wandb_mode import resolved_mode
 
     folder = Path(settings["results_dir"])
     content: dict[str, Any] = {
@@ -84,13 +82,17 @@ def _lines(key: str, value: Any) -> list[str]:
 
 def _devices() -> dict[str, Any]:
     """Platform, number and kinds of JAX's devices, read in a child: the process that initialises them holds them."""
+    from pathlib import Path
+
+    from engines.core.errors import ShardbenchError, TimedOut
+    from engines.host.program import ExternalProgram
+    from engines.host.python import code_words
+
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
+        printed = ExternalProgram(code_words(DEVICES), Path.cwd(), TIMEOUT_S).run()
+        found: dict[str, Any] = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+    except TimedOut:
         return {"error": f"JAX found no devices within {TIMEOUT_S:g} s"}
-    except subprocess.CalledProcessError as error:
-        return {"error": (error.stderr.strip().splitlines() or ["JAX failed"])[-1]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ShardbenchError, StopIteration, ValueError) as error:
+        return {"error": f"JAX failed: {error}"}
     return found

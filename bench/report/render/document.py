@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +13,8 @@ from bench.report.main.findings import Finding
 from bench.report.render import latex, style
 from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.host.scratch import ScratchFolder
 
 MANIFEST: Final = "manifest.json"
 MOST_INLINE: Final = 20
@@ -80,10 +79,11 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
         remarks.append(NO_FIGURES)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".report-", dir=out))
-    except OSError as error:
-        raise InvalidRequest("out", str(out), str(error.strerror), "give a folder that can be written") from None
-    try:
+        scratch = ScratchFolder(out, prefix=".report-")
+    except (OSError, ShardbenchError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "cannot be written"
+        raise InvalidRequest("out", str(out), str(reason), "give a folder that can be written") from None
+    with scratch as aside:
         _fill(aside, document, formats, endings, remarks)
         names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
         written = Written(out=str(out), files=[*names, MANIFEST], findings=document.findings, remarks=remarks)
@@ -97,8 +97,6 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
             os.replace(aside / name, target)
         for name in former - set(written.files):
             (out / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return written
 
 
