@@ -56,6 +56,7 @@ usage: shardbench COMMAND [key=value ...]
   shardbench COMMAND --help    the keys of a command
   --config-dir FOLDER          look for models, chips, sweeps … in FOLDER/model, FOLDER/hw, FOLDER/sweep first; for
                                every command, as often as needed; SHARDBENCH_CONFIG_DIR=FOLDER:FOLDER does the same
+  --completion bash            print what makes bash complete: eval "$(shardbench --completion bash)" in ~/.bashrc
   SHARDBENCH_TRACEBACK=1       show the traceback of an error
 
 examples:
@@ -130,6 +131,8 @@ def _dispatch(words: list[str]) -> int:
         print(version("shardbench"))
         return 0
     name, rest = words[0], words[1:]
+    if name in ("--completion", "--complete"):
+        return _complete(name, rest)
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         raise ShardbenchError(
@@ -137,6 +140,8 @@ def _dispatch(words: list[str]) -> int:
         )
     module = importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
     if name == "run":
+        if not {"-sc", "--shell-completion"}.isdisjoint(rest):
+            raise ShardbenchError('-sc: is not how completion is set up; use eval "$(shardbench --completion bash)"')
         return int(module.run(rest))
     command = cast(Command, module)
     if "--help" in rest or "-h" in rest:
@@ -144,6 +149,17 @@ def _dispatch(words: list[str]) -> int:
         return 0
     verb, settings = parse(name, rest, command.KEYS, command.VERBS)
     return command.main(verb, settings)
+
+
+def _complete(flag: str, rest: Sequence[str]) -> int:
+    from bench.cli.completion import candidates, script
+
+    if flag == "--completion":
+        print(script(rest[0] if rest else ""))
+    else:
+        for found in candidates(" ".join(rest), tuple(COMMANDS), MODULES):
+            print(found)
+    return 0
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def _missing(found: SearchResult, closest: Candidate) -> str:
             f"{limit / 1e9:.1f} GB, {over / 1e9:.1f} GB too much"
         )
     if workload.latency_limit_s is not None and closest.latency_s > workload.latency_limit_s:
-        over = significant(closest.latency_s - workload.latency_limit_s)
-        return f"the fastest plan takes {significant(closest.latency_s, 4)} s, {over} s over latency_limit_s"
+        excess = significant(closest.latency_s - workload.latency_limit_s)
+        return f"the fastest plan takes {significant(closest.latency_s, 4)} s, {excess} s over latency_limit_s"
     step = closest.step_time_s or 0.0
     limit = workload.step_limit_s or 0.0
     return f"a decode step takes {significant(step, 4)} s at best, {significant(step - limit)} s over step_limit_s"

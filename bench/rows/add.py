@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from bench.rows.part_time import PartTime, moment
-from bench.rows.repair import invalid_value
 from bench.rows.store import Store, line_of, row_of
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
@@ -65,13 +64,9 @@ def _rows_of(path: Path) -> tuple[list[Row], int]:
         if not line.startswith("{"):
             continue
         try:
-            row = row_of(line)
-            fault = invalid_value(row)
+            rows.append(row_of(line))
         except ShardbenchError as error:
-            fault = str(error)
-        if fault is not None:
-            raise InvalidRequest("data", path, f"line {number} {fault}", "mend or remove that line")
-        rows.append(row)
+            raise InvalidRequest("data", path, f"line {number} {error}", "mend or remove that line") from None
     if not rows:
         raise InvalidRequest("data", path, "holds no rows", REMEDY)
     return rows, len(lines) - len(rows)

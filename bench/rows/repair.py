@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final
 
 from bench.rows.atomic import cannot, sync_folder
 from bench.rows.part_time import time_of, time_of_merged
-from bench.rows.store import TEMPORARY, Store, kinds_of_fields, read_part
-from engines.core.row import Row, Source, Status
+from bench.rows.store import TEMPORARY, Store, read_part
 
 DEAD_WRITER_AGE_S: Final = 60.0
 ANY_WRITER_AGE_S: Final = 3600.0
@@ -46,7 +45,7 @@ def inspect(store: Store) -> Inspection:
     faults: list[Fault] = []
     parts = store.parts()
     for part in parts:
-        for number, _, row, problem in _checked(part):
+        for number, _, row, problem in read_part(part):
             if row is None:
                 faults.append(Fault(part, number, problem or ""))
             else:
@@ -69,7 +68,7 @@ def repair(store: Store, inspection: Inspection) -> list[Path]:
     moved = []
     with cannot("written", store.results_dir):
         for part in sorted({fault.part for fault in inspection.faults}):
-            valid = [line for _, line, row, _ in _checked(part) if row is not None]
+            valid = [line for _, line, row, _ in read_part(part) if row is not None]
             if valid:
                 store.write_part(valid, time_of(part))
             broken_dir.mkdir(exist_ok=True)
@@ -102,31 +101,6 @@ def compact(store: Store) -> tuple[int, int]:
         for part in parts:
             part.unlink(missing_ok=True)
     return len(parts), len(entries)
-
-
-def _checked(part: Path) -> list[tuple[int, str, Row | None, str | None]]:
-    """The lines of a file as :func:`read_part` yields them, with rows that have an invalid value also broken."""
-    found: list[tuple[int, str, Row | None, str | None]] = []
-    for number, line, row, problem in read_part(part):
-        invalid = None if row is None else invalid_value(row)
-        found.append((number, line, None, invalid) if invalid else (number, line, row, problem))
-    return found
-
-
-def invalid_value(row: Row) -> str | None:
-    """A sentence on the first value whose type is not its field's; None if all are valid."""
-    for name, kinds in KINDS.items():
-        value = getattr(row, name)
-        # In Python a bool is an int, and JSON may write a float without a fraction.
-        fits = bool in kinds if isinstance(value, bool) else isinstance(value, kinds)
-        if not fits and not (float in kinds and type(value) is int):
-            allowed = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-            return f"{name}={value} must be of type {allowed}"
-    if row.source not in get_args(Source):
-        return f"source={row.source} is not known"
-    if row.status not in get_args(Status):
-        return f"status={row.status} is not known"
-    return None
 
 
 def _abandoned(store: Store) -> list[Path]:
@@ -162,6 +136,3 @@ def _unused(path: Path) -> Path:
         number += 1
         unused = path.with_name(f"{path.name}.{number}")
     return unused
-
-
-KINDS: Final[dict[str, Any]] = kinds_of_fields()

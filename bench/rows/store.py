@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.rows.atomic import cannot, write_durably
 from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, time_of
+from bench.rows.row_types import invalid_value, kinds_of_fields
 from bench.rows.standing import standing_rows
 from bench.rows.upgrade import upgrade
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -164,25 +165,6 @@ def frame_of(rows: Sequence[Row]) -> "pd.DataFrame":
     return pd.DataFrame(columns, columns=list(NAMES))
 
 
-def kinds_of_fields() -> dict[str, tuple[type, ...]]:
-    """The types that each field of a row allows: ``{"n": (int, NoneType), …}``."""
-    return {name: tuple(_kinds(hint)) for name, hint in get_type_hints(Row).items()}
-
-
-def _kinds(hint: Any) -> Iterator[type]:
-    """Types of ``int | None``, ``Literal["a"]``, ``list[int]``."""
-    if isinstance(hint, type) and not get_args(hint):
-        yield hint
-    elif getattr(hint, "__origin__", None) in (list, dict):
-        yield hint.__origin__
-    else:
-        for part in get_args(hint):
-            if isinstance(part, str):
-                yield str
-            else:
-                yield from _kinds(part)
-
-
 def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
     """Yield every line of a file of rows: its number, its text, and its row or the problem with it.
 
@@ -243,7 +225,11 @@ def row_of(line: str) -> Row:
         raise ShardbenchError("is truncated or not JSON") from None
     if not isinstance(content, dict):
         raise ShardbenchError("is not a row")
-    return upgrade(Row.from_dict(content))
+    row = Row.from_dict(content)
+    fault = invalid_value(row)
+    if fault is not None:
+        raise ShardbenchError(fault)
+    return upgrade(row)
 
 
 def _not_finite(word: str) -> float:

@@ -26,8 +26,8 @@ class Environment:
     """``git_sha`` and ``git_dirty`` describe the checkout of this code; None if it was installed as a package.
 
     ``cores`` are those that this process may use, ``cpu_quota`` the number of them that its control group may keep busy
-    (None: no limit), ``gpus`` the name and power limit of each NVIDIA GPU as its driver states them. ``cache_bytes`` is
-    the last-level cache of those cores; None if the system does not say.
+    (None: no limit), ``gpus`` the name and power limit of each NVIDIA GPU as its driver states them.
+    ``cache_bytes`` is the last-level cache of all cores that this process may use; None if the system does not say.
     """
 
     git_sha: str | None

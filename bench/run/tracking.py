@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from bench.rows.escape import file_name
 from bench.rows.metrics import METRICS
 from bench.run.logged_rows import LoggedRows
 from bench.run.wandb_mode import is_installed, resolved_mode, unreachable
@@ -150,7 +151,7 @@ class Tracker:
         data: list[Any] = [[_cell(getattr(row, str(column), None)) for column in columns] for row in rows]
         run.log({"rows": wandb.Table(columns=columns, data=data)})
         if paths:
-            artifact = wandb.Artifact(f"report-{name}", type="report")
+            artifact = wandb.Artifact(file_name("report", name), type="report")
             for path in paths:
                 artifact.add_file(str(path), name="/".join(path.parts[-2:]))
             run.log_artifact(artifact)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from processes import wait_for
 
 from bench.rows.atomic import replaced
+from engines.compiled.compile.cache import Cache, CompiledProgram
 from engines.core.errors import ShardbenchError
 from engines.host import whole_file
 from engines.host.python import environment
@@ -99,6 +100,26 @@ def test_a_pipe_stays_a_pipe_and_gets_the_content(tmp_path):
         assert reader.stdout.read() == b"content"
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_cache_without_a_home_or_a_folder_costs_no_point(tmp_path, monkeypatch):
+    compiled = CompiledProgram(text="HloModule", memory={"temp": 1.0}, compile_s=0.5)
+
+    def unknown(_number):
+        raise KeyError("as in a container that runs under a number")
+
+    kept = Cache(str(tmp_path / "cache"))
+    for _ in range(2):  # the second takes the place of the first
+        kept.put("key", compiled)
+        assert kept.get("key") == compiled
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for folder in (str(tmp_path / "file" / "cache"), "~/.cache", "~nobody-at-all/cache"):
+        cache = Cache(folder)
+        cache.put("key", compiled)
+        assert cache.get("key") is None
+    assert not list(tmp_path.glob("**/*.part"))
 
 
 def test_a_child_s_environment_is_ours_without_what_is_for_a_prompt(monkeypatch):

@@ -36,6 +36,7 @@ QUICK = {
     "dashboard": ["results_dir=kept"],
     "env": [],
     "nightly": ["run=no"],
+    "wandb": ["results_dir=no"],
 }
 """Words with which a command ends soon; what is drawn replaces some of them."""
 
@@ -78,13 +79,19 @@ def typed(kind):
 
 
 @pytest.mark.parametrize("name", QUICK)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_typed_ends_in_an_answer_or_a_sentence(folder, capfd, monkeypatch, name, data):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     command = importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
-    slow = {"nightly": ("run",), "env": ("devices",), "validate": ("engine",), "pareto": ("out",)}.get(name, ())
+    slow = {
+        "nightly": ("run",),
+        "env": ("devices",),
+        "validate": ("engine",),
+        "pareto": ("out",),
+        "wandb": ("results_dir",),
+    }.get(name, ())
     keys = [key for key in command.KEYS if key.name not in slow]
     chosen = data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique_by=lambda key: key.name))
     values = {key.name: data.draw(st.one_of(st.sampled_from(ODD), typed(key.takes)), label=key.name) for key in chosen}

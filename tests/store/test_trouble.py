@@ -17,6 +17,7 @@ from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store, line_of
 from bench.run.save import Saver
 from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.text import shortened
 
 WORDS = ["run", "model=palm-8b", "hw=tpu-v4", "num_chips=4", "engine=analytic", "wandb.mode=disabled"]
 
@@ -54,7 +55,7 @@ def test_a_place_where_no_folder_can_be_is_told(tmp_path, capsys, place):
     results = tmp_path / ("x" * 300 if place == "long" else place)
     assert main([*WORDS, f"results_dir='{results}'"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"shardbench: results_dir={results}: ")
+    assert told.startswith(f"shardbench: results_dir={shortened(str(results))}: ")
     assert len(told.splitlines()) == 1
 
 

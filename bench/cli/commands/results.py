@@ -129,8 +129,8 @@ def _add(store: Any, data: Any, as_json: bool) -> int:
     from bench.rows.add import add, to_json
 
     if data is None:
-        raise InvalidRequest("data", "", "is required", "use data=FILE")
-    found = add(store, data)
+        raise InvalidRequest("data", "", "is required for add", "add data=FILE")
+    found = add(store, [Path(each) for each in data])
     if as_json:
         print(to_json(str(store.results_dir), found))
         return 0

@@ -44,7 +44,7 @@ class Cache:
 
     def __init__(self, folder: str | None) -> None:
         self.folder = None if folder is None else Path(os.path.expanduser(folder))
-        if self.folder is not None and self.folder.parts[:1] == ("~",):
+        if self.folder is not None and str(self.folder).startswith("~"):
             self.folder = None  # neither HOME nor the system knows a home, as in a container under a number for a user
 
     def get(self, key: str) -> CompiledProgram | None:
