@@ -1,8 +1,8 @@
 """The formats that can be imported, and the detection of a file's format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bench.importers import inferencex, maxtext, optimum_benchmark, vllm_latency, vllm_serve
 from bench.importers.content import Content
@@ -12,18 +12,25 @@ from engines.core.errors import InvalidRequest, ShardbenchError
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """``matches`` looks for keys that no other format has; ``entries`` reads every result that can be mapped."""
+    """How a format is told and read.
+
+    ``matches`` looks for keys that no other format has, ``entries`` reads every result that can be mapped. ``wanted``
+    are the keys by which a file of no format is told what it lacks of the nearest. ``parse`` makes mappings of a text
+    that is no JSON, and None of a text of another format.
+    """
 
     matches: Callable[[Content], bool]
     entries: Callable[[Content], list[ImportedResult]]
+    wanted: Sequence[str]
+    parse: Callable[[str], list[Mapping[str, Any]] | None] | None = None
 
 
 FORMATS: Final[dict[str, Format]] = {
-    "vllm-latency": Format(vllm_latency.matches, vllm_latency.entries),
-    "vllm-serve": Format(vllm_serve.matches, vllm_serve.entries),
-    "optimum-benchmark": Format(optimum_benchmark.matches, optimum_benchmark.entries),
-    "inferencex": Format(inferencex.matches, inferencex.entries),
-    "maxtext": Format(maxtext.matches, maxtext.entries),
+    "vllm-latency": Format(vllm_latency.matches, vllm_latency.entries, vllm_latency.WANTED),
+    "vllm-serve": Format(vllm_serve.matches, vllm_serve.entries, vllm_serve.WANTED),
+    "optimum-benchmark": Format(optimum_benchmark.matches, optimum_benchmark.entries, optimum_benchmark.WANTED),
+    "inferencex": Format(inferencex.matches, inferencex.entries, inferencex.WANTED),
+    "maxtext": Format(maxtext.matches, maxtext.entries, maxtext.WANTED),
 }
 
 
@@ -32,14 +39,31 @@ def format_of(content: Content, requested: str) -> str:
 
     Raises:
         InvalidRequest: the file does not have the requested format.
-        ShardbenchError: ``auto``, and the file has no known format.
+        ShardbenchError: ``auto``, and the file has no known format, or keys of several.
     """
     matching = [name for name, each in FORMATS.items() if each.matches(content)]
     if requested != "auto":
         if requested not in matching:
-            found = f"{content.path} is {matching[0]}" if matching else f"{content.path} lacks its keys"
+            lacks = ", ".join(_lacking(content, FORMATS[requested]))
+            found = f"{content.where} is {matching[0]}" if matching else f"{content.where} lacks {lacks or 'its keys'}"
             raise InvalidRequest("format", requested, f"is not the file's format: {found}", "use format=auto")
         return requested
-    if len(matching) != 1:
-        raise ShardbenchError(f"{content.path}: has an unknown format; use a file of {', '.join(FORMATS)}")
+    if len(matching) > 1:
+        raise ShardbenchError(f"{content.where}: has the keys of {' and '.join(matching)}; add format=…, one of them")
+    if not matching:
+        raise ShardbenchError(f"{content.where}: has an unknown format: {_nearest(content)}")
     return matching[0]
+
+
+def _nearest(content: Content) -> str:
+    """What the file lacks of the format that it comes nearest to, and the formats known."""
+    known = f"known are {', '.join(FORMATS)}"
+    shares = {name: 1 - len(_lacking(content, each)) / len(each.wanted) for name, each in FORMATS.items()}
+    nearest = max(shares, key=lambda name: shares[name])
+    if not shares[nearest]:
+        return f"it has no key of any; {known}"
+    return f"the nearest is {nearest}, of which it lacks {', '.join(_lacking(content, FORMATS[nearest]))}; {known}"
+
+
+def _lacking(content: Content, wanted: Format) -> list[str]:
+    return [key for key in wanted.wanted if not content.has(key)]

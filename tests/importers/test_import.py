@@ -18,7 +18,7 @@ from engines.core.point import Point
 
 LATENCY = {
     "avg_latency": 2.0,
-    "std_latency": 0.1,
+    "std_latency": 0.1581,
     "latencies": [1.9, 2.1, 1.8, 2.2],
     "percentiles": {"10": 1.83, "50": 2.0, "99": 2.197},
 }
@@ -55,7 +55,7 @@ OPTIMUM = {
         },
         "scenario": {
             "input_shapes": {"batch_size": 2, "sequence_length": 256},
-            "generate_kwargs": {"max_new_tokens": 33},
+            "generate_kwargs": {"max_new_tokens": 33, "min_new_tokens": 33, "num_beams": 1},
         },
         "environment": {"gpu": ["NVIDIA H100 80GB HBM3"], "gpu_count": 1, "torch_version": "2.6.0"},
     },

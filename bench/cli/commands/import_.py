@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
-from bench.importers.content import read_file
+from bench.importers.choices import Choices
+from bench.importers.files import read_file
 from bench.importers.formats import FORMATS
 from bench.importers.to_rows import USER_KEYS, rows_of
 from bench.rows.metrics import METRICS
@@ -43,8 +44,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         InvalidRequest: a value is missing or contradicts a file.
         ShardbenchError: a file is not JSON, or has no known format.
     """
+    choices = Choices(settings)
     found = {
-        path: [row for content in read_file(path) for row in rows_of(content, settings)] for path in _paths(settings)
+        path: [row for content in read_file(path) for row in rows_of(content, settings, choices)]
+        for path in _paths(settings)
     }
     store = Store(settings["results_dir"])
     known = set(store.latest())
@@ -76,7 +79,7 @@ def _print(path: Path, rows: Sequence[Row], added: int, results_dir: str) -> Non
     for row in rows:
         figures = ", ".join(
             f"{METRICS[name].title} {METRICS[name].show(getattr(row, name))}"
-            for name in ("latency_s", "ttft_s", "step_time_s", "tokens_per_s", "mfu")
+            for name in ("latency_s", "ttft_s", "step_time_s", "tpot_s", "tokens_per_s", "mfu")
             if getattr(row, name) is not None
         )
         note = "" if row.valid else f"; not valid: {row.invalid_reason}"
