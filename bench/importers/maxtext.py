@@ -3,15 +3,13 @@
 ``prefill`` holds one measurement, or one per prompt length. ``autoregressive`` holds the time of a decode step.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
+from bench.importers.setting import Setting
 from engines.core.errors import ShardbenchError
-from engines.core.point import Point
 
 WANTED: Final = ("prefill.time_in_ms", "autoregressive.step_in_ms")
 TIMED_BY: Final = "MaxText inference_microbenchmark"
@@ -38,10 +36,11 @@ def entries(content: Content) -> list[ImportedResult]:
     for path, input_len in _prefills(content).items():
         time = content.required(f"{path}.time_in_ms", content.number(f"{path}.time_in_ms", scale=1e-3))
         content.keep(*(f"{path}.{key}" for key in content.names(path) if key.startswith(("tflops", "total_tflops"))))
-        found.append(prefill_result(time, None if input_len is None else Known(input_len, f"file: {path}")))
+        length = None if input_len is None else Known(input_len, f"file: {path}")
+        found.append(prefill_result(time, length, Setting()))
     step = content.number("autoregressive.step_in_ms", scale=1e-3)
     if step is not None:
-        found.append(decode_result(step, _batch(content, step)))
+        found.append(decode_result(step, _batch(content, step), Setting()))
     if not found:
         raise ShardbenchError(
             f"{content.where}: prefill.time_in_ms and autoregressive.step_in_ms are missing; import an unmodified file"
@@ -53,43 +52,37 @@ def entries(content: Content) -> list[ImportedResult]:
 def prefill_result(
     time: Known,
     length: Known | None,
-    point: Mapping[str, Known] = MappingProxyType({}),
-    model: Known | None = None,
-    needs: Mapping[str, str] = MappingProxyType({}),
-    check: Callable[[Point], None] | None = None,
+    setting: Setting,
 ) -> ImportedResult:
-    """A prefill of one prompt of ``length`` tokens in ``time`` seconds, with what else is known of the point."""
+    """A prefill of one prompt of ``length`` tokens in ``time`` seconds, with what else is known of the run."""
     return ImportedResult(
         phase="prefill",
         timed_by=TIMED_BY,
         system=SYSTEM,
-        point={**point, **stated(input_len=length, batch_size=by_rule("one_prompt_a_call", 1))},
+        point={**setting.point, **stated(input_len=length, batch_size=by_rule("one_prompt_a_call", 1))},
         figures=stated(latency_s=time, ttft_s=by_rule("prefill_is_first_token", time.value, time)),
-        model=model,
-        check=check,
-        needs=needs,
+        model=setting.model,
+        check=setting.check,
+        needs=setting.needs,
     )
 
 
 def decode_result(
     step: Known,
     batch: Known | None,
-    point: Mapping[str, Known] = MappingProxyType({}),
-    model: Known | None = None,
-    needs: Mapping[str, str] = MappingProxyType({}),
-    check: Callable[[Point], None] | None = None,
+    setting: Setting,
 ) -> ImportedResult:
-    """One decode step of ``step`` seconds over the global ``batch``, with what else is known of the point."""
+    """One decode step of ``step`` seconds over the global ``batch``, with what else is known of the run."""
     return ImportedResult(
         phase="decode",
         timed_by=TIMED_BY,
         system=SYSTEM,
-        point={**point, **stated(output_len=by_rule("one_step", 1), batch_size=batch)},
+        point={**setting.point, **stated(output_len=by_rule("one_step", 1), batch_size=batch)},
         figures=stated(latency_s=step, step_time_s=step),
-        model=model,
-        check=check,
+        model=setting.model,
+        check=setting.check,
         needs={
-            **needs,
+            **setting.needs,
             "batch_size": "the file does not state the global batch of a decode step",
             "input_len": "the file does not state the tokens in the cache",
         },

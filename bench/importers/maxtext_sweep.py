@@ -1,6 +1,7 @@
 """MaxText's ``inference_microbenchmark_sweep`` lines: flat ``metrics``, in milliseconds, beside ``dimensions``."""
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from bench.importers.content import Content
@@ -26,17 +27,18 @@ def entries(content: Content) -> list[ImportedResult]:
     """A prefill point of one prompt for each length, and a decode point of one step over the global batch."""
     content.off("dimensions.oom", "is a run that did not fit in memory", "false")
     content.off("dimensions.quantize_kvcache", "quantises the cache, to a format that the line does not state", "false")
-    formats, needs, check = of_weights(content, "dimensions.weight_dtype", "dimensions.quantization")
+    formats = of_weights(content, "dimensions.weight_dtype", "dimensions.quantization")
     batch, step = content.integer(BATCH), content.number(STEP, scale=1e-3)
-    point = stated(num_chips=_chips(content, batch), **formats)
+    chips = stated(num_chips=_chips(content, batch))
     model = content.text("dimensions.model_name")
+    setting = replace(formats, point={**formats.point, **chips}, model=model)
     found = []
     for length, key in _lengths(content).items():
         time = content.required(key, content.number(key, scale=1e-3))
-        found.append(prefill_result(time, Known(length, f"file: {key}"), point, model, needs, check))
+        found.append(prefill_result(time, Known(length, f"file: {key}"), setting))
     if step is not None:
         _check_step(content, step, batch)
-        found.append(decode_result(step, batch, point, model, needs, check))
+        found.append(decode_result(step, batch, setting))
     if not found:
         raise ShardbenchError(f"{content.where}: {STEP} is missing; import an unmodified file")
     content.keep("dimensions.*", *(f"metrics.{key}" for key in content.names("metrics")))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.importers.content import Content
-from bench.importers.known import Known, by_rule
+from bench.importers.known import Known, by_rule, stated
+from bench.importers.setting import Setting
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
@@ -41,10 +42,8 @@ def number_format(content: Content, key: str) -> Known | None:
     return by_rule("precision", WORDS[word], known)
 
 
-def of_weights(
-    content: Content, dtype: str, quantisation: str
-) -> tuple[dict[str, Known], dict[str, str], Callable[[Point], None] | None]:
-    """The point's number formats by the keys ``dtype`` and ``quantisation``; what the user must add, with why; a check.
+def of_weights(content: Content, dtype: str, quantisation: str) -> Setting:
+    """The point's number formats by the keys ``dtype`` and ``quantisation``, and what the user must add of them.
 
     ``dtype`` is the format of the activations, and of the weights where nothing quantises them. The check refuses a
     user's format that quantised weights cannot have.
@@ -52,17 +51,17 @@ def of_weights(
     plain = number_format(content, dtype)
     scheme = content.value(quantisation)
     if scheme is None or str(scheme.value).lower() in (*UNSTATED, "no_quant"):
-        return ({} if plain is None else {"weight_dtype": plain}), {}, None
+        return Setting(point=stated(weight_dtype=plain))
     word = str(scheme.value).lower()
     if word in WORDS and WORDS[word] not in ACTIVATION_DTYPES:
         weights = by_rule("precision", WORDS[word], scheme)
         # Products in eight bits or in sixteen: the word does not say, and MFU divides by that peak.
         why = f"{quantisation}={scheme.value} does not say what was multiplied"
-        return {"weight_dtype": weights}, {"act_dtype": why}, None
+        return Setting(point={"weight_dtype": weights}, needs={"act_dtype": why})
     what = f"{quantisation}={scheme.value}"
     needs = {"weight_dtype": f"{what} is no number format of a row by itself"}
     bits = re.search(r"w(\d+)|(?:fp|nf|int|q)(\d+)", word)
-    return {}, needs, check_quantised(content, what, None if bits is None else float(bits[1] or bits[2]))
+    return Setting(needs=needs, check=check_quantised(content, what, float(bits[1] or bits[2]) if bits else None))
 
 
 def check_quantised(content: Content, what: str, bits: float | None) -> Callable[[Point], None]:

@@ -8,7 +8,7 @@ from bench.importers.known import Known, by_rule, stated
 from bench.importers.request_statistics import statistics_of_keys
 from bench.importers.served import Served
 from bench.importers.serving import rate_asked, serve_result, statistics_of
-from bench.importers.sglang_server import server_point
+from bench.importers.sglang_server import server_setting
 
 WANTED: Final = (
     "total_output_tokens_retokenized",
@@ -60,17 +60,17 @@ def entries(content: Content) -> list[ImportedResult]:
         more=stated(mean_concurrency=content.number("concurrency")),
     )
     system = content.text("backend")
-    point, model, needs, check = server_point(content, "server_info")
+    setting = server_setting(content, "server_info")
     return [
         serve_result(
             content,
             served,
             timed_by="sglang bench_serving",
             system="a server" if system is None else str(system.value),
-            point=point,
-            model=model,
-            needs=needs,
-            check=check,
+            point=setting.point,
+            model=setting.model,
+            needs=setting.needs,
+            check=setting.check,
         )
     ]
 

@@ -1,12 +1,12 @@
 """What SGLang says of the server that it measured: its model, number formats and chips."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from bench.importers.content import Content
-from bench.importers.known import Known, by_rule, stated
+from bench.importers.known import by_rule, stated
 from bench.importers.number_formats import of_weights
-from engines.core.point import Point
+from bench.importers.setting import Setting
 
 OFF: Final = (
     ("speculative_algorithm", "is speculative decoding", ()),
@@ -21,16 +21,14 @@ OFF: Final = (
 """Key → what it means, and its values besides null and false that say that it is off."""
 
 
-def server_point(
-    content: Content, under: str
-) -> tuple[dict[str, Known], Known | None, dict[str, str], Callable[[Point], None] | None]:
-    """Keys of the point, the model's name, and what the user must say with a check of it, by the settings below ``under``.
+def server_setting(content: Content, under: str) -> Setting:
+    """The setting that the server's arguments below ``under`` make; an empty one if there are none.
 
     Raises:
         ShardbenchError: the server did what no row can say.
     """
     if not content.names(under):
-        return {}, None, {}, None
+        return Setting()
     for key, meaning, allowed in OFF:
         content.off(f"{under}.{key}", meaning, *allowed)
     tensor, pipeline = content.integer(f"{under}.tp_size"), content.integer(f"{under}.pp_size")
@@ -38,11 +36,11 @@ def server_point(
     if attention_copies is None or not attention_copies.value:
         # Copies of the whole model; of the attention alone they are within the tensor-parallel chips.
         content.off(f"{under}.dp_size", "is several copies of the model", 1)
-    formats, needs, check = of_weights(content, f"{under}.dtype", f"{under}.quantization")
-    model = content.text(f"{under}.model_path")
+    formats = of_weights(content, f"{under}.dtype", f"{under}.quantization")
     chips = None
     if tensor is not None:
-        degrees = tensor.value * (1 if pipeline is None else pipeline.value)
-        chips = by_rule("chips_of_degrees", degrees, tensor, pipeline)
+        count = tensor.value * (1 if pipeline is None else pipeline.value)
+        chips = by_rule("chips_of_degrees", count, tensor, pipeline)
     content.keep(f"{under}.*")
-    return stated(tensor_parallel=tensor, pipeline_parallel=pipeline, num_chips=chips, **formats), model, needs, check
+    degrees = stated(tensor_parallel=tensor, pipeline_parallel=pipeline, num_chips=chips)
+    return replace(formats, point={**formats.point, **degrees}, model=content.text(f"{under}.model_path"))

@@ -55,10 +55,10 @@ def entries(content: Content) -> list[ImportedResult]:
         statistics=statistics,
         more=stated(mean_concurrency=content.number("request_info.avg_num_concurrent_requests")),
     )
-    formats, needs, check = of_weights(content, "engine.dtype", "engine.quantization")
+    formats = of_weights(content, "engine.dtype", "engine.quantization")
     backend = content.text("engine.backend")
     model, machine = content.text("engine.model"), content.text("machine.name")
-    point = stated(**_chips(content), **formats, kv_dtype=number_format(content, "engine.kv_cache_dtype"))
+    point = stated(**_chips(content), **formats.point, kv_dtype=number_format(content, "engine.kv_cache_dtype"))
     content.keep(*KEPT)
     return [
         serve_result(
@@ -69,8 +69,8 @@ def entries(content: Content) -> list[ImportedResult]:
             point=point,
             model=model,
             hw=machine,
-            needs=needs,
-            check=check,
+            needs=formats.needs,
+            check=formats.check,
         )
     ]
 

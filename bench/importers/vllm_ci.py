@@ -1,13 +1,14 @@
 """vLLM's ``*.pytorch.json``: the results of a benchmark as a record for each metric, beside the command's arguments."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from bench.importers.content import Content
-from bench.importers.known import Known, by_rule, stated
+from bench.importers.known import by_rule, stated
 from bench.importers.number_formats import number_format, of_weights
-from engines.core.point import Point
+from bench.importers.setting import Setting
 
 ARGS: Final = "benchmark.extra_info.args"
 OFF: Final = (
@@ -50,21 +51,19 @@ def gather(values: Any) -> list[Mapping[str, Any]] | None:
     return [{("latencies" if key == WHOLE else key): value for key, value in run.items()} for run in runs.values()]
 
 
-def point_of_args(
-    content: Content,
-) -> tuple[dict[str, Known], Known | None, dict[str, str], Callable[[Point], None] | None]:
-    """Keys of the point, the model's name, and what the user must say with a check of it, by the command's arguments; nothing without.
+def setting_of_args(content: Content) -> Setting:
+    """The setting that the command's arguments make; an empty one if there are none.
 
     Raises:
         ShardbenchError: the benchmark did what no row can say.
     """
     if not content.names(ARGS):
-        return {}, None, {}, None
+        return Setting()
     for key, meaning, allowed in OFF:
         content.off(f"{ARGS}.{key}", meaning, *(() if allowed is None else (allowed,)))
     tensor = content.integer(f"{ARGS}.tensor_parallel_size")
     pipeline = content.integer(f"{ARGS}.pipeline_parallel_size")
-    formats, needs, check = of_weights(content, f"{ARGS}.dtype", f"{ARGS}.quantization")
+    formats = of_weights(content, f"{ARGS}.dtype", f"{ARGS}.quantization")
     chips = None
     if tensor is not None:
         degrees = tensor.value * (1 if pipeline is None else pipeline.value)
@@ -74,9 +73,8 @@ def point_of_args(
         pipeline_parallel=pipeline,
         num_chips=chips,
         kv_dtype=number_format(content, f"{ARGS}.kv_cache_dtype"),
-        **formats,
     )
-    return point, content.text(f"{ARGS}.model"), needs, check
+    return replace(formats, point={**formats.point, **point}, model=content.text(f"{ARGS}.model"))
 
 
 def keep_args(content: Content) -> None:

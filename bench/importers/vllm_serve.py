@@ -7,7 +7,7 @@ from bench.importers.entry import ImportedResult
 from bench.importers.known import Known
 from bench.importers.served import Served
 from bench.importers.serving import rate_asked, serve_result, statistics_of
-from bench.importers.vllm_ci import keep_args, point_of_args
+from bench.importers.vllm_ci import keep_args, setting_of_args
 
 WANTED: Final = ("request_throughput", "total_input_tokens", "completed", "duration", "num_prompts", "model_id")
 KEPT: Final = (
@@ -53,7 +53,7 @@ def entries(content: Content) -> list[ImportedResult]:
         output_lens=content.numbers("output_lens") if listed else None,
         statistics=statistics,
     )
-    point, _, needs, check = point_of_args(content)
+    setting = setting_of_args(content)
     keep_args(content)
     system = content.text("backend") or content.text("endpoint_type")
     content.keep(*KEPT)
@@ -63,10 +63,10 @@ def entries(content: Content) -> list[ImportedResult]:
             served,
             timed_by="vllm bench serve",
             system="a server" if system is None else str(system.value),
-            point=point,
+            point=setting.point,
             model=content.text("model_id"),
-            needs=needs,
-            check=check,
+            needs=setting.needs,
+            check=setting.check,
         )
     ]
 

@@ -7,7 +7,7 @@ from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
 from bench.importers.served import Served
 from bench.importers.serving import serve_result
-from bench.importers.vllm_ci import ARGS, keep_args, point_of_args
+from bench.importers.vllm_ci import ARGS, keep_args, setting_of_args
 
 WANTED: Final = ("elapsed_time", "num_requests", "total_num_tokens", "requests_per_second", "tokens_per_second")
 
@@ -30,8 +30,8 @@ def entries(content: Content) -> list[ImportedResult]:
         tokens_per_s=content.number("tokens_per_second"),
         request_rate_per_s=by_rule("all_at_once", "inf"),
     )
-    point, model, needs, check = point_of_args(content)
-    point |= _lengths(content, requests, tokens)
+    setting = setting_of_args(content)
+    point = {**setting.point, **_lengths(content, requests, tokens)}
     keep_args(content)
     return [
         serve_result(
@@ -40,9 +40,9 @@ def entries(content: Content) -> list[ImportedResult]:
             timed_by="vllm bench throughput",
             system="vllm",
             point=point,
-            model=content.text("model_id") or model,
-            needs=needs,
-            check=check,
+            model=content.text("model_id") or setting.model,
+            needs=setting.needs,
+            check=setting.check,
         )
     ]
 
