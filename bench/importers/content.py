@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,15 +17,14 @@ LONGEST_KEPT: Final = 200
 class Content:
     """One mapping of a file. Keys are paths (``report.decode.latency.values``); an absent or null key is None.
 
-    A key is *read* by a getter, which returns its value with its origin, *kept* (recorded in the row, changes no
-    figure), or held to its *off* value. The others are listed in the row as not mapped. Every method raises
-    ShardbenchError with file and key if a value is not what it must be.
+    A key is *read* by a getter, which returns its value with its origin, *kept* because it changes no figure, or held
+    to the value that says *off*. What is read and makes no figure is recorded in the row, what is not read is listed in
+    it. Every method raises ShardbenchError with file and key if a value is not what it must be.
     """
 
     def __init__(self, path: Path, identity: str, values: Mapping[str, Any], entry: int | None = None) -> None:
         self.path, self.identity, self.values, self.entry = path, identity, values, entry
         self._read: set[str] = set()
-        self._kept: dict[str, Any] = {}
 
     @property
     def where(self) -> str:
@@ -103,17 +102,13 @@ class Content:
         return known
 
     def keep(self, *keys: str) -> None:
-        """Record values that change no figure; ``KEY.*`` records all below ``KEY``."""
+        """Mark keys as read that change no figure; ``KEY.*`` marks all below ``KEY``."""
         for key in keys:
-            if key.endswith(".*"):
-                below = self._find(key[:-2])
-                found = list(_leaves(below, key[:-1])) if isinstance(below, Mapping) else [key[:-2]]
+            below = self._find(key.removesuffix(".*"))
+            if key.endswith(".*") and isinstance(below, Mapping):
+                self._read.update(_leaves(below, key[:-1]))
             else:
-                found = [key]
-            for path in found:
-                if (value := self._find(path)) is not None:
-                    self._read.add(path)
-                    self._kept[path] = _recorded(value)
+                self._read.add(key.removesuffix(".*"))
 
     def off(self, key: str, meaning: str, *allowed: object) -> None:
         """Keep a key that changes what the figures mean, and refuse it unless null, false or ``allowed``.
@@ -126,10 +121,10 @@ class Content:
             raise self.refused(key, f"{meaning}{remedy}", "import a file without it")
         self.keep(key)
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """Key → value of what was kept."""
-        return dict(self._kept)
+    def kept(self, sources: Collection[str]) -> dict[str, Any]:
+        """Key → value of what was read and is in no figure: all but ``sources``, the keys that figures come from."""
+        read = {path: value for path in self._read - set(sources) if (value := self._find(path)) is not None}
+        return {path: _recorded(value) for path, value in sorted(read.items())}
 
     def unread(self) -> list[str]:
         """Paths of all values that were neither read nor kept, sorted; a list counts as one value."""

@@ -89,7 +89,12 @@ def _degrees(content: Content) -> dict[str, Known | None]:
     tensor, pipeline = content.integer("tp"), content.integer("pp")
     experts, attention = content.integer("ep"), content.flag("dp_attention")
     other = (experts is not None and experts.value > 1) or (attention is not None and attention.value)
-    return {"tensor_parallel": None if other else tensor, "pipeline_parallel": pipeline}
+    if other or tensor is None:
+        return {"pipeline_parallel": pipeline}
+    return {
+        "tensor_parallel": by_rule("degree_of_tensors", tensor.value, tensor, experts, attention),
+        "pipeline_parallel": pipeline,
+    }
 
 
 def _gpus(content: Content, part: str) -> Known | None:

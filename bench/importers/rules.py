@@ -4,6 +4,7 @@ from typing import Final
 
 RULES: Final[dict[str, str]] = {
     "chips_of_degrees": "num_chips = tensor_parallel × pipeline_parallel, which is 1 where nobody states it.",
+    "degree_of_tensors": "tensor_parallel = tp, where neither experts nor attention are split in another way.",
     "chips_of_parts": "num_chips = the GPUs of prefill + the GPUs of decode.",
     "chips_of_devices": "num_chips = the number of devices listed.",
     "one_cpu": "A benchmark on a CPU uses one, num_chips = 1.",

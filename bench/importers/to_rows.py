@@ -48,7 +48,7 @@ def rows_of(content: Content, settings: Mapping[str, Any], choices: Choices) -> 
         "file": content.path.name.encode("utf-8", "replace").decode(),
         "sha256": content.identity.partition(":")[0],
         "format": name,
-        "kept": content.kept,
+        "kept": content.kept(_sources(chosen)),
         "unmapped": content.unread(),
     }
     reference = settings["reference"] or f"{name} {details['file']}"
@@ -122,6 +122,15 @@ def _origins(row: Row, stated: Mapping[str, str]) -> dict[str, str]:
         assert sentence(rule)
         origins[each.name] = f"{RULE}{rule}"
     return origins
+
+
+def _sources(entries: Sequence[ImportedResult]) -> set[str]:
+    """The keys of the file that a value of any of its results comes from."""
+    found: set[str] = set()
+    for entry in entries:
+        known = [*entry.point.values(), *entry.figures.values(), *entry.load.values(), entry.model, entry.hw]
+        found.update(key for each in known if each is not None for key in each.keys.split(", "))
+    return found
 
 
 def _differing(entries: Sequence[ImportedResult]) -> set[str]:
