@@ -1,10 +1,10 @@
 """One result in an imported file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bench.importers.known import Known
-from engines.core.point import Phase
+from engines.core.point import Phase, Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class ImportedResult:
 
     ``needs`` maps further keys that the user must give to the reason; ``varies`` maps keys that the file says have no
     one value, which nobody may give, to what it says of them. ``invalid_reason`` says why the row is not valid.
+    ``check`` raises InvalidRequest for a point, the user's keys in it, that cannot be the one that ran.
     """
 
     phase: Phase
@@ -33,3 +34,4 @@ class ImportedResult:
     varies: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     invalid_reason: str | None = None
+    check: Callable[[Point], None] | None = None

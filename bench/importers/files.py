@@ -78,6 +78,10 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _of_json(path: Path, sha256: str, values: Any) -> list[Content]:
+    for each in FORMATS.values():
+        gathered: list[Mapping[str, Any]] | None = each.gather(values) if each.gather is not None else None
+        if gathered:
+            return [Content(path, f"{sha256}:{number}", result, number) for number, result in enumerate(gathered)]
     if isinstance(values, dict):
         return [Content(path, sha256, values)]
     if isinstance(values, list) and values and all(isinstance(each, dict) for each in values):

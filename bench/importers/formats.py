@@ -4,7 +4,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.importers import inferencex, maxtext, optimum_benchmark, vllm_latency, vllm_serve
+from bench.importers import (
+    aiperf,
+    guidellm,
+    inferencex,
+    jetstream,
+    llama_bench,
+    llama_bench_text,
+    llmperf,
+    maxtext,
+    maxtext_sweep,
+    mlperf_summary,
+    optimum_benchmark,
+    sglang_one_batch,
+    sglang_serve,
+    sglang_throughput,
+    trtllm_bench,
+    vllm_ci,
+    vllm_latency,
+    vllm_serve,
+    vllm_throughput,
+)
 from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -16,21 +36,34 @@ class Format:
 
     ``matches`` looks for keys that no other format has, ``entries`` reads every result that can be mapped. ``wanted``
     are the keys by which a file of no format is told what it lacks of the nearest. ``parse`` makes mappings of a text
-    that is no JSON, and None of a text of another format.
+    that is no JSON, and None of a text of another format; ``gather`` does so of JSON that is not one mapping a result.
     """
 
     matches: Callable[[Content], bool]
     entries: Callable[[Content], list[ImportedResult]]
     wanted: Sequence[str]
     parse: Callable[[str], list[Mapping[str, Any]] | None] | None = None
+    gather: Callable[[Any], list[Mapping[str, Any]] | None] | None = None
 
 
 FORMATS: Final[dict[str, Format]] = {
-    "vllm-latency": Format(vllm_latency.matches, vllm_latency.entries, vllm_latency.WANTED),
+    "vllm-latency": Format(vllm_latency.matches, vllm_latency.entries, vllm_latency.WANTED, gather=vllm_ci.gather),
+    "vllm-throughput": Format(vllm_throughput.matches, vllm_throughput.entries, vllm_throughput.WANTED),
     "vllm-serve": Format(vllm_serve.matches, vllm_serve.entries, vllm_serve.WANTED),
+    "sglang-one-batch": Format(sglang_one_batch.matches, sglang_one_batch.entries, sglang_one_batch.WANTED),
+    "sglang-throughput": Format(sglang_throughput.matches, sglang_throughput.entries, sglang_throughput.WANTED),
+    "sglang-serve": Format(sglang_serve.matches, sglang_serve.entries, sglang_serve.WANTED),
+    "trtllm-bench": Format(trtllm_bench.matches, trtllm_bench.entries, trtllm_bench.WANTED),
+    "llama-bench": Format(llama_bench.matches, llama_bench.entries, llama_bench.WANTED, parse=llama_bench_text.parse),
     "optimum-benchmark": Format(optimum_benchmark.matches, optimum_benchmark.entries, optimum_benchmark.WANTED),
     "inferencex": Format(inferencex.matches, inferencex.entries, inferencex.WANTED),
+    "aiperf": Format(aiperf.matches, aiperf.entries, aiperf.WANTED),
+    "guidellm": Format(guidellm.matches, guidellm.entries, guidellm.WANTED, gather=guidellm.gather),
+    "llmperf": Format(llmperf.matches, llmperf.entries, llmperf.WANTED),
+    "jetstream": Format(jetstream.matches, jetstream.entries, jetstream.WANTED),
     "maxtext": Format(maxtext.matches, maxtext.entries, maxtext.WANTED),
+    "maxtext-sweep": Format(maxtext_sweep.matches, maxtext_sweep.entries, maxtext_sweep.WANTED),
+    "mlperf": Format(mlperf_summary.matches, mlperf_summary.entries, mlperf_summary.WANTED, parse=mlperf_summary.parse),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
+from bench.importers.setting import Setting
 from engines.core.errors import ShardbenchError
 
 WANTED: Final = ("prefill.time_in_ms", "autoregressive.step_in_ms")
@@ -36,36 +37,56 @@ def entries(content: Content) -> list[ImportedResult]:
         time = content.required(f"{path}.time_in_ms", content.number(f"{path}.time_in_ms", scale=1e-3))
         content.keep(*(f"{path}.{key}" for key in content.names(path) if key.startswith(("tflops", "total_tflops"))))
         length = None if input_len is None else Known(input_len, f"file: {path}")
-        found.append(
-            ImportedResult(
-                phase="prefill",
-                timed_by=TIMED_BY,
-                system=SYSTEM,
-                point=stated(input_len=length, batch_size=by_rule("one_prompt_a_call", 1)),
-                figures=stated(latency_s=time, ttft_s=by_rule("prefill_is_first_token", time.value, time)),
-            )
-        )
+        found.append(prefill_result(time, length, Setting()))
     step = content.number("autoregressive.step_in_ms", scale=1e-3)
     if step is not None:
-        found.append(
-            ImportedResult(
-                phase="decode",
-                timed_by=TIMED_BY,
-                system=SYSTEM,
-                point=stated(output_len=by_rule("one_step", 1), batch_size=_batch(content, step)),
-                figures=stated(latency_s=step, step_time_s=step),
-                needs={
-                    "batch_size": "the file does not state the global batch of a decode step",
-                    "input_len": "the file does not state the tokens in the cache",
-                },
-            )
-        )
+        found.append(decode_result(step, _batch(content, step), Setting()))
     if not found:
         raise ShardbenchError(
             f"{content.where}: prefill.time_in_ms and autoregressive.step_in_ms are missing; import an unmodified file"
         )
     content.keep(*KEPT)
     return found
+
+
+def prefill_result(
+    time: Known,
+    length: Known | None,
+    setting: Setting,
+) -> ImportedResult:
+    """A prefill of one prompt of ``length`` tokens in ``time`` seconds, with what else is known of the run."""
+    return ImportedResult(
+        phase="prefill",
+        timed_by=TIMED_BY,
+        system=SYSTEM,
+        point={**setting.point, **stated(input_len=length, batch_size=by_rule("one_prompt_a_call", 1))},
+        figures=stated(latency_s=time, ttft_s=by_rule("prefill_is_first_token", time.value, time)),
+        model=setting.model,
+        check=setting.check,
+        needs=setting.needs,
+    )
+
+
+def decode_result(
+    step: Known,
+    batch: Known | None,
+    setting: Setting,
+) -> ImportedResult:
+    """One decode step of ``step`` seconds over the global ``batch``, with what else is known of the run."""
+    return ImportedResult(
+        phase="decode",
+        timed_by=TIMED_BY,
+        system=SYSTEM,
+        point={**setting.point, **stated(output_len=by_rule("one_step", 1), batch_size=batch)},
+        figures=stated(latency_s=step, step_time_s=step),
+        model=setting.model,
+        check=setting.check,
+        needs={
+            **setting.needs,
+            "batch_size": "the file does not state the global batch of a decode step",
+            "input_len": "the file does not state the tokens in the cache",
+        },
+    )
 
 
 def _batch(content: Content, step: Known) -> Known | None:

@@ -14,7 +14,9 @@ class Served:
     Counts of requests: ``prompts`` sent, ``completed``, ``failed``. ``limit`` is the most that may be in flight,
     ``peak`` the most that were counted. Tokens are of all completed requests, rates are per second and of all chips
     together. ``request_rate`` is what was asked: a number, or ``inf``. ``statistics`` maps ``ttft_s.p99`` to seconds.
-    ``input_lens`` and ``output_lens`` are of single requests. ``more`` are further figures in SI units.
+    ``tokens`` are input and output together, where the file does not tell them apart. ``input_lens`` and
+    ``output_lens`` are of single requests, ``input_range`` and ``output_range`` their least and most. ``more`` are
+    further figures in SI units.
     """
 
     prompts: Known | None = None
@@ -25,6 +27,7 @@ class Served:
     duration_s: Known | None = None
     input_tokens: Known | None = None
     output_tokens: Known | None = None
+    tokens: Known | None = None
     requests_per_s: Known | None = None
     input_tokens_per_s: Known | None = None
     output_tokens_per_s: Known | None = None
@@ -34,11 +37,15 @@ class Served:
     goodput_requests_per_s: Known | None = None
     input_lens: Known | None = None
     output_lens: Known | None = None
+    input_range: Known | None = None
+    output_range: Known | None = None
     statistics: Mapping[str, Known] = field(default_factory=dict)
     more: Mapping[str, Known] = field(default_factory=dict)
 
 
-NOT_IN_LOAD: Final = ("tokens_per_s", "input_lens", "output_lens", "statistics", "more")
+NOT_IN_LOAD: Final = frozenset(
+    {"tokens_per_s", "input_lens", "output_lens", "input_range", "output_range", "statistics", "more"}
+)
 LOAD_NAMES: Final = {
     "prompts": "requests",
     "limit": "max_concurrency",

@@ -1,8 +1,8 @@
 """A server under load as a row: what it was asked, how fast it answered, how its requests fared."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from bench.importers.content import Content, is_number
@@ -10,6 +10,7 @@ from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
 from bench.importers.served import LOAD_NAMES, NOT_IN_LOAD, Served
 from bench.importers.serving_checks import check_statistics, check_totals
+from engines.core.point import Point
 
 STATISTICS: Final = re.compile(r"(mean|median|std|min|max|p\d+(?:\.\d+)?)_(ttft|tpot|itl|e2el)")
 """Names of statistics over requests, as vLLM writes them; a unit may follow."""
@@ -25,36 +26,43 @@ def serve_result(
     model: Known | None = None,
     hw: Known | None = None,
     needs: Mapping[str, str] | None = None,
+    invalid_reason: str | None = None,
+    mixed_lengths: bool = False,
+    check: Callable[[Point], None] | None = None,
 ) -> ImportedResult:
     """The row of a server, after its figures are found to agree with each other.
 
     ``point`` holds what the file states of the point; batch and lengths are derived where it does not.
+    ``invalid_reason`` is what the file says against itself. With ``mixed_lengths`` the prompts are known to differ,
+    so that a whole number of tokens a request is still a mean.
 
     Raises:
-        ShardbenchError: two figures contradict each other, or there is no rate of tokens.
+        ShardbenchError: two figures contradict each other, or there is no rate.
     """
     check_totals(content, served)
     check_statistics(content, served.statistics)
     own, varies = dict(point or {}), dict[str, str]()
     own |= stated(batch_size=own.get("batch_size") or _most_in_flight(served))
     load = _load(served)
-    for key, tokens, lens in (
-        ("input_len", served.input_tokens, served.input_lens),
-        ("output_len", served.output_tokens, served.output_lens),
+    for key, tokens, lens, most in (
+        ("input_len", served.input_tokens, served.input_lens, served.input_range),
+        ("output_len", served.output_tokens, served.output_lens, served.output_range),
     ):
         if key in own:
             continue
-        length = _length(served.completed, tokens, lens)
+        length = _length(served.completed, tokens, lens, most)
         if length is None:
             continue
-        if isinstance(length.value, int):
+        if isinstance(length.value, int) and not mixed_lengths:
             own[key] = length
         else:
-            load[f"mean_{key}"] = length
+            load[f"mean_{key}"] = replace(length, value=float(length.value))
             varies[key] = f"requests differ, with {length.value:g} tokens on average"
     rate = served.tokens_per_s or _total_rate(served)
+    if rate is None and served.output_tokens_per_s is None:
+        content.required("a rate of tokens", served.requests_per_s)
     figures = stated(
-        tokens_per_s=content.required("a rate of all tokens", rate),
+        tokens_per_s=rate,
         ttft_s=_median(served, "ttft_s"),
         tpot_s=_median(served, "tpot_s"),
     )
@@ -69,7 +77,8 @@ def serve_result(
         hw=hw,
         needs=needs or {},
         varies=varies,
-        invalid_reason=_failures(served),
+        check=check,
+        invalid_reason="; ".join(each for each in (invalid_reason, _failures(served)) if each) or None,
     )
 
 
@@ -113,10 +122,10 @@ def _most_in_flight(served: Served) -> Known | None:
     return by_rule("most_in_flight", min(each.value for each in limits), *limits) if limits else None
 
 
-def _length(completed: Known | None, tokens: Known | None, lens: Known | None) -> Known | None:
+def _length(completed: Known | None, tokens: Known | None, lens: Known | None, most: Known | None) -> Known | None:
     """Tokens a request: an integer where all have as many, else their mean.
 
-    Single requests tell, where the file lists them; else a whole number of tokens a request does.
+    Single requests tell, where the file lists them, or their least and most; else a whole number of tokens a request.
     """
     if lens is not None:
         mean = sum(lens.value) / len(lens.value)
@@ -124,9 +133,14 @@ def _length(completed: Known | None, tokens: Known | None, lens: Known | None) -
     if completed is None or tokens is None:
         return None
     mean = tokens.value / completed.value
+    if most is not None:
+        least, most_tokens = most.value
+        if least == most_tokens:
+            return Known(int(least), most.origin)
+        return by_rule("mean_tokens", float(mean), tokens, completed)
     if float(mean).is_integer() and mean >= 1:
         return by_rule("tokens_a_request", int(mean), tokens, completed)
-    return by_rule("mean_tokens", mean, tokens, completed)
+    return by_rule("mean_tokens", float(mean), tokens, completed)
 
 
 def _total_rate(served: Served) -> Known | None:
@@ -134,6 +148,8 @@ def _total_rate(served: Served) -> Known | None:
     if ins is not None and outs is not None:
         return by_rule("total_tokens_a_second", ins.value + outs.value, ins, outs)
     tokens, duration = (served.input_tokens, served.output_tokens), served.duration_s
+    if duration is not None and served.tokens is not None:
+        return by_rule("total_tokens_a_second", served.tokens.value / duration.value, served.tokens, duration)
     if duration is not None and tokens[0] is not None and tokens[1] is not None:
         rate = (tokens[0].value + tokens[1].value) / duration.value
         return by_rule("total_tokens_a_second", rate, *tokens, duration)

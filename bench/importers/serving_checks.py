@@ -13,6 +13,9 @@ from engines.core.errors import ShardbenchError
 ROUNDING: Final = 0.005
 """Relative difference up to which two figures of a file are the same, rounded."""
 
+DEVIATIONS: Final = 6.0
+"""Standard deviations that a rate of random requests may be from the one asked for."""
+
 
 def check_totals(content: Content, served: Served) -> None:
     """Counts × durations against rates, requests sent against completed and failed, and requests in flight.
@@ -26,7 +29,7 @@ def check_totals(content: Content, served: Served) -> None:
         (served.output_tokens, served.output_tokens_per_s),
     ):
         agree(content, rate, _over(count, served.duration_s), count, served.duration_s)
-    both = _sum(served.input_tokens, served.output_tokens)
+    both = _sum(served.input_tokens, served.output_tokens) or served.tokens
     agree(content, served.tokens_per_s, _over(both, served.duration_s), both, served.duration_s)
     rates = _sum(served.input_tokens_per_s, served.output_tokens_per_s)
     agree(content, served.tokens_per_s, None if rates is None else rates.value, rates)
@@ -39,7 +42,10 @@ def check_totals(content: Content, served: Served) -> None:
     for tokens, lens in ((served.input_tokens, served.input_lens), (served.output_tokens, served.output_lens)):
         if tokens is not None and lens is not None:
             agree(content, tokens, sum(lens.value), lens)
+    for tokens, span in ((served.input_tokens, served.input_range), (served.output_tokens, served.output_range)):
+        _within(content, tokens, served.completed, span)
     _check_in_flight(content, served)
+    _check_rate_asked(content, served)
 
 
 def check_statistics(content: Content, statistics: Mapping[str, Known]) -> None:
@@ -96,6 +102,34 @@ def check_in_flight(content: Content, limit: Known, flight: float, *sources: Kno
     if flight > limit.value * (1 + ROUNDING):
         names = ", ".join(each.keys for each in sources)
         raise _contradiction(content, limit, f"is fewer than the {flight:.3g} requests in flight that {names} make")
+
+
+def _check_rate_asked(content: Content, served: Served) -> None:
+    """Requests end no faster than they are sent.
+
+    The time between requests is random with mean 1/rate and, of a gamma distribution, the standard deviation
+    1/(rate·√burstiness) (1 if it is exponential): the time to send n of them is that of n/rate within a few √n.
+    """
+    asked, rate, count = served.request_rate_per_s, served.requests_per_s, served.completed
+    if asked is None or rate is None or count is None or asked.value == "inf":
+        return
+    shape = 1.0 if served.burstiness is None else served.burstiness.value
+    least = 1 - DEVIATIONS / math.sqrt(count.value * shape)
+    if least > 0 and rate.value > asked.value / least:
+        raise _contradiction(content, rate, f"is above {asked.keys}={asked.value:.6g}, at which requests were sent")
+
+
+def _within(content: Content, tokens: Known | None, completed: Known | None, span: Known | None) -> None:
+    """The mean length is between the least and the most."""
+    if tokens is None or completed is None or span is None:
+        return
+    mean = tokens.value / completed.value
+    if not span.value[0] * (1 - ROUNDING) <= mean <= span.value[1] * (1 + ROUNDING):
+        raise _contradiction(
+            content,
+            tokens,
+            f"makes a mean of {mean:.6g}, outside of {span.keys}, {span.value[0]:g} to {span.value[1]:g}",
+        )
 
 
 def _over(count: Known | None, duration: Known | None) -> float | None:

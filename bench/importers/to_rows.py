@@ -92,9 +92,10 @@ def _timed(entry: ImportedResult, point: Point, content: Content, details: Mappi
         return estimated(task, Estimate(system=entry.system, reference=reference, facts=facts, **figures))
     # One token passes in 1/rate, by which the formulas make the server's rates; the times of a batch it has not.
     facts = replace(facts, processed_tokens=1)
-    latency_s = 1 / figures["tokens_per_s"]
+    rate = figures.get("tokens_per_s")
+    latency_s = 1.0 if rate is None else 1 / rate
     row = estimated(task, Estimate(system=entry.system, reference=reference, latency_s=latency_s, facts=facts))
-    own = {**dict.fromkeys(NOT_OF_A_BATCH), **figures}
+    own = {**dict.fromkeys(NOT_OF_A_BATCH if rate is not None else (*NOT_OF_A_BATCH, *OWN_RATES)), **figures}
     return replace(row, **own, load=_grouped({name: known.value for name, known in entry.load.items()}))
 
 
@@ -194,6 +195,8 @@ def _point(entry: ImportedResult, values: dict[str, Known], model: str, hw: str,
     lengths = dict.fromkeys(OF_A_BATCH, 0) if entry.phase == "serve" else {}
     point = Point(model=load_model(model), chip=chip, engine=IMPORTED, phase=entry.phase, **{**lengths, **stated})
     point.check()
+    if entry.check is not None:
+        entry.check(point)
     return point
 
 

@@ -7,13 +7,14 @@ from bench.importers.entry import ImportedResult
 from bench.importers.known import Known
 from bench.importers.served import Served
 from bench.importers.serving import rate_asked, serve_result, statistics_of
+from bench.importers.vllm_ci import keep_args, setting_of_args
 
 WANTED: Final = ("request_throughput", "total_input_tokens", "completed", "duration", "num_prompts", "model_id")
 KEPT: Final = (
     *("date", "label", "tokenizer_id", "version", "endpoint", "endpoint_type", "backend", "rtfx"),
     *("input_lens", "output_lens"),
     *("max_output_tokens_per_s", "errors", "ttfts", "itls", "tpots", "generated_texts", "start_times"),
-    *("ramp_up_strategy", "ramp_up_start_rps", "ramp_up_end_rps"),
+    *("ramp_up_strategy", "ramp_up_start_rps", "ramp_up_end_rps", "tensor_parallel_size"),
 )
 GOODPUT: Final = ("request_goodput", "request_goodput:")
 """Older versions wrote a colon."""
@@ -52,6 +53,8 @@ def entries(content: Content) -> list[ImportedResult]:
         output_lens=content.numbers("output_lens") if listed else None,
         statistics=statistics,
     )
+    setting = setting_of_args(content)
+    keep_args(content)
     system = content.text("backend") or content.text("endpoint_type")
     content.keep(*KEPT)
     return [
@@ -60,7 +63,10 @@ def entries(content: Content) -> list[ImportedResult]:
             served,
             timed_by="vllm bench serve",
             system="a server" if system is None else str(system.value),
+            point=setting.point,
             model=content.text("model_id"),
+            needs=setting.needs,
+            check=setting.check,
         )
     ]
 
