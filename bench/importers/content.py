@@ -10,6 +10,8 @@ from typing import Any, Final
 from bench.importers.known import FILE, Known
 from engines.core.errors import ShardbenchError
 
+LARGEST: Final = 2.0**63
+"""Numbers from here on count nothing, and tables of rows hold no such integers."""
 LONGEST_KEPT: Final = 200
 """Characters of JSON above which a kept list or text is recorded by its size and digest."""
 
@@ -149,8 +151,8 @@ class Content:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number, and not a truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a finite number of a size that is measured, and not a truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _at(values: Any, path: str) -> Any:

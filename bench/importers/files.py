@@ -11,7 +11,7 @@ from bench.importers.content import Content
 from bench.importers.formats import FORMATS
 from engines.core.errors import InvalidRequest, ShardbenchError
 
-LARGEST_BYTES: Final = 1 << 30
+LARGEST_BYTES: Final = 1 << 28
 """Files above this size are refused rather than read into memory."""
 
 
@@ -43,18 +43,30 @@ def read_file(path: Path) -> list[Content]:
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise ShardbenchError(f"{path}: is larger than {LARGEST_BYTES >> 20} MiB; use the summary of the benchmark")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise InvalidRequest("data", path, f"cannot be read ({error.strerror})", "use a file of results") from None
+    if len(data) > LARGEST_BYTES:
+        raise ShardbenchError(f"{path}: is larger than {LARGEST_BYTES >> 20} MiB; use the summary of the benchmark")
+    return data
 
 
 def _parsed(path: Path, text: str) -> Any:
+    """JSON, in which a key stands once and a number has a size that can be.
+
+    Raises:
+        json.JSONDecodeError: it is not JSON.
+        ShardbenchError: it is JSON of another kind.
+    """
     try:
         return json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
     except RecursionError:
         raise ShardbenchError(f"{path}: is nested too deeply; use a file of results") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        raise ShardbenchError(f"{path}: has an integer of thousands of digits; use a file of results") from None
 
 
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
 from bench.importers.served import Served
 from bench.importers.serving import serve_result, statistics_of
-from bench.importers.serving_checks import ROUNDING, agree
+from bench.importers.serving_checks import check_in_flight
 from engines.core.errors import ShardbenchError
 
 WANTED: Final = ("tput_per_gpu", "conc", "isl", "osl")
@@ -59,7 +59,7 @@ def entries(content: Content) -> list[ImportedResult]:
         more=parts,
     )
     content.required("tput_per_gpu", served.tokens_per_s)
-    _check_in_flight(content, served, point["output_len"])
+    _check_limit(content, served, point["output_len"])
     framework = content.text("framework")
     content.keep(*KEPT, *(key for key in content.names() if key.startswith("power_")))
     return [
@@ -135,11 +135,8 @@ def _of_all(content: Content, key: str, chips: Known) -> Known | None:
     return None if known is None else by_rule("tokens_of_all_chips", known.value * chips.value, known, chips)
 
 
-def _check_in_flight(content: Content, served: Served, output_len: Known) -> None:
+def _check_limit(content: Content, served: Served, output_len: Known) -> None:
     """Requests of at most ``osl`` tokens: output tokens/s / osl × their mean time are at least in flight."""
     e2el, rate = served.statistics.get("e2el_s.mean"), served.output_tokens_per_s
-    if e2el is None or rate is None or served.limit is None:
-        return
-    flight = rate.value / output_len.value * e2el.value
-    if flight > served.limit.value * (1 + ROUNDING):
-        agree(content, served.limit, flight, rate, output_len, e2el)
+    if e2el is not None and rate is not None and served.limit is not None:
+        check_in_flight(content, served.limit, rate.value / output_len.value * e2el.value, rate, output_len, e2el)

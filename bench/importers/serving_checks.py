@@ -94,11 +94,14 @@ def _check_in_flight(content: Content, served: Served) -> None:
     if e2el is None or rate is None or not limits:
         return
     least = min(limits, key=lambda each: float(each.value))
-    flight = e2el.value * rate.value
-    if flight > least.value * (1 + ROUNDING):
-        raise _contradiction(
-            content, least, f"is fewer than the {flight:.4g} requests in flight that {rate.keys} and {e2el.keys} make"
-        )
+    check_in_flight(content, least, e2el.value * rate.value, rate, e2el)
+
+
+def check_in_flight(content: Content, limit: Known, flight: float, *sources: Known) -> None:
+    """Raise ShardbenchError where more requests are in flight on average, as ``sources`` make it, than ``limit``."""
+    if flight > limit.value * (1 + ROUNDING):
+        names = ", ".join(each.keys for each in sources)
+        raise _contradiction(content, limit, f"is fewer than the {flight:.3g} requests in flight that {names} make")
 
 
 def _check_rate_asked(content: Content, served: Served) -> None:
