@@ -12,6 +12,7 @@ from bench.importers.served import Served
 from bench.importers.serving import serve_result
 
 TITLE: Final = "MLPerf Results Summary"
+SECTIONS: Final = (TITLE, "Additional Stats", "Test Parameters Used")
 WANTED: Final = (f"{TITLE}.Scenario", f"{TITLE}.Mode", f"{TITLE}.Result is")
 SCENARIOS: Final = ("Offline", "Server", "SingleStream", "MultiStream")
 LINE: Final = re.compile(r"\s*(.*?\S)\s*:\s+(\S.*)")
@@ -67,7 +68,7 @@ def entries(content: Content) -> list[ImportedResult]:
         more={"scenario": scenario, "unmet_constraints": unmet},
     )
     reason = _invalid(content, unmet)
-    content.keep(*(f"{section}.*" for section in content.names()))
+    content.keep(*(f"{section}.*" for section in SECTIONS))
     return [serve_result(content, served, timed_by="MLPerf LoadGen", system="a server", invalid_reason=reason)]
 
 
