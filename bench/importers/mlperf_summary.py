@@ -16,6 +16,7 @@ WANTED: Final = (f"{TITLE}.Scenario", f"{TITLE}.Mode", f"{TITLE}.Result is")
 SCENARIOS: Final = ("Offline", "Server", "SingleStream", "MultiStream")
 LINE: Final = re.compile(r"\s*(.*?\S)\s*:\s+(\S.*)")
 RULE_OFF: Final = re.compile(r"=+")
+CONSTRAINT: Final = " satisfied"
 REQUESTS_PER_S: Final = ("Samples per second", "Completed samples per second", "QPS w/ loadgen overhead")
 OUTPUT_TOKENS_PER_S: Final = ("Tokens per second", "Completed tokens per second", "TPS w/ loadgen overhead")
 STATISTICS: Final = {
@@ -56,31 +57,37 @@ def entries(content: Content) -> list[ImportedResult]:
     asked = content.number("Additional Stats.Scheduled samples per second")
     key = "Test Parameters Used.samples_per_query"
     at_once = content.integer(key)
+    unmet = _unmet(content)
     served = Served(
         limit=at_once if scenario.value in ("SingleStream", "MultiStream") else None,
         requests_per_s=_first(content, REQUESTS_PER_S),
         output_tokens_per_s=_first(content, OUTPUT_TOKENS_PER_S),
         request_rate_per_s=by_rule("all_at_once", "inf", scenario) if scenario.value == "Offline" else asked,
         statistics=_statistics(content),
-        more={"scenario": scenario},
+        more={"scenario": scenario, "unmet_constraints": unmet},
     )
-    reason = _invalid(content)
+    reason = _invalid(content, unmet)
     content.keep(*(f"{section}.*" for section in content.names()))
     return [serve_result(content, served, timed_by="MLPerf LoadGen", system="a server", invalid_reason=reason)]
 
 
-def _invalid(content: Content) -> str | None:
+def _unmet(content: Content) -> Known:
+    """The constraints of the scenario that were not met."""
+    names = [name for name in content.names(TITLE) if name.endswith(CONSTRAINT)]
+    said = {name: content.one_of(f"{TITLE}.{name}", "Yes", "NO") for name in names}
+    unmet = [name.removesuffix(CONSTRAINT) for name, known in said.items() if known is not None and known.value == "NO"]
+    return Known(unmet, f"file: {', '.join(f'{TITLE}.{name}' for name in names)}")
+
+
+def _invalid(content: Content, unmet: Known) -> str | None:
     """Why MLPerf calls the result invalid, None if it is valid."""
     key = f"{TITLE}.Result is"
     result = content.required(key, content.one_of(key, "VALID", "INVALID"))
-    if result.value == "VALID":
-        return None
-    unmet = [name for name in content.names(TITLE) if name.endswith("satisfied") and not _met(content, name)]
-    return f"MLPerf calls the result INVALID ({', '.join(unmet) or 'it gives no reason'})"
-
-
-def _met(content: Content, name: str) -> bool:
-    return str(content.values[TITLE][name]).lower() == "yes"
+    if result.value == "INVALID":
+        return f"MLPerf calls the result INVALID (not satisfied: {', '.join(unmet.value) or 'it does not say'})"
+    if unmet.value:
+        raise content.refused(key, f"is not so: {unmet.value[0]} is not satisfied", "import an unmodified file")
+    return None
 
 
 def _first(content: Content, names: tuple[str, ...]) -> Known | None:

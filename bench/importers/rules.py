@@ -22,6 +22,8 @@ RULES: Final[dict[str, str]] = {
     "most_in_flight": "batch_size = the least of the limits that the file states: requests at once, requests in all, "
     "and the peak that was counted.",
     "tokens_a_request": "Tokens of all requests / completed requests, where that is a whole number.",
+    "lengths_asked": "The lengths asked for, which × requests are the tokens that were counted.",
+    "least_is_most": "All requests have as many tokens: the least that one has is the most.",
     "mean_tokens": "Tokens of all requests / completed requests.",
     "total_tokens_a_second": "Input tokens/s + output tokens/s, or all tokens / duration.",
     "tokens_of_all_chips": "tokens/s = tokens/s of one chip × num_chips.",

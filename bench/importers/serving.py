@@ -130,17 +130,14 @@ def _length(completed: Known | None, tokens: Known | None, lens: Known | None, m
     if lens is not None:
         mean = sum(lens.value) / len(lens.value)
         return Known(int(mean), lens.origin) if len(set(lens.value)) == 1 else by_rule("mean_tokens", mean, lens)
+    if most is not None and most.value[0] == most.value[1]:
+        return by_rule("least_is_most", int(most.value[0]), most, tokens, completed)
     if completed is None or tokens is None:
         return None
     mean = tokens.value / completed.value
-    if most is not None:
-        least, most_tokens = most.value
-        if least == most_tokens:
-            return Known(int(least), most.origin)
-        return by_rule("mean_tokens", float(mean), tokens, completed)
-    if float(mean).is_integer() and mean >= 1:
+    if most is None and float(mean).is_integer() and mean >= 1:
         return by_rule("tokens_a_request", int(mean), tokens, completed)
-    return by_rule("mean_tokens", float(mean), tokens, completed)
+    return by_rule("mean_tokens", float(mean), tokens, completed, most)
 
 
 def _total_rate(served: Served) -> Known | None:

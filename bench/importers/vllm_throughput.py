@@ -4,7 +4,7 @@ from typing import Final
 
 from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
-from bench.importers.known import Known, by_rule, stated
+from bench.importers.known import Known, by_rule
 from bench.importers.served import Served
 from bench.importers.serving import serve_result
 from bench.importers.vllm_ci import ARGS, keep_args, setting_of_args
@@ -54,4 +54,9 @@ def _lengths(content: Content, requests: Known, tokens: Known) -> dict[str, Know
         return {}
     if requests.value * (lengths[0].value + lengths[1].value) != tokens.value:
         return {}
-    return stated(input_len=lengths[0], output_len=lengths[1])
+    names = ("input_len", "output_len")
+    return {
+        name: by_rule("lengths_asked", each.value, each, *lengths)
+        for name, each in zip(names, lengths, strict=True)
+        if each is not None
+    }
