@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from bench.cli.args import Command, help_text, parse
+from bench.sweep.config_dirs import in_use, without_flags
 from engines.core.errors import ShardbenchError
 
 COMMANDS: Final[dict[str, str]] = {
@@ -41,6 +42,8 @@ usage: shardbench COMMAND [key=value ...]
 {commands}
 
   shardbench COMMAND --help    the keys of a command
+  --config-dir FOLDER          look for models, chips, sweeps … in FOLDER/model, FOLDER/hw, FOLDER/sweep first; for
+                               every command, as often as needed; SHARDBENCH_CONFIG_DIR=FOLDER:FOLDER does the same
   SHARDBENCH_TRACEBACK=1       show the traceback of an error
 
 examples:
@@ -56,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        words, folders = without_flags(words)
+        with in_use(folders):
+            return _dispatch(words)
     except ShardbenchError as error:
         if os.environ.get("SHARDBENCH_TRACEBACK"):
             traceback.print_exc()

@@ -69,7 +69,7 @@ def spots(workload: Workload) -> list[Spot]:
     dtypes = np.asarray([ways.points[int(index)].weight_dtype for index in ways.index])
     on = np.zeros(len(ways.grid), dtype=bool)
     for dtype in workload.weight_dtypes:
-        mine = kept[dtypes[kept] == dtype]
+        mine = kept[(dtypes[kept] == dtype) & (mfu[kept] <= 1)]  # above 1, a size of the model is wrong
         on[mine] = is_frontier(latency[mine], cost[mine])
     found = []
     for position in kept:

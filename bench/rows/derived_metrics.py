@@ -102,7 +102,7 @@ def _mfu(basis: Basis) -> float | None:
 def _mbu(basis: Basis) -> float | None:
     """Minimum bytes to read / (num_chips · hbm_bytes_per_s · latency_s): every weight once per forward pass in its
     dtype (with the output embedding, without the input embedding) and, in each decode step, the KV cache of the context
-    so far. Above 100% the reads came from a faster memory (a small model in the caches of a CPU).
+    so far. None where that fits a GPU's L2 or a CPU's last-level cache, and the memory has to deliver nothing.
     """
     return _ratio(_min_bytes_per_chip_s(basis), basis.hbm_bytes_per_s)
 

@@ -1,4 +1,4 @@
-"""The minimum bytes that a point must read from HBM, the numerator of MBU."""
+"""The minimum bytes that a point must read from HBM, the numerator of MBU, and in how many forward passes."""
 
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.point import Point
@@ -18,7 +18,14 @@ def min_hbm_bytes(point: Point, cached_tokens: int | None = None) -> float:
     vectors = model.num_layers * (model.layer_params - model.layer_matmul_params)
     vectors += model.d_model * (2 if model.norm_bias else 1) + (model.vocab_size if model.lm_head_bias else 0)
     weights = matrices * BYTES_PER_ELEMENT[point.weight_dtype] + vectors * BYTES_PER_ELEMENT[point.act_dtype]
-    passes = steps + (point.phase != "decode")
     cached = point.batch_size * point.input_len if cached_tokens is None else cached_tokens
     read_tokens = steps * (cached + point.batch_size * (steps - 1) / 2)
-    return passes * weights + read_tokens * model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]
+    return (
+        forward_passes(point) * weights
+        + read_tokens * model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]
+    )
+
+
+def forward_passes(point: Point) -> int:
+    """How often a point's phase runs the model: once for a prefill, and once for each decode step."""
+    return point.decode_steps + (point.phase != "decode")

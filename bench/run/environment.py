@@ -13,12 +13,17 @@ from typing import Final
 
 from engines.core.versions import JAX_LIBRARIES, versions_of
 
+CORES: Final = Path("/sys/devices/system/cpu")
+"""Where Linux describes the cores and their caches."""
 LIBRARIES: Final = ("shardbench", "numpy", "pandas", *JAX_LIBRARIES, "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """``git_sha`` and ``git_dirty`` describe the checkout of this code; None if it was installed as a package."""
+    """``git_sha`` and ``git_dirty`` describe the checkout of this code; None if it was installed as a package.
+
+    ``cache_bytes`` is the last-level cache of all cores that this process may use; None if the system does not say.
+    """
 
     git_sha: str | None
     git_dirty: bool | None
@@ -27,6 +32,7 @@ class Environment:
     processor: str
     cores: int
     memory_bytes: int | None
+    cache_bytes: int | None
 
 
 @cache
@@ -41,6 +47,7 @@ def read_environment() -> Environment:
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
+        cache_bytes=_cache_bytes(),
     )
 
 
@@ -77,6 +84,23 @@ def _memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+def _cache_bytes() -> int | None:
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    caches: dict[tuple[int, str], int] = {}  # (level, cores that share it) → bytes
+    try:
+        for core in os.sched_getaffinity(0):
+            for folder in CORES.glob(f"cpu{core}/cache/index*"):
+                level, shared, size = (
+                    (folder / name).read_text(encoding="ascii").strip() for name in ("level", "shared_cpu_list", "size")
+                )
+                caches[int(level), shared] = int(size.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return None
+    last = max((level for level, _ in caches), default=None)
+    return sum(size for (level, _), size in caches.items() if level == last) or None
 
 
 def _output(*words: str) -> str | None:

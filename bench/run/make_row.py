@@ -8,6 +8,8 @@ from typing import Any
 from bench.measure.stats import Summary, summarise
 from bench.measure.timing import Samples, TimingConfig
 from bench.rows.metrics import derive
+from bench.rows.min_hbm_bytes import forward_passes, min_hbm_bytes
+from bench.rows.plausible import plausible, without_cached_mbu
 from bench.run.environment import read_environment
 from engines.core.engine import Estimate, Facts, Program, Verification
 from engines.core.errors import Unsupported
@@ -36,7 +38,7 @@ def row_without_time(task: PointTask, status: Status, error: str, facts: Facts |
 
 
 def estimated(task: PointTask, estimate: Estimate) -> Row:
-    """The row of an estimate. Any estimate with a time is valid: a prediction has no confidence interval to check."""
+    """The row of an estimate. One with a time is valid if it is plausible: it has no confidence interval to check."""
     origin = {"system": estimate.system, "reference": estimate.reference, "published_mfu": estimate.published_mfu}
     if estimate.status != "ok" or estimate.latency_s is None:
         error = estimate.error or "the engine returned no time"
@@ -57,7 +59,8 @@ def estimated(task: PointTask, estimate: Estimate) -> Row:
 def measured(
     task: PointTask, program: Program, samples: Samples, verification: Verification, config: TimingConfig
 ) -> Row:
-    """The row of a timed program. It is valid if its interval is narrow enough and its output matches the reference."""
+    """The row of a timed program. It is valid if its interval is narrow enough, its output matches the reference, and
+    it is plausible."""
     summary = _summarised(samples.totals, config)
     facts = program.facts()
     stage = {name: _summarised(times, config).median for name, times in samples.stages.items()}
@@ -198,4 +201,19 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "details": dict(facts.details),
         **content,
     }
-    return Row(**fields)
+    return plausible(_without_cached_mbu(Row(**fields), _with_first_token(task.point, facts), facts.cached_tokens))
+
+
+def _without_cached_mbu(row: Row, point: Point, cached_tokens: int | None) -> Row:
+    """The row without MBU if what a forward pass reads fits the caches that it ran with.
+
+    Of a GPU that is each chip's L2, of this machine the last-level cache, which all its devices share. What was
+    computed did not run with any.
+    """
+    if row.status != "ok" or row.source not in ("measured", "published"):
+        return row
+    read_bytes = min_hbm_bytes(point, cached_tokens) / forward_passes(point)
+    if point.chip.cuda is not None:
+        return without_cached_mbu(row, read_bytes, point.num_chips * point.chip.cuda.l2_bytes)
+    on_this_machine = row.source == "measured" and point.chip.kind == "cpu"
+    return without_cached_mbu(row, read_bytes, read_environment().cache_bytes if on_this_machine else None)

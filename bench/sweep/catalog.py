@@ -1,6 +1,7 @@
-"""The config groups of ``conf/``: their choices, and the models and chips that they describe."""
+"""The config groups of ``conf/`` and of the user's own folders: their choices, the models and chips they describe."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from bench.sweep.config_dirs import user_dirs
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.model import Model
@@ -21,33 +23,46 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
+def config_dirs() -> tuple[Path, ...]:
+    """The folders that hold config groups: the user's, then our own. Of files of one name the first counts."""
+    return (*user_dirs(), conf_dir())
+
+
 def names(group: str) -> list[str]:
     """The choices of a config group, sorted: ``names("hw")``."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    return sorted(_files(group, config_dirs()))
 
 
-@cache
 def load_model(name: str) -> Model:
-    """The model of ``conf/model/NAME.yaml``.
+    """The model of ``model/NAME.yaml`` in the first config folder that has it.
 
     Raises:
         InvalidRequest: there is no such file, or its content is invalid.
     """
-    return model_from(load_group("model", name))
+    return _loaded_model(name, config_dirs())
 
 
 @cache
+def _loaded_model(name: str, folders: tuple[Path, ...]) -> Model:
+    return model_from(_named("model", name, folders))
+
+
 def load_chip(name: str) -> Chip:
-    """The chip of ``conf/hw/NAME.yaml``.
+    """The chip of ``hw/NAME.yaml`` in the first config folder that has it.
 
     Raises:
         InvalidRequest: there is no such file, or its content is invalid.
     """
-    return Chip.from_config(load_group("hw", name))
+    return _loaded_chip(name, config_dirs())
+
+
+@cache
+def _loaded_chip(name: str, folders: tuple[Path, ...]) -> Chip:
+    return Chip.from_config(_named("hw", name, folders))
 
 
 def hw_of(device_name: str) -> str | None:
-    """The choice of ``conf/hw`` whose ``device_names`` contain the name that the driver reports; None if none does."""
+    """The choice of ``hw`` whose ``device_names`` contain the name that the driver reports; None if none does."""
     return next((hw for hw in names("hw") if device_name.strip() in load_chip(hw).device_names), None)
 
 
@@ -72,14 +87,65 @@ def model_from(content: dict[str, Any]) -> Model:
 
 
 def load_group(group: str, name: str) -> dict[str, Any]:
-    """The plain values of ``conf/GROUP/NAME.yaml``.
+    """The plain values of ``GROUP/NAME.yaml`` in the first config folder that has it.
 
     Raises:
         InvalidRequest: there is no such choice; the message has the closest ones.
         ShardbenchError: the file is not a YAML mapping.
     """
-    path = conf_dir() / group / f"{name}.yaml"
-    if not path.is_file():
+    return _read(group, name, config_dirs())
+
+
+def load_customised(group: str, name: str) -> dict[str, Any]:
+    """The plain values that a row's name stands for: ``tiny+num_layers=2`` is our own ``tiny`` with one change.
+
+    Raises:
+        InvalidRequest: there is no such choice, or a changed key is not one of its keys.
+    """
+    original, *changes = name.split("+")
+    content = _original(group, original)
+    unknown = [key for change in changes if (key := change.partition("=")[0]) not in content]
+    if unknown:
+        raise InvalidRequest(group, name, f"{original} has no key {unknown[0]}", "use a row with known keys")
+    changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
+    return {**content, **changed, "name": name}
+
+
+def customised_name(group: str, content: Mapping[str, Any]) -> str:
+    """The choice's name with the keys that differ from the file of that name: ``palm-540b+num_layers=8``.
+
+    So no row of a changed model or chip passes as one of the original, wherever the change was made: on the command
+    line, or in a file of the user's own with the name of ours.
+    """
+    name = str(content["name"])
+    if name not in names(group):
+        return name
+    original = _original(group, name)
+    changed = [f"{key}={content[key]}" for key in content if content[key] != original.get(key)]
+    removed = [f"{key}=null" for key in original if key not in content]
+    return "+".join([name, *changed, *removed])
+
+
+def _named(group: str, name: str, folders: tuple[Path, ...]) -> dict[str, Any]:
+    content = _read(group, name, folders)
+    if not content.get("name"):
+        raise InvalidRequest(group, name, "its file has no name", f"add the line name: {name} to the file")
+    return {**content, "name": customised_name(group, content)}
+
+
+def _original(group: str, name: str) -> dict[str, Any]:
+    """Our own choice of that name; the user's where we have none."""
+    return _read(group, name, (conf_dir(), *user_dirs()))
+
+
+def _files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """Choice → its file in the first folder that has it."""
+    return {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+
+
+def _read(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    path = _files(group, folders).get(name)
+    if path is None:
         raise unknown_choice(group, name)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
@@ -90,21 +156,6 @@ def load_group(group: str, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ShardbenchError(f"{path}: must be a YAML mapping; compare it with another file of conf/{group}")
     return {str(key): value for key, value in content.items()}
-
-
-def load_customised(group: str, name: str) -> dict[str, Any]:
-    """As :func:`load_group`, with the changes in a row's name such as ``tiny+num_layers=2`` applied.
-
-    Raises:
-        InvalidRequest: there is no such choice, or a changed key is not one of its keys.
-    """
-    original, *changes = name.split("+")
-    content = load_group(group, original)
-    unknown = [key for change in changes if (key := change.partition("=")[0]) not in content]
-    if unknown:
-        raise InvalidRequest(group, name, f"{original} has no key {unknown[0]}", "use a row with known keys")
-    changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
-    return {**content, **changed, "name": name}
 
 
 def unknown_choice(group: str, name: object) -> InvalidRequest:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
-from bench.sweep.catalog import load_chip, load_group, load_model, model_from
+from bench.sweep.catalog import customised_name, load_chip, load_group, load_model, model_from
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
@@ -68,7 +68,8 @@ def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], g
             raise InvalidRequest(
                 key, base[key], "must be a mapping with a name", f"compare it with files of conf/{key}"
             )
-    names = {key: _customised(key, base[key]) for key in GROUPS}
+    names = {key: customised_name(key, base[key]) for key in ("model", "hw")}
+    names["engine"] = str(base["engine"]["name"])
     loaded: dict[tuple[str, str], Any] = {
         ("model", names["model"]): model_from({**base["model"], "name": names["model"]}),
         ("hw", names["hw"]): Chip.from_config({**base["hw"], "name": names["hw"]}),
@@ -151,16 +152,3 @@ def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             choices.append(Point.schema()[key].alternatives(value))
     for combination in itertools.product(*choices):
         yield dict(zip(cell, combination, strict=True))
-
-
-def _customised(group: str, content: Any) -> str:
-    """The choice's name with its changed keys, so that ``palm-540b+num_layers=8`` is not mistaken for palm-540b."""
-    name = str(content["name"])
-    if group == "engine":
-        return name
-    try:
-        original = load_group(group, name)
-    except InvalidRequest:
-        return name  # a choice from the user's own config folder
-    changed = [f"{key}={content[key]}" for key in content if content[key] != original.get(key)]
-    return "+".join([name, *changed])

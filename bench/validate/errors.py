@@ -12,11 +12,11 @@ from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.sweep.catalog import load_group
-from bench.validate.csv_cases import Case, read_cases
-from bench.validate.stored_cases import read_stored_cases
+from bench.validate.case import Case
 from engines.core.engine import Estimate, Estimator
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
+from engines.published.table import tables
 
 ERROR_FIGURES: Final = ("mape", "median_ape", "p90_ape", "worst_ape", "bias")
 GROUPS: Final[dict[str, Callable[[Case], str]]] = {
@@ -45,11 +45,7 @@ class Compared:
 
 def published_files() -> list[Path]:
     """The published tables of times that come with shardbench."""
-    from importlib.resources import files
-
-    from engines.published.table import TIMED_FILES
-
-    return [Path(str(files("engines.published") / "data" / name)) for name in TIMED_FILES]
+    return list(tables().values())
 
 
 def load_estimator(name: str) -> Estimator:
@@ -62,15 +58,6 @@ def load_estimator(name: str) -> Estimator:
     if not isinstance(engine, Estimator):
         raise InvalidRequest("engine", name, "measures and cannot predict", "use analytic, compiled or published")
     return engine
-
-
-def read_all(files: Sequence[Path], engine: Estimator) -> list[Case]:
-    """The cases of CSV files and folders of rows; keys that a file does not state are the engine's own choice.
-
-    Raises:
-        ShardbenchError: a file cannot be read, a line is invalid or a folder has no measured row.
-    """
-    return [case for path in files for case in (read_stored_cases if path.is_dir() else read_cases)(path, engine.name)]
 
 
 def compare(cases: Sequence[Case], engine: Estimator, engine_config: Mapping[str, Any] | None = None) -> list[Compared]:

@@ -1,52 +1,66 @@
-"""Measured rows of a store as cases for validation."""
+"""Rows of a store that were measured, here or by others, as cases for validation."""
 
 from pathlib import Path
+from typing import Final
 
 from bench.rows.store import Store
-from bench.sweep.catalog import load_customised, model_from
-from bench.validate.csv_cases import Case
-from engines.core.chip import Chip
+from bench.validate.case import Case, Reading, Unused
+from bench.validate.described import model_and_chip
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
 
+OBSERVED: Final = ("measured", "published")
+"""Sources of times that something took; the others are computed."""
 
-def read_stored_cases(results_dir: Path, engine: str) -> list[Case]:
-    """The newest measured row of every point that is valid or out of memory.
 
-    Keys that the measuring engine chose have the value that it chose; ``system`` is that engine.
+def read_stored_cases(results_dir: Path, engine: str) -> Reading:
+    """The newest measured or published row of every point that is valid or out of memory.
 
-    Raises:
-        ShardbenchError: there is no such row, or ``conf`` does not describe its model or chip.
+    Keys that the measuring engine chose have the value that it chose; ``system`` is that engine, or what was measured.
+    Rows without a valid time, and those whose model or chip is unknown, are unused, and so are computed ones.
     """
-    rows = [row for row in Store(results_dir).latest().values() if row.source == "measured"]
-    usable = [row for row in rows if row.valid or row.status == "oom"]
-    if not usable:
-        found = f"{len(rows)} measured rows, none of them valid" if rows else "no measured row"
-        raise ShardbenchError(f"data={results_dir}: holds {found}; measure with shardbench run engine=jax or torch")
-    return [_case(results_dir, number, row, engine) for number, row in enumerate(usable, start=1)]
-
-
-def _case(results_dir: Path, number: int, row: Row, engine: str) -> Case:
+    file = results_dir.name or str(results_dir)
     try:
-        return Case(
-            file=results_dir.name,
-            line=number,
-            system=row.system or row.engine,
-            reference=row.device_kind or row.hw,
-            point=_point(row, engine),
-            latency_s=row.latency_s,
-            oom=row.status == "oom",
-        )
+        latest = list(Store(results_dir).latest().values())
     except ShardbenchError as error:
-        raise ShardbenchError(f"{results_dir}: row {row.point_id}: {error}") from None
+        return Reading(unused=[Unused(file, None, str(error))])
+    cases: list[Case] = []
+    unused: list[Unused] = []
+    observed = [row for row in latest if row.source in OBSERVED]
+    for number, row in enumerate(observed, start=1):
+        try:
+            cases.append(_case(file, number, row, engine))
+        except ShardbenchError as error:
+            unused.append(Unused(file, number, f"row {row.point_id}: {error}"))
+    if len(latest) > len(observed):
+        computed = len(latest) - len(observed)
+        unused.append(Unused(file, None, f"{computed} of {len(latest)} rows are predicted or compiled, not measured"))
+    if not latest:
+        unused.append(Unused(file, None, "holds no rows; measure with shardbench run engine=jax or torch"))
+    return Reading(cases, unused)
+
+
+def _case(file: str, number: int, row: Row, engine: str) -> Case:
+    if row.status != "oom" and (row.status != "ok" or not row.valid or row.latency_s is None):
+        reason = row.error if row.status != "ok" else row.invalid_reason or "has no latency_s"
+        raise ShardbenchError(f"{row.status if row.status != 'ok' else 'not valid'}: {reason}")
+    return Case(
+        file=file,
+        line=number,
+        system=row.system or row.engine,
+        reference=row.reference or row.device_kind or row.hw,
+        point=_point(row, engine),
+        latency_s=row.latency_s,
+        oom=row.status == "oom",
+    )
 
 
 def _point(row: Row, engine: str) -> Point:
     resolved = {name: getattr(row, name) for name in Point.schema() if getattr(row, name) is not None}
     if "mesh_shape" in resolved:
         resolved["mesh_shape"] = tuple(resolved["mesh_shape"])
-    model = model_from(load_customised("model", row.model))
-    point = Point(model=model, chip=Chip.from_config(load_customised("hw", row.hw)), engine=engine, **resolved)
+    model, chip = model_and_chip(row.model, row.hw)
+    point = Point(model=model, chip=chip, engine=engine, **resolved)
     point.check()
     return point

@@ -77,7 +77,8 @@ def page() -> str:
             "",
             "`shardbench run` composes `conf/config.yaml` with one file of each group. Each key can be given on the "
             "command line, and a list makes a grid. `shardbench run --cfg job` prints the composed config, and "
-            "`--config-dir FOLDER` adds a folder of yours to the groups.",
+            "`--config-dir FOLDER` adds a folder of yours to the groups, in every command; "
+            "`SHARDBENCH_CONFIG_DIR` does the same.",
             "",
             "## shardbench run",
             "",

@@ -61,7 +61,7 @@ class Row:
     load: dict[str, Any] = field(default_factory=dict)  # serve rows: rates, counts and statistics over requests
     status: Status  # ok | oom | unsupported | failed | timeout
     error: str | None = None  # why the status is not ok, in one sentence
-    valid: bool = False  # ok; a measured row also warm, tight and checked
+    valid: bool = False  # ok and no share of a peak above 1; a measured row also warm, tight and checked
     invalid_reason: str | None = None  # why it is not valid
     # Times.
     latency_s: float | None = None

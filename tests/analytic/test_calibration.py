@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from bench.cli.main import main as shardbench
 from bench.sweep.catalog import load_chip
-from bench.validate.errors import load_estimator, published_files, read_all
+from bench.validate.data import read_all
+from bench.validate.errors import published_files
 from engines.analytic.calibration import PRIORS, STATED, errors_of, fit, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED, from_mapping, load, stored
 from engines.analytic.grid import grid_of
@@ -25,7 +26,7 @@ CHIPS = {"tpu-v4": "tpu", "a100-80gb": "gpu"}
 def rows(chip):
     cases = [
         case
-        for case in read_all(published_files(), load_estimator("analytic"))
+        for case in read_all(published_files(), "analytic").cases
         if case.point.chip.name == chip and case.latency_s is not None
     ]
     return [case.point for case in cases], np.asarray([case.latency_s for case in cases])

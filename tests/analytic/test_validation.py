@@ -9,20 +9,30 @@ from bench.cli.main import main as shardbench
 from bench.rows.store import Store
 from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_customised, model_from
-from bench.validate.csv_cases import FIRST_TOKEN_FROM_PREFILL, read_cases
-from bench.validate.errors import Compared, compare, figures, figures_of, load_estimator, published_files, read_all
+from bench.validate.csv_cases import FIRST_TOKEN_FROM_PREFILL
+from bench.validate.csv_cases import read_cases as read_table
+from bench.validate.data import read_all
+from bench.validate.errors import Compared, compare, figures, figures_of, load_estimator, published_files
 from engines.core.engine import Estimate, Facts
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.published.table import columns
 
 ENGINE = load_estimator("analytic")
+HEADER = ",".join(columns())
 GOOD = "source,mine,palm-540b,tpu-v4,64,,,decode,64,1984,64,int8,ws_2d,batch,1.82,0.14,ok"
+
+
+def read_cases(path, engine):
+    """The cases of a table in which every line is one."""
+    reading = read_table(path, engine)
+    assert not reading.unused
+    return reading.cases
 
 
 @pytest.fixture
 def write(tmp_path):
-    def write_file(*lines, header=",".join(columns())):
+    def write_file(*lines, header=HEADER):
         path = tmp_path / "times.csv"
         path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
         return path
@@ -58,7 +68,7 @@ def test_out_of_memory_is_counted_four_ways(write):
 
 
 def compared(*names):
-    return compare(read_all([path for path in published_files() if path.name in names], ENGINE), ENGINE)
+    return compare(read_all([path for path in published_files() if path.name in names], "analytic").cases, ENGINE)
 
 
 def test_fastertransformers_rows_within_eight_percent():
@@ -77,7 +87,7 @@ def test_the_papers_rows_within_ten_percent():
 
 def test_the_published_engine_agrees_with_itself():
     published = load_estimator("published")
-    found = figures(compare(read_all(published_files()[:1], published), published))
+    found = figures(compare(read_all(published_files()[:1], "published").cases, published))
     assert found["mape"] == 0
 
 
@@ -166,36 +176,46 @@ def test_numbers_as_a_spreadsheet_writes_them(write):
         (GOOD.replace(",64,,,", ",,,,"), "num_chips=: is empty"),
         (GOOD.replace(",ok", ",fine"), "status=fine"),
         (GOOD.replace(",ok", ",oom"), "must be empty if status=oom"),
+        (GOOD.replace("1.82", "0.1"), "not plausible: mfu=2.5"),
         (GOOD + ",more", "18 cells"),
         (GOOD.rsplit(",", 2)[0], "15 cells"),
     ],
 )
-def test_a_bad_line_is_refused_with_its_number(write, row, words):
-    with pytest.raises(ShardbenchError) as error:
-        read_cases(write(GOOD, row), "analytic")
-    assert "times.csv:3:" in str(error.value)
-    assert words in str(error.value)
+def test_a_bad_line_is_named_with_its_number_and_the_others_count(write, row, words):
+    reading = read_table(write(GOOD, row, GOOD), "analytic")
+    assert [case.line for case in reading.cases] == [2, 4]
+    [unused] = reading.unused
+    assert unused.place == "times.csv:3"
+    assert words in unused.reason
 
 
 @pytest.mark.parametrize("column", columns())
 def test_a_missing_column_is_named(write, column):
     header = ",".join(name for name in columns() if name != column)
-    with pytest.raises(ShardbenchError, match=f":1: column {column} is missing"):
-        read_cases(write(GOOD, header=header), "analytic")
+    [unused] = read_table(write(GOOD, header=header), "analytic").unused
+    assert unused.line is None
+    assert unused.reason.startswith(f"column {column}")
+    assert "is missing" in unused.reason
 
 
-def test_files_that_are_no_tables_of_times(write, tmp_path):
-    with pytest.raises(ShardbenchError, match="no rows"):
-        read_cases(write(), "analytic")
-    with pytest.raises(InvalidRequest, match="is not a file"):
-        read_cases(tmp_path / "absent.csv", "analytic")
-    binary = tmp_path / "binary.csv"
-    binary.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ShardbenchError, match="UTF-8"):
-        read_cases(binary, "analytic")
-    limits = published_files()[0].parent / "paper_table1.csv"
-    with pytest.raises(ShardbenchError, match="memory limits"):
-        read_cases(limits, "analytic")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (f"{HEADER}\n", "no rows"),
+        (b"\xff\xfe\x00\x81", "UTF-8"),
+        ("", "is empty"),
+        (f'{HEADER}\n{GOOD}\n"{GOOD}\n', "line 3 is not valid CSV"),
+        (f"{HEADER},model\n{GOOD},palm-8b\n", "column model stands twice"),
+        ((published_files()[0].parent / "paper_table1.csv").read_text(encoding="utf-8"), "memory limits"),
+    ],
+)
+def test_files_that_are_no_tables_of_times(tmp_path, content, words):
+    path = tmp_path / "times.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    reading = read_table(path, "analytic")
+    assert not reading.cases
+    assert [unused.line for unused in reading.unused] == [None]
+    assert words in reading.unused[0].reason
 
 
 def test_asked_wrongly_is_one_line_and_exit_code_two(write, capsys):
@@ -233,13 +253,18 @@ def measured(model="llama-3-8b", *, factor=1.25, **changes):
 def test_measured_rows_of_a_store_are_cases(tmp_path):
     rows = [measured(batch_size=each, phase=phase) for each in (1, 8) for phase in ("decode", "prefill")]
     rows.append(measured("llama-3-8b+num_layers=4+source=a=b"))
-    wrong = replace(measured(batch_size=2, factor=9), valid=False)
+    wrong = replace(measured(batch_size=2, factor=9), valid=False, invalid_reason="it was noisy")
     died = replace(
         measured(batch_size=4), status="oom", valid=False, latency_s=None, mesh_shape=[1, 1, 1], tensor_parallel=1
     )
     predicted = replace(measured(batch_size=16, factor=9), source="predicted")
     Store(tmp_path).append([*rows, wrong, died, predicted])
-    cases = read_all([tmp_path], ENGINE)
+    reading = read_all([tmp_path], "analytic")
+    cases = reading.cases
+    assert [unused.reason.partition(": ")[2] for unused in reading.unused if unused.line] == ["not valid: it was noisy"]
+    assert [unused.reason for unused in reading.unused if not unused.line] == [
+        f"1 of {len(rows) + 3} rows are predicted or compiled, not measured"
+    ]
     assert [(case.system, case.oom) for case in cases].count(("jax", False)) == len(rows)
     assert [case.point.batch_size for case in cases if case.oom] == [4]
     assert [case.point.model.num_layers for case in cases if case.point.model.name != "llama-3-8b"] == [4]
@@ -249,15 +274,14 @@ def test_measured_rows_of_a_store_are_cases(tmp_path):
 
 
 def test_a_folder_without_measured_rows_is_refused(tmp_path, capsys):
-    Store(tmp_path).append([replace(measured(), valid=False)])
-    assert shardbench(["validate", f"data={tmp_path}"]) == 2
-    assert "1 measured rows, none of them valid" in capsys.readouterr().err
+    Store(tmp_path / "noisy").append([replace(measured(), valid=False, invalid_reason="it was noisy")])
+    assert shardbench(["validate", f"data={tmp_path / 'noisy'}"]) == 2
+    assert "holds no usable row: noisy:1: row" in (said := capsys.readouterr().err)
+    assert "not valid: it was noisy" in said
     assert shardbench(["validate", f"data={tmp_path / 'none'}"]) == 2
     Store(tmp_path / "odd").append([replace(measured(), model="llama-3-8b+layers=4")])
-    with pytest.raises(
-        ShardbenchError, match=r"row [0-9a-f]+: model=llama-3-8b\+layers=4: llama-3-8b has no key layers"
-    ):
-        read_all([tmp_path / "odd"], ENGINE)
+    [unused] = read_all([tmp_path / "odd"], "analytic").unused
+    assert unused.reason.endswith("model=llama-3-8b+layers=4: llama-3-8b has no key layers; use a row with known keys")
 
 
 def test_the_tables_readme_names_the_runtimes_of_the_rule():

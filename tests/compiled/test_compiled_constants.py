@@ -3,7 +3,8 @@
 import pytest
 
 from bench.sweep.catalog import load_group
-from bench.validate.errors import compare, load_estimator, published_files, read_all
+from bench.validate.data import read_all
+from bench.validate.errors import compare, load_estimator, published_files
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 SETTING_ROWS = (
@@ -17,7 +18,7 @@ def test_two_rows_set_the_constants_and_four_check_them(tmp_path):
     engine = load_estimator("compiled")
     config = {**load_group("engine", "compiled"), "cache_dir": str(tmp_path)}
     (table,) = [path for path in published_files() if path.name == "paper_table2.csv"]
-    compared = compare(read_all([table], engine), engine, config)
+    compared = compare(read_all([table], engine.name).cases, engine, config)
     set_them = [
         each
         for each in compared

@@ -105,7 +105,7 @@ def test_a_key_that_is_added_is_a_column_of_a_csv_file(monkeypatch, tmp_path):
     path = tmp_path / "times.csv"
     header = ",".join([*columns(), "experts", "offload", "mesh_shape"])
     path.write_text("\n".join([header, f'{line},2,host,"[4,4,4]"', f"{line},,,"]), encoding="utf-8")
-    stated, left = (case.point for case in csv_cases.read_cases(path, "analytic"))
+    stated, left = (case.point for case in csv_cases.read_cases(path, "analytic").cases)
     assert (stated.experts, stated.offload, stated.mesh_shape) == (2, "host", (4, 4, 4))
     assert (left.experts, left.offload, left.mesh_shape) == (None, "none", None)
 

@@ -70,9 +70,7 @@ def conf(tmp_path, monkeypatch):
     (folder / "hw" / "tpu-x.yaml").write_text(TPU)
     (folder / "hw" / "gpu-x.yaml").write_text(GPU)
     monkeypatch.setattr(catalog, "conf_dir", lambda: folder)
-    catalog.load_chip.cache_clear()
-    yield folder
-    catalog.load_chip.cache_clear()
+    return folder
 
 
 point = partial(

@@ -1,6 +1,7 @@
 """The Pareto frontier: nothing beats it, everything else is beaten."""
 
 import csv
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -84,3 +85,14 @@ def test_nothing_that_fits_is_exit_code_one(tmp_path, capsys):
     assert main(None, settings) == 1
     assert "no configuration fits" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_above_its_peak_is_on_no_frontier():
+    # A model said to be ten times its size: what reaches more than a tenth of the peak would be above the peak.
+    asked = {"model": "palm-62b", "phase": "decode", "batch_size": "auto", "num_chips": 16, "input_len": 1984}
+    workload = workload_from({**asked, "weight_dtype": "int8"})
+    said = replace(workload, model=replace(workload.model, mfu_params=10 * workload.model.mfu_params))
+    true = [spot.mfu for spot in spots(workload) if spot.on_frontier]
+    assert max(spot.mfu for spot in spots(said)) == pytest.approx(10 * max(spot.mfu for spot in spots(workload)))
+    assert max(true) > 0.1
+    assert 0 < max(spot.mfu for spot in spots(said) if spot.on_frontier) <= 1

@@ -7,12 +7,14 @@ import pytest
 
 from bench.report.claims.checks import CLAIMS, check_claims, claims_table
 from bench.report.claims.contenders import TP16, TP32, comparison_tables, curves
+from bench.report.main.best import best_by_contender
 from bench.report.main.findings import findings
 from bench.report.main.sections import full_report
 from bench.report.render import style
 from bench.rows.frontier import frontier
 from bench.rows.pairing import pair_errors, pair_up
-from bench.rows.wrong_peaks import withhold_wrong_mfu
+from bench.rows.plausible import plausible
+from bench.rows.wrong_peaks import withhold_wrong_shares
 
 
 def told(rows, topic):
@@ -112,9 +114,22 @@ def test_an_mfu_above_one_is_no_headline_and_says_so(measure, published, mfu):
         assert max(drawn_mfu(document)) < 100
 
 
+def test_an_impossible_row_is_no_best_and_no_finding(published):
+    best = {label: row.point_id for label, row in best_by_contender(published, "published").items()}
+    # The fastest of every contender is copied with a hundredth of its time, as if its unit had been taken wrongly.
+    wrong = [
+        plausible(replace(row, latency_s=row.latency_s / 100, mfu=100 * row.mfu, point_id=f"wrong {row.point_id}"))
+        for row in best_by_contender(published, "published").values()
+    ]
+    assert all(not row.valid for row in wrong)
+    assert {label: row.point_id for label, row in best_by_contender([*wrong, *published], "published").items()} == best
+    told = [(each.topic, each.numbers) for each in findings(published, []) if each.topic != "rows"]
+    assert [(each.topic, each.numbers) for each in findings([*published, *wrong], []) if each.topic != "rows"] == told
+
+
 def test_a_datasheet_s_peak_is_doubted_for_the_row_alone(measure):
     rows = [replace(measure(1.0), mfu=1.1), replace(measure(1.0, batch_size=16), mfu=0.9)]
-    assert [row.mfu for row in withhold_wrong_mfu(rows)] == [None, 0.9]
+    assert [row.mfu for row in withhold_wrong_shares(rows)] == [None, 0.9]
 
 
 def test_an_invalid_row_has_no_highest_mfu(measure):

@@ -82,7 +82,7 @@ def test_validate_and_the_report_compute_the_same_figures_in_any_order(measure, 
     row = measure(1.0)
     pairs = [Pair(replace(row, latency_s=answer), replace(row, latency_s=reference)) for answer, reference in times]
     seed.shuffle(times)
-    case = read_cases(published_files()[0], "analytic")[0]
+    case = read_cases(published_files()[0], "analytic").cases[0]
     compared = [
         Compared(replace(case, latency_s=reference, oom=False), Estimate(latency_s=answer))
         for answer, reference in times

@@ -9,8 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from bench.cli.args import PRINT, Key
-from bench.validate.csv_cases import Case
-from bench.validate.errors import figures_of, load_estimator, published_files, read_all
+from bench.validate.case import Case
+from bench.validate.data import read_data
+from bench.validate.errors import figures_of
+from bench.validate.throughput import TOKENS
+from bench.validate.unused import unused_lines
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest
@@ -19,7 +22,13 @@ SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("hw", "tpu-v4", "the chip to fit, one of conf/hw"),
-    Key("data", None, "a CSV file, a folder of measured rows, or a list of these (default: all published rows)"),
+    Key(
+        "data",
+        None,
+        "a CSV file, a glob, a folder of CSV files or rows, a published table by name, or a list of these "
+        "(default: all published)",
+    ),
+    TOKENS,
     Key("out", None, "file to write, or package for the folder of the engine's constants (default: only print)"),
     PRINT,
 )
@@ -34,7 +43,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Fit and print the constants; write them if ``out`` is set. Returns 0."""
     del verb
     chip = str(settings["hw"])
-    cases = [case for case in _cases(settings["data"]) if case.point.chip.name == chip and case.latency_s is not None]
+    reading = read_data(settings["data"], "analytic", settings["tokens"])
+    for line in unused_lines(reading.unused):
+        print(line, file=sys.stderr)
+    cases = [case for case in reading.cases if case.point.chip.name == chip and case.latency_s is not None]
     if not cases:
         raise InvalidRequest("hw", chip, "the data has no times for this chip", "use data= with rows of this chip")
     points = [case.point for case in cases]
@@ -52,12 +64,6 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     else:
         _print(content)
     return 0
-
-
-def _cases(data: Any) -> list[Case]:
-    names = data if isinstance(data, list) else [data]
-    files = published_files() if data in (None, "", []) else [Path(str(name)) for name in names]
-    return read_all(files, load_estimator("analytic"))
 
 
 def _figures(errors: Any) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def _lines(key: str, value: Any) -> list[str]:
         return [f"{name} {text}" for name, text in value.items()]
     if key == "memory_bytes" and value is not None:
         return [f"{value / 2**30:.1f} GiB"]
+    if key == "cache_bytes" and value is not None:
+        return [f"{value / 2**20:.1f} MiB"]
     if isinstance(value, bool):
         return ["yes" if value else "no"]
     return ["unknown" if value is None else str(value)]

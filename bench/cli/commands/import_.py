@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
 from bench.importers.formats import FORMATS
@@ -15,6 +15,9 @@ from bench.rows.metrics import METRICS
 from bench.rows.store import Store
 from engines.core.point import PHASES, Point
 from engines.core.row import Row
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 SUMMARY: Final = "store results of other benchmark harnesses as published rows"
 VERBS: Final[Mapping[str, str]] = {}
@@ -70,14 +73,16 @@ class _Progress:
     """Counts files on stderr: a bar in a terminal, else a line every thousand files."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._done, self._bar = total, 0, None
+        self._total, self._done = total, 0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> "_Progress":
         if self._total > 1 and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import Progress
+            from rich.progress import Progress as Bar
 
-            self._bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._bar = Bar(console=Console(stderr=True), transient=True, redirect_stdout=False)
             self._task = self._bar.add_task("files", total=self._total)
             self._bar.start()
         return self
@@ -89,7 +94,7 @@ class _Progress:
     def advance(self) -> None:
         """Count one file."""
         self._done += 1
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.advance(self._task)
         elif self._total > 1 and sys.stderr is not None and (self._done % 1000 == 0 or self._done == self._total):
             print(f"{self._done} of {self._total} files read", file=sys.stderr)

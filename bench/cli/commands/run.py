@@ -19,6 +19,7 @@ from bench.run import runner
 from bench.sweep.catalog import conf_dir, invalid_yaml, names, unknown_choice
 from bench.sweep.expand import GROUPS, Request, request_from
 from bench.sweep.hw_here import hw_here
+from bench.sweep.search_path import use_user_folders
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
@@ -34,6 +35,7 @@ def run(words: Sequence[str]) -> int:
     """
     plain, grid = _for_hydra(words)
     configs: list[DictConfig] = []
+    use_user_folders()
     with _arguments(plain):
         try:
             # Hydra only composes the configs: one, or one per job of a multirun. All of them then run together, with
@@ -130,9 +132,6 @@ def _explained(error: Exception, words: Sequence[str]) -> ShardbenchError:
             "cannot be parsed",
             "use key=value, with lists as [1,2] and quotes around special characters",
         )
-    folder = re.search(r"Additional config directory '(.*)' not found", text)
-    if folder is not None:
-        return InvalidRequest("--config-dir", folder[1], "is not a folder", "use a folder with config groups")
     return ShardbenchError(text.strip().splitlines()[0])
 
 

@@ -2,14 +2,19 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
 from bench.sweep.catalog import load_group
-from bench.validate.errors import Compared, compare, figures, grouped, load_estimator, published_files, read_all
-from engines.core.errors import InvalidRequest
+from bench.validate.case import Reading
+from bench.validate.contradictions import Contradiction, contradictions
+from bench.validate.data import read_data
+from bench.validate.errors import Compared, compare, figures, grouped, load_estimator
+from bench.validate.throughput import TOKENS
+from bench.validate.unused import unused_lines
+from engines.published.table import tables
 
 SUMMARY: Final = "compare an engine's predictions with published or measured times"
 VERBS: Final[Mapping[str, str]] = {}
@@ -17,14 +22,19 @@ KEYS: Final = (
     Key(
         "data",
         None,
-        "a CSV file (columns of engines/published/data), a folder of measured rows, or a list (default: all published)",
+        "a CSV file, a glob, a folder of CSV files or measured rows, a published table, or a list of these "
+        "(default: all published); "
+        f"published tables: {', '.join(tables())}",
     ),
+    TOKENS,
     Key("engine", "analytic", "the engine to validate: analytic, compiled or published"),
     PRINT,
 )
 EXAMPLES: Final = (
     "shardbench validate",
+    "shardbench validate data=paper-table2 engine=compiled",
     "shardbench validate data=mine.csv engine=analytic print=json",
+    "shardbench validate data='mine/*.csv' tokens=output",
     "shardbench validate data=[a.csv,b.csv] engine=compiled",
     "shardbench validate data=results/gpu",
 )
@@ -36,7 +46,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     name = str(settings["engine"])
     engine = load_estimator(name)
-    compared = compare(read_all(_files(settings["data"]), engine), engine, load_group("engine", name))
+    reading = read_data(settings["data"], engine.name, settings["tokens"])
+    compared = compare(reading.cases, engine, load_group("engine", name))
+    differing = contradictions(reading.cases)
     held_out = _held_out(compared) if engine.name == "analytic" else {}
     content = {
         **figures(compared),
@@ -44,23 +56,15 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         "groups": grouped(compared),
         "leave_one_model_out": held_out,
         "errors": [_row(each) for each in compared],
+        "unused": [{"file": each.file, "line": each.line, "reason": each.reason} for each in reading.unused],
+        "contradictions": [_contradiction(each) for each in differing],
     }
     if settings["print"] == "json":
         print(json.dumps(content))
     else:
         _print(content, compared)
+        _print_data(reading, differing)
     return 0
-
-
-def _files(data: Any) -> list[Path]:
-    if data in (None, ""):
-        return published_files()
-    names = data if isinstance(data, list) else [data]
-    if not names:
-        raise InvalidRequest(
-            "data", data, "is an empty list", "use a CSV file or a results folder, or omit it for all published rows"
-        )
-    return [Path(str(name)) for name in names]
 
 
 def _held_out(compared: Sequence[Compared]) -> dict[str, Any]:
@@ -91,6 +95,8 @@ def _row(each: Compared) -> dict[str, Any]:
         "weight_dtype": point.weight_dtype,
         "status": "oom" if each.case.oom else "ok",
         "latency_s": each.case.latency_s,
+        "derived": each.case.derived,
+        "extra": dict(each.case.extra),
         "predicted_status": each.estimate.status,
         "predicted_s": each.estimate.latency_s,
         "error": each.error,
@@ -102,7 +108,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in (
         "file:line",
@@ -162,6 +168,34 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
         console.print(f"{each.case.file}:{each.case.line}: {each.estimate.status}: {each.estimate.error}")
     if held_out:
         console.print("held out: mean error on the model's rows with constants fitted to the other models")
+
+
+def _contradiction(each: Contradiction) -> dict[str, Any]:
+    first = each.cases[0]
+    return {
+        "system": first.system,
+        "model": first.point.model.name,
+        "hw": first.point.chip.name,
+        "spread": each.spread,
+        "rows": [{"file": case.file, "line": case.line, "latency_s": case.latency_s} for case in each.cases],
+    }
+
+
+def _print_data(reading: Reading, differing: Sequence[Contradiction]) -> None:
+    """What is to be known of the data: derived times, columns without a meaning, contradictions, unused rows."""
+    rules = Counter(case.derived for case in reading.cases if case.derived)
+    for rule, count in rules.items():
+        print(f"{count} row{'s' if count > 1 else ''} by {rule}")
+    extra = dict.fromkeys(name for case in reading.cases for name in case.extra)
+    if extra:
+        print(f"columns kept without a meaning here: {', '.join(extra)}")
+    for each in differing[:MOST_SHOWN]:
+        times = ", ".join(f"{case.place} {case.latency_s:.4g} s" for case in each.cases)
+        print(f"{each.cases[0].system}: rows of one point are {each.spread:.0%} apart: {times}")
+    if len(differing) > MOST_SHOWN:
+        print(f"and {len(differing) - MOST_SHOWN} more points with rows apart; print=json has all")
+    for line in unused_lines(reading.unused):
+        print(line)
 
 
 def _mean_held_out(by_chip: Mapping[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from bench.compare.dashboard.history import read_rows
 from bench.compare.dashboard.page import page
 from bench.compare.verdicts import Rules
 from bench.rows.atomic import replaced
-from bench.rows.wrong_peaks import withhold_wrong_mfu
+from bench.rows.wrong_peaks import withhold_wrong_shares
 from engines.core.errors import ShardbenchError
 
 
@@ -20,7 +20,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules) -> int:
         ShardbenchError: there are no rows, or a file of them is broken.
         InvalidRequest: the file cannot be written.
     """
-    rows = withhold_wrong_mfu(read_rows(results_dir))
+    rows = withhold_wrong_shares(read_rows(results_dir))
     if not rows:
         raise ShardbenchError(f"results_dir={results_dir}: has no rows; run shardbench run first")
     text = page(rows, title, rules)

@@ -25,7 +25,7 @@ from bench.rows.labels import (
     system_label,
 )
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
-from bench.rows.wrong_peaks import WITHHELD
+from bench.rows.wrong_peaks import MFU
 from engines.core.row import Row
 
 
@@ -188,11 +188,13 @@ def _validity(rows: Sequence[Row]) -> list[Finding]:
 
 
 def _wrong_peaks(rows: Sequence[Row]) -> list[Finding]:
-    wrong = [row for row in rows if WITHHELD in row.details]
+    wrong = [row for row in rows if MFU.withheld in row.details]
     if not wrong:
         return []
     sources = tuple(source for source in SOURCES if by_source(wrong, source))
-    sentence = f"{len(wrong)} rows show no MFU, because a program exceeded the peak that was measured for them."
+    sentence = (
+        f"{len(wrong)} rows show no MFU, because their program or one with the same measured peak exceeds the peak."
+    )
     return [Finding("wrong peak", sources, sentence, {"rows": len(wrong)})]
 
 

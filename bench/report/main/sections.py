@@ -18,7 +18,7 @@ from bench.report.render.document import Document, Section
 from bench.rows.metrics import METRICS
 from bench.rows.pairing import pair_up
 from bench.rows.table import Column, Table
-from bench.rows.wrong_peaks import withhold_wrong_mfu
+from bench.rows.wrong_peaks import withhold_wrong_shares
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 def full_report(rows: Sequence[Row], title: str) -> Document:
     """All that the rows hold: what matters on one page, every long table in a file of its own."""
-    rows = withhold_wrong_mfu(rows)
+    rows = withhold_wrong_shares(rows)
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
     checks = check_claims(rows)
@@ -94,7 +94,7 @@ def comparison_report(rows: Sequence[Row], title: str) -> tuple[Document, list[C
     Raises:
         ShardbenchError: the store holds no rows of any of them.
     """
-    rows = withhold_wrong_mfu(rows)
+    rows = withhold_wrong_shares(rows)
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
     if not all_curves:

@@ -10,7 +10,7 @@ from bench.rows.labels import SOURCES, answered
 from bench.rows.metrics import METRICS
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from bench.rows.table import Column, Table
-from bench.rows.wrong_peaks import WITHHELD
+from bench.rows.wrong_peaks import MBU, MFU
 from engines.core.row import POINT_FIELDS, Row
 
 MOST_PRINTED: Final = 40
@@ -182,7 +182,9 @@ def _cells(row: Row, relative_error: float | None) -> dict[str, Any]:
     if row.ci_low is not None and row.ci_high is not None and row.median:
         cells["relative_interval"] = (row.ci_high - row.ci_low) / 2 / row.median
     invalid = "" if row.valid else f"not valid: {row.invalid_reason or row.error}"
-    cells["note"] = "; ".join(each for each in (invalid, row.details.get(WITHHELD)) if each)
+    cells["note"] = "; ".join(
+        each for each in (invalid, row.details.get(MFU.withheld), row.details.get(MBU.withheld)) if each
+    )
     return cells
 
 

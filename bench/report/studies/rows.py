@@ -89,13 +89,16 @@ def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Po
 
 
 def find_rows(rows: Sequence[Row], points: Sequence[Point]) -> StudyRows:
-    """The newest compiled row of every point and, where there is one, the newest row of each other kind and engine."""
+    """The newest compiled row of every point and, where there is one, the newest row of each other kind and engine.
+
+    A row with a time that is not valid is none of them.
+    """
     found: dict[str, Row] = {}
     missing = 0
     for point in points:
         newest: dict[tuple[str, str], Row] = {}
         for row in rows:
-            if answers(row, point):
+            if answers(row, point) and (answered(row) or row.status != "ok"):
                 kind = (row.source, row.engine)
                 if kind not in newest or newest[kind].created_at < row.created_at:
                     newest[kind] = row
