@@ -57,7 +57,7 @@ def entries(content: Content) -> list[ImportedResult]:
     content.off(f"{TITLE}.Mode", "is no measurement of time", "PerformanceOnly")
     asked = content.number("Additional Stats.Scheduled samples per second")
     key = "Test Parameters Used.samples_per_query"
-    at_once = content.integer(key)
+    at_once = content.required(key, content.integer(key))  # of the last section: the text was not cut before it
     unmet = _unmet(content)
     served = Served(
         limit=at_once if scenario.value in ("SingleStream", "MultiStream") else None,
