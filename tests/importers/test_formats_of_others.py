@@ -181,6 +181,19 @@ def test_sglang_of_another_meaning_or_in_contradiction_is_refused(changed, old, 
         changed("sglang_serve.jsonl", (old, new))
 
 
+def test_listed_requests_tell_whether_lengths_differ_and_which_failed(rows_of, tmp_path):
+    line = json.loads(BY_NAME["sglang_serve.jsonl"].path.read_text(encoding="utf-8").splitlines()[0])
+    lists = {"input_lens": [500, 1500] * 50, "output_lens": [200] * 100, "errors": [""] * 100}
+    path = tmp_path / "line.jsonl"
+    path.write_text(json.dumps({**line, **lists}), encoding="utf-8")
+    [row] = rows_of(path, SERVED)
+    assert (row.input_len, row.output_len, row.load["mean_input_len"]) == (0, 200, 1000)
+    with pytest.raises(InvalidRequest, match=r"input_len=1000: has no one value"):
+        rows_of(path, f"{SERVED} input_len=1000")
+    path.write_text(json.dumps({**line, **lists, "errors": [""] * 100 + ["timeout"] * 50}), encoding="utf-8")
+    assert "50 of 150 requests failed" in rows_of(path, SERVED)[-1].invalid_reason
+
+
 def test_attention_copies_are_within_the_tensor_parallel_chips(changed):
     both = ('"dp_size": 1', '"dp_size": 2, "enable_dp_attention": true'), ('"tp_size": 1', '"tp_size": 4')
     row = changed("sglang_serve.jsonl", *both, words="model=llama-3-8b hw=h100-80gb num_chips=4 weight_dtype=bfloat16")[
@@ -320,6 +333,37 @@ def test_the_unit_beside_a_figure_is_read(rows_of, tmp_path):
 def test_a_cancelled_run_is_refused(changed):
     with pytest.raises(ShardbenchError, match="was_cancelled=True is a run that was ended early"):
         changed("profile_export_aiperf.json", ('"was_cancelled": false', '"was_cancelled": true'))
+
+
+def test_the_settings_of_newer_versions_are_lists(rows_of, tmp_path):
+    content = json.loads(BY_NAME["profile_export_aiperf.json"].path.read_text(encoding="utf-8"))
+    warmup = {"name": "warmup", "type": "concurrency", "concurrency": 4, "exclude_from_results": True}
+    profiling = {"name": "profiling", "type": "poisson", "rate": 2.5, "concurrency": 32}
+    content["input_config"] = {
+        "models": {"items": [{"name": "org/Llama-3-8B"}]},
+        "phases": [warmup, profiling],
+    }
+    path = tmp_path / "profile_export_aiperf.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    [row] = rows_of(path, SERVED)
+    assert (row.load["max_concurrency"], row.load["request_rate_per_s"]) == (32, 2.5)
+    assert row.details["model_name"] == "org/Llama-3-8B"
+
+
+def test_older_guidellm_reports_name_their_parts_otherwise(rows_of, tmp_path):
+    report = json.loads(BY_NAME["guidellm.json"].path.read_text(encoding="utf-8"))
+    older = []
+    for each in report["benchmarks"]:
+        totals = each["metrics"].pop("request_totals")
+        kept = {key: each[key] for key in ("type_", "metrics", "duration")}
+        args = {"args": {"strategy": each["config"]["strategy"]}, "request_totals": totals}
+        older.append({**kept, **args, "worker": {"backend_model": "meta-llama/Meta-Llama-3-8B"}})
+    path = tmp_path / "benchmarks.json"
+    path.write_text(json.dumps({"benchmarks": older}), encoding="utf-8")
+    closed, steady = rows_of(path, SERVED)
+    assert (closed.load["max_concurrency"], steady.load["request_rate_per_s"]) == (16, 1.0)
+    assert closed.details["model_name"] == "meta-llama/Meta-Llama-3-8B"
+    assert closed.load["completed"] == 100
 
 
 def test_guidellm_is_a_row_a_load(imported):
