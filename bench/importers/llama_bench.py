@@ -85,7 +85,7 @@ def _phase(content: Content, prompt: Known | None, new: Known | None, depth: Kno
     if not reads and not generates:
         raise content.refused("n_gen", "and n_prompt are 0: nothing was timed", "import an unmodified file")
     if reads and depth is not None and depth.value:
-        raise content.refused("n_depth", "reads a prompt behind tokens in the cache", "import results with n_depth=0")
+        raise content.left_out("n_depth", "reads a prompt behind tokens in the cache", "import results with n_depth=0")
     if reads:
         return "generate" if generates else "prefill"
     return "decode"

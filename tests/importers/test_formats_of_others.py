@@ -169,9 +169,6 @@ def test_lines_appended_later_add_only_their_rows(rows_of, tmp_path):
     ("old", "new", "named"),
     [
         ('"accept_length": null', '"accept_length": 2.8', "accept_length=2.8 is the accepted length of speculative"),
-        ('"speculative_algorithm": null', '"speculative_algorithm": "EAGLE"', "EAGLE is speculative decoding"),
-        ('"dp_size": 1', '"dp_size": 2', "dp_size=2 is several copies"),
-        ('"disaggregation_mode": "null"', '"disaggregation_mode": "decode"', "separate chips"),
         ('"output_throughput": 400.0', '"output_throughput": 800.0', "output_throughput=800 differs from 400"),
         ('"request_rate": 2.5', '"request_rate": 0.5', "request_throughput=2 is above request_rate=0.5"),
     ],
@@ -179,6 +176,23 @@ def test_lines_appended_later_add_only_their_rows(rows_of, tmp_path):
 def test_sglang_of_another_meaning_or_in_contradiction_is_refused(changed, old, new, named):
     with pytest.raises(ShardbenchError, match=named):
         changed("sglang_serve.jsonl", (old, new))
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"speculative_algorithm": "EAGLE"}, "EAGLE is speculative decoding"),
+        ({"dp_size": 2}, "dp_size=2 is several copies"),
+        ({"disaggregation_mode": "decode"}, "separate chips"),
+        ({"json_model_override_args": '{"num_hidden_layers": 2}'}, "changes the model"),
+    ],
+)
+def test_a_server_of_another_meaning_is_refused(rows_of, tmp_path, setting, named):
+    line = json.loads(BY_NAME["sglang_serve.jsonl"].path.read_text(encoding="utf-8").splitlines()[0])
+    path = tmp_path / "line.jsonl"
+    path.write_text(json.dumps({**line, "server_info": {**line["server_info"], **setting}}), encoding="utf-8")
+    with pytest.raises(ShardbenchError, match=named):
+        rows_of(path, SERVED)
 
 
 def test_listed_requests_tell_whether_lengths_differ_and_which_failed(rows_of, tmp_path):
@@ -298,6 +312,28 @@ def test_blocks_with_scales_are_no_format_unless_the_user_says_which(changed):
 def test_llama_bench_of_another_meaning_or_in_contradiction_is_refused(changed, changes, named):
     with pytest.raises(ShardbenchError, match=named):
         changed("llama_bench.json", *changes)
+
+
+def test_results_that_no_row_can_say_are_left_out_and_named(tmp_path, capsys):
+    """A prompt read behind 4096 cached tokens is no prefill; the three other results of the file are rows."""
+    results = json.loads(BY_NAME["llama_bench.json"].path.read_text(encoding="utf-8"))
+    results[0]["n_depth"] = 4096
+    path = tmp_path / "llama_bench.json"
+    path.write_text(json.dumps(results), encoding="utf-8")
+    line = [f"data={path}", f"results_dir={tmp_path / 'results'}", "model=llama-3-8b"]
+    _, settings = parse("import", line, import_.KEYS, import_.VERBS)
+    assert import_.main(None, settings) == 3
+    assert {row.phase for row in Store(tmp_path / "results").load()} == {"decode", "generate"}
+    printed = capsys.readouterr().out
+    assert "3 rows added" in printed
+    assert "1 results left out" in printed
+    assert "entry 1: n_depth=4096 reads a prompt behind tokens in the cache" in printed
+
+
+def test_a_file_of_nothing_else_is_refused(changed, tmp_path):
+    with pytest.raises(ShardbenchError, match=r"entry 1: dimensions\.oom=True"):
+        changed("maxtext_sweep.jsonl prefill", ('"oom": "False"', '"oom": "True"'))
+    assert not (tmp_path / "results").exists() or Store(tmp_path / "results").load() == []
 
 
 def test_several_gpus_seen_are_not_gpus_used(changed):
