@@ -25,7 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
     "calibrate": "fit the constants of the analytic engine to measured times",
     "model": "print the model of a checkpoint as YAML, for your own config folder",
-    "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
+    "import": "store results of other benchmark harnesses as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
     "env": "show git revision, versions, machine, installed extras and the results folder",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bench.importers.content import Content
+from bench.importers.content import Content, is_number
 from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule
 from bench.importers.request_statistics import statistics_at
@@ -28,12 +28,18 @@ CONCURRENCY: Final = (
     "input_config.perf_analyzer.stimulus.concurrency",
     "input_config.concurrency",
 )
+PHASES: Final = "input_config.phases"
 RATE: Final = (
     "input_config.loadgen.request_rate",
     "input_config.perf_analyzer.stimulus.request_rate",
     "input_config.request_rate",
 )
-MODELS: Final = ("input_config.endpoint.model_names", "input_config.model_names", "input_config.model")
+MODELS: Final = (
+    "input_config.endpoint.model_names",
+    "input_config.model_names",
+    "input_config.models.items",
+    "input_config.model",
+)
 KEPT: Final = (
     *("schema_version", "aiperf_version", "benchmark_id", "start_time", "end_time", "input_config.*"),
     *("time_to_second_token.*", "output_token_throughput_per_user.*", "inter_chunk_latency.*", "warmup_metrics.*"),
@@ -65,7 +71,7 @@ def entries(content: Content) -> list[ImportedResult]:
     served = Served(
         completed=completed,
         failed=_failed(content),
-        limit=content.integer(_first(content, CONCURRENCY)),
+        limit=content.integer(_first(content, CONCURRENCY)) or _of_phase(content, "concurrency"),
         duration_s=_figure(content, "benchmark_duration", SECONDS),
         input_tokens=_tokens(content, "total_isl", lengths["input"], completed),
         output_tokens=_tokens(content, "total_osl", lengths["output"], completed),
@@ -73,7 +79,7 @@ def entries(content: Content) -> list[ImportedResult]:
         input_tokens_per_s=_times(rate, lengths["input"]),
         output_tokens_per_s=output_rate or _times(rate, lengths["output"]),
         tokens_per_s=_figure(content, "total_token_throughput", TOKENS_PER_S),
-        request_rate_per_s=content.number(_first(content, RATE)),
+        request_rate_per_s=content.number(_first(content, RATE)) or _of_phase(content, "rate"),
         goodput_requests_per_s=_figure(content, "goodput", REQUESTS_PER_S)
         or _figure(content, "request_goodput", REQUESTS_PER_S),
         input_range=_range(content, "input_sequence_length"),
@@ -109,6 +115,17 @@ def _figure(content: Content, metric: str, units: Mapping[str, float]) -> Known 
 def _first(content: Content, keys: tuple[str, ...]) -> str:
     """The first key that is there."""
     return next((key for key in keys if content.has(key)), keys[0])
+
+
+def _of_phase(content: Content, key: str) -> Known | None:
+    """A number of the one phase that was measured, of which newer versions list the settings."""
+    settings = content.values.get("input_config")
+    phases: Any = settings.get("phases") if isinstance(settings, Mapping) else None
+    if not isinstance(phases, list) or not all(isinstance(each, Mapping) for each in phases):
+        return None
+    found = [each.get(key) for each in phases if each.get("name") != "warmup" and not each.get("exclude_from_results")]
+    known = [each for each in found if is_number(each) and each > 0]
+    return Known(known[0], f"file: {PHASES}") if len(found) == len(known) == 1 else None
 
 
 def _times(rate: Known, length: Known | None) -> Known | None:
@@ -157,6 +174,8 @@ def _failed(content: Content) -> Known | None:
 
 def _model(content: Content) -> Known | None:
     known = content.value(_first(content, MODELS))
+    if known is not None and isinstance(known.value, list) and all(isinstance(each, Mapping) for each in known.value):
+        known = Known([each.get("name") for each in known.value], known.origin)
     if known is None or isinstance(known.value, str):
         return known
     if isinstance(known.value, list) and len(known.value) == 1 and isinstance(known.value[0], str):

@@ -16,6 +16,10 @@ LONGEST_KEPT: Final = 200
 """Characters of JSON above which a kept list or text is recorded by its size and digest."""
 
 
+class NoRowSays(ShardbenchError):
+    """A result is sound, and means what no row can say: others of its file are imported without it."""
+
+
 class Content:
     """One mapping of a file. Keys are paths (``report.decode.latency.values``); an absent or null key is None.
 
@@ -120,7 +124,7 @@ class Content:
         value = self._find(key)
         if self.given(key) and not any(_equal(value, each) for each in allowed):
             remedy = f", where only {' or '.join(map(str, allowed))} is imported" if allowed else ""
-            raise self.refused(key, f"{meaning}{remedy}", "import a file without it")
+            raise self.left_out(key, f"{meaning}{remedy}", "import a file without it")
         self.keep(key)
 
     def kept(self, sources: Collection[str]) -> dict[str, Any]:
@@ -139,6 +143,10 @@ class Content:
     def refused(self, key: str, problem: str, remedy: str) -> ShardbenchError:
         """The error for a value that is not supported, or contradicts others."""
         return ShardbenchError(f"{self.where}: {key}={_short(self._find(key))} {problem}; {remedy}")
+
+    def left_out(self, key: str, problem: str, remedy: str) -> NoRowSays:
+        """The error for a value that is sound, and means what no row can say."""
+        return NoRowSays(str(self.refused(key, problem, remedy)))
 
     def _typed(self, key: str, expected: str, fits: Callable[[Any], bool]) -> Known | None:
         known = self.value(key)

@@ -8,7 +8,7 @@ from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
 from bench.importers.request_statistics import statistics_at, statistics_of_keys
 from bench.importers.served import Served
-from bench.importers.serving import serve_result
+from bench.importers.serving import most_in_flight, serve_result
 
 WANTED: Final = ("benchmark.metrics.tokens_per_second", "benchmark.metrics.time_to_first_token_ms", "metadata")
 METRICS: Final = "benchmark.metrics"
@@ -65,11 +65,11 @@ def entries(content: Content) -> list[ImportedResult]:
     made = next((key for key in _totals() if content.names(key)), _totals()[0])
     completed = content.integer(f"{made}.successful")
     _check_rates(content, rates, means)
+    limit, made_total = _limit(content), content.integer(f"{made}.total")
     served = Served(
-        prompts=content.integer(f"{made}.total"),
+        prompts=made_total,
         completed=completed,
         failed=content.integer(f"{made}.errored", zero=True),
-        limit=_limit(content),
         input_tokens=_tokens(means["prompt"], completed),
         output_tokens=_tokens(means["output"], completed),
         requests_per_s=rates["requests_per_second"],
@@ -79,11 +79,13 @@ def entries(content: Content) -> list[ImportedResult]:
         input_range=_range(content, "prompt"),
         output_range=_range(content, "output"),
         statistics=statistics,
-        more=stated(mean_concurrency=rates["request_concurrency"]),
+        # Not the limit of requests inside of the window: it cuts off requests at both ends, which are not counted.
+        more=stated(mean_concurrency=rates["request_concurrency"], max_concurrency=limit),
     )
     model = next((known for key in MODEL if (known := content.text(key)) is not None), None)
     content.keep("metadata.*", "config.*", "args.*", "benchmark.*")
-    return [serve_result(content, served, timed_by="guidellm", system="a server", model=model)]
+    point = stated(batch_size=most_in_flight(limit, made_total))
+    return [serve_result(content, served, timed_by="guidellm", system="a server", point=point, model=model)]
 
 
 def _totals() -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Final
 from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
+from bench.importers.llama_bench_text import UNEVEN
 from bench.importers.number_formats import WORDS, check_quantised, number_format
 from bench.importers.sample_checks import ROUNDING, check_samples
 from engines.core.errors import InvalidRequest
@@ -28,7 +29,7 @@ OFF: Final = (
     ("tensor_buft_overrides", "keeps weights where they would not be", "none"),
     ("embeddings", "makes embeddings and no tokens", 0),
     ("rpc_servers", "runs on other machines as well", "none"),
-    ("cells_beyond_the_header", "stands in no column", ""),
+    (UNEVEN, "is a row that was cut or has more columns than the table", 0),
 )
 FLOATING: Final = ("F32", "F16", "BF16")
 FILE_TYPE: Final = re.compile(r"\b(F32|F16|BF16|MXFP4\w*|[IT]?Q(\d)\w*)")
@@ -84,7 +85,7 @@ def _phase(content: Content, prompt: Known | None, new: Known | None, depth: Kno
     if not reads and not generates:
         raise content.refused("n_gen", "and n_prompt are 0: nothing was timed", "import an unmodified file")
     if reads and depth is not None and depth.value:
-        raise content.refused("n_depth", "reads a prompt behind tokens in the cache", "import results with n_depth=0")
+        raise content.left_out("n_depth", "reads a prompt behind tokens in the cache", "import results with n_depth=0")
     if reads:
         return "generate" if generates else "prefill"
     return "decode"

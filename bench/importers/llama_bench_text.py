@@ -13,6 +13,7 @@ NUMBERS: Final = frozenset(
     }
 )
 """Columns that are numbers in the JSON; a table quotes them."""
+UNEVEN: Final = "cells_more_than_headings"
 INSERT: Final = re.compile(r"INSERT INTO \w+ \(([^)]*)\) VALUES \((.*)\);")
 COLUMNS: Final = {
     **{"model": "model_type", "size": "model_size", "params": "model_n_params", "backend": "backends"},
@@ -38,7 +39,7 @@ def parse(text: str) -> list[Mapping[str, Any]] | None:
         return [_typed(each) for line in lines if (each := _inserted(line)) is not None]
     heading = next(csv.reader([first]), [])
     if {"n_prompt", "n_gen", "avg_ts"} <= set(heading):
-        return [_typed(each) for each in csv.DictReader(lines, restkey="cells_beyond_the_header")]
+        return [_typed(_cells(heading, cells)) for cells in csv.reader(lines[1:])]
     return _markdown(lines) or None
 
 
@@ -47,7 +48,13 @@ def _inserted(line: str) -> dict[str, Any] | None:
     if found is None:
         return None
     values = next(csv.reader([found[2]], quotechar="'", skipinitialspace=True))
-    return dict(zip((each.strip() for each in found[1].split(",")), values, strict=False))
+    return _cells([each.strip() for each in found[1].split(",")], values)
+
+
+def _cells(headings: list[str], cells: list[str]) -> dict[str, Any]:
+    """Heading → cell; a row that was cut, or has more, says so under a key that the reader of the format refuses."""
+    apart = len(cells) - len(headings)
+    return dict(zip(headings, cells, strict=False)) | ({UNEVEN: apart} if apart else {})
 
 
 def _markdown(lines: list[str]) -> list[Mapping[str, Any]]:
@@ -61,7 +68,7 @@ def _markdown(lines: list[str]) -> list[Mapping[str, Any]]:
         if "model" in cells and "t/s" in cells and "test" in cells:
             headings = cells
         elif headings and not set(line) <= set("|-: "):
-            found.append(_row(dict(zip(headings, cells, strict=False))))
+            found.append(_row(_cells(headings, cells if line.rstrip().endswith("|") else cells[:-1])))
     return found
 
 

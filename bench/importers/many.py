@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.importers.choices import Choices
+from bench.importers.content import Content, NoRowSays
 from bench.importers.files import read_file
 from bench.importers.to_rows import rows_of
 from engines.core.errors import ShardbenchError
@@ -19,13 +20,15 @@ class Imported:
     """What became of the files: their rows, new ones and all, and the sentence for each that was refused.
 
     ``rows`` maps a file to its rows in the order of the files; ``new`` are those that the store does not have, each
-    once; ``known`` are the rows that it has, or that another file of the command brought.
+    once; ``known`` are the rows that it has, or that another file of the command brought. ``left_out`` says of results
+    beside others of their file why no row can say them.
     """
 
     rows: dict[Path, list[Row]] = field(default_factory=dict)
     new: list[Row] = field(default_factory=list)
     known: int = 0
     refused: dict[Path, ShardbenchError] = field(default_factory=dict)
+    left_out: list[ShardbenchError] = field(default_factory=list)
 
     @property
     def files(self) -> int:
@@ -42,6 +45,7 @@ class Imported:
             "rows_already_stored": self.known,
             "rows_not_valid": sum(not row.valid for row in self.new),
             "files_refused": len(self.refused),
+            "results_left_out": [text_of(error) for error in self.left_out],
             "refused": [{"file": text_of(path), "error": text_of(error)} for path, error in self.refused.items()],
         }
 
@@ -49,14 +53,14 @@ class Imported:
 def read_files(
     paths: Sequence[Path], settings: Mapping[str, Any], stored: set[str], advance: Callable[[], None]
 ) -> Imported:
-    """The rows of every file; all rows of a file count, or none.
+    """The rows of every file; all rows of a file count, or none, but for results that no row can say.
 
     ``stored`` are the ``point_id`` of rows that the store has. ``advance`` is called after each file.
     """
     found, choices, seen = Imported(), Choices(settings), set(stored)
     for path in paths:
         try:
-            rows = [row for content in read_file(path) for row in rows_of(content, settings, choices)]
+            rows, left_out = _rows(read_file(path), settings, choices)
             for row in rows:
                 _check_storable(path, row)
         except ShardbenchError as error:
@@ -64,11 +68,28 @@ def read_files(
         else:
             fresh = {row.point_id: row for row in rows if row.point_id not in seen}
             found.rows[path] = rows
+            found.left_out += left_out
             found.new += fresh.values()
             found.known += len(rows) - len(fresh)
             seen |= fresh.keys()
         advance()
     return found
+
+
+def _rows(
+    results: Sequence[Content], settings: Mapping[str, Any], choices: Choices
+) -> tuple[list[Row], list[ShardbenchError]]:
+    """The rows of a file's results, and why some have none; raises the error of a file without a row."""
+    rows: list[Row] = []
+    left_out: list[ShardbenchError] = []
+    for content in results:
+        try:
+            rows += rows_of(content, settings, choices)
+        except NoRowSays as error:
+            left_out.append(error)
+    if not rows and left_out:
+        raise left_out[0]
+    return rows, left_out
 
 
 def text_of(value: object) -> str:

@@ -14,6 +14,16 @@ from engines.core.errors import ShardbenchError
 
 WANTED: Final = ("metrics.autoregressive_step_in_ms", "metrics.autoregressive_global_batch_size", "dimensions")
 PREFILL: Final = re.compile(r"prefill_(\d+)_time_in_ms")
+DIMENSIONS: Final = (
+    *("tokenizer", "base_output_directory", "attention", "scan_layers", "profiler", "reshape_q", "run_name"),
+    *("max_prefill_predict_length", "max_target_length", "key_value_axis_order_product_id"),
+    *("ici_fsdp_parallelism", "ici_autoregressive_parallelism", "ici_tensor_parallelism"),
+    *("prefill_cache_axis_order", "ar_cache_axis_order", "compute_axis_order"),
+    *("inference_microbenchmark_prefill_lengths", "inference_microbenchmark_stages"),
+    "inference_microbenchmark_loop_iters",
+)
+"""Dimensions that change no figure of a row."""
+RATES: Final = re.compile(r"(prefill_\d+|autoregressive)_(total_)?(tflops|bw|tokens)\w*")
 STEP: Final = "metrics.autoregressive_step_in_ms"
 BATCH: Final = "metrics.autoregressive_global_batch_size"
 
@@ -41,8 +51,13 @@ def entries(content: Content) -> list[ImportedResult]:
         found.append(decode_result(step, batch, setting))
     if not found:
         raise ShardbenchError(f"{content.where}: {STEP} is missing; import an unmodified file")
-    content.keep("dimensions.*", *(f"metrics.{key}" for key in content.names("metrics")))
+    content.keep(*(f"dimensions.{key}" for key in DIMENSIONS), *_rates(content))
     return found
+
+
+def _rates(content: Content) -> list[str]:
+    """Figures that MaxText derives from its times."""
+    return [f"metrics.{key}" for key in content.names("metrics") if RATES.fullmatch(key)]
 
 
 def _lengths(content: Content) -> dict[int, str]:

@@ -12,6 +12,7 @@ from bench.importers.served import Served
 from bench.importers.serving import serve_result
 
 TITLE: Final = "MLPerf Results Summary"
+SECTIONS: Final = (TITLE, "Additional Stats", "Test Parameters Used")
 WANTED: Final = (f"{TITLE}.Scenario", f"{TITLE}.Mode", f"{TITLE}.Result is")
 SCENARIOS: Final = ("Offline", "Server", "SingleStream", "MultiStream")
 LINE: Final = re.compile(r"\s*(.*?\S)\s*:\s+(\S.*)")
@@ -56,7 +57,7 @@ def entries(content: Content) -> list[ImportedResult]:
     content.off(f"{TITLE}.Mode", "is no measurement of time", "PerformanceOnly")
     asked = content.number("Additional Stats.Scheduled samples per second")
     key = "Test Parameters Used.samples_per_query"
-    at_once = content.integer(key)
+    at_once = content.required(key, content.integer(key))  # of the last section: the text was not cut before it
     unmet = _unmet(content)
     served = Served(
         limit=at_once if scenario.value in ("SingleStream", "MultiStream") else None,
@@ -67,7 +68,7 @@ def entries(content: Content) -> list[ImportedResult]:
         more={"scenario": scenario, "unmet_constraints": unmet},
     )
     reason = _invalid(content, unmet)
-    content.keep(*(f"{section}.*" for section in content.names()))
+    content.keep(*(f"{section}.*" for section in SECTIONS))
     return [serve_result(content, served, timed_by="MLPerf LoadGen", system="a server", invalid_reason=reason)]
 
 

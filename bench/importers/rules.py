@@ -43,6 +43,7 @@ RULES: Final[dict[str, str]] = {
     "mean_times_requests": "Tokens of all requests = their mean × the completed requests.",
     "mean_times_rate": "Tokens/s = the mean tokens of a request × requests/s.",
     "of_a_minute": "Seconds and rates a second of a rate a minute.",
+    "requests_listed": "Requests in all = those that the file lists.",
     "errors_listed": "The requests that failed = the errors that the file lists.",
     "ci_level": "The level of the interval of the median, which is computed from samples_s.",
 }

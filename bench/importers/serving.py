@@ -42,7 +42,7 @@ def serve_result(
     check_totals(content, served)
     check_statistics(content, served.statistics)
     own, varies = dict(point or {}), dict[str, str]()
-    own |= stated(batch_size=own.get("batch_size") or _most_in_flight(served))
+    own |= stated(batch_size=own.get("batch_size") or most_in_flight(served.limit, served.prompts, served.peak))
     load = _load(served)
     for key, tokens, lens, most in (
         ("input_len", served.input_tokens, served.input_lens, served.input_range),
@@ -117,9 +117,10 @@ def _load(served: Served) -> dict[str, Known]:
     return {**load, **served.statistics, **served.more}
 
 
-def _most_in_flight(served: Served) -> Known | None:
-    limits = [each for each in (served.limit, served.prompts, served.peak) if each is not None]
-    return by_rule("most_in_flight", min(each.value for each in limits), *limits) if limits else None
+def most_in_flight(*limits: Known | None) -> Known | None:
+    """The least of the limits that are stated of the requests in flight, None without one."""
+    found = [each for each in limits if each is not None]
+    return by_rule("most_in_flight", min(each.value for each in found), *found) if found else None
 
 
 def _length(completed: Known | None, tokens: Known | None, lens: Known | None, most: Known | None) -> Known | None:

@@ -78,11 +78,13 @@ def check_statistics(content: Content, statistics: Mapping[str, Known]) -> None:
                     )
 
 
-def agree(content: Content, known: Known | None, computed: float | None, *sources: Known | None) -> None:
-    """Raise ShardbenchError where a figure of the file is not what others make of it, within :data:`ROUNDING`."""
+def agree(
+    content: Content, known: Known | None, computed: float | None, *sources: Known | None, room: float = ROUNDING
+) -> None:
+    """Raise ShardbenchError where a figure of the file is not what others make of it, within a relative ``room``."""
     if known is None or computed is None:
         return
-    if not math.isclose(known.value, computed, rel_tol=ROUNDING):
+    if not math.isclose(known.value, computed, rel_tol=room):
         names = " and ".join(each.keys for each in sources if each is not None)
         raise _contradiction(content, known, f"differs from {computed:.6g}, which {names} give")
 

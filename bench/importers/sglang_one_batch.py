@@ -9,7 +9,7 @@ from typing import Final
 from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
-from bench.importers.serving_checks import agree
+from bench.importers.serving_checks import ROUNDING, agree
 
 WANTED: Final = ("batch_size", "input_len", "output_len", "overall_throughput", "latency")
 KEPT: Final = (
@@ -17,6 +17,8 @@ KEPT: Final = (
     *("steady_state_output_throughput", "steady_state_window_s"),
 )
 SYSTEM: Final = "sglang"
+HALF_A_DECIMAL: Final = 0.5e-4
+"""Seconds up to which ``bench_one_batch_server`` rounds its times."""
 
 
 def matches(content: Content) -> bool:
@@ -92,14 +94,14 @@ def _of_server(content: Content, point: dict[str, Known]) -> list[ImportedResult
     first = content.number("last_ttft")
     if first is not None and first.value > latency.value:
         raise content.refused("last_ttft", "is above latency", "import an unmodified file")
-    agree(content, content.number("overall_throughput"), batch * (input_len + output_len) / latency.value, latency)
-    output = content.number("output_throughput")
+    _agree_rounded(content, "overall_throughput", batch * (input_len + output_len), latency.value, latency)
     if first is None:
-        agree(content, output, batch * output_len / latency.value, latency)
+        _agree_rounded(content, "output_throughput", batch * output_len, latency.value, latency)
     else:
-        agree(content, content.number("input_throughput"), batch * input_len / first.value, first)
+        _agree_rounded(content, "input_throughput", batch * input_len, first.value, first)
         if first.value < latency.value:
-            agree(content, output, batch * output_len / (latency.value - first.value), latency, first)
+            rest = latency.value - first.value
+            _agree_rounded(content, "output_throughput", batch * output_len, rest, latency, first)
     return [
         ImportedResult(
             phase="generate",
@@ -109,3 +111,10 @@ def _of_server(content: Content, point: dict[str, Known]) -> list[ImportedResult
             figures=stated(latency_s=latency, ttft_s=first),
         )
     ]
+
+
+def _agree_rounded(content: Content, key: str, tokens: int, seconds: float, *sources: Known) -> None:
+    """Tokens/s to two decimals are tokens over seconds to four."""
+    rate = content.number(key)
+    room = ROUNDING + HALF_A_DECIMAL * len(sources) / seconds
+    agree(content, rate, tokens / seconds, *sources, room=room)

@@ -35,15 +35,15 @@ def entries(content: Content) -> list[ImportedResult]:
     content.off("total_input_vision_tokens", "are tokens of images", 0)
     content.off("cache_report.cache_hit_rate_pct", "is a share of prompts that a cache answered", 0)
     content.keep("cache_report.*", *KEPT)
-    failed = _failed(content)
+    prompts, completed = _listed(content), content.required("completed", content.integer("completed"))
     # A request that failed is listed too, with no output.
-    listed = failed is not None and not failed.value
+    whole = prompts is not None and prompts.value == completed.value
     trace = content.values.get("request_rate") == "trace"
     if trace:
         content.keep("request_rate")
     served = Served(
-        completed=content.required("completed", content.integer("completed")),
-        failed=failed,
+        prompts=prompts,
+        completed=completed,
         limit=content.integer("max_concurrency"),
         peak=content.integer("max_concurrent_requests"),
         duration_s=content.required("duration", content.number("duration")),
@@ -54,8 +54,8 @@ def entries(content: Content) -> list[ImportedResult]:
         output_tokens_per_s=content.number("output_throughput"),
         tokens_per_s=content.number("total_throughput"),
         request_rate_per_s=None if trace else rate_asked(content, "request_rate"),
-        input_lens=content.numbers("input_lens") if listed else None,
-        output_lens=content.numbers("output_lens") if listed else None,
+        input_lens=content.numbers("input_lens") if whole else None,
+        output_lens=content.numbers("output_lens") if whole else None,
         statistics={**statistics_of(content, suffix="_ms", scale=1e-3), **_whole_requests(content)},
         more=stated(mean_concurrency=content.number("concurrency")),
     )
@@ -82,9 +82,9 @@ def _whole_requests(content: Content) -> dict[str, Known]:
     return statistics_of_keys(content, "e2el_s", keys, scale=1e-3)
 
 
-def _failed(content: Content) -> Known | None:
-    """The requests with an error, where the file lists the errors."""
+def _listed(content: Content) -> Known | None:
+    """All requests, where the file lists an error, or none, for each."""
     errors: Any = content.values.get("errors")
-    if not isinstance(errors, list):
+    if not isinstance(errors, list) or not errors:
         return None
-    return by_rule("errors_listed", sum(bool(each) for each in errors), Known(errors, "file: errors"))
+    return by_rule("requests_listed", len(errors), Known(errors, "file: errors"))

@@ -15,7 +15,10 @@ WANTED: Final = (
     *("request_info.avg_input_length", "request_info.avg_output_length", "performance.total_latency_ms"),
 )
 KEPT: Final = (
-    *("engine.*", "machine.*", "world_info.*", "request_info.avg_num_concurrent_requests", "dataset.*"),
+    *("engine.model_path", "engine.engine_dir", "engine.revision", "engine.version", "engine.max_input_length"),
+    *("engine.max_sequence_length", "machine.*", "dataset.*"),
+    *("world_info.ep_size", "world_info.gpus_per_node", "world_info.max_batch_size", "world_info.max_num_tokens"),
+    *("world_info.scheduling_policy", "world_info.kv_cache_percentage", "world_info.issue_rate"),
     *("performance.output_throughput_per_user_tok_s", "performance.output_throughput_per_gpu_tok_s"),
     "streaming_metrics.token_output_speed_tok_s",
 )

@@ -4,6 +4,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from builders.files_of_others import OTHERS
+
 LATENCY = {
     "avg_latency": 2.0,
     "std_latency": 0.1581,
@@ -177,6 +179,15 @@ EXAMPLES = {
     "maxtext-decode": Example("maxtext", MAXTEXT, f"{ON_TPU} phase=decode input_len=1024"),
 }
 """At least one a format."""
+
+LIKE_ANOTHER = ("llama_bench.jsonl", "llama_bench.csv", "llama_bench.sql", "vllm_throughput.json")
+"""Files whose results are those of another file."""
+
+EXAMPLES |= {
+    f"{each.name} {each.words.partition('phase=')[2]}".strip(): Example(each.format, each.result(0), each.words)
+    for each in OTHERS
+    if each.name not in LIKE_ANOTHER
+}
 
 
 def changed(content: Any, path: str, value: Any) -> Any:

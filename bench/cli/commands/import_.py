@@ -44,7 +44,7 @@ FIGURES: Final = ("latency_s", "ttft_s", "step_time_s", "tpot_s", "tokens_per_s"
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Read every file, then store the new rows at once. Returns 0, or 3 if files were refused.
+    """Read every file, then store the new rows at once. Returns 0, or 3 if files or results were refused.
 
     Raises:
         ShardbenchError: the only file is refused, all files are, or the store cannot be written.
@@ -60,12 +60,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if settings["print"] == "json":
         for row in found.new:
             print(json.dumps(row.to_dict(), allow_nan=False))
-        if found.files > 1:
+        if found.files > 1 or found.left_out:
             print(json.dumps({"summary": found.summary()}))
     else:
         _print(found, settings["results_dir"])
     if not found.refused:
-        return 0
+        return 3 if found.left_out else 0
     return 3 if found.rows else 2
 
 
@@ -116,6 +116,12 @@ def _print(found: Imported, results_dir: str) -> None:
         print(f"  {len(found.new)} rows added to {results_dir}{already}")
     else:
         print(f"  no rows added: {results_dir} already has them" if found.known else "  no rows added")
+    if found.left_out:
+        print(f"  {len(found.left_out)} results left out, which no row can say:")
+    for error in found.left_out[:MOST_SHOWN]:
+        print(f"    {text_of(error)}")
+    if len(found.left_out) > MOST_SHOWN:
+        print(f"    … and {len(found.left_out) - MOST_SHOWN} more, all of which print=json lists")
     if found.refused:
         print(f"  {len(found.refused)} files refused:")
     for error in list(found.refused.values())[:MOST_SHOWN]:
