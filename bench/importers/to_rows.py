@@ -11,7 +11,7 @@ from bench.importers.formats import FORMATS, format_of
 from bench.importers.known import RULE, Known, by_rule, by_user
 from bench.importers.meaning import refuse_unknown_meanings
 from bench.importers.rules import sentence
-from bench.run.make_row import PointTask, estimated
+from bench.run.make_row import PointTask, estimated, under_load
 from bench.sweep.catalog import load_chip, load_model
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Facts
@@ -25,9 +25,6 @@ USER_KEYS: Final = tuple(name for name in Point.schema() if name != "phase")
 NECESSARY: Final = (*(name for name in required(Point.schema()) if name in USER_KEYS), "weight_dtype")
 OF_A_BATCH: Final = ("batch_size", "input_len", "output_len")
 """Keys that a server under load may have no one value of."""
-OWN_RATES: Final = ("tokens_per_s", "tokens_per_s_per_chip", "mfu", "cost_chip_s_per_token")
-"""The metrics of a row that a server under load has too."""
-NOT_OF_A_BATCH: Final = ("latency_s", "ttft_s", "step_time_s", "tpot_s", "tokens_per_s_per_user", "mbu")
 
 
 def rows_of(content: Content, settings: Mapping[str, Any], choices: Choices) -> list[Row]:
@@ -70,8 +67,9 @@ def _row(
     unstated = [key for key in ("act_dtype", "kv_dtype", "partitioner") if key not in values]
     named = {f"{group}_name": known.value for group, known in (("model", entry.model), ("hw", entry.hw)) if known}
     details = {**details, "timed_by": entry.timed_by, "unstated": unstated, **named}
-    row = _timed(entry, point, content, details, reference)
-    row = _without_unstated(row, unstated)
+    row = _timed(entry, point, content, details, reference, _needing(unstated, entry.phase))
+    nothing: dict[str, Any] = {key: None if key == "partitioner" else "" for key in unstated}
+    row = replace(row, **nothing)
     if entry.invalid_reason is not None:
         reason = "; ".join(each for each in (row.invalid_reason, entry.invalid_reason) if each)
         row = replace(row, valid=False, invalid_reason=reason)
@@ -81,32 +79,33 @@ def _row(
     return replace(row, origins=_origins(row, {name: each.origin for name, each in known.items()}))
 
 
-def _timed(entry: ImportedResult, point: Point, content: Content, details: Mapping[str, Any], reference: str) -> Row:
+def _timed(
+    entry: ImportedResult,
+    point: Point,
+    content: Content,
+    details: Mapping[str, Any],
+    reference: str,
+    without: Sequence[str],
+) -> Row:
     """The row of the result's figures, with the metrics that follow from them."""
     figures = {name: known.value for name, known in entry.figures.items()}
-    task = PointTask(
-        point=point, point_id=point.fingerprint(f"{IMPORTED}:{content.identity}"), source="published", sweep=None
-    )
-    facts = Facts(details=details)
-    if entry.phase != "serve":
-        return estimated(task, Estimate(system=entry.system, reference=reference, facts=facts, **figures))
-    # One token passes in 1/rate, by which the formulas make the server's rates; the times of a batch it has not.
-    facts = replace(facts, processed_tokens=1)
-    rate = figures.get("tokens_per_s")
-    latency_s = 1.0 if rate is None else 1 / rate
-    row = estimated(task, Estimate(system=entry.system, reference=reference, latency_s=latency_s, facts=facts))
-    own = {**dict.fromkeys(NOT_OF_A_BATCH if rate is not None else (*NOT_OF_A_BATCH, *OWN_RATES)), **figures}
-    return replace(row, **own, load=_grouped({name: known.value for name, known in entry.load.items()}))
+    identity = point.fingerprint(f"{IMPORTED}:{content.identity}")
+    task = PointTask(point=point, point_id=identity, source="published", sweep=None)
+    answer = Estimate(system=entry.system, reference=reference, facts=Facts(details=details))
+    if entry.phase == "serve":
+        load = _grouped({name: known.value for name, known in entry.load.items()})
+        return under_load(task, answer, figures, load, without)
+    return estimated(task, replace(answer, **figures), without)
 
 
-def _without_unstated(row: Row, unstated: list[str]) -> Row:
-    """The row without what nobody stated, and without the figures that would need it."""
-    changes: dict[str, Any] = {key: None if key == "partitioner" else "" for key in unstated}
+def _needing(unstated: Sequence[str], phase: str) -> list[str]:
+    """The figures that a row has not, since their formulas need what nobody stated."""
+    found = []
     if "act_dtype" in unstated:
-        changes |= dict.fromkeys(("mfu", "mbu", "peak_flops_per_s", "peak_source"))
-    if "kv_dtype" in unstated and row.phase != "prefill":
-        changes["mbu"] = None
-    return replace(row, **changes)
+        found += ["mfu", "mbu", "peak_flops_per_s", "peak_source"]
+    if "kv_dtype" in unstated and phase != "prefill":
+        found.append("mbu")
+    return found
 
 
 def _origins(row: Row, stated: Mapping[str, str]) -> dict[str, str]:
