@@ -34,7 +34,7 @@ COMMANDS: Final[dict[str, str]] = {
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
     "calibrate": "fit the constants of the analytic engine to measured times",
     "model": "write the model of a checkpoint into your own config folder, or print it as YAML",
-    "import": "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows",
+    "import": "store results of other benchmark harnesses as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
     "wandb": "log stored rows to Weights & Biases that were stored without it",

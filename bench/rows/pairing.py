@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from bench.rows.error_stats import ErrorStats, error_stats, oom_counts, relative_error
 from bench.rows.labels import answered
-from engines.core.point import Point
+from engines.core.point import Point, default_act_dtype
 from engines.core.row import Row
 
 OPEN: Final = tuple(name for name, key in Point.schema().items() if key.about.engine_chooses)
 """Keys that a point may leave to the engine."""
 STATED: Final = ("model", "hw", *(name for name in Point.schema() if name not in OPEN))
 """Keys that every question states."""
+DEFAULT_PARTITIONER: Final = Point.schema()["partitioner"].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ def pair_oom_counts(pairs: Iterable[Pair]) -> dict[str, int]:
 
 
 def _stated(row: Row) -> tuple[Any, ...]:
-    return tuple(getattr(row, key) for key in STATED)
+    """What the question states. What an imported row leaves unstated is asked of engines by their defaults."""
+    act_dtype = row.act_dtype or default_act_dtype(row.weight_dtype)
+    defaults = {"act_dtype": act_dtype, "kv_dtype": row.kv_dtype or act_dtype, "partitioner": DEFAULT_PARTITIONER}
+    return tuple(getattr(row, key) or defaults.get(key, getattr(row, key)) for key in STATED)
 
 
 def _meets(answer: Row, reference: Row, key: str) -> bool:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from bench.measure.stats import Summary, summarise
 from bench.measure.timing import Samples, TimingConfig
@@ -16,6 +16,9 @@ from engines.core.engine import Estimate, Facts, Program, Verification
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, Row, Source, Status
+
+RATES_OF_A_SERVER: Final = ("tokens_per_s", "tokens_per_s_per_chip", "mfu", "cost_chip_s_per_token")
+"""The metrics that a server under load has too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +43,11 @@ def row_without_time(task: PointTask, status: Status, error: str, facts: Facts |
     return _row(task, facts or Facts(), {"status": status, "error": error, "invalid_reason": error})
 
 
-def estimated(task: PointTask, estimate: Estimate) -> Row:
-    """The row of an estimate. One with a time is valid if it is plausible: it has no confidence interval to check."""
+def estimated(task: PointTask, estimate: Estimate, without: Sequence[str] = ()) -> Row:
+    """The row of an estimate. One with a time is valid if it is plausible: it has no confidence interval to check.
+
+    ``without`` names figures that the row shall not have, since something in their formula is not known.
+    """
     origin = {"system": estimate.system, "reference": estimate.reference, "published_mfu": estimate.published_mfu}
     if estimate.status != "ok" or estimate.latency_s is None:
         error = estimate.error or "the engine returned no time"
@@ -56,7 +62,30 @@ def estimated(task: PointTask, estimate: Estimate) -> Row:
     sampled = (
         _sampled(estimate.samples_s, _summarised(estimate.samples_s, TimingConfig())) if estimate.samples_s else {}
     )
-    return _row(task, estimate.facts, {**origin, **times, **sampled, "status": "ok", "valid": True})
+    unknown = dict.fromkeys(without)
+    return _row(task, estimate.facts, {**origin, **times, **sampled, **unknown, "status": "ok", "valid": True})
+
+
+def under_load(
+    task: PointTask,
+    estimate: Estimate,
+    figures: Mapping[str, Any],
+    load: Mapping[str, Any],
+    without: Sequence[str] = (),
+) -> Row:
+    """The row of a server under load: the rates of all its requests together, and no time of a batch.
+
+    ``figures`` are fields of the row that are known as they are, among them ``tokens_per_s`` if it is known; ``load``
+    and ``without`` are those of the row and of :func:`estimated`.
+    """
+    origin = {"system": estimate.system, "reference": estimate.reference}
+    peak, bandwidth, peak_source = _peaks(task.point, estimate.facts)
+    content = {"peak_flops_per_s": peak, "hbm_bytes_per_s": bandwidth, "peak_source": peak_source, **figures}
+    if (rate := figures.get("tokens_per_s")) is not None:
+        rates = derive(task.point, latency_s=1 / rate, tokens=1, peak_flops_per_s=peak)
+        content = {**{name: rates[name] for name in RATES_OF_A_SERVER}, **content}
+    unknown = dict.fromkeys(without)
+    return _row(task, estimate.facts, {**origin, **content, **unknown, "load": load, "status": "ok", "valid": True})
 
 
 def measured(

@@ -12,7 +12,7 @@ def meanings() -> dict[str, str]:
         if isinstance(kind, Choice):
             text = f"{text}: {' | '.join(kind.names)}"
         elif isinstance(kind, Integer):
-            zero = f", 0 in {kind.zero_in}" if kind.zero_in else ""
+            zero = f", 0 in {' and '.join(kind.zero_in)}" if kind.zero_in else ""
             text = f"{text}: an integer ≥ {kind.minimum}{zero}"
         left_open = key.about.engine_chooses and "engine" not in text
         found[name] = f"{text}; auto: the engine chooses" if left_open else text

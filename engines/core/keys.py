@@ -32,14 +32,14 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """Integers from ``minimum``, and 0 as well in the phase ``zero_in``."""
+    """Integers from ``minimum``, and 0 as well in the phases ``zero_in``."""
 
     minimum: int
-    zero_in: str | None = None
+    zero_in: tuple[str, ...] = ()
 
     def check(self, name: str, value: object, phase: str) -> None:
         """Raise InvalidRequest for anything but an integer that is large enough."""
-        minimum = 0 if phase == self.zero_in else self.minimum
+        minimum = 0 if phase in self.zero_in else self.minimum
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise InvalidRequest(name, value, f"must be an integer ≥ {minimum}", f"use {minimum} or more")
 

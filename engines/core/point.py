@@ -25,8 +25,10 @@ from engines.core.layout import (
 from engines.core.model import Model
 from engines.core.slice import MeshShape, Slice, slice_of
 
-Phase = Literal["prefill", "decode", "generate"]
+Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
+IMPORTED: Final = "imported"
+"""The engine of rows that another harness measured, the only one with points of the phase ``serve``."""
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
@@ -40,9 +42,11 @@ class Point:
     """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
-    tokens in its cache and generates ``output_len`` one by one; a generate point does both. ``first_token`` says which
-    pass yields the first of a generate point's ``output_len`` tokens; the other phases have no such choice. Making a
-    point checks each value by itself; :meth:`check` checks them together.
+    tokens in its cache and generates ``output_len`` one by one; a generate point does both. A serve point is a server
+    under load, which no engine runs: ``batch_size`` is the most requests in flight, and a batch or length is 0 where
+    the source states no one number. ``first_token`` says which pass yields the first of a generate point's
+    ``output_len`` tokens; the other phases have no such choice. Making a point checks each value by itself;
+    :meth:`check` checks them together.
 
     Raises:
         InvalidRequest: a key does not take its value; names the key, the value and what it takes.
@@ -53,13 +57,14 @@ class Point:
     num_chips: int = field(metadata=about(Integer(1), "chips"))
     engine: str
     phase: Phase = field(metadata=about(Choice(PHASES), "what is timed"))
-    batch_size: int = field(metadata=about(Integer(1), "sequences, over all chips"))
+    batch_size: int = field(metadata=about(Integer(1, zero_in=("serve",)), "sequences, over all chips"))
     input_len: int = field(
         metadata=about(
-            Integer(1, zero_in="decode"), "tokens of the prompt; of a decode point, in the cache at its start"
+            Integer(1, zero_in=("decode", "serve")),
+            "tokens of the prompt; of a decode point, in the cache at its start",
         )
     )
-    output_len: int = field(metadata=about(Integer(1, zero_in="prefill"), "tokens generated"))
+    output_len: int = field(metadata=about(Integer(1, zero_in=("prefill", "serve")), "tokens generated"))
     first_token: FirstToken = field(
         default="auto",
         metadata=about(
@@ -105,8 +110,7 @@ class Point:
         if self.phase != "generate":
             object.__setattr__(self, "first_token", "auto")
         if self.act_dtype == "auto":
-            floating = self.weight_dtype in ACTIVATION_DTYPES
-            object.__setattr__(self, "act_dtype", self.weight_dtype if floating else "bfloat16")
+            object.__setattr__(self, "act_dtype", default_act_dtype(self.weight_dtype))
         if self.kv_dtype == "auto":
             object.__setattr__(self, "kv_dtype", self.act_dtype)
 
@@ -120,9 +124,17 @@ class Point:
         """Check that the values are consistent with each other.
 
         Raises:
-            InvalidRequest: no slice has that many chips, a layout needs more chips or another batch, the parallel
-                degrees do not multiply to the chips, or the tokens exceed the model's learned positions.
+            InvalidRequest: an engine is asked for the phase ``serve``, no slice has that many chips, a layout needs
+                more chips or another batch, the parallel degrees do not multiply to the chips, or the tokens exceed
+                the model's learned positions.
         """
+        if self.phase == "serve" and self.engine != IMPORTED:
+            raise InvalidRequest(
+                "phase",
+                self.phase,
+                "is a server under load, which is only imported from other harnesses",
+                "use phase=prefill, decode or generate",
+            )
         mesh = self.slice().mesh_shape
         if self.num_chips == 1:
             for key in ("ffn_layout", "attn_sharding"):
@@ -195,7 +207,7 @@ class Point:
         ``output_len`` of a decode point, and of a generate point as in the paper's Table D.3 (total = prefill +
         ``output_len`` steps); one fewer where the first token comes from the prefill's logits.
         """
-        if self.phase == "prefill":
+        if self.phase in ("prefill", "serve"):
             return 0
         return self.output_len - (self.first_token == "prefill")
 
@@ -206,6 +218,7 @@ class Point:
             "prefill": self.input_len,
             "decode": self.output_len,
             "generate": self.input_len + self.output_len,
+            "serve": self.input_len + self.output_len,
         }
         return self.batch_size * lengths[self.phase]
 
@@ -244,6 +257,11 @@ class Point:
         content = {"point": _plain(self), "of": asked_of}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def default_act_dtype(weight_dtype: str) -> str:
+    """The activations' format of ``act_dtype=auto``: the weights' own, or bfloat16 where weights are quantised."""
+    return weight_dtype if weight_dtype in ACTIVATION_DTYPES else "bfloat16"
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,9 @@ class Row:
     ``chosen`` names those keys. Memory figures are for one chip. ``peak_flops_per_s`` is one chip's, the denominator
     of ``mfu``, and ``peak_source`` says whose figure it is. ``point_id`` is a digest of what was asked,
     ``program_id`` of what ran, and ``code_id`` of the source and libraries that made it. ``bench/rows/metrics.py``
-    defines the rates.
+    defines the rates. An imported row holds "" or None for what nobody stated; ``origins`` says of each of its values
+    whether the file or the user stated it, or which rule derived it. A row of the phase ``serve`` has 0 for a batch or
+    length that is not one number, and ``load`` holds what the server was asked and how requests fared.
     """
 
     # The point.
@@ -55,6 +57,8 @@ class Row:
     source: Source  # measured | compiled | predicted | published
     system: str | None = None  # published rows: the program that was measured
     reference: str | None = None  # published rows: where the figure is from
+    origins: dict[str, str] = field(default_factory=dict)  # imported rows: value → file: KEY, user: KEY or rule: NAME
+    load: dict[str, Any] = field(default_factory=dict)  # serve rows: rates, counts and statistics over requests
     status: Status  # ok | oom | unsupported | failed | timeout
     error: str | None = None  # why the status is not ok, in one sentence
     valid: bool = False  # ok and no share of a peak above 1; a measured row also warm, tight and checked

@@ -1,28 +1,39 @@
 """``shardbench import``: stores results of other benchmark harnesses as rows."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key, point_key
-from bench.cli.values import FilePath, ListOf
-from bench.importers.content import read_file
+from bench.cli.values import ByName, FilePath, ListOf
 from bench.importers.formats import FORMATS
-from bench.importers.to_rows import USER_KEYS, rows_of
+from bench.importers.many import Imported, read_files, text_of
+from bench.importers.paths import files_of, names_one_file
+from bench.importers.to_rows import USER_KEYS
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
 from engines.core.point import PHASES
 from engines.core.row import Row
 
-SUMMARY: Final = "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows"
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+SUMMARY: Final = "store results of other benchmark harnesses as published rows"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("data", None, "a file, or a list of files", required=True, kind=ListOf(FilePath())),
+    Key(
+        "data",
+        None,
+        "a file, a folder, a pattern such as 'runs/*.json', or a list of them",
+        required=True,
+        kind=ListOf(FilePath()),
+    ),
     Key("format", "auto", "the file's format; auto detects it", ("auto", *FORMATS)),
     RESULTS_DIR,
-    Key("model", None, "the model, one of conf/model"),
-    Key("hw", None, "the chip, one of conf/hw"),
+    Key("model", None, "the model, one of conf/model, or {NAME IN THE FILE: MODEL}", kind=ByName()),
+    Key("hw", None, "the chip, one of conf/hw, or {NAME IN THE FILE: CHIP}", kind=ByName()),
     Key("phase", None, "import only this phase of the file", PHASES),
     *(point_key(name) for name in USER_KEYS),
     Key("reference", None, "source of the file, such as a link"),
@@ -32,59 +43,119 @@ EXAMPLES: Final[Sequence[str]] = (
     "shardbench import data=latency.json model=llama-3-8b hw=h100-80gb num_chips=1 batch_size=8 input_len=32 "
     "output_len=128 weight_dtype=bfloat16",
     "shardbench import data=benchmark.json model=llama-3-8b reference=https://example.org/run/7",
-    "shardbench import data=[agg_a.json,agg_b.json] model=llama-3-70b act_dtype=bfloat16 print=json",
+    "shardbench import data=runs 'model={acme/llama-8b: llama-3-8b, acme/llama-70b: llama-3-70b}' print=json",
 )
+MOST_SHOWN: Final = 20
+"""Files and refusals that are printed one by one; JSON has all."""
+FIGURES: Final = ("latency_s", "ttft_s", "step_time_s", "tpot_s", "tokens_per_s", "mfu")
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Read every file, then store the new rows, all or none. Returns 0.
+    """Read every file, then store the new rows at once. Returns 0, or 3 if files or results were refused.
 
     Raises:
-        InvalidRequest: a value is missing or contradicts a file.
-        ShardbenchError: a file is not JSON, or has no known format.
+        ShardbenchError: the only file is refused, all files are, or the store cannot be written.
     """
-    found = {
-        path: [row for content in read_file(path) for row in rows_of(content, settings)]
-        for path in map(Path, settings["data"])
-    }
+    paths = files_of(settings["data"])
     store = Store(settings["results_dir"])
-    known = set(store.latest())
-    new: list[Row] = []
-    for path, rows in found.items():
-        fresh = [row for row in rows if row.point_id not in known]
-        known |= {row.point_id for row in fresh}
-        new += fresh
-        if settings["print"] == "table":
-            _print(path, rows, len(fresh), settings["results_dir"])
-    if new:
-        store.append(new)
+    with _Progress(len(paths)) as progress:
+        found = read_files(paths, settings, set(store.latest()), progress.advance)
+    if found.refused and names_one_file(settings["data"]):
+        raise next(iter(found.refused.values()))
+    if found.new:
+        store.append(found.new)
     if settings["print"] == "json":
-        for row in new:
+        for row in found.new:
             print(json.dumps(row.to_dict(), allow_nan=False))
-    return 0
+        if found.files > 1 or found.left_out:
+            print(json.dumps({"summary": found.summary()}))
+    else:
+        _print(found, settings["results_dir"])
+    if not found.refused:
+        return 3 if found.left_out else 0
+    return 3 if found.rows else 2
 
 
-def _print(path: Path, rows: Sequence[Row], added: int, results_dir: str) -> None:
+class _Progress:
+    """Counts files on stderr: a bar in a terminal, else a line every thousand files."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "_Progress":
+        if self._total > 1 and sys.stderr is not None and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._task = self._bar.add_task("files", total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self) -> None:
+        """Count one file."""
+        self._done += 1
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task)
+        elif self._total > 1 and sys.stderr is not None and (self._done % 1000 == 0 or self._done == self._total):
+            print(f"{self._done} of {self._total} files read", file=sys.stderr)
+
+
+def _print(found: Imported, results_dir: str) -> None:
+    if found.files <= MOST_SHOWN:
+        for path, rows in found.rows.items():
+            _print_file(path, rows)
+    if found.files > 1:
+        summary = found.summary()
+        formats = ", ".join(f"{count} {name}" for name, count in summary["formats"].items())
+        invalid = summary["rows_not_valid"]
+        print(f"{found.files} files read" + (f": {formats}" if formats else ""))
+        if invalid:
+            print(f"  {invalid} of the new rows are not valid; shardbench results list shows why")
+    already = f", {found.known} were already stored" if found.known else ""
+    if found.new:
+        print(f"  {len(found.new)} rows added to {results_dir}{already}")
+    else:
+        print(f"  no rows added: {results_dir} already has them" if found.known else "  no rows added")
+    if found.left_out:
+        print(f"  {len(found.left_out)} results left out, which no row can say:")
+    for error in found.left_out[:MOST_SHOWN]:
+        print(f"    {text_of(error)}")
+    if len(found.left_out) > MOST_SHOWN:
+        print(f"    … and {len(found.left_out) - MOST_SHOWN} more, all of which print=json lists")
+    if found.refused:
+        print(f"  {len(found.refused)} files refused:")
+    for error in list(found.refused.values())[:MOST_SHOWN]:
+        print(f"    {text_of(error)}")
+    if len(found.refused) > MOST_SHOWN:
+        print(f"    … and {len(found.refused) - MOST_SHOWN} more, all of which print=json lists")
+
+
+def _print_file(path: Path, rows: Sequence[Row]) -> None:
     details = rows[0].details
-    print(f"{path}: {details['format']}, sha256 {details['sha256'][:12]}")
+    print(f"{text_of(path)}: {details['format']}, sha256 {details['sha256'][:12]}")
     for row in rows:
         figures = ", ".join(
             f"{METRICS[name].title} {METRICS[name].show(getattr(row, name))}"
-            for name in ("latency_s", "ttft_s", "step_time_s", "tokens_per_s", "mfu")
+            for name in FIGURES
             if getattr(row, name) is not None
         )
         note = "" if row.valid else f"; not valid: {row.invalid_reason}"
-        print(
-            f"  {row.model} on {row.num_chips} {row.hw}, {row.phase}, batch {row.batch_size}, {row.input_len} in, "
-            f"{row.output_len} out, {row.weight_dtype}: {figures}{note}"
-        )
+        lengths = [f"{row.input_len or 'various'} in", f"{row.output_len or 'various'} out"]
+        shape = [f"batch {row.batch_size}"] if row.batch_size else []
+        if row.phase != "serve":
+            lengths = [f"{row.input_len} in", f"{row.output_len} out"]
+        shown = ", ".join([row.phase, *shape, *lengths, row.weight_dtype])
+        print(text_of(f"  {row.model} on {row.num_chips} {row.hw}, {shown}: {figures}{note}"))
+    unstated = [key for key in rows[0].details["unstated"] if key.endswith("dtype")]
+    if unstated:
+        print(f"  not stated: {', '.join(unstated)}")
     unmapped = sorted({key for row in rows for key in row.details["unmapped"]})
     if unmapped:
-        print(f"  not mapped: {', '.join(unmapped)}")
-    stored = len(rows) - added
-    duplicates = f", {stored} were already stored" if stored else ""
-    print(
-        f"  {added} rows added to {results_dir}{duplicates}"
-        if added
-        else f"  no rows added: {results_dir} already has them"
-    )
+        print(text_of(f"  not mapped: {', '.join(unmapped)}"))

@@ -13,6 +13,7 @@ from bench.report.main.figure_pareto import cost_against_latency
 from bench.report.main.figure_scatter import against_published
 from bench.report.main.findings import Finding, findings, headline, prediction_error
 from bench.report.main.provenance import calibration_table, environment_table
+from bench.report.main.serving import batches, served_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
 from bench.report.render.document import Document, Section
 from bench.rows.metrics import METRICS
@@ -36,12 +37,12 @@ T = TypeVar("T")
 
 def full_report(rows: Sequence[Row], title: str) -> Document:
     """All that the rows hold: what matters on one page, every long table in a file of its own."""
-    rows = withhold_wrong_shares(rows)
+    everything, rows = rows, withhold_wrong_shares(batches(rows))
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
     checks = check_claims(rows)
     sections = [
-        Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(rows)]),
+        Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(everything)]),
         Section(
             title="MFU over latency (Figure 9)",
             tables=_present(headline_table(rows)),
@@ -65,6 +66,7 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             linked=_present(layout_table(rows)),
             draw=lambda: _present(step_time_over_batch(rows), mfu_over_chips(rows)),
         ),
+        *(Section(title="Servers under load", tables=[served]) for served in _present(served_table(everything))),
         Section(title="What failed", tables=_present(failures_table(rows)), linked=_present(unanswered_table(rows))),
         Section(title="Latency and MFU of all rows", linked=latency_tables(rows, pairs)),
         Section(
@@ -94,7 +96,7 @@ def comparison_report(rows: Sequence[Row], title: str) -> tuple[Document, list[C
     Raises:
         ShardbenchError: the store holds no rows of any of them.
     """
-    rows = withhold_wrong_shares(rows)
+    rows = withhold_wrong_shares(batches(rows))
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
     if not all_curves:

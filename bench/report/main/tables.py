@@ -206,7 +206,7 @@ def _split(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     same, differing = [], []
     for key in keys:
         values = {str(getattr(row, key)) for row in rows}
-        if len(values - {"None", "auto"}) == 0:
+        if len(values - {"None", "auto", ""}) == 0:
             continue
         if len(values) == 1:
             same.append(f"{key}={values.pop()}")
