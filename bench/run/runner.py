@@ -15,7 +15,8 @@ from bench.run.make_row import PointTask, row_without_time
 from bench.run.progress import Output
 from bench.run.tracking import open_tracker
 from bench.run.worker import answer_all, valid_stored_row
-from bench.sweep.expand import EngineJob, Options, Request
+from bench.sweep.expand import EngineJob, Request
+from bench.sweep.options import Options
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
@@ -24,10 +25,11 @@ from engines.core.row import Row
 
 @dataclass(slots=True)
 class RunSummary:
-    """Number of points by status, and how many of them came from the store."""
+    """Number of points by status, how many of them came from the store, and their rows."""
 
     by_status: Counter[str] = field(default_factory=Counter)
     stored: int = 0
+    rows: list[Row] = field(default_factory=list)
     is_follower: bool = False
 
     @property
@@ -51,14 +53,29 @@ def run(requests: Sequence[Request]) -> RunSummary:
     invalid = _invalid_points([point for request in requests for job in request.jobs for point in job.points])
     if any(_is_follower(job) for request in requests for job in request.jobs):
         return _run_follower(requests)
-    options = requests[0].options
-    store = Store(options.results_dir)
-    stored = _by_point(store.load())
-    total = sum(len(job.points) for request in requests for job in request.jobs)
     summary = RunSummary()
-    all_rows: list[Row] = []
+    total = sum(len(job.points) for request in requests for job in request.jobs)
+    stores = list(dict.fromkeys(request.options.results_dir for request in requests))
+    with Output(requests[0].options.print, total) as output:
+        for results_dir in stores:
+            there = [request for request in requests if request.options.results_dir == results_dir]
+            _run_into(Store(results_dir), there, invalid, output, summary)
+        output.close(summary.stored, ", ".join(stores))
+    return summary
+
+
+def _run_into(
+    store: Store,
+    requests: Sequence[Request],
+    invalid: Mapping[int, InvalidRequest],
+    output: Output,
+    summary: RunSummary,
+) -> None:
+    """Evaluate requests whose rows go to the same store."""
+    stored = _by_point(store.load())
+    options = requests[0].options
+    by_sweep: dict[str, list[Row]] = {}
     with ExitStack() as stack:
-        output = stack.enter_context(Output(options.print, total))
         tracker = open_tracker({**options.wandb, "results_dir": options.results_dir})
         if tracker is not None:
             stack.callback(tracker.close)
@@ -73,11 +90,12 @@ def run(requests: Sequence[Request]) -> RunSummary:
                         output.show(row, new=new)
                         if new and tracker is not None:
                             tracker.log_row(row)
-                    all_rows += rows
-        if tracker is not None and options.sweep_name:
-            tracker.log_sweep(options.sweep_name, all_rows, [])
-        output.close(summary.stored, options.results_dir)
-    return summary
+                    summary.rows += rows
+                    if request.options.sweep_name:
+                        by_sweep.setdefault(request.options.sweep_name, []).extend(rows)
+        if tracker is not None:
+            for sweep_name, rows in by_sweep.items():
+                tracker.log_sweep(sweep_name, rows, [])
 
 
 def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:

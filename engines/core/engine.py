@@ -151,6 +151,7 @@ class Engine(ABC):
         decided_by_source: whether what runs is the same as long as the source, the libraries and the compiler flags
             are. A stored row is then reused without asking for :meth:`program_id`.
         options: settings that change its answers, where they are not the defaults.
+        settings_type: the dataclass of its settings, where ``__init__`` doesn't name them one by one.
     """
 
     name: ClassVar[str]
@@ -159,6 +160,7 @@ class Engine(ABC):
     libraries: ClassVar[Sequence[str]] = ()
     decided_by_source: ClassVar[bool] = True
     options: Mapping[str, Any] = MappingProxyType({})
+    settings_type: ClassVar[type | None] = None
 
     @abstractmethod
     def program_id(self, point: Point) -> str:

@@ -4,6 +4,8 @@ The harness turns each into a status and an exit code, so an engine raises the o
 ``ValueError``: an out-of-memory row must mean out of memory and nothing else.
 """
 
+from collections.abc import Mapping
+
 
 class ShardbenchError(Exception):
     """An error that a user can act on, in one sentence."""
@@ -36,7 +38,11 @@ class TimedOut(ShardbenchError):
 
 
 def _shown(value: object) -> str:
-    """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``."""
+    """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``; ``null`` and ``true``."""
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(str(item) for item in value) + "]"
+        return "[" + ",".join(_shown(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_shown(item)}" for key, item in value.items()) + "}"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     return str(value)

@@ -29,6 +29,7 @@ class JaxEngine(Runner):
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
+    settings_type: ClassVar[type | None] = Settings
 
     def __init__(self, **settings: Any) -> None:
         """Keys of :class:`Settings`; others are the harness's.

@@ -3,10 +3,11 @@
 from dataclasses import MISSING, dataclass, field, fields, replace
 
 import pytest
+from omegaconf import OmegaConf
 
 from bench.rows import pairing
 from bench.sweep import expand
-from bench.sweep.catalog import load_chip, load_group, load_model
+from bench.sweep.catalog import conf_dir, load_chip, load_group, load_model
 from bench.validate import csv_cases
 from engines.core.errors import InvalidRequest
 from engines.core.keys import Choice, Integer, about
@@ -39,12 +40,13 @@ def a_point(cls=Point, **changes):
 
 def config(**changes):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
-    content |= {"engine": load_group("engine", "analytic"), "timing": load_group("timing", "default"), "wandb": {}}
-    return {**load_group("..", "conf/config"), **content, **changes}
+    content |= {group: load_group(group, "default") for group in ("timing", "wandb")}
+    content["engine"] = load_group("engine", "analytic")
+    return {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, **changes}
 
 
 def points(**changes):
-    return [point for job in expand.request_from(config(**changes), {}, []).jobs for point in job.points]
+    return [point for job in expand.request_from(config(**changes)).jobs for point in job.points]
 
 
 def test_a_row_begins_with_the_keys_of_a_point():
