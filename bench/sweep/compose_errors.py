@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from bench.sweep.catalog import invalid_yaml, unknown_choice
 from bench.sweep.expand import GROUPS, OPTIONS
-from bench.sweep.overrides import CONFIG_GROUPS, name_of
+from bench.sweep.overrides import CONFIG_GROUPS, name_of, parsed
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
@@ -56,8 +57,25 @@ def explained(words: Sequence[str]) -> Iterator[None]:
         raise invalid_yaml(error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise _of_hydra(error, words) from error
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError, OSError) as error:
-        raise ShardbenchError(f"the config cannot be composed ({first_line(error)}); check {_said(words)}") from error
+    except ValueError as error:
+        wrong = [word for word in words if _is_wrong_choice(word)]
+        if not wrong:
+            raise _unforeseen(error, words) from error
+        key, _, value = wrong[0].partition("=")
+        raise InvalidRequest(key, value, "is not the name of a choice", f"use a name, as {key}=basic") from error
+    except (TypeError, KeyError, AttributeError, AssertionError, RecursionError, OSError) as error:
+        raise _unforeseen(error, words) from error
+
+
+def _is_wrong_choice(word: str) -> bool:
+    name = name_of(word)
+    if "/" not in name and name not in CONFIG_GROUPS:
+        return False
+    return "=" in word and not isinstance(parsed(word).value(), (str, ChoiceSweep))
+
+
+def _unforeseen(error: Exception, words: Sequence[str]) -> ShardbenchError:
+    return ShardbenchError(f"the config cannot be composed ({first_line(error)}); check {_said(words)}")
 
 
 def _of_hydra(error: Exception, words: Sequence[str]) -> ShardbenchError:

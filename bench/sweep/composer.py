@@ -35,7 +35,7 @@ class Composer:
         """``config_dir`` holds the primary config ``config_name``; None is our own ``conf/``."""
         self.config_dir = str(conf_dir()) if config_dir is None else config_dir
         self.config_name = config_name
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._bases: dict[tuple[str, ...], DictConfig | None] = {}
         self._is_group: dict[str, bool] = {}
 
     @contextmanager
@@ -91,9 +91,9 @@ class Composer:
         """The config of the chosen groups without its ``hydra`` node; None where a value asks Hydra."""
         if words not in self._bases:
             config = self.loader.load_configuration(self.config_name, list(words), RunMode.RUN)
-            self._bases[words] = _without_hydra(config)
-        base = self._bases[words]
-        return None if ASKS_HYDRA in OmegaConf.to_yaml(base) else base
+            base = _without_hydra(config)
+            self._bases[words] = None if ASKS_HYDRA in OmegaConf.to_yaml(base) else base
+        return self._bases[words]
 
     def _decides_files(self, word: str) -> bool:
         """Whether an override chooses a group, or is about Hydra; the defaults list reads no others."""

@@ -3,15 +3,16 @@
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 from bench.run.limits import Limits
-from bench.sweep.catalog import load_group, names
+from bench.sweep.catalog import config_dirs, load_group, names
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.typed import described, is_of
+from engines.core.typed import check_types, types_of
 
 HARNESS: Final[Mapping[str, Any]] = {
     "name": str,
@@ -49,8 +50,7 @@ def stated_types(factory: Callable[..., Any]) -> Mapping[str, Any]:
     """Setting → type, of the keys that an engine's constructor, or its dataclass ``settings_type``, states."""
     stated = getattr(factory, "settings_type", None)
     if stated is not None and is_dataclass(stated):
-        hints = get_type_hints(stated)
-        return {each.name: hints[each.name] for each in fields(stated)}
+        return types_of(stated)
     made = factory.__init__ if inspect.isclass(factory) else factory
     named = [
         each.name
@@ -74,18 +74,14 @@ def check_settings(engine_config: Mapping[str, Any], factory: Callable[..., Any]
     """
     types = {**stated_types(factory), **HARNESS}
     engine = engine_config.get("name")
-    known = {*types, *_keys_of_file(str(engine))}
+    known = {*types, *_keys_of_file(str(engine), config_dirs())}
     Limits.of(engine_config)
     for key, value in engine_config.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), sorted(known), n=1)
             remedy = f"did you mean engine.{near[0]}=" if near else f"use one of {', '.join(sorted(known))}"
             raise InvalidRequest(f"engine.{key}", value, f"is not a setting of engine={engine}", remedy)
-        wanted = types.get(key, Any)
-        if not is_of(value, wanted):
-            raise InvalidRequest(
-                f"engine.{key}", value, f"must be {described(wanted)}", f"see conf/engine/{engine}.yaml"
-            )
+    check_types("engine.", engine_config, types, f"see conf/engine/{engine}.yaml")
 
 
 @cache
@@ -103,5 +99,7 @@ def text_settings() -> Mapping[str, bool]:
     return found
 
 
-def _keys_of_file(engine: str) -> set[str]:
-    return set(load_group("engine", engine)) if engine in names("engine") else set()
+@cache
+def _keys_of_file(engine: str, folders: tuple[Path, ...]) -> frozenset[str]:
+    del folders  # where the file is looked up
+    return frozenset(load_group("engine", engine)) if engine in names("engine") else frozenset()

@@ -106,7 +106,8 @@ def runs_here(config: DictConfig) -> bool:
 
 
 def _target(config: DictConfig, kind: str) -> str:
-    chosen = config.hydra[kind]
+    with explained(()):
+        chosen = config.hydra[kind]
     return "" if chosen is None else str(chosen.get("_target_", ""))
 
 

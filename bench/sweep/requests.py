@@ -15,7 +15,7 @@ from bench.sweep.composer import Composer
 from bench.sweep.expand import GROUPS, OPTIONS, Request, merged, request_from
 from bench.sweep.hw_here import hw_here
 from bench.sweep.overrides import LISTABLE, choice, choices_of, in_grammar, name_of, parsed
-from engines.core.errors import ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
 KNOWN: Final = frozenset({*Point.schema(), *GROUPS, *OPTIONS, "points", "sweep", "hydra"})
@@ -61,8 +61,13 @@ def jobs_of(composer: Composer, words: Sequence[str], config: DictConfig) -> lis
     swept += [word for word in words if word not in about_hydra]
     with explained(words):
         overrides = OverridesParser.create(config_loader=composer.loader).parse_overrides(swept)
-        batches = BasicSweeper.split_arguments(overrides, None)
-    return [[*about_hydra, *job] for job in batches[0]]
+        jobs = BasicSweeper.split_arguments(overrides, None)[0]
+    if not jobs:
+        empty = next(each for each in overrides if each.is_sweep_override() and not list(each.sweep_string_iterator()))
+        raise InvalidRequest(
+            name_of(str(empty.input_line)), empty.get_value_string(), "stands for no value", "use at least one value"
+        )
+    return [[*about_hydra, *job] for job in jobs]
 
 
 def carried(words: Sequence[str]) -> list[str]:

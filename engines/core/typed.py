@@ -3,8 +3,11 @@
 import math
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from engines.core.errors import InvalidRequest
 
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "text", types.NoneType: "null"}
 
@@ -54,6 +57,28 @@ def described(annotation: Any) -> str:
     if is_dataclass(annotation):
         return "a mapping"
     return _NAMES.get(annotation, "a value")
+
+
+def check_types(prefix: str, content: Mapping[str, Any], types: Mapping[str, Any], remedy: str) -> None:
+    """Check the values of a config's keys. Keys without a type in ``types`` are left to the caller.
+
+    Raises:
+        InvalidRequest: a value is of another type; the key is ``prefix`` and its name.
+    """
+    for name, wanted in types.items():
+        if name in content and not is_of(content[name], wanted):
+            raise InvalidRequest(f"{prefix}{name}", content[name], f"must be {described(wanted)}", remedy)
+
+
+def types_of(stated: Any) -> Mapping[str, Any]:
+    """Field → type of a dataclass."""
+    return _types_of(stated)
+
+
+@cache
+def _types_of(stated: Any) -> Mapping[str, Any]:
+    hints = get_type_hints(stated)
+    return {each.name: hints[each.name] for each in fields(stated)}
 
 
 def _items_are_of(items: Sequence[object], inner: tuple[Any, ...]) -> bool:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from bench.run import runner
 from bench.run.launch import launch
+from bench.sweep.compose_errors import explained
 from bench.sweep.composer import Composer
 from bench.sweep.expand import without_repeats
 from bench.sweep.hydra_main import call, check_plugins, flags_of, runs_here, show
@@ -38,33 +39,35 @@ def run(words: Sequence[str]) -> int:
     composer = Composer(flags.config_path, flags.config_name or "config")
     with composer.ready():
         config = composer.whole(carried(overrides), multirun=multirun)
-        multirun = multirun or config.hydra.mode == RunMode.MULTIRUN
-        _check_hydra(config)
+        with explained(overrides):
+            multirun = multirun or config.hydra.mode == RunMode.MULTIRUN
+            has_work = _hydra_has_work(config, overrides, multirun)
+            variables = dict(config.hydra.job.env_set)
         if multirun and not runs_here(config):
             check_plugins(config)
             return launch(composer, config, flags, overrides)
-        if _hydra_has_work(config, overrides, multirun):
+        if has_work:
             jobs = _jobs_through_hydra(flags, overrides)
         else:
             jobs = jobs_of(composer, overrides, config) if multirun else [overrides]
         requests = [request for job in _shown(jobs) for request in requests_of(composer, job)]
     requests, repeats = without_repeats(requests)
-    with _environment(config.hydra.job.env_set):
+    with _environment(variables):
         code = runner.run(requests).exit_code
     _tell(overrides, repeats)
     return code
 
 
-def _check_hydra(config: DictConfig) -> None:
-    if config.hydra.job.chdir:
-        raise InvalidRequest(
-            "hydra.job.chdir", True, "has no use, since rows go to results_dir", "use results_dir=FOLDER"
-        )
-
-
 def _hydra_has_work(config: DictConfig, overrides: Sequence[str], multirun: bool) -> bool:
-    """Whether Hydra itself has to do something for each job: to write its config, to log, to call back."""
+    """Whether Hydra itself has to do something for each job: to write its config, to log, to call back.
+
+    Raises:
+        InvalidRequest: it is asked to change the folder, which would move no row.
+    """
     own = config.hydra
+    if own.job.chdir:
+        remedy = "use results_dir=FOLDER"
+        raise InvalidRequest("hydra.job.chdir", True, "has no use, since rows go to results_dir", remedy)
     logs = [str(own.runtime.choices.get(f"hydra/{kind}")) for kind in ("job_logging", "hydra_logging")]
     folders = multirun and any(name_of(word).startswith("hydra.sweep.") for word in overrides)
     writes = own.output_subdir is not None or (not multirun and str(own.run.dir) != ".")
