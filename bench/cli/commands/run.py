@@ -32,15 +32,14 @@ def run(words: Sequence[str]) -> int:
     """
     typed = Words.of(words)
     flags = flags_of(typed.flags)
-    multirun = flags.multirun or any(word.lower() == "hydra.mode=multirun" for word in typed.overrides)
-    overrides = in_grammar(typed.overrides, multirun=multirun)
-    if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
-        return show(flags, carried(overrides))
     composer = Composer(flags.config_path, flags.config_name or "config")
     with composer.ready():
+        multirun = flags.multirun or _is_multirun(composer, flags, typed.overrides)
+        overrides = in_grammar(typed.overrides, multirun=multirun)
+        if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
+            return show(flags, carried(overrides))
         config = composer.whole(carried(overrides), multirun=multirun)
         with explained(overrides):
-            multirun = multirun or config.hydra.mode == RunMode.MULTIRUN
             has_work = _hydra_has_work(config, overrides, multirun)
             variables = dict(config.hydra.job.env_set)
         if multirun and not runs_here(config):
@@ -56,6 +55,14 @@ def run(words: Sequence[str]) -> int:
         code = runner.run(requests).exit_code
     _tell(overrides, repeats)
     return code
+
+
+def _is_multirun(composer: Composer, flags: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Whether Hydra's mode, on the command line or in a primary config of the user's own, is a multirun."""
+    modes = [word.partition("=")[2].upper() for word in words if name_of(word) == "hydra.mode"]
+    if modes or (flags.config_name is None and flags.config_path is None):
+        return modes[-1:] == [RunMode.MULTIRUN.name]
+    return bool(composer.whole((), multirun=True).hydra.mode == RunMode.MULTIRUN)
 
 
 def _hydra_has_work(config: DictConfig, overrides: Sequence[str], multirun: bool) -> bool:
