@@ -1,6 +1,7 @@
 """``shardbench``: finds the subcommand, turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed.
+Exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed, 4 an
+error that nobody foresaw.
 """
 
 import difflib
@@ -12,8 +13,10 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from bench.cli.args import Command, help_text, parse
+from bench.cli.unforeseen import EXIT_CODE, message
 from bench.sweep.config_dirs import in_use, without_flags
 from engines.core.errors import ShardbenchError
+from engines.core.text import one_line
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
@@ -52,7 +55,8 @@ examples:
   shardbench run +sweep=paper-table2 engine=[published,analytic]
   shardbench report out=reports/mine
 
-exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed"""
+exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed, \
+4 an error that nobody foresaw (please report it)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShardbenchError as error:
         if os.environ.get("SHARDBENCH_TRACEBACK"):
             traceback.print_exc()
-        print(f"shardbench: {error}", file=sys.stderr)
+        print(f"shardbench: {one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of the output (head, less) has exited, which is not an error.
@@ -77,6 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+    except Exception as error:
+        if os.environ.get("SHARDBENCH_TRACEBACK"):
+            traceback.print_exc()
+        print(f"shardbench: {message(error)}", file=sys.stderr)
+        return EXIT_CODE
 
 
 def _dispatch(words: list[str]) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from bench.rows.metrics import METRICS
+from bench.run import terminal
 from engines.core.row import POINT_FIELDS, Row
 
 MOST_ROWS_SHOWN = 60
@@ -76,7 +76,7 @@ class Output:
 
 def print_table(rows: list[Row]) -> None:
     """Rows as a table on stdout, below a line with the keys that all rows share."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = terminal.table()
     same, differing = _split(rows)
     for name in differing:
         table.add_column(name, overflow="fold")
@@ -97,10 +97,9 @@ def print_table(rows: list[Row]) -> None:
             *(metric.show(getattr(row, metric.name)) for metric in quality),
             _note(row),
         )
-    # In a pipe there is no terminal width to fit into.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = terminal.console(240)
     if same:
-        console.print(", ".join(same), style="dim", highlight=False)
+        console.print(", ".join(same), style="dim")
     console.print(table)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
 from bench.run.tracking import MODES
+from bench.sweep.paths import path_of
 from engines.core.errors import InvalidRequest
 from engines.core.typed import described, is_of
 
@@ -41,9 +42,8 @@ def options_from(config: Mapping[str, Any]) -> Options:
         ("resume", bool, "use resume=true or resume=false"),
     ):
         _check_type(key, config[key], wanted, remedy)
-    for key in ("results_dir", "sweep_name"):
-        if config[key] == "":
-            raise InvalidRequest(key, "", "is empty", "use a folder" if key == "results_dir" else "use a name or null")
+    if config["sweep_name"] == "":
+        raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
     if config["print"] not in PRINT_FORMATS:
         raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
@@ -51,7 +51,7 @@ def options_from(config: Mapping[str, Any]) -> Options:
         if status not in RETRIABLE:
             raise InvalidRequest("retry", status, "is not known", f"use one or more of {', '.join(RETRIABLE)}")
     return Options(
-        results_dir=config["results_dir"],
+        results_dir=path_of("results_dir", config["results_dir"]),
         sweep_name=config["sweep_name"],
         resume=config["resume"],
         retry=retry,

@@ -1,5 +1,6 @@
 """The words of ``shardbench run`` as overrides of Hydra: paths and names as typed, lists of choices, clear errors."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,18 +126,22 @@ def _nullable_text(name: str) -> bool | None:
 
 
 def _text(key: str, value: str, nullable: bool, multirun: bool) -> str:
+    """The value as one text, or with ``multirun`` as the texts between its commas, unless Hydra reads quotes there."""
+    if not multirun:
+        return _one_text(value, nullable)
+    try:
+        override = parsed(f"{key}={value}")
+    except InvalidRequest:
+        override = None
+    if override is not None and (isinstance(override._value, QuotedString) or "'" in value or '"' in value):
+        return value
+    return ",".join(_one_text(each, nullable) for each in value.split(","))
+
+
+def _one_text(value: str, nullable: bool) -> str:
     if nullable and value == "null":
         return value
-    if value[:1] in ("'", '"') or multirun:
-        try:
-            override = parsed(f"{key}={value}")
-        except InvalidRequest:
-            pass
-        else:
-            is_quoted = isinstance(override._value, QuotedString)
-            if is_quoted or (multirun and override.is_sweep_override() and "," in value):
-                return value
-    return ",".join(map(quoted, value.split(","))) if multirun else quoted(value)
+    return quoted(os.path.expanduser(value) if value == "~" or value.startswith("~/") else value)
 
 
 def _group(name: str, value: str, multirun: bool) -> str:

@@ -17,6 +17,7 @@ from bench.validate.stored_cases import read_stored_cases
 from engines.core.engine import Estimate, Estimator
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
+from engines.published.table import tables
 
 ERROR_FIGURES: Final = ("mape", "median_ape", "p90_ape", "worst_ape", "bias")
 GROUPS: Final[dict[str, Callable[[Case], str]]] = {
@@ -45,11 +46,7 @@ class Compared:
 
 def published_files() -> list[Path]:
     """The published tables of times that come with shardbench."""
-    from importlib.resources import files
-
-    from engines.published.table import TIMED_FILES
-
-    return [Path(str(files("engines.published") / "data" / name)) for name in TIMED_FILES]
+    return list(tables().values())
 
 
 def load_estimator(name: str) -> Estimator:

@@ -6,6 +6,8 @@ The harness turns each into a status and an exit code, so an engine raises the o
 
 from collections.abc import Mapping
 
+from engines.core.text import one_line, shortened
+
 
 class ShardbenchError(Exception):
     """An error that a user can act on, in one sentence."""
@@ -39,10 +41,14 @@ class TimedOut(ShardbenchError):
 
 def _shown(value: object) -> str:
     """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``; ``null`` and ``true``."""
+    return shortened(one_line(_typed(value)))
+
+
+def _typed(value: object) -> str:
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(_shown(item) for item in value) + "]"
+        return "[" + ",".join(map(_typed, value)) + "]"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_shown(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{_typed(item)}" for key, item in value.items()) + "}"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from engines.core.keys import parse
@@ -58,6 +59,12 @@ def columns() -> tuple[str, ...]:
     """The columns that all published tables of times share, in order."""
     headers = [tuple(read_table(name)[0]) for name in TIMED_FILES]
     return tuple(column for column in headers[0] if all(column in header for header in headers))
+
+
+def tables() -> dict[str, Path]:
+    """The published tables of times by the name that a user gives: ``paper-table2`` → its file."""
+    folder = Path(str(files("engines.published") / "data"))
+    return {name.removesuffix(".csv").replace("_", "-"): folder / name for name in TIMED_FILES}
 
 
 def read_table(name: str) -> list[dict[str, str]]:

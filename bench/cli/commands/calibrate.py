@@ -9,8 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from bench.cli.args import PRINT, Key
+from bench.cli.values import FilePath, ListOf
 from bench.validate.csv_cases import Case
-from bench.validate.errors import figures_of, load_estimator, published_files, read_all
+from bench.validate.data import sources_of
+from bench.validate.errors import figures_of, load_estimator, read_all
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest
@@ -19,8 +21,18 @@ SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("hw", "tpu-v4", "the chip to fit, one of conf/hw"),
-    Key("data", None, "a CSV file, a folder of measured rows, or a list of these (default: all published rows)"),
-    Key("out", None, "file to write, or package for the folder of the engine's constants (default: only print)"),
+    Key(
+        "data",
+        None,
+        "a CSV file, a folder of measured rows, a published table by name, or a list of these (default: all published)",
+        kind=ListOf(FilePath()),
+    ),
+    Key(
+        "out",
+        None,
+        "file to write, or package for the folder of the engine's constants (default: only print)",
+        kind=FilePath(),
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -33,7 +45,7 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Fit and print the constants; write them if ``out`` is set. Returns 0."""
     del verb
-    chip = str(settings["hw"])
+    chip = settings["hw"]
     cases = [case for case in _cases(settings["data"]) if case.point.chip.name == chip and case.latency_s is not None]
     if not cases:
         raise InvalidRequest("hw", chip, "the data has no times for this chip", "use data= with rows of this chip")
@@ -43,7 +55,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     held_out = {name: _figures(errors) for name, errors in leave_one_model_out(points, measured).items()}
     content = _content(chip, cases, found, held_out)
     if settings["out"]:
-        path = _output_path(str(settings["out"]), chip)
+        path = _output_path(settings["out"], chip)
         _write(path, content)
         _write_residuals(path.with_suffix(".residuals.csv"), cases, found)
         print(f"wrote {path} and its residuals", file=sys.stderr)
@@ -54,10 +66,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     return 0
 
 
-def _cases(data: Any) -> list[Case]:
-    names = data if isinstance(data, list) else [data]
-    files = published_files() if data in (None, "", []) else [Path(str(name)) for name in names]
-    return read_all(files, load_estimator("analytic"))
+def _cases(data: Sequence[str] | None) -> list[Case]:
+    return read_all(sources_of(data or []), load_estimator("analytic"))
 
 
 def _figures(errors: Any) -> dict[str, Any]:
@@ -127,13 +137,10 @@ def _write_residuals(path: Path, cases: Sequence[Case], found: Fit) -> None:
 
 
 def _print(content: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(
-        box=None, header_style="bold", pad_edge=False, title=f"constants of {content['chip']}", title_justify="left"
-    )
+    console = terminal.console()
+    table = terminal.table(title=f"constants of {content['chip']}")
     for heading in ("constant", "value", "within", "prior", "uncertainty", "set by"):
         table.add_column(heading, overflow="fold")
     for name, value in content["constants"].items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key, check_boolean
+from bench.cli.args import PRINT, RESULTS_DIR, Key
 
 SUMMARY: Final = "show git revision, versions, machine, installed extras and the results folder"
 VERBS: Final[Mapping[str, str]] = {}
@@ -34,8 +34,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.run.extras import extras
     from bench.run.tracking import resolved_mode
 
-    with_devices = check_boolean("devices", settings["devices"])
-    folder = Path(str(settings["results_dir"]))
+    folder = Path(settings["results_dir"])
     content: dict[str, Any] = {
         **asdict(read_environment()),
         "extras": extras(),
@@ -43,7 +42,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         "results_dir": str(folder.resolve()),
         "results_dir_exists": folder.is_dir(),
     }
-    if with_devices:
+    if settings["devices"]:
         content["devices"] = _devices()
     if settings["print"] == "json":
         print(json.dumps(content))

@@ -5,26 +5,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.args import PRINT, RESULTS_DIR, Key, point_key
+from bench.cli.values import FilePath, ListOf
 from bench.importers.content import read_file
 from bench.importers.formats import FORMATS
 from bench.importers.to_rows import USER_KEYS, rows_of
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
-from engines.core.errors import InvalidRequest
-from engines.core.point import PHASES, Point
+from engines.core.point import PHASES
 from engines.core.row import Row
 
 SUMMARY: Final = "store results of vLLM, optimum-benchmark, InferenceX or MaxText as published rows"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("data", None, "a file, or a list of files", required=True),
+    Key("data", None, "a file, or a list of files", required=True, kind=ListOf(FilePath())),
     Key("format", "auto", "the file's format; auto detects it", ("auto", *FORMATS)),
     RESULTS_DIR,
     Key("model", None, "the model, one of conf/model"),
     Key("hw", None, "the chip, one of conf/hw"),
     Key("phase", None, "import only this phase of the file", PHASES),
-    *(Key(name, None, Point.schema()[name].about.meaning) for name in USER_KEYS),
+    *(point_key(name) for name in USER_KEYS),
     Key("reference", None, "source of the file, such as a link"),
     PRINT,
 )
@@ -44,7 +44,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         ShardbenchError: a file is not JSON, or has no known format.
     """
     found = {
-        path: [row for content in read_file(path) for row in rows_of(content, settings)] for path in _paths(settings)
+        path: [row for content in read_file(path) for row in rows_of(content, settings)]
+        for path in map(Path, settings["data"])
     }
     store = Store(settings["results_dir"])
     known = set(store.latest())
@@ -61,13 +62,6 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         for row in new:
             print(json.dumps(row.to_dict(), allow_nan=False))
     return 0
-
-
-def _paths(settings: Mapping[str, Any]) -> list[Path]:
-    data = settings["data"] if isinstance(settings["data"], list) else [settings["data"]]
-    if not data or not all(isinstance(each, str) and each for each in data):
-        raise InvalidRequest("data", settings["data"], "must be a file or a list", "use data=FILE or data=[FILE,FILE]")
-    return [Path(each) for each in data]
 
 
 def _print(path: Path, rows: Sequence[Row], added: int, results_dir: str) -> None:

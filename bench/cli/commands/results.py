@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key, check_boolean
+from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.values import FilePath, ListOf, Text
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
@@ -21,12 +22,20 @@ VERBS: Final[Mapping[str, str]] = {
 FILTERS: Final = ("model", "hw", "engine", "phase", "source", "status", "sweep")
 KEYS: Final = (
     RESULTS_DIR,
-    Key("out", None, "export: the file to write (default: stdout)"),
+    Key("out", None, "export: the file to write (default: stdout)", kind=FilePath()),
     Key("format", "csv", "export: the format", ("csv", "parquet", "jsonl", "markdown")),
     Key("history", False, "list, export: every stored row, not only the newest of each point"),
-    *(Key(name, None, f"list, export: only rows of this {name}, or a list: [a,b]") for name in FILTERS),
+    *(
+        Key(name, None, f"list, export: only rows of this {name}, or a list: [a,b]", kind=ListOf(Text()))
+        for name in FILTERS
+    ),
     Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep valid rows, remove abandoned files"),
-    Key("proven", None, 'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged'),
+    Key(
+        "proven",
+        None,
+        'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged',
+        kind=FilePath(),
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -42,28 +51,23 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Run the verb; without one, list. Returns 1 if ``check`` leaves broken files, else 0."""
     from bench.rows.store import Store
 
-    history, repair = (check_boolean(key, settings[key]) for key in ("history", "repair"))
-    store = Store(str(settings["results_dir"]))
+    store = Store(settings["results_dir"])
     as_json = settings["print"] == "json"
     if verb == "check":
-        return _check(store, repair, as_json)
+        return _check(store, settings["repair"], as_json)
     if verb == "compact":
         return _compact(store, as_json)
     if verb == "rekey":
         return _rekey(store, settings["proven"], as_json)
-    rows = _filtered(store.load() if history else list(store.latest().values()), settings)
+    rows = _filtered(store.load() if settings["history"] else list(store.latest().values()), settings)
     if verb == "export":
         return _export(rows, settings)
     return _list(rows, settings, as_json)
 
 
 def _filtered(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
-    allowed = {name: _as_strings(settings[name]) for name in FILTERS if settings[name] is not None}
+    allowed = {name: settings[name] for name in FILTERS if settings[name] is not None}
     return [row for row in rows if all(str(getattr(row, name)) in values for name, values in allowed.items())]
-
-
-def _as_strings(value: Any) -> list[str]:
-    return [str(each) for each in (value if isinstance(value, list) else [value])]
 
 
 def _list(rows: list[Row], settings: Mapping[str, Any], as_json: bool) -> int:
@@ -130,7 +134,7 @@ def _compact(store: Any, as_json: bool) -> int:
 def _rekey(store: Any, proven: Any, as_json: bool) -> int:
     from bench.run.rekey import read_proven, rekey
 
-    found = rekey(store, {} if proven is None else read_proven(Path(str(proven))))
+    found = rekey(store, {} if proven is None else read_proven(Path(proven)))
     dropped = [{"point_id": row.point_id, "point": _label(row), "reason": reason} for row, reason in found.dropped]
     if as_json:
         content = {"rows": found.rows, "rekeyed": found.rekeyed, "dropped": dropped}
@@ -157,15 +161,15 @@ def _label(row: Row) -> str:
 def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
     from bench.rows.export import as_text, write
 
-    how, out = str(settings["format"]), settings["out"]
-    if out in (None, ""):
+    how, out = settings["format"], settings["out"]
+    if out is None:
         if how == "parquet":
             raise InvalidRequest("out", "", "is required for format=parquet", "add out=rows.parquet")
         sys.stdout.write(as_text(rows, how))
         return 0
-    write(rows, how, Path(str(out)))
+    write(rows, how, Path(out))
     if settings["print"] == "json":
-        print(json.dumps({"out": str(out), "format": how, "rows": len(rows)}))
+        print(json.dumps({"out": out, "format": how, "rows": len(rows)}))
     else:
         print(f"{len(rows)} rows in {out}")
     return 0

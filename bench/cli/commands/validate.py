@@ -1,15 +1,15 @@
 """``shardbench validate``: compares an engine's predictions with published or measured times."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
+from bench.cli.values import FilePath, ListOf
 from bench.sweep.catalog import load_group
-from bench.validate.errors import Compared, compare, figures, grouped, load_estimator, published_files, read_all
-from engines.core.errors import InvalidRequest
+from bench.validate.data import sources_of
+from bench.validate.errors import Compared, compare, figures, grouped, load_estimator, read_all
+from engines.published.table import tables
 
 SUMMARY: Final = "compare an engine's predictions with published or measured times"
 VERBS: Final[Mapping[str, str]] = {}
@@ -17,13 +17,16 @@ KEYS: Final = (
     Key(
         "data",
         None,
-        "a CSV file (columns of engines/published/data), a folder of measured rows, or a list (default: all published)",
+        "a CSV file, a folder of measured rows, a published table, or a list of these (default: all published); "
+        f"published tables: {', '.join(tables())}",
+        kind=ListOf(FilePath()),
     ),
     Key("engine", "analytic", "the engine to validate: analytic, compiled or published"),
     PRINT,
 )
 EXAMPLES: Final = (
     "shardbench validate",
+    "shardbench validate data=paper-table2 engine=compiled",
     "shardbench validate data=mine.csv engine=analytic print=json",
     "shardbench validate data=[a.csv,b.csv] engine=compiled",
     "shardbench validate data=results/gpu",
@@ -34,9 +37,9 @@ MOST_SHOWN: Final = 10
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Compare and print. Returns 0, however large the errors are."""
     del verb
-    name = str(settings["engine"])
+    name = settings["engine"]
     engine = load_estimator(name)
-    compared = compare(read_all(_files(settings["data"]), engine), engine, load_group("engine", name))
+    compared = compare(read_all(sources_of(settings["data"] or []), engine), engine, load_group("engine", name))
     held_out = _held_out(compared) if engine.name == "analytic" else {}
     content = {
         **figures(compared),
@@ -50,17 +53,6 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     else:
         _print(content, compared)
     return 0
-
-
-def _files(data: Any) -> list[Path]:
-    if data in (None, ""):
-        return published_files()
-    names = data if isinstance(data, list) else [data]
-    if not names:
-        raise InvalidRequest(
-            "data", data, "is an empty list", "use a CSV file or a results folder, or omit it for all published rows"
-        )
-    return [Path(str(name)) for name in names]
 
 
 def _held_out(compared: Sequence[Compared]) -> dict[str, Any]:
@@ -99,11 +91,10 @@ def _row(each: Compared) -> dict[str, Any]:
 
 
 def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    console = terminal.console()
+    table = terminal.table()
     for heading in (
         "file:line",
         "model",
@@ -133,9 +124,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
             "" if row["error"] is None else f"{row['error']:+.1%}",
         )
     console.print(table)
-    summary = Table(
-        box=None, header_style="bold", pad_edge=False, title="relative error of latency", title_justify="left"
-    )
+    summary = terminal.table(title="relative error of latency")
     headings = (
         "rows",
         "mean",

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render import latex, style
+from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
 from engines.core.errors import InvalidRequest
 
@@ -102,9 +103,10 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
 
 
 def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequence[str], remarks: list[str]) -> None:
-    parts = [f"# {document.title}", "", "## Findings", ""]
+    parts = [f"# {markdown(document.title)}", "", "## Findings", ""]
     parts += [
-        f"- **{finding.topic}** ({', '.join(finding.sources)}): {finding.sentence}" for finding in document.findings
+        f"- **{markdown(finding.topic)}** ({', '.join(finding.sources)}): {markdown(finding.sentence)}"
+        for finding in document.findings
     ]
     parts += ["", *remarks]
     names: list[str] = []
@@ -120,7 +122,7 @@ def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequ
             names.append(table.name)
             _write_table(table, aside / "tables", formats, in_own_file=table in linked)
         if body:
-            parts += ["", f"## {section.title}", "", *body]
+            parts += ["", f"## {markdown(section.title)}", "", *body]
     if "latex" in formats and names:
         text = latex.document(document.title, names)
         (aside / "tables" / f"{document.name}.tex").write_text(text, encoding="utf-8")
@@ -133,7 +135,7 @@ def _link(table: Table, formats: Sequence[str]) -> str:
     """The table's caption as a link to its own file."""
     count = len(table.rows)
     csv = f" ([CSV](tables/{table.name}.csv))" if "csv" in formats else ""
-    return f"- [{table.caption}](tables/{table.name}.md): {count} row{'s' if count != 1 else ''}{csv}"
+    return f"- [{markdown(table.caption)}](tables/{table.name}.md): {count} row{'s' if count != 1 else ''}{csv}"
 
 
 def _write_table(table: Table, folder: Path, formats: Sequence[str], *, in_own_file: bool) -> None:
@@ -156,7 +158,7 @@ def _figures(draw: "Callable[[], Sequence[style.Drawn]]", folder: Path, endings:
             shown = next((path for path in paths if path.suffix == ".png"), None)
             name = paths[0].name
             image = f"![{drawn.name}](figures/{shown.name})" if shown else f"[{name}](figures/{name})"
-            lines += [image, "", f"*{drawn.caption}*", ""]
+            lines += [image, "", f"*{markdown(drawn.caption)}*", ""]
     return lines
 
 
