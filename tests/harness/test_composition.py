@@ -34,12 +34,14 @@ sweep_name: ${hydra:runtime.choices.model}
 input_len: ${hydra:job.name}
 """
 WORDS = (
-    "model=tiny", "model=palm-8b", "hw=cpu", "engine=jax", "engine=compiled", "timing=default", "+sweep=own", "+sweep=asking",
-    "+sweep=study-attention", "batch_size=3", "batch_size=[1,2]", "batch_size={a:1}", "batch_size=${input_len}",
-    "++scale=5", "+scale=5", "scale=4", "model.num_layers=7", "~model.num_layers", "+model.experts=3", "~model", "model={num_layers:9}",
-    "model.name='a b'", "engine.timeout_s=null", "++engine.tolerance.int8=0.5", "engine={a:{b:1}}", "+engine.a.b=2", "~engine.timeout_s",
-    "~engine.timeout_s=3", "mesh_shape=[2,2,2]", "points=[{batch_size:1}]", "points=null", "retry=[]", "sweep_name=${hw.name}",
-    "sweep_name=${hydra:job.name}", "no_such_key=1", "print=???", "hydra.job.name=other", "timing.min_samples=3", "wandb.mode=offline",
+    "model=tiny", "model=palm-8b", "hw=cpu", "engine=jax", "engine=compiled", "timing=default", "+sweep=own",
+    "+sweep=asking", "+sweep=study-attention", "batch_size=3", "batch_size=[1,2]", "batch_size={a:1}",
+    "batch_size=${input_len}", "++scale=5", "+scale=5", "scale=4", "model.num_layers=7", "~model.num_layers",
+    "+model.experts=3", "~model", "model={num_layers:9}", "model.name='a b'", "engine.timeout_s=null",
+    "++engine.tolerance.int8=0.5", "engine={a:{b:1}}", "+engine.a.b=2", "~engine.timeout_s", "~engine.timeout_s=3",
+    "mesh_shape=[2,2,2]", "points=[{batch_size:1}]", "points=null", "retry=[]", "sweep_name=${hw.name}",
+    "sweep_name=${hydra:job.name}", "no_such_key=1", "print=???", "hydra.job.name=other", "timing.min_samples=3",
+    "wandb.mode=offline",
 )  # fmt: skip
 
 
