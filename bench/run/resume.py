@@ -9,7 +9,8 @@ from bench.run.keys import code_id, code_id_of, point_id
 from bench.run.limits import Limits
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask, row_without_time
-from bench.sweep.expand import EngineJob, Options
+from bench.sweep.expand import EngineJob
+from bench.sweep.options import Options
 from engines.core.engine import Estimator, JobProcess, Runner
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -25,11 +25,12 @@ from engines.core.row import Row
 
 @dataclass(slots=True)
 class RunSummary:
-    """Number of points by status, how many of them came from the store, and how many could not be stored."""
+    """Number of points by status, how many came from the store, how many could not be stored, and all their rows."""
 
     by_status: Counter[str] = field(default_factory=Counter)
     stored: int = 0
     unsaved: int = 0
+    rows: list[Row] = field(default_factory=list)
     is_follower: bool = False
 
     @property
@@ -53,36 +54,55 @@ def run(requests: Sequence[Request]) -> RunSummary:
     invalid = _invalid_points([point for request in requests for job in request.jobs for point in job.points])
     if any(_is_follower(job) for request in requests for job in request.jobs):
         return _run_follower(requests)
-    options = requests[0].options
-    store = Store(options.results_dir)
+    summary = RunSummary()
+    total = sum(len(job.points) for request in requests for job in request.jobs)
+    stores = dict.fromkeys(request.options.results_dir for request in requests)
+    plans = {
+        each: _planned(Store(each), [request for request in requests if request.options.results_dir == each], invalid)
+        for each in stores
+    }
+    with Output(requests[0].options.print, total) as output:
+        for results_dir, here in plans.items():
+            _run_into(Store(results_dir), here, output, summary)
+        output.close(summary.stored, ", ".join(stores))
+    return summary
+
+
+def _planned(store: Store, requests: Sequence[Request], invalid: Mapping[int, InvalidRequest]) -> list[JobPlan]:
+    """What is left to do of requests whose rows go to the same store, which can take them."""
     stored = by_point(store.load())
     plans = [plan_job(job, request.options, invalid, stored) for request in requests for job in request.jobs]
-    total = sum(len(job.points) for request in requests for job in request.jobs)
-    summary = RunSummary()
-    all_rows: list[Row] = []
     _check_store(store, sum(plan.new_rows for plan in plans))
+    return plans
+
+
+def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: RunSummary) -> None:
+    """Evaluate plans whose rows go to the same store."""
+    options = plans[0].options
+    by_sweep: dict[str, list[Row]] = {}
     saver = Saver(store, stdout_taken=options.print == "json")
     with ExitStack() as stack:
-        output = stack.enter_context(Output(options.print, total))
         stack.callback(saver.close)
         tracker = open_tracker({**options.wandb, "results_dir": options.results_dir})
         if tracker is not None:
             stack.callback(tracker.close)
+        before = summary.unsaved
         for plan in plans:
             for found, new in _run_job(plan):
                 rows = saver.save(found) if new else found
-                summary.unsaved = saver.unsaved
+                summary.unsaved = before + saver.unsaved
                 for row in rows:
                     summary.by_status[row.status] += 1
                     summary.stored += not new
                     output.show(row, new=new)
                     if new and tracker is not None:
                         tracker.log_row(row)
-                all_rows += rows
-        if tracker is not None and options.sweep_name:
-            tracker.log_sweep(options.sweep_name, all_rows, [])
-        output.close(summary.stored, options.results_dir)
-    return summary
+                summary.rows += rows
+                if plan.options.sweep_name:
+                    by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
+        if tracker is not None:
+            for sweep_name, rows in by_sweep.items():
+                tracker.log_sweep(sweep_name, rows, [])
 
 
 def _check_store(store: Store, new_rows: int) -> None:

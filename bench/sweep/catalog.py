@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
@@ -148,7 +148,7 @@ def _read(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
     if path is None:
         raise unknown_choice(group, name)
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        content = OmegaConf.to_container(_with_defaults(group, path, folders), resolve=True)
     except YAMLError as error:
         raise invalid_yaml(error) from None
     except OmegaConfBaseException as error:
@@ -156,6 +156,25 @@ def _read(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ShardbenchError(f"{path}: must be a YAML mapping; compare it with another file of conf/{group}")
     return {str(key): value for key, value in content.items()}
+
+
+def _with_defaults(group: str, path: Path, folders: Sequence[Path], above: tuple[Path, ...] = ()) -> Any:
+    """A file upon the choices of its group that its ``defaults`` name, as Hydra composes them."""
+    content = OmegaConf.load(path)
+    if not isinstance(content, DictConfig) or "defaults" not in content:
+        return content
+    own = content.copy()
+    defaults: Any = OmegaConf.to_container(own.pop("defaults"))
+    layers = []
+    for each in defaults if isinstance(defaults, list) else [defaults]:
+        if each == "_self_":
+            layers.append(own)
+            continue
+        below = _files(group, folders).get(each) if isinstance(each, str) else None
+        if below is None or below in (*above, path):
+            raise ShardbenchError(f"{path}: defaults has {each}, which is not another choice of {group}; name one")
+        layers.append(_with_defaults(group, below, folders, (*above, path)))
+    return OmegaConf.merge(*layers, *([] if "_self_" in defaults else [own]))
 
 
 def unknown_choice(group: str, name: object) -> InvalidRequest:

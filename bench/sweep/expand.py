@@ -1,20 +1,26 @@
 """Expands a composed config into jobs and points."""
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
-from bench.measure.timing import TimingConfig
-from bench.sweep.catalog import customised_name, load_chip, load_group, load_model, model_from
+from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from
+from bench.sweep.options import Options, options_from
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
+from engines.core.model import Model
 from engines.core.point import Point
 from engines.published.table import published_rows
 
 GROUPS: Final = ("model", "hw", "engine")
-PRINT_FORMATS: Final = ("table", "json", "none")
-RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
+OPTIONS: Final = ("results_dir", "sweep_name", "resume", "retry", "print", "timing", "wandb")
+
+Named = Callable[[str, str], Mapping[str, Any]]
+"""Config group and choice → the plain content of that choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +36,6 @@ class EngineJob:
         return str(self.engine_config["name"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Settings of the whole command."""
-
-    results_dir: str
-    sweep_name: str | None
-    resume: bool
-    retry: Sequence[str]
-    print: str
-    timing: TimingConfig
-    wandb: Mapping[str, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """One composed config: its jobs, one per engine, and its options."""
@@ -51,72 +44,69 @@ class Request:
     options: Options
 
 
-def request_from(config: Mapping[str, Any], grid: Mapping[str, Sequence[str]], given: Collection[str]) -> Request:
-    """Expand a composed config.
+def request_from(config: Mapping[str, Any], given: Collection[str] = (), named: Named = load_group) -> Request:
+    """Expand a composed config: every combination of its lists, in every entry of its ``points``.
 
     Args:
         config: the plain content of the composed config.
-        grid: lists for config groups (``model=[a,b]``), which Hydra itself does not support.
         given: keys of the point on the command line: they override a recipe's points.
+        named: finds the choices that ``points`` name.
 
     Raises:
-        InvalidRequest: a key is unknown or its value is invalid.
+        InvalidRequest: a key is missing or unknown, or its value is invalid.
     """
-    base = {key: config[key] for key in (*Point.schema(), *GROUPS)}
+    for key in (*Point.schema(), *GROUPS, "points", *OPTIONS):
+        if key not in config:
+            raise InvalidRequest(f"~{key}", "", "leaves no value for a key that a point needs", f"give {key}= a value")
     for key in GROUPS:
-        if not isinstance(base[key], dict) or "name" not in base[key]:
+        if not isinstance(config[key], dict) or not _is_name(config[key].get("name")):
             raise InvalidRequest(
-                key, base[key], "must be a mapping with a name", f"compare it with files of conf/{key}"
+                key, config[key], "must be a mapping with a name", f"compare it with files of conf/{key}"
             )
-    names = {key: customised_name(key, base[key]) for key in ("model", "hw")}
-    names["engine"] = str(base["engine"]["name"])
-    loaded: dict[tuple[str, str], Any] = {
-        ("model", names["model"]): model_from({**base["model"], "name": names["model"]}),
-        ("hw", names["hw"]): Chip.from_config({**base["hw"], "name": names["hw"]}),
-        ("engine", names["engine"]): dict(base["engine"]),
-    }
-    by_engine: dict[str, dict[Point, None]] = {}
-    for entry in _entries(config.get("points")):
-        unset = {key: value for key, value in entry.items() if key not in given}
-        cell = {**base, **names, **unset, **grid}
+    base = {key: config[key] for key in (*Point.schema(), *GROUPS)}
+    folders = config_dirs()
+    by_engine: dict[str, tuple[Mapping[str, Any], dict[Point, None]]] = {}
+    for entry in _entries(config["points"]):
+        cell = {**base, **{key: value for key, value in entry.items() if key not in given}}
         for values in _product(cell):
-            engine = values.pop("engine")
-            model = values.pop("model")
-            chip = values.pop("hw")
+            engine, model, chip = (_content(key, values.pop(key), named) for key in ("engine", "model", "hw"))
             point = Point(
-                model=loaded[("model", model)] if ("model", model) in loaded else load_model(model),
-                chip=loaded[("hw", chip)] if ("hw", chip) in loaded else load_chip(chip),
-                engine=engine,
-                **values,
+                model=_model(_text(model), folders), chip=_chip(_text(chip), folders), engine=engine["name"], **values
             )
-            by_engine.setdefault(engine, {})[point] = None
-    jobs = []
-    for engine, points in by_engine.items():
-        engine_config = loaded.get(("engine", engine)) or load_group("engine", engine)
-        jobs.append(EngineJob(engine_config, tuple(points)))
-    return Request(jobs, _options(config))
+            by_engine.setdefault(_text(engine), (engine, {}))[1][point] = None
+    jobs = [EngineJob(engine, tuple(points)) for engine, points in by_engine.values()]
+    return Request(jobs, options_from(config))
 
 
-def _options(config: Mapping[str, Any]) -> Options:
-    if config["print"] not in PRINT_FORMATS:
-        raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
-    retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
-    for status in retry:
-        if status not in RETRIABLE:
-            raise InvalidRequest("retry", status, "is not known", f"use one or more of {', '.join(RETRIABLE)}")
-    if config["sweep_name"] is not None and not isinstance(config["sweep_name"], str):
-        raise InvalidRequest("sweep_name", config["sweep_name"], "must be a name or null", "use letters and digits")
-    if not isinstance(config["resume"], bool):
-        raise InvalidRequest("resume", config["resume"], "must be true or false", "use resume=true or resume=false")
-    return Options(
-        results_dir=str(config["results_dir"]),
-        sweep_name=config["sweep_name"],
-        resume=config["resume"],
-        retry=retry,
-        print=config["print"],
-        timing=TimingConfig(**config["timing"]),
-        wandb=config["wandb"],
-    )
+def merged(requests: Sequence[Request]) -> list[Request]:
+    """Requests of one job: those with the same options become one, with one job an engine and no point twice."""
+    found: dict[str, tuple[Options, dict[str, tuple[Mapping[str, Any], dict[Point, None]]]]] = {}
+    for request in requests:
+        _, jobs = found.setdefault(repr(request.options), (request.options, {}))
+        for job in request.jobs:
+            _, points = jobs.setdefault(_text(job.engine_config), (job.engine_config, {}))
+            points.update(dict.fromkeys(job.points))
+    return [
+        Request([EngineJob(engine, tuple(points)) for engine, points in jobs.values()], options)
+        for options, jobs in found.values()
+    ]
+
+
+def without_repeats(requests: Sequence[Request]) -> tuple[list[Request], int]:
+    """The requests without points that an earlier one asks of the same engine and options; and how many those are."""
+    seen: set[tuple[str, str, Point]] = set()
+    kept, repeats = [], 0
+    for request in requests:
+        jobs = []
+        for job in request.jobs:
+            of = (repr(request.options), _text(job.engine_config))
+            points = [point for point in job.points if (*of, point) not in seen]
+            seen.update((*of, point) for point in points)
+            repeats += len(job.points) - len(points)
+            if points:
+                jobs.append(EngineJob(job.engine_config, tuple(points)))
+        kept.append(Request(jobs, request.options))
+    return kept, repeats
 
 
 def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
@@ -124,8 +114,8 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
     if points is None:
         yield {}
         return
-    if not isinstance(points, list) or not all(isinstance(entry, dict) for entry in points):
-        raise InvalidRequest("points", points, "must be a list of mappings", "use points: [{batch_size: 1}]")
+    if not isinstance(points, list) or not points or not all(isinstance(entry, dict) for entry in points):
+        raise InvalidRequest("points", points, "must be a list of mappings", "use points: [{batch_size: 1}], or null")
     for entry in points:
         for key in entry:
             known = (*GROUPS, *Point.schema())
@@ -152,3 +142,35 @@ def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             choices.append(Point.schema()[key].alternatives(value))
     for combination in itertools.product(*choices):
         yield dict(zip(cell, combination, strict=True))
+
+
+def _content(group: str, choice: Any, named: Named) -> Mapping[str, Any]:
+    """The content of a group: itself in a composed config, and of the choice that an entry of ``points`` names."""
+    if isinstance(choice, Mapping) and _is_name(choice.get("name")):
+        return choice
+    if not _is_name(choice):
+        raise InvalidRequest(f"points.{group}", choice, "is not a name", f"use one choice of conf/{group}, or a list")
+    return named(group, choice)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    """A config as text, equal where the config is."""
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+@cache
+def _model(content: str, folders: tuple[Path, ...]) -> Model:
+    del folders  # where the original of a changed model is looked up
+    plain = json.loads(content)
+    return model_from({**plain, "name": customised_name("model", plain)})
+
+
+@cache
+def _chip(content: str, folders: tuple[Path, ...]) -> Chip:
+    del folders
+    plain = json.loads(content)
+    return Chip.from_config({**plain, "name": customised_name("hw", plain)})

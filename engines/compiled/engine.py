@@ -47,7 +47,7 @@ class CompiledEngine(Estimator):
         cache_dir: str | None = None,
         trace_dir: str | None = None,
         keep_hlo: bool = False,
-        compiler_options: Mapping[str, str] | None = None,
+        compiler_options: Mapping[str, Any] | None = None,
         try_collectives: Sequence[str] = PLAIN,
         unroll_layers: bool = False,
         **_settings: Any,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, TypeVar
 
 from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.typed import check_types, types_of
 
 ChipKind = Literal["tpu", "gpu", "cpu"]
 Figure = TypeVar("Figure")
@@ -155,13 +156,18 @@ class Chip:
         Raises:
             InvalidRequest: a key is missing, unknown or wrong.
         """
+        remedy = "compare it with conf/hw/tpu-v4.yaml"
+        check_types("hw.", content, types_of(cls), remedy)
+        for key, part in PARTS.items():
+            if content.get(key) is not None:
+                check_types(f"hw.{key}.", content[key], types_of(part), remedy)
         try:
             parts = {key: part(**content[key]) for key, part in PARTS.items() if content.get(key) is not None}
             names = tuple(content.get("device_names") or ())
             return cls(**{**content, **parts, "device_names": names})
         except (TypeError, ValueError) as error:
             reason = str(error).replace("__init__() ", "")
-            raise InvalidRequest("hw", content.get("name"), reason, "compare it with conf/hw/tpu-v4.yaml") from None
+            raise InvalidRequest("hw", content.get("name"), reason, remedy) from None
 
     def __hash__(self) -> int:
         # The mappings cannot be hashed; equality still compares every figure.

@@ -153,6 +153,7 @@ class Engine(ABC):
         options: settings that change its answers, where they are not the defaults.
         ignored_settings: keys of its file whose value a stored row need not share to be reused, because they change no
             answer, or ``options`` or :meth:`program_id` holds them. All others are compared.
+        settings_type: the dataclass of its settings, where ``__init__`` doesn't name them one by one.
     """
 
     name: ClassVar[str]
@@ -162,6 +163,7 @@ class Engine(ABC):
     decided_by_source: ClassVar[bool] = True
     ignored_settings: ClassVar[Collection[str]] = ()
     options: Mapping[str, Any] = MappingProxyType({})
+    settings_type: ClassVar[type | None] = None
 
     @abstractmethod
     def program_id(self, point: Point) -> str:

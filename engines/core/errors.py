@@ -4,6 +4,8 @@ The harness turns each into a status and an exit code, so an engine raises the o
 ``ValueError``: an out-of-memory row must mean out of memory and nothing else.
 """
 
+from collections.abc import Mapping
+
 from engines.core.text import one_line, shortened
 
 
@@ -38,7 +40,15 @@ class TimedOut(ShardbenchError):
 
 
 def _shown(value: object) -> str:
-    """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``."""
+    """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``; ``null`` and ``true``."""
+    return shortened(one_line(_typed(value)))
+
+
+def _typed(value: object) -> str:
     if isinstance(value, (list, tuple)):
-        value = "[" + ",".join(str(item) for item in value) + "]"
-    return shortened(one_line(str(value)))
+        return "[" + ",".join(map(_typed, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_typed(item)}" for key, item in value.items()) + "}"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)

@@ -13,6 +13,9 @@ from engines.core.errors import InvalidRequest
 ABOUT: Final = "about"
 """Key of a field's metadata that holds an :class:`About`."""
 
+LARGEST: Final = 2**31 - 1
+"""Largest integer of a key: what JAX's and PyTorch's 32-bit sizes hold, and products of two are exact in 64 bits."""
+
 
 class Kind(Protocol):
     """What values a key takes."""
@@ -42,6 +45,8 @@ class Integer:
         minimum = 0 if phase in self.zero_in else self.minimum
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise InvalidRequest(name, value, f"must be an integer ≥ {minimum}", f"use {minimum} or more")
+        if value > LARGEST:
+            raise InvalidRequest(name, value, f"is larger than {LARGEST}", "use a number that 32 bits hold")
 
     def parse(self, name: str, text: str) -> int:
         """``64``, or ``64.0`` as spreadsheets and pandas write the integers of a column with empty cells."""
@@ -87,7 +92,7 @@ class Sizes:
     def check(self, name: str, value: object, phase: str) -> None:
         """Raise InvalidRequest for anything but a tuple of integers."""
         del phase
-        if not isinstance(value, tuple) or not all(isinstance(size, int) for size in value):
+        if not isinstance(value, tuple) or not all(type(size) is int for size in value):
             raise InvalidRequest(name, value, "must be a list of integers", "use [X,Y,Z] such as [4,4,4]")
 
     def parse(self, name: str, text: str) -> tuple[int, ...]:

@@ -4,21 +4,20 @@ Symbols as in Pope et al. 2022: E = d_model, F = d_ff, H = query heads, K = key/
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal
+from typing import Final, Literal, get_origin
 
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.feed_forward import Activation, FeedForward
+from engines.core.keys import LARGEST
+from engines.core.typed import check_types, types_of
 
 EXTENSION: Final = "extension"
 """In a field's metadata: every engine runs its default, and one that does not read the field refuses other values."""
 Block = Literal["parallel", "serial"]
 Position = Literal["rotary", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
-
-_KINDS: Final[Mapping[Any, tuple[type, ...]]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-_NAMES: Final[Mapping[Any, str]] = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +64,14 @@ class Model:
     norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            wanted = _KINDS.get(each.type)
-            if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (each.type is bool)):
-                raise InvalidRequest(
-                    f"model.{each.name}", value, f"must be {_NAMES[each.type]}", "see conf/model/tiny.yaml"
-                )
+        stated = {name: each for name, each in types_of(type(self)).items() if get_origin(each) is not Literal}
+        check_types("model.", {name: getattr(self, name) for name in stated}, stated, "see conf/model/tiny.yaml")
+        for name, wanted in stated.items():
+            value = getattr(self, name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-                raise InvalidRequest(f"model.{each.name}", value, "must be > 0", "use a number > 0")
+                raise InvalidRequest(f"model.{name}", value, "must be > 0", "use a number > 0")
+            if wanted in (int, int | None) and value is not None and value > LARGEST:
+                raise InvalidRequest(f"model.{name}", value, f"is larger than {LARGEST}", "use what 32 bits hold")
         for name, allowed in (
             ("block", ("parallel", "serial")),
             ("activation", ("swiglu", "gelu", "gelu_tanh")),

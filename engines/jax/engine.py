@@ -30,6 +30,7 @@ class JaxEngine(Runner):
     code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
     ignored_settings: ClassVar[Collection[str]] = {each.name for each in fields(Settings)} - NOT_HELD
+    settings_type: ClassVar[type | None] = Settings
 
     def __init__(self, **settings: Any) -> None:
         """Keys of :class:`Settings`; others are the harness's.

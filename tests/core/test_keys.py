@@ -40,12 +40,13 @@ def a_point(cls=Point, **changes):
 
 def config(**changes):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
-    content |= {"engine": load_group("engine", "analytic"), "timing": load_group("timing", "default"), "wandb": {}}
+    content |= {group: load_group(group, "default") for group in ("timing", "wandb")}
+    content["engine"] = load_group("engine", "analytic")
     return {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, **changes}
 
 
 def points(**changes):
-    return [point for job in expand.request_from(config(**changes), {}, []).jobs for point in job.points]
+    return [point for job in expand.request_from(config(**changes)).jobs for point in job.points]
 
 
 def test_a_row_begins_with_the_keys_of_a_point():

@@ -109,7 +109,7 @@ def test_a_changed_model_is_not_taken_for_the_original(shardbench):
         (("model.num_layers=-1",), "model.num_layers=-1", "must be > 0"),
         (("engine=null",), "engine=null", "analytic"),
         (("timing=",), "timing=", "default"),
-        (("sweep_name=[a]",), "sweep_name=[a]", "null"),
+        (("sweep_name=",), "sweep_name=", "null"),
         (("engine=compiled", "engine.timeout_s=soon"), "engine.timeout_s=soon", "null for no limit"),
         (("retry=often",), "retry=often", "failed"),
         (("resume=maybe",), "resume=maybe", "resume=true"),

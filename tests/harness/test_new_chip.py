@@ -151,7 +151,7 @@ def test_the_command_line_runs_a_chip_of_the_user_s_own_folder(tmp_path, capsys)
         ("slices: {shapes: [[3, 1]], ring_multiple: 3}", "hw.slices.shapes=.*ascending"),
         ("slices: {shapes: [[1, 1]], ring_multiple: 0}", "hw.slices.ring_multiple=0: must be an integer ≥ 2"),
         ("slices: {shapes: [[1, 1]], rings: 3}", "hw=tpu-x: .*rings.*compare it with conf/hw/tpu-v4.yaml"),
-        ("slices: null", "hw.slices=None"),
+        ("slices: null", "hw.slices=null"),
     ],
 )
 def test_a_file_that_describes_no_chip_is_one_sentence(conf, line, words):

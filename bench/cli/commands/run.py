@@ -1,143 +1,131 @@
-"""``shardbench run``: Hydra composes the config, the runner evaluates its points."""
+"""``shardbench run``: Hydra composes the configs, the runner evaluates their points."""
 
-import difflib
+import argparse
 import os
-import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any
 
-import hydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from bench.run import runner
-from bench.sweep.catalog import conf_dir, invalid_yaml, names, unknown_choice
-from bench.sweep.expand import GROUPS, Request, request_from
-from bench.sweep.hw_here import hw_here
-from bench.sweep.search_path import use_user_folders
-from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.point import Point
-from engines.host.scratch import ScratchFolder
-
-CONFIG_GROUPS: Final = (*GROUPS, "timing", "wandb")
-GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
+from bench.run.launch import launch
+from bench.sweep.compose_errors import explained
+from bench.sweep.composer import Composer
+from bench.sweep.expand import without_repeats
+from bench.sweep.hydra_main import call, check_plugins, flags_of, runs_here, show
+from bench.sweep.overrides import Words, in_grammar, name_of
+from bench.sweep.requests import carried, jobs_of, requests_of, unpacked
+from engines.core.errors import InvalidRequest
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command line ``words``; returns the exit code.
 
+    All configs are composed and checked before the first point runs.
+
     Raises:
         ShardbenchError: the request is invalid; one sentence.
     """
-    plain, grid = _for_hydra(words)
-    configs: list[DictConfig] = []
-    use_user_folders()
-    with _arguments(plain):
-        try:
-            # Hydra only composes the configs: one, or one per job of a multirun. All of them then run together, with
-            # one progress bar and one exit code, and nothing runs if one config is invalid.
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(configs.append)()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise _explained(error, plain) from error
-        except YAMLError as error:
-            raise invalid_yaml(error) from error
-    if not configs:  # --help, --cfg and the like
-        return 0
-    given = _given(plain)
-    return runner.run([_request(config, grid, given) for config in configs]).exit_code
+    typed = Words.of(words)
+    flags = flags_of(typed.flags)
+    composer = Composer(flags.config_path, flags.config_name or "config")
+    with composer.ready():
+        multirun = flags.multirun or _is_multirun(composer, flags, typed.overrides)
+        overrides = in_grammar(typed.overrides, multirun=multirun)
+        if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
+            return show(flags, carried(overrides))
+        config = composer.whole(carried(overrides), multirun=multirun)
+        with explained(overrides):
+            has_work = _hydra_has_work(config, overrides, multirun)
+            variables = dict(config.hydra.job.env_set)
+        if multirun and not runs_here(config):
+            check_plugins(config)
+            return launch(composer, config, flags, overrides)
+        if has_work:
+            jobs = _jobs_through_hydra(flags, overrides)
+        else:
+            jobs = jobs_of(composer, overrides, config) if multirun else [overrides]
+        requests = [request for job in _shown(jobs) for request in requests_of(composer, job)]
+    requests, repeats = without_repeats(requests)
+    with _environment(variables):
+        code = runner.run(requests).exit_code
+    _tell(overrides, repeats)
+    return code
 
 
-def _request(config: DictConfig, grid: Mapping[str, Sequence[str]], given: Collection[str]) -> Request:
-    content = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(content, dict)
-    plain = {str(key): value for key, value in content.items()}
-    return request_from(plain, grid, [key for key in given if key in (*Point.schema(), *GROUPS)])
+def _is_multirun(composer: Composer, flags: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Whether Hydra's mode, on the command line or in a primary config of the user's own, is a multirun."""
+    modes = [word.partition("=")[2].upper() for word in words if name_of(word) == "hydra.mode"]
+    if modes or (flags.config_name is None and flags.config_path is None):
+        return modes[-1:] == [RunMode.MULTIRUN.name]
+    return bool(composer.whole((), multirun=True).hydra.mode == RunMode.MULTIRUN)
 
 
-def _for_hydra(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The words for Hydra, and separately lists such as ``model=[a,b]``, whose configs Hydra would merge into one."""
-    plain: list[str] = []
-    grid: dict[str, list[str]] = {}
-    for word in words:
-        if word.startswith("sweep="):  # Hydra requires + for a group that is not in the defaults list
-            plain.append(f"+{word}")
-            continue
-        if word == "hw=here":
-            plain.append(f"hw={hw_here()}")
-            continue
-        group, _, choice = word.partition("=")
-        if group in CONFIG_GROUPS and choice in ("", "null"):
-            raise InvalidRequest(group, choice, "names no choice", f"use one of {', '.join(names(group))}")
-        match = GROUP_LIST.match(word)
-        if match is None:
-            plain.append(word)
-            continue
-        group, choices = match[1], [choice.strip().strip("'\"") for choice in match[2].split(",") if choice.strip()]
-        if not choices:
-            raise InvalidRequest(group, "[]", "is an empty list", "use at least one choice")
-        grid[group] = choices
-        plain.append(f"{group}={choices[0]}")
-    return plain, grid
+def _hydra_has_work(config: DictConfig, overrides: Sequence[str], multirun: bool) -> bool:
+    """Whether Hydra itself has to do something for each job: to write its config, to log, to call back.
+
+    Raises:
+        InvalidRequest: it is asked to change the folder, which would move no row.
+    """
+    own = config.hydra
+    if own.job.chdir:
+        remedy = "use results_dir=FOLDER"
+        raise InvalidRequest("hydra.job.chdir", True, "has no use, since rows go to results_dir", remedy)
+    logs = [str(own.runtime.choices.get(f"hydra/{kind}")) for kind in ("job_logging", "hydra_logging")]
+    folders = multirun and any(name_of(word).startswith("hydra.sweep.") for word in overrides)
+    writes = own.output_subdir is not None or (not multirun and str(own.run.dir) != ".")
+    return bool(folders or writes or own.callbacks or own.verbose or logs != ["disabled", "disabled"])
 
 
-def _given(words: Sequence[str]) -> set[str]:
-    """The keys on the command line, ``model.num_layers`` as ``model``."""
-    names = (word.lstrip("+~").partition("=")[0] for word in words if "=" in word and not word.startswith("-"))
-    return {name.partition(".")[0] for name in names}
+def _jobs_through_hydra(flags: argparse.Namespace, overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of every job, as Hydra calls them one after the other."""
+    jobs: list[list[str]] = []
+
+    def collect(_config: DictConfig) -> None:
+        asked = HydraConfig.get().overrides
+        jobs.append(unpacked([*asked.hydra, *asked.task]))
+
+    call(collect, flags, carried(overrides))
+    return jobs
+
+
+def _shown(jobs: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """The jobs, with a progress bar on stderr if that is a terminal."""
+    if len(jobs) == 1 or not sys.stderr.isatty():
+        yield from jobs
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(jobs, "composing jobs", console=Console(stderr=True), transient=True)
+
+
+def _tell(overrides: Sequence[str], repeats: int) -> None:
+    """Say on stderr what of the command line counts once, or not at all."""
+    last: dict[str, str] = {}
+    for word in overrides:
+        name = name_of(word)
+        if last.get(name, word) != word:
+            print(f"shardbench: {name} is given more than once; the last counts: {word}", file=sys.stderr)
+        last[name] = word
+    if repeats:
+        print(f"shardbench: {repeats} points are asked more than once; each runs once", file=sys.stderr)
 
 
 @contextmanager
-def _arguments(words: Sequence[str]) -> Iterator[None]:
-    """Set sys.argv, which Hydra reads, and make Hydra raise errors instead of printing them."""
-    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    with ScratchFolder() as scratch:
-        # Hydra writes a multirun's config to a folder, which is not needed: every row holds its whole point.
-        sweep_dir = [] if any(word.startswith("hydra.sweep.dir=") for word in words) else [f"hydra.sweep.dir={scratch}"]
-        # argparse accepts no flag between two overrides, where users may put -m or --cfg job.
-        overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
-        sys.argv = ["shardbench run", *(word for word in words if word not in overrides), *overrides, *sweep_dir]
-        os.environ["HYDRA_FULL_ERROR"] = "1"
-        try:
-            yield
-        finally:
-            sys.argv = argv
-            if full_error is None:
-                del os.environ["HYDRA_FULL_ERROR"]
+def _environment(variables: Mapping[str, Any]) -> Iterator[None]:
+    """The variables of ``hydra.job.env_set``, while the points run."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update({str(name): str(value) for name, value in variables.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
             else:
-                os.environ["HYDRA_FULL_ERROR"] = full_error
-
-
-def _explained(error: Exception, words: Sequence[str]) -> ShardbenchError:
-    """Hydra's error as one sentence with the key, the value and the remedy."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group:
-            return unknown_choice(group, name)
-    text = str(error)
-    if isinstance(error, (ConfigCompositionException, OmegaConfBaseException)):
-        match = re.search(
-            r"Could not (?:override|append to config\. An item is already at|delete from config\.) '?([\w.]+)", text
-        )
-        if match is not None:
-            return _unknown_key(match[1], words)
-    if isinstance(error, OverrideParseException):
-        key, equals, value = error.override.partition("=")
-        return InvalidRequest(
-            key if equals else "argument",
-            value if equals else key,
-            "cannot be parsed",
-            "use key=value, with lists as [1,2] and quotes around special characters",
-        )
-    return ShardbenchError(text.strip().splitlines()[0])
-
-
-def _unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
-    value = next((word.partition("=")[2] for word in words if word.lstrip("+~").partition("=")[0] == key), "")
-    known = [*Point.schema(), *GROUPS, "sweep", "sweep_name", "points", "results_dir", "resume", "retry", "print"]
-    near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
-    remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
-    return InvalidRequest(key, value, "is not a key of shardbench run", remedy)
+                os.environ[name] = value

@@ -83,7 +83,7 @@ def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Po
                 hydra.compose("config", overrides=[f"+sweep={recipe}", *words]), resolve=True
             )
             given = [word.partition("=")[0] for word in words]
-            for job in request_from(config, {}, given).jobs:
+            for job in request_from(config, given).jobs:
                 points.update(dict.fromkeys(job.points))
     return list(points)
 

@@ -1,0 +1,84 @@
+"""A job of ``shardbench run`` that a launcher of Hydra runs in another process, and its report to the command."""
+
+import json
+import math
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.rows.atomic import replaced
+from bench.run import runner
+from bench.sweep.composer import Composer
+from bench.sweep.requests import requests_of, unpacked
+from engines.core.errors import ShardbenchError
+from engines.core.row import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a job says when it ends: the overrides that it ran, its exit code and rows, and why it ran nothing."""
+
+    words: Sequence[str]
+    exit_code: int
+    error: str | None = None
+    stored: int = 0
+    rows: Sequence[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LaunchedJob:
+    """The task that Hydra calls where the job was launched; sent there with pickle.
+
+    It composes the job's overrides itself, as the command does for jobs of its own process: Hydra cannot compose lists
+    of choices. ``reports`` is a folder that this process and the command both see.
+    """
+
+    reports: str
+    config_dir: str | None
+    config_name: str
+
+    def __call__(self, config: Any) -> float:
+        """Run the job and write its report.
+
+        Returns:
+            The objective of a sweeper that searches: the job's latency in seconds (the sum over its points), infinite
+            where a point has none.
+        """
+        from hydra.core.hydra_config import HydraConfig
+
+        del config
+        asked = HydraConfig.get().overrides
+        words = unpacked([*asked.hydra, *asked.task])
+        rows: list[Row] = []
+        try:
+            with Composer(self.config_dir, self.config_name).ready() as composer:
+                requests = requests_of(composer, words)
+            quiet = [replace(request, options=replace(request.options, print="none")) for request in requests]
+            summary = runner.run(quiet)
+            rows = summary.rows
+            report = Report(
+                words=words,
+                exit_code=summary.exit_code,
+                stored=summary.stored,
+                rows=[row.to_dict() for row in rows],
+            )
+        except ShardbenchError as error:
+            report = Report(words=words, exit_code=2, error=str(error))
+        folder = Path(self.reports)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replaced(folder / f"{uuid.uuid4().hex}.json") as aside:
+            aside.write_text(json.dumps(asdict(report)), encoding="utf-8")
+        return objective(rows)
+
+
+def objective(rows: Iterable[Row]) -> float:
+    """Seconds of all rows together; infinite if one has no time or is not valid, or there is none."""
+    times = [row.latency_s if row.status == "ok" and row.valid else None for row in rows]
+    return math.inf if not times or None in times else math.fsum(time for time in times if time is not None)
+
+
+def read_reports(folder: Path) -> dict[Path, Report]:
+    """The reports of all jobs that have ended, by their files."""
+    return {path: Report(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))}

@@ -1,0 +1,92 @@
+"""The settings of a whole ``shardbench run``: the store, the output, timing and W&B."""
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from bench.measure.timing import TimingConfig
+from bench.run.wandb_mode import MODES
+from bench.sweep.paths import path_of
+from engines.core.errors import InvalidRequest
+from engines.core.typed import described, is_of
+
+PRINT_FORMATS: Final = ("table", "json", "none")
+RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
+WANDB: Final[Mapping[str, Any]] = {"mode": str, "project": str, "entity": str | None, "sources": Sequence[str]}
+"""Keys of ``conf/wandb`` and their types."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Settings of the whole command."""
+
+    results_dir: str
+    sweep_name: str | None
+    resume: bool
+    retry: Sequence[str]
+    print: str
+    timing: TimingConfig
+    wandb: Mapping[str, Any]
+
+
+def options_from(config: Mapping[str, Any]) -> Options:
+    """The options of a composed config, which has all of their keys.
+
+    Raises:
+        InvalidRequest: a key is unknown, or its value is of another type or not known.
+    """
+    for key, wanted, remedy in (
+        ("results_dir", str, "use a folder; quote one that looks like a number"),
+        ("sweep_name", str | None, "use letters and digits, or null for no name"),
+        ("resume", bool, "use resume=true or resume=false"),
+    ):
+        _check_type(key, config[key], wanted, remedy)
+    if config["sweep_name"] == "":
+        raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
+    if config["print"] not in PRINT_FORMATS:
+        raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
+    retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
+    for status in retry:
+        if status not in RETRIABLE:
+            raise InvalidRequest("retry", status, "is not known", f"use one or more of {', '.join(RETRIABLE)}")
+    return Options(
+        results_dir=path_of("results_dir", config["results_dir"]),
+        sweep_name=config["sweep_name"],
+        resume=config["resume"],
+        retry=retry,
+        print=config["print"],
+        timing=_timing(config["timing"]),
+        wandb=_wandb(config["wandb"]),
+    )
+
+
+def _timing(content: Any) -> TimingConfig:
+    _check_keys("timing", content, [each.name for each in fields(TimingConfig)])
+    return TimingConfig(**content)
+
+
+def _wandb(content: Any) -> Mapping[str, Any]:
+    _check_keys("wandb", content, WANDB)
+    for key, wanted in WANDB.items():
+        _check_type(f"wandb.{key}", content.get(key), wanted, "see conf/wandb/default.yaml")
+    if content["mode"] not in MODES:
+        raise InvalidRequest("wandb.mode", content["mode"], "is not known", f"use one of {', '.join(MODES)}")
+    if not content["project"]:
+        raise InvalidRequest("wandb.project", "", "is empty", "use the name of a project")
+    return dict(content)
+
+
+def _check_keys(group: str, content: Any, known: Collection[str]) -> None:
+    if not isinstance(content, Mapping):
+        raise InvalidRequest(group, content, "must be a mapping", f"compare it with files of conf/{group}")
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            remedy = f"did you mean {group}.{near[0]}=" if near else f"use one of {', '.join(known)}"
+            raise InvalidRequest(f"{group}.{key}", content[key], f"is not a key of conf/{group}", remedy)
+
+
+def _check_type(key: str, value: object, wanted: Any, remedy: str) -> None:
+    if not is_of(value, wanted):
+        raise InvalidRequest(key, value, f"must be {described(wanted)}", remedy)
