@@ -1,6 +1,7 @@
 """Every key of a config counts: it changes the model, is refused, or is known to change nothing."""
 
 import copy
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -15,6 +16,8 @@ from engines.weights.checkpoint.config import same
 from engines.weights.checkpoint.describe import describe, first_difference
 from engines.weights.checkpoint.keys import FEATURES, OFF
 from engines.weights.checkpoint.unused import UNUSED
+
+pytestmark = pytest.mark.slow  # the file takes more than ten seconds
 
 FAMILIES = {RELEASED[name]["config"]["model_type"]: name for name in READ}
 """One released model of each family that is read."""
@@ -107,17 +110,17 @@ def test_a_key_that_is_left_out_is_a_key_that_is_null_or_refused(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("key", FEATURES)
-def test_what_is_not_supported_is_refused_by_its_name(family, key):
+def test_what_is_not_supported_is_refused_by_its_name(family):
     content, before = small(family), described(small(family))
-    for value in (7, 0.25, "odd", {"a": 1}, [7], True):
+    for key, value in itertools.product(FEATURES, (7, 0.25, "odd", {"a": 1}, [7], True)):
         after = described({**content, key: value})
-        if after is not None and first_difference(before.model, after.model) is None:
-            if changes_nothing(key, value, before, after) or same(content.get(key), [value]):
-                continue
-            # A key that the family reads, and its default: the opposite is another model.
-            opposite = described({**content, key: False})
-            assert opposite is None or first_difference(before.model, opposite.model) is not None, value
+        if after is None or first_difference(before.model, after.model) is not None:
+            continue
+        if changes_nothing(key, value, before, after) or same(content.get(key), [value]):
+            continue
+        # A key that the family reads, and its default: the opposite is another model.
+        opposite = described({**content, key: False})
+        assert opposite is None or first_difference(before.model, opposite.model) is not None, (key, value)
 
 
 @given(
@@ -171,7 +174,6 @@ def test_any_json_is_a_model_or_one_sentence(content):
     described(content)
 
 
-@pytest.mark.slow
 @given(family=st.sampled_from(sorted(FAMILIES)), data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_transformers_counts_what_we_count_of_any_config(family, data):
@@ -192,7 +194,6 @@ def test_transformers_counts_what_we_count_of_any_config(family, data):
     assert found.model.params == counted
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_that_change_nothing_change_no_size_in_transformers(family):
     content = small(family)
