@@ -26,7 +26,10 @@ PERCENTILES: Final = {
 }
 """GuideLLM's name of a percentile, whose digits follow the point of a share → percent."""
 STRATEGY: Final = ("benchmark.config.strategy", "benchmark.scheduler.strategy", "benchmark.args.strategy")
-MODEL: Final = ("config.backend.model", "benchmark.backend.model", "benchmark.worker.backend_model", "args.model")
+MODEL: Final = (
+    *("benchmark.config.backend.model", "config.spec.backend.model", "config.backend.model"),
+    *("benchmark.backend.model", "benchmark.worker.backend_model", "args.model"),
+)
 REQUESTS: Final = ("request_totals", "benchmark.scheduler_metrics.requests_made", "benchmark.run_stats.requests_made")
 APART: Final = 0.25
 """Most that the rates of a benchmark differ: they leave out different parts of its start and end."""
