@@ -1,5 +1,6 @@
 """NVIDIA AIPerf and GenAI-Perf ``profile_export_*.json``: figures with their units, of a server under load."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -47,6 +48,19 @@ KEPT: Final = (
     *("min_request_timestamp.*", "max_response_timestamp.*", "is_complete"),
 )
 
+NONE_OF: Final = (
+    ("input_config.input.prompt.prefix_prompt.length", "are tokens that prompts share"),
+    ("total_usage_prompt_cache_read_tokens.avg", "are tokens of prompts that a cache answered"),
+    ("total_usage_accepted_prediction_tokens.avg", "are tokens of speculative decoding"),
+    ("total_usage_prompt_audio_tokens.avg", "are tokens of sound"),
+)
+"""Numbers that must be 0 → what they mean."""
+FURTHER: Final = re.compile(
+    r"(http|active|effective|credit|e2e|osl|completed|decode|prefill|tokens_in_flight|input_token|total_output|total_usage"
+    r"|usage_(prompt|completion|total|discrepancy)|time_to_first_output|request_error)_?\w*"
+)
+"""Names of further metrics that change no figure of a row."""
+
 
 def matches(content: Content) -> bool:
     """Whether the file has this format."""
@@ -58,7 +72,8 @@ def entries(content: Content) -> list[ImportedResult]:
     content.off("was_cancelled", "is a run that was ended early")
     if content.values.get("is_complete") is False:
         raise content.refused("is_complete", "is a run that did not finish", "import a whole run")
-    content.off("input_config.input.prompt.prefix_prompt.length", "are tokens that prompts share", 0)
+    for key, meaning in NONE_OF:
+        content.off(key, meaning, 0)
     completed = _whole(_figure(content, "request_count", REQUESTS), content, "request_count.avg")
     rate = content.required("request_throughput.avg", _figure(content, "request_throughput", REQUESTS_PER_S))
     statistics: dict[str, Known] = {}
@@ -87,7 +102,7 @@ def entries(content: Content) -> list[ImportedResult]:
         statistics=statistics,
     )
     model = _model(content)
-    content.keep(*KEPT)
+    content.keep(*KEPT, *(f"{name}.*" for name in content.names() if FURTHER.fullmatch(name)))
     ours = content.has("aiperf_version") or content.has("benchmark_duration")
     return [
         serve_result(

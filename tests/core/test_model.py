@@ -152,7 +152,7 @@ def test_the_output_projection_may_go_without_the_bias_that_q_k_and_v_have():
     assert {name for name in tensors(four) if name not in tensors(three)} == {
         f"layers.{number}.o_bias" for number in range(tiny.num_layers)
     }
-    with pytest.raises(InvalidRequest, match=r"model.attn_output_bias=False: must be true without attn_bias"):
+    with pytest.raises(InvalidRequest, match=r"model.attn_output_bias=false: must be true without attn_bias"):
         dataclasses.replace(tiny, attn_output_bias=False)
     with pytest.raises(Unsupported, match=r"model\.attn_output_bias=False: engine=fastertransformer runs"):
         three.check_extensions("fastertransformer")

@@ -371,6 +371,19 @@ def test_a_cancelled_run_is_refused(changed):
         changed("profile_export_aiperf.json", ('"was_cancelled": false', '"was_cancelled": true'))
 
 
+def test_prompts_that_a_cache_answered_are_refused(rows_of, tmp_path):
+    content = json.loads(BY_NAME["profile_export_aiperf.json"].path.read_text(encoding="utf-8"))
+    path = tmp_path / "profile_export_aiperf.json"
+    for tokens, refused in ((0.0, False), (64.0, True)):
+        content["total_usage_prompt_cache_read_tokens"] = {"unit": "tokens", "avg": tokens}
+        path.write_text(json.dumps(content), encoding="utf-8")
+        if refused:
+            with pytest.raises(ShardbenchError, match="are tokens of prompts that a cache answered"):
+                rows_of(path, SERVED)
+        else:
+            assert len(rows_of(path, SERVED)) == 1
+
+
 def test_the_settings_of_newer_versions_are_lists(rows_of, tmp_path):
     content = json.loads(BY_NAME["profile_export_aiperf.json"].path.read_text(encoding="utf-8"))
     warmup = {"name": "warmup", "type": "concurrency", "concurrency": 4, "exclude_from_results": True}

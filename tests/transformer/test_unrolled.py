@@ -73,7 +73,7 @@ def test_a_whole_residual_needs_one_all_reduce_for_a_projection(ffn_layout):
 
 
 def test_no_shared_prefix():
-    with pytest.raises(InvalidRequest, match=r"unroll_layers=True: does not go with engine\.shared_prefix=2"):
+    with pytest.raises(InvalidRequest, match=r"unroll_layers=true: does not go with engine\.shared_prefix=2"):
         plan_of(MODELS["gpt"], prefill=PrefillOptions(prefix=2), unrolled=True)
 
 
