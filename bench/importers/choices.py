@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import yaml
+
 from bench.importers.known import Known, by_user
 from bench.sweep.catalog import hw_of, load_model, names
 from engines.core.errors import InvalidRequest
@@ -22,7 +24,7 @@ class Choices:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._given = {group: settings[group] for group in ("model", "hw")}
+        self._given = {group: _given(group, settings[group]) for group in ("model", "hw")}
         self._stands: dict[str, tuple[str, str]] = {}
 
     def choose(self, group: str, named: Known | None, where: str) -> Known:
@@ -70,6 +72,19 @@ class Choices:
                 f"stands for {stands} of {first}, and {where} has {named}",
                 f"use {group}={{'{stands}': …, '{named}': …}}, or import them on their own",
             )
+
+
+def _given(group: str, value: Any) -> Any:
+    """What the user gave: a name, or a mapping that was typed as ``{NAME: CHOICE, NAME: CHOICE}``."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(each, str) for pair in found.items() for each in pair):
+        raise InvalidRequest(group, value, "is no mapping of names", f"write {group}={{'NAME IN THE FILE': CHOICE}}")
+    return found
 
 
 def _own_choice(group: str, named: str) -> str | None:

@@ -154,3 +154,15 @@ def test_attention_takes_the_most_shards_that_divide_the_batch(batch, shape):
     axes = attention_batch_axes(batch, shape)
     dividing = [a for a in ("xyz", "yz", "z") if axes_size(a, shape) > 1 and batch % axes_size(a, shape) == 0]
     assert axes == (dividing[0] if dividing else None)
+
+
+@pytest.mark.parametrize("engine", ["analytic", "compiled", "jax", "torch", "vllm", "published"])
+def test_no_engine_serves_a_load(engine):
+    with pytest.raises(InvalidRequest, match="phase=serve: is a server under load, which is only imported"):
+        point(engine=engine, phase="serve").check()
+
+
+def test_an_imported_server_may_have_no_one_batch_or_length():
+    served = point(engine="imported", phase="serve", batch_size=0, input_len=0, output_len=0)
+    served.check()
+    assert (served.decode_steps, served.axes()["first_token"]) == (0, None)

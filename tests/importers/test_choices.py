@@ -43,6 +43,13 @@ def test_a_name_that_is_none_is_the_user_s_if_it_can_be():
         choose("model", None)
 
 
+def test_a_mapping_may_be_typed():
+    assert choose("model", "a/b", model="{a/b: llama-3-8b}").value == "llama-3-8b"
+    for typed in ("{a/b", "{a/b: [llama-3-8b]}", "{}x"):
+        with pytest.raises(InvalidRequest, match="is no mapping of names"):
+            choose("model", "a/b", model=typed)
+
+
 def test_one_key_stands_for_one_name(tmp_path):
     two = [{**INFERENCEX, "model": f"acme/chat-{name}"} for name in "ab"]
     path = tmp_path / "f.json"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from builders.rows import a_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -98,3 +99,12 @@ def test_rows_that_are_no_answer_count_in_no_error(measure):
     assert pair_errors([Pair(measure(2.0, valid=False), reference)]) is None
     assert pair_errors([Pair(replace(reference, status="oom", latency_s=None), reference)]) is None
     assert pair_errors([]) is None
+
+
+def test_what_an_imported_row_leaves_unstated_is_asked_by_the_defaults():
+    imported = a_row(source="published", engine="imported", weight_dtype="bfloat16", act_dtype="", kv_dtype="")
+    imported = replace(imported, partitioner=None, point_id="imported")
+    usual = replace(a_row(source="predicted", engine="analytic"), point_id="usual")
+    usual = replace(usual, weight_dtype="bfloat16", act_dtype="bfloat16", kv_dtype="bfloat16", partitioner="manual")
+    other = replace(usual, engine="other", kv_dtype="int8", point_id="other")
+    assert [pair.answer.point_id for pair in pair_up([imported, usual, other])] == ["usual"]
