@@ -1,6 +1,7 @@
 # make bench   install and run the main job: predictions, a CPU measurement and the report; prints the files written
 # make test    install and run ruff, mypy and the whole test suite
 # make quick   run the fast tests (seconds)
+# make test-python  a short test under Python 3.12 or 3.13 with the newest libraries, where this machine has one
 # make studies compile and report the studies: about 20 minutes, seconds when repeated
 # make perf    time the jax engine on one CPU device against transformers on torch, on all cores or THREADS=n
 # make docs    build the documentation in site/; needs no network once its extra is installed
@@ -19,7 +20,7 @@ GROUPED := --dist loadgroup --no-loadscope-reorder
 # Cores for make perf; 0 is all.
 THREADS ?= 0
 
-.PHONY: help bench test lint quick perf studies docs format clean
+.PHONY: help bench test test-python lint quick perf studies docs format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -68,6 +69,9 @@ test: lint
 	@echo "== pytest, the whole suite"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) --durations=10 --durations-min=1
 
+test-python:
+	@.ci/other-python $(if $(findstring command,$(origin PYTHON)),$(PYTHON))
+
 quick: $(VENV)/.test
 	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) -m "not slow"
 
@@ -95,4 +99,4 @@ format: $(VENV)/.test
 
 clean:
 	@echo "== removing $(VENV) and caches; results/ and reports/ stay"
-	@rm -rf $(VENV) dist site .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf $(VENV) $(VENV)-3.* dist site .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -4,7 +4,6 @@ A Llama of random weights is written as a checkpoint, which the jax engine reads
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from engines.host.scratch import ScratchFolder
 
 SIZES: dict[str, dict[str, int]] = {
     "full": {
@@ -53,12 +54,12 @@ class Field:
     def __init__(self, size: str, dtype: str, *, compiled: bool) -> None:
         self.left_out: dict[str, str] = {}
         self.prompt_len, self.steps = LENGTHS[size]
-        with tempfile.TemporaryDirectory(prefix="shardbench-") as folder:
-            model = _random_llama(size, Path(folder))
+        with ScratchFolder() as folder:
+            model = _random_llama(size, folder)
             self.parameters = sum(each.numel() for each in model.parameters())
             program, everyone = None, {}
             for name, partitioner in (("jax", "manual"), ("jax gspmd", "gspmd")):
-                program, everyone[name] = _engine(Path(folder), dtype, partitioner, self.prompt_len, self.steps)
+                program, everyone[name] = _engine(folder, dtype, partitioner, self.prompt_len, self.steps)
         import torch
 
         self.threads = len(os.sched_getaffinity(0))

@@ -5,22 +5,57 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from bench.cli.values import Boolean, Choice, FilePath, Integer, Kind, ListOf, Text, listed
+from engines.core import keys
 from engines.core.errors import InvalidRequest
+from engines.core.point import Point
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of a subcommand. Without ``choices`` it accepts any value; a ``required`` key has no default."""
+    """A key of a subcommand, and the kind of its values. A ``required`` key has no default.
+
+    Without a kind a key takes one of ``choices``, ``true`` or ``false`` where its default is one of them, else text.
+    """
 
     name: str
     default: Any
     help: str
     choices: tuple[str, ...] = ()
     required: bool = False
+    kind: Kind | None = None
+
+    @property
+    def takes(self) -> Kind:
+        """The kind of its values."""
+        if self.kind is not None:
+            return self.kind
+        return Choice(self.choices) if self.choices else Boolean() if isinstance(self.default, bool) else Text()
+
+    def read(self, text: str) -> Any:
+        """The value of a text; ``null`` is the default of a key that has none, unless it takes text.
+
+        Raises:
+            InvalidRequest: the key does not take it, or it is empty.
+        """
+        if not text:
+            remedy = f"write {self.name}=VALUE" if self.required else f"write {self.name}=VALUE, or leave it out"
+            raise InvalidRequest(self.name, text, "is empty", remedy)
+        if text == "null" and self.default is None and not self.required and not self.takes.is_text:
+            return None
+        return self.takes.parse(self.name, text)
 
 
-RESULTS_DIR: Final = Key("results_dir", "results", "the store: the folder of the rows")
+RESULTS_DIR: Final = Key("results_dir", "results", "the store: the folder of the rows", kind=FilePath())
 PRINT: Final = Key("print", "table", "format of the output on stdout", ("table", "json"))
+
+
+def point_key(name: str) -> Key:
+    """A key of a point, which has no value unless the user gives one."""
+    about = Point.schema()[name].about
+    kinds: dict[type, Kind] = {keys.Integer: Integer(0), keys.Sizes: ListOf(Integer(1))}
+    kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds[type(about.kind)]
+    return Key(name, None, about.meaning, kind=kind)
 
 
 class Command(Protocol):
@@ -42,35 +77,14 @@ class Command(Protocol):
         ...
 
 
-def check_boolean(name: str, value: object) -> bool:
-    """The value of a key that is true or false.
-
-    Raises:
-        InvalidRequest: it is neither.
-    """
-    if not isinstance(value, bool):
-        raise InvalidRequest(name, value, "must be true or false", f"use {name}=true or {name}=false")
-    return value
-
-
-def check_integer(name: str, value: object, minimum: int) -> int:
-    """The value of a key that is an integer ≥ ``minimum``.
-
-    Raises:
-        InvalidRequest: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InvalidRequest(name, value, f"must be an integer ≥ {minimum}", f"use {minimum} or more")
-    return value
-
-
 def parse(
     command: str, words: Sequence[str], keys: Sequence[Key], verbs: Mapping[str, str]
 ) -> tuple[str | None, dict[str, Any]]:
-    """Parse ``[VERB] key=value …`` into the verb and the value of every key. Values are YAML: ``[1,2]``, ``true``.
+    """Parse ``[VERB] key=value …`` into the verb and the value of every key.
 
     Raises:
-        InvalidRequest: an argument is not ``key=value``, a key, verb or value is unknown, or a required key is missing.
+        InvalidRequest: an argument is not ``key=value``, a key or verb is unknown, a key does not take its value, or a
+            required key is missing.
     """
     verb: str | None = None
     words = list(words)
@@ -88,10 +102,7 @@ def parse(
             near = difflib.get_close_matches(name, by_name, n=1)
             remedy = f"did you mean {near[0]}=" if near else f"use one of {', '.join(by_name)}"
             raise InvalidRequest(name, text, f"is not a key of shardbench {command}", remedy)
-        settings[name] = _value(name, text)
-        choices = by_name[name].choices
-        if choices and settings[name] not in (*choices, by_name[name].default):
-            raise InvalidRequest(name, text, "is not known", f"use one of {', '.join(choices)}")
+        settings[name] = by_name[name].read(text)
     for key in keys:
         if key.required and key.name not in settings:
             raise InvalidRequest(key.name, "", "is required", f"add {key.name}=…, {key.help}")
@@ -99,30 +110,15 @@ def parse(
     return verb, settings
 
 
-def _value(name: str, text: str) -> Any:
-    # OmegaConf reads 1e9 as a number, which plain YAML 1.1 does not.
-    from omegaconf import OmegaConf
-
-    if not text:
-        return ""
-    try:
-        content = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-    except Exception:  # any error of the YAML parser
-        raise InvalidRequest(
-            name, text, "is not valid YAML", "use a number, a word, or a list such as [1,2,4]"
-        ) from None
-    return content["value"] if isinstance(content, dict) else content
-
-
 def _default_text(key: Key) -> str:
     """`` (default [a,b])``, with the default as a user would type it; empty if the key's help describes it."""
     if key.required:
         return " (required)"
     if key.default is None:
-        return "" if "(default" in key.help else " (default null)"
+        return "" if "(default" in key.help or key.takes.is_text else " (default null)"
     if isinstance(key.default, bool):
         return f" (default {str(key.default).lower()})"
-    text = f"[{','.join(map(str, key.default))}]" if isinstance(key.default, list) else str(key.default)
+    text = listed(key.default) if isinstance(key.default, list) else str(key.default)
     return f" (default {text})"
 
 
@@ -135,7 +131,9 @@ def help_text(command: str, module: Command) -> str:
         lines += [f"  {verb:<{width}}{meaning}" for verb, meaning in module.VERBS.items()] + [""]
     lines.append("keys:")
     for key in module.KEYS:
-        choices = f": {' | '.join(key.choices)}" if key.choices else ""
+        choices = f": {' | '.join(key.takes.names)}" if isinstance(key.takes, Choice) else ""
         lines.append(f"  {key.name:<{width}}{key.help}{choices}{_default_text(key)}")
+    if any(isinstance(key.takes, ListOf) for key in module.KEYS):
+        lines += ["", "A list is [a,b]; an item with a comma is quoted: ['a,b',c]. Names and paths are taken as typed."]
     lines += ["", "examples:", *(f"  {example}" for example in module.EXAMPLES)]
     return "\n".join(lines)

@@ -1,7 +1,13 @@
 """``shardbench``: finds the subcommand, turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed.
+Exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed, 4 an
+error that nobody foresaw.
 """
+
+from bench.cli import start
+
+if __name__ == "__main__":
+    start.keep_current_folder_off_path()
 
 import difflib
 import importlib
@@ -11,15 +17,18 @@ import traceback
 from collections.abc import Sequence
 from typing import Final, cast
 
+from bench.cli import streams
 from bench.cli.args import Command, help_text, parse
+from bench.cli.unforeseen import EXIT_CODE, message
 from bench.sweep.config_dirs import in_use, without_flags
 from engines.core.errors import ShardbenchError
+from engines.core.text import one_line
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
     "report": "write latency and MFU tables, figures and findings from stored rows",
     "compare": "compare the rows of two stores; exit code 1 if a point is slower or fails now",
-    "results": "list, check, export, compact or rekey the stored rows",
+    "results": "list, check, export, add, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
@@ -28,9 +37,12 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "store results of other benchmark harnesses as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
-    "env": "show git revision, versions, machine, installed extras and the results folder",
+    "wandb": "log stored rows to Weights & Biases that were stored without it",
+    "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""
+STORING: Final = ("run", "report", "validate", "calibrate", "import", "nightly", "dashboard")
+"""Subcommands that write files beside what they print."""
 MODULES: Final = {"import": "import_"}
 """Subcommand → module, if the subcommand is a keyword of Python."""
 
@@ -44,6 +56,7 @@ usage: shardbench COMMAND [key=value ...]
   shardbench COMMAND --help    the keys of a command
   --config-dir FOLDER          look for models, chips, sweeps … in FOLDER/model, FOLDER/hw, FOLDER/sweep first; for
                                every command, as often as needed; SHARDBENCH_CONFIG_DIR=FOLDER:FOLDER does the same
+  --completion bash            print what makes bash complete: eval "$(shardbench --completion bash)" in ~/.bashrc
   SHARDBENCH_TRACEBACK=1       show the traceback of an error
 
 examples:
@@ -52,12 +65,15 @@ examples:
   shardbench run +sweep=paper-table2 engine=[published,analytic]
   shardbench report out=reports/mine
 
-exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed"""
+exit codes: 0 done, 1 negative result (a regression or a failed check), 2 invalid request, 3 some points failed, \
+4 an error that nobody foresaw (please report it)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run the command line, by default this process's own; returns the exit code."""
+    if argv is None:
+        return _in_this_process(sys.argv[1:])
+    words = list(argv)
     try:
         words, folders = without_flags(words)
         with in_use(folders):
@@ -65,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShardbenchError as error:
         if os.environ.get("SHARDBENCH_TRACEBACK"):
             traceback.print_exc()
-        print(f"shardbench: {error}", file=sys.stderr)
+        print(f"shardbench: {one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of the output (head, less) has exited, which is not an error.
@@ -77,6 +93,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+    except Exception as error:
+        if os.environ.get("SHARDBENCH_TRACEBACK"):
+            traceback.print_exc()
+        print(f"shardbench: {message(error)}", file=sys.stderr)
+        return EXIT_CODE
+
+
+def _in_this_process(words: Sequence[str]) -> int:
+    start.restart_in_utf8()
+    start.let_warnings_be_warnings()
+    printed = streams.prepare()
+    command = next((word for word in words if word in COMMANDS), None)
+    printed.stores = command in STORING
+    if command is not None and not start.has_current_folder():
+        print("shardbench: the current folder has been deleted; change to one that exists", file=sys.stderr)
+        return 2
+    code = main(words)
+    sys.stdout.flush()
+    if printed.problem is None:
+        return code
+    print(
+        f"shardbench: stdout could not be written ({printed.problem}); what was printed is not complete",
+        file=sys.stderr,
+    )
+    return code or 2
 
 
 def _dispatch(words: list[str]) -> int:
@@ -90,6 +131,8 @@ def _dispatch(words: list[str]) -> int:
         print(version("shardbench"))
         return 0
     name, rest = words[0], words[1:]
+    if name in ("--completion", "--complete"):
+        return _complete(name, rest)
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         raise ShardbenchError(
@@ -97,6 +140,8 @@ def _dispatch(words: list[str]) -> int:
         )
     module = importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
     if name == "run":
+        if not {"-sc", "--shell-completion"}.isdisjoint(rest):
+            raise ShardbenchError('-sc: is not how completion is set up; use eval "$(shardbench --completion bash)"')
         return int(module.run(rest))
     command = cast(Command, module)
     if "--help" in rest or "-h" in rest:
@@ -104,6 +149,17 @@ def _dispatch(words: list[str]) -> int:
         return 0
     verb, settings = parse(name, rest, command.KEYS, command.VERBS)
     return command.main(verb, settings)
+
+
+def _complete(flag: str, rest: Sequence[str]) -> int:
+    from bench.cli.completion import candidates, script
+
+    if flag == "--completion":
+        print(script(rest[0] if rest else ""))
+    else:
+        for found in candidates(" ".join(rest), tuple(COMMANDS), MODULES):
+            print(found)
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from bench.compare.verdicts import Comparison, Rules, compare, newest
 from bench.rows.atomic import replaced
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
+from engines.host.python import environment, module_words, supervised_words
 
 DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 SOME_FAILED: Final = 3
@@ -157,18 +158,19 @@ def _shardbench(*words: str, may_end: Sequence[int] = (0,)) -> int:
     Raises:
         ShardbenchError: its exit code is not in ``may_end``.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.cli.main", *words],
-        stdin=subprocess.DEVNULL,
+    with subprocess.Popen(
+        supervised_words(*module_words("bench.cli.main", *words)),  # it ends with this process
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    if done.returncode in may_end:
+        env=environment(),
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = [line for line in process.stderr.read().decode(errors="replace").splitlines() if line.strip()]
+    if process.returncode in may_end:
         for line in lines:
             print(line, file=sys.stderr)
-        return done.returncode
-    message = lines[-1].removeprefix("shardbench: ") if lines else f"ended with exit code {done.returncode}"
+        return process.returncode
+    message = lines[-1].removeprefix("shardbench: ") if lines else f"ended with exit code {process.returncode}"
     raise ShardbenchError(f"shardbench {words[0]}: {message}")

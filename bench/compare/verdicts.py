@@ -79,22 +79,22 @@ def question(row: Row) -> tuple[Any, ...]:
 
 
 def settled(rows: Iterable[Row]) -> list[Row]:
-    """Rows in order; of several measurements of one point (same question, same code) on one day only the fastest.
+    """Rows in their order; of several measurements of one point (same question, same code) on one day only the fastest.
 
     Other load on the machine can only make a run slower, so the fastest run is the least disturbed one. Valid rows come
     before invalid ones; rows without a time or with a wrong output are kept.
     """
-    best: dict[tuple[Any, ...], Row] = {}
-    kept: list[Row] = []
-    for row in rows:
+    best: dict[tuple[Any, ...], tuple[int, Row]] = {}
+    kept: list[tuple[int, Row]] = []
+    for place, row in enumerate(rows):
         if row.source != "measured" or row.latency_s is None or _wrong(row):
-            kept.append(row)
+            kept.append((place, row))
             continue
         key = _day(row)
-        before = best.get(key)
+        _, before = best.get(key, (0, None))
         if before is None or (not row.valid, row.latency_s) < (not before.valid, before.latency_s):
-            best[key] = row
-    return sorted([*kept, *best.values()], key=lambda row: row.created_at)
+            best[key] = place, row
+    return [row for _, row in sorted([*kept, *best.values()], key=lambda placed: placed[0])]
 
 
 def newest(rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:

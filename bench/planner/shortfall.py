@@ -10,6 +10,7 @@ from bench.planner.search import Candidate, SearchResult, fitting, within_limits
 from bench.planner.workload import Workload, counts_up_to, ways_of
 from engines.analytic.constants import constants_of
 from engines.analytic.predict import predict
+from engines.core.text import significant
 
 NARROWER: Final = ("int8", "int4")
 
@@ -52,11 +53,11 @@ def _missing(found: SearchResult, closest: Candidate) -> str:
             f"{limit / 1e9:.1f} GB, {over / 1e9:.1f} GB too much"
         )
     if workload.latency_limit_s is not None and closest.latency_s > workload.latency_limit_s:
-        over = closest.latency_s - workload.latency_limit_s
-        return f"the fastest plan takes {closest.latency_s:.4g} s, {over:.3g} s over latency_limit_s"
+        excess = significant(closest.latency_s - workload.latency_limit_s)
+        return f"the fastest plan takes {significant(closest.latency_s, 4)} s, {excess} s over latency_limit_s"
     step = closest.step_time_s or 0.0
     limit = workload.step_limit_s or 0.0
-    return f"a decode step takes {step:.4g} s at best, {step - limit:.3g} s over step_limit_s"
+    return f"a decode step takes {significant(step, 4)} s at best, {significant(step - limit)} s over step_limit_s"
 
 
 def _remedies(workload: Workload) -> dict[str, Any]:

@@ -115,7 +115,12 @@ def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
 
 
 def counts_up_to(chip: Chip, most: int) -> tuple[int, ...]:
-    """Numbers of chips for which a slice exists, up to ``most``; on GPUs the powers of two."""
+    """Numbers of chips for which a slice exists, up to ``most``; on GPUs the powers of two.
+
+    Where a GPU's file does not state a network, those of one node.
+    """
+    if chip.kind == "gpu" and chip.network_bytes_per_s is None:
+        most = min(most, chip.node_size)
     counts = chip_counts(replace(chip, max_chips=min(most, chip.max_chips)))
     if chip.kind == "gpu":
         counts = [count for count in counts if count & (count - 1) == 0]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from bench.rows.metric import Basis, Better, Compute, Metric
+from bench.rows.metric import Basis, Better, Compute, Metric, docstring
 from bench.rows.min_hbm_bytes import min_hbm_bytes
 
 DERIVED: Final[dict[str, Metric]] = {}
@@ -28,7 +28,7 @@ def _derived(
             name=name,
             heading=heading,
             unit=unit,
-            formula=" ".join((compute.__doc__ or "").split()),
+            formula=docstring(compute),
             scale=scale,
             spec=spec,
             needs=needs,

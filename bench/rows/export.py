@@ -61,13 +61,9 @@ def write(rows: Sequence[Row], how: str, out: Path) -> None:
 
 def _write_parquet(rows: Sequence[Row], path: Path) -> None:
     frame = frame_of(rows)
-    for name in (
-        "versions",
-        "details",
-        "origins",
-        "load",
-    ):  # their keys differ between rows, which a parquet column does not allow
-        frame[name] = [json.dumps(value) for value in frame[name]]
+    # Their keys differ between rows, which a parquet column does not allow.
+    for name in ("versions", "conditions", "details", "origins", "load"):
+        frame[name] = [None if value is None else json.dumps(value) for value in frame[name]]
     try:
         frame.to_parquet(path, index=False)
     except ImportError:

@@ -1,11 +1,14 @@
 """The definition of a metric, and the inputs of its formula."""
 
+import ast
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from engines.core.point import Point
+from engines.core.text import significant
 
 Better = Literal["lower", "higher"]
 
@@ -31,7 +34,22 @@ class Basis:
     done: Mapping[str, float | None]
 
 
+def formatted(value: float, spec: str) -> str:
+    """The number as ``spec`` says, with significant digits (``.4g``) never as ``1.234e+04``."""
+    return significant(value, int(spec[1:-1])) if spec.endswith("g") else format(value, spec)
+
+
 Compute = Callable[[Basis], float | None]
+
+
+def docstring(compute: Compute) -> str:
+    """A function's docstring as one line; read from its source under ``python -OO``, which drops docstrings."""
+    text = compute.__doc__
+    if text is None:
+        definition = ast.parse(inspect.getsource(compute)).body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        text = ast.get_docstring(definition)
+    return " ".join((text or "").split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,4 +78,4 @@ class Metric:
         """The value scaled and formatted for a table; empty for None or NaN."""
         if value is None or math.isnan(value):
             return ""
-        return format(value * self.scale, self.spec)
+        return formatted(value * self.scale, self.spec)

@@ -5,14 +5,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final
 
-from bench.rows.store import TEMPORARY, Store, kinds_of_fields, read_part, sync_folder
-from engines.core.errors import InvalidRequest
-from engines.core.row import Row, Source, Status
+from bench.rows.atomic import cannot, sync_folder
+from bench.rows.part_time import time_of, time_of_merged
+from bench.rows.store import TEMPORARY, Store, read_part
 
 DEAD_WRITER_AGE_S: Final = 60.0
 ANY_WRITER_AGE_S: Final = 3600.0
@@ -46,7 +45,7 @@ def inspect(store: Store) -> Inspection:
     faults: list[Fault] = []
     parts = store.parts()
     for part in parts:
-        for number, _, row, problem in _checked(part):
+        for number, _, row, problem in read_part(part):
             if row is None:
                 faults.append(Fault(part, number, problem or ""))
             else:
@@ -67,11 +66,11 @@ def repair(store: Store, inspection: Inspection) -> list[Path]:
     """
     broken_dir = store.results_dir / "broken"
     moved = []
-    try:
+    with cannot("written", store.results_dir):
         for part in sorted({fault.part for fault in inspection.faults}):
-            valid = [line for _, line, row, _ in _checked(part) if row is not None]
+            valid = [line for _, line, row, _ in read_part(part) if row is not None]
             if valid:
-                store.write_part(valid)
+                store.write_part(valid, time_of(part))
             broken_dir.mkdir(exist_ok=True)
             target = _unused(broken_dir / part.name)
             part.rename(target)
@@ -79,8 +78,6 @@ def repair(store: Store, inspection: Inspection) -> list[Path]:
             moved.append(target)
         for path in inspection.abandoned:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _cannot_write(store, error) from None
     return moved
 
 
@@ -96,46 +93,14 @@ def compact(store: Store) -> tuple[int, int]:
     Raises:
         ShardbenchError: a file is broken (nothing is changed), or the folder cannot be written.
     """
-    store.load()
-    parts = store.parts()
-    lines: dict[str, None] = {}
-    for part in parts:
-        with suppress(FileNotFoundError):  # another compaction merged it, so its rows are in another file
-            lines.update((line, None) for _, line, _, _ in read_part(part))
+    entries, parts = store.entries(with_lines=True)
     if len(parts) < 2:
-        return len(parts), len(lines)
-    store.write_part(lines)
-    try:
+        return len(parts), len(entries)
+    store.write_part([entry.line for entry in entries], time_of_merged(entries, parts))
+    with cannot("written", store.results_dir):
         for part in parts:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        raise _cannot_write(store, error) from None
-    return len(parts), len(lines)
-
-
-def _checked(part: Path) -> list[tuple[int, str, Row | None, str | None]]:
-    """The lines of a file as :func:`read_part` yields them, with rows that have an invalid value also broken."""
-    found: list[tuple[int, str, Row | None, str | None]] = []
-    for number, line, row, problem in read_part(part):
-        invalid = None if row is None else _invalid_value(row)
-        found.append((number, line, None, invalid) if invalid else (number, line, row, problem))
-    return found
-
-
-def _invalid_value(row: Row) -> str | None:
-    """A sentence on the first value whose type is not its field's; None if all are valid."""
-    for name, kinds in KINDS.items():
-        value = getattr(row, name)
-        # In Python a bool is an int, and JSON may write a float without a fraction.
-        fits = bool in kinds if isinstance(value, bool) else isinstance(value, kinds)
-        if not fits and not (float in kinds and type(value) is int):
-            allowed = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-            return f"{name}={value} must be of type {allowed}"
-    if row.source not in get_args(Source):
-        return f"source={row.source} is not known"
-    if row.status not in get_args(Status):
-        return f"status={row.status} is not known"
-    return None
+    return len(parts), len(entries)
 
 
 def _abandoned(store: Store) -> list[Path]:
@@ -171,12 +136,3 @@ def _unused(path: Path) -> Path:
         number += 1
         unused = path.with_name(f"{path.name}.{number}")
     return unused
-
-
-def _cannot_write(store: Store, error: OSError) -> InvalidRequest:
-    return InvalidRequest(
-        "results_dir", store.results_dir, f"cannot be written ({error.strerror})", "use a writable folder"
-    )
-
-
-KINDS: Final[dict[str, Any]] = kinds_of_fields()

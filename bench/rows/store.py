@@ -11,12 +11,16 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final
 
+from bench.rows.atomic import cannot, write_durably
+from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, time_of
+from bench.rows.row_types import invalid_value, kinds_of_fields
+from bench.rows.standing import standing_rows
 from bench.rows.upgrade import upgrade
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
@@ -24,9 +28,9 @@ from engines.core.row import Row
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMES: Final = tuple(each.name for each in fields(Row))
 TEMPORARY: Final = ".tmp"
 """Suffix of a file that is being written, which readers ignore."""
-NAMES: Final = tuple(each.name for each in fields(Row))
 READ_ATTEMPTS: Final = 10
 """Most attempts to read a store while another process compacts it."""
 
@@ -41,8 +45,11 @@ class Store:
     def __init__(self, results_dir: str | Path) -> None:
         self.results_dir = Path(results_dir)
         self.rows_dir = self.results_dir / "rows"
-        if self.results_dir.exists() and not self.results_dir.is_dir():
-            raise InvalidRequest("results_dir", results_dir, "is a file", "use a folder")
+        self._newest: PartTime | None = None
+        self._looked = False
+        with cannot("read", self.results_dir):
+            if self.results_dir.exists() and not self.results_dir.is_dir():
+                raise InvalidRequest("results_dir", results_dir, "is a file", "use a folder")
 
     def append(self, rows: Sequence[Row]) -> Path:
         """Write rows to one new file, which is on disk when this returns; returns its path.
@@ -51,38 +58,43 @@ class Store:
             InvalidRequest: the folder cannot be written.
             ShardbenchError: JSON cannot hold a value of a row; names the key. Nothing is written.
         """
-        return self.write_part([_line(row) for row in rows])
+        return self.write_part([line_of(row) for row in rows])
 
-    def write_part(self, lines: Iterable[str]) -> Path:
+    def write_part(self, lines: Iterable[str], at: PartTime | None = None) -> Path:
         """Write lines (each a JSON row) to one new file, whose name ends in their number; returns its path.
+
+        ``at`` is the time of a file that this one takes the place of; by default it is written now.
 
         Raises:
             InvalidRequest: the folder cannot be written.
         """
         lines = list(lines)
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        name = f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}-n{len(lines)}.jsonl"
-        temporary = self.rows_dir / f"{name}{TEMPORARY}"
-        final = self.rows_dir / name
-        try:
+        with cannot("written", self.results_dir):
             self.rows_dir.mkdir(parents=True, exist_ok=True)
-            with temporary.open("x", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(final)
-            sync_folder(self.rows_dir)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise InvalidRequest(
-                "results_dir", self.results_dir, f"cannot be written ({error.strerror})", "use a writable folder"
-            ) from None
-        return final
+            when = self._time() if at is None else at
+            name = f"{when.stamp}-{os.getpid()}-{secrets.token_hex(4)}-n{len(lines)}.jsonl"
+            content = "".join(f"{line}\n" for line in lines).encode()
+            write_durably(self.rows_dir / name, content, self.rows_dir / f"{name}{TEMPORARY}")
+        return self.rows_dir / name
+
+    def _time(self) -> PartTime:
+        """The time of a file that is written now, after all that this process has found or written here."""
+        if not self._looked:
+            self._newest, self._looked = newest(self.parts()), True
+        self._newest = next_time(self._newest, datetime.now(UTC))
+        return self._newest
 
     def parts(self) -> list[Path]:
-        """The files of rows, oldest first."""
-        return sorted(self.rows_dir.glob("*.jsonl"))
+        """The files of rows, oldest first.
+
+        Raises:
+            InvalidRequest: there is such a folder, and it cannot be read.
+        """
+        with cannot("read", self.results_dir):
+            try:
+                return sorted(path for path in self.rows_dir.iterdir() if path.suffix == ".jsonl")
+            except FileNotFoundError:
+                return []
 
     def load(self) -> list[Row]:
         """Every row, oldest first. A row that is stored twice (by an interrupted compaction) counts once.
@@ -90,29 +102,41 @@ class Store:
         Raises:
             ShardbenchError: a file is truncated or has an invalid row; names the file, the line and the remedy.
         """
+        return [entry.row for entry in self.entries()[0]]
+
+    def entries(self, *, with_lines: bool = False) -> tuple[list[Entry], list[Path]]:
+        """Every row as :meth:`load` gives them, with their times, and the files that hold them.
+
+        Raises:
+            ShardbenchError: as :meth:`load`.
+        """
         for _ in range(READ_ATTEMPTS):
+            parts = self.parts()
             try:
-                return self._load()
+                return self._read(parts, with_lines), parts
             except FileNotFoundError:
                 continue  # a compaction merged it into another file after parts() listed it
         raise ShardbenchError(f"{self.rows_dir}: its files changed during all {READ_ATTEMPTS} reads; try again")
 
-    def _load(self) -> list[Row]:
-        rows: dict[bytes, Row] = {}
+    def _read(self, parts: Sequence[Path], with_lines: bool) -> list[Entry]:
+        found: dict[bytes, Entry] = {}
         with _no_garbage_collection():
-            for part in self.parts():
+            for part in parts:
+                time = time_of(part)
                 for number, line, row, fault in read_part(part):
                     if row is None:
                         raise ShardbenchError(
                             f"{part} line {number}: {fault}; shardbench results check repair=true "
                             f"results_dir={self.results_dir} repairs it"
                         )
-                    rows.setdefault(hashlib.blake2b(line.encode(), digest_size=16).digest(), row)
-            return sorted(rows.values(), key=lambda row: row.created_at)
+                    key = hashlib.blake2b(line.encode(), digest_size=16).digest()
+                    if key not in found:
+                        found[key] = Entry(moment(row.created_at, time), row, line if with_lines else "")
+            return sorted(found.values(), key=lambda entry: entry.moment)
 
     def latest(self) -> dict[str, Row]:
-        """The newest row of every point_id."""
-        return {row.point_id: row for row in self.load()}
+        """point_id → the row that stands for it: :func:`bench.rows.standing.standing`."""
+        return standing_rows(self.load())
 
     def frame(self) -> "pd.DataFrame":
         """Every row as one frame with a column per field of :class:`Row`, oldest first.
@@ -141,25 +165,6 @@ def frame_of(rows: Sequence[Row]) -> "pd.DataFrame":
     return pd.DataFrame(columns, columns=list(NAMES))
 
 
-def kinds_of_fields() -> dict[str, tuple[type, ...]]:
-    """The types that each field of a row allows: ``{"n": (int, NoneType), …}``."""
-    return {name: tuple(_kinds(hint)) for name, hint in get_type_hints(Row).items()}
-
-
-def _kinds(hint: Any) -> Iterator[type]:
-    """Types of ``int | None``, ``Literal["a"]``, ``list[int]``."""
-    if isinstance(hint, type) and not get_args(hint):
-        yield hint
-    elif getattr(hint, "__origin__", None) in (list, dict):
-        yield hint.__origin__
-    else:
-        for part in get_args(hint):
-            if isinstance(part, str):
-                yield str
-            else:
-                yield from _kinds(part)
-
-
 def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
     """Yield every line of a file of rows: its number, its text, and its row or the problem with it.
 
@@ -179,7 +184,7 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
     lines = text.removesuffix("\n").split("\n") if text else []
     for number, line in enumerate(lines, start=1):
         try:
-            yield number, line, _row(line), None
+            yield number, line, row_of(line), None
         except ShardbenchError as error:
             yield number, line, None, str(error)
     count = re.search(r"-n(\d+)$", part.stem)
@@ -187,16 +192,12 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
         yield len(lines) + 1, "", None, f"is missing: the file had {count[1]} rows"
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder to disk: a new name of a file is durable only once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def line_of(row: Row) -> str:
+    """The row as a line of JSON.
 
-
-def _line(row: Row) -> str:
+    Raises:
+        ShardbenchError: JSON cannot hold a value; names the key.
+    """
     content = {name: getattr(row, name) for name in NAMES}
     try:
         return json.dumps(content, allow_nan=False)
@@ -212,14 +213,23 @@ def _line(row: Row) -> str:
         raise
 
 
-def _row(line: str) -> Row:
+def row_of(line: str) -> Row:
+    """The row of a line of JSON.
+
+    Raises:
+        ShardbenchError: it is none.
+    """
     try:
         content = json.loads(line, parse_constant=_not_finite)
     except json.JSONDecodeError:
         raise ShardbenchError("is truncated or not JSON") from None
     if not isinstance(content, dict):
         raise ShardbenchError("is not a row")
-    return upgrade(Row.from_dict(content))
+    row = Row.from_dict(content)
+    fault = invalid_value(row)
+    if fault is not None:
+        raise ShardbenchError(fault)
+    return upgrade(row)
 
 
 def _not_finite(word: str) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.rows.escape import markdown
+from bench.rows.metric import formatted
 from bench.rows.metrics import METRICS
 
 
@@ -35,7 +37,7 @@ class Column:
         if value is None:
             return ""
         if self.spec:
-            return format(value * self.scale, self.spec)
+            return formatted(value * self.scale, self.spec)
         if self.key in METRICS and isinstance(value, (int, float)):
             return METRICS[self.key].show(value)
         return plain_text(value)
@@ -71,15 +73,15 @@ def plain_text(value: Any) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table with its caption above, in GitHub-flavoured Markdown."""
-    heads = [_cell(column.title) for column in table.columns]
+    heads = [markdown(column.title) for column in table.columns]
     rules = ["---:" if column.numeric else "---" for column in table.columns]
-    lines = [f"**{table.caption}**", ""]
+    lines = [f"**{markdown(table.caption)}**", ""]
     lines += ["| " + " | ".join(heads) + " |", "|" + "|".join(rules) + "|"]
     for row in table.printed:
-        cells = (_cell(column.show(row.get(column.key))) for column in table.columns)
+        cells = (markdown(column.show(row.get(column.key))) for column in table.columns)
         lines.append("| " + " | ".join(cells) + " |")
     if table.note:
-        lines += ["", table.note]
+        lines += ["", markdown(table.note)]
     return "\n".join(lines) + "\n"
 
 
@@ -88,11 +90,9 @@ def to_csv(table: Table) -> str:
     keys = list(table.csv_keys) or [column.key for column in table.columns]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # which it forgets for a carriage return
     writer.writerow(keys)
     for row in table.rows:
-        writer.writerow("" if row.get(key) is None else plain_text(row[key]) for key in keys)
+        cells = ["" if row.get(key) is None else plain_text(row[key]) for key in keys]
+        (quoting if any("\r" in cell for cell in cells) else writer).writerow(cells)
     return text.getvalue()
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -9,8 +9,6 @@ import re
 import selectors
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, Final
@@ -22,6 +20,8 @@ from bench.run.worker import WorkerInput
 from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
+from engines.host import python
+from engines.host.scratch import scratch_file
 
 _LOG_LINE: Final = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
 """Start of an info or warning line of a C++ library, which is not the reason why a process ended."""
@@ -109,14 +109,14 @@ def _one_child(
     limits = Limits.of(engine_config)
     timeout_s = math.inf if limits.timeout_s is None else limits.timeout_s
     reader, writer = os.pipe()
-    with tempfile.TemporaryFile() as stderr:
+    with scratch_file() as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-m", "bench.run.worker", str(writer)],
+            python.module_words("bench.run.worker", str(writer)),
             stdin=subprocess.PIPE,
             stdout=stderr,
             stderr=stderr,
             pass_fds=(writer,),
-            env={**os.environ, **environment},
+            env=python.environment(environment),
             start_new_session=True,
         )
         os.close(writer)

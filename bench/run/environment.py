@@ -5,7 +5,8 @@ import platform
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Final
 
 from engines.core.versions import JAX_LIBRARIES, versions_of
 
+CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
+OWN_GROUP: Final = Path("/proc/self/cgroup")
 CORES: Final = Path("/sys/devices/system/cpu")
 """Where Linux describes the cores and their caches."""
 LIBRARIES: Final = ("shardbench", "numpy", "pandas", *JAX_LIBRARIES, "torch")
@@ -22,6 +25,8 @@ LIBRARIES: Final = ("shardbench", "numpy", "pandas", *JAX_LIBRARIES, "torch")
 class Environment:
     """``git_sha`` and ``git_dirty`` describe the checkout of this code; None if it was installed as a package.
 
+    ``cores`` are those that this process may use, ``cpu_quota`` the number of them that its control group may keep busy
+    (None: no limit), ``gpus`` the name and power limit of each NVIDIA GPU as its driver states them.
     ``cache_bytes`` is the last-level cache of all cores that this process may use; None if the system does not say.
     """
 
@@ -31,6 +36,8 @@ class Environment:
     host: str
     processor: str
     cores: int
+    cpu_quota: float | None
+    gpus: Sequence[str]
     memory_bytes: int | None
     cache_bytes: int | None
 
@@ -39,16 +46,48 @@ class Environment:
 def read_environment() -> Environment:
     """The environment of this process, read once."""
     sha, dirty = _git()
+    driver, gpus = _nvidia()
     return Environment(
         git_sha=sha,
         git_dirty=dirty,
-        versions=_versions(),
+        versions={"python": platform.python_version(), **versions_of(LIBRARIES), **driver},
         host=socket.gethostname(),
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=len(cpu_affinity()),
+        cpu_quota=cpu_quota(),
+        gpus=gpus,
         memory_bytes=_memory_bytes(),
         cache_bytes=_cache_bytes(),
     )
+
+
+def cpu_affinity() -> list[int]:
+    """Numbers of the cores that this process may use now."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cpu_quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUP) -> float | None:
+    """Cores that the control groups (version 2) of this process let it keep busy at a time; None without a limit.
+
+    The least of its group and of all groups around it counts.
+    """
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    path = next((line[3:].strip("/") for line in lines if line.startswith("0::")), None)
+    if path is None:
+        return None
+    folder, quotas = groups / path, list[float]()
+    for each in (folder, *folder.parents):
+        if not each.is_relative_to(groups):
+            break
+        with suppress(OSError, ValueError):  # the outermost group has no such file, and "max" is no number
+            quota, period = (each / "cpu.max").read_text(encoding="utf-8").split()
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
 
 
 def _git() -> tuple[str | None, bool | None]:
@@ -62,13 +101,13 @@ def _git() -> tuple[str | None, bool | None]:
     return sha or None, None if changes is None else bool(changes)
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), **versions_of(LIBRARIES)}
-    if shutil.which("nvidia-smi"):
-        driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        if driver:
-            found["driver"] = driver.splitlines()[0]
-    return found
+def _nvidia() -> tuple[dict[str, str], list[str]]:
+    """``{"driver": its version}``, and ``NAME, POWER LIMIT`` of each GPU; both are empty without a driver."""
+    if not shutil.which("nvidia-smi"):
+        return {}, []
+    text = _output("nvidia-smi", "--query-gpu=driver_version,name,power.limit", "--format=csv,noheader")
+    lines = [line.partition(", ") for line in (text or "").splitlines()]
+    return ({"driver": lines[0][0]} if lines else {}), [line[2] for line in lines]
 
 
 def _processor() -> str:

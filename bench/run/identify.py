@@ -1,7 +1,6 @@
 """Computes the ``program_id`` of points in a separate process, without running their programs."""
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from bench.run.keys import program_id
 from bench.run.load_engine import make_engine
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
+from engines.host import python
+from engines.host.parent import end_with_parent
 
 
 def program_ids(engine_config: Mapping[str, Any], points: Sequence[Point]) -> list[str | None]:
@@ -22,10 +23,10 @@ def program_ids(engine_config: Mapping[str, Any], points: Sequence[Point]) -> li
     """
     environment = make_engine(engine_config).environment(points)
     done = subprocess.run(
-        [sys.executable, "-m", "bench.run.identify"],
+        python.module_words("bench.run.identify"),
         input=pickle.dumps((dict(engine_config), list(points))),
         capture_output=True,
-        env={**os.environ, **environment},
+        env=python.environment(environment),
         check=False,
     )
     lines = done.stdout.decode().splitlines()
@@ -41,6 +42,7 @@ def program_ids(engine_config: Mapping[str, Any], points: Sequence[Point]) -> li
 
 def main() -> None:
     """Read the engine's config and the points from stdin; print one JSON list."""
+    end_with_parent()
     engine_config, points = pickle.load(sys.stdin.buffer)
     engine = make_engine(engine_config)
     found: list[str | None] = []

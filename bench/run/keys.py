@@ -56,6 +56,18 @@ def code_id(engine: Engine) -> str | None:
     return digest(folders, versions_of(engine.libraries), compiler_flags() if engine.libraries else {}, rules)
 
 
+def code_id_of(engine: Engine, code: str | None, point: Point) -> str | None:
+    """``code`` (:func:`code_id`) for a point: for compiled rows with what the chip's file tells the compiler.
+
+    ``point_id`` leaves that out, since the program stands for it; but where the source is the same, nobody asks for the
+    program.
+    """
+    if code is None or engine.source != "compiled":
+        return code
+    chip = point.chip
+    return digest(code, chip.xla, chip.cuda, chip.link_constants)
+
+
 @cache
 def _folder(folder: Path) -> str:
     chosen = [path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES and "__pycache__" not in path.parts]

@@ -1,5 +1,6 @@
 """Builds rows: point + result + environment → row."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from bench.measure.timing import Samples, TimingConfig
 from bench.rows.metrics import derive
 from bench.rows.min_hbm_bytes import forward_passes, min_hbm_bytes
 from bench.rows.plausible import plausible, without_cached_mbu
-from bench.run.environment import read_environment
+from bench.run.environment import cpu_affinity, read_environment
 from engines.core.engine import Estimate, Facts, Program, Verification
 from engines.core.errors import Unsupported
 from engines.core.point import Point
@@ -24,7 +25,8 @@ RATES_OF_A_SERVER: Final = ("tokens_per_s", "tokens_per_s_per_chip", "mfu", "cos
 class PointTask:
     """A point to evaluate, with the row fields that do not depend on the result.
 
-    ``stored`` holds candidate rows from the store, best first; one is valid if its program would still run now.
+    ``conditions`` are those of a measurement (:mod:`bench.run.conditions`). ``stored`` holds candidate rows from the
+    store, best first; one is valid if its program would still run now.
     """
 
     point: Point
@@ -32,6 +34,7 @@ class PointTask:
     source: Source
     sweep: str | None
     code_id: str | None = None
+    conditions: Mapping[str, Any] | None = None
     stored: Sequence[Row] = ()
 
 
@@ -191,6 +194,17 @@ def _with_first_token(point: Point, facts: Facts) -> Point:
     return replace(point, first_token=first_token)
 
 
+def _measuring_process(task: PointTask) -> dict[str, Any]:
+    """What a measured row says of the process that it was measured in, which is this one."""
+    if task.source != "measured":
+        return {}
+    return {
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "cpu_affinity": cpu_affinity(),
+        "conditions": None if task.conditions is None else dict(task.conditions),
+    }
+
+
 def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
     environment = read_environment()
     requested = task.point.axes()
@@ -227,6 +241,7 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "git_dirty": environment.git_dirty,
         "versions": {**environment.versions, **facts.versions},
         "host": environment.host,
+        **_measuring_process(task),
         "details": dict(facts.details),
         **content,
     }

@@ -1,18 +1,22 @@
-"""The output of ``shardbench run``: rows on stdout, a progress bar on stderr if that is a terminal."""
+"""The output of ``shardbench run``: rows on stdout; on stderr a progress bar, or a line now and then in a log."""
 
 import json
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from bench.rows.metrics import METRICS
+from bench.run import terminal
 from engines.core.row import POINT_FIELDS, Row
+from engines.core.text import significant
 
 MOST_ROWS_SHOWN = 60
+LINE_EVERY_S = 30.0
+"""Seconds between two lines of progress in a log."""
 QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
 
 
@@ -24,6 +28,8 @@ class Output:
         self._total = total
         self._rows: list[Row] = []
         self._failed = 0
+        self._done = 0
+        self._last_line = time.monotonic()
         self._progress: Progress | None = None
         self._task = TaskID(0)
 
@@ -51,15 +57,18 @@ class Output:
 
     def show(self, row: Row, *, new: bool) -> None:
         """Count a row, and print it now if rows are printed as JSON."""
+        self._done += 1
         self._failed += row.status in ("failed", "timeout")
         if self._how == "json":
             print(json.dumps(row.to_dict()), flush=True)
         elif self._how == "table":
             self._rows.append(row)
         if self._progress is not None:
-            self._progress.advance(self._task)
-            done = int(self._progress.tasks[0].completed)
-            self._progress.update(self._task, failed=self._failed, left=self._total - done)
+            left = self._total - self._done
+            self._progress.update(self._task, completed=self._done, failed=self._failed, left=left)
+        elif self._how != "none" and time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            print(f"{self._done} of {self._total} points, {self._failed} failed", file=sys.stderr, flush=True)
 
     def close(self, stored: int, results_dir: str) -> None:
         """Print the table, and on stderr the number of points and the folder of the rows."""
@@ -76,7 +85,7 @@ class Output:
 
 def print_table(rows: list[Row]) -> None:
     """Rows as a table on stdout, below a line with the keys that all rows share."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = terminal.table()
     same, differing = _split(rows)
     for name in differing:
         table.add_column(name, overflow="fold")
@@ -97,10 +106,9 @@ def print_table(rows: list[Row]) -> None:
             *(metric.show(getattr(row, metric.name)) for metric in quality),
             _note(row),
         )
-    # In a pipe there is no terminal width to fit into.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = terminal.console(240)
     if same:
-        console.print(", ".join(same), style="dim", highlight=False)
+        console.print(", ".join(same), style="dim")
     console.print(table)
 
 
@@ -133,5 +141,5 @@ def seconds(value: float | None) -> str:
         return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs"
+            return f"{significant(value / scale)} {unit}"
+    return f"{significant(value / 1e-6)} µs"

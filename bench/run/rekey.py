@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
-from bench.rows.store import Store, sync_folder
+from bench.rows.atomic import cannot, sync_folder
+from bench.rows.part_time import time_of_merged
+from bench.rows.store import Store, line_of
 from bench.run.child import evaluate
 from bench.run.identify import program_ids
-from bench.run.keys import code_id, point_id
+from bench.run.keys import code_id, code_id_of, point_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
@@ -55,8 +57,8 @@ def rekey(store: Store, proven: Mapping[str, bool]) -> Rekeyed:
     Raises:
         ShardbenchError: a file is broken (nothing is changed), or the folder cannot be written.
     """
-    parts = store.parts()
-    rows = store.load()
+    entries, parts = store.entries()
+    rows = [entry.row for entry in entries]
     old = [row for row in rows if row.schema_version < SCHEMA_VERSION and row.engine != "imported"]
     if not old:
         return Rekeyed(len(rows), 0, [], [])
@@ -66,7 +68,7 @@ def rekey(store: Store, proven: Mapping[str, bool]) -> Rekeyed:
     outcomes = [found.get(id(row), row) for row in rows]
     valid = [row for row in outcomes if isinstance(row, Row)]
     if valid:
-        store.append(valid)
+        store.write_part(map(line_of, valid), time_of_merged(entries, parts))
     moved = _move_aside(store, parts)
     dropped = [(row, reason) for row, reason in zip(rows, outcomes, strict=True) if isinstance(reason, str)]
     return Rekeyed(len(valid), len(old) - len(dropped), dropped, moved)
@@ -128,7 +130,8 @@ def _rekeyed(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str
             found[id(row)] = reason
             continue
         key = point_id(engine, point)
-        pairs.append((row, PointTask(point=point, point_id=key, source=row.source, sweep=row.sweep, code_id=code)))
+        own = code_id_of(engine, code, point)
+        pairs.append((row, PointTask(point=point, point_id=key, source=row.source, sweep=row.sweep, code_id=own)))
     tasks = [task for _, task in pairs]
     if not tasks:
         return found
@@ -214,7 +217,7 @@ def requested_point(row: Row) -> Point:
 def _move_aside(store: Store, parts: Sequence[Path]) -> list[Path]:
     aside = store.results_dir / ASIDE
     moved = []
-    try:
+    with cannot("written", store.results_dir):
         aside.mkdir(exist_ok=True)
         for part in parts:
             target = aside / part.name
@@ -222,8 +225,4 @@ def _move_aside(store: Store, parts: Sequence[Path]) -> list[Path]:
             moved.append(target)
         sync_folder(aside)
         sync_folder(store.rows_dir)
-    except OSError as error:
-        raise InvalidRequest(
-            "results_dir", store.results_dir, f"cannot be written ({error.strerror})", "use a writable folder"
-        ) from None
     return moved

@@ -2,20 +2,21 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
 from bench.run.child import evaluate, evaluate_lockstep
-from bench.run.environment import read_environment
-from bench.run.keys import code_id, point_id
 from bench.run.load_engine import make_engine
-from bench.run.make_row import PointTask, row_without_time
+from bench.run.make_row import PointTask
 from bench.run.progress import Output
+from bench.run.resume import JobPlan, by_point, plan_job
+from bench.run.save import Saver
 from bench.run.tracking import open_tracker
 from bench.run.worker import answer_all, valid_stored_row
-from bench.sweep.expand import EngineJob, Options, Request
+from bench.sweep.expand import EngineJob, Request
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
@@ -24,21 +25,22 @@ from engines.core.row import Row
 
 @dataclass(slots=True)
 class RunSummary:
-    """Number of points by status, and how many of them came from the store."""
+    """Number of points by status, how many of them came from the store, and how many could not be stored."""
 
     by_status: Counter[str] = field(default_factory=Counter)
     stored: int = 0
+    unsaved: int = 0
     is_follower: bool = False
 
     @property
     def exit_code(self) -> int:
-        """3 if a point failed or timed out, or if no point has a time or is out of memory; else 0.
+        """3 if a point failed, timed out or was not stored, or if no point has a time or is out of memory; else 0.
 
         A follower (a process other than 0 of a multi-process job) has no points of its own.
         """
         failed = self.by_status["failed"] + self.by_status["timeout"]
         answered = self.by_status["ok"] + self.by_status["oom"]
-        return 3 if failed or not (answered or self.is_follower) else 0
+        return 3 if failed or self.unsaved or not (answered or self.is_follower) else 0
 
 
 def run(requests: Sequence[Request]) -> RunSummary:
@@ -46,38 +48,50 @@ def run(requests: Sequence[Request]) -> RunSummary:
 
     Raises:
         InvalidRequest: all points are invalid; nothing is run or stored.
-        ShardbenchError: the store cannot be read.
+        ShardbenchError: the store cannot be read, or not written though points are left to run; nothing is run.
     """
     invalid = _invalid_points([point for request in requests for job in request.jobs for point in job.points])
     if any(_is_follower(job) for request in requests for job in request.jobs):
         return _run_follower(requests)
     options = requests[0].options
     store = Store(options.results_dir)
-    stored = _by_point(store.load())
+    stored = by_point(store.load())
+    plans = [plan_job(job, request.options, invalid, stored) for request in requests for job in request.jobs]
     total = sum(len(job.points) for request in requests for job in request.jobs)
     summary = RunSummary()
     all_rows: list[Row] = []
+    _check_store(store, sum(plan.new_rows for plan in plans))
+    saver = Saver(store, stdout_taken=options.print == "json")
     with ExitStack() as stack:
         output = stack.enter_context(Output(options.print, total))
+        stack.callback(saver.close)
         tracker = open_tracker({**options.wandb, "results_dir": options.results_dir})
         if tracker is not None:
             stack.callback(tracker.close)
-        for request in requests:
-            for job in request.jobs:
-                for rows, new in _run_job(job, request.options, invalid, stored):
-                    if new:
-                        store.append(rows)
-                    for row in rows:
-                        summary.by_status[row.status] += 1
-                        summary.stored += not new
-                        output.show(row, new=new)
-                        if new and tracker is not None:
-                            tracker.log_row(row)
-                    all_rows += rows
+        for plan in plans:
+            for found, new in _run_job(plan):
+                rows = saver.save(found) if new else found
+                summary.unsaved = saver.unsaved
+                for row in rows:
+                    summary.by_status[row.status] += 1
+                    summary.stored += not new
+                    output.show(row, new=new)
+                    if new and tracker is not None:
+                        tracker.log_row(row)
+                all_rows += rows
         if tracker is not None and options.sweep_name:
             tracker.log_sweep(options.sweep_name, all_rows, [])
         output.close(summary.stored, options.results_dir)
     return summary
+
+
+def _check_store(store: Store, new_rows: int) -> None:
+    """Before anything is measured: raise if the store cannot take the rows, and say if one of its clocks is wrong."""
+    if new_rows:
+        check_writable(store, new_rows)
+        warning = future_part(store)
+        if warning is not None:
+            print(f"shardbench: {warning}", file=sys.stderr)
 
 
 def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:
@@ -93,39 +107,18 @@ def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:
     return invalid
 
 
-def _run_job(
-    job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Mapping[str, Sequence[Row]]
-) -> Iterator[tuple[list[Row], bool]]:
+def _run_job(plan: JobPlan) -> Iterator[tuple[list[Row], bool]]:
     """Yield rows as they end, with whether they are new (else from the store)."""
-    engine = make_engine(job.engine_config)
-    process = engine.process()
-    code = code_id(engine)
-    to_do: list[PointTask] = []
-    for point in job.points:
-        task = PointTask(
-            point=point,
-            point_id=point_id(engine, point),
-            source=engine.source,
-            sweep=options.sweep_name,
-            code_id=code,
-        )
-        candidates = stored.get(task.point_id, ()) if options.resume else ()
-        candidates = [row for row in candidates if _is_reusable(row, options.retry)]
-        same_code = [row for row in candidates if code is not None and row.code_id == code]
-        if same_code:
-            yield same_code[:1], False
-        elif id(point) in invalid:
-            yield [row_without_time(task, "unsupported", str(invalid[id(point)]))], True
-        else:
-            to_do.append(replace(task, stored=[row for row in candidates if row.program_id is not None]))
-    if process is not None:
-        environment = engine.environment(job.points)  # of all points: followers do not know which are stored
-        rows = evaluate_lockstep(job.engine_config, to_do, options.timing, environment, process)
+    for row, new in plan.known:
+        yield [row], new
+    engine, to_do, config, timing = plan.engine, plan.to_do, plan.job.engine_config, plan.options.timing
+    if plan.process is not None:
+        environment = engine.environment(plan.job.points)  # of all points: followers do not know which are stored
+        rows = evaluate_lockstep(config, to_do, timing, environment, plan.process)
     elif not to_do:
         return
-    elif job.engine_config.get("isolated"):
-        environment = engine.environment([task.point for task in to_do])
-        rows = evaluate(job.engine_config, to_do, options.timing, environment)
+    elif config.get("isolated"):
+        rows = evaluate(config, to_do, timing, engine.environment([task.point for task in to_do]))
     else:
         assert isinstance(engine, Estimator)
         yield from _in_this_process(engine, to_do)
@@ -145,25 +138,6 @@ def _in_this_process(engine: Estimator, tasks: Sequence[PointTask]) -> Iterator[
             yield [task.stored[stored]], False
     if left:
         yield answer_all(engine, left), True
-
-
-def _by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """point_id → its rows, those with status ok first, and the newest first within each status group."""
-    found: dict[str, list[Row]] = {}
-    for row in reversed(rows):
-        found.setdefault(row.point_id, []).append(row)
-    for each in found.values():
-        each.sort(key=lambda row: row.status != "ok")
-    return found
-
-
-def _is_reusable(row: Row, retry: Sequence[str]) -> bool:
-    """Whether a stored row may stand for its point: not to be retried, and not measured on another host."""
-    if row.source == "measured" and row.host != read_environment().host:
-        return False
-    if "invalid" in retry and row.status == "ok" and not row.valid:
-        return False
-    return row.status not in retry
 
 
 def _is_follower(job: EngineJob) -> bool:

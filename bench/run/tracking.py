@@ -1,21 +1,31 @@
 """Logging to Weights & Biases: one run per point, and one per sweep with its table and files.
 
-Offline without an account. An error here loses no row: the store already has it.
+Offline without an account or a network. An error here loses no row: the store already has it.
 """
 
-import importlib.util
-import netrc
-import os
+import atexit
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from bench.rows.escape import file_name
 from bench.rows.metrics import METRICS
+from bench.run.logged_rows import LoggedRows
+from bench.run.wandb_mode import is_installed, resolved_mode, unreachable
 from engines.core.errors import InvalidRequest
 from engines.core.row import POINT_FIELDS, Row
+from engines.host.scratch import ScratchFolder
 
-MODES: Final = ("auto", "offline", "online", "disabled")
+REACH_TIMEOUT_S: Final = 5.0
+"""How long the server may take to answer anything before rows are logged offline."""
+INIT_TIMEOUT_S: Final = 30.0
+"""How long it may take to begin a run; the library's default is 90."""
+FINISH_TIMEOUT_S: Final = 60.0
+"""How long the upload of one run may hold up the next point; the library's default is for ever."""
 
 
 class Tracker:
@@ -25,60 +35,105 @@ class Tracker:
         self._config = config
         self._mode = mode
         self._folder = Path(config["results_dir"])
+        self._logged = LoggedRows(self._folder)
         self._started = False
         self._failed = False
 
-    def log_row(self, row: Row) -> None:
-        """Log one run for a point and program, if ``sources`` has the row's source; group = sweep, job_type = phase."""
+    def log_row(self, row: Row) -> bool:
+        """Log one run for a point and program, if ``sources`` has the row's source; group = sweep, job_type = phase.
+
+        Returns whether it was logged.
+        """
         if row.source not in self._config["sources"]:
-            return
-        run = self._start(
-            id="-".join(filter(None, (row.point_id, row.program_id))),
-            name=f"{row.model} {row.phase} b{row.batch_size} {row.ffn_layout} n{row.num_chips}",
-            group=row.sweep,
-            job_type=row.phase,
-            tags=_tags(row),
-            config={key: getattr(row, key) for key in POINT_FIELDS},
-        )
-        if run is None:
-            return
+            return False
         summary = {name: getattr(row, name) for name in METRICS if getattr(row, name, None) is not None}
         outcome = {
             name: getattr(row, name) for name in ("status", "error", "source", "valid", "invalid_reason", "git_sha")
         }
-        self._try(lambda: self._finish(run, {**summary, **outcome}, row.samples_s))
+
+        def log() -> bool:
+            run = self._begin(
+                id=run_id(row),
+                name=f"{row.model} {row.phase} b{row.batch_size} {row.ffn_layout} n{row.num_chips}",
+                group=row.sweep,
+                job_type=row.phase,
+                tags=_tags(row),
+                config={key: getattr(row, key) for key in POINT_FIELDS},
+            )
+            self._finish(run, {**summary, **outcome}, row.samples_s)
+            self._logged.add([row])
+            return True
+
+        return bool(self._try(log))
 
     def log_sweep(self, name: str, rows: Sequence[Row], paths: Sequence[Path]) -> None:
         """Log one run for a sweep: its rows as a table, and files (of a report) as an artifact."""
-        run = self._start(name=name, group=name, job_type="sweep", tags=["sweep"], config={"sweep": name})
-        if run is not None:
-            self._try(lambda: self._finish_sweep(run, name, rows, paths))
+
+        def log() -> None:
+            run = self._begin(name=name, group=name, job_type="sweep", tags=["sweep"], config={"sweep": name})
+            self._finish_sweep(run, name, rows, paths)
+
+        self._try(log)
 
     def close(self) -> None:
         """Wait until every run is written or sent, and print the folder of offline runs."""
         if self._started:
             self._try(_wait)
-        if self._mode == "offline" and (self._folder / "wandb").is_dir() and sys.stderr.isatty():
-            print(f"wandb: offline runs in {self._folder / 'wandb'}; upload them with wandb sync", file=sys.stderr)
+        if self._mode == "offline" and self.offline_folder.is_dir() and sys.stderr.isatty():
+            print(f"wandb: offline runs in {self.offline_folder}; upload them with wandb sync", file=sys.stderr)
 
-    def _start(self, **settings: Any) -> Any:
-        import wandb
+    @property
+    def offline_folder(self) -> Path:
+        """The folder of the runs that are not uploaded."""
+        return self._folder / "wandb"
 
-        def start() -> Any:
+    def _begin(self, **settings: Any) -> Any:
+        """Begin a run; offline from now on if the server does not let it begin."""
+        if not self._started:
             self._started = True
             self._folder.mkdir(parents=True, exist_ok=True)
-            return wandb.init(
-                project=self._config["project"],
-                entity=self._config["entity"],
-                dir=str(self._folder),
-                mode="online" if self._mode == "online" else "offline",
-                reinit="create_new",
-                resume="allow" if self._mode == "online" and "id" in settings else None,
-                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
-                **settings,
-            )
+            if self._mode == "online":
+                import wandb
 
-        return self._try(start)
+                problem = unreachable(wandb.setup().settings.base_url, REACH_TIMEOUT_S)
+                if problem is not None:
+                    self._go_offline(problem)
+        if self._mode == "online":
+            try:
+                return self._init("online", settings)
+            except Exception as error:  # of any kind: no network, no such project, an expired key
+                self._go_offline(_reason(error))
+                with suppress(Exception, SystemExit):
+                    _wait()  # the library's service holds the id of the run that did not begin
+        return self._init("offline", settings)
+
+    def _go_offline(self, problem: str) -> None:
+        self._mode = "offline"
+        print(
+            f"wandb: {problem}; logging offline from here on; upload it later with wandb sync {self.offline_folder}/"
+            "offline-run-*; shardbench wandb sync logs rows that are missing",
+            file=sys.stderr,
+        )
+
+    def _init(self, mode: Literal["online", "offline"], settings: Mapping[str, Any]) -> Any:
+        import wandb
+
+        limits: dict[str, Any] = {
+            "init_timeout": INIT_TIMEOUT_S,
+            "finish_timeout": FINISH_TIMEOUT_S,
+            "finish_timeout_raises": True,
+        }
+        known = {name: value for name, value in limits.items() if name in wandb.Settings.model_fields}
+        return wandb.init(
+            project=self._config["project"],
+            entity=self._config["entity"],
+            dir=str(self._folder),
+            mode=mode,
+            reinit="create_new",
+            resume="allow" if mode == "online" and "id" in settings else None,
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True, **known),
+            **settings,
+        )
 
     def _finish(self, run: Any, summary: Mapping[str, Any], samples_s: Sequence[float] | None) -> None:
         import wandb
@@ -96,25 +151,47 @@ class Tracker:
         data: list[Any] = [[_cell(getattr(row, str(column), None)) for column in columns] for row in rows]
         run.log({"rows": wandb.Table(columns=columns, data=data)})
         if paths:
-            artifact = wandb.Artifact(f"report-{name}", type="report")
+            artifact = wandb.Artifact(f"report-{file_name(name)}", type="report")
             for path in paths:
                 artifact.add_file(str(path), name="/".join(path.parts[-2:]))
             run.log_artifact(artifact)
         run.finish()
 
-    def _try(self, action: Any) -> Any:
+    def _try(self, action: Callable[[], Any]) -> Any:
         if self._failed:
             return None
         try:
-            return action()
-        except Exception as error:  # logging must never stop the sweep
+            with _in_scratch():
+                return action()
+        except (Exception, SystemExit) as error:  # logging must never stop the sweep, and the library may exit
+            if self._mode == "online":
+                self._go_offline(_reason(error))
+                return None
             self._failed = True
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             print(
-                f"wandb: {reason}; logging is off for the rest of this command, the store has every row",
+                f"wandb: {_reason(error)}; logging is off for the rest of this command, the store has every row; "
+                "shardbench wandb sync logs those rows later",
                 file=sys.stderr,
             )
             return None
+
+
+@cache
+def _scratch() -> ScratchFolder:
+    """The temporary folder of the library in this process, which goes with it, however that ends."""
+    scratch = ScratchFolder()
+    atexit.register(scratch.close)
+    return scratch
+
+
+@contextmanager
+def _in_scratch() -> Iterator[None]:
+    """The library makes temporary folders as it is imported and later: here they lie in :func:`_scratch`."""
+    former, tempfile.tempdir = tempfile.tempdir, str(_scratch().path)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = former
 
 
 def _wait() -> None:
@@ -136,7 +213,7 @@ def open_tracker(config: Mapping[str, Any]) -> Tracker | None:
     mode = resolved_mode(requested)
     if mode == "disabled":
         return None
-    if importlib.util.find_spec("wandb") is None:
+    if not is_installed():
         raise InvalidRequest(
             "wandb.mode",
             requested,
@@ -146,36 +223,13 @@ def open_tracker(config: Mapping[str, Any]) -> Tracker | None:
     return Tracker(config, mode)
 
 
-def resolved_mode(mode: str) -> str:
-    """The mode in effect on this machine: online, offline or disabled. Uses no network.
-
-    The library's own WANDB_MODE can turn logging off or offline, never on. ``auto`` is disabled without the library.
-
-    Raises:
-        InvalidRequest: the mode is unknown.
-    """
-    if mode not in MODES:
-        raise InvalidRequest("wandb.mode", mode, "is not known", f"use one of {', '.join(MODES)}")
-    if mode == "disabled" or os.environ.get("WANDB_MODE") == "disabled":
-        return "disabled"
-    if mode == "auto" and importlib.util.find_spec("wandb") is None:
-        return "disabled"
-    if os.environ.get("WANDB_MODE") == "offline":
-        return "offline"
-    if mode == "auto":
-        return "online" if _logged_in() else "offline"
-    return mode
+def run_id(row: Row) -> str:
+    """The id of a row's run: a point that is measured again, by the same program, updates its run."""
+    return "-".join(filter(None, (row.point_id, row.program_id)))
 
 
-def _logged_in() -> bool:
-    """Whether this machine has an API key."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        logins = netrc.netrc(os.environ.get("NETRC"))
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any("wandb" in host for host in logins.hosts)
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _tags(row: Row) -> list[str]:

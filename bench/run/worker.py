@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +24,7 @@ from bench.run.make_row import PointTask, estimated, measured, row_without_time
 from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.row import Row
+from engines.host.parent import end_at_end_of_stdin
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class WorkerInput:
 def main(pipe: int) -> None:
     """Evaluate the tasks on stdin; messages go to the file descriptor ``pipe``."""
     work: WorkerInput = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_at_end_of_stdin()
     Limits.of(work.engine_config).set_affinity()
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
@@ -154,12 +154,6 @@ def _measure(engine: Runner, task: PointTask, timing: TimingConfig, lockstep: Lo
         return lockstep.with_hosts(row) if lockstep else row
     finally:
         program.close()
-
-
-def _exit_with_parent() -> None:
-    # The parent sends nothing more, so end of file means that it has ended, even by kill -9.
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.sweep.paths import path_of
 from engines.core.errors import InvalidRequest
 
 VARIABLE: Final = "SHARDBENCH_CONFIG_DIR"
@@ -70,7 +71,7 @@ def in_use(folders: Sequence[str]) -> Iterator[None]:
 def _checked(name: str, text: str) -> str:
     """The absolute path of a folder with config groups."""
     remedy = f"use a folder with one of the folders {', '.join(GROUPS)} inside"
-    folder = Path(text).expanduser()
+    folder = Path(path_of(name, text))
     try:
         groups = [path for path in folder.iterdir() if path.is_dir()]
         found = any(path.name in GROUPS or any(path.glob("*.yaml")) for path in groups)

@@ -3,7 +3,6 @@
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.validate.case import Reading, merged
 from bench.validate.csv_cases import read_cases
@@ -12,18 +11,13 @@ from engines.core.errors import InvalidRequest
 from engines.published.table import tables
 
 
-def read_data(data: Any, engine: str, counted: str | None = None) -> Reading:
-    """The cases of everything that ``data`` names: a text, a list of texts, or None for all published tables.
+def read_data(data: Sequence[str] | None, engine: str, counted: str | None = None) -> Reading:
+    """The cases of everything that ``data`` names; None is all published tables.
 
     Raises:
         InvalidRequest: there is no such file, folder or table, or they hold no usable row.
     """
-    if data == []:
-        raise InvalidRequest(
-            "data", data, "is an empty list", "use a CSV file or a results folder, or omit it for all published rows"
-        )
-    names = [str(each) for each in data] if isinstance(data, list) else [] if data in (None, "") else [str(data)]
-    return read_all(sources_of(names), engine, counted).checked(", ".join(names))
+    return read_all(sources_of(data or []), engine, counted).checked(", ".join(data or []))
 
 
 def read_all(files: Sequence[Path], engine: str, counted: str | None = None) -> Reading:
@@ -48,7 +42,7 @@ def sources_of(data: Sequence[str]) -> list[Path]:
 
 
 def _sources(text: str) -> list[Path]:
-    path = Path(text).expanduser()
+    path = Path(text)
     if path.is_dir():
         return _in_folder(text, path)
     if path.exists():

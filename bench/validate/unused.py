@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bench.validate.case import Unused
+from engines.core.text import one_line
 
 MOST_SHOWN: Final = 20
 
@@ -21,7 +22,7 @@ def unused_lines(unused: Sequence[Unused]) -> Iterator[str]:
     yield f"not used: {len(unused)} row{'s' if len(unused) > 1 else ''}"
     for (file, reason), numbers in list(groups.items())[:MOST_SHOWN]:
         lines = [number for number in numbers if number is not None]
-        yield f"  {file}{':' if lines else ''}{_ranges(lines)}: {reason}"
+        yield one_line(f"  {file}{':' if lines else ''}{_ranges(lines)}: {reason}")
     if len(groups) > MOST_SHOWN:
         yield f"  and {len(groups) - MOST_SHOWN} more reasons; print=json has all"
 

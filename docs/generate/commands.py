@@ -11,8 +11,13 @@ def page() -> str:
     lines = [
         "# Commands",
         "",
-        "Keys are given as `key=value`; a list is `[a,b]`, nothing is `null`. This page is what `--help` prints. "
+        "Keys are given as `key=value`. Names and paths are taken exactly as typed (`~` is the home folder); a list is "
+        "`[a,b]`, and an item with a comma is quoted: `['a,b',c]`. This page is what `--help` prints. "
         "`shardbench run` is composed by Hydra: [its keys](configuration.md).",
+        "",
+        "`--config-dir FOLDER`, before or after a command's keys and as often as needed, makes every command look for "
+        "models, chips, engines and sweeps in that folder first; `SHARDBENCH_CONFIG_DIR` names them for a whole "
+        'session. `eval "$(shardbench --completion bash)"` completes commands, keys and values.',
         "",
         "## Exit codes",
         "",
@@ -20,6 +25,9 @@ def page() -> str:
         "|---|---|",
         *(f"| {code} | {meaning} |" for code, meaning in exit_codes()),
         "| 130 | interrupted; finished points are stored |",
+        "",
+        "Code 4 is a fault of shardbench: its one line names the error and its place, and "
+        "`SHARDBENCH_TRACEBACK=1` shows more.",
         "",
         "## Summary",
         "",

@@ -16,6 +16,7 @@ from engines.analytic.grid import Floats, Grid, grid_of
 from engines.analytic.predict import predict
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
+from engines.core.text import significant
 
 NOISE: Final = 0.04
 """Error of a measured time, as a fraction: published times repeat to a few percent."""
@@ -142,8 +143,9 @@ def fit(points: Sequence[Point], latency_s: Floats) -> Fit:
     found = least_squares(residuals, start, bounds=(low, high))
     for name, value, bottom, top in zip(names, found.x, low, high, strict=True):
         if min(value - bottom, top - value) < 1e-3:
+            bound = significant(float(np.exp(value)))
             raise ShardbenchError(
-                f"constants.{name}={np.exp(value):.3g}: the fit ended on its bound; these rows do not determine it"
+                f"constants.{name}={bound}: the fit ended on its bound; these rows do not determine it"
             )
     fitted = {name: float(np.exp(value)) for name, value in zip(names, found.x, strict=True)}
     spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))

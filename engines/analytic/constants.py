@@ -94,10 +94,11 @@ def constants_of(chip: Chip) -> Constants:
     """The constants for ``chip``: its own where it has a file, else those of the calibrated chip of its kind.
 
     Raises:
-        Unsupported: a cpu, which has neither datasheet nor calibration.
+        Unsupported: a cpu, which has neither datasheet nor calibration, or a chip with a power limit.
     """
     if chip.kind not in CALIBRATED_FOR:
         raise Unsupported(f"hw={chip.name} has no datasheet, so nothing can be predicted for it; measure it instead")
+    chip.check_full_power()
     return load(calibrated_name(chip))
 
 

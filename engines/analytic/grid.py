@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.analytic.constants import Constants, constants_of
+from engines.core.chip import Chip
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, variant_of
 from engines.core.point import PHASES, Point
@@ -123,6 +124,18 @@ def grid_of(points: Sequence[Point], constants: Constants | None = None) -> Grid
     return Grid(**{name: np.asarray(values) for name, values in columns.items()})
 
 
+def _check_links(chip: Chip, num_gpus: int) -> None:
+    """Check that the file of a GPU states the bandwidths between that many.
+
+    Raises:
+        Unsupported: it does not.
+    """
+    if chip.node_size > 1:
+        chip.require("node_bytes_per_s", chip.node_bytes_per_s)
+    if num_gpus > chip.node_size:
+        chip.require("network_bytes_per_s", chip.network_bytes_per_s)
+
+
 def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     """One point as the plain values of a grid's arrays."""
     model, chip = point.model, point.chip
@@ -131,6 +144,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
     gpu = chip.kind == "gpu"
+    if gpu and point.num_chips > 1:
+        _check_links(chip, point.num_chips)
     return {
         "layers": float(model.num_layers),
         "d_model": float(model.d_model),

@@ -23,7 +23,7 @@ from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
-from engines.core.versions import JAX_LIBRARIES, versions_of
+from engines.core.versions import JAX_LIBRARIES, XLA_FLAGS, versions_of, xla_flags
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -69,8 +69,13 @@ class CompiledEngine(Estimator):
         self.compiler = Compiler(Cache(folder or None), dict(compiler_options or {}))
 
     def environment(self, points: Sequence[Point]) -> dict[str, str]:
-        """Environment of the process that compiles: no accelerator is looked for, no cloud asked, logs are quiet."""
+        """Environment of the process that compiles: no accelerator is looked for, no cloud asked, logs are quiet.
+
+        Raises:
+            InvalidRequest: ``XLA_FLAGS`` holds no flags and names no file of flags.
+        """
         return {
+            XLA_FLAGS: xla_flags(),
             "JAX_PLATFORMS": "cpu",
             "TPU_SKIP_MDS_QUERY": "1",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # its lock is for the chips, and there are none

@@ -94,6 +94,9 @@ class Chip:
     ``device_names`` are the names that the driver, JAX and PyTorch give to a device of this chip. ``xla`` and ``cuda``
     describe a TPU and a GPU to XLA's compiler; without them ``engine=compiled`` does not support the chip.
     ``link_constants`` replace the defaults of ``engine=compiled`` where they were measured on this chip.
+
+    ``power_limit_w`` is what a GPU's driver is told to stay below, where that is less than the board's own limit. No
+    datasheet says how much slower the chip is then: it is measured or imported, and nothing is predicted for it.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Chip:
     xla: XlaTpu | None = None
     cuda: Cuda | None = None
     link_constants: LinkConstants | None = None
+    power_limit_w: float | None = None
     sources: Mapping[str, str]
 
     def __post_init__(self) -> None:
@@ -123,8 +127,16 @@ class Chip:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InvalidRequest(f"hw.{name}", value, "must be > 0", "give the datasheet's figure, or null")
+        if self.power_limit_w is not None:
+            self._check_power_limit(self.power_limit_w)
         if self.kind == "tpu":
             self._check_torus()
+
+    def _check_power_limit(self, watts: float) -> None:
+        if not isinstance(watts, (int, float)) or isinstance(watts, bool) or not watts > 0:
+            raise InvalidRequest("hw.power_limit_w", watts, "must be a number > 0", "give watts, such as 450")
+        if self.kind != "gpu":
+            raise InvalidRequest("hw.power_limit_w", watts, f"is a GPU's setting and hw={self.name}", "leave it out")
 
     def _check_torus(self) -> None:
         if self.torus_dims not in (2, 3):
@@ -165,6 +177,18 @@ class Chip:
             raise Unsupported(f"hw={self.name}: {key} is not known; add it to conf/hw/{self.name}.yaml")
         return figure
 
+    def check_full_power(self) -> None:
+        """Check that the chip runs as its datasheet says.
+
+        Raises:
+            Unsupported: it has a power limit, and no datasheet says how much slower it is then.
+        """
+        if self.power_limit_w is not None:
+            raise Unsupported(
+                f"hw.power_limit_w={self.power_limit_w:g}: no datasheet says how fast a chip is under a power limit, "
+                "so nothing is predicted for it; measure it, or leave hw.power_limit_w out"
+            )
+
     def peak(self, dtype: str) -> float:
         """Dense peak in FLOP/s for matmuls whose activations are ``dtype``.
 
@@ -185,6 +209,20 @@ PARTS: Final[Mapping[str, type[SliceShapes | XlaTpu | Cuda | LinkConstants]]] = 
     "link_constants": LinkConstants,
 }
 """Key of a chip → the class of the object that it holds."""
+
+
+def cuda_of(chip: Chip) -> Cuda:
+    """The figures by which a GPU is described to XLA's CUDA compiler.
+
+    Raises:
+        Unsupported: the chip's file has none, as for a GPU that CUDA does not run on.
+    """
+    if chip.cuda is None:
+        raise Unsupported(
+            f"hw={chip.name}: XLA's CUDA compiler, the only one here for GPUs, needs figures that its file does not "
+            "state; use engine=analytic, or add cuda as in conf/hw/h100-80gb.yaml if CUDA runs on it"
+        )
+    return chip.cuda
 
 
 def tensor_core_clock_hz(chip: Chip, cuda: Cuda) -> float:

@@ -5,7 +5,7 @@ torch) prepares a :class:`Program` that the harness times, so that every measure
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
@@ -151,6 +151,8 @@ class Engine(ABC):
         decided_by_source: whether what runs is the same as long as the source, the libraries and the compiler flags
             are. A stored row is then reused without asking for :meth:`program_id`.
         options: settings that change its answers, where they are not the defaults.
+        ignored_settings: keys of its file whose value a stored row need not share to be reused, because they change no
+            answer, or ``options`` or :meth:`program_id` holds them. All others are compared.
     """
 
     name: ClassVar[str]
@@ -158,6 +160,7 @@ class Engine(ABC):
     code: ClassVar[Sequence[str]]
     libraries: ClassVar[Sequence[str]] = ()
     decided_by_source: ClassVar[bool] = True
+    ignored_settings: ClassVar[Collection[str]] = ()
     options: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod

@@ -4,6 +4,8 @@ The harness turns each into a status and an exit code, so an engine raises the o
 ``ValueError``: an out-of-memory row must mean out of memory and nothing else.
 """
 
+from engines.core.text import one_line, shortened
+
 
 class ShardbenchError(Exception):
     """An error that a user can act on, in one sentence."""
@@ -38,5 +40,5 @@ class TimedOut(ShardbenchError):
 def _shown(value: object) -> str:
     """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``."""
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(str(item) for item in value) + "]"
-    return str(value)
+        value = "[" + ",".join(str(item) for item in value) + "]"
+    return shortened(one_line(str(value)))

@@ -119,6 +119,9 @@ class Row:
     versions: dict[str, str] = field(default_factory=dict)  # of Python and the libraries
     device_kind: str | None = None  # what the devices call themselves
     host: str | None = None  # name of the machine
+    xla_flags: str | None = None  # measured rows: XLA_FLAGS of the process that ran
+    cpu_affinity: list[int] | None = None  # measured rows: numbers of the cores that it could use
+    conditions: dict[str, Any] | None = None  # measured rows: what else changes an answer, compared before it is reused
     details: dict[str, Any] = field(default_factory=dict)  # the engine's own, never interpreted
 
     def to_dict(self) -> dict[str, Any]:

@@ -108,8 +108,10 @@ def _slice_shapes(rule: SliceShapes, num_chips: int) -> list[MeshShape]:
 
 
 def _fills_nodes(chip: Chip, num_chips: int) -> bool:
-    """Whether GPUs are an even part of one node, or whole nodes."""
-    return num_chips % chip.node_size == 0 if num_chips > chip.node_size else chip.node_size % num_chips == 0
+    """Whether GPUs are an even part of one node, a power of two of it, or whole nodes."""
+    if num_chips > chip.node_size:
+        return num_chips % chip.node_size == 0
+    return chip.node_size % num_chips == 0 or num_chips & (num_chips - 1) == 0
 
 
 def _factorizations(number: int) -> list[MeshShape]:

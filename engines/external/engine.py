@@ -4,9 +4,8 @@ Such an engine is an estimator with source ``measured``. The program does its ow
 harness; ``details.timed_by`` of a row names it.
 """
 
-import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,8 +18,9 @@ from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsuppor
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
-from engines.host.nvidia import check_present, device_names
+from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram, ProgramFailed
+from engines.host.scratch import ScratchFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ class ExternalEngine(Estimator):
     code: ClassVar[Sequence[str]] = ("external",)
     decided_by_source: ClassVar[bool] = False
     """False: the installed program can change without a change of this source."""
+    ignored_settings: ClassVar[Collection[str]] = ("run_timeout_s", "nvidia_smi")
     timed_by: ClassVar[str]
 
     def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:
@@ -69,8 +70,8 @@ class ExternalEngine(Estimator):
         """
         point.check()
         self.check_supported(point)
-        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
-            return self._program_id(self.command(point, Path(name)), Path(name))
+        with ScratchFolder() as folder:
+            return self._program_id(self.command(point, folder), folder)
 
     def _program_id(self, words: Sequence[str], folder: Path) -> str:
         line = [word.replace(str(folder), "FOLDER") for word in words]
@@ -93,9 +94,8 @@ class ExternalEngine(Estimator):
 
     def _run(self, point: Point) -> Estimate:
         names = device_names(self.nvidia_smi)
-        check_present(point.chip, names)
-        with tempfile.TemporaryDirectory(prefix="shardbench-") as name:
-            folder = Path(name)
+        check_present(point.chip, names, power_limits(self.nvidia_smi))
+        with ScratchFolder() as folder:
             words = self.command(point, folder)
             program_id = self._program_id(words, folder)
             program = ExternalProgram(words, folder, self.run_timeout_s)

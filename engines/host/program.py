@@ -5,8 +5,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
-from engines.host import supervise
+from engines.host.python import supervised_words
+from engines.host.scratch import scratch_file
 
 TAIL_CHARACTERS: Final = 600
 POLL_S: Final = 0.05
@@ -48,7 +47,7 @@ class ExternalProgram:
         found = shutil.which(self.words[0])
         if found is None:
             raise Unsupported(f"{self.words[0]} is not installed on this machine; install it, or give its path")
-        with tempfile.TemporaryFile() as printed:
+        with scratch_file() as printed:
             code = self._supervised([str(Path(found).absolute()), *self.words[1:]], printed)
             printed.seek(0)
             output = printed.read().decode(errors="replace")
@@ -73,7 +72,7 @@ class ExternalProgram:
     def _supervised(self, words: Sequence[str], printed: IO[bytes]) -> int | None:
         """The exit code; None after a time-out."""
         child = subprocess.Popen(
-            [sys.executable, supervise.__file__, *words],
+            supervised_words(*words),
             stdin=subprocess.PIPE,
             stdout=printed,
             stderr=printed,

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh
 
 from engines.core.errors import OutOfMemory, Unsupported
 from engines.core.point import Point
+from engines.host.nvidia import check_power, power_limits
 from engines.transformer.partition.plan import Plan
 
 
@@ -62,6 +63,8 @@ def _devices(point: Point) -> list[jax.Device]:
             f"hw={hw} is not on this machine, which has {len(present)} × {found} for JAX; "
             f"use hw=cpu num_chips=8 to measure here, or another engine for hw={hw}"
         )
+    if kind == "gpu":
+        check_power(point.chip, power_limits())
     return present
 
 

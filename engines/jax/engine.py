@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -11,8 +11,8 @@ from engines.core.engine import JobProcess, Program, Runner, Team
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
-from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES
-from engines.jax.settings import Settings
+from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
+from engines.jax.settings import NOT_HELD, Settings
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -29,6 +29,7 @@ class JaxEngine(Runner):
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
+    ignored_settings: ClassVar[Collection[str]] = {each.name for each in fields(Settings)} - NOT_HELD
 
     def __init__(self, **settings: Any) -> None:
         """Keys of :class:`Settings`; others are the harness's.
@@ -46,17 +47,20 @@ class JaxEngine(Runner):
 
         Points on hw=cpu get as many virtual devices as the largest needs, and JAX looks for no accelerator. On GPUs, of
         which JAX takes three quarters of the memory by itself, what the user says, else nearly all.
+
+        Raises:
+            InvalidRequest: ``XLA_FLAGS`` holds no flags and names no file of flags.
         """
+        flags = xla_flags()
         counts = [point.num_chips for point in points if point.chip.kind == "cpu"]
         if not counts:
             on_gpu = any(point.chip.kind == "gpu" for point in points)
             return {GPU_MEMORY: os.environ.get(GPU_MEMORY, "0.92")} if on_gpu else {}
-        kept = re.sub(rf"{DEVICE_COUNT_FLAG}=\d+", "", os.environ.get("XLA_FLAGS", "")).split()
+        kept = re.sub(rf"{DEVICE_COUNT_FLAG}=\d+", "", flags).strip()
         processes = self.settings.num_processes
         # Several processes bring their devices together, and each as many as the others.
         devices = -(-max(counts) // processes) if processes > 1 else max(self.settings.virtual_devices, *counts)
-        flags = [*kept, f"{DEVICE_COUNT_FLAG}={devices}"]
-        found = {"XLA_FLAGS": " ".join(flags)}
+        found = {XLA_FLAGS: f"{kept} {DEVICE_COUNT_FLAG}={devices}".lstrip()}
         if len(counts) == len(points):
             found["JAX_PLATFORMS"] = "cpu"
         return found

@@ -17,6 +17,7 @@ from typing import Any, Final
 from engines.core.engine import JobProcess
 from engines.core.errors import InvalidRequest, ShardbenchError, TimedOut
 from engines.host.program import ExternalProgram, ProgramFailed
+from engines.host.python import module_words
 from engines.jax.settings import Settings
 
 SHUTDOWN_TIMEOUT_S: Final = 60
@@ -104,15 +105,16 @@ def _initialize(settings: Settings) -> None:
 @cache
 def _detect(join_timeout_s: float) -> JobProcess | None:
     """The process index that JAX detects on a cluster, in a child process that takes no accelerator."""
-    words = [sys.executable, "-m", "engines.jax.multihost", str(join_timeout_s)]
+    module = "engines.jax.multihost"
     remedy = "start every process of the job, or give ADDRESS:PORT with engine.num_processes and engine.process_id"
     try:
+        words = module_words(module, str(join_timeout_s))
         printed = ExternalProgram(words, Path.cwd(), join_timeout_s + SHUTDOWN_TIMEOUT_S).run()
     except (ProgramFailed, TimedOut) as error:
         raise InvalidRequest("engine.coordinator", "auto", f"JAX found no cluster ({error})", remedy) from None
     lines = [line for line in printed.splitlines() if line.startswith("{")]
     if not lines:
-        raise ShardbenchError(f"engine.coordinator=auto: {words[2]} did not print its process index")
+        raise ShardbenchError(f"engine.coordinator=auto: {module} did not print its process index")
     process = JobProcess(**json.loads(lines[-1]))
     return None if process.count == 1 else process
 

@@ -7,7 +7,8 @@ import torch
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.errors import OutOfMemory, Unsupported
 from engines.core.point import Point
-from engines.host.nvidia import check_present
+from engines.core.text import significant
+from engines.host.nvidia import check_present, power_limits
 
 MEMORY_MESSAGES = (
     "DefaultCPUAllocator",
@@ -31,7 +32,7 @@ def check_devices(point: Point, here: int) -> None:
     if point.chip.kind != "gpu":
         raise Unsupported(f"hw={point.chip.name}: engine=torch runs on GPUs and on hw=cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    check_present(point.chip, [torch.cuda.get_device_name(number) for number in range(count)])
+    check_present(point.chip, [torch.cuda.get_device_name(number) for number in range(count)], power_limits())
     if count < here:
         raise Unsupported(f"num_chips={point.num_chips}: PyTorch sees {count} GPUs for {here} ranks; use fewer chips")
 
@@ -75,4 +76,7 @@ def _check_host_memory(point: Point) -> None:
     needed = point.model.params * BYTES_PER_ELEMENT[point.weight_dtype] + cache
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
-        raise does_not_fit(point, f"weights and cache are {needed:.3g} bytes, this machine has {present:.3g}")
+        raise does_not_fit(
+            point,
+            f"weights and cache are {significant(needed / 1e9)} GB, this machine has {significant(present / 1e9)}",
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -31,6 +31,7 @@ class TorchEngine(Runner):
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "torch")
     libraries: ClassVar[Sequence[str]] = ("torch", "triton")
+    ignored_settings: ClassVar[Collection[str]] = ("seed", "checkpoint", "decode", "rank_timeout_s")
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ import gc
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any, Final, Protocol
 
 from engines.core.errors import ShardbenchError, TimedOut, Unsupported
 from engines.core.point import Point
+from engines.host.python import environment, module_words
+from engines.host.scratch import ScratchFolder
 from engines.torch.devices import does_not_fit, is_out_of_memory
 from engines.torch.rank import Job, Rank
 
@@ -78,7 +79,7 @@ class ChildProcesses:
 
     def __init__(self, job: Job, timeout_s: float) -> None:
         self.job, self.timeout_s = job, timeout_s
-        self.folder = tempfile.TemporaryDirectory(prefix="shardbench-")
+        self.folder = ScratchFolder()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.pipes: list[Connection[Any, Any]] = []
         try:
@@ -113,24 +114,24 @@ class ChildProcesses:
         for pipe in self.pipes:
             pipe.close()
         self.processes, self.pipes = [], []
-        self.folder.cleanup()
+        self.folder.close()
 
     def _start(self, rank: int) -> None:
         ours, theirs = Pipe()
         log = self._log_path(rank).open("wb")
         with log, theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "engines.torch.worker", str(theirs.fileno())],
+                module_words("engines.torch.worker", str(theirs.fileno())),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, **_environment(self.job)},
+                env=environment(_environment(self.job)),
             )
         self.processes.append(process)
         self.pipes.append(ours)
         with contextlib.suppress(BrokenPipeError):
-            ours.send((self.job, rank, f"file://{self.folder.name}/rendezvous"))
+            ours.send((self.job, rank, f"file://{self.folder.path}/rendezvous"))
 
     def _all_replies(self, method: str) -> list[Any]:
         replies: dict[int, Any] = {}
@@ -193,7 +194,7 @@ class ChildProcesses:
         raise AssertionError(failures)
 
     def _log_path(self, rank: int) -> Path:
-        return Path(self.folder.name) / f"rank-{rank}"
+        return self.folder.path / f"rank-{rank}"
 
 
 def make_rank_group(job: Job, timeout_s: float) -> RankGroup:

@@ -4,24 +4,21 @@
 ``shardbench run … --cfg job`` prints) and writes its result as JSON on rank 0.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any
 
 from engines.core.errors import ShardbenchError
-
-PR_SET_PDEATHSIG: Final = 1
+from engines.host.parent import end_at_end_of_stdin, end_with_parent
 
 
 def serve(descriptor: int) -> None:
     """Load the job that the pipe sends, then call the methods that it names and reply, until it closes."""
-    _end_with_parent()
+    end_with_parent()
+    end_at_end_of_stdin()
     pipe: Connection[Any, Any] = Connection(descriptor)
     job, number, init_method = pipe.recv()
     rank: Any = None
@@ -54,18 +51,6 @@ def _answer(call: Any) -> tuple[str, Any]:
     except Exception as error:  # the parent reports it
         text = " ".join(str(error).split())
         return ("oom", text[:300]) if is_out_of_memory(error) else ("failed", f"{type(error).__name__}: {text[:300]}")
-
-
-def _end_with_parent() -> None:
-    """End when the parent does, however it ends, even while this process is inside a collective."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def under_torchrun(words: list[str]) -> None:

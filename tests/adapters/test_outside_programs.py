@@ -287,11 +287,31 @@ def test_every_chip_is_found_by_its_device_names_and_no_other_is():
 
 
 def test_boards_and_slices_with_other_figures_are_other_hardware():
-    for name in ("NVIDIA A100-PCIE-40GB", "NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", ""):
+    for name in ("NVIDIA A100-PCIE-40GB", "NVIDIA GH200 144G HBM3e", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", ""):
         assert hw_of(name) is None
     check_present(load_chip("h200"), ["NVIDIA H200"] * 2)
     with pytest.raises(Unsupported, match="which has 2 × NVIDIA B200"):
         check_present(load_chip("h200"), ["NVIDIA H200", "NVIDIA B200"])
+
+
+@pytest.mark.parametrize(
+    ("stated", "found", "refused"),
+    [
+        (None, "[N/A], [N/A]", None),
+        (None, "400.00, 400.00", None),
+        (None, "300.00, 400.00", "its power limit is 300 of 400 W; add hw.power_limit_w=300"),
+        (300, "300.00, 400.00", None),
+        (300.0, "300.40, 400.00", None),
+        (300, "400.00, 400.00", "hw.power_limit_w=300: nvidia-smi says 400 W"),
+        (300, "[N/A], [N/A]", "hw.power_limit_w=300: nvidia-smi tells no power limit"),
+    ],
+)
+def test_a_gpu_is_measured_under_the_power_limit_that_the_row_states(faster, monkeypatch, stated, found, refused):
+    monkeypatch.setenv("STAND_IN_POWER", found)
+    chip = dataclasses.replace(load_chip("a100-80gb"), power_limit_w=stated)
+    [answer] = faster().estimate([dataclasses.replace(point(), chip=chip)])
+    assert (answer.status, answer.error) == ("ok", None) if refused is None else answer.status == "unsupported"
+    assert refused is None or refused in answer.error
 
 
 def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path):
@@ -324,7 +344,7 @@ def test_the_gpu_here_has_a_datasheet(program, monkeypatch, names, hw):
     assert hw_here(program("nvidia_smi")) == hw
 
 
-@pytest.mark.parametrize("names", ["", "NVIDIA H200,NVIDIA B200", "NVIDIA H100 PCIe"])
+@pytest.mark.parametrize("names", ["", "NVIDIA H200,NVIDIA B200", "NVIDIA A100-PCIE-40GB"])
 def test_no_datasheet_is_taken_for_another_gpus(program, monkeypatch, names):
     monkeypatch.setenv("STAND_IN_GPUS", names)
     with pytest.raises(Unsupported, match="hw=here: "):

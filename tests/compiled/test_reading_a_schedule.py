@@ -73,6 +73,19 @@ def test_a_loop_with_an_overlapped_send_timed_by_hand():
     assert account.total_s == pytest.approx(account.compute_s + account.exposed_s + account.copy_wait_s)
 
 
+@pytest.mark.parametrize("opcode", ["async-update", "call-update", "collective-permute-update"])
+def test_an_update_between_start_and_done_costs_nothing_and_waits_for_nothing(opcode):
+    send = next(line for line in PROGRAM.splitlines() if "%send = " in line)
+    shape = send.partition("= ")[2].partition(" collective")[0]
+    updated = PROGRAM.replace(send, f"{send}\n  %passed = {shape} {opcode}(%send)").replace(
+        "-done(%send)", "-done(%passed)"
+    )
+    assert updated.count("%passed") == 2
+    schedule = read_schedule(parse_module(updated))
+    assert not schedule.unknown
+    assert walk(schedule, MACHINE).account == walk(read_schedule(parse_module(PROGRAM)), MACHINE).account
+
+
 def test_a_sum_that_takes_longer_hides_the_send_whole():
     slow = PROGRAM.replace('"1000"', '"90000"')
     account = walk(read_schedule(parse_module(slow)), MACHINE).account

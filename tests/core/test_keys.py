@@ -3,10 +3,11 @@
 from dataclasses import MISSING, dataclass, field, fields, replace
 
 import pytest
+from omegaconf import OmegaConf
 
 from bench.rows import pairing
 from bench.sweep import expand
-from bench.sweep.catalog import load_chip, load_group, load_model
+from bench.sweep.catalog import conf_dir, load_chip, load_group, load_model
 from bench.validate import csv_cases
 from engines.core.errors import InvalidRequest
 from engines.core.keys import Choice, Integer, about
@@ -40,7 +41,7 @@ def a_point(cls=Point, **changes):
 def config(**changes):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
     content |= {"engine": load_group("engine", "analytic"), "timing": load_group("timing", "default"), "wandb": {}}
-    return {**load_group("..", "conf/config"), **content, **changes}
+    return {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, **changes}
 
 
 def points(**changes):

@@ -107,6 +107,25 @@ def test_runs_are_composed(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_examples_of_the_readme_run_in_an_empty_folder(tmp_path):
+    """Outside a checkout, in order: no command needs a file that a reader hasn't got."""
+    readme = (ROOT / "README.md").read_text()
+    lines = "\n".join(line.strip() for line in readme.splitlines() if line.startswith("    "))
+    told = [words for words in commands(lines) if words[0] in COMMANDS]
+    assert {words[0] for words in told} >= {"run", "plan", "validate", "report"}
+    for words in told:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.cli.main", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+
+
+@pytest.mark.slow
 def test_the_tutorial_runs_from_beginning_to_end(tmp_path):
     """As a reader does it: write the files that it shows, type every command, in order, in one folder."""
     script = tmp_path / "bin" / "shardbench"

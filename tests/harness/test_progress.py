@@ -1,8 +1,13 @@
-"""The progress bar: on a terminal, and only there."""
+"""The progress: a bar on a terminal, a line now and then in a log."""
 
 import os
 import pty
 import subprocess
+from types import SimpleNamespace
+
+from builders.rows import a_row
+
+from bench.run import progress
 
 
 def run_in_terminal(shardbench, words):
@@ -41,3 +46,20 @@ def test_a_pipe_sees_none(shardbench):
     done = shardbench(*shardbench.scripted("batch_size=[1,2]", "print=json"))
     assert "left" not in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch, capfd):
+    """By a clock that leaps 12 seconds with every row."""
+    now = iter(range(0, 10_000, 12))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for how, lines in (
+        ("table", ["3 of 8 points, 1 failed", "6 of 8 points, 2 failed"]),
+        ("json", ["3 of 8 points, 1 failed", "6 of 8 points, 2 failed"]),
+        ("none", []),
+    ):
+        clock = [next(now)]
+        with progress.Output(how, 8) as output:
+            for number in range(8):
+                clock[0] = next(now)
+                output.show(a_row(status="failed" if number % 3 == 2 else "ok"), new=True)
+        assert capfd.readouterr().err.splitlines() == lines

@@ -1,11 +1,20 @@
 """A stored row is the answer as long as what would run is the same, whatever its code is called."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
+from builders.points import point
 from processes import gone
 
-from bench.run import runner
+from bench.rows.store import Store
+from bench.run import resume
+from bench.run.environment import cpu_affinity
+from bench.run.keys import code_id_of, point_id
+from bench.run.load_engine import make_engine
+from bench.sweep.catalog import load_group
+from engines.core.chip import LinkConstants
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +87,64 @@ def test_rows_that_say_nothing_of_their_program_are_measured_anew(shardbench, re
     assert (started, found) == ([1], [])
 
 
+def test_a_point_is_measured_again_under_other_conditions_and_not_under_the_same(shardbench, rerun, monkeypatch):
+    first, started, _ = rerun(None, of=[1])
+    assert started == [1]
+    for words in ([], ["engine.tolerance.float32=0.5"], ["timing.max_samples=50"], ["+engine.pause_s=0.002"]):
+        assert rerun(None, *words, of=[1])[1] == ([1] if words else [])
+        assert rerun(None, *words, of=[1])[1] == []
+    for name, value in (("OMP_NUM_THREADS", "1"), ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            rows, started, _ = rerun("one", of=[1])
+            assert started == [1]
+            assert rerun("one", of=[1])[0] == rows
+            assert value in (rows[0]["xla_flags"], rows[0]["conditions"]["variables"].get(name))
+    shardbench.log.with_name("program").unlink()
+    assert rerun(None, of=[1])[0] == first
+
+
+@pytest.mark.skipif(len(cpu_affinity()) < 2, reason="one core cannot be fewer")
+def test_a_point_is_measured_again_on_other_cores(shardbench, rerun):
+    (whole,), _, _ = rerun(None, of=[1])
+    cores = cpu_affinity()
+    assert whole["cpu_affinity"] == cores
+    os.sched_setaffinity(0, cores[:1])
+    try:
+        (one,), started, _ = rerun(None, of=[1])
+        assert (started, one["cpu_affinity"]) == ([1], cores[:1])
+        assert rerun(None, of=[1])[1] == []
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert rerun(None, of=[1])[0] == [whole]
+
+
+def test_a_row_whose_clock_ran_ahead_does_not_win_for_ever(shardbench, rerun):
+    rerun(None, of=[1])
+    (part,) = shardbench.results.glob("rows/*.jsonl")
+    ahead = "2999-01-01T00:00:00.000+00:00"
+    part.write_text(part.read_text().replace(shardbench.stored()[0]["created_at"], ahead))
+    part.rename(part.with_name(f"29990101T000000000000{part.name[21:]}"))
+    (again,), started, _ = rerun(None, "resume=false", of=[1])
+    assert started == [1]
+    (newest,) = Store(shardbench.results).latest().values()
+    assert newest.created_at == again["created_at"] < ahead
+
+
+def test_a_chip_that_tells_its_compiler_something_else_is_asked_again():
+    """The constants of a chip's links are in no point_id; nor may the same source then pass for the same program."""
+    sizes = {"engine": "compiled", "phase": "decode", "num_chips": 8, "batch_size": 8, "input_len": 8, "output_len": 8}
+    engine, asked = make_engine(load_group("engine", "compiled")), point(model="palm-8b", hw="tpu-v4", **sizes)
+    links = LinkConstants(link_efficiency=0.5, hop_s=1e-6, launch_s=1e-6)
+    other = replace(asked, chip=replace(asked.chip, link_constants=links))
+    assert point_id(engine, asked) == point_id(engine, other)
+    assert code_id_of(engine, "code", asked) != code_id_of(engine, "code", other)
+    assert code_id_of(engine, "code", asked) == code_id_of(engine, "code", replace(asked, batch_size=9))
+    assert code_id_of(engine, None, asked) is None
+    analytic = make_engine(load_group("engine", "analytic"))
+    assert code_id_of(analytic, "code", other) == "code"
+
+
 def test_an_engine_that_dies_while_it_is_asked_costs_that_point(shardbench, rerun):
     """Nothing is lost and nothing answered twice: the points before are kept, those after go on in a new process."""
     rerun("one", of=[1, 2, 115])
@@ -92,7 +159,7 @@ def test_a_prediction_is_kept_through_changes_of_code_and_not_of_the_closed_form
     words += ["print=none", "wandb.mode=disabled"]
 
     def after(source, version):
-        monkeypatch.setattr(runner, "code_id", lambda engine: source)
+        monkeypatch.setattr(resume, "code_id", lambda engine: source)
         monkeypatch.setattr("engines.analytic.engine.CLOSED_FORM_VERSION", version)
         assert shardbench.here(monkeypatch, *words) == 0
         return len(shardbench.stored())

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders.workloads import workload_of
 
-from bench.cli.commands.plan import workload_from
 from bench.planner.crossovers import chip_crossover, crossovers, layout_seconds, token_crossovers
 from bench.planner.search import search
 
@@ -13,7 +13,7 @@ from bench.planner.search import search
 @pytest.fixture(scope="module")
 def plan():
     asked = {"model": "palm-540b", "num_chips": 64, "batch_size": 512, "phase": "prefill", "weight_dtype": "bfloat16"}
-    return search(workload_from(asked)).chosen
+    return search(workload_of(**asked)).chosen
 
 
 def test_before_and_after_a_crossover_the_winner_changes(plan):
@@ -42,7 +42,5 @@ def test_two_dimensions_pay_from_some_chips(plan):
 
 def test_one_chip_and_gpus_have_none(plan):
     assert token_crossovers(replace(plan.point, num_chips=1, mesh_shape=None)) == []
-    gpu = search(
-        workload_from({"model": "gpt-20b", "hw": "a100-80gb", "num_chips": 8, "batch_size": 8, "input_len": 60})
-    ).chosen
+    gpu = search(workload_of(model="gpt-20b", hw="a100-80gb", num_chips=8, batch_size=8, input_len=60)).chosen
     assert list(crossovers(gpu)) == []

@@ -6,10 +6,10 @@ from math import log
 
 import numpy as np
 import pytest
+from builders.workloads import workload_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cli.commands.plan import workload_from
 from bench.planner.pareto import is_frontier, spots
 
 pairs = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=40)
@@ -30,7 +30,7 @@ def test_the_frontier_is_what_nothing_beats(ways):
 
 def frontier(model, phase="decode", **keys):
     asked = {"model": model, "phase": phase, "batch_size": "auto", "num_chips": "auto", "input_len": 1984, **keys}
-    return [spot for spot in spots(workload_from(asked)) if spot.on_frontier]
+    return [spot for spot in spots(workload_of(**asked)) if spot.on_frontier]
 
 
 def test_small_batches_are_fast_and_large_ones_cheap():
@@ -60,7 +60,7 @@ def test_each_dtype_has_its_own_frontier():
 
 def test_a_frontier_is_of_one_phase():
     with pytest.raises(ValueError, match="one phase"):
-        spots(workload_from({"model": "palm-8b", "phase": "generate"}))
+        spots(workload_of(model="palm-8b", phase="generate"))
 
 
 def test_the_command_writes_table_and_figure(command, tmp_path):
@@ -89,8 +89,8 @@ def test_nothing_that_fits_is_exit_code_one(tmp_path, capsys):
 
 def test_a_plan_above_its_peak_is_on_no_frontier():
     # A model said to be ten times its size: what reaches more than a tenth of the peak would be above the peak.
-    asked = {"model": "palm-62b", "phase": "decode", "batch_size": "auto", "num_chips": 16, "input_len": 1984}
-    workload = workload_from({**asked, "weight_dtype": "int8"})
+    asked = {"phase": "decode", "batch_size": "auto", "num_chips": 16, "input_len": 1984, "weight_dtype": "int8"}
+    workload = workload_of(model="palm-62b", **asked)
     said = replace(workload, model=replace(workload.model, mfu_params=10 * workload.model.mfu_params))
     true = [spot.mfu for spot in spots(workload) if spot.on_frontier]
     assert max(spot.mfu for spot in spots(said)) == pytest.approx(10 * max(spot.mfu for spot in spots(workload)))

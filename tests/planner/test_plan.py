@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from builders.workloads import workload_of
 
-from bench.cli.commands.plan import workload_from
 from bench.planner.search import TERMS, search
 from bench.planner.shortfall import shortfall
 from bench.planner.workload import counts_up_to, ways_of
@@ -20,7 +20,7 @@ TABLE_2 = [
 
 
 def workload(**keys):
-    return workload_from({"model": "palm-540b", "num_chips": 64, "batch_size": 64, **keys})
+    return workload_of(**{"model": "palm-540b", "num_chips": 64, "batch_size": 64, **keys})
 
 
 @pytest.mark.parametrize(("keys", "layout"), TABLE_2, ids=str)
@@ -172,7 +172,7 @@ def test_the_table_names_the_best_and_the_losses(capsys):
         ({"model": "palm-541b"}, "palm-541b"),
         ({"hw": "tpu-v40"}, "tpu-v40"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"batch_size": []}, r"batch_size=\[\]: must be"),
+        ({"batch_size": []}, r"batch_size=\[\]: is an empty list"),
         ({"input_len": -1}, "input_len=-1"),
         ({"latency_limit_s": -1}, "latency_limit_s=-1"),
         ({"num_chips": "many"}, "num_chips=many"),

@@ -2,13 +2,16 @@
 
 import json
 import logging
+import socket
 import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from builders.rows import a_row
 
-from bench.run import tracking
+from bench.run import tracking, wandb_mode
 from bench.run.tracking import Tracker, open_tracker
 from engines.core.errors import InvalidRequest
 
@@ -161,22 +164,102 @@ def test_modes(tmp_path, monkeypatch):
 
 
 def test_auto_is_online_only_where_there_is_a_key(tmp_path, monkeypatch):
-    assert tracking.resolved_mode("auto") == "offline"
+    assert wandb_mode.resolved_mode("auto") == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert tracking.resolved_mode("auto") == "online"
+    assert wandb_mode.resolved_mode("auto") == "online"
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert tracking.resolved_mode("auto") == "offline"
+    assert wandb_mode.resolved_mode("auto") == "offline"
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delenv("WANDB_API_KEY")
     login = Path(tmp_path / "home" / "netrc")
     login.parent.mkdir()
     login.write_text(f"machine api.wandb.ai login user password {'0' * 40}\n")
     login.chmod(0o600)
-    assert tracking.resolved_mode("auto") == "online"
+    assert wandb_mode.resolved_mode("auto") == "online"
+
+
+@pytest.fixture
+def silent_server(monkeypatch):
+    """An address that takes connections and never answers, which is what a firewall makes of a server."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        yield server
+
+
+class Greeter(BaseHTTPRequestHandler):
+    """Answers whether it is there, and nothing else."""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        self.server.over.wait()
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def deaf_server(monkeypatch):
+    """A server that is there and lets no run begin."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Greeter)
+    server.over = threading.Event()
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+def logged_offline(tmp_path, capfd, rows):
+    tracker = open_tracker(config(tmp_path))
+    assert [tracker.log_row(row) for row in rows] == [True] * len(rows)
+    tracker.close()
+    assert sorted(run_of(path)[0].run_id for path in runs(tmp_path)) == sorted(tracking.run_id(row) for row in rows)
+    out, err = capfd.readouterr()
+    assert out == ""
+    return err
+
+
+def test_a_key_without_a_network_logs_offline_and_says_so_once(tmp_path, capfd, monkeypatch, silent_server):
+    monkeypatch.setattr(tracking, "REACH_TIMEOUT_S", 0.2)
+    err = logged_offline(tmp_path, capfd, [a_row(), a_row(batch_size=8)])
+    (line,) = err.splitlines()
+    assert "did not answer within 0.2 s; logging offline" in line
+    assert f"wandb sync {tmp_path / 'results' / 'wandb'}/offline-run-*" in line
+
+
+def test_a_port_that_nobody_serves_logs_offline(tmp_path, capfd, silent_server):
+    silent_server.close()
+    assert "cannot be reached" in logged_offline(tmp_path, capfd, [a_row()])
+
+
+def test_a_server_that_lets_no_run_begin_logs_offline(tmp_path, capfd, monkeypatch, deaf_server):
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1.0)
+    err = logged_offline(tmp_path, capfd, [a_row(), a_row(batch_size=8)])
+    assert err.count("logging offline from here on") == 1
+
+
+def test_any_answer_of_a_server_is_one(deaf_server):
+    base = f"http://127.0.0.1:{deaf_server.server_port}"
+    assert wandb_mode.unreachable(base, 60) is None
+    monkey = Greeter.do_HEAD
+    try:
+        Greeter.do_HEAD = lambda self: self.send_error(403)
+        assert wandb_mode.unreachable(base, 60) is None
+    finally:
+        Greeter.do_HEAD = monkey
+    assert "cannot be reached" in wandb_mode.unreachable("nonsense", 60)
+    assert "cannot be reached" in wandb_mode.unreachable("http://no-such-host.invalid", 60)
 
 
 def test_where_wandb_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(wandb_mode.importlib.util, "find_spec", lambda name: None)
     assert open_tracker(config(tmp_path)) is None
     with pytest.raises(InvalidRequest, match=r"wandb\.mode=offline.*pip install 'shardbench\[wandb\]'"):
         open_tracker(config(tmp_path, mode="offline"))

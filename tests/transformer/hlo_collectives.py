@@ -13,6 +13,7 @@ from builders.plans import mesh_of, plan_of
 from compiling import plainly
 from partitioned_case import TIME
 
+from engines.compiled.hlo.replica_groups import parse_groups
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_prefill
 
@@ -20,6 +21,7 @@ BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "s32": 4, "u32": 4}
 LINE = re.compile(
     r" = (?P<shape>\([^)]*\)|\S+) (?P<kind>all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)\("
 )
+GROUPS = re.compile(r"replica_groups=(mesh\[[^{]*\{[^}]*\}|\{\{.*?\}\}|\S+?)(?:, |$)")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -45,8 +47,7 @@ def loop_collectives(text: str, mesh_shape) -> Counter:
         if match["kind"] == "collective-permute":
             found["collective-permute", "", size] += 1
             continue
-        listed = re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", line)[1]
-        members = [[int(each) for each in part.split(",")] for part in re.findall(r"\{([\d,]+)\}", listed)]
+        members = parse_groups(GROUPS.search(line)[1], math.prod(mesh_shape))
         if match["kind"] == "reduce-scatter":
             size *= len(members[0])
         found[match["kind"], groups[_key(members)], size] += 1

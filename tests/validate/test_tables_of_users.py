@@ -203,7 +203,7 @@ def test_published_rows_of_a_folder_are_cases_and_its_tables_too(tmp_path):
     impossible = imported(16, seconds=1e-3)
     Store(tmp_path).append([*rows, impossible])
     table(tmp_path / "more.csv", ROW)
-    reading = read_data(str(tmp_path), "analytic")
+    reading = read_data([str(tmp_path)], "analytic")
     assert [(case.system, case.point.batch_size) for case in reading.cases] == [
         ("mine 1.0", 1),
         ("mine 1.0", 2),
@@ -231,7 +231,7 @@ def test_rows_of_one_point_that_are_apart_are_shown_and_none_is_averaged(tmp_pat
     times = {"a.csv": "20", "b.csv": "20.9", "c.csv": "21.1"}
     for name, seconds in times.items():
         table(tmp_path / name, {**ROW, "latency_s": seconds}, {**ROW, "system": name, "latency_s": seconds})
-    reading = read_data(str(tmp_path), "analytic")
+    reading = read_data([str(tmp_path)], "analytic")
     [found] = contradictions(reading.cases)
     assert [case.place for case in found.cases] == ["a.csv:2", "b.csv:2", "c.csv:2"]
     assert found.spread == pytest.approx(1.1 / 20)

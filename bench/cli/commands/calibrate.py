@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.cli.args import PRINT, Key
+from bench.cli.values import FilePath, ListOf
 from bench.validate.case import Case
 from bench.validate.data import read_data
 from bench.validate.errors import figures_of
@@ -17,6 +18,7 @@ from bench.validate.unused import unused_lines
 from engines.analytic.calibration import PRIORS, STATED, Fit, fit, kind_of, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest
+from engines.core.text import significant
 
 SUMMARY: Final = "fit the constants of the analytic engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
@@ -27,9 +29,15 @@ KEYS: Final = (
         None,
         "a CSV file, a glob, a folder of CSV files or rows, a published table by name, or a list of these "
         "(default: all published)",
+        kind=ListOf(FilePath()),
     ),
     TOKENS,
-    Key("out", None, "file to write, or package for the folder of the engine's constants (default: only print)"),
+    Key(
+        "out",
+        None,
+        "file to write, or package for the folder of the engine's constants (default: only print)",
+        kind=FilePath(),
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -42,7 +50,7 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Fit and print the constants; write them if ``out`` is set. Returns 0."""
     del verb
-    chip = str(settings["hw"])
+    chip = settings["hw"]
     reading = read_data(settings["data"], "analytic", settings["tokens"])
     for line in unused_lines(reading.unused):
         print(line, file=sys.stderr)
@@ -55,7 +63,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     held_out = {name: _figures(errors) for name, errors in leave_one_model_out(points, measured).items()}
     content = _content(chip, cases, found, held_out)
     if settings["out"]:
-        path = _output_path(str(settings["out"]), chip)
+        path = _output_path(settings["out"], chip)
         _write(path, content)
         _write_residuals(path.with_suffix(".residuals.csv"), cases, found)
         print(f"wrote {path} and its residuals", file=sys.stderr)
@@ -133,24 +141,26 @@ def _write_residuals(path: Path, cases: Sequence[Case], found: Fit) -> None:
 
 
 def _print(content: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(
-        box=None, header_style="bold", pad_edge=False, title=f"constants of {content['chip']}", title_justify="left"
-    )
+    console = terminal.console()
+    table = terminal.table(title=f"constants of {content['chip']}")
     for heading in ("constant", "value", "within", "prior", "uncertainty", "set by"):
         table.add_column(heading, overflow="fold")
     for name, value in content["constants"].items():
         about = content["fitted"].get(name)
         if about is None:
-            table.add_row(name, f"{value:.4g}", "", "", "", f"stated: {content['stated'][name]}")
+            table.add_row(name, significant(value, 4), "", "", "", f"stated: {content['stated'][name]}")
             continue
         groups = ", ".join(f"{group} {share:.0%}" for group, share in about["set_by"].items())
         low, high = about["within"]
         table.add_row(
-            name, f"{value:.4g}", f"{low:g}..{high:g}", f"{about['prior']:g}", f"±{about['uncertainty']:.0%}", groups
+            name,
+            significant(value, 4),
+            f"{significant(low)}..{significant(high)}",
+            significant(about["prior"]),
+            f"±{about['uncertainty']:.0%}",
+            groups,
         )
     console.print(table)
     for label, count in content["rows"].items():

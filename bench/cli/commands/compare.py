@@ -1,12 +1,12 @@
 """``shardbench compare``: the rows of two stores, point by point."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key, check_boolean
+from bench.cli.args import PRINT, Key
+from bench.cli.values import FilePath, Number
 from engines.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -16,13 +16,23 @@ if TYPE_CHECKING:
 SUMMARY: Final = "compare the rows of two stores; exit code 1 if a point is slower or fails now"
 VERBS: Final[Mapping[str, str]] = {}
 RULES: Final = (
-    Key("threshold", 0.05, "a point is slower if its median rose significantly and by more than this fraction"),
-    Key("alpha", 0.01, "significance level over all points (Mann-Whitney U test with Holm's correction)"),
+    Key(
+        "threshold",
+        0.05,
+        "a point is slower if its median rose significantly and by more than this fraction",
+        kind=Number(minimum=0),
+    ),
+    Key(
+        "alpha",
+        0.01,
+        "significance level over all points (Mann-Whitney U test with Holm's correction)",
+        kind=Number(above=0, below=1),
+    ),
     Key("allow_hosts", False, "also compare times of different hosts or device kinds"),
 )
 KEYS: Final = (
-    Key("old", None, "the store to compare with", required=True),
-    Key("new", None, "the store to check", required=True),
+    Key("old", None, "the store to compare with", required=True, kind=FilePath()),
+    Key("new", None, "the store to check", required=True, kind=FilePath()),
     *RULES,
     Key("by_process", False, "compare medians per process instead of samples, as nightly processes=3 does"),
     PRINT,
@@ -39,7 +49,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     from bench.compare.verdicts import compare
 
-    rules = replace(rules_of(settings), by_process=check_boolean("by_process", settings["by_process"]))
+    rules = replace(rules_of(settings), by_process=settings["by_process"])
     found = compare(rows_of("old", settings["old"]), rows_of("new", settings["new"]), rules)
     if settings["print"] == "json":
         print(json.dumps(plain(found)))
@@ -49,19 +59,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def rules_of(settings: Mapping[str, Any]) -> "Rules":
-    """The rules given by the keys :data:`RULES`.
-
-    Raises:
-        InvalidRequest: a value is invalid.
-    """
+    """The rules given by the keys :data:`RULES`."""
     from bench.compare.verdicts import Rules
 
-    threshold, alpha, allow_hosts = (settings[key.name] for key in RULES)
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < float("inf"):
-        raise InvalidRequest("threshold", threshold, "must be a number ≥ 0", "use a fraction: 0.05 is 5%")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
-        raise InvalidRequest("alpha", alpha, "must be a number > 0 and < 1", "use a probability such as 0.01")
-    return Rules(threshold=threshold, alpha=alpha, allow_hosts=check_boolean("allow_hosts", allow_hosts))
+    return Rules(**{key.name: settings[key.name] for key in RULES})
 
 
 def rows_of(key: str, folder: Any) -> "list[Row]":
@@ -92,16 +93,14 @@ def plain(found: "Comparison") -> dict[str, Any]:
 
 def show(found: "Comparison") -> None:
     """Print a table of the points that differ, the worst first, and the number of points by verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
     from bench.compare.verdicts import NOT_SIGNIFICANT, label
     from bench.rows.metrics import METRICS
+    from bench.run import terminal
 
     shown = [change for change in found.changes if change.verdict != "same" or change.reason == NOT_SIGNIFICANT]
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = terminal.console()
     if shown:
-        table = Table(box=None, header_style="bold", pad_edge=False)
+        table = terminal.table()
         table.add_column("verdict", no_wrap=True)
         table.add_column("point", overflow="fold", ratio=2)
         for heading in ("old ms", "new ms", "new/old", "interval", "p"):

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
 from bench.cli.commands.compare import RULES, rules_of
+from bench.cli.values import FilePath
 
 SUMMARY: Final = "write one HTML page: regressions, every point over time, the newest rows, the environment"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("results_dir", "results", "the store, or a folder of stores such as results/nightly"),
-    Key("out", "reports/dashboard.html", "the file to write"),
+    Key("results_dir", "results", "the store, or a folder of stores such as results/nightly", kind=FilePath()),
+    Key("out", "reports/dashboard.html", "the file to write", kind=FilePath()),
     Key("title", "shardbench", "the heading of the page"),
     *RULES,
     PRINT,
@@ -28,8 +29,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     from bench.compare.dashboard.write import write
 
-    out = Path(str(settings["out"]))
-    rows = write(Path(str(settings["results_dir"])), out, str(settings["title"]), rules_of(settings))
+    out = Path(settings["out"])
+    rows = write(Path(settings["results_dir"]), out, settings["title"], rules_of(settings))
     if settings["print"] == "json":
         print(json.dumps({"out": str(out), "rows": rows}))
     else:

@@ -1,15 +1,14 @@
 """``shardbench env``: the git revision, versions, machine and settings in use."""
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key, check_boolean
+from bench.cli.args import PRINT, RESULTS_DIR, Key
 
-SUMMARY: Final = "show git revision, versions, machine, installed extras and the results folder"
+SUMMARY: Final = "show what a row records of here (git revision, versions, machine, flags), extras, results folder"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     RESULTS_DIR,
@@ -30,20 +29,23 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     from pathlib import Path
 
-    from bench.run.environment import read_environment
+    from bench.run.conditions import XLA_FLAGS, variables
+    from bench.run.environment import cpu_affinity, read_environment
     from bench.run.extras import extras
-    from bench.run.tracking import resolved_mode
+    from bench.run.wandb_mode import resolved_mode
 
-    with_devices = check_boolean("devices", settings["devices"])
-    folder = Path(str(settings["results_dir"]))
+    folder = Path(settings["results_dir"])
     content: dict[str, Any] = {
         **asdict(read_environment()),
+        "cpu_affinity": cpu_affinity(),
+        "xla_flags": os.environ.get(XLA_FLAGS, ""),
+        "variables": variables(os.environ),
         "extras": extras(),
         "wandb_mode": resolved_mode("auto"),
         "results_dir": str(folder.resolve()),
         "results_dir_exists": folder.is_dir(),
     }
-    if with_devices:
+    if settings["devices"]:
         content["devices"] = _devices()
     if settings["print"] == "json":
         print(json.dumps(content))
@@ -60,7 +62,15 @@ def _lines(key: str, value: Any) -> list[str]:
     if key == "extras":
         return [f"{name}: {'installed' if present else 'not installed'}" for name, present in value.items()]
     if isinstance(value, Mapping):
-        return [f"{name} {text}" for name, text in value.items()]
+        return [f"{name} {text}" for name, text in value.items()] or ["none"]
+    if key == "gpus":
+        return list(value) or ["none"]
+    if key == "cpu_affinity":
+        return [",".join(map(str, value))]
+    if key == "cpu_quota":
+        return ["no limit" if value is None else f"{value:g} cores"]
+    if key == "xla_flags":
+        return [value or "none"]
     if key == "memory_bytes" and value is not None:
         return [f"{value / 2**30:.1f} GiB"]
     if key == "cache_bytes" and value is not None:
@@ -72,13 +82,17 @@ def _lines(key: str, value: Any) -> list[str]:
 
 def _devices() -> dict[str, Any]:
     """Platform, number and kinds of JAX's devices, read in a child: the process that initialises them holds them."""
+    from pathlib import Path
+
+    from engines.core.errors import ShardbenchError, TimedOut
+    from engines.host.program import ExternalProgram
+    from engines.host.python import code_words
+
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
+        printed = ExternalProgram(code_words(DEVICES), Path.cwd(), TIMEOUT_S).run()
+        found: dict[str, Any] = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+    except TimedOut:
         return {"error": f"JAX found no devices within {TIMEOUT_S:g} s"}
-    except subprocess.CalledProcessError as error:
-        return {"error": (error.stderr.strip().splitlines() or ["JAX failed"])[-1]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ShardbenchError, StopIteration, ValueError) as error:
+        return {"error": f"JAX failed: {error}"}
     return found

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.args import PRINT, RESULTS_DIR, Key, point_key
+from bench.cli.values import FilePath, ListOf
 from bench.importers.formats import FORMATS
 from bench.importers.many import Imported, read_files, text_of
 from bench.importers.paths import files_of, names_one_file
 from bench.importers.to_rows import USER_KEYS
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
-from engines.core.point import PHASES, Point
+from engines.core.point import PHASES
 from engines.core.row import Row
 
 if TYPE_CHECKING:
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
 SUMMARY: Final = "store results of other benchmark harnesses as published rows"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
-    Key("data", None, "a file, a folder, a pattern such as 'runs/*.json', or a list of them", required=True),
+    Key(
+        "data",
+        None,
+        "a file, a folder, a pattern such as 'runs/*.json', or a list of them",
+        required=True,
+        kind=ListOf(FilePath()),
+    ),
     Key("format", "auto", "the file's format; auto detects it", ("auto", *FORMATS)),
     RESULTS_DIR,
     Key("model", None, "the model, one of conf/model, or {NAME IN THE FILE: MODEL}"),
     Key("hw", None, "the chip, one of conf/hw, or {NAME IN THE FILE: CHIP}"),
     Key("phase", None, "import only this phase of the file", PHASES),
-    *(Key(name, None, Point.schema()[name].about.meaning) for name in USER_KEYS),
+    *(point_key(name) for name in USER_KEYS),
     Key("reference", None, "source of the file, such as a link"),
     PRINT,
 )

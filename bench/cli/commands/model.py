@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import Key
+from bench.cli.values import FilePath
 from engines.weights.checkpoint.families import model_of
 
 SUMMARY: Final = "print the model of a checkpoint as YAML, for your own config folder"
@@ -16,6 +17,7 @@ KEYS: Final = (
         None,
         "the folder in Hugging Face's layout; only its config.json is read",
         required=True,
+        kind=FilePath(),
     ),
     Key("name", None, "name of the model (default: the folder's name)"),
 )
@@ -30,7 +32,6 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from omegaconf import OmegaConf
 
     del verb
-    name = settings["name"]
-    found = model_of(Path(str(settings["checkpoint"])).expanduser(), None if name is None else str(name))
+    found = model_of(Path(settings["checkpoint"]), settings["name"])
     print(OmegaConf.to_yaml({key: value for key, value in asdict(found).items() if value is not None}), end="")
     return 0

@@ -7,19 +7,40 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, Key, check_integer
+from bench.cli.args import PRINT, Key
 from bench.cli.commands.compare import RULES, plain, rules_of, show
+from bench.cli.values import FilePath, Integer, ListOf, Text
 from engines.core.errors import InvalidRequest
 
 SUMMARY: Final = "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("sweep", "nightly", "the sweep to run, one of conf/sweep"),
-    Key("run", [], "further arguments of shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]"),
-    Key("results_dir", "results", "folder of the stores; rows go to RESULTS_DIR/nightly/<date>"),
-    Key("out", "reports/nightly", "folder for dashboard.html and, per night, a report and comparison.json"),
-    Key("confirm", 2, "most repeats while a measured point is slower; with processes=1 its fastest run counts"),
-    Key("processes", 1, "processes that measure every point; above 1, medians per process are compared"),
+    Key(
+        "run",
+        [],
+        "further arguments of shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]",
+        kind=ListOf(Text(), least=0),
+    ),
+    Key("results_dir", "results", "folder of the stores; rows go to RESULTS_DIR/nightly/<date>", kind=FilePath()),
+    Key(
+        "out",
+        "reports/nightly",
+        "folder for dashboard.html and, per night, a report and comparison.json",
+        kind=FilePath(),
+    ),
+    Key(
+        "confirm",
+        2,
+        "most repeats while a measured point is slower; with processes=1 its fastest run counts",
+        kind=Integer(0),
+    ),
+    Key(
+        "processes",
+        1,
+        "processes that measure every point; above 1, medians per process are compared",
+        kind=Integer(1),
+    ),
     Key("date", None, "date of the night (default: today, UTC)"),
     *RULES,
     PRINT,
@@ -37,18 +58,18 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     from bench.compare.nightly import NightlySettings, checked_day, run_night
 
-    words = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
-    if not all(isinstance(word, str) and "=" in word for word in words):
-        raise InvalidRequest("run", settings["run"], "must be a list of key=value", "use run=[key=value,...]")
-    processes = check_integer("processes", settings["processes"], 1)
+    words, processes = settings["run"], settings["processes"]
+    for word in words:
+        if "=" not in word:
+            raise InvalidRequest("run", word, "must be a list of key=value", "use run=[key=value,...]")
     today = datetime.now(UTC).date().isoformat()
     plan = NightlySettings(
-        sweep=str(settings["sweep"]),
-        results_dir=Path(str(settings["results_dir"])),
-        out=Path(str(settings["out"])),
-        day=checked_day(today if settings["date"] is None else str(settings["date"])),
+        sweep=settings["sweep"],
+        results_dir=Path(settings["results_dir"]),
+        out=Path(settings["out"]),
+        day=checked_day(today if settings["date"] is None else settings["date"]),
         rules=replace(rules_of(settings), by_process=processes > 1),
-        confirm=check_integer("confirm", settings["confirm"], 0),
+        confirm=settings["confirm"],
         processes=processes,
         words=words,
     )

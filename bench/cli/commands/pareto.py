@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, Key
+from bench.cli.commands.plan import SIZES, WEIGHT_DTYPES, workload_from
+from bench.cli.values import Choice, FilePath, Integer, ListOf, Text
 from engines.core.errors import InvalidRequest
+from engines.core.text import significant
 
 if TYPE_CHECKING:
     from bench.planner.pareto import Spot
@@ -17,16 +20,16 @@ SUMMARY: Final = "cost against latency over chips, batch, layout and dtype: the 
 VERBS: Final[Mapping[str, str]] = {}
 PHASES: Final = ("decode", "prefill")
 KEYS: Final = (
-    Key("model", ["palm-8b", "palm-62b", "palm-540b"], "a model of conf/model, or a list of them"),
+    Key("model", ["palm-8b", "palm-62b", "palm-540b"], "a model of conf/model, or a list of them", kind=ListOf(Text())),
     Key("hw", "tpu-v4", "the chip, one of conf/hw"),
-    Key("phase", list(PHASES), "decode, prefill, or both"),
-    Key("context_len", 2048, "tokens of a prefill; in a decode, cached plus generated tokens"),
-    Key("output_len", 64, "tokens generated in a decode"),
-    Key("batch_size", "auto", "sequences: a number, a list, or auto (1 to 1024)"),
-    Key("num_chips", "auto", "chips: a number, a list, or auto (up to max_chips)"),
-    Key("max_chips", 256, "largest number of chips for num_chips=auto"),
-    Key("weight_dtype", ["bfloat16", "int8"], "dtype of the weights, or a list"),
-    Key("out", "reports/pareto", "folder for pareto.csv, pareto.png and pareto.pdf"),
+    Key("phase", list(PHASES), "decode, prefill, or both", kind=ListOf(Choice(PHASES))),
+    Key("context_len", 2048, "tokens of a prefill; in a decode, cached plus generated tokens", kind=Integer(2)),
+    Key("output_len", 64, "tokens generated in a decode", kind=Integer(1)),
+    Key("batch_size", "auto", "sequences: a number, a list, or auto (1 to 1024)", kind=SIZES),
+    Key("num_chips", "auto", "chips: a number, a list, or auto (up to max_chips)", kind=SIZES),
+    Key("max_chips", 256, "largest number of chips for num_chips=auto", kind=Integer(1)),
+    Key("weight_dtype", ["bfloat16", "int8"], "dtype of the weights, or a list", kind=WEIGHT_DTYPES),
+    Key("out", "reports/pareto", "folder for pareto.csv, pareto.png and pareto.pdf", kind=FilePath()),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -44,7 +47,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if not found:
         print("no configuration fits in memory; use more chips or a smaller weight_dtype", file=sys.stderr)
         return 1
-    folder = Path(str(settings["out"]))
+    folder = Path(settings["out"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_csv(folder / "pareto.csv", found)
@@ -72,19 +75,14 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
-    from bench.cli.commands.plan import workload_from
     from bench.planner.pareto import spots
 
-    models, phases = (value if isinstance(value, list) else [value] for value in (settings["model"], settings["phase"]))
-    for phase in phases:
-        if phase not in PHASES:
-            raise InvalidRequest("phase", phase, "is not known", f"use {' or '.join(PHASES)}")
     context, output_len = settings["context_len"], settings["output_len"]
-    if not isinstance(context, int) or not isinstance(output_len, int) or not 0 < output_len < context:
+    if output_len >= context:
         raise InvalidRequest(
             "output_len",
             output_len,
-            f"must be an integer ≥ 1 and < context_len={context}",
+            f"must be < context_len={context}",
             "lower it or raise context_len",
         )
     shared = {
@@ -92,8 +90,8 @@ def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
     }
     return [
         spot
-        for model in models
-        for phase in phases
+        for model in settings["model"]
+        for phase in settings["phase"]
         for spot in spots(
             workload_from(
                 {**shared, "model": model, "phase": phase, "input_len": context - output_len * (phase == "decode")}
@@ -103,10 +101,9 @@ def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
 
 
 def _print(best: "list[Spot]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = terminal.table()
     for heading in ("model", "phase", "weights", "chips", "mesh", "batch", "layout", "latency", "chip-ms/token", "MFU"):
         table.add_column(heading)
     for spot in sorted(best, key=lambda each: (each.model, each.phase, each.weight_dtype, each.latency_s)):
@@ -118,8 +115,8 @@ def _print(best: "list[Spot]") -> None:
             spot.parallelism,
             str(spot.batch_size),
             f"{spot.ffn_layout} {spot.attn_sharding}",
-            f"{spot.latency_s:.4g} s",
-            f"{1e3 * spot.cost_chip_s_per_token:.3g}",
+            f"{significant(spot.latency_s, 4)} s",
+            significant(1e3 * spot.cost_chip_s_per_token),
             f"{spot.mfu:.1%}",
         )
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    terminal.console(160).print(table)

@@ -1,14 +1,15 @@
 """``shardbench plan``: the best partitioning of a model over chips for a workload."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key, check_integer
-from engines.core.errors import InvalidRequest
+from bench.cli.args import PRINT, Key
+from bench.cli.values import Choice, Integer, ListOf, Number
+from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.layout import COLLECTIVES
 from engines.core.point import FIRST_TOKENS
+from engines.core.text import significant
 
 if TYPE_CHECKING:
     from bench.planner.crossovers import Crossover
@@ -17,23 +18,25 @@ if TYPE_CHECKING:
 
 SUMMARY: Final = "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up"
 VERBS: Final[Mapping[str, str]] = {}
+SIZES: Final = ListOf(Integer(1), words=("auto",))
+WEIGHT_DTYPES: Final = ListOf(Choice(tuple(BYTES_PER_ELEMENT)))
 KEYS: Final = (
     Key("model", None, "the model, one of conf/model", required=True),
     Key("hw", "tpu-v4", "the chip, one of conf/hw"),
     Key("phase", "generate", "the workload's phase", ("prefill", "decode", "generate")),
     Key("objective", "latency", "what to optimise; limits apply to each", ("latency", "cost", "throughput")),
-    Key("input_len", 2048, "tokens of the prompt, or in the cache of a decode"),
-    Key("output_len", 64, "tokens generated"),
+    Key("input_len", 2048, "tokens of the prompt, or in the cache of a decode", kind=Integer(0)),
+    Key("output_len", 64, "tokens generated", kind=Integer(1)),
     Key("first_token", "auto", "the pass that samples the first token; auto is decode", FIRST_TOKENS),
-    Key("batch_size", "auto", "sequences: a number, a list to choose from, or auto (1 to 1024)"),
-    Key("num_chips", "auto", "chips: a number, a list to choose from, or auto (up to max_chips)"),
-    Key("max_chips", 256, "largest number of chips for num_chips=auto"),
-    Key("weight_dtype", ["bfloat16", "int8"], "dtype of the weights, or a list to choose from"),
+    Key("batch_size", "auto", "sequences: a number, a list to choose from, or auto (1 to 1024)", kind=SIZES),
+    Key("num_chips", "auto", "chips: a number, a list to choose from, or auto (up to max_chips)", kind=SIZES),
+    Key("max_chips", 256, "largest number of chips for num_chips=auto", kind=Integer(1)),
+    Key("weight_dtype", ["bfloat16", "int8"], "dtype of the weights, or a list to choose from", kind=WEIGHT_DTYPES),
     Key("collectives", "auto", "how communication overlaps the MXU", COLLECTIVES),
-    Key("latency_limit_s", None, "largest latency of the whole phase, in seconds"),
-    Key("step_limit_s", None, "largest time of a decode step, in seconds"),
-    Key("hbm_limit_bytes", None, "largest memory use of a chip, in bytes"),
-    Key("runners", 8, "number of runners-up to show"),
+    Key("latency_limit_s", None, "largest latency of the whole phase, in seconds", kind=Number(above=0)),
+    Key("step_limit_s", None, "largest time of a decode step, in seconds", kind=Number(above=0)),
+    Key("hbm_limit_bytes", None, "largest memory use of a chip, in bytes", kind=Number(above=0)),
+    Key("runners", 8, "number of runners-up to show", kind=Integer(0)),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -51,7 +54,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.planner.shortfall import shortfall
 
     del verb
-    found = search(workload_from(settings), runners=check_integer("runners", settings["runners"], 0))
+    found = search(workload_from(settings), runners=settings["runners"])
     as_json = settings["print"] == "json"
     if found.chosen is None:
         missing = shortfall(found)
@@ -78,60 +81,42 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
     """The workload given by a command's keys; keys that the command lacks have plan's defaults.
 
     Raises:
-        InvalidRequest: a name is unknown, or a number is invalid.
+        InvalidRequest: a name is unknown.
     """
     from bench.planner.workload import Workload, counts_up_to
     from bench.sweep.catalog import load_chip, load_model
 
     values = {key.name: key.default for key in KEYS} | dict(settings)
-    chip = load_chip(str(values["hw"]))
-    counts, batches, dtypes = values["num_chips"], values["batch_size"], values["weight_dtype"]
-    most = check_integer("max_chips", values["max_chips"], 1)
+    chip = load_chip(values["hw"])
+    counts, batches = values["num_chips"], values["batch_size"]
     return Workload(
-        model=load_model(str(values["model"])),
+        model=load_model(values["model"]),
         chip=chip,
         phase=values["phase"],
         objective=values["objective"],
-        batch_sizes=tuple(2**power for power in range(11)) if batches == "auto" else _integers("batch_size", batches),
-        input_len=check_integer("input_len", values["input_len"], 0),
-        output_len=check_integer("output_len", values["output_len"], 1),
-        weight_dtypes=tuple(str(dtype) for dtype in (dtypes if isinstance(dtypes, list) else [dtypes])),
-        num_chips=counts_up_to(chip, most) if counts == "auto" else _integers("num_chips", counts),
+        batch_sizes=tuple(2**power for power in range(11)) if batches == "auto" else tuple(batches),
+        input_len=values["input_len"],
+        output_len=values["output_len"],
+        weight_dtypes=tuple(values["weight_dtype"]),
+        num_chips=counts_up_to(chip, values["max_chips"]) if counts == "auto" else tuple(counts),
         first_token=values["first_token"],
         collectives=values["collectives"],
-        latency_limit_s=_positive("latency_limit_s", values["latency_limit_s"]),
-        step_limit_s=_positive("step_limit_s", values["step_limit_s"]),
-        hbm_limit_bytes=_positive("hbm_limit_bytes", values["hbm_limit_bytes"]),
+        latency_limit_s=values["latency_limit_s"],
+        step_limit_s=values["step_limit_s"],
+        hbm_limit_bytes=values["hbm_limit_bytes"],
     )
 
 
-def _integers(key: str, value: Any) -> tuple[int, ...]:
-    """An integer or a list of integers, each ≥ 1."""
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in values):
-        raise InvalidRequest(key, value, "must be an integer ≥ 1, or a list of these", "use 64 or [1,64]")
-    return tuple(values)
-
-
-def _positive(key: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-        raise InvalidRequest(key, value, "must be a number > 0", f"raise it, or omit {key} for no limit")
-    return float(value)
-
-
 def _print(found: "SearchResult", chosen: "Candidate", crossovers: "Sequence[Crossover]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
     workload = found.workload
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = terminal.console()
     console.print(
         f"{workload.model.name} on {workload.chip.name}, {workload.phase}, {workload.input_len} in, "
         f"{workload.output_len if workload.phase != 'prefill' else 0} out: the best for {workload.objective}"
     )
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = terminal.table()
     headings = (
         *("loss", "chips", "mesh", "weights", "batch", "layouts"),
         *("latency", "step", "chip-s/token", "tokens/s", "GB/chip", "bound by", "slower in"),
@@ -158,9 +143,9 @@ def _cells(plan: "Candidate") -> list[str]:
         point.weight_dtype,
         str(point.batch_size),
         "" if point.num_chips == 1 else ", ".join(layouts),
-        f"{plan.latency_s:.4g} s",
-        "" if plan.step_time_s is None else f"{plan.step_time_s * 1e3:.3g} ms",
-        f"{plan.cost_chip_s_per_token:.3g}",
+        f"{significant(plan.latency_s, 4)} s",
+        "" if plan.step_time_s is None else f"{significant(plan.step_time_s * 1e3)} ms",
+        significant(plan.cost_chip_s_per_token),
         f"{plan.tokens_per_s:,.0f}",
         f"{plan.peak_hbm_bytes / 1e9:.1f}",
         SHORT[plan.binding_term],

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.values import Choice, FilePath, ListOf
 from bench.report.claims.checks import Check
 from bench.report.render.document import Written
 from bench.sweep.catalog import load_group
-from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
 SUMMARY: Final = "write latency and MFU tables, figures and findings from stored rows"
@@ -22,9 +22,19 @@ FORMATS: Final = ("markdown", "csv", "latex")
 ENDINGS: Final = ("png", "pdf")
 KEYS: Final = (
     RESULTS_DIR,
-    Key("out", "reports/latest", "folder for the files; comparison, paper and studies use a subfolder of their name"),
-    Key("format", list(FORMATS), "formats to write: one or a list of markdown, csv, latex"),
-    Key("figures", list(ENDINGS), "formats of the figures: png, pdf, both, or [] for none"),
+    Key(
+        "out",
+        "reports/latest",
+        "folder for the files; comparison, paper and studies use a subfolder of their name",
+        kind=FilePath(),
+    ),
+    Key("format", list(FORMATS), "formats to write", kind=ListOf(Choice(FORMATS))),
+    Key(
+        "figures",
+        list(ENDINGS),
+        "formats of the figures, or none",
+        kind=ListOf(Choice(ENDINGS), words=("none",), least=0),
+    ),
     Key("title", None, "the heading of the report"),
     Key(
         "wandb",
@@ -54,28 +64,26 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.report.studies.traces import Places
     from bench.rows.labels import read_rows
 
-    formats = _some_of("format", settings["format"], FORMATS)
-    if not formats:
-        raise InvalidRequest("format", settings["format"], "is empty", f"use one or more of {', '.join(FORMATS)}")
-    endings = _some_of("figures", settings["figures"], ENDINGS)
-    rows = [] if verb == "paper" else read_rows(str(settings["results_dir"]))
-    out = Path(str(settings["out"]))
+    formats = [name for name in FORMATS if name in settings["format"]]
+    endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
+    rows = [] if verb == "paper" else read_rows(settings["results_dir"])
+    out = Path(settings["out"])
     checks: list[Check] = []
     entries: list[ContextLimit] = []
     if verb == "comparison":
-        document, checks = comparison_report(rows, str(settings["title"] or "The comparison with FasterTransformer"))
+        document, checks = comparison_report(rows, settings["title"] or "The comparison with FasterTransformer")
         written = write(document, out / "comparison", formats, endings)
     elif verb == "paper":
-        document, entries = paper_report(str(settings["title"] or "Pope et al. 2022 from closed forms"))
+        document, entries = paper_report(settings["title"] or "Pope et al. 2022 from closed forms")
         written = write(document, out / "paper", formats, endings)
     elif verb == "studies":
-        places = Places(Path(str(settings["results_dir"])) / FOLDER, out / "studies")
-        document = studies_report(rows, str(settings["title"] or "The studies of compiled programs"), places)
+        places = Places(Path(settings["results_dir"]) / FOLDER, out / "studies")
+        document = studies_report(rows, settings["title"] or "The studies of compiled programs", places)
         written = write(document, out / "studies", formats, endings)
     else:
-        document = full_report(rows, str(settings["title"] or "shardbench report"))
+        document = full_report(rows, settings["title"] or "shardbench report")
         written = write(document, out, formats, endings)
-    _track(str(settings["wandb"]), str(settings["results_dir"]), rows, written)
+    _track(settings["wandb"], settings["results_dir"], rows, written)
     if settings["print"] == "json":
         all_checks = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
         print(json.dumps(written.to_dict() | {"checks": all_checks}, ensure_ascii=False))
@@ -93,19 +101,6 @@ def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -
     if tracker is not None:
         tracker.log_sweep("report", rows, [Path(written.out) / name for name in written.files])
         tracker.close()
-
-
-def _some_of(key: str, value: Any, allowed: Sequence[str]) -> list[str]:
-    """The items of a list, in the order of ``allowed``.
-
-    Raises:
-        InvalidRequest: an item is not allowed.
-    """
-    given = [] if value in (None, "", "none", []) else value if isinstance(value, list) else [value]
-    for word in given:
-        if word not in allowed:
-            raise InvalidRequest(key, word, "is not known", f"use one or more of {', '.join(allowed)}")
-    return [word for word in allowed if word in given]
 
 
 def _plain(check: Check) -> dict[str, Any]:
@@ -130,7 +125,10 @@ def _print(written: Written, checks: Sequence[Check]) -> None:
     undecided = sum(check.passed is None for check in checks)
     if undecided:
         print(f"{undecided} claims were not evaluated: the store has no rows for them")
+    tables = [name for name in written.files if name.startswith("tables/")]
     print(f"{len(written.files)} files in {written.out}:")
     for name in written.files:
-        if "/" not in name or name.startswith("figures/"):
+        if name not in tables:
             print(f"  {Path(written.out) / name}")
+    if tables:
+        print(f"  {Path(written.out) / 'tables'}: {len(tables)} files of tables")

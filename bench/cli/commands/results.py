@@ -6,33 +6,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key, check_boolean
+from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.values import FilePath, ListOf, Text
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
-SUMMARY: Final = "list, check, export, compact or rekey the stored rows"
+SUMMARY: Final = "list, check, export, add, compact or rekey the stored rows"
 VERBS: Final[Mapping[str, str]] = {
-    "list": "the newest row of every point",
+    "list": "the row that stands for every point: the newest, but none that failed before one that did not",
     "check": "read every file and list broken lines; exit code 1 if there are any",
     "export": "write rows as csv, parquet, jsonl or markdown",
+    "add": "store rows from a file of JSON lines, such as those that a run printed because it could not store them",
     "compact": "merge all files into one",
     "rekey": "convert rows of schema version 1 to the current keys if they are still valid; drop the others",
 }
 FILTERS: Final = ("model", "hw", "engine", "phase", "source", "status", "sweep")
 KEYS: Final = (
     RESULTS_DIR,
-    Key("out", None, "export: the file to write (default: stdout)"),
+    Key("out", None, "export: the file to write (default: stdout)", kind=FilePath()),
     Key("format", "csv", "export: the format", ("csv", "parquet", "jsonl", "markdown")),
-    Key("history", False, "list, export: every stored row, not only the newest of each point"),
-    *(Key(name, None, f"list, export: only rows of this {name}, or a list: [a,b]") for name in FILTERS),
+    Key("history", False, "list, export: every stored row, not only the one that stands for each point"),
+    *(
+        Key(name, None, f"list, export: only rows of this {name}, or a list: [a,b]", kind=ListOf(Text()))
+        for name in FILTERS
+    ),
     Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep valid rows, remove abandoned files"),
-    Key("proven", None, 'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged'),
+    Key("data", None, "add: a file of JSON lines, or a list of files", kind=ListOf(FilePath())),
+    Key(
+        "proven",
+        None,
+        'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged',
+        kind=FilePath(),
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
     "shardbench results list model=palm-540b source=[predicted,published]",
     "shardbench results check repair=true",
     "shardbench results export format=parquet out=rows.parquet",
+    "shardbench results add data=printed.txt",
     "shardbench results compact results_dir=results/main",
     "shardbench results rekey proven=proven.json",
 )
@@ -42,28 +54,25 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Run the verb; without one, list. Returns 1 if ``check`` leaves broken files, else 0."""
     from bench.rows.store import Store
 
-    history, repair = (check_boolean(key, settings[key]) for key in ("history", "repair"))
-    store = Store(str(settings["results_dir"]))
+    store = Store(settings["results_dir"])
     as_json = settings["print"] == "json"
     if verb == "check":
-        return _check(store, repair, as_json)
+        return _check(store, settings["repair"], as_json)
+    if verb == "add":
+        return _add(store, settings["data"], as_json)
     if verb == "compact":
         return _compact(store, as_json)
     if verb == "rekey":
         return _rekey(store, settings["proven"], as_json)
-    rows = _filtered(store.load() if history else list(store.latest().values()), settings)
+    rows = _filtered(store.load() if settings["history"] else list(store.latest().values()), settings)
     if verb == "export":
         return _export(rows, settings)
     return _list(rows, settings, as_json)
 
 
 def _filtered(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
-    allowed = {name: _as_strings(settings[name]) for name in FILTERS if settings[name] is not None}
+    allowed = {name: settings[name] for name in FILTERS if settings[name] is not None}
     return [row for row in rows if all(str(getattr(row, name)) in values for name, values in allowed.items())]
-
-
-def _as_strings(value: Any) -> list[str]:
-    return [str(each) for each in (value if isinstance(value, list) else [value])]
 
 
 def _list(rows: list[Row], settings: Mapping[str, Any], as_json: bool) -> int:
@@ -116,6 +125,21 @@ def _check(store: Any, with_repair: bool, as_json: bool) -> int:
     return 1 if found.faults and not with_repair else 0
 
 
+def _add(store: Any, data: Any, as_json: bool) -> int:
+    from bench.rows.add import add, to_json
+
+    if data is None:
+        raise InvalidRequest("data", "", "is required for add", "add data=FILE")
+    found = add(store, [Path(each) for each in data])
+    if as_json:
+        print(to_json(str(store.results_dir), found))
+        return 0
+    known = f", {found.known} were already stored" if found.known else ""
+    others = f"; {found.other_lines} lines that hold no row were left out" if found.other_lines else ""
+    print(f"{found.stored} rows added to {store.results_dir}{known}{others}")
+    return 0
+
+
 def _compact(store: Any, as_json: bool) -> int:
     from bench.rows.repair import compact
 
@@ -130,7 +154,7 @@ def _compact(store: Any, as_json: bool) -> int:
 def _rekey(store: Any, proven: Any, as_json: bool) -> int:
     from bench.run.rekey import read_proven, rekey
 
-    found = rekey(store, {} if proven is None else read_proven(Path(str(proven))))
+    found = rekey(store, {} if proven is None else read_proven(Path(proven)))
     dropped = [{"point_id": row.point_id, "point": _label(row), "reason": reason} for row, reason in found.dropped]
     if as_json:
         content = {"rows": found.rows, "rekeyed": found.rekeyed, "dropped": dropped}
@@ -157,15 +181,15 @@ def _label(row: Row) -> str:
 def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
     from bench.rows.export import as_text, write
 
-    how, out = str(settings["format"]), settings["out"]
-    if out in (None, ""):
+    how, out = settings["format"], settings["out"]
+    if out is None:
         if how == "parquet":
             raise InvalidRequest("out", "", "is required for format=parquet", "add out=rows.parquet")
         sys.stdout.write(as_text(rows, how))
         return 0
-    write(rows, how, Path(str(out)))
+    write(rows, how, Path(out))
     if settings["print"] == "json":
-        print(json.dumps({"out": str(out), "format": how, "rows": len(rows)}))
+        print(json.dumps({"out": out, "format": how, "rows": len(rows)}))
     else:
         print(f"{len(rows)} rows in {out}")
     return 0

@@ -4,7 +4,6 @@ import difflib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -22,6 +21,7 @@ from bench.sweep.hw_here import hw_here
 from bench.sweep.search_path import use_user_folders
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
+from engines.host.scratch import ScratchFolder
 
 CONFIG_GROUPS: Final = (*GROUPS, "timing", "wandb")
 GROUP_LIST: Final = re.compile(rf"^({'|'.join(GROUPS)})=\[(.*)\]$")
@@ -94,7 +94,7 @@ def _given(words: Sequence[str]) -> set[str]:
 def _arguments(words: Sequence[str]) -> Iterator[None]:
     """Set sys.argv, which Hydra reads, and make Hydra raise errors instead of printing them."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    with tempfile.TemporaryDirectory(prefix="shardbench-") as scratch:
+    with ScratchFolder() as scratch:
         # Hydra writes a multirun's config to a folder, which is not needed: every row holds its whole point.
         sweep_dir = [] if any(word.startswith("hydra.sweep.dir=") for word in words) else [f"hydra.sweep.dir={scratch}"]
         # argparse accepts no flag between two overrides, where users may put -m or --cfg job.

@@ -1,12 +1,12 @@
 """``shardbench validate``: compares an engine's predictions with published or measured times."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
+from bench.cli.values import FilePath, ListOf
 from bench.sweep.catalog import load_group
 from bench.validate.case import Reading
 from bench.validate.contradictions import Contradiction, contradictions
@@ -14,6 +14,7 @@ from bench.validate.data import read_data
 from bench.validate.errors import Compared, compare, figures, grouped, load_estimator
 from bench.validate.throughput import TOKENS
 from bench.validate.unused import unused_lines
+from engines.core.text import one_line
 from engines.published.table import tables
 
 SUMMARY: Final = "compare an engine's predictions with published or measured times"
@@ -25,6 +26,7 @@ KEYS: Final = (
         "a CSV file, a glob, a folder of CSV files or measured rows, a published table, or a list of these "
         "(default: all published); "
         f"published tables: {', '.join(tables())}",
+        kind=ListOf(FilePath()),
     ),
     TOKENS,
     Key("engine", "analytic", "the engine to validate: analytic, compiled or published"),
@@ -44,7 +46,7 @@ MOST_SHOWN: Final = 10
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Compare and print. Returns 0, however large the errors are."""
     del verb
-    name = str(settings["engine"])
+    name = settings["engine"]
     engine = load_estimator(name)
     reading = read_data(settings["data"], engine.name, settings["tokens"])
     compared = compare(reading.cases, engine, load_group("engine", name))
@@ -105,11 +107,10 @@ def _row(each: Compared) -> dict[str, Any]:
 
 
 def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bench.run import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    console = terminal.console()
+    table = terminal.table()
     for heading in (
         "file:line",
         "model",
@@ -139,9 +140,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
             "" if row["error"] is None else f"{row['error']:+.1%}",
         )
     console.print(table)
-    summary = Table(
-        box=None, header_style="bold", pad_edge=False, title="relative error of latency", title_justify="left"
-    )
+    summary = terminal.table(title="relative error of latency")
     headings = (
         "rows",
         "mean",
@@ -188,10 +187,10 @@ def _print_data(reading: Reading, differing: Sequence[Contradiction]) -> None:
         print(f"{count} row{'s' if count > 1 else ''} by {rule}")
     extra = dict.fromkeys(name for case in reading.cases for name in case.extra)
     if extra:
-        print(f"columns kept without a meaning here: {', '.join(extra)}")
+        print(one_line(f"columns kept without a meaning here: {', '.join(extra)}"))
     for each in differing[:MOST_SHOWN]:
         times = ", ".join(f"{case.place} {case.latency_s:.4g} s" for case in each.cases)
-        print(f"{each.cases[0].system}: rows of one point are {each.spread:.0%} apart: {times}")
+        print(one_line(f"{each.cases[0].system}: rows of one point are {each.spread:.0%} apart: {times}"))
     if len(differing) > MOST_SHOWN:
         print(f"and {len(differing) - MOST_SHOWN} more points with rows apart; print=json has all")
     for line in unused_lines(reading.unused):

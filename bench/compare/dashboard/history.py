@@ -63,8 +63,9 @@ def read_rows(folder: Path) -> list[Row]:
         ShardbenchError: a file is broken; names it.
     """
     folders = sorted({path.parent.parent for path in folder.glob("**/rows/*.jsonl")})
-    rows = {(row.point_id, row.created_at): row for each in folders or [folder] for row in Store(each).load()}
-    return sorted(rows.values(), key=lambda row: row.created_at)
+    entries = [entry for each in folders or [folder] for entry in Store(each).entries()[0]]
+    entries.sort(key=lambda entry: entry.moment)
+    return list({(entry.row.point_id, entry.row.created_at): entry.row for entry in entries}.values())
 
 
 def histories(rows: Iterable[Row], rules: Rules) -> list[Series]:

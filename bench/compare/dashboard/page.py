@@ -38,7 +38,7 @@ def page(rows: Sequence[Row], title: str, rules: Rules) -> str:
     span = f"from {rows[0].created_at[:16]} to {rows[-1].created_at[:16]} UTC"
     return template.substitute(
         title=escape(title),
-        subtitle=f"{len(rows)} rows, {len(series)} points, {span}",
+        subtitle=escape(f"{len(rows)} rows, {len(series)} points, {span}"),
         counts=_counts(series),
         regressions=_regressions(series),
         history=_history(charted),
@@ -90,7 +90,7 @@ def _history(charted: Sequence[Series]) -> str:
     figures = []
     for each in charted[:MOST_CHARTS]:
         kind = ' class="regressed"' if each.regressed else ""
-        caption = f"{escape(each.label)} <span class=quiet>({each.newest.source})</span>"
+        caption = f"{escape(each.label)} <span class=quiet>({escape(each.newest.source)})</span>"
         if each.latest_step is not None:
             caption += f" <b class={mark_of(each.latest_step)}>{escape(each.latest_step.verdict)}</b>"
         figures.append(f"<figure{kind}><figcaption>{caption}</figcaption>{chart(each)}</figure>")

@@ -8,6 +8,7 @@ from bench.report.claims.contenders import LENGTHS, PALM, TP16, TP32, Contender
 from bench.rows.labels import SOURCES, answered, by_source
 from bench.rows.table import Column, Table
 from engines.core.row import Row
+from engines.core.text import significant
 
 ESTIMATE_TOLERANCE: Final = 0.15
 """Relative tolerance of a claim for rows that are not published ones."""
@@ -133,11 +134,9 @@ def _check(claim: Claim, kind: tuple[str, str], rows: Sequence[Row]) -> Check:
 def _shown(claim: Claim, value: float | None) -> str:
     if value is None:
         return ""
-    if claim.unit == "fraction":
-        return f"{value:.1%}"
-    if claim.unit == "ratio":
-        return f"{value:.3g}×"
-    return f"{value * 1e3:.3g} ms" if claim.stated < 1 else f"{value:.3g} s"
+    if claim.unit in ("fraction", "ratio"):
+        return f"{value:.1%}" if claim.unit == "fraction" else f"{significant(value)}×"
+    return f"{significant(value * 1e3)} ms" if claim.stated < 1 else f"{significant(value)} s"
 
 
 def _palm(phase: str, batch_size: int, input_len: int, output_len: int, weight_dtype: str) -> Callable[[Row], bool]:

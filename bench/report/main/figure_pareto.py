@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.report.render.style import COLOURS, Drawn, line_style, panels, plain_log_ticks
+from bench.rows.escape import file_name
 from bench.rows.frontier import frontier, time_of
 from bench.rows.labels import answered, by_source, model_label
 from engines.core.row import Row
@@ -78,7 +79,7 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
         f"Cost against latency on {hw}, predicted: dots are all chip counts, batches and layouts, lines are Pareto "
         "frontiers."
     )
-    return Drawn(f"pareto_{hw}", caption, figure)
+    return Drawn(file_name("pareto", hw), caption, figure)
 
 
 def _workload(rows: Sequence[Row]) -> list[Row]:

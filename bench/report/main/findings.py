@@ -27,6 +27,7 @@ from bench.rows.labels import (
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from bench.rows.wrong_peaks import MFU
 from engines.core.row import Row
+from engines.core.text import significant
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ def _fastest_decode(rows: Sequence[Row]) -> list[Finding]:
         if mine:
             best = min(mine, key=lambda row: time_of(row) or 0)
             where = f"{model_label(best.model)} on {best.num_chips} {best.hw}, batch {best.batch_size}"
-            sentence = f"The fastest {source} decode step takes {1e3 * (best.step_time_s or 0):.3g} ms: {where}."
+            sentence = (
+                f"The fastest {source} decode step takes {significant(1e3 * (best.step_time_s or 0))} ms: {where}."
+            )
             numbers = {f"{row.model}.{row.hw}": row.step_time_s for row in mine}
             found.append(Finding("fastest decode step", (source,), sentence, numbers))
     return found

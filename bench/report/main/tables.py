@@ -1,10 +1,10 @@
 """The report's tables: times and rates by model, chip and phase; published latencies and errors; failed points."""
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
+from bench.rows.escape import file_name
 from bench.rows.frontier import frontier, workloads
 from bench.rows.labels import SOURCES, answered
 from bench.rows.metrics import METRICS
@@ -52,7 +52,7 @@ def _latency_table(
     for column in (INTERVAL_COLUMN, ERROR_COLUMN, Column("note")):
         if any(cell.get(column.key) not in (None, "") for cell in shown):
             columns.append(column)
-    slug = file_name(f"latency_{model}_{hw}_{phase}")
+    slug = file_name("latency", model, hw, phase)
     notes = []
     if any(cell.get("relative_error") is not None for cell in shown):
         notes.append("The error is relative to the published latency of the same point.")
@@ -97,7 +97,7 @@ def beside_published(pairs: Sequence[Pair]) -> list[Table]:
         ]
         tables.append(
             Table(
-                name=file_name(f"published_{system}_{model}"),
+                name=file_name("published", system, model),
                 caption=f"{model} as published by {group[0].reference.reference or system}"
                 if len({pair.reference.reference for pair in group}) == 1
                 else f"{model}, published: {system}",
@@ -166,11 +166,6 @@ def unanswered_table(rows: Sequence[Row]) -> Table | None:
         note=note,
         csv_keys=(*POINT_FIELDS, "source", "system", "reference", "status", "error"),
     )
-
-
-def file_name(text: str) -> str:
-    """A name for a file: letters, digits, dots and dashes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def _cells(row: Row, relative_error: float | None) -> dict[str, Any]:

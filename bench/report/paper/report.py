@@ -24,6 +24,7 @@ from bench.report.render.document import Document, Section
 from bench.rows.error_stats import relative_error
 from bench.rows.table import Column, Table
 from engines.analytic import paper_forms
+from engines.core.text import significant
 
 DOUBLINGS: Final = 8
 """Doublings of the chips in the table of best X."""
@@ -251,7 +252,9 @@ def _findings(entries: Sequence[ContextLimit], layouts: Sequence[Crossing], chip
             f"Weight-gathered layouts send less than {layouts[0].before} from {layouts[0].closed_form:,.0f} tokens on.",
             {f"{each.before} to {each.after}": each.closed_form for each in layouts} | {"curves_apart": apart},
         ),
-        Finding("best X", ("predicted",), f"On {CHIPS} chips ws_2d sends least at X = {x:.3g}.", {"best_x": x}),
+        Finding(
+            "best X", ("predicted",), f"On {CHIPS} chips ws_2d sends least at X = {significant(x)}.", {"best_x": x}
+        ),
         Finding(
             "1D to 2D",
             ("predicted",),

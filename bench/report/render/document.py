@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,8 +11,10 @@ from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render import latex, style
+from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.host.scratch import ScratchFolder
 
 MANIFEST: Final = "manifest.json"
 MOST_INLINE: Final = 20
@@ -79,10 +79,11 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
         remarks.append(NO_FIGURES)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".report-", dir=out))
-    except OSError as error:
-        raise InvalidRequest("out", str(out), str(error.strerror), "give a folder that can be written") from None
-    try:
+        scratch = ScratchFolder(out, prefix=".report-")
+    except (OSError, ShardbenchError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "cannot be written"
+        raise InvalidRequest("out", str(out), str(reason), "give a folder that can be written") from None
+    with scratch as aside:
         _fill(aside, document, formats, endings, remarks)
         names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
         written = Written(out=str(out), files=[*names, MANIFEST], findings=document.findings, remarks=remarks)
@@ -96,15 +97,14 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
             os.replace(aside / name, target)
         for name in former - set(written.files):
             (out / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return written
 
 
 def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequence[str], remarks: list[str]) -> None:
-    parts = [f"# {document.title}", "", "## Findings", ""]
+    parts = [f"# {markdown(document.title)}", "", "## Findings", ""]
     parts += [
-        f"- **{finding.topic}** ({', '.join(finding.sources)}): {finding.sentence}" for finding in document.findings
+        f"- **{markdown(finding.topic)}** ({', '.join(finding.sources)}): {markdown(finding.sentence)}"
+        for finding in document.findings
     ]
     parts += ["", *remarks]
     names: list[str] = []
@@ -120,7 +120,7 @@ def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequ
             names.append(table.name)
             _write_table(table, aside / "tables", formats, in_own_file=table in linked)
         if body:
-            parts += ["", f"## {section.title}", "", *body]
+            parts += ["", f"## {markdown(section.title)}", "", *body]
     if "latex" in formats and names:
         text = latex.document(document.title, names)
         (aside / "tables" / f"{document.name}.tex").write_text(text, encoding="utf-8")
@@ -133,7 +133,7 @@ def _link(table: Table, formats: Sequence[str]) -> str:
     """The table's caption as a link to its own file."""
     count = len(table.rows)
     csv = f" ([CSV](tables/{table.name}.csv))" if "csv" in formats else ""
-    return f"- [{table.caption}](tables/{table.name}.md): {count} row{'s' if count != 1 else ''}{csv}"
+    return f"- [{markdown(table.caption)}](tables/{table.name}.md): {count} row{'s' if count != 1 else ''}{csv}"
 
 
 def _write_table(table: Table, folder: Path, formats: Sequence[str], *, in_own_file: bool) -> None:
@@ -156,7 +156,7 @@ def _figures(draw: "Callable[[], Sequence[style.Drawn]]", folder: Path, endings:
             shown = next((path for path in paths if path.suffix == ".png"), None)
             name = paths[0].name
             image = f"![{drawn.name}](figures/{shown.name})" if shown else f"[{name}](figures/{name})"
-            lines += [image, "", f"*{drawn.caption}*", ""]
+            lines += [image, "", f"*{markdown(drawn.caption)}*", ""]
     return lines
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.rows.table import Table
+from engines.core.text import one_line
 
 SPECIAL: Final = {
     "\\": r"\textbackslash{}",
@@ -20,6 +21,9 @@ SPECIAL: Final = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "[": "{[}",  # after a line's end it would begin an argument, and a * would be one
+    "]": "{]}",
+    "*": "{*}",
     "·": r"$\cdot$",
     "×": r"$\times$",
     "±": r"$\pm$",
@@ -30,7 +34,7 @@ SPECIAL: Final = {
     "‖": r"$\Vert$",
     "→": r"$\rightarrow$",
     "…": r"\ldots{}",
-    "–": "--",
+    "–": r"\textendash{}",
 }
 HEAD_WIDTH: Final = 9
 """Letters from which on a heading breaks into lines."""
@@ -42,7 +46,7 @@ MOST_TEXT: Final = 24
 
 def escape(text: str) -> str:
     """Plain text that LaTeX prints as it stands. A letter that its usual fonts lack becomes ``?``."""
-    escaped = "".join(SPECIAL.get(letter, letter) for letter in text)
+    escaped = "".join(SPECIAL.get(letter, letter) for letter in one_line(text)).replace("--", "-{}-")
     return re.sub(r"[^\x00-\u017f]", "?", escaped)
 
 
@@ -54,7 +58,7 @@ def to_latex(table: Table) -> str:
     lines = [
         rf"{{{size}\setlength{{\tabcolsep}}{{3pt}}",
         rf"\begin{{longtable}}{{{kinds}}}",
-        rf"\caption{{{escape(table.caption)}}}\label{{tab:{re.sub('[^a-z0-9-]', '-', table.name.lower())}}}\\",
+        rf"\caption{{{escape(table.caption)}}}\label{{tab:{table.name}}}\\",
         r"\toprule",
         heads,
         r"\midrule",

@@ -127,6 +127,7 @@ def plain_log_ticks(axis: Any, ticks: Sequence[float] | None = None) -> None:
 
 def save(drawn: Drawn, folder: Path, endings: Sequence[str]) -> list[Path]:
     """Write the figure once for each ending; the same figure gives the same bytes."""
+    _take_dollars_as_they_are(drawn.figure)
     paths = []
     for ending in endings:
         path = folder / f"{drawn.name}.{ending}"
@@ -135,3 +136,13 @@ def save(drawn: Drawn, folder: Path, endings: Sequence[str]) -> list[Path]:
         drawn.figure.savefig(path, dpi=160, metadata=metadata)
         paths.append(path)
     return paths
+
+
+def _take_dollars_as_they_are(figure: "Figure") -> None:
+    """A name with ``$`` is no formula; matplotlib's own formulas are the powers at a logarithmic axis."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
+            text.set_parse_math(False)

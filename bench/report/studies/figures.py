@@ -8,6 +8,7 @@ from bench.report.studies.rows import parts_of
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES
 from engines.core.row import Row
+from engines.core.text import significant
 
 Label = Callable[[Row], str]
 Number = Callable[[Row], float]
@@ -146,7 +147,7 @@ def _draw_bar(axis: Any, row: Row, place: int, scale: float) -> None:
     for seconds, (_, colour) in zip((parts.memory_s, parts.compute_s, parts.exposed_s), PARTS, strict=True):
         axis.bar(place, scale * seconds, bottom=bottom, width=BAR_WIDTH, color=colour)
         bottom += scale * seconds
-    axis.text(place, bottom, f"{scale * (time_of(row) or 0):.3g}", ha="center", va="bottom", fontsize=8)
+    axis.text(place, bottom, f"{significant(scale * (time_of(row) or 0))}", ha="center", va="bottom", fontsize=8)
 
 
 def _is(row: Row, kind: str, name: str, line: Label) -> bool:

@@ -13,6 +13,7 @@ from bench.rows.frontier import time_of
 from bench.rows.labels import model_label
 from engines.core.layout import VARIANTS
 from engines.core.row import Row
+from engines.core.text import significant
 from engines.published.table import published_rows
 
 Found = tuple[str, dict[str, Any]]
@@ -72,8 +73,8 @@ def link_constants(rows: Sequence[Row]) -> str:
             rows_of_fit = "; ".join(constants["set_by"])
             sentences[
                 f"The link model reaches {constants['link_efficiency']:.0%} of a torus link's bandwidth and takes "
-                f"{1e6 * constants['hop_s']:.3g} µs a hop. Both constants were fitted to {rows_of_fit}: agreement with "
-                "these rows does not check the model; agreement with other published rows does."
+                f"{significant(1e6 * constants['hop_s'])} µs a hop. Both constants were fitted to {rows_of_fit}: "
+                "agreement with these rows does not check the model; agreement with other published rows does."
             ] = None
     return " ".join(sentences)
 
@@ -208,7 +209,7 @@ def generations(rows: Sequence[Row]) -> Found | None:
             best = timed[0]
             sentences.append(
                 f"{model_label(model)} decodes fastest on {best.num_chips} {best.hw}, "
-                f"at {1e3 * (time_of(best) or 0):.3g} ms a step."
+                f"at {significant(1e3 * (time_of(best) or 0))} ms a step."
             )
     return (sentences[0], numbers) if sentences else None
 

@@ -10,6 +10,7 @@ from bench.report.studies.registry import STUDIES, Study
 from bench.report.studies.rows import StudyRows, find_rows, parts_of, points_of
 from bench.report.studies.traces import Places, Traces, traces_of
 from bench.rows.error_stats import relative_error
+from bench.rows.escape import markdown
 from bench.rows.frontier import time_of
 from bench.rows.table import Column, Table
 from engines.core.errors import ShardbenchError
@@ -77,7 +78,7 @@ def _finding(study: Study, stored: StudyRows) -> Finding:
 def _section(study: Study, stored: StudyRows, places: Places) -> Section:
     if not stored.compiled:
         return Section(title=study.title, text=f"No rows are stored; make them with `{study.command}`.")
-    text = f"{_finding(study, stored).sentence} The paper: {study.paper}. Recipe: `{study.command}`."
+    text = f"{markdown(_finding(study, stored).sentence)} The paper: {study.paper}. Recipe: `{study.command}`."
     if stored.missing:
         text += f" {stored.missing} of its points have no compiled row yet."
     traces = traces_of(stored.compiled, places, study.recipe) if study.traced else Traces()

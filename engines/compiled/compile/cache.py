@@ -8,14 +8,16 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from engines.core.digest import plain
 from engines.core.stablehlo import nameless
+from engines.host.whole_file import write_whole
 
 FORMAT: Final = 2
 """Version of an entry's content; entries of another version are compiled again."""
@@ -41,7 +43,9 @@ class Cache:
     """A folder of entries; with None, nothing is stored."""
 
     def __init__(self, folder: str | None) -> None:
-        self.folder = None if folder is None else Path(folder).expanduser()
+        self.folder = None if folder is None else Path(os.path.expanduser(folder))
+        if self.folder is not None and str(self.folder).startswith("~"):
+            self.folder = None  # neither HOME nor the system knows a home, as in a container under a number for a user
 
     def get(self, key: str) -> CompiledProgram | None:
         """The entry, or None if there is none or it cannot be read."""
@@ -54,14 +58,15 @@ class Cache:
             return None  # absent, or truncated by a full disk: compiled again
 
     def put(self, key: str, compiled: CompiledProgram) -> None:
-        """Store an entry under its key."""
+        """Store an entry under its key. A folder that cannot be written costs a later compilation and no point."""
         if self.folder is None:
             return
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False, suffix=".part") as file:
-            file.write(gzip.compress(json.dumps(asdict(compiled)).encode()))
-        os.replace(file.name, path)
+        content = gzip.compress(json.dumps(asdict(compiled)).encode())
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # one that could not be read, or of an earlier format
+            write_whole(path, content, path.with_name(f"{path.name}-{secrets.token_hex(4)}.part"), flush=False)
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None

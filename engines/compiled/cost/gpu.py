@@ -10,7 +10,7 @@ from typing import Any, Final
 from engines.compiled.cost.base import Bound, CollectiveTime, ComputeTime
 from engines.compiled.cost.nvswitch import collective_time
 from engines.compiled.hlo.schedule import Collective, Step
-from engines.core.chip import Chip, Cuda, tensor_core_clock_hz
+from engines.core.chip import Chip, Cuda, cuda_of, tensor_core_clock_hz
 
 NOT_MODELLED: Final = (
     "launch of kernels and of collectives",
@@ -23,7 +23,9 @@ NOT_MODELLED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuCostModel:
-    """One GPU of ``devices`` on a switch. ``peaks`` are the tensor cores' in FLOP/s by dtype.
+    """One GPU of ``devices`` on a switch, which a single one does not need.
+
+    ``peaks`` are the tensor cores' in FLOP/s by dtype.
 
     A value of at most ``kept_bytes`` stays in the L2 cache and causes no HBM traffic: 0, or the cache's size.
     """
@@ -32,7 +34,7 @@ class GpuCostModel:
     peaks: Mapping[str, float]
     vector_flops_per_s: float
     hbm_bytes_per_s: float
-    switch_bytes_per_s: float
+    switch_bytes_per_s: float | None
     l2_bytes: float = 0.0
     kept_bytes: float = 0.0
 
@@ -56,6 +58,7 @@ class GpuCostModel:
 
     def collective_time(self, collective: Collective) -> CollectiveTime:
         """Time of a collective on the switch; see :func:`engines.compiled.cost.nvswitch.collective_time`."""
+        assert self.switch_bytes_per_s is not None, "a program of one GPU has no collective"
         return collective_time(collective, self.devices, self.switch_bytes_per_s)
 
     def best_case(self) -> "GpuCostModel":
@@ -81,13 +84,14 @@ def gpu_cost_model(chip: Chip, devices: int) -> GpuCostModel:
     Raises:
         Unsupported: the chip's file lacks a bandwidth, its float16 peak or its ``cuda`` part.
     """
-    cuda = chip.require("cuda", chip.cuda)
+    cuda = cuda_of(chip)
+    switch = chip.node_bytes_per_s if devices == 1 else chip.require("node_bytes_per_s", chip.node_bytes_per_s)
     return GpuCostModel(
         devices=devices,
         peaks=chip.peak_flops_per_s,
         vector_flops_per_s=vector_flops_per_s(chip, cuda),
         hbm_bytes_per_s=chip.require("hbm_bytes_per_s", chip.hbm_bytes_per_s),
-        switch_bytes_per_s=chip.require("node_bytes_per_s", chip.node_bytes_per_s),
+        switch_bytes_per_s=switch,
         l2_bytes=cuda.l2_bytes,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
-from engines.compiled.hlo.schedule import Kind, Schedule, Step
+from engines.compiled.hlo.schedule import UPDATE, Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
 COPY: Final = "copy"
@@ -189,7 +189,7 @@ class _Walker:
         elif step.kind is Kind.DONE:
             # An update passes the operation on; the last of the chain waits.
             started = running.pop(step.starts or "", None)
-            if started is not None and step.opcode == "async-update":
+            if started is not None and step.opcode.endswith(UPDATE):
                 running[step.name] = started
             elif started is not None:
                 return self._wait(started, now, origin, account)

@@ -34,6 +34,8 @@ WORK: Final = frozenset(
         "bitcast-convert", "round-nearest-even", "round-nearest-afz", "is-finite", "copy-fusion", "select-and-scatter",
     }
 )  # fmt: skip
+UPDATE: Final = "-update"
+"""End of the opcodes between an asynchronous start and its done: ``async-update``, or ``call-update`` of a call."""
 _SCALAR_BYTES: Final = 8.0
 
 
@@ -135,7 +137,7 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
     if opcode == "conditional":
         branches = each.called("branch_computations", "true_computation", "false_computation")
         return Step(name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches))
-    if opcode.endswith("-done") or opcode == "async-update":
+    if opcode.endswith(("-done", UPDATE)):
         return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
     collective = _collective(module, computation, each)
     moves = transfers(module, computation, each)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.target.memory import peak_bytes
-from engines.core.chip import Chip, tensor_core_clock_hz
+from engines.core.chip import Chip, cuda_of, tensor_core_clock_hz
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.slice import MeshShape, Slice
@@ -122,6 +122,7 @@ def gpu_target_of(slice_: Slice) -> GpuTarget:
         Unsupported: there are more GPUs than a node has, or the chip's file lacks a figure.
     """
     chip = slice_.chip
+    chip.check_full_power()
     if slice_.num_chips > chip.node_size:
         raise Unsupported(
             f"num_chips={slice_.num_chips}: engine=compiled compiles for the {chip.node_size} GPUs of one node; "
@@ -132,7 +133,7 @@ def gpu_target_of(slice_: Slice) -> GpuTarget:
 
 
 def _target_config(chip: Chip, hbm_bytes: float) -> str:
-    cuda = chip.require("cuda", chip.cuda)
+    cuda = cuda_of(chip)
     device: dict[str, Any] = {
         **EVERY_GPU,
         "fpus_per_core": cuda.float32_lanes,

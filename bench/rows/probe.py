@@ -1,0 +1,60 @@
+"""Whether a store can take rows, asked before anything is measured."""
+
+import os
+import secrets
+from datetime import UTC, datetime
+from typing import Final
+
+from bench.rows.atomic import cannot, write_durably
+from bench.rows.part_time import newest
+from bench.rows.store import TEMPORARY, Store
+from engines.core.errors import InvalidRequest
+
+PROBE_BYTES: Final = 16384
+"""Size of the file that is written for a try: more than a row with two hundred samples has."""
+ROW_BYTES: Final = 4096
+"""What a row takes on disk at least: a file of its own, or about its own length among others."""
+
+
+def check_writable(store: Store, rows: int) -> None:
+    """Write a file as an append does, remove it, and check that the file system has room for ``rows`` more rows.
+
+    Raises:
+        InvalidRequest: the folder cannot be written, or there is too little room; names the folder and the reason.
+    """
+    with cannot("written", store.results_dir):
+        store.rows_dir.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        # Both names end so that readers ignore them, and what a kill leaves is removed by `results check repair=true`.
+        written, tried = (
+            store.rows_dir / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}-n0.jsonl{TEMPORARY}" for _ in range(2)
+        )
+        write_durably(written, b"\n" * PROBE_BYTES, tried)
+        written.unlink()
+        free = _free_bytes(store)
+    if free is not None and free < rows * ROW_BYTES:
+        raise InvalidRequest(
+            "results_dir",
+            store.results_dir,
+            f"has room for {free / 1e6:.2f} MB, and {rows} rows need about {rows * ROW_BYTES / 1e6:.2f} MB",
+            "free some space there, or use a folder elsewhere",
+        )
+
+
+def future_part(store: Store) -> str | None:
+    """A sentence where the newest file is dated after now, so that a clock is or was wrong; None if all is well."""
+    last = newest(store.parts())
+    if last is None or last.marked or last.written <= datetime.now(UTC):
+        return None
+    return (
+        f"{store.rows_dir} has a file dated {last.written:%Y-%m-%d %H:%M:%S} UTC, which is after now, so a clock is "
+        "wrong; what is stored from now on counts as newer"
+    )
+
+
+def _free_bytes(store: Store) -> int | None:
+    """Bytes that this user may still write; None where the file system does not say."""
+    if not hasattr(os, "statvfs"):
+        return None
+    found = os.statvfs(store.rows_dir)
+    return found.f_bavail * found.f_frsize if found.f_blocks else None

@@ -1,0 +1,106 @@
+"""Which points of a job are answered by stored rows, which are refused, and which are left to run."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from bench.run.conditions import conditions_of, hold
+from bench.run.keys import code_id, code_id_of, point_id
+from bench.run.limits import Limits
+from bench.run.load_engine import make_engine
+from bench.run.make_row import PointTask, row_without_time
+from bench.sweep.expand import EngineJob, Options
+from engines.core.engine import Estimator, JobProcess, Runner
+from engines.core.errors import InvalidRequest
+from engines.core.point import Point
+from engines.core.row import Row
+
+
+@dataclass(slots=True)
+class JobPlan:
+    """A job before it runs.
+
+    ``known``: rows that need no run, with whether they are new (a refused point) or stored, in the order of the points.
+    ``to_do``: the other points, each with the stored rows that stand for it if its program is still the same.
+    """
+
+    job: EngineJob
+    options: Options
+    engine: Estimator | Runner
+    process: JobProcess | None
+    known: list[tuple[Row, bool]] = field(default_factory=list)
+    to_do: list[PointTask] = field(default_factory=list)
+
+    @property
+    def new_rows(self) -> int:
+        """The most rows that the job may store."""
+        return len(self.to_do) + sum(new for _, new in self.known)
+
+
+def plan_job(
+    job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Mapping[str, Sequence[Row]]
+) -> JobPlan:
+    """Sort the points of a job.
+
+    A stored row stands for a point without asking for its program if the same source would answer it under the same
+    conditions. ``invalid``: id() of each invalid point → its error. ``stored``: :func:`by_point` of the store.
+
+    Raises:
+        InvalidRequest: a setting or a limit of the engine is invalid.
+    """
+    if job.engine_config.get("isolated"):
+        Limits.of(job.engine_config)
+    engine = make_engine(job.engine_config)
+    plan = JobPlan(job, options, engine, engine.process())
+    code = code_id(engine)
+    conditions = conditions_of(engine, job.engine_config, options.timing)
+    environment = {**os.environ, **engine.environment(job.points)}
+    for point in job.points:
+        task = _task(engine, point, options, code, conditions)
+        candidates = stored.get(task.point_id, ()) if options.resume else ()
+        candidates = [row for row in candidates if _wanted(row, options.retry) and hold(row, conditions, environment)]
+        same_code = [row for row in candidates if code is not None and row.code_id == task.code_id]
+        if same_code:
+            plan.known.append((same_code[0], False))
+        elif id(point) in invalid:
+            plan.known.append((row_without_time(task, "unsupported", str(invalid[id(point)])), True))
+        else:
+            plan.to_do.append(replace(task, stored=[row for row in candidates if row.program_id is not None]))
+    return plan
+
+
+def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """point_id → its rows, the best first: a valid one, then one with status ok, then others; the newest of each.
+
+    ``rows`` come oldest first.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in reversed(rows):
+        found.setdefault(row.point_id, []).append(row)
+    for each in found.values():
+        each.sort(key=lambda row: (row.status != "ok", not row.valid))
+    return found
+
+
+def _task(
+    engine: Estimator | Runner,
+    point: Point,
+    options: Options,
+    code: str | None,
+    conditions: Mapping[str, object] | None,
+) -> PointTask:
+    return PointTask(
+        point=point,
+        point_id=point_id(engine, point),
+        source=engine.source,
+        sweep=options.sweep_name,
+        code_id=code_id_of(engine, code, point),
+        conditions=conditions,
+    )
+
+
+def _wanted(row: Row, retry: Sequence[str]) -> bool:
+    """Whether a stored row may stand for its point as far as ``retry`` goes."""
+    if "invalid" in retry and row.status == "ok" and not row.valid:
+        return False
+    return row.status not in retry

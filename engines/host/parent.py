@@ -1,0 +1,32 @@
+"""Ends a process with the one that started it."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+
+
+def end_at_end_of_stdin() -> None:
+    """End this process, and all that it started in its process group, once stdin is at its end.
+
+    The parent holds the other end and sends nothing more, so that means that it has ended, even by ``kill -9``. A
+    process that leads no group of its own ends alone.
+    """
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """End this process when its parent does; on Linux, even while it is inside a C library that lets no thread run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
