@@ -57,3 +57,6 @@ OTHERS: Final = (
     File("mlperf", "mlperf_offline.txt", SERVED),
     File("mlperf", "mlperf_single_stream.txt", SERVED),
 )
+
+BY_NAME: Final = {f"{each.name} {each.words.partition('phase=')[2]}".strip(): each for each in OTHERS}
+"""Name, and the phase where a file is imported by phases → file."""
