@@ -144,27 +144,6 @@ class ListOf:
         return [self.kind.parse(key, each) for each in texts]
 
 
-@dataclass(frozen=True, slots=True)
-class ByName:
-    """A text, or one for each of several names: ``{NAME: TEXT, OTHER NAME: TEXT}``, as YAML writes it."""
-
-    is_text: ClassVar[bool] = True
-
-    def parse(self, key: str, text: str) -> str | dict[str, str]:
-        """The text, or the mapping of names to texts."""
-        if not text.startswith("{"):
-            return text
-        import yaml
-
-        try:
-            found = yaml.load(text, Loader=yaml.BaseLoader)
-        except yaml.YAMLError:
-            found = None
-        if not isinstance(found, dict) or not all(isinstance(each, str) and each for each in found.values()):
-            raise InvalidRequest(key, text, "is not a mapping of names", "write it like {NAME: VALUE, OTHER: VALUE}")
-        return found
-
-
 def items(key: str, text: str) -> list[str]:
     """The items of ``[a,b]``; any other text is one item.
 

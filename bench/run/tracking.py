@@ -151,7 +151,7 @@ class Tracker:
         data: list[Any] = [[_cell(getattr(row, str(column), None)) for column in columns] for row in rows]
         run.log({"rows": wandb.Table(columns=columns, data=data)})
         if paths:
-            artifact = wandb.Artifact(file_name("report", name), type="report")
+            artifact = wandb.Artifact(f"report-{file_name(name)}", type="report")
             for path in paths:
                 artifact.add_file(str(path), name="/".join(path.parts[-2:]))
             run.log_artifact(artifact)

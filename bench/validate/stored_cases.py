@@ -42,6 +42,8 @@ def read_stored_cases(results_dir: Path, engine: str) -> Reading:
 
 
 def _case(file: str, number: int, row: Row, engine: str) -> Case:
+    if row.phase == "serve":
+        raise ShardbenchError("is a server under load, and no engine answers for one")
     if row.status != "oom" and (row.status != "ok" or not row.valid or row.latency_s is None):
         reason = row.error if row.status != "ok" else row.invalid_reason or "has no latency_s"
         raise ShardbenchError(f"{row.status if row.status != 'ok' else 'not valid'}: {reason}")
@@ -57,7 +59,8 @@ def _case(file: str, number: int, row: Row, engine: str) -> Case:
 
 
 def _point(row: Row, engine: str) -> Point:
-    resolved = {name: getattr(row, name) for name in Point.schema() if getattr(row, name) is not None}
+    # What an imported row leaves unstated, the engine is asked by its defaults.
+    resolved = {name: getattr(row, name) for name in Point.schema() if getattr(row, name) not in (None, "")}
     if "mesh_shape" in resolved:
         resolved["mesh_shape"] = tuple(resolved["mesh_shape"])
     model, chip = model_and_chip(row.model, row.hw)

@@ -124,7 +124,14 @@ def test_every_setting_of_an_engine_is_compared_or_part_of_what_ran_or_harmless(
     left = set(config) - set(compared) - HARMLESS
     # These are in point_id (engine.options), where they are not the defaults; the number of processes too.
     changed = {"seed": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "stop_token": 2, "attention": "blockwise"}
-    changed |= {"attention_block": 64, "prefill_chunk": 4, "shared_prefix": 2, "lengths": "uniform", "packed": True}
+    changed |= {
+        "attention_block": 64,
+        "prefill_chunk": 4,
+        "shared_prefix": 2,
+        "lengths": "uniform",
+        "packed": True,
+        "unroll_layers": True,
+    }
     changed |= {"num_processes": 2, "decode": "eager"}
     warm = {"temperature": 0.7} if "temperature" in config else {}  # without which other keys of sampling are refused
     for key in left - {"checkpoint"}:

@@ -126,7 +126,10 @@ def test_the_first_of_several_folders_counts(own, tmp_path, monkeypatch):
 def test_child_processes_find_the_folders_wherever_they_stand(own):
     code = "from bench.sweep.catalog import load_model; print(load_model('mine').name)"
     with in_use([own.name]):
-        done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True
+        )
     assert done.stdout == "mine\n"
 
 

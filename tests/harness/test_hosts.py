@@ -190,7 +190,7 @@ def test_the_place_comes_from_the_cluster():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"num_processes": 2}, "engine.coordinator=None: is not the address of process 0"),
+        ({"num_processes": 2}, "engine.coordinator=null: is not the address of process 0"),
         ({"num_processes": 2, "coordinator": "here"}, "engine.coordinator=here"),
         ({"num_processes": 2, "coordinator": "a:1", "process_id": 2}, "engine.process_id=2: must be < .*use 0 to 1"),
         ({"num_processes": 0}, "engine.num_processes=0"),

@@ -119,7 +119,7 @@ ENVIRONMENTS = {
 @settings(max_examples=12, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=st.fixed_dictionaries({}, optional={name: st.sampled_from(each) for name, each in ENVIRONMENTS.items()}))
 def test_no_variable_of_the_environment_costs_a_point(shardbench, env):
-    words = shardbench.scripted("batch_size=[1,105]", "resume=false", "print=table", "sweep_name='größer…'")
+    words = shardbench.scripted("batch_size=[1,105]", "resume=false", "print=table", "sweep_name=größer…")
     before = len(shardbench.stored())
     done = as_installed(shardbench, *words, env=env, capture_output=True)
     assert b"Traceback" not in done.stderr, done.stderr
@@ -131,7 +131,7 @@ def test_no_variable_of_the_environment_costs_a_point(shardbench, env):
 
 def test_a_name_is_the_same_text_in_every_locale(shardbench):
     """Names of files too, where Python would have only ASCII for them."""
-    words = shardbench.scripted("batch_size=1", "print=none", "results_dir='größer'")
+    words = shardbench.scripted("batch_size=1", "print=none", "results_dir=größer")
     bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = as_installed(shardbench, *words, env=bare)
     assert done.returncode == 0, done.stderr

@@ -40,6 +40,15 @@ QUICK = {
 }
 """Words with which a command ends soon; what is drawn replaces some of them."""
 
+FIXED = {
+    "nightly": ("run",),
+    "env": ("devices",),
+    "validate": ("engine",),
+    "pareto": ("out",),
+    "wandb": ("results_dir",),
+}
+"""Keys that are not drawn: other values take long, or would write where a test must not."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -85,14 +94,7 @@ def test_whatever_is_typed_ends_in_an_answer_or_a_sentence(folder, capfd, monkey
     monkeypatch.chdir(folder)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     command = importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
-    slow = {
-        "nightly": ("run",),
-        "env": ("devices",),
-        "validate": ("engine",),
-        "pareto": ("out",),
-        "wandb": ("results_dir",),
-    }.get(name, ())
-    keys = [key for key in command.KEYS if key.name not in slow]
+    keys = [key for key in command.KEYS if key.name not in FIXED.get(name, ())]
     chosen = data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique_by=lambda key: key.name))
     values = {key.name: data.draw(st.one_of(st.sampled_from(ODD), typed(key.takes)), label=key.name) for key in chosen}
     words = [word for word in QUICK[name] if word.partition("=")[0] not in values]

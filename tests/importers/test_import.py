@@ -25,6 +25,7 @@ from bench.importers.formats import FORMATS
 from bench.rows.metrics import derive
 from bench.rows.store import Store
 from bench.sweep.catalog import load_chip, load_model
+from bench.validate.stored_cases import read_stored_cases
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
@@ -395,3 +396,15 @@ def test_a_key_takes_one_value_not_a_grid(run, tmp_path, value):
 def test_any_key_of_a_point_may_be_given(run):
     [row] = run(LATENCY, f"{GIVEN} mesh_shape=[1,1,1] collectives=plain")
     assert (row.mesh_shape, row.collectives, row.first_token) == ([1, 1, 1], "plain", "prefill")
+
+
+def test_imported_rows_are_validated_by_the_defaults_of_what_they_leave_open(run, tmp_path):
+    run(OPTIMUM)
+    run(SERVE, SERVED)
+    found = read_stored_cases(tmp_path / "results", "analytic")
+    assert [(case.point.phase, case.point.kv_dtype, case.latency_s) for case in found.cases] == [
+        ("prefill", "float16", 0.05),
+        ("decode", "float16", 0.64),
+    ]
+    [unused] = found.unused
+    assert "is a server under load" in unused.reason

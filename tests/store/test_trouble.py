@@ -53,7 +53,7 @@ def test_a_place_where_no_folder_can_be_is_told(tmp_path, capsys, place):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("/not/there/at/all")
     results = tmp_path / ("x" * 300 if place == "long" else place)
-    assert main([*WORDS, f"results_dir='{results}'"]) == 2
+    assert main([*WORDS, f"results_dir={results}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"shardbench: results_dir={shortened(str(results))}: ")
     assert len(told.splitlines()) == 1

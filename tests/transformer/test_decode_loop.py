@@ -183,7 +183,7 @@ def test_the_compiler_does_not_bring_the_vocabulary_together_either():
         ({"top_k": 40}, r"engine.top_k=40: has no effect with engine.temperature=0"),
         ({"top_p": 0.9}, r"engine.top_p=0.9: has no effect with engine.temperature=0"),
         ({"stop_token": -1}, r"engine.stop_token=-1: must be an integer ≥ 0"),
-        ({"stop_token": True}, r"engine.stop_token=True: must be an integer ≥ 0"),
+        ({"stop_token": True}, r"engine.stop_token=true: must be an integer ≥ 0"),
         ({"stop_token": 61}, r"engine.stop_token=61: is not in the vocabulary of small; use an id below 61"),
     ],
 )

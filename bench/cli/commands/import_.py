@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key, point_key
-from bench.cli.values import ByName, FilePath, ListOf
+from bench.cli.values import FilePath, ListOf
 from bench.importers.formats import FORMATS
 from bench.importers.many import Imported, read_files, text_of
 from bench.importers.paths import files_of, names_one_file
@@ -32,8 +32,8 @@ KEYS: Final = (
     ),
     Key("format", "auto", "the file's format; auto detects it", ("auto", *FORMATS)),
     RESULTS_DIR,
-    Key("model", None, "the model, one of conf/model, or {NAME IN THE FILE: MODEL}", kind=ByName()),
-    Key("hw", None, "the chip, one of conf/hw, or {NAME IN THE FILE: CHIP}", kind=ByName()),
+    Key("model", None, "the model, one of conf/model, or {NAME IN THE FILE: MODEL}"),
+    Key("hw", None, "the chip, one of conf/hw, or {NAME IN THE FILE: CHIP}"),
     Key("phase", None, "import only this phase of the file", PHASES),
     *(point_key(name) for name in USER_KEYS),
     Key("reference", None, "source of the file, such as a link"),
