@@ -21,7 +21,7 @@ class InvalidRequest(ShardbenchError):
         self.value = value
         self.problem = problem
         self.remedy = remedy
-        super().__init__(f"{key}={_shown(value)}: {problem}; {remedy}")
+        super().__init__(f"{key}={shown(value)}: {problem}; {remedy}")
 
     def __reduce__(self) -> tuple[type["InvalidRequest"], tuple[str, object, str, str]]:
         return (type(self), (self.key, self.value, self.problem, self.remedy))
@@ -39,7 +39,7 @@ class TimedOut(ShardbenchError):
     """A process did not end in time and was killed."""
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """As a user would type it: ``[4,4,4]``, not ``(4, 4, 4)``; ``null`` and ``true``."""
     return shortened(one_line(_typed(value)))
 

@@ -186,7 +186,7 @@ def test_bad_configs(folder, changes, says):
         ),
         ({"rotary_base": 10000.0}, "model.rotary_base=10000.0: is 500000.0 in"),
         ({"norm_epsilon": 1e-5}, "model.norm_epsilon=1e-05: is 1e-06 in"),
-        ({"tied_embedding": True}, "model.tied_embedding=true: is False in"),
+        ({"tied_embedding": True}, "model.tied_embedding=true: is false in"),
     ],
 )
 def test_another_model_than_was_asked_for(good, changes, says):

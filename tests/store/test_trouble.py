@@ -199,6 +199,8 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
             with pytest.raises(InvalidRequest, match="cannot be written"):
                 Store(tmp_path).append([a_row()])
         assert no_file(tmp_path)
+    # A file gets its name by a link or, where the system cannot do that, by a rename.
+    monkeypatch.setattr(atomic.os, "link", fails(errno.EPERM))
     monkeypatch.setattr("pathlib.Path.rename", fails(errno.EPERM))
     with pytest.raises(InvalidRequest, match="Operation not permitted"):
         Store(tmp_path).append([a_row()])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, shown
 from engines.core.model import Model
 from engines.weights.checkpoint.architecture import check_architecture
 from engines.weights.checkpoint.config import Config, read_config
@@ -95,7 +95,7 @@ def check_matches(model: Model, folder: Path) -> None:
         raise InvalidRequest(
             f"model.{field}",
             asked,
-            f"is {found} in {CONFIG} of {KEY}={folder}",
+            f"is {shown(found)} in {CONFIG} of {KEY}={folder}",
             f"run the model that shardbench model checkpoint={folder} prints",
         )
 
