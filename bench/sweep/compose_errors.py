@@ -85,6 +85,9 @@ def _of_hydra(error: Exception, words: Sequence[str]) -> ShardbenchError:
             return _not_installed(group, name)
         if group in CONFIG_GROUPS:
             return unknown_choice(group, name)
+        if group.partition("/")[0] in CONFIG_GROUPS:  # a choice with a slash in it
+            top, _, rest = group.partition("/")
+            return unknown_choice(top, f"{rest}/{name}")
         missing = error.missing_cfg_file
         if missing and not group:
             return InvalidRequest(
@@ -111,7 +114,9 @@ def _of_hydra(error: Exception, words: Sequence[str]) -> ShardbenchError:
 
 
 def unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
-    """The error for a key that the config does not have, with the closest one."""
+    """The error for a key that the config does not have, with the closest one, or that ``~`` has taken from it."""
+    if f"~{key}" in words:
+        return InvalidRequest(f"~{key}", "", f"deletes a key and {key}= gives it a value", "leave one of them out")
     value = next((word.partition("=")[2] for word in words if name_of(word) == key), "")
     known = [*Point.schema(), *GROUPS, "sweep", "points", *OPTIONS]
     near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
