@@ -1,9 +1,9 @@
 """The configs that authors released: read with the published number of parameters, or refused by what is missing.
 
-Those of Llama 2, 3.1 and 4, Qwen 2.5 and 3, Mixtral, DeepSeek-V3, gpt-oss, Kimi, MiniMax, MiMo and Nemotron are copies, as
-the package aiconfigurator has them. The others were written down from what is published of the models, without the files at
-hand: their sizes are held by the published counts and, where transformers has the family, by its own count; a key that
-changes nothing may differ from the file's.
+Those of Llama 2, 3.1 and 4, Qwen 2.5 and 3, Mixtral, DeepSeek-V3, gpt-oss, Kimi, MiniMax, MiMo and Nemotron are copies,
+as the package aiconfigurator has them. The others were written down from what is published of the models, without the
+files at hand: their sizes are held by the published counts and, where transformers has the family, by its own count; a
+key that changes nothing may differ from the file's.
 """
 
 import json
