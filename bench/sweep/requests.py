@@ -26,18 +26,22 @@ _CARRIED: Final = "++group_lists."
 def requests_of(composer: Composer, words: Sequence[str]) -> list[Request]:
     """The requests of one job: every combination of its lists of choices, each composed by itself.
 
-    So each recipe of ``sweep=[a,b]`` has its own settings, and ``model.num_layers=8`` changes every model of a list.
+    So each recipe of ``sweep=[a,b]`` has its own settings, ``model.num_layers=8`` changes every model of a list, and
+    ``engine.trace_dir=…`` every engine of a list that has this setting.
     There is one request unless recipes differ in the settings of the command, such as ``sweep_name``.
 
     Raises:
         ShardbenchError: a config cannot be composed, or is invalid.
     """
     lists = {word: choices for word in words if (choices := choices_of(word)) is not None}
+    engines = next((choices for word, choices in lists.items() if name_of(word) == "engine"), ())
     given = {name_of(word) for word in words if not word.startswith("~")} & {*Point.schema(), *GROUPS}
     requests = []
     for chosen in itertools.product(*lists.values()):
         singles = dict(zip(lists, chosen, strict=True))
-        job = [_single(word, singles.get(word)) for word in words]
+        engine = next((each for word, each in singles.items() if name_of(word) == "engine"), None)
+        suited = words if engine is None else [word for word in words if not _is_of_others(word, engine, engines)]
+        job = [_single(word, singles.get(word)) for word in suited]
         config = composer.content(job)
         _check_added(job)
         requests.append(request_from(config, given, _Choices(composer, job, config)))
@@ -105,6 +109,9 @@ class _Choices:
         if not changes and not self._is_changed(group):
             return file
         others = [word for word in self._words if name_of(word) != group]
+        if group == "engine":
+            main = self._config["engine"]["name"]
+            others = [word for word in others if not _is_of_others(word, name, [main])]
         content: Any = self._composer.content([*others, choice(group, name)])[group]
         return dict(content)
 
@@ -114,6 +121,17 @@ class _Choices:
             return bool(content != load_group(group, content["name"]))
         except ShardbenchError:
             return False  # a file whose name isn't its choice's
+
+
+def _is_of_others(word: str, engine: str, engines: Sequence[str]) -> bool:
+    """Whether a word gives a setting that ``engine`` has not, but another of ``engines``."""
+    group, _, key = name_of(word).partition(".")
+    if group != "engine" or not key or word.startswith(("+", "~")):
+        return False
+    setting = key.partition(".")[0]
+    return setting not in load_group("engine", engine) and any(
+        setting in load_group("engine", each) for each in engines
+    )
 
 
 def _single(word: str, chosen: str | None) -> str:

@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
         ({"ffn_layout": "ws_2d"}, "tensor_parallel=8 implies ffn_layout=ws_1d"),
         (
             {"hw": replace(load_chip("a100-80gb"), name="gtx", cuda=None)},
-            "hw=gtx: cuda is not known; add it to conf/hw/gtx.yaml",
+            "hw=gtx: XLA's CUDA compiler, the only one here for GPUs, needs figures that its file does not state",
         ),
         ({"hw": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "node_bytes_per_s is not known"),
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not support it"),

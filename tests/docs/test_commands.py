@@ -93,6 +93,8 @@ def test_runs_are_composed(tmp_path):
     lines = []
     for words in runs:
         asked = ["hw=h100-80gb" if word == "hw=here" else word for word in words]
+        if "-m" in asked:  # one config shows no jobs: that of the first
+            asked = [word.partition(",")[0] for word in asked if word != "-m" and not word.startswith("hydra/")]
         lines.append("\t".join([*asked, *([] if "--cfg" in asked else ["--cfg", "job"])]))
     done = subprocess.run(
         [sys.executable, "-c", code],

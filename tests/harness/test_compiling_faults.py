@@ -61,5 +61,7 @@ def test_a_compiler_that_takes_too_much_memory_is_a_row_and_the_next_point_is_as
 
 def _workers(pid):
     """Children of a process that are its workers."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "bench.run.worker" in line]

@@ -124,7 +124,7 @@ def test_prompts_of_different_lengths(packed):
     ("settings", "says"),
     [
         ({"lengths": "normal"}, "engine.lengths=normal: .*uniform, lognormal"),
-        ({"packed": True}, "engine.packed=True: .*set engine.lengths"),
+        ({"packed": True}, "engine.packed=true: .*set engine.lengths"),
         ({"lengths": "uniform", "prefill_chunk": 2}, "engine.prefill_chunk=2: .*engine.lengths=uniform"),
         ({"shared_prefix": 6}, "engine.shared_prefix=6: .*input_len=6"),
         ({"prefill_chunk": 0}, "engine.prefill_chunk=0"),

@@ -151,7 +151,7 @@ def test_more_than_the_machine_has_is_out_of_memory():
     with pytest.raises(OutOfMemory, match="batch_size=4194304"):
         prepared(point(batch_size=1 << 22, input_len=2000))
     with pytest.raises(OutOfMemory, match="does not fit"):
-        prepared(dataclasses.replace(point(), model=changed(d_ff=1 << 35)))
+        prepared(dataclasses.replace(point(), model=changed(d_ff=1 << 30)))
 
 
 @pytest.mark.slow

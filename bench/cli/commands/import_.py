@@ -14,6 +14,7 @@ from bench.importers.paths import files_of, names_one_file
 from bench.importers.to_rows import USER_KEYS
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
+from engines.core.errors import ShardbenchError
 from engines.core.point import PHASES
 from engines.core.row import Row
 
@@ -71,9 +72,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
             print(json.dumps({"summary": found.summary()}))
     else:
         _print(found, settings["results_dir"])
-    if not found.refused:
-        return 3 if found.left_out else 0
-    return 3 if found.rows else 2
+    if found.refused and not found.rows:
+        first = text_of(next(iter(found.refused.values())))
+        raise ShardbenchError(f"none of the {found.files} files could be imported; the first: {first}")
+    return 3 if found.refused or found.left_out else 0
 
 
 class _Progress:
@@ -103,7 +105,7 @@ class _Progress:
         self._done += 1
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task)
-        elif self._total > 1 and sys.stderr is not None and (self._done % 1000 == 0 or self._done == self._total):
+        elif sys.stderr is not None and self._done % 1000 == 0:
             print(f"{self._done} of {self._total} files read", file=sys.stderr)
 
 

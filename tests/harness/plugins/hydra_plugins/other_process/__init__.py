@@ -57,6 +57,7 @@ def work(asked, answer):
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
+    done.hydra_cfg = None  # of classes that another import of this module has made
     Path(answer).write_bytes(pickle.dumps(done))
 
 
