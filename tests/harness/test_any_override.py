@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 
 import hydra
 import pytest
@@ -44,6 +45,7 @@ def keys(content, prefix=""):
             yield from keys(value, f"{prefix}{key}.")
 
 
+@cache
 def all_keys():
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = [hydra.compose("config", overrides=[f"engine={engine}"]) for engine in names("engine")]

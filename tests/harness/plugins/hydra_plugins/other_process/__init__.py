@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra import version
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -35,7 +36,9 @@ class OtherProcess(Launcher):
         with tempfile.TemporaryDirectory() as folder:
             asked, answer = Path(folder, "asked"), Path(folder, "answer")
             asked.write_bytes(pickle.dumps((self.given, words, number)))
-            code = "import sys; from hydra_plugins.other_process import work; work(*sys.argv[1:])"
+            # Hydra imports all plugins anew, so it comes before them.
+            code = "import sys; from hydra.core.plugins import Plugins; Plugins.instance(); "
+            code += "from hydra_plugins.other_process import work; work(*sys.argv[1:])"
             subprocess.run([sys.executable, "-c", code, str(asked), str(answer)], check=True)
             return pickle.loads(answer.read_bytes())
 
@@ -45,7 +48,7 @@ def work(asked, answer):
     if any(DIES in word for word in words):
         os._exit(9)
     setup_globals()
-    Plugins.instance()
+    version.setbase("1.3")
     JobRuntime.instance().set("name", config.hydra.job.name)
     job = context.config_loader.load_sweep_config(config, words)
     with open_dict(job):
