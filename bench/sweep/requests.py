@@ -21,6 +21,8 @@ from engines.core.point import Point
 KNOWN: Final = frozenset({*Point.schema(), *GROUPS, *OPTIONS, "points", "sweep", "hydra"})
 _CARRIED: Final = "++group_lists."
 """Before a group whose value Hydra cannot compose (a list of choices, ``here``) on its way through Hydra."""
+_CARRIED_SETTING: Final = "++group_settings."
+"""Before a setting of some of the engines of such a list."""
 
 
 def requests_of(composer: Composer, words: Sequence[str]) -> list[Request]:
@@ -76,14 +78,22 @@ def jobs_of(composer: Composer, words: Sequence[str], config: DictConfig) -> lis
 
 def carried(words: Sequence[str]) -> list[str]:
     """The overrides as Hydra can compose them, with lists of choices under a key of their own; see :func:`unpacked`."""
-    return [f"{_CARRIED}{word.lstrip('+')}" if _has_list(word) else word for word in words]
+    several = any(name_of(word) == "engine" and _has_list(word) for word in words)
+    return [
+        f"{_CARRIED}{word.lstrip('+')}"
+        if _has_list(word)
+        else f"{_CARRIED_SETTING}{word}"
+        if several and word.startswith("engine.")
+        else word
+        for word in words
+    ]
 
 
 def unpacked(words: Sequence[str]) -> list[str]:
     """The overrides of a job as they were before :func:`carried`."""
     found = []
     for word in words:
-        plain = word.removeprefix(_CARRIED)
+        plain = word.removeprefix(_CARRIED_SETTING).removeprefix(_CARRIED)
         found.append(f"+{plain}" if plain != word and plain.startswith("sweep=") else plain)
     return found
 

@@ -209,6 +209,14 @@ def test_each_engine_of_a_list_has_its_own_settings(asked):
     assert [(each["name"], each["timeout_s"]) for each in settings] == [("analytic", 7), ("published", 7)]
 
 
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_setting_of_some_engines_of_a_list_is_theirs(asked, multirun):
+    asked("engine=[analytic,compiled]", "engine.trace_dir=traces", *multirun)
+    settings = [job.engine_config for request in asked.requests for job in request.jobs]
+    assert [(each["name"], each.get("trace_dir")) for each in settings] == [("analytic", None), ("compiled", "traces")]
+    assert main(["run", "engine=[analytic,compiled]", "engine.nokey=3", *multirun]) == 2
+
+
 @pytest.mark.parametrize("key", ["results_dir", "sweep_name"])
 def test_rows_of_a_job_go_where_that_job_says(shardbench, key):
     done = shardbench(

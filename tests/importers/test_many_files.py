@@ -93,7 +93,10 @@ def test_twenty_refusals_are_printed_and_json_has_all(run, tmp_path, capsys):
 def test_nothing_that_imports_is_an_invalid_request(run, tmp_path):
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
-    assert run(f"data=[{tmp_path}/a.json,{tmp_path}/b.json]") == 2
+    with pytest.raises(
+        ShardbenchError, match=r"none of the 2 files could be imported; the first: .*a\.json: has an unknown"
+    ):
+        run(f"data=[{tmp_path}/a.json,{tmp_path}/b.json]")
     with pytest.raises(ShardbenchError, match="unknown format"):
         run(f"data={tmp_path}/a.json")
     assert not (tmp_path / "results").exists()
