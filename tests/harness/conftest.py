@@ -43,7 +43,7 @@ class Shardbench:
 
     @property
     def env(self):
-        path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))  # an empty entry is the folder
         return {**os.environ, "PYTHONPATH": path, "WANDB_MODE": "disabled"}
 
     def scripted(self, *words):
