@@ -75,7 +75,7 @@ def overrides(draw):
 
 
 @pytest.mark.slow
-@examples(max_examples=150)
+@examples(max_examples=80)
 @given(
     words=st.lists(overrides(), min_size=1, max_size=2),
     engine=st.sampled_from(names("engine")),

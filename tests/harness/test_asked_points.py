@@ -154,7 +154,7 @@ def command_lines(draw):
 
 
 @pytest.mark.slow
-@examples(max_examples=40)
+@examples(max_examples=25)
 @given(asking=command_lines())
 def test_every_point_that_was_asked_is_evaluated_once_and_no_other(asked, asking):
     words, jobs = asking

@@ -116,7 +116,7 @@ ENVIRONMENTS = {
 
 
 @pytest.mark.slow
-@settings(max_examples=12, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=st.fixed_dictionaries({}, optional={name: st.sampled_from(each) for name, each in ENVIRONMENTS.items()}))
 def test_no_variable_of_the_environment_costs_a_point(shardbench, env):
     words = shardbench.scripted("batch_size=[1,105]", "resume=false", "print=table", "sweep_name=größer…")
