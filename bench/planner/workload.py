@@ -13,7 +13,6 @@ from engines.core.model import Model
 from engines.core.point import FirstToken, Phase, Point
 from engines.core.slice import chip_counts, mesh_shapes, slice_of
 
-OBJECTIVES: Final = ("latency", "cost", "throughput")
 MOST_RANKS: Final = 64
 """Tensor-parallel degrees considered on GPUs: over more nodes all-reduces dominate."""
 

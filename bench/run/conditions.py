@@ -15,9 +15,8 @@ from bench.run.environment import cpu_affinity, read_environment
 from engines.core.digest import plain
 from engines.core.engine import Engine, Runner
 from engines.core.row import Row
-from engines.core.versions import UNCHANGING, without_device_count
+from engines.core.versions import UNCHANGING, XLA_FLAGS, without_device_count
 
-XLA_FLAGS: Final = "XLA_FLAGS"
 VARIABLES: Final = re.compile(
     r"(JAX|XLA|LIBTPU|TPU|PJRT|OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|ONEDNN|DNNL|GLOO|UCX|MALLOC"
     r"|TORCH|TORCHINDUCTOR|PYTORCH|ATEN|TRITON|CUDA|CUBLAS|CUBLASLT|CUDNN|NCCL|NVIDIA|NVTE|ROCR|HIP|HSA|MIOPEN"

@@ -29,10 +29,11 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     del verb
     from pathlib import Path
 
-    from bench.run.conditions import XLA_FLAGS, variables
+    from bench.run.conditions import variables
     from bench.run.environment import cpu_affinity, read_environment
     from bench.run.extras import extras
     from bench.run.wandb_mode import resolved_mode
+    from engines.core.versions import XLA_FLAGS
 
     folder = Path(settings["results_dir"])
     content: dict[str, Any] = {
