@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.rows.atomic import replaced
+from bench.rows.counted import counted
 from bench.rows.store import NAMES, frame_of
 from bench.rows.table import Column, Table, to_csv, to_markdown
 from engines.core.errors import ShardbenchError
@@ -74,7 +75,7 @@ def _write_parquet(rows: Sequence[Row], path: Path) -> None:
 
 def _table(rows: Sequence[Row], names: Sequence[str]) -> Table:
     content = [{name: _cell(getattr(row, name)) for name in names} for row in rows]
-    return Table(name="rows", caption=f"{len(rows)} rows", columns=[Column(name) for name in names], rows=content)
+    return Table(name="rows", caption=counted(len(rows), "row"), columns=[Column(name) for name in names], rows=content)
 
 
 def _cell(value: Any) -> Any:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from bench.rows.atomic import cannot, write_durably
+from bench.rows.counted import counted
 from bench.rows.part_time import newest
 from bench.rows.store import TEMPORARY, Store
 from engines.core.errors import InvalidRequest
@@ -36,7 +37,8 @@ def check_writable(store: Store, rows: int) -> None:
         raise InvalidRequest(
             "results_dir",
             store.results_dir,
-            f"has room for {free / 1e6:.2f} MB, and {rows} rows need about {rows * ROW_BYTES / 1e6:.2f} MB",
+            f"has room for {free / 1e6:.2f} MB, and about {rows * ROW_BYTES / 1e6:.2f} MB are needed for "
+            f"{counted(rows, 'row')}",
             "free some space there, or use a folder elsewhere",
         )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.rows.atomic import cannot, write_durably
+from bench.rows.counted import counted
 from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, time_of
 from bench.rows.row_types import invalid_value, kinds_of_fields
 from bench.rows.standing import standing_rows
@@ -189,7 +190,7 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
             yield number, line, None, str(error)
     count = re.search(r"-n(\d+)$", part.stem)
     if count is not None and len(lines) < int(count[1]):
-        yield len(lines) + 1, "", None, f"is missing: the file had {count[1]} rows"
+        yield len(lines) + 1, "", None, f"is missing: the file had {counted(int(count[1]), 'row')}"
 
 
 def line_of(row: Row) -> str:

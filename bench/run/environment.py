@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.core.versions import JAX_LIBRARIES, versions_of
+from engines.host.nvidia import driver_and_gpus
 
 CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_GROUP: Final = Path("/proc/self/cgroup")
@@ -46,11 +46,15 @@ class Environment:
 def read_environment() -> Environment:
     """The environment of this process, read once."""
     sha, dirty = _git()
-    driver, gpus = _nvidia()
+    driver, gpus = driver_and_gpus()
     return Environment(
         git_sha=sha,
         git_dirty=dirty,
-        versions={"python": platform.python_version(), **versions_of(LIBRARIES), **driver},
+        versions={
+            "python": platform.python_version(),
+            **versions_of(LIBRARIES),
+            **({"driver": driver} if driver else {}),
+        },
         host=socket.gethostname(),
         processor=_processor(),
         cores=len(cpu_affinity()),
@@ -99,15 +103,6 @@ def _git() -> tuple[str | None, bool | None]:
     code = ("bench", "engines", "conf", "pyproject.toml", "constraints.txt")
     changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *code)
     return sha or None, None if changes is None else bool(changes)
-
-
-def _nvidia() -> tuple[dict[str, str], list[str]]:
-    """``{"driver": its version}``, and ``NAME, POWER LIMIT`` of each GPU; both are empty without a driver."""
-    if not shutil.which("nvidia-smi"):
-        return {}, []
-    text = _output("nvidia-smi", "--query-gpu=driver_version,name,power.limit", "--format=csv,noheader")
-    lines = [line.partition(", ") for line in (text or "").splitlines()]
-    return ({"driver": lines[0][0]} if lines else {}), [line[2] for line in lines]
 
 
 def _processor() -> str:

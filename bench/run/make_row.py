@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from bench.measure.stats import Summary, summarise
 from bench.measure.timing import Samples, TimingConfig
+from bench.rows.counted import counted
 from bench.rows.metrics import derive
 from bench.rows.min_hbm_bytes import forward_passes, min_hbm_bytes
 from bench.rows.plausible import plausible, without_cached_mbu
@@ -143,15 +144,15 @@ def _invalid_reason(summary: Summary, samples: Samples, verification: Verificati
             f"more than {verification.tolerance:.2g}"
         )
     if not samples.warm:
-        reasons.append(f"still warming up after {samples.warmup_runs} runs")
+        reasons.append(f"still warming up after {counted(samples.warmup_runs, 'run')}")
     half_width = (summary.ci_high - summary.ci_low) / 2 / summary.median
     if half_width > config.max_relative_ci:
         reasons.append(
             f"{summary.ci_level:.0%} interval is ±{half_width:.1%} of the median, more than "
-            f"±{config.max_relative_ci:.1%}, after {summary.n} samples"
+            f"±{config.max_relative_ci:.1%}, after {counted(summary.n, 'sample')}"
         )
     if summary.n < config.min_samples:
-        reasons.append(f"{summary.n} samples, fewer than {config.min_samples}, fit in timing.max_time_s")
+        reasons.append(f"{counted(summary.n, 'sample')}, fewer than {config.min_samples}, fit in timing.max_time_s")
     return "; ".join(reasons) or None
 
 

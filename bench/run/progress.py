@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bench.rows.counted import counted
 from bench.rows.metrics import METRICS
 from bench.run import terminal
 from engines.core.row import POINT_FIELDS, Row
@@ -68,7 +69,9 @@ class Output:
             self._progress.update(self._task, completed=self._done, failed=self._failed, left=left)
         elif self._how != "none" and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
-            print(f"{self._done} of {self._total} points, {self._failed} failed", file=sys.stderr, flush=True)
+            print(
+                f"{self._done} of {counted(self._total, 'point')}, {self._failed} failed", file=sys.stderr, flush=True
+            )
 
     def close(self, stored: int, results_dir: str) -> None:
         """Print the table, and on stderr the number of points and the folder of the rows."""
@@ -80,7 +83,7 @@ class Output:
                 print(f"… and {len(self._rows) - MOST_ROWS_SHOWN} more; shardbench report shows all")
         if self._how != "none":
             reused = f", {stored} of them already stored" if stored else ""
-            print(f"{self._total} points{reused}; rows in {results_dir}", file=sys.stderr)
+            print(f"{counted(self._total, 'point')}{reused}; rows in {results_dir}", file=sys.stderr)
 
 
 def print_table(rows: list[Row]) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
 
+from bench.rows.counted import counted
 from bench.rows.store import Store, line_of
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import POINT_FIELDS, Row
@@ -60,14 +61,14 @@ class Saver:
             except OSError:
                 continue
             return name
-        raise ShardbenchError(f"{self._problem}; and neither stdout nor stderr takes the {len(rows)} rows")
+        raise ShardbenchError(f"{self._problem}; and neither stdout nor stderr takes {counted(len(rows), 'row')}")
 
     def close(self) -> None:
         """Say on stderr how to bring in what was printed, if anything was."""
         if self.unsaved:
             self._say(
-                f"{self._problem}; {self.unsaved} rows were not stored but printed on {self._where} as JSON; keep "
-                f"those lines in a file and store them with shardbench results add data=FILE "
+                f"{self._problem}; {counted(self.unsaved, 'row')} not stored but printed on {self._where} as JSON; "
+                f"keep those lines in a file and store them with shardbench results add data=FILE "
                 f"results_dir={self._store.results_dir}"
             )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
@@ -16,7 +15,6 @@ from bench.validate.case import Case
 from engines.core.engine import Estimate, Estimator
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
-from engines.published.table import tables
 
 ERROR_FIGURES: Final = ("mape", "median_ape", "p90_ape", "worst_ape", "bias")
 GROUPS: Final[dict[str, Callable[[Case], str]]] = {
@@ -41,11 +39,6 @@ class Compared:
     def error(self) -> float | None:
         """Signed relative error, as a fraction."""
         return relative_error(self.estimate.latency_s, self.case.latency_s) if self.estimate.status == "ok" else None
-
-
-def published_files() -> list[Path]:
-    """The published tables of times that come with shardbench."""
-    return list(tables().values())
 
 
 def load_estimator(name: str) -> Estimator:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from bench.rows.counted import counted
 from bench.validate.case import Unused
 from engines.core.text import one_line
 
@@ -19,7 +20,7 @@ def unused_lines(unused: Sequence[Unused]) -> Iterator[str]:
     groups: dict[tuple[str, str], list[int | None]] = {}
     for each in unused:
         groups.setdefault((each.file, each.reason), []).append(each.line)
-    yield f"not used: {len(unused)} row{'s' if len(unused) > 1 else ''}"
+    yield f"not used: {counted(len(unused), 'row')}"
     for (file, reason), numbers in list(groups.items())[:MOST_SHOWN]:
         lines = [number for number in numbers if number is not None]
         yield one_line(f"  {file}{':' if lines else ''}{_ranges(lines)}: {reason}")

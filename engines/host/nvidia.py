@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine: the driver's names for them, and the power that it lets them use."""
+"""The NVIDIA GPUs of this machine: what the driver says of them, and the power that it lets them use."""
 
 import subprocess
 from collections.abc import Sequence
@@ -81,6 +81,12 @@ def power_limits(nvidia_smi: str = "nvidia-smi") -> list[PowerLimit]:
             return []
         limits.append(PowerLimit(watts, default_watts))
     return limits
+
+
+def driver_and_gpus(nvidia_smi: str = "nvidia-smi") -> tuple[str | None, list[str]]:
+    """The driver's version, and ``NAME, POWER LIMIT`` of each GPU in its words; None and empty without a driver."""
+    found = [line.partition(", ") for line in _query("driver_version,name,power.limit", nvidia_smi)]
+    return (found[0][0] if found else None), [described for _, _, described in found]
 
 
 def _query(keys: str, nvidia_smi: str, *formats: str) -> list[str]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from builders.points import point as build_point
+from builders.published_files import published_files
 from omegaconf import OmegaConf
 
 from bench.cli.main import main as shardbench
 from bench.sweep.catalog import load_chip
 from bench.validate.data import read_all
-from bench.validate.errors import published_files
 from engines.analytic.calibration import PRIORS, STATED, errors_of, fit, leave_one_model_out
 from engines.analytic.constants import BOUNDS, STORED, from_mapping, load, stored
 from engines.analytic.grid import grid_of

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from builders.published_files import published_files
 
 from bench.cli.main import main as shardbench
 from bench.rows.store import Store
@@ -12,7 +13,7 @@ from bench.sweep.catalog import load_chip, load_customised, model_from
 from bench.validate.csv_cases import FIRST_TOKEN_FROM_PREFILL
 from bench.validate.csv_cases import read_cases as read_table
 from bench.validate.data import read_all
-from bench.validate.errors import Compared, compare, figures, figures_of, load_estimator, published_files
+from bench.validate.errors import Compared, compare, figures, figures_of, load_estimator
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point

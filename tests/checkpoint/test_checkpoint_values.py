@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from builders.plans import mesh_of
 from builders.plans import plan_of as build_plan
+from builders.unfuse import unfuse
 from checkpoint_cases import CASES, saved
 from hypothesis import given, settings
 from jax.sharding import NamedSharding
 from safetensors.numpy import load_file
 
 from engines.transformer.params import parameters
-from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
+from engines.transformer.params.fusion import Fusion, input_parts, output_parts
 from engines.transformer.params.parameters import described, make_parameters
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.source import Checkpoint

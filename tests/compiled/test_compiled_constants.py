@@ -1,10 +1,11 @@
 """The two constants of the links solve the two rows that set them; the other four of their table check them."""
 
 import pytest
+from builders.published_files import published_files
 
 from bench.sweep.catalog import load_group
 from bench.validate.data import read_all
-from bench.validate.errors import compare, load_estimator, published_files
+from bench.validate.errors import compare, load_estimator
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
 SETTING_ROWS = (

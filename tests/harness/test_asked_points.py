@@ -185,7 +185,7 @@ def test_each_form_of_several_values(asked, words, jobs):
 def test_a_repeated_point_and_a_key_given_twice_are_told(asked, capfd):
     asked("-m", "batch_size=1,1", "num_chips=8", "num_chips=16")
     err = capfd.readouterr().err
-    assert "1 points are asked more than once" in err
+    assert "1 point asked more than once" in err
     assert "num_chips is given more than once; the last counts: num_chips=16" in err
 
 

@@ -126,7 +126,7 @@ def test_the_degrees_give_the_number_of_chips(run):
 
 def test_the_same_file_twice_adds_nothing(run, capsys):
     assert len(run(LATENCY, GIVEN)) == 1
-    assert "1 rows added" in capsys.readouterr().out
+    assert "1 row added" in capsys.readouterr().out
     assert len(run(LATENCY, GIVEN)) == 1
     assert "no rows added" in capsys.readouterr().out
     # Another file, or the same said to be of another point, is another row.

@@ -141,7 +141,7 @@ def test_results_that_no_row_can_say_are_left_out_and_named(tmp_path, capsys):
     assert {row.phase for row in Store(tmp_path / "results").load()} == {"decode", "generate"}
     printed = capsys.readouterr().out
     assert "3 rows added" in printed
-    assert "1 results left out" in printed
+    assert "1 result left out" in printed
     assert "entry 1: n_depth=4096 reads a prompt behind tokens in the cache" in printed
 
 

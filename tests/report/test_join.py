@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from builders.published_files import published_files
 from builders.rows import a_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.rows.pairing import Pair, pair_errors, pair_up
 from bench.validate.csv_cases import read_cases
-from bench.validate.errors import ERROR_FIGURES, Compared, figures, published_files
+from bench.validate.errors import ERROR_FIGURES, Compared, figures
 from engines.core.engine import Estimate
 
 

@@ -63,7 +63,7 @@ def test_too_little_room_for_the_rows_that_are_left_is_told(tmp_path, monkeypatc
     store = Store(tmp_path)
     monkeypatch.setattr(probe, "_free_bytes", lambda _: 10 * probe.ROW_BYTES)
     check_writable(store, 10)
-    with pytest.raises(InvalidRequest, match=r"has room for 0\.04 MB, and 11 rows need about 0\.05 MB"):
+    with pytest.raises(InvalidRequest, match=r"has room for 0\.04 MB, and about 0\.05 MB are needed for 11 rows"):
         check_writable(store, 11)
     assert no_file(tmp_path)
     assert store.load() == []
@@ -121,7 +121,7 @@ def test_rows_that_cannot_be_stored_are_printed_and_can_be_added(tmp_path, fills
     assert main([*WORDS, "batch_size=[1,2]", f"print={how}", f"results_dir={store}"]) == 3
     told = capsys.readouterr()
     stream = "stderr" if how == "json" else "stdout"
-    assert f"2 rows were not stored but printed on {stream} as JSON" in told.err
+    assert f"2 rows not stored but printed on {stream} as JSON" in told.err
     printed.write_text(told.err if how == "json" else told.out)
     monkeypatch.undo()
     assert main(["results", "add", f"data={printed}", f"results_dir={store}"]) == 0

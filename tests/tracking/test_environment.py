@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,27 @@ def test_the_commit_is_the_checkouts():
     words = ["git", "-C", str(root), "rev-parse", "HEAD"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert read_environment().git_sha == (done.stdout.strip() or None)
+
+
+@pytest.mark.parametrize(
+    ("says", "driver", "gpus"),
+    [
+        ("echo 550.54.15, NVIDIA H100 80GB HBM3, 700.00 W", "550.54.15", ["NVIDIA H100 80GB HBM3, 700.00 W"]),
+        (
+            "echo 535.1, NVIDIA L4, [N/A]; echo 535.1, NVIDIA L4, 72.00 W",
+            "535.1",
+            ["NVIDIA L4, [N/A]", "NVIDIA L4, 72.00 W"],
+        ),
+        ("echo No devices were found >&2; exit 6", None, []),
+    ],
+)
+def test_gpus_are_told_in_the_driver_s_words(tmp_path, monkeypatch, says, driver, gpus):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{says}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = read_environment.__wrapped__()
+    assert (found.versions.get("driver"), found.gpus) == (driver, gpus)
 
 
 def test_looking_around_imports_nothing_heavy():

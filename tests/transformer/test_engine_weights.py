@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from builders.models import MODELS
 from builders.plans import plan_of
+from builders.unfuse import unfuse
 from hypothesis import given
 
 from bench.sweep.catalog import load_model, names
-from engines.transformer.params.fusion import Fusion, input_parts, output_parts, unfuse
+from engines.transformer.params.fusion import Fusion, input_parts, output_parts
 from engines.transformer.params.parameters import described
 from engines.weights.random import Tensor, hashed_uniform, prompt, tensors, values
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders.published_files import published_files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from bench.run.make_row import PointTask, estimated
 from bench.validate.contradictions import contradictions
 from bench.validate.csv_cases import read_cases
 from bench.validate.data import read_all, read_data, sources_of
-from bench.validate.errors import published_files
 from bench.validate.throughput import RATES
 from engines.core.engine import Estimate
 from engines.core.errors import InvalidRequest

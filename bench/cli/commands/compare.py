@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, Key
 from bench.cli.values import FilePath, Number
+from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -131,4 +132,4 @@ def show(found: "Comparison") -> None:
     for change in found.changes:
         counts[change.verdict] = counts.get(change.verdict, 0) + 1
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "none"
-    console.print(f"{len(found.changes)} points in both stores: {summary}")
+    console.print(f"{counted(len(found.changes), 'point')} in both stores: {summary}")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from bench.cli.args import PRINT, Key
 from bench.cli.commands.compare import RULES, rules_of
 from bench.cli.values import FilePath
+from bench.rows.counted import counted
 
 SUMMARY: Final = "write one HTML page: regressions, every point over time, the newest rows, the environment"
 VERBS: Final[Mapping[str, str]] = {}
@@ -34,5 +35,5 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if settings["print"] == "json":
         print(json.dumps({"out": str(out), "rows": rows}))
     else:
-        print(f"{rows} rows in {out}")
+        print(f"{counted(rows, 'row')} in {out}")
     return 0

@@ -12,6 +12,7 @@ from bench.importers.formats import FORMATS
 from bench.importers.many import Imported, read_files, text_of
 from bench.importers.paths import files_of, names_one_file
 from bench.importers.to_rows import USER_KEYS
+from bench.rows.counted import counted
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
 from engines.core.errors import ShardbenchError
@@ -117,22 +118,22 @@ def _print(found: Imported, results_dir: str) -> None:
         summary = found.summary()
         formats = ", ".join(f"{count} {name}" for name, count in summary["formats"].items())
         invalid = summary["rows_not_valid"]
-        print(f"{found.files} files read" + (f": {formats}" if formats else ""))
+        print(f"{counted(found.files, 'file')} read" + (f": {formats}" if formats else ""))
         if invalid:
-            print(f"  {invalid} of the new rows are not valid; shardbench results list shows why")
-    already = f", {found.known} were already stored" if found.known else ""
+            print(f"  new rows that are not valid: {invalid}; shardbench results list shows why")
+    already = f", {found.known} already stored" if found.known else ""
     if found.new:
-        print(f"  {len(found.new)} rows added to {results_dir}{already}")
+        print(f"  {counted(len(found.new), 'row')} added to {results_dir}{already}")
     else:
         print(f"  no rows added: {results_dir} already has them" if found.known else "  no rows added")
     if found.left_out:
-        print(f"  {len(found.left_out)} results left out, which no row can say:")
+        print(f"  {counted(len(found.left_out), 'result')} left out, which no row can say:")
     for error in found.left_out[:MOST_SHOWN]:
         print(f"    {text_of(error)}")
     if len(found.left_out) > MOST_SHOWN:
         print(f"    … and {len(found.left_out) - MOST_SHOWN} more, all of which print=json lists")
     if found.refused:
-        print(f"  {len(found.refused)} files refused:")
+        print(f"  {counted(len(found.refused), 'file')} refused:")
     for error in list(found.refused.values())[:MOST_SHOWN]:
         print(f"    {text_of(error)}")
     if len(found.refused) > MOST_SHOWN:

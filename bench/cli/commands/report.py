@@ -9,6 +9,7 @@ from bench.cli.args import PRINT, RESULTS_DIR, Key
 from bench.cli.values import Choice, FilePath, ListOf
 from bench.report.claims.checks import Check
 from bench.report.render.document import Written
+from bench.rows.counted import counted
 from bench.sweep.catalog import load_group
 from engines.core.row import Row
 
@@ -126,9 +127,9 @@ def _print(written: Written, checks: Sequence[Check]) -> None:
     if undecided:
         print(f"{undecided} claims were not evaluated: the store has no rows for them")
     tables = [name for name in written.files if name.startswith("tables/")]
-    print(f"{len(written.files)} files in {written.out}:")
+    print(f"{counted(len(written.files), 'file')} in {written.out}:")
     for name in written.files:
         if name not in tables:
             print(f"  {Path(written.out) / name}")
     if tables:
-        print(f"  {Path(written.out) / 'tables'}: {len(tables)} files of tables")
+        print(f"  {Path(written.out) / 'tables'}: {counted(len(tables), 'table')}")

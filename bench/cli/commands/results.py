@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
 from bench.cli.values import FilePath, ListOf, Text
+from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
@@ -87,7 +88,7 @@ def _list(rows: list[Row], settings: Mapping[str, Any], as_json: bool) -> int:
     if len(rows) > MOST_ROWS_SHOWN:
         print(f"the newest {MOST_ROWS_SHOWN} of {len(rows)} rows; shardbench results export writes all")
     else:
-        print(f"{len(rows)} rows in {settings['results_dir']}")
+        print(f"{counted(len(rows), 'row')} in {settings['results_dir']}")
     return 0
 
 
@@ -111,7 +112,7 @@ def _check(store: Any, with_repair: bool, as_json: bool) -> int:
     if as_json:
         print(json.dumps(content))
     else:
-        print(f"{found.rows} valid rows in {found.parts} files of {store.results_dir}")
+        print(f"{counted(found.rows, 'valid row')} in {counted(found.parts, 'file')} of {store.results_dir}")
         for (source, status), rows in sorted(found.by_kind.items()):
             print(f"  {source} {status}: {rows}")
         for each in found.faults:
@@ -134,9 +135,9 @@ def _add(store: Any, data: Any, as_json: bool) -> int:
     if as_json:
         print(to_json(str(store.results_dir), found))
         return 0
-    known = f", {found.known} were already stored" if found.known else ""
-    others = f"; {found.other_lines} lines that hold no row were left out" if found.other_lines else ""
-    print(f"{found.stored} rows added to {store.results_dir}{known}{others}")
+    known = f", {found.known} already stored" if found.known else ""
+    others = f"; left out {counted(found.other_lines, 'line')} without a row" if found.other_lines else ""
+    print(f"{counted(found.stored, 'row')} added to {store.results_dir}{known}{others}")
     return 0
 
 
@@ -147,7 +148,9 @@ def _compact(store: Any, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"results_dir": str(store.results_dir), "files_before": files, "rows": rows}))
     else:
-        print(f"{rows} rows merged from {files} files into {min(files, 1)} in {store.results_dir}")
+        print(
+            f"{counted(rows, 'row')} merged from {counted(files, 'file')} into {min(files, 1)} in {store.results_dir}"
+        )
     return 0
 
 
@@ -163,7 +166,8 @@ def _rekey(store: Any, proven: Any, as_json: bool) -> int:
     for each in dropped:
         print(f"dropped {each['point_id']} ({each['point']}): {each['reason']}")
     print(
-        f"{found.rekeyed} rows got new keys, {len(dropped)} were dropped; {store.results_dir} holds {found.rows} rows"
+        f"{counted(found.rekeyed, 'row')} got new keys, {len(dropped)} dropped; "
+        f"{store.results_dir} holds {counted(found.rows, 'row')}"
     )
     for path in found.moved:
         print(f"old file moved to {path}")
@@ -191,5 +195,5 @@ def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
     if settings["print"] == "json":
         print(json.dumps({"out": out, "format": how, "rows": len(rows)}))
     else:
-        print(f"{len(rows)} rows in {out}")
+        print(f"{counted(len(rows), 'row')} in {out}")
     return 0

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from bench.rows.counted import counted
 from bench.run import runner
 from bench.run.launch import launch
 from bench.sweep.compose_errors import explained
@@ -113,7 +114,7 @@ def _tell(overrides: Sequence[str], repeats: int) -> None:
             print(f"shardbench: {name} is given more than once; the last counts: {word}", file=sys.stderr)
         last[name] = word
     if repeats:
-        print(f"shardbench: {repeats} points are asked more than once; each runs once", file=sys.stderr)
+        print(f"shardbench: {counted(repeats, 'point')} asked more than once; each runs once", file=sys.stderr)
 
 
 @contextmanager

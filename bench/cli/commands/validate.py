@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
 from bench.cli.values import FilePath, ListOf
+from bench.rows.counted import counted
 from bench.sweep.catalog import load_group
 from bench.validate.case import Reading
 from bench.validate.contradictions import Contradiction, contradictions
@@ -184,7 +185,7 @@ def _print_data(reading: Reading, differing: Sequence[Contradiction]) -> None:
     """What is to be known of the data: derived times, columns without a meaning, contradictions, unused rows."""
     rules = Counter(case.derived for case in reading.cases if case.derived)
     for rule, count in rules.items():
-        print(f"{count} row{'s' if count > 1 else ''} by {rule}")
+        print(f"{counted(count, 'row')} by {rule}")
     extra = dict.fromkeys(name for case in reading.cases for name in case.extra)
     if extra:
         print(one_line(f"columns kept without a meaning here: {', '.join(extra)}"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row, Source
 
@@ -93,7 +94,7 @@ def _print(content: Mapping[str, Any], how: str) -> None:
     if how == "json":
         print(json.dumps(content))
         return
-    print(f"{content['logged']} rows logged, {content['logged_before']} were logged before", end="")
+    print(f"{counted(content['logged'], 'row')} logged, {content['logged_before']} logged before", end="")
     print(f", {content['failed']} could not be logged" if content["failed"] else "")
     if content["next"]:
         print(f"{content['offline_runs']} offline runs; this uploads them: {content['next']}")

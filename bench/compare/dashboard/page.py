@@ -10,6 +10,7 @@ from bench.compare.dashboard.chart import chart, mark_of
 from bench.compare.dashboard.history import Series, find_earlier_steps, histories
 from bench.compare.verdicts import Change, Rules, label
 from bench.report.main.provenance import environment_table
+from bench.rows.counted import counted
 from bench.rows.labels import SOURCES
 from bench.rows.metrics import METRICS
 from bench.rows.table import Table
@@ -38,7 +39,7 @@ def page(rows: Sequence[Row], title: str, rules: Rules) -> str:
     span = f"from {rows[0].created_at[:16]} to {rows[-1].created_at[:16]} UTC"
     return template.substitute(
         title=escape(title),
-        subtitle=escape(f"{len(rows)} rows, {len(series)} points, {span}"),
+        subtitle=escape(f"{counted(len(rows), 'row')}, {counted(len(series), 'point')}, {span}"),
         counts=_counts(series),
         regressions=_regressions(series),
         history=_history(charted),

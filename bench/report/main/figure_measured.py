@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
+from bench.rows.counted import counted
 from bench.rows.labels import answered, by_source, layout_label
 from engines.core.row import Row
 
@@ -57,7 +58,7 @@ def step_time_over_batch(rows: Sequence[Row]) -> Drawn | None:
         plain_log_ticks(axis.xaxis, batches)
         plain_log_ticks(axis.yaxis)
         axis.set_xlabel("batch")
-        axis.set_title(f"{count} chip" + ("s" if count > 1 else ""))
+        axis.set_title(counted(count, "chip"))
     axes[0].set_ylabel("decode step (ms)")
     legend(figure, list(colours.items()), ["measured"])
     row = family[0]
@@ -65,7 +66,7 @@ def step_time_over_batch(rows: Sequence[Row]) -> Drawn | None:
     caption = (
         f"Measured decode step of {row.model} on {row.hw} by {row.engine}, {row.input_len} tokens cached, "
         f"{row.weight_dtype}; bars are {row.ci_level or 0:.0%} confidence intervals of the median"
-        + (f"; crosses are {invalid_count} rows that are not valid." if invalid_count else ".")
+        + (f"; crosses are rows that are not valid ({invalid_count})." if invalid_count else ".")
     )
     return Drawn("measured_step_time", caption, figure)
 

@@ -13,6 +13,7 @@ from bench.report.main.best import (
     fastest_decode_steps,
     layout_contests,
 )
+from bench.rows.counted import counted
 from bench.rows.error_stats import ErrorStats
 from bench.rows.frontier import time_of
 from bench.rows.labels import (
@@ -84,7 +85,7 @@ def prediction_error(pairs: Sequence[Pair]) -> list[Finding]:
         sources = (source, "published")
         sentence = (
             f"Latencies of the {engine} engine differ from the published ones by {errors.mean:.1%} on average over "
-            f"{errors.n} rows."
+            f"{counted(errors.n, 'row')}."
         )
         found.append(Finding("prediction error", sources, sentence, _error_numbers(errors, group)))
         found += _held_out(sources, engine, group)
@@ -196,7 +197,7 @@ def _wrong_peaks(rows: Sequence[Row]) -> list[Finding]:
         return []
     sources = tuple(source for source in SOURCES if by_source(wrong, source))
     sentence = (
-        f"{len(wrong)} rows show no MFU, because their program or one with the same measured peak exceeds the peak."
+        f"No MFU is shown in {counted(len(wrong), 'row')}: a program with the same measured peak exceeds that peak."
     )
     return [Finding("wrong peak", sources, sentence, {"rows": len(wrong)})]
 
@@ -204,5 +205,8 @@ def _wrong_peaks(rows: Sequence[Row]) -> list[Finding]:
 def _coverage(rows: Sequence[Row]) -> list[Finding]:
     numbers = {source: len(mine) for source in SOURCES if (mine := by_source(rows, source))}
     systems = len({system_label(row) for row in rows})
-    sentence = f"The store holds {len(rows):,} rows of {systems} combinations of model, machine and number of chips."
+    sentence = (
+        f"The store holds {counted(len(rows), 'row')} of {counted(systems, 'combination')} of model, machine and "
+        f"number of chips."
+    )
     return [Finding("rows", tuple(numbers), sentence, numbers)]

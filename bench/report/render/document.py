@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render import latex, style
+from bench.rows.counted import counted
 from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -133,7 +134,7 @@ def _link(table: Table, formats: Sequence[str]) -> str:
     """The table's caption as a link to its own file."""
     count = len(table.rows)
     csv = f" ([CSV](tables/{table.name}.csv))" if "csv" in formats else ""
-    return f"- [{markdown(table.caption)}](tables/{table.name}.md): {count} row{'s' if count != 1 else ''}{csv}"
+    return f"- [{markdown(table.caption)}](tables/{table.name}.md): {counted(count, 'row')}{csv}"
 
 
 def _write_table(table: Table, folder: Path, formats: Sequence[str], *, in_own_file: bool) -> None:

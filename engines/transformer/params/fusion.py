@@ -1,4 +1,4 @@
-"""Any range of a fused matrix from the canonical tensors, and the canonical tensors back from a fused matrix.
+"""Any range of a fused matrix from the canonical tensors.
 
 A *chunk* is one chip's share of the columns of all tensors of a projection: ``[q | k | v | gate | up]`` of chip 0, then
 of chip 1, and so on. Padding (heads, or key/value columns that do not split evenly) is zeros, which leaves the result
@@ -106,7 +106,7 @@ class Fusion:
         shape = [across.stop - across.start] * 2
         shape[axis] = stop - start
         strip = np.zeros(shape, np.float32)
-        for padded, real, length in self._blocks(name, tensor.shape[axis]):
+        for padded, real, length in self.blocks(name, tensor.shape[axis]):
             first, last = max(start, padded), min(stop, padded + length)
             if first >= last:
                 continue
@@ -116,7 +116,7 @@ class Fusion:
             strip[tuple(target)] = values(tensor, self.source, index)
         return strip
 
-    def _blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:
+    def blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:
         """(padded start, real start, length) of each contiguous run between padding."""
         if name not in ("q", "o"):
             return [(0, 0, length)]
@@ -124,28 +124,3 @@ class Fusion:
         real = model.num_heads // model.num_kv_heads * model.head_dim
         padded = plan.padded.group * model.head_dim
         return [(head * padded, head * real, real) for head in range(model.num_kv_heads)]
-
-
-def unfuse(plan: Plan, fused: Floats, parts: Parts, tensor: Tensor, *, axis: int) -> Floats:
-    """One layer's canonical tensor, recovered from a fused matrix of ``parts`` without loss.
-
-    ``fused`` is [E, chips, width] of an input (``axis`` 1), or [chips, width, E] of an output (``axis`` 0).
-
-    Raises:
-        ValueError: the tensor is not one of ``parts``.
-    """
-    wanted, start = tensor.name.rpartition(".")[2], 0
-    for name, width in parts:
-        if name == wanted:
-            break
-        start += width
-    else:
-        raise ValueError(f"{wanted} is not one of {[name for name, _ in parts]}")
-    chunk = fused[..., start : start + width] if axis else fused[:, start : start + width]
-    matrix = chunk.reshape(chunk.shape[0], -1) if axis else chunk.reshape(-1, chunk.shape[-1])
-    length = math.prod(tensor.shape[1:] if axis else tensor.shape[:-1])
-    runs = [
-        np.take(matrix, np.arange(padded, padded + size), axis=axis)
-        for padded, _, size in Fusion(plan, 0)._blocks(wanted, length)
-    ]
-    return np.concatenate(runs, axis=axis).reshape(tensor.shape)

@@ -1,16 +1,20 @@
 """Falcon (Almazrouei et al. 2023, arXiv 2311.16867): multiquery in parallel with one norm, or grouped with two."""
 
-from typing import Any
+from typing import Any, Final
 
 from engines.core.model import Model
 from engines.weights.checkpoint.config import GELU, Config
+from engines.weights.checkpoint.families.shape import grouped_qkv, matrices, sizes
 from engines.weights.checkpoint.rotary import rotary
-from engines.weights.checkpoint.tensor_location import TensorLocation, fused_qkv, linear, norm, table, with_bias
+from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table
+
+MODULES: Final = {"o": "self_attention.dense", "wi": "mlp.dense_h_to_4h", "wo": "mlp.dense_4h_to_h"}
 
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
-    heads, width = config.integer("num_attention_heads"), config.integer("hidden_size")
+    found = sizes(config)
+    heads, width = found["num_heads"], found["d_model"]
     grouped = config.flag("new_decoder_architecture", False)
     parallel = grouped or config.flag("parallel_attn", True)
     kv_heads = config.integer("num_kv_heads", heads)
@@ -29,13 +33,10 @@ def fields(config: Config) -> dict[str, Any]:
         raise config.wrong("num_ln_in_parallel_attn", f"must be 1{' or 2' if grouped else ' in the old layout'}")
     bias = config.flag("bias", False)
     return {
-        "num_layers": config.integer("num_hidden_layers"),
-        "d_model": width,
+        **found,
         "d_ff": config.integer("ffn_hidden_size", 4 * width),
-        "num_heads": heads,
         "num_kv_heads": kv_heads,
         "head_dim": config.head_dim(),
-        "vocab_size": config.integer("vocab_size"),
         "block": "parallel" if parallel else "serial",
         "activation": config.word("activation", GELU, "gelu"),
         "position": "rotary",
@@ -53,7 +54,7 @@ def fields(config: Config) -> dict[str, Any]:
 
 def locations(model: Model) -> dict[str, TensorLocation]:
     """Location of each canonical tensor in the files, including those that this model does not have."""
-    e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
+    e = model.d_model
     found = {
         "embedding": table("transformer.word_embeddings.weight", model.vocab_size, e),
         "lm_head": linear("lm_head.weight", e, model.vocab_size),
@@ -65,18 +66,6 @@ def locations(model: Model) -> dict[str, TensorLocation]:
         here, there = f"layers.{number}", f"transformer.h.{number}"
         for name, module in zip(("attn_norm", "ffn_norm"), norms, strict=True):
             found |= norm(f"{here}.{name}", f"{there}.{module}", e)
-        qkv = fused_qkv(
-            f"{there}.self_attention.query_key_value",
-            e,
-            model.num_kv_heads,
-            model.num_heads // model.num_kv_heads,
-            model.head_dim,
-        )
-        found |= {f"{here}.{name}": location for name, location in qkv.items()}
-        for name, module, rows, columns in (
-            ("o", "self_attention.dense", q, e),
-            ("wi", "mlp.dense_h_to_4h", e, f),
-            ("wo", "mlp.dense_4h_to_h", f, e),
-        ):
-            found |= with_bias(f"{here}.{name}", f"{there}.{module}", rows, columns)
+        found |= grouped_qkv(model, here, f"{there}.self_attention.query_key_value")
+        found |= matrices(model, here, there, MODULES)
     return found

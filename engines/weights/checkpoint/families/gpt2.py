@@ -4,21 +4,18 @@ from typing import Any
 
 from engines.core.model import Model
 from engines.weights.checkpoint.config import GELU, Config
+from engines.weights.checkpoint.families.shape import sizes
 from engines.weights.checkpoint.tensor_location import TensorLocation, as_used, linear, norm, table
 
 
 def fields(config: Config, activation: str = "gelu_new") -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
-    heads, width = config.integer("n_head"), config.integer("n_embd")
+    found = sizes(config, "n_layer", "n_embd", "n_head")
     config.ignore("n_ctx")  # an older name of n_positions, which transformers no longer reads
     return {
-        "num_layers": config.integer("n_layer"),
-        "d_model": width,
-        "d_ff": config.integer("n_inner", 4 * width),
-        "num_heads": heads,
-        "num_kv_heads": heads,
+        **found,
+        "d_ff": config.integer("n_inner", 4 * found["d_model"]),
         "head_dim": config.head_dim("n_embd", "n_head"),
-        "vocab_size": config.integer("vocab_size"),
         "block": "serial",
         "activation": config.word("activation_function", GELU, activation),
         "position": "learned",

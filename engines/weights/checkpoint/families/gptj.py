@@ -1,25 +1,31 @@
 """GPT-J (Wang and Komatsuzaki 2021): parallel, one norm, rotary positions on pairs (2i, 2i + 1), a head with bias."""
 
-from typing import Any
+from typing import Any, Final
 
 from engines.core.model import Model
 from engines.weights.checkpoint.config import GELU, Config
-from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table, vector, with_bias
+from engines.weights.checkpoint.families.shape import matrices, sizes
+from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table, vector
+
+MODULES: Final = {
+    "q": "attn.q_proj",
+    "k": "attn.k_proj",
+    "v": "attn.v_proj",
+    "o": "attn.out_proj",
+    "wi": "mlp.fc_in",
+    "wo": "mlp.fc_out",
+}
 
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
-    heads, width = config.integer("n_head"), config.integer("n_embd")
     if "rotary_dim" in config.content and not config.gives("rotary_dim"):
         raise config.wrong("rotary_dim", "must be an integer ≥ 1")
+    found = sizes(config, "n_layer", "n_embd", "n_head")
     return {
-        "num_layers": config.integer("n_layer"),
-        "d_model": width,
-        "d_ff": config.integer("n_inner", 4 * width),
-        "num_heads": heads,
-        "num_kv_heads": heads,
+        **found,
+        "d_ff": config.integer("n_inner", 4 * found["d_model"]),
         "head_dim": config.head_dim("n_embd", "n_head"),
-        "vocab_size": config.integer("vocab_size"),
         "block": "parallel",
         "activation": config.word("activation_function", GELU, "gelu_new"),
         "position": "rotary",
@@ -38,7 +44,7 @@ def fields(config: Config) -> dict[str, Any]:
 
 def locations(model: Model) -> dict[str, TensorLocation]:
     """Location of each canonical tensor in the files, including those that this model does not have."""
-    e, f, q = model.d_model, model.d_ff, model.num_heads * model.head_dim
+    e = model.d_model
     found = {
         "embedding": table("transformer.wte.weight", model.vocab_size, e),
         "lm_head": linear("lm_head.weight", e, model.vocab_size),
@@ -48,13 +54,5 @@ def locations(model: Model) -> dict[str, TensorLocation]:
     for number in range(model.num_layers):
         here, there = f"layers.{number}", f"transformer.h.{number}"
         found |= norm(f"{here}.attn_norm", f"{there}.ln_1", e)
-        for name, module, rows, columns in (
-            ("q", "attn.q_proj", e, q),
-            ("k", "attn.k_proj", e, q),
-            ("v", "attn.v_proj", e, q),
-            ("o", "attn.out_proj", q, e),
-            ("wi", "mlp.fc_in", e, f),
-            ("wo", "mlp.fc_out", f, e),
-        ):
-            found |= with_bias(f"{here}.{name}", f"{there}.{module}", rows, columns)
+        found |= matrices(model, here, there, MODULES)
     return found

@@ -1,11 +1,22 @@
 """Llama and models of the same architecture (Touvron et al. 2023, arXiv 2302.13971): serial, gated, RMSnorm."""
 
-from typing import Any
+from typing import Any, Final
 
 from engines.core.model import Model
 from engines.weights.checkpoint.config import Config
+from engines.weights.checkpoint.families.shape import matrices, sizes
 from engines.weights.checkpoint.rotary import rotary
-from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table, with_bias
+from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table
+
+MODULES: Final = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "wo": "mlp.down_proj",
+}
 
 
 def fields(config: Config) -> dict[str, Any]:
@@ -20,15 +31,12 @@ def fields(config: Config) -> dict[str, Any]:
 def common_fields(config: Config, epsilon_key: str = "rms_norm_eps") -> dict[str, Any]:
     """What all families have in common that have Llama's layer: all but rotary positions and biases."""
     config.word("hidden_act", {"silu": "swiglu"}, "silu")
-    heads = config.integer("num_attention_heads")
+    found = sizes(config)
     return {
-        "num_layers": config.integer("num_hidden_layers"),
-        "d_model": config.integer("hidden_size"),
+        **found,
         "d_ff": config.integer("intermediate_size"),
-        "num_heads": heads,
-        "num_kv_heads": config.integer("num_key_value_heads", heads),
+        "num_kv_heads": config.integer("num_key_value_heads", found["num_heads"]),
         "head_dim": config.integer("head_dim") if config.gives("head_dim") else config.head_dim(),
-        "vocab_size": config.integer("vocab_size"),
         "block": "serial",
         "activation": "swiglu",
         "position": "rotary",
@@ -42,21 +50,9 @@ def common_fields(config: Config, epsilon_key: str = "rms_norm_eps") -> dict[str
 
 def locations(model: Model) -> dict[str, TensorLocation]:
     """Location of each canonical tensor in the files, including those that this model does not have."""
-    e, f = model.d_model, model.d_ff
-    q, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
     found = outer_locations(model)
     for number in range(model.num_layers):
-        here, there = f"layers.{number}", f"model.layers.{number}"
-        for name, module, rows, columns in (
-            ("q", "self_attn.q_proj", e, q),
-            ("k", "self_attn.k_proj", e, kv),
-            ("v", "self_attn.v_proj", e, kv),
-            ("o", "self_attn.o_proj", q, e),
-            ("gate", "mlp.gate_proj", e, f),
-            ("up", "mlp.up_proj", e, f),
-            ("wo", "mlp.down_proj", f, e),
-        ):
-            found |= with_bias(f"{here}.{name}", f"{there}.{module}", rows, columns)
+        found |= matrices(model, f"layers.{number}", f"model.layers.{number}", MODULES)
     return found
 
 
