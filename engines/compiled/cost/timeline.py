@@ -75,6 +75,10 @@ class Account:
     ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which is part of it;
     ``communication_s`` all collectives, of which ``overlapped_s`` overlaps the stream and ``exposed_s`` does not;
     ``copy_wait_s`` is time waiting for copies. Total = compute + exposed + copy wait.
+
+    ``unestimated`` counts the instructions that only their bytes and operations time, by label, and
+    ``unestimated_by_label_s`` their seconds; ``unknown_s`` is the part of instructions that no rule knows, which may
+    take anything between nothing and this.
     """
 
     total_s: float = 0.0
@@ -90,18 +94,23 @@ class Account:
     by_kind: Counter[str] = field(default_factory=Counter)
     unestimated: Counter[str] = field(default_factory=Counter)
     unestimated_s: float = 0.0
+    unestimated_by_label_s: Counter[str] = field(default_factory=Counter)
+    unknown_s: float = 0.0
 
     def add(self, other: "Account", times: int) -> None:
         """Add another walk ``times`` times."""
         for name in (
             "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
-            "copy_wait_s", "hbm_bytes", "flops", "unestimated_s",
+            "copy_wait_s", "hbm_bytes", "flops", "unestimated_s", "unknown_s",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
-        for kind, seconds in other.by_kind.items():
-            self.by_kind[kind] += seconds * times
-        for opcode, count in other.unestimated.items():
-            self.unestimated[opcode] += count * times
+        for mine, others in (
+            (self.by_kind, other.by_kind),
+            (self.unestimated, other.unestimated),
+            (self.unestimated_by_label_s, other.unestimated_by_label_s),
+        ):
+            for name, amount in others.items():
+                mine[name] += amount * times
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +284,11 @@ class _Walker:
         account.flops += timed.flops or 0.0
         account.by_kind[step.opcode] += timed.seconds  # type: ignore[assignment]
         if not timed.is_estimated:
-            account.unestimated[step.opcode] += 1
+            account.unestimated[step.label] += 1
             account.unestimated_s += timed.seconds
+            account.unestimated_by_label_s[step.label] += timed.seconds  # type: ignore[assignment]
+        if not step.known:
+            account.unknown_s += timed.seconds
         return timed
 
     def _communicated(self, step: Step, timed: CollectiveTime, account: Account) -> None:
