@@ -83,6 +83,8 @@ def estimate_of(
             "hot_loop": {phase.name: phase.hot_loop for phase in phases},
             "unestimated_s": total.unestimated_s,
             "unestimated_instructions": dict(total.unestimated),
+            "unestimated_by_label_s": dict(total.unestimated_by_label_s),
+            "unknown_s": total.unknown_s,
             "unknown_instructions": _merged([phase.unknown for phase in phases]),
             "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
             **cost_model_of(point.slice()).describe(),
