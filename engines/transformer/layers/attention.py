@@ -61,15 +61,17 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
     q, k, v = _rotated(plan, qkv, kept, context.angles)
     # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
     q, k = lax.optimization_barrier((q, k))
-    cache, keys, values, mask, slots = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
+    view = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
+    cache, keys, values, mask, slots, new = view
     prefix, shared = plan.prefill.prefix, None
     if prefix:
         shared = read(cache, f"{PREFIX}k", context.layer, prefix), read(cache, f"{PREFIX}v", context.layer, prefix)
     q = _split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
-        (keys, values), shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), ((keys, values), shared))
-    out = _merge_slots(attend(plan, q, keys, values, mask, shared), slots)
+        held = (keys, values), shared, new
+        (keys, values), shared, new = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), held)
+    out = _merge_slots(attend(plan, q, keys, values, mask, shared, new), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
 
 
