@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class TimedPhase:
     """One program of a point: compiled, read and timed. ``hot_loop`` lists where its time goes.
 
-    ``least_s`` is its time with the cost model's best case, None without one.
+    ``least_s`` is its time with the cost model's best case, None without one. ``depths`` are the layers of the programs
+    that were compiled where their line gives all layers (:mod:`engines.compiled.depth`), else ().
     """
 
     name: str
@@ -33,6 +34,7 @@ class TimedPhase:
     unknown: Mapping[str, int]
     hot_loop: Mapping[str, Any]
     least_s: float | None = None
+    depths: Sequence[int] = ()
 
     @property
     def account(self) -> Account:
@@ -88,7 +90,8 @@ def estimate_of(
             "unknown_instructions": _merged([phase.unknown for phase in phases]),
             "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
             **cost_model_of(point.slice()).describe(),
-            "compiled_program": _program_sentence(point, plan),
+            "compiled_program": _program_sentence(point, plan) + _depths_sentence(plan, phases),
+            "unrolled": plan.unrolled,
             "attention_batch_axes": "".join(plan.axes.sequence),
             "padded_heads": plan.padded.heads,
             **details,
@@ -130,6 +133,18 @@ def _merged(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
         for opcode, count in each.items():
             merged[opcode] = merged.get(opcode, 0) + count
     return merged
+
+
+def _depths_sentence(plan: "Plan", phases: Sequence[TimedPhase]) -> str:
+    """How the time of unrolled layers was found; nothing where layers are looped over."""
+    if not plan.unrolled:
+        return ""
+    depths = next((phase.depths for phase in phases if phase.depths), None)
+    layers = plan.model.num_layers
+    if depths is None:
+        return f"; all {layers} layers are unrolled"
+    few, more = depths
+    return f"; of {layers} unrolled layers, timed on the line through its programs of {few} and {more} layers"
 
 
 def _program_sentence(point: Point, plan: "Plan") -> str:

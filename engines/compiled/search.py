@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.layout import COLLECTIVES, LAYOUTS, axes_size
+from engines.core.layout import COLLECTIVES, LAYOUTS, axes_size, variant_of
 from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
@@ -14,6 +14,11 @@ from engines.transformer.partition.resolve import plan_of
 
 if TYPE_CHECKING:
     from engines.compiled.estimate import TimedPhase
+
+
+AUTO: Final = "auto"
+MOST_COPIES: Final = 2
+"""A whole residual is tried over heads where at most this many chips cache the same key/value head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,17 @@ def checked_collectives(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def checked_unrolling(value: object) -> bool | str:
+    """``engine.unroll_layers``: true, false or auto.
+
+    Raises:
+        InvalidRequest: it is none of them.
+    """
+    if isinstance(value, bool) or value == AUTO:
+        return value
+    raise InvalidRequest("engine.unroll_layers", value, "must be true, false or auto", "use true, false or auto")
+
+
 def layouts(point: Point, mesh: MeshShape, collectives: str) -> list[Plan]:
     """The plan asked for; where a prefill leaves the layout open, also every gathered layout its batch splits over.
 
@@ -55,15 +71,42 @@ def layouts(point: Point, mesh: MeshShape, collectives: str) -> list[Plan]:
             shards = axes_size(layout.gathered, mesh)
             if shards > 1 and point.batch_size % shards == 0:
                 plans.append(plan_of(point, ffn_layout=layout.name, mesh_shape=mesh))
-    return variants(plans, [collectives]) or plans
+    return [replace(plan, collectives=collectives) for plan in _sending(plans)] or plans
 
 
-def variants(plans: Sequence[Plan], collectives: Sequence[str]) -> list[Plan]:
-    """The plans with each of these collectives; none where the compiler partitions, or nothing is sent."""
-    moving = [plan for plan in plans if plan.chips > 1 and plan.partitioner == "manual"]
-    return [replace(plan, collectives=each) for plan in moving for each in collectives]
+def variants(plans: Sequence[Plan], collectives: Sequence[str], point: Point) -> list[Plan]:
+    """The plans with each of these collectives; none where the compiler partitions, or nothing is sent.
+
+    One with a whole residual takes the layout that sends least with it, where the point leaves it open.
+    """
+    found = [replace(plan, collectives=each) for plan in _sending(plans) for each in collectives]
+    suited = [_one_dimensional(plan, point) if variant_of(plan.collectives).whole_residual else plan for plan in found]
+    return list(dict.fromkeys(suited))
+
+
+def unrolled(plans: Sequence[Plan]) -> list[Plan]:
+    """The plans with arrays of their own for each layer."""
+    return [replace(plan, unrolled=True) for plan in plans]
+
+
+def _sending(plans: Sequence[Plan]) -> list[Plan]:
+    """Those of several chips that run their own collectives."""
+    return [plan for plan in plans if plan.chips > 1 and plan.partitioner == "manual"]
+
+
+def _one_dimensional(plan: Plan, point: Point) -> Plan:
+    """In 1D a projection needs no other collective than its all-reduce, and over heads attention needs none.
+
+    Over heads, chips that share a key/value head each cache it: not where there are more than :data:`MOST_COPIES`.
+    """
+    if point.ffn_layout == AUTO:
+        plan = replace(plan, ffn_layout="ws_1d")
+    if point.attn_sharding == AUTO and plan.chips <= MOST_COPIES * plan.padded.kv_heads:
+        plan = replace(plan, attn_sharding="heads")
+    return plan
 
 
 def name_of(plan: Plan) -> str:
     """What tells a plan from the others that were tried."""
-    return plan.ffn_layout if plan.collectives == "plain" else f"{plan.ffn_layout} {plan.collectives}"
+    words = [plan.ffn_layout, *([] if plan.collectives == "plain" else [plan.collectives])]
+    return " ".join([*words, *(["unrolled"] if plan.unrolled else [])])

@@ -20,8 +20,8 @@ def unfuse(plan, fused, parts, tensor, *, axis):
     chunk = fused[..., start : start + width] if axis else fused[:, start : start + width]
     matrix = chunk.reshape(chunk.shape[0], -1) if axis else chunk.reshape(-1, chunk.shape[-1])
     length = math.prod(tensor.shape[1:] if axis else tensor.shape[:-1])
-    runs = [
-        np.take(matrix, np.arange(padded, padded + size), axis=axis)
-        for padded, _, size in Fusion(plan, 0).blocks(wanted, length)
-    ]
-    return np.concatenate(runs, axis=axis).reshape(tensor.shape)
+    runs = {  # a key/value head may lie there several times, once for each chip that reads it
+        real: np.take(matrix, np.arange(padded, padded + size), axis=axis)
+        for padded, real, size in Fusion(plan, 0).blocks(wanted, length)
+    }
+    return np.concatenate(list(runs.values()), axis=axis).reshape(tensor.shape)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
@@ -126,15 +127,14 @@ def keys_and_values(parts: dict[str, Array]) -> tuple[Cached, Cached]:
 
 def quantized_kv(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
     """k and v [batch, time, slots, dim] in the cache's format, by its names: [batch, slots, time, …]."""
-    parts = {}
-    for name, new in (("k", k), ("v", v)):
-        block = new.transpose(0, 2, 1, 3)
-        if plan.kv_dtype in LARGEST:
-            # If quantization were fused with the write, a TPU's cache would get a layout that every read has to copy.
-            block, scale = lax.optimization_barrier(quantize(block, plan.kv_dtype))
-            parts[f"{name}_scale"] = scale[..., 0]
-        parts[name] = block.astype(stored_dtype(plan.kv_dtype))
-    return parts
+    if plan.kv_dtype not in LARGEST:
+        by_name = zip("kv", (k, v), strict=True)
+        return {name: new.transpose(0, 2, 1, 3).astype(stored_dtype(plan.kv_dtype)) for name, new in by_name}
+    both = jnp.stack([k, v]).transpose(0, 1, 3, 2, 4)
+    # If quantization were fused with the write, a TPU's cache would get a layout that every read has to copy.
+    blocks, scales = lax.optimization_barrier(quantize(both, plan.kv_dtype))
+    parts = {name: blocks[each] for each, name in enumerate("kv")}
+    return parts | {f"{name}_scale": scales[each, ..., 0] for each, name in enumerate("kv")}
 
 
 def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:

@@ -43,13 +43,28 @@ class Partial(NamedTuple):
     sums: Array
 
 
+class NewToken(NamedTuple):
+    """Key and value [batch, slots, 1, dim] of the one new token, and ``at`` [1, limit], true at its position."""
+
+    key: Cached
+    value: Cached
+    at: Array
+
+
 def attend(
-    plan: Plan, q: Array, keys: Cached, vals: Cached, mask: Mask, shared: tuple[Cached, Cached] | None = None
+    plan: Plan,
+    q: Array,
+    keys: Cached,
+    vals: Cached,
+    mask: Mask,
+    shared: tuple[Cached, Cached] | None = None,
+    new: tuple[Cached, Cached] | None = None,
 ) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
-    ``mask`` says which keys a query sees, also of the ``shared`` prefix, keys and values of batch 1. Queries are
-    already scaled by :func:`engines.transformer.params.parameters.query_factor`.
+    ``mask`` says which keys a query sees, also of the ``shared`` prefix, keys and values of batch 1. The key and value
+    of the one ``new`` token stand for those at its position. Queries are already scaled by
+    :func:`engines.transformer.params.parameters.query_factor`.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
     plain = mask.is_whole_prompt and shared is None and keys.scale is None
@@ -62,7 +77,9 @@ def attend(
     if uses_blocks(plan, q.shape, limit):
         part = blockwise(plan, scaled, keys, vals, mask, start)
     else:
-        part = direct(plan, scaled, keys, vals, mask.seen(jnp.arange(limit)[None, :], QueryBlock(time)), start)
+        at = jnp.arange(limit)[None, :]
+        own = None if new is None else NewToken(*new, at == mask.position)
+        part = direct(plan, scaled, keys, vals, mask.seen(at, QueryBlock(time)), start, own)
     return normalized(part, q.dtype)
 
 
@@ -90,7 +107,15 @@ def uses_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     return limit > DIRECT_BLOCKS * block and batch * heads * time * limit > DIRECT_SCORES * block**2 * _shards(plan)
 
 
-def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, start: Partial | None = None) -> Partial:
+def direct(
+    plan: Plan,
+    scaled: Array,
+    keys: Cached,
+    vals: Cached,
+    seen: Array,
+    start: Partial | None = None,
+    new: NewToken | None = None,
+) -> Partial:
     """All scores at once; ``seen`` [time, limit]: which keys a query sees. ``start``: attention to other keys."""
     exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
     scores = jnp.einsum(
@@ -103,12 +128,16 @@ def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, s
     if keys.scale is not None:
         scores = scores * keys.scale[:, :, None, None]
     scores = jnp.where(seen, scores, -jnp.inf)
+    own = None if new is None else _own_score(scaled, new.key)
+    if new is not None:
+        scores = jnp.where(new.at, own, scores)
     tops = scores.max(axis=-1, keepdims=True)
     tops = tops if start is None else jnp.maximum(tops, start.tops)
     weights = jnp.exp2(scores - tops)
     sums = weights.sum(axis=-1)[..., None]
     if vals.scale is not None:
         weights = weights * vals.scale[:, :, None, None]
+    weights = weights if new is None else jnp.where(new.at, 0, weights)
     values = jnp.einsum(
         "bsgtk,bskd->bsgtd",
         weights.astype(scaled.dtype),
@@ -116,10 +145,21 @@ def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, s
         precision=exact,
         preferred_element_type=jnp.float32,
     )
+    if new is not None:
+        value = new.value.values.astype(jnp.float32)
+        value = value if new.value.scale is None else value * new.value.scale[..., None]
+        values = values + jnp.exp2(own - tops) * value[:, :, None]
     if start is None:
         return Partial(values, tops, sums)
     kept = jnp.exp2(start.tops - tops)
     return Partial(start.values * kept + values, tops, start.sums * kept + sums)
+
+
+def _own_score(scaled: Array, key: Cached) -> Array:
+    """scaled: [batch, 1, slots, group, dim], of the same token as the key → its score [batch, slots, group, 1, 1]."""
+    wide = scaled[:, 0].astype(jnp.float32) * key.values.astype(jnp.float32)
+    score = wide.sum(axis=-1)[..., None, None]
+    return score if key.scale is None else score * key.scale[..., None, None]
 
 
 def blockwise(

@@ -118,9 +118,12 @@ class Fusion:
 
     def blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:
         """(padded start, real start, length) of each contiguous run between padding."""
+        model, plan = self.plan.model, self.plan
+        if name in ("k", "v") and plan.padded.kv_copies > 1:
+            copies, dim = plan.padded.kv_copies, model.head_dim
+            return [(place * dim, place // copies * dim, dim) for place in range(copies * model.num_kv_heads)]
         if name not in ("q", "o"):
             return [(0, 0, length)]
-        model, plan = self.plan.model, self.plan
         real = model.num_heads // model.num_kv_heads * model.head_dim
         padded = plan.padded.group * model.head_dim
         return [(head * padded, head * real, real) for head in range(model.num_kv_heads)]

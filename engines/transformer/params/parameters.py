@@ -18,7 +18,7 @@ vectors are replicated.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -42,7 +42,15 @@ from engines.transformer.params.fill import (
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import float_dtype, stored_dtype
-from engines.transformer.params.tree import LayerParameters, Matrix, Norm, Parameters, Parts, Projection
+from engines.transformer.params.tree import (
+    LayerParameters,
+    Matrix,
+    Norm,
+    Parameters,
+    Parts,
+    Projection,
+    map_matrices,
+)
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Floats, Source, values
 
@@ -125,6 +133,22 @@ def described(plan: Plan, source: Source = 0) -> Parameters:
     return _Describer(plan, source).parameters()
 
 
+def _with_flat_vectors(matrix: Matrix) -> Matrix:
+    """The matrix of one layer with its scale and bias in one dimension.
+
+    A TPU stores a vector with dimensions of 1 in other tiles than one without, and would copy it in every step.
+    """
+
+    def flat(each: Described | None) -> Described | None:
+        if each is None:
+            return None
+        fill = merged(each.shape, 1, each.fill) if len(each.shape) == 3 else each.fill
+        spec = P(*each.spec[1:2])
+        return Described((math.prod(each.shape),), each.dtype, spec, lambda index: fill((slice(0, 1), *index))[0])
+
+    return replace(matrix, scale=flat(matrix.scale), bias=flat(matrix.bias))
+
+
 class _Describer:
     """``numbers`` are the layers that are stacked, by default all."""
 
@@ -150,9 +174,9 @@ class _Describer:
         )
 
     def _unrolled(self) -> tuple[LayerParameters, ...]:
-        """A stack of one for each layer."""
+        """A stack of one for each layer, the vectors of its matrices in one dimension."""
         one_each = [_Describer(self.plan, self.source, range(each, each + 1)) for each in self.numbers]
-        return tuple(each._layers() for each in one_each)
+        return tuple(map_matrices(_with_flat_vectors, each._layers()) for each in one_each)
 
     def _canonical(self, name: str) -> Fill:
         return lambda index: values(self.fusion.canonical[name], self.source, index)

@@ -5,7 +5,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
@@ -15,6 +15,9 @@ from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
+
+FUSED_TOKENS: Final = 256
+"""Most tokens of a matmul that makes its own rows: with more, a TPU's schedule is longer so."""
 
 
 class Annotation(NamedTuple):
@@ -67,7 +70,10 @@ class Plan:
         )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
-        padded = Padded(self.model, self.chunks or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS)
+        cuts = overlap is Overlap.RING_OF_ACTIVATIONS
+        # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
+        copies = manual and variant.whole_residual and not axes.batch and not axes.attention
+        padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
         for name, value in (("axes", axes), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
 
@@ -146,6 +152,13 @@ class Plan:
         activations (one scale a token) and where products are summed over chips.
         """
         return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
+
+    def fuses_tokens(self, tokens: int) -> bool:
+        """Whether a matmul of ``tokens`` rows may be fused with what makes them, a norm or an activation.
+
+        Only where nothing is sent between the two and tokens are few: each tile of a matmul makes its rows again.
+        """
+        return self.axes.whole_residual and tokens <= FUSED_TOKENS
 
     @property
     def circulates_ffn(self) -> bool:
