@@ -124,9 +124,9 @@ class Point:
         """Check that the values are consistent with each other.
 
         Raises:
-            InvalidRequest: an engine is asked for the phase ``serve``, no slice has that many chips, a layout needs
-                more chips or another batch, the parallel degrees do not multiply to the chips, or the tokens exceed
-                the model's learned positions.
+            InvalidRequest: an engine is asked for the phase ``serve``, an encoder for tokens, no slice has that many
+                chips, a layout needs more chips or another batch, the parallel degrees do not multiply to the chips,
+                or the tokens exceed the model's learned positions.
         """
         if self.phase == "serve" and self.engine != IMPORTED:
             raise InvalidRequest(
@@ -134,6 +134,10 @@ class Point:
                 self.phase,
                 "is a server under load, which is only imported from other harnesses",
                 "use phase=prefill, decode or generate",
+            )
+        if self.model.encoder and self.phase != "prefill":
+            raise InvalidRequest(
+                "phase", self.phase, f"generates tokens and {self.model.name} is an encoder", "use phase=prefill"
             )
         mesh = self.slice().mesh_shape
         if self.num_chips == 1:

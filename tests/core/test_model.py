@@ -84,7 +84,7 @@ def test_a_prompt_in_two_chunks_attends_as_often_as_whole(cut, length):
         ({"num_heads": True}, "model.num_heads"),
         ({"tied_embedding": "yes"}, "model.tied_embedding"),
         ({"num_kv_heads": 3}, "model.num_kv_heads"),
-        ({"activation": "relu"}, "model.activation"),
+        ({"activation": "tanh"}, "model.activation"),
         ({"block": "serial"}, "model.norms_per_layer"),
     ],
 )
