@@ -77,7 +77,13 @@ class PublishedRow:
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
     """Every published row with a time or an out-of-memory status, in file order."""
-    return tuple(_row(cells) for name in TIMED_FILES for cells in read_table(name))
+    return tuple(row for name in TIMED_FILES for row in rows_in(name))
+
+
+@cache
+def rows_in(name: str) -> tuple[PublishedRow, ...]:
+    """The rows of one file of ``data/``, in its order: the first is line 2."""
+    return tuple(_row(cells) for cells in read_table(name))
 
 
 def rows_of(point: Point) -> list[PublishedRow]:
