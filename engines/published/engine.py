@@ -16,6 +16,7 @@ class PublishedEngine(Estimator):
     name: ClassVar[str] = "published"
     source: ClassVar[Source] = "published"
     code: ClassVar[Sequence[str]] = ("published",)
+    answers_any_runtime: ClassVar[bool] = True
 
     def __init__(self, **_settings: Any) -> None:
         """A lookup has no settings; those of the config are for the harness."""

@@ -19,6 +19,8 @@ TIMED_FILES: Final = (
     "fastertransformer_gpt-20b.csv",
 )
 CHIP_AND_MODEL: Final = ("model", "hw")
+NAMES: Final = (*CHIP_AND_MODEL, "runtime")
+"""Keys of a point that a table states by a choice's name; ``runtime`` where ``system`` names one that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class PublishedRow:
         """
         requested = point.axes()
         if any(requested[key] not in (None, "auto", value) for key, value in self.stated.items()):
+            return False
+        if point.runtime is not None and "runtime" not in self.stated:
             return False
         unstated = {name: key.default for name, key in point.schema().items() if name not in self.stated}
         return replace(point, **unstated) == point

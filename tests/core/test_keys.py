@@ -41,7 +41,7 @@ def a_point(cls=Point, **changes):
 def config(**changes):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
     content |= {group: load_group(group, "default") for group in ("timing", "wandb")}
-    content["engine"] = load_group("engine", "analytic")
+    content |= {"engine": load_group("engine", "analytic"), "runtime": load_group("runtime", "auto")}
     return {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, **changes}
 
 
@@ -76,7 +76,8 @@ def test_a_key_refuses_another_kind_in_a_point_and_in_a_config(name):
 
 def test_every_key_is_either_stated_or_left_open():
     assert sorted(["engine", *pairing.STATED, *pairing.OPEN]) == sorted(POINT_FIELDS)
-    assert all(Point.schema()[name].default in (None, "auto") for name in pairing.OPEN)
+    assert all(Point.schema()[name].default in (None, "auto") for name in pairing.OPEN if name != "runtime")
+    assert a_point().runtime is None
 
 
 def test_a_key_that_is_added_is_checked_and_told():
