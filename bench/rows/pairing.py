@@ -10,7 +10,7 @@ from bench.rows.labels import answered
 from engines.core.point import Point, default_act_dtype
 from engines.core.row import Row
 
-OPEN: Final = tuple(name for name, key in Point.schema().items() if key.about.engine_chooses)
+OPEN: Final = ("runtime", *(name for name, key in Point.schema().items() if key.about.engine_chooses))
 """Keys that a point may leave to the engine."""
 STATED: Final = ("model", "hw", *(name for name in Point.schema() if name not in OPEN))
 """Keys that every question states."""

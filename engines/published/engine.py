@@ -21,6 +21,7 @@ class PublishedEngine(Estimator):
     name: ClassVar[str] = "published"
     source: ClassVar[Source] = "published"
     code: ClassVar[Sequence[str]] = ("published",)
+    answers_any_runtime: ClassVar[bool] = True
 
     def __init__(self, system: str = "auto", **_settings: Any) -> None:
         """``system`` as a table has it (``tensorrt-llm 0.5.0``): no other row answers; ``auto`` is every system."""
@@ -49,7 +50,7 @@ class PublishedEngine(Estimator):
                 facts=Facts(program_id=_program_id(found)),
             )
         if len(found) > 1:
-            differing = [key for key in point.schema() if len({row.stated.get(key) for row in found}) > 1]
+            differing = [key for key in ("runtime", *point.schema()) if len({row.stated.get(key) for row in found}) > 1]
             keys = " or ".join(differing) or "system"
             return Estimate(
                 status="unsupported",
@@ -60,10 +61,11 @@ class PublishedEngine(Estimator):
 
     def _matching(self, point: Point) -> list[PublishedRow]:
         rows = [row for row in rows_of(point) if self.system in ("auto", row.system)]
-        newest = {
-            row.runtime: max(release_of(each.system) for each in rows if each.runtime == row.runtime) for row in rows
-        }
-        return [row for row in rows if row.runtime is None or release_of(row.system) == newest[row.runtime]]
+        newest: dict[Any, tuple[int, ...]] = {}
+        for row in rows:
+            runtime = row.stated.get("runtime")
+            newest[runtime] = max(newest.get(runtime, ()), release_of(row.system))
+        return [row for row in rows if release_of(row.system) == newest[row.stated.get("runtime")]]
 
 
 def _program_id(found: Sequence[PublishedRow]) -> str:

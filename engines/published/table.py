@@ -36,6 +36,8 @@ TIMED_FILES: Final = (
     "maxtext.csv",
 )
 CHIP_AND_MODEL: Final = ("model", "hw")
+NAMES: Final = (*CHIP_AND_MODEL, "runtime")
+"""Keys of a point that a table states by a choice's name; ``runtime`` where ``system`` names one that is known."""
 SIZE: Final = (*CHIP_AND_MODEL, "num_chips", "phase", "batch_size", "input_len")
 """Keys that every published row states, by which rows are found quickly."""
 
@@ -56,11 +58,6 @@ class PublishedRow:
     status: Status
     doubt: str = ""
 
-    @property
-    def runtime(self) -> str | None:
-        """The name of the runtime that the system is; None for one that is not known."""
-        return runtime_of(self.system)
-
     def matches(self, point: Point) -> bool:
         """Whether this row is a result for ``point``.
 
@@ -69,6 +66,8 @@ class PublishedRow:
         """
         requested = point.axes()
         if any(requested[key] not in (None, "auto", value) for key, value in self.stated.items()):
+            return False
+        if point.runtime is not None and "runtime" not in self.stated:
             return False
         unstated = {name: key.default for name, key in point.schema().items() if name not in self.stated}
         return replace(point, **unstated) == point
@@ -121,6 +120,9 @@ def read_table(name: str) -> list[dict[str, str]]:
 
 def _row(cells: Mapping[str, str]) -> PublishedRow:
     stated = {**{name: cells[name] for name in CHIP_AND_MODEL}, **parse(Point.schema(), cells)}
+    runtime = runtime_of(cells["system"])
+    if runtime is not None:
+        stated["runtime"] = runtime
     return PublishedRow(
         reference=cells["source"],
         system=cells["system"],
