@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.report.main.findings import Finding
-from bench.report.main.left_out import left_out_errors
+from bench.report.main.left_out import LeftOut, left_out_errors, stored_errors
 from bench.rows.error_stats import ErrorStats, error_stats
 from bench.rows.labels import answered
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
@@ -51,9 +51,12 @@ class Compared:
         return answer.latency_s / answer.latency_high_s, answer.latency_s / answer.latency_low_s
 
 
-def compared(pairs: Sequence[Pair]) -> list[Compared]:
-    """The closed forms' answers to published rows, for the runtime that each row is of."""
-    left_out = left_out_errors([pair.reference for pair in pairs])
+def compared(pairs: Sequence[Pair], told: Sequence[LeftOut] | None = None) -> list[Compared]:
+    """The closed forms' answers to published rows, for the runtime that each row is of.
+
+    ``told`` are the errors with sources left out: those that were stored with the constants, if it is None.
+    """
+    left_out = left_out_errors([pair.reference for pair in pairs], stored_errors() if told is None else told)
     found = []
     for pair in pairs:
         runtime = runtime_of(pair.reference.system or "")
@@ -91,7 +94,8 @@ def source_table(rows: Sequence[Compared]) -> Table | None:
         caption="Mean error of the closed forms by source, and what is uncertain about it",
         columns=columns,
         rows=cells,
-        note="Left out: with constants that no row of the source has set.",
+        shown=[cell | {"doubt": (cell["doubt"] or "").partition(";")[0]} for cell in cells],
+        note="Left out: with constants that no row of the source has set. The CSV has doubts in full.",
     )
 
 
@@ -168,6 +172,6 @@ def today_findings(rows: Sequence[Compared]) -> list[Finding]:
         found.append(Finding("intervals", SOURCES, sentence, {"inside": inside, "rows": told}))
     oom = pair_oom_counts(each.pair for each in rows)
     if oom["oom_false"]:
-        sentence = f"{oom['oom_false']} published points that ran are called out of memory."
+        sentence = f"False out-of-memory answers: {oom['oom_false']} of {len(rows)} published points."
         found.append(Finding("false out of memory", SOURCES, sentence, oom))
     return found
