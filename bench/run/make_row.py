@@ -64,7 +64,9 @@ def estimated(task: PointTask, estimate: Estimate, without: Sequence[str] = ()) 
     )
     unknown = dict.fromkeys(without)
     interval = {"latency_low_s": estimate.latency_low_s, "latency_high_s": estimate.latency_high_s}
-    return _row(task, estimate.facts, {**origin, **times, **interval, **sampled, **unknown, "status": "ok", "valid": True})
+    return _row(
+        task, estimate.facts, {**origin, **times, **interval, **sampled, **unknown, "status": "ok", "valid": True}
+    )
 
 
 def under_load(

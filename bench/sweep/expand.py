@@ -17,7 +17,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.runtime import AUTO, Runtime
-from engines.published.table import published_rows
+from engines.published.table import PublishedRow, published_rows, rows_in, tables
 
 GROUPS: Final = ("engine", "model", "hw", "runtime")
 OPTIONS: Final = ("results_dir", "sweep_name", "resume", "retry", "print", "timing", "wandb")
@@ -137,10 +137,20 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         if "from" not in entry:
             yield entry
             continue
-        if entry["from"] != "published":
-            raise InvalidRequest("points.from", entry["from"], "is not known", "use from: published")
         rest = {key: value for key, value in entry.items() if key != "from"}
-        yield from ({**row.stated, **rest} for row in published_rows())
+        yield from ({**row.stated, **rest} for row in _published(entry["from"]))
+
+
+def _published(asked: Any) -> Iterator[PublishedRow]:
+    """The rows of ``published``, which is all of them, or of published tables by their names."""
+    files = {name: path.name for name, path in tables().items()}
+    for name in asked if isinstance(asked, list) else [asked]:
+        if name == "published":
+            yield from published_rows()
+        elif name in files:
+            yield from rows_in(files[name])
+        else:
+            raise InvalidRequest("points.from", name, "is not known", f"use published, or {', '.join(files)}")
 
 
 def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

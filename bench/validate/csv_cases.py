@@ -15,22 +15,9 @@ from engines.core.engine import Estimate
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.keys import parse, required
 from engines.core.point import Point
+from engines.published.systems import first_token_of
 from engines.published.table import CHIP_AND_MODEL, columns
 
-FIRST_TOKEN_FROM_PREFILL: Final = (
-    "deepspeed",
-    "fastertransformer",
-    "gpt-fast",
-    "lmdeploy",
-    "megatron",
-    "sglang",
-    "tensorrt-llm",
-    "torch-eager",
-    "transformers",
-    "trtllm",
-    "vllm",
-)
-"""Runtimes that sample the first token from the prefill's logits, by the first word of ``system``."""
 MAX_LATENCY_S: Final = 1e5
 """A longer time is rejected, because it is probably in milliseconds or microseconds."""
 TIME: Final = "latency_s"
@@ -41,8 +28,7 @@ def read_cases(path: Path, engine: str, counted: str | None = None) -> Reading:
 
     A file has the columns of the published tables, in any order, or one of :data:`RATES` instead of ``latency_s``. Any
     other key of a point may be a column too; further columns are kept with the case. If ``first_token`` is absent or
-    empty, it is ``prefill`` for a ``system`` whose name begins with one of :data:`FIRST_TOKEN_FROM_PREFILL`, and
-    ``decode`` for others.
+    empty, ``system`` decides (:func:`engines.published.systems.first_token_of`).
 
     Args:
         path: the file. One that cannot be read, or lacks a column, is unused as a whole.
@@ -111,7 +97,7 @@ def _point(cells: Mapping[str, str], engine: str) -> Point:
     for name in (*CHIP_AND_MODEL, *required(Point.schema())):
         if not cells[name] and (name, cells["phase"]) != ("output_len", "prefill"):
             raise InvalidRequest(name, "", "is empty", "only layouts, degrees and dtypes may be empty")
-    keys: dict[str, Any] = {"output_len": 0, "first_token": _convention(cells["system"])}
+    keys: dict[str, Any] = {"output_len": 0, "first_token": first_token_of(cells["system"])}
     keys |= parse(Point.schema(), cells)
     model, chip = model_and_chip(cells["model"], cells["hw"])
     point = Point(model=model, chip=chip, engine=engine, **keys)
@@ -166,8 +152,3 @@ def _number(key: str, text: str) -> float:
     if not math.isfinite(number):
         raise InvalidRequest(key, text, "must be a number", "use a number such as 0.0285")
     return number
-
-
-def _convention(system: str) -> str:
-    """The ``first_token`` of the runtime that ``system`` names."""
-    return "prefill" if system.lower().startswith(FIRST_TOKEN_FROM_PREFILL) else "decode"

@@ -20,6 +20,8 @@ from engines.core.runtime import BEST
 
 CLOSED_FORM_VERSION: Final = 1
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
+EXTENSIONS: Final = ("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder")
+"""Keys of a model that the closed forms read, or that change nothing that they count."""
 
 
 class AnalyticEngine(Estimator):
@@ -67,7 +69,7 @@ def _program_id(chip: Chip) -> str:
 
 def _check(point: Point) -> None:
     point.check()
-    point.model.check_extensions("analytic", read=("attn_output_bias",))
+    point.model.check_extensions("analytic", read=EXTENSIONS)
     record(point)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":

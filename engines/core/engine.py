@@ -53,9 +53,10 @@ class Estimate:
     """An estimator's answer. ``status`` other than ok comes with a sentence in ``error``.
 
     ``latency_s`` is the phase's total, ``ttft_s`` its time to the first token where it has a prefill, ``step_time_s``
-    the mean decode step. ``latency_low_s`` and ``latency_high_s`` are the 80% interval of a prediction: what is measured
-    lies below the one in 10% of cases, and above the other in 10%. ``system``, ``reference`` and ``mfu`` are for what somebody published. ``samples_s`` are the
-    times of single runs, where another program timed them and ``latency_s`` is their median.
+    the mean decode step. ``latency_low_s`` and ``latency_high_s`` are the 80% interval of a prediction: what is
+    measured lies below the one in 10% of cases, and above the other in 10%. ``system``, ``reference`` and ``mfu`` are
+    for what somebody published. ``samples_s`` are the times of single runs, where another program timed them and
+    ``latency_s`` is their median.
     """
 
     status: Status = "ok"

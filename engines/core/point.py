@@ -46,7 +46,8 @@ NAMED: Final[Mapping[str, str]] = {"model": "model", "hw": "chip", "runtime": "r
 class Point:
     """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
 
-    ``runtime`` is the software that runs the model; None is the engine's own, and the best that is known of a prediction.
+    ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best that is
+    known.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
     tokens in its cache and generates ``output_len`` one by one; a generate point does both. A serve point is a server
@@ -132,9 +133,10 @@ class Point:
         """Check that the values are consistent with each other.
 
         Raises:
-            InvalidRequest: an engine is asked for the phase ``serve``, no slice has that many chips, a layout needs
-                more chips or another batch, the parallel degrees do not multiply to the chips, the tokens exceed
-                the model's learned positions, or the runtime cannot run the model, on this chip, or in this way.
+            InvalidRequest: an engine is asked for the phase ``serve``, an encoder for tokens, no slice has that many
+                chips, a layout needs more chips or another batch, the parallel degrees do not multiply to the chips,
+                the tokens exceed the model's learned positions, or the runtime cannot run the model, on this chip, or
+                in this way.
         """
         if self.phase == "serve" and self.engine != IMPORTED:
             raise InvalidRequest(
@@ -142,6 +144,10 @@ class Point:
                 self.phase,
                 "is a server under load, which is only imported from other harnesses",
                 "use phase=prefill, decode or generate",
+            )
+        if self.model.encoder and self.phase != "prefill":
+            raise InvalidRequest(
+                "phase", self.phase, f"generates tokens and {self.model.name} is an encoder", "use phase=prefill"
             )
         mesh = self.slice().mesh_shape
         if self.num_chips == 1:

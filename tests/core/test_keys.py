@@ -13,7 +13,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.keys import Choice, Integer, about
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, Row
-from engines.published.table import columns, published_rows
+from engines.published.table import NAMES, columns, published_rows
 
 ASKED = {
     "engine": "analytic",
@@ -115,7 +115,7 @@ def test_a_key_that_is_added_is_a_column_of_a_csv_file(monkeypatch, tmp_path):
 
 def test_a_published_row_does_not_answer_a_key_that_it_does_not_state():
     row = next(row for row in published_rows() if row.stated["phase"] == "decode")
-    values = {key: value for key, value in row.stated.items() if key not in ("model", "hw")}
+    values = {key: value for key, value in row.stated.items() if key not in NAMES}
     wide = a_point(WiderPoint, **values)
     assert row.matches(wide)
     assert not row.matches(replace(wide, offload="host"))

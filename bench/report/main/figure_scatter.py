@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
-from bench.rows.labels import SOURCES, answered, model_label
+from bench.rows.labels import SOURCES, answered
 from bench.rows.pairing import Pair, pair_errors
 
 BAND: Final = 0.1
@@ -61,4 +61,4 @@ def _band(left: Any, right: Any, published: Sequence[float]) -> None:
 
 
 def _group(pair: Pair) -> str:
-    return f"{model_label(pair.reference.model)} ({pair.reference.system or 'published'})"
+    return pair.reference.hw
