@@ -94,7 +94,7 @@ def test_findings_have_one_figure_each(rows):
     assert today_findings(compared(pair_up(oom), [])) == []
     some = [oom[-1], *rows[:-1]]
     assert (
-        "1 published points that ran"
+        "answers: 1 of 26 published points"
         in {e.topic: e.sentence for e in today_findings(compared(pair_up(some), []))}["false out of memory"]
     )
 
