@@ -10,6 +10,7 @@ from bench.run.make_row import PointTask, estimated
 from bench.validate.case import Case, Reading, Unused
 from bench.validate.csv_text import CsvLine, read_csv
 from bench.validate.described import model_and_chip
+from bench.validate.runtimes import runtime_named
 from bench.validate.throughput import RATES, check_agrees, rate_of
 from engines.core.engine import Estimate
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -27,7 +28,8 @@ def read_cases(path: Path, engine: str, counted: str | None = None) -> Reading:
     """Every line of ``path``. An empty cell means the engine's own choice.
 
     A file has the columns of the published tables, in any order, or one of :data:`RATES` instead of ``latency_s``. Any
-    other key of a point may be a column too; further columns are kept with the case. If ``first_token`` is absent or
+    other key of a point may be a column too; further columns are kept with the case. Without a column ``runtime``,
+    ``system`` says which it was. If ``first_token`` is absent or
     empty, ``system`` decides (:func:`engines.published.systems.first_token_of`).
 
     Args:
@@ -79,7 +81,7 @@ def _case(file: str, line: CsvLine, *, engine: str, counted: str | None) -> Case
     latency_s, derived = _time(cells, point, counted, oom)
     if latency_s is not None:
         _check_plausible(point, latency_s)
-    used = {*columns(), *Point.schema(), *RATES, "tokens"}
+    used = {*columns(), *Point.schema(), *RATES, "tokens", "runtime"}
     return Case(
         file=file,
         line=line.number,
@@ -88,6 +90,7 @@ def _case(file: str, line: CsvLine, *, engine: str, counted: str | None) -> Case
         point=point,
         latency_s=latency_s,
         oom=oom,
+        runtime=runtime_named(cells.get("runtime"), cells["system"]),
         derived=derived,
         extra={name: cell for name, cell in cells.items() if name not in used and cell},
     )
