@@ -1,5 +1,7 @@
 """Recipes ask what was published: all of it, or some tables, each row of its own runtime."""
 
+from functools import cache
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -9,12 +11,15 @@ from engines.core.errors import InvalidRequest
 from engines.published.table import TIMED_FILES, published_rows, rows_in, tables
 
 
+named = cache(load_group)
+
+
 def asked(points):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
     content |= {group: load_group(group, "default") for group in ("timing", "wandb")}
     content |= {"engine": load_group("engine", "analytic"), "runtime": load_group("runtime", "auto")}
     config = {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, "points": points}
-    return {job.engine: list(job.points) for job in expand.request_from(config).jobs}
+    return {job.engine: list(job.points) for job in expand.request_from(config, named=named).jobs}
 
 
 def recipe(name):
