@@ -10,7 +10,6 @@ from bench.sweep.catalog import conf_dir, load_group
 from engines.core.errors import InvalidRequest
 from engines.published.table import TIMED_FILES, published_rows, rows_in, tables
 
-
 named = cache(load_group)
 
 
