@@ -37,8 +37,8 @@ def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
     Rows answer the same point when all keys that were stated are equal. A key that the reference leaves open (an empty
     cell of a published table) matches a row that left it open too, whatever its engine then chose; a key that the
     reference states matches the same value, requested or chosen. What is predicted of one runtime is no answer for
-    another; what was measured or compiled is by the runtime of its engine, and is compared with any. Of several matching rows of an engine, the one with
-    the most open keys is taken.
+    another; what was measured or compiled is by the runtime of its engine, and is compared with any. Of several
+    matching rows of an engine, the one with the most open keys is taken.
     """
     by_question: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:

@@ -12,8 +12,8 @@ from engines.core.runtime import AUTO
 class Case:
     """One line: the point and its time in seconds (None if it was out of memory).
 
-    ``runtime`` is the one that ran, ``auto`` where nobody says. ``derived`` is the rule by which the time follows from a throughput, None where the time is stated. ``extra`` holds
-    the columns that have no meaning here, as text.
+    ``runtime`` is the one that ran, ``auto`` where nobody says. ``derived`` is the rule by which the time follows from
+    a throughput, None where the time is stated. ``extra`` holds the columns that have no meaning here, as text.
     """
 
     file: str

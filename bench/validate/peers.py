@@ -54,7 +54,7 @@ PEERS: Final = (
         source="Agrawal et al., MLSys 2024 (arXiv 2405.05465), abstract: less than 9%",
     ),
 )
-"""The first figure is of rows like those that come with shardbench; the others are of rows that their authors measured."""
+"""The first figure is of rows like those that come with shardbench, the others of rows that their authors measured."""
 
 
 def peers_of(cases: Iterable[Case]) -> list[Peer]:

@@ -151,9 +151,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
             str(row["output_len"]),
             "oom" if row["latency_s"] is None else f"{row['latency_s']:.4g} s",
             row["predicted_status"] if row["predicted_s"] is None else f"{row['predicted_s']:.4g} s",
-            ""
-            if row["predicted_low_s"] is None
-            else f"{row['predicted_low_s']:.3g}–{row['predicted_high_s']:.3g} s",
+            "" if row["predicted_low_s"] is None else f"{row['predicted_low_s']:.3g}–{row['predicted_high_s']:.3g} s",
             "" if row["error"] is None else f"{row['error']:+.1%}",
         )
     console.print(table)

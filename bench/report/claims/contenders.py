@@ -59,10 +59,20 @@ def _fastertransformer(tensor_parallel: int, pipeline_parallel: int) -> Contende
 
 
 PALM: Final = Contender(
-    label="PaLM 540B, 64 TPU v4", model="palm-540b", hw="tpu-v4", num_chips=64, weight_dtype="bfloat16", runtime="xla-2022"
+    label="PaLM 540B, 64 TPU v4",
+    model="palm-540b",
+    hw="tpu-v4",
+    num_chips=64,
+    weight_dtype="bfloat16",
+    runtime="xla-2022",
 )
 MT_NLG: Final = Contender(
-    label="MT-NLG 530B, 64 TPU v4", model="mt-nlg-530b", hw="tpu-v4", num_chips=64, weight_dtype="bfloat16", runtime="xla-2022"
+    label="MT-NLG 530B, 64 TPU v4",
+    model="mt-nlg-530b",
+    hw="tpu-v4",
+    num_chips=64,
+    weight_dtype="bfloat16",
+    runtime="xla-2022",
 )
 TP16: Final = _fastertransformer(16, 1)
 TP32: Final = _fastertransformer(32, 1)
