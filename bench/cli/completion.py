@@ -20,7 +20,7 @@ _shardbench() {
     done < <(command shardbench --complete "${COMP_LINE:0:COMP_POINT}" 2>/dev/null </dev/null)
 }
 complete -o nospace -o default -F _shardbench shardbench"""
-GROUPS: Final = ("model", "hw", "engine", "sweep")
+GROUPS: Final = ("model", "hw", "runtime", "engine", "sweep")
 """Keys whose values are the choices of the config group of that name."""
 RUN_KEYS: Final = ("results_dir", "sweep_name", "resume", "retry", "print", "sweep")
 
@@ -67,7 +67,7 @@ def _keys_of(name: str, modules: Mapping[str, str]) -> dict[str, Kind]:
 
 
 def _run_keys() -> dict[str, Kind]:
-    keys: dict[str, Kind] = {name: Key(name, None, "").takes for name in (*GROUPS[:3], *RUN_KEYS)}
+    keys: dict[str, Kind] = {name: Key(name, None, "").takes for name in (*GROUPS[:4], *RUN_KEYS)}
     for name, key in Point.schema().items():
         choice = key.about.kind
         keys[name] = Choice(choice.names) if isinstance(choice, PointChoice) else Key(name, None, "").takes

@@ -74,7 +74,8 @@ def question(row: Row) -> tuple[Any, ...]:
 
     The engine and the kind of evidence are part of it, and for published rows the source.
     """
-    stated = [None if name in row.chosen else getattr(row, name) for name in POINT_FIELDS]
+    values = {name: None if name in row.chosen else getattr(row, name) for name in POINT_FIELDS}
+    stated = [None if value == "auto" else value for value in values.values()]
     return (*map(str, stated), row.source, row.system, row.reference)
 
 

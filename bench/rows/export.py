@@ -19,6 +19,8 @@ MARKDOWN_COLUMNS: Final = (
     "status",
     "valid",
     "latency_s",
+    "latency_low_s",
+    "latency_high_s",
     "ci_low",
     "ci_high",
     "ttft_s",

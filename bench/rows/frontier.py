@@ -30,10 +30,10 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
 
 
 def workloads(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows grouped for one frontier each: by model, hardware, phase, lengths, dtypes, source and engine."""
+    """Rows grouped for one frontier each: by model, hardware, runtime, phase, lengths, dtypes, source and engine."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         lengths = (row.input_len, row.output_len)
         dtypes = (row.weight_dtype, row.act_dtype, row.kv_dtype)
-        groups[(row.model, row.hw, row.phase, *lengths, *dtypes, row.source, row.engine)].append(row)
+        groups[(row.model, row.hw, row.runtime, row.phase, *lengths, *dtypes, row.source, row.engine)].append(row)
     return dict(groups)

@@ -14,9 +14,9 @@ def min_hbm_bytes(point: Point, cached_tokens: int | None = None) -> float:
     not have to read the cache that it writes.
     """
     model, steps = point.model, point.decode_steps
-    matrices = model.num_layers * model.layer_matmul_params + model.vocab_size * model.d_model
+    matrices = model.num_layers * model.layer_matmul_params + model.head_params
     vectors = model.num_layers * (model.layer_params - model.layer_matmul_params)
-    vectors += model.d_model * (2 if model.norm_bias else 1) + (model.vocab_size if model.lm_head_bias else 0)
+    vectors += model.final_norm_params + (model.vocab_size if model.lm_head_bias else 0)
     weights = matrices * BYTES_PER_ELEMENT[point.weight_dtype] + vectors * BYTES_PER_ELEMENT[point.act_dtype]
     cached = point.batch_size * point.input_len if cached_tokens is None else cached_tokens
     read_tokens = steps * (cached + point.batch_size * (steps - 1) / 2)

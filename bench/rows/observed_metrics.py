@@ -13,6 +13,8 @@ OBSERVED: Final[dict[str, Metric]] = {
     metric.name: metric
     for metric in (
         _observed("published_mfu", "stated MFU", "%", "The MFU stated by the source.", scale=1e2, spec=".1f"),
+        _observed("latency_low_s", "80% from", "s", "Lower end of a prediction's 80% interval of the latency."),
+        _observed("latency_high_s", "80% to", "s", "Upper end of a prediction's 80% interval of the latency."),
         _observed("median", "median", "ms", "Median of samples_s, the measured latencies.", scale=1e3),
         _observed("ci_low", "interval from", "ms", "Lower end of the confidence interval of the median.", scale=1e3),
         _observed("ci_high", "interval to", "ms", "Upper end of the confidence interval of the median.", scale=1e3),

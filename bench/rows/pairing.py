@@ -9,8 +9,9 @@ from bench.rows.error_stats import ErrorStats, error_stats, oom_counts, relative
 from bench.rows.labels import answered
 from engines.core.point import Point, default_act_dtype
 from engines.core.row import Row
+from engines.core.runtime import AUTO
 
-OPEN: Final = tuple(name for name, key in Point.schema().items() if key.about.engine_chooses)
+OPEN: Final = ("runtime", *(name for name, key in Point.schema().items() if key.about.engine_chooses))
 """Keys that a point may leave to the engine."""
 STATED: Final = ("model", "hw", *(name for name in Point.schema() if name not in OPEN))
 """Keys that every question states."""
@@ -35,8 +36,9 @@ def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
 
     Rows answer the same point when all keys that were stated are equal. A key that the reference leaves open (an empty
     cell of a published table) matches a row that left it open too, whatever its engine then chose; a key that the
-    reference states matches the same value, requested or chosen. Of several matching rows of an engine, the one with
-    the most open keys is taken.
+    reference states matches the same value, requested or chosen. What is predicted of one runtime is no answer for
+    another; what was measured or compiled is by the runtime of its engine, and is compared with any. Of several
+    matching rows of an engine, the one with the most open keys is taken.
     """
     by_question: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -77,6 +79,8 @@ def _stated(row: Row) -> tuple[Any, ...]:
 def _meets(answer: Row, reference: Row, key: str) -> bool:
     wanted = getattr(reference, key)
     given = getattr(answer, key)
+    if key == "runtime":
+        return answer.source != "predicted" or wanted == given or wanted in (None, AUTO) or given in (None, AUTO)
     if is_open(reference, key):
         return is_open(answer, key) or given == wanted
     return bool(given == wanted)

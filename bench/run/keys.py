@@ -15,6 +15,7 @@ from bench.measure.timing import TIMING_RULES_VERSION
 from engines.core.digest import digest
 from engines.core.engine import Engine, Runner
 from engines.core.point import Point
+from engines.core.runtime import Runtime, shipped
 from engines.core.versions import compiler_flags, versions_of
 
 SUFFIXES: Final = frozenset({".py", ".csv", ".json", ".yaml"})
@@ -57,15 +58,23 @@ def code_id(engine: Engine) -> str | None:
 
 
 def code_id_of(engine: Engine, code: str | None, point: Point) -> str | None:
-    """``code`` (:func:`code_id`) for a point: for compiled rows with what the chip's file tells the compiler.
+    """``code`` (:func:`code_id`) for a point: with what the chip's file tells the compiler for compiled rows, and with
+    the runtime's constants for predicted ones.
 
-    ``point_id`` leaves that out, since the program stands for it; but where the source is the same, nobody asks for the
-    program.
+    ``point_id`` leaves these out, since the program stands for them; but where the source is the same, nobody asks for
+    the program.
     """
-    if code is None or engine.source != "compiled":
+    if code is None or engine.source not in ("compiled", "predicted"):
         return code
-    chip = point.chip
-    return digest(code, chip.xla, chip.cuda, chip.link_constants)
+    if engine.source == "compiled":
+        return digest(code, point.chip.xla, point.chip.cuda, point.chip.link_constants)
+    runtime = point.runtime or (None if engine.runtime is None else shipped(engine.runtime))
+    return code if runtime is None else _with_constants(code, runtime, point.chip.name)
+
+
+@cache
+def _with_constants(code: str, runtime: Runtime, chip: str) -> str:
+    return digest(code, runtime.name, runtime.values(chip))
 
 
 @cache

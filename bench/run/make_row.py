@@ -64,7 +64,10 @@ def estimated(task: PointTask, estimate: Estimate, without: Sequence[str] = ()) 
         _sampled(estimate.samples_s, _summarised(estimate.samples_s, TimingConfig())) if estimate.samples_s else {}
     )
     unknown = dict.fromkeys(without)
-    return _row(task, estimate.facts, {**origin, **times, **sampled, **unknown, "status": "ok", "valid": True})
+    interval = {"latency_low_s": estimate.latency_low_s, "latency_high_s": estimate.latency_high_s}
+    return _row(
+        task, estimate.facts, {**origin, **times, **interval, **sampled, **unknown, "status": "ok", "valid": True}
+    )
 
 
 def under_load(

@@ -92,7 +92,8 @@ def print_table(rows: list[Row]) -> None:
     same, differing = _split(rows)
     for name in differing:
         table.add_column(name, overflow="fold")
-    for heading in ("source", "latency", "step", "MFU"):
+    predicted = any(row.latency_low_s is not None for row in rows)
+    for heading in ("source", "latency", *(["80% interval"] if predicted else []), "step", "MFU"):
         table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
     # The error of quantisation, if any row has one.
     quality = [METRICS[name] for name in QUALITY if any(getattr(row, name) is not None for row in rows)]
@@ -104,6 +105,7 @@ def print_table(rows: list[Row]) -> None:
             *(_cell(getattr(row, name)) for name in differing),
             row.source,
             seconds(row.latency_s),
+            *([_interval(row)] if predicted else []),
             seconds(row.step_time_s),
             "" if row.mfu is None else f"{row.mfu:.1%}",
             *(metric.show(getattr(row, metric.name)) for metric in quality),
@@ -126,6 +128,10 @@ def _split(rows: list[Row]) -> tuple[list[str], list[str]]:
         if name not in differing and values[name][0] not in (None, "auto")
     ]
     return same, differing
+
+
+def _interval(row: Row) -> str:
+    return "" if row.latency_low_s is None else f"{seconds(row.latency_low_s)} to {seconds(row.latency_high_s)}"
 
 
 def _note(row: Row) -> str:

@@ -22,12 +22,14 @@ from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.run.worker import answer_all
 from bench.sweep.catalog import load_customised, load_group, model_from, names
+from bench.sweep.runtimes import load_runtime
 from engines.core.chip import Chip
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.layout import VARIANTS
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, SCHEMA_VERSION, Row
+from engines.core.runtime import AUTO
 from engines.core.versions import versions_of
 
 ASIDE: Final = "before-rekey"
@@ -212,6 +214,7 @@ def requested_point(row: Row) -> Point:
     if "mesh_shape" in keys:
         keys["mesh_shape"] = tuple(keys["mesh_shape"])
     keys["model"] = model_from(load_customised("model", row.model))
+    keys["runtime"] = load_runtime(keys.get("runtime", AUTO))
     keys["chip"] = Chip.from_config(load_customised("hw", keys.pop("hw")))
     return Point(**keys)
 

@@ -13,14 +13,9 @@ from yaml import MarkedYAMLError, YAMLError
 
 from bench.sweep.config_dirs import user_dirs
 from engines.core.chip import Chip
+from engines.core.conf import conf_dir
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.model import Model
-
-
-def conf_dir() -> Path:
-    """The folder ``conf/``: inside this package in a wheel, next to it in a checkout."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def config_dirs() -> tuple[Path, ...]:
@@ -103,7 +98,7 @@ def load_customised(group: str, name: str) -> dict[str, Any]:
         InvalidRequest: there is no such choice, or a changed key is not one of its keys.
     """
     original, *changes = name.split("+")
-    content = _original(group, original)
+    content = load_original(group, original)
     unknown = [key for change in changes if (key := change.partition("=")[0]) not in content]
     if unknown:
         raise InvalidRequest(group, name, f"{original} has no key {unknown[0]}", "use a row with known keys")
@@ -120,7 +115,7 @@ def customised_name(group: str, content: Mapping[str, Any]) -> str:
     name = str(content["name"])
     if name not in names(group):
         return name
-    original = _original(group, name)
+    original = load_original(group, name)
     changed = [f"{key}={content[key]}" for key in content if content[key] != original.get(key)]
     removed = [f"{key}=null" for key in original if key not in content]
     return "+".join([name, *changed, *removed])
@@ -133,8 +128,13 @@ def _named(group: str, name: str, folders: tuple[Path, ...]) -> dict[str, Any]:
     return {**content, "name": customised_name(group, content)}
 
 
-def _original(group: str, name: str) -> dict[str, Any]:
-    """Our own choice of that name; the user's where we have none."""
+def load_original(group: str, name: str) -> dict[str, Any]:
+    """The plain values of our own choice of that name; of the user's where we have none.
+
+    Raises:
+        InvalidRequest: there is no such choice.
+        ShardbenchError: the file is not a YAML mapping.
+    """
     return _read(group, name, (conf_dir(), *user_dirs()))
 
 

@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from bench.sweep.catalog import conf_dir
 from bench.sweep.compose_errors import explained
 from bench.sweep.overrides import parsed
 from bench.sweep.search_path import use_user_folders
+from engines.core.conf import conf_dir
 
 ASKS_HYDRA: Final = "${hydra:"
 """An interpolation of the job's number, overrides and the like, which differ from job to job."""

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from
+from bench.sweep.engine_settings import factory_of
 from bench.sweep.options import Options, options_from
+from bench.sweep.runtimes import runtime_from
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
-from engines.published.table import published_rows
+from engines.core.runtime import AUTO, Runtime
+from engines.published.table import PublishedRow, published_rows, rows_in, tables
 
-GROUPS: Final = ("model", "hw", "engine")
+GROUPS: Final = ("engine", "model", "hw", "runtime")
 OPTIONS: Final = ("results_dir", "sweep_name", "resume", "retry", "print", "timing", "wandb")
 
 Named = Callable[[str, str], Mapping[str, Any]]
@@ -47,6 +50,9 @@ class Request:
 def request_from(config: Mapping[str, Any], given: Collection[str] = (), named: Named = load_group) -> Request:
     """Expand a composed config: every combination of its lists, in every entry of its ``points``.
 
+    The ``runtime`` of an entry says what shall be predicted or looked up; an engine that is one other runtime answers
+    as itself. One on the command line is asked of every engine.
+
     Args:
         config: the plain content of the composed config.
         given: keys of the point on the command line: they override a recipe's points.
@@ -67,11 +73,18 @@ def request_from(config: Mapping[str, Any], given: Collection[str] = (), named: 
     folders = config_dirs()
     by_engine: dict[str, tuple[Mapping[str, Any], dict[Point, None]]] = {}
     for entry in _entries(config["points"]):
+        recipe_asks = "runtime" in entry and "runtime" not in given
         cell = {**base, **{key: value for key, value in entry.items() if key not in given}}
         for values in _product(cell):
-            engine, model, chip = (_content(key, values.pop(key), named) for key in ("engine", "model", "hw"))
+            engine, model, chip, runtime = (_content(key, values.pop(key), named) for key in GROUPS)
+            if recipe_asks and not _answers(engine, runtime):
+                runtime = {"name": AUTO}
             point = Point(
-                model=_model(_text(model), folders), chip=_chip(_text(chip), folders), engine=engine["name"], **values
+                model=_model(_text(model), folders),
+                chip=_chip(_text(chip), folders),
+                engine=engine["name"],
+                runtime=_runtime(_text(runtime), folders),
+                **values,
             )
             by_engine.setdefault(_text(engine), (engine, {}))[1][point] = None
     jobs = [EngineJob(engine, tuple(points)) for engine, points in by_engine.values()]
@@ -124,10 +137,20 @@ def _entries(points: Any) -> Iterator[Mapping[str, Any]]:
         if "from" not in entry:
             yield entry
             continue
-        if entry["from"] != "published":
-            raise InvalidRequest("points.from", entry["from"], "is not known", "use from: published")
         rest = {key: value for key, value in entry.items() if key != "from"}
-        yield from ({**row.stated, **rest} for row in published_rows())
+        yield from ({**row.stated, **rest} for row in _published(entry["from"]))
+
+
+def _published(asked: Any) -> Iterator[PublishedRow]:
+    """The rows of ``published``, which is all of them, or of published tables by their names."""
+    files = {name: path.name for name, path in tables().items()}
+    for name in asked if isinstance(asked, list) else [asked]:
+        if name == "published":
+            yield from published_rows()
+        elif name in files:
+            yield from rows_in(files[name])
+        else:
+            raise InvalidRequest("points.from", name, "is not known", f"use published, or {', '.join(files)}")
 
 
 def _product(cell: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -153,6 +176,13 @@ def _content(group: str, choice: Any, named: Named) -> Mapping[str, Any]:
     return named(group, choice)
 
 
+def _answers(engine: Mapping[str, Any], runtime: Mapping[str, Any]) -> bool:
+    """Whether an engine can be asked for a runtime: it predicts or looks up any, or is that one."""
+    factory = factory_of(engine.get("_target_"))
+    own = getattr(factory, "runtime", None)
+    return bool(getattr(factory, "answers_any_runtime", False)) or own == runtime["name"]
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -174,3 +204,9 @@ def _chip(content: str, folders: tuple[Path, ...]) -> Chip:
     del folders
     plain = json.loads(content)
     return Chip.from_config({**plain, "name": customised_name("hw", plain)})
+
+
+@cache
+def _runtime(content: str, folders: tuple[Path, ...]) -> Runtime | None:
+    del folders
+    return runtime_from(json.loads(content))

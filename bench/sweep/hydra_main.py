@@ -16,10 +16,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
-from bench.sweep.catalog import conf_dir
 from bench.sweep.compose_errors import PACKAGES, explained
 from bench.sweep.composer import without_hydra
 from bench.sweep.search_path import use_user_folders
+from engines.core.conf import conf_dir
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.host.scratch import ScratchFolder
 

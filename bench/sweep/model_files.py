@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bench.rows.atomic import replaced
-from bench.sweep.catalog import conf_dir, load_chip, model_from
+from bench.sweep.catalog import load_chip, model_from
+from engines.core.conf import conf_dir
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.model import Model
 from engines.weights.checkpoint.describe import checkpoint_name, describe, first_difference

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
+from engines.core.runtime import AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One line: the point and its time in seconds (None if it was out of memory).
 
-    ``derived`` is the rule by which the time follows from a throughput, None where the time is stated. ``extra`` holds
-    the columns that have no meaning here, as text.
+    ``runtime`` is the one that ran, ``auto`` where nobody says. ``derived`` is the rule by which the time follows from
+    a throughput, None where the time is stated. ``extra`` holds the columns that have no meaning here, as text.
     """
 
     file: str
@@ -22,6 +23,7 @@ class Case:
     point: Point
     latency_s: float | None
     oom: bool
+    runtime: str = AUTO
     derived: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
@@ -29,6 +31,14 @@ class Case:
     def place(self) -> str:
         """``mine.csv:3``."""
         return f"{self.file}:{self.line}"
+
+    @property
+    def batch(self) -> str:
+        """The batch in steps of eight: ``1``, ``2–8``, ``9–64``, ``65–512``."""
+        below, size = 1, self.point.batch_size
+        while size > 8 * below:
+            below *= 8
+        return "1" if size == 1 else f"{below + 1}–{8 * below}"
 
     @property
     def parallelism(self) -> str:

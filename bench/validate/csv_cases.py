@@ -10,27 +10,15 @@ from bench.run.make_row import PointTask, estimated
 from bench.validate.case import Case, Reading, Unused
 from bench.validate.csv_text import CsvLine, read_csv
 from bench.validate.described import model_and_chip
+from bench.validate.runtimes import runtime_named
 from bench.validate.throughput import RATES, check_agrees, rate_of
 from engines.core.engine import Estimate
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.keys import parse, required
 from engines.core.point import Point
+from engines.published.systems import first_token_of
 from engines.published.table import CHIP_AND_MODEL, columns
 
-FIRST_TOKEN_FROM_PREFILL: Final = (
-    "deepspeed",
-    "fastertransformer",
-    "gpt-fast",
-    "lmdeploy",
-    "megatron",
-    "sglang",
-    "tensorrt-llm",
-    "torch-eager",
-    "transformers",
-    "trtllm",
-    "vllm",
-)
-"""Runtimes that sample the first token from the prefill's logits, by the first word of ``system``."""
 MAX_LATENCY_S: Final = 1e5
 """A longer time is rejected, because it is probably in milliseconds or microseconds."""
 TIME: Final = "latency_s"
@@ -40,9 +28,9 @@ def read_cases(path: Path, engine: str, counted: str | None = None) -> Reading:
     """Every line of ``path``. An empty cell means the engine's own choice.
 
     A file has the columns of the published tables, in any order, or one of :data:`RATES` instead of ``latency_s``. Any
-    other key of a point may be a column too; further columns are kept with the case. If ``first_token`` is absent or
-    empty, it is ``prefill`` for a ``system`` whose name begins with one of :data:`FIRST_TOKEN_FROM_PREFILL`, and
-    ``decode`` for others.
+    other key of a point may be a column too; further columns are kept with the case. Without a column ``runtime``,
+    ``system`` says which it was. If ``first_token`` is absent or
+    empty, ``system`` decides (:func:`engines.published.systems.first_token_of`).
 
     Args:
         path: the file. One that cannot be read, or lacks a column, is unused as a whole.
@@ -93,7 +81,7 @@ def _case(file: str, line: CsvLine, *, engine: str, counted: str | None) -> Case
     latency_s, derived = _time(cells, point, counted, oom)
     if latency_s is not None:
         _check_plausible(point, latency_s)
-    used = {*columns(), *Point.schema(), *RATES, "tokens"}
+    used = {*columns(), *Point.schema(), *RATES, "tokens", "runtime"}
     return Case(
         file=file,
         line=line.number,
@@ -102,6 +90,7 @@ def _case(file: str, line: CsvLine, *, engine: str, counted: str | None) -> Case
         point=point,
         latency_s=latency_s,
         oom=oom,
+        runtime=runtime_named(cells.get("runtime"), cells["system"]),
         derived=derived,
         extra={name: cell for name, cell in cells.items() if name not in used and cell},
     )
@@ -111,7 +100,7 @@ def _point(cells: Mapping[str, str], engine: str) -> Point:
     for name in (*CHIP_AND_MODEL, *required(Point.schema())):
         if not cells[name] and (name, cells["phase"]) != ("output_len", "prefill"):
             raise InvalidRequest(name, "", "is empty", "only layouts, degrees and dtypes may be empty")
-    keys: dict[str, Any] = {"output_len": 0, "first_token": _convention(cells["system"])}
+    keys: dict[str, Any] = {"output_len": 0, "first_token": first_token_of(cells["system"])}
     keys |= parse(Point.schema(), cells)
     model, chip = model_and_chip(cells["model"], cells["hw"])
     point = Point(model=model, chip=chip, engine=engine, **keys)
@@ -166,8 +155,3 @@ def _number(key: str, text: str) -> float:
     if not math.isfinite(number):
         raise InvalidRequest(key, text, "must be a number", "use a number such as 0.0285")
     return number
-
-
-def _convention(system: str) -> str:
-    """The ``first_token`` of the runtime that ``system`` names."""
-    return "prefill" if system.lower().startswith(FIRST_TOKEN_FROM_PREFILL) else "decode"

@@ -18,10 +18,14 @@ from engines.core.row import Row
 
 ERROR_FIGURES: Final = ("mape", "median_ape", "p90_ape", "worst_ape", "bias")
 GROUPS: Final[dict[str, Callable[[Case], str]]] = {
+    "source": lambda case: case.reference,
     "system": lambda case: case.system,
+    "chip": lambda case: case.point.chip.name,
+    "runtime": lambda case: case.runtime,
     "model": lambda case: case.point.model.name,
     "phase": lambda case: case.point.phase,
     "parallelism": lambda case: case.parallelism,
+    "batch": lambda case: case.batch,
 }
 
 
@@ -39,6 +43,14 @@ class Compared:
     def error(self) -> float | None:
         """Signed relative error, as a fraction."""
         return relative_error(self.estimate.latency_s, self.case.latency_s) if self.estimate.status == "ok" else None
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the measured time lies in the prediction's 80% interval; None without either."""
+        low, high, measured = self.estimate.latency_low_s, self.estimate.latency_high_s, self.case.latency_s
+        if self.error is None or low is None or high is None or measured is None:
+            return None
+        return low <= measured <= high
 
 
 def load_estimator(name: str) -> Estimator:
@@ -91,22 +103,26 @@ def figures(compared: Sequence[Compared]) -> dict[str, Any]:
     """Error statistics and out-of-memory counts (:func:`oom_counts`) of some rows.
 
     ``rows`` counts all rows, ``compared`` those with both times and ``unanswered`` those without an estimate.
+    ``covered`` is the share of the measured times that lie in the 80% interval of their prediction, None without one.
     """
     errors = [each.error for each in compared if each.error is not None]
+    inside = [each.inside for each in compared if each.inside is not None]
     statuses = [("oom" if each.case.oom else "ok", each.estimate.status) for each in compared]
     return {
         **figures_of(errors),
         "rows": len(compared),
         "compared": len(errors),
+        "covered": sum(inside) / len(inside) if inside else None,
         **oom_counts(statuses),
         "unanswered": sum(status not in ("ok", "oom") for _, status in statuses),
     }
 
 
 def grouped(compared: Sequence[Compared]) -> dict[str, dict[str, dict[str, Any]]]:
-    """:func:`figures` by system, model, phase and parallelism: ``{"model": {"gpt-20b": {...}}}``."""
+    """:func:`figures` by each of :data:`GROUPS`: ``{"model": {"gpt-20b": {...}}}``."""
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for name, key in GROUPS.items():
-        values = dict.fromkeys(key(each.case) for each in compared)
+        ordered = sorted(compared, key=lambda each: each.case.point.batch_size) if name == "batch" else compared
+        values = dict.fromkeys(key(each.case) for each in ordered)
         groups[name] = {value: figures([each for each in compared if key(each.case) == value]) for value in values}
     return groups

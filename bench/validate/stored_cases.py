@@ -6,6 +6,7 @@ from typing import Final
 from bench.rows.store import Store
 from bench.validate.case import Case, Reading, Unused
 from bench.validate.described import model_and_chip
+from bench.validate.runtimes import runtime_named
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
@@ -55,6 +56,7 @@ def _case(file: str, number: int, row: Row, engine: str) -> Case:
         point=_point(row, engine),
         latency_s=row.latency_s,
         oom=row.status == "oom",
+        runtime=runtime_named(row.runtime, row.system or ""),
     )
 
 

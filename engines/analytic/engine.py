@@ -16,9 +16,12 @@ from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
 from engines.core.point import Point
 from engines.core.row import Source
+from engines.core.runtime import BEST
 
 CLOSED_FORM_VERSION: Final = 1
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
+EXTENSIONS: Final = ("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder")
+"""Keys of a model that the closed forms read, or that change nothing that they count."""
 
 
 class AnalyticEngine(Estimator):
@@ -27,6 +30,8 @@ class AnalyticEngine(Estimator):
     name: ClassVar[str] = "analytic"
     source: ClassVar[Source] = "predicted"
     code: ClassVar[Sequence[str]] = ("analytic",)
+    runtime: ClassVar[str | None] = BEST
+    answers_any_runtime: ClassVar[bool] = True
 
     def __init__(self, **_settings: Any) -> None:
         """``_settings`` are the harness's; the constants are calibrated, not configured."""
@@ -64,7 +69,7 @@ def _program_id(chip: Chip) -> str:
 
 def _check(point: Point) -> None:
     point.check()
-    point.model.check_extensions("analytic", read=("attn_output_bias",))
+    point.model.check_extensions("analytic", read=EXTENSIONS)
     record(point)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":
@@ -92,6 +97,7 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
     main = phases[-1]
     resolved: dict[str, Any] = {"mesh_shape": list(point.mesh), "collectives": collectives_of(point)}
+    resolved["runtime"] = BEST if point.runtime is None else point.runtime.name
     details: dict[str, Any] = {"calibration": provenance(calibrated_name(point.chip))}
     if point.chip.kind == "gpu":
         resolved |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}

@@ -28,7 +28,8 @@ class Grid:
     (the latency variant's double buffer is 4). ``max_head_shards`` is the next power of two of the heads. Of the
     feed-forward there are ``ffn_params`` elements of matrices, of which ``ffn_active_params`` multiply one token,
     ``ffn_inputs`` columns into it and ``ffn_hidden`` after its activation. ``phase``, ``layout`` and ``attention``
-    index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``.
+    index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``. An encoder has no output matrix and no cache:
+    its ``vocab`` and ``kv_bytes`` are 0.
     """
 
     layers: Floats
@@ -153,7 +154,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "kv_heads": float(model.num_kv_heads),
         "max_head_shards": float(1 << (model.num_heads - 1).bit_length()),
         "head_dim": float(model.head_dim),
-        "vocab": float(model.vocab_size),
+        "vocab": 0.0 if model.encoder else float(model.vocab_size),
         "ffn_params": float(model.ffn.matmul_params),
         "ffn_active_params": float(model.ffn.active_params),
         "ffn_inputs": float(model.ffn.input_columns),
@@ -187,7 +188,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "loop_shards": float(variant.buffered_shards),
         "weight_bytes": BYTES_PER_ELEMENT[point.weight_dtype],
         "act_bytes": BYTES_PER_ELEMENT[point.act_dtype],
-        "kv_bytes": BYTES_PER_ELEMENT[point.kv_dtype],
+        "kv_bytes": 0.0 if model.encoder else BYTES_PER_ELEMENT[point.kv_dtype],
         **{field.name: getattr(calibrated, field.name) for field in fields(Constants)},
     }
 

@@ -49,6 +49,7 @@ class CompiledEngine(Estimator):
     name: ClassVar[str] = "compiled"
     source: ClassVar[Source] = "compiled"
     code: ClassVar[Sequence[str]] = ("weights", "transformer", "compiled")
+    runtime: ClassVar[str | None] = "xla"
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
 
     def __init__(
@@ -156,6 +157,7 @@ class CompiledEngine(Estimator):
         from engines.transformer.partition.resolve import check_formats
 
         point.check()
+        self.check_runtime(point)
         check_formats(point)
         first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
         return target_of(point.slice()), first, others

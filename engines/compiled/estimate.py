@@ -56,6 +56,7 @@ def estimate_of(
     sharded = _sharded_bytes(mesh, plan)
     temporaries = max(phase.compiled.memory["temp"] for phase in phases)
     resolved = {
+        "runtime": "xla",
         "mesh_shape": list(point.mesh),
         "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
         "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,

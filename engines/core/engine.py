@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
-from engines.core.errors import ShardbenchError
+from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
 
@@ -53,13 +53,17 @@ class Estimate:
     """An estimator's answer. ``status`` other than ok comes with a sentence in ``error``.
 
     ``latency_s`` is the phase's total, ``ttft_s`` its time to the first token where it has a prefill, ``step_time_s``
-    the mean decode step. ``system``, ``reference`` and ``mfu`` are for what somebody published. ``samples_s`` are the
-    times of single runs, where another program timed them and ``latency_s`` is their median.
+    the mean decode step. ``latency_low_s`` and ``latency_high_s`` are the 80% interval of a prediction: what is
+    measured lies below the one in 10% of cases, and above the other in 10%. ``system``, ``reference`` and ``mfu`` are
+    for what somebody published. ``samples_s`` are the times of single runs, where another program timed them and
+    ``latency_s`` is their median.
     """
 
     status: Status = "ok"
     error: str | None = None
     latency_s: float | None = None
+    latency_low_s: float | None = None
+    latency_high_s: float | None = None
     ttft_s: float | None = None
     step_time_s: float | None = None
     system: str | None = None
@@ -153,6 +157,8 @@ class Engine(ABC):
         options: settings that change its answers, where they are not the defaults.
         ignored_settings: keys of its file whose value a stored row need not share to be reused, because they change no
             answer, or ``options`` or :meth:`program_id` holds them. All others are compared.
+        runtime: the runtime that ``runtime=auto`` stands for; None where the engine has no one runtime.
+        answers_any_runtime: whether a point may ask for another.
         settings_type: the dataclass of its settings, where ``__init__`` doesn't name them one by one.
     """
 
@@ -163,6 +169,8 @@ class Engine(ABC):
     decided_by_source: ClassVar[bool] = True
     ignored_settings: ClassVar[Collection[str]] = ()
     options: Mapping[str, Any] = MappingProxyType({})
+    runtime: ClassVar[str | None] = None
+    answers_any_runtime: ClassVar[bool] = False
     settings_type: ClassVar[type | None] = None
 
     @abstractmethod
@@ -175,6 +183,21 @@ class Engine(ABC):
         Raises:
             ShardbenchError: the point is refused, or its program cannot be made here.
         """
+
+    def check_runtime(self, point: Point) -> None:
+        """Check that the engine answers for the runtime that a point asks for.
+
+        Raises:
+            Unsupported: it runs another.
+        """
+        asked = point.runtime
+        if asked is None or self.answers_any_runtime or asked.name == self.runtime:
+            return
+        own = "states no runtime" if self.runtime is None else f"is runtime={self.runtime}"
+        raise Unsupported(
+            f"runtime={asked.name}: engine={self.name} {own}; use runtime=auto, or engine=analytic to predict "
+            f"{asked.name}"
+        )
 
     def environment(self, points: Sequence[Point]) -> dict[str, str]:
         """Environment of the process that will answer ``points``, set before its libraries are imported."""

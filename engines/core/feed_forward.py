@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["swiglu", "gelu", "gelu_tanh"]
+Activation = Literal["swiglu", "gelu", "gelu_tanh", "relu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class FfnTensor:
 class FeedForward:
     """Dense: hidden = act(x · inputs), out = hidden · output, with E = ``d_model`` and F = ``d_ff``.
 
-    SwiGLU has two inputs, silu(x · gate) · (x · up); GELU has one.
+    SwiGLU has two inputs, silu(x · gate) · (x · up); GELU and ReLU have one.
     """
 
     d_model: int

@@ -14,9 +14,12 @@ from engines.core.keys import LARGEST
 from engines.core.typed import check_types, types_of
 
 EXTENSION: Final = "extension"
-"""In a field's metadata: every engine runs its default, and one that does not read the field refuses other values."""
+"""In a field's metadata: every engine runs its default, and one that does not read the field refuses other values.
+
+A tuple names the values that not every engine runs, where the field has no default.
+"""
 Block = Literal["parallel", "serial"]
-Position = Literal["rotary", "learned", "none"]
+Position = Literal["rotary", "learned", "alibi", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 
 
@@ -28,7 +31,11 @@ class Model:
     MFU divides (the paper rounds: 540e9). ``attn_bias`` means q, k, v and o; without ``attn_output_bias`` o has none,
     as in Qwen 2. ``norms_per_layer`` is 2 for a serial block; a parallel block has 1, or 2 where attention and
     feed-forward each read a norm of their own (falcon-40b). ``rotary_factor`` and the keys after it stretch rotary
-    positions over longer texts, see :attr:`rotary_frequencies`.
+    positions over longer texts, see :attr:`rotary_frequencies`. ``position=alibi`` adds to each score the distance
+    times a slope of its head (Press et al. 2022, arXiv 2108.12409). ``embedding_norm`` norms the embedded tokens,
+    ``qk_norm`` every query and key head by one scale each. An ``encoder`` reads hidden states, lets every token attend
+    to all others and writes hidden states: it has no embedding, final norm or output matrix, caches nothing, and has
+    prefill points alone.
     """
 
     name: str
@@ -40,8 +47,8 @@ class Model:
     head_dim: int
     vocab_size: int
     block: Block
-    activation: Activation
-    position: Position
+    activation: Activation = field(metadata={EXTENSION: ("relu",)})
+    position: Position = field(metadata={EXTENSION: ("alibi",)})
     norm: Norm
     published_params: float
     mfu_params: float
@@ -62,6 +69,9 @@ class Model:
     rotary_high_factor: float = 4.0
     rotary_original_positions: int | None = None
     norm_epsilon: float = 1e-5
+    qk_norm: bool = field(default=False, metadata={EXTENSION: True})
+    embedding_norm: bool = field(default=False, metadata={EXTENSION: True})
+    encoder: bool = field(default=False, metadata={EXTENSION: True})
 
     def __post_init__(self) -> None:
         stated = {name: each for name, each in types_of(type(self)).items() if get_origin(each) is not Literal}
@@ -74,8 +84,8 @@ class Model:
                 raise InvalidRequest(f"model.{name}", value, f"is larger than {LARGEST}", "use what 32 bits hold")
         for name, allowed in (
             ("block", ("parallel", "serial")),
-            ("activation", ("swiglu", "gelu", "gelu_tanh")),
-            ("position", ("rotary", "learned", "none")),
+            ("activation", ("swiglu", "gelu", "gelu_tanh", "relu")),
+            ("position", ("rotary", "learned", "alibi", "none")),
             ("norm", ("layernorm", "rmsnorm")),
         ):
             if getattr(self, name) not in allowed:
@@ -114,8 +124,15 @@ class Model:
             Unsupported: a key marked :data:`EXTENSION` is not at its default, and not one of those that it ``read``.
         """
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.metadata.get(EXTENSION) and value != each.default and each.name not in read:
+            value, marked = getattr(self, each.name), each.metadata.get(EXTENSION)
+            if not marked or each.name in read:
+                continue
+            if isinstance(marked, tuple):
+                if value in marked:
+                    raise Unsupported(
+                        f"model.{each.name}={value}: engine={engine} does not run it; use an engine that reads it"
+                    )
+            elif value != each.default:
                 plain = "null" if each.default is None else each.default
                 raise Unsupported(
                     f"model.{each.name}={value}: engine={engine} runs model.{each.name}={plain} alone; "
@@ -171,30 +188,49 @@ class Model:
     @property
     def layer_params(self) -> int:
         """All parameters of one layer: matrices, norm scales, biases."""
-        norms = self.norms_per_layer * self.d_model * (2 if self.norm_bias else 1)
+        norms = self.norms_per_layer * self.norm_params
         attn_bias = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim if self.attn_bias else 0
         output_bias = self.d_model if self.has_output_bias else 0
-        return self.layer_matmul_params - self.ffn.matmul_params + self.ffn.params + norms + attn_bias + output_bias
+        head_norms = 2 * self.head_dim if self.qk_norm else 0
+        others = norms + head_norms + attn_bias + output_bias
+        return self.layer_matmul_params - self.ffn.matmul_params + self.ffn.params + others
 
     @property
     def embedding_params(self) -> int:
-        """V·E for the input embedding, as much again for an untied output, P·E for learned positions."""
+        """V·E for the input embedding, again for an untied output, P·E for learned positions; an encoder has none."""
+        if self.encoder:
+            return 0
         tables = 1 if self.tied_embedding else 2
         positions = self.max_positions * self.d_model if self.position == "learned" else 0
         head_bias = self.vocab_size if self.lm_head_bias else 0
-        return tables * self.vocab_size * self.d_model + positions + head_bias
+        norm = self.norm_params if self.embedding_norm else 0
+        return tables * self.vocab_size * self.d_model + positions + head_bias + norm
+
+    @property
+    def norm_params(self) -> int:
+        """Elements of one norm over E: its scale, and its bias where it has one."""
+        return self.d_model * (2 if self.norm_bias else 1)
+
+    @property
+    def final_norm_params(self) -> int:
+        """Elements of the norm before the output matrix; an encoder has neither."""
+        return 0 if self.encoder else self.norm_params
+
+    @property
+    def head_params(self) -> int:
+        """V·E of the output matrix, tied or not; an encoder has none."""
+        return 0 if self.encoder else self.vocab_size * self.d_model
 
     @property
     def params(self) -> int:
         """All parameters, counted from the architecture."""
-        final_norm = self.d_model * (2 if self.norm_bias else 1)
-        return self.num_layers * self.layer_params + self.embedding_params + final_norm
+        return self.num_layers * self.layer_params + self.embedding_params + self.final_norm_params
 
     @property
     def matmul_flops_per_token(self) -> int:
         """FLOPs of all weight matmuls for one token: 2 per weight, with the output embedding, without attention."""
         idle = self.ffn.matmul_params - self.ffn.active_params
-        return 2 * (self.num_layers * (self.layer_matmul_params - idle) + self.vocab_size * self.d_model)
+        return 2 * (self.num_layers * (self.layer_matmul_params - idle) + self.head_params)
 
     @property
     def model_flops_per_token(self) -> float:
@@ -205,11 +241,13 @@ class Model:
         """FLOPs of q·kᵀ and of weights·v for one sequence through all layers: 4·H·D a query and key.
 
         ``query_len`` new tokens attend to ``context_len`` tokens that end with them, causally: query i sees
-        context_len − query_len + i + 1 keys.
+        context_len − query_len + i + 1 keys. Those of an encoder see all of them.
         """
         pairs = query_len * (context_len - query_len) + query_len * (query_len + 1) // 2
+        if self.encoder:
+            pairs = query_len * context_len
         return 4 * self.num_layers * self.num_heads * self.head_dim * pairs
 
     def kv_elements_per_token(self) -> int:
-        """Elements of the key/value cache for one token: 2·layers·K·D."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+        """Elements of the key/value cache for one token: 2·layers·K·D; 0 of an encoder."""
+        return 0 if self.encoder else 2 * self.num_layers * self.num_kv_heads * self.head_dim

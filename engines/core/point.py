@@ -23,6 +23,7 @@ from engines.core.layout import (
     axes_size,
 )
 from engines.core.model import Model
+from engines.core.runtime import AUTO, Runtime
 from engines.core.slice import MeshShape, Slice, slice_of
 
 Phase = Literal["prefill", "decode", "generate", "serve"]
@@ -33,13 +34,20 @@ FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
-NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names", "xla", "cuda", "link_constants"})
-"""Fields of a model or chip that change no answer, or that the program which answers stands for."""
+NOT_IDENTIFYING: Final = frozenset(
+    {"sources", "source", "device_names", "xla", "cuda", "link_constants", "limits", "constants", "on_chip"}
+)
+"""Fields of a model, chip or runtime that change no answer, or that the program which answers stands for."""
+NAMED: Final[Mapping[str, str]] = {"model": "model", "hw": "chip", "runtime": "runtime"}
+"""Key of a point whose value is a choice of a config group → the field that holds what the choice describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
+
+    ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best that is
+    known.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
     tokens in its cache and generates ``output_len`` one by one; a generate point does both. A serve point is a server
@@ -56,6 +64,7 @@ class Point:
     chip: Chip
     num_chips: int = field(metadata=about(Integer(1), "chips"))
     engine: str
+    runtime: Runtime | None = None
     phase: Phase = field(metadata=about(Choice(PHASES), "what is timed"))
     batch_size: int = field(metadata=about(Integer(1, zero_in=("serve",)), "sequences, over all chips"))
     input_len: int = field(
@@ -117,16 +126,17 @@ class Point:
     @classmethod
     @cache
     def schema(cls) -> Mapping[str, Key]:
-        """Name → key, in order: every field but model, chip and engine."""
+        """Name → key, in order: every field but model, chip, engine and runtime."""
         return keys_of(cls)
 
     def check(self) -> None:
         """Check that the values are consistent with each other.
 
         Raises:
-            InvalidRequest: an engine is asked for the phase ``serve``, no slice has that many chips, a layout needs
-                more chips or another batch, the parallel degrees do not multiply to the chips, or the tokens exceed
-                the model's learned positions.
+            InvalidRequest: an engine is asked for the phase ``serve``, an encoder for tokens, no slice has that many
+                chips, a layout needs more chips or another batch, the parallel degrees do not multiply to the chips,
+                the tokens exceed the model's learned positions, or the runtime cannot run the model, on this chip, or
+                in this way.
         """
         if self.phase == "serve" and self.engine != IMPORTED:
             raise InvalidRequest(
@@ -134,6 +144,10 @@ class Point:
                 self.phase,
                 "is a server under load, which is only imported from other harnesses",
                 "use phase=prefill, decode or generate",
+            )
+        if self.model.encoder and self.phase != "prefill":
+            raise InvalidRequest(
+                "phase", self.phase, f"generates tokens and {self.model.name} is an encoder", "use phase=prefill"
             )
         mesh = self.slice().mesh_shape
         if self.num_chips == 1:
@@ -170,6 +184,8 @@ class Point:
                 f"makes {tokens} tokens and {self.model.name} has {self.model.max_positions} learned positions",
                 f"keep input_len + output_len within {self.model.max_positions}",
             )
+        if self.runtime is not None:
+            self.runtime.check(self)
 
     def _check_parallel_degrees(self) -> None:
         if self.tensor_parallel is None and self.pipeline_parallel is None:
@@ -244,6 +260,7 @@ class Point:
         for each in fields(self):
             if each.name not in ("model", "chip"):
                 flat[each.name] = getattr(self, each.name)
+        flat["runtime"] = AUTO if self.runtime is None else self.runtime.name
         flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         return flat

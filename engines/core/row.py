@@ -31,6 +31,7 @@ class Row:
     hw: str  # a name of conf/hw
     num_chips: int
     engine: str  # a name of conf/engine
+    runtime: str | None = None  # a name of conf/runtime; None in rows of before it was a key
     phase: str
     batch_size: int
     input_len: int
@@ -65,6 +66,8 @@ class Row:
     invalid_reason: str | None = None  # why it is not valid
     # Times.
     latency_s: float | None = None
+    latency_low_s: float | None = None  # of a prediction: below it with a probability of 10%
+    latency_high_s: float | None = None  # above it with a probability of 10%
     ttft_s: float | None = None
     step_time_s: float | None = None
     tpot_s: float | None = None

@@ -69,6 +69,7 @@ class ExternalEngine(Estimator):
             ShardbenchError: the program cannot run the point, or is not installed.
         """
         point.check()
+        self.check_runtime(point)
         self.check_supported(point)
         with ScratchFolder() as folder:
             return self._program_id(self.command(point, folder), folder)
@@ -85,6 +86,7 @@ class ExternalEngine(Estimator):
     def _estimate(self, point: Point) -> Estimate:
         try:
             point.check()
+            self.check_runtime(point)
             _check_first_token(point)
             point.model.check_extensions(self.name)
             self.check_supported(point)
@@ -101,6 +103,7 @@ class ExternalEngine(Estimator):
             program = ExternalProgram(words, folder, self.run_timeout_s)
             timed = self.read(point, folder, program.run())
         resolved = {
+            "runtime": self.runtime,
             "tensor_parallel": point.tensor_degree,
             "pipeline_parallel": point.pipeline_degree,
             "first_token": "prefill",

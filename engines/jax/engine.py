@@ -28,6 +28,7 @@ class JaxEngine(Runner):
     name: ClassVar[str] = "jax"
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
+    runtime: ClassVar[str | None] = "xla"
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
     ignored_settings: ClassVar[Collection[str]] = {each.name for each in fields(Settings)} - NOT_HELD
     settings_type: ClassVar[type | None] = Settings
@@ -123,6 +124,7 @@ class JaxEngine(Runner):
     def _plan(self, point: Point) -> "tuple[Plan, Mesh]":
         """The plan and the mesh of a point that has passed every check short of loading it."""
         point.check()
+        self.check_runtime(point)
         self.sampling.check(point.model)
         _check_supported(point)
         # JAX reads its environment when imported, which the harness sets after it has imported this module.

@@ -158,6 +158,7 @@ class JaxProgram:
         plan = self.plan
         single = plan.chips == 1
         resolved = {
+            "runtime": "xla",
             "mesh_shape": list(plan.mesh_shape),
             "ffn_layout": None if single else plan.ffn_layout,
             "attn_sharding": None if single else plan.attn_sharding,

@@ -30,6 +30,7 @@ class TorchEngine(Runner):
     name: ClassVar[str] = "torch"
     source: ClassVar[Source] = "measured"
     code: ClassVar[Sequence[str]] = ("weights", "torch")
+    runtime: ClassVar[str | None] = "torch-eager"
     libraries: ClassVar[Sequence[str]] = ("torch", "triton")
     ignored_settings: ClassVar[Collection[str]] = ("seed", "checkpoint", "decode", "rank_timeout_s")
 
@@ -106,6 +107,7 @@ class TorchEngine(Runner):
             See :meth:`prepare`.
         """
         point.check()
+        self.check_runtime(point)
         _check_supported(point)
         from engines.torch.devices import check_devices
         from engines.torch.rank import Job

@@ -44,7 +44,7 @@ class TorchProgram:
         """
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
-        ran["collectives"] = "plain"
+        ran |= {"runtime": "torch-eager", "collectives": "plain"}
         split = point.tensor_degree > 1
         ran |= {"ffn_layout": "ws_1d" if split else None, "attn_sharding": "heads" if split else None}
         requested = point.axes()

@@ -6,6 +6,7 @@ from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
+from engines.core.runtime import AUTO, Runtime
 from engines.torch.engine import TorchEngine
 from engines.torch.rank import Job
 
@@ -25,12 +26,13 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
         config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         given = {name: key.alternatives(config[name]) for name, key in Point.schema().items()}
         values: dict[str, Any] = {name: found[0] if len(found) == 1 else found for name, found in given.items()}
+        asked = Runtime.from_config(config["runtime"]) if config["runtime"]["name"] != AUTO else None
         model, chip, settings = Model(**config["model"]), Chip.from_config(config["hw"]), dict(config["engine"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InvalidRequest(
             "POINT.yaml", path, f"is not a composed config ({error})", "write it with shardbench run … --cfg job"
         ) from None
-    point = Point(model=model, chip=chip, engine="torch", **values)
+    point = Point(model=model, chip=chip, engine="torch", runtime=asked, **values)
     if point.num_chips != ranks:
         raise InvalidRequest("num_chips", point.num_chips, f"must be torchrun's {ranks} ranks", "change one of them")
     settings.pop("_target_", None)

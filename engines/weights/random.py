@@ -160,13 +160,19 @@ def _mix(bits: NDArray[np.uint32]) -> None:
 def _outer_first(model: Model) -> list[Tensor]:
     # A tied table is also the output matrix: with std 1/√E logits have a standard deviation near 1.
     std = model.d_model**-0.5 if model.tied_embedding else 1.0
+    if model.encoder:
+        return []
     listed = [Tensor("embedding", (model.vocab_size, model.d_model), std)]
     if model.position == "learned":
         listed.append(Tensor("positions", (model.max_positions, model.d_model), std))
+    if model.embedding_norm:
+        listed += _norm(model, "embedding_norm")
     return listed
 
 
 def _outer_last(model: Model) -> list[Tensor]:
+    if model.encoder:
+        return []
     listed = _norm(model, "final_norm")
     if not model.tied_embedding:
         listed.append(Tensor("lm_head", (model.d_model, model.vocab_size), model.d_model**-0.5))
@@ -185,6 +191,8 @@ def _layer(model: Model) -> list[Tensor]:
     listed.append(Tensor("o", (h, d, e), share * (h * d) ** -0.5))
     if model.attn_bias:
         listed += [Tensor("q_bias", (h, d), 0.1), Tensor("k_bias", (k, d), 0.1), Tensor("v_bias", (k, d), 0.1)]
+    if model.qk_norm:
+        listed += [Tensor(f"{name}.scale", (d,), 0.1, 1.0) for name in ("q_norm", "k_norm")]
     if model.has_output_bias:
         listed.append(Tensor("o_bias", (e,), 0.1 * share))
     for each in model.ffn.tensors:

@@ -10,7 +10,6 @@ from bench.cli.main import main as shardbench
 from bench.rows.store import Store
 from bench.run.make_row import PointTask, estimated
 from bench.sweep.catalog import load_chip, load_customised, model_from
-from bench.validate.csv_cases import FIRST_TOKEN_FROM_PREFILL
 from bench.validate.csv_cases import read_cases as read_table
 from bench.validate.data import read_all
 from bench.validate.errors import Compared, compare, figures, figures_of, load_estimator
@@ -283,8 +282,3 @@ def test_a_folder_without_measured_rows_is_refused(tmp_path, capsys):
     Store(tmp_path / "odd").append([replace(measured(), model="llama-3-8b+layers=4")])
     [unused] = read_all([tmp_path / "odd"], "analytic").unused
     assert unused.reason.endswith("model=llama-3-8b+layers=4: llama-3-8b has no key layers; use a row with known keys")
-
-
-def test_the_tables_readme_names_the_runtimes_of_the_rule():
-    readme = (published_files()[0].parent / "README.md").read_text(encoding="utf-8")
-    assert all(runtime in readme for runtime in FIRST_TOKEN_FROM_PREFILL)

@@ -13,7 +13,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.keys import Choice, Integer, about
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, Row
-from engines.published.table import columns, published_rows
+from engines.published.table import NAMES, columns, published_rows
 
 ASKED = {
     "engine": "analytic",
@@ -41,7 +41,7 @@ def a_point(cls=Point, **changes):
 def config(**changes):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
     content |= {group: load_group(group, "default") for group in ("timing", "wandb")}
-    content["engine"] = load_group("engine", "analytic")
+    content |= {"engine": load_group("engine", "analytic"), "runtime": load_group("runtime", "auto")}
     return {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, **changes}
 
 
@@ -76,7 +76,8 @@ def test_a_key_refuses_another_kind_in_a_point_and_in_a_config(name):
 
 def test_every_key_is_either_stated_or_left_open():
     assert sorted(["engine", *pairing.STATED, *pairing.OPEN]) == sorted(POINT_FIELDS)
-    assert all(Point.schema()[name].default in (None, "auto") for name in pairing.OPEN)
+    assert all(Point.schema()[name].default in (None, "auto") for name in pairing.OPEN if name != "runtime")
+    assert a_point().runtime is None
 
 
 def test_a_key_that_is_added_is_checked_and_told():
@@ -114,7 +115,7 @@ def test_a_key_that_is_added_is_a_column_of_a_csv_file(monkeypatch, tmp_path):
 
 def test_a_published_row_does_not_answer_a_key_that_it_does_not_state():
     row = next(row for row in published_rows() if row.stated["phase"] == "decode")
-    values = {key: value for key, value in row.stated.items() if key not in ("model", "hw")}
+    values = {key: value for key, value in row.stated.items() if key not in NAMES}
     wide = a_point(WiderPoint, **values)
     assert row.matches(wide)
     assert not row.matches(replace(wide, offload="host"))

@@ -39,7 +39,7 @@ def test_configs_and_data_travel_in_the_wheel(installed):
     for group in ("model", "hw", "engine", "sweep", "timing", "wandb"):
         here = {path.name for path in (ROOT / "conf" / group).glob("*.yaml")}
         assert here
-        assert {path.name for path in (installed / "bench" / "conf" / group).glob("*.yaml")} == here
+        assert {path.name for path in (installed / "engines" / "conf" / group).glob("*.yaml")} == here
     data = {path.name for path in (ROOT / "engines" / "published" / "data").iterdir()}
     assert {path.name for path in (installed / "engines" / "published" / "data").iterdir()} == data
     assert not (installed / "tests").exists()

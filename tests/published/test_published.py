@@ -1,10 +1,14 @@
 """What was published is looked up, and never made up."""
 
+from collections import defaultdict
+
 import pytest
 from builders.points import point
 
 from bench.run.make_row import PointTask, estimated
+from engines.core.errors import InvalidRequest
 from engines.published.engine import PublishedEngine
+from engines.published.systems import release_of
 from engines.published.table import published_rows, read_table
 
 
@@ -12,16 +16,40 @@ def point_of(question, **changes):
     return point(engine="published", **{**question, **changes})
 
 
-def test_every_line_of_every_table_is_found_again():
-    rows = published_rows()
-    assert len(rows) == 6 + 36 + 81 + 180
-    answers = PublishedEngine().estimate([point_of(row.stated) for row in rows])
-    assert [(a.status, a.latency_s, a.published_mfu) for a in answers] == [(r.status, r.latency_s, r.mfu) for r in rows]
-    assert all(answer.reference for answer in answers)
+def of_system(system):
+    return [row for row in published_rows() if row.system == system]
 
 
-def test_out_of_memory_is_an_answer():
-    assert sum(row.status == "oom" for row in published_rows()) == 9
+@pytest.mark.parametrize("system", sorted({row.system for row in published_rows()}))
+def test_every_line_of_every_table_is_found_again(system):
+    rows = of_system(system)
+    answers = PublishedEngine(system=system).estimate([point_of(row.stated) for row in rows])
+    for row, answer in zip(rows, answers, strict=True):
+        assert (answer.status, answer.latency_s, answer.published_mfu) == (row.status, row.latency_s, row.mfu)
+        assert (answer.system, answer.reference) == (row.system, row.reference)
+        assert answer.reference
+        assert answer.facts.details.get("doubt", "") == row.doubt
+
+
+def test_no_system_answers_the_questions_of_another():
+    [row] = [row for row in of_system("deepspeed-inference") if row.status == "oom"]
+    ours, other = (PublishedEngine(system=name) for name in ("deepspeed-inference", "gpt-fast"))
+    assert [each.estimate([point_of(row.stated)])[0].status for each in (ours, other)] == ["oom", "unsupported"]
+    assert ours.options != other.options
+    with pytest.raises(InvalidRequest, match=r"engine.system=deepspede: is in no published table; use deepspeed-inf"):
+        PublishedEngine(system="deepspede")
+
+
+def test_the_newest_release_of_a_runtime_answers():
+    twice = defaultdict(list)
+    for row in published_rows():
+        twice[tuple(sorted(row.stated.items()))].append(row)
+    several = [rows for rows in twice.values() if rows[1:]]
+    assert several
+    for rows in several:
+        [newest] = [row for row in rows if release_of(row.system) == max(release_of(each.system) for each in rows)]
+        answer = PublishedEngine().estimate([point_of(newest.stated)])[0]
+        assert (answer.latency_s, answer.system) == (newest.latency_s, newest.system)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +76,12 @@ def test_a_choice_that_the_source_does_not_state_is_not_answered():
     assert answer.status == "unsupported"
 
 
-def test_fastertransformers_first_token_comes_from_the_prefill():
+def test_the_first_token_of_all_but_the_papers_rows_comes_from_the_prefill():
     for row in published_rows():
-        assert row.stated.get("first_token") == ("prefill" if row.system == "fastertransformer" else None)
+        if row.stated["phase"] == "generate" and row.system != "paper":
+            assert row.stated["first_token"] == "prefill"
+        else:
+            assert "first_token" not in row.stated
     row = next(row for row in published_rows() if row.system == "fastertransformer" and row.status == "ok")
     stated, left, other = PublishedEngine().estimate(
         [point_of(row.stated, first_token=first) for first in ("prefill", "auto", "decode")]
@@ -75,3 +106,8 @@ def test_a_row_counts_the_steps_of_the_convention_that_its_engine_has():
 def test_the_memory_table_is_there_too():
     table = read_table("paper_table1.csv")
     assert [int(line["max_context_len"]) for line in table] == [1320, 330, 660, 165, 43000, 10700]
+
+
+def test_every_row_is_a_point_that_its_runtime_can_run():
+    for row in published_rows():
+        point_of(row.stated).check()

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
@@ -13,8 +14,11 @@ from bench.validate.case import Reading
 from bench.validate.contradictions import Contradiction, contradictions
 from bench.validate.data import read_data
 from bench.validate.errors import Compared, compare, figures, grouped, load_estimator
+from bench.validate.peers import peers_of
+from bench.validate.runtimes import asked
 from bench.validate.throughput import TOKENS
 from bench.validate.unused import unused_lines
+from engines.core.runtime import AUTO
 from engines.core.text import one_line
 from engines.published.table import tables
 
@@ -31,6 +35,7 @@ KEYS: Final = (
     ),
     TOKENS,
     Key("engine", "analytic", "the engine to validate: analytic, compiled or published"),
+    Key("runtime", None, "the runtime to predict, one of conf/runtime (default: the one that each row's system names)"),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -40,6 +45,7 @@ EXAMPLES: Final = (
     "shardbench validate data='mine/*.csv' tokens=output",
     "shardbench validate data=[a.csv,b.csv] engine=compiled",
     "shardbench validate data=results/gpu",
+    "shardbench validate data=mine.csv runtime=tensorrt-llm",
 )
 MOST_SHOWN: Final = 10
 
@@ -50,13 +56,15 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     name = settings["engine"]
     engine = load_estimator(name)
     reading = read_data(settings["data"], engine.name, settings["tokens"])
-    compared = compare(reading.cases, engine, load_group("engine", name))
+    cases = asked(reading.cases, engine, settings["runtime"])
+    compared = compare(cases, engine, load_group("engine", name))
     differing = contradictions(reading.cases)
     held_out = _held_out(compared) if engine.name == "analytic" else {}
     content = {
         **figures(compared),
         "engine": engine.name,
         "groups": grouped(compared),
+        "peers": [{**asdict(each), "kinds": list(each.kinds)} for each in peers_of(reading.cases)],
         "leave_one_model_out": held_out,
         "errors": [_row(each) for each in compared],
         "unused": [{"file": each.file, "line": each.line, "reason": each.reason} for each in reading.unused],
@@ -90,6 +98,7 @@ def _row(each: Compared) -> dict[str, Any]:
         "system": each.case.system,
         "model": point.model.name,
         "hw": point.chip.name,
+        "runtime": AUTO if point.runtime is None else point.runtime.name,
         "parallelism": each.case.parallelism,
         "phase": point.phase,
         "batch_size": point.batch_size,
@@ -102,6 +111,8 @@ def _row(each: Compared) -> dict[str, Any]:
         "extra": dict(each.case.extra),
         "predicted_status": each.estimate.status,
         "predicted_s": each.estimate.latency_s,
+        "predicted_low_s": each.estimate.latency_low_s,
+        "predicted_high_s": each.estimate.latency_high_s,
         "error": each.error,
         "reason": each.estimate.error,
     }
@@ -115,6 +126,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
     for heading in (
         "file:line",
         "model",
+        "runtime",
         "parallelism",
         "phase",
         "batch",
@@ -122,15 +134,17 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
         "out",
         "measured",
         "predicted",
+        "80% interval",
         "error",
     ):
         table.add_column(
-            heading, justify="left" if heading in ("file:line", "model", "parallelism", "phase") else "right"
+            heading, justify="left" if heading in ("file:line", "model", "runtime", "parallelism", "phase") else "right"
         )
     for row in content["errors"]:
         table.add_row(
             f"{row['file']}:{row['line']}",
             row["model"],
+            row["runtime"],
             row["parallelism"],
             row["phase"],
             str(row["batch_size"]),
@@ -138,6 +152,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
             str(row["output_len"]),
             "oom" if row["latency_s"] is None else f"{row['latency_s']:.4g} s",
             row["predicted_status"] if row["predicted_s"] is None else f"{row['predicted_s']:.4g} s",
+            "" if row["predicted_low_s"] is None else f"{row['predicted_low_s']:.3g}–{row['predicted_high_s']:.3g} s",
             "" if row["error"] is None else f"{row['error']:+.1%}",
         )
     console.print(table)
@@ -149,6 +164,7 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
         "p90",
         "worst",
         "bias",
+        "in 80%",
         "held out",
         "oom hit",
         "missed",
@@ -166,6 +182,12 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
     without_time = [each for each in compared if each.estimate.status not in ("ok", "oom")]
     for each in without_time[:MOST_SHOWN]:
         console.print(f"{each.case.file}:{each.case.line}: {each.estimate.status}: {each.estimate.error}")
+    for peer in peers_of(each.case for each in compared):
+        console.print(f"beside it: {peer.name}, mean error {peer.error} on {peer.rows} ({peer.source})")
+    if content["covered"] is not None:
+        console.print(
+            "in 80%: share of measured times inside the prediction's 80% interval; rows that set its constants count"
+        )
     if held_out:
         console.print("held out: mean error on the model's rows with constants fitted to the other models")
 
@@ -214,6 +236,7 @@ def _cells(group: Mapping[str, Any], held_out: float | None) -> list[str]:
         str(group["rows"]),
         *("" if size is None else f"{size:.1%}" for size in sizes),
         "" if group["bias"] is None else f"{group['bias']:+.1%}",
+        "" if group["covered"] is None else f"{group['covered']:.0%}",
         "" if held_out is None else f"{held_out:.1%}",
         *(str(group[name]) for name in ("oom_hit", "oom_missed", "oom_false")),
     ]

@@ -10,6 +10,7 @@ from bench.rows.metrics import METRICS
 from bench.rows.pairing import Pair, pair_errors
 from bench.rows.table import Column, Table
 from engines.core.row import Row
+from engines.core.runtime import AUTO
 
 LENGTHS: Final = ((20, 8), (60, 20), (128, 8))
 """Tokens in and out in FasterTransformer's published benchmark."""
@@ -27,11 +28,17 @@ class Contender:
     hw: str
     num_chips: int
     weight_dtype: str
+    runtime: str
     tensor_parallel: int | None = None
     pipeline_parallel: int | None = None
 
     def is_of(self, row: Row) -> bool:
-        """Whether the row is of this contender, at any lengths and batch and of any kind of evidence."""
+        """Whether the row is of this contender, at any lengths and batch and of any kind of evidence.
+
+        A prediction is, if it is of the runtime that the paper measured.
+        """
+        if row.source == "predicted" and row.runtime not in (None, AUTO, self.runtime):
+            return False
         return row.phase == "generate" and all(
             getattr(row, key) == getattr(self, key)
             for key in ("model", "hw", "num_chips", "weight_dtype", "tensor_parallel", "pipeline_parallel")
@@ -45,16 +52,27 @@ def _fastertransformer(tensor_parallel: int, pipeline_parallel: int) -> Contende
         hw="a100-80gb",
         num_chips=tensor_parallel * pipeline_parallel,
         weight_dtype="float16",
+        runtime="fastertransformer",
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
     )
 
 
 PALM: Final = Contender(
-    label="PaLM 540B, 64 TPU v4", model="palm-540b", hw="tpu-v4", num_chips=64, weight_dtype="bfloat16"
+    label="PaLM 540B, 64 TPU v4",
+    model="palm-540b",
+    hw="tpu-v4",
+    num_chips=64,
+    weight_dtype="bfloat16",
+    runtime="xla-2022",
 )
 MT_NLG: Final = Contender(
-    label="MT-NLG 530B, 64 TPU v4", model="mt-nlg-530b", hw="tpu-v4", num_chips=64, weight_dtype="bfloat16"
+    label="MT-NLG 530B, 64 TPU v4",
+    model="mt-nlg-530b",
+    hw="tpu-v4",
+    num_chips=64,
+    weight_dtype="bfloat16",
+    runtime="xla-2022",
 )
 TP16: Final = _fastertransformer(16, 1)
 TP32: Final = _fastertransformer(32, 1)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from bench.report.claims.contenders import CONTENDERS, HEADLINE_LENGTHS, LENGTHS, Curve
-from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
+from bench.report.render.style import COLOURS, Drawn, draw_segments, legend, line_style, panels, plain_log_ticks
+from bench.rows.interval import SAID, ends
 from bench.rows.labels import SOURCES
 
 
@@ -23,16 +24,17 @@ def _drawn(curves: Sequence[Curve], name: str) -> Drawn | None:
         return None
     wide = len(lengths) == 1
     figure, axes = panels(len(lengths), width=7.6 if wide else 4.3, height=4.4, share_y=True)
+    uncertain = False
     colours = {contender.label: COLOURS[place] for place, contender in enumerate(CONTENDERS)}
     for axis, pair in zip(axes, lengths, strict=True):
         for curve in curves:
             if curve.lengths == pair:
                 timed = [row for row in curve.rows if row.latency_s is not None and row.mfu is not None]
-                axis.plot(
-                    [row.latency_s or 0 for row in timed],
-                    [100 * (row.mfu or 0) for row in timed],
-                    **line_style(curve.source, colours[curve.contender.label]),
-                )
+                x, y = [row.latency_s or 0 for row in timed], [100 * (row.mfu or 0) for row in timed]
+                axis.plot(x, y, **line_style(curve.source, colours[curve.contender.label]))
+                segments = ends(timed, x, y, (1, -1))
+                draw_segments(axis, segments, colours[curve.contender.label])
+                uncertain = uncertain or bool(segments)
         axis.set_xscale("log")
         plain_log_ticks(axis.xaxis)
         axis.set_xlabel("total latency (s)")
@@ -46,5 +48,5 @@ def _drawn(curves: Sequence[Curve], name: str) -> Drawn | None:
     caption = (
         "MFU over total latency; each point is a batch size, growing to the right. "
         f"Kinds of evidence: {', '.join(kinds)}."
-    )
+    ) + (f" {SAID}" if uncertain else "")
     return Drawn(name, caption, figure)

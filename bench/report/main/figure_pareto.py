@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from bench.report.render.style import COLOURS, Drawn, line_style, panels, plain_log_ticks
+from bench.report.render.style import COLOURS, Drawn, draw_segments, line_style, panels, plain_log_ticks
 from bench.rows.escape import file_name
 from bench.rows.frontier import frontier, time_of
+from bench.rows.interval import SAID, ends, relative_interval
 from bench.rows.labels import answered, by_source, model_label
 from engines.core.row import Row
+from engines.core.runtime import AUTO
 
 CONTEXT: Final = 2048
 """Tokens of context in the paper's figure; the workload nearest to it is drawn."""
@@ -16,17 +18,21 @@ MARKERS: Final = ("o", "s", "^", "D")
 
 
 def cost_against_latency(rows: Sequence[Row]) -> list[Drawn]:
-    """One figure a chip: decode on the left, prefill on the right, from predicted rows."""
+    """One figure a chip and runtime: decode on the left, prefill on the right, from predicted rows."""
     predicted = [row for row in by_source(rows, "predicted") if answered(row) and row.cost_chip_s_per_token is not None]
     drawn = []
-    for hw in sorted({row.hw for row in predicted}):
-        figure = _machine(hw, [row for row in predicted if row.hw == hw])
+    machines = sorted({(row.hw, row.runtime or AUTO) for row in predicted})
+    for hw, runtime in machines:
+        several = len({other for chip, other in machines if chip == hw}) > 1
+        mine = [row for row in predicted if (row.hw, row.runtime or AUTO) == (hw, runtime)]
+        figure = _machine(hw, runtime if several else "", mine)
         if figure is not None:
             drawn.append(figure)
     return drawn
 
 
-def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
+def _machine(hw: str, runtime: str, rows: Sequence[Row]) -> Drawn | None:
+    """``runtime`` is told where the chip has figures of several, and empty otherwise."""
     chosen = {phase: _workload([row for row in rows if row.phase == phase]) for phase in ("decode", "prefill")}
     chosen = {phase: mine for phase, mine in chosen.items() if len({row.num_chips for row in mine}) > 1}
     if not chosen:
@@ -56,12 +62,10 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
                 if not best:
                     continue
                 style = line_style("predicted", colour) | {"marker": marker, "markersize": 4.5}
-                axis.plot(
-                    [scale * (time_of(row) or 0) for row in best],
-                    [1e3 * (row.cost_chip_s_per_token or 0) for row in best],
-                    label=f"{model_label(model)}, {weight_dtype}",
-                    **style,
-                )
+                x = [scale * (time_of(row) or 0) for row in best]
+                y = [1e3 * (row.cost_chip_s_per_token or 0) for row in best]
+                axis.plot(x, y, label=f"{model_label(model)}, {weight_dtype}", **style)
+                draw_segments(axis, ends(best, x, y, (1, 1)), colour)
         axis.set_xscale("log")
         axis.set_yscale("log")
         plain_log_ticks(axis.xaxis)
@@ -76,10 +80,12 @@ def _machine(hw: str, rows: Sequence[Row]) -> Drawn | None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     caption = (
-        f"Cost against latency on {hw}, predicted: dots are all chip counts, batches and layouts, lines are Pareto "
-        "frontiers."
+        f"Cost against latency on {hw}{runtime and f' with {runtime}'}, predicted: dots are all chip counts, batches "
+        "and layouts, lines are Pareto frontiers."
     )
-    return Drawn(file_name("pareto", hw), caption, figure)
+    if any(relative_interval(row) for mine in chosen.values() for row in mine):
+        caption += f" {SAID}"
+    return Drawn(file_name("pareto", hw, *filter(None, [runtime])), caption, figure)
 
 
 def _workload(rows: Sequence[Row]) -> list[Row]:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
-from bench.rows.labels import SOURCES, answered, model_label
+from bench.report.render.style import COLOURS, Drawn, draw_segments, legend, line_style, panels, plain_log_ticks
+from bench.rows.interval import SAID, coverage, ends
+from bench.rows.labels import SOURCES, answered
 from bench.rows.pairing import Pair, pair_errors
 
 BAND: Final = 0.1
@@ -26,8 +27,14 @@ def against_published(pairs: Sequence[Pair]) -> Drawn | None:
             mine = [pair for pair in timed if pair.answer.source == kind and _group(pair) == group]
             style = line_style(kind, colours[group]) | {"linestyle": "", "markersize": 4.5, "alpha": 0.9}
             published = [pair.reference.latency_s or 0 for pair in mine]
-            left.plot(published, [pair.answer.latency_s or 0 for pair in mine], **style)
+            answers = [pair.answer for pair in mine]
+            seconds = [row.latency_s or 0 for row in answers]
+            left.plot(published, seconds, **style)
             right.plot(published, [100 * (pair.relative_error or 0) for pair in mine], **style)
+            segments = ends(answers, published, seconds, (0, 1))
+            draw_segments(left, segments, colours[group])
+            over = [tuple((x, 100 * (y / x - 1)) for x, y in segment) for segment in segments]
+            draw_segments(right, [(low, high) for low, high in over], colours[group])
     _band(left, right, [pair.reference.latency_s or 0 for pair in timed])
     legend(figure, [(group, colours[group]) for group in groups], kinds)
     inside = sum(abs(pair.relative_error or 0) <= BAND for pair in timed)
@@ -35,6 +42,9 @@ def against_published(pairs: Sequence[Pair]) -> Drawn | None:
         f"Latency of the engines over the published latency of the same point, and its relative error: {inside} of "
         f"{errors.n} points lie in the grey band of ±{BAND:.0%}."
     )
+    covered = coverage((pair.answer, pair.reference.latency_s) for pair in timed)
+    if covered is not None:
+        caption += f" {SAID} {covered:.0%} of them reach the published time."
     return Drawn("against_published", caption, figure)
 
 
@@ -61,4 +71,4 @@ def _band(left: Any, right: Any, published: Sequence[float]) -> None:
 
 
 def _group(pair: Pair) -> str:
-    return f"{model_label(pair.reference.model)} ({pair.reference.system or 'published'})"
+    return pair.reference.hw

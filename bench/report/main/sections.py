@@ -11,10 +11,12 @@ from bench.report.main.figure_measured import mfu_over_chips, step_time_over_bat
 from bench.report.main.figure_mfu import all_lengths, mfu_over_latency
 from bench.report.main.figure_pareto import cost_against_latency
 from bench.report.main.figure_scatter import against_published
+from bench.report.main.figure_today import by_chip_and_runtime
 from bench.report.main.findings import Finding, findings, headline, prediction_error
 from bench.report.main.provenance import calibration_table, environment_table
 from bench.report.main.serving import batches, served_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
+from bench.report.main.today import compared, source_table, today_findings
 from bench.report.render.document import Document, Section
 from bench.rows.metrics import METRICS
 from bench.rows.pairing import pair_up
@@ -40,6 +42,7 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
     everything, rows = rows, withhold_wrong_shares(batches(rows))
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
+    stacks = compared(pairs)
     checks = check_claims(rows)
     sections = [
         Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(everything)]),
@@ -54,6 +57,11 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             tables=_present(error_table(pairs)),
             linked=beside_published(pairs),
             draw=lambda: _present(against_published(pairs)),
+        ),
+        Section(
+            title="Today's stacks",
+            tables=_present(source_table(stacks)),
+            draw=lambda: _present(by_chip_and_runtime(stacks)),
         ),
         Section(title="Claims of the paper", tables=[claims_table(checks)]),
         Section(
@@ -75,7 +83,7 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             linked=[_metrics_table()],
         ),
     ]
-    found = [*findings(rows, pairs), *_claims_finding(checks)]
+    found = [*findings(rows, pairs), *today_findings(stacks), *_claims_finding(checks)]
     return Document(name="report", title=title, findings=found, sections=sections)
 
 

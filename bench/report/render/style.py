@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bench.rows.interval import Segment
+
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#333333")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, in the order of best contrast on white."""
 
@@ -107,6 +109,15 @@ def legend(
         for label, marker in marks
     ]
     figure.legend(handles=handles, loc="outside right upper")
+
+
+def draw_segments(axis: "Axes", segments: "Sequence[Segment]", colour: str) -> None:
+    """The 80% intervals of predictions (:func:`bench.rows.interval.ends`), as thin lines behind their marks."""
+    from matplotlib.collections import LineCollection
+
+    if segments:
+        axis.add_collection(LineCollection(segments, colors=colour, linewidths=1.0, alpha=0.45, zorder=1.8))
+        axis.autoscale_view()
 
 
 def plain_log_ticks(axis: Any, ticks: Sequence[float] | None = None) -> None:

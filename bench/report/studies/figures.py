@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
+from bench.report.render.style import COLOURS, Drawn, draw_segments, legend, line_style, panels, plain_log_ticks
 from bench.report.studies.rows import parts_of
 from bench.rows.frontier import time_of
+from bench.rows.interval import SAID, ends, relative_interval
 from bench.rows.labels import SOURCES
 from engines.core.row import Row
 from engines.core.text import significant
@@ -45,7 +46,9 @@ def lines_over(
             for kind in kinds:
                 timed = sorted((row for row in mine if _is(row, kind, each, line) and row.status == "ok"), key=x)
                 values = [scale * ((row.mfu if mfu else time_of(row)) or 0) for row in timed]
-                axis.plot([x(row) for row in timed], values, **line_style(kind, colour))
+                places = [x(row) for row in timed]
+                axis.plot(places, values, **line_style(kind, colour))
+                draw_segments(axis, ends(timed, places, values, (0, -1 if mfu else 1)), colour)
             refused = [x(row) for row in mine if _is(row, "compiled", each, line) and row.status == "oom"]
             # One below the other where several variants do not fit at the same x.
             height = 0.98 - CROSS_STEP * names.index(each)
@@ -111,7 +114,9 @@ def bars_over(
                 if stated is not None:
                     _draw_mark(axis, "published", place, scale * stated)
             elif row.source != "published" or published_s is None:
-                _draw_mark(axis, row.source, place, scale * (time_of(row) or 0))
+                height = scale * (time_of(row) or 0)
+                _draw_mark(axis, row.source, place, height)
+                draw_segments(axis, ends([row], [place + BAR_WIDTH / 2], [height], (0, 1)), "#222222")
         axis.set_xticks(range(len(shown)), shown, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_xlim(-0.6, len(shown) - 0.4)
         axis.set_ylim(bottom=0)
@@ -167,6 +172,8 @@ def _caption(caption: str, rows: Sequence[Row], marks: str, also: Sequence[str] 
     text = f" Kinds of evidence: {', '.join(kinds)}."
     if refused:
         text += f" {refused} {'row does' if refused == 1 else 'rows do'} not fit in memory: {marks}."
+    if any(relative_interval(row) for row in rows):
+        text += f" {SAID}"
     return caption + text
 
 

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, answered, by_source
 from bench.rows.pairing import OPEN, STATED, is_open
-from bench.sweep.catalog import conf_dir
 from bench.sweep.expand import request_from
+from engines.core.conf import conf_dir
 from engines.core.point import Point
 from engines.core.row import Row
 

@@ -16,6 +16,7 @@ class FasterTransformerEngine(ExternalEngine):
     """Prefill and decode of a whole batch, as the program times them."""
 
     name: ClassVar[str] = "fastertransformer"
+    runtime: ClassVar[str | None] = "fastertransformer"
     timed_by: ClassVar[str] = "multi_gpu_gpt_example"
 
     def __init__(

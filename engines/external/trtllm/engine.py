@@ -20,6 +20,7 @@ class TrtllmEngine(LatencyBenchmark):
     """Prefill and decode of one sequence at a time, as its latency benchmark runs them."""
 
     name: ClassVar[str] = "trtllm"
+    runtime: ClassVar[str | None] = "tensorrt-llm"
     libraries: ClassVar[Sequence[str]] = ("tensorrt-llm",)
     timed_by: ClassVar[str] = "trtllm-bench latency"
 

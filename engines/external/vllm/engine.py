@@ -19,6 +19,7 @@ class VllmEngine(LatencyBenchmark):
     """Prefill and decode of a whole batch; vLLM does the ``warmup_runs`` and ``runs`` and reports each run's time."""
 
     name: ClassVar[str] = "vllm"
+    runtime: ClassVar[str | None] = "vllm"
     libraries: ClassVar[Sequence[str]] = ("vllm",)
     timed_by: ClassVar[str] = "vllm bench latency"
 

@@ -20,11 +20,12 @@ FORMATS: Final = {
 
 
 def check_formats(point: Point) -> None:
-    """Check that the Transformer supports the point's number formats.
+    """Check that the Transformer supports the point's number formats, and every key of its model.
 
     Raises:
         Unsupported: it does not.
     """
+    point.model.check_extensions(point.engine, read=("attn_output_bias",))
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
