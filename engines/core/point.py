@@ -105,7 +105,7 @@ class Point:
         default=None,
         metadata=about(
             Integer(1),
-            "inputs of a matrix that share a scale and a zero point, as in AWQ and GPTQ; auto is a scale for each output",
+            "inputs of a matrix that share a scale and a zero point (AWQ, GPTQ); auto is a scale for each output",
         ),
     )
     head_dtype: str | None = field(
@@ -316,9 +316,7 @@ def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") ->
         if count % group_size:
             whole = max((size for size in range(1, group_size) if count % size == 0), default=None)
             remedy = "use fewer ranks" if whole is None else f"use a divisor, such as {whole}"
-            raise InvalidRequest(
-                "weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy
-            )
+            raise InvalidRequest("weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy)
 
 
 def default_act_dtype(weight_dtype: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from jax import Array, lax
 
+from engines.transformer.params.grouped import Weights, by_part
+
 Parts = tuple[tuple[str, int], ...]
 """The tensors of a fused matrix in the order of a chunk: (name, columns or rows in one chunk)."""
 
@@ -20,7 +22,8 @@ Parts = tuple[tuple[str, int], ...]
 class Matrix:
     """A matrix in its number format: with a ``scale`` for each output channel where it is quantized, and a ``bias``.
 
-    ``values`` of a layer's matrix are stacked [layers, rows, columns], or the :class:`Stacked` matrix of one layer.
+    ``values`` of a layer's matrix are stacked [layers, rows, columns], or the :class:`Stacked` matrix of one layer. In
+    groups they hold the scales and zero points of these as well (:class:`engines.transformer.params.grouped.Grouped`).
     """
 
     values: Any
@@ -110,27 +113,39 @@ class Stacked:
     Blocks are sliced from the stack itself: if several slices read one layer's matrix, a TPU first copies it whole.
     """
 
-    stack: Array
+    stack: Weights
     layer: Any
 
-    def block(self, rows: slice, columns: slice) -> Array:
+    def block(self, rows: slice, columns: slice) -> Weights:
         """The block [rows, columns], whose bounds are static."""
         shape = self.stack.shape[1:]
         bounds = [each.indices(size)[:2] for each, size in zip((rows, columns), shape, strict=True)]
         (top, bottom), (left, right) = bounds
-        part: Array = lax.dynamic_slice(self.stack, (self.layer, top, left), (1, bottom - top, right - left))[0]
-        return part
 
-    def whole(self) -> Array:
+        def cut(each: Array, unit: int) -> Array:
+            first, last = top // unit, -(-bottom // unit)
+            part: Array = lax.dynamic_slice(each, (self.layer, first, left), (1, last - first, right - left))[0]
+            return part
+
+        size = getattr(self.stack, "group_size", 1)
+        found: Weights = by_part(self.stack, cut, skipped=top % size)
+        return found
+
+    def whole(self) -> Weights:
         """The whole matrix [rows, columns]."""
         return self.block(slice(None), slice(None))
 
     def slice_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
         """Rows (``axis`` 0) or columns (1) ``start`` to ``stop`` of every chunk of ``width``, as a copy."""
-        rows, columns = self.stack.shape[1:]
-        cut = self.whole().reshape((-1, width, columns) if axis == 0 else (rows, -1, width))
-        cut = lax.slice_in_dim(cut, start, stop, axis=axis + 1)
-        return Stacked(cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1)), 0)
+
+        def chunks(each: Array, unit: int) -> Array:
+            rows, columns = each.shape
+            part = 1 if axis else unit
+            cut = each.reshape((-1, width // part, columns) if axis == 0 else (rows, -1, width))
+            cut = lax.slice_in_dim(cut, start // part, stop // part, axis=axis + 1)
+            return cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1))
+
+        return Stacked(by_part(self.whole(), chunks), 0)
 
 
 def only_layer(layers: LayerParameters) -> LayerParameters:
