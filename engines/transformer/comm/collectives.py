@@ -6,11 +6,10 @@ Every function takes mesh axes by name, slowest first; without axes they return 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.params.grouped import Grouped
+from engines.transformer.params.grouped import Grouped, along
 from engines.transformer.params.memory_layout import LANES
 from engines.transformer.partition.axes import Axes
 
@@ -26,10 +25,10 @@ def all_gather(x: Gathered, axes: Axes, dim: int) -> Gathered:
     if not axes:
         return x
 
-    def gathered(part: Array) -> Array:
-        return as_bytes(part, lambda sent: lax.all_gather(sent, axes, axis=dim, tiled=True))
+    def gathered(part: Array, axis: int, _unit: int) -> Array:
+        return as_bytes(part, lambda sent: lax.all_gather(sent, axes, axis=axis, tiled=True))
 
-    whole: Gathered = jax.tree.map(gathered, x)
+    whole: Gathered = along(x, dim, gathered)
     return whole
 
 

@@ -27,8 +27,8 @@ def preshuffle(plan: Plan, mesh: Mesh, parameters: Parameters) -> Parameters:
         return parameters
 
     def rolled(stack: Array, matmul: Matmul) -> Array:
-        # Of scales and zero points each group is a row: a ring's shares hold whole groups.
-        for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
+        # Of a matrix in groups these are its rows, a ring's shares being whole ones.
+        for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), stack.ndim - 1)):
             size = stack.shape[dim] // plan.axes.size(axes)
             stack = jnp.roll(stack, -axis_index(axes) * size, dim)
         return stack

@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from engines.core.errors import InvalidRequest
 from engines.transformer.comm.collectives import as_bytes
-from engines.transformer.params.grouped import Weights, by_part
+from engines.transformer.params.grouped import Weights, along, group_size_of
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
@@ -99,18 +99,16 @@ class Throughput(Ring):
     def _gather(self, plan: Plan, x: Weights, axes: Axes, dim: int) -> Iterator[Part]:
         size, shard = plan.axes.size(axes), x.shape[dim]
         # Groups of rows stay whole, so that each half has the scales of its own.
-        unit = getattr(x, "group_size", 1) if dim == 0 else 1
-        if shard == unit:
+        whole = group_size_of(x) if dim == 0 else 1
+        if shard == whole:
             yield from OneWay()._gather(plan, x, axes, dim)
             return
-        half = shard // unit // 2 * unit
+        half = shard // whole // 2 * whole
 
         def part(start: int, stop: int) -> Any:
-            def cut(each: Array, rows: int) -> Array:
-                one = rows if dim == 0 else 1
-                return lax.slice_in_dim(each, start // one, stop // one, axis=dim)
-
-            return by_part(x, cut)
+            return along(
+                x, dim, lambda each, axis, unit: lax.slice_in_dim(each, start // unit, stop // unit, axis=axis)
+            )
 
         near, far = part(0, half), part(half, shard)
         for step in range(1, size):

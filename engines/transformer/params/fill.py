@@ -100,28 +100,25 @@ class Groups:
         self.middle = np.float32((steps + 1) / 2)
 
     def values(self, index: Index) -> NDArray[Any]:
-        """Weights, at an index of whole groups."""
-        blocks = self._blocks(index)
+        """Weights […, groups, size, …], at an index of all rows of its groups."""
+        blocks = self._blocks((*index[: self.axis + 1], *index[self.axis + 2 :]))
         scale, zero = self._of(blocks)
-        stored = np.clip(np.round(blocks / scale) + zero, 0, self.steps) - self.middle
-        return stored.reshape(tuple(each.stop - each.start for each in index))
+        stored: NDArray[Any] = np.clip(np.round(blocks / scale) + zero, 0, self.steps) - self.middle
+        return stored
 
     def scales(self, index: Index) -> NDArray[Any]:
-        """Scales, at an index that counts groups along the axis."""
-        return np.squeeze(self._of(self._blocks(self._rows(index)))[0], self.axis + 1)
+        """Scales […, groups, …]."""
+        return np.squeeze(self._of(self._blocks(index))[0], self.axis + 1)
 
     def zeros(self, index: Index) -> NDArray[Any]:
         """Zero points, as :meth:`scales`."""
-        return np.squeeze(self._of(self._blocks(self._rows(index)))[1], self.axis + 1) - self.middle
-
-    def _rows(self, index: Index) -> Index:
-        groups = index[self.axis]
-        rows = slice(groups.start * self.size, groups.stop * self.size)
-        return (*index[: self.axis], rows, *index[self.axis + 1 :])
+        return np.squeeze(self._of(self._blocks(index))[1], self.axis + 1) - self.middle
 
     def _blocks(self, index: Index) -> Floats:
-        """Values […, groups, size, …]."""
-        values = self.fill(index)
+        """The values […, groups, size, …] of the groups at an index."""
+        groups = index[self.axis]
+        rows = slice(groups.start * self.size, groups.stop * self.size)
+        values = self.fill((*index[: self.axis], rows, *index[self.axis + 1 :]))
         blocks: Floats = values.reshape(*values.shape[: self.axis], -1, self.size, *values.shape[self.axis + 1 :])
         return blocks
 

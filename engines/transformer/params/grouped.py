@@ -5,52 +5,79 @@ are signed. The scale has 16 bits. (Lin et al. 2023, "AWQ"; Frantar et al. 2022,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from engines.core.dtypes import LARGEST
 
+FEWEST_TOKENS: Final = 0.5
+"""Tokens, by the rows of a group, from which a dequantized matrix takes less memory traffic than sums of groups.
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=("scale", "values", "zero"), meta_fields=("group_size", "skipped")
-)
+Sums are tokens/rows of the matrix in 4 bytes, the matrix itself is in 2, and both are written once and read once.
+"""
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("scale", "values", "zero"), meta_fields=("skipped", "rows"))
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """``values`` […, rows, columns], ``scale`` and ``zero`` […, groups, columns].
+    """``values`` […, groups, size, columns], ``scale`` and ``zero`` […, groups, columns].
 
-    The first group lacks its first ``skipped`` rows, and the last one may lack others, in a block that was cut
-    elsewhere than between groups.
+    Groups have a dimension of their own: a matmul can then read one layer from a stack without a copy. A block that was
+    cut elsewhere than between groups holds all groups that it touches, and of their rows is ``rows`` from ``skipped``
+    on; ``rows`` is None where it is all.
     """
 
     values: Any
     scale: Any
     zero: Any
-    group_size: int
     skipped: int = 0
+    rows: int | None = None
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a group."""
+        size: int = self.values.shape[-2]
+        return size
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The matrix's, […, rows, columns]."""
-        whole: tuple[int, ...] = self.values.shape
-        return whole
+        *before, groups, size, columns = self.values.shape
+        return (*before, groups * size if self.rows is None else self.rows, columns)
+
+    def map(self, function: Callable[[Array], Array]) -> "Grouped":
+        """``function`` of every array."""
+        return replace(self, values=function(self.values), scale=function(self.scale), zero=function(self.zero))
 
     def dequantized(self, dtype: Any) -> Array:
         """The matrix [rows, columns] in ``dtype``."""
         rows, columns = self.shape
-        groups = self.scale.shape[0]
-        whole = groups * self.group_size == rows
+        scale, zero = (each.astype(dtype)[:, None] for each in (self.scale, self.zero))
+        whole: Array = ((self.values.astype(dtype) - zero) * scale).reshape(-1, columns)
+        return whole[self.skipped : self.skipped + rows]
 
-        def spread(each: Array) -> Array:
-            wide = jnp.broadcast_to(each.astype(dtype)[:, None], (groups, self.group_size, columns))
-            flat = wide.reshape(-1, columns)
-            return flat if whole else flat[self.skipped : self.skipped + rows]
+    def multiplied(self, x: Array, precision: lax.Precision) -> Array:
+        """x: [tokens, rows] → x · matrix, [tokens, columns] in float32.
 
-        out: Array = (self.values.astype(dtype) - spread(self.zero)) * spread(self.scale)
+        With few tokens one sum a group, which is scaled before all are added; with many the matrix is dequantized
+        first. Servers do the same: a kernel of its own for steps, and a copy of the matrix for prompts.
+        """
+        product = partial(jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
+        groups, size, _ = self.values.shape
+        tokens, missing = len(x), groups * size - self.shape[0]
+        if tokens >= size * FEWEST_TOKENS:
+            return product("tr,rc->tc", x, self.dequantized(x.dtype))
+        if missing:
+            x = jnp.pad(x, ((0, 0), (self.skipped, missing - self.skipped)))
+        parts, scale = x.reshape(tokens, groups, size), self.scale.astype(jnp.float32)
+        sums = product("tgr,grc->gtc", parts, self.values.astype(x.dtype))
+        offset = product("tg,gc->tc", parts.sum(-1, dtype=jnp.float32), self.zero.astype(jnp.float32) * scale)
+        out: Array = (sums * scale[:, None]).sum(0) - offset
         return out
 
 
@@ -58,15 +85,20 @@ Weights = Array | Grouped
 """A matrix's values: an array, whose channels may have scales, or in groups."""
 
 
-def by_part(matrix: Any, function: Callable[[Array, int], Any], skipped: int = 0) -> Any:
-    """``function(array, rows)`` of every array of a matrix, ``rows`` being those of the matrix that one of its rows is.
+def group_size_of(matrix: Any) -> int:
+    """Rows of the matrix that are cut together: a group's, or 1."""
+    return matrix.group_size if isinstance(matrix, Grouped) else 1
 
-    An array by itself is the matrix: each of its rows is one.
+
+def along(matrix: Any, dim: int, function: Callable[[Array, int, int], Array]) -> Any:
+    """``function(array, axis, unit)`` of every array of a matrix, or of the one array that it is.
+
+    ``axis`` is the array's of the matrix's rows (``dim`` 0) or columns (1), and one entry of it is ``unit`` of these.
     """
     if not isinstance(matrix, Grouped):
-        return function(matrix, 1)
-    size = matrix.group_size
-    return Grouped(function(matrix.values, 1), function(matrix.scale, size), function(matrix.zero, size), size, skipped)
+        return function(matrix, dim, 1)
+    unit = matrix.group_size if dim == 0 else 1
+    return matrix.map(lambda each: function(each, 0 if dim == 0 else each.ndim - 1, unit))
 
 
 def steps(dtype: str) -> float:

@@ -299,16 +299,18 @@ class _Describer:
         sixteen = "float16" if plan.act_dtype == "float16" else "bfloat16"
         groups = Groups(fill, rows, size, steps(plan.weight_dtype), stored_dtype(sixteen))
         fewer = (*shape[:rows], shape[rows] // size, *shape[rows + 1 :])
+        blocks = (*fewer[: rows + 1], size, *fewer[rows + 1 :])
 
         def part(whole: tuple[int, ...], dtype: str, made: Fill) -> Described:
-            flat = (*whole[:axis], whole[axis] * whole[axis + 1], *whole[axis + 2 :])
-            return Described(flat, dtype, spec, merged(whole, axis, made))
+            at = axis + 1 if whole is blocks and rows < axis else axis
+            flat = (*whole[:at], whole[at] * whole[at + 1], *whole[at + 2 :])
+            cut = P(*spec[:2], None, *spec[2:]) if whole is blocks else spec
+            return Described(flat, dtype, cut, merged(whole, at, made))
 
         values = Grouped(
-            part(shape, plan.weight_dtype, groups.values),
+            part(blocks, plan.weight_dtype, groups.values),
             part(fewer, sixteen, groups.scales),
             part(fewer, plan.weight_dtype, groups.zeros),
-            size,
         )
         return Matrix(values, rest["bias"], parts=rest["parts"])
 

@@ -87,21 +87,21 @@ def einsum(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = Non
     and multiplied in 8 with a matrix of that format. Other quantized weights are converted to x's dtype first, those in
     groups with their scales. Returns ``out_dtype``, by default x's (float32 for int8).
     """
+    precision = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
     if isinstance(w, Grouped):
-        w = w.dequantized(x.dtype)
-    elif plan.act_dtype == "float8_e4m3" and w.dtype == stored_dtype(plan.act_dtype):
+        return w.multiplied(x, precision).astype(out_dtype or x.dtype)
+    if plan.act_dtype == "float8_e4m3" and w.dtype == stored_dtype(plan.act_dtype):
         narrow, scale = quantize(x, plan.act_dtype)
         product = jnp.einsum(equation, narrow, w, preferred_element_type=jnp.float32)
         return dequantize(product, scale).astype(out_dtype or x.dtype)
     if x.dtype == jnp.int8:
         counts = jnp.einsum(equation, x, w, preferred_element_type=jnp.int32)
         return counts.astype(out_dtype or jnp.float32)
-    exact = plan.act_dtype == "float32"
     result = jnp.einsum(
         equation,
         x,
         w.astype(x.dtype),
-        precision=lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT,
+        precision=precision,
         preferred_element_type=jnp.float32,
     )
     return result.astype(out_dtype or x.dtype)

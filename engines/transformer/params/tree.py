@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import Array, lax
 
-from engines.transformer.params.grouped import Weights, by_part
+from engines.transformer.params.grouped import Grouped, Weights, group_size_of
 
 Parts = tuple[tuple[str, int], ...]
 """The tensors of a fused matrix in the order of a chunk: (name, columns or rows in one chunk)."""
@@ -122,14 +122,18 @@ class Stacked:
         bounds = [each.indices(size)[:2] for each, size in zip((rows, columns), shape, strict=True)]
         (top, bottom), (left, right) = bounds
 
-        def cut(each: Array, unit: int) -> Array:
-            first, last = top // unit, -(-bottom // unit)
-            part: Array = lax.dynamic_slice(each, (self.layer, first, left), (1, last - first, right - left))[0]
+        size = group_size_of(self.stack)
+        first, last = top // size, -(-bottom // size)
+
+        def cut(each: Array) -> Array:
+            start = (self.layer, first, *[0] * (each.ndim - 3), left)
+            part: Array = lax.dynamic_slice(each, start, (1, last - first, *each.shape[2:-1], right - left))[0]
             return part
 
-        size = getattr(self.stack, "group_size", 1)
-        found: Weights = by_part(self.stack, cut, skipped=top % size)
-        return found
+        if not isinstance(self.stack, Grouped):
+            return cut(self.stack)
+        ragged = (last - first) * size != bottom - top
+        return replace(self.stack.map(cut), skipped=top % size, rows=bottom - top if ragged else None)
 
     def whole(self) -> Weights:
         """The whole matrix [rows, columns]."""
@@ -138,14 +142,16 @@ class Stacked:
     def slice_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
         """Rows (``axis`` 0) or columns (1) ``start`` to ``stop`` of every chunk of ``width``, as a copy."""
 
-        def chunks(each: Array, unit: int) -> Array:
-            rows, columns = each.shape
-            part = 1 if axis else unit
-            cut = each.reshape((-1, width // part, columns) if axis == 0 else (rows, -1, width))
-            cut = lax.slice_in_dim(cut, start // part, stop // part, axis=axis + 1)
-            return cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1))
+        whole, part = self.whole(), 1 if axis else group_size_of(self.stack)
 
-        return Stacked(by_part(self.whole(), chunks), 0)
+        def chunks(each: Array) -> Array:
+            if axis == 0:
+                cut = each.reshape(-1, width // part, *each.shape[1:])
+                return lax.slice_in_dim(cut, start // part, stop // part, axis=1).reshape(1, -1, *each.shape[1:])
+            cut = each.reshape(*each.shape[:-1], -1, width)
+            return lax.slice_in_dim(cut, start, stop, axis=cut.ndim - 1).reshape(1, *each.shape[:-1], -1)
+
+        return Stacked(whole.map(chunks) if isinstance(whole, Grouped) else chunks(whole), 0)
 
 
 def only_layer(layers: LayerParameters) -> LayerParameters:
