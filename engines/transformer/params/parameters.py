@@ -12,6 +12,9 @@ a projection's ``inputs``   [layers, E, chips · width]   columns of every chunk
 a projection's ``outputs``  [layers, chips · width, E]   rows of every chunk: o, wo, or both
 ==========================  ===========================  =============================================
 
+With ``weight_group_size`` a projection's values are in groups of rows (:mod:`params.grouped`), whose scales and zero
+points are cut as the values are.
+
 Chunks and their widths are one dimension of a matrix: a TPU stores an array in tiles of its last two dimensions, and
 merging dimensions later would copy the weights in every layer. Biases of inputs are [layers, chips, width]; all other
 vectors are replicated.
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 from engines.core.dtypes import LARGEST
 from engines.transformer.params.fill import (
     Fill,
+    Groups,
     Index,
     channel_scale,
     merged,
@@ -40,6 +44,7 @@ from engines.transformer.params.fill import (
     stacked,
 )
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
+from engines.transformer.params.grouped import Grouped, steps
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import float_dtype, stored_dtype
 from engines.transformer.params.tree import (
@@ -199,7 +204,8 @@ class _Describer:
         """[vocab, E], zeros beyond the vocabulary's real size."""
         shape = (self.plan.padded.vocab, self.model.d_model)
         fill = padded(fill, self.model.vocab_size)
-        return self._matrix(shape, fill, spec=P(self.columns, self.rows), scale_spec=P(), contracted=(1,), bias=bias)
+        spec, dtype = P(self.columns, self.rows), self.plan.head_format
+        return self._matrix(shape, fill, dtype=dtype, spec=spec, scale_spec=P(), contracted=(1,), bias=bias)
 
     def _layers(self) -> LayerParameters:
         inputs = {name: self._inputs(parts) for name, parts in input_parts(self.plan).items()}
@@ -226,9 +232,10 @@ class _Describer:
 
         has_bias = any(f"layers.0.{name}_bias" in fusion.canonical for name, _ in parts)
         bias = self._vectors(fill_bias, (plan.chips, width), P(None, self.every, None)) if has_bias else None
-        return self._matrix(
+        return self._projection(
             (len(self.numbers), self.model.d_model, plan.chips, width),
             stacked(self.numbers, fill),
+            rows=1,
             spec=P(None, self.rows, self.columns),
             scale_spec=P(None, self.every, None),
             contracted=(1,),
@@ -251,9 +258,10 @@ class _Describer:
             return both
 
         has_bias = any(f"layers.0.{name}_bias" in fusion.canonical for name, _ in parts)
-        return self._matrix(
+        return self._projection(
             (len(self.numbers), self.plan.chips, width, self.model.d_model),
             stacked(self.numbers, fill),
+            rows=2,
             spec=P(None, self.columns, self.rows),
             scale_spec=P(),
             contracted=(1, 2),
@@ -284,6 +292,7 @@ class _Describer:
         shape: tuple[int, ...],
         fill: Fill,
         *,
+        dtype: str,
         spec: P,
         scale_spec: P,
         contracted: tuple[int, ...],
@@ -292,7 +301,7 @@ class _Describer:
         parts: Parts = (),
     ) -> Matrix:
         """``merged_axis`` of ``shape`` and the next are merged into one dimension; ``spec`` is that of the result."""
-        axis, dtype = merged_axis, self.plan.weight_dtype
+        axis = merged_axis
         merged_shape = shape if axis is None else (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
         if dtype not in LARGEST:
             return Matrix(Described(merged_shape, dtype, spec, merged(shape, axis, fill)), bias, parts=parts)
@@ -305,6 +314,29 @@ class _Describer:
             Described(scale_shape, "float32", scale_spec, scale),
             parts,
         )
+
+    def _projection(self, shape: tuple[int, ...], fill: Fill, *, spec: P, rows: int, **rest: Any) -> Matrix:
+        """:meth:`_matrix` of a layer in the weights' format, in groups along the axis ``rows`` where it has them."""
+        plan, axis, size = self.plan, rest["merged_axis"], self.plan.weight_group_size
+        if size is None:
+            return self._matrix(shape, fill, dtype=plan.weight_dtype, spec=spec, **rest)
+        sixteen = "float16" if plan.act_dtype == "float16" else "bfloat16"
+        groups = Groups(fill, rows, size, steps(plan.weight_dtype), stored_dtype(sixteen))
+        fewer = (*shape[:rows], shape[rows] // size, *shape[rows + 1 :])
+        blocks = (*fewer[: rows + 1], size, *fewer[rows + 1 :])
+
+        def part(whole: tuple[int, ...], dtype: str, made: Fill) -> Described:
+            at = axis + 1 if whole is blocks and rows < axis else axis
+            flat = (*whole[:at], whole[at] * whole[at + 1], *whole[at + 2 :])
+            cut = P(*spec[:2], None, *spec[2:]) if whole is blocks else spec
+            return Described(flat, dtype, cut, merged(whole, at, made))
+
+        values = Grouped(
+            part(blocks, plan.weight_dtype, groups.values),
+            part(fewer, sixteen, groups.scales),
+            part(fewer, plan.weight_dtype, groups.zeros),
+        )
+        return Matrix(values, rest["bias"], parts=rest["parts"])
 
     def _folded(self, parts: Parts, columns: Floats) -> Floats:
         """Input columns […, width] with those of q multiplied by :func:`query_factor`."""
