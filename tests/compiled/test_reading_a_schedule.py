@@ -59,7 +59,7 @@ ENTRY %main (arg: f32[262144]) -> f32[262144] {{
 """
 TORUS = Torus(shape=(1, 1, 4), wrap=(False, False, True), link_bytes_per_s=50e9)
 LINKS = LinkConstants(link_efficiency=0.8, hop_s=1e-6, launch_s=0.0)
-MACHINE = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
+MACHINE = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e13, torus=TORUS, links=LINKS)
 MEGABYTE = 4 * 262144
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_known_is_named_and_bounded_by_its_bytes(call, label):
     known = walk(read_schedule(parse_module(PROGRAM)), MACHINE).account
     schedule = read_schedule(parse_module(PROGRAM.replace(line, call)))
     account = walk(schedule, MACHINE).account
-    moved_s = 2 * MEGABYTE / 1e12  # read and written once a turn
+    moved_s = 2 * MEGABYTE / MACHINE.hbm_bytes_per_s  # read and written once a turn
     assert schedule.unknown == {label: 1}
     assert account.unestimated[label] == 5
     assert account.unestimated_by_label_s[label] == pytest.approx(5 * moved_s)

@@ -2,8 +2,9 @@
 
 Instructions issue in order. A computation occupies the stream for the time that the cost model gives. A synchronous
 collective occupies the stream and its links. An asynchronous one (``-start``) runs on its links, a copy on the copy
-engine, as soon as they are free, and ``-done`` waits for it: it overlaps the instructions between the two. A loop's
-body is walked once and multiplied by its trip count.
+engine, as soon as they are free, and ``-done`` waits for it: it overlaps the instructions between the two. What the
+stream and the copies move shares HBM's bandwidth. A loop's body is walked once and multiplied by its trip count; a turn
+waits for whatever it started, also where the next one uses it.
 """
 
 import itertools
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
+from engines.compiled.cost.copies import CopyQueue
 from engines.compiled.hlo.schedule import UPDATE, Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
@@ -148,12 +150,24 @@ def walk(schedule: Schedule, cost: CostModel, *, least: bool = False) -> Timelin
 
 @dataclass(slots=True)
 class _Running:
-    """An asynchronous operation in flight."""
+    """An asynchronous collective in flight."""
 
     end_s: float
     seconds: float
-    collective: bool
     step: Step
+
+
+@dataclass(slots=True)
+class _Beside:
+    """What runs beside the stream of one computation: when its links are free, what is in flight, by the start's name.
+
+    ``copying`` are the starts of the ``copies`` in flight.
+    """
+
+    links: dict[str, float] = field(default_factory=dict)
+    sending: dict[str, _Running] = field(default_factory=dict)
+    copies: CopyQueue = field(default_factory=CopyQueue)
+    copying: dict[str, Step] = field(default_factory=dict)
 
 
 class _Walker:
@@ -169,23 +183,15 @@ class _Walker:
     def computation(self, name: str, origin: float) -> Account:
         """Walk one computation that begins at ``origin`` with all lanes free."""
         account = Account()
-        now, lanes, running = 0.0, dict[str, float](), dict[str, _Running]()
+        now, beside = 0.0, _Beside()
         for step in self.schedule.computations[name]:
-            now = self._step(step, now, origin, account, lanes, running)
-        for each in running.values():  # done in a later iteration: charged to this one
-            now = self._wait(each, now, origin, account)
+            now = self._step(step, now, origin, account, beside)
+        for each in [*beside.sending, *beside.copying]:  # done in a later iteration: charged to this one
+            now = self._wait(each, now, origin, account, beside)
         account.total_s = now
         return account
 
-    def _step(
-        self,
-        step: Step,
-        now: float,
-        origin: float,
-        account: Account,
-        lanes: dict[str, float],
-        running: dict[str, _Running],
-    ) -> float:
+    def _step(self, step: Step, now: float, origin: float, account: Account, beside: _Beside) -> float:
         account.hbm_bytes += step.hbm_bytes
         account.memory_s += step.hbm_bytes / self.cost.hbm_bytes_per_s
         if step.kind in (Kind.LOOP, Kind.CALL):
@@ -197,25 +203,28 @@ class _Walker:
             note = MATMUL if step.matmul else step.opcode
             known = {"flops": computed.flops, "cycles": step.cycles, "bound": computed.bound}
             self._event(COMPUTE, step, origin + now, computed.seconds, note, **known)
+            beside.copies.share(now, computed.seconds, step.hbm_bytes / self.cost.hbm_bytes_per_s)
             return now + computed.seconds
         if step.kind is Kind.COLLECTIVE:
             assert step.collective is not None
             timed = self.cost.collective_time(step.collective)
-            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
+            start = max([now, *(beside.links.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             account.exposed_s += start + timed.seconds - now
-            self._occupy(step, timed, start, origin, lanes)
+            self._occupy(step, timed, start, origin, beside.links)
+            beside.copies.share(start, timed.seconds, step.hbm_bytes / self.cost.hbm_bytes_per_s)
             self._event(COMPUTE, step, origin + now, start + timed.seconds - now, EXPOSED)
             return start + timed.seconds
         if step.kind is Kind.START:
-            self._start(step, now, origin, account, lanes, running)
-        elif step.kind is Kind.DONE:
+            self._start(step, now, origin, account, beside)
+        elif step.kind is Kind.DONE and step.opcode.endswith(UPDATE):
             # An update passes the operation on; the last of the chain waits.
-            started = running.pop(step.starts or "", None)
-            if started is not None and step.opcode.endswith(UPDATE):
-                running[step.name] = started
-            elif started is not None:
-                return self._wait(started, now, origin, account)
+            for each in (beside.sending, beside.copying):
+                if step.starts in each:
+                    each[step.name] = each.pop(step.starts)  # type: ignore[assignment]
+            beside.copies.rename(step.starts or "", step.name)
+        elif step.kind is Kind.DONE:
+            return self._wait(step.starts or "", now, origin, account, beside)
         return now
 
     def _loop(self, step: Step, now: float, origin: float, account: Account) -> float:
@@ -265,36 +274,34 @@ class _Walker:
         account.add(chosen, 1)
         return now + chosen.total_s
 
-    def _start(
-        self,
-        step: Step,
-        now: float,
-        origin: float,
-        account: Account,
-        lanes: dict[str, float],
-        running: dict[str, _Running],
-    ) -> None:
+    def _start(self, step: Step, now: float, origin: float, account: Account, beside: _Beside) -> None:
         if step.collective is not None:
             timed = self.cost.collective_time(step.collective)
-            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
+            start = max([now, *(beside.links.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
-            self._occupy(step, timed, start, origin, lanes)
-            running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step)
+            self._occupy(step, timed, start, origin, beside.links)
+            beside.sending[step.name] = _Running(start + timed.seconds, timed.seconds, step)
             return
         seconds = 0.0 if self.least and not step.known else step.moved_bytes / self.cost.hbm_bytes_per_s
-        start = max(now, lanes.get(COPY, 0.0))
-        lanes[COPY] = start + seconds
-        self._event(COPY, step, origin + start, seconds, step.opcode)
-        running[step.name] = _Running(start + seconds, seconds, False, step)
+        beside.copies.issue(step.name, now, seconds)
+        beside.copying[step.name] = step
 
-    def _wait(self, started: _Running, now: float, origin: float, account: Account) -> float:
-        waited = max(0.0, started.end_s - now)
-        self._event(COMPUTE, started.step, origin + now, waited, EXPOSED if started.collective else COPY_WAIT)
-        if started.collective:
+    def _wait(self, name: str, now: float, origin: float, account: Account, beside: _Beside) -> float:
+        """The time when the operation of this name is done; now if it started in another turn of the loop."""
+        if name in beside.sending:
+            sent = beside.sending.pop(name)
+            waited = max(0.0, sent.end_s - now)
             account.exposed_s += waited
-            account.overlapped_s += max(0.0, started.seconds - waited)
-        else:
-            account.copy_wait_s += waited
+            account.overlapped_s += max(0.0, sent.seconds - waited)
+            self._event(COMPUTE, sent.step, origin + now, waited, EXPOSED)
+            return now + waited
+        copy, step = beside.copies.pop(name), beside.copying.pop(name, None)
+        if copy is None or step is None:
+            return now
+        waited = max(0.0, copy.end_s - now)
+        account.copy_wait_s += waited
+        self._event(COPY, step, origin + copy.start_s, copy.seconds, step.opcode)
+        self._event(COMPUTE, step, origin + now, waited, COPY_WAIT)
         return now + waited
 
     def _computed(self, step: Step, account: Account) -> ComputeTime:
