@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.timeline import Account, Timeline
-from engines.compiled.estimate import TimedPhase
 from engines.compiled.target.memory import peak_bytes
+from engines.compiled.timed import TimedProgram
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -31,8 +31,8 @@ def shallow(plan: "Plan") -> list["Plan"]:
     return [replace(plan, model=replace(plan.model, num_layers=each)) for each in DEPTHS]
 
 
-def at_all_layers(few: TimedPhase, more: TimedPhase, layers: int) -> TimedPhase:
-    """The phase with ``layers`` layers, from the same with :data:`DEPTHS`; its bars and text are the deeper one's."""
+def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedProgram:
+    """The program with ``layers`` layers, from the same with :data:`DEPTHS`; its bars and text are the deeper one's."""
     first, second = DEPTHS
     steps = (layers - first) / (second - first)
 
@@ -42,9 +42,12 @@ def at_all_layers(few: TimedPhase, more: TimedPhase, layers: int) -> TimedPhase:
     def of_each(start: Mapping[str, float], end: Mapping[str, float]) -> dict[str, float]:
         return {key: line(start.get(key, 0), end[key]) for key in end}
 
-    account = Account()
-    account.add(few.account, 1 - steps)
-    account.add(more.account, steps)
+    def timeline(start: Timeline, end: Timeline) -> Timeline:
+        account = Account()
+        account.add(start.account, 1 - steps)
+        account.add(end.account, steps)
+        return replace(end, account=account)
+
     compiled = CompiledProgram(
         text=more.compiled.text,
         memory=of_each(few.compiled.memory, more.compiled.memory),
@@ -53,13 +56,14 @@ def at_all_layers(few: TimedPhase, more: TimedPhase, layers: int) -> TimedPhase:
     return replace(
         more,
         compiled=compiled,
-        timeline=Timeline(account, more.timeline.events, more.timeline.loops),
+        timeline=timeline(few.timeline, more.timeline),
+        shortest=timeline(few.shortest, more.shortest),
         unknown={key: round(count) for key, count in of_each(few.unknown, more.unknown).items()},
         least_s=None if few.least_s is None or more.least_s is None else line(few.least_s, more.least_s),
         depths=DEPTHS,
     )
 
 
-def surely_fits(phase: TimedPhase, hbm_bytes: float) -> bool:
-    """Whether a device with ``hbm_bytes`` of memory surely holds the phase's program."""
-    return peak_bytes(phase.compiled.memory) <= SURELY_FITS * hbm_bytes
+def surely_fits(program: TimedProgram, hbm_bytes: float) -> bool:
+    """Whether a device with ``hbm_bytes`` of memory surely holds the program."""
+    return peak_bytes(program.compiled.memory) <= SURELY_FITS * hbm_bytes

@@ -60,8 +60,8 @@ class TpuCostModel:
         return {"constants": constants}
 
 
-def tpu_cost_model(slice_: Slice) -> TpuCostModel:
-    """The cost model of one core of a slice.
+def tpu_cost_model(slice_: Slice, places: tuple[int, ...] = ()) -> TpuCostModel:
+    """The cost model of one core of a slice; ``places`` are those of :class:`Torus`.
 
     Raises:
         Unsupported: the chip's file lacks its clock, a bandwidth or its ``xla`` part.
@@ -73,6 +73,7 @@ def tpu_cost_model(slice_: Slice) -> TpuCostModel:
         shape=(*slice_.mesh_shape, *cores),
         wrap=(*slice_.wrap, *(False for _ in cores)),
         link_bytes_per_s=chip.require("link_bytes_per_s", chip.link_bytes_per_s),
+        places=places,
     )
     fitted = link_constants_of(chip)
     return TpuCostModel(
