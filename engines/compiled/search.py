@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 AUTO: Final = "auto"
-MOST_COPIES: Final = 2
-"""A whole residual is tried over heads where at most this many chips cache the same key/value head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +77,11 @@ def variants(plans: Sequence[Plan], collectives: Sequence[str], point: Point) ->
 
     One with a whole residual takes the layout that sends least with it, where the point leaves it open.
     """
-    found = [replace(plan, collectives=each) for plan in _sending(plans) for each in collectives]
-    suited = [_one_dimensional(plan, point) if variant_of(plan.collectives).whole_residual else plan for plan in found]
-    return list(dict.fromkeys(suited))
+    found: list[Plan] = []
+    for name in collectives:
+        suited = _one_dimensional if variant_of(name).whole_residual else _as_they_are
+        found += (each for plan in _sending(plans) for each in suited(replace(plan, collectives=name), point))
+    return list(dict.fromkeys(found))
 
 
 def unrolled(plans: Sequence[Plan]) -> list[Plan]:
@@ -94,19 +94,25 @@ def _sending(plans: Sequence[Plan]) -> list[Plan]:
     return [plan for plan in plans if plan.chips > 1 and plan.partitioner == "manual"]
 
 
-def _one_dimensional(plan: Plan, point: Point) -> Plan:
+def _as_they_are(plan: Plan, _point: Point) -> list[Plan]:
+    return [plan]
+
+
+def _one_dimensional(plan: Plan, point: Point) -> list[Plan]:
     """In 1D a projection needs no other collective than its all-reduce, and over heads attention needs none.
 
-    Over heads, chips that share a key/value head each cache it: not where there are more than :data:`MOST_COPIES`.
+    Over the batch attention exchanges columns, and no two chips cache the same key/value head.
     """
     if point.ffn_layout == AUTO:
         plan = replace(plan, ffn_layout="ws_1d")
-    if point.attn_sharding == AUTO and plan.chips <= MOST_COPIES * plan.padded.kv_heads:
-        plan = replace(plan, attn_sharding="heads")
-    return plan
+    if point.attn_sharding == AUTO and plan.attn_sharding != "heads":
+        return [replace(plan, attn_sharding="heads"), plan]
+    return [plan]
 
 
 def name_of(plan: Plan) -> str:
     """What tells a plan from the others that were tried."""
     words = [plan.ffn_layout, *([] if plan.collectives == "plain" else [plan.collectives])]
+    if variant_of(plan.collectives).whole_residual:
+        words.append(plan.attn_sharding)
     return " ".join([*words, *(["unrolled"] if plan.unrolled else [])])

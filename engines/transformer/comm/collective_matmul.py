@@ -83,7 +83,7 @@ def _plain(
 ) -> Array:
     whole = all_gather(all_gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
     x = all_gather(x, matmul.gathered, 1)
-    if not plan.fuses_tokens(x.shape[0]):
+    if not plan.fuses_rows:
         # The barrier keeps the producer of x (a norm) from being fused into the matmul, which would recompute it for
         # each tile.
         x = lax.optimization_barrier(x)

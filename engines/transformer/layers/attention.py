@@ -15,7 +15,7 @@ from engines.transformer.comm.collectives import axis_index
 from engines.transformer.layers.kv_cache import PREFIX, Cache, read
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.positions import Positions
-from engines.transformer.layers.rope import RopeAngles, rotate
+from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import constrain
 from engines.transformer.partition.kv_heads import kv_slots
@@ -59,8 +59,9 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
     kept, wanted, even = kv_slots(plan)
     positions = context.positions.shard(plan, plan.axes.sequence)
     q, k, v = _rotated(plan, qkv, kept, context.angles)
-    # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
-    q, k = lax.optimization_barrier((q, k))
+    if not plan.unrolled:
+        # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
+        q, k = lax.optimization_barrier((q, k))
     view = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
     cache, keys, values, mask, slots, new = view
     prefix, shared = plan.prefill.prefix, None
@@ -77,9 +78,28 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
 
 def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], angles: RopeAngles | None) -> list[Array]:
     """q and k | v → q, k and v: [batch.sequence, time, heads, dim] each, of the heads that this chip holds."""
+    if _rotates_together(plan, qkv[0], angles):
+        return _rotated_together(plan, qkv, angles)
     q, (k, v) = _by_head(qkv[0], plan.model.head_dim), _kv_heads(plan, qkv[1], kept)
     q = constrain(plan, rotate(plan.model, q, angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
     return [q, *(constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, angles), v))]
+
+
+def _rotates_together(plan: Plan, q: Array, angles: RopeAngles | None) -> bool:
+    """Whether q, k and v of a chip's one chunk are whole heads of few tokens, which are rotated whole."""
+    if angles is None or angles.cos.shape[-1] != plan.model.head_dim or q.shape[0] * q.shape[1] > PERMUTED_TOKENS:
+        return False
+    return plan.unrolled and plan.padded.kv_splits_by_head and q.shape[2] == 1
+
+
+def _rotated_together(plan: Plan, qkv: list[Array], angles: RopeAngles) -> list[Array]:
+    """:func:`_rotated` in one operation: v is turned by nothing. In a step of few tokens each operation counts."""
+    dim = plan.model.head_dim
+    heads = _by_head(jnp.concatenate(qkv, axis=-1), dim)
+    queries, held = plan.padded.q_width // dim, plan.padded.kv_width // dim
+    turned = (jnp.arange(queries + 2 * held) < queries + held)[:, None]
+    both = RopeAngles(jnp.where(turned, angles.cos, 1), jnp.where(turned, angles.sin, 0))
+    return jnp.split(rotate(plan.model, heads, both), [queries, queries + held], axis=2)
 
 
 def _by_kv_head(plan: Plan) -> tuple[Axes, ...]:

@@ -8,6 +8,7 @@ The keys and values of a prefix shared by all sequences are stored once, under t
 [layers, 1, …], on every chip that attends with those heads. The other arrays then begin after the prefix.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -87,7 +88,12 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
         # A folded cache stores the heads of one position side by side, over all sequences: they are written together.
-        order = (0, 3, 2, 1, 4) if folds_slots(plan) and not scale else range(len(shape) - scale)
+        order: Sequence[int] = range(len(shape) - scale)
+        if folds_slots(plan) and not scale:
+            order = (0, 3, 2, 1, 4)
+        elif scale and plan.unrolled and slots == plan.axes.size(plan.axes.head):
+            # A chip's only slot: sequences and positions are the tiles, as attention reads them.
+            order = (0, 2, 1, 3)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),

@@ -27,6 +27,8 @@ DIRECT_SCORES: Final = 16
 """Up to this many blocks of scores on a chip likewise: with more, a TPU's schedule is as short blockwise."""
 BLOCK_SCORES: Final = 1 << 22
 """Largest number of scores in a block; sequences share a block within this limit."""
+STRIP_SCORES: Final = 1 << 24
+"""Largest number of scores of a strip: a block of queries with all the keys of a prompt."""
 LOWEST: Final = -1e30
 """The maximum before any score: below every score, and finite, so that subtracting it from itself gives 0."""
 
@@ -74,7 +76,9 @@ def attend(
         return kernel_attend(q, keys.values, vals.values, mask)
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
     start = None if shared is None else attend_prefix(plan, scaled, *shared, mask.of_prefix())
-    if uses_blocks(plan, q.shape, limit):
+    if in_strips(plan, q.shape, limit, mask) and start is None:
+        part = strips(plan, scaled, keys, vals, mask)
+    elif uses_blocks(plan, q.shape, limit):
         part = blockwise(plan, scaled, keys, vals, mask, start)
     else:
         at = jnp.arange(limit)[None, :]
@@ -105,6 +109,29 @@ def uses_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
         return time > 1 and requested == "blockwise"
     block = plan.prefill.block
     return limit > DIRECT_BLOCKS * block and batch * heads * time * limit > DIRECT_SCORES * block**2 * _shards(plan)
+
+
+def in_strips(plan: Plan, queries: tuple[int, int, int, int], limit: int, mask: Mask) -> bool:
+    """Whether a whole prompt's queries [batch, time, heads, dim] attend strip by strip, not block by block.
+
+    Where the compiler need not loop: a strip's scores are few, and what all its queries see is known.
+    """
+    batch, time, heads, _ = queries
+    few = batch * heads * min(time, plan.prefill.block) * limit <= STRIP_SCORES
+    wanted = plan.prefill.attention == "auto" and uses_blocks(plan, queries, limit)
+    return wanted and few and mask.is_whole_prompt and time == limit and plan.annotation is None
+
+
+def strips(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask) -> Partial:
+    """Each strip of queries attends at once to the keys up to its last one: no key that none of them sees."""
+    time, most = scaled.shape[1], plan.prefill.block
+    parts = []
+    for start in range(0, time, most):
+        stop = min(start + most, time)
+        seen = mask.seen(jnp.arange(stop)[None, :], QueryBlock(stop - start, start))
+        key, val = jax.tree.map(lambda each, stop=stop: each[:, :, :stop], (keys, vals))
+        parts.append(direct(plan, scaled[:, start:stop], key, val, seen))
+    return Partial(*(jnp.concatenate(each, axis=3) for each in zip(*parts, strict=True)))
 
 
 def direct(

@@ -5,7 +5,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
@@ -16,9 +16,6 @@ from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
-
-FUSED_TOKENS: Final = 256
-"""Most tokens of a matmul that makes its own rows: with more, a TPU's schedule is longer so."""
 
 
 class Annotation(NamedTuple):
@@ -171,12 +168,14 @@ class Plan:
         """
         return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
 
-    def fuses_tokens(self, tokens: int) -> bool:
-        """Whether a matmul of ``tokens`` rows may be fused with what makes them, a norm or an activation.
+    @property
+    def fuses_rows(self) -> bool:
+        """Whether a matmul may be fused with what makes its rows, a norm or an activation: nothing is sent between.
 
-        Only where nothing is sent between the two and tokens are few: each tile of a matmul makes its rows again.
+        Norms of a whole residual are the same work on every chip; a TPU's schedules are shorter when matmuls take it
+        on, although each tile of a matmul then makes its rows again.
         """
-        return self.axes.whole_residual and tokens <= FUSED_TOKENS
+        return self.axes.whole_residual
 
     @property
     def circulates_ffn(self) -> bool:
