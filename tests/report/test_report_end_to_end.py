@@ -16,6 +16,8 @@ from bench.rows.pairing import pair_errors, pair_up
 from bench.rows.store import Store
 from engines.published.table import published_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def published_store(tmp_path_factory):
