@@ -7,6 +7,7 @@ import pytest
 from engines.compiled.cost.timeline import Account, Event, Timeline, walk
 from engines.compiled.cost.torus import Torus, collective_time
 from engines.compiled.cost.tpu import TpuCostModel
+from engines.compiled.hlo.opcodes import FREE_CALLS
 from engines.compiled.hlo.parser import UnreadableHlo, parse_instruction, parse_module
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
 from engines.compiled.hlo.schedule import Collective, Kind, read_schedule
@@ -58,7 +59,7 @@ ENTRY %main (arg: f32[262144]) -> f32[262144] {{
 """
 TORUS = Torus(shape=(1, 1, 4), wrap=(False, False, True), link_bytes_per_s=50e9)
 LINKS = LinkConstants(link_efficiency=0.8, hop_s=1e-6, launch_s=0.0)
-MACHINE = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
+MACHINE = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e13, torus=TORUS, links=LINKS)
 MEGABYTE = 4 * 262144
 
 
@@ -105,9 +106,58 @@ def test_steps_are_typed_and_the_trip_count_read():
     assert not schedule.unknown
 
 
-def test_an_opcode_that_is_not_known_is_counted():
-    strange = PROGRAM.replace("fusion(%got), kind=kLoop, calls=%work", "quantum-sort(%got)")
-    assert read_schedule(parse_module(strange)).unknown == {"quantum-sort": 1}
+@pytest.mark.parametrize(
+    ("call", "label"),
+    [
+        ("quantum-sort(%got)", "quantum-sort"),
+        ('custom-call(%got), custom_call_target="somebody$else"', "custom-call somebody$else"),
+    ],
+)
+def test_what_is_not_known_is_named_and_bounded_by_its_bytes(call, label):
+    line = f"fusion(%got), kind=kLoop, calls=%work, {cycles(3000)}"
+    known = walk(read_schedule(parse_module(PROGRAM)), MACHINE).account
+    schedule = read_schedule(parse_module(PROGRAM.replace(line, call)))
+    account = walk(schedule, MACHINE).account
+    moved_s = 2 * MEGABYTE / MACHINE.hbm_bytes_per_s  # read and written once a turn
+    assert schedule.unknown == {label: 1}
+    assert account.unestimated[label] == 5
+    assert account.unestimated_by_label_s[label] == pytest.approx(5 * moved_s)
+    assert account.unknown_s == pytest.approx(5 * moved_s)
+    assert account.total_s == pytest.approx(known.total_s + 5 * (moved_s - 3000 / 1e9))
+
+
+def test_what_the_compiler_estimates_is_known_by_its_cycles():
+    called = PROGRAM.replace("fusion(%got), kind=kLoop, calls=%work", 'custom-call(%got), custom_call_target="kernel"')
+    schedule = read_schedule(parse_module(called))
+    assert not schedule.unknown
+    assert (
+        walk(schedule, MACHINE).account.total_s == walk(read_schedule(parse_module(PROGRAM)), MACHINE).account.total_s
+    )
+
+
+@pytest.mark.parametrize("target", FREE_CALLS)
+def test_bookkeeping_takes_no_time_and_moves_nothing(target):
+    line = "fusion(%got), kind=kLoop"
+    joined = f'%joined = f32[262144]{{0}} custom-call(%got), custom_call_target="{target}"'
+    program = PROGRAM.replace("  %after", f"  {joined}\n  %after").replace(line, line.replace("%got", "%joined"))
+    assert program.count("%joined") == 2
+    assert walk(read_schedule(parse_module(program)), MACHINE) == walk(read_schedule(parse_module(PROGRAM)), MACHINE)
+
+
+def test_an_update_on_the_chip_costs_the_update_alone():
+    cache, update = "f32[1024,1024]{1,0:S(1)}", "f32[8,1024]{1,0:S(1)}"
+    program = f"""HloModule m, is_scheduled=true
+
+ENTRY %main (cache: f32[1024,1024], update: f32[8,1024]) -> f32[1024,1024] {{
+  %cache = {cache} parameter(0)
+  %update = {update} parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %new = {cache} dynamic-update-slice(%cache, %update, %zero, %zero)
+}}
+"""
+    (step,) = [each for each in read_schedule(parse_module(program)).computations["main"] if each.kind is Kind.COMPUTE]
+    assert step.hbm_bytes <= 2 * 4  # the places, which are scalars
+    assert step.moved_bytes == pytest.approx(2 * 8 * 1024 * 4, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from engines.compiled.hlo.opcodes import is_cublas
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 
-CUBLAS: Final = "__cublas"
 _ELEMENTWISE: Final = frozenset(
     {
         "add", "subtract", "multiply", "divide", "maximum", "minimum", "negate", "abs", "power", "remainder", "sqrt",
@@ -106,8 +106,3 @@ def _wider_dtype(computation: Computation, each: Instruction) -> str:
     """The dtype of the wider operand, to which the narrower is converted."""
     present = {computation.by_name[name].shapes[0].dtype for name in each.operands[:2]}
     return next((name for dtype, name in _DTYPES.items() if dtype in present), "other")
-
-
-def is_cublas(each: Instruction) -> bool:
-    """Whether an instruction calls cuBLAS."""
-    return each.attributes.get("custom_call_target", "").strip('"').startswith(CUBLAS)

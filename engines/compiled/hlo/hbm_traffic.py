@@ -1,42 +1,40 @@
-"""HBM traffic of an instruction."""
+"""Bytes that an instruction reads and writes, in HBM and in on-chip memory."""
 
 from typing import Final, NamedTuple
 
-from engines.compiled.hlo.flops import is_cublas
+from engines.compiled.hlo.opcodes import is_cublas
 from engines.compiled.hlo.parser import Computation, Instruction, Module, Shape
 
 HBM: Final = 0
 """Memory space of HBM in a layout; others are on-chip memories."""
 
 
-class HbmTransfer(NamedTuple):
-    """Bytes read of an operand or written of a result, and the bytes of the whole value."""
+class Transfer(NamedTuple):
+    """Bytes read of an operand or written of a result, the bytes of the whole value, and the memory it lies in."""
 
     bytes: float
     whole_bytes: float
+    space: int = HBM
 
 
-def transfers(module: Module, computation: Computation, each: Instruction) -> tuple[HbmTransfer, ...]:
-    """The reads and writes of an instruction in HBM.
+def transfers(module: Module, computation: Computation, each: Instruction) -> tuple[Transfer, ...]:
+    """The reads and writes of an instruction, in HBM and on the chip.
 
     An operand of which only a slice is read counts with that slice, and a result that updates an operand in place with
     the update: every layer passes the stacked weights and the cache on whole and touches its own part of them.
     """
-    found: list[HbmTransfer] = []
+    found: list[Transfer] = []
     for number, operand in enumerate(each.operands):
         source = computation.by_name.get(operand)
         if source is None or not source.shapes or source.is_tuple:
             continue
         shape = source.shapes[0]
-        if shape.space == HBM:
-            found.append(HbmTransfer(_read_bytes(module, each, number, shape), shape.bytes))
+        found.append(Transfer(_read_bytes(module, each, number, shape), shape.bytes, shape.space))
     results = each.shapes[:-1] if is_cublas(each) and each.is_tuple else each.shapes  # the last is a workspace
     written = _written_bytes(module, computation, each)
     if len(written) != len(results):
         written = [shape.bytes for shape in results]
-    found += [
-        HbmTransfer(part, shape.bytes) for part, shape in zip(written, results, strict=True) if shape.space == HBM
-    ]
+    found += [Transfer(part, shape.bytes, shape.space) for part, shape in zip(written, results, strict=True)]
     return tuple(found)
 
 

@@ -23,11 +23,14 @@ ELEMENT_BITS: Final[dict[str, int]] = {
 """Bits of one element; a pred takes one byte in memory."""
 
 _OPENING: Final = {"{": "}", "[": "]", "(": ")"}
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][(){},]')
+"""A quoted text, or a bracket or comma outside of all."""
 _COMMENT: Final = re.compile(r"/\*.*?\*/")
 _HEADER: Final = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _ARRAY: Final = re.compile(r"(\w+)\[([^\]]*)\](?:\{([^}]*)\})?")
 _SPACE: Final = re.compile(r"S\((\d+)\)")
 _INSTRUCTION: Final = re.compile(r"^(ROOT )?%?([\w.\-]+) = ")
+_PARTITIONS: Final = re.compile(r"\bnum_partitions=(\d+)")
 _OPCODE: Final = re.compile(r"([a-z][a-z0-9\-]*)\(")
 
 
@@ -130,11 +133,15 @@ class Computation:
 
 @dataclass(frozen=True)
 class Module:
-    """A whole program."""
+    """A whole program. ``header`` are the lines before its first computation; ``partitions`` is the number of devices
+    that it is partitioned over, 1 if it states none.
+    """
 
     name: str
     entry: str
     computations: dict[str, Computation] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    partitions: int = 1
 
     def __getitem__(self, name: str) -> Computation:
         try:
@@ -156,6 +163,7 @@ def parse_module(text: str) -> Module:
     if "is_scheduled=true" not in first:
         raise UnreadableHlo("the module lacks is_scheduled=true, so its lines are not in issue order")
     computations: dict[str, Computation] = {}
+    header_lines: list[str] = []
     entry = name = None
     body: list[Instruction] = []
     for number, line in enumerate(lines, 1):
@@ -164,7 +172,8 @@ def parse_module(text: str) -> Module:
             name, body = header[2], []
             entry = name if header[1] else entry
         elif name is None:
-            continue
+            if not computations:
+                header_lines.append(line)
         elif line.startswith("}"):
             computations[name] = Computation(name, tuple(body))
             name = None
@@ -175,7 +184,14 @@ def parse_module(text: str) -> Module:
                 raise UnreadableHlo(f"line {number} of the module is not a known instruction: {error}") from error
     if entry is None or name is not None:
         raise UnreadableHlo("the module ends before its entry computation does")
-    return Module(first.split()[1].rstrip(","), entry, computations)
+    partitions = _PARTITIONS.search(first)
+    return Module(
+        first.split()[1].rstrip(","),
+        entry,
+        computations,
+        tuple(header_lines),
+        int(partitions[1]) if partitions else 1,
+    )
 
 
 def parse_instruction(line: str) -> Instruction:
@@ -226,44 +242,31 @@ def _shapes(text: str) -> Iterator[Shape]:
 
 def _closing(text: str, start: int) -> int:
     """Position of the bracket that closes the one at ``start``, ignoring quoted text."""
-    close, depth, at, opened = _OPENING[text[start]], 0, start, text[start]
-    while at < len(text):
-        character = text[at]
-        if character == '"':
-            at = _quoted(text, at)
-        elif character == opened:
+    opened, close = text[start], _OPENING[text[start]]
+    depth = 0
+    for found in _TOKEN.finditer(text, start):
+        character = found[0]
+        if character == opened:
             depth += 1
         elif character == close:
             depth -= 1
             if not depth:
-                return at
-        at += 1
+                return found.start()
     raise ValueError(f"a {opened} is never closed")
-
-
-def _quoted(text: str, start: int) -> int:
-    """Position of the quote that closes the one at ``start``."""
-    at = start + 1
-    while text[at] != '"':
-        at += 2 if text[at] == "\\" else 1
-    return at
 
 
 def _split(text: str) -> Iterator[str]:
     """The parts between top-level commas, those outside brackets and strings."""
-    depth = start = at = 0
-    while at < len(text):
-        character = text[at]
-        if character == '"':
-            at = _quoted(text, at)
-        elif character in _OPENING:
+    depth = start = 0
+    for found in _TOKEN.finditer(text):
+        character = found[0]
+        if character in _OPENING:
             depth += 1
         elif character in "}])":
             depth -= 1
         elif character == "," and not depth:
-            if text[start:at].strip():
-                yield text[start:at].strip()
-            start = at + 1
-        at += 1
-    if text[start:].strip():
-        yield text[start:].strip()
+            if part := text[start : found.start()].strip():
+                yield part
+            start = found.end()
+    if part := text[start:].strip():
+        yield part

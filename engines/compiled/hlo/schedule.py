@@ -7,33 +7,11 @@ from enum import Enum
 from typing import Final
 
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
-from engines.compiled.hlo.hbm_traffic import HbmTransfer, transfers
+from engines.compiled.hlo.hbm_traffic import HBM, Transfer, transfers
+from engines.compiled.hlo.opcodes import COLLECTIVES, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
-from engines.compiled.hlo.trip_count import trip_count
+from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
 
-COLLECTIVES: Final = (
-    "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
-    "ragged-all-to-all",
-)  # fmt: skip
-MOVES: Final = ("copy", "slice", "dynamic-slice", "dynamic-update-slice")
-FREE: Final = frozenset(
-    {
-        "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "partition-id", "replica-id", "after-all",
-        "opt-barrier", "add-dependency", "domain", "get-dimension-size",
-    }
-)  # fmt: skip
-"""Opcodes that take no time: they only name or address values."""
-WORK: Final = frozenset(
-    {
-        "fusion", "convolution", "dot", "copy", "reduce", "broadcast", "reshape", "transpose", "slice", "dynamic-slice",
-        "dynamic-update-slice", "concatenate", "pad", "iota", "convert", "select", "compare", "add", "subtract",
-        "multiply", "divide", "maximum", "minimum", "negate", "exponential", "exponential-minus-one", "log", "rsqrt",
-        "sqrt", "tanh", "power", "and", "or", "not", "xor", "clamp", "sine", "cosine", "gather", "scatter", "sort",
-        "reduce-window", "shift-left", "shift-right-logical", "shift-right-arithmetic", "remainder", "reverse", "map",
-        "abs", "sign", "floor", "ceil", "logistic", "log-plus-one", "erf", "custom-call", "rng-bit-generator",
-        "bitcast-convert", "round-nearest-even", "round-nearest-afz", "is-finite", "copy-fusion", "select-and-scatter",
-    }
-)  # fmt: skip
 UPDATE: Final = "-update"
 """End of the opcodes between an asynchronous start and its done: ``async-update``, or ``call-update`` of a call."""
 _SCALAR_BYTES: Final = 8.0
@@ -50,7 +28,6 @@ class Kind(Enum):
     LOOP = "loop"
     CALL = "call"
     BRANCH = "branch"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,40 +51,60 @@ class Collective:
 class Step:
     """One classified instruction. ``hbm_bytes`` is its HBM traffic, which ``transfers`` lists per operand and result.
 
+    ``label`` is its opcode, of a custom call with the target. One that is not ``known`` has no rule in
+    :mod:`engines.compiled.hlo.opcodes`, so that its time is only bounded. ``moved_bytes`` counts the bytes that it
+    reads and writes in any memory; those of an asynchronous one once.
+
     ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
-    convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count.
+    convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count, the
+    most where only a range is known, and ``least_trips`` the least.
     """
 
     name: str
     opcode: str
     kind: Kind
+    label: str = ""
+    known: bool = True
     cycles: int | None = None
     hbm_bytes: float = 0.0
-    transfers: tuple[HbmTransfer, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
     moved_bytes: float = 0.0
     collective: Collective | None = None
     starts: str | None = None
     called: tuple[str, ...] = ()
     trips: int = 1
+    least_trips: int = 1
     matmul: bool = False
     flops: Flops | None = None
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A classified module. ``unknown`` counts the opcodes that have no rule here."""
+    """A classified module. ``unknown`` counts the instructions that are not known, by label; ``assumed`` names the
+    loops whose trip count was given and does not follow from the program.
+    """
 
     entry: str
     computations: Mapping[str, tuple[Step, ...]]
     unknown: Counter[str] = field(default_factory=Counter)
+    assumed: tuple[str, ...] = ()
 
 
-def read_schedule(module: Module) -> Schedule:
+@dataclass(frozen=True, slots=True)
+class Trips:
+    """How often a loop runs whose trip count the program does not tell."""
+
+    least: int
+    most: int
+
+
+def read_schedule(module: Module, unknown_trips: Trips | None = None) -> Schedule:
     """Classify every instruction that the entry computation reaches, through loops and calls.
 
     Raises:
-        UnreadableHlo: a loop's trip count does not follow from its condition.
+        UnknownTripCount: a loop's trip count does not follow from its condition, and ``unknown_trips`` is None.
     """
+    assumed: list[str] = []
     computations: dict[str, tuple[Step, ...]] = {}
     unknown: Counter[str] = Counter()
     waiting = [module.entry]
@@ -116,22 +113,38 @@ def read_schedule(module: Module) -> Schedule:
         if name in computations:
             continue
         computation = module[name]
-        steps = tuple(_classified(module, computation, each) for each in computation.instructions)
+        steps = tuple(
+            _loop(module, computation, each, unknown_trips, assumed)
+            if each.opcode == "while"
+            else _classified(module, computation, each)
+            for each in computation.instructions
+        )
         computations[name] = steps
         for step in steps:
             waiting += step.called
-            if step.kind is Kind.UNKNOWN:
-                unknown[step.opcode] += 1
-    return Schedule(module.entry, computations, unknown)
+            if not step.known:
+                unknown[step.label] += 1
+    return Schedule(module.entry, computations, unknown, tuple(assumed))
+
+
+def _loop(
+    module: Module, computation: Computation, each: Instruction, unknown_trips: Trips | None, assumed: list[str]
+) -> Step:
+    try:
+        most = least = trip_count(module, computation, each)
+    except UnknownTripCount:
+        if unknown_trips is None:
+            raise
+        least, most = unknown_trips.least, unknown_trips.most
+        assumed.append(each.name)
+    body = tuple(each.called("body"))
+    return Step(name=each.name, opcode=each.opcode, kind=Kind.LOOP, called=body, trips=most, least_trips=least)
 
 
 def _classified(module: Module, computation: Computation, each: Instruction) -> Step:
     opcode = each.opcode
-    if opcode in FREE:
+    if is_free(each):
         return Step(name=each.name, opcode=opcode, kind=Kind.FREE)
-    if opcode == "while":
-        trips = trip_count(module, computation, each)
-        return Step(name=each.name, opcode=opcode, kind=Kind.LOOP, called=tuple(each.called("body")), trips=trips)
     if opcode == "call":
         return Step(name=each.name, opcode=opcode, kind=Kind.CALL, called=tuple(each.called("to_apply")))
     if opcode == "conditional":
@@ -140,11 +153,10 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
     if opcode.endswith(("-done", UPDATE)):
         return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
     collective = _collective(module, computation, each)
-    moves = transfers(module, computation, each)
+    touched = transfers(module, computation, each)
+    moves = tuple(move for move in touched if move.space == HBM)
     bytes_ = sum(move.bytes for move in moves)
-    moved = each.bytes + sum(
-        computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name
-    )
+    label = label_of(each)
     if opcode.endswith("-start") and not _is_synchronous(each):
         inner = _async_inner(module, each)
         base = inner.opcode if inner is not None else opcode.removesuffix("-start")
@@ -154,7 +166,9 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         return Step(
             name=each.name,
             opcode=opcode,
-            kind=Kind.START if known else Kind.UNKNOWN,
+            kind=Kind.START,
+            label=label,
+            known=known,
             cycles=inner.cycles if inner is not None and collective is None else None,
             hbm_bytes=0.0 if collective else moved,
             moved_bytes=moved,
@@ -162,14 +176,18 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         )
     if collective is not None:
         bytes_ = 0.0 if opcode.endswith("-start") else bytes_  # as for any other start
-        return Step(name=each.name, opcode=opcode, kind=Kind.COLLECTIVE, hbm_bytes=bytes_, collective=collective)
-    if opcode not in WORK:
-        return Step(name=each.name, opcode=opcode, kind=Kind.UNKNOWN)
-    scalar = each.cycles is None and moved <= _SCALAR_BYTES * (1 + len(each.operands))
+        return Step(
+            name=each.name, opcode=opcode, kind=Kind.COLLECTIVE, label=label, hbm_bytes=bytes_, collective=collective
+        )
+    moved = sum(move.bytes for move in touched)
+    known = is_known(each)
+    scalar = known and each.cycles is None and moved <= _SCALAR_BYTES * (1 + len(each.operands))
     return Step(
         name=each.name,
         opcode=opcode,
         kind=Kind.FREE if scalar else Kind.COMPUTE,
+        label=label,
+        known=known,
         cycles=each.cycles,
         hbm_bytes=bytes_,
         transfers=moves,
