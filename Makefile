@@ -14,7 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders of the main job: its rows and its report.
 RESULTS ?= results/main
 REPORT ?= reports/main
-WORKERS ?= 2
+# One more than there are cores: many tests wait for processes.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 # A file's tests share a worker, longest files first: tests/conftest.py.
 GROUPED := --dist loadgroup --no-loadscope-reorder
 # Cores for make perf; 0 is all.

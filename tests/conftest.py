@@ -11,19 +11,24 @@ STEADY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("explore", **STEADY)
 settings.register_profile("shardbench", derandomize=True, **STEADY)
 settings.load_profile("shardbench")
+SLOW_S = 0.5
+"""What a slow test takes where its marker does not say it: most stand in a file of many."""
 
 
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one worker, unless they name a group of their own; begin with what takes longest.
 
-    A file's tests share what they have compiled. Files with the most slow tests come first (``--no-loadscope-reorder``
-    keeps them there), so that no worker is left with a long file at the end.
+    A file's tests share what they have compiled. Files whose slow tests take longest come first
+    (``--no-loadscope-reorder`` keeps them there), so that no worker is left with a long file at the end.
     """
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    seconds = Counter()
+    for item in items:
+        if (slow := item.get_closest_marker("slow")) is not None:
+            seconds[item.path] += slow.kwargs.get("seconds", SLOW_S)
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="module")
@@ -55,4 +60,25 @@ def plainly_prepared():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.stages.Lowered, "compile", compile_plainly)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_peaks():
+    """This module's engine=jax measures the peaks of this machine in no time; see ``quick_engines``."""
+    from quick_engines import use_small_peaks
+
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_peaks(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_torch_peaks():
+    """Likewise engine=torch, in ranks of this process."""
+    from quick_engines import use_small_torch_peaks
+
+    pytest.importorskip("torch")
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_torch_peaks(patch)
         yield

@@ -107,7 +107,8 @@ def _drawn(mesh: Mesh, kind: Any, *shape: int) -> jax.Array:
 def _matmul_flops_per_s(mesh: Mesh, product: Product, kind: Any, chained: int) -> float:
     """One device's rate of [m, k]·[k, n] while all of the mesh's devices work. Squares run in a chain."""
     m, k, n = product
-    first, second = _drawn(mesh, kind, m, k), _drawn(mesh, kind, k, n)
+    first = _drawn(mesh, kind, m, k)
+    second = first if m == k == n else _drawn(mesh, kind, k, n)
     multiply = jax.jit(_product, out_shardings=_split(mesh))
     if m == k == n:
         seconds = _best_s(lambda a: multiply(a, second), first, chained)

@@ -20,6 +20,8 @@ from engines.analytic.predict import predict
 from engines.core.errors import ShardbenchError
 from engines.published.table import columns
 
+pytestmark = pytest.mark.slow
+
 CHIPS = {"tpu-v4": "tpu", "a100-80gb": "gpu"}
 
 

@@ -21,7 +21,7 @@ from engines.weights.checkpoint import source
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.identity import identity
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = pytest.mark.usefixtures("plainly_compiled", "small_peaks")
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 

@@ -13,7 +13,7 @@ from engines.transformer.reference import reference_logits
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.source import Checkpoint
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

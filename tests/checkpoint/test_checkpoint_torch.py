@@ -13,7 +13,7 @@ from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.identity import identity
 from engines.weights.random import prompt
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("small_peaks", "small_torch_peaks"), pytest.mark.slow]
 
 
 def point(folder, ranks):

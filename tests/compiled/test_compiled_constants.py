@@ -14,7 +14,7 @@ SETTING_ROWS = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_two_rows_set_the_constants_and_four_check_them(tmp_path):
     engine = load_estimator("compiled")
     config = {**load_group("engine", "compiled"), "cache_dir": str(tmp_path)}

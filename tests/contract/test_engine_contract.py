@@ -23,7 +23,7 @@ from bench.sweep.catalog import load_group, load_model, names
 from engines.core.engine import Estimator, Runner
 from engines.core.row import POINT_FIELDS, Row, Source, Status
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.2)
 
 ENGINES = names("engine")
 RUNNERS = ("jax", "torch")
@@ -65,12 +65,14 @@ def asked(engine, of):
 
 
 @pytest.fixture(scope="module")
-def rows():
+def rows(request, small_peaks):
     """The rows of an engine's points, asked once."""
     kept = {}
 
     def call(name):
         if name not in kept:
+            if name == "torch":
+                request.getfixturevalue("small_torch_peaks")
             engine = made(name)
             kept[name] = [answer(engine, asked(engine, each), TIMING) for each in ANSWERED[name]]
         return kept[name]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick_engines import quick_config
 
 from bench.cli.args import help_text, parse
 from bench.cli.main import COMMANDS, HELP, MODULES
@@ -108,8 +109,19 @@ def test_runs_are_composed(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-def test_the_examples_of_the_readme_run_in_an_empty_folder(tmp_path):
+@pytest.fixture(scope="module")
+def quickly(tmp_path_factory):
+    """An environment in which what is measured takes no longer than it must; see ``quick_engines``."""
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "WANDB_MODE": "disabled",
+        "SHARDBENCH_CONFIG_DIR": str(quick_config(tmp_path_factory.mktemp("quick"))),
+    }
+
+
+@pytest.mark.slow(seconds=20)
+def test_the_examples_of_the_readme_run_in_an_empty_folder(tmp_path, quickly):
     """Outside a checkout, in order: no command needs a file that a reader hasn't got."""
     readme = (ROOT / "README.md").read_text()
     lines = "\n".join(line.strip() for line in readme.splitlines() if line.startswith("    "))
@@ -119,7 +131,7 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "bench.cli.main", *words],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"},
+            env=quickly,
             capture_output=True,
             text=True,
             check=False,
@@ -127,8 +139,8 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(tmp_path):
         assert done.returncode == 0, f"{words}: {done.stderr}"
 
 
-@pytest.mark.slow
-def test_the_tutorial_runs_from_beginning_to_end(tmp_path):
+@pytest.mark.slow(seconds=30)
+def test_the_tutorial_runs_from_beginning_to_end(tmp_path, quickly):
     """As a reader does it: write the files that it shows, type every command, in order, in one folder."""
     script = tmp_path / "bin" / "shardbench"
     script.parent.mkdir()
@@ -136,12 +148,7 @@ def test_the_tutorial_runs_from_beginning_to_end(tmp_path):
     script.chmod(0o755)
     folder = tmp_path / "reader"
     folder.mkdir()
-    environment = {
-        **os.environ,
-        "PATH": f"{script.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "WANDB_MODE": "disabled",
-    }
+    environment = {**quickly, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     ran = 0
     for name in TUTORIAL:
         for kind, file, text in blocks(DOCS / "tutorial" / f"{name}.md"):

@@ -43,7 +43,8 @@ class Shardbench:
 
     @property
     def env(self):
-        path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))  # an empty entry is the folder
+        # An empty entry is the current folder.
+        path = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
         return {**os.environ, "PYTHONPATH": path, "WANDB_MODE": "disabled"}
 
     def scripted(self, *words):

@@ -19,6 +19,8 @@ from bench.run.make_row import row_without_time
 from bench.sweep.catalog import conf_dir, names
 from bench.sweep.overrides import in_grammar, parsed
 
+pytestmark = pytest.mark.slow
+
 VALUES = (
     "null", "", "true", "3", "-1", "1.5", ".nan", ".inf", "9" * 23, "-" + "9" * 23, "1e400", "1e3", "abc", "[]",
     "[1,2]", "[a,b]", "[[1,2],[3]]", "{}", "{a:1}", "{a:{b:[1]}}", "'x'", "a b", "a,b", "1,2", "#x", "é",
@@ -74,7 +76,7 @@ def overrides(draw):
     return f"~{key}" if lead == "~" else f"{lead}{key}={draw(st.sampled_from(VALUES))}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 @examples(max_examples=80)
 @given(
     words=st.lists(overrides(), min_size=1, max_size=2),

@@ -11,6 +11,8 @@ from bench.cli.commands import run as command
 from bench.cli.main import main
 from bench.run.runner import RunSummary
 
+pytestmark = pytest.mark.slow
+
 ALPHA = """\
 # @package _global_
 sweep_name: alpha
@@ -153,7 +155,6 @@ def command_lines(draw):
     return [*words[:position], *(["-m"] if multirun else []), *words[position:]], jobs
 
 
-@pytest.mark.slow
 @examples(max_examples=25)
 @given(asking=command_lines())
 def test_every_point_that_was_asked_is_evaluated_once_and_no_other(asked, asking):

@@ -28,6 +28,7 @@ def test_the_first_example(shardbench):
     assert [stored["point_id"] for stored in shardbench.stored()] == [row["point_id"]]
 
 
+@pytest.mark.slow
 def test_a_list_is_a_grid_in_one_job(shardbench):
     done = shardbench(*DECODE, "batch_size=[64,128]", "weight_dtype=[int8,bfloat16]", "print=json")
     asked = [(row["batch_size"], row["weight_dtype"]) for row in shardbench.rows(done)]
@@ -35,6 +36,7 @@ def test_a_list_is_a_grid_in_one_job(shardbench):
     assert len(list(shardbench.results.glob("rows/*.jsonl"))) == 1
 
 
+@pytest.mark.slow
 def test_a_list_of_models_chips_and_engines(shardbench):
     done = shardbench(
         "run", "model=[palm-8b,palm-62b]", "hw=[tpu-v4,tpu-v5p]", "engine=[analytic,published]",
@@ -46,6 +48,7 @@ def test_a_list_of_models_chips_and_engines(shardbench):
     assert sources == {"analytic": "predicted", "published": "published"}
 
 
+@pytest.mark.slow
 def test_a_multirun_is_a_job_a_point(shardbench):
     done = shardbench(*DECODE, "-m", "model=palm-8b,palm-62b", "batch_size=64,128", "print=json")
     assert len(shardbench.rows(done)) == 4
@@ -53,6 +56,7 @@ def test_a_multirun_is_a_job_a_point(shardbench):
     assert sorted(path.name for path in shardbench.folder.iterdir()) == ["results"]
 
 
+@pytest.mark.slow
 def test_a_multirun_of_an_engine_that_runs_gives_each_job_a_process(shardbench):
     shardbench(*shardbench.scripted("-m", "batch_size=1,2", "print=none"))
     assert len({pid for pid, _ in shardbench.executed()}) == 2
@@ -60,6 +64,7 @@ def test_a_multirun_of_an_engine_that_runs_gives_each_job_a_process(shardbench):
     assert len({pid for pid, _ in shardbench.executed()}) == 3
 
 
+@pytest.mark.slow
 def test_a_recipe_and_what_overrides_it(shardbench):
     done = shardbench("run", "+sweep=paper-table2", "engine=[published,analytic]", "wandb.mode=disabled", "print=json")
     rows = shardbench.rows(done)
@@ -70,6 +75,7 @@ def test_a_recipe_and_what_overrides_it(shardbench):
     assert {row["batch_size"] for row in shardbench.rows(done)} == {128}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_answers_from_the_store(shardbench):
     first = shardbench.rows(shardbench(*DECODE, "print=json"))
     second = shardbench.rows(shardbench(*DECODE, "print=json"))
@@ -77,6 +83,7 @@ def test_the_same_command_again_answers_from_the_store(shardbench):
     assert len(shardbench.stored()) == 1
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_not_taken_for_the_original(shardbench):
     whole, part = (
         shardbench.rows(shardbench(*DECODE, *words, "print=json"))[0] for words in ((), ("model.num_layers=8",))
@@ -137,6 +144,7 @@ def test_an_invalid_config_file_is_one_line(shardbench, monkeypatch, capfd, tmp_
     assert problem in line
 
 
+@pytest.mark.slow
 def test_a_grid_keeps_its_good_points_beside_the_bad(shardbench):
     done = shardbench(*DECODE, "batch_size=[3,64]", "attn_sharding=batch", "print=json")
     rows = {row["batch_size"]: row for row in shardbench.rows(done)}
@@ -145,6 +153,7 @@ def test_a_grid_keeps_its_good_points_beside_the_bad(shardbench):
     assert rows[64]["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_store_cut_in_half_is_named_and_left(shardbench):
     shardbench(*DECODE, "print=none")
     (part,) = shardbench.results.glob("rows/*.jsonl")
@@ -158,16 +167,19 @@ def test_a_store_cut_in_half_is_named_and_left(shardbench):
     assert list(shardbench.results.glob("rows/*")) == [part]
 
 
+@pytest.mark.slow
 def test_a_traceback_only_for_those_who_ask(shardbench):
     done = shardbench(*DECODE, "num_chips=7", env={"SHARDBENCH_TRACEBACK": "1"}, code=2)
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_json_is_all_that_stands_on_stdout(shardbench):
     done = shardbench(*DECODE, "batch_size=[64,128]", "print=json")
     assert [json.loads(line)["schema_version"] for line in done.stdout.splitlines()] == [2, 2]
 
 
+@pytest.mark.slow
 def test_help_teaches(shardbench):
     for words in (("--help",), ()):
         assert "shardbench run" in shardbench(*words).stdout
@@ -180,6 +192,7 @@ def test_an_unknown_command_names_the_nearest(shardbench):
     assert "did you mean run" in shardbench("runn", code=2).stderr
 
 
+@pytest.mark.slow
 def test_the_gpu_here_is_a_chip(shardbench, tmp_path):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho NVIDIA H100 80GB HBM3\n", encoding="utf-8")
@@ -193,6 +206,7 @@ def test_the_gpu_here_is_a_chip(shardbench, tmp_path):
     assert (shardbench.results / "gpu" / "rows").is_dir()
 
 
+@pytest.mark.slow
 def test_no_gpu_is_here(shardbench, tmp_path):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")

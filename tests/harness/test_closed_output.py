@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from bench.cli import streams
+
+pytestmark = pytest.mark.slow
 
 FULL = Path("/dev/full")
 PREDICTED = ["run", "model=palm-8b", "hw=tpu-v4", "num_chips=8", "engine=analytic", "phase=decode", "output_len=2"]
@@ -28,21 +31,21 @@ def in_shell(shardbench, line, *words):
     )
 
 
-@pytest.mark.parametrize("how", ["json", "table", "none"])
-@pytest.mark.parametrize(
-    "line",
-    [
-        '"$@" | head -1',
-        '"$@" | true',
-        '"$@" 2>&1 | true',
-        '"$@" >&-',
-        '"$@" 2>&-',
-        '"$@" <&-',
-        '"$@" >&- 2>&- <&-',
-        '"$@" >/dev/null 2>/dev/null',
-        'trap "" PIPE; "$@" | true',
-    ],
+LINES = (
+    '"$@" 2>&1 | true',
+    '"$@" >&-',
+    '"$@" | head -1',
+    '"$@" | true',
+    '"$@" 2>&-',
+    '"$@" <&-',
+    '"$@" >&- 2>&- <&-',
+    '"$@" >/dev/null 2>/dev/null',
+    'trap "" PIPE; "$@" | true',
 )
+"""Each with rows as JSON, which is most of what is printed; the first two with a table and with nothing as well."""
+
+
+@pytest.mark.parametrize(("line", "how"), [*((line, "json") for line in LINES), *product(LINES[:2], ("table", "none"))])
 def test_every_point_is_stored_and_counts(shardbench, line, how):
     done = in_shell(shardbench, line, *GRID, f"print={how}")
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,8 @@ from bench.sweep import catalog
 from bench.sweep.config_dirs import VARIABLE, in_use, user_dirs, without_flags
 from engines.core.errors import InvalidRequest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TINY = (ROOT / "conf" / "model" / "tiny.yaml").read_text(encoding="utf-8")
 PALM = (ROOT / "conf" / "model" / "palm-540b.yaml").read_text(encoding="utf-8")
@@ -60,8 +62,18 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
-@pytest.mark.parametrize("by", ["flag before", "flag after", "short flag", "equals", "variable"])
+WAYS = ["flag before", "flag after", "short flag", "equals", "variable"]
+"""All commands take them from one place, so each command takes two of them in turn, and ``run`` all."""
+
+
+@pytest.mark.parametrize(
+    ("words", "by"),
+    [
+        pytest.param(words, by, id=f"{name}-{by}")
+        for place, (name, words) in enumerate(COMMANDS.items())
+        for by in (WAYS if name == "run" else (WAYS[place % 5], WAYS[(place + 2) % 5]))
+    ],
+)
 def test_every_command_takes_a_folder(own, monkeypatch, capfd, words, by):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     Path("rows.csv").write_text(ROWS, encoding="utf-8")

@@ -67,7 +67,12 @@ class Job:
         self.shardbench = shardbench
         model = ("model=tiny", "model.num_layers=1", "model.d_model=64", "model.d_ff=128", "model.vocab_size=96")
         asked = ("hw=cpu", "num_chips=8", "mesh_shape=[2,2,2]", "ffn_layout=ws_2d", "weight_dtype=float32")
-        where = ("engine=jax", f"engine.coordinator=127.0.0.1:{port}", "engine.num_processes=2")
+        where = (
+            "engine=jax",
+            "engine._target_=quick_engines.QuickJaxEngine",
+            f"engine.coordinator=127.0.0.1:{port}",
+            "engine.num_processes=2",
+        )
         self.words = ("run", *model, *asked, *where, *QUICK, "input_len=4", "output_len=2", "print=json", *words)
 
     def start(self, process):
@@ -95,7 +100,7 @@ def children(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_two_processes_measure_together_and_the_first_writes(shardbench, port):
     job = Job(shardbench, port, "phase=[prefill,decode]", "batch_size=8")
     first, second = job.start(0), job.start(1)
@@ -126,7 +131,7 @@ def test_two_processes_measure_together_and_the_first_writes(shardbench, port):
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.slow(seconds=50)
 def test_lost_processes_cost_their_point_and_no_more(shardbench, port):
     """However late this process sees a row: only which points are lost may then differ."""
 
@@ -154,7 +159,7 @@ def test_lost_processes_cost_their_point_and_no_more(shardbench, port):
     wait_until_gone(*workers)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_who_waits_in_vain_says_so(shardbench, port):
     job = Job(shardbench, port, "phase=prefill", "batch_size=[8,16]", "engine.join_timeout_s=1")
     code, out, err = ended(job.start(0))

@@ -10,6 +10,7 @@ import pytest
 from builders.points import point
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from quick_engines import quick_config
 
 from bench.run.identify import program_ids
 
@@ -49,9 +50,11 @@ def answered(done):
     return [(row["engine"], row["status"]) for row in map(json.loads, done.stdout.splitlines())]
 
 
-@pytest.mark.slow
-def test_modules_of_the_user_are_taken_for_no_library(full_folder):
-    measured = as_installed(full_folder, *ON_CPU, "num_chips=1", "engine=[jax,torch]", "weight_dtype=float32")
+@pytest.mark.slow(seconds=20)
+def test_modules_of_the_user_are_taken_for_no_library(full_folder, tmp_path_factory):
+    quick = {"SHARDBENCH_CONFIG_DIR": str(quick_config(tmp_path_factory.mktemp("own")))}
+    words = ("num_chips=1", "engine=[jax,torch]", "weight_dtype=float32")
+    measured = as_installed(full_folder, *ON_CPU, *words, env=quick)
     assert answered(measured) == [("jax", "ok"), ("torch", "ok")]
     ranks = as_installed(full_folder, *ON_CPU, "num_chips=2", "engine=torch", "tensor_parallel=2")
     assert answered(ranks) == [("torch", "ok")]
@@ -115,8 +118,8 @@ ENVIRONMENTS = {
 }
 
 
-@pytest.mark.slow
-@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow(seconds=10)
+@settings(max_examples=5, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=st.fixed_dictionaries({}, optional={name: st.sampled_from(each) for name, each in ENVIRONMENTS.items()}))
 def test_no_variable_of_the_environment_costs_a_point(shardbench, env):
     words = shardbench.scripted("batch_size=[1,105]", "resume=false", "print=table", "sweep_name=größer…")

@@ -16,6 +16,8 @@ from bench.cli.values import Boolean, Choice, Integer, ListOf, Number, listed
 from bench.rows.store import Store
 from engines.core.errors import ShardbenchError
 
+pytestmark = pytest.mark.slow
+
 ODD = [
     *("0", "1", "-1", "1.5", "9" * 30, "9" * 5000, "1e999", "null", "true", "[]", "[1,2]", "[a,b]", "[", "[a", "[/b]"),
     *("a\0b", "a\nb", "\x1b[2J", "é", "\udcff", "\ud800", "~nobody/x", "a/b/c", "/dev/null", "/dev/null/x", "x" * 300),

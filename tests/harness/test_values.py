@@ -15,6 +15,8 @@ from bench.cli.values import LARGEST, Boolean, Choice, FilePath, Integer, ListOf
 from bench.rows.store import Store
 from engines.core.errors import InvalidRequest
 
+pytestmark = pytest.mark.slow(seconds=0.03)
+
 TYPED = [
     *("1e3", "true", "null", "~x", "=", "a=b", "#", "a # b", "'", "''", '"x', ",", "a,b", "é", "名", "-1", "0x10"),
     *("1_000", " ", " a ", "{a: b}", "$HOME", "${oc.env:HOME}", "*", "[b", "a]", "%", "!!int", "2026-01-01", "no"),

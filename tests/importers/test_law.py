@@ -26,6 +26,8 @@ from bench.importers.to_rows import rows_of
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
+pytestmark = pytest.mark.slow(seconds=0.02)
+
 NO_NUMBERS = ("schema_version",)
 NOT_COMPARED = ("point_id", "created_at", "details", "origins", "system", "reference", "versions", "valid", "error")
 

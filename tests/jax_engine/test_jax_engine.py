@@ -31,7 +31,7 @@ point = partial(
 )
 
 
-pytestmark = [pytest.mark.usefixtures("plainly_prepared"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("plainly_prepared", "small_peaks"), pytest.mark.slow]
 
 
 def engine() -> JaxEngine:

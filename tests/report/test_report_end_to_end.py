@@ -20,6 +20,8 @@ from engines.published.table import rows_in, tables
 KEYS = ("runtime", "model", "hw", "num_chips", "phase", "batch_size", "input_len", "output_len", "weight_dtype",
         "tensor_parallel", "pipeline_parallel")  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def published_store(tmp_path_factory):

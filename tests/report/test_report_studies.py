@@ -18,6 +18,8 @@ from bench.report.studies.traces import Places
 from bench.rows.store import Store
 from engines.core.row import POINT_FIELDS, Row
 
+pytestmark = pytest.mark.slow
+
 BY_RECIPE = {study.recipe: study for study in STUDIES}
 NOWHERE = Places(Path("none/traces"), Path("reports/studies"))
 CHOICES = {"mesh_shape": [4, 4, 4], "ffn_layout": "ws_2d", "attn_sharding": "batch", "collectives": "latency"}

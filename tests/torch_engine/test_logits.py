@@ -16,7 +16,7 @@ from engines.torch.rank import Job, Rank
 from engines.torch.rank_group import ChildProcesses, InProcess
 from engines.transformer.reference import reference_logits
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("small_peaks", "small_torch_peaks"), pytest.mark.slow]
 
 SEED = 11
 
@@ -206,7 +206,7 @@ def test_seeds_differ(of_one_rank):
     assert np.abs(logits(other) - logits(of_one_rank("palm"))).max() > 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_gives_the_same_and_writes_its_cache_in_place():
     from torch._inductor.utils import run_and_get_code

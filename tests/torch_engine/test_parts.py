@@ -25,6 +25,8 @@ from engines.torch.transformer import Transformer
 from engines.transformer.reference import reference_logits as reference_of_jax
 from engines.weights.random import Tensor, prompt, tensors, values
 
+pytestmark = pytest.mark.slow(seconds=0.05)
+
 CPU = torch.device("cpu")
 
 

@@ -19,7 +19,7 @@ from engines.torch.devices import check_devices
 from engines.torch.engine import TorchEngine
 from engines.torch.result import _expected
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("small_peaks", "small_torch_peaks"), pytest.mark.slow]
 
 
 def engine(**changes):

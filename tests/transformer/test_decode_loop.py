@@ -19,7 +19,7 @@ from engines.transformer.options import Sampling
 from engines.transformer.programs import abstract_arguments, load_parameters, make_decode, make_prefill
 from engines.weights.random import prompt
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 STEPS = 6
 DRAWN = {"temperature": 1.0, "top_k": 40, "top_p": 0.95, "seed": 3}

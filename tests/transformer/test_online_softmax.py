@@ -24,7 +24,7 @@ from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, load_parameters, make_prefill
 from engines.weights.random import prompt
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 TIME = 11
 BLOCKS = PrefillOptions(attention="blockwise", block=4)

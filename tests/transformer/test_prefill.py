@@ -14,6 +14,8 @@ from engines.transformer.options import PrefillOptions
 from engines.transformer.programs import load_parameters, make_prefill
 from engines.weights.random import prompt
 
+pytestmark = pytest.mark.slow
+
 TIME = 11
 STEPS = 2
 LAYOUTS = [

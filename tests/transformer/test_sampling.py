@@ -16,7 +16,7 @@ from engines.transformer.generate.sampling import gumbel, next_tokens, vocab_ids
 from engines.transformer.generate.top_k_top_p import Candidates, comparable, gathers_few, kept_mask, top_candidates
 from engines.transformer.options import Sampling
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 VOCAB = 29
 SHAPES = [(1, 1, 1), (2, 2, 2)]

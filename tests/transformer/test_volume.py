@@ -15,7 +15,7 @@ from engines.core.layout import FFN_LAYOUTS
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.partition.plan import Plan
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 
