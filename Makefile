@@ -49,7 +49,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 bench: $(VENV)/.bench
 	@echo "== 1/4 published measurements and their predictions; PaLM and MT-NLG against FasterTransformer"
-	@$(BIN)/shardbench run +sweep=comparison results_dir=$(RESULTS) print=none
+	@$(BIN)/shardbench run +sweep=[published,comparison] results_dir=$(RESULTS) print=none
 	@echo "== 2/4 PaLM 8B, 62B and 540B over chips, batch and context (predicted)"
 	@$(BIN)/shardbench run +sweep=palm results_dir=$(RESULTS) print=none
 	@echo "== 3/4 a small model on 8 virtual devices of this machine (measured)"

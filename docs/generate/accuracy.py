@@ -11,6 +11,8 @@ import yaml
 from metrics import escaped
 
 from bench.report.main.figure_scatter import against_published
+from bench.report.main.figure_today import by_chip_and_runtime
+from bench.report.main.today import by_key, compared, inside_interval, left_out_stats
 from bench.report.render import style
 from bench.rows.error_stats import ErrorStats
 from bench.rows.labels import SOURCES, model_label, read_rows
@@ -20,6 +22,7 @@ from engines.core.row import Row
 ROOT: Final = Path(__file__).parents[2]
 STORES: Final = ("results/reference", "results/studies")
 CONSTANTS: Final = ROOT / "engines/analytic/constants"
+STACKS: Final = "predicted_over_published"
 TEXT: Final = ROOT / "docs/generate/accuracy.md"
 
 
@@ -28,6 +31,7 @@ def page() -> str:
     text = TEXT.read_text(encoding="utf-8")
     parts = {
         "evidence": _evidence(),
+        "stacks": _stacks(),
         "errors": _errors(),
         "oom": _oom(),
         "worst": _worst(),
@@ -41,18 +45,22 @@ def page() -> str:
     return text
 
 
-def figure() -> bytes:
-    """``assets/against_published.png``.
+def figures() -> dict[str, bytes]:
+    """Path → content of the page's figures; that of the stacks only where rows were asked by runtime.
 
     Raises:
         LookupError: no stored row answers a published one.
     """
     with style.settings():
-        drawn = against_published(_pairs())
-        if drawn is None:
+        drawn = {"against_published": against_published(_pairs()), STACKS: by_chip_and_runtime(compared(_pairs()))}
+        if drawn["against_published"] is None:
             raise LookupError(f"{', '.join(STORES)}: no row answers what a published row asks")
-        image = BytesIO()
-        drawn.figure.savefig(image, format="png", dpi=160, metadata={"Software": None})
+        return {f"assets/{name}.png": _png(each) for name, each in drawn.items() if each is not None}
+
+
+def _png(drawn: style.Drawn) -> bytes:
+    image = BytesIO()
+    drawn.figure.savefig(image, format="png", dpi=160, metadata={"Software": None})
     return image.getvalue()
 
 
@@ -95,7 +103,8 @@ def _errors() -> Iterator[str]:
     for pair in _pairs():
         row = pair.answer
         for phase in (row.phase, "all"):
-            groups.setdefault((row.engine, model_label(row.model), row.hw, phase), []).append(pair)
+            system = pair.reference.system or "published"
+            groups.setdefault((row.engine, system, row.hw, phase), []).append(pair)
         groups.setdefault((row.engine, "all", "all", "all"), []).append(pair)
     phases = Counter(key[:3] for key in groups)
     lines = [
@@ -104,8 +113,34 @@ def _errors() -> Iterator[str]:
         if pair_errors(pairs) and (key[3] != "all" or phases[key[:3]] != 2)  # one phase and "all" say the same
     ]
     yield from _table(
-        ("engine", "model", "chip", "phase", "rows", "mean", "median", "90th percentile", "worst", "bias"), lines
+        ("engine", "system", "chip", "phase", "rows", "mean", "median", "90th percentile", "worst", "bias"), lines
     )
+
+
+def _stacks() -> Iterator[str]:
+    """The closed forms by chip and runtime, in the fit and with sources left out of it."""
+    groups = by_key(compared(_pairs()), lambda each: each.where)
+    if not groups:
+        yield "No stored row was asked for a runtime yet."
+        return
+    yield f"![Predicted over published latencies by chip and runtime](assets/{STACKS}.png)"
+    yield ""
+    lines = []
+    for (hw, runtime), rows in groups.items():
+        inside, told = inside_interval(rows)
+        lines.append(
+            [
+                *(runtime, hw, *_cells(pair_errors(each.pair for each in rows))),
+                _mean(left_out_stats(rows)),
+                f"{inside / told:.0%}" if told else "",
+            ]
+        )
+    heads = ("rows", "mean", "median", "90th percentile", "worst", "bias", "source left out", "in the 80% interval")
+    yield from _table(("runtime", "chip", *heads), lines)
+
+
+def _mean(errors: ErrorStats | None) -> str:
+    return "" if errors is None else f"{errors.mean:.1%}"
 
 
 def _oom() -> Iterator[str]:

@@ -13,6 +13,7 @@ import commands
 import configuration
 import docstrings
 import metrics
+import published
 import rows
 import worked_example
 from mkdocs.config.defaults import MkDocsConfig
@@ -25,10 +26,10 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/choices.md": configuration.choices_page,
     "reference/metrics.md": metrics.page,
     "reference/rows.md": rows.page,
+    "reference/published.md": published.page,
     "accuracy.md": accuracy.page,
 }
 IMAGES: Final[dict[str, Callable[[], bytes]]] = {
-    "assets/against_published.png": accuracy.figure,
     "assets/figure9.png": (ROOT / "reports/reference/figures/figure9_mfu_over_latency.png").read_bytes,
 }
 AT_THE_ROOT: Final = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -40,6 +41,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, path, content=make()))
     for path, image in IMAGES.items():
         files.append(File.generated(config, path, content=image()))
+    for path, content in accuracy.figures().items():
+        files.append(File.generated(config, path, content=content))
     for name in AT_THE_ROOT:
         # Their links are relative to the root of the repository, where the pages are under docs/.
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")

@@ -212,17 +212,25 @@ class Model:
         return self.d_model * (2 if self.norm_bias else 1)
 
     @property
+    def final_norm_params(self) -> int:
+        """Elements of the norm before the output matrix; an encoder has neither."""
+        return 0 if self.encoder else self.norm_params
+
+    @property
+    def head_params(self) -> int:
+        """V·E of the output matrix, tied or not; an encoder has none."""
+        return 0 if self.encoder else self.vocab_size * self.d_model
+
+    @property
     def params(self) -> int:
         """All parameters, counted from the architecture."""
-        final_norm = 0 if self.encoder else self.norm_params
-        return self.num_layers * self.layer_params + self.embedding_params + final_norm
+        return self.num_layers * self.layer_params + self.embedding_params + self.final_norm_params
 
     @property
     def matmul_flops_per_token(self) -> int:
         """FLOPs of all weight matmuls for one token: 2 per weight, with the output embedding, without attention."""
         idle = self.ffn.matmul_params - self.ffn.active_params
-        head = 0 if self.encoder else self.vocab_size * self.d_model
-        return 2 * (self.num_layers * (self.layer_matmul_params - idle) + head)
+        return 2 * (self.num_layers * (self.layer_matmul_params - idle) + self.head_params)
 
     @property
     def model_flops_per_token(self) -> float:

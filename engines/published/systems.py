@@ -9,14 +9,14 @@ from functools import cache
 from typing import Final, Literal
 
 RUNTIMES: Final = (
-    (r"tensorrt llm|tensorrtllm|trt llm|trtllm|nim|nemo inference", "tensorrt-llm"),
+    (r"tensorrt llm|tensorrtllm|trt llm|trtllm|nim|nemo(?! megatron)", "tensorrt-llm"),
     (r"vllm", "vllm"),
     (r"lmdeploy|turbomind", "lmdeploy"),
     (r"gpt fast|gptfast|torchao", "gpt-fast"),
     (r"deepspeed", "deepspeed"),
     (r"faster ?transformer", "fastertransformer"),
     (r"megatron", "megatron"),
-    (r"torch eager|pytorch|hugging ?face|transformers", "torch-eager"),
+    (r"torch eager|pytorch|hugging ?face|hf|transformers", "torch-eager"),
     (r"jax llm examples|maxtext|jetstream|tpu inference|xla", "xla"),
     (r"paper", "xla-2022"),
 )

@@ -16,6 +16,7 @@ from bench.rows.metrics import METRICS
 from bench.rows.pairing import pair_errors, pair_up
 from bench.sweep.catalog import names
 from engines.core.row import Row
+from engines.published.table import tables
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("http:", "https:", "//")
@@ -83,6 +84,7 @@ def test_no_style_loads_anything_from_elsewhere(site):
         ("commands", [f"shardbench {name}" for name in COMMANDS]),
         ("choices", [name for group in ("model", "hw", "sweep") for name in names(group)]),
         ("configuration", [f"engine={name}" for name in names("engine")]),
+        ("published", list(tables())),
     ],
 )
 def test_the_reference_is_complete(site, page, words):

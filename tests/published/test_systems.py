@@ -8,12 +8,12 @@ from engines.published.systems import first_token_of, release_of, runtime_of
 from engines.published.table import published_rows
 
 SPELLINGS = {
-    "tensorrt-llm": ("TensorRT-LLM", "tensorrt_llm", "TRT-LLM", "trtllm", "NIM", "Triton TensorRT-LLM"),
+    "tensorrt-llm": ("TensorRT-LLM", "tensorrt_llm", "TRT-LLM", "trtllm", "NIM", "NeMo", "Triton TensorRT-LLM"),
     "vllm": ("vLLM", "vllm"),
     "gpt-fast": ("gpt-fast", "gptfast", "torchao"),
     "fastertransformer": ("FasterTransformer", "Faster Transformer"),
-    "megatron": ("megatron", "Megatron-LM"),
-    "torch-eager": ("transformers", "Hugging Face transformers", "torch-eager", "PyTorch"),
+    "megatron": ("megatron", "Megatron-LM", "NeMo Megatron"),
+    "torch-eager": ("transformers", "Hugging Face transformers", "torch-eager", "PyTorch", "HF"),
     "deepspeed": ("DeepSpeed", "deepspeed-inference"),
     "lmdeploy": ("LMDeploy", "lmdeploy turbomind"),
     "xla": ("jax-llm-examples", "MaxText", "JetStream", "xla"),

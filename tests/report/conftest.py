@@ -2,13 +2,13 @@
 
 import pytest
 from builders.points import point
+from builders.published import newest_rows
 
 from bench.rows.metrics import derive
 from bench.run.make_row import PointTask, estimated
 from engines.analytic.engine import AnalyticEngine
 from engines.core.row import POINT_FIELDS, Row
 from engines.published.engine import PublishedEngine
-from engines.published.table import published_rows
 
 
 def estimates(engine, questions):
@@ -54,12 +54,12 @@ def make_measured(seconds, *, valid=True, relative_interval=0.02, **changes):
 
 @pytest.fixture(scope="session")
 def published():
-    return estimates(PublishedEngine(), [row.stated for row in published_rows()])
+    return estimates(PublishedEngine(), [row.stated for row in newest_rows()])
 
 
 @pytest.fixture(scope="session")
 def predicted():
-    questions = [dict(row.stated) for row in published_rows()]
+    questions = [dict(row.stated) for row in newest_rows()]
     for batch_size in (1, 16, 256):
         for num_chips in (16, 64, 256):
             common = {"hw": "tpu-v4", "num_chips": num_chips, "batch_size": batch_size, "weight_dtype": "int8"}

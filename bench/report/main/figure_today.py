@@ -55,7 +55,7 @@ def _strip(axis: Any, place: int, group: Sequence[Compared], colour: str) -> Non
         axis.barh(place, high - low, left=low, height=WIDTH + 0.14, color=GREY, zorder=1)
     # Rows in the order of the store, so that the same rows are drawn at the same heights.
     heights = [place + WIDTH * (0.5 - (number + 0.5) / len(group)) for number in range(len(group))]
-    common = {"linestyle": "", "markersize": 3.6, "markeredgewidth": 0.8, "color": colour, "zorder": 3}
+    common: dict[str, Any] = {"linestyle": "", "markersize": 3.6, "markeredgewidth": 0.8, "color": colour, "zorder": 3}
     axis.plot([each.ratio for each in group], heights, marker="o", markerfacecolor="none", **common)
     out = [
         (1 + each.left_out, height) for each, height in zip(group, heights, strict=True) if each.left_out is not None
@@ -72,7 +72,7 @@ def _legend(figure: Any, rows: Sequence[Compared]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    marker = {"marker": "o", "linestyle": "", "color": "#555555", "markersize": 4.5}
+    marker: dict[str, Any] = {"marker": "o", "linestyle": "", "color": "#555555", "markersize": 4.5}
     handles: list[Any] = [Line2D([], [], label="in the fit", markerfacecolor="none", **marker)]
     if any(each.left_out is not None for each in rows):
         handles.append(Line2D([], [], label="its source left out of the fit", **marker))

@@ -1,39 +1,43 @@
 """What the closed forms err on published rows whose source is left out of the fit of their constants."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from engines.core.row import Row
 from engines.published.table import SIZE, PublishedRow, rows_in
 
 FILE: Final = "left_out.csv"
-"""Beside the constants that were fitted: ``file`` and ``line`` of a published row, and ``error_left_out``."""
+"""Beside the constants: ``file`` and ``line`` of a published row, and ``error_left_out`` as a fraction."""
 KEYS: Final = ("reference", "system", *SIZE)
 
 
-def left_out_errors(rows: Sequence[Row]) -> dict[str, float]:
-    """``point_id`` of published rows → signed relative error of a prediction whose constants its source did not set.
+class LeftOut(NamedTuple):
+    """A published row, and the signed relative error of its prediction without its source."""
 
-    Rows of which the fit has none are left out.
-    """
+    row: PublishedRow
+    error: float
+
+
+def stored_errors() -> list[LeftOut]:
+    """What the fit of the constants stored; nothing where it was not done without sources."""
     stored = files("engines.analytic") / "constants" / FILE
     if not stored.is_file():
-        return {}
-    told: dict[tuple[Any, ...], list[tuple[PublishedRow, float]]] = {}
-    for cells in csv.DictReader(stored.read_text(encoding="utf-8").splitlines()):
-        row = rows_in(cells["file"])[int(cells["line"]) - 2]
-        told.setdefault(_key(row.stated | {"reference": row.reference, "system": row.system}), []).append(
-            (row, float(cells["error_left_out"]))
-        )
+        return []
+    lines = csv.DictReader(stored.read_text(encoding="utf-8").splitlines())
+    return [LeftOut(rows_in(cells["file"])[int(cells["line"]) - 2], float(cells["error_left_out"])) for cells in lines]
+
+
+def left_out_errors(rows: Sequence[Row], told: Iterable[LeftOut]) -> dict[str, float]:
+    """``point_id`` → error, of those stored rows that are one of the published rows ``told`` of."""
+    near: dict[tuple[Any, ...], list[LeftOut]] = {}
+    for each in told:
+        values = {**each.row.stated, "reference": each.row.reference, "system": each.row.system}
+        near.setdefault(tuple(values[key] for key in KEYS), []).append(each)
     found = {}
-    for stored_row in rows:
-        for row, error in told.get(_key({key: getattr(stored_row, key) for key in KEYS}), []):
-            if all(getattr(stored_row, key) == value for key, value in row.stated.items()):
-                found[stored_row.point_id] = error
+    for row in rows:
+        for published, error in near.get(tuple(getattr(row, key) for key in KEYS), []):
+            if all(getattr(row, key) == value for key, value in published.stated.items()):
+                found[row.point_id] = error
     return found
-
-
-def _key(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(values[key] for key in KEYS)

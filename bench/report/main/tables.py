@@ -82,17 +82,17 @@ def _latency_table(
 
 
 def beside_published(pairs: Sequence[Pair]) -> list[Table]:
-    """One table for each published system and model: its latency, and every engine's with its relative error."""
-    groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    """One table for each published system: its latency, and every engine's with its relative error."""
+    groups: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         if pair.reference.latency_s is not None and answered(pair.answer):
-            groups[(pair.reference.system or "published", pair.reference.model)].append(pair)
+            groups[pair.reference.system or "published"].append(pair)
     tables = []
-    for (system, model), group in sorted(groups.items()):
+    for system, group in sorted(groups.items()):
         cells = [_pair_cells(pair) for pair in group]
         _, differing = _split([pair.reference for pair in group])
         columns = [
-            *(Column(key) for key in differing),
+            *(Column(key) for key in (*GROUP_KEYS, *differing)),
             Column("published_latency_s", "published latency (s)", 1.0, ".4g"),
             *(Column("source"), Column("engine"), Column("latency_s")),
             *(Column(key) for key in INTERVAL if any(cell.get(key) is not None for cell in cells)),
@@ -102,10 +102,10 @@ def beside_published(pairs: Sequence[Pair]) -> list[Table]:
         ]
         tables.append(
             Table(
-                name=file_name("published", system, model),
-                caption=f"{model} as published by {group[0].reference.reference or system}"
+                name=file_name("published", system),
+                caption=f"Published by {group[0].reference.reference or system}"
                 if len({pair.reference.reference for pair in group}) == 1
-                else f"{model}, published: {system}",
+                else f"Published: {system}",
                 columns=columns,
                 rows=cells,
                 csv_keys=(*POINT_FIELDS, *(column.key for column in columns if column.key not in POINT_FIELDS)),
@@ -115,13 +115,16 @@ def beside_published(pairs: Sequence[Pair]) -> list[Table]:
 
 
 def error_table(pairs: Sequence[Pair]) -> Table | None:
-    """Error of each engine against published latencies, by system and model, and its out-of-memory answers."""
+    """Error of each engine against published latencies, by system and model, and its out-of-memory answers.
+
+    What is printed is by system; the CSV file has the models.
+    """
     groups: dict[tuple[str, str, str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         kind = (pair.answer.source, pair.answer.engine)
         system = pair.reference.system or "published"
-        groups[(*kind, system, pair.reference.model)].append(pair)
-        groups[(*kind, "all", "all")].append(pair)
+        for group in ((system, pair.reference.model), (system, "all"), ("all", "all")):
+            groups[(*kind, *group)].append(pair)
     rows: list[dict[str, Any]] = []
     for name in sorted(groups):
         cells: dict[str, Any] = dict(zip(("source", "engine", "system", "model"), name, strict=True))
@@ -137,7 +140,7 @@ def error_table(pairs: Sequence[Pair]) -> Table | None:
     known = any(row["covered"] is not None for row in rows)
     covered = [Column("covered", "in 80% interval (%)", 100.0, ".0f")] if known else []
     columns = [
-        *(Column(key) for key in ("source", "engine", "system", "model")),
+        *(Column(key) for key in ("source", "engine", "system")),
         Column("n", "rows", 1.0, ".0f"),
         *(Column(key, heading, 100.0, ".1f") for key, heading in spread),
         Column("bias", "bias (%)", 100.0, "+.1f"),
@@ -151,6 +154,8 @@ def error_table(pairs: Sequence[Pair]) -> Table | None:
         caption="Relative error of latency, and out-of-memory answers",
         columns=columns,
         rows=rows,
+        shown=[cells for cells in rows if cells["model"] == "all"],
+        csv_keys=[*(column.key for column in columns[:3]), "model", *(column.key for column in columns[3:])],
     )
 
 

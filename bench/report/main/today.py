@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.report.main.findings import Finding
-from bench.report.main.left_out import left_out_errors
+from bench.report.main.left_out import LeftOut, left_out_errors, stored_errors
 from bench.rows.error_stats import ErrorStats, error_stats
+from bench.rows.interval import inside, relative_interval
 from bench.rows.labels import answered
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from bench.rows.table import Column, Table
@@ -45,15 +46,16 @@ class Compared:
 
         The interval holds the published time where it holds :attr:`ratio`.
         """
-        answer = self.pair.answer
-        if answer.latency_s is None or not answer.latency_low_s or not answer.latency_high_s:
-            return None
-        return answer.latency_s / answer.latency_high_s, answer.latency_s / answer.latency_low_s
+        interval = relative_interval(self.pair.answer)
+        return None if interval is None else (1 / interval[1], 1 / interval[0])
 
 
-def compared(pairs: Sequence[Pair]) -> list[Compared]:
-    """The closed forms' answers to published rows, for the runtime that each row is of."""
-    left_out = left_out_errors([pair.reference for pair in pairs])
+def compared(pairs: Sequence[Pair], told: Sequence[LeftOut] | None = None) -> list[Compared]:
+    """The closed forms' answers to published rows, for the runtime that each row is of.
+
+    ``told`` are the errors with sources left out: those that were stored with the constants, if it is None.
+    """
+    left_out = left_out_errors([pair.reference for pair in pairs], stored_errors() if told is None else told)
     found = []
     for pair in pairs:
         runtime = runtime_of(pair.reference.system or "")
@@ -91,7 +93,8 @@ def source_table(rows: Sequence[Compared]) -> Table | None:
         caption="Mean error of the closed forms by source, and what is uncertain about it",
         columns=columns,
         rows=cells,
-        note="Left out: with constants that no row of the source has set.",
+        shown=[cell | {"doubt": (cell["doubt"] or "").partition(";")[0]} for cell in cells],
+        note="Left out: with constants that no row of the source has set. The CSV has doubts in full.",
     )
 
 
@@ -119,8 +122,10 @@ def left_out_stats(rows: Sequence[Compared]) -> ErrorStats | None:
 
 def inside_interval(rows: Sequence[Compared]) -> tuple[int, int]:
     """How many published times lie in the prediction's 80% interval, of how many that have one."""
-    told = [(each.ratio, each.interval) for each in rows if each.ratio is not None and each.interval is not None]
-    return sum(low <= ratio <= high for ratio, (low, high) in told if ratio is not None), len(told)
+    timed = [each.pair for each in rows if each.ratio is not None]
+    told = [inside(pair.answer, pair.reference.latency_s or 0.0) for pair in timed]
+    known = [each for each in told if each is not None]
+    return sum(known), len(known)
 
 
 def today_findings(rows: Sequence[Compared]) -> list[Finding]:
@@ -162,12 +167,12 @@ def today_findings(rows: Sequence[Compared]) -> list[Finding]:
                 {"mean": without.mean, "p90": without.p90, "n": without.n},
             )
         )
-    inside, told = inside_interval(rows)
+    held, told = inside_interval(rows)
     if told:
-        sentence = f"The 80% intervals hold {inside / told:.0%} of the published times, which also set them."
-        found.append(Finding("intervals", SOURCES, sentence, {"inside": inside, "rows": told}))
+        sentence = f"The 80% intervals hold {held / told:.0%} of the published times, which also set them."
+        found.append(Finding("intervals", SOURCES, sentence, {"inside": held, "rows": told}))
     oom = pair_oom_counts(each.pair for each in rows)
     if oom["oom_false"]:
-        sentence = f"{oom['oom_false']} published points that ran are called out of memory."
+        sentence = f"False out-of-memory answers: {oom['oom_false']} of {len(rows)} published points."
         found.append(Finding("false out of memory", SOURCES, sentence, oom))
     return found
