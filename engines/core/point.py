@@ -324,9 +324,7 @@ def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") ->
         if count % group_size:
             whole = max((size for size in range(1, group_size) if count % size == 0), default=None)
             remedy = "use fewer ranks" if whole is None else f"use a divisor, such as {whole}"
-            raise InvalidRequest(
-                "weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy
-            )
+            raise InvalidRequest("weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy)
 
 
 def default_act_dtype(weight_dtype: str) -> str:
