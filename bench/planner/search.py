@@ -7,8 +7,6 @@ from typing import Any, Final
 import numpy as np
 
 from bench.planner.workload import Ways, Workload, ways_of
-from bench.validate.ratios import ratio_error
-from engines.analytic.engine import AnalyticEngine
 from engines.analytic.grid import Bools, Floats, Grid
 from engines.analytic.predict import STRATEGIES, PredictedPhase, Prediction, predict
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, LAYOUTS
@@ -22,9 +20,8 @@ DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size")
 class Candidate:
     """One plan for the workload with its predicted figures. ``loss`` is the fraction by which the objective is worse.
 
-    ``latency_low_s`` and ``latency_high_s`` are the 80% interval of its time, ``loss_interval`` that of the loss against
-    the chosen plan: narrower, as both share most of what is wrong with a prediction (:mod:`bench.validate.ratios`).
-    ``told_apart`` says whether it is all above 0; None for the chosen plan, or where no published rows tell.
+    ``latency_low_s`` and ``latency_high_s`` are the 80% interval of its time, ``loss_interval`` that of the loss, and
+    ``told_apart`` says whether that is all above 0; see :mod:`bench.planner.apart`.
 
     ``binding_term`` takes the most time. ``worse_term`` is the one that grew most against the chosen plan, in units
     of the objective; None for the chosen plan itself.
@@ -132,9 +129,7 @@ def search(workload: Workload, runners: int = 8) -> SearchResult:
     twin = (chosen.value, chosen.peak_hbm_bytes)
     compared = [_against(chosen, plan) for plan in others if (plan.value, plan.peak_hbm_bytes) != twin]
     compared.sort(key=lambda plan: plan.loss)
-    compared = [_told_apart(chosen, plan) for plan in compared[:runners]]
-    chosen, *compared = _with_intervals([chosen, *compared])
-    return SearchResult(workload=workload, chosen=chosen, runners_up=compared)
+    return SearchResult(workload=workload, chosen=chosen, runners_up=compared[:runners])
 
 
 def objective(workload: Workload, grid: Grid, prediction: Prediction) -> Floats:
@@ -216,31 +211,6 @@ def _against(chosen: Candidate, plan: Candidate) -> Candidate:
     scale = plan.value / plan.latency_s
     grown = {name: plan.terms[name] * scale - chosen.terms[name] * chosen.value / chosen.latency_s for name in TERMS}
     return replace(plan, loss=plan.value / chosen.value - 1, worse_term=max(grown, key=lambda name: grown[name]))
-
-
-def _told_apart(chosen: Candidate, plan: Candidate) -> Candidate:
-    """``plan`` with the interval of its loss."""
-    mine, other = chosen.point, plan.point
-    same_workload = (mine.batch_size, mine.weight_dtype) == (other.batch_size, other.weight_dtype)
-    known = ratio_error(mine.chip.kind, same_workload=same_workload)
-    if known is None:
-        return plan
-    ratio = 1 + plan.loss
-    interval = (ratio / known.factor - 1, ratio * known.factor - 1)
-    return replace(plan, loss_interval=interval, told_apart=known.told_apart(ratio))
-
-
-def _with_intervals(plans: Sequence[Candidate]) -> list[Candidate]:
-    """The plans with the engine's interval of their times, in proportion where it would choose another layout."""
-    answers = AnalyticEngine().estimate([plan.point for plan in plans])
-    found = []
-    for plan, answer in zip(plans, answers, strict=True):
-        low, high, whole = answer.latency_low_s, answer.latency_high_s, answer.latency_s
-        if low is not None and high is not None and whole:
-            scale = plan.latency_s / whole
-            plan = replace(plan, latency_low_s=low * scale, latency_high_s=high * scale)
-        found.append(plan)
-    return found
 
 
 def _dimension(point: Point, name: str) -> Any:

@@ -40,14 +40,6 @@ class RatioError:
         """Whether two predictions with this ratio are further apart than they may be off."""
         return max(ratio, 1 / ratio) > self.factor
 
-    @property
-    def rule(self) -> str:
-        """The sentence that says when two predictions cannot be told apart."""
-        return (
-            f"two predictions of one stack cannot be told apart within {self.factor - 1:.1%}: 80% of {self.pairs} pairs "
-            f"of published rows from {self.groups} stacks have a ratio that is predicted as well"
-        )
-
 
 def ratio_error(kind: ChipKind, *, same_workload: bool = False) -> RatioError | None:
     """How far ratios of predictions on chips of a kind are off; None where too few published rows tell it.

@@ -50,12 +50,13 @@ SHORT: Final = {"compute_s": "compute", "memory_s": "memory", "communication_s":
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Search and print. Returns 1 if no plan fits, and prints what is missing and what would fit."""
+    from bench.planner.apart import with_intervals
     from bench.planner.crossovers import crossovers
     from bench.planner.search import search
     from bench.planner.shortfall import shortfall
 
     del verb
-    found = search(workload_from(settings), runners=settings["runners"])
+    found = with_intervals(search(workload_from(settings), runners=settings["runners"]))
     as_json = settings["print"] == "json"
     if found.chosen is None:
         missing = shortfall(found)
@@ -145,8 +146,8 @@ def _print_not_told_apart(found: "SearchResult") -> None:
     if close and known is not None:
         count = len(close)
         print(
-            f"{count} of {len(found.runners_up)} runners-up cannot be told apart from the best: the 80% interval of the "
-            f"loss holds 0. It follows from {known.pairs} pairs of published rows of one stack, whose predicted ratios "
+            f"{count} of {len(found.runners_up)} runners-up cannot be told apart from the best: the 80% interval of "
+            f"their loss holds 0. It follows from {known.pairs} pairs of published rows of one stack, whose predicted ratios "
             "are compared with the published ones."
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from bench.report.claims.contenders import LENGTHS, PALM, TP16, TP32, Contender, is_evidence
-from bench.rows.labels import SOURCES, answered, by_source
+from bench.rows.labels import SOURCES, by_source
 from bench.rows.table import Column, Table
 from engines.core.row import Row
 from engines.core.text import significant
