@@ -5,6 +5,7 @@ bytes and memory of all layers follow in a straight line (:func:`at_all_layers`)
 whole, since only the compiler knows.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -46,6 +47,7 @@ def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedPr
         account = Account()
         account.add(start.account, 1 - steps)
         account.add(end.account, steps)
+        account.unestimated = Counter({opcode: round(count) for opcode, count in account.unestimated.items()})
         return replace(end, account=account)
 
     compiled = CompiledProgram(

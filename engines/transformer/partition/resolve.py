@@ -37,7 +37,7 @@ def check_formats(point: Point) -> None:
         return
     if point.weight_dtype != act:
         raise Unsupported(
-            f"act_dtype={act}: an {act} matmul needs {act} weights, and weight_dtype={point.weight_dtype}; "
+            f"act_dtype={act}: a matmul in {act} needs {act} weights, and weight_dtype={point.weight_dtype}; "
             f"use weight_dtype={act}, or act_dtype=bfloat16"
         )
     if point.weight_group_size is not None:
