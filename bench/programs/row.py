@@ -12,10 +12,8 @@ from typing import Any, Final, cast
 from bench.programs.question import Answer, Question
 from bench.run.environment import read_environment
 from engines.core.digest import digest
-from engines.core.row import Row, Status
+from engines.core.row import PROGRAM, Row, Status
 
-PROGRAM: Final = "program"
-"""The phase of these rows."""
 SUMS: Final = ("compute_s", "memory_s", "communication_s")
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
 from engines.compiled.hlo.hbm_traffic import HBM, Transfer, transfers
-from engines.compiled.hlo.opcodes import COLLECTIVES, MOVES, WORK, is_free, is_known, label_of
+from engines.compiled.hlo.opcodes import COLLECTIVES, CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
 
@@ -47,6 +47,14 @@ class Collective:
     colors: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class StatedCost:
+    """What a kernel's author says that it takes (``cost_estimate`` of a Pallas call): operations and bytes of HBM."""
+
+    flops: float
+    bytes: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One classified instruction. ``hbm_bytes`` is its HBM traffic, which ``transfers`` lists per operand and result.
@@ -57,7 +65,7 @@ class Step:
 
     ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
     convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count, the
-    most where only a range is known, and ``least_trips`` the least.
+    most where only a range is known, and ``least_trips`` the least. ``stated`` is the cost that a kernel states itself.
     """
 
     name: str
@@ -76,6 +84,7 @@ class Step:
     least_trips: int = 1
     matmul: bool = False
     flops: Flops | None = None
+    stated: StatedCost | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +203,16 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         moved_bytes=moved,
         matmul=multiplies(module, each),
         flops=flops_of(module, computation, each),
+        stated=_stated(each),
     )
+
+
+def _stated(each: Instruction) -> StatedCost | None:
+    if each.opcode != CUSTOM_CALL:
+        return None
+    stated = each.backend.get("custom_call_config", {}).get("cost_estimate", {})
+    flops, moved = float(stated.get("flops", 0)), float(stated.get("bytes_accessed", 0))
+    return StatedCost(flops, moved) if flops > 0 or moved > 0 else None
 
 
 def _is_synchronous(each: Instruction) -> bool:

@@ -25,7 +25,7 @@ _DEEPEST: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place in a program: ``operation`` is JAX's path to it, ``file`` is empty and ``line`` 0 where it is not known."""
+    """A place in a program: ``operation`` is JAX's path to it; ``file`` is empty, ``line`` 0 where it is not known."""
 
     file: str = ""
     line: int = 0

@@ -24,7 +24,8 @@ def explained(found: "ProgramEstimate") -> str:
 def _sentences(found: "ProgramEstimate") -> Iterator[str]:
     total = found.step_time_s
     mesh = ", ".join(f"{name}={size}" for name, size in found.placement.axes.items())
-    yield f"{found.name} on {found.slice.num_chips} {found.slice.chip.name} ({mesh}) takes {shown_s(total)} a call{_interval(found)}."
+    where = f"{found.slice.num_chips} {found.slice.chip.name} ({mesh})"
+    yield f"{found.name} on {where} takes {shown_s(total)} a call{_interval(found)}."
     yield (
         f"{_share(found.compute_s, total)} is computing (its HBM traffic alone takes {shown_s(found.memory_s)}), "
         f"{_share(found.exposed_s, total)} waiting for collectives and {_share(found.copy_wait_s, total)} for copies."

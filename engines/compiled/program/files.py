@@ -46,7 +46,7 @@ def estimate_hlo(
     whole = slice_.num_chips * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
     if devices > whole:
         raise InvalidRequest(
-            "hlo", path, f"is a program of {devices} devices, and {slice_.num_chips} {slice_.chip.name} have {whole}",
+            "hlo", path, f"runs on {devices} devices, and {slice_.num_chips} {slice_.chip.name} have {whole}",
             "use as many chips as it was compiled for",
         )  # fmt: skip
     placement = _placement(slice_, axes, devices)
@@ -74,7 +74,9 @@ def estimate_stablehlo(
     mesh = absent_mesh(slice_, axes)
     exported = exported_of(path, content)
     if exported is None:
-        return estimate_lowered(Lowered(name=called, stages=stages_of(path, content, mesh), mesh=mesh), slice_, settings)
+        return estimate_lowered(
+            Lowered(name=called, stages=stages_of(path, content, mesh), mesh=mesh), slice_, settings
+        )
     if exported.nr_devices not in (1, mesh.devices.size):
         raise InvalidRequest(
             "stablehlo", path, f"was exported for {exported.nr_devices} devices, and the slice has {mesh.devices.size}",
@@ -111,7 +113,7 @@ def _hlo_text(path: str) -> str:
 
 def _text_of_proto(path: str, content: bytes) -> str:
     """The text of a serialised ``HloProto``, or of its module alone."""
-    from jax._src.lib import xla_client
+    from jax._src.lib import xla_client  # type: ignore[attr-defined]
 
     reason = ""
     for serialised in (_first_message(content), content):
@@ -157,7 +159,7 @@ def _check_compiler(path: str, text: str, slice_: Slice) -> None:
     kind = "tpu" if is_tpu else other or "cpu"
     if kind != slice_.chip.kind:
         raise InvalidRequest(
-            "hlo", path, f"was compiled for a {kind.upper()}, and hw={slice_.chip.name} is a {slice_.chip.kind.upper()}",
+            "hlo", path, f"was compiled for a {kind.upper()}, and {slice_.chip.name} is a {slice_.chip.kind.upper()}",
             "use a dump of this chip's compiler, or give the function",
         )  # fmt: skip
 

@@ -77,7 +77,7 @@ def mesh_among(values: Any) -> "Mesh | None":
     import jax
 
     shardings = (getattr(each, "sharding", None) for each in jax.tree.leaves(values))
-    meshes = (each.mesh for each in shardings if isinstance(each, jax.sharding.NamedSharding))
+    meshes: Any = (each.mesh for each in shardings if isinstance(each, jax.sharding.NamedSharding))
     return next((mesh for mesh in meshes if is_absent(mesh)), None)
 
 

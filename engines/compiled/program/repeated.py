@@ -17,8 +17,8 @@ FETCHING: Final = frozenset({"all-gather", "collective-broadcast"})
 """Collectives whose result depends on nothing but the value that is fetched: a repeated one brings nothing new."""
 _SAME_VALUE: Final = frozenset(
     {
-        "bitcast", "copy", "convert", "reshape", "transpose", "copy-start", "copy-done", "opt-barrier", "bitcast-convert",
-        "all-gather-done", "async-done",
+        "bitcast", "copy", "convert", "reshape", "transpose", "copy-start", "copy-done", "opt-barrier",
+        "bitcast-convert", "all-gather-done", "async-done",
     }
 )  # fmt: skip
 _DEEPEST: Final = 10_000
