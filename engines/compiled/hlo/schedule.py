@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from engines.compiled.hlo.async_fusion import Stage, collective_inside, stage_of, start_of
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
 from engines.compiled.hlo.hbm_traffic import HBM, Transfer, transfers
 from engines.compiled.hlo.opcodes import COLLECTIVES, CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
@@ -161,7 +162,13 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         return Step(name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches))
     if opcode.endswith(("-done", UPDATE)):
         return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
-    collective = _collective(module, computation, each)
+    stage = stage_of(module, each)
+    if stage is Stage.DONE:
+        return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=start_of(module, computation, each))
+    if stage is Stage.START:
+        sent = _sent_beside(module, each)
+        return Step(name=each.name, opcode=opcode, kind=Kind.START, label=label_of(each), collective=sent)
+    collective = None if stage is Stage.BESIDE else _collective(module, computation, each)
     touched = transfers(module, computation, each)
     moves = tuple(move for move in touched if move.space == HBM)
     bytes_ = sum(move.bytes for move in moves)
@@ -257,6 +264,21 @@ def _collective(module: Module, computation: Computation, each: Instruction) -> 
         emitter=emitter,
         strategy=str(algorithm.get("strategy", "")),
         colors=_number_after(debug, "colors:"),
+    )
+
+
+def _sent_beside(module: Module, each: Instruction) -> Collective | None:
+    """The collective that an asynchronous fusion starts."""
+    found = collective_inside(module, each)
+    if found is None:
+        return None
+    inside, source = found
+    given = sum(inside.by_name[name].bytes for name in source.operands if name in inside.by_name)
+    alone = _collective(module, inside, source)
+    return (
+        None
+        if alone is None
+        else replace(alone, whole_bytes=max(source.bytes, given), shard_bytes=min(source.bytes, given))
     )
 
 

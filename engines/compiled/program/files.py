@@ -32,8 +32,8 @@ def estimate_hlo(
 ) -> ProgramEstimate:
     """Time scheduled HLO: a text, or the proto of a dump, plain or gzipped.
 
-    A text does not say which device each partition ran on: with ``axes`` they are placed as :func:`jax.make_mesh` places
-    that mesh, else in the order of the slice's torus.
+    A text does not say which device each partition ran on: with ``axes`` they are placed as :func:`jax.make_mesh`
+    places that mesh, else in the order of the slice's torus.
 
     Raises:
         InvalidRequest: the file cannot be read, is no scheduled HLO of this chip's compiler, or needs another slice.
