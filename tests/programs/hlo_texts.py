@@ -197,13 +197,14 @@ def async_collective_fusion():
 }}
 
 """
+    beside = f"kind=kOutput, calls=%beside_it, {at(2)}, {cycles(150000)}"
     entry = f"""ENTRY %main (x: bf16[1024,1024]) -> () {{
   %x = {BOX} parameter(0)
   %begun = {state} fusion(%x), kind=kCustom, calls=%start_of_it, {at(1)}
   %begun.0 = {BOX} get-tuple-element(%begun), index=0
   %begun.1 = {GATHERED} get-tuple-element(%begun), index=1
   %begun.2 = u32[] get-tuple-element(%begun), index=2
-  %beside = ({BOX}, {GATHERED}, u32[], {BOX}) fusion(%begun.0, %begun.1, %begun.2, %x), kind=kOutput, calls=%beside_it, {at(2)}, {cycles(150000)}
+  %beside = ({BOX}, {GATHERED}, u32[], {BOX}) fusion(%begun.0, %begun.1, %begun.2, %x), {beside}
   %beside.0 = {BOX} get-tuple-element(%beside), index=0
   %beside.1 = {GATHERED} get-tuple-element(%beside), index=1
   %beside.2 = u32[] get-tuple-element(%beside), index=2

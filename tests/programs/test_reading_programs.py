@@ -67,7 +67,7 @@ def test_a_gather_in_a_loop_repeats_where_the_loop_does_not_change_its_operand(t
 
 def test_a_collective_split_into_fusions_is_sent_once_beside_the_matmul():
     found = estimated(hlo_texts.async_collective_fusion(), 4, {"model": 4})
-    alone = estimated(hlo_texts.gathers("x"), 4, {"model": 4}).step_time_s
+    alone = estimated(hlo_texts.gathers("x"), 4, {"model": 4}).collectives[0].seconds
     (gathered,) = found.collectives
     matmul = (150000 - FIXED) / CLOCK
     assert gathered.count == 1

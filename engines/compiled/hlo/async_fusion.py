@@ -48,7 +48,7 @@ def collective_inside(module: Module, each: Instruction) -> tuple[Computation, I
 
 
 def start_of(module: Module, computation: Computation, done: Instruction) -> str:
-    """Name of the start of the collective that ends here: of those that its operands come from, the one with its channel.
+    """Name of the start of the collective that ends here: of those its operands come from, the one with its channel.
 
     Empty where it started outside of the computation, as in an earlier turn of a loop.
     """

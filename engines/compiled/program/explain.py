@@ -47,8 +47,8 @@ def _sentences(found: "ProgramEstimate") -> Iterator[str]:
         where = f", asked for at {_place(each.places[0])}" if each.places else ""
         along = f" along {each.along}" if each.axes else " on one device"
         yield (
-            f"{each.count} {each.opcode}{along} move {shown_bytes(each.bytes)} a device in {shown_s(each.seconds)}; the "
-            f"cores wait {shown_s(each.exposed_s)} for them{where}."
+            f"{each.count} {each.opcode}{along} move {shown_bytes(each.bytes)} a device in {shown_s(each.seconds)}; "
+            f"the cores wait {shown_s(each.exposed_s)} for them{where}."
         )
     for again in found.repeated[:MOST]:
         yield _repetition(found, again)
