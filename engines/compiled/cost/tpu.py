@@ -1,7 +1,7 @@
 """Cost model of a TPU: the compiler's own cycle counts over the core clock, and the links of a torus."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.compiled.cost.base import CollectiveTime, ComputeTime
@@ -28,6 +28,11 @@ class TpuCostModel:
     links: LinkConstants
     set_by: tuple[str, ...] = ()
     fixed_cycles: int = 0
+    cores: int = 1
+
+    def with_links(self, links: LinkConstants) -> "TpuCostModel":
+        """The same chip with other constants of its links."""
+        return replace(self, links=links)
 
     def compute_time(self, step: Step) -> ComputeTime:
         """(Cycles − fixed ones) / clock, and no less than the bytes at HBM bandwidth."""
@@ -82,4 +87,5 @@ def tpu_cost_model(slice_: Slice) -> TpuCostModel:
         links=fitted.constants,
         set_by=fitted.set_by,
         fixed_cycles=xla.fixed_cycles,
+        cores=xla.cores,
     )
