@@ -10,7 +10,7 @@ waits for whatever it started, also where the next one uses it.
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
@@ -116,23 +116,36 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """A conditional that runs ``turns`` times: seconds of each of its branches, in their order."""
+
+    name: str
+    turns: int
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
-    """A walk's account, the bars of its trace (of every loop, the first iteration), and the loops around them."""
+    """A walk's account, the bars of its trace (of every loop, the first iteration), the loops around them, and the
+    conditionals.
+    """
 
     account: Account
     events: list[Event]
     loops: Sequence[Loop] = ()
+    branches: Sequence[Branch] = ()
 
 
-def walk(schedule: Schedule, cost: CostModel) -> Timeline:
-    """Time a schedule.
+def walk(schedule: Schedule, cost: CostModel, *, least: bool = False) -> Timeline:
+    """Time a schedule: with the longest branch of each conditional, the most turns of a loop of unknown trip count and
+    instructions that no rule knows at their roofline; with ``least`` the shortest, the fewest and nothing.
 
     Raises:
         ShardbenchError: no links connect the devices of a collective.
     """
-    walker = _Walker(schedule, cost)
+    walker = _Walker(schedule, cost, least)
     account = walker.computation(schedule.entry, 0.0)
-    return Timeline(account, walker.events, walker.loops)
+    return Timeline(account, walker.events, walker.loops, walker.branches)
 
 
 @dataclass(slots=True)
@@ -158,8 +171,9 @@ class _Beside:
 
 
 class _Walker:
-    def __init__(self, schedule: Schedule, cost: CostModel) -> None:
-        self.schedule, self.cost = schedule, cost
+    def __init__(self, schedule: Schedule, cost: CostModel, least: bool) -> None:
+        self.schedule, self.cost, self.least = schedule, cost, least
+        self.branches: list[Branch] = []
         self.events: list[Event] = []
         self.loops: list[Loop] = []
         self.turns = 1
@@ -215,13 +229,14 @@ class _Walker:
 
     def _loop(self, step: Step, now: float, origin: float, account: Account) -> float:
         outer, parent = self.turns, self.loop
-        for name in step.called if step.trips else ():
-            index = next(self._indices) if step.trips > 1 else parent
-            self.turns, self.loop = outer * step.trips, index
+        trips = step.least_trips if self.least and step.kind is Kind.LOOP else step.trips
+        for name in step.called if trips else ():
+            index = next(self._indices) if trips > 1 else parent
+            self.turns, self.loop = outer * trips, index
             once = self.computation(name, origin + now)
             self.turns, self.loop = outer, parent
-            if step.trips > 1:
-                rest, start = step.trips - 1, origin + now
+            if trips > 1:
+                rest, start = trips - 1, origin + now
                 name_of_rest, end = f"{rest} more turns of {step.name}", start + once.total_s
                 self.events.append(
                     Event(COMPUTE, name_of_rest, end, once.total_s * rest, TURNS, turns=0, loop=parent, repeats=index)
@@ -231,29 +246,33 @@ class _Walker:
                         index=index,
                         name=step.name,
                         parent=parent,
-                        turns=step.trips,
+                        turns=trips,
                         runs=outer,
                         start_s=start,
                         turn_s=once.total_s,
                     )
                 )
-            account.add(once, step.trips)
-            now += once.total_s * step.trips
+            account.add(once, trips)
+            now += once.total_s * trips
         return now
 
     def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
-        """The longest branch, as it is not known which one runs."""
-        mark, longest, kept = len(self.events), Account(), list[Event]()
-        outer, loops = len(self.loops), list[Loop]()
+        """The longest branch, or the shortest, as it is not known which one runs."""
+        mark, outer = len(self.events), len(self.loops)
+        chosen, kept, loops = Account(), list[Event](), list[Loop]()
+        seconds = list[float]()
         for name in step.called:
             branch = self.computation(name, origin + now)
-            if branch.total_s >= longest.total_s:
-                longest, kept, loops = branch, self.events[mark:], self.loops[outer:]
+            further = branch.total_s < chosen.total_s if self.least else branch.total_s >= chosen.total_s
+            if further or not seconds:
+                chosen, kept, loops = branch, self.events[mark:], self.loops[outer:]
+            seconds.append(branch.total_s)
             del self.events[mark:], self.loops[outer:]
+        self.branches.append(Branch(step.name, self.turns, tuple(seconds)))
         self.events += kept
         self.loops += loops
-        account.add(longest, 1)
-        return now + longest.total_s
+        account.add(chosen, 1)
+        return now + chosen.total_s
 
     def _start(self, step: Step, now: float, origin: float, account: Account, beside: _Beside) -> None:
         if step.collective is not None:
@@ -263,7 +282,8 @@ class _Walker:
             self._occupy(step, timed, start, origin, beside.links)
             beside.sending[step.name] = _Running(start + timed.seconds, timed.seconds, step)
             return
-        beside.copies.issue(step.name, now, step.moved_bytes / self.cost.hbm_bytes_per_s)
+        seconds = 0.0 if self.least and not step.known else step.moved_bytes / self.cost.hbm_bytes_per_s
+        beside.copies.issue(step.name, now, seconds)
         beside.copying[step.name] = step
 
     def _wait(self, name: str, now: float, origin: float, account: Account, beside: _Beside) -> float:
@@ -286,6 +306,8 @@ class _Walker:
 
     def _computed(self, step: Step, account: Account) -> ComputeTime:
         timed = self.cost.compute_time(step)
+        if self.least and not step.known:
+            timed = replace(timed, seconds=timed.least_s)
         account.compute_s += timed.seconds
         account.flops += timed.flops or 0.0
         account.by_kind[step.opcode] += timed.seconds  # type: ignore[assignment]

@@ -16,6 +16,8 @@ from engines.core.slice import Slice
 class TpuCostModel:
     """One core and its links. ``set_by`` names the published rows that set the constants of the links.
 
+    ``peak_flops_per_s`` bounds kernels that state their operations themselves.
+
     ``fixed_cycles`` is in every estimate of the compiler, whatever the size of the instruction: 0.58 µs on v4, 1.21 µs
     on v5e, v5p and v6e alike. It makes fusing attractive, but no chip spends it: with it, jax-llm-examples' decode of
     Llama-3-70B on 16 v5e comes out 10 to 42% slower than measured (batch 128 to 8); without it, by the constants that
@@ -28,6 +30,7 @@ class TpuCostModel:
     links: LinkConstants
     set_by: tuple[str, ...] = ()
     fixed_cycles: int = 0
+    peak_flops_per_s: float | None = None
     cores: int = 1
 
     def with_links(self, links: LinkConstants) -> "TpuCostModel":
@@ -41,6 +44,12 @@ class TpuCostModel:
             # Below the fixed cycles are those of the scalar core, which have none.
             fixed = self.fixed_cycles if step.cycles >= self.fixed_cycles else 0
             return ComputeTime(seconds=max((step.cycles - fixed) / self.clock_hz, memory_s))
+        if step.stated is not None:
+            peak = self.peak_flops_per_s
+            arithmetic_s = 0.0 if peak is None else step.stated.flops / peak
+            seconds = max(arithmetic_s, step.stated.bytes / self.hbm_bytes_per_s)
+            # What its author states, at the roofline: no chip is faster, and how much slower it is nobody knows.
+            return ComputeTime(seconds=seconds, flops=step.stated.flops, is_estimated=False, least_s=seconds)
         # No cycle count: the bytes that it moves at HBM bandwidth, an upper bound as on-chip memory is faster.
         return ComputeTime(seconds=memory_s or step.moved_bytes / self.hbm_bytes_per_s, is_estimated=False)
 
@@ -65,8 +74,8 @@ class TpuCostModel:
         return {"constants": constants}
 
 
-def tpu_cost_model(slice_: Slice) -> TpuCostModel:
-    """The cost model of one core of a slice.
+def tpu_cost_model(slice_: Slice, places: tuple[int, ...] = ()) -> TpuCostModel:
+    """The cost model of one core of a slice; ``places`` are those of :class:`Torus`.
 
     Raises:
         Unsupported: the chip's file lacks its clock, a bandwidth or its ``xla`` part.
@@ -78,6 +87,7 @@ def tpu_cost_model(slice_: Slice) -> TpuCostModel:
         shape=(*slice_.mesh_shape, *cores),
         wrap=(*slice_.wrap, *(False for _ in cores)),
         link_bytes_per_s=chip.require("link_bytes_per_s", chip.link_bytes_per_s),
+        places=places,
     )
     fitted = link_constants_of(chip)
     return TpuCostModel(
@@ -85,6 +95,7 @@ def tpu_cost_model(slice_: Slice) -> TpuCostModel:
         hbm_bytes_per_s=chip.require("hbm_bytes_per_s", chip.hbm_bytes_per_s) / xla.cores,
         torus=torus,
         links=fitted.constants,
+        peak_flops_per_s=peak / xla.cores if (peak := chip.peak_flops_per_s.get("bfloat16")) else None,
         set_by=fitted.set_by,
         fixed_cycles=xla.fixed_cycles,
         cores=xla.cores,
