@@ -1,7 +1,7 @@
 """Cost model of a TPU: the compiler's own cycle counts over the core clock, and the links of a torus."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.compiled.cost.base import CollectiveTime, ComputeTime
@@ -31,6 +31,11 @@ class TpuCostModel:
     set_by: tuple[str, ...] = ()
     fixed_cycles: int = 0
     peak_flops_per_s: float | None = None
+    cores: int = 1
+
+    def with_links(self, links: LinkConstants) -> "TpuCostModel":
+        """The same chip with other constants of its links."""
+        return replace(self, links=links)
 
     def compute_time(self, step: Step) -> ComputeTime:
         """(Cycles − fixed ones) / clock, and no less than the bytes at HBM bandwidth."""
@@ -93,4 +98,5 @@ def tpu_cost_model(slice_: Slice, places: tuple[int, ...] = ()) -> TpuCostModel:
         peak_flops_per_s=peak / xla.cores if (peak := chip.peak_flops_per_s.get("bfloat16")) else None,
         set_by=fitted.set_by,
         fixed_cycles=xla.fixed_cycles,
+        cores=xla.cores,
     )
