@@ -8,7 +8,7 @@ from typing import Final
 
 from engines.compiled.hlo.async_fusion import Stage, collective_inside, stage_of, start_of
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
-from engines.compiled.hlo.hbm_traffic import HBM, Transfer, transfers
+from engines.compiled.hlo.hbm_traffic import HBM, HOST, Transfer, transfers
 from engines.compiled.hlo.opcodes import COLLECTIVES, CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
@@ -62,7 +62,8 @@ class Step:
 
     ``label`` is its opcode, of a custom call with the target. One that is not ``known`` has no rule in
     :mod:`engines.compiled.hlo.opcodes`, so that its time is only bounded. ``moved_bytes`` counts the bytes that it
-    reads and writes in any memory; those of an asynchronous one once.
+    reads and writes in any memory; those of an asynchronous one once. ``with_host`` marks a transfer with the host's
+    memory, whose link is no faster than HBM.
 
     ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
     convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count, the
@@ -86,6 +87,7 @@ class Step:
     matmul: bool = False
     flops: Flops | None = None
     stated: StatedCost | None = None
+    with_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
             label=label,
             known=known,
             cycles=inner.cycles if inner is not None and collective is None else None,
+            with_host=collective is None and _touches_host(computation, each),
             hbm_bytes=0.0 if collective else moved,
             moved_bytes=moved,
             collective=collective,
@@ -211,7 +214,14 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         matmul=multiplies(module, each),
         flops=flops_of(module, computation, each),
         stated=_stated(each),
+        with_host=_touches_host(computation, each),
     )
+
+
+def _touches_host(computation: Computation, each: Instruction) -> bool:
+    read = (computation.by_name[name] for name in each.operands if name in computation.by_name)
+    arrays = (shape for source in read if not source.is_tuple for shape in source.shapes)
+    return any(shape.space == HOST for shape in (*each.shapes, *arrays))
 
 
 def _stated(each: Instruction) -> StatedCost | None:

@@ -113,6 +113,11 @@ def _unknown(found: "ProgramEstimate") -> Iterator[str]:
             f"The compiler states no cycles for {count} {label}: their bytes and operations at the roofline make "
             f"{_share(seconds, total)} of the step."
         )
+    if account.at_least_s >= LARGE_SHARE * total:
+        yield (
+            f"{_share(account.at_least_s, total)} of the step is the least that kernels and transfers with the host can "
+            "take; nobody states the most."
+        )
     if found.timed.schedule.assumed:
         places = dict.fromkeys(_place(found.sources[name].place) or name for name in found.timed.schedule.assumed)
         yield f"How often the loop at {', '.join(places)} turns was given, and does not follow from the program."
@@ -155,6 +160,7 @@ def plain(found: "ProgramEstimate") -> dict[str, Any]:
         "unestimated_instructions": dict(account.unestimated),
         "unestimated_by_label_s": dict(account.unestimated_by_label_s),
         "unknown_s": account.unknown_s,
+        "at_least_s": account.at_least_s,
         "unknown_instructions": found.timed.unknown,
         "program_id": found.program_id,
         "versions": dict(found.versions),
