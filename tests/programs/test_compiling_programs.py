@@ -129,15 +129,15 @@ def test_what_cannot_be_timed_says_why_in_a_sentence():
     def branches_on_a_value(x):
         return x if x.sum() > 0 else -x
 
-    with pytest.raises(ShardbenchError, match="does not trace at .*test_compiling_programs.py:"):
+    with pytest.raises(ShardbenchError, match=r"does not trace at .*test_compiling_programs\.py:"):
         estimate(branches_on_a_value, WIDE, **V5E4)
     with pytest.raises(InvalidRequest, match="does not fit an argument of shape"):
         estimate(product, WIDE, SQUARE, in_shardings=(P("nowhere"), P()), **V5E4)
+    odd = jax.ShapeDtypeStruct((511, 2048), jnp.bfloat16)
     with pytest.raises(InvalidRequest, match="does not fit an argument of shape"):
-        odd = jax.ShapeDtypeStruct((511, 2048), jnp.bfloat16)
         estimate(product, odd, SQUARE, in_shardings=(P("model"), P()), **V5E4)
+    huge = jax.ShapeDtypeStruct((200_000, 200_000), jnp.bfloat16)
     with pytest.raises(OutOfMemory):
-        huge = jax.ShapeDtypeStruct((200_000, 200_000), jnp.bfloat16)
         estimate(product, huge, huge, hw="tpu-v5e")
     with pytest.raises(InvalidRequest, match="is not a slice of tpu-v5e"):
         estimate(product, WIDE, SQUARE, hw="tpu-v5e", num_chips=7)
