@@ -78,7 +78,9 @@ def test_a_collective_split_into_fusions_is_sent_once_beside_the_matmul():
 
 
 def test_a_loop_of_unknown_turns_is_asked_for():
-    with pytest.raises(InvalidRequest, match=r"trip_count=null: is needed: how often the loop at /home/user/model.py:30 turns"):
+    with pytest.raises(
+        InvalidRequest, match=r"trip_count=null: is needed: how often the loop at /home/user/model.py:30 turns"
+    ):
         estimated(hlo_texts.loop_of_unknown_turns())
 
 

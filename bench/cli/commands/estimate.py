@@ -69,7 +69,7 @@ KEYS: Final = (
 EXAMPLES: Final = (
     "shardbench estimate function=mlp:train_step path=examples/estimate hw=tpu-v5e mesh=[data:2,model:8]",
     "shardbench estimate function=model:step 'arguments=[bf16[64,4096],bf16[4096,8192]]' hw=tpu-v6e num_chips=1",
-    "shardbench estimate hlo=dump/module_0003.jit_step.after_optimizations.txt topology=v5e:4x4",
+    "shardbench estimate hlo=dump/module_0003.jit_step.after_codegen.txt topology=v5e:4x4",
     "shardbench estimate stablehlo=step.export topology=v5p:2x2x2 trace=step.json.gz",
 )
 SOME_FAILED: Final = 3
