@@ -97,7 +97,12 @@ def test_the_doubled_gather_is_told_by_its_lines(monkeypatch):
 
 def test_a_kernel_is_charged_what_it_states(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
-    question = asked(function="flash_attention:attend", path=(str(EXAMPLES),), settings={"batch": 1, "length": 1024})
+    question = Question(
+        slice=slice_of(load_chip("tpu-v5e"), 1),
+        function="flash_attention:attend",
+        path=(str(EXAMPLES),),
+        settings={"batch": 1, "length": 1024},
+    )
     (answer,) = answers_of(question)
     (program,) = answer.programs
     assert program["unestimated_instructions"] == {"custom-call tpu_custom_call": 1}

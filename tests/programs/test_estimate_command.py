@@ -2,8 +2,8 @@
 
 import json
 
-import hlo_texts
 import pytest
+from builders import hlo_texts
 
 from bench.cli.commands.estimate import axes_of, question_of, value_of
 from bench.cli.main import main
@@ -46,6 +46,12 @@ def test_a_program_that_changed_is_compared_with_what_it_was(hlo, tmp_path, caps
     assert one["program_id"] != two["program_id"]
     assert main(["compare", f"old={tmp_path / 'old'}", f"new={tmp_path / 'new'}"]) == 1
     assert "slower" in capsys.readouterr().out
+
+
+def test_the_same_program_is_stored_once(hlo, tmp_path):
+    words = ["estimate", f"hlo={hlo}", "topology=v5e:2x2", f"results_dir={tmp_path / 'r'}"]
+    assert [main(words), main(words)] == [0, 0]
+    assert len(Store(tmp_path / "r").load()) == 1
 
 
 def test_several_files_are_one_step(hlo, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import time
 
-import hlo_texts
+from builders import hlo_texts
 
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import read_schedule

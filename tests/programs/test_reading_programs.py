@@ -2,8 +2,8 @@
 
 import math
 
-import hlo_texts
 import pytest
+from builders import hlo_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
