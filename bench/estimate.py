@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engines.compiled.hlo.schedule import Trips
+from engines.compiled.program.difference import Difference, compare
 from engines.compiled.program.result import ProgramEstimate
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
@@ -18,7 +19,7 @@ from engines.core.slice import Slice, slice_of
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-__all__ = ["ProgramEstimate", "absent_mesh", "estimate"]
+__all__ = ["Difference", "ProgramEstimate", "absent_mesh", "compare", "estimate"]
 
 
 def estimate(

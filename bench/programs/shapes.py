@@ -23,7 +23,7 @@ EXAMPLE: Final = "write it like bf16[2048,4096] or bf16[2048,4096]@data,-"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An array's dtype and dimensions, and for each dimension the axes that split it; None leaves that to the compiler."""
+    """An array's dtype and dimensions, and for each the axes that split it; None leaves that to the compiler."""
 
     dtype: str
     dims: tuple[int, ...]

@@ -83,8 +83,6 @@ def _imported(text: str, path: Sequence[str]) -> Any:
 
 
 def _made(text: str, factory: Any, settings: Mapping[str, Any], mesh: "Mesh") -> Any:
-    import jax
-
     if not callable(factory):
         raise InvalidRequest("function", text, "is not a function", CONTRACT)
     given = dict(settings)
@@ -94,11 +92,12 @@ def _made(text: str, factory: Any, settings: Mapping[str, Any], mesh: "Mesh") ->
             given["mesh"] = mesh
         inspect.signature(factory).bind(**given)
     except TypeError as error:
-        remedy = "give the shapes of a function as arguments=[bf16[8,128],…], those of a factory as settings=[key=value,…]"
+        remedy = (
+            "give the shapes of a function as arguments=[bf16[8,128],…], those of a factory as settings=[key=value,…]"
+        )
         raise InvalidRequest("function", text, f"cannot be called without arguments ({error})", remedy) from None
     try:
-        with jax.sharding.set_mesh(mesh):
-            return factory(**given)
+        return factory(**given)
     except ShardbenchError:
         raise
     except Exception as error:

@@ -43,8 +43,8 @@ def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: 
     """Read and time a program that fits.
 
     Raises:
-        UnreadableHlo: the text is no scheduled HLO that can be read, or, without ``unknown_trips``, has a loop of unknown
-            trip count.
+        UnreadableHlo: the text is no scheduled HLO that can be read, or has a loop of unknown trip count and
+            ``unknown_trips`` is None.
         ShardbenchError: no links connect the devices of a collective.
     """
     module = parse_module(compiled.text)

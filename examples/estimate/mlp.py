@@ -1,6 +1,6 @@
 """A train step of a plain MLP, its batch split over data and its matrices over model.
 
-    shardbench estimate function=mlp:train_step path=examples/estimate hw=tpu-v5e mesh=[data:2,model:8]
+shardbench estimate function=mlp:train_step path=examples/estimate hw=tpu-v5e mesh=[data:2,model:8]
 """
 
 import jax

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
-from bench.cli.values import Choice, FilePath, Integer, ListOf, Number, Text
+from bench.cli.values import FilePath, Integer, ListOf, Number, Text
 from engines.core.errors import InvalidRequest, ShardbenchError
 
 if TYPE_CHECKING:
@@ -20,38 +20,65 @@ SUMMARY: Final = "time any JAX program on chips that are not there, by their com
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("function", None, "module:name of a function, or of a factory that returns (function, arguments)"),
-    Key("arguments", None, "shapes to call the function with: [bf16[8,128],'bf16[128,512]@-,model']", kind=ListOf(Text())),
-    Key("settings", [], "keyword arguments of the factory or function: [batch=8]", kind=ListOf(Text(), least=0)),
+    Key(
+        "arguments",
+        None,
+        "shapes to call the function with, [bf16[8,128],'bf16[128,512]@-,model']",
+        kind=ListOf(Text()),
+    ),
+    Key("settings", [], "keyword arguments of the factory or function, [batch=8]", kind=ListOf(Text(), least=0)),
     Key("path", [], "folders of its modules, beside the current one", kind=ListOf(FilePath(), least=0)),
-    Key("hlo", None, "in place of a function: scheduled HLO, text or proto, of a dump; several make one step", kind=ListOf(FilePath())),
+    Key(
+        "hlo",
+        None,
+        "in place of a function: scheduled HLO of a dump, text or proto; several files make one step",
+        kind=ListOf(FilePath()),
+    ),
     Key("stablehlo", None, "in place of a function: what jax.export wrote, or StableHLO", kind=FilePath()),
     Key("hw", None, "the chip, one of conf/hw"),
-    Key("num_chips", None, "chips of the slice", kind=Integer(1)),
-    Key("mesh_shape", None, "chips along the slice's axes x, y, z (default: the most cubic slice)", kind=ListOf(Integer(1))),
+    Key("num_chips", None, "chips of the slice (default: as many as the mesh has)", kind=Integer(1)),
+    Key(
+        "mesh_shape",
+        None,
+        "chips along the slice's axes x, y, z (default: the most cubic slice)",
+        kind=ListOf(Integer(1)),
+    ),
     Key("topology", None, "in place of hw and num_chips: a slice as XLA names it, such as v5e:4x4"),
-    Key("mesh", None, "the program's own mesh: [data:2,model:8] (default: the slice's x, y, z)", kind=ListOf(Text())),
-    Key("axis_types", "auto", "who decides shardings: the compiler, or the program (JAX's explicit axes)", kind=Choice(("auto", "explicit"))),
-    Key("trip_count", None, "turns of a loop whose trip count the program does not tell, or the least and the most", kind=ListOf(Integer(0))),
-    Key("compiler_options", [], "options of the XLA compiler: [name=value]", kind=ListOf(Text(), least=0)),
+    Key("mesh", None, "the program's own mesh, [data:2,model:8] (default: the slice's x, y, z)", kind=ListOf(Text())),
+    Key(
+        "axis_types",
+        "auto",
+        "who decides shardings: the compiler, or the program itself (JAX's explicit axes)",
+        ("auto", "explicit"),
+    ),
+    Key(
+        "trip_count",
+        None,
+        "turns of a loop whose trip count the program does not tell, or the least and the most",
+        kind=ListOf(Integer(0)),
+    ),
+    Key("compiler_options", [], "options of the XLA compiler, [name=value]", kind=ListOf(Text(), least=0)),
     Key("name", None, "what the program is called in its row (default: as the function)"),
     Key("trace", None, "write the schedule for Perfetto or xprof to this file, such as step.json.gz", kind=FilePath()),
     Key("save_hlo", None, "write the scheduled HLO to this file", kind=FilePath()),
-    Key("cache_dir", None, "the folder of compiled programs (default: that of the user's cache)", kind=FilePath()),
+    Key("cache_dir", None, "the folder of compiled programs (default: in the user's cache folder)", kind=FilePath()),
     Key("timeout_s", 600.0, "seconds that tracing, compiling and reading may take", kind=Number(above=0)),
     RESULTS_DIR,
     PRINT,
-)  # fmt: skip
+)
 EXAMPLES: Final = (
-    "shardbench estimate function=examples.estimate.mlp:train_step hw=tpu-v5e num_chips=16",
-    "shardbench estimate function=model:step 'arguments=[bf16[64,4096],\"bf16[4096,16384]@-,model\"]' hw=tpu-v6e mesh=[model:8]",
-    "shardbench estimate hlo=dump/module_0003.jit_step.after_optimizations.txt topology=v5e:4x4",
-    "shardbench estimate stablehlo=step.stablehlo topology=v5p:2x2x2 trace=step.json.gz",
+    "shardbench estimate function=mlp:train_step path=examples/estimate hw=tpu-v5e mesh=[data:2,model:8]",
+    "shardbench estimate function=model:step 'arguments=[bf16[64,4096],bf16[4096,8192]]' hw=tpu-v6e num_chips=1",
+    "shardbench estimate hlo=dump/module_0003.jit_step.after_codegen.txt topology=v5e:4x4",
+    "shardbench estimate stablehlo=step.export topology=v5p:2x2x2 trace=step.json.gz",
 )
 SOME_FAILED: Final = 3
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Estimate, store the rows and print what they say. Returns 0, or 3 if a program has no time.
+    """Estimate, store the rows that are new and print what they say. Returns 0, or 3 if a program has no time.
+
+    A program that is stored already, timed by the same model, is not stored again.
 
     Raises:
         ShardbenchError: the request is invalid, or the store cannot be written.
@@ -68,7 +95,11 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         if each.status == "invalid":
             raise ShardbenchError(each.error or "")
     rows = [row_of(question, each) for each in found]
-    store.append(rows)
+    stored = store.latest()
+    rows = [_known(stored.get(row.point_id), row) for row in rows]
+    new = [row for row in rows if stored.get(row.point_id) is not row]
+    if new:
+        store.append(new)
     if settings["print"] == "json":
         for row in rows:
             print(json.dumps(row.to_dict(), allow_nan=False))
@@ -76,6 +107,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         for row, each in zip(rows, found, strict=True):
             _print(row, each)
     return 0 if all(row.status == "ok" for row in rows) else SOME_FAILED
+
+
+def _known(stored: "Row | None", row: "Row") -> "Row":
+    """The stored row where it says the same of the same program."""
+    same = stored is not None and row.status == "ok" and (stored.status, stored.program_id) == ("ok", row.program_id)
+    return stored if stored is not None and same and stored.latency_s == row.latency_s else row
 
 
 def question_of(settings: Mapping[str, Any]) -> Any:
@@ -139,7 +176,9 @@ def axes_of(texts: Sequence[str]) -> dict[str, int]:
     for text in texts:
         name, _, size = text.partition(":")
         if not name.isidentifier() or not size.isdigit() or int(size) < 1 or name in axes:
-            raise InvalidRequest("mesh", text, "must be name:size, each name once", "write it like mesh=[data:2,model:8]")
+            raise InvalidRequest(
+                "mesh", text, "must be name:size, each name once", "write it like mesh=[data:2,model:8]"
+            )
         axes[name] = int(size)
     return axes
 
@@ -179,7 +218,9 @@ def _slice(settings: Mapping[str, Any], axes: Mapping[str, int] | None) -> "Slic
     chip = load_chip(settings["hw"])
     cores = chip.xla.cores if chip.xla is not None else 1
     shape = settings["mesh_shape"]
-    chips = settings["num_chips"] or (math.prod(shape) if shape else max(1, math.prod(axes.values()) // cores) if axes else 1)
+    chips = settings["num_chips"] or (
+        math.prod(shape) if shape else max(1, math.prod(axes.values()) // cores) if axes else 1
+    )
     return slice_of(chip, chips, None if shape is None else tuple(shape))
 
 

@@ -9,6 +9,7 @@ Any other group rings in the order of its devices, each send routed along one ax
 each pair its S/N bytes that way.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def _rings(boxes: Sequence[Box], axis: int, shape: Sequence[int], wrap: Sequence
 
 def _gap(coordinates: Sequence[int]) -> int:
     """Most hops between neighbours along an axis."""
-    return max((after - before for before, after in zip(coordinates, coordinates[1:], strict=False)), default=0)
+    return max((after - before for before, after in itertools.pairwise(coordinates)), default=0)
 
 
 def _load(boxes: Sequence[Box], axis: int, shape: Sequence[int], wrap: Sequence[bool]) -> int:

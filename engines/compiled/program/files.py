@@ -19,8 +19,10 @@ from engines.core.text import one_line, shortened
 
 GZIP: Final = b"\x1f\x8b"
 HLO_TEXT: Final = b"HloModule "
-TPU_MARKS: Final = ("T(8,128)", "T(", "estimated_cycles", "tpu_custom_call")
+CYCLES: Final = "estimated_cycles"
+TPU_MARKS: Final = ("T(8,128)", "T(", CYCLES, "tpu_custom_call")
 """What is in the text of every program that the TPU compiler scheduled: tiled layouts, cycles or its kernels."""
+LAST_FILE: Final = "use the last file of its module in the dump, …after_codegen.txt or .hlo.pb of the TPU compiler"
 OTHER_MARKS: Final = {
     "cpu": ("xla_cpu", "outer_dimension_partitions", "__onednn", "$cpu"),
     "gpu": ("__cublas", "fusion_backend_config", "__cudnn", "gemm_backend_config"),
@@ -32,8 +34,8 @@ def estimate_hlo(
 ) -> ProgramEstimate:
     """Time scheduled HLO: a text, or the proto of a dump, plain or gzipped.
 
-    A text does not say which device each partition ran on: with ``axes`` they are placed as :func:`jax.make_mesh` places
-    that mesh, else in the order of the slice's torus.
+    A text does not say which device each partition ran on: with ``axes`` they are placed as :func:`jax.make_mesh`
+    places that mesh, else in the order of the slice's torus.
 
     Raises:
         InvalidRequest: the file cannot be read, is no scheduled HLO of this chip's compiler, or needs another slice.
@@ -46,7 +48,7 @@ def estimate_hlo(
     whole = slice_.num_chips * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
     if devices > whole:
         raise InvalidRequest(
-            "hlo", path, f"is a program of {devices} devices, and {slice_.num_chips} {slice_.chip.name} have {whole}",
+            "hlo", path, f"runs on {devices} devices, and {slice_.num_chips} {slice_.chip.name} have {whole}",
             "use as many chips as it was compiled for",
         )  # fmt: skip
     placement = _placement(slice_, axes, devices)
@@ -74,7 +76,9 @@ def estimate_stablehlo(
     mesh = absent_mesh(slice_, axes)
     exported = exported_of(path, content)
     if exported is None:
-        return estimate_lowered(Lowered(name=called, stages=stages_of(path, content, mesh), mesh=mesh), slice_, settings)
+        return estimate_lowered(
+            Lowered(name=called, stages=stages_of(path, content, mesh), mesh=mesh), slice_, settings
+        )
     if exported.nr_devices not in (1, mesh.devices.size):
         raise InvalidRequest(
             "stablehlo", path, f"was exported for {exported.nr_devices} devices, and the slice has {mesh.devices.size}",
@@ -111,7 +115,7 @@ def _hlo_text(path: str) -> str:
 
 def _text_of_proto(path: str, content: bytes) -> str:
     """The text of a serialised ``HloProto``, or of its module alone."""
-    from jax._src.lib import xla_client
+    from jax._src.lib import xla_client  # type: ignore[attr-defined]
 
     reason = ""
     for serialised in (_first_message(content), content):
@@ -150,16 +154,18 @@ def _check_compiler(path: str, text: str, slice_: Slice) -> None:
     if "is_scheduled=true" not in text[: text.find("\n")]:
         raise InvalidRequest(
             "hlo", path, "lacks is_scheduled=true, so its lines are not in the order of issue",
-            "use the last file of its module in the dump (…after_optimizations… or …-final…)",
+            LAST_FILE,
         )  # fmt: skip
     is_tpu = any(mark in text for mark in TPU_MARKS)
     other = next((kind for kind, marks in OTHER_MARKS.items() if any(mark in text for mark in marks)), None)
     kind = "tpu" if is_tpu else other or "cpu"
     if kind != slice_.chip.kind:
         raise InvalidRequest(
-            "hlo", path, f"was compiled for a {kind.upper()}, and hw={slice_.chip.name} is a {slice_.chip.kind.upper()}",
+            "hlo", path, f"was compiled for a {kind.upper()}, and {slice_.chip.name} is a {slice_.chip.kind.upper()}",
             "use a dump of this chip's compiler, or give the function",
         )  # fmt: skip
+    if kind == "tpu" and CYCLES not in text and " fusion(" in text:
+        raise InvalidRequest("hlo", path, "states no cycles, as before code is generated", LAST_FILE)
 
 
 def _placement(slice_: Slice, axes: Axes | None, devices: int) -> Placement:

@@ -1,7 +1,7 @@
 """StableHLO in a file as a stage that can be compiled, as JAX's own lowered functions are."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from engines.core.errors import InvalidRequest
 from engines.core.text import one_line, shortened
@@ -9,7 +9,8 @@ from engines.core.text import one_line, shortened
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-REMEDY = "use a file that jax.export wrote, or StableHLO as text or bytecode"
+PARTITIONS: Final = "mhlo.num_partitions"
+REMEDY: Final = "use a file that jax.export wrote, or StableHLO as text or bytecode"
 
 
 def exported_of(path: str, content: bytes) -> Any:
@@ -53,17 +54,24 @@ class StableHlo:
         """
         import numpy as np
         from jax._src import compiler
-        from jax._src.lib import xla_client
+        from jax._src.interpreters import mlir
+        from jax._src.lib import xla_client  # type: ignore[attr-defined]
+        from jax._src.lib.mlir import ir  # type: ignore[attr-defined]
 
-        client = self.devices[0].client
         options = compiler.get_compile_options(
             num_replicas=1,
             num_partitions=len(self.devices),
             device_assignment=np.arange(len(self.devices)).reshape(1, -1),
             env_options_overrides=dict(compiler_options or {}),
         )
+        options.executable_build_options.use_spmd_partitioning = True
         options.executable_build_options.use_shardy_partitioner = "sdy." in self.text
-        found = client.compile(self.bytecode, xla_client.DeviceList(self.devices), options)
+        with mlir.make_ir_context():
+            found = self.devices[0].client.compile(
+                ir.Module.parse(self.bytecode),
+                executable_devices=xla_client.DeviceList(self.devices),
+                compile_options=options,
+            )
         return _Executable(found)
 
 
@@ -72,7 +80,7 @@ class _Executable:
     found: Any
 
     def as_text(self) -> str:
-        return "\n\n".join(str(module.to_string()) for module in self.found.get_hlo_modules())
+        return "\n\n".join(str(module.to_string()) for module in self.found.hlo_modules())
 
     def memory_analysis(self) -> Any:
         return self.found.get_compiled_memory_stats()
@@ -85,7 +93,7 @@ def stages_of(path: str, content: bytes, mesh: "Mesh") -> StableHlo:
         InvalidRequest: it cannot be parsed, or was partitioned for another number of devices.
     """
     from jax._src.interpreters import mlir
-    from jax._src.lib.mlir import ir
+    from jax._src.lib.mlir import ir  # type: ignore[attr-defined]
 
     with mlir.make_ir_context():
         try:
@@ -94,7 +102,7 @@ def stages_of(path: str, content: bytes, mesh: "Mesh") -> StableHlo:
             reason = shortened(one_line(str(error)))
             raise InvalidRequest("stablehlo", path, f"cannot be parsed ({reason})", REMEDY) from None
         attributes = module.operation.attributes
-        stated = attributes["mhlo.num_partitions"].value if "mhlo.num_partitions" in attributes else 1
+        stated = ir.IntegerAttr(attributes[PARTITIONS]).value if PARTITIONS in attributes else 1
         text, bytecode = str(module), mlir.module_to_bytecode(module)
     devices = tuple(mesh.devices.flat)
     if stated not in (1, len(devices)):
