@@ -5,6 +5,7 @@ bytes and memory of all layers follow in a straight line (:func:`at_all_layers`)
 whole, since only the compiler knows.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -45,6 +46,7 @@ def at_all_layers(few: TimedPhase, more: TimedPhase, layers: int) -> TimedPhase:
     account = Account()
     account.add(few.account, 1 - steps)
     account.add(more.account, steps)
+    account.unestimated = Counter({opcode: round(count) for opcode, count in account.unestimated.items()})
     compiled = CompiledProgram(
         text=more.compiled.text,
         memory=of_each(few.compiled.memory, more.compiled.memory),
