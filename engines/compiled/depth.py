@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.timeline import Account, Timeline
-from engines.compiled.estimate import TimedPhase
 from engines.compiled.target.memory import peak_bytes
+from engines.compiled.timed import TimedProgram
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -32,7 +32,7 @@ def shallow(plan: "Plan") -> list["Plan"]:
     return [replace(plan, model=replace(plan.model, num_layers=each)) for each in DEPTHS]
 
 
-def at_all_layers(few: TimedPhase, more: TimedPhase, layers: int) -> TimedPhase:
+def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedProgram:
     """The phase with ``layers`` layers, from the same with :data:`DEPTHS`; its bars and text are the deeper one's."""
     first, second = DEPTHS
     steps = (layers - first) / (second - first)
@@ -43,25 +43,29 @@ def at_all_layers(few: TimedPhase, more: TimedPhase, layers: int) -> TimedPhase:
     def of_each(start: Mapping[str, float], end: Mapping[str, float]) -> dict[str, float]:
         return {key: line(start.get(key, 0), end[key]) for key in end}
 
-    account = Account()
-    account.add(few.account, 1 - steps)
-    account.add(more.account, steps)
-    account.unestimated = Counter({opcode: round(count) for opcode, count in account.unestimated.items()})
-    compiled = CompiledProgram(
-        text=more.compiled.text,
-        memory=of_each(few.compiled.memory, more.compiled.memory),
-        compile_s=few.compiled.compile_s + more.compiled.compile_s,
-    )
+    def timeline(start: Timeline, end: Timeline) -> Timeline:
+        account = Account()
+        account.add(start.account, 1 - steps)
+        account.add(end.account, steps)
+        account.unestimated = Counter({label: round(count) for label, count in account.unestimated.items()})
+        return replace(end, account=account)
+
+    unknown = of_each(few.unknown, more.unknown)
     return replace(
         more,
-        compiled=compiled,
-        timeline=Timeline(account, more.timeline.events, more.timeline.loops),
-        unknown={key: round(count) for key, count in of_each(few.unknown, more.unknown).items()},
+        compiled=CompiledProgram(
+            text=more.compiled.text,
+            memory=of_each(few.compiled.memory, more.compiled.memory),
+            compile_s=few.compiled.compile_s + more.compiled.compile_s,
+        ),
+        schedule=replace(more.schedule, unknown=Counter({label: round(count) for label, count in unknown.items()})),
+        timeline=timeline(few.timeline, more.timeline),
+        shortest=timeline(few.shortest, more.shortest),
         least_s=None if few.least_s is None or more.least_s is None else line(few.least_s, more.least_s),
         depths=DEPTHS,
     )
 
 
-def surely_fits(phase: TimedPhase, hbm_bytes: float) -> bool:
+def surely_fits(phase: TimedProgram, hbm_bytes: float) -> bool:
     """Whether a device with ``hbm_bytes`` of memory surely holds the phase's program."""
     return peak_bytes(phase.compiled.memory) <= SURELY_FITS * hbm_bytes

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.compiled.compile.cache import Cache, default_folder
 from engines.compiled.compile.compiler import Compiler, CompileRequest
 from engines.compiled.cost.select import cost_model_of
-from engines.compiled.cost.timeline import walk
 from engines.compiled.cost.version import TIMING_VERSION
 from engines.compiled.depth import at_all_layers, shallow, surely_fits
-from engines.compiled.estimate import TimedPhase, estimate_of
-from engines.compiled.hlo.parser import UnreadableHlo, parse_module
-from engines.compiled.hlo.schedule import read_schedule
-from engines.compiled.hotspots import hot_loop
+from engines.compiled.estimate import estimate_of
+from engines.compiled.hlo.parser import UnreadableHlo
 from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.search import (
     AUTO,
@@ -29,6 +26,7 @@ from engines.compiled.search import (
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
 from engines.compiled.target.select import target_of
+from engines.compiled.timed import TimedProgram, timed
 from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
@@ -185,37 +183,27 @@ class CompiledEngine(Estimator):
                 best = plan, phases
         return Tried(best, refusal, times)
 
-    def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedPhase:
+    def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
         depths = [self._timed(point, each, target, name) for each in shallow(plan)]
         if depths:
             whole = at_all_layers(depths[0], depths[1], plan.model.num_layers)
-            if surely_fits(whole, point.chip.require("hbm_bytes", point.chip.hbm_bytes) / target.cores):
+            if surely_fits(whole, point.chip.hbm_bytes / target.cores):
                 return whole
         return self._timed(point, plan, target, name)
 
-    def _timed(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedPhase:
-        cost = cost_model_of(point.slice())
-        best_case = cost.best_case()
+    def _timed(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
         with_what = compiler_for(point.chip)
         compiled = self.compiler.compile(self._request(point, plan, target, name))
         too_large = compiled.out_of_memory or target.too_large(compiled.memory)
         if too_large is not None:
             raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")
         try:
-            schedule = read_schedule(parse_module(compiled.text))
+            return timed(name, compiled, cost_model_of(point.slice()))
         except UnreadableHlo as error:
             library = with_what.libraries[-1]
             whose = f"{library} {versions_of([library]).get(library)}"
             message = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(message) from error
-        return TimedPhase(
-            name,
-            compiled,
-            walk(schedule, cost),
-            dict(schedule.unknown),
-            hot_loop(schedule, cost),
-            walk(schedule, best_case).account.total_s if best_case is not None else None,
-        )
 
     def _request(self, point: Point, plan: "Plan", target: Target, phase: str) -> CompileRequest:
         steps = point.decode_steps if phase == "decode" else 0
@@ -230,7 +218,7 @@ class CompiledEngine(Estimator):
         found_it = estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
         return replace(found_it, facts=replace(found_it.facts, program_id=self.program_id(point)))
 
-    def _write_traces(self, point: Point, phases: Sequence[TimedPhase]) -> dict[str, dict[str, str]]:
+    def _write_traces(self, point: Point, phases: Sequence[TimedProgram]) -> dict[str, dict[str, str]]:
         """The row's detail that names the trace file of each phase, once they are written."""
         if self.trace_dir is None:
             return {}

@@ -1,15 +1,14 @@
 """A point's compiled and timed programs → the times and facts of its row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.select import cost_model_of
-from engines.compiled.cost.timeline import Account, Timeline
+from engines.compiled.cost.timeline import Account
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import compiler_for
 from engines.compiled.target.memory import peak_bytes
+from engines.compiled.timed import TimedProgram
 from engines.core.engine import Estimate, Facts
 from engines.core.point import Point
 from engines.core.versions import versions_of
@@ -20,34 +19,12 @@ if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class TimedPhase:
-    """One program of a point: compiled, read and timed. ``hot_loop`` lists where its time goes.
-
-    ``least_s`` is its time with the cost model's best case, None without one. ``depths`` are the layers of the programs
-    that were compiled where their line gives all layers (:mod:`engines.compiled.depth`), else ().
-    """
-
-    name: str
-    compiled: CompiledProgram
-    timeline: Timeline
-    unknown: Mapping[str, int]
-    hot_loop: Mapping[str, Any]
-    least_s: float | None = None
-    depths: Sequence[int] = ()
-
-    @property
-    def account(self) -> Account:
-        """Seconds of the whole phase."""
-        return self.timeline.account
-
-
 def estimate_of(
     point: Point,
     target: Target,
     mesh: "Mesh",
     plan: "Plan",
-    phases: Sequence[TimedPhase],
+    phases: Sequence[TimedProgram],
     details: Mapping[str, Any],
 ) -> Estimate:
     """The estimate of the chosen plan. ``details`` are added to those made here."""
@@ -120,7 +97,7 @@ def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
     }
 
 
-def _sum_accounts(phases: Sequence[TimedPhase]) -> Account:
+def _sum_accounts(phases: Sequence[TimedProgram]) -> Account:
     total = Account()
     for phase in phases:
         total.add(phase.account, 1)
@@ -135,7 +112,7 @@ def _merged(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return merged
 
 
-def _depths_sentence(plan: "Plan", phases: Sequence[TimedPhase]) -> str:
+def _depths_sentence(plan: "Plan", phases: Sequence[TimedProgram]) -> str:
     """How the time of unrolled layers was found; nothing where layers are looped over."""
     if not plan.unrolled:
         return ""

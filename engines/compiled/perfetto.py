@@ -10,13 +10,14 @@ eye: what a program needs to read the trace back stands in ``otherData`` and in 
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from engines.compiled.cost.timeline import COMPUTE, COPY, COPY_WAIT, EXPOSED, MATMUL, Event, Loop, Timeline
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
 FORMAT: Final = "shardbench-trace"
@@ -43,14 +44,18 @@ class BarKind(StrEnum):
     COLLECTIVE = "collective"
 
 
-def trace_events(timeline: Timeline, title: str, layers: int) -> dict[str, Any]:
+def trace_events(
+    timeline: Timeline, title: str, layers: int | None, sources: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The trace as a mapping that JSON can hold. Of every loop the first turn is drawn bar by bar.
 
-    ``layers`` tells the loop over layers from others. Arguments of a bar: its ``kind`` (:class:`BarKind`); the index
-    of the ``loop`` that it stands in, 0 outside of all; ``turns``, how often it runs in all; ``bytes`` of HBM traffic
-    or of a collective; ``latency_us`` of a collective; the compiler's ``cycles``; ``flops`` and what the bar is
-    ``bound`` by. Its category is the opcode. Bars of a lane that would overlap, as two loops' may, stand in lanes of
-    their own.
+    ``layers`` tells the loop over layers from others; None where a program has none. ``sources`` holds the place in the
+    source (``file:line``) of an instruction, by its name: its bars then have it as ``source``, and the name as ``hlo``.
+
+    Arguments of a bar: its ``kind`` (:class:`BarKind`); the index of the ``loop`` that it stands in, 0 outside of all;
+    ``turns``, how often it runs in all; ``bytes`` of HBM traffic or of a collective; ``latency_us`` of a collective; the
+    compiler's ``cycles``; ``flops`` and what the bar is ``bound`` by. Its category is the opcode. Bars of a lane that
+    would overlap, as two loops' may, stand in lanes of their own.
     """
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": title}}]
     lanes: list[dict[str, Any]] = []
@@ -58,7 +63,7 @@ def trace_events(timeline: Timeline, title: str, layers: int) -> dict[str, Any]:
         lanes.append({"tid": number, "kind": kind, "label": label})
         events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_name", "args": {"name": label}})
         events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_sort_index", "args": {"sort_index": number}})
-        events += [_slice(bar, number) for bar in bars]
+        events += [_slice(bar, number, (sources or {}).get(bar.name)) for bar in bars]
     other = {
         "format": FORMAT,
         "version": VERSION,
@@ -71,9 +76,9 @@ def trace_events(timeline: Timeline, title: str, layers: int) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
 
 
-def _layer_loop(loops: Sequence[Loop], layers: int) -> int | None:
+def _layer_loop(loops: Sequence[Loop], layers: int | None) -> int | None:
     """The loop whose count is nearest: the compiler may run the first or the last layer outside of it."""
-    return min(loops, key=lambda loop: abs(loop.turns - layers)).index if loops else None
+    return None if layers is None or not loops else min(loops, key=lambda loop: abs(loop.turns - layers)).index
 
 
 def _lanes(events: Sequence[Event]) -> list[tuple[Lane, str, list[Event]]]:
@@ -113,9 +118,11 @@ def _bounds_ns(event: Event) -> tuple[int, int]:
     return round(event.start_s * 1e9), round((event.start_s + event.seconds) * 1e9)
 
 
-def _slice(event: Event, lane: int) -> dict[str, Any]:
+def _slice(event: Event, lane: int, source: str | None) -> dict[str, Any]:
     begin, end = _bounds_ns(event)
     arguments: dict[str, float | str] = {"kind": _bar_kind(event), "loop": event.loop, "turns": event.turns}
+    if source is not None:
+        arguments["hlo"], arguments["source"] = event.name, source
     if event.bytes:
         arguments["bytes"] = event.bytes
     if event.cycles is not None:
@@ -146,11 +153,26 @@ def write_trace(folder: str, name: str, timeline: Timeline, layers: int, hlo: st
     The same timeline gives the same bytes.
     """
     target = Path(folder).expanduser()
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / f"{name}.trace.json.gz"
-    path.write_bytes(gzip.compress(json.dumps(trace_events(timeline, name, layers)).encode(), mtime=0))
+    path = write_trace_file(target / f"{name}.trace.json.gz", timeline, name, layers)
     if hlo is not None:
         (target / f"{name}.hlo.txt.gz").write_bytes(gzip.compress(hlo.encode(), mtime=0))
+    return path
+
+
+def write_trace_file(
+    path: Path, timeline: Timeline, title: str, layers: int | None, sources: Mapping[str, str] | None = None
+) -> Path:
+    """Write :func:`trace_events` to a file, gzipped unless its name ends in ``.json``; returns its path.
+
+    Raises:
+        InvalidRequest: the file cannot be written.
+    """
+    content = json.dumps(trace_events(timeline, title, layers, sources)).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if path.suffix == ".json" else gzip.compress(content, mtime=0))
+    except OSError as error:
+        raise InvalidRequest("trace", path, f"cannot be written ({error.strerror})", "use a writable folder") from None
     return path
 
 

@@ -13,7 +13,7 @@ from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import plan_of
 
 if TYPE_CHECKING:
-    from engines.compiled.estimate import TimedPhase
+    from engines.compiled.timed import TimedProgram
 
 
 AUTO: Final = "auto"
@@ -23,12 +23,12 @@ AUTO: Final = "auto"
 class Tried:
     """The fastest plan with its phases, if any fits; why the first that does not; each one's seconds or refusal."""
 
-    best: "tuple[Plan, list[TimedPhase]] | None" = None
+    best: "tuple[Plan, list[TimedProgram]] | None" = None
     refusal: ShardbenchError | None = None
     times_s: Mapping[str, float | str] = field(default_factory=dict)
 
 
-def total_s(phases: "Sequence[TimedPhase]") -> float:
+def total_s(phases: "Sequence[TimedProgram]") -> float:
     """Seconds of all phases."""
     return sum(phase.account.total_s for phase in phases)
 

@@ -59,7 +59,7 @@ ENTRY %main (arg: f32[262144]) -> f32[262144] {{
 """
 TORUS = Torus(shape=(1, 1, 4), wrap=(False, False, True), link_bytes_per_s=50e9)
 LINKS = LinkConstants(link_efficiency=0.8, hop_s=1e-6, launch_s=0.0)
-MACHINE = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e12, torus=TORUS, links=LINKS)
+MACHINE = TpuCostModel(clock_hz=1e9, hbm_bytes_per_s=1e13, torus=TORUS, links=LINKS)
 MEGABYTE = 4 * 262144
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_known_is_named_and_bounded_by_its_bytes(call, label):
     known = walk(read_schedule(parse_module(PROGRAM)), MACHINE).account
     schedule = read_schedule(parse_module(PROGRAM.replace(line, call)))
     account = walk(schedule, MACHINE).account
-    moved_s = 2 * MEGABYTE / 1e12  # read and written once a turn
+    moved_s = 2 * MEGABYTE / MACHINE.hbm_bytes_per_s  # read and written once a turn
     assert schedule.unknown == {label: 1}
     assert account.unestimated[label] == 5
     assert account.unestimated_by_label_s[label] == pytest.approx(5 * moved_s)
@@ -133,6 +133,16 @@ def test_what_the_compiler_estimates_is_known_by_its_cycles():
     assert (
         walk(schedule, MACHINE).account.total_s == walk(read_schedule(parse_module(PROGRAM)), MACHINE).account.total_s
     )
+
+
+def test_a_kernel_s_metadata_may_take_lines_of_their_own():
+    line = f"fusion(%got), kind=kLoop, calls=%work, {cycles(3000)}"
+    metadata = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{\\"block_q\\": 128}"\n}}'
+    lined = PROGRAM.replace(line, f"{line}, {metadata}, metadata={{op_name=\"kernel\"}}")
+    assert lined.count("\n") == PROGRAM.count("\n") + 2
+    assert walk(read_schedule(parse_module(lined)), MACHINE) == walk(read_schedule(parse_module(PROGRAM)), MACHINE)
+    with pytest.raises(UnreadableHlo, match="before body ends"):
+        parse_module(lined.replace("frontend_attributes={", "frontend_attributes={{"))
 
 
 @pytest.mark.parametrize("target", FREE_CALLS)

@@ -12,7 +12,9 @@ from engines.compiled import depth
 from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.timeline import Account, Timeline
 from engines.compiled.engine import CompiledEngine
-from engines.compiled.estimate import TimedPhase
+from engines.compiled.hlo.parser import Module
+from engines.compiled.hlo.schedule import Schedule
+from engines.compiled.timed import TimedProgram
 from engines.core.errors import InvalidRequest
 
 SMALL = replace(
@@ -34,11 +36,13 @@ point = partial(
 )
 
 
-def phase(seconds: float, argument: float) -> TimedPhase:
+def phase(seconds: float, argument: float) -> TimedProgram:
     memory = {"argument": argument, "temp": 10.0, "output": 4.0, "alias": 4.0, "generated_code": 0.0}
     account = Account(total_s=seconds, compute_s=seconds, hbm_bytes=100 * seconds)
     account.by_kind["fusion"] = seconds  # type: ignore[assignment]
-    return TimedPhase("decode", CompiledProgram(text="", memory=memory, compile_s=1.0), Timeline(account, []), {}, {})
+    schedule, timeline = Schedule("entry", {}), Timeline(account, [])
+    compiled = CompiledProgram(text="", memory=memory, compile_s=1.0)
+    return TimedProgram("decode", compiled, Module("small", "entry"), schedule, timeline, timeline, {})
 
 
 def test_a_line_through_two_depths_by_hand():

@@ -37,10 +37,28 @@ class CompileRequest:
     steps: int
 
 
-class Compiler:
-    """Compiles requests, or finds them in the cache. ``compilations`` counts those that were not in the cache."""
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A lowered program with its key in the cache, and the options it is compiled with."""
 
-    def __init__(self, cache: Cache, options: Mapping[str, str]) -> None:
+    lowered: Any
+    key: str
+    options: Mapping[str, str | bool]
+
+
+def keyed(lowered: Any, target: Target, libraries: Sequence[str], options: Mapping[str, str | bool]) -> Keyed:
+    """A lowered program (:class:`jax.stages.Lowered`) and the hash of all that determines what it compiles to."""
+    flags = {**compiler_flags(), **options}
+    return Keyed(lowered, cache_key(lowered.as_text(), target, versions_of(libraries), flags), options)
+
+
+class Compiler:
+    """Compiles programs, or finds them in the cache. ``compilations`` counts those that were not in the cache.
+
+    ``options`` are the compiler's own, for every program.
+    """
+
+    def __init__(self, cache: Cache, options: Mapping[str, str | bool]) -> None:
         self.cache, self.options = cache, dict(options)
         self.compilations = 0
         self._meshes: dict[Target, Mesh] = {}
@@ -63,18 +81,25 @@ class Compiler:
             Unsupported: the compiler rejects the topology.
             CompilerFailed: it rejects the program.
         """
+        program = self._keyed(request)
+        self._keys[request] = program.key
+        return self.compile_keyed(program)
+
+    def compile_keyed(self, program: Keyed) -> CompiledProgram:
+        """The same of any lowered program.
+
+        Raises:
+            CompilerFailed: the compiler rejects it.
+        """
         import jax
 
-        lowered = self._lower(request)
-        options = self._options(request)
-        key = self._keys[request] = self._key(request, lowered, options)
-        found = self.cache.get(key)
+        found = self.cache.get(program.key)
         if found is not None:
             return found
         self.compilations += 1
         start = time.perf_counter()
         try:
-            executable = lowered.compile(compiler_options=options or None)
+            executable = program.lowered.compile(compiler_options=dict(program.options) or None)
         except jax.errors.JaxRuntimeError as error:
             message = " ".join(str(error).split())
             if OUT_OF_MEMORY not in message:
@@ -92,7 +117,7 @@ class Compiler:
                 },
                 compile_s=time.perf_counter() - start,
             )
-        self.cache.put(key, compiled)
+        self.cache.put(program.key, compiled)
         return compiled
 
     def key(self, request: CompileRequest) -> str:
@@ -102,12 +127,11 @@ class Compiler:
             Unsupported: the compiler rejects the topology.
         """
         if request not in self._keys:
-            self._keys[request] = self._key(request, self._lower(request), self._options(request))
+            self._keys[request] = self._keyed(request).key
         return self._keys[request]
 
-    def _key(self, request: CompileRequest, lowered: Any, options: Mapping[str, str | bool]) -> str:
-        flags = {**compiler_flags(), **options}
-        return cache_key(lowered.as_text(), request.target, versions_of(request.libraries), flags)
+    def _keyed(self, request: CompileRequest) -> Keyed:
+        return keyed(self._lower(request), request.target, request.libraries, self._options(request))
 
     def _options(self, request: CompileRequest) -> dict[str, str | bool]:
         from engines.transformer.layers.overlapped_block import compiler_options

@@ -13,7 +13,8 @@ LINK: Final = "link"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeTime:
-    """Time of one instruction. ``is_estimated`` is False if it is only the time to move the instruction's bytes.
+    """Time of one instruction. ``is_estimated`` is False if it is only the time to move the instruction's bytes, and of
+    one that no rule knows ``least_s`` is the least that it takes.
 
     ``bound`` is the roof that sets the time and ``flops`` counts its arithmetic, both None if the model has no figure.
     """
@@ -22,6 +23,7 @@ class ComputeTime:
     flops: float | None = None
     bound: Bound | None = None
     is_estimated: bool = True
+    least_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,17 +2,19 @@
 
 Instructions issue in order. A computation occupies the stream for the time that the cost model gives. A synchronous
 collective occupies the stream and its links. An asynchronous one (``-start``) runs on its links, a copy on the copy
-engine, as soon as they are free, and ``-done`` waits for it: it overlaps the instructions between the two. A loop's
-body is walked once and multiplied by its trip count.
+engine, as soon as they are free, and ``-done`` waits for it: it overlaps the instructions between the two. What the
+stream and the copies move shares HBM's bandwidth. A loop's body is walked once and multiplied by its trip count; a turn
+waits for whatever it started, also where the next one uses it.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
+from engines.compiled.cost.copies import CopyQueue
 from engines.compiled.hlo.schedule import UPDATE, Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
@@ -110,42 +112,68 @@ class Account:
             (self.unestimated_by_label_s, other.unestimated_by_label_s),
         ):
             for name, amount in others.items():
-                mine[name] += amount * times
+                mine[name] += amount * times  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A conditional that runs ``turns`` times: seconds of each of its branches, in their order."""
+
+    name: str
+    turns: int
+    seconds: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A walk's account, the bars of its trace (of every loop, the first iteration), and the loops around them."""
+    """A walk's account, the bars of its trace (of every loop, the first iteration), the loops around them, and the
+    conditionals.
+    """
 
     account: Account
     events: list[Event]
     loops: Sequence[Loop] = ()
+    branches: Sequence[Branch] = ()
 
 
-def walk(schedule: Schedule, cost: CostModel) -> Timeline:
-    """Time a schedule.
+def walk(schedule: Schedule, cost: CostModel, *, least: bool = False) -> Timeline:
+    """Time a schedule: with the longest branch of each conditional, the most turns of a loop of unknown trip count and
+    instructions that no rule knows at their roofline; with ``least`` the shortest, the fewest and nothing.
 
     Raises:
         ShardbenchError: no links connect the devices of a collective.
     """
-    walker = _Walker(schedule, cost)
+    walker = _Walker(schedule, cost, least)
     account = walker.computation(schedule.entry, 0.0)
-    return Timeline(account, walker.events, walker.loops)
+    return Timeline(account, walker.events, walker.loops, walker.branches)
 
 
 @dataclass(slots=True)
 class _Running:
-    """An asynchronous operation in flight."""
+    """An asynchronous collective in flight."""
 
     end_s: float
     seconds: float
-    collective: bool
     step: Step
 
 
+@dataclass(slots=True)
+class _Beside:
+    """What runs beside the stream of one computation: when its links are free, what is in flight, by the start's name.
+
+    ``copying`` are the starts of the ``copies`` in flight.
+    """
+
+    links: dict[str, float] = field(default_factory=dict)
+    sending: dict[str, _Running] = field(default_factory=dict)
+    copies: CopyQueue = field(default_factory=CopyQueue)
+    copying: dict[str, Step] = field(default_factory=dict)
+
+
 class _Walker:
-    def __init__(self, schedule: Schedule, cost: CostModel) -> None:
-        self.schedule, self.cost = schedule, cost
+    def __init__(self, schedule: Schedule, cost: CostModel, least: bool) -> None:
+        self.schedule, self.cost, self.least = schedule, cost, least
+        self.branches: list[Branch] = []
         self.events: list[Event] = []
         self.loops: list[Loop] = []
         self.turns = 1
@@ -155,23 +183,15 @@ class _Walker:
     def computation(self, name: str, origin: float) -> Account:
         """Walk one computation that begins at ``origin`` with all lanes free."""
         account = Account()
-        now, lanes, running = 0.0, dict[str, float](), dict[str, _Running]()
+        now, beside = 0.0, _Beside()
         for step in self.schedule.computations[name]:
-            now = self._step(step, now, origin, account, lanes, running)
-        for each in running.values():  # done in a later iteration: charged to this one
-            now = self._wait(each, now, origin, account)
+            now = self._step(step, now, origin, account, beside)
+        for each in [*beside.sending, *beside.copying]:  # done in a later iteration: charged to this one
+            now = self._wait(each, now, origin, account, beside)
         account.total_s = now
         return account
 
-    def _step(
-        self,
-        step: Step,
-        now: float,
-        origin: float,
-        account: Account,
-        lanes: dict[str, float],
-        running: dict[str, _Running],
-    ) -> float:
+    def _step(self, step: Step, now: float, origin: float, account: Account, beside: _Beside) -> float:
         account.hbm_bytes += step.hbm_bytes
         account.memory_s += step.hbm_bytes / self.cost.hbm_bytes_per_s
         if step.kind in (Kind.LOOP, Kind.CALL):
@@ -183,36 +203,40 @@ class _Walker:
             note = MATMUL if step.matmul else step.opcode
             known = {"flops": computed.flops, "cycles": step.cycles, "bound": computed.bound}
             self._event(COMPUTE, step, origin + now, computed.seconds, note, **known)
+            beside.copies.share(now, computed.seconds, step.hbm_bytes / self.cost.hbm_bytes_per_s)
             return now + computed.seconds
         if step.kind is Kind.COLLECTIVE:
             assert step.collective is not None
             timed = self.cost.collective_time(step.collective)
-            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
+            start = max([now, *(beside.links.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             account.exposed_s += start + timed.seconds - now
-            self._occupy(step, timed, start, origin, lanes)
+            self._occupy(step, timed, start, origin, beside.links)
+            beside.copies.share(start, timed.seconds, step.hbm_bytes / self.cost.hbm_bytes_per_s)
             self._event(COMPUTE, step, origin + now, start + timed.seconds - now, EXPOSED)
             return start + timed.seconds
         if step.kind is Kind.START:
-            self._start(step, now, origin, account, lanes, running)
-        elif step.kind is Kind.DONE:
+            self._start(step, now, origin, account, beside)
+        elif step.kind is Kind.DONE and step.opcode.endswith(UPDATE):
             # An update passes the operation on; the last of the chain waits.
-            started = running.pop(step.starts or "", None)
-            if started is not None and step.opcode.endswith(UPDATE):
-                running[step.name] = started
-            elif started is not None:
-                return self._wait(started, now, origin, account)
+            for each in (beside.sending, beside.copying):
+                if step.starts in each:
+                    each[step.name] = each.pop(step.starts)  # type: ignore[assignment]
+            beside.copies.rename(step.starts or "", step.name)
+        elif step.kind is Kind.DONE:
+            return self._wait(step.starts or "", now, origin, account, beside)
         return now
 
     def _loop(self, step: Step, now: float, origin: float, account: Account) -> float:
         outer, parent = self.turns, self.loop
-        for name in step.called if step.trips else ():
-            index = next(self._indices) if step.trips > 1 else parent
-            self.turns, self.loop = outer * step.trips, index
+        trips = step.least_trips if self.least and step.kind is Kind.LOOP else step.trips
+        for name in step.called if trips else ():
+            index = next(self._indices) if trips > 1 else parent
+            self.turns, self.loop = outer * trips, index
             once = self.computation(name, origin + now)
             self.turns, self.loop = outer, parent
-            if step.trips > 1:
-                rest, start = step.trips - 1, origin + now
+            if trips > 1:
+                rest, start = trips - 1, origin + now
                 name_of_rest, end = f"{rest} more turns of {step.name}", start + once.total_s
                 self.events.append(
                     Event(COMPUTE, name_of_rest, end, once.total_s * rest, TURNS, turns=0, loop=parent, repeats=index)
@@ -222,64 +246,68 @@ class _Walker:
                         index=index,
                         name=step.name,
                         parent=parent,
-                        turns=step.trips,
+                        turns=trips,
                         runs=outer,
                         start_s=start,
                         turn_s=once.total_s,
                     )
                 )
-            account.add(once, step.trips)
-            now += once.total_s * step.trips
+            account.add(once, trips)
+            now += once.total_s * trips
         return now
 
     def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
-        """The longest branch, as it is not known which one runs."""
-        mark, longest, kept = len(self.events), Account(), list[Event]()
-        outer, loops = len(self.loops), list[Loop]()
+        """The longest branch, or the shortest, as it is not known which one runs."""
+        mark, outer = len(self.events), len(self.loops)
+        chosen, kept, loops = Account(), list[Event](), list[Loop]()
+        seconds = list[float]()
         for name in step.called:
             branch = self.computation(name, origin + now)
-            if branch.total_s >= longest.total_s:
-                longest, kept, loops = branch, self.events[mark:], self.loops[outer:]
+            further = branch.total_s < chosen.total_s if self.least else branch.total_s >= chosen.total_s
+            if further or not seconds:
+                chosen, kept, loops = branch, self.events[mark:], self.loops[outer:]
+            seconds.append(branch.total_s)
             del self.events[mark:], self.loops[outer:]
+        self.branches.append(Branch(step.name, self.turns, tuple(seconds)))
         self.events += kept
         self.loops += loops
-        account.add(longest, 1)
-        return now + longest.total_s
+        account.add(chosen, 1)
+        return now + chosen.total_s
 
-    def _start(
-        self,
-        step: Step,
-        now: float,
-        origin: float,
-        account: Account,
-        lanes: dict[str, float],
-        running: dict[str, _Running],
-    ) -> None:
+    def _start(self, step: Step, now: float, origin: float, account: Account, beside: _Beside) -> None:
         if step.collective is not None:
             timed = self.cost.collective_time(step.collective)
-            start = max([now, *(lanes.get(lane, 0.0) for lane in timed.lanes)])
+            start = max([now, *(beside.links.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
-            self._occupy(step, timed, start, origin, lanes)
-            running[step.name] = _Running(start + timed.seconds, timed.seconds, True, step)
+            self._occupy(step, timed, start, origin, beside.links)
+            beside.sending[step.name] = _Running(start + timed.seconds, timed.seconds, step)
             return
-        seconds = step.moved_bytes / self.cost.hbm_bytes_per_s
-        start = max(now, lanes.get(COPY, 0.0))
-        lanes[COPY] = start + seconds
-        self._event(COPY, step, origin + start, seconds, step.opcode)
-        running[step.name] = _Running(start + seconds, seconds, False, step)
+        seconds = 0.0 if self.least and not step.known else step.moved_bytes / self.cost.hbm_bytes_per_s
+        beside.copies.issue(step.name, now, seconds)
+        beside.copying[step.name] = step
 
-    def _wait(self, started: _Running, now: float, origin: float, account: Account) -> float:
-        waited = max(0.0, started.end_s - now)
-        self._event(COMPUTE, started.step, origin + now, waited, EXPOSED if started.collective else COPY_WAIT)
-        if started.collective:
+    def _wait(self, name: str, now: float, origin: float, account: Account, beside: _Beside) -> float:
+        """The time when the operation of this name is done; now if it started in another turn of the loop."""
+        if name in beside.sending:
+            sent = beside.sending.pop(name)
+            waited = max(0.0, sent.end_s - now)
             account.exposed_s += waited
-            account.overlapped_s += max(0.0, started.seconds - waited)
-        else:
-            account.copy_wait_s += waited
+            account.overlapped_s += max(0.0, sent.seconds - waited)
+            self._event(COMPUTE, sent.step, origin + now, waited, EXPOSED)
+            return now + waited
+        copy, step = beside.copies.pop(name), beside.copying.pop(name, None)
+        if copy is None or step is None:
+            return now
+        waited = max(0.0, copy.end_s - now)
+        account.copy_wait_s += waited
+        self._event(COPY, step, origin + copy.start_s, copy.seconds, step.opcode)
+        self._event(COMPUTE, step, origin + now, waited, COPY_WAIT)
         return now + waited
 
     def _computed(self, step: Step, account: Account) -> ComputeTime:
         timed = self.cost.compute_time(step)
+        if self.least and not step.known:
+            timed = replace(timed, seconds=timed.least_s)
         account.compute_s += timed.seconds
         account.flops += timed.flops or 0.0
         account.by_kind[step.opcode] += timed.seconds  # type: ignore[assignment]

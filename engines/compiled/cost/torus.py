@@ -24,6 +24,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engines.compiled.cost import parts
 from engines.compiled.cost.base import CollectiveTime
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
 from engines.compiled.hlo.schedule import Collective
@@ -33,27 +34,48 @@ from engines.core.errors import ShardbenchError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Torus:
-    """The mesh that devices are numbered by: its sizes, which axes wrap, and one link's bandwidth in bytes/s."""
+    """The mesh that devices are numbered by: its sizes, which axes wrap, and one link's bandwidth in bytes/s.
+
+    ``places`` holds the number of the device of each of a program's partitions; empty where they are the same.
+    """
 
     shape: tuple[int, ...]
     wrap: tuple[bool, ...]
     link_bytes_per_s: float
+    places: tuple[int, ...] = ()
 
     @property
     def devices(self) -> int:
-        """Number of devices."""
-        return math.prod(self.shape)
+        """Number of devices that the program runs on."""
+        return len(self.places) or math.prod(self.shape)
+
+    def placed(self, partitions: Sequence[int]) -> list[int]:
+        """The devices of these partitions.
+
+        Raises:
+            ShardbenchError: there is no such partition.
+        """
+        try:
+            return [self.places[each] for each in partitions] if self.places else list(partitions)
+        except IndexError:
+            raise ShardbenchError(
+                f"partition {max(partitions)}: is not one of the {self.devices} devices; use as many chips as the "
+                "program was compiled for"
+            ) from None
 
 
 def collective_time(collective: Collective, torus: Torus, constants: LinkConstants) -> CollectiveTime:
     """Time of one collective.
 
+    Groups that are no product of whole axes are timed by :mod:`engines.compiled.cost.parts`.
+
     Raises:
-        ShardbenchError: its groups are not a product of axes.
+        ShardbenchError: its groups name a device that is not there.
     """
     rate = torus.link_bytes_per_s * constants.link_efficiency
     if collective.opcode == "collective-permute":
-        loads, farthest = permute_hops(parse_pairs(collective.pairs), torus.shape, torus.wrap)
+        pairs = [(source, target) for source, target in map(torus.placed, parse_pairs(collective.pairs))]
+        loads, farthest = permute_hops(pairs, torus.shape, torus.wrap)
         latency = constants.launch_s + farthest * constants.hop_s
         busiest = max(loads.values(), default=0)
         seconds = latency + busiest * collective.shard_bytes / rate if busiest else 0.0
@@ -63,10 +85,14 @@ def collective_time(collective: Collective, torus: Torus, constants: LinkConstan
             latency_s=latency if busiest else 0.0,
             lanes=tuple(lane_name(hop) for hop in links),
         )
-    groups = parse_groups(collective.groups, torus.devices)
+    groups = [torus.placed(group) for group in parse_groups(collective.groups, torus.devices)]
     axes = group_axes(groups, torus.shape)
     if axes is None:
-        raise ShardbenchError(f"{collective.opcode} among devices {groups[0][:8]}…: is not along axes of {torus.shape}")
+        passed, steps, busy = parts.passes(collective, groups, torus.shape, torus.wrap)
+        latency = constants.launch_s + steps * constants.hop_s
+        return CollectiveTime(
+            seconds=latency + passed / rate, latency_s=latency, lanes=tuple(lane_name(hop) for hop in busy)
+        )
     if not axes:
         return CollectiveTime(seconds=0.0, latency_s=0.0, lanes=())
     if collective.opcode in ("all-to-all", "ragged-all-to-all"):

@@ -7,7 +7,7 @@ The grammar is that of ``HloModule::ToString`` as ``compiled.as_text()`` prints 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -23,11 +23,15 @@ ELEMENT_BITS: Final[dict[str, int]] = {
 """Bits of one element; a pred takes one byte in memory."""
 
 _OPENING: Final = {"{": "}", "[": "]", "(": ")"}
+_DEPTH: Final = {**dict.fromkeys(_OPENING, 1), **dict.fromkeys(_OPENING.values(), -1)}
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][(){},]')
+"""A quoted text, or a bracket or comma outside of all."""
 _COMMENT: Final = re.compile(r"/\*.*?\*/")
 _HEADER: Final = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _ARRAY: Final = re.compile(r"(\w+)\[([^\]]*)\](?:\{([^}]*)\})?")
 _SPACE: Final = re.compile(r"S\((\d+)\)")
 _INSTRUCTION: Final = re.compile(r"^(ROOT )?%?([\w.\-]+) = ")
+_PARTITIONS: Final = re.compile(r"\bnum_partitions=(\d+)")
 _OPCODE: Final = re.compile(r"([a-z][a-z0-9\-]*)\(")
 
 
@@ -130,11 +134,15 @@ class Computation:
 
 @dataclass(frozen=True)
 class Module:
-    """A whole program."""
+    """A whole program. ``header`` are the lines before its first computation; ``partitions`` is the number of devices
+    that it is partitioned over, 1 if it states none.
+    """
 
     name: str
     entry: str
     computations: dict[str, Computation] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    partitions: int = 1
 
     def __getitem__(self, name: str) -> Computation:
         try:
@@ -156,15 +164,19 @@ def parse_module(text: str) -> Module:
     if "is_scheduled=true" not in first:
         raise UnreadableHlo("the module lacks is_scheduled=true, so its lines are not in issue order")
     computations: dict[str, Computation] = {}
+    header_lines: list[str] = []
     entry = name = None
     body: list[Instruction] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in _logical(lines):
         header = _HEADER.match(_COMMENT.sub("", line)) if line.endswith("{") else None
+        if header and name is not None:
+            raise UnreadableHlo(f"line {number} of the module begins a computation before {name} ends")
         if header:
             name, body = header[2], []
             entry = name if header[1] else entry
         elif name is None:
-            continue
+            if not computations:
+                header_lines.append(line)
         elif line.startswith("}"):
             computations[name] = Computation(name, tuple(body))
             name = None
@@ -175,7 +187,32 @@ def parse_module(text: str) -> Module:
                 raise UnreadableHlo(f"line {number} of the module is not a known instruction: {error}") from error
     if entry is None or name is not None:
         raise UnreadableHlo("the module ends before its entry computation does")
-    return Module(first.split()[1].rstrip(","), entry, computations)
+    partitions = _PARTITIONS.search(first)
+    return Module(
+        first.split()[1].rstrip(","),
+        entry,
+        computations,
+        tuple(header_lines),
+        int(partitions[1]) if partitions else 1,
+    )
+
+
+def _logical(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Lines with the number of their first: a kernel's metadata is JSON, whose lines continue an instruction."""
+    pending: list[str] = []
+    first = depth = 0
+    for number, line in enumerate(lines, 1):
+        if pending and depth > 0:
+            pending.append(line)
+        else:
+            if pending:
+                yield first, "\n".join(pending)
+            pending, first, depth = [line], number, 0
+        # Only an instruction goes on, not the opening of a computation.
+        if len(pending) > 1 or _INSTRUCTION.match(line.lstrip()):
+            depth += sum(_DEPTH.get(found[0], 0) for found in _TOKEN.finditer(line))
+    if pending:
+        yield first, "\n".join(pending)
 
 
 def parse_instruction(line: str) -> Instruction:
@@ -226,44 +263,31 @@ def _shapes(text: str) -> Iterator[Shape]:
 
 def _closing(text: str, start: int) -> int:
     """Position of the bracket that closes the one at ``start``, ignoring quoted text."""
-    close, depth, at, opened = _OPENING[text[start]], 0, start, text[start]
-    while at < len(text):
-        character = text[at]
-        if character == '"':
-            at = _quoted(text, at)
-        elif character == opened:
+    opened, close = text[start], _OPENING[text[start]]
+    depth = 0
+    for found in _TOKEN.finditer(text, start):
+        character = found[0]
+        if character == opened:
             depth += 1
         elif character == close:
             depth -= 1
             if not depth:
-                return at
-        at += 1
+                return found.start()
     raise ValueError(f"a {opened} is never closed")
-
-
-def _quoted(text: str, start: int) -> int:
-    """Position of the quote that closes the one at ``start``."""
-    at = start + 1
-    while text[at] != '"':
-        at += 2 if text[at] == "\\" else 1
-    return at
 
 
 def _split(text: str) -> Iterator[str]:
     """The parts between top-level commas, those outside brackets and strings."""
-    depth = start = at = 0
-    while at < len(text):
-        character = text[at]
-        if character == '"':
-            at = _quoted(text, at)
-        elif character in _OPENING:
+    depth = start = 0
+    for found in _TOKEN.finditer(text):
+        character = found[0]
+        if character in _OPENING:
             depth += 1
         elif character in "}])":
             depth -= 1
         elif character == "," and not depth:
-            if text[start:at].strip():
-                yield text[start:at].strip()
-            start = at + 1
-        at += 1
-    if text[start:].strip():
-        yield text[start:].strip()
+            if part := text[start : found.start()].strip():
+                yield part
+            start = found.end()
+    if part := text[start:].strip():
+        yield part

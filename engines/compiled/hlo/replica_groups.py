@@ -88,7 +88,7 @@ def group_axes(groups: Sequence[Sequence[int]], mesh_shape: Sequence[int]) -> tu
     """The axes whose product each group covers, ascending; None if a group is not a product of whole axes."""
     axes: set[int] = set()
     for group in groups:
-        places = _places(group, mesh_shape)
+        places = places_of(group, mesh_shape)
         varying = [axis for axis in range(len(mesh_shape)) if len(set(places[:, axis])) > 1]
         if math.prod(mesh_shape[axis] for axis in varying) != len(set(group)):
             return None
@@ -108,7 +108,7 @@ def permute_hops(
     load: dict[tuple[int, int, tuple[int, ...]], int] = {}
     farthest = 0
     for source, target in pairs:
-        here, there = (_places([each], mesh_shape)[0] for each in (source, target))
+        here, there = (places_of([each], mesh_shape)[0] for each in (source, target))
         travelled = 0
         at = [int(each) for each in here]
         for axis, size in enumerate(mesh_shape):
@@ -129,6 +129,6 @@ def permute_hops(
     return found, farthest
 
 
-def _places(numbers: Sequence[int], mesh_shape: Sequence[int]) -> NDArray[np.int64]:
-    """Coordinates [number, axis]."""
+def places_of(numbers: Sequence[int], mesh_shape: Sequence[int]) -> NDArray[np.int64]:
+    """Coordinates [number, axis] of devices."""
     return np.stack(np.unravel_index(np.asarray(numbers), tuple(mesh_shape)), axis=-1)

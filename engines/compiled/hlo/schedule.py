@@ -8,9 +8,9 @@ from typing import Final
 
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
 from engines.compiled.hlo.hbm_traffic import HBM, Transfer, transfers
-from engines.compiled.hlo.opcodes import COLLECTIVES, MOVES, WORK, is_free, is_known, label_of
+from engines.compiled.hlo.opcodes import COLLECTIVES, CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
-from engines.compiled.hlo.trip_count import trip_count
+from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
 
 UPDATE: Final = "-update"
 """End of the opcodes between an asynchronous start and its done: ``async-update``, or ``call-update`` of a call."""
@@ -47,6 +47,14 @@ class Collective:
     colors: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class StatedCost:
+    """What a kernel's author says that it takes (``cost_estimate`` of a Pallas call): operations and bytes of HBM."""
+
+    flops: float
+    bytes: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One classified instruction. ``hbm_bytes`` is its HBM traffic, which ``transfers`` lists per operand and result.
@@ -56,7 +64,8 @@ class Step:
     reads and writes in any memory; those of an asynchronous one once.
 
     ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
-    convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count.
+    convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count, the
+    most where only a range is known, and ``least_trips`` the least. ``stated`` is the cost that a kernel states itself.
     """
 
     name: str
@@ -72,25 +81,39 @@ class Step:
     starts: str | None = None
     called: tuple[str, ...] = ()
     trips: int = 1
+    least_trips: int = 1
     matmul: bool = False
     flops: Flops | None = None
+    stated: StatedCost | None = None
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A classified module. ``unknown`` counts the instructions that are not known, by label."""
+    """A classified module. ``unknown`` counts the instructions that are not known, by label; ``assumed`` names the
+    loops whose trip count was given and does not follow from the program.
+    """
 
     entry: str
     computations: Mapping[str, tuple[Step, ...]]
     unknown: Counter[str] = field(default_factory=Counter)
+    assumed: tuple[str, ...] = ()
 
 
-def read_schedule(module: Module) -> Schedule:
+@dataclass(frozen=True, slots=True)
+class Trips:
+    """How often a loop runs whose trip count the program does not tell."""
+
+    least: int
+    most: int
+
+
+def read_schedule(module: Module, unknown_trips: Trips | None = None) -> Schedule:
     """Classify every instruction that the entry computation reaches, through loops and calls.
 
     Raises:
-        UnreadableHlo: a loop's trip count does not follow from its condition.
+        UnknownTripCount: a loop's trip count does not follow from its condition, and ``unknown_trips`` is None.
     """
+    assumed: list[str] = []
     computations: dict[str, tuple[Step, ...]] = {}
     unknown: Counter[str] = Counter()
     waiting = [module.entry]
@@ -99,22 +122,38 @@ def read_schedule(module: Module) -> Schedule:
         if name in computations:
             continue
         computation = module[name]
-        steps = tuple(_classified(module, computation, each) for each in computation.instructions)
+        steps = tuple(
+            _loop(module, computation, each, unknown_trips, assumed)
+            if each.opcode == "while"
+            else _classified(module, computation, each)
+            for each in computation.instructions
+        )
         computations[name] = steps
         for step in steps:
             waiting += step.called
             if not step.known:
                 unknown[step.label] += 1
-    return Schedule(module.entry, computations, unknown)
+    return Schedule(module.entry, computations, unknown, tuple(assumed))
+
+
+def _loop(
+    module: Module, computation: Computation, each: Instruction, unknown_trips: Trips | None, assumed: list[str]
+) -> Step:
+    try:
+        most = least = trip_count(module, computation, each)
+    except UnknownTripCount:
+        if unknown_trips is None:
+            raise
+        least, most = unknown_trips.least, unknown_trips.most
+        assumed.append(each.name)
+    body = tuple(each.called("body"))
+    return Step(name=each.name, opcode=each.opcode, kind=Kind.LOOP, called=body, trips=most, least_trips=least)
 
 
 def _classified(module: Module, computation: Computation, each: Instruction) -> Step:
     opcode = each.opcode
     if is_free(each):
         return Step(name=each.name, opcode=opcode, kind=Kind.FREE)
-    if opcode == "while":
-        trips = trip_count(module, computation, each)
-        return Step(name=each.name, opcode=opcode, kind=Kind.LOOP, called=tuple(each.called("body")), trips=trips)
     if opcode == "call":
         return Step(name=each.name, opcode=opcode, kind=Kind.CALL, called=tuple(each.called("to_apply")))
     if opcode == "conditional":
@@ -164,7 +203,16 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         moved_bytes=moved,
         matmul=multiplies(module, each),
         flops=flops_of(module, computation, each),
+        stated=_stated(each),
     )
+
+
+def _stated(each: Instruction) -> StatedCost | None:
+    if each.opcode != CUSTOM_CALL:
+        return None
+    stated = each.backend.get("custom_call_config", {}).get("cost_estimate", {})
+    flops, moved = float(stated.get("flops", 0)), float(stated.get("bytes_accessed", 0))
+    return StatedCost(flops, moved) if flops > 0 or moved > 0 else None
 
 
 def _is_synchronous(each: Instruction) -> bool:

@@ -5,11 +5,22 @@ from collections.abc import Callable
 from engines.compiled.hlo.parser import Computation, Instruction, Module, UnreadableHlo
 
 
+class UnknownTripCount(UnreadableHlo):
+    """A loop's trip count does not follow from its condition; ``loop`` is its name."""
+
+    def __init__(self, loop: str, condition: str) -> None:
+        super().__init__(f"loop {loop}: its trip count does not follow from its condition {condition}")
+        self.loop, self.condition = loop, condition
+
+    def __reduce__(self) -> tuple[type["UnknownTripCount"], tuple[str, str]]:
+        return (type(self), (self.loop, self.condition))
+
+
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
     """The trip count of a ``while``, from its condition ``counter < bound``, the counter's initial value and its step.
 
     Raises:
-        UnreadableHlo: the condition has another form, or one of its values is not a compile-time constant.
+        UnknownTripCount: the condition has another form, or one of its values is not a compile-time constant.
     """
     known = loop.backend.get("known_trip_count", {}).get("n")
     if known is not None:
@@ -34,7 +45,7 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
         step = _constant(body, body.root.operands[counter], lambda index: 0 if index == counter else initial(index))
         if bound is not None and start is not None and step:
             return max(0, -((start - bound) // step))
-    raise UnreadableHlo(f"loop {loop.name}: its trip count does not follow from its condition {condition.name}")
+    raise UnknownTripCount(loop.name, condition.name)
 
 
 def _inlined(module: Module, outer: Computation, fusion: Instruction) -> tuple[Computation, Instruction]:

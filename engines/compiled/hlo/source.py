@@ -1,0 +1,125 @@
+"""The line of the user's source that each instruction comes from, as the compiler passed it on.
+
+An instruction's metadata name its operation and either a file and a line, or a frame of the tables ``FileNames``,
+``FunctionNames``, ``FileLocations`` and ``StackFrames`` at the head of the module. JAX leaves its own frames out, so
+the innermost frame is the user's or a library's.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from engines.compiled.hlo.parser import Computation, Instruction, Module
+
+_TABLES: Final = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
+_ENTRY: Final = re.compile(r'^(\d+) (?:"(.*)"|\{(.*)\})$')
+_NUMBERS: Final = re.compile(r"(\w+)=(-?\d+)")
+_OP_NAME: Final = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
+_FILE: Final = re.compile(r'source_file="((?:[^"\\]|\\.)*)"')
+_LINE: Final = re.compile(r"source_line=(\d+)")
+_FRAME: Final = re.compile(r"stack_frame_id=(\d+)")
+_DEEPEST: Final = 8
+"""Most fusions inside one another that are searched for metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place in a program: ``operation`` is JAX's path to it; ``file`` is empty, ``line`` 0 where it is not known."""
+
+    file: str = ""
+    line: int = 0
+    function: str = ""
+    operation: str = ""
+
+    @property
+    def place(self) -> str:
+        """``file:line``, else the operation, else an empty text."""
+        return f"{self.file}:{self.line}" if self.file else self.operation
+
+
+NOWHERE: Final = Source()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Frame id → place, read from the head of a module."""
+
+    frames: Mapping[int, Source] = field(default_factory=dict)
+
+    def of(self, module: Module, each: Instruction) -> Source:
+        """The source of an instruction: its own metadata, else of what it fuses, the last operation first."""
+        return self._of(module, each, 0)
+
+    def named(self, module: Module, computations: Iterable[str]) -> dict[str, Source]:
+        """Name of an instruction → its source, of all instructions of these computations.
+
+        One without metadata, as a copy that the compiler made, takes that of its operand, else of its first reader:
+        it moves a value from one to the other.
+        """
+        found: dict[str, Source] = {}
+        for name in computations:
+            computation = module[name]
+            for each in computation.instructions:
+                own = self.of(module, each)
+                found[each.name] = own if own.place else self._of_operand(computation, each, found)
+            for each in reversed(computation.instructions):
+                if not found[each.name].place:
+                    readers = computation.users.get(each.name, ())
+                    found[each.name] = next(
+                        (found[user.name] for user in readers if user.name in found and found[user.name].place), NOWHERE
+                    )
+        return found
+
+    def _of_operand(self, computation: Computation, each: Instruction, found: Mapping[str, Source]) -> Source:
+        if each.opcode in ("tuple", "while", "conditional", "call"):
+            return NOWHERE
+        known = (found[name] for name in each.operands if name in computation.by_name and name in found)
+        return next((source for source in known if source.place), NOWHERE)
+
+    def _of(self, module: Module, each: Instruction, depth: int) -> Source:
+        own = self._stated(each.attributes.get("metadata", ""))
+        if own.file or depth == _DEEPEST or each.opcode not in ("fusion", "async-start", "call-start", "custom-call"):
+            return own
+        for name in each.called("calls", "called_computations"):
+            body = module.computations.get(name)
+            for inner in reversed(body.instructions if body is not None else ()):
+                source = self._of(module, inner, depth + 1)
+                if source.file:
+                    return source
+        return own
+
+    def _stated(self, metadata: str) -> Source:
+        if not metadata:
+            return NOWHERE
+        operation = found[1] if (found := _OP_NAME.search(metadata)) else ""
+        file, line = _FILE.search(metadata), _LINE.search(metadata)
+        if file and line:
+            return Source(file[1], int(line[1]), "", operation)
+        frame = _FRAME.search(metadata)
+        place = self.frames.get(int(frame[1]), NOWHERE) if frame else NOWHERE
+        return Source(place.file, place.line, place.function, operation)
+
+
+def read_sources(module: Module) -> Sources:
+    """The tables at the head of a module; without any, only metadata that state a file themselves are known."""
+    tables: dict[str, dict[int, str]] = {name: {} for name in _TABLES}
+    current: dict[int, str] | None = None
+    for line in module.header:
+        if line in tables:
+            current = tables[line]
+        elif current is not None and (entry := _ENTRY.match(line)):
+            current[int(entry[1])] = entry[2] if entry[2] is not None else entry[3]
+    places = {number: _numbers(text) for number, text in tables["FileLocations"].items()}
+    frames: dict[int, Source] = {}
+    for number, text in tables["StackFrames"].items():
+        place = places.get(_numbers(text).get("file_location_id", 0), {})
+        file = tables["FileNames"].get(place.get("file_name_id", 0), "")
+        function = tables["FunctionNames"].get(place.get("function_name_id", 0), "")
+        if file:
+            frames[number] = Source(file, place.get("line", 0), function)
+    return Sources(frames)
+
+
+def _numbers(text: str) -> dict[str, int]:
+    return {name: int(number) for name, number in _NUMBERS.findall(text)}

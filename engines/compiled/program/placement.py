@@ -1,0 +1,101 @@
+"""A program's own mesh over a slice that is not there, and where in the slice each of its partitions stands."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engines.compiled.target.base import Target
+from engines.compiled.target.select import target_of
+from engines.core.errors import InvalidRequest
+from engines.core.slice import Slice
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+Axes = Mapping[str, int]
+"""Name → size of a mesh's axes, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Devices of a slice in the order of a program's partitions.
+
+    ``axes`` are those of the program's own mesh. ``places`` holds, for each partition, the number of its device in the
+    slice's torus, x slowest; a program that leaves devices out has fewer partitions.
+    """
+
+    axes: Axes
+    places: tuple[int, ...]
+
+
+def absent_mesh(slice_: Slice, axes: Axes | None = None, *, explicit: bool = False) -> "Mesh":
+    """A mesh over the devices of a slice that is not there: ``axes``, placed as :func:`jax.make_mesh` does, or x, y, z.
+
+    ``explicit`` makes axes of JAX's explicit sharding; otherwise the compiler propagates shardings.
+
+    Raises:
+        Unsupported: the slice's chip has no compiler here, or the compiler rejects the topology.
+        InvalidRequest: the axes do not multiply to the slice's devices.
+    """
+    import jax
+    from jax.sharding import AxisType, Mesh
+
+    target = target_of(slice_)
+    own = target.make_mesh()
+    kind = AxisType.Explicit if explicit else AxisType.Auto
+    if axes is None:
+        return Mesh(own.devices, own.axis_names, axis_types=(kind,) * len(own.axis_names))
+    check_axes(axes, own.devices.size, slice_)
+    types = (kind,) * len(axes)
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=list(own.devices.flat), axis_types=types)
+
+
+def check_axes(axes: Axes, devices: int, slice_: Slice) -> None:
+    """Check that a mesh has as many devices as the slice.
+
+    Raises:
+        InvalidRequest: it has not.
+    """
+    count = math.prod(axes.values())
+    if not axes or min(axes.values()) < 1 or count != devices:
+        chips = f"{slice_.num_chips} {slice_.chip.name}"
+        shape = "x".join(map(str, axes.values()))
+        raise InvalidRequest(
+            "mesh", shape or "", f"has {count} devices, and {chips} have {devices}", "make their product agree"
+        )
+
+
+def placement_of(mesh: Any, target: Target) -> Placement:
+    """Where the devices of a program's mesh stand in the slice.
+
+    Raises:
+        InvalidRequest: the mesh's devices are not those of the slice, as those of this machine are not.
+    """
+    place = {_identity(device): number for number, device in enumerate(target.make_mesh().devices.flat)}
+    try:
+        places = tuple(place[_identity(device)] for device in mesh.devices.flat)
+    except KeyError:
+        kinds = {getattr(device, "device_kind", "?") for device in mesh.devices.flat}
+        raise InvalidRequest(
+            "mesh",
+            dict(mesh.shape),
+            f"has devices that are not of the slice {target.topology_name} ({', '.join(sorted(kinds))})",
+            "make it with absent_mesh, or give the names and sizes of its axes",
+        ) from None
+    return Placement(axes=dict(mesh.shape), places=places)
+
+
+def _identity(device: Any) -> tuple[Any, ...]:
+    """What tells a device of a topology from the others and from those of this machine."""
+    return (device.platform, device.device_kind, device.id, *getattr(device, "coords", ()))
+
+
+def in_order(axes: Axes | None, devices: int) -> Placement:
+    """The placement of a program of which only the text is there: its partitions in the order of the slice's torus."""
+    return Placement(axes=dict(axes) if axes else {"devices": devices}, places=tuple(range(devices)))
+
+
+def size_of(axes: Axes, names: Sequence[str]) -> int:
+    """Devices along these axes."""
+    return math.prod(axes[name] for name in names)

@@ -1,0 +1,66 @@
+"""A compiled program's text, read and timed: the one path of our own programs and of everybody else's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engines.compiled.compile.cache import CompiledProgram
+from engines.compiled.cost.base import CostModel
+from engines.compiled.cost.timeline import Account, Timeline, walk
+from engines.compiled.hlo.parser import Module, parse_module
+from engines.compiled.hlo.schedule import Schedule, Trips, read_schedule
+from engines.compiled.hotspots import hot_loop
+
+
+@dataclass(frozen=True, slots=True)
+class TimedProgram:
+    """One program: compiled, read and timed. ``hot_loop`` lists where its time goes.
+
+    ``shortest`` is its timeline with the shortest of every choice that the program leaves open. ``least_s`` is its time
+    with the cost model's best case, None without one. ``depths`` are the layers of the programs that were compiled
+    where their line gives all layers (:mod:`engines.compiled.depth`), else ().
+    """
+
+    name: str
+    compiled: CompiledProgram
+    module: Module
+    schedule: Schedule
+    timeline: Timeline
+    shortest: Timeline
+    hot_loop: Mapping[str, Any]
+    least_s: float | None = None
+    depths: Sequence[int] = ()
+
+    @property
+    def account(self) -> Account:
+        """Seconds of the whole program."""
+        return self.timeline.account
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """Instructions that no rule knows, by label."""
+        return dict(self.schedule.unknown)
+
+
+def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: Trips | None = None) -> TimedProgram:
+    """Read and time a program that fits.
+
+    Raises:
+        UnreadableHlo: the text is no scheduled HLO that can be read, or has a loop of unknown trip count and
+            ``unknown_trips`` is None.
+        ShardbenchError: no links connect the devices of a collective.
+    """
+    module = parse_module(compiled.text)
+    schedule = read_schedule(module, unknown_trips)
+    best_case, timeline = cost.best_case(), walk(schedule, cost)
+    is_open = bool(schedule.unknown or schedule.assumed or timeline.branches)
+    return TimedProgram(
+        name,
+        compiled,
+        module,
+        schedule,
+        timeline,
+        walk(schedule, cost, least=True) if is_open else timeline,
+        hot_loop(schedule, cost),
+        walk(schedule, best_case).account.total_s if best_case is not None else None,
+    )
