@@ -33,7 +33,7 @@ def shallow(plan: "Plan") -> list["Plan"]:
 
 
 def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedProgram:
-    """The program with ``layers`` layers, from the same with :data:`DEPTHS`; its bars and text are the deeper one's."""
+    """The phase with ``layers`` layers, from the same with :data:`DEPTHS`; its bars and text are the deeper one's."""
     first, second = DEPTHS
     steps = (layers - first) / (second - first)
 
@@ -47,25 +47,25 @@ def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedPr
         account = Account()
         account.add(start.account, 1 - steps)
         account.add(end.account, steps)
-        account.unestimated = Counter({opcode: round(count) for opcode, count in account.unestimated.items()})
+        account.unestimated = Counter({label: round(count) for label, count in account.unestimated.items()})
         return replace(end, account=account)
 
-    compiled = CompiledProgram(
-        text=more.compiled.text,
-        memory=of_each(few.compiled.memory, more.compiled.memory),
-        compile_s=few.compiled.compile_s + more.compiled.compile_s,
-    )
+    unknown = of_each(few.unknown, more.unknown)
     return replace(
         more,
-        compiled=compiled,
+        compiled=CompiledProgram(
+            text=more.compiled.text,
+            memory=of_each(few.compiled.memory, more.compiled.memory),
+            compile_s=few.compiled.compile_s + more.compiled.compile_s,
+        ),
+        schedule=replace(more.schedule, unknown=Counter({label: round(count) for label, count in unknown.items()})),
         timeline=timeline(few.timeline, more.timeline),
         shortest=timeline(few.shortest, more.shortest),
-        unknown={key: round(count) for key, count in of_each(few.unknown, more.unknown).items()},
         least_s=None if few.least_s is None or more.least_s is None else line(few.least_s, more.least_s),
         depths=DEPTHS,
     )
 
 
-def surely_fits(program: TimedProgram, hbm_bytes: float) -> bool:
-    """Whether a device with ``hbm_bytes`` of memory surely holds the program."""
-    return peak_bytes(program.compiled.memory) <= SURELY_FITS * hbm_bytes
+def surely_fits(phase: TimedProgram, hbm_bytes: float) -> bool:
+    """Whether a device with ``hbm_bytes`` of memory surely holds the phase's program."""
+    return peak_bytes(phase.compiled.memory) <= SURELY_FITS * hbm_bytes

@@ -188,8 +188,9 @@ class CompiledEngine(Estimator):
     def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
         depths = [self._timed(point, each, target, name) for each in shallow(plan)]
         if depths:
-            whole = at_all_layers(*depths, plan.model.num_layers)
-            if surely_fits(whole, point.chip.require("hbm_bytes", point.chip.hbm_bytes) / target.cores):
+            whole = at_all_layers(depths[0], depths[1], plan.model.num_layers)
+            hbm_bytes = point.chip.require("hbm_bytes", point.chip.hbm_bytes)
+            if surely_fits(whole, hbm_bytes / target.cores):
                 return whole
         return self._timed(point, plan, target, name)
 

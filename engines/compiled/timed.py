@@ -17,9 +17,8 @@ class TimedProgram:
     """One program: compiled, read and timed. ``hot_loop`` lists where its time goes.
 
     ``shortest`` is its timeline with the shortest of every choice that the program leaves open. ``least_s`` is its time
-    with the cost model's best case, None without one. ``unknown`` counts instructions that no rule knows, by label.
-    ``depths`` are the layers of the programs that were compiled where their line gives all layers
-    (:mod:`engines.compiled.depth`), else ().
+    with the cost model's best case, None without one. ``depths`` are the layers of the programs that were compiled
+    where their line gives all layers (:mod:`engines.compiled.depth`), else ().
     """
 
     name: str
@@ -29,7 +28,6 @@ class TimedProgram:
     timeline: Timeline
     shortest: Timeline
     hot_loop: Mapping[str, Any]
-    unknown: Mapping[str, int]
     least_s: float | None = None
     depths: Sequence[int] = ()
 
@@ -37,6 +35,11 @@ class TimedProgram:
     def account(self) -> Account:
         """Seconds of the whole program."""
         return self.timeline.account
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """Instructions that no rule knows, by label."""
+        return dict(self.schedule.unknown)
 
 
 def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: Trips | None = None) -> TimedProgram:
@@ -59,6 +62,5 @@ def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: 
         timeline,
         walk(schedule, cost, least=True) if is_open else timeline,
         hot_loop(schedule, cost),
-        dict(schedule.unknown),
         walk(schedule, best_case).account.total_s if best_case is not None else None,
     )

@@ -40,9 +40,9 @@ def phase(seconds: float, argument: float) -> TimedProgram:
     memory = {"argument": argument, "temp": 10.0, "output": 4.0, "alias": 4.0, "generated_code": 0.0}
     account = Account(total_s=seconds, compute_s=seconds, hbm_bytes=100 * seconds)
     account.by_kind["fusion"] = seconds  # type: ignore[assignment]
-    timeline = Timeline(account, [])
+    schedule, timeline = Schedule("entry", {}), Timeline(account, [])
     compiled = CompiledProgram(text="", memory=memory, compile_s=1.0)
-    return TimedProgram("decode", compiled, Module("decode", "main"), Schedule("main", {}), timeline, timeline, {}, {})
+    return TimedProgram("decode", compiled, Module("small", "entry"), schedule, timeline, timeline, {})
 
 
 def test_a_line_through_two_depths_by_hand():

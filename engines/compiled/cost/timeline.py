@@ -115,7 +115,7 @@ class Account:
             (self.unestimated_by_label_s, other.unestimated_by_label_s),
         ):
             for name, amount in others.items():
-                mine[name] += amount * times
+                mine[name] += amount * times  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)

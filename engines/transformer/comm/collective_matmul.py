@@ -104,7 +104,8 @@ def few_rows(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = Non
     def padded(x: Array, w: Array) -> Array:
         # Without barriers the compiler removes the padding again.
         rows = lax.optimization_barrier(jnp.pad(x, ((0, SUBLANES - tokens), (0, 0))))
-        return lax.optimization_barrier(einsum(plan, equation, rows, w, out_dtype))[:tokens]
+        products: Array = lax.optimization_barrier(einsum(plan, equation, rows, w, out_dtype))
+        return products[:tokens]
 
     def as_it_is(x: Array, w: Array) -> Array:
         return einsum(plan, equation, x, w, out_dtype)

@@ -78,18 +78,17 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
 
 def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], angles: RopeAngles | None) -> list[Array]:
     """q and k | v → q, k and v: [batch.sequence, time, heads, dim] each, of the heads that this chip holds."""
-    if _rotates_together(plan, qkv[0], angles):
+    if angles is not None and _rotates_together(plan, qkv[0], angles):
         return _rotated_together(plan, qkv, angles)
     q, (k, v) = _by_head(qkv[0], plan.model.head_dim), _kv_heads(plan, qkv[1], kept)
     q = constrain(plan, rotate(plan.model, q, angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
     return [q, *(constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, angles), v))]
 
 
-def _rotates_together(plan: Plan, q: Array, angles: RopeAngles | None) -> bool:
+def _rotates_together(plan: Plan, q: Array, angles: RopeAngles) -> bool:
     """Whether q, k and v of a chip's one chunk are whole heads of few tokens, which are rotated whole."""
-    if angles is None or angles.cos.shape[-1] != plan.model.head_dim or q.shape[0] * q.shape[1] > PERMUTED_TOKENS:
-        return False
-    return plan.unrolled and plan.padded.kv_splits_by_head and q.shape[2] == 1
+    few = q.shape[0] * q.shape[1] <= PERMUTED_TOKENS and angles.cos.shape[-1] == plan.model.head_dim
+    return few and plan.unrolled and plan.padded.kv_splits_by_head and q.shape[2] == 1
 
 
 def _rotated_together(plan: Plan, qkv: list[Array], angles: RopeAngles) -> list[Array]:

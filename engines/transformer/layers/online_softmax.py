@@ -82,7 +82,7 @@ def attend(
         part = blockwise(plan, scaled, keys, vals, mask, start)
     else:
         at = jnp.arange(limit)[None, :]
-        own = None if new is None else NewToken(*new, at == mask.position)
+        own = None if new is None else NewToken(*new, mask.last(at))
         part = direct(plan, scaled, keys, vals, mask.seen(at, QueryBlock(time)), start, own)
     return normalized(part, q.dtype)
 
@@ -111,7 +111,7 @@ def uses_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     return limit > DIRECT_BLOCKS * block and batch * heads * time * limit > DIRECT_SCORES * block**2 * _shards(plan)
 
 
-def in_strips(plan: Plan, queries: tuple[int, int, int, int], limit: int, mask: Mask) -> bool:
+def in_strips(plan: Plan, queries: tuple[int, ...], limit: int, mask: Mask) -> bool:
     """Whether a whole prompt's queries [batch, time, heads, dim] attend strip by strip, not block by block.
 
     Where the compiler need not loop: a strip's scores are few, and what all its queries see is known.
@@ -155,8 +155,8 @@ def direct(
     if keys.scale is not None:
         scores = scores * keys.scale[:, :, None, None]
     scores = jnp.where(seen, scores, -jnp.inf)
-    own = None if new is None else _own_score(scaled, new.key)
     if new is not None:
+        own = _own_score(scaled, new.key)
         scores = jnp.where(new.at, own, scores)
     tops = scores.max(axis=-1, keepdims=True)
     tops = tops if start is None else jnp.maximum(tops, start.tops)

@@ -6,17 +6,16 @@ from typing import Any, Final, NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.transformer.layers.kv_cache import Cache, Cached, read, write
 from engines.transformer.layers.mask import Causal
+from engines.transformer.params.fusion import input_parts, output_parts
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.kv_heads import folds_slots
 from engines.transformer.partition.plan import Plan
 
 APART_BYTES: Final = 1 << 23
-"""From this many bytes of a chip's keys on, one new token attends to a layer's own cache as it was before the token.
-
-A TPU then fetches the cache while earlier layers run, which saves more time than the few additional operations take.
-"""
+"""From this many bytes of a layer's keys on, a chip may read them before it writes (:func:`reads_before`)."""
 
 
 class CacheView(NamedTuple):
@@ -86,7 +85,18 @@ class Consecutive:
             return CacheView(cache, *new, mask)
         slots = k.shape[2] if folds_slots(plan) else 1
         alone = k.shape[1] == 1 and slots == 1 and not prefix
-        apart = plan.unrolled and alone and limit * new[0].values.nbytes >= APART_BYTES
+        apart = plan.unrolled and alone and reads_before(plan, limit * new[0].values.nbytes)
         source = before if apart else cache
         view = CacheView(cache, read(source, "k", layer, limit), read(source, "v", layer, limit), mask, slots)
         return view._replace(new=new) if apart else view
+
+
+def reads_before(plan: Plan, key_bytes: int) -> bool:
+    """Whether one new token attends to a layer's own cache as it was before the token, which a TPU fetches early.
+
+    ``key_bytes`` are a chip's. It takes a few operations more, which is worthwhile where many bytes are read and
+    fetching the weights, which are more, leaves the memory no time afterwards.
+    """
+    widths = [width for parts in (input_parts, output_parts) for each in parts(plan).values() for _, width in each]
+    weights = plan.model.d_model * sum(widths) * BYTES_PER_ELEMENT[plan.weight_dtype]
+    return APART_BYTES <= key_bytes <= weights / 2

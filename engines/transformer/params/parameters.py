@@ -21,7 +21,6 @@ vectors are replicated.
 """
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -32,6 +31,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from engines.core.dtypes import LARGEST
+from engines.transformer.params.described import Described, with_flat_vectors
 from engines.transformer.params.fill import (
     Fill,
     Groups,
@@ -58,20 +58,6 @@ from engines.transformer.params.tree import (
 )
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Floats, Source, values
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """One array: its shape, dtype and sharding, and a function that returns its values in a range.
-
-    ``at_once``: all entries of the first axis are filled together, as a quantized matrix needs for its scales.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    spec: P
-    fill: Fill
-    at_once: bool = False
 
 
 def query_factor(head_dim: int) -> float:
@@ -138,22 +124,6 @@ def described(plan: Plan, source: Source = 0) -> Parameters:
     return _Describer(plan, source).parameters()
 
 
-def _with_flat_vectors(matrix: Matrix) -> Matrix:
-    """The matrix of one layer with its scale and bias in one dimension.
-
-    A TPU stores a vector with dimensions of 1 in other tiles than one without, and would copy it in every step.
-    """
-
-    def flat(each: Described | None) -> Described | None:
-        if each is None:
-            return None
-        fill = merged(each.shape, 1, each.fill) if len(each.shape) == 3 else each.fill
-        spec = P(*each.spec[1:2])
-        return Described((math.prod(each.shape),), each.dtype, spec, lambda index: fill((slice(0, 1), *index))[0])
-
-    return replace(matrix, scale=flat(matrix.scale), bias=flat(matrix.bias))
-
-
 class _Describer:
     """``numbers`` are the layers that are stacked, by default all."""
 
@@ -181,7 +151,7 @@ class _Describer:
     def _unrolled(self) -> tuple[LayerParameters, ...]:
         """A stack of one for each layer, the vectors of its matrices in one dimension."""
         one_each = [_Describer(self.plan, self.source, range(each, each + 1)) for each in self.numbers]
-        return tuple(map_matrices(_with_flat_vectors, each._layers()) for each in one_each)
+        return tuple(map_matrices(with_flat_vectors, each._layers()) for each in one_each)
 
     def _canonical(self, name: str) -> Fill:
         return lambda index: values(self.fusion.canonical[name], self.source, index)

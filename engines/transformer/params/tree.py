@@ -158,9 +158,10 @@ def only_layer(layers: LayerParameters) -> LayerParameters:
     """The parameters of a layer that has arrays of its own, a stack of one, its matrices' vectors in one dimension."""
 
     def own(matrix: Matrix | None, shape: tuple[int, ...]) -> Matrix | None:
-        vectors = {name: getattr(matrix, name) for name in ("scale", "bias")}
-        shaped = {name: each if each is None else each.reshape(shape) for name, each in vectors.items()}
-        return matrix and replace(matrix, values=Stacked(matrix.values, 0), **shaped)
+        if matrix is None:
+            return None
+        scale, bias = (each if each is None else each.reshape(shape) for each in (matrix.scale, matrix.bias))
+        return replace(matrix, values=Stacked(matrix.values, 0), scale=scale, bias=bias)
 
     def of(node: Any) -> Any:
         if not isinstance(node, Projection):
