@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, INTEGERS, stream_dtype, weight_bytes
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
@@ -304,6 +304,20 @@ class Point:
         content = {"point": _plain(self), "of": asked_of}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_one_weight_format(point: "Point") -> None:
+    """Check that all matrices of a point have ``weight_dtype`` with a scale an output, for engines that know no other.
+
+    Raises:
+        Unsupported: weights are in groups, or the embedding and the head have a format of their own.
+    """
+    for key, instead in (("weight_group_size", "a scale for each output"), ("head_dtype", "weight_dtype everywhere")):
+        if getattr(point, key) is not None:
+            raise Unsupported(
+                f"{key}={getattr(point, key)}: engine={point.engine} runs {instead} alone; leave {key} out, "
+                "or use engine=analytic, compiled or jax"
+            )
 
 
 def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") -> None:
