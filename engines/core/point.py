@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, INTEGERS, stream_dtype, weight_bytes
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.fingerprint import fingerprint
 from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
 from engines.core.layout import (
@@ -312,6 +312,20 @@ class Point:
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
         return fingerprint({"point": self, "of": asked_of})
+
+
+def check_one_weight_format(point: "Point") -> None:
+    """Check that all matrices of a point have ``weight_dtype`` with a scale an output, for engines that know no other.
+
+    Raises:
+        Unsupported: weights are in groups, or the embedding and the head have a format of their own.
+    """
+    for key, instead in (("weight_group_size", "a scale for each output"), ("head_dtype", "weight_dtype everywhere")):
+        if getattr(point, key) is not None:
+            raise Unsupported(
+                f"{key}={getattr(point, key)}: engine={point.engine} runs {instead} alone; leave {key} out, "
+                "or use engine=analytic, compiled or jax"
+            )
 
 
 def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") -> None:

@@ -15,7 +15,7 @@ from engines.core.digest import digest
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
-from engines.core.point import Point
+from engines.core.point import Point, check_one_weight_format
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
 from engines.host.nvidia import check_present, device_names, power_limits
@@ -164,6 +164,7 @@ def check_generate(point: Point) -> None:
 
 def check_one_dtype(point: Point) -> None:
     """Raise Unsupported unless weights, activations and cache have one floating-point dtype."""
+    check_one_weight_format(point)
     dtypes = {point.weight_dtype, point.act_dtype, point.kv_dtype}
     if len(dtypes) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
         raise Unsupported(

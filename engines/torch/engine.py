@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Program, Runner
 from engines.core.errors import InvalidRequest, Unsupported
-from engines.core.point import Point
+from engines.core.point import Point, check_one_weight_format
 from engines.core.row import Source
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
@@ -155,6 +155,7 @@ def _can_compile() -> bool:
 
 def _check_supported(point: Point) -> None:
     point.model.check_extensions("torch", read=("attn_output_bias",))
+    check_one_weight_format(point)
     for key, allowed in (
         ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
         ("act_dtype", ACTIVATION_DTYPES),
