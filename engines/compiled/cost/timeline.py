@@ -99,7 +99,7 @@ class Account:
     unestimated_by_label_s: Counter[str] = field(default_factory=Counter)
     unknown_s: float = 0.0
 
-    def add(self, other: "Account", times: int) -> None:
+    def add(self, other: "Account", times: float) -> None:
         """Add another walk ``times`` times."""
         for name in (
             "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
