@@ -13,7 +13,7 @@ from engines.compiled.peers.engine import SCRIPTS, PeerEngine
 from engines.core.errors import InvalidRequest
 
 pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
-pytestmark = pytest.mark.slow(seconds=3)
+pytestmark = pytest.mark.slow
 
 STAND_IN = f"""
 import sys; sys.path.insert(0, {str(SCRIPTS)!r})
@@ -21,14 +21,14 @@ from absent import Refused, bytes_on_a_device, main
 
 def build(asked, devices, layers):
     import jax, jax.numpy as jnp
-    from jax.sharding import NamedSharding, PartitionSpec as P
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     open(asked["log"], "a").write(f"{{layers}}\\n")
     if asked["batch_size"] == 3:
         raise Refused("batch_size=3: the stand-in takes even batches; use 4")
     if asked["batch_size"] == 5:
         raise ValueError("no batch of\\n5")
     # Devices in another order than the slice's: what is sent along y goes over other links than along x.
-    mesh = jax.make_mesh((2, 4), ("a", "b"), devices=devices)
+    mesh = jax.make_mesh((2, 4), ("a", "b"), devices=devices, axis_types=(AxisType.Auto,) * 2)
     width = asked["model"]["d_model"]
     split = lambda *spec: NamedSharding(mesh, P(*spec))
     shape = jax.ShapeDtypeStruct
@@ -148,7 +148,7 @@ def test_depths_are_two_numbers_in_order(depths):
         ("jax-llm-examples", {"folder": "/"}, {}, "has no llama3/llama3_jax/model.py"),
         ("jax-llm-examples", {}, {"model": "palm-8b"}, "engine=jax-llm-examples has Llama's architecture alone"),
         ("jax-llm-examples", {}, {"weight_dtype": "int4"}, "engine=jax-llm-examples has bfloat16 and int8"),
-        ("jax-llm-examples", {"mesh": [1, 2, 2]}, {}, "engine.mesh=[1, 2, 2]: has not 8 devices"),
+        ("jax-llm-examples", {"mesh": [1, 2, 2]}, {}, "engine.mesh=[1,2,2]: has not 8 devices"),
         ("maxtext", {}, {"phase": "prefill", "output_len": 0}, "engine=maxtext compiles its decode step alone"),
         ("maxtext", {}, {"model": "gpt-6.7b"}, "engine=maxtext has Llama's architecture alone"),
     ],

@@ -23,7 +23,7 @@ from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Ti
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import XLA_FLAGS, xla_flags
-from engines.host.program import ExternalProgram
+from engines.host.program import ExternalProgram, ProgramFailed
 from engines.host.python import python_of, script_words
 from engines.host.scratch import ScratchFolder
 
@@ -219,6 +219,8 @@ class PeerEngine(Estimator):
             result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
             if "refused" in result:
                 raise Unsupported(result["refused"])
+            if "failed" in result:
+                raise ProgramFailed(f"engine={self.name}: its own program fails: {result['failed']}")
             texts = [(folder / f"{each['layers']}.hlo").read_text(encoding="utf-8") for each in result["programs"]]
         found = list[CompiledProgram]()
         for key, each, text in zip(keys, result["programs"], texts, strict=True):

@@ -6,6 +6,7 @@ Nothing here may import anything of this project: the peer's Python does not hav
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,8 @@ def main(build: Build, libraries: Sequence[str]) -> None:
     except Refused as refusal:
         result["refused"] = str(refusal)
     except Exception as error:
-        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
+        traceback.print_exc()
+        result["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
