@@ -35,8 +35,11 @@ def python_of(path: str | None) -> str:
 
 
 def script_words(python: str, *words: str) -> list[str]:
-    """The command line by which a Python, this or another one, runs a script or ``-c`` and code."""
-    return [python, "-P", *words]
+    """The command line by which a Python runs a script, or ``-c`` and code.
+
+    One of another environment takes nothing from ``PYTHONPATH``: what lies there is for the Python of this process.
+    """
+    return [python, "-P" if python == sys.executable else "-I", *words]
 
 
 def supervised_words(*words: str) -> list[str]:

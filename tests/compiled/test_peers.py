@@ -116,6 +116,8 @@ def test_a_program_is_compiled_once_and_known_without_compiling(stand_in):
         ({"batch_size": 3}, {}, "unsupported", "batch_size=3: the stand-in takes even batches; use 4"),
         ({"batch_size": 5}, {}, "failed", "ValueError: no batch of 5"),
         ({"hw": "h100-80gb"}, {}, "unsupported", "hw=h100-80gb: engine=stand-in is compiled for TPUs"),
+        ({"ffn_layout": "ws_2d"}, {}, "unsupported", "ffn_layout=ws_2d: engine=stand-in partitions its program itself"),
+        ({"partitioner": "gspmd"}, {}, "unsupported", "partitioner=gspmd: engine=stand-in partitions"),
         ({}, {"python": "no-such-python"}, "unsupported", "engine.python=no-such-python: is no program here"),
         ({"model": replace(SMALL, d_model=16384, num_layers=400)}, {}, "oom", "on the line through [2, 5] layers"),
     ],

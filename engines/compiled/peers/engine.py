@@ -29,6 +29,8 @@ from engines.host.scratch import ScratchFolder
 
 SCRIPTS: Final = Path(__file__).parent / "scripts"
 PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}
+OWN: Final = ("ffn_layout", "attn_sharding", "collectives")
+"""Keys of our own program that a peer has not."""
 ASK_VERSIONS: Final = (
     "import json, sys; from importlib.metadata import PackageNotFoundError, version\n"
     "def of(name):\n"
@@ -154,6 +156,11 @@ class PeerEngine(Estimator):
         point.model.check_extensions(self.name)
         if point.chip.kind != "tpu":
             raise Unsupported(f"hw={point.chip.name}: engine={self.name} is compiled for TPUs; use one of them")
+        for key, value in (("partitioner", "manual"), *((name, "auto") for name in OWN)):
+            if getattr(point, key) not in (None, value):
+                raise Unsupported(
+                    f"{key}={getattr(point, key)}: engine={self.name} partitions its program itself; leave {key} out"
+                )
         target = target_of(point.slice())
         assert isinstance(target, TpuTarget)
         layers = point.model.num_layers

@@ -47,6 +47,8 @@ def at_all_layers(name: str, depths: Sequence[Depth], layers: int) -> PeerPhase:
     account = Account()
     account.add(first.program.account, 1 - steps)
     account.add(last.program.account, steps)
+    if account.copy_wait_s < 0:  # the deeper program waits less for its copies: it computes meanwhile
+        account.compute_s, account.copy_wait_s = account.compute_s + account.copy_wait_s, 0.0
     few, more = first.program.compiled, last.program.compiled
     held = {key: line(few.facts["held"][key], end) for key, end in more.facts["held"].items()}
     return PeerPhase(

@@ -12,7 +12,7 @@ from engines.core.point import Point
 
 
 class MaxTextEngine(PeerEngine):
-    """``MaxEngine``'s step, heads over tensor parallelism and what is left of the slice over fully sharded data."""
+    """``MaxEngine``'s step, heads over tensor parallelism and the batch over what is left of the slice."""
 
     name: ClassVar[str] = "maxtext"
     libraries: ClassVar[Sequence[str]] = ("jax", "jaxlib", "libtpu")
