@@ -31,6 +31,12 @@ def ws_2d_elements(tokens: ArrayLike, d_model: float, d_ff: float, x: float, yz:
     return _elements("ws_2d", {"x": x, "zy": yz}, tokens, d_model, d_ff)
 
 
+def wg_elements(tokens: ArrayLike, d_model: float, d_ff: float, chips: float, gathered: ArrayLike) -> Floats:
+    """Weight-gathered over N = ``gathered`` of n chips, appendix A.2.2: 2·E·F·N/n of weights and 2·T·E/N."""
+    shards = np.asarray(gathered, dtype=float)
+    return _elements("wg_x", {"x": shards, "zy": chips / shards, "xyz": chips}, tokens, d_model, d_ff)
+
+
 def _elements(name: str, sizes: Mapping[str, Any], tokens: ArrayLike, d_model: float, d_ff: float) -> Floats:
     """The collectives of :mod:`engines.core.volume` for one feed-forward of two matrices, summed; chips by axes."""
     layout = LAYOUTS[name]

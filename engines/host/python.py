@@ -21,12 +21,25 @@ INTERACTIVE: Final = ("PYTHONINSPECT", "PYTHONSTARTUP")
 
 def module_words(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of these packages, the same as here, whatever the current folder holds."""
-    return [sys.executable, "-P", run_module.__file__, str(ROOT), module, *arguments]
+    return script_words(sys.executable, run_module.__file__, str(ROOT), module, *arguments)
 
 
 def code_words(code: str) -> list[str]:
     """The command line that runs ``code``."""
-    return [sys.executable, "-P", "-c", code]
+    return script_words(sys.executable, "-c", code)
+
+
+def python_of(path: str | None) -> str:
+    """The Python at ``path`` or of that name; None is the one of this process."""
+    return path or sys.executable
+
+
+def script_words(python: str, *words: str) -> list[str]:
+    """The command line by which a Python runs a script, or ``-c`` and code.
+
+    One of another environment takes nothing from ``PYTHONPATH``: what lies there is for the Python of this process.
+    """
+    return [python, "-P" if python == sys.executable else "-I", *words]
 
 
 def supervised_words(*words: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from builders.paper_volumes import wg_elements
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,8 +45,7 @@ def test_volumes_by_hand():
     # T=2, E=3, F=12, n=4 as 2×2: 2·2·3; 2·2·(3/2 + 12/2); 2·3·12·2/4 + 2·2·3/2.
     assert paper_forms.ws_1d_elements(2, 3) == 12
     assert paper_forms.ws_2d_elements(2, 3, 12, x=2, yz=2) == 30
-    assert wg_elements(2, 3, 12, chips=4, gathered=2) == 42
-    assert paper_forms.layout_elements("wg_x", 2, 3, 12, (2, 2, 1)) == 42
+    assert paper_forms.wg_elements(2, 3, 12, chips=4, gathered=2) == 42
 
 
 @given(tokens=powers, width=powers, chips=powers)
@@ -69,9 +67,9 @@ def test_no_other_x_beats_the_best(d_model, ratio, chips, other):
 @given(tokens=powers, d_model=powers, d_ff=powers, chips=powers, other=st.floats(0.01, 100))
 def test_no_other_number_of_gathered_chips_beats_the_best(tokens, d_model, d_ff, chips, other):
     best = paper_forms.best_gathered(tokens, d_ff, chips)
-    least = wg_elements(tokens, d_model, d_ff, chips, best)
+    least = paper_forms.wg_elements(tokens, d_model, d_ff, chips, best)
     assert least == pytest.approx(paper_forms.least_wg_elements(tokens, d_model, d_ff, chips))
-    assert wg_elements(tokens, d_model, d_ff, chips, best * other) >= least * (1 - 1e-12)
+    assert paper_forms.wg_elements(tokens, d_model, d_ff, chips, best * other) >= least * (1 - 1e-12)
 
 
 def test_two_dimensions_pay_from_sixteen_chips():

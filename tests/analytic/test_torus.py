@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders.paper_volumes import wg_elements
 from builders.points import point
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,7 +50,7 @@ def test_volumes_are_the_papers(tokens):
     assert volume(grid, "ws_1d", tokens) == pytest.approx(2 * paper_forms.ws_1d_elements(tokens, 16384))
     assert volume(grid, "ws_2d", tokens) == pytest.approx(2 * paper_forms.ws_2d_elements(tokens, 16384, 65536, 4, 16))
     for layout, shards in GATHERED.items():
-        expected = 2 * wg_elements(tokens, 16384, 65536, 64, shards)
+        expected = 2 * paper_forms.wg_elements(tokens, 16384, 65536, 64, shards)
         assert volume(grid, layout, tokens) == pytest.approx(expected)
 
 

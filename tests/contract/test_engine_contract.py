@@ -89,7 +89,7 @@ def test_it_is_one_kind_of_engine_and_says_which(name):
     folder = Path(engines.__path__[0])
     assert engine.code
     assert all((folder / each / "__init__.py").is_file() for each in engine.code)
-    assert {name, "external"} & set(engine.code)
+    assert {name, "external", "compiled"} & set(engine.code)
     assert code_id(engine) == code_id(made(name))
     assert (code_id(engine) is None) == (not engine.decided_by_source)
     # Only where its own options say so is an engine one of several processes, or in need of variables.

@@ -185,6 +185,34 @@ def overlapped_plain_gspmd(rows: Sequence[Row], panel: Callable[[Row], str]) -> 
     return f"{other} takes up to {ratios[name, other]:.2f}× the time of overlapped collectives ({name}).", numbers
 
 
+def against_peers(rows: Sequence[Row], panel: Callable[[Row], str]) -> Found | None:
+    """Our time over that of the fastest peer and of GSPMD, by model and chip; the sentence is on the range.
+
+    Rows of other libraries than ours are compared as they are: each row names its compiler.
+    """
+    numbers, ratios = dict[str, Any](), list[float]()
+    for name, mine in _grouped(rows, panel).items():
+        label = " on ".join(name.split("\n"))
+        ours = [row for row in mine if row.engine == "compiled" and row.partitioner != "gspmd"]
+        peers = [row for row in mine if row.engine != "compiled"]
+        for row in _timed([*ours, *peers]):
+            parts = parts_of(row)
+            who = "shardbench" if row.engine == "compiled" else row.engine
+            numbers[f"{label}.{who}.s"] = time_of(row)
+            if parts is not None:
+                numbers[f"{label}.{who}.waits_for"] = parts.bound_by
+        best = min((time_of(row) or 0 for row in _timed(peers)), default=None)
+        own = min((time_of(row) or 0 for row in _timed(ours)), default=None)
+        if best and own:
+            ratios.append(own / best)
+            numbers[f"{label}.ratio"] = own / best
+    if not ratios:
+        return None
+    low, high = significant(min(ratios)), significant(max(ratios))
+    span = low if low == high else f"{low} to {high}"
+    return f"A step of ours takes {span} times that of the fastest peer.", numbers
+
+
 def int8_over_bfloat16(rows: Sequence[Row]) -> Found | None:
     """Time with bfloat16 weights over that with int8, by phase and batch; the sentence is on the largest ratio."""
     ratios: dict[tuple[str, int], float] = {}

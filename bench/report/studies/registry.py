@@ -58,6 +58,17 @@ def _variant(row: Row) -> str:
     return "GSPMD" if row.partitioner == "gspmd" else str(row.collectives)
 
 
+def _maker(row: Row) -> str:
+    """Whose program it is."""
+    if row.engine != "compiled":
+        return row.engine
+    return "GSPMD" if row.partitioner == "gspmd" else "shardbench"
+
+
+def _on_chip(row: Row) -> str:
+    return f"{_model(row)}\n{row.hw}"
+
+
 def _timed_workload(row: Row) -> str:
     return f"{row.phase}, batch\n{row.batch_size}, {row.weight_dtype}"
 
@@ -155,6 +166,13 @@ STUDIES: Final = (
         paper="TPU v4 alone",
         find=found.generations,
         shape=Bars(panel=_model, bar=lambda row: row.hw, panel_label="model"),
+    ),
+    Study(
+        recipe="study-peers",
+        title="Other serving stacks under the same compiler",
+        paper="it is older than they are",
+        find=partial(found.against_peers, panel=_on_chip),
+        shape=Bars(panel=_on_chip, bar=_maker, panel_label="model and chip"),
     ),
     Study(
         recipe="study-gpu",

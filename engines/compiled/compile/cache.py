@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,12 +25,16 @@ FORMAT: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledProgram:
-    """A compiled program: its scheduled text and the memory of one device in bytes, or why it does not fit."""
+    """A compiled program: its scheduled text and the memory of one device in bytes, or why it does not fit.
+
+    ``facts`` are what else its compilation told: of a peer's, where its partitions stand and what its arrays hold.
+    """
 
     text: str
     memory: Mapping[str, float]
     compile_s: float
     out_of_memory: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def cache_key(stablehlo: str, target: Any, versions: Mapping[str, str], flags: Mapping[str, str | bool]) -> str:
