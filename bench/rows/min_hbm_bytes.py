@@ -1,23 +1,25 @@
 """The minimum bytes that a point must read from HBM, the numerator of MBU, and in how many forward passes."""
 
-from engines.core.dtypes import BYTES_PER_ELEMENT
+from engines.core.dtypes import BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.point import Point
 
 
 def min_hbm_bytes(point: Point, cached_tokens: int | None = None) -> float:
     """Minimum bytes read from HBM by all chips together over the whole phase.
 
-    Forward passes (1 for a prefill, one per decode step) times the weights: matrices and the output embedding in
-    ``weight_dtype``, norm scales and biases in ``act_dtype``. Decode step i (from 0) reads the keys and values of
+    Forward passes (1 for a prefill, one per decode step) times the weights: matrices in ``weight_dtype``, with the
+    scale and the zero point of each of their groups, the output embedding in its own format, norm scales and biases in
+    that of activations between matmuls. Decode step i (from 0) reads the keys and values of
     input_len + i tokens of each sequence in ``kv_dtype``, so the steps read steps · (input_len + (steps − 1)/2) tokens.
     ``cached_tokens`` replaces batch_size · input_len if sequences share a prefix that is cached once. A prefill does
     not have to read the cache that it writes.
     """
     model, steps = point.model, point.decode_steps
-    matrices = model.num_layers * model.layer_matmul_params + model.head_params
+    matrices = model.num_layers * model.layer_matmul_params * point.weight_bytes
+    head = model.head_params * weight_bytes(point.head_format)
     vectors = model.num_layers * (model.layer_params - model.layer_matmul_params)
     vectors += model.final_norm_params + (model.vocab_size if model.lm_head_bias else 0)
-    weights = matrices * BYTES_PER_ELEMENT[point.weight_dtype] + vectors * BYTES_PER_ELEMENT[point.act_dtype]
+    weights = matrices + head + vectors * BYTES_PER_ELEMENT[stream_dtype(point.act_dtype)]
     cached = point.batch_size * point.input_len if cached_tokens is None else cached_tokens
     read_tokens = steps * (cached + point.batch_size * (steps - 1) / 2)
     return (

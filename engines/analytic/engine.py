@@ -18,7 +18,7 @@ from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
 
-CLOSED_FORM_VERSION: Final = 1
+CLOSED_FORM_VERSION: Final = 2
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
 EXTENSIONS: Final = ("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder")
 """Keys of a model that the closed forms read, or that change nothing that they count."""

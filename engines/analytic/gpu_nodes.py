@@ -84,7 +84,8 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
     heads = grid.heads / grid.tensor
     active = weights - (grid.ffn_params - grid.ffn_active_params)
     compute_s = layers * 2 * tokens * active / grid.tensor / rate
-    compute_s = compute_s + layers * 4 * tokens * context * heads * grid.head_dim / (grid.peak * grid.matmul_efficiency)
+    attention_rate = grid.stream_peak * grid.matmul_efficiency
+    compute_s = compute_s + layers * 4 * tokens * context * heads * grid.head_dim / attention_rate
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency
     loaded = weights * grid.weight_bytes / grid.tensor
@@ -112,8 +113,8 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
         # Kernels take turns: a matmul streams its weights while it multiplies, the others only move memory.
         overlapped_s=roofline_overlap(grid, compute_s, weights_s),
     )
-    logits_s = 2 * grid.batch * grid.vocab * grid.d_model / grid.tensor / rate
-    table_s = grid.vocab * grid.d_model * grid.weight_bytes / grid.tensor / stream
+    logits_s = 2 * grid.batch * grid.vocab * grid.d_model / grid.tensor / (rate * (grid.head_peak / grid.peak))
+    table_s = grid.vocab * grid.d_model * grid.head_bytes / grid.tensor / stream
     head = Cost(
         compute_s=logits_s,
         memory_s=table_s,

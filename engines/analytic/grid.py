@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engines.analytic.constants import Constants, constants_of
 from engines.core.chip import Chip
-from engines.core.dtypes import BYTES_PER_ELEMENT
+from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, variant_of
 from engines.core.point import PHASES, Point
 
@@ -30,6 +30,11 @@ class Grid:
     ``ffn_inputs`` columns into it and ``ffn_hidden`` after its activation. ``phase``, ``layout`` and ``attention``
     index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``. An encoder has no output matrix and no cache:
     its ``vocab`` and ``kv_bytes`` are 0.
+
+    ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
+    ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
+    matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
+    attention's, ``head_peak`` the logits'.
     """
 
     layers: Floats
@@ -39,6 +44,7 @@ class Grid:
     max_head_shards: Floats
     head_dim: Floats
     vocab: Floats
+    tables: Floats
     ffn_params: Floats
     ffn_active_params: Floats
     ffn_inputs: Floats
@@ -46,6 +52,8 @@ class Grid:
     serial: Bools
     mfu_params: Floats
     peak: Floats
+    stream_peak: Floats
+    head_peak: Floats
     hbm_bytes: Floats
     hbm_bytes_per_s: Floats
     link_bytes_per_s: Floats
@@ -71,6 +79,7 @@ class Grid:
     directions: Floats
     loop_shards: Floats
     weight_bytes: Floats
+    head_bytes: Floats
     act_bytes: Floats
     kv_bytes: Floats
     matmul_efficiency: Floats
@@ -144,7 +153,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     place, variant = point.slice(), variant_of(collectives_of(point))
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
-    gpu = chip.kind == "gpu"
+    gpu, beside = chip.kind == "gpu", _peak_beside(chip, point.act_dtype)
     if gpu and point.num_chips > 1:
         _check_links(chip, point.num_chips)
     return {
@@ -155,6 +164,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "max_head_shards": float(1 << (model.num_heads - 1).bit_length()),
         "head_dim": float(model.head_dim),
         "vocab": 0.0 if model.encoder else float(model.vocab_size),
+        "tables": 1.0 if model.tied_embedding else 2.0,
         "ffn_params": float(model.ffn.matmul_params),
         "ffn_active_params": float(model.ffn.active_params),
         "ffn_inputs": float(model.ffn.input_columns),
@@ -162,6 +172,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "serial": model.block == "serial",
         "mfu_params": float(model.mfu_params),
         "peak": chip.peak(point.act_dtype),
+        "stream_peak": beside,
+        "head_peak": chip.peak(point.act_dtype) if point.head_format == point.act_dtype else beside,
         "hbm_bytes": float(chip.hbm_bytes or np.nan),
         "hbm_bytes_per_s": float(chip.hbm_bytes_per_s or np.nan),
         "link_bytes_per_s": float((chip.node_bytes_per_s if gpu else chip.link_bytes_per_s) or np.nan),
@@ -186,11 +198,20 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "looped": variant.looped,
         "directions": float(variant.directions),
         "loop_shards": float(variant.buffered_shards),
-        "weight_bytes": BYTES_PER_ELEMENT[point.weight_dtype],
-        "act_bytes": BYTES_PER_ELEMENT[point.act_dtype],
+        "weight_bytes": point.weight_bytes,
+        "head_bytes": weight_bytes(point.head_format),
+        "act_bytes": BYTES_PER_ELEMENT[stream_dtype(point.act_dtype)],
         "kv_bytes": 0.0 if model.encoder else BYTES_PER_ELEMENT[point.kv_dtype],
         **{field.name: getattr(calibrated, field.name) for field in fields(Constants)},
     }
+
+
+def _peak_beside(chip: Chip, act_dtype: str) -> float:
+    """The peak of what matmuls in 8 bits leave in 16: attention, and an output head that is not quantised."""
+    if act_dtype in ACTIVATION_DTYPES:
+        return chip.peak(act_dtype)
+    stated = [chip.peak_flops_per_s[each] for each in ("bfloat16", "float16") if each in chip.peak_flops_per_s]
+    return stated[0] if stated else chip.peak(act_dtype)
 
 
 def collectives_of(point: Point) -> str:

@@ -48,7 +48,7 @@ class Memory:
 
 
 def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
-    """TPU: weights/n with heads padded and the tied table once; the cache of all tokens, as attention splits it.
+    """TPU: weights/n with heads padded, and the tables of embedding and output head; the cache of all tokens, as attention splits it.
 
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's four moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
@@ -60,7 +60,7 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     cut = LAYOUTS[layout]
     gathered = tpu_torus.size_of(grid, cut.gathered)
     shards = tpu_torus.attention_shards(grid, layout, attention)
-    tables = grid.vocab * grid.d_model
+    tables = grid.vocab * grid.d_model * grid.tables
     context = grid.input_len + grid.output_len
     tokens = grid.batch * length
     across = tpu_torus.size_of(grid, cut.ffn)
@@ -86,7 +86,8 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
     return Memory(
-        weights_bytes=(grid.layers * tpu_torus.weights_on_chip(grid, layout) + tables / chips) * grid.weight_bytes,
+        weights_bytes=grid.layers * tpu_torus.weights_on_chip(grid, layout) * grid.weight_bytes
+        + tables / chips * grid.head_bytes,
         kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes,
         activations_bytes=fullest + residual + grid.batch * grid.vocab / chips * 4,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
@@ -111,7 +112,7 @@ def on_nodes(grid: Grid, length: Floats) -> Memory:
     hidden = (2 * qkv + grid.heads * grid.head_dim + grid.ffn_inputs) / grid.tensor
     scores = tokens * length * grid.heads / grid.tensor
     return Memory(
-        weights_bytes=(layers * weights / grid.tensor + tables) * grid.weight_bytes,
+        weights_bytes=layers * weights / grid.tensor * grid.weight_bytes + tables * grid.head_bytes,
         kv_cache_bytes=layers * 2 * kv_heads * grid.head_dim * grid.batch * context * grid.kv_bytes,
         activations_bytes=(4 * grid.batch * length * grid.d_model + tokens * hidden + scores) * grid.act_bytes
         + 2 * 4 * grid.batch * grid.vocab,

@@ -264,8 +264,8 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     active = weights - (grid.ffn_params - grid.ffn_active_params) / chips
     projections_s = 2 * tokens * active / rate
     pairs = tokens * context * heads / (shards.batch * shards.heads)
-    attention_s = 4 * pairs * grid.head_dim / (grid.peak * grid.matmul_efficiency)
-    logits_s = 2 * grid.batch * grid.vocab * grid.d_model / chips / rate
+    attention_s = 4 * pairs * grid.head_dim / (grid.stream_peak * grid.matmul_efficiency)
+    logits_s = 2 * grid.batch * grid.vocab * grid.d_model / chips / (rate * (grid.head_peak / grid.peak))
     compute_s = grid.layers * (projections_s + attention_s) + logits_s
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency
@@ -277,7 +277,7 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     across = size_of(grid, LAYOUTS[layout].ffn)
     passed = 2 * inputs + (2 * heads * grid.head_dim + grid.ffn_inputs + grid.ffn_hidden) / across
     vectors = tokens / gathered * passed * np.where(grid.serial, 2.0, 1.0) * grid.act_bytes
-    embedding = grid.vocab * grid.d_model * grid.weight_bytes / chips
+    embedding = grid.vocab * grid.d_model * grid.head_bytes / chips
     memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
 
     projections, all_to_alls = layer_transfers(grid, layout, tokens), attention_transfers(grid, shards, tokens)

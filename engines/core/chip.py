@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, TypeVar
 
+from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.typed import check_types, types_of
 
@@ -205,7 +206,24 @@ class Chip:
             return self.peak_flops_per_s[dtype]
         except KeyError:
             known = ", ".join(self.peak_flops_per_s) or "none"
-            raise Unsupported(f"hw={self.name} states no peak for {dtype} (it states: {known})") from None
+            message = f"hw={self.name} states no peak for {dtype} (it states: {known})"
+            raise Unsupported(message + self._instead_of(dtype)) from None
+
+    def check_matmul(self, dtype: str) -> None:
+        """Check that the chip multiplies activations of 8 bits. A cpu, which converts them, takes any.
+
+        Raises:
+            Unsupported: the datasheet states no peak for that dtype.
+        """
+        if dtype not in ACTIVATION_DTYPES and self.kind != "cpu":
+            self.peak(dtype)
+
+    def _instead_of(self, dtype: str) -> str:
+        """The remedy for an act_dtype that the chip does not multiply."""
+        wide = next((each for each in ("bfloat16", "float16") if each in self.peak_flops_per_s), None)
+        if dtype in ACTIVATION_DTYPES or wide is None:
+            return ""
+        return f"; use act_dtype={wide}, which stores weights as {dtype} and converts them, or a chip with that peak"
 
 
 PARTS: Final[Mapping[str, type[SliceShapes | XlaTpu | Cuda | LinkConstants]]] = {

@@ -1,15 +1,14 @@
 """A point: one configuration for an engine to run or predict."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
-from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT
+from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, INTEGERS, stream_dtype, weight_bytes
 from engines.core.errors import InvalidRequest
+from engines.core.fingerprint import fingerprint
 from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
@@ -34,12 +33,6 @@ FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
-NOT_IDENTIFYING: Final = frozenset(
-    {"sources", "source", "device_names", "xla", "cuda", "link_constants", "limits", "constants", "on_chip"}
-)
-"""Fields of a model, chip or runtime that change no answer, or that the program which answers stands for."""
-NAMED: Final[Mapping[str, str]] = {"model": "model", "hw": "chip", "runtime": "runtime"}
-"""Key of a point whose value is a choice of a config group → the field that holds what the choice describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +102,20 @@ class Point:
         metadata=about(_DTYPES_OR_AUTO, "number format of the activations, by whose peak MFU divides"),
     )
     kv_dtype: str = field(default="auto", metadata=about(_DTYPES_OR_AUTO, "number format of the cache"))
+    weight_group_size: int | None = field(
+        default=None,
+        metadata=about(
+            Integer(1),
+            "inputs of a matrix that share a scale and a zero point, as in AWQ and GPTQ; auto is a scale for each output",
+        ),
+    )
+    head_dtype: str | None = field(
+        default=None,
+        metadata=about(
+            _DTYPES,
+            "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.phase == "prefill":
@@ -121,6 +128,10 @@ class Point:
             object.__setattr__(self, "act_dtype", default_act_dtype(self.weight_dtype))
         if self.kv_dtype == "auto":
             object.__setattr__(self, "kv_dtype", self.act_dtype)
+        if self.head_dtype is None and self.weight_group_size is not None:
+            object.__setattr__(self, "head_dtype", stream_dtype(self.act_dtype))
+        elif self.head_dtype == self.weight_dtype and self.weight_group_size is None:
+            object.__setattr__(self, "head_dtype", None)
 
     @classmethod
     @cache
@@ -134,8 +145,8 @@ class Point:
         Raises:
             InvalidRequest: an engine is asked for the phase ``serve``, an encoder for tokens, no slice has that many
                 chips, a layout needs more chips or another batch, the parallel degrees do not multiply to the chips,
-                the tokens exceed the model's learned positions, or the runtime cannot run the model, on this chip, or
-                in this way.
+                groups of weights do not divide a matrix or a GPU's part of it, the tokens exceed the model's learned
+                positions, or the runtime cannot run the model, on this chip, or in this way.
         """
         if self.phase == "serve" and self.engine != IMPORTED:
             raise InvalidRequest(
@@ -172,6 +183,7 @@ class Point:
                 f"use a multiple of {least}, or attn_sharding=heads",
             )
         self._check_parallel_degrees()
+        self._check_groups()
         tokens = self.input_len + self.output_len
         if self.model.position == "learned" and tokens > self.model.max_positions:
             raise InvalidRequest(
@@ -199,6 +211,34 @@ class Point:
                 f"times the other degree is not num_chips={self.num_chips}",
                 "tensor_parallel × pipeline_parallel = num_chips",
             )
+
+    def _check_groups(self) -> None:
+        if self.weight_group_size is None:
+            return
+        if self.weight_dtype not in INTEGERS:
+            raise InvalidRequest(
+                "weight_group_size",
+                self.weight_group_size,
+                f"groups integers, and weight_dtype={self.weight_dtype}",
+                f"use weight_dtype={' or '.join(INTEGERS)}, or leave it out",
+            )
+        model, ranks = self.model, self.tensor_degree if self.chip.kind == "gpu" else 1
+        attention = model.num_heads * model.head_dim
+        check_groups(self.weight_group_size, {"d_model": model.d_model, "heads · head_dim": attention})
+        check_groups(self.weight_group_size, {"d_ff": model.d_ff})
+        if ranks > 1:
+            parts = {"heads · head_dim": attention / ranks, "d_ff": model.d_ff / ranks}
+            check_groups(self.weight_group_size, parts, f" on each of tensor_parallel={ranks} ranks")
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of one weight of a layer's matrices, with its share of its group's scale and zero point."""
+        return weight_bytes(self.weight_dtype, self.weight_group_size)
+
+    @property
+    def head_format(self) -> str:
+        """Number format of the embedding and of the output head."""
+        return self.head_dtype or self.weight_dtype
 
     @property
     def pipeline_degree(self) -> int:
@@ -267,35 +307,22 @@ class Point:
         ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        content = {"point": _plain(self), "of": asked_of}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint({"point": self, "of": asked_of})
+
+
+def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") -> None:
+    """Check that whole groups make up the rows (inputs) of each matrix, or of the part of it that ``where`` names.
+
+    Raises:
+        InvalidRequest: a number of ``rows`` is not a multiple of ``group_size``.
+    """
+    for name, count in rows.items():
+        if count % group_size:
+            whole = max((size for size in range(1, group_size) if count % size == 0), default=None)
+            remedy = "use fewer ranks" if whole is None else f"use a divisor, such as {whole}"
+            raise InvalidRequest("weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy)
 
 
 def default_act_dtype(weight_dtype: str) -> str:
     """The activations' format of ``act_dtype=auto``: the weights' own, or bfloat16 where weights are quantised."""
     return weight_dtype if weight_dtype in ACTIVATION_DTYPES else "bfloat16"
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
-    if is_dataclass(value) and not isinstance(value, type):
-        stated = {field.name: getattr(value, field.name) for field in fields(value)}
-        return _plain(
-            {name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)}
-        )
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-@cache
-def _defaults(kind: type) -> dict[str, Any]:
-    """Field → default of a dataclass."""
-    factories = {each.name: each.default_factory for each in fields(kind)}
-    made = {name: factory() for name, factory in factories.items() if factory is not MISSING}
-    return made | {each.name: each.default for each in fields(kind) if each.default is not MISSING}

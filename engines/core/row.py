@@ -47,6 +47,8 @@ class Row:
     weight_dtype: str = ""
     act_dtype: str = ""
     kv_dtype: str = ""
+    weight_group_size: int | None = None
+    head_dtype: str | None = None  # None: weight_dtype
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format

@@ -166,3 +166,37 @@ def test_an_imported_server_may_have_no_one_batch_or_length():
     served = point(engine="imported", phase="serve", batch_size=0, input_len=0, output_len=0)
     served.check()
     assert (served.decode_steps, served.axes()["first_token"]) == (0, None)
+
+
+AWQ = {"model": "llama-3-70b", "hw": "h100-80gb", "num_chips": 8, "weight_dtype": "int4", "weight_group_size": 128}
+
+
+def test_groups_leave_the_head_in_sixteen_bits():
+    assert point(**AWQ).head_format == point(**AWQ).head_dtype == "bfloat16"
+    assert point(**AWQ, act_dtype="float16").head_format == "float16"
+    assert point(**AWQ, head_dtype="int4").head_format == "int4"
+    assert point(weight_dtype="int8").head_dtype is None
+    assert point(weight_dtype="int8").head_format == "int8"
+
+
+def test_a_head_in_the_format_of_the_weights_is_no_other_point():
+    plain, stated = point(weight_dtype="int8"), point(weight_dtype="int8", head_dtype="int8")
+    assert plain == stated
+    assert plain.fingerprint("") == stated.fingerprint("") != point(head_dtype="int8").fingerprint("")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"weight_dtype": "bfloat16"}, "use weight_dtype=int8 or int4"),
+        ({"weight_dtype": "float8_e4m3"}, "use weight_dtype=int8 or int4"),
+        ({"weight_group_size": 96}, "d_model = 8192"),
+        # 28672/16 = 1792 hidden columns on a rank are 7 groups of 256, and 3.5 of 512.
+        ({"weight_group_size": 512, "num_chips": 16, "tensor_parallel": 16}, "d_ff = 1792 on each of"),
+    ],
+)
+def test_groups_are_of_integers_and_whole_on_every_rank(changes, word):
+    with pytest.raises(InvalidRequest, match="weight_group_size") as refused:
+        point(**{**AWQ, **changes}).check()
+    assert word in str(refused.value)
+    point(**{**AWQ, "weight_group_size": 256, "num_chips": 16}).check()
