@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.planner.search import fitting, tokens_of
 from bench.planner.workload import Workload, ways_of
+from bench.validate.ratios import ratio_error
 from engines.analytic.grid import Bools, Floats
 from engines.analytic.predict import STRATEGIES, predict
 
@@ -18,7 +19,11 @@ PANELS: Final = (("decode", "decode step (s)"), ("prefill", "prefill (s)"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
-    """One plan for a model: ``latency_s`` is a decode step's or the prefill's; ``mfu`` a fraction."""
+    """One plan for a model: ``latency_s`` is a decode step's or the prefill's; ``mfu`` a fraction.
+
+    ``told_apart`` says whether a plan of the frontier is both faster and cheaper by more than two predictions of one
+    stack may be off (:mod:`bench.validate.ratios`); those that are not may be on the frontier themselves.
+    """
 
     model: str
     hw: str
@@ -33,6 +38,7 @@ class Spot:
     cost_chip_s_per_token: float
     mfu: float
     on_frontier: bool
+    told_apart: bool
 
 
 def is_frontier(latency: Floats, cost: Floats) -> Bools:
@@ -45,6 +51,14 @@ def is_frontier(latency: Floats, cost: Floats) -> Bools:
     on = np.zeros(len(latency), dtype=bool)
     on[order] = cost[order] < least_before
     return on
+
+
+def is_beaten(latency: Floats, cost: Floats, on: Bools, factor: float) -> Bools:
+    """Which of the plans [n] one of the frontier (``on`` [n]) beats in time and cost by more than ``factor``."""
+    beaten = np.zeros(len(latency), dtype=bool)
+    for fast, cheap in zip(latency[on], cost[on], strict=True):
+        beaten |= (latency > factor * fast) & (cost > factor * cheap)
+    return beaten
 
 
 def spots(workload: Workload) -> list[Spot]:
@@ -68,9 +82,12 @@ def spots(workload: Workload) -> list[Spot]:
     mfu = 2 * ways.grid.mfu_params * tokens / total / (ways.grid.chips * ways.grid.peak)
     dtypes = np.asarray([ways.points[int(index)].weight_dtype for index in ways.index])
     on = np.zeros(len(ways.grid), dtype=bool)
+    beaten = np.zeros(len(ways.grid), dtype=bool)
+    known = ratio_error(workload.chip.kind)
     for dtype in workload.weight_dtypes:
         mine = kept[(dtypes[kept] == dtype) & (mfu[kept] <= 1)]  # above 1, a size of the model is wrong
         on[mine] = is_frontier(latency[mine], cost[mine])
+        beaten[mine] = is_beaten(latency[mine], cost[mine], on[mine], 1.0 if known is None else known.factor)
     found = []
     for position in kept:
         point = ways.point(int(position))
@@ -91,6 +108,7 @@ def spots(workload: Workload) -> list[Spot]:
                 cost_chip_s_per_token=float(cost[position]),
                 mfu=float(mfu[position]),
                 on_frontier=bool(on[position]),
+                told_apart=bool(beaten[position]),
             )
         )
     return found
@@ -105,8 +123,12 @@ def write_csv(path: Path, all_spots: Sequence[Spot]) -> None:
         writer.writerows([getattr(spot, name) for name in names] for spot in all_spots)
 
 
-def draw(all_spots: Sequence[Spot], folder: Path, name: str) -> list[Path]:
-    """Figure 1: decode on the left, prefill on the right, a frontier for each model and dtype, as PNG and PDF."""
+def draw(all_spots: Sequence[Spot], folder: Path, name: str, factor: float = 1.0) -> list[Path]:
+    """Figure 1: decode on the left, prefill on the right, a frontier for each model and dtype, as PNG and PDF.
+
+    Behind each frontier lies the band in which a plan cannot be told apart from it, up to ``factor`` times its time and
+    cost.
+    """
     from bench.report.render.style import COLOURS, Drawn, panels, plain_log_ticks, save, settings
 
     shown = [(phase, label) for phase, label in PANELS if any(spot.phase == phase for spot in all_spots)]
@@ -116,10 +138,14 @@ def draw(all_spots: Sequence[Spot], folder: Path, name: str) -> list[Path]:
         figure, axes = panels(len(shown), width=5.4, height=4.4)
         for axis, (phase, label) in zip(axes, shown, strict=True):
             for line in _lines(all_spots, phase):
+                x, y = [spot.latency_s for spot in line], [1e3 * spot.cost_chip_s_per_token for spot in line]
+                colour = COLOURS[models.index(line[0].model) % len(COLOURS)]
+                above = ([factor * each for each in reversed(x)], [factor * each for each in reversed(y)])
+                axis.fill([*x, *above[0]], [*y, *above[1]], color=colour, alpha=0.12, linewidth=0)
                 axis.plot(
-                    [spot.latency_s for spot in line],
-                    [1e3 * spot.cost_chip_s_per_token for spot in line],
-                    color=COLOURS[models.index(line[0].model) % len(COLOURS)],
+                    x,
+                    y,
+                    color=colour,
                     linestyle=("-", "--", ":", "-.")[dtypes.index(line[0].weight_dtype) % 4],
                     marker="o",
                     markersize=3.5,
@@ -133,7 +159,10 @@ def draw(all_spots: Sequence[Spot], folder: Path, name: str) -> list[Path]:
             axis.set_ylabel("cost (chip-ms/token)")
             axis.set_title(phase)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
-        caption = "Predicted cost against latency; the lines join the ways that none beats in both."
+        caption = (
+            "Predicted cost against latency; the lines join the ways that none beats in both, and what lies in their "
+            f"bands, within {factor - 1:.0%}, cannot be told apart from them."
+        )
         return save(Drawn(name, caption, figure), folder, ("png", "pdf"))
 
 

@@ -20,6 +20,9 @@ DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size")
 class Candidate:
     """One plan for the workload with its predicted figures. ``loss`` is the fraction by which the objective is worse.
 
+    ``latency_low_s`` and ``latency_high_s`` are the 80% interval of its time, ``loss_interval`` that of the loss, and
+    ``told_apart`` says whether that is all above 0; see :mod:`bench.planner.apart`.
+
     ``binding_term`` takes the most time. ``worse_term`` is the one that grew most against the chosen plan, in units
     of the objective; None for the chosen plan itself.
     """
@@ -37,7 +40,11 @@ class Candidate:
     peak_hbm_bytes: float
     value: float
     fits: bool
+    latency_low_s: float | None = None
+    latency_high_s: float | None = None
     loss: float = 0.0
+    loss_interval: tuple[float, float] | None = None
+    told_apart: bool | None = None
     worse_term: str | None = None
 
     @property
@@ -61,6 +68,8 @@ class Candidate:
                 for phase, (layout, attention) in self.layouts.items()
             },
             "latency_s": self.latency_s,
+            "latency_low_s": self.latency_low_s,
+            "latency_high_s": self.latency_high_s,
             "ttft_s": self.ttft_s,
             "step_time_s": self.step_time_s,
             "cost_chip_s_per_token": self.cost_chip_s_per_token,
@@ -70,6 +79,8 @@ class Candidate:
             "overlapped_s": self.overlapped_s,
             "binding_term": self.binding_term,
             "loss": self.loss,
+            "loss_interval": None if self.loss_interval is None else list(self.loss_interval),
+            "told_apart": self.told_apart,
             "worse_term": self.worse_term,
         }
 

@@ -11,6 +11,7 @@ from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import FirstToken, Phase, Point
+from engines.core.runtime import Runtime
 from engines.core.slice import chip_counts, mesh_shapes, slice_of
 
 MOST_RANKS: Final = 64
@@ -34,6 +35,7 @@ class Workload:
     output_len: int
     weight_dtypes: tuple[str, ...]
     num_chips: tuple[int, ...]
+    runtime: Runtime | None = None
     first_token: FirstToken = "auto"
     collectives: str = "auto"
     latency_limit_s: float | None = None
@@ -62,6 +64,7 @@ def ways_of(workload: Workload) -> Ways:
 
     Raises:
         InvalidRequest: no such chip count exists.
+        InvalidRequest: the runtime does not run this model on this chip.
         Unsupported: the chip has no datasheet.
     """
     points = [
@@ -69,6 +72,7 @@ def ways_of(workload: Workload) -> Ways:
             model=workload.model,
             chip=workload.chip,
             engine="analytic",
+            runtime=workload.runtime,
             phase=workload.phase,
             num_chips=count,
             batch_size=workload.batch_sizes[0],

@@ -41,7 +41,7 @@ def upgrade(row: Row) -> Row:
 
 
 def _with_runtime(row: Row) -> Row:
-    if row.runtime not in (None, AUTO):
+    if row.runtime is not None:
         return row
     if row.source == "published":
         return replace(row, runtime=(row.system and runtime_of(row.system)) or AUTO)

@@ -1,15 +1,14 @@
 """A point: one configuration for an engine to run or predict."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, INTEGERS, stream_dtype, weight_bytes
 from engines.core.errors import InvalidRequest
+from engines.core.fingerprint import fingerprint
 from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
@@ -34,12 +33,6 @@ FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
-NOT_IDENTIFYING: Final = frozenset(
-    {"sources", "source", "device_names", "xla", "cuda", "link_constants", "limits", "constants", "on_chip"}
-)
-"""Fields of a model, chip or runtime that change no answer, or that the program which answers stands for."""
-NAMED: Final[Mapping[str, str]] = {"model": "model", "hw": "chip", "runtime": "runtime"}
-"""Key of a point whose value is a choice of a config group → the field that holds what the choice describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,9 +311,7 @@ class Point:
         ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        content = {"point": _plain(self), "of": asked_of}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint({"point": self, "of": asked_of})
 
 
 def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") -> None:
@@ -333,35 +324,9 @@ def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") ->
         if count % group_size:
             whole = max((size for size in range(1, group_size) if count % size == 0), default=None)
             remedy = "use fewer ranks" if whole is None else f"use a divisor, such as {whole}"
-            raise InvalidRequest(
-                "weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy
-            )
+            raise InvalidRequest("weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy)
 
 
 def default_act_dtype(weight_dtype: str) -> str:
     """The activations' format of ``act_dtype=auto``: the weights' own, or bfloat16 where weights are quantised."""
     return weight_dtype if weight_dtype in ACTIVATION_DTYPES else "bfloat16"
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
-    if is_dataclass(value) and not isinstance(value, type):
-        stated = {field.name: getattr(value, field.name) for field in fields(value)}
-        return _plain(
-            {name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)}
-        )
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-@cache
-def _defaults(kind: type) -> dict[str, Any]:
-    """Field → default of a dataclass."""
-    factories = {each.name: each.default_factory for each in fields(kind)}
-    made = {name: factory() for name, factory in factories.items() if factory is not MISSING}
-    return made | {each.name: each.default for each in fields(kind) if each.default is not MISSING}

@@ -12,6 +12,7 @@ def a_row(**changes: Any) -> Row:
         "hw": "cpu",
         "num_chips": 8,
         "engine": "jax",
+        "runtime": "auto",
         "phase": "decode",
         "batch_size": 4,
         "input_len": 16,

@@ -22,6 +22,7 @@ PHASES: Final = ("decode", "prefill")
 KEYS: Final = (
     Key("model", ["palm-8b", "palm-62b", "palm-540b"], "a model of conf/model, or a list of them", kind=ListOf(Text())),
     Key("hw", "tpu-v4", "the chip, one of conf/hw"),
+    Key("runtime", "auto", "the runtime to predict, one of conf/runtime; auto is best"),
     Key("phase", list(PHASES), "decode, prefill, or both", kind=ListOf(Choice(PHASES))),
     Key("context_len", 2048, "tokens of a prefill; in a decode, cached plus generated tokens", kind=Integer(2)),
     Key("output_len", 64, "tokens generated in a decode", kind=Integer(1)),
@@ -41,6 +42,8 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Predict every configuration, write the files, print the frontier. Returns 1 if none fits in memory, else 0."""
     from bench.planner.pareto import draw, write_csv
+    from bench.sweep.catalog import load_chip
+    from bench.validate.ratios import ratio_error
 
     del verb
     found = _spots(settings)
@@ -51,16 +54,21 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_csv(folder / "pareto.csv", found)
-        written = [folder / "pareto.csv", *draw(found, folder, "pareto")]
+        known = ratio_error(load_chip(settings["hw"]).kind)
+        factor = 1.0 if known is None else known.factor
+        written = [folder / "pareto.csv", *draw(found, folder, "pareto", factor)]
     except OSError as error:
         raise InvalidRequest("out", folder, f"cannot be written ({error.strerror})", "use a writable folder") from None
     best = [spot for spot in found if spot.on_frontier]
+    close = sum(not (spot.on_frontier or spot.told_apart) for spot in found)
     if settings["print"] == "json":
         print(
             json.dumps(
                 {
                     "frontier": [asdict(spot) for spot in best],
                     "configurations": len(found),
+                    "not_told_apart": close,
+                    "within": factor - 1,
                     "files": [*map(str, written)],
                 }
             )
@@ -68,7 +76,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     else:
         _print(best)
         print(
-            f"{len(found)} configurations, {len(best)} on a frontier; wrote {', '.join(map(str, written))}",
+            f"{len(found)} configurations, {len(best)} on a frontier, from which {close} more cannot be told apart; "
+            f"wrote {', '.join(map(str, written))}",
             file=sys.stderr,
         )
     return 0
@@ -86,7 +95,8 @@ def _spots(settings: Mapping[str, Any]) -> "list[Spot]":
             "lower it or raise context_len",
         )
     shared = {
-        name: settings[name] for name in ("hw", "batch_size", "num_chips", "max_chips", "weight_dtype", "output_len")
+        name: settings[name]
+        for name in ("hw", "runtime", "batch_size", "num_chips", "max_chips", "weight_dtype", "output_len")
     }
     return [
         spot

@@ -23,6 +23,7 @@ WEIGHT_DTYPES: Final = ListOf(Choice(tuple(BYTES_PER_ELEMENT)))
 KEYS: Final = (
     Key("model", None, "the model, one of conf/model", required=True),
     Key("hw", "tpu-v4", "the chip, one of conf/hw"),
+    Key("runtime", "auto", "the runtime to predict, one of conf/runtime; auto is best"),
     Key("phase", "generate", "the workload's phase", ("prefill", "decode", "generate")),
     Key("objective", "latency", "what to optimise; limits apply to each", ("latency", "cost", "throughput")),
     Key("input_len", 2048, "tokens of the prompt, or in the cache of a decode", kind=Integer(0)),
@@ -49,12 +50,13 @@ SHORT: Final = {"compute_s": "compute", "memory_s": "memory", "communication_s":
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Search and print. Returns 1 if no plan fits, and prints what is missing and what would fit."""
+    from bench.planner.apart import with_intervals
     from bench.planner.crossovers import crossovers
     from bench.planner.search import search
     from bench.planner.shortfall import shortfall
 
     del verb
-    found = search(workload_from(settings), runners=settings["runners"])
+    found = with_intervals(search(workload_from(settings), runners=settings["runners"]))
     as_json = settings["print"] == "json"
     if found.chosen is None:
         missing = shortfall(found)
@@ -69,6 +71,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
             "objective": found.workload.objective,
             "chosen": found.chosen.to_dict(),
             "runners_up": [plan.to_dict() for plan in found.runners_up],
+            "not_told_apart": sum(plan.told_apart is False for plan in found.runners_up),
             "crossovers": [each.to_dict() for each in found_crossovers],
         }
         print(json.dumps(content))
@@ -85,6 +88,7 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
     """
     from bench.planner.workload import Workload, counts_up_to
     from bench.sweep.catalog import load_chip, load_model
+    from bench.sweep.runtimes import load_runtime
 
     values = {key.name: key.default for key in KEYS} | dict(settings)
     chip = load_chip(values["hw"])
@@ -92,6 +96,7 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
     return Workload(
         model=load_model(values["model"]),
         chip=chip,
+        runtime=load_runtime(values["runtime"]),
         phase=values["phase"],
         objective=values["objective"],
         batch_sizes=tuple(2**power for power in range(11)) if batches == "auto" else tuple(batches),
@@ -118,32 +123,57 @@ def _print(found: "SearchResult", chosen: "Candidate", crossovers: "Sequence[Cro
     )
     table = terminal.table()
     headings = (
-        *("loss", "chips", "mesh", "weights", "batch", "layouts"),
-        *("latency", "step", "chip-s/token", "tokens/s", "GB/chip", "bound by", "slower in"),
+        *("loss", "80%", "chips", "mesh", "weights", "batch", "layouts"),
+        *("latency", "80%", "step", "chip-s/token", "tokens/s", "GB/chip", "bound by", "slower in"),
     )
     for heading in headings:
         table.add_column(heading)
     for plan in (chosen, *found.runners_up):
         table.add_row(*_cells(plan), style="bold" if plan is chosen else None)
     console.print(table)
+    _print_not_told_apart(found)
     for each in crossovers:
         closed = "" if each.closed_form is None else f" (by communication volume alone: {each.closed_form:,.0f})"
         console.print(f"{each.before} → {each.after} from {each.at:,.0f} {each.unit}{closed}")
+
+
+def _print_not_told_apart(found: "SearchResult") -> None:
+    """Which runners-up may as well be the best, and by which rule."""
+    from bench.validate.ratios import ratio_error
+
+    close = [plan for plan in found.runners_up if plan.told_apart is False]
+    known = ratio_error(found.workload.chip.kind)
+    if close and known is not None:
+        count = len(close)
+        print(
+            f"{count} of {len(found.runners_up)} runners-up cannot be told apart from the best: the 80% interval of "
+            f"their loss holds 0. It follows from {known.pairs} pairs of published rows of one stack, whose predicted ratios "
+            "are compared with the published ones."
+        )
+
+
+def _interval(ends: tuple[float, float] | None, unit: str) -> str:
+    if ends is None:
+        return ""
+    return "{:+.0%} to {:+.0%}".format(*ends) if unit == "%" else f"{significant(ends[0])} to {significant(ends[1])} s"
 
 
 def _cells(plan: "Candidate") -> list[str]:
     point = plan.point
     gpu = point.chip.kind == "gpu"
     mesh = f"tp{point.tensor_degree} pp{point.pipeline_degree}" if gpu else "×".join(map(str, point.mesh))
+    low, high = plan.latency_low_s, plan.latency_high_s
     layouts = [f"{phase} {layout}/{attention}" for phase, (layout, attention) in plan.layouts.items()]
     return [
         "best" if plan.worse_term is None else f"+{plan.loss:.1%}",
+        _interval(plan.loss_interval, "%"),
         str(point.num_chips),
         mesh,
         point.weight_dtype,
         str(point.batch_size),
         "" if point.num_chips == 1 else ", ".join(layouts),
         f"{significant(plan.latency_s, 4)} s",
+        "" if low is None or high is None else _interval((low, high), "s"),
         "" if plan.step_time_s is None else f"{significant(plan.step_time_s * 1e3)} ms",
         significant(plan.cost_chip_s_per_token),
         f"{plan.tokens_per_s:,.0f}",

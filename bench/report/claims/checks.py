@@ -4,17 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from bench.report.claims.contenders import LENGTHS, PALM, TP16, TP32, Contender
-from bench.rows.labels import SOURCES, answered, by_source
+from bench.report.claims.contenders import LENGTHS, PALM, TP16, TP32, Contender, is_evidence
+from bench.rows.labels import SOURCES, by_source
 from bench.rows.table import Column, Table
 from engines.core.row import Row
-from engines.core.runtime import AUTO
 from engines.core.text import significant
 
 ESTIMATE_TOLERANCE: Final = 0.15
 """Relative tolerance of a claim for rows that are not published ones."""
-PAPERS_RUNTIMES: Final = ("xla-2022", "fastertransformer")
-
 Relation = Literal["equals", "at most", "at least"]
 Measure = Callable[[Sequence[Row]], float | None]
 
@@ -51,7 +48,7 @@ def check_claims(rows: Sequence[Row]) -> list[Check]:
     """Every claim on every kind of evidence and engine that has its rows; one undecided check where none has."""
     kinds = sorted({(row.source, row.engine) for row in rows}, key=lambda kind: (-SOURCES.index(kind[0]), kind[1]))
     groups = {
-        (source, engine): [row for row in by_source(rows, source) if row.engine == engine and _is_evidence(row)]
+        (source, engine): [row for row in by_source(rows, source) if row.engine == engine and is_evidence(row)]
         for source, engine in kinds
     }
     checks = []
@@ -60,11 +57,6 @@ def check_claims(rows: Sequence[Row]) -> list[Check]:
         decided = [check for check in mine if check.passed is not None]
         checks += decided or [Check(claim=claim, source="", engine="", value=None, tolerance=0.0, passed=None)]
     return checks
-
-
-def _is_evidence(row: Row) -> bool:
-    """Whether the row may decide a claim: a prediction only for one of the runtimes that the paper measured."""
-    return answered(row) and (row.source != "predicted" or row.runtime in (None, AUTO, *PAPERS_RUNTIMES))
 
 
 def claims_table(checks: Sequence[Check]) -> Table:

@@ -80,6 +80,12 @@ PP3_TP8: Final = _fastertransformer(8, 3)
 CONTENDERS: Final = (PALM, MT_NLG, TP16, TP32, PP3_TP8)
 
 
+def is_evidence(row: Row) -> bool:
+    """Whether the row may decide a claim of the paper: a prediction only for a runtime that the paper measured."""
+    measured = {contender.runtime for contender in CONTENDERS}
+    return answered(row) and (row.source != "predicted" or row.runtime in (None, AUTO, *measured))
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """One contender's rows of one kind, engine and pair of lengths, by batch."""

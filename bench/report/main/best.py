@@ -9,6 +9,7 @@ from bench.report.claims.contenders import CONTENDERS, HEADLINE_LENGTHS
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, answered, by_source, layout_label
 from bench.rows.table import Column, Table
+from bench.validate.ratios import ratio_error
 from engines.core.row import POINT_FIELDS, Row
 
 LAYOUT_KEYS = ("ffn_layout", "attn_sharding", "collectives", "mesh_shape")
@@ -36,7 +37,11 @@ class Contest:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the confidence intervals do not overlap."""
+        """Whether the confidence intervals do not overlap; of predictions, whether the lead is more than the ratio of
+        two of one stack may be off."""
+        if self.fastest.source == "predicted":
+            known = ratio_error("tpu" if self.fastest.tensor_parallel is None else "gpu", same_workload=True)
+            return known is not None and known.told_apart(1 + self.lead)
         above, below = self.next_fastest.ci_low, self.fastest.ci_high
         return above is not None and below is not None and above > below
 

@@ -175,8 +175,10 @@ def _fastest_layout(rows: Sequence[Row]) -> list[Finding]:
             sentence = f"No layout is the fastest for more than half of {where}."
         clear = sum(contest.is_clear for contest in group)
         numbers = {"questions": len(group), **wins, "median_lead": statistics.median(each.lead for each in group)}
-        if source == "measured":
+        if source in ("measured", "predicted"):
             numbers["clear"] = clear
+        if source == "predicted":
+            sentence += f" {len(group) - clear} of their leads are too small to be told apart."
         found.append(Finding("fastest layout", (source,), sentence, numbers))
     return found
 

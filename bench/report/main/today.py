@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.report.main.findings import Finding
-from bench.report.main.left_out import LeftOut, left_out_errors, stored_errors
 from bench.rows.error_stats import ErrorStats, error_stats
 from bench.rows.interval import inside, relative_interval
 from bench.rows.labels import answered
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from bench.rows.table import Column, Table
+from bench.validate.left_out import LeftOut, left_out_errors, stored_errors
 from engines.published.systems import runtime_of
 
 SOURCES: Final = ("predicted", "published")

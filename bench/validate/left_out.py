@@ -22,11 +22,16 @@ class LeftOut(NamedTuple):
 
 def stored_errors() -> list[LeftOut]:
     """What the fit of the constants stored; nothing where it was not done without sources."""
+    return [LeftOut(rows_in(file)[line - 2], error) for (file, line), error in errors_by_line().items()]
+
+
+def errors_by_line() -> dict[tuple[str, int], float]:
+    """File and line of a published table → what the fit without its source errs there."""
     stored = files("engines.analytic") / "constants" / FILE
     if not stored.is_file():
-        return []
+        return {}
     lines = csv.DictReader(stored.read_text(encoding="utf-8").splitlines())
-    return [LeftOut(rows_in(cells["file"])[int(cells["line"]) - 2], float(cells["error_left_out"])) for cells in lines]
+    return {(cells["file"], int(cells["line"])): float(cells["error_left_out"]) for cells in lines}
 
 
 def left_out_errors(rows: Sequence[Row], told: Iterable[LeftOut]) -> dict[str, float]:
