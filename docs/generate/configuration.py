@@ -102,7 +102,7 @@ def choices_page() -> str:
     """``reference/choices.md``."""
     return "\n".join(
         [
-            "# Models, chips and sweeps",
+            "# Models, chips, runtimes and sweeps",
             "",
             "The files of the config groups. `--config-dir FOLDER` adds yours.",
             "",
@@ -121,6 +121,14 @@ def choices_page() -> str:
             *_chips(),
             "",
             *_sources(),
+            "## Runtimes",
+            "",
+            "What each cannot run stands in its file, as do the prior, the source and the rows behind each constant.",
+            "",
+            "| `runtime=` | what it is | runs on |",
+            "|---|---|---|",
+            *_runtimes(),
+            "",
             "## Sweeps",
             "",
             "Recipes for `shardbench run +sweep=NAME`.",
@@ -196,6 +204,13 @@ def _chips() -> Iterator[str]:
         bandwidth = "" if chip["hbm_bytes_per_s"] is None else f"{float(chip['hbm_bytes_per_s']) / 1e9:g}"
         cells = [f"`{path.stem}`", peaks, memory, bandwidth, _links(chip), str(chip["max_chips"])]
         yield f"| {' | '.join(cells)} |"
+
+
+def _runtimes() -> Iterator[str]:
+    for path in _paths("runtime"):
+        limits = _load(path).get("limits") or {}
+        where = ", ".join(limits.get("chips") or limits.get("kinds") or ["what the engine runs on"])
+        yield f"| `{path.stem}` | {escaped(heading_of(path))} | {where} |"
 
 
 def _links(chip: dict[str, Any]) -> str:

@@ -1,182 +1,242 @@
-"""Fitting the constants to measured times.
+"""Fitting the constants to measured times: one hierarchical fit over the rows of all chips and runtimes of a kind.
 
-Each constant has a prior (``PRIORS``), and the fit minimizes the squares of log error / NOISE and of
-log(constant / prior) / width. A constant that the rows do not determine stays at its prior instead of ending on a
-bound.
+It minimizes, over the parameters of :mod:`engines.analytic.hierarchy`, squares of (parameter − prior's mean)/width and
+of each row's log error / :data:`NOISE`. Rows weigh less where a source has many (:data:`MANY`), so that big sources do
+not drown small ones, and the further a row is off the less it pulls (Cauchy's loss): what a source did differently is
+not a constant of its runtime. A constant that the rows do not determine stays at its prior.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from engines.analytic.constants import BOUNDS, Constants
-from engines.analytic.grid import Floats, Grid, grid_of
+from engines.analytic.constants import from_mapping
+from engines.analytic.grid import Bools, Floats, grid_of
+from engines.analytic.hierarchy import Name, Priors, Rows, constants_with
 from engines.analytic.predict import predict
 from engines.core.errors import ShardbenchError
 from engines.core.point import Point
-from engines.core.text import significant
+from engines.core.runtime import BEST
 
-NOISE: Final = 0.04
-"""Error of a measured time, as a fraction: published times repeat to a few percent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """A log-normal prior of a constant: its median, and the standard deviation ``width`` of its logarithm."""
-
-    value: float
-    width: float
-    why: str
+NOISE: Final = 0.06
+"""Error of a published time and of the closed forms together, as a fraction."""
+MANY: Final = 100
+"""Rows of a source up to which each counts in full; n of them count as sqrt(MANY·n) beyond."""
+OUTLYING: Final = 1.5
+"""Errors, in units of NOISE, from which a row pulls less."""
+UNEXPLAINED: Final = 0.7
+"""Median of |log error| from which a fit explains nothing: a factor of two."""
+KINDS: Final = ("gpu", "tpu")
 
 
-PRIORS: Final[dict[str, dict[str, Prior]]] = {
-    "tpu": {
-        "matmul_efficiency": Prior(0.85, 0.05, "large bf16 matmuls on TPU reach 80 to 90% of peak"),
-        "hbm_efficiency": Prior(0.9, 0.05, "long streams reach about 90% of a DRAM's bandwidth"),
-        "roofline_overlap": Prior(0.7, 0.5, "XLA prefetches most weights under the matmul before"),
-        "loop_hidden": Prior(0.4, 0.5, "Pope et al. 2022 section 3.5: looped collectives hide a good part"),
-        "axis_gain": Prior(0.5, 0.5, "between one axis after the other and all axes in parallel"),
-        "layer_s": Prior(2e-5, 0.5, "norms and small vectors, tens of microseconds"),
-        "collective_s": Prior(5e-6, 0.5, "a few microseconds to start a collective"),
-    },
-    "gpu": {
-        "matmul_efficiency": Prior(0.85, 0.03, "cuBLAS on its best shapes"),
-        "half_width": Prior(1000.0, 0.5, "several tiles of 256"),
-        "hbm_efficiency": Prior(0.9, 0.05, "long streams reach about 90% of a DRAM's bandwidth"),
-        "roofline_overlap": Prior(0.7, 0.5, "a matmul streams its weights while it multiplies"),
-        "link_efficiency": Prior(0.5, 0.5, "NCCL between eight ranks on messages of megabytes"),
-        "network_efficiency": Prior(0.5, 0.5, "the same between nodes"),
-        "layer_s": Prior(1e-4, 0.3, "a dozen kernels of five to ten microseconds"),
-        "collective_s": Prior(2e-5, 0.5, "start of an NCCL kernel"),
-        "hop_s": Prior(1e-6, 0.5, "NVLink and a switch, one way"),
-        "network_collective_s": Prior(5e-5, 0.5, "InfiniBand and the host's overhead, both ways"),
-        "stage_s": Prior(1e-3, 0.5, "send, receive and synchronization on the host"),
-        "sampling_s_per_logit": Prior(3e-10, 0.5, "a sort of the vocabulary for top_p"),
-    },
-}
-"""Constants that are fitted to rows, by kind of chip."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One row: its point, which has its runtime, its seconds, and its source (a table, or a group of a user's rows)."""
 
-STATED: Final[dict[str, dict[str, Prior]]] = {
-    "tpu": {
-        "half_width": Prior(128.0, 0.0, "side of the MXU: rows to fill and drain it"),
-        "link_efficiency": Prior(0.8, 0.0, "headers and gaps; rows cannot tell it from loop_hidden and axis_gain"),
-        "step_s": Prior(5e-4, 0.0, "start of a program, sampling"),
-        "hop_s": Prior(1e-6, 0.0, "one microsecond a hop"),
-        "sampling_s_per_logit": Prior(1e-11, 0.0, "a few passes over float32 logits"),
-        "hbm_usable": Prior(0.97, 0.0, "about 1 GiB is the runtime's"),
-    },
-    "gpu": {
-        "step_s": Prior(1e-4, 0.0, "host overhead of a step; rows cannot tell it from layer_s"),
-        "hbm_usable": Prior(0.92, 0.0, "CUDA context, NCCL and cuBLAS workspaces, fragments"),
-    },
-}
-"""Constants that are not fitted."""
+    point: Point
+    latency_s: float
+    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The constants, and how well they predict the measured times. Errors are (predicted − measured)/measured."""
+    """The parameters of one kind of chip, and how well they predict. Errors are (predicted − measured)/measured."""
 
-    constants: Constants
-    fitted: Mapping[str, float]
-    uncertainty: Mapping[str, float]
-    """Standard deviation of a fitted constant's logarithm: about its relative uncertainty."""
-    sensitivity: Floats
-    """Squared derivative of each row's residual by each constant's logarithm, [rows, fitted]."""
+    kind: str
+    priors: Priors
+    names: tuple[Name, ...]
+    logs: Floats
+    covariance: Floats
+    """Of the parameters, [parameters, parameters]."""
+    jacobian: Floats
+    """Derivative of each row's log seconds by each parameter, [rows, parameters]."""
     errors: Floats
+    sources: tuple[str, ...]
 
-    def set_by(self, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-        """For each constant the three groups of rows (``labels``, one a row) that determine it most, with shares."""
-        groups = sorted(set(labels))
-        rows = np.asarray(labels)
-        shares: dict[str, dict[str, float]] = {}
-        for column, name in enumerate(self.fitted):
-            pull = {group: float(self.sensitivity[rows == group, column].sum()) for group in groups}
-            total = sum(pull.values()) or 1.0
-            most = sorted(groups, key=lambda group: -pull[group])[:3]
-            shares[name] = {group: round(pull[group] / total, 2) for group in most}
-        return shares
+    @property
+    def values(self) -> dict[Name, float]:
+        """Parameter → its logarithm."""
+        return dict(zip(self.names, map(float, self.logs), strict=True))
+
+    def constants(self, chip: str, runtime: str) -> dict[str, float]:
+        """Constant → value of a chip and a runtime, with rows or without."""
+        return constants_with(self.priors, self.values, self.kind, chip, runtime)
+
+    def uncertainty(self, chip: str, runtime: str, constant: str) -> float:
+        """Standard deviation of a constant's logarithm: about its relative uncertainty; 0 for one that is stated."""
+        names = self.priors.value(self.kind, chip, runtime, constant).names
+        places = [self.names.index(name) for name in names if name in self.names]
+        unseen = sum(self.priors.width[name] ** 2 for name in names if name not in self.names)
+        return float(np.sqrt(self.covariance[np.ix_(places, places)].sum() + unseen))
+
+    def set_by(self, chip: str, runtime: str, constant: str) -> dict[str, float]:
+        """The three sources that determine a constant most, with their shares; empty where no row does."""
+        names = self.priors.value(self.kind, chip, runtime, constant).names
+        places = [self.names.index(name) for name in names if name in self.names]
+        pull = (self.jacobian[:, places] ** 2).sum(axis=1)
+        if pull.sum() <= 1e-9:
+            return {}
+        by_source = {name: float(pull[np.asarray(self.sources) == name].sum() / pull.sum()) for name in set(self.sources)}
+        most = sorted(by_source, key=lambda name: (-by_source[name], name))[:3]
+        return {name: round(by_source[name], 2) for name in most if by_source[name] >= 0.005}
 
 
-def kind_of(points: Sequence[Point]) -> str:
-    """The kind of the chip that all rows were measured on.
+def kind_of(rows: Sequence[Measured]) -> str:
+    """The kind of chip that all rows were measured on.
 
     Raises:
-        ShardbenchError: there are no rows, they are of several chips, or of one that cannot be calibrated.
+        ShardbenchError: there are no rows, they are of several kinds, or of one that cannot be calibrated.
     """
-    chips = {point.chip.name: point.chip.kind for point in points}
-    if len(chips) != 1:
-        raise ShardbenchError(f"hw={', '.join(chips) or 'none'}: constants are fitted to the rows of one chip")
-    kind = next(iter(chips.values()))
-    if kind not in PRIORS:
-        raise ShardbenchError(f"hw={next(iter(chips))}: a {kind} has no constants to fit")
+    kinds = {row.point.chip.kind for row in rows}
+    if len(kinds) != 1:
+        raise ShardbenchError(f"rows of {' and '.join(sorted(kinds)) or 'no chip'}: constants are fitted to one kind")
+    kind = next(iter(kinds))
+    if kind not in KINDS:
+        raise ShardbenchError(f"hw={rows[0].point.chip.name}: a {kind} has no constants to fit")
     return kind
 
 
-def fit(points: Sequence[Point], latency_s: Floats) -> Fit:
-    """The constants that predict ``latency_s`` [rows] of ``points`` best.
+def fit(rows: Sequence[Measured], priors: Priors | None = None) -> Fit:
+    """The parameters that predict ``rows`` of one kind of chip best.
 
     Raises:
-        ShardbenchError: the rows are of several chips, or a constant ends on its bound.
+        ShardbenchError: there are no rows, they are of several kinds, or no constants explain them.
     """
     from scipy.optimize import least_squares
 
-    kind = kind_of(points)
-    priors = PRIORS[kind]
-    names = list(priors)
-    start = np.log([prior.value for prior in priors.values()])
-    widths = np.asarray([prior.width for prior in priors.values()])
-    low = np.log([BOUNDS[name].low for name in names])
-    high = np.log([BOUNDS[name].high for name in names])
-    stated = {name: each.value for name, each in STATED[kind].items()}
-    grid = grid_of(points, Constants(**stated, **{name: prior.value for name, prior in priors.items()}))
-
-    def log_error(logs: Floats) -> Floats:
-        values = dict(zip(names, np.exp(logs), strict=True))
-        return np.asarray(np.log(_latency(grid, values) / latency_s))
+    kind = kind_of(rows)
+    known = Priors() if priors is None else priors
+    model = Rows([row.point for row in rows], known)
+    measured = np.log([row.latency_s for row in rows])
+    sources = tuple(row.source for row in rows)
+    scale = weights_of(sources) / NOISE
 
     def residuals(logs: Floats) -> Floats:
-        return np.concatenate([log_error(logs) / NOISE, (logs - start) / widths])
+        off = (model.log_latency(logs) - measured) * scale
+        return np.concatenate([_bounded(off), (logs - model.mean) / model.width])
 
-    found = least_squares(residuals, start, bounds=(low, high))
-    for name, value, bottom, top in zip(names, found.x, low, high, strict=True):
-        if min(value - bottom, top - value) < 1e-3:
-            bound = significant(float(np.exp(value)))
-            raise ShardbenchError(
-                f"constants.{name}={bound}: the fit ended on its bound; these rows do not determine it"
-            )
-    fitted = {name: float(np.exp(value)) for name, value in zip(names, found.x, strict=True)}
-    spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
-    return Fit(
-        constants=Constants(**stated, **fitted),
-        fitted=fitted,
-        uncertainty=dict(zip(names, map(float, spread), strict=True)),
-        sensitivity=found.jac[: len(points)] ** 2,
-        errors=np.exp(log_error(found.x)) - 1,
+    def jacobian(logs: Floats) -> Floats:
+        off = (model.log_latency(logs) - measured) * scale
+        return np.vstack([model.jacobian(logs) * (scale * _slope(off))[:, None], np.diag(1 / model.width)])
+
+    found = least_squares(residuals, model.mean, jac=jacobian, xtol=1e-7, ftol=1e-7, max_nfev=200)
+    slopes = model.jacobian(found.x)
+    information = slopes.T @ (slopes * (scale**2)[:, None]) + np.diag(1 / model.width**2)
+    made = Fit(
+        kind=kind,
+        priors=known,
+        names=model.names,
+        logs=found.x,
+        covariance=np.linalg.inv(information),
+        jacobian=slopes,
+        errors=np.exp(model.log_latency(found.x) - measured) - 1,
+        sources=sources,
     )
+    typical = float(np.median(np.abs(np.log1p(made.errors))))
+    if typical > UNEXPLAINED:
+        raise ShardbenchError(
+            f"these rows are off by a factor of {np.exp(typical):.3g} from any constants within their bounds; "
+            "check their unit and what they time"
+        )
+    return made
 
 
-def errors_of(points: Sequence[Point], latency_s: Floats, constants: Constants) -> Floats:
-    """(predicted − measured)/measured of every row with ``constants``."""
-    return np.asarray(predict(grid_of(points, constants)).cost.latency_s / latency_s - 1)
+def weights_of(sources: Sequence[str]) -> Floats:
+    """What each row's error counts, [rows]: 1, or sqrt(MANY/n) for one of n > MANY rows of its source.
+
+    The squares of a source's weights so add up to MANY at most.
+    """
+    counts = Counter(sources)
+    return np.asarray([min(1.0, (MANY / counts[source]) ** 0.5) for source in sources])
 
 
-def leave_one_model_out(points: Sequence[Point], latency_s: Floats) -> dict[str, Floats]:
-    """For each model the errors of its rows with constants fitted to the others; none where it is the only one."""
-    models = np.asarray([point.model.name for point in points])
-    held_out: dict[str, Floats] = {}
-    for name in sorted(set(models)):
-        out = models == name
-        if out.all():
+def _bounded(off: Floats) -> Floats:
+    """Residuals whose squares are Cauchy's loss OUTLYING²·log(1 + (off/OUTLYING)²)."""
+    return np.sign(off) * OUTLYING * np.sqrt(np.log1p((off / OUTLYING) ** 2))
+
+
+def _slope(off: Floats) -> Floats:
+    ratio = off / OUTLYING
+    root = np.sqrt(np.log1p(ratio**2))
+    small = np.abs(ratio) < 1e-4
+    return np.where(small, 1.0, np.abs(ratio) / np.where(small, 1.0, root) / (1 + ratio**2))
+
+
+def log_predicted(found: Fit, rows: Sequence[Measured]) -> tuple[Floats, Floats]:
+    """Logarithm of the predicted seconds of other rows, and its variance from the parameters' covariance, [rows].
+
+    A chip or a runtime that the fit did not see has its differences at 0, and their priors' variance.
+    """
+    model = Rows([row.point for row in rows], found.priors)
+    place = {name: index for index, name in enumerate(found.names)}
+    logs = np.asarray(
+        [found.logs[place[name]] if name in place else found.priors.mean[name] for name in model.names]
+    )
+    covariance = np.diag(model.width**2)
+    seen = [index for index, name in enumerate(model.names) if name in place]
+    covariance[np.ix_(seen, seen)] = found.covariance[np.ix_(*[[place[model.names[i]] for i in seen]] * 2)]
+    slopes = model.jacobian(logs)
+    return model.log_latency(logs), np.einsum("ij,jk,ik->i", slopes, covariance, slopes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """The rows of one source, predicted with constants that were fitted without it."""
+
+    source: str
+    log_errors: Floats
+    """log(predicted/measured), [rows]."""
+    variances: Floats
+    """Of the predictions' logarithms, from the parameters' covariance, [rows]."""
+    runtimes: tuple[str, ...]
+
+    @property
+    def errors(self) -> Floats:
+        """(predicted − measured)/measured, [rows]."""
+        return np.exp(self.log_errors) - 1
+
+
+def leave_one_source_out(rows: Sequence[Measured], priors: Priors | None = None) -> list[LeftOut]:
+    """For each source its rows as a fit to all other sources predicts them; none where there is one source alone.
+
+    Where no other source has its runtime, that inherits: the prediction is then that of its priors.
+    """
+    found = []
+    for source in dict.fromkeys(row.source for row in rows):
+        rest = [row for row in rows if row.source != source]
+        mine = [row for row in rows if row.source == source]
+        if not rest:
             continue
-        rest = fit([point for point, leave in zip(points, out, strict=True) if not leave], latency_s[~out])
-        asked = [point for point, leave in zip(points, out, strict=True) if leave]
-        held_out[str(name)] = errors_of(asked, latency_s[out], rest.constants)
-    return held_out
+        logs, variances = log_predicted(fit(rest, Priors(own=priors.own) if priors else None), mine)
+        found.append(
+            LeftOut(
+                source=source,
+                log_errors=logs - np.log([row.latency_s for row in mine]),
+                variances=variances,
+                runtimes=tuple(_name(row.point) for row in mine),
+            )
+        )
+    return found
 
 
-def _latency(grid: Grid, values: Mapping[str, Any]) -> Floats:
-    with_values = replace(grid, **{name: np.full(1, value) for name, value in values.items()})
-    return predict(with_values).cost.latency_s
+def errors_of(points: Sequence[Point], latency_s: Floats, constants: Mapping[str, Any] | None = None) -> Floats:
+    """(predicted − measured)/measured of every row with the stored constants, or with ``constants`` for all."""
+    grid = grid_of(points, None if constants is None else from_mapping(constants))
+    return np.asarray(predict(grid).cost.latency_s / latency_s - 1)
+
+
+def of_kind(rows: Sequence[Measured], kind: str) -> list[Measured]:
+    """The rows that were measured on a kind of chip."""
+    return [row for row in rows if row.point.chip.kind == kind]
+
+
+def _name(point: Point) -> str:
+    return BEST if point.runtime is None else point.runtime.name
+
+
+def within(log_errors: Floats, half_width: Floats) -> Bools:
+    """Which rows lie within their interval."""
+    return np.asarray(np.abs(log_errors) <= half_width)

@@ -4,13 +4,13 @@ T = tokens of a micro-batch; E, F, H, K, D as in :mod:`engines.core.model`; t an
 and w the bytes of an activation and of a weight.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from engines.analytic.cost import Cost, matmul_efficiency, roofline_overlap
 from engines.analytic.grid import Floats, Grid
 
-SCORE_PASSES = 4
-"""Times that attention scores cross HBM: written and read, before and after the softmax."""
 MICRO_BATCH_TOKENS = 2048
 """A micro-batch is halved while it has more tokens. Published times step at 2048 tokens, not at the code's 1024."""
 
@@ -65,13 +65,20 @@ def vector_elements(grid: Grid) -> Floats:
     return 4 * grid.d_model * np.where(grid.serial, 3.0, 2.0) + split / grid.tensor
 
 
-def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
+def reread(grid: Grid) -> Floats:
+    """Times that a decode step reads a key/value head: 1 + kv_reread · (its query heads on this rank − 1)."""
+    on_rank = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)
+    return 1 + grid.kv_reread * np.maximum(grid.heads / grid.tensor / on_rank - 1, 0.0)
+
+
+def forward(grid: Grid, length: Floats, context: Floats, prefill: bool) -> Cost:
     """One forward pass of ``length`` new tokens a sequence, each attending to ``context`` keys.
 
     m = B/micro micro-batches pass p stages, so (m + p − 1) passes of one micro-batch through layers/p layers. A stage:
-    compute 2·T·W/t and 4·T·context·H·D/t a layer; memory its weights once, its cache, the scores four times and
-    :func:`vector_elements`; two all-reduces of T·E a layer (one where the block is parallel); and T·E/t sent to the
-    next stage by each rank. Logits and sampling once for the batch, on the last stage.
+    compute 2·T·W/t and 4·T·context·H·D/t a layer; memory its weights once, its cache (:func:`reread`),
+    :func:`vector_elements` and, in a prefill that materialises them, the scores; two all-reduces of T·E a layer (one
+    where the block is parallel); and T·E/t sent to the next stage by each rank. Logits and sampling once for the batch,
+    on the last stage. Where the host takes longer to start kernels than the device to run them, its time counts.
     """
     micro = micro_batch(grid, length)
     turns = np.ceil(grid.batch / micro) + grid.pipeline - 1
@@ -80,40 +87,36 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
     qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
     weights = (qkv + grid.heads * grid.head_dim) * grid.d_model + grid.ffn_params
 
-    rate = grid.peak * matmul_efficiency(grid, grid.d_model)
+    rate = grid.peak * grid.matmul_share * matmul_efficiency(grid, grid.d_model)
     heads = grid.heads / grid.tensor
     active = weights - (grid.ffn_params - grid.ffn_active_params)
-    compute_s = layers * 2 * tokens * active / grid.tensor / rate
-    attention_rate = grid.stream_peak * grid.matmul_efficiency
-    compute_s = compute_s + layers * 4 * tokens * context * heads * grid.head_dim / attention_rate
+    attention_rate = grid.stream_peak * grid.matmul_efficiency * grid.attention_matmul
+    attention_s = 4 * tokens * context * heads * grid.head_dim / attention_rate
+    compute_s = layers * (2 * tokens * active / grid.tensor / rate + attention_s)
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency
-    loaded = weights * grid.weight_bytes / grid.tensor
     kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)
-    cached = 2 * kv_heads * grid.head_dim * micro * context * grid.kv_bytes
-    scores = SCORE_PASSES * tokens * context * heads * grid.act_bytes
-    passed = tokens * vector_elements(grid) * grid.act_bytes
-    weights_s = layers * loaded / stream
-    memory_s = weights_s + layers * (cached + scores + passed) / stream
+    cached = 2 * kv_heads * grid.head_dim * micro * context * grid.kv_bytes / grid.cache_efficiency
+    moved = tokens * vector_elements(grid) * grid.act_bytes * grid.vector_passes
+    if prefill:
+        moved = moved + cached + grid.score_passes * tokens * context * heads * grid.act_bytes
+    else:
+        moved = moved + cached * reread(grid)
+    weights_s = layers * weights * grid.weight_bytes / grid.tensor / (stream * grid.weight_stream)
+    memory_s = weights_s + layers * moved / stream
 
     transfer, start = all_reduce_s(grid, tokens * grid.d_model * grid.act_bytes)
     reduces = layers * np.where(grid.serial, 2.0, 1.0)
-    # A stage of eight or more ranks has the next one in another node; the NICs of a node send in parallel.
-    stage_bytes = tokens * grid.d_model * grid.act_bytes / np.minimum(grid.tensor, grid.node_size)
-    stage_send_s = np.where(
-        grid.pipeline > 1,
-        stage_bytes / (grid.network_bytes_per_s * grid.network_efficiency) + grid.stage_s,
-        0.0,
-    )
     stage = Cost(
         compute_s=compute_s,
         memory_s=memory_s,
-        communication_s=reduces * (transfer + start) + stage_send_s,
+        communication_s=reduces * (transfer + start) + hand_over_s(grid, tokens),
         overhead_s=layers * grid.layer_s,
         # Kernels take turns: a matmul streams its weights while it multiplies, the others only move memory.
         overlapped_s=roofline_overlap(grid, compute_s, weights_s),
     )
-    logits_s = 2 * grid.batch * grid.vocab * grid.d_model / grid.tensor / (rate * (grid.head_peak / grid.peak))
+    logits = np.where(prefill & (grid.all_logits > 0), length, 1.0) * grid.batch * grid.vocab
+    logits_s = 2 * logits * grid.d_model / grid.tensor / (rate * (grid.head_peak / grid.peak))
     table_s = grid.vocab * grid.d_model * grid.head_bytes / grid.tensor / stream
     head = Cost(
         compute_s=logits_s,
@@ -122,4 +125,22 @@ def forward(grid: Grid, length: Floats, context: Floats) -> Cost:
         overhead_s=grid.step_s + grid.sampling_s_per_logit * grid.batch * grid.vocab,
         overlapped_s=roofline_overlap(grid, logits_s, table_s),
     )
-    return stage.times(turns) + head
+    device = stage.times(turns) + head
+    host_s = turns * layers * (grid.host_prefill_layer_s if prefill else grid.host_layer_s)
+    return replace(
+        device,
+        overhead_s=device.overhead_s + host_s,
+        overlapped_s=device.overlapped_s + np.minimum(host_s, device.latency_s),
+    )
+
+
+def hand_over_s(grid: Grid, tokens: Floats) -> Floats:
+    """Seconds in which a stage hands T·E to the next: over the switch where all stages are in one node, else the network.
+
+    The ranks of a stage send in parallel, each through its own card.
+    """
+    inside = grid.link_bytes_per_s * grid.link_efficiency
+    across = grid.network_bytes_per_s * grid.network_efficiency
+    rate = np.where(grid.tensor * grid.pipeline > grid.node_size, across, inside)
+    sent = tokens * grid.d_model * grid.act_bytes / np.minimum(grid.tensor, grid.node_size)
+    return np.where(grid.pipeline > 1, sent / np.where(grid.pipeline > 1, rate, 1.0) + grid.stage_s, 0.0)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.analytic.constants import Constants, constants_of
+from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, variant_of
@@ -34,7 +34,7 @@ class Grid:
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
     matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
-    attention's, ``head_peak`` the logits'.
+    attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
     """
 
     layers: Floats
@@ -82,6 +82,8 @@ class Grid:
     head_bytes: Floats
     act_bytes: Floats
     kv_bytes: Floats
+    weight_stream: Floats
+    matmul_share: Floats
     matmul_efficiency: Floats
     half_width: Floats
     hbm_efficiency: Floats
@@ -90,13 +92,24 @@ class Grid:
     axis_gain: Floats
     network_efficiency: Floats
     loop_hidden: Floats
+    prefetch: Floats
     layer_s: Floats
+    host_layer_s: Floats
+    host_prefill_layer_s: Floats
     step_s: Floats
+    request_s: Floats
     collective_s: Floats
     hop_s: Floats
     network_collective_s: Floats
     stage_s: Floats
     sampling_s_per_logit: Floats
+    score_passes: Floats
+    vector_passes: Floats
+    cache_efficiency: Floats
+    kv_reread: Floats
+    attention_matmul: Floats
+    prefill_tokens: Floats
+    all_logits: Floats
     hbm_usable: Floats
 
     def __len__(self) -> int:
@@ -149,7 +162,7 @@ def _check_links(chip: Chip, num_gpus: int) -> None:
 def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     """One point as the plain values of a grid's arrays."""
     model, chip = point.model, point.chip
-    calibrated = constants_of(chip) if constants is None else constants
+    calibrated = constants_of(point) if constants is None else constants
     place, variant = point.slice(), variant_of(collectives_of(point))
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
@@ -202,8 +215,16 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "head_bytes": weight_bytes(point.head_format),
         "act_bytes": BYTES_PER_ELEMENT[stream_dtype(point.act_dtype)],
         "kv_bytes": 0.0 if model.encoder else BYTES_PER_ELEMENT[point.kv_dtype],
-        **{field.name: getattr(calibrated, field.name) for field in fields(Constants)},
+        **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
     }
+
+
+def constants_read(point: Point) -> dict[str, str]:
+    """Array of a grid → the constant that a point's entry of it is."""
+    own = {each.name: each.name for each in fields(Constants)}
+    read = {name: own[name] for name in (each.name for each in fields(Grid)) if name in own}
+    read |= {"weight_stream": stream_of(point.weight_dtype), "matmul_share": matmul_of(point.act_dtype)}
+    return read | ({"score_passes": "encoder_score_passes"} if point.model.encoder else {})
 
 
 def _peak_beside(chip: Chip, act_dtype: str) -> float:

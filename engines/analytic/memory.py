@@ -97,24 +97,26 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
 def on_nodes(grid: Grid, length: Floats) -> Memory:
     """GPU, after FasterTransformer's buffers: weights/(t·p), and both the input and the output table on every rank.
 
-    The cache of all tokens of the batch over t ranks and p stages. Activations of a pass of ``length`` tokens: in,
-    out, normed and residual [T, E] of the batch; of a micro-batch [q | k | v] and their transposes, attention's result
-    and the hidden [T, F] over t, the scores [B, H/t, L, L]; and float32 logits of the batch twice.
+    The cache of all tokens of the batch over t ranks and p stages. Activations of a pass of ``length`` tokens, of which
+    at most ``prefill_tokens`` are in memory at once: in, out, normed and residual [T, E]; of a micro-batch [q | k | v]
+    and their transposes, attention's result and the hidden [T, F] over t; the scores [B, H/t, L, L] where they are
+    materialised; and float32 logits of the batch twice, of all positions where a runtime makes those.
     """
     qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
     weights = (qkv + grid.heads * grid.head_dim) * grid.d_model + grid.ffn_params
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
     context = grid.input_len + grid.output_len
-    micro = gpu_nodes.micro_batch(grid, length)
-    tokens = micro * length
+    most = np.maximum(grid.prefill_tokens, length)
+    tokens = np.minimum(gpu_nodes.micro_batch(grid, length) * length, most)
     kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)
     hidden = (2 * qkv + grid.heads * grid.head_dim + grid.ffn_inputs) / grid.tensor
-    scores = tokens * length * grid.heads / grid.tensor
+    scores = np.where(grid.score_passes > 0, tokens * length * grid.heads / grid.tensor, 0.0)
+    residual = 4 * np.minimum(grid.batch * length, most) * grid.d_model
+    logits = grid.batch * grid.vocab * np.where(grid.all_logits > 0, length, 1.0)
     return Memory(
         weights_bytes=layers * weights / grid.tensor * grid.weight_bytes + tables * grid.head_bytes,
         kv_cache_bytes=layers * 2 * kv_heads * grid.head_dim * grid.batch * context * grid.kv_bytes,
-        activations_bytes=(4 * grid.batch * length * grid.d_model + tokens * hidden + scores) * grid.act_bytes
-        + 2 * 4 * grid.batch * grid.vocab,
+        activations_bytes=(residual + tokens * hidden + scores) * grid.act_bytes + 2 * 4 * logits,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )

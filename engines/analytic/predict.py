@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -145,7 +145,8 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
     else:
         length, context, count = one, grid.input_len + (grid.steps + 1) / 2, grid.steps
     if np.all(grid.gpu):
-        cost, taken = gpu_nodes.forward(grid, length, context), memory.on_nodes(grid, length)
+        prefill = name == "prefill"
+        cost, taken = gpu_nodes.forward(grid, length, context, prefill), memory.on_nodes(grid, length)
         possible = np.ones(len(grid), dtype=bool)
     else:
         cost = tpu_torus.forward(grid, layout, attention, length, context)
@@ -153,6 +154,8 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
         requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         requested = requested & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
         possible = requested & tpu_torus.attention_shards(grid, layout, attention).possible
+    if name == "prefill":
+        cost = replace(cost, overhead_s=cost.overhead_s + grid.request_s)
     return PredictedPhase(
         cost=cost.times(np.where(runs, count, 0.0)),
         memory=taken.masked(runs),

@@ -14,9 +14,6 @@ from engines.analytic.grid import Bools, Floats, Grid
 from engines.core.layout import LAYOUTS
 from engines.core.volume import activation_payloads, gathered_weights
 
-SCORE_PASSES = 4
-"""Times that attention scores cross HBM: written and read, before and after the softmax."""
-
 
 def size_of(grid: Grid, axes: str) -> Floats:
     """Chips along ``axes``."""
@@ -249,8 +246,9 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
 
     Compute: 2·T·W of the chip's part W of the projections and 4·T·context·H·D over the attention shards, at the
     matmul's efficiency; 2·B·V·E/n of the logits. Memory: weights once (gathered weights are written and read, N times
-    the chip's part), the cache of B·context tokens once, the scores four times. Communication: :func:`layer_transfers`
-    and :func:`attention_transfers`; a loop hides loop_hidden of the projections' transfer under compute left for it.
+    the chip's part), the cache of B·context tokens once, the scores ``score_passes`` times. Communication: :func:`layer_transfers`
+    and :func:`attention_transfers`; a loop hides loop_hidden of the projections' transfer under compute left for it, and
+    ``prefetch`` of what is left of it, and of the layers' fixed costs, runs under the reading of weights.
     """
     chips = size_of(grid, "xyz")
     shards = attention_shards(grid, layout, attention)
@@ -260,23 +258,23 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     weights = weights_on_chip(grid, layout)
 
     inputs = grid.d_model / size_of(grid, LAYOUTS[layout].embed)
-    rate = grid.peak * matmul_efficiency(grid, inputs)
+    rate = grid.peak * grid.matmul_share * matmul_efficiency(grid, inputs)
     active = weights - (grid.ffn_params - grid.ffn_active_params) / chips
     projections_s = 2 * tokens * active / rate
     pairs = tokens * context * heads / (shards.batch * shards.heads)
-    attention_s = 4 * pairs * grid.head_dim / (grid.stream_peak * grid.matmul_efficiency)
+    attention_s = 4 * pairs * grid.head_dim / (grid.stream_peak * grid.matmul_efficiency * grid.attention_matmul)
     logits_s = 2 * grid.batch * grid.vocab * grid.d_model / chips / (rate * (grid.head_peak / grid.peak))
     compute_s = grid.layers * (projections_s + attention_s) + logits_s
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency
     copies = np.where(gathered > 1, 2 * gathered, 1.0)
-    loaded = weights * grid.weight_bytes * copies
-    cached = shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes
-    scores = SCORE_PASSES * pairs * grid.act_bytes
+    loaded = weights * grid.weight_bytes * copies / grid.weight_stream
+    cached = shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes / grid.cache_efficiency
+    scores = grid.score_passes * pairs * grid.act_bytes
     # Every matmul reads its input and writes its output; XLA fuses the operations between them.
     across = size_of(grid, LAYOUTS[layout].ffn)
     passed = 2 * inputs + (2 * heads * grid.head_dim + grid.ffn_inputs + grid.ffn_hidden) / across
-    vectors = tokens / gathered * passed * np.where(grid.serial, 2.0, 1.0) * grid.act_bytes
+    vectors = tokens / gathered * passed * np.where(grid.serial, 2.0, 1.0) * grid.act_bytes * grid.vector_passes
     embedding = grid.vocab * grid.d_model * grid.head_bytes / chips
     memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
 
@@ -287,11 +285,14 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
     under_memory = roofline_overlap(grid, compute_s, memory_s)
     spare = np.minimum(grid.layers * projections_s, compute_s - under_memory)
     hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * grid.layers * projections.transfer_s, spare), 0.0)
+    # A compiler that fetches the next weights ahead does so while the chip waits for others, or starts a layer.
+    waiting = transfers + starts - hidden + grid.layers * grid.layer_s
+    fetched = grid.prefetch * np.minimum(waiting, np.maximum(grid.layers * loaded / stream - under_memory, 0.0))
     sampled = grid.sampling_s_per_logit * grid.batch * grid.vocab / chips
     return Cost(
         compute_s=compute_s,
         memory_s=memory_s,
         communication_s=transfers + starts,
         overhead_s=grid.layers * grid.layer_s + grid.step_s + sampled,
-        overlapped_s=under_memory + hidden,
+        overlapped_s=under_memory + hidden + fetched,
     )

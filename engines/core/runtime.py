@@ -106,7 +106,8 @@ class Runtime:
         Raises:
             InvalidRequest: a key is missing, unknown or wrong.
         """
-        check_types("runtime.", content, types_of(cls), _REMEDY)
+        read_below = {"constants", "on_chip"}
+        check_types("runtime.", content, {k: v for k, v in types_of(cls).items() if k not in read_below}, _REMEDY)
         limits = content.get("limits")
         if isinstance(limits, Mapping):
             check_types("runtime.limits.", limits, types_of(Limits), _REMEDY)
@@ -114,10 +115,10 @@ class Runtime:
             read = {
                 **content,
                 "limits": Limits(**(limits or {})),
-                "constants": _constants("runtime.constants", content.get("constants") or {}),
+                "constants": _constants("runtime.constants", content.get("constants")),
                 "on_chip": {
                     chip: _constants(f"runtime.on_chip.{chip}", found)
-                    for chip, found in (content.get("on_chip") or {}).items()
+                    for chip, found in _mapping("runtime.on_chip", content.get("on_chip")).items()
                 },
                 "sources": content.get("sources") or {},
             }
@@ -192,8 +193,14 @@ class Runtime:
             )
 
 
-def _constants(key: str, content: Mapping[str, Any]) -> dict[str, Constant]:
-    return {str(name): Constant.from_config(f"{key}.{name}", found) for name, found in content.items()}
+def _constants(key: str, content: object) -> dict[str, Constant]:
+    return {name: Constant.from_config(f"{key}.{name}", found) for name, found in _mapping(key, content).items()}
+
+
+def _mapping(key: str, content: object) -> dict[str, Any]:
+    if content is not None and not isinstance(content, Mapping):
+        raise InvalidRequest(key, content, "must be a mapping", _REMEDY)
+    return {str(name): found for name, found in (content or {}).items()}
 
 
 def _or(allowed: Sequence[str]) -> str:

@@ -82,7 +82,7 @@ def test_no_style_loads_anything_from_elsewhere(site):
         ("metrics", list(METRICS)),
         ("rows", [field.name for field in fields(Row)]),
         ("commands", [f"shardbench {name}" for name in COMMANDS]),
-        ("choices", [name for group in ("model", "hw", "sweep") for name in names(group)]),
+        ("choices", [name for group in ("model", "hw", "runtime", "sweep") for name in names(group)]),
         ("configuration", [f"engine={name}" for name in names("engine")]),
         ("published", list(tables())),
     ],

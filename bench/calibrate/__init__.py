@@ -1,0 +1,1 @@
+"""Constants of a chip and a runtime from measured rows."""
