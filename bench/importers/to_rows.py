@@ -13,11 +13,12 @@ from bench.importers.meaning import refuse_unknown_meanings
 from bench.importers.rules import sentence
 from bench.run.make_row import PointTask, estimated, under_load
 from bench.sweep.catalog import load_chip, load_model
+from engines.core.consistent import IMPORTED
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest
 from engines.core.keys import required
-from engines.core.point import IMPORTED, Point
+from engines.core.point import Point
 from engines.core.row import Row
 
 USER_KEYS: Final = tuple(name for name in Point.schema() if name != "phase")

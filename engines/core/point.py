@@ -6,20 +6,17 @@ from functools import cache
 from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
-from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, INTEGERS, stream_dtype, weight_bytes
-from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.consistent import check_together
+from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.fingerprint import fingerprint
 from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
     FFN_LAYOUTS,
-    LAYOUTS,
     PARTITIONERS,
     AttnSharding,
     Partitioner,
-    attention_batch_axes,
-    axes_size,
 )
 from engines.core.model import Model
 from engines.core.runtime import AUTO, Runtime
@@ -27,8 +24,6 @@ from engines.core.slice import MeshShape, Slice, slice_of
 
 Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
-IMPORTED: Final = "imported"
-"""The engine of rows that another harness measured, the only one with points of the phase ``serve``."""
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
@@ -148,87 +143,7 @@ class Point:
                 groups of weights do not divide a matrix or a GPU's part of it, the tokens exceed the model's learned
                 positions, or the runtime cannot run the model, on this chip, or in this way.
         """
-        if self.phase == "serve" and self.engine != IMPORTED:
-            raise InvalidRequest(
-                "phase",
-                self.phase,
-                "is a server under load, which is only imported from other harnesses",
-                "use phase=prefill, decode or generate",
-            )
-        self.model.check_phase(self.phase)
-        mesh = self.slice().mesh_shape
-        if self.num_chips == 1:
-            for key in ("ffn_layout", "attn_sharding"):
-                if getattr(self, key) != "auto":
-                    raise InvalidRequest(
-                        key,
-                        getattr(self, key),
-                        "splits a model over several chips, and num_chips=1",
-                        f"use {key}=auto or more chips",
-                    )
-        gathered = "" if self.ffn_layout == "auto" else LAYOUTS[self.ffn_layout].gathered
-        if self.batch_size % axes_size(gathered, mesh):
-            raise InvalidRequest(
-                "batch_size",
-                self.batch_size,
-                f"does not split over the {axes_size(gathered, mesh)} shards of ffn_layout={self.ffn_layout}",
-                f"use a multiple of {axes_size(gathered, mesh)}, or ffn_layout=ws_2d",
-            )
-        if self.attn_sharding == "batch" and not gathered and attention_batch_axes(self.batch_size, mesh) is None:
-            least = min(axes_size(axes, mesh) for axes in ("z", "yz", "xyz") if axes_size(axes, mesh) > 1)
-            raise InvalidRequest(
-                "batch_size",
-                self.batch_size,
-                f"does not split over any axes of mesh_shape={list(mesh)} for attn_sharding=batch",
-                f"use a multiple of {least}, or attn_sharding=heads",
-            )
-        self._check_parallel_degrees()
-        self._check_groups()
-        tokens = self.input_len + self.output_len
-        if self.model.position == "learned" and tokens > self.model.max_positions:
-            raise InvalidRequest(
-                "input_len" if self.input_len >= self.output_len else "output_len",
-                max(self.input_len, self.output_len),
-                f"makes {tokens} tokens and {self.model.name} has {self.model.max_positions} learned positions",
-                f"keep input_len + output_len within {self.model.max_positions}",
-            )
-        if self.runtime is not None:
-            self.runtime.check(self)
-
-    def _check_parallel_degrees(self) -> None:
-        if self.tensor_parallel is None and self.pipeline_parallel is None:
-            return
-        if self.chip.kind == "tpu":
-            key = "tensor_parallel" if self.tensor_parallel is not None else "pipeline_parallel"
-            raise InvalidRequest(
-                key, getattr(self, key), f"is a GPU setting and hw={self.chip.name}", "use ffn_layout and mesh_shape"
-            )
-        if self.tensor_degree * self.pipeline_degree != self.num_chips:
-            key = "tensor_parallel" if self.tensor_parallel is not None else "pipeline_parallel"
-            raise InvalidRequest(
-                key,
-                getattr(self, key),
-                f"times the other degree is not num_chips={self.num_chips}",
-                "tensor_parallel × pipeline_parallel = num_chips",
-            )
-
-    def _check_groups(self) -> None:
-        if self.weight_group_size is None:
-            return
-        if self.weight_dtype not in INTEGERS:
-            raise InvalidRequest(
-                "weight_group_size",
-                self.weight_group_size,
-                f"groups integers, and weight_dtype={self.weight_dtype}",
-                f"use weight_dtype={' or '.join(INTEGERS)}, or leave it out",
-            )
-        model, ranks = self.model, self.tensor_degree if self.chip.kind == "gpu" else 1
-        attention = model.num_heads * model.head_dim
-        check_groups(self.weight_group_size, {"d_model": model.d_model, "heads · head_dim": attention})
-        check_groups(self.weight_group_size, {"d_ff": model.d_ff})
-        if ranks > 1:
-            parts = {"heads · head_dim": attention / ranks, "d_ff": model.d_ff / ranks}
-            check_groups(self.weight_group_size, parts, f" on each of tensor_parallel={ranks} ranks")
+        check_together(self)
 
     @property
     def weight_bytes(self) -> float:
@@ -308,33 +223,6 @@ class Point:
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
         return fingerprint({"point": self, "of": asked_of})
-
-
-def check_one_weight_format(point: "Point") -> None:
-    """Check that all matrices of a point have ``weight_dtype`` with a scale an output, for engines that know no other.
-
-    Raises:
-        Unsupported: weights are in groups, or the embedding and the head have a format of their own.
-    """
-    for key, instead in (("weight_group_size", "a scale for each output"), ("head_dtype", "weight_dtype everywhere")):
-        if getattr(point, key) is not None:
-            raise Unsupported(
-                f"{key}={getattr(point, key)}: engine={point.engine} runs {instead} alone; leave {key} out, "
-                "or use engine=analytic, compiled or jax"
-            )
-
-
-def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") -> None:
-    """Check that whole groups make up the rows (inputs) of each matrix, or of the part of it that ``where`` names.
-
-    Raises:
-        InvalidRequest: a number of ``rows`` is not a multiple of ``group_size``.
-    """
-    for name, count in rows.items():
-        if count % group_size:
-            whole = max((size for size in range(1, group_size) if count % size == 0), default=None)
-            remedy = "use fewer ranks" if whole is None else f"use a divisor, such as {whole}"
-            raise InvalidRequest("weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy)
 
 
 def default_act_dtype(weight_dtype: str) -> str:
