@@ -10,7 +10,8 @@ from compiled_cases import ask
 from bench.sweep.catalog import load_model
 from engines.compiled import depth
 from engines.compiled.compile.cache import CompiledProgram
-from engines.compiled.cost.timeline import Account, Timeline
+from engines.compiled.cost.account import Account
+from engines.compiled.cost.timeline import Timeline
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.parser import Module
 from engines.compiled.hlo.schedule import Schedule
