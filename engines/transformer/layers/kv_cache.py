@@ -85,8 +85,9 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
-        # A folded cache stores the heads of one position side by side, over all sequences: they are written together.
-        side_by_side = folds_slots(plan) and not scale and plan.kv_dtype not in LARGEST
+        # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
+        # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
+        side_by_side = folds_slots(plan) and not scale and model.num_heads == model.num_kv_heads
         order = (0, 3, 2, 1, 4) if side_by_side else range(len(shape) - scale)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
