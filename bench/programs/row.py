@@ -100,6 +100,7 @@ def _details(question: Question, answer: Answer) -> dict[str, Any]:
         "settings": dict(question.settings),
         "interval_s": [sum(each["interval_s"][side] for each in programs) for side in (0, 1)],
         "exposed_s": sum(each["exposed_s"] for each in programs),
+        "at_least_s": sum(each["at_least_s"] for each in programs),
         "bounded_share": sum(seconds.values()) / total if total else 0.0,
         "unestimated_by_label_s": dict(seconds),
         "unestimated_instructions": dict(counts),

@@ -83,8 +83,6 @@ def _imported(text: str, path: Sequence[str]) -> Any:
 
 
 def _made(text: str, factory: Any, settings: Mapping[str, Any], mesh: "Mesh") -> Any:
-    import jax
-
     if not callable(factory):
         raise InvalidRequest("function", text, "is not a function", CONTRACT)
     given = dict(settings)
@@ -99,8 +97,7 @@ def _made(text: str, factory: Any, settings: Mapping[str, Any], mesh: "Mesh") ->
         )
         raise InvalidRequest("function", text, f"cannot be called without arguments ({error})", remedy) from None
     try:
-        with jax.sharding.set_mesh(mesh):
-            return factory(**given)
+        return factory(**given)
     except ShardbenchError:
         raise
     except Exception as error:

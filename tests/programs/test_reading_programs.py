@@ -1,9 +1,9 @@
-"""Programs of others, read from small texts: lines of source, what is open, what is bounded, what is fetched in vain."""
+"""Programs of others, read from small texts: lines of source, what is open or only bounded, what is fetched in vain."""
 
 import math
 
-import hlo_texts
 import pytest
+from builders import hlo_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,8 +65,22 @@ def test_a_gather_in_a_loop_repeats_where_the_loop_does_not_change_its_operand(t
     assert gathered.bytes == turns * 4096 * 1024 * 2
 
 
+def test_a_collective_split_into_fusions_is_sent_once_beside_the_matmul():
+    found = estimated(hlo_texts.async_collective_fusion(), 4, {"model": 4})
+    alone = estimated(hlo_texts.gathers("x"), 4, {"model": 4}).collectives[0].seconds
+    (gathered,) = found.collectives
+    matmul = (150000 - FIXED) / CLOCK
+    assert gathered.count == 1
+    assert gathered.bytes == 4096 * 1024 * 2
+    assert gathered.seconds == pytest.approx(alone)
+    assert found.step_time_s == pytest.approx(max(matmul, alone))
+    assert found.repeated == []
+
+
 def test_a_loop_of_unknown_turns_is_asked_for():
-    with pytest.raises(InvalidRequest, match="trip_count=null: is needed: how often until turns"):
+    with pytest.raises(
+        InvalidRequest, match=r"trip_count=null: is needed: how often the loop at /home/user/model.py:30 turns"
+    ):
         estimated(hlo_texts.loop_of_unknown_turns())
 
 

@@ -12,8 +12,8 @@ from bench.report.main.figure_mfu import all_lengths, mfu_over_latency
 from bench.report.main.figure_pareto import cost_against_latency
 from bench.report.main.figure_scatter import against_published
 from bench.report.main.findings import Finding, findings, headline, prediction_error
-from bench.report.main.provenance import calibration_table, environment_table
 from bench.report.main.programs import programs_table
+from bench.report.main.provenance import calibration_table, environment_table
 from bench.report.main.serving import batches, served_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
 from bench.report.render.document import Document, Section

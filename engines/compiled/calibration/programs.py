@@ -90,7 +90,12 @@ def _matmuls() -> Iterator[Program]:
             shapes = (((rows, side), dtype), ((side, side), dtype))
             flops = 2.0 * rows * side * side
             yield Program(
-                kind="matmul", name=f"[{rows}, {side}] x [{side}, {side}]", dtype=dtype, turn=turn, shapes=shapes, flops=flops
+                kind="matmul",
+                name=f"[{rows}, {side}] x [{side}, {side}]",
+                dtype=dtype,
+                turn=turn,
+                shapes=shapes,
+                flops=flops,
             )
 
 

@@ -114,7 +114,9 @@ def _reason(limit: float, account: Account, ideal: Account, program: Program, pe
     arithmetic_s = program.flops / peaks["bfloat16"]
     parts = {
         "hops between neighbours": account.latency_s,
-        "links carry less payload than their bandwidth": account.communication_s - account.latency_s - ideal.communication_s,
+        "links carry less payload than their bandwidth": account.communication_s
+        - account.latency_s
+        - ideal.communication_s,
         "waits for copies": account.copy_wait_s,
         "no rule for its kernel: bytes at HBM bandwidth": account.unknown_s,
     }

@@ -80,7 +80,8 @@ class Account:
 
     ``unestimated`` counts the instructions that only their bytes and operations time, by label, and
     ``unestimated_by_label_s`` their seconds; ``unknown_s`` is the part of instructions that no rule knows, which may
-    take anything between nothing and this.
+    take anything between nothing and this, and ``at_least_s`` that of kernels and transfers with the host that may take
+    any longer: they are charged the roofline of what their author states, and HBM's bandwidth.
     """
 
     total_s: float = 0.0
@@ -98,12 +99,14 @@ class Account:
     unestimated_s: float = 0.0
     unestimated_by_label_s: Counter[str] = field(default_factory=Counter)
     unknown_s: float = 0.0
+    at_least_s: float = 0.0
 
     def add(self, other: "Account", times: int) -> None:
         """Add another walk ``times`` times."""
         for name in (
             "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
             "copy_wait_s", "hbm_bytes", "flops", "unestimated_s", "unknown_s",
+            "at_least_s",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for mine, others in (
@@ -283,6 +286,9 @@ class _Walker:
             beside.sending[step.name] = _Running(start + timed.seconds, timed.seconds, step)
             return
         seconds = 0.0 if self.least and not step.known else step.moved_bytes / self.cost.hbm_bytes_per_s
+        if step.with_host:
+            self._unestimated(step, seconds, account)
+            account.at_least_s += seconds
         beside.copies.issue(step.name, now, seconds)
         beside.copying[step.name] = step
 
@@ -312,12 +318,18 @@ class _Walker:
         account.flops += timed.flops or 0.0
         account.by_kind[step.opcode] += timed.seconds  # type: ignore[assignment]
         if not timed.is_estimated:
-            account.unestimated[step.label] += 1
-            account.unestimated_s += timed.seconds
-            account.unestimated_by_label_s[step.label] += timed.seconds  # type: ignore[assignment]
+            self._unestimated(step, timed.seconds, account)
+        if step.with_host or (not timed.is_estimated and 0 < timed.least_s == timed.seconds):
+            account.at_least_s += timed.seconds
         if not step.known:
             account.unknown_s += timed.seconds
         return timed
+
+    def _unestimated(self, step: Step, seconds: float, account: Account) -> None:
+        label = f"{step.label} with the host's memory" if step.with_host else step.label
+        account.unestimated[label] += 1
+        account.unestimated_s += seconds
+        account.unestimated_by_label_s[label] += seconds  # type: ignore[assignment]
 
     def _communicated(self, step: Step, timed: CollectiveTime, account: Account) -> None:
         assert step.collective is not None

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from engines.compiled.hlo.async_fusion import Stage, collective_inside, stage_of, start_of
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
-from engines.compiled.hlo.hbm_traffic import HBM, Transfer, transfers
+from engines.compiled.hlo.hbm_traffic import HBM, HOST, Transfer, transfers
 from engines.compiled.hlo.opcodes import COLLECTIVES, CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
@@ -61,7 +62,8 @@ class Step:
 
     ``label`` is its opcode, of a custom call with the target. One that is not ``known`` has no rule in
     :mod:`engines.compiled.hlo.opcodes`, so that its time is only bounded. ``moved_bytes`` counts the bytes that it
-    reads and writes in any memory; those of an asynchronous one once.
+    reads and writes in any memory; those of an asynchronous one once. ``with_host`` marks a transfer with the host's
+    memory, whose link is no faster than HBM.
 
     ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
     convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count, the
@@ -85,6 +87,7 @@ class Step:
     matmul: bool = False
     flops: Flops | None = None
     stated: StatedCost | None = None
+    with_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,13 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         return Step(name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches))
     if opcode.endswith(("-done", UPDATE)):
         return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
-    collective = _collective(module, computation, each)
+    stage = stage_of(module, each)
+    if stage is Stage.DONE:
+        return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=start_of(module, computation, each))
+    if stage is Stage.START:
+        sent = _sent_beside(module, each)
+        return Step(name=each.name, opcode=opcode, kind=Kind.START, label=label_of(each), collective=sent)
+    collective = None if stage is Stage.BESIDE else _collective(module, computation, each)
     touched = transfers(module, computation, each)
     moves = tuple(move for move in touched if move.space == HBM)
     bytes_ = sum(move.bytes for move in moves)
@@ -179,6 +188,7 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
             label=label,
             known=known,
             cycles=inner.cycles if inner is not None and collective is None else None,
+            with_host=collective is None and _touches_host(computation, each),
             hbm_bytes=0.0 if collective else moved,
             moved_bytes=moved,
             collective=collective,
@@ -204,7 +214,14 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         matmul=multiplies(module, each),
         flops=flops_of(module, computation, each),
         stated=_stated(each),
+        with_host=_touches_host(computation, each),
     )
+
+
+def _touches_host(computation: Computation, each: Instruction) -> bool:
+    read = (computation.by_name[name] for name in each.operands if name in computation.by_name)
+    arrays = (shape for source in read if not source.is_tuple for shape in source.shapes)
+    return any(shape.space == HOST for shape in (*each.shapes, *arrays))
 
 
 def _stated(each: Instruction) -> StatedCost | None:
@@ -257,6 +274,21 @@ def _collective(module: Module, computation: Computation, each: Instruction) -> 
         emitter=emitter,
         strategy=str(algorithm.get("strategy", "")),
         colors=_number_after(debug, "colors:"),
+    )
+
+
+def _sent_beside(module: Module, each: Instruction) -> Collective | None:
+    """The collective that an asynchronous fusion starts."""
+    found = collective_inside(module, each)
+    if found is None:
+        return None
+    inside, source = found
+    given = sum(inside.by_name[name].bytes for name in source.operands if name in inside.by_name)
+    alone = _collective(module, inside, source)
+    return (
+        None
+        if alone is None
+        else replace(alone, whole_bytes=max(source.bytes, given), shard_bytes=min(source.bytes, given))
     )
 
 

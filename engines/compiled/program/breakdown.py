@@ -38,8 +38,9 @@ class Line:
 class CollectiveSum:
     """All collectives of a kind along the same axes of the program's mesh.
 
-    ``bytes`` are those of a device's larger side, over all runs; ``seconds`` on the links, of which ``exposed_s``
-    nothing else is done. ``places`` are the lines of source that ask for them, the longest first.
+    ``bytes`` are those of a device's larger side, over all runs; ``seconds`` those on the links; for ``exposed_s`` the
+    cores do nothing but wait for them, also until a link is free. ``places`` are the lines of source that ask for them,
+    the longest first.
     """
 
     opcode: str

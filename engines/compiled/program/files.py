@@ -19,8 +19,10 @@ from engines.core.text import one_line, shortened
 
 GZIP: Final = b"\x1f\x8b"
 HLO_TEXT: Final = b"HloModule "
-TPU_MARKS: Final = ("T(8,128)", "T(", "estimated_cycles", "tpu_custom_call")
+CYCLES: Final = "estimated_cycles"
+TPU_MARKS: Final = ("T(8,128)", "T(", CYCLES, "tpu_custom_call")
 """What is in the text of every program that the TPU compiler scheduled: tiled layouts, cycles or its kernels."""
+LAST_FILE: Final = "use the last file of its module in the dump, …after_codegen.txt or .hlo.pb of the TPU compiler"
 OTHER_MARKS: Final = {
     "cpu": ("xla_cpu", "outer_dimension_partitions", "__onednn", "$cpu"),
     "gpu": ("__cublas", "fusion_backend_config", "__cudnn", "gemm_backend_config"),
@@ -32,8 +34,8 @@ def estimate_hlo(
 ) -> ProgramEstimate:
     """Time scheduled HLO: a text, or the proto of a dump, plain or gzipped.
 
-    A text does not say which device each partition ran on: with ``axes`` they are placed as :func:`jax.make_mesh` places
-    that mesh, else in the order of the slice's torus.
+    A text does not say which device each partition ran on: with ``axes`` they are placed as :func:`jax.make_mesh`
+    places that mesh, else in the order of the slice's torus.
 
     Raises:
         InvalidRequest: the file cannot be read, is no scheduled HLO of this chip's compiler, or needs another slice.
@@ -152,7 +154,7 @@ def _check_compiler(path: str, text: str, slice_: Slice) -> None:
     if "is_scheduled=true" not in text[: text.find("\n")]:
         raise InvalidRequest(
             "hlo", path, "lacks is_scheduled=true, so its lines are not in the order of issue",
-            "use the last file of its module in the dump (…after_optimizations… or …-final…)",
+            LAST_FILE,
         )  # fmt: skip
     is_tpu = any(mark in text for mark in TPU_MARKS)
     other = next((kind for kind, marks in OTHER_MARKS.items() if any(mark in text for mark in marks)), None)
@@ -162,6 +164,8 @@ def _check_compiler(path: str, text: str, slice_: Slice) -> None:
             "hlo", path, f"was compiled for a {kind.upper()}, and {slice_.chip.name} is a {slice_.chip.kind.upper()}",
             "use a dump of this chip's compiler, or give the function",
         )  # fmt: skip
+    if kind == "tpu" and CYCLES not in text and " fusion(" in text:
+        raise InvalidRequest("hlo", path, "states no cycles, as before code is generated", LAST_FILE)
 
 
 def _placement(slice_: Slice, axes: Axes | None, devices: int) -> Placement:

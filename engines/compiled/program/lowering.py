@@ -61,9 +61,14 @@ def lower(
     except ShardbenchError:
         raise
     except Exception as error:
-        reason = shortened(one_line(f"{type(error).__name__}: {error}"))
+        reason = shortened(first_line(f"{type(error).__name__}: {error}"))
         raise DoesNotTrace(f"function={name}: does not trace{_raised_at(error)}: {reason}") from error
     return Lowered(name=name, stages=stages, mesh=mesh)
+
+
+def first_line(text: str) -> str:
+    """The first line of a message: JAX's say the cause there, and advice below."""
+    return (text.strip().splitlines() or [""])[0].strip()
 
 
 def is_absent(mesh: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from engines.compiled.hlo.async_fusion import Stage, stage_of
 from engines.compiled.hlo.opcodes import COLLECTIVES
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.schedule import Kind, Schedule
@@ -78,6 +79,8 @@ def _fetch(module: Module, each: Instruction) -> Instruction | None:
         return each
     if base not in ("async", "call") and each.opcode != "fusion":
         return None
+    if stage_of(module, each) in (Stage.BESIDE, Stage.DONE):
+        return None  # a copy of what its start sends
     for name in each.called("calls", "to_apply"):
         body = module.computations.get(name)
         inner = [one for one in body.instructions if one.opcode in COLLECTIVES] if body is not None else []

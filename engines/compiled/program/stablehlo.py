@@ -54,17 +54,24 @@ class StableHlo:
         """
         import numpy as np
         from jax._src import compiler
+        from jax._src.interpreters import mlir
         from jax._src.lib import xla_client  # type: ignore[attr-defined]
+        from jax._src.lib.mlir import ir  # type: ignore[attr-defined]
 
-        client = self.devices[0].client
         options = compiler.get_compile_options(
             num_replicas=1,
             num_partitions=len(self.devices),
             device_assignment=np.arange(len(self.devices)).reshape(1, -1),
             env_options_overrides=dict(compiler_options or {}),
         )
+        options.executable_build_options.use_spmd_partitioning = True
         options.executable_build_options.use_shardy_partitioner = "sdy." in self.text
-        found = client.compile(self.bytecode, xla_client.DeviceList(self.devices), options)
+        with mlir.make_ir_context():
+            found = self.devices[0].client.compile(
+                ir.Module.parse(self.bytecode),
+                executable_devices=xla_client.DeviceList(self.devices),
+                compile_options=options,
+            )
         return _Executable(found)
 
 
@@ -73,7 +80,7 @@ class _Executable:
     found: Any
 
     def as_text(self) -> str:
-        return "\n\n".join(str(module.to_string()) for module in self.found.get_hlo_modules())
+        return "\n\n".join(str(module.to_string()) for module in self.found.hlo_modules())
 
     def memory_analysis(self) -> Any:
         return self.found.get_compiled_memory_stats()

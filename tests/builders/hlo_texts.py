@@ -165,3 +165,51 @@ def kernel(stated=True):
 }}
 """
     )
+
+
+def async_collective_fusion():
+    """An all-gather that is sent while a matmul of 150,000 cycles computes, as XLA:TPU splits it into fusions."""
+    mark = 'backend_config={"async_collective_fusion_config":{"flag_start":"2"}}'
+    sent = f"all-gather(%a), channel_id=7, {FOUR}, dimensions={{0}}, {at(1)}, {mark}"
+    state = f"({BOX}, {GATHERED}, u32[])"
+    parts = f"""%start_of_it (a: bf16[1024,1024]) -> {state} {{
+  %a = {BOX} parameter(0)
+  %sent.0 = {GATHERED} {sent}
+  ROOT %call.0 = {state} custom-call(%sent.0), custom_call_target="AsyncCollectiveStart"
+}}
+
+%beside_it (a: bf16[1024,1024], b: bf16[4096,1024], c: u32[], d: bf16[1024,1024]) -> {state} {{
+  %a = {BOX} parameter(0)
+  %b = {GATHERED} parameter(1)
+  %c = u32[] parameter(2)
+  %d = {BOX} parameter(3)
+  %product = {BOX} convolution(%d, %d), dim_labels=bf_io->bf, {at(2)}
+  %sent.1 = {GATHERED} {sent}
+  ROOT %result.1 = ({BOX}, {GATHERED}, u32[], {BOX}) tuple(%a, %sent.1, %c, %product)
+}}
+
+%done_with_it (a: bf16[1024,1024], b: bf16[4096,1024], c: u32[]) -> bf16[4096,1024] {{
+  %a = {BOX} parameter(0)
+  %b = {GATHERED} parameter(1)
+  %c = u32[] parameter(2)
+  %sent.2 = {GATHERED} {sent}
+  ROOT %call.2 = {GATHERED} custom-call(%a, %b, %sent.2, %c), custom_call_target="AsyncCollectiveDone"
+}}
+
+"""
+    beside = f"kind=kOutput, calls=%beside_it, {at(2)}, {cycles(150000)}"
+    entry = f"""ENTRY %main (x: bf16[1024,1024]) -> () {{
+  %x = {BOX} parameter(0)
+  %begun = {state} fusion(%x), kind=kCustom, calls=%start_of_it, {at(1)}
+  %begun.0 = {BOX} get-tuple-element(%begun), index=0
+  %begun.1 = {GATHERED} get-tuple-element(%begun), index=1
+  %begun.2 = u32[] get-tuple-element(%begun), index=2
+  %beside = ({BOX}, {GATHERED}, u32[], {BOX}) fusion(%begun.0, %begun.1, %begun.2, %x), {beside}
+  %beside.0 = {BOX} get-tuple-element(%beside), index=0
+  %beside.1 = {GATHERED} get-tuple-element(%beside), index=1
+  %beside.2 = u32[] get-tuple-element(%beside), index=2
+  %ended = {GATHERED} fusion(%beside.0, %beside.1, %beside.2), kind=kCustom, calls=%done_with_it, {at(1)}
+  ROOT %result = ({GATHERED}) tuple(%ended)
+}}
+"""
+    return module(entry, 4, parts)
