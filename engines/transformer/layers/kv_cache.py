@@ -87,10 +87,10 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
-        # A folded cache stores the heads of one position side by side, over all sequences: they are written together. A
-        # quantised one lies as attention reads it, or the compiler copies the whole cache for each step.
+        # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
+        # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
         order: Sequence[int] = range(len(shape) - scale)
-        if folds_slots(plan) and not scale and plan.kv_dtype not in LARGEST:
+        if folds_slots(plan) and not scale and model.num_heads == model.num_kv_heads:
             order = (0, 3, 2, 1, 4)
         elif scale and plan.unrolled and slots == plan.axes.size(plan.axes.head):
             # A chip's only slot: sequences and positions are the tiles, as attention reads them.
