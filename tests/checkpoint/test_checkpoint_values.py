@@ -19,8 +19,9 @@ from jax.sharding import NamedSharding
 from safetensors.numpy import load_file
 
 from engines.transformer.params import parameters
+from engines.transformer.params.describe import described
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
-from engines.transformer.params.parameters import described, make_parameters
+from engines.transformer.params.parameters import make_parameters
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.source import Checkpoint
 from engines.weights.random import tensors, values

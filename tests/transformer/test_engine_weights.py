@@ -9,8 +9,8 @@ from builders.unfuse import unfuse
 from hypothesis import given
 
 from bench.sweep.catalog import load_model, names
+from engines.transformer.params.describe import described
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
-from engines.transformer.params.parameters import described
 from engines.weights.random import Tensor, hashed_uniform, prompt, tensors, values
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders.models import MODELS, small_model
 from builders.plans import mesh_of, plan_of
+from builders.unfuse import unfuse
 from hlo_collectives import loop_collectives
 from hypothesis import given, settings
 from partitioned_case import TIME, errors
@@ -20,7 +21,7 @@ from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.layers import positions
 from engines.transformer.layers.kv_cache import abstract_cache
 from engines.transformer.layers.rope import rope_angles, rotate
-from engines.transformer.params.fusion import Fusion, input_parts, unfuse
+from engines.transformer.params.fusion import Fusion, input_parts
 from engines.transformer.params.parameters import abstract_parameters
 from engines.transformer.partition.kv_heads import kv_slots
 from engines.transformer.partition.plan import Plan

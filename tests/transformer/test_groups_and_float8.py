@@ -23,9 +23,10 @@ from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.layout import FFN_LAYOUTS
 from engines.transformer.comm.collective_matmul import MATMUL
 from engines.transformer.comm.volume import layer_transfers
+from engines.transformer.params.describe import described
 from engines.transformer.params.fill import Groups
 from engines.transformer.params.grouped import Grouped, steps
-from engines.transformer.params.parameters import abstract_parameters, described, make_parameters
+from engines.transformer.params.parameters import abstract_parameters, make_parameters
 from engines.transformer.params.quantize import einsum, stored_bytes
 from engines.transformer.params.tree import Matrix, Stacked
 from engines.transformer.partition.resolve import check_formats

@@ -21,7 +21,8 @@ from engines.transformer.comm.collectives import axis_index
 from engines.transformer.comm.ring import ring_axes
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.layers.kv_cache import abstract_cache, make_cache
-from engines.transformer.params.parameters import described, make_parameters
+from engines.transformer.params.describe import described
+from engines.transformer.params.parameters import make_parameters
 from engines.transformer.params.quantize import dequantize, einsum, quantize, quantize_tokens, stored_bytes
 from engines.transformer.params.tree import Stacked
 from engines.transformer.partition.overlap import Overlap

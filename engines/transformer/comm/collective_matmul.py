@@ -92,7 +92,7 @@ def _plain(
     return combined(matmul, (out if factor is None else out * factor).astype(kind))
 
 
-def few_rows(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
+def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = None) -> Array:
     """:func:`einsum` of x [tokens, …], on a TPU with x padded to the :data:`SUBLANES` rows of a tile.
 
     A TPU's compiler multiplies a single row in its vector units, which takes several times as long.
@@ -101,13 +101,13 @@ def few_rows(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = Non
     if tokens >= SUBLANES:
         return einsum(plan, equation, x, w, out_dtype)
 
-    def padded(x: Array, w: Array) -> Array:
+    def padded(x: Array, w: Weights) -> Array:
         # Without barriers the compiler removes the padding again.
         rows = lax.optimization_barrier(jnp.pad(x, ((0, SUBLANES - tokens), (0, 0))))
         products: Array = lax.optimization_barrier(einsum(plan, equation, rows, w, out_dtype))
         return products[:tokens]
 
-    def as_it_is(x: Array, w: Array) -> Array:
+    def as_it_is(x: Array, w: Weights) -> Array:
         return einsum(plan, equation, x, w, out_dtype)
 
     out: Array = lax.platform_dependent(x, w, tpu=padded, default=as_it_is)
