@@ -165,10 +165,11 @@ class _Walker:
             self._start(step, now, origin, account, beside)
         elif step.kind is Kind.DONE and step.opcode.endswith(UPDATE):
             # An update passes the operation on; the last of the chain waits.
+            started = step.starts or ""
             for each in (beside.sending, beside.copying):
-                if step.starts in each:
-                    each[step.name] = each.pop(step.starts)  # type: ignore[assignment]
-            beside.copies.rename(step.starts or "", step.name)
+                if started in each:
+                    each[step.name] = each.pop(started)  # type: ignore[assignment]
+            beside.copies.rename(started, step.name)
         elif step.kind is Kind.DONE:
             return self._wait(step.starts or "", now, origin, account, beside)
         return now
