@@ -1,4 +1,4 @@
-"""The small programs' times, a turn: the compiler's schedule beside the datasheet's limit, and measured where chips are."""
+"""The small programs' times a turn: the compiler's schedule, the datasheet's limit, and measured where chips are."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engines.compiled.calibration.programs import TURNS, Program, looped, programs
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.timeline import Account, walk
-from engines.compiled.cost.tpu import TpuCostModel, tpu_cost_model
+from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import Schedule, read_schedule
 from engines.compiled.target.select import target_of
@@ -27,9 +27,9 @@ IDEAL: Final = LinkConstants(link_efficiency=1.0, hop_s=0.0, launch_s=0.0)
 class CalibrationRow:
     """One program's turn. Seconds; ``measured_s`` is None where no chip ran it.
 
-    ``limit_s`` is the datasheet's: arithmetic at its peak, the bytes that the program moves at HBM's bandwidth, or those
-    of its collectives at the links' bandwidth, whichever takes longest. ``reason`` names the largest part of what is
-    above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full bandwidth:
+    ``limit_s`` is the datasheet's: arithmetic at its peak, the bytes that the program moves at HBM's bandwidth, or
+    those of its collectives at the links' bandwidth, whichever takes longest. ``reason`` names the largest part of what
+    is above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full bandwidth:
     what link constants are set by.
     """
 
