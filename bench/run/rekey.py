@@ -25,6 +25,7 @@ from bench.sweep.catalog import load_customised, load_group, model_from, names
 from engines.core.chip import Chip
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.layout import VARIANTS
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, SCHEMA_VERSION, Row
 from engines.core.versions import versions_of
@@ -110,7 +111,8 @@ def _config_of(row: Row) -> dict[str, Any]:
     config = load_group("engine", row.engine)
     config |= {key: value for key, value in row.details.items() if key in config and key not in NOT_SETTINGS}
     if "collectives" in row.chosen and "tried_s" in row.details:
-        tried = [name.partition(" ")[2] or "plain" for name in row.details["tried_s"]]
+        words = [name.split()[1:] for name in row.details["tried_s"]]
+        tried = [next((word for word in each if word in VARIANTS), "plain") for each in words]
         config["try_collectives"] = list(dict.fromkeys(tried))
     return config
 

@@ -8,10 +8,21 @@ from engines.compiled.compile.cache import Cache, default_folder
 from engines.compiled.compile.compiler import Compiler, CompileRequest
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
+from engines.compiled.depth import at_all_layers, shallow, surely_fits
 from engines.compiled.estimate import estimate_of
 from engines.compiled.hlo.parser import UnreadableHlo
 from engines.compiled.perfetto import trace_name, write_trace
-from engines.compiled.search import Tried, checked_collectives, layouts, name_of, total_s, variants
+from engines.compiled.search import (
+    AUTO,
+    Tried,
+    checked_collectives,
+    checked_unrolling,
+    layouts,
+    name_of,
+    total_s,
+    unrolled,
+    variants,
+)
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
 from engines.compiled.target.select import target_of
@@ -22,7 +33,6 @@ from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Un
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import JAX_LIBRARIES, XLA_FLAGS, versions_of, xla_flags
-from engines.transformer.options import check_unroll_layers
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -47,26 +57,27 @@ class CompiledEngine(Estimator):
         keep_hlo: bool = False,
         compiler_options: Mapping[str, Any] | None = None,
         try_collectives: Sequence[str] = PLAIN,
-        unroll_layers: bool = False,
+        unroll_layers: bool | str = False,
         **_settings: Any,
     ) -> None:
         """``cache_dir`` null is the user's cache folder, an empty text none. Other settings are the harness's.
 
         ``trace_dir`` gets a Perfetto trace of every ok point, and with ``keep_hlo`` its scheduled HLO beside it.
         A point that leaves its collectives open gets the fastest of ``try_collectives``: each after the first is
-        compiled in the layout that was fastest with the first. With ``unroll_layers`` every layer has arrays of its
-        own, and the program no loop over layers.
+        compiled in the layout that was fastest with the first, a variant with a whole residual in 1D where the layout
+        is open. With ``unroll_layers`` every layer has arrays of its own, and the program no loop over layers; ``auto``
+        tries the fastest plan of the first variant both ways, and the others unrolled.
 
         Raises:
-            InvalidRequest: ``try_collectives`` is not a list of variants, or ``unroll_layers`` neither true nor false.
+            InvalidRequest: ``try_collectives`` is not a list of variants, or ``unroll_layers`` neither true, false nor
+                auto.
         """
-        check_unroll_layers(unroll_layers)
-        self.unroll_layers = unroll_layers
+        self.unroll_layers = checked_unrolling(unroll_layers)
         self.try_collectives = checked_collectives(try_collectives)
         self.options = {
             **({"compiler_options": dict(compiler_options)} if compiler_options else {}),
             **({"try_collectives": self.try_collectives} if self.try_collectives != PLAIN else {}),
-            **({"unroll_layers": True} if unroll_layers else {}),
+            **({"unroll_layers": unroll_layers} if unroll_layers else {}),
         }
         self.trace_dir, self.keep_hlo = trace_dir, keep_hlo
         folder = default_folder() if cache_dir is None else cache_dir
@@ -102,12 +113,13 @@ class CompiledEngine(Estimator):
         target, first, others = self._question(point)
         plans = self._layouts(point, target, first)
         keys = set[str]()
-        for plan in [*plans, *variants(plans, others)]:
+        for plan in [*plans, *self._others(point, plans, others)]:
             try:
                 plan.check()
             except InvalidRequest:
                 continue  # it answers nothing
-            keys |= {self.compiler.key(self._request(point, plan, target, phase)) for phase in PHASES[point.phase]}
+            for each in shallow(plan) or [plan]:
+                keys |= {self.compiler.key(self._request(point, each, target, phase)) for phase in PHASES[point.phase]}
         return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice()))
 
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
@@ -135,7 +147,7 @@ class CompiledEngine(Estimator):
         found = self._fastest(point, target, plans, Tried())
         # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
         plans = plans if found.best is None else [found.best[0]]
-        return self._told(point, target, self._fastest(point, target, variants(plans, others), found))
+        return self._told(point, target, self._fastest(point, target, self._others(point, plans, others), found))
 
     def _question(self, point: Point) -> tuple[Target, str, Sequence[str]]:
         """The target, and the collectives that every layout is compiled with and those tried after them."""
@@ -148,7 +160,12 @@ class CompiledEngine(Estimator):
 
     def _layouts(self, point: Point, target: Target, collectives: str) -> list["Plan"]:
         plans = layouts(target.resolve(point), target.device_mesh, collectives)
-        return [replace(plan, unrolled=self.unroll_layers) for plan in plans]
+        return unrolled(plans) if self.unroll_layers is True else plans
+
+    def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str]) -> list["Plan"]:
+        """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
+        more = variants(plans, collectives, point)
+        return unrolled([*plans, *more]) if self.unroll_layers == AUTO else more
 
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
@@ -167,6 +184,15 @@ class CompiledEngine(Estimator):
         return Tried(best, refusal, times)
 
     def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
+        depths = [self._timed(point, each, target, name) for each in shallow(plan)]
+        if depths:
+            whole = at_all_layers(depths[0], depths[1], plan.model.num_layers)
+            hbm_bytes = point.chip.require("hbm_bytes", point.chip.hbm_bytes)
+            if surely_fits(whole, hbm_bytes / target.cores):
+                return whole
+        return self._timed(point, plan, target, name)
+
+    def _timed(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
         with_what = compiler_for(point.chip)
         compiled = self.compiler.compile(self._request(point, plan, target, name))
         too_large = compiled.out_of_memory or target.too_large(compiled.memory)

@@ -67,7 +67,8 @@ def estimate_of(
             "unknown_instructions": _merged([phase.unknown for phase in phases]),
             "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
             **cost_model_of(point.slice()).describe(),
-            "compiled_program": _program_sentence(point, plan),
+            "compiled_program": _program_sentence(point, plan) + _depths_sentence(plan, phases),
+            "unrolled": plan.unrolled,
             "attention_batch_axes": "".join(plan.axes.sequence),
             "padded_heads": plan.padded.heads,
             **details,
@@ -109,6 +110,18 @@ def _merged(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
         for opcode, count in each.items():
             merged[opcode] = merged.get(opcode, 0) + count
     return merged
+
+
+def _depths_sentence(plan: "Plan", phases: Sequence[TimedProgram]) -> str:
+    """How the time of unrolled layers was found; nothing where layers are looped over."""
+    if not plan.unrolled:
+        return ""
+    depths = next((phase.depths for phase in phases if phase.depths), None)
+    layers = plan.model.num_layers
+    if depths is None:
+        return f"; all {layers} layers are unrolled"
+    few, more = depths
+    return f"; of {layers} unrolled layers, timed on the line through its programs of {few} and {more} layers"
 
 
 def _program_sentence(point: Point, plan: "Plan") -> str:

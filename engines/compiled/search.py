@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.layout import COLLECTIVES, LAYOUTS, axes_size
+from engines.core.layout import COLLECTIVES, LAYOUTS, axes_size, variant_of
 from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
@@ -14,6 +14,9 @@ from engines.transformer.partition.resolve import plan_of
 
 if TYPE_CHECKING:
     from engines.compiled.timed import TimedProgram
+
+
+AUTO: Final = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,17 @@ def checked_collectives(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def checked_unrolling(value: object) -> bool | str:
+    """``engine.unroll_layers``: true, false or auto.
+
+    Raises:
+        InvalidRequest: it is none of them.
+    """
+    if isinstance(value, bool) or value == AUTO:
+        return value
+    raise InvalidRequest("engine.unroll_layers", value, "must be true, false or auto", "use true, false or auto")
+
+
 def layouts(point: Point, mesh: MeshShape, collectives: str) -> list[Plan]:
     """The plan asked for; where a prefill leaves the layout open, also every gathered layout its batch splits over.
 
@@ -55,15 +69,50 @@ def layouts(point: Point, mesh: MeshShape, collectives: str) -> list[Plan]:
             shards = axes_size(layout.gathered, mesh)
             if shards > 1 and point.batch_size % shards == 0:
                 plans.append(plan_of(point, ffn_layout=layout.name, mesh_shape=mesh))
-    return variants(plans, [collectives]) or plans
+    return [replace(plan, collectives=collectives) for plan in _sending(plans)] or plans
 
 
-def variants(plans: Sequence[Plan], collectives: Sequence[str]) -> list[Plan]:
-    """The plans with each of these collectives; none where the compiler partitions, or nothing is sent."""
-    moving = [plan for plan in plans if plan.chips > 1 and plan.partitioner == "manual"]
-    return [replace(plan, collectives=each) for plan in moving for each in collectives]
+def variants(plans: Sequence[Plan], collectives: Sequence[str], point: Point) -> list[Plan]:
+    """The plans with each of these collectives; none where the compiler partitions, or nothing is sent.
+
+    One with a whole residual takes the layout that sends least with it, where the point leaves it open.
+    """
+    found: list[Plan] = []
+    for name in collectives:
+        suited = _one_dimensional if variant_of(name).whole_residual else _as_they_are
+        found += (each for plan in _sending(plans) for each in suited(replace(plan, collectives=name), point))
+    return list(dict.fromkeys(found))
+
+
+def unrolled(plans: Sequence[Plan]) -> list[Plan]:
+    """The plans with arrays of their own for each layer."""
+    return [replace(plan, unrolled=True) for plan in plans]
+
+
+def _sending(plans: Sequence[Plan]) -> list[Plan]:
+    """Those of several chips that run their own collectives."""
+    return [plan for plan in plans if plan.chips > 1 and plan.partitioner == "manual"]
+
+
+def _as_they_are(plan: Plan, _point: Point) -> list[Plan]:
+    return [plan]
+
+
+def _one_dimensional(plan: Plan, point: Point) -> list[Plan]:
+    """In 1D a projection needs no other collective than its all-reduce, and over heads attention needs none.
+
+    Over the batch attention exchanges columns, and no two chips cache the same key/value head.
+    """
+    if point.ffn_layout == AUTO:
+        plan = replace(plan, ffn_layout="ws_1d")
+    if point.attn_sharding == AUTO and plan.attn_sharding != "heads":
+        return [replace(plan, attn_sharding="heads"), plan]
+    return [plan]
 
 
 def name_of(plan: Plan) -> str:
     """What tells a plan from the others that were tried."""
-    return plan.ffn_layout if plan.collectives == "plain" else f"{plan.ffn_layout} {plan.collectives}"
+    words = [plan.ffn_layout, *([] if plan.collectives == "plain" else [plan.collectives])]
+    if variant_of(plan.collectives).whole_residual:
+        words.append(plan.attn_sharding)
+    return " ".join([*words, *(["unrolled"] if plan.unrolled else [])])

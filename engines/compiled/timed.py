@@ -1,6 +1,6 @@
 """A compiled program's text, read and timed: the one path of our own programs and of everybody else's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ class TimedProgram:
     """One program: compiled, read and timed. ``hot_loop`` lists where its time goes.
 
     ``shortest`` is its timeline with the shortest of every choice that the program leaves open. ``least_s`` is its time
-    with the cost model's best case, None without one.
+    with the cost model's best case, None without one. ``depths`` are the layers of the programs that were compiled
+    where their line gives all layers (:mod:`engines.compiled.depth`), else ().
     """
 
     name: str
@@ -29,6 +30,7 @@ class TimedProgram:
     shortest: Timeline
     hot_loop: Mapping[str, Any]
     least_s: float | None = None
+    depths: Sequence[int] = ()
 
     @property
     def account(self) -> Account:

@@ -82,6 +82,14 @@ def test_a_whole_prompt_does_not_read_the_cache_that_it_writes(model):
         ("palm-540b", "decode", {"num_chips": 64, "attn_sharding": "batch", "weight_dtype": "int8"}),
         # Multihead: its cache lies as decoding reads it.
         ("gpt-6.7b", "decode", {"num_chips": 8, "attn_sharding": "heads"}),
+        ("gpt-6.7b", "decode", {"num_chips": 8, "attn_sharding": "heads", "kv_dtype": "int8"}),
+        # Grouped queries, each chip with all heads of its sequences: MaxText's point on v6e, at fewer layers.
+        ("llama-2-70b", "decode", {"hw": "tpu-v6e", "num_chips": 8, "ffn_layout": "ws_1d", "attn_sharding": "batch"}),
+        (
+            "llama-2-70b",
+            "decode",
+            {"hw": "tpu-v6e", "num_chips": 8, "ffn_layout": "ws_1d", "attn_sharding": "batch", "kv_dtype": "int8"},
+        ),
         # Prefill reads the same weights.
         ("palm-540b", "prefill", {"num_chips": 64, "attn_sharding": "batch"}),
         # Each input of the feed-forward a matrix of its own.
@@ -91,8 +99,8 @@ def test_a_whole_prompt_does_not_read_the_cache_that_it_writes(model):
 def test_no_program_begins_with_a_copy(model, phase, changes, tmp_path):
     pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
     shallow = replace(load_model(model), num_layers=8)
-    asked = {"ffn_layout": "ws_2d", "batch_size": 64, "input_len": 128, "output_len": 16, **changes}
-    asked = point(model=shallow, hw="tpu-v4", engine="compiled", phase=phase, **asked)
+    asked = {"hw": "tpu-v4", "ffn_layout": "ws_2d", "batch_size": 64, "input_len": 128, "output_len": 16, **changes}
+    asked = point(model=shallow, engine="compiled", phase=phase, **asked)
     engine = CompiledEngine(cache_dir="", trace_dir=str(tmp_path), keep_hlo=True)
     (answer,) = engine.estimate([asked])
     assert answer.status == "ok", answer.error

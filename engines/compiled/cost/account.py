@@ -35,7 +35,7 @@ class Account:
     unknown_s: float = 0.0
     at_least_s: float = 0.0
 
-    def add(self, other: "Account", times: int) -> None:
+    def add(self, other: "Account", times: float) -> None:
         """Add another walk ``times`` times."""
         for name in (
             "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
@@ -49,7 +49,7 @@ class Account:
             (self.unestimated_by_label_s, other.unestimated_by_label_s),
         ):
             for name, amount in others.items():
-                mine[name] += amount * times
+                mine[name] += amount * times  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)

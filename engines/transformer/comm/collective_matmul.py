@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
 from engines.transformer.comm.ring import concatenated, ring_axes, ring_of
+from engines.transformer.params.memory_layout import SUBLANES
 from engines.transformer.params.quantize import dequantize, einsum, quantize_tokens
 from engines.transformer.params.tree import Stacked
 from engines.transformer.partition.axes import Axes
@@ -64,20 +65,52 @@ def project(plan: Plan, matmul: Matmul, x: Array, w: Stacked, out_dtype: Any = N
     return _plain(plan, matmul, x, w, scale, kind)
 
 
-def project_plain(plan: Plan, matmul: Matmul, x: Array, w: Stacked, out_dtype: Any = None) -> Array:
-    """:func:`project` with plain collectives, whatever the strategy: for matmuls that are too small for a ring."""
+def project_plain(
+    plan: Plan, matmul: Matmul, x: Array, w: Stacked, out_dtype: Any = None, factor: Array | None = None
+) -> Array:
+    """:func:`project` with plain collectives, whatever the strategy: for matmuls that are too small for a ring.
+
+    ``factor`` [columns] multiplies the products before they are summed over chips.
+    """
     kind = out_dtype or x.dtype
     x, scale = quantize_tokens(plan, x, matmul.gathered)
-    return _plain(plan, matmul, x, w, scale, kind)
+    return _plain(plan, matmul, x, w, scale, kind, factor)
 
 
-def _plain(plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None, kind: Any) -> Array:
+def _plain(
+    plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None, kind: Any, factor: Array | None = None
+) -> Array:
     whole = all_gather(all_gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
-    # The barrier keeps the producer of x (a norm) from being fused into the matmul, which would recompute it for each
-    # tile.
-    x = lax.optimization_barrier(all_gather(x, matmul.gathered, 1))
-    out = einsum(plan, MATMUL, x, whole, kind if scale is None else jnp.float32)
-    return combined(matmul, dequantize(out, scale).astype(kind))
+    x = all_gather(x, matmul.gathered, 1)
+    if not plan.fuses_rows:
+        # The barrier keeps the producer of x (a norm) from being fused into the matmul, which would recompute it for
+        # each tile.
+        x = lax.optimization_barrier(x)
+    exact = scale is None and factor is None
+    out = dequantize(few_rows(plan, MATMUL, x, whole, kind if exact else jnp.float32), scale)
+    return combined(matmul, (out if factor is None else out * factor).astype(kind))
+
+
+def few_rows(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
+    """:func:`einsum` of x [tokens, …], on a TPU with x padded to the :data:`SUBLANES` rows of a tile.
+
+    A TPU's compiler multiplies a single row in its vector units, which takes several times as long.
+    """
+    tokens = x.shape[0]
+    if tokens >= SUBLANES:
+        return einsum(plan, equation, x, w, out_dtype)
+
+    def padded(x: Array, w: Array) -> Array:
+        # Without barriers the compiler removes the padding again.
+        rows = lax.optimization_barrier(jnp.pad(x, ((0, SUBLANES - tokens), (0, 0))))
+        products: Array = lax.optimization_barrier(einsum(plan, equation, rows, w, out_dtype))
+        return products[:tokens]
+
+    def as_it_is(x: Array, w: Array) -> Array:
+        return einsum(plan, equation, x, w, out_dtype)
+
+    out: Array = lax.platform_dependent(x, w, tpu=padded, default=as_it_is)
+    return out
 
 
 def combined(matmul: Matmul, x: Array) -> Array:

@@ -65,14 +65,15 @@ def prefix_plan(plan: Plan) -> Plan:
     Gathered layouts split the batch, which one sequence has none of: it goes by the stationary layout of the same
     weights.
     """
-    gathered = bool(plan.axes.batch)
+    # Its weights are those of ``plan``: a whole residual over heads would copy key/value columns.
+    plainly = bool(plan.axes.batch) or (plan.axes.whole_residual and plan.padded.kv_copies == 1)
     return replace(
         plan,
         batch_size=1,
         cache_len=plan.prefill.prefix,
         attn_sharding="heads",
         ffn_layout=stationary(plan.axes.layout).name,
-        collectives="plain" if gathered else plan.collectives,
+        collectives="plain" if plainly else plan.collectives,
         prefill=replace(plan.prefill, prefix=0),
     )
 

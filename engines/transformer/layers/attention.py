@@ -15,7 +15,7 @@ from engines.transformer.comm.collectives import axis_index
 from engines.transformer.layers.kv_cache import PREFIX, Cache, read
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.positions import Positions
-from engines.transformer.layers.rope import RopeAngles, rotate
+from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import constrain
 from engines.transformer.partition.kv_heads import kv_slots
@@ -57,23 +57,48 @@ def q_and_kv(plan: Plan, columns: Array) -> list[Array]:
 def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """:func:`attention` without its all-to-alls: q and k | v are laid out as :func:`to_batch` returns them."""
     kept, wanted, even = kv_slots(plan)
-    q = _by_head(qkv[0], plan.model.head_dim)
-    k, v = _kv_heads(plan, qkv[1], kept)
     positions = context.positions.shard(plan, plan.axes.sequence)
-    q = constrain(plan, rotate(plan.model, q, context.angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
-    k, v = (constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, context.angles), v))
-    # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
-    q, k = lax.optimization_barrier((q, k))
-    cache, keys, values, mask, slots = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
+    q, k, v = _rotated(plan, qkv, kept, context.angles)
+    if not plan.unrolled:
+        # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
+        q, k = lax.optimization_barrier((q, k))
+    view = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
+    cache, keys, values, mask, slots, new = view
     prefix, shared = plan.prefill.prefix, None
     if prefix:
         shared = read(cache, f"{PREFIX}k", context.layer, prefix), read(cache, f"{PREFIX}v", context.layer, prefix)
     q = _split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
-        (keys, values), shared = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), ((keys, values), shared))
-    out = _merge_slots(attend(plan, q, keys, values, mask, shared), slots)
+        held = (keys, values), shared, new
+        (keys, values), shared, new = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), held)
+    out = _merge_slots(attend(plan, q, keys, values, mask, shared, new), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
+
+
+def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], angles: RopeAngles | None) -> list[Array]:
+    """q and k | v → q, k and v: [batch.sequence, time, heads, dim] each, of the heads that this chip holds."""
+    if angles is not None and _rotates_together(plan, qkv[0], angles):
+        return _rotated_together(plan, qkv, angles)
+    q, (k, v) = _by_head(qkv[0], plan.model.head_dim), _kv_heads(plan, qkv[1], kept)
+    q = constrain(plan, rotate(plan.model, q, angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
+    return [q, *(constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, angles), v))]
+
+
+def _rotates_together(plan: Plan, q: Array, angles: RopeAngles) -> bool:
+    """Whether q, k and v of a chip's one chunk are whole heads of few tokens, which are rotated whole."""
+    few = q.shape[0] * q.shape[1] <= PERMUTED_TOKENS and angles.cos.shape[-1] == plan.model.head_dim
+    return few and plan.unrolled and plan.padded.kv_splits_by_head and q.shape[2] == 1
+
+
+def _rotated_together(plan: Plan, qkv: list[Array], angles: RopeAngles) -> list[Array]:
+    """:func:`_rotated` in one operation: v is turned by nothing. In a step of few tokens each operation counts."""
+    dim = plan.model.head_dim
+    heads = _by_head(jnp.concatenate(qkv, axis=-1), dim)
+    queries, held = plan.padded.q_width // dim, plan.padded.kv_width // dim
+    turned = (jnp.arange(queries + 2 * held) < queries + held)[:, None]
+    both = RopeAngles(jnp.where(turned, angles.cos, 1), jnp.where(turned, angles.sin, 0))
+    return jnp.split(rotate(plan.model, heads, both), [queries, queries + held], axis=2)
 
 
 def _by_kv_head(plan: Plan) -> tuple[Axes, ...]:

@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.transformer.comm.collective_matmul import few_rows
 from engines.transformer.comm.collectives import all_gather, axis_index, local_shard, reduce_scatter
 from engines.transformer.layers.positions import Positions
-from engines.transformer.params.quantize import dequantize, einsum, quantize_tokens, stream_dtype
+from engines.transformer.params.quantize import dequantize, quantize_tokens, stream_dtype
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.constraint import constrain, residual
 from engines.transformer.partition.plan import Plan
@@ -44,7 +45,7 @@ def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
     rows, _ = axes.gathered
     x = local_shard(x, rows, 1, axes.size(rows))
     x, scale = quantize_tokens(plan, x, ())
-    out = dequantize(einsum(plan, "be,ve->bv", x, matrix.values, jnp.float32), scale)
+    out = dequantize(few_rows(plan, "be,ve->bv", x, matrix.values, jnp.float32), scale)
     out = reduce_scatter(out, axes.stored_embed, 1)
     if matrix.scale is not None:
         out = out * local_shard(matrix.scale, axes.all, 0, plan.chips)

@@ -8,10 +8,12 @@ The keys and values of a prefix shared by all sequences are stored once, under t
 [layers, 1, …], on every chip that attends with those heads. The other arrays then begin after the prefix.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
@@ -85,9 +87,14 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
-        # A folded cache stores the heads of one position side by side, over all sequences: they are written together.
-        side_by_side = folds_slots(plan) and not scale and plan.kv_dtype not in LARGEST
-        order = (0, 3, 2, 1, 4) if side_by_side else range(len(shape) - scale)
+        # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
+        # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
+        order: Sequence[int] = range(len(shape) - scale)
+        if folds_slots(plan) and not scale and model.num_heads == model.num_kv_heads:
+            order = (0, 3, 2, 1, 4)
+        elif scale and plan.unrolled and slots == plan.axes.size(plan.axes.head):
+            # A chip's only slot: sequences and positions are the tiles, as attention reads them.
+            order = (0, 2, 1, 3)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
@@ -127,15 +134,14 @@ def keys_and_values(parts: dict[str, Array]) -> tuple[Cached, Cached]:
 
 def quantized_kv(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
     """k and v [batch, time, slots, dim] in the cache's format, by its names: [batch, slots, time, …]."""
-    parts = {}
-    for name, new in (("k", k), ("v", v)):
-        block = new.transpose(0, 2, 1, 3)
-        if plan.kv_dtype in LARGEST:
-            # If quantization were fused with the write, a TPU's cache would get a layout that every read has to copy.
-            block, scale = lax.optimization_barrier(quantize(block, plan.kv_dtype))
-            parts[f"{name}_scale"] = scale[..., 0]
-        parts[name] = block.astype(stored_dtype(plan.kv_dtype))
-    return parts
+    if plan.kv_dtype not in LARGEST:
+        by_name = zip("kv", (k, v), strict=True)
+        return {name: new.transpose(0, 2, 1, 3).astype(stored_dtype(plan.kv_dtype)) for name, new in by_name}
+    both = jnp.stack([k, v]).transpose(0, 1, 3, 2, 4)
+    # If quantization were fused with the write, a TPU's cache would get a layout that every read has to copy.
+    blocks, scales = lax.optimization_barrier(quantize(both, plan.kv_dtype))
+    parts = {name: blocks[each] for each, name in enumerate("kv")}
+    return parts | {f"{name}_scale": scales[each, ..., 0] for each, name in enumerate("kv")}
 
 
 def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:

@@ -33,6 +33,10 @@ class Mask(Protocol):
         """keys: [1, keys] as positions → [count, keys], or [1, keys] where all queries see the same."""
         ...
 
+    def last(self, keys: Positions) -> Array:
+        """keys: [1, keys] as positions → whether each is that of the one query, the last that it sees."""
+        ...
+
     def for_kernel(self, time: int) -> Any:
         """The splash kernel's own mask for a whole prompt of ``time`` tokens."""
         ...
@@ -83,6 +87,10 @@ class Causal:
 
         return masks.CausalMask((time, time))
 
+    def last(self, keys: Positions) -> Array:
+        """See :class:`Mask`."""
+        return jnp.asarray(keys == self.position)
+
     def of_prefix(self) -> "Everything":
         """See :class:`Mask`."""
         return Everything()
@@ -111,6 +119,10 @@ class Everything:
     def seen(self, keys: Positions, _queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
         return jnp.ones(keys.shape, bool)
+
+    def last(self, keys: Positions) -> Array:
+        """See :class:`Mask`: none, as the query stands behind all of them."""
+        return jnp.zeros(keys.shape, bool)
 
     def for_kernel(self, time: int) -> Any:
         """See :class:`Mask`."""

@@ -27,6 +27,8 @@ DIRECT_SCORES: Final = 16
 """Up to this many blocks of scores on a chip likewise: with more, a TPU's schedule is as short blockwise."""
 BLOCK_SCORES: Final = 1 << 22
 """Largest number of scores in a block; sequences share a block within this limit."""
+STRIP_SCORES: Final = 1 << 24
+"""Largest number of scores of a strip: a block of queries with all the keys of a prompt."""
 LOWEST: Final = -1e30
 """The maximum before any score: below every score, and finite, so that subtracting it from itself gives 0."""
 
@@ -43,13 +45,28 @@ class Partial(NamedTuple):
     sums: Array
 
 
+class NewToken(NamedTuple):
+    """Key and value [batch, slots, 1, dim] of the one new token, and ``at`` [1, limit], true at its position."""
+
+    key: Cached
+    value: Cached
+    at: Array
+
+
 def attend(
-    plan: Plan, q: Array, keys: Cached, vals: Cached, mask: Mask, shared: tuple[Cached, Cached] | None = None
+    plan: Plan,
+    q: Array,
+    keys: Cached,
+    vals: Cached,
+    mask: Mask,
+    shared: tuple[Cached, Cached] | None = None,
+    new: tuple[Cached, Cached] | None = None,
 ) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
-    ``mask`` says which keys a query sees, also of the ``shared`` prefix, keys and values of batch 1. Queries are
-    already scaled by :func:`engines.transformer.params.parameters.query_factor`.
+    ``mask`` says which keys a query sees, also of the ``shared`` prefix, keys and values of batch 1. The key and value
+    of the one ``new`` token stand for those at its position. Queries are already scaled by
+    :func:`engines.transformer.params.parameters.query_factor`.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
     plain = mask.is_whole_prompt and shared is None and keys.scale is None
@@ -59,10 +76,14 @@ def attend(
         return kernel_attend(q, keys.values, vals.values, mask)
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
     start = None if shared is None else attend_prefix(plan, scaled, *shared, mask.of_prefix())
-    if uses_blocks(plan, q.shape, limit):
+    if in_strips(plan, q.shape, limit, mask) and start is None:
+        part = strips(plan, scaled, keys, vals, mask)
+    elif uses_blocks(plan, q.shape, limit):
         part = blockwise(plan, scaled, keys, vals, mask, start)
     else:
-        part = direct(plan, scaled, keys, vals, mask.seen(jnp.arange(limit)[None, :], QueryBlock(time)), start)
+        at = jnp.arange(limit)[None, :]
+        own = None if new is None else NewToken(*new, mask.last(at))
+        part = direct(plan, scaled, keys, vals, mask.seen(at, QueryBlock(time)), start, own)
     return normalized(part, q.dtype)
 
 
@@ -90,7 +111,38 @@ def uses_blocks(plan: Plan, queries: tuple[int, ...], limit: int) -> bool:
     return limit > DIRECT_BLOCKS * block and batch * heads * time * limit > DIRECT_SCORES * block**2 * _shards(plan)
 
 
-def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, start: Partial | None = None) -> Partial:
+def in_strips(plan: Plan, queries: tuple[int, ...], limit: int, mask: Mask) -> bool:
+    """Whether a whole prompt's queries [batch, time, heads, dim] attend strip by strip, not block by block.
+
+    Where the compiler need not loop: a strip's scores are few, and what all its queries see is known.
+    """
+    batch, time, heads, _ = queries
+    few = batch * heads * min(time, plan.prefill.block) * limit <= STRIP_SCORES
+    wanted = plan.prefill.attention == "auto" and uses_blocks(plan, queries, limit)
+    return wanted and few and mask.is_whole_prompt and time == limit and plan.annotation is None
+
+
+def strips(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask) -> Partial:
+    """Each strip of queries attends at once to the keys up to its last one: no key that none of them sees."""
+    time, most = scaled.shape[1], plan.prefill.block
+    parts = []
+    for start in range(0, time, most):
+        stop = min(start + most, time)
+        seen = mask.seen(jnp.arange(stop)[None, :], QueryBlock(stop - start, start))
+        key, val = jax.tree.map(lambda each, stop=stop: each[:, :, :stop], (keys, vals))
+        parts.append(direct(plan, scaled[:, start:stop], key, val, seen))
+    return Partial(*(jnp.concatenate(each, axis=3) for each in zip(*parts, strict=True)))
+
+
+def direct(
+    plan: Plan,
+    scaled: Array,
+    keys: Cached,
+    vals: Cached,
+    seen: Array,
+    start: Partial | None = None,
+    new: NewToken | None = None,
+) -> Partial:
     """All scores at once; ``seen`` [time, limit]: which keys a query sees. ``start``: attention to other keys."""
     exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
     scores = jnp.einsum(
@@ -103,12 +155,16 @@ def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, s
     if keys.scale is not None:
         scores = scores * keys.scale[:, :, None, None]
     scores = jnp.where(seen, scores, -jnp.inf)
+    if new is not None:
+        own = _own_score(scaled, new.key)
+        scores = jnp.where(new.at, own, scores)
     tops = scores.max(axis=-1, keepdims=True)
     tops = tops if start is None else jnp.maximum(tops, start.tops)
     weights = jnp.exp2(scores - tops)
     sums = weights.sum(axis=-1)[..., None]
     if vals.scale is not None:
         weights = weights * vals.scale[:, :, None, None]
+    weights = weights if new is None else jnp.where(new.at, 0, weights)
     values = jnp.einsum(
         "bsgtk,bskd->bsgtd",
         weights.astype(scaled.dtype),
@@ -116,10 +172,21 @@ def direct(plan: Plan, scaled: Array, keys: Cached, vals: Cached, seen: Array, s
         precision=exact,
         preferred_element_type=jnp.float32,
     )
+    if new is not None:
+        value = new.value.values.astype(jnp.float32)
+        value = value if new.value.scale is None else value * new.value.scale[..., None]
+        values = values + jnp.exp2(own - tops) * value[:, :, None]
     if start is None:
         return Partial(values, tops, sums)
     kept = jnp.exp2(start.tops - tops)
     return Partial(start.values * kept + values, tops, start.sums * kept + sums)
+
+
+def _own_score(scaled: Array, key: Cached) -> Array:
+    """scaled: [batch, 1, slots, group, dim], of the same token as the key → its score [batch, slots, group, 1, 1]."""
+    wide = scaled[:, 0].astype(jnp.float32) * key.values.astype(jnp.float32)
+    score = wide.sum(axis=-1)[..., None, None]
+    return score if key.scale is None else score * key.scale[..., None, None]
 
 
 def blockwise(

@@ -7,6 +7,7 @@ thus which collectives run.
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -65,6 +66,10 @@ def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
         return reduced(plan, matrix, sum(terms[1:], terms[0]), parts[0].dtype)
     x = constrain(plan, parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1), columns)
     x = constrain(plan, x.reshape(x.shape[0], -1), lambda cut: (cut.axes.batch, cut.axes.ffn))
+    if plan.axes.summed and matrix.scale is not None:
+        # Every chip applies the scale to its own terms: part of the matmul, and not of what follows the sum.
+        out = project_plain(plan, matmul_out(plan), x, matrix.values, factor=local_embed(plan, matrix.scale))
+        return scaled(plan, replace(matrix, scale=None), out)
     return scaled(plan, matrix, project(plan, matmul_out(plan), x, matrix.values))
 
 

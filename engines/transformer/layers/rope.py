@@ -1,11 +1,15 @@
 """Rotary position embeddings, RoPE (Su et al. 2021)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 from engines.core.model import Model
+
+PERMUTED_TOKENS: Final = 256
+"""Up to this many tokens a TPU permutes pairs by a product."""
 
 
 class RopeAngles(NamedTuple):
@@ -39,9 +43,39 @@ def rotate(model: Model, x: Array, angles: RopeAngles | None) -> Array:
         return x
     rotated_dim = angles.cos.shape[-1]
     head = x[..., :rotated_dim]
-    if model.rotary_interleaved:
-        partner = head.reshape(*head.shape[:-1], -1, 2)[..., ::-1].reshape(head.shape)
+
+    def rotated(partner: Array) -> Array:
+        return (head.astype(jnp.float32) * angles.cos + partner.astype(jnp.float32) * angles.sin).astype(x.dtype)
+
+    if x.shape[0] * x.shape[1] <= PERMUTED_TOKENS:
+        turned = lax.platform_dependent(
+            head,
+            tpu=lambda head: rotated(_permuted(model, head)),
+            default=lambda head: rotated(_partner(model, head)),
+        )
     else:
-        partner = jnp.concatenate([head[..., rotated_dim // 2 :], head[..., : rotated_dim // 2]], -1)
-    rotated = (head.astype(jnp.float32) * angles.cos + partner.astype(jnp.float32) * angles.sin).astype(x.dtype)
-    return rotated if rotated_dim == x.shape[-1] else jnp.concatenate([rotated, x[..., rotated_dim:]], -1)
+        turned = rotated(_partner(model, head))
+    return turned if rotated_dim == x.shape[-1] else jnp.concatenate([turned, x[..., rotated_dim:]], -1)
+
+
+def _partner(model: Model, head: Array) -> Array:
+    """The other value of every pair."""
+    if model.rotary_interleaved:
+        return head.reshape(*head.shape[:-1], -1, 2)[..., ::-1].reshape(head.shape)
+    half = head.shape[-1] // 2
+    return jnp.concatenate([head[..., half:], head[..., :half]], -1)
+
+
+def _permuted(model: Model, head: Array) -> Array:
+    """:func:`_partner` as a product with a permutation, which is exact.
+
+    Parts of a tile of 128 lanes are slices and concatenations to a TPU's compiler, each an operation of its own; a
+    product takes the rotation with it.
+    """
+    dim = head.shape[-1]
+    order = np.arange(dim) ^ 1 if model.rotary_interleaved else np.roll(np.arange(dim), dim // 2)
+    swap = jnp.asarray(np.eye(dim, dtype=np.float32)[order].T, head.dtype)
+    partner: Array = jnp.einsum(
+        "...d,de->...e", head, swap, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+    )
+    return partner

@@ -118,9 +118,12 @@ class Fusion:
 
     def _blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:
         """(padded start, real start, length) of each contiguous run between padding."""
+        model, plan = self.plan.model, self.plan
+        if name in ("k", "v") and plan.padded.kv_copies > 1:
+            copies, dim = plan.padded.kv_copies, model.head_dim
+            return [(place * dim, place // copies * dim, dim) for place in range(copies * model.num_kv_heads)]
         if name not in ("q", "o"):
             return [(0, 0, length)]
-        model, plan = self.plan.model, self.plan
         real = model.num_heads // model.num_kv_heads * model.head_dim
         padded = plan.padded.group * model.head_dim
         return [(head * padded, head * real, real) for head in range(model.num_kv_heads)]
@@ -144,8 +147,8 @@ def unfuse(plan: Plan, fused: Floats, parts: Parts, tensor: Tensor, *, axis: int
     chunk = fused[..., start : start + width] if axis else fused[:, start : start + width]
     matrix = chunk.reshape(chunk.shape[0], -1) if axis else chunk.reshape(-1, chunk.shape[-1])
     length = math.prod(tensor.shape[1:] if axis else tensor.shape[:-1])
-    runs = [
-        np.take(matrix, np.arange(padded, padded + size), axis=axis)
-        for padded, _, size in Fusion(plan, 0)._blocks(wanted, length)
-    ]
-    return np.concatenate(runs, axis=axis).reshape(tensor.shape)
+    runs = {
+        real: np.take(matrix, np.arange(padded, padded + size), axis=axis)
+        for padded, real, size in Fusion(plan, 0)._blocks(wanted, length)
+    }
+    return np.concatenate(list(runs.values()), axis=axis).reshape(tensor.shape)

@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 LANES: Final = 128
 """Values of the fastest dimension in a tile."""
+SUBLANES: Final = 8
+"""Rows of a tile of 32-bit values."""
 
 
 def array_format(mesh: Mesh, spec: P, order: Sequence[int]) -> Format | NamedSharding:

@@ -18,7 +18,6 @@ vectors are replicated.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from engines.core.dtypes import LARGEST
+from engines.transformer.params.described import Described, with_flat_vectors
 from engines.transformer.params.fill import (
     Fill,
     Index,
@@ -42,23 +42,17 @@ from engines.transformer.params.fill import (
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import float_dtype, stored_dtype
-from engines.transformer.params.tree import LayerParameters, Matrix, Norm, Parameters, Parts, Projection
+from engines.transformer.params.tree import (
+    LayerParameters,
+    Matrix,
+    Norm,
+    Parameters,
+    Parts,
+    Projection,
+    map_matrices,
+)
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Floats, Source, values
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """One array: its shape, dtype and sharding, and a function that returns its values in a range.
-
-    ``at_once``: all entries of the first axis are filled together, as a quantized matrix needs for its scales.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    spec: P
-    fill: Fill
-    at_once: bool = False
 
 
 def query_factor(head_dim: int) -> float:
@@ -150,9 +144,9 @@ class _Describer:
         )
 
     def _unrolled(self) -> tuple[LayerParameters, ...]:
-        """A stack of one for each layer."""
+        """A stack of one for each layer, the vectors of its matrices in one dimension."""
         one_each = [_Describer(self.plan, self.source, range(each, each + 1)) for each in self.numbers]
-        return tuple(each._layers() for each in one_each)
+        return tuple(map_matrices(with_flat_vectors, each._layers()) for each in one_each)
 
     def _canonical(self, name: str) -> Fill:
         return lambda index: values(self.fusion.canonical[name], self.source, index)

@@ -134,9 +134,22 @@ class Stacked:
 
 
 def only_layer(layers: LayerParameters) -> LayerParameters:
-    """The parameters of a stack of one layer."""
-    vectors: LayerParameters = jax.tree.map(lambda each: each[0], scan_inputs(layers))
-    return layer_parameters(vectors, layers, 0)
+    """The parameters of a layer that has arrays of its own, a stack of one, its matrices' vectors in one dimension."""
+
+    def own(matrix: Matrix | None, shape: tuple[int, ...]) -> Matrix | None:
+        if matrix is None:
+            return None
+        scale, bias = (each if each is None else each.reshape(shape) for each in (matrix.scale, matrix.bias))
+        return replace(matrix, values=Stacked(matrix.values, 0), scale=scale, bias=bias)
+
+    def of(node: Any) -> Any:
+        if not isinstance(node, Projection):
+            return node[0]
+        width = node.inputs.chunk_width if node.inputs is not None else 0
+        return Projection(own(node.inputs, (-1, width)), own(node.outputs, (-1,)))
+
+    mine: LayerParameters = jax.tree.map(of, layers, is_leaf=lambda node: isinstance(node, Projection))
+    return mine
 
 
 def scan_inputs(layers: LayerParameters) -> LayerParameters:

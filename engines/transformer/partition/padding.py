@@ -15,11 +15,15 @@ A chunk then starts at a multiple of 32 rows, a TPU's int8 tile: a matrix that i
 
 @dataclass(frozen=True, slots=True)
 class Padded:
-    """``model`` on ``chips`` chips with one *chunk* of columns each. ``cuts_columns``: matmuls are split in blocks."""
+    """``model`` on ``chips`` chips with one *chunk* of columns each. ``cuts_columns``: matmuls are split in blocks.
+
+    With ``copies_kv`` a key/value head is a column of every chunk whose query heads read it, not split over them.
+    """
 
     model: Model
     chips: int
     cuts_columns: bool
+    copies_kv: bool = False
 
     @property
     def kv_heads(self) -> int:
@@ -35,6 +39,11 @@ class Padded:
         )
 
     @property
+    def kv_copies(self) -> int:
+        """Chunks that hold a copy of the same key/value head: 1 where heads are not copied."""
+        return max(1, self.chips // self.kv_heads) if self.copies_kv else 1
+
+    @property
     def group(self) -> int:
         """Query heads per key/value head, padded so that all heads split evenly over all chips."""
         real = self.model.num_heads // self.model.num_kv_heads
@@ -48,7 +57,7 @@ class Padded:
     @property
     def kv_splits_by_head(self) -> bool:
         """Whether a chip's chunk of k and v consists of whole heads, those that its query heads read."""
-        return self.kv_heads % self.chips == 0
+        return self.kv_copies * self.kv_heads % self.chips == 0
 
     @property
     def q_width(self) -> int:
@@ -58,7 +67,7 @@ class Padded:
     @property
     def kv_width(self) -> int:
         """Columns of k (and of v) in one chunk; a head may span several chunks."""
-        width = math.ceil(self.kv_heads * self.model.head_dim / self.chips)
+        width = math.ceil(self.kv_copies * self.kv_heads * self.model.head_dim / self.chips)
         if self.cuts_columns and not self.kv_splits_by_head:
             return math.ceil(width / BLOCK_COLUMNS) * BLOCK_COLUMNS
         return width

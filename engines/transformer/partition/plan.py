@@ -67,7 +67,10 @@ class Plan:
         )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
-        padded = Padded(self.model, self.chunks or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS)
+        cuts = overlap is Overlap.RING_OF_ACTIVATIONS
+        # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
+        copies = manual and variant.whole_residual and not axes.batch and not axes.attention
+        padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
         for name, value in (("axes", axes), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
 
@@ -146,6 +149,15 @@ class Plan:
         activations (one scale a token) and where products are summed over chips.
         """
         return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
+
+    @property
+    def fuses_rows(self) -> bool:
+        """Whether a matmul may be fused with what makes its rows, a norm or an activation: nothing is sent between.
+
+        Norms of a whole residual are the same work on every chip; a TPU's schedules are shorter when matmuls take it
+        on, although each tile of a matmul then makes its rows again.
+        """
+        return self.axes.whole_residual
 
     @property
     def circulates_ffn(self) -> bool:

@@ -1,0 +1,71 @@
+"""A deep program whose layers are unrolled, timed from two shallow ones: every further layer adds the same.
+
+Compiling takes time in proportion to the layers. Two depths tell what one layer adds and what the rest takes, so times,
+bytes and memory of all layers follow in a straight line (:func:`at_all_layers`). A program that may not fit is compiled
+whole, since only the compiler knows.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from engines.compiled.compile.cache import CompiledProgram
+from engines.compiled.cost.timeline import Account, Timeline
+from engines.compiled.target.memory import peak_bytes
+from engines.compiled.timed import TimedProgram
+
+if TYPE_CHECKING:
+    from engines.transformer.partition.plan import Plan
+
+DEPTHS: Final = (2, 6)
+"""Layers of the two programs: the first and the last layer are scheduled unlike those between."""
+SURELY_FITS: Final = 0.9
+"""Up to this fraction of a device's memory a program surely fits: the compiler keeps some for itself."""
+
+
+def shallow(plan: "Plan") -> list["Plan"]:
+    """The plan with few layers and with some more; [] where its layers are looped over, or compile as fast whole."""
+    layers = plan.model.num_layers
+    if not plan.unrolled or layers <= sum(DEPTHS):
+        return []
+    return [replace(plan, model=replace(plan.model, num_layers=each)) for each in DEPTHS]
+
+
+def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedProgram:
+    """The phase with ``layers`` layers, from the same with :data:`DEPTHS`; its bars and text are the deeper one's."""
+    first, second = DEPTHS
+    steps = (layers - first) / (second - first)
+
+    def line(start: float, end: float) -> float:
+        return start + (end - start) * steps
+
+    def of_each(start: Mapping[str, float], end: Mapping[str, float]) -> dict[str, float]:
+        return {key: line(start.get(key, 0), end[key]) for key in end}
+
+    def timeline(start: Timeline, end: Timeline) -> Timeline:
+        account = Account()
+        account.add(start.account, 1 - steps)
+        account.add(end.account, steps)
+        account.unestimated = Counter({label: round(count) for label, count in account.unestimated.items()})
+        return replace(end, account=account)
+
+    unknown = of_each(few.unknown, more.unknown)
+    return replace(
+        more,
+        compiled=CompiledProgram(
+            text=more.compiled.text,
+            memory=of_each(few.compiled.memory, more.compiled.memory),
+            compile_s=few.compiled.compile_s + more.compiled.compile_s,
+        ),
+        schedule=replace(more.schedule, unknown=Counter({label: round(count) for label, count in unknown.items()})),
+        timeline=timeline(few.timeline, more.timeline),
+        shortest=timeline(few.shortest, more.shortest),
+        least_s=None if few.least_s is None or more.least_s is None else line(few.least_s, more.least_s),
+        depths=DEPTHS,
+    )
+
+
+def surely_fits(phase: TimedProgram, hbm_bytes: float) -> bool:
+    """Whether a device with ``hbm_bytes`` of memory surely holds the phase's program."""
+    return peak_bytes(phase.compiled.memory) <= SURELY_FITS * hbm_bytes

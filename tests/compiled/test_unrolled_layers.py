@@ -1,0 +1,97 @@
+"""Layers with arrays of their own: timed from programs of few layers, and searched beside loops."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from builders.points import point as build_point
+from compiled_cases import ask
+
+from bench.sweep.catalog import load_model
+from engines.compiled import depth
+from engines.compiled.compile.cache import CompiledProgram
+from engines.compiled.cost.timeline import Account, Timeline
+from engines.compiled.engine import CompiledEngine
+from engines.compiled.hlo.parser import Module
+from engines.compiled.hlo.schedule import Schedule
+from engines.compiled.timed import TimedProgram
+from engines.core.errors import InvalidRequest
+
+SMALL = replace(
+    load_model("llama-3-8b"), num_layers=14, d_model=1024, d_ff=4096, num_heads=8, num_kv_heads=4, vocab_size=32000
+)
+
+point = partial(
+    build_point,
+    model=SMALL,
+    hw="tpu-v5e",
+    engine="compiled",
+    phase="decode",
+    num_chips=8,
+    batch_size=8,
+    input_len=255,
+    output_len=1,
+    weight_dtype="int8",
+    kv_dtype="int8",
+)
+
+
+def phase(seconds: float, argument: float) -> TimedProgram:
+    memory = {"argument": argument, "temp": 10.0, "output": 4.0, "alias": 4.0, "generated_code": 0.0}
+    account = Account(total_s=seconds, compute_s=seconds, hbm_bytes=100 * seconds)
+    account.by_kind["fusion"] = seconds  # type: ignore[assignment]
+    schedule, timeline = Schedule("entry", {}), Timeline(account, [])
+    compiled = CompiledProgram(text="", memory=memory, compile_s=1.0)
+    return TimedProgram("decode", compiled, Module("small", "entry"), schedule, timeline, timeline, {})
+
+
+def test_a_line_through_two_depths_by_hand():
+    # 3 s a layer and 5 s besides; 7 bytes a layer and 100 besides.
+    few, more = (phase(5.0 + 3 * layers, 100.0 + 7 * layers) for layers in depth.DEPTHS)
+    whole = depth.at_all_layers(few, more, 80)
+    assert whole.account.total_s == pytest.approx(5 + 3 * 80)
+    assert whole.account.hbm_bytes == pytest.approx(100 * (5 + 3 * 80))
+    assert whole.account.by_kind["fusion"] == pytest.approx(5 + 3 * 80)
+    assert whole.compiled.memory["argument"] == pytest.approx(100 + 7 * 80)
+    assert whole.compiled.memory["temp"] == 10
+    assert whole.compiled.compile_s == 2
+    assert whole.depths == depth.DEPTHS
+    assert depth.surely_fits(whole, 1.2 * 670)
+    assert not depth.surely_fits(whole, 670)
+
+
+@pytest.mark.parametrize("value", ["fast", 1, None, "true"])
+def test_unrolling_is_true_false_or_auto(value):
+    with pytest.raises(InvalidRequest, match=r"engine\.unroll_layers"):
+        CompiledEngine(unroll_layers=value)
+
+
+@pytest.mark.slow
+def test_the_line_is_the_whole_program(monkeypatch):
+    pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
+    asked = point(ffn_layout="ws_1d", attn_sharding="heads", collectives="all_reduce")
+    line, engine = ask(asked, unroll_layers=True)
+    assert line.status == "ok", line.error
+    assert "programs of 2 and 6 layers" in line.facts.details["compiled_program"]
+    assert engine.program_id(asked) == line.facts.program_id
+    monkeypatch.setattr("engines.compiled.engine.shallow", lambda plan: [])
+    whole, _ = ask(asked, unroll_layers=True)
+    assert "all 14 layers are unrolled" in whole.facts.details["compiled_program"]
+    assert line.step_time_s == pytest.approx(whole.step_time_s, rel=0.02)
+    assert line.facts.peak_hbm_bytes == pytest.approx(whole.facts.peak_hbm_bytes, rel=0.02)
+    assert line.facts.weights_bytes == whole.facts.weights_bytes
+
+
+@pytest.mark.slow
+def test_auto_is_the_fastest_of_looped_and_unrolled():
+    pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
+    asked = point(batch_size=8, ffn_layout="auto", attn_sharding="auto", collectives="auto")
+    found, engine = ask(asked, unroll_layers="auto", try_collectives=["plain", "all_reduce"])
+    tried = found.facts.details["tried_s"]
+    looped, *others = tried
+    assert others == [f"{looped} unrolled", "ws_1d all_reduce heads unrolled", "ws_1d all_reduce batch unrolled"]
+    assert found.latency_s == min(tried.values()) < tried[looped]
+    assert found.facts.details["unrolled"]
+    assert found.facts.resolved["collectives"] == "all_reduce"
+    assert engine.options == {"try_collectives": ("plain", "all_reduce"), "unroll_layers": "auto"}
+    assert found.facts.program_id == engine.program_id(asked)
