@@ -68,7 +68,7 @@ def row_of(slice_: Slice, program: Program, mesh: "Mesh") -> CalibrationRow:
     """One program's row; ``error`` is the compiler's own sentence where it rejects the program."""
     import jax
 
-    what = {
+    what: dict[str, Any] = {
         "hw": slice_.chip.name,
         "mesh_shape": "x".join(str(size) for size in slice_.mesh_shape),
         "kind": program.kind,
