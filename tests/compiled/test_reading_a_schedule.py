@@ -140,7 +140,7 @@ def test_what_the_compiler_estimates_is_known_by_its_cycles():
 def test_a_kernel_s_metadata_may_take_lines_of_their_own():
     line = f"fusion(%got), kind=kLoop, calls=%work, {cycles(3000)}"
     metadata = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{\\"block_q\\": 128}"\n}}'
-    lined = PROGRAM.replace(line, f"{line}, {metadata}, metadata={{op_name=\"kernel\"}}")
+    lined = PROGRAM.replace(line, f'{line}, {metadata}, metadata={{op_name="kernel"}}')
     assert lined.count("\n") == PROGRAM.count("\n") + 2
     assert walk(read_schedule(parse_module(lined)), MACHINE) == walk(read_schedule(parse_module(PROGRAM)), MACHINE)
     with pytest.raises(UnreadableHlo, match="before body ends"):

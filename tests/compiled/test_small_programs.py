@@ -1,4 +1,4 @@
-"""The small programs: no time below the limit, none above it without a reason, and link constants from measured rows."""
+"""The small programs: no time below the limit, none above it without a reason; link constants from measured rows."""
 
 import csv
 from dataclasses import replace

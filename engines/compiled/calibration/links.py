@@ -31,7 +31,7 @@ def fit_links(rows: Sequence[CalibrationRow]) -> FittedConstants:
     the least squares of (predicted − measured) / measured, no constant below zero.
 
     Raises:
-        InvalidRequest: there are too few measured collectives, or of several chips, or none that tells a constant apart.
+        InvalidRequest: there are too few measured collectives, they are of several chips, or tell no constant apart.
     """
     known = [row for row in rows if row.kind in COLLECTIVES and row.measured_s and not row.error]
     chips = sorted({row.hw for row in known})

@@ -1,6 +1,6 @@
 """The small programs: matmuls, streams, copies, collectives over every axis, a ring step, attention.
 
-Each maps a value to one of the same shape, so that it can run many times in a loop, on absent chips and on present ones.
+Each maps a value to one of the same shape, so that it runs many times in a loop, on absent chips and on present ones.
 """
 
 from collections.abc import Callable, Iterator, Mapping

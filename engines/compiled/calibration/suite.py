@@ -1,4 +1,4 @@
-"""The small programs' times, a turn: the compiler's schedule beside the datasheet's limit, and measured where chips are."""
+"""The small programs' times a turn: the compiler's schedule, the datasheet's limit, and measured where chips are."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ IDEAL: Final = LinkConstants(link_efficiency=1.0, hop_s=0.0, launch_s=0.0)
 class CalibrationRow:
     """One program's turn. Seconds; ``measured_s`` is None where no chip ran it.
 
-    ``limit_s`` is the datasheet's: arithmetic at its peak, the bytes that the program moves at HBM's bandwidth, or those
-    of its collectives at the links' bandwidth, whichever takes longest. ``reason`` names the largest part of what is
-    above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full bandwidth:
+    ``limit_s`` is the datasheet's: arithmetic at its peak, the bytes that the program moves at HBM's bandwidth, or
+    those of its collectives at the links' bandwidth, whichever takes longest. ``reason`` names the largest part of what
+    is above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full bandwidth:
     what link constants are set by.
     """
 
@@ -68,7 +68,7 @@ def row_of(slice_: Slice, program: Program, mesh: "Mesh") -> CalibrationRow:
     """One program's row; ``error`` is the compiler's own sentence where it rejects the program."""
     import jax
 
-    what = {
+    what: dict[str, Any] = {
         "hw": slice_.chip.name,
         "mesh_shape": "x".join(str(size) for size in slice_.mesh_shape),
         "kind": program.kind,

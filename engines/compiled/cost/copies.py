@@ -34,9 +34,8 @@ class CopyQueue:
         self._copies[name] = Copy(start, self._free_s)
 
     def rename(self, name: str, other: str) -> None:
-        """The copy goes by another name, if there is one."""
-        if name in self._copies:
-            self._copies[other] = self._copies.pop(name)
+        """The copy goes by another name."""
+        self._copies[other] = self._copies.pop(name)
 
     def share(self, now: float, seconds: float, hbm_s: float) -> None:
         """From ``now`` on the stream takes ``hbm_s`` of ``seconds`` of HBM's time: what is queued gets the rest."""

@@ -115,6 +115,14 @@ class _Beside:
     copies: CopyQueue = field(default_factory=CopyQueue)
     copying: dict[str, Step] = field(default_factory=dict)
 
+    def rename(self, name: str, other: str) -> None:
+        """What is in flight goes by another name, if there is anything."""
+        if name in self.sending:
+            self.sending[other] = self.sending.pop(name)
+        if name in self.copying:
+            self.copying[other] = self.copying.pop(name)
+            self.copies.rename(name, other)
+
 
 class _Walker:
     def __init__(self, schedule: Schedule, cost: CostModel, least: bool) -> None:
@@ -165,11 +173,7 @@ class _Walker:
             self._start(step, now, origin, account, beside)
         elif step.kind is Kind.DONE and step.opcode.endswith(UPDATE):
             # An update passes the operation on; the last of the chain waits.
-            started = step.starts or ""
-            for each in (beside.sending, beside.copying):
-                if started in each:
-                    each[step.name] = each.pop(started)  # type: ignore[assignment]
-            beside.copies.rename(started, step.name)
+            beside.rename(step.starts or "", step.name)
         elif step.kind is Kind.DONE:
             return self._wait(step.starts or "", now, origin, account, beside)
         return now

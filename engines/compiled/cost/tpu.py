@@ -22,7 +22,7 @@ class TpuCostModel:
     ``fixed_cycles`` is in every estimate of the compiler, whatever the size of the instruction: 0.58 µs on v4, 1.21 µs
     on v5e, v5p and v6e alike. It makes fusing attractive, but no chip spends it: with it, jax-llm-examples' decode of
     Llama-3-70B on 16 v5e comes out 10 to 42% slower than measured (batch 128 to 8); without it, by the constants that
-    PaLM on v4 sets, 1 to 12%. So it is taken off.
+    PaLM on v4 sets, between 1% faster and 12% slower. So it is taken off.
     """
 
     clock_hz: float
