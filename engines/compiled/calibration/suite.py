@@ -29,8 +29,8 @@ class CalibrationRow:
 
     ``limit_s`` is the datasheet's: arithmetic at its peak, the bytes that the program moves at HBM's bandwidth, or
     those of its collectives at the links' bandwidth, whichever takes longest. ``reason`` names the largest part of what
-    is above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full bandwidth:
-    what link constants are set by.
+    is above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full
+    bandwidth: what link constants are set by.
     """
 
     hw: str
@@ -67,7 +67,7 @@ def row_of(slice_: Slice, program: Program, mesh: "Mesh") -> CalibrationRow:
     """One program's row; ``error`` is the compiler's own sentence where it rejects the program."""
     import jax
 
-    what = {
+    what: dict[str, Any] = {
         "hw": slice_.chip.name,
         "mesh_shape": "x".join(str(size) for size in slice_.mesh_shape),
         "kind": program.kind,
