@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.compiled.compile.cache import CompiledProgram
+from engines.compiled.cost.account import Account
 from engines.compiled.cost.base import CostModel
-from engines.compiled.cost.timeline import Account, Timeline, walk
+from engines.compiled.cost.timeline import Timeline, walk
 from engines.compiled.hlo.parser import Module, parse_module
 from engines.compiled.hlo.schedule import Schedule, Trips, read_schedule
 from engines.compiled.hotspots import hot_loop

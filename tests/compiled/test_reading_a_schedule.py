@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from engines.compiled.cost.timeline import Account, Event, Timeline, walk
+from engines.compiled.cost.account import Account
+from engines.compiled.cost.timeline import Event, Timeline, walk
 from engines.compiled.cost.torus import Torus, collective_time
 from engines.compiled.cost.tpu import TpuCostModel
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.opcodes import FREE_CALLS
 from engines.compiled.hlo.parser import UnreadableHlo, parse_instruction, parse_module
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
-from engines.compiled.hlo.schedule import Collective, Kind, read_schedule
+from engines.compiled.hlo.schedule import Kind, read_schedule
 from engines.compiled.perfetto import trace_events, write_trace
 from engines.core.chip import LinkConstants
 

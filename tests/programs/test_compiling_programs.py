@@ -109,6 +109,30 @@ def test_a_kernel_is_charged_what_it_states(monkeypatch):
     assert program["interval_s"][0] > 0
 
 
+@pytest.mark.parametrize(
+    ("library", "module", "settings"),
+    [
+        ("jax", "mlp", {"batch": 256, "width": 512, "hidden": 1024}),
+        ("equinox", "equinox_mlp", {"batch": 256, "width": 256, "depth": 2}),
+        ("flax", "flax_mlp", {"batch": 256, "width": 256, "hidden": 512}),
+    ],
+)
+def test_train_steps_of_the_examples(library, module, settings, monkeypatch):
+    pytest.importorskip(library)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    question = Question(
+        slice=slice_of(load_chip("tpu-v5e"), 4),
+        axes={"data": 2, "model": 2},
+        function=f"{module}:train_step",
+        path=(str(EXAMPLES),),
+        settings=settings,
+    )
+    (answer,) = answers_of(question)
+    assert answer.status == "ok", answer.error
+    assert answer.programs[0]["collectives"][0]["opcode"] == "all-reduce"
+    assert any("mlp.py:" in each["place"] for each in answer.programs[0]["hot_spots"])
+
+
 def test_a_mesh_of_absent_devices_decides_the_slice():
     mesh = absent_mesh("tpu-v5e", {"data": 2, "model": 2})
     array = jax.ShapeDtypeStruct(WIDE.shape, WIDE.dtype, sharding=NamedSharding(mesh, P("data")))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from bench.sweep.catalog import load_chip
 from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.parts import passes
-from engines.compiled.hlo.schedule import Collective, Trips
+from engines.compiled.hlo.collective import Collective
+from engines.compiled.hlo.schedule import Trips
 from engines.compiled.program.difference import compare
 from engines.compiled.program.estimate import Settings, estimate_compiled
 from engines.compiled.program.placement import Placement, in_order

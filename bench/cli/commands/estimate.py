@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engines.core.row import Row
     from engines.core.slice import Slice
 
-SUMMARY: Final = "time any JAX program on chips that are not there, by their compiler's schedule, and store its row"
+SUMMARY: Final = "time any JAX program on chips that are not there: a function, scheduled HLO or StableHLO"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("function", None, "module:name of a function, or of a factory that returns (function, arguments)"),

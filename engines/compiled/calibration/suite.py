@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.compiled.calibration.programs import TURNS, Program, looped, programs
+from engines.compiled.cost.account import Account
 from engines.compiled.cost.select import cost_model_of
-from engines.compiled.cost.timeline import Account, walk
+from engines.compiled.cost.timeline import walk
 from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import Schedule, read_schedule

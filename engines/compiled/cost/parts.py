@@ -14,8 +14,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.replica_groups import Hop, permute_hops, places_of
-from engines.compiled.hlo.schedule import Collective
 
 Passes = tuple[float, int, tuple[Hop, ...]]
 """Bytes through the busiest link, steps of one hop, and the links that are busy."""

@@ -7,7 +7,8 @@ from typing import Any
 from engines.compiled.cost.base import CollectiveTime, ComputeTime
 from engines.compiled.cost.constants import link_constants_of
 from engines.compiled.cost.torus import Torus, collective_time
-from engines.compiled.hlo.schedule import Collective, Step
+from engines.compiled.hlo.collective import Collective
+from engines.compiled.hlo.schedule import Step
 from engines.core.chip import LinkConstants
 from engines.core.slice import Slice
 

@@ -7,8 +7,9 @@ from typing import Final
 
 from engines.compiled.cost.base import CostModel
 from engines.compiled.cost.timeline import COMPUTE, COPY_WAIT, EXPOSED, TURNS, Timeline
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.replica_groups import group_axes, parse_groups, parse_pairs
-from engines.compiled.hlo.schedule import Collective, Schedule
+from engines.compiled.hlo.schedule import Schedule
 from engines.compiled.hlo.source import NOWHERE, Source
 from engines.compiled.program.placement import Axes
 

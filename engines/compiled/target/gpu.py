@@ -5,6 +5,7 @@ datasheet and its ``cuda`` part.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -96,7 +97,9 @@ class GpuTarget:
             topology = topologies.get_topology_desc(platform="cuda", target_config=self.text, topology=f"1x1x{count}")
         except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise Unsupported(f"num_chips={count}: the compiler rejects the target: {reason}") from None
+            # Without it JAX's plugin looks for CUDA when it is loaded, and is not there where that is missing.
+            hint = "" if os.environ.get("JAX_PLATFORMS") else "; set JAX_PLATFORMS=cpu before Python starts"
+            raise Unsupported(f"num_chips={count}: the compiler rejects the target: {reason}{hint}") from None
         present: list[Any] = list(topology.devices)  # the base class does not declare the ids
         devices = sorted(present, key=lambda each: each.id)
         return Mesh(np.array(devices).reshape(self.mesh_shape), ("x", "y", "z"))
