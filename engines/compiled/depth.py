@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from engines.compiled.compile.cache import CompiledProgram
-from engines.compiled.cost.timeline import Account, Timeline
+from engines.compiled.cost.account import Account
+from engines.compiled.cost.timeline import Timeline
 from engines.compiled.target.memory import peak_bytes
 from engines.compiled.timed import TimedProgram
 
