@@ -77,7 +77,7 @@ def test_the_line_is_the_whole_program(monkeypatch):
     monkeypatch.setattr("engines.compiled.engine.shallow", lambda plan: [])
     whole, _ = ask(asked, unroll_layers=True)
     assert "all 14 layers are unrolled" in whole.facts.details["compiled_program"]
-    assert line.step_time_s == pytest.approx(whole.step_time_s, rel=0.02)
+    assert line.step_time_s == pytest.approx(whole.step_time_s, rel=0.03)
     assert line.facts.peak_hbm_bytes == pytest.approx(whole.facts.peak_hbm_bytes, rel=0.02)
     assert line.facts.weights_bytes == whole.facts.weights_bytes
 

@@ -16,7 +16,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.transformer.layers.kv_cache import Cached, make_cache
 from engines.transformer.layers.mask import Causal
-from engines.transformer.layers.online_softmax import attend, block_shape, uses_blocks
+from engines.transformer.layers.online_softmax import attend, block_shape, in_strips, uses_blocks
 from engines.transformer.layers.splash_attention import kernel_attend
 from engines.transformer.options import CPU_BLOCK, PrefillOptions
 from engines.transformer.params.parameters import query_factor
@@ -72,6 +72,21 @@ def test_by_blocks_is_attention(batch, slots, group, time, position, spare, bloc
         out = jax.jit(lambda: attend(plan, query_factor(dim) * q, *cached, Causal(position)))()
     expected = plain_attention(q, keys, vals, position)
     assert np.abs(out - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+
+
+@given(time=st.integers(5, 13), block=st.integers(1, 2), group=st.integers(1, 2))
+@settings(max_examples=8, deadline=None)
+def test_strips_of_a_whole_prompt_are_attention(time, block, group):
+    random = np.random.default_rng(0)
+    q = random.standard_normal((4, time, 2 * group, 4), np.float32)
+    keys, vals = (random.standard_normal((4, 2, time, 4), np.float32) for _ in range(2))
+    plan = plan_of(prefill=PrefillOptions(block=block))
+    assert in_strips(plan, q.shape, time, Causal(0))
+    assert not in_strips(plan, q.shape, time, Causal(1))
+    assert not in_strips(plan, (1 << 24, *q.shape[1:]), time, Causal(0))  # too many scores at once
+    program = jax.jit(lambda: attend(plan, query_factor(4) * q, Cached(keys, None), Cached(vals, None), Causal(0)))
+    assert " while(" not in program.lower().compile().as_text()
+    assert np.abs(program() - plain_attention(q, keys, vals, 0)).max() < 1e-5
 
 
 @pytest.mark.parametrize(("slots", "group", "time", "dim"), [(1, 3, 256, 16), (2, 1, 128, 128)])
