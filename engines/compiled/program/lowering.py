@@ -63,6 +63,8 @@ def lower(
     except Exception as error:
         reason = shortened(first_line(f"{type(error).__name__}: {error}"))
         raise DoesNotTrace(f"function={name}: does not trace{_raised_at(error)}: {reason}") from error
+    while not isinstance(stages, jax.stages.Lowered) and hasattr(stages, "lowered"):
+        stages = stages.lowered  # Flax's jit wraps JAX's
     return Lowered(name=name, stages=stages, mesh=mesh)
 
 
