@@ -71,8 +71,12 @@ def _row_of(cells: Mapping[str, str]) -> CalibrationRow:
 
 def _small_programs(slice_: Slice) -> list[CalibrationRow]:
     """Every program compiled for the slice, and timed if its devices are here."""
-    present = _present_mesh(slice_)
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    here = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
+    if not here:  # no accelerator is looked for, and no cloud asked
+        from engines.compiled.engine import CompiledEngine
+
+        os.environ.update(CompiledEngine().environment([]))
+    present = _present_mesh(slice_) if here else None
     from engines.compiled.calibration.programs import programs
     from engines.compiled.calibration.suite import measured_s, row_of
     from engines.compiled.target.select import target_of
@@ -90,19 +94,16 @@ def _small_programs(slice_: Slice) -> list[CalibrationRow]:
 def _present_mesh(slice_: Slice) -> Any:
     """The mesh of the devices of this process if they are the slice, else None."""
     import jax
+    import numpy as np
 
     from engines.compiled.target.select import target_of
 
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        return None
     devices = jax.devices()
     target = target_of(slice_)
     if devices[0].device_kind not in slice_.chip.device_names or len(devices) != slice_.num_chips * target.cores:
         return None
     wanted = target.make_mesh()
     here = {(*each.coords, each.core_on_chip): each for each in devices}
-    import numpy as np
-
     places = [here[(*each.coords, each.core_on_chip)] for each in wanted.devices.flat]
     return jax.sharding.Mesh(np.array(places).reshape(wanted.devices.shape), wanted.axis_names)
 

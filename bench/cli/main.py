@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
-    "calibrate": "fit the constants of the analytic engine to measured times",
+    "calibrate": "fit the constants of the analytic or the compiled engine to measured times",
     "model": "write the model of a checkpoint into your own config folder, or print it as YAML",
     "import": "store results of other benchmark harnesses as published rows",
     "nightly": "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse",

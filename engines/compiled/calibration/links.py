@@ -39,7 +39,7 @@ def fit_links(rows: Sequence[CalibrationRow]) -> FittedConstants:
         raise InvalidRequest("data", ", ".join(chips), "holds several chips", "give the rows of one")
     if len(known) < LEAST_ROWS or len({row.hops for row in known}) < 2:
         problem = f"holds {len(known)} measured collectives, and three constants need {LEAST_ROWS} of several sizes"
-        raise InvalidRequest("data", chips[0] if chips else "no row", problem, "run the small programs on a slice")
+        raise InvalidRequest("data", "the table", problem, "run the small programs on a slice")
     solved = _solve(known)
     left_out = [_error(row, _solve([other for other in known if other is not row])) for row in known]
     before = [abs(row.compiled_s / row.measured_s - 1) for row in known if row.measured_s]

@@ -30,8 +30,8 @@ class CalibrationRow:
 
     ``limit_s`` is the datasheet's: arithmetic at its peak, the bytes that the program moves at HBM's bandwidth, or
     those of its collectives at the links' bandwidth, whichever takes longest. ``reason`` names the largest part of what
-    is above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full bandwidth:
-    what link constants are set by.
+    is above it. ``hops`` and ``link_s`` are the collectives' steps between neighbours, and their bytes at full
+    bandwidth: what link constants are set by.
     """
 
     hw: str
