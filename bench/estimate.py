@@ -1,15 +1,16 @@
 """Any JAX program, timed on chips that are not there: the public functions of ``shardbench estimate``.
 
-    from bench.estimate import estimate
+from bench.estimate import estimate
 
-    found = estimate(step, params, batch, hw="tpu-v5e", num_chips=16, in_shardings=(P("x"), P("y")))
-    print(found.step_time_s, found.explain())
+found = estimate(step, params, batch, hw="tpu-v5e", num_chips=16, in_shardings=(P("x"), P("y")))
+print(found.step_time_s, found.explain())
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engines.compiled.hlo.schedule import Trips
+from engines.compiled.program.difference import Difference, compare
 from engines.compiled.program.result import ProgramEstimate
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
@@ -18,7 +19,7 @@ from engines.core.slice import Slice, slice_of
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-__all__ = ["ProgramEstimate", "absent_mesh", "estimate"]
+__all__ = ["Difference", "ProgramEstimate", "absent_mesh", "compare", "estimate"]
 
 
 def estimate(

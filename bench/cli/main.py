@@ -26,6 +26,7 @@ from engines.core.text import one_line
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run one point, a grid or a sweep, and store its rows",
+    "estimate": "time any JAX program on chips that are not there: a function, scheduled HLO or StableHLO",
     "report": "write latency and MFU tables, figures and findings from stored rows",
     "compare": "compare the rows of two stores; exit code 1 if a point is slower or fails now",
     "results": "list, check, export, add, compact or rekey the stored rows",
@@ -41,7 +42,7 @@ COMMANDS: Final[dict[str, str]] = {
     "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""
-STORING: Final = ("run", "report", "validate", "calibrate", "import", "nightly", "dashboard")
+STORING: Final = ("run", "estimate", "report", "validate", "calibrate", "import", "nightly", "dashboard")
 """Subcommands that write files beside what they print."""
 MODULES: Final = {"import": "import_"}
 """Subcommand → module, if the subcommand is a keyword of Python."""

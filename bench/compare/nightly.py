@@ -26,7 +26,9 @@ SOME_FAILED: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightlySettings:
-    """``words`` are further arguments of ``shardbench run``. Nights are stored in ``RESULTS_DIR/nightly/<date>``.
+    """``words`` are further arguments of ``shardbench run``, ``programs`` those of each ``shardbench estimate``.
+
+    Nights are stored in ``RESULTS_DIR/nightly/<date>``.
 
     ``confirm`` is how often the sweep is repeated while a measured point is slower than the night before.
     ``processes`` measure every point; with more than one, their medians are compared.
@@ -40,6 +42,7 @@ class NightlySettings:
     confirm: int
     processes: int = 1
     words: Sequence[str] = field(default_factory=tuple)
+    programs: Sequence[Sequence[str]] = field(default_factory=tuple)
 
     @property
     def night(self) -> Path:
@@ -87,6 +90,8 @@ def run_night(plan: NightlySettings) -> Outcome:
         ShardbenchError: the sweep or the report failed, or a store cannot be read or written.
     """
     code = _run(plan)
+    for words in plan.programs:
+        code = max(code, _shardbench("estimate", *words, f"results_dir={plan.night}", may_end=(0, SOME_FAILED)))
     rows = rows_of("results_dir", plan.night)
     for _ in range(plan.processes - 1):
         if _fewest_processes(rows) >= plan.processes:

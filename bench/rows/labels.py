@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from engines.core.errors import ShardbenchError
-from engines.core.row import Row
+from engines.core.row import PROGRAM, Row
 
 SOURCES: Final = ("measured", "compiled", "predicted", "published")
 """The kinds of evidence, in the order of the tables."""
@@ -85,7 +85,11 @@ def layout_label(row: Row) -> str:
 
 
 def point_label(row: Row) -> str:
-    """The point as text: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``."""
+    """The point as text: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``; of a program
+    that somebody else wrote, its name and slice.
+    """
+    if row.phase == PROGRAM:
+        return f"{row.model} on {row.num_chips} {row.hw}, {row.phase}"
     lengths = f"{row.input_len} in" + (f", {row.output_len} out" if row.output_len else "")
     where = f"{row.num_chips} {row.hw}"
     return f"{row.model} on {where}, {row.phase}, batch {row.batch_size}, {lengths}, {row.weight_dtype}"

@@ -17,7 +17,7 @@ from bench.rows.metrics import METRICS
 from bench.run.logged_rows import LoggedRows
 from bench.run.wandb_mode import is_installed, resolved_mode, unreachable
 from engines.core.errors import InvalidRequest
-from engines.core.row import POINT_FIELDS, Row
+from engines.core.row import POINT_FIELDS, PROGRAM, Row
 from engines.host.scratch import ScratchFolder
 
 REACH_TIMEOUT_S: Final = 5.0
@@ -54,7 +54,7 @@ class Tracker:
         def log() -> bool:
             run = self._begin(
                 id=run_id(row),
-                name=f"{row.model} {row.phase} b{row.batch_size} {row.ffn_layout} n{row.num_chips}",
+                name=_name(row),
                 group=row.sweep,
                 job_type=row.phase,
                 tags=_tags(row),
@@ -230,6 +230,12 @@ def run_id(row: Row) -> str:
 
 def _reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _name(row: Row) -> str:
+    if row.phase == PROGRAM:
+        return f"{row.model} {row.hw} n{row.num_chips}"
+    return f"{row.model} {row.phase} b{row.batch_size} {row.ffn_layout} n{row.num_chips}"
 
 
 def _tags(row: Row) -> list[str]:

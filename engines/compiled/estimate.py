@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engines.compiled.cost.account import Account
 from engines.compiled.cost.select import cost_model_of
-from engines.compiled.cost.timeline import Account
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import compiler_for
 from engines.compiled.target.memory import peak_bytes

@@ -50,11 +50,12 @@ def trace_events(
     """The trace as a mapping that JSON can hold. Of every loop the first turn is drawn bar by bar.
 
     ``layers`` tells the loop over layers from others; None where a program has none. ``sources`` holds the place in the
-    source (``file:line``) of an instruction, by its name, which its bars then name too. Arguments of a bar: its ``kind`` (:class:`BarKind`); the index
-    of the ``loop`` that it stands in, 0 outside of all; ``turns``, how often it runs in all; ``bytes`` of HBM traffic
-    or of a collective; ``latency_us`` of a collective; the compiler's ``cycles``; ``flops`` and what the bar is
-    ``bound`` by. Its category is the opcode. Bars of a lane that would overlap, as two loops' may, stand in lanes of
-    their own.
+    source (``file:line``) of an instruction, by its name: its bars then have it as ``source``, and the name as ``hlo``.
+
+    Arguments of a bar: its ``kind`` (:class:`BarKind`); the index of the ``loop`` that it stands in, 0 outside of all;
+    ``turns``, how often it runs in all; ``bytes`` of HBM traffic or of a collective; ``latency_us`` of a collective;
+    the compiler's ``cycles``; ``flops`` and what the bar is ``bound`` by. Its category is the opcode. Bars of a lane
+    that would overlap, as two loops' may, stand in lanes of their own.
     """
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": title}}]
     lanes: list[dict[str, Any]] = []

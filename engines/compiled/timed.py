@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.compiled.compile.cache import CompiledProgram
+from engines.compiled.cost.account import Account
 from engines.compiled.cost.base import CostModel
-from engines.compiled.cost.timeline import Account, Timeline, walk
+from engines.compiled.cost.timeline import Timeline, walk
 from engines.compiled.hlo.parser import Module, parse_module
 from engines.compiled.hlo.schedule import Schedule, Trips, read_schedule
 from engines.compiled.hotspots import hot_loop
@@ -44,8 +45,8 @@ def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: 
     """Read and time a program that fits.
 
     Raises:
-        UnreadableHlo: the text is no scheduled HLO that can be read, or, without ``unknown_trips``, has a loop of unknown
-            trip count.
+        UnreadableHlo: the text is no scheduled HLO that can be read, or has a loop of unknown trip count and
+            ``unknown_trips`` is None.
         ShardbenchError: no links connect the devices of a collective.
     """
     module = parse_module(compiled.text)

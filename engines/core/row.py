@@ -9,6 +9,8 @@ from engines.core.point import Point
 SCHEMA_VERSION: Final = 2
 """Rows of version 1 have no ``program_id`` and no ``code_id``; their ``point_id`` held the code too."""
 
+PROGRAM: Final = "program"
+"""The phase of a row of a program that somebody else wrote; no point has it."""
 Source = Literal["measured", "compiled", "predicted", "published"]
 Status = Literal["ok", "oom", "unsupported", "failed", "timeout"]
 
@@ -23,7 +25,8 @@ class Row:
     ``program_id`` of what ran, and ``code_id`` of the source and libraries that made it. ``bench/rows/metrics.py``
     defines the rates. An imported row holds "" or None for what nobody stated; ``origins`` says of each of its values
     whether the file or the user stated it, or which rule derived it. A row of the phase ``serve`` has 0 for a batch or
-    length that is not one number, and ``load`` holds what the server was asked and how requests fared.
+    length that is not one number, and ``load`` holds what the server was asked and how requests fared. One of the phase
+    :data:`PROGRAM` is a program of somebody else's: ``model`` is its name, and what only a Transformer has is 0 or "".
     """
 
     # The point.

@@ -22,7 +22,13 @@ OUT_OF_MEMORY: Final = ("out of memory", "outofmemoryerror")
 
 
 class ProgramFailed(ShardbenchError):
-    """The program failed, or its output is not what was expected."""
+    """The program failed, or its output is not what was expected.
+
+    ``code`` is its exit code, above 128 by the number of the signal that killed it; ``output`` is what it printed.
+    """
+
+    code: int = 1
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,9 @@ class ExternalProgram:
         if code and any(words in output.lower() for words in OUT_OF_MEMORY):
             raise OutOfMemory(f"{self.name} ran out of memory{output_tail(output)}")
         if code:
-            raise ProgramFailed(f"{self.name} ended with exit code {code}{output_tail(output)}")
+            failed = ProgramFailed(f"{self.name} ended with exit code {code}{output_tail(output)}")
+            failed.code, failed.output = code, output
+            raise failed
         return output
 
     @property

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import replace
 
 import pytest
+from builders import hlo_texts
 from builders.rows import a_row
 
 from bench.cli.main import main
@@ -13,6 +14,12 @@ from bench.compare.nightly import night_before
 from bench.rows.store import Store
 
 SWEEP = ["sweep=paper-table2", "run=[engine=analytic,wandb.mode=disabled]"]
+
+
+def program(tmp_path, text):
+    """The key that asks for a program of somebody else's too."""
+    (tmp_path / "step.txt").write_text(text)
+    return f"estimate=['hlo={tmp_path / 'step.txt'} topology=v5e:2x2 mesh=[model:4]']"
 
 
 def nightly(tmp_path, day, *words):
@@ -55,6 +62,17 @@ def test_nights(tmp_path, capsys):
     told = json.loads((tmp_path / "out" / "2026-01-02" / "comparison.json").read_text())
     assert told["regressions"] == 6
     assert nightly(tmp_path, "2026-01-02", "threshold=0.6") == 0
+
+
+@pytest.mark.slow
+def test_nights_time_programs_of_others_too(tmp_path, capsys):
+    assert nightly(tmp_path, "2026-01-01", program(tmp_path, hlo_texts.gathers("x"))) == 0
+    assert nightly(tmp_path, "2026-01-02", program(tmp_path, hlo_texts.gathers("x", "moved"))) == 1
+    out = capsys.readouterr().out
+    assert "slower" in out
+    assert "jit_step on 4 tpu-v5e, program" in " ".join(out.split())
+    report = (tmp_path / "out" / "2026-01-02" / "report.md").read_text()
+    assert "Programs of others" in report
 
 
 @pytest.mark.parametrize(

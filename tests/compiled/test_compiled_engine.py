@@ -105,6 +105,16 @@ def test_every_generation(chip, num_chips):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [(1, 2, 2), (2, 1, 2), (2, 2, 1)])
+def test_a_slice_of_four_in_any_order_of_its_axes(mesh_shape):
+    """The v4 compiler aborts on 1x2x2 and 2x1x2, which are 2x2x1 with other names."""
+    layout = {"ffn_layout": "auto", "attn_sharding": "heads"}
+    answer = answer_to(point(model=SMALL, num_chips=4, mesh_shape=mesh_shape, batch_size=1, **layout))
+    assert answer.status == "ok", answer.error
+    assert answer.facts.device_kind == "v4:2x2x1"
+
+
+@pytest.mark.slow
 def test_every_block_of_a_long_prompts_attention_is_timed():
     model, length = replace(load_model("palm-8b"), num_layers=1, d_ff=4096), 32768
     asked = {"phase": "prefill", "num_chips": 1, "batch_size": 1, "ffn_layout": "auto", "attn_sharding": "auto"}

@@ -10,9 +10,10 @@ from bench.sweep.catalog import load_chip, names
 from engines.compiled.cost.gpu import GpuCostModel, gpu_cost_model, vector_flops_per_s
 from engines.compiled.cost.nvswitch import collective_time
 from engines.compiled.cost.timeline import walk
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.flops import flops_of, multiplies
 from engines.compiled.hlo.parser import parse_module
-from engines.compiled.hlo.schedule import Collective, Kind, read_schedule
+from engines.compiled.hlo.schedule import Kind, read_schedule
 from engines.compiled.hotspots import hot_loop
 from engines.compiled.perfetto import trace_events
 from engines.compiled.target.gpu import gpu_target_of

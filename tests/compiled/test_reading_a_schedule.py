@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from engines.compiled.cost.timeline import Account, Event, Timeline, walk
+from engines.compiled.cost.account import Account
+from engines.compiled.cost.timeline import Event, Timeline, walk
 from engines.compiled.cost.torus import Torus, collective_time
 from engines.compiled.cost.tpu import TpuCostModel
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.opcodes import FREE_CALLS
 from engines.compiled.hlo.parser import UnreadableHlo, parse_instruction, parse_module
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
-from engines.compiled.hlo.schedule import Collective, Kind, read_schedule
+from engines.compiled.hlo.schedule import Kind, read_schedule
 from engines.compiled.perfetto import trace_events, write_trace
 from engines.core.chip import LinkConstants
 
@@ -133,6 +135,16 @@ def test_what_the_compiler_estimates_is_known_by_its_cycles():
     assert (
         walk(schedule, MACHINE).account.total_s == walk(read_schedule(parse_module(PROGRAM)), MACHINE).account.total_s
     )
+
+
+def test_a_kernel_s_metadata_may_take_lines_of_their_own():
+    line = f"fusion(%got), kind=kLoop, calls=%work, {cycles(3000)}"
+    metadata = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{\\"block_q\\": 128}"\n}}'
+    lined = PROGRAM.replace(line, f"{line}, {metadata}, metadata={{op_name=\"kernel\"}}")
+    assert lined.count("\n") == PROGRAM.count("\n") + 2
+    assert walk(read_schedule(parse_module(lined)), MACHINE) == walk(read_schedule(parse_module(PROGRAM)), MACHINE)
+    with pytest.raises(UnreadableHlo, match="before body ends"):
+        parse_module(lined.replace("frontend_attributes={", "frontend_attributes={{"))
 
 
 @pytest.mark.parametrize("target", FREE_CALLS)

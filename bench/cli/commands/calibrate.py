@@ -1,4 +1,4 @@
-"""``shardbench calibrate``: fit the analytic engine's constants to measured times."""
+"""``shardbench calibrate``: fit the constants of the analytic or the compiled engine to measured times."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.cli.args import PRINT, Key
-from bench.cli.values import FilePath, ListOf
+from bench.cli.values import FilePath, Integer, ListOf
 from bench.validate.case import Case
 from bench.validate.data import read_data
 from bench.validate.errors import figures_of
@@ -20,10 +20,12 @@ from engines.analytic.constants import BOUNDS, STORED
 from engines.core.errors import InvalidRequest
 from engines.core.text import significant
 
-SUMMARY: Final = "fit the constants of the analytic engine to measured times"
+SUMMARY: Final = "fit the constants of the analytic or the compiled engine to measured times"
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("hw", "tpu-v4", "the chip to fit, one of conf/hw"),
+    Key("engine", "analytic", "whose constants: compiled has those of a TPU's links", ("analytic", "compiled")),
+    Key("num_chips", 8, "of engine=compiled: the slice that runs the small programs", kind=Integer(1)),
     Key(
         "data",
         None,
@@ -44,6 +46,8 @@ EXAMPLES: Final = (
     "shardbench calibrate hw=a100-80gb",
     "shardbench calibrate hw=tpu-v4 out=package",
     "shardbench calibrate hw=h100-80gb data=mine.csv out=h100-80gb.yaml print=json",
+    "shardbench calibrate engine=compiled hw=tpu-v5e num_chips=16 out=small-programs.csv",
+    "shardbench calibrate engine=compiled hw=tpu-v5e data=small-programs.csv",
 )
 
 
@@ -51,6 +55,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Fit and print the constants; write them if ``out`` is set. Returns 0."""
     del verb
     chip = settings["hw"]
+    if settings["engine"] == "compiled":
+        from bench.cli.calibrate_links import calibrate_links
+
+        return calibrate_links(chip, settings["num_chips"], settings["data"], settings["out"])
     reading = read_data(settings["data"], "analytic", settings["tokens"])
     for line in unused_lines(reading.unused):
         print(line, file=sys.stderr)

@@ -1,6 +1,7 @@
 """``shardbench nightly``, for cron: runs a sweep, compares it with the previous night, writes report and dashboard."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +21,12 @@ KEYS: Final = (
         "run",
         [],
         "further arguments of shardbench run: run=[timing.min_samples=30,wandb.mode=disabled]",
+        kind=ListOf(Text(), least=0),
+    ),
+    Key(
+        "estimate",
+        [],
+        "programs of others, timed too: arguments of shardbench estimate, ['function=train:step hw=tpu-v5e']",
         kind=ListOf(Text(), least=0),
     ),
     Key("results_dir", "results", "folder of the stores; rows go to RESULTS_DIR/nightly/<date>", kind=FilePath()),
@@ -72,6 +79,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         confirm=settings["confirm"],
         processes=processes,
         words=words,
+        programs=[shlex.split(each) for each in settings["estimate"]],
     )
     outcome = run_night(plan)
     if settings["print"] == "json":

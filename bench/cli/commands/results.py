@@ -10,7 +10,7 @@ from bench.cli.args import PRINT, RESULTS_DIR, Key
 from bench.cli.values import FilePath, ListOf, Text
 from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
-from engines.core.row import Row
+from engines.core.row import PROGRAM, Row
 
 SUMMARY: Final = "list, check, export, add, compact or rekey the stored rows"
 VERBS: Final[Mapping[str, str]] = {
@@ -176,6 +176,8 @@ def _rekey(store: Any, proven: Any, as_json: bool) -> int:
 
 def _label(row: Row) -> str:
     """The row's engine and point as text."""
+    if row.phase == PROGRAM:
+        return f"{row.engine}, {row.model} on {row.num_chips} {row.hw}, {row.phase}"
     return (
         f"{row.engine}, {row.model} on {row.num_chips} {row.hw}, {row.phase}, batch {row.batch_size}, "
         f"{row.input_len} in, {row.output_len} out"

@@ -12,6 +12,7 @@ from bench.report.main.figure_mfu import all_lengths, mfu_over_latency
 from bench.report.main.figure_pareto import cost_against_latency
 from bench.report.main.figure_scatter import against_published
 from bench.report.main.findings import Finding, findings, headline, prediction_error
+from bench.report.main.programs import programs_table
 from bench.report.main.provenance import calibration_table, environment_table
 from bench.report.main.serving import batches, served_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
@@ -67,6 +68,7 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             draw=lambda: _present(step_time_over_batch(rows), mfu_over_chips(rows)),
         ),
         *(Section(title="Servers under load", tables=[served]) for served in _present(served_table(everything))),
+        *(Section(title="Programs of others", tables=[each]) for each in _present(programs_table(everything))),
         Section(title="What failed", tables=_present(failures_table(rows)), linked=_present(unanswered_table(rows))),
         Section(title="Latency and MFU of all rows", linked=latency_tables(rows, pairs)),
         Section(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.rows.table import Column, Table
-from engines.core.row import Row
+from engines.core.row import PROGRAM, Row
 
 SERVE: Final = "serve"
 KEYS: Final = ("model", "hw", "num_chips", "system", "weight_dtype", "input_len", "output_len")
@@ -21,8 +21,8 @@ OF_REQUESTS: Final = (
 
 
 def batches(rows: Sequence[Row]) -> list[Row]:
-    """The rows of batches: all but those of servers under load."""
-    return [row for row in rows if row.phase != SERVE]
+    """The rows of batches: all but those of servers under load and of programs that somebody else wrote."""
+    return [row for row in rows if row.phase not in (SERVE, PROGRAM)]
 
 
 def served_table(rows: Sequence[Row]) -> Table | None:

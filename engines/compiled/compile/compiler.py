@@ -47,7 +47,7 @@ class Keyed:
 
 
 def keyed(lowered: Any, target: Target, libraries: Sequence[str], options: Mapping[str, str | bool]) -> Keyed:
-    """A lowered program (:class:`jax.stages.Lowered`) and the hash of everything that determines what it compiles to."""
+    """A lowered program (:class:`jax.stages.Lowered`) and the hash of all that determines what it compiles to."""
     flags = {**compiler_flags(), **options}
     return Keyed(lowered, cache_key(lowered.as_text(), target, versions_of(libraries), flags), options)
 

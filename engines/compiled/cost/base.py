@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
-from engines.compiled.hlo.schedule import Collective, Step
+from engines.compiled.hlo.collective import Collective
+from engines.compiled.hlo.schedule import Step
 
 Bound = Literal["compute", "memory"]
 LINK: Final = "link"

@@ -1,7 +1,7 @@
 """The copies to and from HBM that run beside the stream: one after the other, in the HBM time that the stream leaves.
 
-A byte passes HBM once: while the stream reads and writes HBM itself, a copy gets the rest of the bandwidth. So a program
-never takes less than all of its bytes at the full bandwidth.
+A byte passes HBM once: while the stream reads and writes HBM itself, a copy gets the rest of the bandwidth. So a
+program never takes less than all of its bytes at the full bandwidth.
 """
 
 from dataclasses import dataclass, replace

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from engines.compiled.cost.base import Bound, CollectiveTime, ComputeTime
 from engines.compiled.cost.nvswitch import collective_time
-from engines.compiled.hlo.schedule import Collective, Step
+from engines.compiled.hlo.collective import Collective
+from engines.compiled.hlo.schedule import Step
 from engines.core.chip import Chip, Cuda, cuda_of, tensor_core_clock_hz
 
 NOT_MODELLED: Final = (

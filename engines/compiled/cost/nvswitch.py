@@ -20,8 +20,8 @@ from collections import Counter
 from typing import Final
 
 from engines.compiled.cost.base import CollectiveTime
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.replica_groups import parse_groups, parse_pairs
-from engines.compiled.hlo.schedule import Collective
 
 LANE: Final = "nvswitch"
 

@@ -9,12 +9,13 @@ Any other group rings in the order of its devices, each send routed along one ax
 each pair its S/N bytes that way.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
 
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.replica_groups import Hop, permute_hops, places_of
-from engines.compiled.hlo.schedule import Collective
 
 Passes = tuple[float, int, tuple[Hop, ...]]
 """Bytes through the busiest link, steps of one hop, and the links that are busy."""
@@ -61,7 +62,7 @@ def _rings(boxes: Sequence[Box], axis: int, shape: Sequence[int], wrap: Sequence
 
 def _gap(coordinates: Sequence[int]) -> int:
     """Most hops between neighbours along an axis."""
-    return max((after - before for before, after in zip(coordinates, coordinates[1:], strict=False)), default=0)
+    return max((after - before for before, after in itertools.pairwise(coordinates)), default=0)
 
 
 def _load(boxes: Sequence[Box], axis: int, shape: Sequence[int], wrap: Sequence[bool]) -> int:

@@ -13,4 +13,6 @@ def cost_model_of(slice_: Slice, places: tuple[int, ...] = ()) -> CostModel:
     Raises:
         Unsupported: the chip's file lacks a figure.
     """
-    return gpu_cost_model(slice_.chip, slice_.num_chips) if slice_.chip.kind == "gpu" else tpu_cost_model(slice_, places)
+    return (
+        gpu_cost_model(slice_.chip, slice_.num_chips) if slice_.chip.kind == "gpu" else tpu_cost_model(slice_, places)
+    )

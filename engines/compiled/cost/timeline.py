@@ -8,11 +8,11 @@ waits for whatever it started, also where the next one uses it.
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from engines.compiled.cost.account import Account, Branch
 from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
 from engines.compiled.cost.copies import CopyQueue
 from engines.compiled.hlo.schedule import UPDATE, Kind, Schedule, Step
@@ -68,60 +68,6 @@ class Loop:
     runs: int
     start_s: float
     turn_s: float
-
-
-@dataclass(slots=True)
-class Account:
-    """Seconds of one walk, loops multiplied by their trip counts.
-
-    ``compute_s`` is the stream computing; ``memory_s`` the HBM traffic at full bandwidth, which is part of it;
-    ``communication_s`` all collectives, of which ``overlapped_s`` overlaps the stream and ``exposed_s`` does not;
-    ``copy_wait_s`` is time waiting for copies. Total = compute + exposed + copy wait.
-
-    ``unestimated`` counts the instructions that only their bytes and operations time, by label, and
-    ``unestimated_by_label_s`` their seconds; ``unknown_s`` is the part of instructions that no rule knows, which may
-    take anything between nothing and this.
-    """
-
-    total_s: float = 0.0
-    compute_s: float = 0.0
-    memory_s: float = 0.0
-    communication_s: float = 0.0
-    overlapped_s: float = 0.0
-    exposed_s: float = 0.0
-    latency_s: float = 0.0
-    copy_wait_s: float = 0.0
-    hbm_bytes: float = 0.0
-    flops: float = 0.0
-    by_kind: Counter[str] = field(default_factory=Counter)
-    unestimated: Counter[str] = field(default_factory=Counter)
-    unestimated_s: float = 0.0
-    unestimated_by_label_s: Counter[str] = field(default_factory=Counter)
-    unknown_s: float = 0.0
-
-    def add(self, other: "Account", times: float) -> None:
-        """Add another walk ``times`` times."""
-        for name in (
-            "total_s", "compute_s", "memory_s", "communication_s", "overlapped_s", "exposed_s", "latency_s",
-            "copy_wait_s", "hbm_bytes", "flops", "unestimated_s", "unknown_s",
-        ):  # fmt: skip
-            setattr(self, name, getattr(self, name) + times * getattr(other, name))
-        for mine, others in (
-            (self.by_kind, other.by_kind),
-            (self.unestimated, other.unestimated),
-            (self.unestimated_by_label_s, other.unestimated_by_label_s),
-        ):
-            for name, amount in others.items():
-                mine[name] += amount * times
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A conditional that runs ``turns`` times: seconds of each of its branches, in their order."""
-
-    name: str
-    turns: int
-    seconds: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +165,11 @@ class _Walker:
             self._start(step, now, origin, account, beside)
         elif step.kind is Kind.DONE and step.opcode.endswith(UPDATE):
             # An update passes the operation on; the last of the chain waits.
+            started = step.starts or ""
             for each in (beside.sending, beside.copying):
-                if step.starts in each:
-                    each[step.name] = each.pop(step.starts)  # type: ignore[assignment]
-            beside.copies.rename(step.starts or "", step.name)
+                if started in each:
+                    each[step.name] = each.pop(started)  # type: ignore[assignment]
+            beside.copies.rename(started, step.name)
         elif step.kind is Kind.DONE:
             return self._wait(step.starts or "", now, origin, account, beside)
         return now
@@ -283,6 +230,9 @@ class _Walker:
             beside.sending[step.name] = _Running(start + timed.seconds, timed.seconds, step)
             return
         seconds = 0.0 if self.least and not step.known else step.moved_bytes / self.cost.hbm_bytes_per_s
+        if step.with_host:
+            self._unestimated(step, seconds, account)
+            account.at_least_s += seconds
         beside.copies.issue(step.name, now, seconds)
         beside.copying[step.name] = step
 
@@ -312,12 +262,18 @@ class _Walker:
         account.flops += timed.flops or 0.0
         account.by_kind[step.opcode] += timed.seconds  # type: ignore[assignment]
         if not timed.is_estimated:
-            account.unestimated[step.label] += 1
-            account.unestimated_s += timed.seconds
-            account.unestimated_by_label_s[step.label] += timed.seconds  # type: ignore[assignment]
+            self._unestimated(step, timed.seconds, account)
+        if step.with_host or (not timed.is_estimated and 0 < timed.least_s == timed.seconds):
+            account.at_least_s += timed.seconds
         if not step.known:
             account.unknown_s += timed.seconds
         return timed
+
+    def _unestimated(self, step: Step, seconds: float, account: Account) -> None:
+        label = f"{step.label} with the host's memory" if step.with_host else step.label
+        account.unestimated[label] += 1
+        account.unestimated_s += seconds
+        account.unestimated_by_label_s[label] += seconds  # type: ignore[assignment]
 
     def _communicated(self, step: Step, timed: CollectiveTime, account: Account) -> None:
         assert step.collective is not None

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 from engines.compiled.cost import parts
 from engines.compiled.cost.base import CollectiveTime
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.replica_groups import Hop, group_axes, parse_groups, parse_pairs, permute_hops
-from engines.compiled.hlo.schedule import Collective
 from engines.core.chip import LinkConstants
 from engines.core.errors import ShardbenchError
 

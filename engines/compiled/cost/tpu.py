@@ -1,13 +1,14 @@
 """Cost model of a TPU: the compiler's own cycle counts over the core clock, and the links of a torus."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.compiled.cost.base import CollectiveTime, ComputeTime
 from engines.compiled.cost.constants import link_constants_of
 from engines.compiled.cost.torus import Torus, collective_time
-from engines.compiled.hlo.schedule import Collective, Step
+from engines.compiled.hlo.collective import Collective
+from engines.compiled.hlo.schedule import Step
 from engines.core.chip import LinkConstants
 from engines.core.slice import Slice
 
@@ -15,6 +16,8 @@ from engines.core.slice import Slice
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TpuCostModel:
     """One core and its links. ``set_by`` names the published rows that set the constants of the links.
+
+    ``peak_flops_per_s`` bounds kernels that state their operations themselves.
 
     ``fixed_cycles`` is in every estimate of the compiler, whatever the size of the instruction: 0.58 µs on v4, 1.21 µs
     on v5e, v5p and v6e alike. It makes fusing attractive, but no chip spends it: with it, jax-llm-examples' decode of
@@ -28,6 +31,12 @@ class TpuCostModel:
     links: LinkConstants
     set_by: tuple[str, ...] = ()
     fixed_cycles: int = 0
+    peak_flops_per_s: float | None = None
+    cores: int = 1
+
+    def with_links(self, links: LinkConstants) -> "TpuCostModel":
+        """The same chip with other constants of its links."""
+        return replace(self, links=links)
 
     def compute_time(self, step: Step) -> ComputeTime:
         """(Cycles − fixed ones) / clock, and no less than the bytes at HBM bandwidth."""
@@ -36,6 +45,12 @@ class TpuCostModel:
             # Below the fixed cycles are those of the scalar core, which have none.
             fixed = self.fixed_cycles if step.cycles >= self.fixed_cycles else 0
             return ComputeTime(seconds=max((step.cycles - fixed) / self.clock_hz, memory_s))
+        if step.stated is not None:
+            peak = self.peak_flops_per_s
+            arithmetic_s = 0.0 if peak is None else step.stated.flops / peak
+            seconds = max(arithmetic_s, step.stated.bytes / self.hbm_bytes_per_s)
+            # What its author states, at the roofline: no chip is faster, and how much slower it is nobody knows.
+            return ComputeTime(seconds=seconds, flops=step.stated.flops, is_estimated=False, least_s=seconds)
         # No cycle count: the bytes that it moves at HBM bandwidth, an upper bound as on-chip memory is faster.
         return ComputeTime(seconds=memory_s or step.moved_bytes / self.hbm_bytes_per_s, is_estimated=False)
 
@@ -81,6 +96,8 @@ def tpu_cost_model(slice_: Slice, places: tuple[int, ...] = ()) -> TpuCostModel:
         hbm_bytes_per_s=chip.require("hbm_bytes_per_s", chip.hbm_bytes_per_s) / xla.cores,
         torus=torus,
         links=fitted.constants,
+        peak_flops_per_s=peak / xla.cores if (peak := chip.peak_flops_per_s.get("bfloat16")) else None,
         set_by=fitted.set_by,
         fixed_cycles=xla.fixed_cycles,
+        cores=xla.cores,
     )

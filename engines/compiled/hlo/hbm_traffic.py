@@ -6,7 +6,9 @@ from engines.compiled.hlo.opcodes import is_cublas
 from engines.compiled.hlo.parser import Computation, Instruction, Module, Shape
 
 HBM: Final = 0
-"""Memory space of HBM in a layout; others are on-chip memories."""
+"""Memory space of HBM in a layout; others are on-chip memories, but for :data:`HOST`."""
+HOST: Final = 5
+"""Memory space of the host, behind a link of which no datasheet says how fast it is."""
 
 
 class Transfer(NamedTuple):

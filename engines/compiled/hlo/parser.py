@@ -7,7 +7,7 @@ The grammar is that of ``HloModule::ToString`` as ``compiled.as_text()`` prints 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -23,6 +23,7 @@ ELEMENT_BITS: Final[dict[str, int]] = {
 """Bits of one element; a pred takes one byte in memory."""
 
 _OPENING: Final = {"{": "}", "[": "]", "(": ")"}
+_DEPTH: Final = {**dict.fromkeys(_OPENING, 1), **dict.fromkeys(_OPENING.values(), -1)}
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][(){},]')
 """A quoted text, or a bracket or comma outside of all."""
 _COMMENT: Final = re.compile(r"/\*.*?\*/")
@@ -166,8 +167,10 @@ def parse_module(text: str) -> Module:
     header_lines: list[str] = []
     entry = name = None
     body: list[Instruction] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in _logical(lines):
         header = _HEADER.match(_COMMENT.sub("", line)) if line.endswith("{") else None
+        if header and name is not None:
+            raise UnreadableHlo(f"line {number} of the module begins a computation before {name} ends")
         if header:
             name, body = header[2], []
             entry = name if header[1] else entry
@@ -192,6 +195,24 @@ def parse_module(text: str) -> Module:
         tuple(header_lines),
         int(partitions[1]) if partitions else 1,
     )
+
+
+def _logical(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Lines with the number of their first: a kernel's metadata is JSON, whose lines continue an instruction."""
+    pending: list[str] = []
+    first = depth = 0
+    for number, line in enumerate(lines, 1):
+        if pending and depth > 0:
+            pending.append(line)
+        else:
+            if pending:
+                yield first, "\n".join(pending)
+            pending, first, depth = [line], number, 0
+        # Only an instruction goes on, not the opening of a computation.
+        if len(pending) > 1 or _INSTRUCTION.match(line.lstrip()):
+            depth += sum(_DEPTH.get(found[0], 0) for found in _TOKEN.finditer(line))
+    if pending:
+        yield first, "\n".join(pending)
 
 
 def parse_instruction(line: str) -> Instruction:

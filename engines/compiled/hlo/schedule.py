@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from engines.compiled.hlo.async_fusion import Stage, stage_of, start_of
+from engines.compiled.hlo.collective import Collective, collective_of, sent_beside
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
-from engines.compiled.hlo.hbm_traffic import HBM, Transfer, transfers
-from engines.compiled.hlo.opcodes import COLLECTIVES, MOVES, WORK, is_free, is_known, label_of
+from engines.compiled.hlo.hbm_traffic import HBM, HOST, Transfer, transfers
+from engines.compiled.hlo.opcodes import CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
 
@@ -30,21 +32,12 @@ class Kind(Enum):
     BRANCH = "branch"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Collective:
-    """One collective. Of one chip's operand and result, ``shard_bytes`` is the smaller and ``whole_bytes`` the larger.
+@dataclass(frozen=True, slots=True)
+class StatedCost:
+    """What a kernel's author says that it takes (``cost_estimate`` of a Pallas call): operations and bytes of HBM."""
 
-    ``colors`` is the number of directed links that the compiler's ring strategy uses at once, None if it states none.
-    """
-
-    opcode: str
-    whole_bytes: float
-    shard_bytes: float
-    groups: str
-    pairs: str
-    emitter: str
-    strategy: str
-    colors: int | None
+    flops: float
+    bytes: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +46,12 @@ class Step:
 
     ``label`` is its opcode, of a custom call with the target. One that is not ``known`` has no rule in
     :mod:`engines.compiled.hlo.opcodes`, so that its time is only bounded. ``moved_bytes`` counts the bytes that it
-    reads and writes in any memory; those of an asynchronous one once.
+    reads and writes in any memory; those of an asynchronous one once. ``with_host`` marks a transfer with the host's
+    memory, whose link is no faster than HBM.
 
     ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
     convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count, the
-    most where only a range is known, and ``least_trips`` the least.
+    most where only a range is known, and ``least_trips`` the least. ``stated`` is the cost that a kernel states itself.
     """
 
     name: str
@@ -76,6 +70,8 @@ class Step:
     least_trips: int = 1
     matmul: bool = False
     flops: Flops | None = None
+    stated: StatedCost | None = None
+    with_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,13 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         return Step(name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches))
     if opcode.endswith(("-done", UPDATE)):
         return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
-    collective = _collective(module, computation, each)
+    stage = stage_of(module, each)
+    if stage is Stage.DONE:
+        return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=start_of(module, computation, each))
+    if stage is Stage.START:
+        sent = sent_beside(module, each)
+        return Step(name=each.name, opcode=opcode, kind=Kind.START, label=label_of(each), collective=sent)
+    collective = None if stage is Stage.BESIDE else collective_of(module, computation, each)
     touched = transfers(module, computation, each)
     moves = tuple(move for move in touched if move.space == HBM)
     bytes_ = sum(move.bytes for move in moves)
@@ -170,6 +172,7 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
             label=label,
             known=known,
             cycles=inner.cycles if inner is not None and collective is None else None,
+            with_host=collective is None and _touches_host(computation, each),
             hbm_bytes=0.0 if collective else moved,
             moved_bytes=moved,
             collective=collective,
@@ -194,7 +197,23 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         moved_bytes=moved,
         matmul=multiplies(module, each),
         flops=flops_of(module, computation, each),
+        stated=_stated(each),
+        with_host=_touches_host(computation, each),
     )
+
+
+def _touches_host(computation: Computation, each: Instruction) -> bool:
+    read = (computation.by_name[name] for name in each.operands if name in computation.by_name)
+    arrays = (shape for source in read if not source.is_tuple for shape in source.shapes)
+    return any(shape.space == HOST for shape in (*each.shapes, *arrays))
+
+
+def _stated(each: Instruction) -> StatedCost | None:
+    if each.opcode != CUSTOM_CALL:
+        return None
+    stated = each.backend.get("custom_call_config", {}).get("cost_estimate", {})
+    flops, moved = float(stated.get("flops", 0)), float(stated.get("bytes_accessed", 0))
+    return StatedCost(flops, moved) if flops > 0 or moved > 0 else None
 
 
 def _is_synchronous(each: Instruction) -> bool:
@@ -206,71 +225,3 @@ def _async_inner(module: Module, each: Instruction) -> Instruction | None:
     """The instruction that a generic ``async-start`` wraps."""
     called = each.called("calls", "to_apply")
     return module[called[0]].root if called else None
-
-
-def _collective(module: Module, computation: Computation, each: Instruction) -> Collective | None:
-    """The collective that an instruction is or that the computation it calls contains; None without one."""
-    source, inside = each, False
-    base = each.opcode.removesuffix("-start")
-    if base not in COLLECTIVES:
-        found = _inner_collectives(module, each) if base in ("fusion", "async", "call") else []
-        if not found:
-            return None
-        source, inside = found[0], True
-        base = source.opcode
-    algorithm = each.backend.get("collective_algorithm_config") or source.backend.get("collective_algorithm_config", {})
-    emitter = str(algorithm.get("emitter", ""))
-    result = sum(shape.bytes for shape in source.shapes) if inside else _result_bytes(each)
-    if inside and each.opcode == "fusion":
-        given = source.bytes
-        if "Scatter" in emitter and base == "all-reduce":
-            base, result = "reduce-scatter", each.bytes
-    else:
-        given = sum(computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name)
-        given = given or source.bytes
-    whole, shard = max(result, given), min(result, given)
-    debug = str(algorithm.get("debug", ""))
-    return Collective(
-        opcode=base,
-        whole_bytes=whole,
-        shard_bytes=shard,
-        groups=_groups(source),
-        pairs=source.attributes.get("source_target_pairs", ""),
-        emitter=emitter,
-        strategy=str(algorithm.get("strategy", "")),
-        colors=_number_after(debug, "colors:"),
-    )
-
-
-def _inner_collectives(module: Module, each: Instruction) -> list[Instruction]:
-    """The collectives inside a fusion, an async pair or a call to another core."""
-    keys = ("calls",) if each.opcode == "fusion" else ("calls", "to_apply")
-    found: list[Instruction] = []
-    for name in each.called(*keys):
-        for inner in module[name].instructions:
-            if inner.opcode in COLLECTIVES:
-                found.append(inner)
-            elif inner.opcode in ("fusion", "call"):
-                found += _inner_collectives(module, inner)
-    return found
-
-
-def _groups(source: Instruction) -> str:
-    """Replica groups as written; a named mesh adds its device ids after a comma."""
-    devices = source.attributes.get("device_ids")
-    groups = source.attributes.get("replica_groups", "")
-    return groups if devices is None else f"{groups}, device_ids={devices}"
-
-
-def _result_bytes(each: Instruction) -> float:
-    """Bytes of a collective's results; a start's tuple may hold its operands before them."""
-    count = len(each.operands)
-    if each.opcode.endswith("-start") and each.is_tuple and len(each.shapes) >= 2 * count:
-        return sum(shape.bytes for shape in each.shapes[count : 2 * count])
-    return each.bytes
-
-
-def _number_after(text: str, word: str) -> int | None:
-    _, found, rest = text.partition(word)
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    return int(digits) if found and digits else None

@@ -1,8 +1,8 @@
 """The line of the user's source that each instruction comes from, as the compiler passed it on.
 
 An instruction's metadata name its operation and either a file and a line, or a frame of the tables ``FileNames``,
-``FunctionNames``, ``FileLocations`` and ``StackFrames`` at the head of the module. JAX leaves its own frames out, so
-the innermost frame is the user's or a library's.
+``FunctionNames``, ``FileLocations`` and ``StackFrames`` at the head of the module. JAX leaves its own frames out, and
+those of installed packages are passed over where a user's called them.
 """
 
 import re
@@ -19,13 +19,15 @@ _OP_NAME: Final = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _FILE: Final = re.compile(r'source_file="((?:[^"\\]|\\.)*)"')
 _LINE: Final = re.compile(r"source_line=(\d+)")
 _FRAME: Final = re.compile(r"stack_frame_id=(\d+)")
+_INSTALLED: Final = ("/site-packages/", "/dist-packages/")
+"""Folders of packages that somebody installed: a line of theirs tells less than the user's that called them."""
 _DEEPEST: Final = 8
 """Most fusions inside one another that are searched for metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place in a program: ``operation`` is JAX's path to it, ``file`` is empty and ``line`` 0 where it is not known."""
+    """A place in a program: ``operation`` is JAX's path to it; ``file`` is empty, ``line`` 0 where it is not known."""
 
     file: str = ""
     line: int = 0
@@ -111,14 +113,30 @@ def read_sources(module: Module) -> Sources:
         elif current is not None and (entry := _ENTRY.match(line)):
             current[int(entry[1])] = entry[2] if entry[2] is not None else entry[3]
     places = {number: _numbers(text) for number, text in tables["FileLocations"].items()}
-    frames: dict[int, Source] = {}
+    own: dict[int, Source] = {}
+    parents: dict[int, int] = {}
     for number, text in tables["StackFrames"].items():
-        place = places.get(_numbers(text).get("file_location_id", 0), {})
+        numbers = _numbers(text)
+        place = places.get(numbers.get("file_location_id", 0), {})
         file = tables["FileNames"].get(place.get("file_name_id", 0), "")
         function = tables["FunctionNames"].get(place.get("function_name_id", 0), "")
-        if file:
-            frames[number] = Source(file, place.get("line", 0), function)
-    return Sources(frames)
+        own[number] = Source(file, place.get("line", 0), function)
+        parents[number] = numbers.get("parent_frame_id", 0)
+    # The first frame has no parent: what it states tells whether parents count from 0 or from 1.
+    none = parents.get(1, 0)
+    return Sources({number: _of_user(number, own, parents, none) for number in own if own[number].file})
+
+
+def _of_user(number: int, own: Mapping[int, Source], parents: Mapping[int, int], none: int) -> Source:
+    """The innermost frame of a stack that is in no installed package; the innermost of all where every one is."""
+    at = number
+    for _ in range(len(own)):
+        if not any(folder in own[at].file for folder in _INSTALLED):
+            return own[at]
+        at = parents[at] - none
+        if at not in own:
+            break
+    return own[number]
 
 
 def _numbers(text: str) -> dict[str, int]:

@@ -6,7 +6,7 @@ Compiling takes time in proportion to the layers. Two depths tell what a layer a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engines.compiled.cost.timeline import Account
+from engines.compiled.cost.account import Account
 from engines.compiled.target.memory import peak_bytes
 from engines.compiled.timed import TimedProgram
 

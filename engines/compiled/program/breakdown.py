@@ -7,8 +7,9 @@ from typing import Final
 
 from engines.compiled.cost.base import CostModel
 from engines.compiled.cost.timeline import COMPUTE, COPY_WAIT, EXPOSED, TURNS, Timeline
+from engines.compiled.hlo.collective import Collective
 from engines.compiled.hlo.replica_groups import group_axes, parse_groups, parse_pairs
-from engines.compiled.hlo.schedule import Collective, Schedule
+from engines.compiled.hlo.schedule import Schedule
 from engines.compiled.hlo.source import NOWHERE, Source
 from engines.compiled.program.placement import Axes
 
@@ -38,8 +39,9 @@ class Line:
 class CollectiveSum:
     """All collectives of a kind along the same axes of the program's mesh.
 
-    ``bytes`` are those of a device's larger side, over all runs; ``seconds`` on the links, of which ``exposed_s``
-    nothing else is done. ``places`` are the lines of source that ask for them, the longest first.
+    ``bytes`` are those of a device's larger side, over all runs; ``seconds`` those on the links; for ``exposed_s`` the
+    cores do nothing but wait for them, also until a link is free. ``places`` are the lines of source that ask for them,
+    the longest first.
     """
 
     opcode: str

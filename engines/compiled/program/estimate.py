@@ -9,7 +9,9 @@ from engines.compiled.compile.cache import Cache, CompiledProgram, default_folde
 from engines.compiled.compile.compiler import Compiler, keyed
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
+from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import Trips
+from engines.compiled.hlo.source import read_sources
 from engines.compiled.hlo.trip_count import UnknownTripCount
 from engines.compiled.program.lowering import Lowered, lower
 from engines.compiled.program.placement import Placement, placement_of
@@ -121,7 +123,9 @@ def estimate_compiled(
     try:
         found = timed(name, compiled, cost, settings.unknown_trips)
     except UnknownTripCount as error:
-        problem = f"is needed: how often {error.loop} turns does not follow from its condition {error.condition}"
+        module = parse_module(compiled.text)
+        place = read_sources(module).named(module, module.computations)[error.loop].place or error.loop
+        problem = f"is needed: how often the loop at {place} turns does not follow from the program"
         raise InvalidRequest("trip_count", None, problem, "give a number, or the least and the most") from None
     return ProgramEstimate(
         name=name,

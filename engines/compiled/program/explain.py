@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.core.text import significant
@@ -24,14 +25,15 @@ def explained(found: "ProgramEstimate") -> str:
 def _sentences(found: "ProgramEstimate") -> Iterator[str]:
     total = found.step_time_s
     mesh = ", ".join(f"{name}={size}" for name, size in found.placement.axes.items())
-    yield f"{found.name} on {found.slice.num_chips} {found.slice.chip.name} ({mesh}) takes {shown_s(total)} a call{_interval(found)}."
+    where = f"{found.slice.num_chips} {found.slice.chip.name} ({mesh})"
+    yield f"{found.name} on {where} takes {shown_s(total)} a call{_interval(found)}."
     yield (
         f"{_share(found.compute_s, total)} is computing (its HBM traffic alone takes {shown_s(found.memory_s)}), "
         f"{_share(found.exposed_s, total)} waiting for collectives and {_share(found.copy_wait_s, total)} for copies."
     )
     if found.hot_spots:
         told = [
-            f"{line.source.place or 'instructions without a source line'} {_share(line.seconds, total)}"
+            f"{_place(line.source.place) or 'instructions without a source line'} {_share(line.seconds, total)}"
             for line in found.hot_spots[:MOST]
         ]
         yield f"Most of the time: {'; '.join(told)}."
@@ -42,18 +44,18 @@ def _sentences(found: "ProgramEstimate") -> Iterator[str]:
             "overlap other work."
         )
     for each in found.collectives[:MOST]:
-        where = f", asked for at {each.places[0]}" if each.places else ""
+        where = f", asked for at {_place(each.places[0])}" if each.places else ""
         along = f" along {each.along}" if each.axes else " on one device"
         yield (
-            f"{each.count} {each.opcode}{along} move {shown_bytes(each.bytes)} a device in {shown_s(each.seconds)}, "
-            f"{shown_s(each.exposed_s)} of it exposed{where}."
+            f"{each.count} {each.opcode}{along} move {shown_bytes(each.bytes)} a device in {shown_s(each.seconds)}; "
+            f"the cores wait {shown_s(each.exposed_s)} for them{where}."
         )
     for again in found.repeated[:MOST]:
         yield _repetition(found, again)
     for branch in found.branches[:MOST]:
         if max(branch.seconds) >= LARGE_SHARE * total / max(1, branch.turns):
             times = " or ".join(shown_s(each) for each in branch.seconds)
-            place = found.sources[branch.name].place or branch.name
+            place = _place(found.sources[branch.name].place) or branch.name
             yield f"The conditional at {place} takes {times}, as the branch runs; the longest counts."
     yield from _unknown(found)
     hbm = found.hbm
@@ -72,7 +74,7 @@ def _interval(found: "ProgramEstimate") -> str:
 
 
 def _repetition(found: "ProgramEstimate", again: "Repeated") -> str:
-    places = list(dict.fromkeys(filter(None, (found.sources[name].place for name in again.names))))
+    places = list(dict.fromkeys(filter(None, (_place(found.sources[name].place) for name in again.names))))
     times = sum(again.runs)
     often = "twice" if times == 2 else f"{times} times"
     where = " and ".join(places[:MOST]) or ", ".join(again.names[:MOST])
@@ -111,8 +113,13 @@ def _unknown(found: "ProgramEstimate") -> Iterator[str]:
             f"The compiler states no cycles for {count} {label}: their bytes and operations at the roofline make "
             f"{_share(seconds, total)} of the step."
         )
+    if account.at_least_s >= LARGE_SHARE * total:
+        yield (
+            f"{_share(account.at_least_s, total)} of the step is the least that kernels and transfers with the host "
+            "can take; nobody states the most."
+        )
     if found.timed.schedule.assumed:
-        places = dict.fromkeys(found.sources[name].place or name for name in found.timed.schedule.assumed)
+        places = dict.fromkeys(_place(found.sources[name].place) or name for name in found.timed.schedule.assumed)
         yield f"How often the loop at {', '.join(places)} turns was given, and does not follow from the program."
 
 
@@ -153,18 +160,25 @@ def plain(found: "ProgramEstimate") -> dict[str, Any]:
         "unestimated_instructions": dict(account.unestimated),
         "unestimated_by_label_s": dict(account.unestimated_by_label_s),
         "unknown_s": account.unknown_s,
+        "at_least_s": account.at_least_s,
         "unknown_instructions": found.timed.unknown,
         "program_id": found.program_id,
         "versions": dict(found.versions),
     }
 
 
+def _place(place: str) -> str:
+    """A place relative to the current folder where it is inside."""
+    here = f"{Path.cwd()}/"
+    return place.removeprefix(here)
+
+
 def shown_s(seconds: float) -> str:
-    """Seconds in the unit that suits: ``3.2 ms``."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+    """Seconds in the unit that suits: ``3.2 ms``; 0 where it is below a picosecond, as rounding leaves it."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
         if seconds >= scale:
             return f"{significant(seconds / scale)} {unit}"
-    return "0 s" if seconds == 0 else f"{significant(seconds / 1e-9)} ns"
+    return "0 s" if seconds < 1e-12 else f"{significant(seconds / 1e-9)} ns"
 
 
 def shown_bytes(count: float) -> str:

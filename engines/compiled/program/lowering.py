@@ -61,9 +61,14 @@ def lower(
     except ShardbenchError:
         raise
     except Exception as error:
-        reason = shortened(one_line(f"{type(error).__name__}: {error}"))
+        reason = shortened(first_line(f"{type(error).__name__}: {error}"))
         raise DoesNotTrace(f"function={name}: does not trace{_raised_at(error)}: {reason}") from error
     return Lowered(name=name, stages=stages, mesh=mesh)
+
+
+def first_line(text: str) -> str:
+    """The first line of a message: JAX's say the cause there, and advice below."""
+    return (text.strip().splitlines() or [""])[0].strip()
 
 
 def is_absent(mesh: Any) -> bool:
@@ -77,7 +82,7 @@ def mesh_among(values: Any) -> "Mesh | None":
     import jax
 
     shardings = (getattr(each, "sharding", None) for each in jax.tree.leaves(values))
-    meshes = (each.mesh for each in shardings if isinstance(each, jax.sharding.NamedSharding))
+    meshes: Any = (each.mesh for each in shardings if isinstance(each, jax.sharding.NamedSharding))
     return next((mesh for mesh in meshes if is_absent(mesh)), None)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from engines.compiled.hlo.async_fusion import Stage, stage_of
 from engines.compiled.hlo.opcodes import COLLECTIVES
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.schedule import Kind, Schedule
@@ -17,8 +18,8 @@ FETCHING: Final = frozenset({"all-gather", "collective-broadcast"})
 """Collectives whose result depends on nothing but the value that is fetched: a repeated one brings nothing new."""
 _SAME_VALUE: Final = frozenset(
     {
-        "bitcast", "copy", "convert", "reshape", "transpose", "copy-start", "copy-done", "opt-barrier", "bitcast-convert",
-        "all-gather-done", "async-done",
+        "bitcast", "copy", "convert", "reshape", "transpose", "copy-start", "copy-done", "opt-barrier",
+        "bitcast-convert", "all-gather-done", "async-done",
     }
 )  # fmt: skip
 _DEEPEST: Final = 10_000
@@ -78,6 +79,8 @@ def _fetch(module: Module, each: Instruction) -> Instruction | None:
         return each
     if base not in ("async", "call") and each.opcode != "fusion":
         return None
+    if stage_of(module, each) in (Stage.BESIDE, Stage.DONE):
+        return None  # a copy of what its start sends
     for name in each.called("calls", "to_apply"):
         body = module.computations.get(name)
         inner = [one for one in body.instructions if one.opcode in COLLECTIVES] if body is not None else []

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from engines.compiled.cost.account import Account, Branch
 from engines.compiled.cost.base import CostModel
-from engines.compiled.cost.timeline import Account, Branch
 from engines.compiled.hlo.source import Source, read_sources
 from engines.compiled.perfetto import write_trace_file
 from engines.compiled.program import explain

@@ -18,7 +18,12 @@ MAX_CHIPS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class TpuTarget:
-    """A slice as the compiler sees it: all that determines a topology, hence part of a cache key."""
+    """A slice as the compiler sees it: all that determines a topology, hence part of a cache key.
+
+    The topology's axes are the mesh's, those of one chip last: the slice that the mesh [1, 2, 2] calls y and z is the
+    compiler's ``2x2x1``. On v4 it aborts on ``1x2x2``, which no cloud sells (a check of its
+    ``rotated_pincer_emitter_base.cc`` fails). ``wrap`` and ``host_bounds`` follow the topology's order.
+    """
 
     topology_name: str
     mesh_shape: MeshShape
@@ -34,6 +39,11 @@ class TpuTarget:
         """[X, Y, Z·cores]: the mesh that the model is partitioned over; cores of one chip are neighbours along z."""
         x, y, z = self.mesh_shape
         return (x, y, z * self.cores)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The mesh axis of every axis of the topology."""
+        return _topology_order(self.mesh_shape)
 
     def resolve(self, point: Point) -> Point:
         """The point unchanged: a TPU's layouts are this project's own."""
@@ -60,18 +70,24 @@ def tpu_target_of(slice_: Slice) -> TpuTarget:
         raise Unsupported(
             f"num_chips={slice_.num_chips}: engine=compiled compiles for at most {MAX_CHIPS} chips; use fewer"
         )
-    x, y, z = slice_.mesh_shape
-    dims = (x, y, z) if chip.torus_dims == 3 else (x, y)
-    if chip.torus_dims == 2 and z != 1:
+    if chip.torus_dims == 2 and slice_.mesh_shape[2] != 1:
         raise Unsupported(f"mesh_shape={list(slice_.mesh_shape)}: hw={chip.name} has two torus axes; use [X,Y,1]")
+    order = _topology_order(slice_.mesh_shape)
+    x, y, z = (slice_.mesh_shape[axis] for axis in order)
+    wraps_x, wraps_y, wraps_z = (slice_.wrap[axis] for axis in order)
+    dims = (x, y, z)[: chip.torus_dims]
     return TpuTarget(
         topology_name=f"{xla.name}:{'x'.join(map(str, dims))}",
         mesh_shape=slice_.mesh_shape,
-        wrap=slice_.wrap,
+        wrap=(wraps_x, wraps_y, wraps_z),
         host_bounds=(1 + (x % 2 == 0), 1 + (y % 2 == 0), 1),
         config=xla.config,
         cores=xla.cores,
     )
+
+
+def _topology_order(mesh_shape: MeshShape) -> tuple[int, ...]:
+    return tuple(sorted(range(3), key=lambda axis: mesh_shape[axis] == 1))
 
 
 def device_mesh(target: TpuTarget) -> "Mesh":
@@ -101,7 +117,8 @@ def device_mesh(target: TpuTarget) -> "Mesh":
             f"mesh_shape={list(target.mesh_shape)}: the compiler rejects the topology: {reason}"
         ) from None
     present: list[Any] = list(topology.devices)  # a TPU device has coordinates, which the base class does not declare
-    devices = sorted(present, key=lambda each: (*each.coords, each.core_on_chip))
+    places = [target.order.index(axis) for axis in range(3)]
+    devices = sorted(present, key=lambda each: (*(each.coords[place] for place in places), each.core_on_chip))
     shape = target.device_mesh
     if len(devices) != int(np.prod(shape)):
         raise Unsupported(

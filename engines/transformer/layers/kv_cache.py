@@ -86,7 +86,8 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
         # A folded cache stores the heads of one position side by side, over all sequences: they are written together.
-        order = (0, 3, 2, 1, 4) if folds_slots(plan) and not scale else range(len(shape) - scale)
+        side_by_side = folds_slots(plan) and not scale and plan.kv_dtype not in LARGEST
+        order = (0, 3, 2, 1, 4) if side_by_side else range(len(shape) - scale)
         described[name] = jax.ShapeDtypeStruct(
             shape[:-1] if scale else shape,
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),

@@ -1,0 +1,132 @@
+"""``shardbench estimate``: keys, rows and refusals that need no compiler."""
+
+import json
+
+import pytest
+from builders import hlo_texts
+
+from bench.cli.commands.estimate import axes_of, question_of, value_of
+from bench.cli.main import main
+from bench.programs.shapes import Shape, shape_of
+from bench.rows.store import Store
+from engines.core.errors import InvalidRequest
+from engines.core.row import PROGRAM
+
+GATHERS = hlo_texts.gathers("x", "moved")
+
+
+@pytest.fixture
+def hlo(tmp_path):
+    path = tmp_path / "step.txt"
+    path.write_text(GATHERS)
+    return path
+
+
+def test_an_hlo_text_makes_a_row_of_a_program(hlo, tmp_path, capsys):
+    words = ["estimate", f"hlo={hlo}", "topology=v5e:2x2", "mesh=[model:4]", "name=twice", f"results_dir={tmp_path}"]
+    assert main([*words, f"trace={tmp_path / 'step.json.gz'}"]) == 0
+    told = capsys.readouterr().out
+    assert "twice on 4 tpu-v5e (model=4) takes" in told
+    assert "/home/user/model.py:12 and /home/user/model.py:30" in told
+    assert (tmp_path / "step.json.gz").exists()
+    (row,) = Store(tmp_path).load()
+    assert (row.engine, row.source, row.phase, row.model) == ("compiled", "compiled", PROGRAM, "twice")
+    assert (row.batch_size, row.input_len, row.output_len, row.weight_dtype) == (0, 0, 0, "")
+    assert row.valid
+    assert row.details["programs"][0]["repeated"]
+
+
+def test_a_program_that_changed_is_compared_with_what_it_was(hlo, tmp_path, capsys):
+    words = ["estimate", f"hlo={hlo}", "topology=v5e:2x2", "mesh=[model:4]", "name=step", "print=json"]
+    assert main([*words, f"results_dir={tmp_path / 'old'}"]) == 0
+    hlo.write_text(hlo_texts.gathers("x", "y", "moved"))
+    assert main([*words, f"results_dir={tmp_path / 'new'}"]) == 0
+    one, two = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert one["point_id"] == two["point_id"]
+    assert one["program_id"] != two["program_id"]
+    assert main(["compare", f"old={tmp_path / 'old'}", f"new={tmp_path / 'new'}"]) == 1
+    assert "slower" in capsys.readouterr().out
+
+
+def test_the_same_program_is_stored_once(hlo, tmp_path):
+    words = ["estimate", f"hlo={hlo}", "topology=v5e:2x2", f"results_dir={tmp_path / 'r'}"]
+    assert [main(words), main(words)] == [0, 0]
+    assert len(Store(tmp_path / "r").load()) == 1
+
+
+def test_several_files_are_one_step(hlo, tmp_path, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text(hlo_texts.gathers("x"))
+    words = ["topology=v5e:2x2", "mesh=[model:4]", "print=json", f"results_dir={tmp_path / 'r'}"]
+    for files in (f"[{hlo}]", f"[{other}]", f"[{hlo},{other}]"):
+        assert main(["estimate", f"hlo={files}", "name=step", *words]) == 0
+    one, two, both = (json.loads(line)["latency_s"] for line in capsys.readouterr().out.splitlines())
+    assert both == pytest.approx(one + two)
+
+
+CPU = (
+    "HloModule jit_f, is_scheduled=true\n\nENTRY %main (x: f32[4]) -> f32[4] {\n  ROOT %x = f32[4]{0} parameter(0)\n}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (CPU, "was compiled for a CPU, and tpu-v5e is a TPU"),
+        (GATHERS.replace("is_scheduled=true, ", ""), "lacks is_scheduled=true"),
+        (GATHERS[: len(GATHERS) // 2], "hlo="),
+        (GATHERS[: GATHERS.rindex("ROOT")], "the module ends before its entry computation does"),
+        ("step: 3\n", "does not begin with HloModule"),
+        (GATHERS.replace("num_partitions=4", "num_partitions=64"), "runs on 64 devices, and 4 tpu-v5e have 4"),
+        (hlo_texts.loop_of_unknown_turns(), "trip_count=null: is needed"),
+    ],
+)
+def test_a_file_that_cannot_be_timed_is_refused_in_a_sentence(content, problem, tmp_path, capsys):
+    path = tmp_path / "dump.txt"
+    path.write_text(content)
+    code = main(["estimate", f"hlo={path}", "topology=v5e:2x2", f"results_dir={tmp_path / 'r'}"])
+    said = capsys.readouterr().err.strip()
+    assert code in (2, 3)
+    assert problem in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "give one of function=module:name, hlo=FILE and stablehlo=FILE"),
+        (["hlo=a", "function=a:b", "topology=v5e:2x2"], "both given"),
+        (["hlo=a", "settings=[a=1]", "topology=v5e:2x2"], "belongs to function="),
+        (["hlo=a"], "hw=: is required"),
+        (["hlo=a", "topology=v9:2x2"], "there is no chip v9"),
+        (["hlo=a", "topology=v5e:3x5"], "is not a slice of tpu-v5e"),
+        (["hlo=a", "topology=v5e"], "is not the name of a topology"),
+        (["hlo=a", "topology=v5e:2x2", "hw=tpu-v5e"], "and topology are both given"),
+        (["hlo=a", "hw=tpu-v5e", "num_chips=7"], "is not a slice of tpu-v5e"),
+        (["hlo=a", "topology=v5e:2x2", "trip_count=[8,1]"], "the least and the most"),
+        (["function=a:b", "hw=tpu-v5e", "arguments=[float]"], "is not a shape"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(words, problem, capsys):
+    assert main(["estimate", *words]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_shapes_and_axes_as_typed():
+    assert shape_of("bf16[8,128]") == Shape("bfloat16", (8, 128))
+    assert shape_of("f32[]") == Shape("float32", ())
+    assert shape_of("bf16[8,128,4]@-,data+model") == Shape("bfloat16", (8, 128, 4), ((), ("data", "model")))
+    assert axes_of(["data:2", "model:8"]) == {"data": 2, "model": 8}
+    for wrong in (["data"], ["data:0"], ["data:2", "data:2"]):
+        with pytest.raises(InvalidRequest):
+            axes_of(wrong)
+    assert [value_of(text) for text in ("8", "0.5", "true", "null", "'8'", "[1,2]", "ws_1d")] == [
+        8, 0.5, True, None, "8", [1, 2], "ws_1d",
+    ]  # fmt: skip
+
+
+def test_a_mesh_alone_says_how_many_chips():
+    from bench.cli.commands.estimate import KEYS
+
+    settings = {key.name: key.default for key in KEYS} | {"hlo": ["a"], "hw": "tpu-v5e", "mesh": ["model:16"]}
+    assert question_of(settings).slice.num_chips == 16
