@@ -298,7 +298,7 @@ def test_a_long_study_shows_a_small_table_of_the_same_times(points):
 
 def test_every_finding_of_a_study_is_one_sentence_with_one_figure(points):
     rows = [
-        a_row_of(point, 0.001 * (1 + number), point_id=f"{recipe}.{number}")
+        a_row_of(point, 0.001 * (1 + number), point_id=f"{recipe}.{number}", engine=point.engine)
         for recipe, asked in points.items()
         for number, point in enumerate(asked)
     ]
@@ -310,6 +310,31 @@ def test_every_finding_of_a_study_is_one_sentence_with_one_figure(points):
         assert not re.search(r"[.;] ", each.sentence), each
         assert len(each.sentence.split()) <= 30, each
         assert 1 <= len(figure.findall(each.sentence)) <= 2, each  # a figure, and where it holds
+
+
+def test_our_step_is_compared_with_the_fastest_peer_s(points):
+    asked = [
+        point for point in points["study-peers"] if (point.model.name, point.chip.name) == ("llama-3-8b", "tpu-v4")
+    ]
+    assert {(point.engine, point.partitioner) for point in asked} == {
+        ("compiled", "manual"), ("compiled", "gspmd"), ("jax-llm-examples", "manual"), ("maxtext", "manual"),
+    }  # fmt: skip
+    seconds = {"compiled": 0.003, "jax-llm-examples": 0.002, "maxtext": 0.004}
+    rows = [
+        a_row_of(
+            point, seconds[point.engine] * (1 + (point.partitioner == "gspmd")), engine=point.engine, point_id=str(n)
+        )
+        for n, point in enumerate(asked)
+    ]
+    study = BY_RECIPE["study-peers"]
+    stored = find_rows(rows, asked)
+    assert len(stored.rows) == 4
+    sentence, numbers = study.find(stored.rows)
+    assert sentence == "A step of ours takes 1.5× the time of the fastest peer's."
+    assert numbers["Llama 3 8B on tpu-v4.ratio"] == pytest.approx(1.5)
+    assert numbers["Llama 3 8B on tpu-v4.maxtext.waits_for"] == "memory"
+    bars = [study.shape.bar(row) for row in stored.rows]
+    assert sorted(bars) == ["GSPMD", "jax-llm-examples", "maxtext", "shardbench"]
 
 
 def test_kinds_of_evidence_are_drawn_apart_and_a_refusal_as_a_cross(rows):

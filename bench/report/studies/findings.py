@@ -209,8 +209,8 @@ def against_peers(rows: Sequence[Row], panel: Callable[[Row], str]) -> Found | N
     if not ratios:
         return None
     low, high = significant(min(ratios)), significant(max(ratios))
-    span = low if low == high else f"{low} to {high}"
-    return f"A step of ours takes {span} times that of the fastest peer.", numbers
+    span = f"{low}×" if low == high else f"{low}× to {high}×"
+    return f"A step of ours takes {span} the time of the fastest peer's.", numbers
 
 
 def int8_over_bfloat16(rows: Sequence[Row]) -> Found | None:

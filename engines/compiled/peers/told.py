@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.account import Account
+from engines.compiled.cost.select import cost_model_of
 from engines.compiled.peers.line import PeerPhase
 from engines.compiled.target.select import target_of
 from engines.compiled.target.tpu import TpuTarget
