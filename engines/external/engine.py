@@ -15,9 +15,10 @@ from engines.core.digest import digest
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
-from engines.core.point import Point, check_one_weight_format
+from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
+from engines.core.weight_groups import check_one_weight_format
 from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram, ProgramFailed
 from engines.host.scratch import ScratchFolder

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Program, Runner
 from engines.core.errors import InvalidRequest, Unsupported
-from engines.core.point import Point, check_one_weight_format
+from engines.core.point import Point
 from engines.core.row import Source
+from engines.core.weight_groups import check_one_weight_format
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from engines.core.errors import Unsupported
-from engines.core.point import Point, check_one_weight_format
+from engines.core.point import Point
+from engines.core.weight_groups import check_one_weight_format
 from engines.external.engine import check_generate
 from engines.weights.random import prompt
 

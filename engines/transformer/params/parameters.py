@@ -21,7 +21,6 @@ vectors are replicated.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -31,39 +30,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from engines.core.dtypes import LARGEST
-from engines.transformer.params.fill import (
-    Fill,
-    Groups,
-    Index,
-    channel_scale,
-    merged,
-    padded,
-    quantized,
-    rows_at_once,
-    stacked,
-)
+from engines.transformer.params.described import Described, grouped_of, matrix_of
+from engines.transformer.params.fill import Fill, Index, padded, rows_at_once, stacked
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
-from engines.transformer.params.grouped import Grouped, steps
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import float_dtype, stored_dtype
 from engines.transformer.params.tree import LayerParameters, Matrix, Norm, Parameters, Parts, Projection
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Floats, Source, values
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """One array: its shape, dtype and sharding, and a function that returns its values in a range.
-
-    ``at_once``: all entries of the first axis are filled together, as a quantized matrix needs for its scales.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    spec: P
-    fill: Fill
-    at_once: bool = False
 
 
 def query_factor(head_dim: int) -> float:
@@ -181,7 +155,7 @@ class _Describer:
         shape = (self.plan.padded.vocab, self.model.d_model)
         fill = padded(fill, self.model.vocab_size)
         spec, dtype = P(self.columns, self.rows), self.plan.head_format
-        return self._matrix(shape, fill, dtype=dtype, spec=spec, scale_spec=P(), contracted=(1,), bias=bias)
+        return matrix_of(shape, fill, dtype=dtype, spec=spec, scale_spec=P(), contracted=(1,), bias=bias)
 
     def _layers(self) -> LayerParameters:
         inputs = {name: self._inputs(parts) for name, parts in input_parts(self.plan).items()}
@@ -263,55 +237,14 @@ class _Describer:
     def _vectors(self, fill_layer: Any, shape: tuple[int, ...], spec: P) -> Described:
         return Described((len(self.numbers), *shape), "float32", spec, stacked(self.numbers, fill_layer))
 
-    def _matrix(
-        self,
-        shape: tuple[int, ...],
-        fill: Fill,
-        *,
-        dtype: str,
-        spec: P,
-        scale_spec: P,
-        contracted: tuple[int, ...],
-        merged_axis: int | None = None,
-        bias: Described | None = None,
-        parts: Parts = (),
-    ) -> Matrix:
-        """``merged_axis`` of ``shape`` and the next are merged into one dimension; ``spec`` is that of the result."""
-        axis = merged_axis
-        merged_shape = shape if axis is None else (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
-        if dtype not in LARGEST:
-            return Matrix(Described(merged_shape, dtype, spec, merged(shape, axis, fill)), bias, parts=parts)
-        scale = channel_scale(shape, contracted, fill, LARGEST[dtype])
-        scale_shape = tuple(size for each, size in enumerate(shape) if each not in contracted)
-        rounded = merged(shape, axis, quantized(contracted, fill, scale, dtype.startswith("int")))
-        return Matrix(
-            Described(merged_shape, dtype, spec, rounded, at_once=True),
-            bias,
-            Described(scale_shape, "float32", scale_spec, scale),
-            parts,
-        )
-
     def _projection(self, shape: tuple[int, ...], fill: Fill, *, spec: P, rows: int, **rest: Any) -> Matrix:
-        """:meth:`_matrix` of a layer in the weights' format, in groups along the axis ``rows`` where it has them."""
-        plan, axis, size = self.plan, rest["merged_axis"], self.plan.weight_group_size
+        """A layer's matrix in the weights' format, in groups along the axis ``rows`` where it has them."""
+        plan, size = self.plan, self.plan.weight_group_size
         if size is None:
-            return self._matrix(shape, fill, dtype=plan.weight_dtype, spec=spec, **rest)
+            return matrix_of(shape, fill, dtype=plan.weight_dtype, spec=spec, **rest)
         sixteen = "float16" if plan.act_dtype == "float16" else "bfloat16"
-        groups = Groups(fill, rows, size, steps(plan.weight_dtype), stored_dtype(sixteen))
-        fewer = (*shape[:rows], shape[rows] // size, *shape[rows + 1 :])
-        blocks = (*fewer[: rows + 1], size, *fewer[rows + 1 :])
-
-        def part(whole: tuple[int, ...], dtype: str, made: Fill) -> Described:
-            at = axis + 1 if whole is blocks and rows < axis else axis
-            flat = (*whole[:at], whole[at] * whole[at + 1], *whole[at + 2 :])
-            cut = P(*spec[:2], None, *spec[2:]) if whole is blocks else spec
-            return Described(flat, dtype, cut, merged(whole, at, made))
-
-        values = Grouped(
-            part(blocks, plan.weight_dtype, groups.values),
-            part(fewer, sixteen, groups.scales),
-            part(fewer, plan.weight_dtype, groups.zeros),
-        )
+        kinds = (plan.weight_dtype, sixteen)
+        values = grouped_of(shape, fill, rows, size, kinds=kinds, spec=spec, merged_axis=rest["merged_axis"])
         return Matrix(values, rest["bias"], parts=rest["parts"])
 
     def _folded(self, parts: Parts, columns: Floats) -> Floats:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
 from engines.core.model import Model
-from engines.core.point import check_groups
 from engines.core.slice import MeshShape
+from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of

@@ -1,0 +1,31 @@
+"""The values that tell one question from another, as plain values that are equal where the questions are."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Any, Final
+
+NOT_IDENTIFYING: Final = frozenset({"sources", "source", "device_names", "xla", "cuda", "link_constants"})
+"""Fields of a model or chip that change no answer, or that the program which answers stands for."""
+
+
+def plain(value: Any) -> Any:
+    """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
+    if is_dataclass(value) and not isinstance(value, type):
+        stated = {field.name: getattr(value, field.name) for field in fields(value)}
+        return plain({name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)})
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """Field → default of a dataclass."""
+    factories = {each.name: each.default_factory for each in fields(kind)}
+    made = {name: factory() for name, factory in factories.items() if factory is not MISSING}
+    return made | {each.name: each.default for each in fields(kind) if each.default is not MISSING}
