@@ -222,10 +222,10 @@ def test_served_formats_read_their_matrices_once_and_write_none(hw, formats):
     layers = 4 * SMALL.layer_matmul_params
     per_weight = 2 - of(**formats).weight_bytes
     saved = wide.facts.weights_bytes - narrow.facts.weights_bytes
-    assert saved == pytest.approx(layers * per_weight, rel=1e-3)
+    assert saved == pytest.approx(layers * per_weight, rel=5e-3)  # less the scales of float8's channels
     # The scores of groups and the vectors are small beside them; a written copy would take away more than is saved.
     moved = wide.facts.details["hbm_bytes_moved"] - narrow.facts.details["hbm_bytes_moved"]
-    assert moved == pytest.approx(64 * layers * per_weight, rel=0.25)
+    assert moved * load_chip(hw).xla.cores == pytest.approx(64 * layers * per_weight, rel=0.25)
 
 
 @pytest.mark.parametrize("hw", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"])
