@@ -87,7 +87,7 @@ def _prior(name: str, value: float) -> Prior:
     return Prior(value, 0.0 if stated else width, "the constants that come with shardbench")
 
 
-STATED: Final = frozenset({"hbm_usable", "prefill_tokens", "all_logits"})
+STATED: Final = frozenset({"hbm_usable", "prefill_tokens", "cache_grows", "all_logits"})
 """Constants that no time determines."""
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from bench.planner.search import Candidate, SearchResult, fitting, within_limits
 from bench.planner.workload import Workload, counts_up_to, ways_of
-from engines.analytic.constants import constants_of
+from engines.analytic.constants import of
 from engines.analytic.predict import predict
+from engines.core.runtime import shipped
 from engines.core.text import significant
 
 NARROWER: Final = ("int8", "int4")
@@ -44,7 +45,7 @@ def shortfall(found: SearchResult) -> Shortfall:
 def _missing(found: SearchResult, closest: Candidate) -> str:
     workload = found.workload
     if not found.memory_fits:
-        usable = (workload.chip.hbm_bytes or 0.0) * constants_of(workload.chip).hbm_usable
+        usable = (workload.chip.hbm_bytes or 0.0) * of(workload.chip, shipped()).hbm_usable
         limit = min(usable, workload.hbm_limit_bytes or usable)
         over = closest.peak_hbm_bytes - limit
         return (

@@ -22,6 +22,7 @@ from engines.core.row import Row
 ROOT: Final = Path(__file__).parents[2]
 STORES: Final = ("results/reference", "results/studies")
 CONSTANTS: Final = ROOT / "engines/analytic/constants"
+RUNTIMES: Final = ROOT / "conf/runtime"
 STACKS: Final = "predicted_over_published"
 TEXT: Final = ROOT / "docs/generate/accuracy.md"
 
@@ -188,24 +189,30 @@ def _held_out() -> Iterator[str]:
     lines = []
     for path in sorted(CONSTANTS.glob("*.yaml")):
         content = _stored(path)
-        for model, figures in content["leave_one_model_out"].items():
+        for source, figures in content.get("leave_one_source_out", {}).items():
             sizes = (figures["mape"], figures["p90_ape"], figures["worst_ape"])
             bias = f"{figures['bias']:+.1%}"
-            lines.append([path.stem, model, str(figures["rows"]), *(f"{size:.1%}" for size in sizes), bias])
-    yield from _table(("chip", "model left out", "rows", "mean", "90th percentile", "worst", "bias"), lines)
+            lines.append([path.stem, source, str(figures["rows"]), *(f"{size:.1%}" for size in sizes), bias])
+    yield from _table(("chip", "table left out", "rows", "mean", "90th percentile", "worst", "bias"), lines)
 
 
 def _constants() -> Iterator[str]:
     lines = []
     for path in sorted(CONSTANTS.glob("*.yaml")):
         content = _stored(path)
-        for name, value in content["constants"].items():
-            fit = content["fitted"].get(name)
-            why = content.get("stated", {}).get(name, "")
-            origin = f"fitted; prior {fit['prior']:g}: {fit['prior_from']}" if fit else f"stated: {why}"
-            spread = f"{fit['uncertainty']:.0%}" if fit else ""
-            lines.append([path.stem, f"`{name}`", f"{float(value):.4g}", spread, origin])
-    yield from _table(("chip", "constant", "value", "uncertainty", "where from"), lines)
+        for name, about in content.get("about", {}).items():
+            lines.append([path.stem, *_constant(name, {**about, "value": content["constants"][name]})])
+    for path in sorted(RUNTIMES.glob("*.yaml")):
+        for name, about in (_stored(path).get("constants") or {}).items():
+            lines.append([path.stem, *_constant(name, about)])
+    yield from _table(("of", "constant", "value", "uncertainty", "prior", "why", "set by"), lines)
+
+
+def _constant(name: str, about: dict[str, Any]) -> list[str]:
+    shares = ", ".join(f"{source} {share:.0%}" for source, share in (about.get("set_by") or {}).items())
+    spread = f"{about['uncertainty']:.0%}" if about.get("uncertainty") else "stated"
+    prior = "" if about.get("prior") is None else f"{about['prior']:.4g}"
+    return [f"`{name}`", f"{float(about['value']):.4g}", spread, prior, about.get("source", ""), shares]
 
 
 def _compiled() -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from engines.analytic.constants import from_mapping
+from engines.analytic.cost import Cost
 from engines.analytic.grid import Bools, Floats, grid_of
 from engines.analytic.hierarchy import Name, Priors, Rows, constants_with
 from engines.analytic.predict import predict
@@ -23,7 +24,7 @@ from engines.core.runtime import BEST
 
 NOISE: Final = 0.06
 """Error of a published time and of the closed forms together, as a fraction."""
-MANY: Final = 100
+MANY: Final = 200
 """Rows of a source up to which each counts in full; n of them count as sqrt(MANY·n) beyond."""
 OUTLYING: Final = 1.5
 """Errors, in units of NOISE, from which a row pulls less."""
@@ -53,6 +54,7 @@ class Fit:
     """Of the parameters, [parameters, parameters]."""
     jacobian: Floats
     """Derivative of each row's log seconds by each parameter, [rows, parameters]."""
+    cost: Cost
     errors: Floats
     sources: tuple[str, ...]
 
@@ -132,6 +134,7 @@ def fit(rows: Sequence[Measured], priors: Priors | None = None) -> Fit:
         logs=found.x,
         covariance=np.linalg.inv(information),
         jacobian=slopes,
+        cost=model.cost(found.x),
         errors=np.exp(model.log_latency(found.x) - measured) - 1,
         sources=sources,
     )

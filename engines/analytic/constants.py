@@ -105,6 +105,8 @@ class Constants:
     """Share of the chip's reached peak of a format that this runtime's matmuls reach."""
     prefill_tokens: float = field(default=1e9, metadata=_of(RUNTIME, 1.0, 1e9))
     """Most tokens of a batch whose activations are in memory at once; more are prefilled in parts."""
+    cache_grows: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 1.0))
+    """1 where the cache takes memory as sequences grow, in pages or tensors, and 0 where it is all taken at the start."""
     all_logits: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 1.0))
     """1 where a prefill makes the logits of all positions and not of the last alone, else 0."""
 

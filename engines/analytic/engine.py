@@ -9,7 +9,7 @@ import numpy as np
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
 from engines.analytic.predict import PredictedPhase, Prediction, predict
-from engines.core.chip import Chip
+from engines.analytic.uncertainty import interval, place_of
 from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
@@ -18,7 +18,7 @@ from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
 
-CLOSED_FORM_VERSION: Final = 2
+CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
 EXTENSIONS: Final = ("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder")
 """Keys of a model that the closed forms read, or that change nothing that they count."""
@@ -42,7 +42,7 @@ class AnalyticEngine(Estimator):
         Raises:
             Unsupported: a cpu, for which nothing can be predicted.
         """
-        return _program_id(point.chip)
+        return _program_id(point)
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One estimate per point, in order; points of one kind of chip are computed together as arrays."""
@@ -63,8 +63,8 @@ class AnalyticEngine(Estimator):
         return [answers[index] for index in range(len(points))]
 
 
-def _program_id(chip: Chip) -> str:
-    return digest(CLOSED_FORM_VERSION, constants_of(chip))
+def _program_id(point: Point) -> str:
+    return digest(CLOSED_FORM_VERSION, constants_of(point))
 
 
 def _check(point: Point) -> None:
@@ -87,10 +87,12 @@ def _check(point: Point) -> None:
 def _estimates(points: Sequence[Point]) -> list[Estimate]:
     grid = grid_of(points)
     prediction = predict(grid)
-    return [_estimate(point, index, prediction) for index, point in enumerate(points)]
+    low, high = interval(prediction.cost, np.asarray([place_of(point) for point in points]))
+    ends = [(_at(low, index), _at(high, index)) for index in range(len(points))]
+    return [_estimate(point, index, prediction, ends[index]) for index, point in enumerate(points)]
 
 
-def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
+def _estimate(point: Point, index: int, prediction: Prediction, ends: tuple[float, float]) -> Estimate:
     prefill, decode = (_PhaseAtPoint(phase, index) for phase in (prediction.prefill, prediction.decode))
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
@@ -107,7 +109,7 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
         if point.phase == "generate":
             details |= {"prefill_ffn_layout": prefill.layout, "prefill_attn_sharding": prefill.attention}
     facts = Facts(
-        program_id=_program_id(point.chip),
+        program_id=_program_id(point),
         resolved=resolved,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
@@ -126,6 +128,8 @@ def _estimate(point: Point, index: int, prediction: Prediction) -> Estimate:
     latency = total["latency_s"]
     return Estimate(
         latency_s=latency,
+        latency_low_s=ends[0],
+        latency_high_s=ends[1],
         ttft_s=None if point.phase == "decode" else prefill.cost["latency_s"],
         step_time_s=decode.cost["latency_s"] / point.decode_steps if point.decode_steps else None,
         facts=facts,

@@ -109,6 +109,7 @@ class Grid:
     kv_reread: Floats
     attention_matmul: Floats
     prefill_tokens: Floats
+    cache_grows: Floats
     all_logits: Floats
     hbm_usable: Floats
 

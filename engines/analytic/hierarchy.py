@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from engines.analytic.constants import BOUNDS, OWNER, Constants, from_mapping
+from engines.analytic.cost import Cost
 from engines.analytic.grid import Bools, Floats, Grid, constants_read, grid_of
 from engines.analytic.predict import predict
 from engines.analytic.priors import CHIPS, NCCL, NCCL_RUNTIMES, RUNTIMES, SHARED_OVERLAP, USUAL, Prior
@@ -139,9 +140,13 @@ class Rows:
 
     def log_latency(self, logs: Floats) -> Floats:
         """Logarithm of the predicted seconds [rows]."""
+        return np.asarray(np.log(self.cost(logs).latency_s))
+
+    def cost(self, logs: Floats) -> Cost:
+        """The predicted times [rows]."""
         padded = np.append(logs, 0.0)
         arrays = {name: self._array(name, padded[index].sum(axis=0)) for name, index in self._index.items()}
-        return np.asarray(np.log(predict(replace(self.grid, **arrays)).cost.latency_s))
+        return predict(replace(self.grid, **arrays)).cost
 
     def _array(self, name: str, logs: Floats) -> Floats:
         """Values [rows] of an array of the grid. Those beyond a constant's bound are at it, where their priors hold them."""

@@ -97,7 +97,8 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
 def on_nodes(grid: Grid, length: Floats) -> Memory:
     """GPU, after FasterTransformer's buffers: weights/(t·p), and both the input and the output table on every rank.
 
-    The cache of all tokens of the batch over t ranks and p stages. Activations of a pass of ``length`` tokens, of which
+    The cache of all tokens of the batch over t ranks and p stages; of the prompts alone in the prefill of a runtime whose
+    cache grows. Activations of a pass of ``length`` tokens, of which
     at most ``prefill_tokens`` are in memory at once: in, out, normed and residual [T, E]; of a micro-batch [q | k | v]
     and their transposes, attention's result and the hidden [T, F] over t; the scores [B, H/t, L, L] where they are
     materialised; and float32 logits of the batch twice, of all positions where a runtime makes those.
@@ -106,7 +107,8 @@ def on_nodes(grid: Grid, length: Floats) -> Memory:
     weights = (qkv + grid.heads * grid.head_dim) * grid.d_model + grid.ffn_params
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
-    context = grid.input_len + grid.output_len
+    reading = np.where(length > 1, grid.cache_grows, 0.0) > 0
+    context = grid.input_len + np.where(reading, 0.0, grid.output_len)
     most = np.maximum(grid.prefill_tokens, length)
     tokens = np.minimum(gpu_nodes.micro_batch(grid, length) * length, most)
     kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)

@@ -85,6 +85,7 @@ USUAL: Final[Mapping[str, Mapping[str, Prior]]] = {
         "matmul_float8": Prior(0.8, 0.15, "scales, and a peak of twice the rate to feed"),
         "hbm_usable": Prior(0.92, 0.0, "CUDA context, workspaces of NCCL and cuBLAS, fragments"),
         "prefill_tokens": Prior(16384.0, 0.0, "a batch of long prompts is read in parts"),
+        "cache_grows": Prior(1.0, 0.0, "the cache is in pages"),
     },
     "tpu": {
         "roofline_overlap": Prior(0.7, 0.5, "XLA prefetches most weights under the matmul before"),
@@ -122,6 +123,7 @@ NCCL_RUNTIMES: Final = frozenset(
 
 _SORT = Prior(3e-10, 0.3, "a sort of the vocabulary for top_p")
 _WHOLE = Prior(1e9, 0.0, "a batch is prefilled at once")
+_AT_ONCE = Prior(0.0, 0.0, "the cache of all tokens is taken at the start")
 _UNFUSED = Prior(1.0, 0.3, "FasterTransformer's own kernels are the unit")
 
 RUNTIMES: Final[Mapping[str, Mapping[str, Prior]]] = {
@@ -133,6 +135,7 @@ RUNTIMES: Final[Mapping[str, Mapping[str, Prior]]] = {
         "encoder_score_passes": Prior(1.0, 0.7, "BERT's attention is fused up to 512 tokens"),
         "vector_passes": _UNFUSED,
         "prefill_tokens": _WHOLE,
+        "cache_grows": _AT_ONCE,
         "kv_reread": Prior(1.0, 0.0, "it has no grouped queries"),
     },
     "megatron": {
@@ -143,6 +146,7 @@ RUNTIMES: Final[Mapping[str, Mapping[str, Prior]]] = {
         "score_passes": Prior(6.0, 0.3, "scores are materialised and masked"),
         "vector_passes": Prior(2.0, 1.0, "a kernel for each operation; batches may run in parts"),
         "prefill_tokens": _WHOLE,
+        "cache_grows": _AT_ONCE,
         "kv_reread": Prior(1.0, 0.0, "it has no grouped queries"),
     },
     "torch-eager": {
@@ -167,6 +171,7 @@ RUNTIMES: Final[Mapping[str, Mapping[str, Prior]]] = {
         "vector_passes": _UNFUSED,
         "hbm_usable": Prior(0.87, 0.0, "PyTorch's allocator leaves fragments"),
         "prefill_tokens": _WHOLE,
+        "cache_grows": _AT_ONCE,
         "all_logits": Prior(1.0, 0.0, "the model's forward makes the logits of all positions"),
         "stream_int8": Prior(0.2, 0.2, "dequantised in a kernel of its own: reads 1 byte, writes 2, reads 2"),
     },
@@ -183,6 +188,7 @@ RUNTIMES: Final[Mapping[str, Mapping[str, Prior]]] = {
     },
     "tensorrt-llm": {
         "layer_s": Prior(9 * STREAM_S, 0.3, "nine kernels, started from C++"),
+        "hbm_usable": Prior(0.98, 0.0, "an engine's buffers are planned; CUDA's context is what is lost"),
         "kv_reread": Prior(0.4, 0.6, "each query head reads its key/value head, partly from the L2 cache"),
     },
     "vllm": {

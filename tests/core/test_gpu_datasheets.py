@@ -14,6 +14,7 @@ from engines.compiled.target.gpu import gpu_target_of
 from engines.core.chip import tensor_core_clock_hz
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.slice import slice_of
+from engines.published.table import published_rows
 
 GPUS = [name for name in names("hw") if load_chip(name).kind == "gpu"]
 WITH_CUDA = [name for name in GPUS if load_chip(name).cuda is not None]
@@ -110,4 +111,6 @@ def test_the_command_line_names_the_row_by_its_power_limit(tmp_path, capsys):
 
 def test_only_chips_with_rows_have_constants_of_their_own():
     own = {path.stem for path in STORED.glob("*.yaml")}
-    assert own & set(GPUS) == {CALIBRATED_FOR["gpu"]}
+    with_rows = {row.stated["hw"] for row in published_rows() if row.latency_s is not None}
+    assert own & set(GPUS) == with_rows & set(GPUS)
+    assert {CALIBRATED_FOR["gpu"], CALIBRATED_FOR["tpu"]} <= own

@@ -65,7 +65,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         "engine": engine.name,
         "groups": grouped(compared),
         "peers": [{**asdict(each), "kinds": list(each.kinds)} for each in peers_of(reading.cases)],
-        "leave_one_model_out": held_out,
+        "leave_one_source_out": held_out,
         "errors": [_row(each) for each in compared],
         "unused": [{"file": each.file, "line": each.line, "reason": each.reason} for each in reading.unused],
         "contradictions": [_contradiction(each) for each in differing],
@@ -79,12 +79,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 
 def _held_out(compared: Sequence[Compared]) -> dict[str, Any]:
-    """For each chip in the data, the errors on each model with constants fitted to the other models."""
+    """For each chip in the data, the errors on each source (a published table) with constants fitted to the others."""
     from engines.analytic.constants import calibrated_name, stored
 
     chips = {each.case.point.chip.name: each.case.point.chip for each in compared}
     return {
-        name: stored(calibrated_name(chip)).get("leave_one_model_out", {})
+        name: stored(calibrated_name(chip)).get("leave_one_source_out", {})
         for name, chip in chips.items()
         if chip.kind != "cpu"
     }
@@ -165,7 +165,6 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
         "worst",
         "bias",
         "in 80%",
-        "held out",
         "oom hit",
         "missed",
         "false alarm",
@@ -173,11 +172,11 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
     summary.add_column("")
     for heading in headings:
         summary.add_column(heading, justify="right")
-    held_out = _mean_held_out(content["leave_one_model_out"])
-    summary.add_row("all", *_cells(content, None))
+    held_out = _mean_held_out(content["leave_one_source_out"])
+    summary.add_row("all", *_cells(content))
     for kind, groups in content["groups"].items():
         for name, group in groups.items():
-            summary.add_row(f"{kind} {name}", *_cells(group, held_out.get(name) if kind == "model" else None))
+            summary.add_row(f"{kind} {name}", *_cells(group))
     console.print(summary)
     without_time = [each for each in compared if each.estimate.status not in ("ok", "oom")]
     for each in without_time[:MOST_SHOWN]:
@@ -189,7 +188,10 @@ def _print(content: Mapping[str, Any], compared: Sequence[Compared]) -> None:
             "in 80%: share of measured times inside the prediction's 80% interval; rows that set its constants count"
         )
     if held_out:
-        console.print("held out: mean error on the model's rows with constants fitted to the other models")
+        console.print(
+            "held out, mean error on a table's rows with constants fitted to the other tables: "
+            + ", ".join(f"{name} {error:.1%}" for name, error in held_out.items())
+        )
 
 
 def _contradiction(each: Contradiction) -> dict[str, Any]:
@@ -221,22 +223,16 @@ def _print_data(reading: Reading, differing: Sequence[Contradiction]) -> None:
 
 
 def _mean_held_out(by_chip: Mapping[str, Any]) -> dict[str, float]:
-    """The mean error of each held-out model, over the rows of all chips."""
-    found = [(model, each["mape"], each["rows"]) for models in by_chip.values() for model, each in models.items()]
-    return {
-        name: sum(error * rows for model, error, rows in found if model == name)
-        / sum(rows for model, _, rows in found if model == name)
-        for name in dict.fromkeys(model for model, _, _ in found)
-    }
+    """The mean error of each table that was held out."""
+    return {source: each["mape"] for sources in by_chip.values() for source, each in sources.items()}
 
 
-def _cells(group: Mapping[str, Any], held_out: float | None) -> list[str]:
+def _cells(group: Mapping[str, Any]) -> list[str]:
     sizes = [group[name] for name in ("mape", "median_ape", "p90_ape", "worst_ape")]
     return [
         str(group["rows"]),
         *("" if size is None else f"{size:.1%}" for size in sizes),
         "" if group["bias"] is None else f"{group['bias']:+.1%}",
         "" if group["covered"] is None else f"{group['covered']:.0%}",
-        "" if held_out is None else f"{held_out:.1%}",
         *(str(group[name]) for name in ("oom_hit", "oom_missed", "oom_false")),
     ]

@@ -107,20 +107,18 @@ def _error_numbers(whole: ErrorStats, group: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _held_out(sources: tuple[str, ...], engine: str, pairs: Sequence[Pair]) -> list[Finding]:
-    """The largest mean error on a model whose rows were held out of the fit of the engine's constants."""
+    """The largest mean error on a source whose rows were held out of the fit of the engine's constants."""
     errors: dict[str, float] = {}
     for pair in pairs:
         calibration = pair.answer.details.get("calibration")
         if isinstance(calibration, dict) and calibration.get("rows"):
-            errors |= calibration.get("error_without_model", {})
-    models = {pair.reference.model for pair in pairs}
-    errors = {model: error for model, error in errors.items() if model in models}
+            errors |= calibration.get("error_without_source", {})
     if not errors:
         return []
-    worst = max(errors, key=lambda model: errors[model])
+    worst = max(errors, key=lambda source: errors[source])
     sentence = (
-        f"With constants fitted without a model's own rows, the {engine} engine is off by {errors[worst]:.1%} or less "
-        f"on average, the most on {model_label(worst)}."
+        f"With constants fitted without a source's own rows, the {engine} engine is off by {errors[worst]:.1%} or less "
+        f"on average, the most on {worst}."
     )
     return [Finding("held-out error", sources, sentence, errors)]
 

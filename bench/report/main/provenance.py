@@ -49,6 +49,6 @@ def _text(fitted: Any) -> str:
     if not isinstance(fitted, dict) or "constants" not in fitted:
         return json.dumps(fitted, sort_keys=True, ensure_ascii=False)
     rows = ", ".join(f"{count} of {source}" for source, count in sorted(fitted.get("rows", {}).items()))
-    left_out = fitted.get("error_without_model", {})
-    errors = ", ".join(f"{model} {error:.1%}" for model, error in sorted(left_out.items()))
-    return f"constants of {fitted['constants']}, fitted to {rows}; mean error without a model's own rows: {errors}"
+    left_out = fitted.get("error_without_source", {})
+    errors = ", ".join(f"{source} {error:.1%}" for source, error in sorted(left_out.items()))
+    return f"constants of {fitted['constants']}, fitted to {rows}; mean error without a source's own rows: {errors}"
