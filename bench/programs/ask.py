@@ -36,11 +36,11 @@ def answers(question: Question) -> list[Answer]:
             ExternalProgram(words, Path.cwd(), question.timeout_s).run()
         except TimedOut:
             limit = f"no answer within timeout_s={question.timeout_s:g} s; raise it or use a smaller program"
-            return [Answer(name=name_of(question), status="timeout", error=limit)]
+            return [Answer(name=question.called, status="timeout", error=limit)]
         except ProgramFailed as error:
-            return [Answer(name=name_of(question), status="failed", error=_how_it_died(error))]
+            return [Answer(name=question.called, status="failed", error=_how_it_died(error))]
         except ShardbenchError as error:
-            return [Answer(name=name_of(question), status="failed", error=str(error))]
+            return [Answer(name=question.called, status="failed", error=str(error))]
         found: list[Answer] = pickle.loads(answered.read_bytes())
         return found
 
@@ -54,12 +54,3 @@ def _how_it_died(error: ProgramFailed) -> str:
         known = {each.value: each.name for each in signal.Signals}
         return f"the process that compiles was killed by {known.get(number, f'signal {number}')}{last}"
     return f"the process that compiles ended with exit code {error.code}{last}"
-
-
-def name_of(question: Question) -> str:
-    """The name of a question's program, as far as is known before it is read."""
-    if question.name is not None:
-        return question.name
-    if question.function is not None:
-        return question.function.rpartition(":")[2]
-    return Path(question.stablehlo or question.hlo[0]).name.partition(".")[0]

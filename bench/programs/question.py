@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.programs.shapes import Shape
@@ -33,6 +34,15 @@ class Question:
     trace: str | None = None
     save_hlo: str | None = None
     timeout_s: float = 600.0
+
+    @property
+    def called(self) -> str:
+        """The program's name, as far as is known before it is read: ``module.function``, or the file's."""
+        if self.name is not None:
+            return self.name
+        if self.function is not None:
+            return self.function.replace(":", ".")
+        return Path(self.stablehlo or self.hlo[0]).name.partition(".")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def calls_of(question: Question, mesh: "Mesh") -> dict[str, list[Call]]:
     """
     assert question.function is not None
     found = _imported(question.function, question.path)
-    name = question.name or question.function.rpartition(":")[2]
+    name = question.called
     if question.arguments is not None:
         shapes = tuple(each.abstract() for each in question.arguments)
         specs = tuple(each.spec() for each in question.arguments)

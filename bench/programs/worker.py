@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.programs.ask import name_of
 from bench.programs.question import Answer, Question
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.host.parent import end_with_parent
@@ -29,7 +28,7 @@ def main(asked: str, answered: str) -> None:
     try:
         answers = answers_of(question)
     except ShardbenchError as error:
-        answers = [refused(name_of(question), error)]
+        answers = [refused(question.called, error)]
     part = Path(f"{answered}.part")
     part.write_bytes(pickle.dumps(answers))
     part.replace(answered)

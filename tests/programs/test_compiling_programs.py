@@ -149,7 +149,7 @@ def test_several_programs_of_a_step_and_several_names(tmp_path, monkeypatch):
         "    return {'a': [(jnp.dot, (x, x)), (jnp.sin, (x,))], 'b': (jnp.dot, (x, x))}\n"
     )
     several, one = answers_of(asked(function="parts:step", path=(str(tmp_path),)))
-    assert (several.name, one.name) == ("step.a", "step.b")
+    assert (several.name, one.name) == ("parts.step.a", "parts.step.b")
     assert [len(each.programs) for each in (several, one)] == [2, 1]
     assert several.programs[0]["step_time_s"] == one.programs[0]["step_time_s"]
 

@@ -7,9 +7,12 @@ from builders import hlo_texts
 
 from bench.cli.commands.estimate import axes_of, question_of, value_of
 from bench.cli.main import main
+from bench.programs.question import Question
 from bench.programs.shapes import Shape, shape_of
+from bench.programs.topology import slice_named
+from bench.programs.worker import answers_of
 from bench.rows.store import Store
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import PROGRAM
 
 GATHERS = hlo_texts.gathers("x", "moved")
@@ -81,14 +84,21 @@ CPU = (
         (hlo_texts.loop_of_unknown_turns(), "trip_count=null: is needed"),
     ],
 )
-def test_a_file_that_cannot_be_timed_is_refused_in_a_sentence(content, problem, tmp_path, capsys):
+def test_a_file_that_cannot_be_timed_is_refused_in_a_sentence(content, problem, tmp_path):
     path = tmp_path / "dump.txt"
     path.write_text(content)
-    code = main(["estimate", f"hlo={path}", "topology=v5e:2x2", f"results_dir={tmp_path / 'r'}"])
-    said = capsys.readouterr().err.strip()
-    assert code in (2, 3)
-    assert problem in said
-    assert "\n" not in said
+    with pytest.raises(ShardbenchError) as refused:
+        answers_of(Question(slice=slice_named("v5e:2x2"), hlo=[str(path)]))
+    assert problem in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_refusal_of_the_child_ends_the_command(tmp_path, capsys):
+    path = tmp_path / "dump.txt"
+    path.write_text(CPU)
+    assert main(["estimate", f"hlo={path}", "topology=v5e:2x2", f"results_dir={tmp_path / 'r'}"]) == 2
+    assert "was compiled for a CPU" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ KEYS: Final = (
         kind=ListOf(Integer(0)),
     ),
     Key("compiler_options", [], "options of the XLA compiler, [name=value]", kind=ListOf(Text(), least=0)),
-    Key("name", None, "what the program is called in its row (default: as the function)"),
+    Key("name", None, "what the program is called in its row (default: module.function)"),
     Key("trace", None, "write the schedule for Perfetto or xprof to this file, such as step.json.gz", kind=FilePath()),
     Key("save_hlo", None, "write the scheduled HLO to this file", kind=FilePath()),
     Key("cache_dir", None, "the folder of compiled programs (default: in the user's cache folder)", kind=FilePath()),
