@@ -54,7 +54,11 @@ class KindFit:
     @property
     def runtimes(self) -> list[str]:
         """Every runtime for that kind, with rows or without."""
-        return [name for name in names("runtime") if name != AUTO and self.kind in load_group("runtime", name)["limits"]["kinds"]]
+        return [
+            name
+            for name in names("runtime")
+            if name != AUTO and self.kind in load_group("runtime", name)["limits"]["kinds"]
+        ]
 
 
 def fit_published(cases: Sequence[Case]) -> list[KindFit]:
@@ -65,7 +69,9 @@ def fit_published(cases: Sequence[Case]) -> list[KindFit]:
     """
     found = []
     for kind in KINDS:
-        timed = [(case, case.latency_s) for case in cases if case.latency_s is not None and case.point.chip.kind == kind]
+        timed = [
+            (case, case.latency_s) for case in cases if case.latency_s is not None and case.point.chip.kind == kind
+        ]
         rows = [
             Measured(
                 point=replace(case.point, runtime=load_runtime(case.runtime)),
@@ -108,7 +114,7 @@ def chip_content(found: KindFit, chip: str) -> dict[str, Any]:
 
 
 def runtime_constants(found: KindFit, runtime: str) -> dict[str, Any]:
-    """The constants of ``conf/runtime/NAME.yaml``: those that rows tell, and those in which it differs by its priors."""
+    """The constants of ``conf/runtime/NAME.yaml``: those that rows tell, or its own priors."""
     chip = found.chips[0]
     values = found.fit.constants(chip, runtime)
     own = RUNTIMES.get(runtime, {})
@@ -116,9 +122,9 @@ def runtime_constants(found: KindFit, runtime: str) -> dict[str, Any]:
     for name in (name for name in BOUNDS if OWNER[name] == "runtime"):
         prior = own.get(name, USUAL[found.kind].get(name))
         about = _about(found, chip, runtime, name, prior)
-        if runtime == BEST_OF[found.kind] or name in own or about["set_by"]:
-            if prior is not None:
-                constants[name] = {"value": short(values[name]), **about}
+        told = runtime == BEST_OF[found.kind] or name in own or about["set_by"]
+        if told and prior is not None:
+            constants[name] = {"value": short(values[name]), **about}
     return constants
 
 
@@ -127,7 +133,13 @@ def best_constants(found: KindFit) -> dict[str, Any]:
     constants = {}
     chip = found.chips[0]
     for name, prior in USUAL[found.kind].items():
-        about = {"value": prior.value, "prior": prior.value, "uncertainty": prior.width, "source": prior.why, "set_by": {}}
+        about = {
+            "value": prior.value,
+            "prior": prior.value,
+            "uncertainty": prior.width,
+            "source": prior.why,
+            "set_by": {},
+        }
         told = {runtime: each for runtime in found.runtimes if (each := _told(found, chip, runtime, name)) is not None}
         if name in BEST_TAKES and told:
             runtime = BEST_TAKES[name](told, key=lambda each: told[each])
@@ -152,7 +164,7 @@ def _told(found: KindFit, chip: str, runtime: str, name: str) -> float | None:
 
 
 def uncertainty_content(found: Sequence[KindFit]) -> dict[str, Any]:
-    """``constants/uncertainty.yaml``: for each runtime its spread, and for each chip the covariance of a time's terms."""
+    """``constants/uncertainty.yaml``: each runtime's spread, and for each chip the covariance of a time's terms."""
     content: dict[str, Any] = {}
     for each in found:
         upper = np.triu_indices(len(TERMS))

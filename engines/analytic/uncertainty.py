@@ -30,7 +30,14 @@ SHRINKAGE: Final = 30.0
 LEAST: Final = 0.02
 """Least spread: published times repeat to a few percent."""
 TERM_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "compute_s": ("matmul_efficiency", "half_width", "attention_matmul", "matmul_16bit", "matmul_int8", "matmul_float8"),
+    "compute_s": (
+        "matmul_efficiency",
+        "half_width",
+        "attention_matmul",
+        "matmul_16bit",
+        "matmul_int8",
+        "matmul_float8",
+    ),
     "memory_s": (
         *("hbm_efficiency", "stream_16bit", "stream_int8", "stream_int4", "stream_float8", "cache_efficiency"),
         *("kv_reread", "score_passes", "encoder_score_passes", "vector_passes", "roofline_overlap"),
@@ -60,8 +67,8 @@ def term_covariance(fit: Fit, chip: str, runtime: str) -> Floats:
     """
     shares = term_shares(fit.cost)
     term: dict[Name, int] = {}
-    for place, name in enumerate(TERMS):
-        for constant in TERM_OF[name]:
+    for place, of_time in enumerate(TERMS):
+        for constant in TERM_OF[of_time]:
             term |= dict.fromkeys(fit.priors.value(fit.kind, chip, runtime, constant).names, place)
     column = {name: index for index, name in enumerate(fit.names)}
     seen = [name for name in term if name in column]
