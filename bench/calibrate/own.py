@@ -70,7 +70,10 @@ def own_fit(rows: OwnRows) -> OwnFit:
     found = fit(measured, Priors(own=priors))
     answers = AnalyticEngine().estimate([case.point for case in rows.cases])
     before = np.asarray(
-        [np.nan if a.latency_s is None else a.latency_s / m.latency_s - 1 for a, m in zip(answers, measured, strict=True)]
+        [
+            np.nan if a.latency_s is None else a.latency_s / m.latency_s - 1
+            for a, m in zip(answers, measured, strict=True)
+        ]
     )
     without = {each.source: each.errors for each in leave_one_source_out(measured, Priors(own=priors))}
     groups = np.asarray(rows.groups)

@@ -54,7 +54,11 @@ class KindFit:
     @property
     def runtimes(self) -> list[str]:
         """Every runtime for that kind, with rows or without."""
-        return [name for name in names("runtime") if name != AUTO and self.kind in load_group("runtime", name)["limits"]["kinds"]]
+        return [
+            name
+            for name in names("runtime")
+            if name != AUTO and self.kind in load_group("runtime", name)["limits"]["kinds"]
+        ]
 
 
 def fit_published(cases: Sequence[Case]) -> list[KindFit]:
@@ -65,7 +69,9 @@ def fit_published(cases: Sequence[Case]) -> list[KindFit]:
     """
     found = []
     for kind in KINDS:
-        timed = [(case, case.latency_s) for case in cases if case.latency_s is not None and case.point.chip.kind == kind]
+        timed = [
+            (case, case.latency_s) for case in cases if case.latency_s is not None and case.point.chip.kind == kind
+        ]
         rows = [
             Measured(
                 point=replace(case.point, runtime=load_runtime(case.runtime)),
@@ -127,7 +133,13 @@ def best_constants(found: KindFit) -> dict[str, Any]:
     constants = {}
     chip = found.chips[0]
     for name, prior in USUAL[found.kind].items():
-        about = {"value": prior.value, "prior": prior.value, "uncertainty": prior.width, "source": prior.why, "set_by": {}}
+        about = {
+            "value": prior.value,
+            "prior": prior.value,
+            "uncertainty": prior.width,
+            "source": prior.why,
+            "set_by": {},
+        }
         told = {runtime: each for runtime in found.runtimes if (each := _told(found, chip, runtime, name)) is not None}
         if name in BEST_TAKES and told:
             runtime = BEST_TAKES[name](told, key=lambda each: told[each])

@@ -68,9 +68,7 @@ def own_rows(cases: Sequence[Case], hw: str | None, runtime: str | None) -> OwnR
             f"use {LEAST_ROWS} or more, of several batches and lengths",
         )
     by, groups = _groups(kept)
-    return OwnRows(
-        chip=kept[0].point.chip, runtime=asked, cases=kept, groups=groups, by=by, contradicting=differing
-    )
+    return OwnRows(chip=kept[0].point.chip, runtime=asked, cases=kept, groups=groups, by=by, contradicting=differing)
 
 
 def _one(key: str, asked: str | None, found: Sequence[str]) -> str:

@@ -81,7 +81,9 @@ class Fit:
         pull = (self.jacobian[:, places] ** 2).sum(axis=1)
         if pull.sum() <= 1e-9:
             return {}
-        by_source = {name: float(pull[np.asarray(self.sources) == name].sum() / pull.sum()) for name in set(self.sources)}
+        by_source = {
+            name: float(pull[np.asarray(self.sources) == name].sum() / pull.sum()) for name in set(self.sources)
+        }
         most = sorted(by_source, key=lambda name: (-by_source[name], name))[:3]
         return {name: round(by_source[name], 2) for name in most if by_source[name] >= 0.005}
 
@@ -175,9 +177,7 @@ def log_predicted(found: Fit, rows: Sequence[Measured]) -> tuple[Floats, Floats]
     """
     model = Rows([row.point for row in rows], found.priors)
     place = {name: index for index, name in enumerate(found.names)}
-    logs = np.asarray(
-        [found.logs[place[name]] if name in place else found.priors.mean[name] for name in model.names]
-    )
+    logs = np.asarray([found.logs[place[name]] if name in place else found.priors.mean[name] for name in model.names])
     covariance = np.diag(model.width**2)
     seen = [index for index, name in enumerate(model.names) if name in place]
     covariance[np.ix_(seen, seen)] = found.covariance[np.ix_(*[[place[model.names[i]] for i in seen]] * 2)]

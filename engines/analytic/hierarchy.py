@@ -90,9 +90,7 @@ def _default(constant: str) -> float:
     return next(float(each.default) for each in fields(Constants) if each.name == constant)
 
 
-def constants_with(
-    priors: Priors, logs: Mapping[Name, float], kind: str, chip: str, runtime: str
-) -> dict[str, float]:
+def constants_with(priors: Priors, logs: Mapping[Name, float], kind: str, chip: str, runtime: str) -> dict[str, float]:
     """Constant → value of a chip and a runtime, with the parameters ``logs``; those that it lacks are at their means."""
     found = {}
     for constant in BOUNDS:
@@ -191,5 +189,3 @@ class Rows:
 
 def _runtime(point: Point) -> str:
     return BEST if point.runtime is None else point.runtime.name
-
-

@@ -30,7 +30,14 @@ SHRINKAGE: Final = 30.0
 LEAST: Final = 0.02
 """Least spread: published times repeat to a few percent."""
 TERM_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "compute_s": ("matmul_efficiency", "half_width", "attention_matmul", "matmul_16bit", "matmul_int8", "matmul_float8"),
+    "compute_s": (
+        "matmul_efficiency",
+        "half_width",
+        "attention_matmul",
+        "matmul_16bit",
+        "matmul_int8",
+        "matmul_float8",
+    ),
     "memory_s": (
         *("hbm_efficiency", "stream_16bit", "stream_int8", "stream_int4", "stream_float8", "cache_efficiency"),
         *("kv_reread", "score_passes", "encoder_score_passes", "vector_passes", "roofline_overlap"),

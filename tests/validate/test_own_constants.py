@@ -61,7 +61,13 @@ def table(path, cases):
             keys = case.point.axes()
             writer.writerow(
                 {name: "" if keys.get(name) in (None, "auto") else keys[name] for name in columns() if name in keys}
-                | {"source": case.reference, "system": case.system, "latency_s": case.latency_s, "mfu": "", "status": "ok"}
+                | {
+                    "source": case.reference,
+                    "system": case.system,
+                    "latency_s": case.latency_s,
+                    "mfu": "",
+                    "status": "ok",
+                }
             )
     return path
 
@@ -69,13 +75,14 @@ def table(path, cases):
 def test_constants_that_made_the_rows_are_found_and_predict_rows_that_were_held_out():
     # This host takes 1.6 times as long to start the operations of a layer.
     true = 1.6 * load_runtime("torch-eager").values("h100-80gb")["host_layer_s"]
-    found = own_fit(own_rows(rows(f"torch-eager+host_layer_s={true!r}"), None, None))
+    grid = [(batch, length, "decode") for batch in (1, 2, 8, 32, 64) for length in (128, 1024, 2048)]
+    found = own_fit(own_rows(rows(f"torch-eager+host_layer_s={true!r}", grid=grid), None, None))
     fitted = found.fit.constants("h100-80gb", "torch-eager")
     assert fitted["host_layer_s"] == pytest.approx(true, rel=0.1)
     assert found.helps
     assert found.held_out.mean < 0.6 * found.before.mean
     assert found.after.mean < 0.02
-    assert found.rows.by == "phase and parallelism"
+    assert found.rows.by == "batch"
 
 
 def test_rows_that_agree_with_the_constants_leave_them_as_they_are():
