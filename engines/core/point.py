@@ -39,8 +39,7 @@ _DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
 class Point:
     """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
 
-    ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best that is
-    known.
+    ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best known.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
     tokens in its cache and generates ``output_len`` one by one; a generate point does both. A serve point is a server
@@ -156,10 +155,7 @@ class Point:
                 "is a server under load, which is only imported from other harnesses",
                 "use phase=prefill, decode or generate",
             )
-        if self.model.encoder and self.phase != "prefill":
-            raise InvalidRequest(
-                "phase", self.phase, f"generates tokens and {self.model.name} is an encoder", "use phase=prefill"
-            )
+        self.model.check_phase(self.phase)
         mesh = self.slice().mesh_shape
         if self.num_chips == 1:
             for key in ("ffn_layout", "attn_sharding"):
