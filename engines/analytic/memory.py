@@ -48,7 +48,7 @@ class Memory:
 
 
 def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
-    """TPU: weights/n with heads padded, and the tables of embedding and output head; the cache of all tokens, as attention splits it.
+    """TPU: weights/n with heads padded, with the tables; the cache of all tokens, as attention splits it.
 
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's four moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
