@@ -1,5 +1,6 @@
 """The constants of a user's chip and runtime, fitted to his rows from what is known of both."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,11 +14,12 @@ from engines.analytic.constants import BOUNDS, OWNER, of
 from engines.analytic.engine import AnalyticEngine
 from engines.analytic.hierarchy import Priors
 from engines.analytic.priors import Prior
+from engines.core.chip import Chip
+from engines.core.runtime import Runtime
 
-CHIP_WIDTH: Final = 0.1
-"""By how much, as a standard deviation of the logarithm, a machine's share of its datasheet differs from another's."""
-RUNTIME_WIDTH: Final = 0.4
-"""The same of a runtime's constants: of its releases, settings and hosts."""
+WIDEST: Final[Mapping[str, float]] = {"chip": 0.1, "runtime": 0.4}
+"""By how much at most a constant of one owner differs between machines, releases, settings and hosts: the standard
+deviation of its logarithm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,8 @@ class OwnFit:
 def own_fit(rows: OwnRows) -> OwnFit:
     """Fit the constants that the rows determine; the others stay what they are.
 
-    Every constant starts at its present value, as a log-normal prior of :data:`CHIP_WIDTH` or :data:`RUNTIME_WIDTH`.
+    Every constant starts at its present value, as a log-normal prior as wide as it was before any row was seen, and
+    :data:`WIDEST` at most.
 
     Raises:
         ShardbenchError: the chip cannot be calibrated, or a constant ends beyond its bounds.
@@ -55,7 +58,9 @@ def own_fit(rows: OwnRows) -> OwnFit:
     constants = of(chip, runtime)
     start = {name: float(getattr(constants, name)) for name in BOUNDS}
     priors = {
-        (chip.name if OWNER[name] == "chip" else runtime.name, name): _prior(name, value)
+        (chip.name if OWNER[name] == "chip" else runtime.name, name): Prior(
+            value, _width(chip, runtime, name) if value > 0 else 0.0, "the constants that come with shardbench"
+        )
         for name, value in start.items()
     }
     measured = [
@@ -83,15 +88,11 @@ def own_fit(rows: OwnRows) -> OwnFit:
     )
 
 
-def _prior(name: str, value: float) -> Prior:
-    """A constant that is 0, or none of these rows' concern, stays as stated."""
-    width = CHIP_WIDTH if OWNER[name] == "chip" else RUNTIME_WIDTH
-    stated = value <= 0 or name in STATED
-    return Prior(value, 0.0 if stated else width, "the constants that come with shardbench")
-
-
-STATED: Final = frozenset({"hbm_usable", "prefill_tokens", "cache_grows", "all_logits"})
-"""Constants that no time determines."""
+def _width(chip: Chip, runtime: Runtime, name: str) -> float:
+    """Of a constant that is stated and not fitted, 0: it stays."""
+    unseen = Priors()
+    names = unseen.value(chip.kind, chip.name, runtime.name, name).names
+    return min(WIDEST[OWNER[name]], math.sqrt(sum(unseen.width[each] ** 2 for each in names)))
 
 
 def _stats(errors: Any) -> ErrorStats | None:

@@ -20,13 +20,13 @@ def content_of(found: OwnFit, name: str, data: str) -> dict[str, Any]:
     constants: dict[str, Any] = {}
     on_chip: dict[str, Any] = {}
     for key in BOUNDS:
-        uncertainty = found.fit.uncertainty(chip, runtime.name, key)
+        set_by = found.fit.set_by(chip, runtime.name, key)
         about = {
             "value": _short(values[key]),
             "prior": _short(found.start[key]),
-            "uncertainty": _short(uncertainty),
-            "source": f"{len(rows.cases)} rows of {data}" if uncertainty else f"as in {runtime.name}",
-            "set_by": found.fit.set_by(chip, runtime.name, key),
+            "uncertainty": _short(found.fit.uncertainty(chip, runtime.name, key)),
+            "source": f"{len(rows.cases)} rows of {data}" if set_by else f"as in {runtime.name}",
+            "set_by": set_by,
         }
         (on_chip if OWNER[key] == "chip" else constants)[key] = about
     limits = {key: _plain(getattr(runtime.limits, key)) for key in runtime.limits.__slots__}

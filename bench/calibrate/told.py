@@ -71,7 +71,7 @@ def _print(found: OwnFit, content: Mapping[str, Any]) -> None:
     for heading in ("constant", "value", "before", "uncertainty", "set by"):
         table.add_column(heading, overflow="fold")
     for name, about in {**content["on_chip"][rows.chip.name], **content["constants"]}.items():
-        if not about["uncertainty"]:
+        if not about["set_by"]:
             continue
         shares = ", ".join(f"{group} {share:.0%}" for group, share in about["set_by"].items())
         table.add_row(

@@ -34,6 +34,6 @@ def workloads(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         lengths = (row.input_len, row.output_len)
-        dtypes = (row.weight_dtype, row.act_dtype, row.kv_dtype)
+        dtypes = (row.weight_dtype, row.act_dtype, row.kv_dtype, row.weight_group_size, row.head_dtype)
         groups[(row.model, row.hw, row.runtime, row.phase, *lengths, *dtypes, row.source, row.engine)].append(row)
     return dict(groups)

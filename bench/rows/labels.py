@@ -47,6 +47,7 @@ def sort_key(row: Row) -> tuple[Any, ...]:
     """The sort key of rows: model, hardware, phase, lengths, dtypes, chips, batch, layout, then source and engine."""
     return (
         *(row.model, row.hw, row.phase, row.input_len, row.output_len, row.weight_dtype, row.act_dtype, row.kv_dtype),
+        *(row.weight_group_size or 0, row.head_dtype or ""),
         *(row.num_chips, row.pipeline_parallel or 0, row.tensor_parallel or 0, row.batch_size),
         *(row.ffn_layout or "", row.attn_sharding or "", row.collectives or "", row.partitioner or ""),
         *(str(row.mesh_shape or ""), SOURCES.index(row.source), row.engine, row.runtime or ""),

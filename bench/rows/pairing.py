@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from bench.rows.error_stats import ErrorStats, error_stats, oom_counts, relative_error
 from bench.rows.labels import answered
-from engines.core.point import Point, default_act_dtype
+from engines.core.dtypes import default_act_dtype
+from engines.core.point import Point
 from engines.core.row import Row
 from engines.core.runtime import AUTO
 

@@ -33,6 +33,11 @@ def stream_dtype(act_dtype: str) -> str:
     return act_dtype if act_dtype in ACTIVATION_DTYPES else "bfloat16"
 
 
+def default_act_dtype(weight_dtype: str) -> str:
+    """The activations' format of ``act_dtype=auto``: the weights' own, or bfloat16 where weights are quantised."""
+    return weight_dtype if weight_dtype in ACTIVATION_DTYPES else "bfloat16"
+
+
 def weight_bytes(dtype: str, group_size: int | None = None) -> float:
     """Bytes a weight: with groups, also its share of the group's scale and zero point (int4 in groups of 128: 0.52).
 

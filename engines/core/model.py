@@ -139,6 +139,15 @@ class Model:
                     "use an engine that reads this key"
                 )
 
+    def check_phase(self, phase: str) -> None:
+        """Check that the model can be asked for a phase.
+
+        Raises:
+            InvalidRequest: an encoder is asked for tokens.
+        """
+        if self.encoder and phase != "prefill":
+            raise InvalidRequest("phase", phase, f"generates tokens and {self.name} is an encoder", "use phase=prefill")
+
     @property
     def rotated_dim(self) -> int:
         """Number of a head's dimensions that rotary embeddings rotate."""

@@ -1,14 +1,16 @@
 """A point: one configuration for an engine to run or predict."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
-from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, INTEGERS, stream_dtype, weight_bytes
+from engines.core.dtypes import BYTES_PER_ELEMENT, default_act_dtype, stream_dtype, weight_bytes
 from engines.core.errors import InvalidRequest
-from engines.core.fingerprint import fingerprint
+from engines.core.identity import plain
 from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
@@ -24,6 +26,7 @@ from engines.core.layout import (
 from engines.core.model import Model
 from engines.core.runtime import AUTO, Runtime
 from engines.core.slice import MeshShape, Slice, slice_of
+from engines.core.weight_groups import check_groups_of
 
 Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
@@ -39,8 +42,7 @@ _DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
 class Point:
     """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
 
-    ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best that is
-    known.
+    ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best known.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
     tokens in its cache and generates ``output_len`` one by one; a generate point does both. A serve point is a server
@@ -107,7 +109,7 @@ class Point:
         default=None,
         metadata=about(
             Integer(1),
-            "inputs of a matrix that share a scale and a zero point, as in AWQ and GPTQ; auto is a scale for each output",
+            "inputs of a matrix that share a scale and a zero point (AWQ, GPTQ); auto is a scale for each output",
         ),
     )
     head_dtype: str | None = field(
@@ -156,10 +158,7 @@ class Point:
                 "is a server under load, which is only imported from other harnesses",
                 "use phase=prefill, decode or generate",
             )
-        if self.model.encoder and self.phase != "prefill":
-            raise InvalidRequest(
-                "phase", self.phase, f"generates tokens and {self.model.name} is an encoder", "use phase=prefill"
-            )
+        self.model.check_phase(self.phase)
         mesh = self.slice().mesh_shape
         if self.num_chips == 1:
             for key in ("ffn_layout", "attn_sharding"):
@@ -187,7 +186,7 @@ class Point:
                 f"use a multiple of {least}, or attn_sharding=heads",
             )
         self._check_parallel_degrees()
-        self._check_groups()
+        check_groups_of(self)
         tokens = self.input_len + self.output_len
         if self.model.position == "learned" and tokens > self.model.max_positions:
             raise InvalidRequest(
@@ -215,24 +214,6 @@ class Point:
                 f"times the other degree is not num_chips={self.num_chips}",
                 "tensor_parallel × pipeline_parallel = num_chips",
             )
-
-    def _check_groups(self) -> None:
-        if self.weight_group_size is None:
-            return
-        if self.weight_dtype not in INTEGERS:
-            raise InvalidRequest(
-                "weight_group_size",
-                self.weight_group_size,
-                f"groups integers, and weight_dtype={self.weight_dtype}",
-                f"use weight_dtype={' or '.join(INTEGERS)}, or leave it out",
-            )
-        model, ranks = self.model, self.tensor_degree if self.chip.kind == "gpu" else 1
-        attention = model.num_heads * model.head_dim
-        check_groups(self.weight_group_size, {"d_model": model.d_model, "heads · head_dim": attention})
-        check_groups(self.weight_group_size, {"d_ff": model.d_ff})
-        if ranks > 1:
-            parts = {"heads · head_dim": attention / ranks, "d_ff": model.d_ff / ranks}
-            check_groups(self.weight_group_size, parts, f" on each of tensor_parallel={ranks} ranks")
 
     @property
     def weight_bytes(self) -> float:
@@ -311,22 +292,6 @@ class Point:
         ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        return fingerprint({"point": self, "of": asked_of})
-
-
-def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") -> None:
-    """Check that whole groups make up the rows (inputs) of each matrix, or of the part of it that ``where`` names.
-
-    Raises:
-        InvalidRequest: a number of ``rows`` is not a multiple of ``group_size``.
-    """
-    for name, count in rows.items():
-        if count % group_size:
-            whole = max((size for size in range(1, group_size) if count % size == 0), default=None)
-            remedy = "use fewer ranks" if whole is None else f"use a divisor, such as {whole}"
-            raise InvalidRequest("weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy)
-
-
-def default_act_dtype(weight_dtype: str) -> str:
-    """The activations' format of ``act_dtype=auto``: the weights' own, or bfloat16 where weights are quantised."""
-    return weight_dtype if weight_dtype in ACTIVATION_DTYPES else "bfloat16"
+        content = {"point": plain(self), "of": asked_of}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

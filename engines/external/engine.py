@@ -18,6 +18,7 @@ from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsuppor
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
+from engines.core.weight_groups import check_one_weight_format
 from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram, ProgramFailed
 from engines.host.scratch import ScratchFolder
@@ -164,6 +165,7 @@ def check_generate(point: Point) -> None:
 
 def check_one_dtype(point: Point) -> None:
     """Raise Unsupported unless weights, activations and cache have one floating-point dtype."""
+    check_one_weight_format(point)
     dtypes = {point.weight_dtype, point.act_dtype, point.kv_dtype}
     if len(dtypes) > 1 or point.weight_dtype not in ACTIVATION_DTYPES:
         raise Unsupported(

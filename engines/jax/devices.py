@@ -75,7 +75,8 @@ def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, str] | None:
     loops over layers and steps, which holds all weights in float32 at once; without that pass, one layer is converted
     at a time.
     """
-    if mesh.devices.flat[0].platform != "cpu" or {plan.weight_dtype, plan.act_dtype, plan.kv_dtype} == {"float32"}:
+    formats = {plan.weight_dtype, plan.head_format, plan.act_dtype, plan.kv_dtype}
+    if mesh.devices.flat[0].platform != "cpu" or formats == {"float32"}:
         return None
     return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 

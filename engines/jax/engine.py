@@ -105,7 +105,7 @@ class JaxEngine(Runner):
         from engines.jax.devices import out_of_memory
         from engines.jax.program import JaxProgram
 
-        formats = (point.weight_dtype, point.act_dtype, point.kv_dtype)
+        formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
         source = self.settings.source(point.model)
         with out_of_memory(point):
             return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))

@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from engines.transformer.params.quantize import stored_dtype
+
 MEASURE_S: Final = 0.3
 LONGEST_S: Final = 1.0
 """Expected time of one matmul up to which it is measured."""
@@ -56,7 +58,7 @@ def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, flo
 
 @cache
 def _peaks(mesh: Mesh, dtype: str, sizes: Sizes, product: Product | None = None) -> tuple[float, float]:
-    devices, kind = mesh.size, jnp.dtype(dtype)
+    devices, kind = mesh.size, stored_dtype(dtype)
     products = [(side, side, side) for side in sizes.matrices] + ([product] if product else [])
     flops_per_s = _best_flops_per_s(mesh, products, kind, sizes.chained)
     if sizes.shared and devices > 1:

@@ -75,7 +75,8 @@ class JaxProgram:
         lowered = function.lower(self.weights, self.cache, *arguments)
         self.compiled[name] = lowered.compile(compiler_options(self.plan, self.mesh))
         # The jitted function is now compiled as well and accepts int4 arrays; the AOT program misreads their layout.
-        self.calls[name] = function if self.plan.weight_dtype == "int4" else self.compiled[name]
+        int4 = "int4" in (self.plan.weight_dtype, self.plan.head_format)
+        self.calls[name] = function if int4 else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
             self.timed_texts[name] = lowered.as_text()

@@ -14,6 +14,7 @@ from engines.core.engine import Program, Runner
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
+from engines.core.weight_groups import check_one_weight_format
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 
@@ -155,6 +156,7 @@ def _can_compile() -> bool:
 
 def _check_supported(point: Point) -> None:
     point.model.check_extensions("torch", read=("attn_output_bias",))
+    check_one_weight_format(point)
     for key, allowed in (
         ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
         ("act_dtype", ACTIVATION_DTYPES),

@@ -177,6 +177,8 @@ def test_kill_9_of_the_caller_ends_the_ranks(faster, monkeypatch, tmp_path):
         ({"phase": "decode"}, "phase=decode"),
         ({"weight_dtype": "int8", "act_dtype": "float32"}, "act_dtype=float32"),
         ({"weight_dtype": "int4"}, "weight_dtype=int4"),
+        ({"weight_dtype": "int8", "weight_group_size": 128}, "weight_group_size=128"),
+        ({"weight_dtype": "int8", "head_dtype": "float16"}, "head_dtype=float16"),
         ({"kv_dtype": "int8"}, "kv_dtype=int8"),
         ({"hw": "h200"}, "hw=h200: is not on this machine, which has 8 × NVIDIA A100"),
         ({"num_chips": 3}, "num_chips=3"),

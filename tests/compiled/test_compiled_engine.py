@@ -206,3 +206,33 @@ def test_open_collectives_are_the_fastest_of_those_tried(tmp_path):
 def test_variants_to_try_are_a_list_of_known_ones(names):
     with pytest.raises(InvalidRequest, match=r"engine\.try_collectives"):
         CompiledEngine(try_collectives=names)
+
+
+AWQ = {"weight_dtype": "int4", "weight_group_size": 128}
+FLOAT8 = {"weight_dtype": "float8_e4m3", "act_dtype": "float8_e4m3", "kv_dtype": "bfloat16", "head_dtype": "bfloat16"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("hw", "formats"), [("tpu-v5e", AWQ), ("tpu-v6e", AWQ), ("tpu-7x", AWQ), ("tpu-7x", FLOAT8)])
+def test_served_formats_read_their_matrices_once_and_write_none(hw, formats):
+    """A step reads what is stored: it makes no copy of a layer's weights, nor of them in 16 bits."""
+    of = partial(point, model=SMALL, hw=hw, num_chips=1, ffn_layout="auto", attn_sharding="auto", head_dtype="bfloat16")
+    narrow, wide = answer_to(of(**formats)), answer_to(of())
+    assert narrow.status == wide.status == "ok", narrow.error
+    layers = 4 * SMALL.layer_matmul_params
+    per_weight = 2 - of(**formats).weight_bytes
+    saved = wide.facts.weights_bytes - narrow.facts.weights_bytes
+    assert saved == pytest.approx(layers * per_weight, rel=5e-3)  # less the scales of float8's channels
+    # The scores of groups and the vectors are small beside them; a written copy would take away more than is saved.
+    moved = wide.facts.details["hbm_bytes_moved"] - narrow.facts.details["hbm_bytes_moved"]
+    assert moved * load_chip(hw).xla.cores == pytest.approx(64 * layers * per_weight, rel=0.25)
+
+
+@pytest.mark.parametrize("hw", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"])
+def test_a_chip_that_multiplies_no_float8_says_what_it_does(hw):
+    answer = answer_to(point(model=SMALL, hw=hw, num_chips=1, ffn_layout="auto", attn_sharding="auto", **FLOAT8))
+    assert answer.status == "unsupported"
+    assert answer.error == (
+        f"hw={hw} states no peak for float8_e4m3 (it states: bfloat16, int8); use act_dtype=bfloat16, which stores "
+        "weights as float8_e4m3 and converts them, or a chip with that peak"
+    )

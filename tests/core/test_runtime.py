@@ -78,7 +78,14 @@ def test_an_engine_refuses_a_runtime_that_it_is_not(engine, runtime):
 
 def test_auto_is_the_question_that_was_asked_before_there_were_runtimes():
     asked = build_point(
-        "palm-540b", "tpu-v4", engine="analytic", num_chips=64, phase="decode", batch_size=64, input_len=1984, output_len=64
+        "palm-540b",
+        "tpu-v4",
+        engine="analytic",
+        num_chips=64,
+        phase="decode",
+        batch_size=64,
+        input_len=1984,
+        output_len=64,
     )
     engine = make_engine(load_group("engine", "analytic"))
     assert asked.fingerprint('["predicted", {}]') == "32f9fe54cf7d6f8d"

@@ -6,11 +6,11 @@ import pytest
 from builders.published import newest_rows
 
 from bench.report.main.figure_today import by_chip_and_runtime
-from bench.validate.left_out import LeftOut, left_out_errors
 from bench.report.main.sections import full_report
 from bench.report.main.today import compared, inside_interval, source_table, today_findings
 from bench.report.render import style
 from bench.rows.pairing import pair_up
+from bench.validate.left_out import LeftOut, left_out_errors
 from engines.published.table import published_rows
 
 TRANSFORMERS = [row for row in published_rows() if row.system == "transformers"]

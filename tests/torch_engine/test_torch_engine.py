@@ -119,6 +119,8 @@ def test_facts_of_one_rank():
         ({"weight_dtype": "int4"}, "weight_dtype=int4"),
         ({"act_dtype": "int8"}, "act_dtype=int8"),
         ({"kv_dtype": "int8"}, "kv_dtype=int8"),
+        ({"weight_dtype": "int8", "weight_group_size": 8}, "weight_group_size=8"),
+        ({"weight_dtype": "int8", "head_dtype": "bfloat16"}, "head_dtype=bfloat16"),
         ({"tensor": 8, "ffn_layout": "ws_2d"}, "ffn_layout=ws_2d"),
         ({"tensor": 3, "attn_sharding": "batch"}, "attn_sharding=batch"),
         ({"collectives": "throughput"}, "collectives=throughput"),

@@ -16,6 +16,8 @@ FAMILY: Final = (
     "output_len",
     "weight_dtype",
     "act_dtype",
+    "weight_group_size",
+    "head_dtype",
     "collectives",
     "partitioner",
 )

@@ -7,6 +7,7 @@ from typing import Final
 
 from engines.core.errors import Unsupported
 from engines.core.point import Point
+from engines.core.weight_groups import check_one_weight_format
 from engines.external.engine import check_generate
 from engines.weights.random import prompt
 
@@ -22,6 +23,7 @@ def check_supported(point: Point) -> None:
         Unsupported: the architecture is not GPT-3's, or the phase or a dtype is not supported.
     """
     check_generate(point)
+    check_one_weight_format(point)
     model = point.model
     features = {
         "block=serial": model.block == "serial",

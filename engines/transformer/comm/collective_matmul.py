@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
 from engines.transformer.comm.ring import concatenated, ring_axes, ring_of
+from engines.transformer.params.grouped import Weights
 from engines.transformer.params.quantize import dequantize, einsum, quantize_tokens
 from engines.transformer.params.tree import Stacked
 from engines.transformer.partition.axes import Axes
@@ -111,7 +112,7 @@ def _ring_of_activations(plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale
     return out if after else reduce_scatter(out, matmul.scattered, 1)
 
 
-def _ring_of_weights(plan: Plan, matmul: Matmul, x: Array, w: Array) -> Array:
+def _ring_of_weights(plan: Plan, matmul: Matmul, x: Array, w: Weights) -> Array:
     """Shards of w circulate, columns in the outer ring and rows in the inner one; returns float32."""
     rows, columns = w.shape
     ring, blocks = ring_of(plan), []

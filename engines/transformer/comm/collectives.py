@@ -4,25 +4,32 @@ Every function takes mesh axes by name, slowest first; without axes they return 
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.transformer.params.grouped import Grouped, along
 from engines.transformer.params.memory_layout import LANES
 from engines.transformer.partition.axes import Axes
 
+Gathered = TypeVar("Gathered", Array, Grouped, Array | Grouped)
 ONE_SHOT_BYTES: Final = 1 << 19
 """Up to this many bytes in all, a sum gathers all terms instead of running an all-reduce."""
 MAX_TERMS: Final = 4
 """Up to this many shards, :func:`all_to_all_terms` sends all terms instead of their sum."""
 
 
-def all_gather(x: Array, axes: Axes, dim: int) -> Array:
-    """[…, N.axes, …] → […, N, …]."""
+def all_gather(x: Gathered, axes: Axes, dim: int) -> Gathered:
+    """[…, N.axes, …] → […, N, …], of an array or of each array of a matrix in groups."""
     if not axes:
         return x
-    return as_bytes(x, lambda sent: lax.all_gather(sent, axes, axis=dim, tiled=True))
+
+    def gathered(part: Array, axis: int, _unit: int) -> Array:
+        return as_bytes(part, lambda sent: lax.all_gather(sent, axes, axis=axis, tiled=True))
+
+    whole: Gathered = along(x, dim, gathered)
+    return whole
 
 
 def as_bytes(x: Array, send: Callable[[Array], Array]) -> Array:

@@ -1,10 +1,12 @@
 """Reorders stationary weights at load into the order in which a ring of activations reads them."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.sharding import Mesh
 
 from engines.transformer.comm.collective_matmul import Matmul, matmul_in, matmul_out
@@ -24,19 +26,21 @@ def preshuffle(plan: Plan, mesh: Mesh, parameters: Parameters) -> Parameters:
     if plan.overlap is not Overlap.RING_OF_ACTIVATIONS:
         return parameters
 
-    def rolled(stack: Any, matmul: Matmul) -> Any:
-        for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), 2)):
+    def rolled(stack: Array, matmul: Matmul) -> Array:
+        # Of a matrix in groups these are its rows, a ring's shares being whole ones.
+        for axes, dim in ((ring_axes(matmul.gathered), 1), (ring_axes(matmul.scattered), stack.ndim - 1)):
             size = stack.shape[dim] // plan.axes.size(axes)
             stack = jnp.roll(stack, -axis_index(axes) * size, dim)
         return stack
+
+    def of_matrix(stack: Any, matmul: Matmul) -> Any:
+        return jax.tree.map(partial(rolled, matmul=matmul), stack)
 
     def of(node: Any) -> Any:
         if not isinstance(node, Projection):
             return node
         sides = ((node.inputs, matmul_in(plan)), (node.outputs, matmul_out(plan)))
-        return Projection(
-            *(each and replace(each, values=rolled(each.values, matmul)) for each, matmul in sides),
-        )
+        return Projection(*(each and replace(each, values=of_matrix(each.values, matmul)) for each, matmul in sides))
 
     def roll(whole: Parameters) -> Parameters:
         layers = jax.tree.map(of, whole.layers, is_leaf=lambda node: isinstance(node, Projection))

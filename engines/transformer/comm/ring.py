@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.core.errors import InvalidRequest
 from engines.transformer.comm.collectives import as_bytes
+from engines.transformer.params.grouped import Weights, along, group_size_of
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
@@ -25,7 +27,7 @@ class Part(NamedTuple):
 
     block: int
     offset: int
-    values: Array
+    values: Any
 
 
 class Block(NamedTuple):
@@ -44,7 +46,7 @@ class Block(NamedTuple):
 class Ring(ABC):
     """A ring all-gather and a ring reduce-scatter."""
 
-    def all_gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def all_gather(self, plan: Plan, x: Weights, axes: Axes, dim: int) -> Iterator[Part]:
         """All shards of x along a ring, the chip's own first, each as soon as it arrives."""
         yield Part(0, 0, x)
         if plan.axes.size(axes) > 1:
@@ -62,12 +64,13 @@ class Ring(ABC):
             return partial(slice(0, length)).astype(dtype)
 
         def send(x: Array, by: int) -> Array:
-            return permute(plan, x.astype(dtype), axes, by).astype(jnp.float32)
+            sent: Array = permute(plan, x.astype(dtype), axes, by).astype(jnp.float32)
+            return sent
 
         return self._reduce(Block(partial, size, length // size), send).astype(dtype)
 
     @abstractmethod
-    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Weights, axes: Axes, dim: int) -> Iterator[Part]:
         """The shards of the other chips."""
 
     @abstractmethod
@@ -78,7 +81,7 @@ class Ring(ABC):
 class OneWay(Ring):
     """Whole shards in one direction, n − 1 steps."""
 
-    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Weights, axes: Axes, dim: int) -> Iterator[Part]:
         for step in range(1, plan.axes.size(axes)):
             x = permute(plan, x, axes, -1)
             yield Part(step, 0, x)
@@ -93,13 +96,21 @@ class OneWay(Ring):
 class Throughput(Ring):
     """Half shards in both directions at once, n − 1 steps of half the transfer time; shards of one row go one way."""
 
-    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Weights, axes: Axes, dim: int) -> Iterator[Part]:
         size, shard = plan.axes.size(axes), x.shape[dim]
-        if shard == 1:
+        # Groups of rows stay whole, so that each half has the scales of its own.
+        whole = group_size_of(x) if dim == 0 else 1
+        if shard == whole:
             yield from OneWay()._gather(plan, x, axes, dim)
             return
-        half = shard // 2
-        near, far = lax.slice_in_dim(x, 0, half, axis=dim), lax.slice_in_dim(x, half, shard, axis=dim)
+        half = shard // whole // 2 * whole
+
+        def part(start: int, stop: int) -> Any:
+            return along(
+                x, dim, lambda each, axis, unit: lax.slice_in_dim(each, start // unit, stop // unit, axis=axis)
+            )
+
+        near, far = part(0, half), part(half, shard)
         for step in range(1, size):
             near, far = permute(plan, near, axes, -1), permute(plan, far, axes, 1)
             yield Part(step, 0, near)
@@ -119,7 +130,7 @@ class Throughput(Ring):
 class Latency(Ring):
     """Whole shards in both directions at once, n/2 steps, twice the buffer."""
 
-    def _gather(self, plan: Plan, x: Array, axes: Axes, dim: int) -> Iterator[Part]:
+    def _gather(self, plan: Plan, x: Weights, axes: Axes, dim: int) -> Iterator[Part]:
         size, after, before = plan.axes.size(axes), x, x
         for step in range(1, size // 2 + 1):
             after = permute(plan, after, axes, -1)
@@ -172,8 +183,11 @@ def concatenated(parts: list[tuple[int, Array]]) -> Array:
     return jnp.concatenate(ordered, axis=1) if len(ordered) > 1 else ordered[0]
 
 
-def permute(plan: Plan, x: Array, axes: Axes, by: int) -> Array:
-    """Send every chip's x to the chip ``by`` positions ahead along the ring of ``axes``, slowest first."""
+def permute(plan: Plan, x: Any, axes: Axes, by: int) -> Any:
+    """Send every chip's x to the chip ``by`` positions ahead along the ring of ``axes``, slowest first.
+
+    x is an array, or a matrix in groups.
+    """
     # ppermute numbers chips in the mesh's order of axes, whatever the order in which the axes are named.
     named = tuple(sorted(axes))
     sizes = [plan.axes.size((axis,)) for axis in axes]
@@ -185,4 +199,4 @@ def permute(plan: Plan, x: Array, axes: Axes, by: int) -> Array:
             number = number * plan.axes.size((axis,)) + at[axis]
         ring.append(number)
     sends = [(chip, ring[(position + by) % len(ring)]) for position, chip in enumerate(ring)]
-    return as_bytes(x, lambda sent: lax.ppermute(sent, named, sends))
+    return jax.tree.map(lambda part: as_bytes(part, lambda sent: lax.ppermute(sent, named, sends)), x)

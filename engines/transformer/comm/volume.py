@@ -8,7 +8,7 @@ sums of norms, attention's all-to-alls, and gathered weights and vectors.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from engines.core.dtypes import BYTES_PER_ELEMENT, LARGEST
+from engines.core.dtypes import BYTES_PER_ELEMENT, GROUP_SCALE_BYTES, LARGEST
 from engines.core.layout import variant_of
 from engines.core.volume import activation_payloads
 from engines.transformer.comm.collectives import gathers_terms
@@ -39,7 +39,8 @@ def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
 
 def _all(plan: Plan, time: int) -> Iterator[Transfer]:
     axes = plan.axes
-    element, read = BYTES_PER_ELEMENT[stream_dtype(plan)], BYTES_PER_ELEMENT[plan.act_dtype]
+    element = BYTES_PER_ELEMENT[stream_dtype(plan)]
+    read = BYTES_PER_ELEMENT["int8"] if plan.act_dtype == "int8" else element
     tokens = plan.batch_size // axes.size(axes.batch) * time
     yield from _norms(plan, tokens)
     rows, columns = axes.gathered
@@ -65,7 +66,7 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
             whole_residual=axes.whole_residual,
         )
         for each in payloads:
-            # Gathered values are in the matmul's dtype, sums in that of the residual stream.
+            # Gathered values are in int8 for int8 matmuls, sums in the residual stream's dtype.
             size = each.size * (read if each.kind == "all-gather" else element)
             yield _transfer(each.kind, axes.nontrivial(each.axes), size, f"{name}.{each.side}")
     yield from _attention(plan, tokens, element)
@@ -95,12 +96,17 @@ def _attention(plan: Plan, tokens: int, element: float) -> Iterator[Transfer]:
 def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]) -> Iterator[Transfer]:
     """All-gathers of one matrix, along its contracted dimension first; each payload is what a chip holds after it.
 
-    XLA sends one int4 value per byte.
+    Scales and zero points of groups are gathered as the weights are. XLA sends one int4 value per byte.
     """
-    held = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype]) * plan.model.d_model * width
-    for each in axes:
-        held *= plan.axes.size(each)
-        yield _transfer("all-gather", each, held, f"{name} weights")
+    element = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype])
+    parts = {"weights": element}
+    if plan.weight_group_size is not None:
+        parts |= {"scales": GROUP_SCALE_BYTES / plan.weight_group_size, "zeros": element / plan.weight_group_size}
+    for part, size in parts.items():
+        held = size * plan.model.d_model * width
+        for each in axes:
+            held *= plan.axes.size(each)
+            yield _transfer("all-gather", each, held, f"{name} {part}")
 
 
 def _gathered_vectors(plan: Plan, width: int, name: str) -> Iterator[Transfer]:
@@ -108,7 +114,7 @@ def _gathered_vectors(plan: Plan, width: int, name: str) -> Iterator[Transfer]:
     axes, cut = plan.axes.vector
     chunks = plan.local_chunks * plan.axes.size(cut)
     has_bias = (plan.model.attn_bias and name != "ffn") or (plan.model.ffn_bias and name != "attn")
-    for present in (plan.weight_dtype in LARGEST, has_bias):
+    for present in (plan.weight_dtype in LARGEST and plan.weight_group_size is None, has_bias):
         if present:
             yield _transfer("all-gather", axes, 4 * chunks * width, f"{name} vectors")
 

@@ -43,7 +43,7 @@ def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
     x = all_gather(all_gather(x, axes.scattered, 1), axes.batch, 0)
     rows, _ = axes.gathered
     x = local_shard(x, rows, 1, axes.size(rows))
-    x, scale = quantize_tokens(plan, x, ())
+    x, scale = quantize_tokens(plan, x, ()) if matrix.values.dtype == jnp.int8 else (x, None)
     out = dequantize(einsum(plan, "be,ve->bv", x, matrix.values, jnp.float32), scale)
     out = reduce_scatter(out, axes.stored_embed, 1)
     if matrix.scale is not None:

@@ -20,6 +20,7 @@ from engines.transformer.comm.collectives import all_gather, axis_index
 from engines.transformer.comm.ring import ring_of
 from engines.transformer.layers.projections import column_vectors, local_columns, project_in, project_out, reduced
 from engines.transformer.params.fusion import matmul_widths
+from engines.transformer.params.grouped import Weights
 from engines.transformer.params.quantize import einsum
 from engines.transformer.params.tree import Projection
 from engines.transformer.partition.plan import Plan
@@ -68,7 +69,7 @@ def ring_of_weights(plan: Plan, w: Projection, x: Array) -> Array:
     return _output(plan, blocks, w.outputs.values.slice_chunks(0, chunk, chunk - width, chunk).whole())
 
 
-def _hidden_blocks(plan: Plan, x: Array, weights: Sequence[Array], make: Make) -> dict[Block, Array]:
+def _hidden_blocks(plan: Plan, x: Array, weights: Sequence[Weights], make: Make) -> dict[Block, Array]:
     """x: [tokens, E] and input matrices [E.rows, F.columns] → hidden blocks [tokens, width], as weights arrive."""
     rows, columns = plan.axes.gathered
     rings = [ring_of(plan).all_gather(plan, all_gather(each, rows, 0), columns, 1) for each in weights]
@@ -81,7 +82,7 @@ def _hidden_blocks(plan: Plan, x: Array, weights: Sequence[Array], make: Make) -
     return blocks
 
 
-def _output(plan: Plan, blocks: Mapping[Block, Array], w: Array) -> Array:
+def _output(plan: Plan, blocks: Mapping[Block, Array], w: Weights) -> Array:
     """Hidden blocks and the output matrix [F.columns, E.rows] → [tokens, E], float32, unreduced over ffn."""
     rows, columns = plan.axes.gathered
     total: Any = 0

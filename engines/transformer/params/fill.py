@@ -1,4 +1,4 @@
-"""Functions that return any range of an array's values: stacked by layer, padded, quantized.
+"""Functions that return any range of an array's values: stacked by layer, padded, quantized by channel or in groups.
 
 Nothing here holds a whole matrix: each device requests only its own part.
 """
@@ -84,3 +84,48 @@ def quantized(contracted: tuple[int, ...], fill: Fill, scale: Fill, integers: bo
         return np.round(scaled) if integers else scaled
 
     return filled
+
+
+class Groups:
+    """Ranges of a matrix quantized in groups of ``size`` along ``axis``, made from ``fill``.
+
+    A group's range reaches from its least value to its largest and includes 0, which is stored exactly; ``steps`` are
+    those between them. scale = range/steps, rounded to ``scale_dtype``; zero = −least/scale, rounded, less half of the
+    stored numbers, as the values are.
+    """
+
+    def __init__(self, fill: Fill, axis: int, size: int, steps: float, scale_dtype: Any) -> None:
+        self.fill, self.axis, self.size, self.steps = fill, axis, size, steps
+        self.scale_dtype = scale_dtype
+        self.middle = np.float32((steps + 1) / 2)
+
+    def values(self, index: Index) -> NDArray[Any]:
+        """Weights […, groups, size, …], at an index of all rows of its groups."""
+        blocks = self._blocks((*index[: self.axis + 1], *index[self.axis + 2 :]))
+        scale, zero = self._of(blocks)
+        stored: NDArray[Any] = np.clip(np.round(blocks / scale) + zero, 0, self.steps) - self.middle
+        return stored
+
+    def scales(self, index: Index) -> NDArray[Any]:
+        """Scales […, groups, …]."""
+        return np.squeeze(self._of(self._blocks(index))[0], self.axis + 1)
+
+    def zeros(self, index: Index) -> NDArray[Any]:
+        """Zero points, as :meth:`scales`."""
+        return np.squeeze(self._of(self._blocks(index))[1], self.axis + 1) - self.middle
+
+    def _blocks(self, index: Index) -> Floats:
+        """The values […, groups, size, …] of the groups at an index."""
+        groups = index[self.axis]
+        rows = slice(groups.start * self.size, groups.stop * self.size)
+        values = self.fill((*index[: self.axis], rows, *index[self.axis + 1 :]))
+        blocks: Floats = values.reshape(*values.shape[: self.axis], -1, self.size, *values.shape[self.axis + 1 :])
+        return blocks
+
+    def _of(self, blocks: Floats) -> tuple[Floats, Floats]:
+        """(scale, zero) […, groups, 1, …]."""
+        least, largest = (edge(blocks, axis=self.axis + 1, keepdims=True) for edge in (np.min, np.max))
+        least, largest = np.minimum(least, 0), np.maximum(largest, 0)
+        exact = (largest - least) / np.float32(self.steps)
+        scale = np.where(exact > 0, exact, np.float32(1)).astype(self.scale_dtype).astype(np.float32)
+        return scale, np.clip(np.round(-least / scale), 0, self.steps)

@@ -12,13 +12,15 @@ a projection's ``inputs``   [layers, E, chips · width]   columns of every chunk
 a projection's ``outputs``  [layers, chips · width, E]   rows of every chunk: o, wo, or both
 ==========================  ===========================  =============================================
 
+With ``weight_group_size`` a projection's values are in groups of rows (:mod:`params.grouped`), whose scales and zero
+points are cut as the values are.
+
 Chunks and their widths are one dimension of a matrix: a TPU stores an array in tiles of its last two dimensions, and
 merging dimensions later would copy the weights in every layer. Biases of inputs are [layers, chips, width]; all other
 vectors are replicated.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,37 +30,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from engines.core.dtypes import LARGEST
-from engines.transformer.params.fill import (
-    Fill,
-    Index,
-    channel_scale,
-    merged,
-    padded,
-    quantized,
-    rows_at_once,
-    stacked,
-)
+from engines.transformer.params.described import Described, grouped_of, matrix_of
+from engines.transformer.params.fill import Fill, Index, padded, rows_at_once, stacked
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import float_dtype, stored_dtype
 from engines.transformer.params.tree import LayerParameters, Matrix, Norm, Parameters, Parts, Projection
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Floats, Source, values
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """One array: its shape, dtype and sharding, and a function that returns its values in a range.
-
-    ``at_once``: all entries of the first axis are filled together, as a quantized matrix needs for its scales.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    spec: P
-    fill: Fill
-    at_once: bool = False
 
 
 def query_factor(head_dim: int) -> float:
@@ -175,7 +154,8 @@ class _Describer:
         """[vocab, E], zeros beyond the vocabulary's real size."""
         shape = (self.plan.padded.vocab, self.model.d_model)
         fill = padded(fill, self.model.vocab_size)
-        return self._matrix(shape, fill, spec=P(self.columns, self.rows), scale_spec=P(), contracted=(1,), bias=bias)
+        spec, dtype = P(self.columns, self.rows), self.plan.head_format
+        return matrix_of(shape, fill, dtype=dtype, spec=spec, scale_spec=P(), contracted=(1,), bias=bias)
 
     def _layers(self) -> LayerParameters:
         inputs = {name: self._inputs(parts) for name, parts in input_parts(self.plan).items()}
@@ -202,9 +182,10 @@ class _Describer:
 
         has_bias = any(f"layers.0.{name}_bias" in fusion.canonical for name, _ in parts)
         bias = self._vectors(fill_bias, (plan.chips, width), P(None, self.every, None)) if has_bias else None
-        return self._matrix(
+        return self._projection(
             (len(self.numbers), self.model.d_model, plan.chips, width),
             stacked(self.numbers, fill),
+            rows=1,
             spec=P(None, self.rows, self.columns),
             scale_spec=P(None, self.every, None),
             contracted=(1,),
@@ -227,9 +208,10 @@ class _Describer:
             return both
 
         has_bias = any(f"layers.0.{name}_bias" in fusion.canonical for name, _ in parts)
-        return self._matrix(
+        return self._projection(
             (len(self.numbers), self.plan.chips, width, self.model.d_model),
             stacked(self.numbers, fill),
+            rows=2,
             spec=P(None, self.columns, self.rows),
             scale_spec=P(),
             contracted=(1, 2),
@@ -255,32 +237,15 @@ class _Describer:
     def _vectors(self, fill_layer: Any, shape: tuple[int, ...], spec: P) -> Described:
         return Described((len(self.numbers), *shape), "float32", spec, stacked(self.numbers, fill_layer))
 
-    def _matrix(
-        self,
-        shape: tuple[int, ...],
-        fill: Fill,
-        *,
-        spec: P,
-        scale_spec: P,
-        contracted: tuple[int, ...],
-        merged_axis: int | None = None,
-        bias: Described | None = None,
-        parts: Parts = (),
-    ) -> Matrix:
-        """``merged_axis`` of ``shape`` and the next are merged into one dimension; ``spec`` is that of the result."""
-        axis, dtype = merged_axis, self.plan.weight_dtype
-        merged_shape = shape if axis is None else (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
-        if dtype not in LARGEST:
-            return Matrix(Described(merged_shape, dtype, spec, merged(shape, axis, fill)), bias, parts=parts)
-        scale = channel_scale(shape, contracted, fill, LARGEST[dtype])
-        scale_shape = tuple(size for each, size in enumerate(shape) if each not in contracted)
-        rounded = merged(shape, axis, quantized(contracted, fill, scale, dtype.startswith("int")))
-        return Matrix(
-            Described(merged_shape, dtype, spec, rounded, at_once=True),
-            bias,
-            Described(scale_shape, "float32", scale_spec, scale),
-            parts,
-        )
+    def _projection(self, shape: tuple[int, ...], fill: Fill, *, spec: P, rows: int, **rest: Any) -> Matrix:
+        """A layer's matrix in the weights' format, in groups along the axis ``rows`` where it has them."""
+        plan, size = self.plan, self.plan.weight_group_size
+        if size is None:
+            return matrix_of(shape, fill, dtype=plan.weight_dtype, spec=spec, **rest)
+        sixteen = "float16" if plan.act_dtype == "float16" else "bfloat16"
+        kinds = (plan.weight_dtype, sixteen)
+        values = grouped_of(shape, fill, rows, size, kinds=kinds, spec=spec, merged_axis=rest["merged_axis"])
+        return Matrix(values, rest["bias"], parts=rest["parts"])
 
     def _folded(self, parts: Parts, columns: Floats) -> Floats:
         """Input columns […, width] with those of q multiplied by :func:`query_factor`."""

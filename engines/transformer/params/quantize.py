@@ -1,4 +1,4 @@
-"""The number formats of a plan, and quantization to those that need a scale.
+"""The number formats of a plan, quantization to those that need a scale, and the matmul that knows them.
 
 A value v is stored as v / scale, rounded, with scale = max|v| / (the format's largest value) over the values that
 share it: an output channel of a matrix, a token of a matmul's input, a token's head in the cache. Nothing is clipped,
@@ -12,7 +12,9 @@ from typing import Any, Final
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core import dtypes
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, LARGEST
+from engines.transformer.params.grouped import Grouped, Weights
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
@@ -26,9 +28,9 @@ MIN_MAGNITUDE: Final = 1e-30
 def stream_dtype(plan: Plan) -> str:
     """The dtype of activations between matmuls: the residual stream, norms, attention and collectives.
 
-    With ``act_dtype=int8`` only matmuls are in int8, and everything else is in bfloat16.
+    With ``act_dtype`` int8 or float8_e4m3 only matmuls are in 8 bits, and everything else is in bfloat16.
     """
-    return plan.act_dtype if plan.act_dtype in ACTIVATION_DTYPES else "bfloat16"
+    return dtypes.stream_dtype(plan.act_dtype)
 
 
 def float_dtype(plan: Plan) -> str:
@@ -38,7 +40,7 @@ def float_dtype(plan: Plan) -> str:
 
 def is_quantized(plan: Plan) -> bool:
     """Whether weights, activations or the cache are in a format that needs a scale."""
-    return not LARGEST.keys().isdisjoint((plan.weight_dtype, plan.act_dtype, plan.kv_dtype))
+    return not LARGEST.keys().isdisjoint((plan.weight_dtype, plan.head_format, plan.act_dtype, plan.kv_dtype))
 
 
 def stored_dtype(name: str) -> Any:
@@ -78,20 +80,28 @@ def dequantize(x: Array, scale: Array | None) -> Array:
     return x if scale is None else x * scale
 
 
-def einsum(plan: Plan, equation: str, x: Array, w: Array, out_dtype: Any = None) -> Array:
-    """einsum that accumulates in float32, or in int32 where x and w are int8; the caller applies scales.
+def einsum(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = None) -> Array:
+    """einsum that accumulates in float32, or in int32 where x and w are int8; the caller applies channels' scales.
 
-    Other quantized weights are converted to x's dtype first. Returns ``out_dtype``, by default x's (float32 for int8).
+    With ``act_dtype=float8_e4m3`` the rows of x are quantized here, after the collective that brought them in 16 bits,
+    and multiplied in 8 with a matrix of that format. Other quantized weights are converted to x's dtype first, those in
+    groups with their scales. Returns ``out_dtype``, by default x's (float32 for int8).
     """
+    precision = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
+    if isinstance(w, Grouped):
+        return w.multiplied(x, precision).astype(out_dtype or x.dtype)
+    if plan.act_dtype == "float8_e4m3" and w.dtype == stored_dtype(plan.act_dtype):
+        narrow, scale = quantize(x, plan.act_dtype)
+        product = jnp.einsum(equation, narrow, w, preferred_element_type=jnp.float32)
+        return dequantize(product, scale).astype(out_dtype or x.dtype)
     if x.dtype == jnp.int8:
         counts = jnp.einsum(equation, x, w, preferred_element_type=jnp.int32)
         return counts.astype(out_dtype or jnp.float32)
-    exact = plan.act_dtype == "float32"
     result = jnp.einsum(
         equation,
         x,
         w.astype(x.dtype),
-        precision=lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT,
+        precision=precision,
         preferred_element_type=jnp.float32,
     )
     return result.astype(out_dtype or x.dtype)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from jax import Array, lax
 
+from engines.transformer.params.grouped import Grouped, Weights, group_size_of
+
 Parts = tuple[tuple[str, int], ...]
 """The tensors of a fused matrix in the order of a chunk: (name, columns or rows in one chunk)."""
 
@@ -20,7 +22,8 @@ Parts = tuple[tuple[str, int], ...]
 class Matrix:
     """A matrix in its number format: with a ``scale`` for each output channel where it is quantized, and a ``bias``.
 
-    ``values`` of a layer's matrix are stacked [layers, rows, columns], or the :class:`Stacked` matrix of one layer.
+    ``values`` of a layer's matrix are stacked [layers, rows, columns], or the :class:`Stacked` matrix of one layer. In
+    groups they hold the scales and zero points of these as well (:class:`engines.transformer.params.grouped.Grouped`).
     """
 
     values: Any
@@ -110,27 +113,45 @@ class Stacked:
     Blocks are sliced from the stack itself: if several slices read one layer's matrix, a TPU first copies it whole.
     """
 
-    stack: Array
+    stack: Weights
     layer: Any
 
-    def block(self, rows: slice, columns: slice) -> Array:
+    def block(self, rows: slice, columns: slice) -> Weights:
         """The block [rows, columns], whose bounds are static."""
         shape = self.stack.shape[1:]
         bounds = [each.indices(size)[:2] for each, size in zip((rows, columns), shape, strict=True)]
         (top, bottom), (left, right) = bounds
-        part: Array = lax.dynamic_slice(self.stack, (self.layer, top, left), (1, bottom - top, right - left))[0]
-        return part
 
-    def whole(self) -> Array:
+        size = group_size_of(self.stack)
+        first, last = top // size, -(-bottom // size)
+
+        def cut(each: Array) -> Array:
+            start = (self.layer, first, *[0] * (each.ndim - 3), left)
+            part: Array = lax.dynamic_slice(each, start, (1, last - first, *each.shape[2:-1], right - left))[0]
+            return part
+
+        if not isinstance(self.stack, Grouped):
+            return cut(self.stack)
+        ragged = (last - first) * size != bottom - top
+        return replace(self.stack.map(cut), skipped=top % size, rows=bottom - top if ragged else None)
+
+    def whole(self) -> Weights:
         """The whole matrix [rows, columns]."""
         return self.block(slice(None), slice(None))
 
     def slice_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
         """Rows (``axis`` 0) or columns (1) ``start`` to ``stop`` of every chunk of ``width``, as a copy."""
-        rows, columns = self.stack.shape[1:]
-        cut = self.whole().reshape((-1, width, columns) if axis == 0 else (rows, -1, width))
-        cut = lax.slice_in_dim(cut, start, stop, axis=axis + 1)
-        return Stacked(cut.reshape((1, -1, columns) if axis == 0 else (1, rows, -1)), 0)
+
+        whole, part = self.whole(), 1 if axis else group_size_of(self.stack)
+
+        def chunks(each: Array) -> Array:
+            if axis == 0:
+                cut = each.reshape(-1, width // part, *each.shape[1:])
+                return lax.slice_in_dim(cut, start // part, stop // part, axis=1).reshape(1, -1, *each.shape[1:])
+            cut = each.reshape(*each.shape[:-1], -1, width)
+            return lax.slice_in_dim(cut, start, stop, axis=cut.ndim - 1).reshape(1, *each.shape[:-1], -1)
+
+        return Stacked(whole.map(chunks) if isinstance(whole, Grouped) else chunks(whole), 0)
 
 
 def only_layer(layers: LayerParameters) -> LayerParameters:

@@ -11,6 +11,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
 from engines.core.model import Model
 from engines.core.slice import MeshShape
+from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
@@ -48,6 +49,8 @@ class Plan:
     weight_dtype: str = "float32"
     act_dtype: str = "float32"
     kv_dtype: str = "float32"
+    weight_group_size: int | None = None
+    head_dtype: str | None = None
     collectives: str = "plain"
     partitioner: Partitioner = "manual"
     decodes: bool = True
@@ -75,7 +78,7 @@ class Plan:
         """Check that the model splits over the mesh in this layout.
 
         Raises:
-            InvalidRequest: a dimension does not split over its axes.
+            InvalidRequest: a dimension does not split over its axes, or groups of weights over a chip's part of it.
         """
         model, shape, axes = self.model, list(self.mesh_shape), self.axes
         for key, size in (("d_model", model.d_model), ("d_ff", model.ffn.stored_columns)):
@@ -86,6 +89,8 @@ class Plan:
                     f"does not split over the {self.chips} chips of mesh_shape={shape}",
                     f"use a mesh whose size divides {size}",
                 )
+        if self.weight_group_size is not None:
+            check_groups(self.weight_group_size, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
             raise InvalidRequest(
                 "batch_size",
@@ -107,6 +112,19 @@ class Plan:
                 f"does not split over any axes of mesh_shape={shape} for attn_sharding=batch",
                 "use a multiple of a mesh axis, or attn_sharding=heads",
             )
+
+    def _rows_of_a_chip(self) -> dict[str, int]:
+        """Rows of each kind of matrix that lie together on a chip, or in a ring's share of it."""
+        axes, embed = self.axes, self.model.d_model
+        inputs = embed // axes.size(axes.stored_embed)
+        if self.overlap is Overlap.RING_OF_ACTIVATIONS and len(axes.scattered) == 1:
+            inputs //= axes.size(axes.scattered)
+        return {"d_model": inputs, "heads · head_dim": self.padded.q_width, "d_ff": self.padded.ffn_width}
+
+    @property
+    def head_format(self) -> str:
+        """Number format of the embedding and of the output head."""
+        return self.head_dtype or self.weight_dtype
 
     @property
     def chips(self) -> int:

@@ -13,17 +13,17 @@ from engines.transformer.partition.plan import Plan
 
 FORMATS: Final = {
     "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
-    "act_dtype": (*ACTIVATION_DTYPES, "int8"),
+    "act_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
     "kv_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
 }
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 
 def check_formats(point: Point) -> None:
-    """Check that the Transformer supports the point's number formats, and every key of its model.
+    """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
 
     Raises:
-        Unsupported: it does not.
+        Unsupported: they do not.
     """
     point.model.check_extensions(point.engine, read=("attn_output_bias",))
     for key, allowed in FORMATS.items():
@@ -32,11 +32,20 @@ def check_formats(point: Point) -> None:
             raise Unsupported(
                 f"{key}={value}: engine={point.engine} does not support it; it supports {', '.join(allowed)}"
             )
-    if point.act_dtype == "int8" and point.weight_dtype != "int8":
+    act = point.act_dtype
+    if act in ACTIVATION_DTYPES:
+        return
+    if point.weight_dtype != act:
         raise Unsupported(
-            f"act_dtype=int8: an int8 matmul needs int8 weights, and weight_dtype={point.weight_dtype}; "
-            "use weight_dtype=int8, or act_dtype=bfloat16"
+            f"act_dtype={act}: an {act} matmul needs {act} weights, and weight_dtype={point.weight_dtype}; "
+            f"use weight_dtype={act}, or act_dtype=bfloat16"
         )
+    if point.weight_group_size is not None:
+        raise Unsupported(
+            f"weight_group_size={point.weight_group_size}: weights in groups are converted for their matmul, and "
+            f"act_dtype={act}; use act_dtype=bfloat16, or leave weight_group_size out"
+        )
+    point.chip.check_matmul(act)
 
 
 def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShape | None = None) -> Plan:
@@ -63,6 +72,8 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         weight_dtype=point.weight_dtype,
         act_dtype=point.act_dtype,
         kv_dtype=point.kv_dtype,
+        weight_group_size=point.weight_group_size,
+        head_dtype=point.head_dtype,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",

@@ -1,7 +1,5 @@
-"""Fingerprints of what is asked: equal where the questions are, whatever describes the same things beside them."""
+"""The values that tell one question from another, as plain values that are equal where the questions are."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -13,23 +11,15 @@ NOT_IDENTIFYING: Final = frozenset(
 """Fields of a model, chip or runtime that change no answer, or that the program which answers stands for."""
 
 
-def fingerprint(content: Any) -> str:
-    """16 hex digits over plain values, and dataclasses without the fields that are at their defaults."""
-    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numbers that are equal print alike (2e12 and 2000000000000), so that they fingerprint alike."""
     if is_dataclass(value) and not isinstance(value, type):
         stated = {field.name: getattr(value, field.name) for field in fields(value)}
-        return _plain(
-            {name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)}
-        )
+        return plain({name: item for name, item in stated.items() if item != _defaults(type(value)).get(name, MISSING)})
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
+        return {key: plain(item) for key, item in value.items() if key not in NOT_IDENTIFYING}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
