@@ -114,7 +114,7 @@ def chip_content(found: KindFit, chip: str) -> dict[str, Any]:
 
 
 def runtime_constants(found: KindFit, runtime: str) -> dict[str, Any]:
-    """The constants of ``conf/runtime/NAME.yaml``: those that rows tell, and those in which it differs by its priors."""
+    """The constants of ``conf/runtime/NAME.yaml``: those that rows tell, or its own priors."""
     chip = found.chips[0]
     values = found.fit.constants(chip, runtime)
     own = RUNTIMES.get(runtime, {})
@@ -122,9 +122,9 @@ def runtime_constants(found: KindFit, runtime: str) -> dict[str, Any]:
     for name in (name for name in BOUNDS if OWNER[name] == "runtime"):
         prior = own.get(name, USUAL[found.kind].get(name))
         about = _about(found, chip, runtime, name, prior)
-        if runtime == BEST_OF[found.kind] or name in own or about["set_by"]:
-            if prior is not None:
-                constants[name] = {"value": short(values[name]), **about}
+        told = runtime == BEST_OF[found.kind] or name in own or about["set_by"]
+        if told and prior is not None:
+            constants[name] = {"value": short(values[name]), **about}
     return constants
 
 
@@ -164,7 +164,7 @@ def _told(found: KindFit, chip: str, runtime: str, name: str) -> float | None:
 
 
 def uncertainty_content(found: Sequence[KindFit]) -> dict[str, Any]:
-    """``constants/uncertainty.yaml``: for each runtime its spread, and for each chip the covariance of a time's terms."""
+    """``constants/uncertainty.yaml``: each runtime's spread, and for each chip the covariance of a time's terms."""
     content: dict[str, Any] = {}
     for each in found:
         upper = np.triu_indices(len(TERMS))

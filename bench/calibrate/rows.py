@@ -25,7 +25,7 @@ GROUPS: Final[tuple[tuple[str, Callable[[Case], str]], ...]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnRows:
-    """The rows to fit, ``groups`` [rows] by which they are held out (``by`` says of what kind), and what is left out."""
+    """The rows to fit, their ``groups`` [rows], left out together (``by`` says of what kind), and what is not fitted."""
 
     chip: Chip
     runtime: Runtime

@@ -134,7 +134,7 @@ def fit(rows: Sequence[Measured], priors: Priors | None = None) -> Fit:
         priors=known,
         names=model.names,
         logs=found.x,
-        covariance=np.linalg.inv(information),
+        covariance=np.asarray(np.linalg.inv(information), dtype=np.float64),
         jacobian=slopes,
         cost=model.cost(found.x),
         errors=np.exp(model.log_latency(found.x) - measured) - 1,

@@ -65,13 +65,13 @@ class Constants:
     hop_s: float = field(metadata=_of(RUNTIME, 1e-8, 2e-5))
     """Each hop of it: between chips of a torus, or one step of a ring inside a GPU node."""
     sampling_s_per_logit: float = field(metadata=_of(RUNTIME, 0.0, 1e-8))
-    """Sampling: time for one of batch × vocabulary logits that a chip holds. Its method decides: a sort, or a maximum."""
+    """Sampling: time for one of batch × vocabulary logits that a chip holds: of a sort, or of a maximum."""
     hbm_usable: float = field(metadata=_of(RUNTIME, 0.5, 1.0))
     """Share of the HBM that a program may fill; the rest is the runtime's, or lost between fragments."""
     loop_hidden: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 1.0))
     """Torus: share of a looped collective's transfer that its matmul hides."""
-    prefetch: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 1.0))
-    """Torus: share of the time of collectives and fixed costs in which the next weights are fetched."""
+    prefetch: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 0.9))
+    """Torus: share of the time of collectives and fixed costs in which the next weights are fetched; never all."""
     network_collective_s: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 1e-3))
     """GPU: what a collective that leaves the node costs on top."""
     stage_s: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 2e-2))
@@ -106,7 +106,7 @@ class Constants:
     prefill_tokens: float = field(default=1e9, metadata=_of(RUNTIME, 1.0, 1e9))
     """Most tokens of a batch whose activations are in memory at once; more are prefilled in parts."""
     cache_grows: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 1.0))
-    """1 where the cache takes memory as sequences grow, in pages or tensors, and 0 where it is all taken at the start."""
+    """1 where the cache takes memory as sequences grow, and 0 where it is all taken at the start."""
     all_logits: float = field(default=0.0, metadata=_of(RUNTIME, 0.0, 1.0))
     """1 where a prefill makes the logits of all positions and not of the last alone, else 0."""
 

@@ -135,7 +135,7 @@ def forward(grid: Grid, length: Floats, context: Floats, prefill: bool) -> Cost:
 
 
 def hand_over_s(grid: Grid, tokens: Floats) -> Floats:
-    """Seconds in which a stage hands T·E to the next: over the switch where all stages are in one node, else the network.
+    """Seconds in which a stage hands T·E to the next: over the switch where all are in one node, else the network.
 
     The ranks of a stage send in parallel, each through its own card.
     """

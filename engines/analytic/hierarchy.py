@@ -75,6 +75,8 @@ class Priors:
         if prior.width == 0:
             return Value(stated=prior.value)
         median = self._add(Name(above, constant), float(np.log(prior.value)), prior.width)
+        if owner == above:  # the median itself, which a chip without rows takes
+            return Value((median,))
         return Value((median, self._add(Name(owner, constant), 0.0, spread)))
 
     def _add(self, name: Name, mean: float, width: float) -> Name:
@@ -87,11 +89,12 @@ def _of(shared: Any) -> tuple[Prior, float]:
 
 
 def _default(constant: str) -> float:
-    return next(float(each.default) for each in fields(Constants) if each.name == constant)
+    default: Any = next(each.default for each in fields(Constants) if each.name == constant)
+    return float(default)
 
 
 def constants_with(priors: Priors, logs: Mapping[Name, float], kind: str, chip: str, runtime: str) -> dict[str, float]:
-    """Constant → value of a chip and a runtime, with the parameters ``logs``; those that it lacks are at their means."""
+    """Constant → value of a chip and a runtime, with the parameters ``logs``; others are at their means."""
     found = {}
     for constant in BOUNDS:
         value = priors.value(kind, chip, runtime, constant)
@@ -143,11 +146,13 @@ class Rows:
     def cost(self, logs: Floats) -> Cost:
         """The predicted times [rows]."""
         padded = np.append(logs, 0.0)
-        arrays = {name: self._array(name, padded[index].sum(axis=0)) for name, index in self._index.items()}
+        arrays: dict[str, Any] = {
+            name: self._array(name, padded[index].sum(axis=0)) for name, index in self._index.items()
+        }
         return predict(replace(self.grid, **arrays)).cost
 
     def _array(self, name: str, logs: Floats) -> Floats:
-        """Values [rows] of an array of the grid. Those beyond a constant's bound are at it, where their priors hold them."""
+        """Values [rows] of an array of the grid; beyond a constant's bound they are at it."""
         bound = BOUNDS.get(name, BOUNDS["stream_16bit"])
         values = np.clip(np.exp(logs), bound.low, bound.high)
         return np.where(np.isnan(self._stated[name]), values, self._stated[name])

@@ -48,7 +48,7 @@ class Memory:
 
 
 def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
-    """TPU: weights/n with heads padded, with the tables; the cache of all tokens, as attention splits it.
+    """TPU: weights/n with heads padded, the tables of embedding and head; the cache of all tokens, as attention splits.
 
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's four moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
@@ -97,11 +97,11 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
 def on_nodes(grid: Grid, length: Floats) -> Memory:
     """GPU, after FasterTransformer's buffers: weights/(t·p), and both the input and the output table on every rank.
 
-    The cache of all tokens of the batch over t ranks and p stages; of the prompts alone in the prefill of a runtime whose
-    cache grows. Activations of a pass of ``length`` tokens, of which
-    at most ``prefill_tokens`` are in memory at once: in, out, normed and residual [T, E]; of a micro-batch [q | k | v]
-    and their transposes, attention's result and the hidden [T, F] over t; the scores [B, H/t, L, L] where they are
-    materialised; and float32 logits of the batch twice, of all positions where a runtime makes those.
+    The cache of all tokens of the batch over t ranks and p stages; where it grows, a prefill has the prompts' alone.
+    Activations of a pass of ``length`` tokens, of which at most ``prefill_tokens`` are in memory at once: in, out,
+    normed and residual [T, E]; of a micro-batch [q | k | v] and their transposes, attention's result and the hidden
+    [T, F] over t; the scores [B, H/t, L, L] where they are materialised; and float32 logits of the batch twice, of all
+    positions where a runtime makes those.
     """
     qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
     weights = (qkv + grid.heads * grid.head_dim) * grid.d_model + grid.ffn_params

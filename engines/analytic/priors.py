@@ -110,7 +110,7 @@ USUAL: Final[Mapping[str, Mapping[str, Prior]]] = {
         "hbm_usable": Prior(0.97, 0.0, "about 1 GiB is the runtime's"),
     },
 }
-"""Constants of a well-made runtime, by kind of chip: what ``best`` starts from, and others where they are not told apart."""
+"""Constants of a well-made runtime, by kind of chip: those of ``best``, and of others where they do not differ."""
 
 NCCL: Final[Mapping[str, Shared]] = {
     "collective_s": Shared(Prior(2e-5, 0.4, "start of an NCCL kernel"), 0.2),

@@ -246,9 +246,9 @@ def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Fl
 
     Compute: 2·T·W of the chip's part W of the projections and 4·T·context·H·D over the attention shards, at the
     matmul's efficiency; 2·B·V·E/n of the logits. Memory: weights once (gathered weights are written and read, N times
-    the chip's part), the cache of B·context tokens once, the scores ``score_passes`` times. Communication: :func:`layer_transfers`
-    and :func:`attention_transfers`; a loop hides loop_hidden of the projections' transfer under compute left for it, and
-    ``prefetch`` of what is left of it, and of the layers' fixed costs, runs under the reading of weights.
+    the chip's part), the cache of B·context tokens once, the scores ``score_passes`` times. Communication:
+    :func:`layer_transfers` and :func:`attention_transfers`; a loop hides loop_hidden of the projections' transfer under
+    compute left for it, and ``prefetch`` of what is left, and of fixed costs, runs under the reading of weights.
     """
     chips = size_of(grid, "xyz")
     shards = attention_shards(grid, layout, attention)

@@ -67,8 +67,8 @@ def term_covariance(fit: Fit, chip: str, runtime: str) -> Floats:
     """
     shares = term_shares(fit.cost)
     term: dict[Name, int] = {}
-    for place, name in enumerate(TERMS):
-        for constant in TERM_OF[name]:
+    for place, of_time in enumerate(TERMS):
+        for constant in TERM_OF[of_time]:
             term |= dict.fromkeys(fit.priors.value(fit.kind, chip, runtime, constant).names, place)
     column = {name: index for index, name in enumerate(fit.names)}
     seen = [name for name in term if name in column]

@@ -1,5 +1,6 @@
-"""Calibration finds constants that made the times, inherits where there are no rows, and ships what it says of itself."""
+"""Calibration finds constants that made the times, inherits where there are no rows, and ships what it says."""
 
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from bench.validate.data import read_all
 from bench.validate.errors import published_files
 from bench.validate.left_out import errors_by_line
 from engines.analytic.calibration import MANY, Measured, fit, leave_one_source_out, log_predicted, weights_of
-from engines.analytic.constants import BOUNDS, CALIBRATED_FOR, OWNER, from_mapping, of, stored
+from engines.analytic.constants import BOUNDS, CALIBRATED_FOR, OWNER, STORED, from_mapping, of, stored
 from engines.analytic.engine import AnalyticEngine
 from engines.analytic.hierarchy import Priors, Rows, constants_with
 from engines.analytic.priors import CHIPS, NCCL_RUNTIMES, RUNTIMES, USUAL
@@ -78,7 +79,9 @@ def test_a_runtime_without_rows_inherits_its_priors_and_a_chip_its_kinds_median(
     assert constants["hbm_efficiency"] == pytest.approx(found.constants("gpu", "best")["hbm_efficiency"])
     # What is shared is inherited as fitted: NCCL's start, and how matmuls overlap their weights.
     assert constants["roofline_overlap"] == found.constants("h100-80gb", "tensorrt-llm")["roofline_overlap"]
-    assert found.uncertainty("b200", "vllm", "hbm_efficiency") > found.uncertainty("h100-80gb", "vllm", "hbm_efficiency")
+    assert found.uncertainty("b200", "vllm", "hbm_efficiency") > found.uncertainty(
+        "h100-80gb", "vllm", "hbm_efficiency"
+    )
 
 
 def test_rows_twice_as_slow_make_the_constants_slower():
@@ -149,7 +152,7 @@ def test_every_prior_is_within_its_bounds_and_of_a_constant():
             assert BOUNDS[name].low <= prior.value <= BOUNDS[name].high, name
             assert prior.why
     assert all(OWNER[name] == "runtime" for priors in RUNTIMES.values() for name in priors)
-    assert NCCL_RUNTIMES <= RUNTIMES.keys()
+    assert RUNTIMES.keys() >= NCCL_RUNTIMES
     assert set(BEST_TAKES) <= set(BOUNDS)
 
 
@@ -176,10 +179,6 @@ def test_shipped_runtimes_have_constants_that_are_known():
 
 def test_shipped_errors_are_those_of_the_shipped_constants():
     """Two tables are enough to see that constants, forms and stored errors are of one fit."""
-    import csv
-
-    from engines.analytic.constants import STORED
-
     files = [path for path in published_files() if path.name in ("tensorrt-llm_0.6.csv", "jax-llm-examples.csv")]
     with (STORED / "left_out.csv").open(encoding="utf-8", newline="") as lines:
         told = {(row["file"], int(row["line"])): float(row["error"]) for row in csv.DictReader(lines)}

@@ -27,6 +27,21 @@ CONSTANTS = Constants(
     network_efficiency=0.7,
     network_collective_s=3e-5,
     stage_s=2e-4,
+    prefetch=0.3,
+    host_layer_s=3e-5,
+    host_prefill_layer_s=5e-5,
+    request_s=1e-3,
+    score_passes=4.0,
+    vector_passes=0.8,
+    cache_efficiency=0.9,
+    kv_reread=0.4,
+    attention_matmul=0.9,
+    stream_16bit=0.95,
+    stream_int8=0.8,
+    matmul_16bit=0.97,
+    prefill_tokens=8192.0,
+    cache_grows=1.0,
+    all_logits=1.0,
 )
 PHASES = {"prefill": (2048, 0), "decode": (1984, 64), "generate": (60, 20)}
 

@@ -11,10 +11,10 @@ from bench.run.load_engine import make_engine
 from bench.sweep.catalog import load_chip, load_group, load_model
 from engines.analytic.engine import AnalyticEngine
 from engines.core.engine import Estimate, Estimator
-from engines.core.errors import ShardbenchError
 from engines.core.layout import FFN_LAYOUTS
 from engines.core.model import Model
 from engines.core.point import Point
+from engines.core.runtime import shipped
 
 ENGINE = AnalyticEngine()
 LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
@@ -261,13 +261,8 @@ def test_what_cannot_be_told_is_refused_with_the_reason(make_point, keys, words)
 
 
 def test_other_chips_take_the_constants_of_their_kind():
-    from engines.analytic.constants import calibrated_name, constants_of, from_mapping
+    from engines.analytic.constants import calibrated_name, of
 
-    assert calibrated_name(load_chip("tpu-v5p")) == "tpu-v4"
-    assert constants_of(load_chip("h100-80gb")) == constants_of(load_chip("a100-80gb"))
-    with pytest.raises(ShardbenchError, match="layer_s=5"):
-        from_mapping({"layer_s": 5})
-    with pytest.raises(ShardbenchError, match="magic"):
-        from_mapping({"magic": 1})
-    with pytest.raises(ShardbenchError, match="missing"):
-        from_mapping({"layer_s": 1e-5})
+    assert calibrated_name(load_chip("tpu-v5p")) == "tpu"
+    assert calibrated_name(load_chip("b200")) == "gpu"
+    assert of(load_chip("b200"), shipped()) == of(load_chip("l40s"), shipped()) != of(load_chip("h200"), shipped())

@@ -60,7 +60,7 @@ def test_a_step_attends_to_its_own_token_too(make_point):
     grid = grid_of([make_point(input_len=10, output_len=1)])
     grid = replace(grid, weight_bytes=np.zeros(1), head_bytes=np.zeros(1), act_bytes=np.zeros(1))
     step = run_phase(grid, "decode", STRATEGIES.index(("ws_2d", "batch")))
-    rate = float((grid.hbm_bytes_per_s * grid.hbm_efficiency)[0])
+    rate = float((grid.hbm_bytes_per_s * grid.hbm_efficiency * grid.cache_efficiency)[0])
     assert step.cost.memory_s[0] == pytest.approx(118 * 2 * 256 * 2 * 11 / rate)
     assert step.memory.kv_cache_bytes[0] == 118 * 2 * 256 * 2 * 11
 

@@ -72,7 +72,9 @@ def test_three_stages_load_the_weights_one_after_the_other(make_grid):
 
 def test_more_ranks_are_faster_inside_a_node(make_grid):
     seconds = [
-        float(gpu_nodes.forward(make_grid(model="gpt-20b", num_chips=n), np.ones(1), np.full(1, 60.0), False).latency_s[0])
+        float(
+            gpu_nodes.forward(make_grid(model="gpt-20b", num_chips=n), np.ones(1), np.full(1, 60.0), False).latency_s[0]
+        )
         for n in (1, 2, 4, 8)
     ]
     assert seconds == sorted(seconds, reverse=True)
@@ -101,7 +103,10 @@ def test_stages_of_one_node_hand_over_by_its_switch(make_grid):
     inside = make_grid(model="gpt-20b", num_chips=8, tensor_parallel=4, pipeline_parallel=2)
     across = make_grid(model="gpt-20b", num_chips=16, tensor_parallel=8, pipeline_parallel=2)
     sent = 1000 * 6144 * 2
-    for grid, ranks, rate in ((inside, 4, 300e9 * inside.link_efficiency), (across, 8, 25e9 * across.network_efficiency)):
+    for grid, ranks, rate in (
+        (inside, 4, 300e9 * inside.link_efficiency),
+        (across, 8, 25e9 * across.network_efficiency),
+    ):
         seconds = gpu_nodes.hand_over_s(grid, np.full(1, 1000.0))
         assert seconds[0] == pytest.approx(float(sent / ranks / rate[0] + grid.stage_s[0]))
 

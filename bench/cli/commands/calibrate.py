@@ -32,7 +32,7 @@ KEYS: Final = (
     Key(
         "out",
         None,
-        "with data: the runtime file to write; without: package, which rewrites the constants that come with shardbench "
+        "with data: the runtime file to write; without: package, which rewrites the constants of shardbench "
         "(default: only print)",
         kind=FilePath(),
     ),
@@ -69,19 +69,19 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 def _summary(found: KindFit) -> dict[str, Any]:
     held = held_by(found.left_out)
-    errors = dict(zip(found.fit.sources, [[] for _ in found.fit.sources], strict=True))
+    errors: dict[str, list[float]] = {source: [] for source in found.fit.sources}
     for source, error in zip(found.fit.sources, found.fit.errors, strict=True):
         errors[source].append(float(error))
     return {
         "rows": len(found.rows),
         "spread": short(spread_of(found.left_out)),
-        "in_fit": _mean(found.fit.errors),
+        "in_fit": _mean(found.fit.errors.tolist()),
         "left_out": _mean([error for each in found.left_out for error in each.errors]),
         "sources": {
             each.source: {
                 "rows": len(each.errors),
                 "in_fit": _mean(errors[each.source]),
-                "left_out": _mean(each.errors),
+                "left_out": _mean(each.errors.tolist()),
                 "held": short(held[each.source]),
             }
             for each in found.left_out
@@ -98,7 +98,7 @@ def _summary(found: KindFit) -> dict[str, Any]:
 
 def _mean(errors: Sequence[float]) -> float:
     stats = error_stats(float(error) for error in errors)
-    return 0.0 if stats is None else short(stats.mape)
+    return 0.0 if stats is None else short(stats.mean)
 
 
 def _print(found: Sequence[KindFit]) -> None:

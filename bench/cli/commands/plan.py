@@ -147,8 +147,8 @@ def _print_not_told_apart(found: "SearchResult") -> None:
         count = len(close)
         print(
             f"{count} of {len(found.runners_up)} runners-up cannot be told apart from the best: the 80% interval of "
-            f"their loss holds 0. It follows from {known.pairs} pairs of published rows of one stack, whose predicted ratios "
-            "are compared with the published ones."
+            f"their loss holds 0. It follows from {known.pairs} pairs of published rows of one stack, whose predicted "
+            "ratios are compared with the published ones."
         )
 
 
