@@ -25,7 +25,7 @@ GROUPS: Final[tuple[tuple[str, Callable[[Case], str]], ...]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnRows:
-    """The rows to fit, their ``groups`` [rows], left out together (``by`` says of what kind), and what is not fitted."""
+    """The rows to fit, their ``groups`` [rows] of the kind ``by``, and what is not fitted as it contradicts itself."""
 
     chip: Chip
     runtime: Runtime
