@@ -25,7 +25,7 @@ GROUPS: Final[tuple[tuple[str, Callable[[Case], str]], ...]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnRows:
-    """The rows to fit, ``groups`` [rows] by which they are held out (of the kind ``by``), and what is left out."""
+    """The rows to fit, their ``groups`` [rows] of the kind ``by``, and what is not fitted as it contradicts itself."""
 
     chip: Chip
     runtime: Runtime

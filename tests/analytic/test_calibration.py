@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from builders.points import point as build_point
+from builders.published_files import published_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from bench.calibrate.published import BEST_TAKES, fit_published, runtime_constan
 from bench.sweep.catalog import load_chip
 from bench.sweep.runtimes import load_runtime
 from bench.validate.data import read_all
-from bench.validate.errors import published_files
 from bench.validate.left_out import errors_by_line
 from engines.analytic.calibration import MANY, Measured, fit, leave_one_source_out, log_predicted, weights_of
 from engines.analytic.constants import BOUNDS, CALIBRATED_FOR, OWNER, STORED, from_mapping, of, stored

@@ -1,4 +1,4 @@
-"""Plans that predictions cannot tell apart are said to be so: in the search, by the command, on the frontier."""
+"""Plans that predictions cannot tell apart are said to be so: in a search, on the command line and on the frontier."""
 
 import json
 

@@ -11,7 +11,7 @@ from bench.cli.main import main
 from bench.measure.timing import TimingConfig
 from bench.rows.store import Store
 from bench.run import rekey as subject
-from bench.run.keys import code_id, point_id, program_id
+from bench.run.keys import code_id, code_id_of, point_id, program_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.rekey import rekey, requested_point
@@ -40,7 +40,11 @@ ASKED = [
 def answered(of):
     engine = make_engine(load_group("engine", of.engine))
     question = PointTask(
-        point=of, point_id=point_id(engine, of), code_id=code_id(engine), source=engine.source, sweep="a sweep"
+        point=of,
+        point_id=point_id(engine, of),
+        code_id=code_id_of(engine, code_id(engine), of),
+        source=engine.source,
+        sweep="a sweep",
     )
     return answer(engine, question, TimingConfig())
 
