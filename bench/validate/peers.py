@@ -35,7 +35,7 @@ PEERS: Final = (
         high=0.17,
         kinds=("gpu",),
         rows="published static-batch rows of today's stacks on GPUs",
-        source="issue 13 of shardbench",
+        source="run by the authors of shardbench on 421 such rows; its own package states none",
     ),
     Peer(
         name="LLMCompass",

@@ -169,7 +169,7 @@ def today_findings(rows: Sequence[Compared]) -> list[Finding]:
         )
     held, told = inside_interval(rows)
     if told:
-        sentence = f"The 80% intervals hold {held / told:.0%} of the published times, which also set them."
+        sentence = f"The intervals hold {held / told:.0%} of the published times, which also set them."
         found.append(Finding("intervals", SOURCES, sentence, {"inside": held, "rows": told}))
     oom = pair_oom_counts(each.pair for each in rows)
     if oom["oom_false"]:
