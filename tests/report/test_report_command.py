@@ -44,9 +44,11 @@ def test_every_figure_is_drawn_and_shown(store, tmp_path, capsys):
         "figures/figure9_mfu_over_latency.png",
         "figures/against_published.png",
         "figures/predicted_over_published.png",
-        "figures/pareto_a100-80gb.png",
+        "figures/pareto_a100-80gb_fastertransformer.png",
+        "figures/pareto_a100-80gb_tensorrt-llm.png",
         "figures/pareto_h100-80gb.png",
-        "figures/pareto_tpu-v4.png",
+        "figures/pareto_tpu-v4_best.png",
+        "figures/pareto_tpu-v4_xla-2022.png",
         "figures/measured_step_time.png",
         "figures/measured_mfu_over_chips.png",
     ]
