@@ -92,7 +92,8 @@ def test_fastertransformer_answers_with_its_own_time(faster, monkeypatch, tmp_pa
     assert (answer.status, answer.error) == ("ok", None)
     assert answer.latency_s == pytest.approx(0.12345)
     assert answer.facts.details["timed_by"] == "multi_gpu_gpt_example"
-    assert answer.facts.resolved == {"tensor_parallel": 2, "pipeline_parallel": 1, "first_token": "prefill"}
+    degrees = {"tensor_parallel": 2, "pipeline_parallel": 1}
+    assert answer.facts.resolved == {"runtime": "fastertransformer", **degrees, "first_token": "prefill"}
     assert answer.facts.device_kind == "NVIDIA A100-SXM4-80GB"
     config = configparser.ConfigParser()
     config.read(tmp_path / "config.ini")
@@ -115,7 +116,7 @@ def test_fastertransformer_degrees_and_int8(faster, monkeypatch, tmp_path):
     asked = point(num_chips=4, tensor_parallel=2, pipeline_parallel=2, weight_dtype="int8", act_dtype="float16")
     [answer] = faster().estimate([asked])
     assert answer.status == "ok"
-    assert answer.facts.resolved == {"first_token": "prefill"}
+    assert answer.facts.resolved == {"runtime": "fastertransformer", "first_token": "prefill"}
     config = configparser.ConfigParser()
     config.read(tmp_path / "config.ini")
     instance = config["ft_instance_hyperparameter"]
@@ -278,7 +279,7 @@ def test_rows_say_who_timed_them(vllm, faster):
     assert sampled.ci_low <= sampled.median <= sampled.ci_high
     assert (single.n, single.samples_s) == (None, None)
     assert single.mfu == pytest.approx(3 * 28 * 2 * 20e9 / 0.12345 / (2 * 312e12))
-    assert set(sampled.chosen) == {"tensor_parallel", "pipeline_parallel", "first_token"}
+    assert set(sampled.chosen) == {"runtime", "tensor_parallel", "pipeline_parallel", "first_token"}
     assert {row.first_token for row in rows} == {"prefill"}
 
 
