@@ -67,7 +67,8 @@ def docstring(name: str) -> str:
 
 def _path(module: str) -> Path:
     path = ROOT.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    package = path / "__init__.py"  # a folder of data may stand beside a module of its name
+    return package if package.is_file() else path.with_suffix(".py")
 
 
 @cache

@@ -65,7 +65,7 @@ def test_a_thousand_files_and_one_that_is_bad(run, tmp_path, capsys):
     # One part file: all new rows were stored at once.
     assert len(Store(tmp_path / "results").parts()) == 1
     assert len(Store(tmp_path / "results").load()) == 999
-    assert "1000 files read: 999 inferencex" in printed.out
+    assert "1,000 files read: 999 inferencex" in printed.out
     assert "1 file refused:" in printed.out
     assert "0500.json: is not JSON" in printed.out
     assert "1000 of 1000 files read" in printed.err

@@ -60,9 +60,9 @@ def check_axes(axes: Axes, devices: int, slice_: Slice) -> None:
     count = math.prod(axes.values())
     if not axes or min(axes.values()) < 1 or count != devices:
         chips = f"{slice_.num_chips} {slice_.chip.name}"
-        shape = "x".join(map(str, axes.values()))
+        shape = "[" + ",".join(f"{name}:{size}" for name, size in axes.items()) + "]"
         raise InvalidRequest(
-            "mesh", shape or "", f"has {count} devices, and {chips} have {devices}", "make their product agree"
+            "mesh", shape, f"has {count} devices, and {chips} have {devices}", "make their product agree"
         )
 
 
