@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
             "hw=gtx: XLA's CUDA compiler, the only one here for GPUs, needs figures that its file does not state",
         ),
         ({"hw": replace(load_chip("a100-80gb"), node_bytes_per_s=None)}, "node_bytes_per_s is not known"),
-        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=compiled does not support it"),
+        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: a matmul in float8_e4m3 needs"),
     ],
 )
 def test_what_it_cannot_compile_is_one_sentence(changes, words):
