@@ -37,6 +37,7 @@ QUICK = {
     "report": ["results_dir=kept", "figures=none", "format=csv"],
     "dashboard": ["results_dir=kept"],
     "env": [],
+    "estimate": ["topology=v5e:2x2"],
     "nightly": ["run=no"],
     "wandb": ["results_dir=no"],
 }
@@ -45,6 +46,7 @@ QUICK = {
 FIXED = {
     "nightly": ("run",),
     "env": ("devices",),
+    "estimate": ("function", "hlo", "stablehlo"),
     "validate": ("engine",),
     "pareto": ("out",),
     "wandb": ("results_dir",),

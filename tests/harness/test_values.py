@@ -23,7 +23,9 @@ TYPED = [
     *("..", "\\"),
 ]
 TEXTS = st.one_of(
-    st.sampled_from(TYPED), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+    st.sampled_from(TYPED),
+    # 60 characters are at most 240 bytes: a longer name of a file is refused
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=60),
 )
 KEYS = [
     (name, key)
