@@ -1,5 +1,8 @@
 """Peers, by a stand-in that is compiled as they are: in a process of its own, at two depths, and timed as ours."""
 
+import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -169,3 +172,22 @@ def test_key_value_heads_are_not_cut(kv_heads, chips, mesh, tmp_path):
     made = make_engine({**load_group("engine", "jax-llm-examples"), "folder": str(tmp_path)})
     heads = replace(SMALL, num_heads=48, num_kv_heads=kv_heads)
     assert made.asked(point(model=heads, num_chips=chips))["mesh"] == list(mesh)
+
+
+PLACES = f"""
+import json, sys; sys.path.insert(0, {str(SCRIPTS)!r})
+from absent import devices_of, mesh_of
+asked = json.loads(sys.argv[1])
+mesh = mesh_of(asked["shape"], ("x", "y", "z"), devices_of(asked["target"]))
+print(json.dumps([list(mesh.devices.shape), len({{each.id for each in mesh.devices.flat}})]))
+"""
+
+
+@pytest.mark.parametrize("hw", ["tpu-v5e", "tpu-v6e"])
+@pytest.mark.parametrize("shape", [[1, 8, 2], [1, 4, 4]])
+def test_a_mesh_is_placed_whether_its_axes_are_sides_of_the_torus_or_not(hw, shape, stand_in):
+    engine = stand_in()
+    asked = {"shape": shape, "target": engine._question(point(hw=hw, num_chips=16), "decode")["target"]}
+    words, environment = [sys.executable, "-c", PLACES, json.dumps(asked)], engine.environment([])
+    found = subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
+    assert json.loads(found.splitlines()[-1]) == [shape, 16]

@@ -23,6 +23,8 @@ PARTS: Final = (
 DOES_NOT_FIT: Final = "does not fit"
 THOUSAND: Final = 1024
 BAR_WIDTH: Final = 0.7
+TITLE_INCHES: Final = 0.11
+"""Width of a character of a panel's title, so that no title reaches the next panel or the legend."""
 CROSS_STEP: Final = 0.04
 """Between the crosses of two variants at one place, as a fraction of the panel's height."""
 
@@ -101,7 +103,9 @@ def bars_over(
     beside = [kind for kind in SOURCES if kind != "compiled" and any(row.source == kind for row in rows)]
     if published_s is not None:
         beside = [*(kind for kind in beside if kind != "published"), "published"]
-    figure, axes = panels(len(groups), width=max(8.0 / len(groups), 0.5 * len(bars) + 0.9), height=4.2)
+    title = TITLE_INCHES * max(len(line) for group in groups for line in group.split("\n"))
+    width = max(8.0 / len(groups), 0.5 * len(bars) + 0.9, title + 1.2)
+    figure, axes = panels(len(groups), width=width, height=4.2)
     for axis, group in zip(axes, groups, strict=True):
         mine = [row for row in rows if panel(row) == group]
         shown = [each for each in bars if any(bar(row) == each for row in mine)]

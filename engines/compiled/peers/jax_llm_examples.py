@@ -76,6 +76,6 @@ class JaxLlmExamplesEngine(PeerEngine):
 
 
 def _mesh(devices: int, kv_heads: int) -> tuple[int, int, int]:
-    """As their own main program: no batch axis, key/value heads over as many devices as divide both."""
+    """No batch axis, key/value heads over as many devices as divide both; their own main program takes 4."""
     heads = math.gcd(devices, kv_heads)
     return 1, heads, devices // heads

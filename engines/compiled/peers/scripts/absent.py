@@ -58,6 +58,20 @@ def devices_of(target: dict[str, Any]) -> list[Any]:
     return sorted(topology.devices, key=lambda each: (*each.coords, each.core_on_chip))
 
 
+def mesh_of(shape: Sequence[int], names: Sequence[str], devices: list[Any]) -> Any:
+    """A mesh with axes of explicit sharding. Where no sides of the torus make an axis, JAX is told to split one."""
+    import jax
+    from jax.experimental import mesh_utils
+    from jax.sharding import AxisType, Mesh
+
+    types = (AxisType.Explicit,) * len(shape)
+    try:
+        return jax.make_mesh(tuple(shape), tuple(names), devices=devices, axis_types=types)
+    except NotImplementedError:
+        placed = mesh_utils.create_device_mesh(tuple(shape), devices, allow_split_physical_axes=True)
+        return Mesh(placed, tuple(names), axis_types=types)
+
+
 def compiled(asked: dict[str, Any], devices: list[Any], layers: int, build: Build) -> dict[str, Any]:
     """One program: its text, memory, where its partitions stand, and what it took to compile."""
     import jax

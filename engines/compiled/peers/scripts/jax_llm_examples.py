@@ -5,21 +5,21 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from absent import Refused, bytes_on_a_device, main
+from absent import Refused, bytes_on_a_device, main, mesh_of
 
 
 def build(asked: dict[str, Any], devices: list[Any], layers: int) -> tuple[Any, Any, dict[str, int]]:
     """Their ``decode_step``, or the ``forward`` that their ``prefill`` runs, over their mesh x, y, z."""
     import jax
     import jax.numpy as jnp
-    from jax.sharding import AxisType, NamedSharding
+    from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
     sys.path.insert(0, str(Path(asked["folder"]) / "llama3"))
     from llama3_jax import model as peer
 
     sizes, batch = asked["model"], asked["batch_size"]
-    mesh = jax.make_mesh(tuple(asked["mesh"]), ("x", "y", "z"), devices=devices, axis_types=(AxisType.Explicit,) * 3)
+    mesh = mesh_of(asked["mesh"], ("x", "y", "z"), devices)
     config = peer.Config(
         embed=sizes["d_model"],
         ffw_size=sizes["d_ff"],
