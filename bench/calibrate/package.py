@@ -29,7 +29,7 @@ def write_package(found: Sequence[KindFit], stored: Path = STORED, conf: Path | 
         for chip in (*each.chips, CALIBRATED_FOR[each.kind]):
             heading = f"# Constants of the closed forms for {chip}, {MADE_BY}\n"
             written.append(_write(stored / f"{chip}.yaml", heading, chip_content(each, chip)))
-        for runtime in each.runtimes:
+        for runtime in each.own_runtimes:
             if runtime == BEST and BEST_OF[each.kind] != BEST:
                 continue
             constants = best_constants(each) if runtime == BEST else runtime_constants(each, runtime)

@@ -60,6 +60,11 @@ class KindFit:
             if name != AUTO and self.kind in load_group("runtime", name)["limits"]["kinds"]
         ]
 
+    @property
+    def own_runtimes(self) -> list[str]:
+        """Those whose constants this kind sets: where a runtime is for several, the first of them."""
+        return [name for name in self.runtimes if load_group("runtime", name)["limits"]["kinds"][0] == self.kind]
+
 
 def fit_published(cases: Sequence[Case]) -> list[KindFit]:
     """One fit a kind of chip; a source is a table, and each case is of its own runtime.

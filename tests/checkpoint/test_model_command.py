@@ -53,7 +53,7 @@ def refused(words, capsys):
 
 
 def test_writes_into_a_config_folder_and_prints_the_command_that_runs_it(released, tmp_path, capsys):
-    one, other = released("qwen2.5-7b"), released("phi-2")
+    one, other = released("qwen2.5-7b", vocab_size=152000), released("phi-2")
     mine = tmp_path / "mine"
     assert main(["model", f"checkpoint=[{one},{other / 'config.json'}]", f"out={mine}"]) == 0
     lines = capsys.readouterr().out.splitlines()

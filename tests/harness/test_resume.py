@@ -132,7 +132,10 @@ def test_a_row_whose_clock_ran_ahead_does_not_win_for_ever(shardbench, rerun):
 
 
 def test_a_chip_that_tells_its_compiler_something_else_is_asked_again():
-    """The constants of a chip's links are in no point_id; nor may the same source then pass for the same program."""
+    """The constants of a chip's links are in no point_id; nor may the same source then pass for the same program.
+
+    A prediction takes none of them.
+    """
     sizes = {"engine": "compiled", "phase": "decode", "num_chips": 8, "batch_size": 8, "input_len": 8, "output_len": 8}
     engine, asked = make_engine(load_group("engine", "compiled")), point(model="palm-8b", hw="tpu-v4", **sizes)
     links = LinkConstants(link_efficiency=0.5, hop_s=1e-6, launch_s=1e-6)
@@ -142,7 +145,7 @@ def test_a_chip_that_tells_its_compiler_something_else_is_asked_again():
     assert code_id_of(engine, "code", asked) == code_id_of(engine, "code", replace(asked, batch_size=9))
     assert code_id_of(engine, None, asked) is None
     analytic = make_engine(load_group("engine", "analytic"))
-    assert code_id_of(analytic, "code", other) == "code"
+    assert code_id_of(analytic, "code", other) == code_id_of(analytic, "code", asked)
 
 
 def test_an_engine_that_dies_while_it_is_asked_costs_that_point(shardbench, rerun):

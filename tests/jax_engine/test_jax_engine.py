@@ -69,8 +69,8 @@ def test_generate_repeats_verifies_and_knows_its_facts():
     assert 0 <= checked.kl_divergence < 1e-9
     facts = program.facts()
     # F/E = 4 exceeds √8: 1D; one key/value head and 8 sequences for 8 chips: over the batch.
-    resolved = {"mesh_shape": [2, 2, 2], "ffn_layout": "ws_1d", "attn_sharding": "batch", "collectives": "plain"}
-    assert facts.resolved == resolved
+    layout = {"mesh_shape": [2, 2, 2], "ffn_layout": "ws_1d", "attn_sharding": "batch", "collectives": "plain"}
+    assert facts.resolved == {"runtime": "xla", **layout}
     # k and v × 4 layers × 8 sequences × 9 positions × 1 head × 32, 4 bytes, an eighth a chip.
     assert facts.kv_cache_bytes == 2 * 4 * 8 * 9 * 32 * 4 / 8
     # A chip holds an eighth of every matrix; the norms are small.
@@ -86,7 +86,8 @@ def test_generate_repeats_verifies_and_knows_its_facts():
 def test_one_chip_has_no_layout():
     program = engine().prepare(point(num_chips=1, batch_size=2))
     resolved = program.facts().resolved
-    assert resolved == {"mesh_shape": [1, 1, 1], "ffn_layout": None, "attn_sharding": None, "collectives": "plain"}
+    layout = {"mesh_shape": [1, 1, 1], "ffn_layout": None, "attn_sharding": None, "collectives": "plain"}
+    assert resolved == {"runtime": "xla", **layout}
     assert program.verify().ok
     program.close()
 
@@ -214,7 +215,7 @@ def test_a_wrong_output_is_not_verified():
     [
         ({"hw": "tpu-v4", "num_chips": 8}, "hw=tpu-v4 is not on this machine.*hw=cpu num_chips=8"),
         ({"num_chips": 512, "batch_size": 512}, "num_chips=512: JAX sees .* devices"),
-        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: engine=jax does not support it; it supports float32"),
+        ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: a matmul in float8_e4m3 needs float8_e4m3 weights"),
         ({"kv_dtype": "int4"}, "kv_dtype=int4"),
         ({"act_dtype": "int8", "weight_dtype": "bfloat16"}, "act_dtype=int8: .* weight_dtype=bfloat16; use weight"),
         ({"tensor_parallel": 8}, "tensor_parallel=8"),

@@ -106,7 +106,7 @@ def test_the_prediction_error_is_that_of_the_pairs_and_names_its_fit(published_s
     assert found["numbers"]["n"] == len(errors) > 600
     assert found["numbers"]["mean"] == pytest.approx(sum(errors) / len(errors))
     held_out = finding(told, "held-out error")
-    assert held_out["sentence"].startswith("With constants fitted without a model's own rows, ")
+    assert held_out["sentence"].startswith("With constants fitted without a source's own rows, ")
     assert f"{max(held_out['numbers'].values()):.1%}" in held_out["sentence"]
 
 

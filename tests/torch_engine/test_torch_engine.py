@@ -106,7 +106,12 @@ def test_facts_of_one_rank():
     assert facts.weights_bytes == 4 * model.params
     # k and v × 3 layers × 3 sequences × 13 positions × 1 head × 32, 4 bytes.
     assert facts.kv_cache_bytes == 2 * 3 * 3 * 13 * 32 * 4
-    assert facts.resolved == {"collectives": "plain", "ffn_layout": None, "attn_sharding": None}
+    assert facts.resolved == {
+        "runtime": "torch-eager",
+        "collectives": "plain",
+        "ffn_layout": None,
+        "attn_sharding": None,
+    }
     assert facts.peak_flops_per_s > 0
     assert facts.hbm_bytes_per_s > 0
     assert facts.details["decode"] == "eager"
@@ -160,7 +165,8 @@ def test_more_than_the_machine_has_is_out_of_memory():
 def test_two_ranks_know_their_facts():
     program = prepared(point("falcon", tensor=2))
     facts = program.facts()
-    assert facts.resolved == {"ffn_layout": "ws_1d", "attn_sharding": "heads", "collectives": "plain"}
+    layout = {"ffn_layout": "ws_1d", "attn_sharding": "heads", "collectives": "plain"}
+    assert facts.resolved == {"runtime": "torch-eager", **layout}
     assert facts.kv_cache_bytes == 2 * 3 * 3 * 13 * 32 * 4
     # Half of every matrix, all of every norm.
     assert facts.weights_bytes == pytest.approx(4 * ARCHITECTURES["falcon"].params / 2, rel=0.01)
