@@ -53,13 +53,13 @@ def refused(words, capsys):
 
 
 def test_writes_into_a_config_folder_and_prints_the_command_that_runs_it(released, tmp_path, capsys):
-    one, other = released("qwen2.5-7b", vocab_size=152000), released("phi-2")
+    one, other = released("qwen2.5-1.5b"), released("phi-2")
     mine = tmp_path / "mine"
     assert main(["model", f"checkpoint=[{one},{other / 'config.json'}]", f"out={mine}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"qwen2.5-7b: {mine}/model/qwen2.5-7b.yaml"
+    assert lines[0] == f"qwen2.5-1.5b: {mine}/model/qwen2.5-1.5b.yaml"
     assert lines[2] == f"phi-2: {mine}/model/phi-2.yaml"
-    assert sorted(path.name for path in (mine / "model").iterdir()) == ["phi-2.yaml", "qwen2.5-7b.yaml"]
+    assert sorted(path.name for path in (mine / "model").iterdir()) == ["phi-2.yaml", "qwen2.5-1.5b.yaml"]
     # Commands as they stand, on the closed forms, which tell whether it fits.
     for line in (lines[1], lines[3]):
         words = shlex.split(line)
@@ -67,7 +67,7 @@ def test_writes_into_a_config_folder_and_prints_the_command_that_runs_it(release
         assert main([*words[1:], f"results_dir={tmp_path}/rows", "wandb.mode=disabled", "print=json"]) == 0
         row = json.loads(capsys.readouterr().out)
         assert row["status"] == "ok"
-        assert row["model"] in ("qwen2.5-7b", "phi-2")
+        assert row["model"] in ("qwen2.5-1.5b", "phi-2")
 
 
 def test_the_config_folder_may_be_that_of_the_command_line(released, tmp_path, capsys):
