@@ -37,7 +37,7 @@ def test_an_engine_that_runs_the_model_refuses_it_before_it_loads(engine, model)
 def test_the_compiled_engine_refuses_it(model):
     engine = load_estimator("compiled")
     assert isinstance(engine, Estimator)
-    [answer] = engine.estimate([asked(model, "compiled")])
+    [answer] = engine.estimate([asked(model, "compiled", "tpu-v4")])
     assert (answer.status, answer.latency_s) == ("unsupported", None)
     assert f"{REFUSED[model]}: engine=compiled " in answer.error
 
