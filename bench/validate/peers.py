@@ -35,7 +35,7 @@ PEERS: Final = (
         high=0.17,
         kinds=("gpu",),
         rows="published static-batch rows of today's stacks on GPUs",
-        source="run by the authors of shardbench on 421 such rows; its own package states none",
+        source="as reported to shardbench for 421 such rows; not run here",
     ),
     Peer(
         name="LLMCompass",
@@ -43,7 +43,7 @@ PEERS: Final = (
         high=0.041,
         kinds=("gpu", "tpu"),
         rows="LLM inference on 4 A100, and on TPU v3 and MI210 for operators (10.9%)",
-        source="Zhang et al., ISCA 2024 (arXiv 2312.03134), abstract",
+        source="Zhang et al., ISCA 2024 (arXiv 2312.03134), abstract, as remembered",
     ),
     Peer(
         name="Vidur",
@@ -51,7 +51,7 @@ PEERS: Final = (
         high=0.09,
         kinds=("gpu",),
         rows="vLLM on A100 and H100, after profiling the same chips",
-        source="Agrawal et al., MLSys 2024 (arXiv 2405.05465), abstract: less than 9%",
+        source="Agrawal et al., MLSys 2024 (arXiv 2405.05465), abstract, as remembered: less than 9%",
     ),
 )
 """The first figure is of rows like those that come with shardbench, the others of rows that their authors measured."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled.compile.cache import Cache, default_folder
 from engines.compiled.compile.compiler import Compiler, CompileRequest
+from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
 from engines.compiled.depth import at_all_layers, shallow, surely_fits
@@ -32,7 +33,7 @@ from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
-from engines.core.versions import JAX_LIBRARIES, XLA_FLAGS, versions_of, xla_flags
+from engines.core.versions import JAX_LIBRARIES, versions_of
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -90,15 +91,7 @@ class CompiledEngine(Estimator):
         Raises:
             InvalidRequest: ``XLA_FLAGS`` holds no flags and names no file of flags.
         """
-        return {
-            XLA_FLAGS: xla_flags(),
-            "JAX_PLATFORMS": "cpu",
-            "TPU_SKIP_MDS_QUERY": "1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # its lock is for the chips, and there are none
-            "TPU_STDERR_LOG_LEVEL": "3",
-            "TPU_MIN_LOG_LEVEL": "3",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
+        return compiling_environment()
 
     def program_id(self, point: Point) -> str:
         """A digest of every program that may answer, compiled for the target, and of what times it.

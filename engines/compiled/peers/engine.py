@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from engines.compiled.compile.cache import Cache, CompiledProgram, default_folder
 from engines.compiled.compile.compiler import out_of_memory_sentence
+from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
 from engines.compiled.peers.line import Depth, PeerPhase, at_all_layers
@@ -22,7 +23,6 @@ from engines.core.engine import Estimate, Estimator
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source, Status
-from engines.core.versions import XLA_FLAGS, xla_flags
 from engines.host.program import ExternalProgram, ProgramFailed
 from engines.host.python import python_of, script_words
 from engines.host.scratch import ScratchFolder
@@ -61,8 +61,10 @@ class PeerEngine(Estimator):
         cache_dir: str | None,
         compiler_options: Mapping[str, Any] | None,
         run_timeout_s: float,
+        **_settings: Any,
     ) -> None:
-        """``python`` null is the Python of this process. ``depths`` are the layers of the two programs.
+        """``python`` null is the Python of this process. ``depths`` are the layers of the two programs. Other settings
+        are the harness's.
 
         Raises:
             InvalidRequest: ``depths`` are no two integers in order.
@@ -93,15 +95,7 @@ class PeerEngine(Estimator):
             InvalidRequest: ``XLA_FLAGS`` holds no flags and names no file of flags.
         """
         del points
-        return {
-            XLA_FLAGS: xla_flags(),
-            "JAX_PLATFORMS": "cpu",
-            "TPU_SKIP_MDS_QUERY": "1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            "TPU_STDERR_LOG_LEVEL": "3",
-            "TPU_MIN_LOG_LEVEL": "3",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
+        return compiling_environment()
 
     def program_id(self, point: Point) -> str:
         """A digest of what the peer is asked, of the peer and its compiler, and of what times it. Compiles nothing.

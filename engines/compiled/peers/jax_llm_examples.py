@@ -1,18 +1,17 @@
 """engine=jax-llm-examples: the Llama of github.com/jax-ml/jax-llm-examples, from a folder with its source."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from engines.compiled.peers.engine import SCRIPTS, PeerEngine
 from engines.compiled.peers.llama import check_llama
 from engines.core.digest import digest
-from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
 MODEL: Final = Path("llama3") / "llama3_jax" / "model.py"
-FORMATS: Final = ("bfloat16", "int8")
 
 
 class JaxLlmExamplesEngine(PeerEngine):
@@ -23,36 +22,15 @@ class JaxLlmExamplesEngine(PeerEngine):
     script: ClassVar[Path] = SCRIPTS / "jax_llm_examples.py"
     packages: ClassVar[Sequence[str]] = ("jax", "jaxlib", "libtpu", "etils", "tensorstore", "flatbuffers")
 
-    def __init__(
-        self,
-        *,
-        folder: str | None,
-        mesh: Sequence[int] | None,
-        kernels: bool,
-        python: str | None,
-        depths: Sequence[int],
-        cache_dir: str | None,
-        compiler_options: Mapping[str, Any] | None,
-        run_timeout_s: float,
-        **_settings: Any,
-    ) -> None:
-        """Keys of the engine's file in ``conf/engine``; other settings are for the harness."""
-        super().__init__(
-            python=python,
-            depths=depths,
-            cache_dir=cache_dir,
-            compiler_options=compiler_options,
-            run_timeout_s=run_timeout_s,
-        )
+    def __init__(self, *, folder: str | None, mesh: Sequence[int] | None, kernels: bool, **settings: Any) -> None:
+        """Keys of the engine's file in ``conf/engine``; ``settings`` are those of every peer."""
+        super().__init__(**settings)
         self.folder, self.mesh, self.kernels = folder, mesh, kernels
         self.options = {"mesh": mesh, "kernels": kernels, "depths": list(self.depths)}
 
     def asked(self, point: Point) -> dict[str, Any]:
         """Llama's architecture, int8 or bfloat16 weights and cache, bfloat16 activations."""
-        check_llama(point.model, self.name)
-        for name, allowed in (("weight_dtype", FORMATS), ("kv_dtype", FORMATS), ("act_dtype", ("bfloat16",))):
-            if getattr(point, name) not in allowed:
-                raise Unsupported(f"{name}={getattr(point, name)}: engine={self.name} has {' and '.join(allowed)}")
+        check_llama(point, self.name)
         devices = point.slice().num_chips * point.chip.require("xla", point.chip.xla).cores
         mesh = self.mesh or _mesh(devices, point.model.num_kv_heads)
         if len(mesh) != 3 or math.prod(mesh) != devices:

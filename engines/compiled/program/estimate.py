@@ -3,10 +3,11 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from engines.compiled.compile.cache import Cache, CompiledProgram, default_folder
 from engines.compiled.compile.compiler import Compiler, keyed
+from engines.compiled.compile.environment import QUIET
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
 from engines.compiled.hlo.parser import parse_module
@@ -26,15 +27,6 @@ from engines.core.versions import versions_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
-
-QUIET: Final[Mapping[str, str]] = {
-    "TPU_SKIP_MDS_QUERY": "1",  # no cloud is asked which slice this machine is part of
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # its lock is for the chips, and there are none
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
-"""Variables that the TPU compiler reads when it is loaded; one that is set already stays as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +48,7 @@ def ready(slice_: Slice) -> None:
         CompilerMissing: it is not installed; names the command that installs it.
     """
     check_installed(slice_.chip)
+    # A variable that is set already stays as it is.
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
