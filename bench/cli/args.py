@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from bench.cli.values import Boolean, Choice, FilePath, Integer, Kind, ListOf, Text, listed
+from bench.cli.values import Boolean, Choice, FilePath, Integer, Kind, ListOf, Number, Text, listed
 from engines.core import keys
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
@@ -53,7 +53,7 @@ PRINT: Final = Key("print", "table", "format of the output on stdout", ("table",
 def point_key(name: str) -> Key:
     """A key of a point, which has no value unless the user gives one."""
     about = Point.schema()[name].about
-    kinds: dict[type, Kind] = {keys.Integer: Integer(0), keys.Sizes: ListOf(Integer(1))}
+    kinds: dict[type, Kind] = {keys.Integer: Integer(0), keys.Sizes: ListOf(Integer(1)), keys.Number: Number(0.0)}
     kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds[type(about.kind)]
     return Key(name, None, about.meaning, kind=kind)
 

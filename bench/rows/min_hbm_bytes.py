@@ -15,9 +15,9 @@ def min_hbm_bytes(point: Point, cached_tokens: int | None = None) -> float:
     not have to read the cache that it writes.
     """
     model, steps = point.model, point.decode_steps
-    matrices = model.num_layers * model.layer_matmul_params * point.weight_bytes
+    matrices = model.matmul_params * point.weight_bytes
     head = model.head_params * weight_bytes(point.head_format)
-    vectors = model.num_layers * (model.layer_params - model.layer_matmul_params)
+    vectors = model.layers_params - model.matmul_params
     vectors += model.final_norm_params + (model.vocab_size if model.lm_head_bias else 0)
     weights = matrices + head + vectors * BYTES_PER_ELEMENT[stream_dtype(point.act_dtype)]
     cached = point.batch_size * point.input_len if cached_tokens is None else cached_tokens

@@ -1,6 +1,6 @@
 """The meaning of a point's keys, from the schema that checks them."""
 
-from engines.core.keys import Choice, Integer
+from engines.core.keys import Choice, Integer, Number
 from engines.core.point import Point
 
 
@@ -14,6 +14,8 @@ def meanings() -> dict[str, str]:
         elif isinstance(kind, Integer):
             zero = f", 0 in {' and '.join(kind.zero_in)}" if kind.zero_in else ""
             text = f"{text}: an integer ≥ {kind.minimum}{zero}"
+        elif isinstance(kind, Number):
+            text = f"{text}: a number {'≥' if kind.at_least else '>'} {kind.minimum:g}"
         left_open = key.about.engine_chooses and "engine" not in text
         found[name] = f"{text}; auto: the engine chooses" if left_open else text
     return found

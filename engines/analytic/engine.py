@@ -13,6 +13,7 @@ from engines.analytic.uncertainty import interval, place_of
 from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
+from engines.core.extension import check_extensions
 from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
 from engines.core.point import Point
 from engines.core.row import Source
@@ -69,7 +70,7 @@ def _program_id(point: Point) -> str:
 
 def _check(point: Point) -> None:
     point.check()
-    point.model.check_extensions("analytic", read=EXTENSIONS)
+    check_extensions(point, "analytic", read=EXTENSIONS)
     record(point)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":

@@ -27,6 +27,7 @@ def check_together(point: "Point") -> None:
             "use phase=prefill, decode or generate",
         )
     point.model.check_phase(point.phase)
+    _check_architecture(point)
     mesh = point.slice().mesh_shape
     if point.num_chips == 1:
         for key in ("ffn_layout", "attn_sharding"):
@@ -65,6 +66,50 @@ def check_together(point: "Point") -> None:
         )
     if point.runtime is not None:
         point.runtime.check(point)
+
+
+def _check_architecture(point: "Point") -> None:
+    """Keys about experts and latents are asked of models that have them."""
+    model = point.model
+    for key in ("expert_axes", "expert_parallel", "expert_capacity", "routing_skew"):
+        if model.num_experts is None and getattr(point, key) not in ("auto", None, 0.0):
+            raise InvalidRequest(
+                key, getattr(point, key), f"is about experts and model={model.name} has none", "leave it out"
+            )
+    if model.kv_latent_dim is None and point.latent_attention != "auto":
+        raise InvalidRequest(
+            "latent_attention",
+            point.latent_attention,
+            f"is about latent attention and model={model.name} has none",
+            "leave it out",
+        )
+    if point.expert_axes != "auto" and point.chip.kind == "gpu":
+        raise InvalidRequest(
+            "expert_axes", point.expert_axes, f"is a TPU setting and hw={point.chip.name}", "use expert_parallel"
+        )
+    for key in ("expert_parallel", "data_parallel"):
+        degree = getattr(point, key)
+        if degree is None:
+            continue
+        if point.chip.kind == "tpu":
+            raise InvalidRequest(
+                key, degree, f"is a GPU setting and hw={point.chip.name}", "use expert_axes and attn_sharding"
+            )
+        if point.num_chips % degree:
+            raise InvalidRequest(
+                key, degree, f"does not divide num_chips={point.num_chips}", "use a divisor of the chips"
+            )
+    if (
+        point.expert_parallel is not None
+        and model.num_experts is not None
+        and model.num_experts % point.expert_parallel
+    ):
+        raise InvalidRequest(
+            "expert_parallel",
+            point.expert_parallel,
+            f"does not divide num_experts={model.num_experts} of model={model.name}",
+            "every GPU holds the same number of experts",
+        )
 
 
 def _check_parallel_degrees(point: "Point") -> None:

@@ -2,26 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-Activation = Literal["swiglu", "gelu", "gelu_tanh", "relu"]
+from engines.core.layer_tensor import LayerTensor
 
-
-@dataclass(frozen=True, slots=True)
-class FfnTensor:
-    """One tensor: ``fan_in`` values are summed into each result (0: a bias), which is hidden or joins the residual."""
-
-    name: str
-    shape: tuple[int, ...]
-    fan_in: int
-    joins_residual: bool
+Activation = Literal["swiglu", "swiglu_clamped", "geglu", "gelu", "gelu_tanh", "relu"]
+GATED: Final[tuple[str, ...]] = ("swiglu", "swiglu_clamped", "geglu")
+"""Activations of two input matrices."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
     """Dense: hidden = act(x · inputs), out = hidden · output, with E = ``d_model`` and F = ``d_ff``.
 
-    SwiGLU has two inputs, silu(x · gate) · (x · up); GELU and ReLU have one.
+    SwiGLU has two inputs, silu(x · gate) · (x · up), and so has GeGLU, with GELU (by tanh) in silu's place; GELU and
+    ReLU have one. Clamped SwiGLU is gpt-oss's: g·sigmoid(1.702·g)·(u + 1), with g ≤ 7 and −7 ≤ u ≤ 7.
     """
 
     d_model: int
@@ -32,7 +27,7 @@ class FeedForward:
     @property
     def gated(self) -> bool:
         """Whether it has two input matrices rather than one."""
-        return self.activation == "swiglu"
+        return self.activation in GATED
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -75,13 +70,13 @@ class FeedForward:
         return self.d_model * (self.input_columns + self.hidden_columns)
 
     @property
-    def tensors(self) -> tuple[FfnTensor, ...]:
+    def tensors(self) -> tuple[LayerTensor, ...]:
         """Every tensor of one layer, matrices first."""
-        matrices = [FfnTensor(name, (self.d_model, self.d_ff), self.d_model, False) for name in self.inputs]
-        matrices.append(FfnTensor(self.output, (self.d_ff, self.d_model), self.d_ff, True))
+        matrices = [LayerTensor(name, (self.d_model, self.d_ff), self.d_model, False) for name in self.inputs]
+        matrices.append(LayerTensor(self.output, (self.d_ff, self.d_model), self.d_ff, True))
         if not self.has_bias:
             return tuple(matrices)
-        biases = [FfnTensor(f"{each.name}_bias", each.shape[-1:], 0, each.joins_residual) for each in matrices]
+        biases = [LayerTensor(f"{each.name}_bias", each.shape[-1:], 0, each.joins_residual) for each in matrices]
         return tuple(matrices + biases)
 
     @property

@@ -4,11 +4,13 @@ The point checks its values by it. The command line, sweep recipes, CSV files, i
 the names and kinds of their keys from it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, Protocol
 
 from engines.core.errors import InvalidRequest
+from engines.core.extension import EXTENSION
 
 ABOUT: Final = "about"
 """Key of a field's metadata that holds an :class:`About`."""
@@ -57,6 +59,33 @@ class Integer:
         if not number.is_integer():
             raise InvalidRequest(name, text, "must be an integer", "write it like 64")
         return int(number)
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list is a grid."""
+        return _items(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Numbers above ``minimum``, or from it on."""
+
+    minimum: float
+    at_least: bool = False
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest for anything but a finite number that is large enough."""
+        del phase
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < self.minimum or (value == self.minimum and not self.at_least):  # type: ignore[operator]
+            law = f"must be a number {'≥' if self.at_least else '>'} {self.minimum:g}"
+            raise InvalidRequest(name, value, law, f"use a number like {self.minimum + 1:g}")
+
+    def parse(self, name: str, text: str) -> float:
+        """``1.25``."""
+        try:
+            return float(text)
+        except ValueError:
+            raise InvalidRequest(name, text, "must be a number", "write it like 1.25") from None
 
     def alternatives(self, value: object) -> list[Any]:
         """A list is a grid."""
@@ -133,9 +162,10 @@ class Key:
         return [None if each == "auto" and self.default is None else each for each in given]
 
 
-def about(kind: Kind, meaning: str, *, engine_chooses: bool = False) -> Mapping[str, About]:
-    """The metadata of a key's field."""
-    return {ABOUT: About(kind, meaning, engine_chooses)}
+def about(kind: Kind, meaning: str, *, engine_chooses: bool = False, extends: Any = None) -> Mapping[str, Any]:
+    """The metadata of a key's field; ``extends`` is that of :data:`engines.core.extension.EXTENSION`."""
+    found = {ABOUT: About(kind, meaning, engine_chooses)}
+    return found if extends is None else {**found, EXTENSION: extends}
 
 
 def keys_of(point: type[Any]) -> Mapping[str, Key]:

@@ -9,10 +9,13 @@ from typing import Final, Literal, get_args
 
 from engines.core.errors import InvalidRequest
 
-AttnSharding = Literal["auto", "heads", "batch"]
+AttnSharding = Literal["auto", "heads", "batch", "sequence"]
+LatentAttention = Literal["auto", "absorbed", "expanded"]
 Partitioner = Literal["manual", "gspmd"]
 
 ATTN_SHARDINGS: Final[tuple[str, ...]] = get_args(AttnSharding)
+LATENT_ATTENTIONS: Final[tuple[str, ...]] = get_args(LatentAttention)
+EXPERT_AXES: Final[tuple[str, ...]] = ("auto", "none", "x", "y", "z", "xy", "xz", "yz", "xyz")
 PARTITIONERS: Final[tuple[str, ...]] = get_args(Partitioner)
 
 

@@ -9,13 +9,16 @@ from engines.core.chip import Chip
 from engines.core.consistent import check_together
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.fingerprint import fingerprint
-from engines.core.keys import Choice, Integer, Key, Sizes, about, keys_of
+from engines.core.keys import Choice, Integer, Key, Number, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
+    EXPERT_AXES,
     FFN_LAYOUTS,
+    LATENT_ATTENTIONS,
     PARTITIONERS,
     AttnSharding,
+    LatentAttention,
     Partitioner,
 )
 from engines.core.model import Model
@@ -76,7 +79,25 @@ class Point:
         default="auto", metadata=about(Choice(FFN_LAYOUTS), "layout of the feed-forward layer", engine_chooses=True)
     )
     attn_sharding: AttnSharding = field(
-        default="auto", metadata=about(Choice(ATTN_SHARDINGS), "what attention is split over", engine_chooses=True)
+        default="auto",
+        metadata=about(
+            Choice(ATTN_SHARDINGS), "what attention is split over", engine_chooses=True, extends=("sequence",)
+        ),
+    )
+    latent_attention: LatentAttention = field(
+        default="auto",
+        metadata=about(
+            Choice(LATENT_ATTENTIONS),
+            "whether queries go to the latent space or its keys and values are made for every head",
+            engine_chooses=True,
+            extends=True,
+        ),
+    )
+    expert_axes: str = field(
+        default="auto",
+        metadata=about(
+            Choice(EXPERT_AXES), "mesh axes of a TPU slice that spread the experts", engine_chooses=True, extends=True
+        ),
     )
     collectives: str = field(
         default="auto",
@@ -90,6 +111,32 @@ class Point:
     )
     pipeline_parallel: int | None = field(
         default=None, metadata=about(Integer(1), "stages that share the layers", engine_chooses=True)
+    )
+    expert_parallel: int | None = field(
+        default=None, metadata=about(Integer(1), "GPUs that spread the experts", engine_chooses=True, extends=True)
+    )
+    data_parallel: int | None = field(
+        default=None,
+        metadata=about(
+            Integer(1),
+            "groups of GPUs, each with the attention of its own sequences",
+            engine_chooses=True,
+            extends=True,
+        ),
+    )
+    expert_capacity: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0),
+            "tokens that an expert takes at most, as a multiple of its even share; auto drops none",
+            extends=True,
+        ),
+    )
+    routing_skew: float = field(
+        default=0.0,
+        metadata=about(
+            Number(0.0, at_least=True), "s of the Zipf law 1/rank^s of how often experts are chosen", extends=True
+        ),
     )
     weight_dtype: str = field(default="bfloat16", metadata=about(_DTYPES, "number format of the weights"))
     act_dtype: str = field(

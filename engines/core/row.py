@@ -43,10 +43,16 @@ class Row:
     mesh_shape: list[int] | None = None
     ffn_layout: str | None = None
     attn_sharding: str | None = None
+    latent_attention: str | None = None
+    expert_axes: str | None = None
     collectives: str | None = None
     partitioner: str | None = None
     tensor_parallel: int | None = None
     pipeline_parallel: int | None = None
+    expert_parallel: int | None = None
+    data_parallel: int | None = None
+    expert_capacity: float | None = None
+    routing_skew: float | None = None
     weight_dtype: str = ""
     act_dtype: str = ""
     kv_dtype: str = ""

@@ -15,6 +15,7 @@ from engines.core.digest import digest
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
+from engines.core.extension import check_extensions
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
@@ -89,7 +90,7 @@ class ExternalEngine(Estimator):
             point.check()
             self.check_runtime(point)
             _check_first_token(point)
-            point.model.check_extensions(self.name)
+            check_extensions(point, self.name)
             self.check_supported(point)
             return self._run(point)
         except ShardbenchError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Program, Runner
 from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.extension import check_extensions
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.weight_groups import check_one_weight_format
@@ -155,7 +156,7 @@ def _can_compile() -> bool:
 
 
 def _check_supported(point: Point) -> None:
-    point.model.check_extensions("torch", read=("attn_output_bias",))
+    check_extensions(point, "torch", read=("attn_output_bias",))
     check_one_weight_format(point)
     for key, allowed in (
         ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),

@@ -10,14 +10,27 @@ Tensors, unfused (E, F, H, K, D as in ``engines.core.model``; V vocabulary, P le
 ``embedding``                                   [V, E]
 ``positions``                                   [P, E], where positions are learned
 ``layers.N.attn_norm.scale`` ``.bias``          [E]; the bias where ``norm_bias``
-``layers.N.ffn_norm.scale`` ``.bias``           [E], where ``norms_per_layer`` is 2; else both halves read attn_norm
+``layers.N.ffn_norm.scale`` ``.bias``           [E]; not where both halves read attn_norm
+``layers.N.attn_post_norm`` ``ffn_post_norm``   [E] each, ``.scale`` and ``.bias``, where norms stand after each half
 ``layers.N.q``  ``k``  ``v``  ``o``             [E, H, D]  [E, K, D]  [E, K, D]  [H, D, E]
 ``layers.N.q_bias`` ``k_bias`` ``v_bias``       [H, D]  [K, D]  [K, D], where ``attn_bias``
 ``layers.N.o_bias``                             [E], where ``has_output_bias``
-``layers.N.gate`` ``up``, or ``wi``             [E, F]: both of SwiGLU, silu(gate)·up; or the one input of GELU
+``layers.N.q_norm.scale`` ``k_norm.scale``      [D], where ``qk_norm``
+``layers.N.sinks``                              [H], where ``attention_sinks``
+``layers.N.q_a`` ``q_a_norm.scale`` ``q_b``     [E, L] [L] [L, H, D]: instead of q, with L = ``q_latent_dim``
+``layers.N.kv_a`` ``kv_a_norm.scale``           [E, L + rotary_dim] [L], with L = ``kv_latent_dim``; the last columns
+                                                are the key that all heads share
+``layers.N.k_b`` ``v_b``                        [L, H, D − rotary_dim] [L, H, value_head_dim]
+``layers.N.gate`` ``up``, or ``wi``             [E, F]: both of a gated feed-forward, act(gate)·up; or the one input
 ``layers.N.wo``                                 [F, E]
 ``layers.N.gate_bias`` ``up_bias`` | ``wi_bias``  [F], where ``ffn_bias``
 ``layers.N.wo_bias``                            [E], where ``ffn_bias``
+``layers.N.router`` ``router_bias``             [E, N] [N], of N experts
+``layers.N.router_correction``                  [N]
+``layers.N.experts.gate`` and so on             [N, E, F], [N, F, E], [N, F], [N, E]: the experts' tensors as above
+``layers.N.shared.gate`` and so on              [E, F], …: the shared expert's
+``layers.N.shared_gate``                        [E, 1]
+``embedding_norm.scale`` ``.bias``              [E], where ``embedding_norm``
 ``final_norm.scale`` ``.bias``                  [E]
 ``lm_head``                                     [E, V], where the embedding is not tied
 ``lm_head_bias``                                [V], where ``lm_head_bias``
@@ -36,6 +49,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
 
 Floats = NDArray[np.float32]
@@ -75,8 +89,9 @@ Source = int | StoredWeights
 def tensors(model: Model) -> dict[str, Tensor]:
     """Every tensor of the model by name, embedding first, then layer by layer."""
     listed = [*_outer_first(model)]
-    for number in range(model.num_layers):
-        listed += [Tensor(f"layers.{number}.{each.name}", each.shape, each.std, each.mean) for each in _layer(model)]
+    for number, kind in enumerate(model.layer_kinds):
+        prefix = f"layers.{number}."
+        listed += [Tensor(prefix + each.name, each.shape, each.std, each.mean) for each in _layer(model, kind)]
     listed += _outer_last(model)
     return {each.name: each for each in listed}
 
@@ -181,24 +196,22 @@ def _outer_last(model: Model) -> list[Tensor]:
     return listed
 
 
-def _layer(model: Model) -> list[Tensor]:
-    e, h, k, d = model.d_model, model.num_heads, model.num_kv_heads, model.head_dim
-    inward = e**-0.5
+def _layer(model: Model, kind: LayerKind) -> list[Tensor]:
     # Each half of each layer adds variance 1/(2·layers), so that the residual stream ends near variance 1.
     share = (2 * model.num_layers) ** -0.5
-    listed = _norm(model, "attn_norm") + (_norm(model, "ffn_norm") if model.norms_per_layer == 2 else [])
-    listed += [Tensor("q", (e, h, d), inward), Tensor("k", (e, k, d), inward), Tensor("v", (e, k, d), inward)]
-    listed.append(Tensor("o", (h, d, e), share * (h * d) ** -0.5))
-    if model.attn_bias:
-        listed += [Tensor("q_bias", (h, d), 0.1), Tensor("k_bias", (k, d), 0.1), Tensor("v_bias", (k, d), 0.1)]
-    if model.qk_norm:
-        listed += [Tensor(f"{name}.scale", (d,), 0.1, 1.0) for name in ("q_norm", "k_norm")]
-    if model.has_output_bias:
-        listed.append(Tensor("o_bias", (e,), 0.1 * share))
-    for each in model.ffn.tensors:
+    listed = [norm for name in _norm_names(model) for norm in _norm(model, name)]
+    for each in (*model.attention.tensors, *model.feed_forward(kind).tensors):
         std = each.fan_in**-0.5 if each.fan_in else 0.1
-        listed.append(Tensor(each.name, each.shape, share * std if each.joins_residual else std))
+        std = share * std if each.joins_residual else std
+        listed.append(Tensor(each.name, each.shape, std, 1.0 if each.is_scale else 0.0))
     return listed
+
+
+def _norm_names(model: Model) -> list[str]:
+    halves = ["attn"] if model.shares_norm else ["attn", "ffn"]
+    before = [f"{half}_norm" for half in halves] if model.norm_position != "after" else []
+    after = [f"{half}_post_norm" for half in halves] if model.norm_position != "before" else []
+    return before + after
 
 
 def _norm(model: Model, name: str) -> list[Tensor]:

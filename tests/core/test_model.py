@@ -3,15 +3,60 @@
 import dataclasses
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from builders.points import point as build_point
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.sweep.catalog import load_customised, load_model, model_from, names
 from engines.core.errors import InvalidRequest, Unsupported
-from engines.core.model import EXTENSION, Model
+from engines.core.extension import EXTENSION, check_extensions
+from engines.core.layer_kind import seen_pairs
+from engines.core.model import Model
+from engines.core.point import Point
 from engines.weights.random import tensors
+
+DEEPSEEK_V3 = {
+    "name": "deepseek-v3",
+    "num_layers": 61,
+    "d_model": 7168,
+    "d_ff": 18432,
+    "num_heads": 128,
+    "num_kv_heads": 128,
+    "head_dim": 192,
+    "vocab_size": 129280,
+    "block": "serial",
+    "activation": "swiglu",
+    "position": "rotary",
+    "norm": "rmsnorm",
+    "published_params": 671e9,
+    "mfu_params": 37e9,
+    "source": "arXiv 2412.19437",
+    "norms_per_layer": 2,
+    "tied_embedding": False,
+    "rotary_dim": 64,
+    "q_latent_dim": 1536,
+    "kv_latent_dim": 512,
+    "value_head_dim": 128,
+    "num_experts": 256,
+    "experts_per_token": 8,
+    "expert_d_ff": 2048,
+    "shared_expert_d_ff": 2048,
+    "dense_layers": 3,
+    "router_score": "sigmoid",
+    "router_normalized": True,
+    "router_scale": 2.5,
+    "router_correction": True,
+    "router_groups": 8,
+    "router_groups_kept": 4,
+}
+
+
+tiny_point = partial(
+    build_point, "tiny", "cpu", engine="jax", num_chips=1, phase="decode", batch_size=1, input_len=8, output_len=4
+)
 
 
 @pytest.mark.parametrize(
@@ -44,17 +89,17 @@ def test_tiny_is_under_ten_million():
 def test_a_layer_counted_by_hand():
     model = load_model("tiny")
     # q and o: 256·(8·32) each; k and v: 256·32 each; three feed-forward matrices of 256·1024; one norm scale of 256.
-    assert model.layer_matmul_params == 2 * 256 * 256 + 2 * 256 * 32 + 3 * 256 * 1024
-    assert model.layer_params == model.layer_matmul_params + 256
-    assert model.params == 4 * model.layer_params + 1024 * 256 + 256
-    assert model.matmul_flops_per_token == 2 * (4 * model.layer_matmul_params + 1024 * 256)
+    matrices = 2 * 256 * 256 + 2 * 256 * 32 + 3 * 256 * 1024
+    assert [model.layer_matmul_params(kind) for kind in model.layer_kinds] == [matrices] * 4
+    assert model.params == 4 * (matrices + 256) + 1024 * 256 + 256
+    assert model.matmul_flops_per_token == 2 * (4 * matrices + 1024 * 256)
     assert model.kv_elements_per_token() == 2 * 4 * 1 * 32
 
 
 def test_biases_and_positions_counted_by_hand():
     model = load_model("tiny-gpt")
     biases = (8 + 8 + 8) * 32 + 256 + 1024 + 256
-    assert model.layer_params == model.layer_matmul_params + biases + 2 * 2 * 256
+    assert model.layers_params == model.matmul_params + model.num_layers * (biases + 2 * 2 * 256)
     assert model.embedding_params == 1024 * 256 + 2048 * 256
 
 
@@ -124,23 +169,27 @@ def test_a_changed_architecture_counts_its_own_parameters():
     assert stated.mfu_params == 37e9
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Extended(Model):
     """A model with a key that not every engine reads."""
 
-    window: int | None = dataclasses.field(default=None, metadata={EXTENSION: True})
+    further: int | None = dataclasses.field(default=None, metadata={EXTENSION: True})
 
 
-def extended(**changes) -> Extended:
+def extended(**changes) -> Point:
     tiny = load_model("tiny")
-    return Extended(**{each.name: getattr(tiny, each.name) for each in dataclasses.fields(tiny)}, **changes)
+    model = Extended(**{each.name: getattr(tiny, each.name) for each in dataclasses.fields(tiny)}, **changes)
+    return dataclasses.replace(tiny_point(), model=model)
 
 
 def test_an_engine_refuses_a_key_that_it_does_not_read():
-    with pytest.raises(Unsupported, match=r"^model\.window=4: engine=torch runs model\.window=null alone; use an"):
-        extended(window=4).check_extensions("torch")
-    extended(window=4).check_extensions("torch", read=("window",))
-    extended().check_extensions("torch")
+    with pytest.raises(Unsupported, match=r"^model\.further=4: engine=torch runs model\.further=null alone; use an"):
+        check_extensions(extended(further=4), "torch")
+    check_extensions(extended(further=4), "torch", read=("further",))
+    check_extensions(extended(), "torch")
+    by_sequence = dataclasses.replace(extended(), attn_sharding="sequence")
+    with pytest.raises(Unsupported, match=r"^attn_sharding=sequence: engine=torch does not run it; use an engine"):
+        check_extensions(by_sequence, "torch")
 
 
 def test_the_output_projection_may_go_without_the_bias_that_q_k_and_v_have():
@@ -157,7 +206,7 @@ def test_the_output_projection_may_go_without_the_bias_that_q_k_and_v_have():
     with pytest.raises(InvalidRequest, match=r"model.attn_output_bias=false: must be true without attn_bias"):
         dataclasses.replace(tiny, attn_output_bias=False)
     with pytest.raises(Unsupported, match=r"model\.attn_output_bias=False: engine=fastertransformer runs"):
-        three.check_extensions("fastertransformer")
+        check_extensions(dataclasses.replace(tiny_point(), model=three), "fastertransformer")
 
 
 def test_the_released_sizes_of_what_tables_of_today_name():
@@ -185,16 +234,19 @@ def test_the_released_sizes_of_what_tables_of_today_name():
     ],
 )
 def test_engines_refuse_what_they_do_not_run(name, message):
+    point = dataclasses.replace(tiny_point(), model=load_model(name))
     with pytest.raises(Unsupported, match=message):
-        load_model(name).check_extensions("jax", read=("attn_output_bias",))
+        check_extensions(point, "jax", read=("attn_output_bias",))
 
 
 def test_an_encoder_attends_to_all_and_has_no_output_or_cache():
     encoder = dataclasses.replace(load_model("tiny-gpt"), encoder=True, position="none")
     assert (
-        encoder.params == 4 * encoder.layer_params == sum(math.prod(each.shape) for each in tensors(encoder).values())
+        encoder.params
+        == 4 * encoder.layer_params(encoder.layer_kinds[0])
+        == sum(math.prod(each.shape) for each in tensors(encoder).values())
     )
-    assert encoder.matmul_flops_per_token == 2 * 4 * encoder.layer_matmul_params
+    assert encoder.matmul_flops_per_token == 2 * encoder.matmul_params
     assert encoder.kv_elements_per_token() == 0
     assert encoder.attention_flops(query_len=4, context_len=4) == 4 * 4 * 8 * 32 * 4 * 4
 
@@ -203,3 +255,55 @@ def test_norms_of_heads_and_of_the_embedding_are_counted():
     tiny = load_model("tiny")
     assert dataclasses.replace(tiny, qk_norm=True).params - tiny.params == 4 * 2 * 32
     assert dataclasses.replace(tiny, embedding_norm=True).params - tiny.params == 256
+
+
+@pytest.mark.parametrize("window_kind", ["sliding", "chunked"])
+@given(first=st.integers(0, 40), count=st.integers(1, 40), window=st.none() | st.integers(1, 30))
+def test_pairs_of_a_query_and_a_key_in_its_window(window_kind, first, count, window):
+    def sees(query: int, key: int) -> bool:
+        if window is None:
+            return key <= query
+        near = query - key < window if window_kind == "sliding" else query // window == key // window
+        return key <= query and near
+
+    pairs = sum(sees(query, key) for query in range(first, first + count) for key in range(query + 1))
+    assert seen_pairs(first, first + count, window, window_kind) == pairs
+
+
+@given(layers=st.integers(1, 70), dense=st.integers(0, 5), every=st.none() | st.integers(1, 8), experts=st.booleans())
+def test_segments_are_the_layers_in_their_order(layers, dense, every, experts):
+    tiny = dataclasses.replace(load_model("tiny"), block="serial", norms_per_layer=2, num_layers=layers)
+    model = dataclasses.replace(tiny, attention_window=16, global_every=every)
+    if experts and dense < layers:
+        model = dataclasses.replace(model, num_experts=4, experts_per_token=2, dense_layers=dense or None)
+    listed = [kind for each in model.segments for kind in each.kinds * each.repeats]
+    assert tuple(listed) == model.layer_kinds
+    assert len(model.segments) <= 2 * (2 + (every or 1))
+
+
+def test_deepseek_v3_counted_by_hand():
+    model = Model(**DEEPSEEK_V3)
+    # arXiv 2412.19437, section 4.2: 671B parameters, of which 37B for a token.
+    assert model.params == pytest.approx(671e9, rel=0.001)
+    active = model.params - 58 * (256 - 8) * 3 * 7168 * 2048
+    assert active == pytest.approx(37.6e9, rel=0.005)
+    assert model.matmul_flops_per_token == pytest.approx(2 * (active - 129280 * 7168), rel=0.001)
+    assert model.kv_elements_per_token() == 61 * (512 + 64)
+    assert [(len(each.kinds), each.repeats) for each in model.segments] == [(1, 3), (1, 58)]
+    assert model.params == sum(math.prod(each.shape) for each in tensors(model).values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"experts_per_token": 2}, "model.experts_per_token=2: needs experts; set num_experts too"),
+        ({"num_experts": 4, "experts_per_token": 5}, "must be a number of the num_experts=4"),
+        ({"value_head_dim": 32}, "is a size of latent attention; set kv_latent_dim too"),
+        ({"kv_latent_dim": 32}, "must be num_heads=8 with kv_latent_dim"),
+        ({"global_every": 2}, "says which layers see beyond a window, and there is none"),
+        ({"norm_position": "both"}, "needs a serial block"),
+    ],
+)
+def test_keys_that_contradict_each_other(changes, message):
+    with pytest.raises(InvalidRequest, match=message):
+        replace(load_model("tiny"), **changes)

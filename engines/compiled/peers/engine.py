@@ -21,6 +21,7 @@ from engines.compiled.timed import timed
 from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
+from engines.core.extension import check_extensions
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.host.program import ExternalProgram, ProgramFailed
@@ -147,7 +148,7 @@ class PeerEngine(Estimator):
             Unsupported: the point is not one of the peer's, or not one of a TPU slice.
         """
         point.check()
-        point.model.check_extensions(self.name)
+        check_extensions(point, self.name)
         if point.chip.kind != "tpu":
             raise Unsupported(f"hw={point.chip.name}: engine={self.name} is compiled for TPUs; use one of them")
         for key, value in (("partitioner", "manual"), *((name, "auto") for name in OWN)):

@@ -5,6 +5,7 @@ from typing import Final
 
 from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
 from engines.core.errors import Unsupported
+from engines.core.extension import check_extensions
 from engines.core.layout import attention_batch_axes, layout_of
 from engines.core.model import Model
 from engines.core.point import Point
@@ -25,7 +26,7 @@ def check_formats(point: Point) -> None:
     Raises:
         Unsupported: they do not.
     """
-    point.model.check_extensions(point.engine, read=("attn_output_bias",))
+    check_extensions(point, point.engine, read=("attn_output_bias",))
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
