@@ -1,0 +1,154 @@
+"""Steps in the times of one point over many nights: found once two nights in a row agree, never by one alone.
+
+The nights since the last step are a level: its median, and a noise between nights. A night's time is beyond the level
+where it differs by more than chance allows one night in a few dozen; two such nights in a row, on the same side, are a
+step at the first of them. Medians and differences between neighbours keep single noisy nights and slow drifts out of
+the level and the noise. Going through the nights in order, what is found is what would have been said on each night.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAD_TO_STD: Final = 1.4826
+"""Standard deviation over median absolute deviation of normal values."""
+MEDIAN_VARIANCE: Final = math.pi / 2
+"""Variance of the median of n normal values times n, over theirs."""
+MAD_EFFICIENCY: Final = 0.37
+"""Values that the standard deviation needs for the precision that this estimate has of one."""
+PRIOR_FREEDOM: Final = 4.0
+"""Degrees of freedom given to the noise of all points together, as in :mod:`bench.measure.significance`."""
+LEAST_NOISE: Final = 0.002
+"""Noise that is always allowed for: shared clocks and temperatures move all nights by so much."""
+
+AGREEMENT: Final = 2.6
+"""Standard deviations by which two nights of one level may differ: 99% of nights do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRules:
+    """``false_alarms`` is the probability of a step where there is none, for one point and night, at normal noise.
+
+    Steps whose two nights differ from the level by less than ``smallest`` in the mean are not reported.
+    ``window`` nights are a level's at most.
+    """
+
+    false_alarms: float = 5e-4
+    smallest: float = 0.03
+    window: int = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """From night ``first`` on times are ``ratio`` times what they were; ``confirmed`` is the night that says so.
+
+    Both are indices of the series. ``noise`` is the standard deviation between nights, of log times.
+    """
+
+    first: int
+    confirmed: int
+    ratio: float
+    noise: float
+
+
+def noise_between(logs: Sequence[float]) -> tuple[float, float]:
+    """Standard deviation between nights of one level, and the degrees of freedom of its estimate; (0, 0) of one night.
+
+    From differences of neighbours, so that a step or a drift adds little.
+    """
+    differences = np.abs(np.diff(np.asarray(logs, np.float64)))
+    if not differences.size:
+        return 0.0, 0.0
+    return float(np.median(differences)) * MAD_TO_STD / math.sqrt(2), MAD_EFFICIENCY * differences.size
+
+
+def common_noise(series: Sequence[Sequence[float]]) -> float:
+    """The noise that points without a history of their own are given: the median over points of one machine."""
+    found = [noise for noise, freedom in map(noise_between, series) if freedom]
+    return max(LEAST_NOISE, float(np.median(found))) if found else math.nan
+
+
+def find_steps(times: Sequence[float], common: float, rules: StepRules) -> list[Step]:
+    """The steps of one point; ``times`` in seconds a night, oldest first, without gaps.
+
+    ``common`` is :func:`common_noise`. A level of a single night is compared with too, at that noise.
+
+    Raises:
+        ValueError: a time is not a positive number.
+    """
+    logs = np.log(np.asarray(times, np.float64))
+    if not np.isfinite(logs).all():
+        raise ValueError("times must be positive numbers")
+    steps: list[Step] = []
+    begin = 0
+    for night in range(2, len(logs)):
+        if night - 1 <= begin:
+            continue
+        level = logs[max(begin, night - 1 - rules.window) : night - 1]
+        noise, freedom = _noise(level, common)
+        beyond = logs[max(begin, night - 2) : night + 1] - np.median(level)
+        if _is_step(beyond, _limit(level.size, noise, freedom, rules), noise, rules):
+            step = Step(first=night - 1, confirmed=night, ratio=math.exp(float(beyond.mean())), noise=noise)
+            steps.append(step)
+            begin = night - 1
+    return [_settled(step, logs, begins, ends) for step, begins, ends in _segments(steps, len(logs))]
+
+
+def smallest_found(noise: float, nights: int, rules: StepRules) -> float:
+    """The step, as a fraction, that two nights confirm with a probability of 95% at this noise."""
+    limit = _limit(nights, noise, PRIOR_FREEDOM + MAD_EFFICIENCY * max(0, nights - 1), rules)
+    # Each of two nights exceeds the limit with a probability of √0.95, their mean a bound with one of 0.95.
+    return math.expm1(max(limit + 1.955 * noise, math.log1p(rules.smallest) + 1.645 * noise / math.sqrt(2)))
+
+
+def _noise(level: NDArray[np.float64], common: float) -> tuple[float, float]:
+    """Noise of a level, moderated by the common one, and its degrees of freedom."""
+    own, freedom = noise_between(level)
+    prior = own if math.isnan(common) else common
+    variance = (PRIOR_FREEDOM * prior**2 + freedom * own**2) / (PRIOR_FREEDOM + freedom)
+    return max(LEAST_NOISE, math.sqrt(variance)), PRIOR_FREEDOM + freedom
+
+
+def _limit(nights: int, noise: float, freedom: float, rules: StepRules) -> float:
+    """How far each of two nights must be beyond a level of so many nights."""
+    return _quantile(math.sqrt(rules.false_alarms / 2), freedom) * noise * math.sqrt(1 + MEDIAN_VARIANCE / nights)
+
+
+@cache
+def _quantile(above: float, freedom: float) -> float:
+    """The value that Student's t exceeds with probability ``above``."""
+    from scipy.stats import t
+
+    return float(t.isf(above, freedom))
+
+
+def _is_step(beyond: NDArray[np.float64], limit: float, noise: float, rules: StepRules) -> bool:
+    """Whether the last two nights are a step, as logs beyond the level.
+
+    They are where they agree with each other; nights that other load disturbed are slow by different amounts. A third
+    night beyond the limit takes the place of agreement, so that a drift is found as well.
+    """
+    last = beyond[-2:]
+    side = np.sign(last[0])
+    if abs(last.mean()) < math.log1p(rules.smallest) or (side * last).min() < limit:
+        return False
+    agree = abs(last[1] - last[0]) <= AGREEMENT * math.sqrt(2) * noise
+    return bool(agree or (beyond.size == 3 and (side * beyond).min() >= limit))
+
+
+def _segments(steps: Sequence[Step], nights: int) -> list[tuple[Step, int, int]]:
+    """Each step with the first night of the level before it and the last of its own."""
+    begins = [0, *(step.first for step in steps)]
+    ends = [*(step.first for step in steps[1:]), nights]
+    return list(zip(steps, begins, ends, strict=False))
+
+
+def _settled(step: Step, logs: NDArray[np.float64], begin: int, end: int) -> Step:
+    """The step with the ratio of the whole levels around it."""
+    ratio = math.exp(float(np.median(logs[step.first : end]) - np.median(logs[begin : step.first])))
+    return Step(first=step.first, confirmed=step.confirmed, ratio=ratio, noise=step.noise)
