@@ -1,8 +1,7 @@
-"""The nightly run: a sweep into a folder of its date, compared with the night before, with report and dashboard."""
+"""The nightly run: a sweep into a folder of its date, judged by all nights before it, with report and dashboard."""
 
 import json
 import math
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,15 +11,18 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from bench.cli.commands.compare import plain, rows_of
 from bench.compare.dashboard.write import write
-from bench.compare.verdicts import Comparison, Rules, compare, newest
+from bench.compare.nights.history import histories
+from bench.compare.nights.judge import Verdict, judge
+from bench.compare.nights.read import DATE, Night, read_nights
+from bench.compare.nights.steps import StepRules
+from bench.compare.nights.summary import action_benchmark, markdown, plain
+from bench.compare.verdicts import Rules, newest
 from bench.rows.atomic import replaced
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 from engines.host.python import environment, module_words, supervised_words
 
-DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 SOME_FAILED: Final = 3
 
 
@@ -30,8 +32,7 @@ class NightlySettings:
 
     Nights are stored in ``RESULTS_DIR/nightly/<date>``.
 
-    ``confirm`` is how often the sweep is repeated while a measured point is slower than the night before.
-    ``processes`` measure every point; with more than one, their medians are compared.
+    ``processes`` measure every point; ``confirm`` more do while a measured point is suspected to be slower.
     """
 
     sweep: str
@@ -39,8 +40,9 @@ class NightlySettings:
     out: Path
     day: str
     rules: Rules
+    steps: StepRules
     confirm: int
-    processes: int = 1
+    processes: int = 3
     words: Sequence[str] = field(default_factory=tuple)
     programs: Sequence[Sequence[str]] = field(default_factory=tuple)
 
@@ -52,21 +54,20 @@ class NightlySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of a night. ``comparison`` is None without an earlier night."""
+    """The result of a night."""
 
     night: Path
-    previous: Path | None
     repeats: int
-    comparison: Comparison | None
+    verdict: Verdict
     points_failed: bool
     files: Sequence[Path]
 
     @property
     def exit_code(self) -> int:
-        """1 for a regression, else 3 where points failed, else 0."""
-        if self.comparison is not None and self.comparison.regressions:
+        """1 for a new regression, else 3 where points failed or nothing could be compared, else 0."""
+        if self.verdict.worse:
             return 1
-        return SOME_FAILED if self.points_failed else 0
+        return SOME_FAILED if self.points_failed or self.verdict.compared_nothing else 0
 
 
 def checked_day(text: str) -> str:
@@ -92,51 +93,51 @@ def run_night(plan: NightlySettings) -> Outcome:
     code = _run(plan)
     for words in plan.programs:
         code = max(code, _shardbench("estimate", *words, f"results_dir={plan.night}", may_end=(0, SOME_FAILED)))
-    rows = rows_of("results_dir", plan.night)
     for _ in range(plan.processes - 1):
-        if _fewest_processes(rows) >= plan.processes:
+        if _fewest_processes(_tonight(plan).rows) >= plan.processes:
             break
         code = max(code, _run(plan, "resume=false"))
-        rows = rows_of("results_dir", plan.night)
-    previous = night_before(plan.night)
-    comparison = None
-    repeats = 0
-    files = []
+    verdict, repeats = _judged(plan), 0
+    while repeats < plan.confirm and any(each.history.machine for each in verdict.of("suspected", "slower")):
+        repeats += 1
+        code = max(code, _run(plan, "resume=false"))
+        verdict = _judged(plan)
     folder = plan.out / plan.day
-    if previous is not None:
-        before = rows_of("results_dir", previous)
-        comparison = compare(before, rows, plan.rules)
-        while repeats < plan.confirm and _suspected(comparison):
-            repeats += 1
-            code = max(code, _run(plan, "resume=false"))
-            comparison = compare(before, rows_of("results_dir", plan.night), plan.rules)
-        with replaced(folder / "comparison.json") as aside:
-            content = {"old": str(previous), "new": str(plan.night), "repeats": repeats, **plain(comparison)}
-            aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        files.append(folder / "comparison.json")
+    nights = read_nights(plan.night.parent, until=plan.day)
+    written = {
+        "summary.md": markdown(verdict),
+        "verdict.json": json.dumps({"night": str(plan.night), "repeats": repeats, **plain(verdict)}, indent=1) + "\n",
+        "benchmark.json": json.dumps(action_benchmark(nights[-1], histories(nights)), indent=1) + "\n",
+    }
+    for name, text in written.items():
+        with replaced(folder / name) as aside:
+            aside.write_text(text, encoding="utf-8")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
-    files.append(folder / "report.md")
     page = plan.out / "dashboard.html"
     write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules)
-    files.append(page)
     return Outcome(
         night=plan.night,
-        previous=previous,
         repeats=repeats,
-        comparison=comparison,
+        verdict=verdict,
         points_failed=code == SOME_FAILED,
-        files=files,
+        files=[*(folder / name for name in written), folder / "report.md", page],
     )
 
 
-def night_before(night: Path) -> Path | None:
-    """The newest folder of an earlier date that holds rows."""
-    earlier = [
-        path
-        for path in night.parent.iterdir()
-        if DATE.fullmatch(path.name) and path.name < night.name and any((path / "rows").glob("*.jsonl"))
-    ]
-    return max(earlier, default=None, key=lambda path: path.name)
+def _judged(plan: NightlySettings) -> Verdict:
+    return judge(read_nights(plan.night.parent, until=plan.day), plan.steps, plan.rules.threshold)
+
+
+def _tonight(plan: NightlySettings) -> Night:
+    """Tonight's rows.
+
+    Raises:
+        InvalidRequest: there are none.
+    """
+    nights = read_nights(plan.night.parent, until=plan.day)
+    if not nights or nights[-1].day != plan.day or not nights[-1].rows:
+        raise InvalidRequest("sweep", plan.sweep, "made no rows", "use a sweep with points")
+    return nights[-1]
 
 
 def _fewest_processes(rows: Sequence[Row]) -> float:
@@ -150,11 +151,6 @@ def _fewest_processes(rows: Sequence[Row]) -> float:
 def _run(plan: NightlySettings, *words: str) -> int:
     arguments = (f"+sweep={plan.sweep}", *plan.words, f"results_dir={plan.night}", "print=none", *words)
     return _shardbench("run", *arguments, may_end=(0, SOME_FAILED))
-
-
-def _suspected(comparison: Comparison) -> bool:
-    """Whether a measured point is slower, for which other load on the machine may be the reason."""
-    return any(change.verdict == "slower" and change.new.source == "measured" for change in comparison.changes)
 
 
 def _shardbench(*words: str, may_end: Sequence[int] = (0,)) -> int:

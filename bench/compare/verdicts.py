@@ -88,7 +88,7 @@ def settled(rows: Iterable[Row]) -> list[Row]:
     best: dict[tuple[Any, ...], tuple[int, Row]] = {}
     kept: list[tuple[int, Row]] = []
     for place, row in enumerate(rows):
-        if row.source != "measured" or row.latency_s is None or _wrong(row):
+        if row.source != "measured" or row.latency_s is None or is_wrong(row):
             kept.append((place, row))
             continue
         key = _day(row)
@@ -213,7 +213,7 @@ def _without_times(old: Row, new: Row) -> Change | None:
         verdict: Verdict = "broken" if old.status == "ok" else "mended" if new.status == "ok" else "changed"
         cause = f": {new.error}" if new.error else ""
         return Change(old=old, new=new, verdict=verdict, reason=f"{old.status} before, {new.status} now{cause}")
-    if _wrong(new) and not _wrong(old):
+    if is_wrong(new) and not is_wrong(old):
         reason = f"output differs from the reference by {new.max_relative_error:.2g} relative"
         return Change(old=old, new=new, verdict="broken", reason=reason)
     return None
@@ -279,7 +279,7 @@ def _plain_ratio(old: Row, new: Row) -> Ratio:
     return Ratio(value=value, ci_low=value, ci_high=value)
 
 
-def _wrong(row: Row) -> bool:
+def is_wrong(row: Row) -> bool:
     """Whether the output was outside the tolerance that the row states."""
     tolerance: Mapping[str, Any] = row.details
     bound = tolerance.get("tolerance")

@@ -1,19 +1,18 @@
-"""``shardbench nightly``, for cron: runs a sweep, compares it with the previous night, writes report and dashboard."""
+"""``shardbench nightly``, for cron: runs a sweep, judges it by all nights before it, writes report and dashboard."""
 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
-from bench.cli.commands.compare import RULES, plain, rules_of, show
-from bench.cli.values import FilePath, Integer, ListOf, Text
+from bench.cli.values import FilePath, Integer, ListOf, Number, Text
 from engines.core.errors import InvalidRequest
 
-SUMMARY: Final = "run a sweep, compare it with the previous night, write report and dashboard; exit code 1 if worse"
+SUMMARY: Final = "run a sweep, judge it by the nights before it, write report and dashboard; exit code 1 if worse"
+MOST_SHOWN: Final = 40
 VERBS: Final[Mapping[str, str]] = {}
 KEYS: Final = (
     Key("sweep", "nightly", "the sweep to run, one of conf/sweep"),
@@ -33,37 +32,57 @@ KEYS: Final = (
     Key(
         "out",
         "reports/nightly",
-        "folder for dashboard.html and, per night, a report and comparison.json",
+        "folder for dashboard.html and, per night, summary.md, verdict.json, benchmark.json and a report",
         kind=FilePath(),
     ),
     Key(
         "confirm",
         2,
-        "most repeats while a measured point is slower; with processes=1 its fastest run counts",
+        "most further processes that measure every point while one is suspected to be slower",
         kind=Integer(0),
     ),
     Key(
         "processes",
-        1,
-        "processes that measure every point; above 1, medians per process are compared",
+        3,
+        "processes that measure every point; their median is the night's time, of one or two the fastest",
         kind=Integer(1),
     ),
+    Key(
+        "false_alarms",
+        5e-4,
+        "probability of a step where there is none, for one measured point and night",
+        kind=Number(above=0, below=0.1),
+    ),
+    Key(
+        "smallest_step",
+        0.03,
+        "measured steps smaller than this fraction are not told",
+        kind=Number(above=0, below=1),
+    ),
+    Key(
+        "threshold",
+        0.05,
+        "a computed time is slower if it rose by more than this fraction",
+        kind=Number(minimum=0),
+    ),
     Key("date", None, "date of the night (default: today, UTC)"),
-    *RULES,
     PRINT,
 )
 EXAMPLES: Final = (
     "shardbench nightly",
-    "shardbench nightly processes=3",
-    "shardbench nightly sweep=virtual-devices threshold=0.1 print=json",
+    "shardbench nightly processes=5 smallest_step=0.02",
+    "shardbench nightly sweep=virtual-devices print=json",
     "0 2 * * *  cd /srv/shardbench && .venv/bin/shardbench nightly >> nightly.log 2>&1    (a line of crontab)",
 )
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Run a night. Returns 1 if there is a regression, 3 if points failed, else 0."""
+    """Run a night. Returns 1 if there is a new regression, 3 if points failed or nothing could be compared, else 0."""
     del verb
     from bench.compare.nightly import NightlySettings, checked_day, run_night
+    from bench.compare.nights.steps import StepRules
+    from bench.compare.nights.summary import headline, plain
+    from bench.compare.verdicts import Rules
 
     words, processes = settings["run"], settings["processes"]
     for word in words:
@@ -75,7 +94,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         results_dir=Path(settings["results_dir"]),
         out=Path(settings["out"]),
         day=checked_day(today if settings["date"] is None else settings["date"]),
-        rules=replace(rules_of(settings), by_process=processes > 1),
+        rules=Rules(threshold=settings["threshold"], by_process=processes > 1),
+        steps=StepRules(false_alarms=settings["false_alarms"], smallest=settings["smallest_step"]),
         confirm=settings["confirm"],
         processes=processes,
         words=words,
@@ -85,20 +105,22 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if settings["print"] == "json":
         content = {
             "night": str(outcome.night),
-            "previous": None if outcome.previous is None else str(outcome.previous),
             "repeats": outcome.repeats,
             "points_failed": outcome.points_failed,
             "files": [str(path) for path in outcome.files],
-            "comparison": None if outcome.comparison is None else plain(outcome.comparison),
+            "verdict": plain(outcome.verdict),
         }
         print(json.dumps(content))
         return outcome.exit_code
-    if outcome.comparison is None:
-        print("no previous night to compare with")
-    else:
-        repeats = f" after {outcome.repeats} repeats, since points were slower" if outcome.repeats else ""
-        print(f"compared with {outcome.previous}{repeats}")
-        show(outcome.comparison)
+    print(f"night of {plan.day}: {headline(outcome.verdict)}")
+    for each in outcome.verdict.findings[:MOST_SHOWN]:
+        ratio = "" if each.ratio is None else f" {each.ratio:.3f} times as long"
+        changed = f" ({'; '.join(each.changed)})" if each.changed else ""
+        print(f"  {each.kind}: {each.history.label}{ratio} since {each.since}: {each.reason}{changed}")
+    if len(outcome.verdict.findings) > MOST_SHOWN:
+        print(f"  and {len(outcome.verdict.findings) - MOST_SHOWN} more; print=json shows all")
+    if outcome.verdict.damaged:
+        print(f"  damaged rows, left out: {'; '.join(outcome.verdict.damaged[:3])}")
     if outcome.points_failed:
         print(f"some points failed: shardbench results list results_dir={outcome.night} status=[failed,timeout]")
     print(f"rows in {outcome.night}; written:")

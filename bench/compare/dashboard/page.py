@@ -8,6 +8,8 @@ from typing import Final
 
 from bench.compare.dashboard.chart import chart, mark_of
 from bench.compare.dashboard.history import Series, find_earlier_steps, histories
+from bench.compare.nights.judge import Finding, Verdict
+from bench.compare.nights.summary import headline
 from bench.compare.verdicts import Change, Rules, label
 from bench.report.main.provenance import environment_table
 from bench.rows.counted import counted
@@ -21,12 +23,16 @@ MOST_CHARTS: Final = 60
 MOST_ROWS: Final = 100
 """Rows shown of each kind of evidence; a page of every row of a large store would not open."""
 STEP_COLUMNS: Final = ("verdict", "point", "before", "now", "new/old", "interval", "p", "when", "note")
+FINDING_COLUMNS: Final = ("verdict", "point", "now", "new/old", "since", "note", "what changed")
 ROW_COLUMNS: Final = ("point", "latency", "interval", "step", "MFU", "when", "note")
 FIGURES: Final = frozenset({"before", "now", "new/old", "interval", "p", "latency", "step", "MFU", "rows"})
 
 
-def page(rows: Sequence[Row], title: str, rules: Rules) -> str:
+def page(rows: Sequence[Row], title: str, rules: Rules, verdict: Verdict | None = None) -> str:
     """The page as HTML; ``rows`` come oldest first. It loads nothing from anywhere.
+
+    ``verdict`` is that of the last night, where the rows are those of nights; else each point's last two rows are
+    compared.
 
     Raises:
         ShardbenchError: scipy is needed (a question was measured twice) and not installed.
@@ -40,23 +46,58 @@ def page(rows: Sequence[Row], title: str, rules: Rules) -> str:
     return template.substitute(
         title=escape(title),
         subtitle=escape(f"{counted(len(rows), 'row')}, {counted(len(series), 'point')}, {span}"),
-        counts=_counts(series),
-        regressions=_regressions(series),
+        counts=_counts(series, verdict),
+        regressions=_regressions(series) if verdict is None else _night(verdict),
         history=_history(charted),
         newest=_newest(newest),
         environment=_report_table(environment_table(newest)),
     )
 
 
-def _counts(series: Sequence[Series]) -> str:
-    worse = sum(each.regressed for each in series)
-    cells = [(str(worse), "worse than before", "worse" if worse else "better")]
+def _counts(series: Sequence[Series], verdict: Verdict | None) -> str:
+    if verdict is None:
+        worse, compared = sum(each.regressed for each in series), sum(len(each.rows) > 1 for each in series)
+    else:
+        worse, compared = len(verdict.worse), verdict.judged
+    told = f"worse than before, of {compared} compared"
+    cells = [(str(worse), told, "worse" if worse else "better") if compared else ("none", "compared", "")]
     for source in SOURCES:
         found = [each.newest for each in series if each.newest.source == source]
         valid = sum(row.valid for row in found)
         if found:
             cells.append((str(len(found)), f"{source}, {valid} of them valid", ""))
     return "".join(f'<li><b class="{kind}">{number}</b>{escape(text)}</li>' for number, text, kind in cells)
+
+
+def _night(verdict: Verdict) -> str:
+    parts = [f"<p>Night of {escape(verdict.day)}: {escape(headline(verdict))}.</p>"]
+    if verdict.findings:
+        parts.append(_table(FINDING_COLUMNS, [_finding_cells(each) for each in verdict.findings[:MOST_ROWS]]))
+    if len(verdict.findings) > MOST_ROWS:
+        parts.append(f"<p class=quiet>{len(verdict.findings) - MOST_ROWS} more; verdict.json has all.</p>")
+    for machine, size in sorted(verdict.smallest.items()):
+        words = f"{' '.join(filter(None, machine))}: two nights show steps of {size:.1%} and more"
+        parts.append(f"<p class=quiet>{escape(words)}, with a probability of 95%.</p>")
+    if verdict.damaged:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in verdict.damaged[:MOST_ROWS])
+        parts.append(
+            f"<details><summary>{len(verdict.damaged)} damaged rows, left out</summary><ul>{lines}</ul></details>"
+        )
+    return "".join(parts)
+
+
+def _finding_cells(each: Finding) -> list[str]:
+    ratio = "" if each.ratio is None else f"{each.ratio:.3f}"
+    point = f"{each.history.label} ({each.history.last.row.source})"
+    return [
+        each.kind,
+        point,
+        seconds(each.history.last.time_s),
+        ratio,
+        each.since,
+        each.reason,
+        "; ".join(each.changed),
+    ]
 
 
 def _regressions(series: Sequence[Series]) -> str:

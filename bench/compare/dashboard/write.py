@@ -4,6 +4,9 @@ from pathlib import Path
 
 from bench.compare.dashboard.history import read_rows
 from bench.compare.dashboard.page import page
+from bench.compare.nights.judge import judge
+from bench.compare.nights.read import read_nights
+from bench.compare.nights.steps import StepRules
 from bench.compare.verdicts import Rules
 from bench.rows.atomic import replaced
 from bench.rows.wrong_peaks import withhold_wrong_shares
@@ -20,10 +23,13 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules) -> int:
         ShardbenchError: there are no rows, or a file of them is broken.
         InvalidRequest: the file cannot be written.
     """
-    rows = withhold_wrong_shares(read_rows(results_dir))
+    nights = read_nights(results_dir)
+    stored = [row for night in nights for row in night.rows] if nights else read_rows(results_dir)
+    rows = withhold_wrong_shares(stored)
     if not rows:
         raise ShardbenchError(f"results_dir={results_dir}: has no rows; run shardbench run first")
-    text = page(rows, title, rules)
+    verdict = judge(nights, StepRules(), rules.threshold) if nights else None
+    text = page(rows, title, rules, verdict)
     with replaced(out) as aside:
         aside.write_text(text, encoding="utf-8")
     return len(rows)

@@ -26,6 +26,8 @@ PRIOR_FREEDOM: Final = 4.0
 LEAST_NOISE: Final = 0.002
 """Noise that is always allowed for: shared clocks and temperatures move all nights by so much."""
 
+LEAST_LEVEL: Final = 2
+"""Nights of a level before it can end: one noisy night is none."""
 AGREEMENT: Final = 2.6
 """Standard deviations by which two nights of one level may differ: 99% of nights do."""
 
@@ -56,7 +58,7 @@ class Step:
     noise: float
 
 
-def noise_between(logs: Sequence[float]) -> tuple[float, float]:
+def noise_between(logs: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
     """Standard deviation between nights of one level, and the degrees of freedom of its estimate; (0, 0) of one night.
 
     From differences of neighbours, so that a step or a drift adds little.
@@ -76,18 +78,19 @@ def common_noise(series: Sequence[Sequence[float]]) -> float:
 def find_steps(times: Sequence[float], common: float, rules: StepRules) -> list[Step]:
     """The steps of one point; ``times`` in seconds a night, oldest first, without gaps.
 
-    ``common`` is :func:`common_noise`. A level of a single night is compared with too, at that noise.
+    ``common`` is :func:`common_noise`. Two nights are the least that make a level.
 
     Raises:
         ValueError: a time is not a positive number.
     """
-    logs = np.log(np.asarray(times, np.float64))
-    if not np.isfinite(logs).all():
+    given = np.asarray(times, np.float64)
+    if not ((given > 0) & np.isfinite(given)).all():
         raise ValueError("times must be positive numbers")
+    logs = np.log(given)
     steps: list[Step] = []
     begin = 0
-    for night in range(2, len(logs)):
-        if night - 1 <= begin:
+    for night in range(LEAST_LEVEL + 1, len(logs)):
+        if night - 1 - begin < LEAST_LEVEL:
             continue
         level = logs[max(begin, night - 1 - rules.window) : night - 1]
         noise, freedom = _noise(level, common)

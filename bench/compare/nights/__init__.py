@@ -1,0 +1,1 @@
+"""Many nights of one sweep: what changed, on which night, and since when."""
