@@ -15,7 +15,7 @@ from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import load_parameters, make_decode, make_prefill
 from engines.weights.random import prompt
 
-pytestmark = [pytest.mark.usefixtures("plainly_prepared"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 MESH = (2, 2, 2)
 SHARDINGS = ["heads", "batch"]
