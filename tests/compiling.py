@@ -4,6 +4,8 @@ import functools
 
 import jax
 
+from engines.transformer import reference
+
 PLAINLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -27,3 +29,40 @@ def _is_known(option):
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+def jit_plainly(patch):
+    """Until ``patch`` is undone, what is jitted from now on and the reference."""
+    original, plain = jax.jit, plainly()
+
+    def jit(*arguments, compiler_options=None, **settings):
+        return original(*arguments, compiler_options={**plain, **(compiler_options or {})}, **settings)
+
+    patch.setattr(jax, "jit", jit)
+    use_plain_reference(patch)
+
+
+def prepare_plainly(patch):
+    """Until ``patch`` is undone, what is lowered and then compiled, and the reference."""
+    original, plain = jax.stages.Lowered.compile, plainly()
+
+    def compile_plainly(lowered, compiler_options=None, **settings):
+        return original(lowered, {**plain, **(compiler_options or {})}, **settings)
+
+    patch.setattr(jax.stages.Lowered, "compile", compile_plainly)
+    use_plain_reference(patch)
+
+
+def use_plain_reference(patch):
+    """Until ``patch`` is undone, in engines.transformer."""
+    for name, function in _plain_reference().items():
+        patch.setattr(reference, name, function)
+
+
+@functools.cache
+def _plain_reference():
+    """Its jitted functions. Compiled once a process for the same shapes, whichever module asks."""
+    return {
+        name: jax.jit(getattr(reference, name).__wrapped__, static_argnums=0, compiler_options=plainly())
+        for name in ("_layer", "_output")
+    }

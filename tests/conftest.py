@@ -1,10 +1,14 @@
 """What holds for all tests."""
 
+import os
 from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Threads of PyTorch that wait for work keep their core from the other workers of the suite, and from each other: a test
+# of small matrices then takes several times as long. It is read when PyTorch is imported, here or in a child.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A shared machine stalls now and then: an example that took long, or was long in the making, is no failure. And the
 # same code passes or fails every time; --hypothesis-profile=explore draws other examples.
 STEADY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -34,32 +38,20 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="module")
 def plainly_compiled():
     """What this module's tests compile for this machine is compiled fast and runs slowly; see ``compiling.plainly``."""
-    import jax
-    from compiling import plainly
-
-    original, plain = jax.jit, plainly()
-
-    def jit(*arguments, compiler_options=None, **settings):
-        return original(*arguments, compiler_options={**plain, **(compiler_options or {})}, **settings)
+    from compiling import jit_plainly
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", jit)
+        jit_plainly(patch)
         yield
 
 
 @pytest.fixture(scope="module")
 def plainly_prepared():
     """What this module's engines lower and compile before they run it, likewise; what they jit stays as it is."""
-    import jax
-    from compiling import plainly
-
-    original, plain = jax.stages.Lowered.compile, plainly()
-
-    def compile_plainly(lowered, compiler_options=None, **settings):
-        return original(lowered, {**plain, **(compiler_options or {})}, **settings)
+    from compiling import prepare_plainly
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.stages.Lowered, "compile", compile_plainly)
+        prepare_plainly(patch)
         yield
 
 

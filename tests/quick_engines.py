@@ -1,7 +1,9 @@
 """Engines whose peaks are measured as ever, but with small matrices and for no longer than it takes to run them.
 
-Measuring this machine's peaks takes more time than all else that a test's small point does.
+Measuring this machine's peaks takes more time than all else that a test's small point does, and then to compile well.
 """
+
+import pytest
 
 from engines.jax.engine import JaxEngine
 from engines.torch.engine import TorchEngine
@@ -28,10 +30,14 @@ class QuickJaxEngine(JaxEngine):
     """For a process that runs nothing else."""
 
     def prepare(self, point):
+        from compiling import prepare_plainly
+
         from engines.jax import peaks
 
         peaks.ON_HOST, peaks.MEASURE_S = peaks.Sizes((256,), 1 << 20, True, 1), 0.02
-        return super().prepare(point)
+        with pytest.MonkeyPatch.context() as patch:
+            prepare_plainly(patch)
+            return super().prepare(point)
 
 
 class QuickTorchEngine(TorchEngine):

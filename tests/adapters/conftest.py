@@ -1,9 +1,15 @@
 """Stand-ins for programs that need a GPU: small scripts that answer, fail, hang or print garbage on demand."""
 
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from processes import PATIENCE_S
+
+from bench.run.load_engine import make_engine
+from bench.sweep.catalog import load_group
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 
@@ -20,3 +26,31 @@ def program(tmp_path, monkeypatch):
         return str(path)
 
     return make
+
+
+@pytest.fixture
+def faster(program):
+    """The adapter with stand-ins for all three programs; keywords change its config."""
+
+    def make(**changes):
+        config = {
+            **load_group("engine", "fastertransformer"),
+            "binary": program("gpt_example"),
+            "mpirun": program("mpirun"),
+            "nvidia_smi": program("nvidia_smi"),
+            "run_timeout_s": PATIENCE_S,
+        }
+        return make_engine({**config, **changes})
+
+    return make
+
+
+@pytest.fixture
+def time_is_up_once(monkeypatch):
+    """``time_is_up_once(seen)``: the clock stands until ``seen()``, then leaps. No slow start is taken for a hang."""
+
+    def given(seen):
+        clock = SimpleNamespace(monotonic=lambda: 1e9 if seen() else 0.0, sleep=time.sleep)
+        monkeypatch.setattr("engines.host.program.time", clock)
+
+    return given

@@ -293,7 +293,9 @@ def test_inherited_constants_follow_the_parameters(scale):
 
 
 @pytest.mark.slow
-def test_the_published_rows_give_the_shipped_constants():
+def test_the_published_rows_give_the_shipped_constants(monkeypatch):
+    # What it errs on sources left out sets no constant, and takes a fit each: the accuracy page has it.
+    monkeypatch.setattr("bench.calibrate.published.leave_one_source_out", lambda *_: [])
     found = fit_published(read_all(published_files(), "analytic").cases)
     for each in found:
         for chip in each.chips:

@@ -27,13 +27,18 @@ def transformers_params(config):
 
     if not _known(config):
         return None
-    kind = transformers.CONFIG_MAPPING[config["model_type"]]
-    content = {
-        key: value for key, value in config.items() if key not in ("model_type", "auto_map", "quantization_config")
-    }
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(kind.from_dict(content))
+        model = transformers.AutoModelForCausalLM.from_config(transformers_config(config))
     return sum({id(each): each.numel() for each in model.parameters()}.values())
+
+
+def transformers_config(config):
+    """The config as transformers reads it, which refuses many values without making a model."""
+    import transformers
+
+    kind = transformers.CONFIG_MAPPING[config["model_type"]]
+    left_out = ("model_type", "auto_map", "quantization_config")
+    return kind.from_dict({key: value for key, value in config.items() if key not in left_out})
 
 
 def published(entry):

@@ -65,7 +65,7 @@ def asked(engine, of):
 
 
 @pytest.fixture(scope="module")
-def rows(request, small_peaks):
+def rows(request, small_peaks, plainly_prepared):
     """The rows of an engine's points, asked once."""
     kept = {}
 

@@ -1,5 +1,7 @@
 """Imports files of other harnesses, as they are and changed."""
 
+import json
+
 import pytest
 from builders.files_of_others import BY_NAME
 
@@ -45,5 +47,20 @@ def changed(rows_of, tmp_path):
         path = tmp_path / each.name
         path.write_text(text, encoding="utf-8")
         return rows_of(path, each.words if words is None else words)
+
+    return call
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Write a file's content, import it with further words, and return the store's rows."""
+
+    def call(content, words=""):
+        path = tmp_path / "file.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        line = [f"data={path}", f"results_dir={tmp_path / 'results'}", *words.split()]
+        _, settings = parse("import", line, import_.KEYS, import_.VERBS)
+        assert import_.main(None, settings) == 0
+        return Store(tmp_path / "results").load()
 
     return call

@@ -7,7 +7,7 @@ from engines.core.errors import InvalidRequest
 from engines.jax.engine import JaxEngine
 from engines.jax.stop_token import complete_run, generated
 
-pytestmark = [pytest.mark.usefixtures("small_peaks"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("plainly_prepared", "small_peaks"), pytest.mark.slow]
 
 SMALL = {"num_chips": 2, "batch_size": 2, "output_len": 4}
 

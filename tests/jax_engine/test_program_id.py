@@ -7,7 +7,7 @@ from test_jax_engine import point
 from engines.core.stablehlo import nameless
 from engines.jax.engine import JaxEngine
 
-pytestmark = [pytest.mark.usefixtures("small_peaks"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("plainly_prepared", "small_peaks"), pytest.mark.slow]
 
 CASES = {
     "generate": ({}, {}),

@@ -4,6 +4,8 @@ import pytest
 from builders.points import point
 from builders.published import newest_rows
 
+from bench.report.studies.registry import STUDIES
+from bench.report.studies.rows import points_of
 from bench.rows.metrics import derive
 from bench.run.make_row import PointTask, estimated
 from engines.analytic.engine import AnalyticEngine
@@ -94,3 +96,9 @@ def rows(published, predicted, measured):
 @pytest.fixture
 def measure():
     return make_measured
+
+
+@pytest.fixture(scope="session")
+def points():
+    """Those of every study, by its recipe; a recipe takes a while to read."""
+    return {study.recipe: points_of(study.recipe, study.variants) for study in STUDIES}

@@ -16,7 +16,7 @@ from engines.torch.rank import Job, Rank
 from engines.torch.rank_group import ChildProcesses, InProcess
 from engines.transformer.reference import reference_logits
 
-pytestmark = [pytest.mark.usefixtures("small_peaks", "small_torch_peaks"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("plainly_prepared", "small_peaks", "small_torch_peaks"), pytest.mark.slow]
 
 SEED = 11
 
