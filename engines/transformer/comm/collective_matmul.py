@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
+from engines.transformer.comm.exchange import whole_sum
 from engines.transformer.comm.ring import concatenated, ring_axes, ring_of
 from engines.transformer.params.grouped import Weights
 from engines.transformer.params.memory_layout import SUBLANES
@@ -89,7 +90,7 @@ def _plain(
         x = lax.optimization_barrier(x)
     exact = scale is None and factor is None
     out = dequantize(few_rows(plan, MATMUL, x, whole, kind if exact else jnp.float32), scale)
-    return combined(matmul, (out if factor is None else out * factor).astype(kind))
+    return combined(plan, matmul, (out if factor is None else out * factor).astype(kind))
 
 
 def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = None) -> Array:
@@ -114,9 +115,9 @@ def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = N
     return out
 
 
-def combined(matmul: Matmul, x: Array) -> Array:
+def combined(plan: Plan, matmul: Matmul, x: Array) -> Array:
     """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered]."""
-    return lax.psum(x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
+    return whole_sum(plan, x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
 
 
 def _ring_of_activations(plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None, kind: Any) -> Array:

@@ -81,7 +81,7 @@ def unreduced(plan: Plan, matrix: Matrix, x: Array, cut: tuple[int, int], multip
 
 def reduced(plan: Plan, matrix: Matrix, x: Array, dtype: Any) -> Array:
     """x: [tokens, E] {unreduced over ffn} → [tokens, E.residual] in ``dtype``."""
-    return scaled(plan, matrix, combined(matmul_out(plan), x.astype(dtype)))
+    return scaled(plan, matrix, combined(plan, matmul_out(plan), x.astype(dtype)))
 
 
 def scaled(plan: Plan, matrix: Matrix, x: Array) -> Array:

@@ -32,7 +32,8 @@ class Plan:
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
     ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
     follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
-    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
+    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of
+    its torus close to rings. ``chunks`` and ``annotation`` are
     those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
     communication overlaps, and sizes with padding.
 
@@ -57,6 +58,7 @@ class Plan:
     unrolled: bool = False
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
+    wrap: tuple[bool, bool, bool] = (False, False, False)
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
@@ -152,6 +154,10 @@ class Plan:
     def kv_axes(self) -> Axes:
         """Axes that split key/value heads where each is stored once; () where there are fewer heads than chips."""
         return self.axes.head if self.padded.kv_splits_by_head else ()
+
+    def is_ring(self, axis: str) -> bool:
+        """Whether the chips along a mesh axis stand in a ring."""
+        return self.wrap["xyz".index(axis)]
 
     @property
     def local_chunks(self) -> int:
