@@ -87,9 +87,7 @@ def _wraps(point: Point, mesh: MeshShape) -> tuple[bool, bool, bool]:
     if point.chip.kind != "tpu":
         return (False, False, False)
     place = point.slice()
-    x, y, z = (
-        wraps and here == there for wraps, here, there in zip(place.wrap, mesh, place.mesh_shape, strict=True)
-    )
+    x, y, z = (wraps and here == there for wraps, here, there in zip(place.wrap, mesh, place.mesh_shape, strict=True))
     return (x, y, z)
 
 
