@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from engines.compiled.answers import Answers
 from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
 from engines.compiled.compile.compiler import Compiler, CompileRequest, CompilerFailed
@@ -90,7 +91,8 @@ class CompiledEngine(Estimator):
         folder = default_folder() if cache_dir is None else cache_dir
         self.compiler = Compiler(Cache(folder or None), dict(compiler_options or {}))
         self.memory_limit_bytes, self.timeout_s = memory_limit_bytes, timeout_s
-        self.limits = NO_LIMITS
+        self.limits, self.within_limits = NO_LIMITS, True
+        self.answers = Answers(self.compiler.cache.folder, self.code)
 
     def environment(self, points: Sequence[Point]) -> dict[str, str]:
         """Environment of the process that compiles: no accelerator is looked for, no cloud asked, logs are quiet.
@@ -110,6 +112,9 @@ class CompiledEngine(Estimator):
             ShardbenchError: the point is refused, or its compiler is not installed.
         """
         check_installed(point.chip)
+        kept = self.answers.get(self._answer_key(point))
+        if kept is not None and kept.facts.program_id is not None:
+            return kept.facts.program_id
         target, kinds = self._question(point)
         keys = set[str]()
         for plan in self._candidates(point, target, kinds):
@@ -129,7 +134,13 @@ class CompiledEngine(Estimator):
         status: Status
         try:
             check_installed(point.chip)
-            return self._estimate(point)
+            key = self._answer_key(point)
+            found = self.answers.get(key) if self.trace_dir is None else None
+            if found is None:
+                found = self._estimate(point)
+                if self.within_limits and self.trace_dir is None:
+                    self.answers.put(key, found)
+            return found
         except OutOfMemory as error:
             status, message = "oom", str(error)
         except (Unsupported, InvalidRequest) as error:
@@ -140,9 +151,13 @@ class CompiledEngine(Estimator):
         program_id = self.program_id(point) if status == "oom" else None
         return Estimate(status=status, error=message, facts=Facts(program_id=program_id, versions=versions))
 
+    def _answer_key(self, point: Point) -> str:
+        settings = dict(self.options), self.memory_limit_bytes
+        return self.answers.key(point, compiler_for(point.chip).libraries, settings)
+
     def _estimate(self, point: Point) -> Estimate:
         target, kinds = self._question(point)
-        self.limits = Limits.of(self.memory_limit_bytes, self.timeout_s)
+        self.limits, self.within_limits = Limits.of(self.memory_limit_bytes, self.timeout_s), True
         found = Tried()
         for number, (first, *others) in enumerate(kinds):
             plans = self._layouts(point, target, first, also=number > 0)
@@ -190,6 +205,7 @@ class CompiledEngine(Estimator):
                 phases = [self._phase(point, plan, target, name) for name in PHASES[point.phase]]
             except (OutOfMemory, InvalidRequest, CompilerFailed, NotCompiled) as error:
                 times[name_of(plan)] = str(error)
+                self.within_limits &= not isinstance(error, NotCompiled)
                 refusal = refusal or error
                 continue
             times[name_of(plan)] = total_s(phases)
