@@ -65,8 +65,9 @@ def _maker(row: Row) -> str:
     return "GSPMD" if row.partitioner == "gspmd" else "shardbench"
 
 
-def _on_chip(row: Row) -> str:
-    return f"{_model(row)}\n{row.hw}"
+def _served(row: Row) -> str:
+    work = f"batch {row.batch_size}" if row.phase == "decode" else f"{row.phase} of {row.input_len}"
+    return f"{_model(row)}\n{row.hw}, {work}"
 
 
 def _timed_workload(row: Row) -> str:
@@ -171,8 +172,8 @@ STUDIES: Final = (
         recipe="study-peers",
         title="Other serving stacks under the same compiler",
         paper="it is older than they are",
-        find=partial(found.against_peers, panel=_on_chip),
-        shape=Bars(panel=_on_chip, bar=_maker, panel_label="model and chip"),
+        find=partial(found.against_peers, panel=_served),
+        shape=Bars(panel=_served, bar=_maker, panel_label="workload"),
     ),
     Study(
         recipe="study-gpu",
