@@ -4,6 +4,7 @@ The residual stream is x: [tokens.batch, E.residual], tokens of a sequence toget
 1 in a decode step, and a TPU would pad it to a tile.)
 """
 
+import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import project_plain
@@ -45,12 +46,20 @@ def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Laye
 def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one."""
     assert w.attn is not None
+    attended, cache = _attended(plan, project_in(plan, w.attn.inputs, norm(plan, w.attn_norm, x)), cache, context)
+    count = 2 if plan.interleaves_tokens and len(x) % 2 == 0 else 1
+    parts = [_rest(plan, w, *each) for each in zip(jnp.split(x, count), jnp.split(attended, count), strict=True)]
+    return (parts[0] if count == 1 else jnp.concatenate(parts)), cache
+
+
+def _rest(plan: Plan, w: LayerParameters, x: Array, attended: Array) -> Array:
+    """A layer's tokens after attention: its output projection and the feed-forward."""
+    assert w.attn is not None
     assert w.ffn is not None
     assert w.ffn_norm is not None
-    attended, cache = _attended(plan, project_in(plan, w.attn.inputs, norm(plan, w.attn_norm, x)), cache, context)
     out = x + project_out(plan, w.attn.outputs, [attended])
     second = norm(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
-    return out + feed_forward(plan, w.ffn, second), cache
+    return out + feed_forward(plan, w.ffn, second)
 
 
 def _attended(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:

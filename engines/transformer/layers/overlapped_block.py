@@ -46,7 +46,8 @@ ASYNC_ALL_TO_ALL: Final = "xla_tpu_enable_async_all_to_all"
 
 def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, bool]:
     """XLA options for a mesh of TPUs, whose compiler makes these collectives synchronous by default; {} for others."""
-    if plan.overlap is not Overlap.OVERLAPPED_BLOCK or not on_tpu(mesh):
+    overlaps = plan.overlap is Overlap.OVERLAPPED_BLOCK or plan.interleaves_tokens
+    if not overlaps or not on_tpu(mesh):
         return {}
     limit = plan.overlapped_all_to_all_chips
     return {ASYNC_ALL_GATHER: True, ASYNC_ALL_TO_ALL: limit is None or mesh.size <= limit}

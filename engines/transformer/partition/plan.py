@@ -165,6 +165,15 @@ class Plan:
         return self.chips // self.axes.size(self.axes.column)
 
     @property
+    def interleaves_tokens(self) -> bool:
+        """Whether two halves of a prompt's tokens take turns: the sums of one are sent while the other computes.
+
+        Where sums are exchanged, in a prefill of a serial block: in a step of few tokens each operation counts.
+        """
+        exchanges = variant_of(self.collectives).exchanges and bool(self.axes.summed)
+        return exchanges and not self.decodes and self.partitioner == "manual" and not self.model.shares_norm
+
+    @property
     def separates_tensors(self) -> bool:
         """Whether the tensors of a fused matrix are gathered and multiplied one by one.
 
