@@ -41,13 +41,19 @@ from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
 
 ASYNC_ALL_GATHER: Final = "xla_enable_async_all_gather"
+ASYNC_ALL_REDUCE: Final = (
+    "xla_enable_async_all_reduce",
+    "xla_tpu_enable_async_collective_fusion",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce",
+)
 ASYNC_ALL_TO_ALL: Final = "xla_tpu_enable_async_all_to_all"
 
 
 def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, bool]:
     """XLA options for a mesh of TPUs, whose compiler makes these collectives synchronous by default; {} for others."""
-    overlaps = plan.overlap is Overlap.OVERLAPPED_BLOCK or plan.interleaves_tokens
-    if not overlaps or not on_tpu(mesh):
+    if plan.interleaves_tokens and on_tpu(mesh):
+        return dict.fromkeys(ASYNC_ALL_REDUCE, True)
+    if plan.overlap is not Overlap.OVERLAPPED_BLOCK or not on_tpu(mesh):
         return {}
     limit = plan.overlapped_all_to_all_chips
     return {ASYNC_ALL_GATHER: True, ASYNC_ALL_TO_ALL: limit is None or mesh.size <= limit}
