@@ -57,7 +57,7 @@ def test_a_prompt_s_halves_take_turns_and_equal_the_reference(monkeypatch):
     assert plan.interleaves_tokens
     text = text_of(plan, 32)
     assert "collective_permute" not in text
-    assert text.count("all_reduce") >= 2 * 2 * plan.model.num_layers  # of each half, after each projection
+    assert text.count("all_reduce") >= 2 * 2  # of each half, after each projection of the loop
     assert max(errors(plan, time=32)) < 1e-5
 
 
