@@ -111,9 +111,12 @@ class ExternalProgram:
         return code if ended else None
 
     def _check_memory(self, group: int) -> None:
+        if self.memory_bytes is None:
+            return
         # Twice: between fork and exec a new process counts with all the memory of its parent.
         for again in (True, False):
-            if self.memory_bytes is None or (held := resident_bytes(group)) <= self.memory_bytes:
+            held = resident_bytes(group)
+            if held <= self.memory_bytes:
                 return
             if again:
                 time.sleep(POLL_S)
