@@ -1,5 +1,7 @@
 """Sums by exchange between pairs of chips, and sums of many tokens that overlap the other half's matmuls."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import pytest
 from builders.models import MODELS
@@ -8,7 +10,6 @@ from hypothesis import given
 from partitioned_case import errors
 
 from engines.compiled.hlo.replica_groups import permute_hops
-from engines.transformer.comm import exchange
 from engines.transformer.comm.exchange import partners
 from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
@@ -51,16 +52,16 @@ def test_a_step_exchanges_half_of_its_columns_in_the_opposite_order():
 
 
 @pytest.mark.slow
-def test_a_prompt_s_halves_take_turns_and_equal_the_reference(monkeypatch):
-    monkeypatch.setattr(exchange, "EXCHANGED_BYTES", 0)
-    plan = plan_of(MODELS["llama"], (2, 2, 2), collectives="exchange", decodes=False, cache_len=40)
-    assert plan.interleaves_tokens
-    text = text_of(plan, 32)
-    assert "collective_permute" not in text
-    assert text.count("all_reduce") >= 2 * 2  # of each half, after each projection of the loop
+@pytest.mark.parametrize("layout", ["ws_1d", "ws_2d"])
+def test_a_prompt_s_tokens_are_split_between_projections(layout):
+    plan = plan_of(MODELS["llama"], (2, 2, 2), layout, collectives="exchange", cache_len=40)
+    assert plan.splits_tokens(8 * 32)
+    text = text_of(replace(plan, decodes=False), 32)
+    assert text.count("reduce_scatter") >= 2  # after each projection of the loop
     assert max(errors(plan, time=32)) < 1e-5
 
 
-def test_one_that_decodes_does_not():
-    assert not plan_of(MODELS["llama"], (2, 2, 2), collectives="exchange").interleaves_tokens
-    assert not plan_of(MODELS["llama"], (2, 2, 2), collectives="all_reduce", decodes=False).interleaves_tokens
+def test_what_splits_no_tokens():
+    for settings, tokens in (({}, 8 * 5), ({"collectives": "all_reduce"}, 256), ({"partitioner": "gspmd"}, 256)):
+        assert not plan_of(MODELS["llama"], (2, 2, 2), **{"collectives": "exchange", **settings}).splits_tokens(tokens)
+    assert not plan_of(MODELS["palm"], (2, 2, 2), collectives="exchange").splits_tokens(256)

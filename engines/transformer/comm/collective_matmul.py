@@ -29,8 +29,8 @@ class Matmul(NamedTuple):
     """The mesh axes of one projection x: [tokens, rows] · w: [rows, columns].
 
     x is gathered over ``gathered`` along its rows before; the result is scattered over ``scattered`` along its columns
-    after, or summed over ``summed``. w itself is gathered over ``contracted`` along its rows, over ``produced`` along
-    its columns.
+    after, or summed over ``summed``, where with ``split`` it is scattered along its tokens. w itself is gathered over
+    ``contracted`` along its rows, over ``produced`` along its columns.
     """
 
     gathered: Axes
@@ -38,6 +38,7 @@ class Matmul(NamedTuple):
     contracted: Axes
     produced: Axes
     summed: Axes = ()
+    split: bool = False
 
 
 def matmul_in(plan: Plan) -> Matmul:
@@ -116,7 +117,9 @@ def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = N
 
 
 def combined(plan: Plan, matmul: Matmul, x: Array) -> Array:
-    """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered]."""
+    """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered] or [tokens.summed, …]."""
+    if matmul.split:
+        return reduce_scatter(x, matmul.summed, 0)
     return whole_sum(plan, x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
 
 

@@ -41,19 +41,11 @@ from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
 
 ASYNC_ALL_GATHER: Final = "xla_enable_async_all_gather"
-ASYNC_ALL_REDUCE: Final = {
-    "xla_enable_async_all_reduce": True,
-    "xla_tpu_enable_async_collective_fusion": True,
-    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": True,
-    "xla_jf_crs_combiner_threshold_in_bytes": "0",  # two sums as one would wait for both halves
-}
 ASYNC_ALL_TO_ALL: Final = "xla_tpu_enable_async_all_to_all"
 
 
-def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, bool | str]:
+def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, bool]:
     """XLA options for a mesh of TPUs, whose compiler makes these collectives synchronous by default; {} for others."""
-    if plan.interleaves_tokens and on_tpu(mesh):
-        return dict(ASYNC_ALL_REDUCE)
     if plan.overlap is not Overlap.OVERLAPPED_BLOCK or not on_tpu(mesh):
         return {}
     limit = plan.overlapped_all_to_all_chips
