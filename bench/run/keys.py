@@ -4,11 +4,9 @@ A stored row is valid for a point while its ``point_id`` and ``program_id`` equa
 saves computing ``program_id``: the same source builds the same program.
 """
 
-import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 import engines
 from bench.measure.timing import TIMING_RULES_VERSION
@@ -16,9 +14,8 @@ from engines.core.digest import digest
 from engines.core.engine import Engine, Runner
 from engines.core.point import Point
 from engines.core.runtime import Runtime, shipped
+from engines.core.source import folder_digests
 from engines.core.versions import compiler_flags, versions_of
-
-SUFFIXES: Final = frozenset({".py", ".csv", ".json", ".yaml"})
 
 
 def point_id(engine: Engine, point: Point) -> str:
@@ -52,7 +49,7 @@ def code_id(engine: Engine) -> str | None:
     """
     if not engine.decided_by_source:
         return None
-    folders = [_folder(Path(engines.__path__[0]) / name) for name in ("core", *engine.code)]
+    folders = [folder_digests(Path(engines.__path__[0]) / name) for name in ("core", *engine.code)]
     rules = TIMING_RULES_VERSION if isinstance(engine, Runner) else None
     return digest(folders, versions_of(engine.libraries), compiler_flags() if engine.libraries else {}, rules)
 
@@ -75,13 +72,3 @@ def code_id_of(engine: Engine, code: str | None, point: Point) -> str | None:
 @cache
 def _with_constants(code: str, runtime: Runtime, chip: str) -> str:
     return digest(code, runtime.name, runtime.values(chip))
-
-
-@cache
-def _folder(folder: Path) -> str:
-    chosen = [path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES and "__pycache__" not in path.parts]
-    return "".join(f"{path.relative_to(folder)}:{_digest(path)};" for path in chosen)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

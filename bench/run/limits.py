@@ -5,17 +5,13 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from engines.core.errors import InvalidRequest
+from engines.host.resident import resident_bytes
 
-PROCESSES: Final = Path("/proc")
 MEMORY_READS: Final = 4
 READ_INTERVAL_S: Final = 0.05
-GROUP_FIELD: Final = 2
-PAGES_FIELD: Final = 21
-"""Fields of ``/proc/PID/stat`` after the name: process group and resident pages (numbers 5 and 24 in proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +86,6 @@ def _positive(engine_config: Mapping[str, Any], key: str, example: str) -> float
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
         raise InvalidRequest(f"engine.{key}", value, "must be a number > 0", f"use {example}, or null for no limit")
     return float(value)
-
-
-def resident_bytes(group: int) -> int:
-    """Resident memory of all processes of a group in bytes; 0 if the system has no ``/proc``."""
-    page_bytes, resident = os.sysconf("SC_PAGE_SIZE"), 0
-    for folder in PROCESSES.glob("[0-9]*"):
-        try:
-            text = (folder / "stat").read_text(encoding="ascii", errors="replace")
-        except OSError:
-            continue  # the process ended meanwhile
-        fields = text.rpartition(")")[2].split()  # a name may contain spaces and parentheses
-        if int(fields[GROUP_FIELD]) == group:
-            resident += int(fields[PAGES_FIELD]) * page_bytes
-    return resident
 
 
 def _cores() -> list[int]:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from engines.compiled.answers import Answers
+from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
-from engines.compiled.compile.compiler import Compiler, CompileRequest
+from engines.compiled.compile.compiler import Compiler, CompileRequest, CompilerFailed
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
@@ -18,6 +20,7 @@ from engines.compiled.search import (
     Tried,
     checked_collectives,
     checked_unrolling,
+    families,
     layouts,
     name_of,
     total_s,
@@ -60,15 +63,18 @@ class CompiledEngine(Estimator):
         compiler_options: Mapping[str, Any] | None = None,
         try_collectives: Sequence[str] = PLAIN,
         unroll_layers: bool | str = False,
+        memory_limit_bytes: float | None = None,
+        timeout_s: float | None = None,
         **_settings: Any,
     ) -> None:
         """``cache_dir`` null is the user's cache folder, an empty text none. Other settings are the harness's.
 
         ``trace_dir`` gets a Perfetto trace of every ok point, and with ``keep_hlo`` its scheduled HLO beside it.
-        A point that leaves its collectives open gets the fastest of ``try_collectives``: each after the first is
-        compiled in the layout that was fastest with the first, a variant with a whole residual in 1D where the layout
-        is open. With ``unroll_layers`` every layer has arrays of its own, and the program no loop over layers; ``auto``
-        tries the fastest plan of the first variant both ways, and the others unrolled.
+        A point that leaves its collectives open gets the fastest of ``try_collectives``: the first that splits the
+        residual stream is compiled in every open layout, the others of its kind in its fastest one; those with a whole
+        residual likewise, in 1D. With ``unroll_layers`` every layer has arrays of its own, and the program no loop over
+        layers; ``auto`` tries the fastest plan of the first variant both ways, and the others unrolled. A plan that
+        cannot be compiled within ``memory_limit_bytes`` and ``timeout_s``, which are the harness's, answers nothing.
 
         Raises:
             InvalidRequest: ``try_collectives`` is not a list of variants, or ``unroll_layers`` neither true, false nor
@@ -84,6 +90,9 @@ class CompiledEngine(Estimator):
         self.trace_dir, self.keep_hlo = trace_dir, keep_hlo
         folder = default_folder() if cache_dir is None else cache_dir
         self.compiler = Compiler(Cache(folder or None), dict(compiler_options or {}))
+        self.memory_limit_bytes, self.timeout_s = memory_limit_bytes, timeout_s
+        self.limits, self.within_limits = NO_LIMITS, True
+        self.answers = Answers(self.compiler.cache.folder, self.code)
 
     def environment(self, points: Sequence[Point]) -> dict[str, str]:
         """Environment of the process that compiles: no accelerator is looked for, no cloud asked, logs are quiet.
@@ -97,17 +106,18 @@ class CompiledEngine(Estimator):
         """A digest of every program that may answer, compiled for the target, and of what times it.
 
         That is the keys of the programs in the compile cache, the version of the timing model and the device that it
-        takes. Where a point leaves its collectives open, each variant counts in every layout, since only compiling
-        tells in which it will be tried.
+        takes. Each variant counts in every layout that it may be tried in, since only compiling tells in which it will.
 
         Raises:
             ShardbenchError: the point is refused, or its compiler is not installed.
         """
         check_installed(point.chip)
-        target, first, others = self._question(point)
-        plans = self._layouts(point, target, first)
+        kept = self.answers.get(self._answer_key(point))
+        if kept is not None and kept.facts.program_id is not None:
+            return kept.facts.program_id
+        target, kinds = self._question(point)
         keys = set[str]()
-        for plan in [*plans, *self._others(point, plans, others)]:
+        for plan in self._candidates(point, target, kinds):
             try:
                 plan.check()
             except InvalidRequest:
@@ -124,7 +134,13 @@ class CompiledEngine(Estimator):
         status: Status
         try:
             check_installed(point.chip)
-            return self._estimate(point)
+            key = self._answer_key(point)
+            found = self.answers.get(key) if self.trace_dir is None else None
+            if found is None:
+                found = self._estimate(point)
+                if self.within_limits and self.trace_dir is None:
+                    self.answers.put(key, found)
+            return found
         except OutOfMemory as error:
             status, message = "oom", str(error)
         except (Unsupported, InvalidRequest) as error:
@@ -135,32 +151,50 @@ class CompiledEngine(Estimator):
         program_id = self.program_id(point) if status == "oom" else None
         return Estimate(status=status, error=message, facts=Facts(program_id=program_id, versions=versions))
 
-    def _estimate(self, point: Point) -> Estimate:
-        target, first, others = self._question(point)
-        plans = self._layouts(point, target, first)
-        found = self._fastest(point, target, plans, Tried())
-        # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
-        plans = plans if found.best is None else [found.best[0]]
-        return self._told(point, target, self._fastest(point, target, self._others(point, plans, others), found))
+    def _answer_key(self, point: Point) -> str:
+        settings = dict(self.options), self.memory_limit_bytes
+        return self.answers.key(point, compiler_for(point.chip).libraries, settings)
 
-    def _question(self, point: Point) -> tuple[Target, str, Sequence[str]]:
-        """The target, and the collectives that every layout is compiled with and those tried after them."""
+    def _estimate(self, point: Point) -> Estimate:
+        target, kinds = self._question(point)
+        self.limits, self.within_limits = Limits.of(self.memory_limit_bytes, self.timeout_s), True
+        found = Tried()
+        for number, (first, *others) in enumerate(kinds):
+            plans = self._layouts(point, target, first, also=number > 0)
+            ours = self._fastest(point, target, plans, Tried())
+            # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
+            plans = plans if ours.best is None else [ours.best[0]]
+            ours = self._fastest(point, target, self._others(point, plans, others, also=number > 0), ours)
+            found = found.with_(ours)
+        return self._told(point, target, found)
+
+    def _candidates(self, point: Point, target: Target, kinds: Sequence[Sequence[str]]) -> list["Plan"]:
+        """Every plan that may be tried."""
+        found = list["Plan"]()
+        for number, (first, *others) in enumerate(kinds):
+            plans = self._layouts(point, target, first, also=number > 0)
+            found += [*plans, *self._others(point, plans, others, also=number > 0)]
+        return found
+
+    def _question(self, point: Point) -> tuple[Target, list[tuple[str, ...]]]:
+        """The target, and the collectives to try: of each kind, one that is compiled in every layout, then others."""
         from engines.transformer.partition.resolve import check_formats
 
         point.check()
         self.check_runtime(point)
         check_formats(point)
-        first, *others = self.try_collectives if point.collectives == "auto" else (point.collectives,)
-        return target_of(point.slice()), first, others
+        open_ = point.collectives == AUTO
+        return target_of(point.slice()), families(self.try_collectives) if open_ else [(point.collectives,)]
 
-    def _layouts(self, point: Point, target: Target, collectives: str) -> list["Plan"]:
+    def _layouts(self, point: Point, target: Target, collectives: str, *, also: bool) -> list["Plan"]:
+        """The variant in every open layout; ``also``: another kind was tried both looped and unrolled."""
         plans = layouts(target.resolve(point), target.device_mesh, collectives)
-        return unrolled(plans) if self.unroll_layers is True else plans
+        return unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
 
-    def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str]) -> list["Plan"]:
+    def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
         """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
         more = variants(plans, collectives, point)
-        return unrolled([*plans, *more]) if self.unroll_layers == AUTO else more
+        return more if self.unroll_layers != AUTO or also else unrolled([*plans, *more])
 
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
@@ -169,8 +203,9 @@ class CompiledEngine(Estimator):
             try:
                 plan.check()
                 phases = [self._phase(point, plan, target, name) for name in PHASES[point.phase]]
-            except (OutOfMemory, InvalidRequest) as error:
+            except (OutOfMemory, InvalidRequest, CompilerFailed, NotCompiled) as error:
                 times[name_of(plan)] = str(error)
+                self.within_limits &= not isinstance(error, NotCompiled)
                 refusal = refusal or error
                 continue
             times[name_of(plan)] = total_s(phases)
@@ -179,17 +214,20 @@ class CompiledEngine(Estimator):
         return Tried(best, refusal, times)
 
     def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
-        depths = [self._timed(point, each, target, name) for each in shallow(plan)]
+        # Unrolled, compiling takes memory and time in proportion to layers and tokens.
+        many = plan.unrolled and name == "prefill"
+        depths = [self._timed(point, each, target, name, apart=many) for each in shallow(plan)]
         if depths:
             whole = at_all_layers(depths[0], depths[1], plan.model.num_layers)
             hbm_bytes = point.chip.require("hbm_bytes", point.chip.hbm_bytes)
             if surely_fits(whole, hbm_bytes / target.cores):
                 return whole
-        return self._timed(point, plan, target, name)
+        return self._timed(point, plan, target, name, apart=bool(depths))
 
-    def _timed(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
+    def _timed(self, point: Point, plan: "Plan", target: Target, name: str, *, apart: bool) -> TimedProgram:
         with_what = compiler_for(point.chip)
-        compiled = self.compiler.compile(self._request(point, plan, target, name))
+        request = self._request(point, plan, target, name)
+        compiled = self.limits.compile(self.compiler, request) if apart else self.compiler.compile(request)
         too_large = compiled.out_of_memory or target.too_large(compiled.memory)
         if too_large is not None:
             raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")

@@ -27,6 +27,12 @@ class Tried:
     refusal: ShardbenchError | None = None
     times_s: Mapping[str, float | str] = field(default_factory=dict)
 
+    def with_(self, other: "Tried") -> "Tried":
+        """Both together; the first of equally fast ones."""
+        both = [each for each in (self.best, other.best) if each is not None]
+        best = min(both, key=lambda each: total_s(each[1]), default=None)
+        return Tried(best, self.refusal or other.refusal, {**self.times_s, **other.times_s})
+
 
 def total_s(phases: "Sequence[TimedProgram]") -> float:
     """Seconds of all phases."""
@@ -57,12 +63,25 @@ def checked_unrolling(value: object) -> bool | str:
     raise InvalidRequest("engine.unroll_layers", value, "must be true, false or auto", "use true, false or auto")
 
 
-def layouts(point: Point, mesh: MeshShape, collectives: str) -> list[Plan]:
-    """The plan asked for; where a prefill leaves the layout open, also every gathered layout its batch splits over.
+def families(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The variants in the order in which they are tried: those that split the residual stream, then the whole ones.
 
-    A prefill's best layout depends on its tokens (Pope et al. 2022, section 3.2.3), so it is compiled both ways.
-    ``collectives`` is the variant of all, where there is anything to choose.
+    Each kind has layouts of its own, so neither's depend on which one was named first.
     """
+    split = tuple(each for each in names if not variant_of(each).whole_residual)
+    whole = tuple(each for each in names if variant_of(each).whole_residual)
+    return [each for each in (split, whole) if each]
+
+
+def layouts(point: Point, mesh: MeshShape, collectives: str) -> list[Plan]:
+    """The plans of a variant in every layout that the point leaves open; one plan where there is nothing to choose.
+
+    A prefill's best layout depends on its tokens (Pope et al. 2022, section 3.2.3): the one asked for, and every
+    gathered layout that its batch splits over. With a whole residual it is the layout that sends least with it.
+    """
+    if variant_of(collectives).whole_residual:
+        plan = plan_of(point, mesh_shape=mesh)
+        return variants([plan], [collectives], point) or [plan]
     plans = [plan_of(point, mesh_shape=mesh)]
     if point.ffn_layout == "auto" and point.phase == "prefill" and math.prod(mesh) > 1:
         for layout in LAYOUTS.values():

@@ -69,7 +69,8 @@ class CollectiveVariant:
     A loop sends in ``directions`` along a ring at once and holds ``buffered_shards`` shards of a tensor. With
     ``overlaps_block`` in decode, each half of a parallel block overlaps its collectives with the other half's matmuls
     instead. With ``whole_residual`` the residual stream is not split over F's axes: a projection out of them ends with
-    one all-reduce, and norms and projections into them send nothing.
+    one all-reduce, and norms and projections into them send nothing. With ``exchanges`` a small one is an
+    exchange of sums between pairs of chips, and many tokens are split between projections.
     """
 
     name: str
@@ -78,6 +79,7 @@ class CollectiveVariant:
     buffered_shards: int = 2
     overlaps_block: bool = False
     whole_residual: bool = False
+    exchanges: bool = False
 
 
 VARIANTS: Final[dict[str, CollectiveVariant]] = {
@@ -85,6 +87,7 @@ VARIANTS: Final[dict[str, CollectiveVariant]] = {
     for each in (
         CollectiveVariant("plain", looped=False),
         CollectiveVariant("all_reduce", looped=False, whole_residual=True),
+        CollectiveVariant("exchange", looped=False, whole_residual=True, exchanges=True),
         CollectiveVariant("oneway", looped=True, directions=1),
         CollectiveVariant("throughput", looped=True),
         CollectiveVariant("latency", looped=True, buffered_shards=4, overlaps_block=True),

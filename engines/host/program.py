@@ -13,6 +13,7 @@ from typing import IO, Final
 
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.host.python import supervised_words
+from engines.host.resident import resident_bytes
 from engines.host.scratch import scratch_file
 
 TAIL_CHARACTERS: Final = 600
@@ -31,13 +32,18 @@ class ProgramFailed(ShardbenchError):
     output: str = ""
 
 
+class TooLarge(ShardbenchError):
+    """The program held more memory of this machine than it may, and was killed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExternalProgram:
-    """A command line that runs in ``folder``."""
+    """A command line that runs in ``folder``; ``memory_bytes`` limits what its processes hold, None does not."""
 
     words: Sequence[str]
     folder: Path
     timeout_s: float
+    memory_bytes: float | None = None
 
     def run(self) -> str:
         """Run it to its end; returns its stdout and stderr together.
@@ -47,6 +53,7 @@ class ExternalProgram:
         Raises:
             Unsupported: the program is not installed.
             TimedOut: it did not end within ``timeout_s``.
+            TooLarge: it held more than ``memory_bytes``.
             OutOfMemory: it failed and printed that memory ran out.
             ProgramFailed: it failed; the message quotes the end of its output.
         """
@@ -93,6 +100,7 @@ class ExternalProgram:
             while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 if time.monotonic() > deadline:
                     return None
+                self._check_memory(child.pid)
                 time.sleep(POLL_S)
             ended = True
         finally:
@@ -101,6 +109,18 @@ class ExternalProgram:
             if child.stdin is not None:
                 child.stdin.close()
         return code if ended else None
+
+    def _check_memory(self, group: int) -> None:
+        if self.memory_bytes is None:
+            return
+        # Twice: between fork and exec a new process counts with all the memory of its parent.
+        for again in (True, False):
+            held = resident_bytes(group)
+            if held <= self.memory_bytes:
+                return
+            if again:
+                time.sleep(POLL_S)
+        raise TooLarge(f"{self.name} held {held / 1e9:.2f} GB of memory, more than {self.memory_bytes / 1e9:.2f} GB")
 
 
 def output_tail(output: str) -> str:

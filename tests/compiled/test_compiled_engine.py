@@ -76,7 +76,13 @@ def test_the_second_run_compiles_nothing_and_says_the_same(tmp_path):
     assert fresh.compiler.compilations == 0
     others = [fresh.program_id(each) for each in (replace(asked, batch_size=16), replace(asked, collectives="oneway"))]
     assert len({first.facts.program_id, *others}) == 3
-    # A cut entry is compiled again, and mended.
+    # Without the answer its program is found, and one that was cut is compiled again, and mended.
+    (answer,) = (tmp_path / "answers").iterdir()
+    answer.unlink()
+    found, engine = ask(asked, cache_dir=str(tmp_path))
+    assert engine.compiler.compilations == 0
+    assert found == first
+    answer.write_text(answer.read_text()[:100])
     (entry,) = tmp_path.rglob("*.json.gz")
     entry.write_bytes(entry.read_bytes()[:100])
     third, engine = ask(asked, cache_dir=str(tmp_path))

@@ -1,5 +1,7 @@
 """Layers with arrays of their own: timed from programs of few layers, and searched beside loops."""
 
+import itertools
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -15,8 +17,10 @@ from engines.compiled.cost.timeline import Timeline
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.parser import Module
 from engines.compiled.hlo.schedule import Schedule
+from engines.compiled.search import name_of
 from engines.compiled.timed import TimedProgram
 from engines.core.errors import InvalidRequest
+from engines.host.resident import resident_bytes
 
 SMALL = replace(
     load_model("llama-3-8b"), num_layers=14, d_model=1024, d_ff=4096, num_heads=8, num_kv_heads=4, vocab_size=32000
@@ -81,6 +85,54 @@ def test_the_line_is_the_whole_program(monkeypatch):
     assert line.step_time_s == pytest.approx(whole.step_time_s, rel=0.03)
     assert line.facts.peak_hbm_bytes == pytest.approx(whole.facts.peak_hbm_bytes, rel=0.02)
     assert line.facts.weights_bytes == whole.facts.weights_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"timeout_s": 1e-6}, "not tried: nothing of engine.timeout_s is left"),
+        ({"memory_limit_bytes": 1}, "not tried: nothing of engine.memory_limit_bytes is left"),
+        ({"memory_limit_bytes": None}, "not compiled within engine.memory_limit_bytes"),
+    ],
+)
+def test_what_cannot_be_compiled_within_the_limits_costs_no_other_answer(limits, words, tmp_path):
+    pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
+    model = replace(SMALL, num_layers=9)
+    asked = point(model=model, phase="prefill", batch_size=1, input_len=64, output_len=0, ffn_layout="ws_1d")
+    looped, _ = ask(asked)
+    if "memory_limit_bytes" in limits and limits["memory_limit_bytes"] is None:
+        limits = {"memory_limit_bytes": resident_bytes(os.getpgid(0)) + 100e6}  # no Python with JAX is so small
+    found, _ = ask(asked, unroll_layers="auto", **limits)
+    assert found.latency_s == looped.latency_s
+    tried = found.facts.details["tried_s"]
+    assert tried["ws_1d"] == looped.latency_s
+    assert words in tried["ws_1d unrolled"]
+
+
+@pytest.mark.slow
+def test_apart_a_program_is_the_same(tmp_path):
+    pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
+    model = replace(SMALL, num_layers=9)
+    asked = point(model=model, phase="prefill", batch_size=1, input_len=64, output_len=0, ffn_layout="ws_1d")
+    apart, engine = ask(asked, unroll_layers=True, timeout_s=600, cache_dir=str(tmp_path))
+    assert engine.compiler.compilations == 2
+    assert apart.status == "ok", apart.error
+    assert apart.latency_s == ask(asked, unroll_layers=True)[0].latency_s
+
+
+def test_no_order_of_the_variants_changes_what_is_tried():
+    asked = point(ffn_layout="auto", attn_sharding="auto", collectives="auto")
+    names = ("plain", "all_reduce", "exchange")
+    tried = set()
+    for order in itertools.permutations(names):
+        engine = CompiledEngine(unroll_layers="auto", try_collectives=order, cache_dir="")
+        target, kinds = engine._question(asked)
+        tried.add(frozenset(map(name_of, engine._candidates(asked, target, kinds))))
+    assert len(tried) == 1
+    alone = CompiledEngine(try_collectives=["all_reduce"], cache_dir="")
+    target, kinds = alone._question(asked)
+    assert {plan.ffn_layout for plan in alone._candidates(asked, target, kinds)} == {"ws_1d"}
 
 
 @pytest.mark.slow

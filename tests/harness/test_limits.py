@@ -7,9 +7,14 @@ from processes import wait_until_gone
 
 from bench.run import limits
 from bench.run.child import _messages
-from bench.run.limits import Limits, resident_bytes
+from bench.run.limits import Limits
+from engines.host import resident
+from engines.host.resident import resident_bytes
 
-pytestmark = [pytest.mark.skipif(not limits.PROCESSES.is_dir(), reason="memory is watched on Linux"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.skipif(not resident.PROCESSES.is_dir(), reason="memory is watched on Linux"),
+    pytest.mark.slow,
+]
 MEGABYTE = 1 << 20
 # A worker takes some 50 MB before it starts a point.
 ALLOWED = ["engine.memory_limit_bytes=3e8", "print=json"]
@@ -109,7 +114,7 @@ def test_resident_memory_of_a_group_by_hand(tmp_path, monkeypatch):
     process(12, "other", 12, 4000)
     (tmp_path / "13").mkdir()  # ended between two reads
     (tmp_path / "uptime").write_text("1 2")
-    monkeypatch.setattr(limits, "PROCESSES", tmp_path)
+    monkeypatch.setattr(resident, "PROCESSES", tmp_path)
     page = os.sysconf("SC_PAGE_SIZE")
     assert resident_bytes(10) == 120 * page
     assert resident_bytes(99) == 0

@@ -170,7 +170,7 @@ def test_our_step_is_compared_with_the_fastest_peer_s(points):
     assert len(stored.rows) == 4
     sentence, numbers = study.find(stored.rows)
     assert sentence == "A step of ours takes 1.5× the time of the fastest peer's."
-    assert numbers["Llama 3 8B on tpu-v4.ratio"] == pytest.approx(1.5)
-    assert numbers["Llama 3 8B on tpu-v4.maxtext.waits_for"] == "memory"
+    assert numbers["Llama 3 8B on tpu-v4, batch 16.ratio"] == pytest.approx(1.5)
+    assert numbers["Llama 3 8B on tpu-v4, batch 16.maxtext.waits_for"] == "memory"
     bars = [study.shape.bar(row) for row in stored.rows]
     assert sorted(bars) == ["GSPMD", "jax-llm-examples", "maxtext", "shardbench"]

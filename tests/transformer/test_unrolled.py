@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
         ("palm", "ws_2d", "batch", {"collectives": "latency"}),
         ("gpt", "wg_xy", "batch", {"collectives": "throughput"}),
         ("llama", "ws_1d", "heads", {"collectives": "all_reduce"}),
+        ("llama", "ws_1d", "heads", {"collectives": "exchange", "wrap": (True, False, True)}),
         ("llama", "ws_2d", "heads", {"prefill": PrefillOptions(chunk=2)}),
         ("llama", "ws_2d", "batch", {"partitioner": "gspmd"}),
     ],

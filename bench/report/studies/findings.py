@@ -186,7 +186,7 @@ def overlapped_plain_gspmd(rows: Sequence[Row], panel: Callable[[Row], str]) -> 
 
 
 def against_peers(rows: Sequence[Row], panel: Callable[[Row], str]) -> Found | None:
-    """Our time over that of the fastest peer and of GSPMD, by model and chip; the sentence is on the range.
+    """Our time over that of the fastest peer and of GSPMD, by model, chip and batch; the sentence is on the range.
 
     Rows of other libraries than ours are compared as they are: each row names its compiler.
     """

@@ -7,6 +7,7 @@ from typing import Final
 
 from bench.report.studies import findings as found
 from bench.report.studies.gpus import bounds_below_published
+from bench.report.studies.held_back import held_back
 from bench.report.studies.shapes import Bars, Lines, Rooflines, Shape
 from bench.rows.labels import model_label
 from engines.core.row import Row
@@ -17,7 +18,7 @@ class Study:
     """One recipe. ``variants`` are overrides with which it runs as well; ``paper`` is what Pope et al. 2022 say.
 
     ``traced``: its rows have traces, of which the report shows one turn of the loop over layers. ``published_s``
-    returns the published time of a row's point, for two columns of the table.
+    returns the published time of a row's point, for two columns of the table, and ``notes`` a paragraph on the rows.
     """
 
     recipe: str
@@ -29,6 +30,7 @@ class Study:
     has_mfu: bool = True
     traced: bool = False
     published_s: Callable[[Row], float | None] | None = None
+    notes: Callable[[Sequence[Row]], str] | None = None
 
     @property
     def command(self) -> str:
@@ -65,8 +67,9 @@ def _maker(row: Row) -> str:
     return "GSPMD" if row.partitioner == "gspmd" else "shardbench"
 
 
-def _on_chip(row: Row) -> str:
-    return f"{_model(row)}\n{row.hw}"
+def _served(row: Row) -> str:
+    work = f"batch {row.batch_size}" if row.phase == "decode" else f"{row.phase} of {row.input_len}"
+    return f"{_model(row)}\n{row.hw}, {work}"
 
 
 def _timed_workload(row: Row) -> str:
@@ -86,6 +89,7 @@ STUDIES: Final = (
         paper="28.5 ms a decode step at batch 64 (int8), 93.75 ms at batch 512, 85.2 s for the prefill at batch 512",
         find=found.against_published,
         traced=True,
+        notes=held_back,
         published_s=found.published_s,
         shape=Bars(panel=_timed_workload, bar=_length, panel_label="workload", published_s=found.published_s),
     ),
@@ -171,8 +175,8 @@ STUDIES: Final = (
         recipe="study-peers",
         title="Other serving stacks under the same compiler",
         paper="it is older than they are",
-        find=partial(found.against_peers, panel=_on_chip),
-        shape=Bars(panel=_on_chip, bar=_maker, panel_label="model and chip"),
+        find=partial(found.against_peers, panel=_served),
+        shape=Bars(panel=_served, bar=_maker, panel_label="workload"),
     ),
     Study(
         recipe="study-gpu",

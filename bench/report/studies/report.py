@@ -81,6 +81,7 @@ def _section(study: Study, stored: StudyRows, places: Places) -> Section:
     text = f"{markdown(_finding(study, stored).sentence)} The paper: {study.paper}. Recipe: `{study.command}`."
     if stored.missing:
         text += f" {stored.missing} of its points have no compiled row yet."
+    notes = "" if study.notes is None else markdown(study.notes(stored.rows))
     traces = traces_of(stored.compiled, places, study.recipe) if study.traced else Traces()
     drawable = [row for row in stored.rows if row.status in ("ok", "oom")]
     name = study.recipe.replace("-", "_")
@@ -91,7 +92,7 @@ def _section(study: Study, stored: StudyRows, places: Places) -> Section:
         tables, linked = [small], [whole]
     return Section(
         title=study.title,
-        text="\n\n".join(part for part in (text, traces.text) if part),
+        text="\n\n".join(part for part in (text, notes, traces.text) if part),
         tables=[*tables, *([traces.table] if traces.table else [])],
         linked=linked,
         draw=(lambda: [study.shape.draw(name, f"{study.title}.", drawable), *traces.draw()]) if drawable else None,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
+from engines.transformer.comm.exchange import whole_sum
 from engines.transformer.comm.ring import concatenated, ring_axes, ring_of
 from engines.transformer.params.grouped import Weights
 from engines.transformer.params.memory_layout import SUBLANES
@@ -28,8 +29,8 @@ class Matmul(NamedTuple):
     """The mesh axes of one projection x: [tokens, rows] · w: [rows, columns].
 
     x is gathered over ``gathered`` along its rows before; the result is scattered over ``scattered`` along its columns
-    after, or summed over ``summed``. w itself is gathered over ``contracted`` along its rows, over ``produced`` along
-    its columns.
+    after, or summed over ``summed``, where with ``split`` it is scattered along its tokens. w itself is gathered over
+    ``contracted`` along its rows, over ``produced`` along its columns.
     """
 
     gathered: Axes
@@ -37,6 +38,7 @@ class Matmul(NamedTuple):
     contracted: Axes
     produced: Axes
     summed: Axes = ()
+    split: bool = False
 
 
 def matmul_in(plan: Plan) -> Matmul:
@@ -89,7 +91,7 @@ def _plain(
         x = lax.optimization_barrier(x)
     exact = scale is None and factor is None
     out = dequantize(few_rows(plan, MATMUL, x, whole, kind if exact else jnp.float32), scale)
-    return combined(matmul, (out if factor is None else out * factor).astype(kind))
+    return combined(plan, matmul, (out if factor is None else out * factor).astype(kind))
 
 
 def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = None) -> Array:
@@ -114,9 +116,11 @@ def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = N
     return out
 
 
-def combined(matmul: Matmul, x: Array) -> Array:
-    """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered]."""
-    return lax.psum(x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
+def combined(plan: Plan, matmul: Matmul, x: Array) -> Array:
+    """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered] or [tokens.summed, …]."""
+    if matmul.split:
+        return reduce_scatter(x, matmul.summed, 0)
+    return whole_sum(plan, x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
 
 
 def _ring_of_activations(plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None, kind: Any) -> Array:

@@ -31,9 +31,12 @@ class Transfer:
 def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
     """Every collective of one layer for ``time`` tokens a sequence, with partitioner=manual.
 
-    Of a plan whose collectives run as loops, those that its plain twin would run.
+    Of a plan whose collectives run as loops, those that its plain twin would run; where sums are exchanged, those of
+    its twin with all-reduces.
     """
-    plan = replace(plan, collectives="plain") if variant_of(plan.collectives).looped else plan
+    variant = variant_of(plan.collectives)
+    if variant.looped or variant.exchanges:
+        plan = replace(plan, collectives="plain" if variant.looped else "all_reduce")
     return [each for each in _all(plan, time) if each.axes]
 
 

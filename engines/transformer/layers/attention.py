@@ -15,7 +15,7 @@ from engines.transformer.comm.collectives import axis_index
 from engines.transformer.layers.kv_cache import PREFIX, Cache, read
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.positions import Positions
-from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
+from engines.transformer.layers.rope import RopeAngles, few_tokens, rotate
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import constrain
 from engines.transformer.partition.kv_heads import kv_slots
@@ -26,7 +26,8 @@ class LayerContext(NamedTuple):
     """What a layer needs besides activations: its number, and the positions of the new tokens, ``time`` a sequence.
 
     ``time`` and ``limit`` are static. ``limit`` is the number of cached positions that attention reads; for packed
-    rows, the length of the longest sequence. ``angles`` are None without rotary embeddings.
+    rows, the length of the longest sequence. ``angles`` are None without rotary embeddings. ``split``: the residual
+    stream is split over tokens (:meth:`Plan.splits_tokens`).
     """
 
     layer: Any
@@ -34,6 +35,7 @@ class LayerContext(NamedTuple):
     limit: int
     time: int
     angles: RopeAngles | None
+    split: bool = False
 
 
 def attention(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
@@ -81,13 +83,15 @@ def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], angles: RopeAn
     if angles is not None and _rotates_together(plan, qkv[0], angles):
         return _rotated_together(plan, qkv, angles)
     q, (k, v) = _by_head(qkv[0], plan.model.head_dim), _kv_heads(plan, qkv[1], kept)
-    q = constrain(plan, rotate(plan.model, q, angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
-    return [q, *(constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, angles), v))]
+    # In a loop the product would give the cached keys its own layout, and every turn copies them.
+    q, k = (rotate(plan.model, each, angles, permutes=plan.unrolled) for each in (q, k))
+    q = constrain(plan, q, lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
+    return [q, *(constrain(plan, each, _by_kv_head) for each in (k, v))]
 
 
 def _rotates_together(plan: Plan, q: Array, angles: RopeAngles) -> bool:
     """Whether q, k and v of a chip's one chunk are whole heads of few tokens, which are rotated whole."""
-    few = q.shape[0] * q.shape[1] <= PERMUTED_TOKENS and angles.cos.shape[-1] == plan.model.head_dim
+    few = few_tokens(q) and angles.cos.shape[-1] == plan.model.head_dim
     return few and plan.unrolled and plan.padded.kv_splits_by_head and q.shape[2] == 1
 
 
@@ -98,7 +102,7 @@ def _rotated_together(plan: Plan, qkv: list[Array], angles: RopeAngles) -> list[
     queries, held = plan.padded.q_width // dim, plan.padded.kv_width // dim
     turned = (jnp.arange(queries + 2 * held) < queries + held)[:, None]
     both = RopeAngles(jnp.where(turned, angles.cos, 1), jnp.where(turned, angles.sin, 0))
-    return jnp.split(rotate(plan.model, heads, both), [queries, queries + held], axis=2)
+    return jnp.split(rotate(plan.model, heads, both, permutes=True), [queries, queries + held], axis=2)
 
 
 def _by_kv_head(plan: Plan) -> tuple[Axes, ...]:

@@ -1,10 +1,11 @@
 """Token ids → the residual stream, and the residual stream → logits, with the vocabulary split over the chips."""
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from engines.transformer.comm.collective_matmul import few_rows
 from engines.transformer.comm.collectives import all_gather, axis_index, local_shard, reduce_scatter
+from engines.transformer.comm.exchange import whole_sum
 from engines.transformer.layers.positions import Positions
 from engines.transformer.params.quantize import dequantize, quantize_tokens, stream_dtype
 from engines.transformer.params.tree import Parameters
@@ -26,7 +27,7 @@ def embed(plan: Plan, parameters: Parameters, tokens: Array, positions: Position
     held = (local >= 0) & (local < table.shape[0])
     rows = jnp.where(held[..., None], table[jnp.where(held, local, 0)].astype(dtype), 0)
     x = reduce_scatter(rows, axes.scattered, 2)
-    x = lax.psum(x, axes.summed) if axes.summed else x
+    x = whole_sum(plan, x, axes.summed)
     if matrix.scale is not None:
         x = (x * matrix.scale[tokens][..., None]).astype(dtype)
     if parameters.positions is not None:

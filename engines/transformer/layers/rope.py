@@ -34,10 +34,10 @@ def rope_angles(model: Model, positions: Any) -> RopeAngles | None:
     return RopeAngles(jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1))
 
 
-def rotate(model: Model, x: Array, angles: RopeAngles | None) -> Array:
+def rotate(model: Model, x: Array, angles: RopeAngles | None, *, permutes: bool = False) -> Array:
     """x: [batch, time, heads, dim] → the same, its first dimensions rotated; x itself without angles.
 
-    Pairs are (i, i + half), or (2i, 2i + 1) where interleaved.
+    Pairs are (i, i + half), or (2i, 2i + 1) where interleaved. With ``permutes`` a TPU turns few tokens by a product.
     """
     if angles is None:
         return x
@@ -47,7 +47,7 @@ def rotate(model: Model, x: Array, angles: RopeAngles | None) -> Array:
     def rotated(partner: Array) -> Array:
         return (head.astype(jnp.float32) * angles.cos + partner.astype(jnp.float32) * angles.sin).astype(x.dtype)
 
-    if x.shape[0] * x.shape[1] <= PERMUTED_TOKENS:
+    if permutes and few_tokens(x):
         turned = lax.platform_dependent(
             head,
             tpu=lambda head: rotated(_permuted(model, head)),
@@ -56,6 +56,11 @@ def rotate(model: Model, x: Array, angles: RopeAngles | None) -> Array:
     else:
         turned = rotated(_partner(model, head))
     return turned if rotated_dim == x.shape[-1] else jnp.concatenate([turned, x[..., rotated_dim:]], -1)
+
+
+def few_tokens(x: Array) -> bool:
+    """Whether x [batch, time, …] has few enough tokens for pairs to be permuted by a product."""
+    return x.shape[0] * x.shape[1] <= PERMUTED_TOKENS
 
 
 def _partner(model: Model, head: Array) -> Array:

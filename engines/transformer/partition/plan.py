@@ -5,7 +5,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
@@ -16,6 +16,9 @@ from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
+
+TOKENS_OF_A_CHIP: Final = 16
+"""Rows of a tile of 16-bit values on a TPU: tokens are split in whole tiles."""
 
 
 class Annotation(NamedTuple):
@@ -32,7 +35,8 @@ class Plan:
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
     ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
     follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
-    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
+    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of
+    its torus close to rings. ``chunks`` and ``annotation`` are
     those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
     communication overlaps, and sizes with padding.
 
@@ -57,6 +61,7 @@ class Plan:
     unrolled: bool = False
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
+    wrap: tuple[bool, bool, bool] = (False, False, False)
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
@@ -153,10 +158,25 @@ class Plan:
         """Axes that split key/value heads where each is stored once; () where there are fewer heads than chips."""
         return self.axes.head if self.padded.kv_splits_by_head else ()
 
+    def is_ring(self, axis: str) -> bool:
+        """Whether the chips along a mesh axis stand in a ring."""
+        return self.wrap["xyz".index(axis)]
+
     @property
     def local_chunks(self) -> int:
         """Column chunks (one per chip of the mesh) that a chip computes: more than 1 where weights are gathered."""
         return self.chips // self.axes.size(self.axes.column)
+
+    def splits_tokens(self, tokens: int) -> bool:
+        """Whether the residual stream of so many tokens is split over them: each chip adds and normalizes its own.
+
+        Where sums are exchanged, in a serial block of many tokens (Korthikanti et al. 2022, "Reducing activation
+        recomputation", section 4.2.2: sequence parallelism): an all-reduce is then a reduce-scatter over tokens, and an
+        all-gather of what the next matmul reads.
+        """
+        exchanges = variant_of(self.collectives).exchanges and self.partitioner == "manual"
+        chips = self.axes.size(self.axes.summed)
+        return exchanges and not self.model.shares_norm and chips > 1 and tokens % (chips * TOKENS_OF_A_CHIP) == 0
 
     @property
     def separates_tensors(self) -> bool:

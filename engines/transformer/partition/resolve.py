@@ -78,8 +78,18 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
+        wrap=_wraps(point, mesh),
         overlapped_all_to_all_chips=point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None,
     )
+
+
+def _wraps(point: Point, mesh: MeshShape) -> tuple[bool, bool, bool]:
+    """Which axes of ``mesh`` are closed: of a TPU slice, those that are axes of its torus as they are."""
+    if point.chip.kind != "tpu":
+        return (False, False, False)
+    place = point.slice()
+    x, y, z = (wraps and here == there for wraps, here, there in zip(place.wrap, mesh, place.mesh_shape, strict=True))
+    return (x, y, z)
 
 
 def resolve_layout(
