@@ -15,6 +15,7 @@ from engines.compiled.hlo.parser import Computation, Instruction, Module
 START: Final = "AsyncCollectiveStart"
 DONE: Final = "AsyncCollectiveDone"
 MARK: Final = "async_collective_fusion_config"
+_TELLING: Final = frozenset({CUSTOM_CALL, *COLLECTIVES})
 
 
 class Stage(Enum):
@@ -29,7 +30,10 @@ def stage_of(module: Module, each: Instruction) -> Stage | None:
     """The part that a fusion is; None for any other instruction. One that does several things counts as the first."""
     if each.opcode != "fusion":
         return None
-    inside = [inner for name in each.called("calls") for inner in module[name].instructions]
+    bodies = [module[name] for name in each.called("calls")]
+    if all(body.opcodes.isdisjoint(_TELLING) for body in bodies):
+        return None
+    inside = [inner for body in bodies for inner in body.instructions]
     targets = {call_target(inner) for inner in inside if inner.opcode == CUSTOM_CALL}
     if START in targets:
         return Stage.START
@@ -41,9 +45,10 @@ def stage_of(module: Module, each: Instruction) -> Stage | None:
 def collective_inside(module: Module, each: Instruction) -> tuple[Computation, Instruction] | None:
     """The collective that a part holds, and the computation that it stands in."""
     for name in each.called("calls"):
-        for inner in module[name].instructions:
+        body = module[name]
+        for inner in body.instructions if not body.opcodes.isdisjoint(COLLECTIVES) else ():
             if inner.opcode in COLLECTIVES:
-                return module[name], inner
+                return body, inner
     return None
 
 

@@ -1,10 +1,13 @@
 """The collective that an instruction is or contains: kind, bytes, groups and the strategy that the compiler chose."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from engines.compiled.hlo.async_fusion import collective_inside
 from engines.compiled.hlo.opcodes import COLLECTIVES
 from engines.compiled.hlo.parser import Computation, Instruction, Module
+
+_HOLDING: Final = frozenset({*COLLECTIVES, "fusion", "call"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,8 @@ def _inner_collectives(module: Module, each: Instruction) -> list[Instruction]:
     keys = ("calls",) if each.opcode == "fusion" else ("calls", "to_apply")
     found: list[Instruction] = []
     for name in each.called(*keys):
-        for inner in module[name].instructions:
+        body = module[name]
+        for inner in body.instructions if not body.opcodes.isdisjoint(_HOLDING) else ():
             if inner.opcode in COLLECTIVES:
                 found.append(inner)
             elif inner.opcode in ("fusion", "call"):

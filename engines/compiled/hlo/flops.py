@@ -19,6 +19,7 @@ _ELEMENTWISE: Final = frozenset(
         "sine", "cosine", "tan", "atan2",
     }
 )  # fmt: skip
+_MULTIPLYING: Final = frozenset({"convolution", "dot", "custom-call", "fusion"})
 _DTYPES: Final = {
     "f64": "float64",
     "f32": "float32",
@@ -57,7 +58,13 @@ def flops_of(module: Module, computation: Computation, each: Instruction) -> Flo
 def multiplies(module: Module, each: Instruction) -> bool:
     """Whether an instruction is a matmul, or fuses one."""
     if each.opcode == "fusion":
-        return any(multiplies(module, inner) for name in each.called("calls") for inner in module[name].instructions)
+        bodies = (module[name] for name in each.called("calls"))
+        return any(
+            multiplies(module, inner)
+            for body in bodies
+            if not body.opcodes.isdisjoint(_MULTIPLYING)
+            for inner in body.instructions
+        )
     return each.opcode in ("convolution", "dot") or is_cublas(each)
 
 

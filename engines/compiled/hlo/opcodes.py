@@ -61,7 +61,7 @@ CUBLAS: Final = "__cublas"
 
 def call_target(each: Instruction) -> str:
     """What a custom call calls; empty for another instruction."""
-    return each.attributes.get("custom_call_target", "").strip('"')
+    return each.attributes.get("custom_call_target", "").strip('"') if each.opcode == CUSTOM_CALL else ""
 
 
 def is_cublas(each: Instruction) -> bool:

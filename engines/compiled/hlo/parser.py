@@ -3,15 +3,21 @@
 The grammar is that of ``HloModule::ToString`` as ``compiled.as_text()`` prints it. An instruction stands on one line::
 
     [ROOT ]%name = SHAPE opcode(OPERANDS), key=value, key={...}, backend_config={JSON}
+
+A train step has a million of them. So one expression reads the plain ones, :func:`parse_instruction` the others bracket
+by bracket; attributes are taken apart when they are asked for; and equal shapes are one object.
 """
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
+from engines.compiled.hlo.attributes import COMMENT, balanced, closing, depth_of, parse_attributes, split
 from engines.core.errors import ShardbenchError
 
 ELEMENT_BITS: Final[dict[str, int]] = {
@@ -22,17 +28,29 @@ ELEMENT_BITS: Final[dict[str, int]] = {
 }  # fmt: skip
 """Bits of one element; a pred takes one byte in memory."""
 
-_OPENING: Final = {"{": "}", "[": "]", "(": ")"}
-_DEPTH: Final = {**dict.fromkeys(_OPENING, 1), **dict.fromkeys(_OPENING.values(), -1)}
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][(){},]')
-"""A quoted text, or a bracket or comma outside of all."""
-_COMMENT: Final = re.compile(r"/\*.*?\*/")
 _HEADER: Final = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _ARRAY: Final = re.compile(r"(\w+)\[([^\]]*)\](?:\{([^}]*)\})?")
 _SPACE: Final = re.compile(r"S\((\d+)\)")
 _INSTRUCTION: Final = re.compile(r"^(ROOT )?%?([\w.\-]+) = ")
+_BEGINS: Final = ("  %", "  ROOT %")
+"""How a line begins that continues no other."""
+_CALLED: Final = {
+    key: re.compile(rf"(?:^|, ){key}=%?([\w.\-]+)(?=,|$)") for key in ("calls", "to_apply", "body", "condition")
+}
+"""Attributes that name one computation."""
+_CYCLES: Final = re.compile(r'"estimated_cycles":"(\d+)"')
+_NOT_READ: Final = -1
+_BACKEND: Final = "backend_config={"
+_JSON: Final = json.JSONDecoder()
 _PARTITIONS: Final = re.compile(r"\bnum_partitions=(\d+)")
 _OPCODE: Final = re.compile(r"([a-z][a-z0-9\-]*)\(")
+_OPERAND: Final = re.compile(r"%([\w.\-]+)")
+_PLAIN: Final = re.compile(
+    r"\s*(ROOT )?%?([\w.\-]+) = "
+    r"(\w+\[[^\]]*+\](?:\{[^}]*+\})?|\((?:[^()]++|\((?:[^()]++|\([^()]*+\))*+\))*+\)) "  # an array, or a tuple of them
+    r"([a-z][a-z0-9\-]*)\(([^()\"]*+)\)(?:, (.*))?$"
+)
+"""An instruction without brackets or quotes among its operands: root, name, shape, opcode, operands, attributes."""
 
 
 class UnreadableHlo(ShardbenchError):
@@ -41,24 +59,20 @@ class UnreadableHlo(ShardbenchError):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One array: element type, dimensions, and the memory space of its layout (0 is HBM)."""
+    """One array: element type, dimensions, the memory space of its layout (0 is HBM), and its bytes without padding."""
 
     dtype: str
     dims: tuple[int, ...]
     space: int = 0
+    bytes: float = field(init=False, repr=False, compare=False)
 
-    @property
-    def bytes(self) -> float:
-        """Bytes without padding."""
-        size = ELEMENT_BITS[self.dtype] / 8
-        for dim in self.dims:
-            size *= dim
-        return size
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bytes", ELEMENT_BITS[self.dtype] / 8 * math.prod(self.dims))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Instruction:
-    """One line. ``shapes`` are the leaves of its result; ``operands`` are names; ``attributes`` are unparsed."""
+    """One line. ``shapes`` are the leaves of its result; ``operands`` are names; ``rest`` is its attributes' text."""
 
     name: str
     opcode: str
@@ -66,37 +80,60 @@ class Instruction:
     is_tuple: bool
     operands: tuple[str, ...]
     literal: str
-    attributes: Mapping[str, str]
+    rest: str
     is_root: bool = False
+    _attributes: Mapping[str, str] | None = field(default=None, init=False, repr=False)
+    _backend: dict[str, Any] | None = field(default=None, init=False, repr=False)
+    _cycles: int | None = field(default=_NOT_READ, init=False, repr=False)
+    _called: dict[tuple[str, ...], Sequence[str]] | None = field(default=None, init=False, repr=False)
 
-    @cached_property
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """Name → value, as written."""
+        if self._attributes is None:
+            self._attributes = parse_attributes(self.rest)
+        return self._attributes
+
+    @property
     def backend(self) -> dict[str, Any]:
         """The backend's notes: window, cycles, collective algorithm."""
-        text = self.attributes.get("backend_config", "")
-        if not text.startswith("{"):
-            return {}
-        found: dict[str, Any] = json.loads(text)
-        return found
+        if self._backend is None:
+            at = self.rest.rfind(_BACKEND)
+            self._backend = _JSON.raw_decode(self.rest, at + len(_BACKEND) - 1)[0] if at >= 0 else {}
+        return self._backend
 
     @property
     def cycles(self) -> int | None:
         """The compiler's own estimate, in cycles of the core clock."""
-        for holder in (self.backend.get("window_config", {}), self.backend):
-            if "estimated_cycles" in holder:
-                return int(holder["estimated_cycles"])
-        return None
+        if self._cycles == _NOT_READ:
+            stated = _CYCLES.search(self.rest, max(0, self.rest.rfind(_BACKEND)))
+            self._cycles = int(stated[1]) if stated is not None else None
+        return self._cycles
 
     @property
     def bytes(self) -> float:
         """Bytes of the whole result."""
         return sum(shape.bytes for shape in self.shapes)
 
-    def called(self, *keys: str) -> list[str]:
+    def called(self, *keys: str) -> Sequence[str]:
         """Names of the computations in these attributes."""
+        if self._called is None:
+            self._called = {}
+        if keys not in self._called:
+            self._called[keys] = self._names_in(keys)
+        return self._called[keys]
+
+    def _names_in(self, keys: Sequence[str]) -> Sequence[str]:
         found: list[str] = []
         for key in keys:
-            text = self.attributes.get(key, "")
-            found += [each.strip().lstrip("%") for each in text.strip("{}").split(",") if each.strip()]
+            if key not in self.rest:
+                continue
+            one = _CALLED[key].search(self.rest) if key in _CALLED else None
+            if one is not None and '"' not in self.rest[: one.start()]:
+                found.append(one[1])
+            else:
+                text = self.attributes.get(key, "")
+                found += [each.strip().lstrip("%") for each in text.strip("{}").split(",") if each.strip()]
         return found
 
 
@@ -106,6 +143,11 @@ class Computation:
 
     name: str
     instructions: tuple[Instruction, ...]
+
+    @cached_property
+    def opcodes(self) -> frozenset[str]:
+        """What is among its instructions."""
+        return frozenset(each.opcode for each in self.instructions)
 
     @cached_property
     def by_name(self) -> dict[str, Instruction]:
@@ -157,8 +199,7 @@ def parse_module(text: str) -> Module:
     Raises:
         UnreadableHlo: it is not scheduled, or a line, named by its number, does not follow the grammar.
     """
-    lines = text.splitlines()
-    first = lines[0] if lines else ""
+    first = text[: text.find("\n")] if "\n" in text else text
     if not first.startswith("HloModule "):
         raise UnreadableHlo("the text does not begin with HloModule, so it is not HLO")
     if "is_scheduled=true" not in first:
@@ -167,8 +208,8 @@ def parse_module(text: str) -> Module:
     header_lines: list[str] = []
     entry = name = None
     body: list[Instruction] = []
-    for number, line in _logical(lines):
-        header = _HEADER.match(_COMMENT.sub("", line)) if line.endswith("{") else None
+    for number, line in _logical(text):
+        header = _HEADER.match(COMMENT.sub("", line)) if line.endswith("{") else None
         if header and name is not None:
             raise UnreadableHlo(f"line {number} of the module begins a computation before {name} ends")
         if header:
@@ -197,22 +238,33 @@ def parse_module(text: str) -> Module:
     )
 
 
-def _logical(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+def _logical(text: str) -> Iterator[tuple[int, str]]:
     """Lines with the number of their first: a kernel's metadata is JSON, whose lines continue an instruction."""
     pending: list[str] = []
     first = depth = 0
-    for number, line in enumerate(lines, 1):
-        if pending and depth > 0:
-            pending.append(line)
-        else:
-            if pending:
-                yield first, "\n".join(pending)
-            pending, first, depth = [line], number, 0
-        # Only an instruction goes on, not the opening of a computation.
-        if len(pending) > 1 or _INSTRUCTION.match(line.lstrip()):
-            depth += sum(_DEPTH.get(found[0], 0) for found in _TOKEN.finditer(line))
+    for number, (line, after) in enumerate(itertools.pairwise(itertools.chain(_lines(text), [""])), 1):
+        if not pending and (after.startswith(_BEGINS) or balanced(line) or not _INSTRUCTION.match(line.lstrip())):
+            yield number, line
+            continue
+        if not pending:
+            first, depth = number, 0
+        pending.append(line)
+        depth += depth_of(line)
+        if depth <= 0:
+            yield first, "\n".join(pending)
+            pending = []
     if pending:
         yield first, "\n".join(pending)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text, one by one: a list of them would take as much memory as the text again."""
+    start, end = 0, text.find("\n")
+    while end >= 0:
+        yield text[start:end]
+        start, end = end + 1, text.find("\n", end + 1)
+    if start < len(text):
+        yield text[start:]
 
 
 def parse_instruction(line: str) -> Instruction:
@@ -221,73 +273,48 @@ def parse_instruction(line: str) -> Instruction:
     Raises:
         ValueError: it does not follow the grammar.
     """
-    line = _COMMENT.sub("", line).strip()
+    if "/*" in line:
+        line = COMMENT.sub("", line)
+    plain = _PLAIN.match(line)
+    if plain is None:
+        return _by_brackets(line.strip())
+    root, name, shape, opcode, inside, rest = plain.groups()
+    operands = tuple(_OPERAND.findall(inside))
+    literal = "" if operands else inside
+    return Instruction(name, opcode, shapes_of(shape), shape[0] == "(", operands, literal, rest or "", bool(root))
+
+
+def _by_brackets(line: str) -> Instruction:
+    """An instruction whose operands or shape hold brackets within brackets, or quoted text."""
     head = _INSTRUCTION.match(line)
     if head is None:
         raise ValueError(line[:80])
     at = head.end()
     is_tuple = line[at] == "("
-    end = _closing(line, at) + 1 if is_tuple else line.index(" ", at)
-    shapes = tuple(_shapes(line[at:end]))
+    end = closing(line, at) + 1 if is_tuple else line.index(" ", at)
     opcode = _OPCODE.match(line, end + 1)
     if opcode is None:
         raise ValueError(line[:80])
-    closing = _closing(line, opcode.end() - 1)
-    inside = line[opcode.end() : closing]
-    pieces = list(_split(inside))
-    operands = tuple(each.split()[-1].lstrip("%") for each in pieces if "%" in each)
-    attributes = {}
-    for piece in _split(line[closing + 1 :]):
-        key, _, value = piece.partition("=")
-        attributes[key.strip()] = value.strip()
-    return Instruction(
-        name=head[2],
-        opcode=opcode[1],
-        shapes=shapes,
-        is_tuple=is_tuple,
-        operands=operands,
-        literal="" if operands else inside,
-        attributes=attributes,
-        is_root=bool(head[1]),
-    )
+    last = closing(line, opcode.end() - 1)
+    inside = line[opcode.end() : last]
+    operands = tuple(each.split()[-1].lstrip("%") for each in split(inside) if "%" in each)
+    literal = "" if operands else inside
+    rest = line[last + 1 :].lstrip(", ")
+    return Instruction(head[2], opcode[1], shapes_of(line[at:end]), is_tuple, operands, literal, rest, bool(head[1]))
 
 
-def _shapes(text: str) -> Iterator[Shape]:
+@lru_cache(maxsize=50_000)
+def shapes_of(text: str) -> tuple[Shape, ...]:
+    """The arrays of a shape or of a tuple of shapes.
+
+    Raises:
+        ValueError: an element type is not known.
+    """
+    found = []
     for dtype, dims, layout in _ARRAY.findall(text):
         space = _SPACE.search(layout)
         sizes = tuple(int(each.lstrip("<=")) for each in dims.split(",") if each)
         if dtype not in ELEMENT_BITS:
             raise ValueError(f"element type {dtype}")
-        yield Shape(dtype, sizes, int(space[1]) if space else 0)
-
-
-def _closing(text: str, start: int) -> int:
-    """Position of the bracket that closes the one at ``start``, ignoring quoted text."""
-    opened, close = text[start], _OPENING[text[start]]
-    depth = 0
-    for found in _TOKEN.finditer(text, start):
-        character = found[0]
-        if character == opened:
-            depth += 1
-        elif character == close:
-            depth -= 1
-            if not depth:
-                return found.start()
-    raise ValueError(f"a {opened} is never closed")
-
-
-def _split(text: str) -> Iterator[str]:
-    """The parts between top-level commas, those outside brackets and strings."""
-    depth = start = 0
-    for found in _TOKEN.finditer(text):
-        character = found[0]
-        if character in _OPENING:
-            depth += 1
-        elif character in "}])":
-            depth -= 1
-        elif character == "," and not depth:
-            if part := text[start : found.start()].strip():
-                yield part
-            start = found.end()
-    if part := text[start:].strip():
-        yield part
+        found.append(Shape(dtype, sizes, int(space[1]) if space else 0))
+    return tuple(found)

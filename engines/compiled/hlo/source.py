@@ -80,7 +80,8 @@ class Sources:
         return next((source for source in known if source.place), NOWHERE)
 
     def _of(self, module: Module, each: Instruction, depth: int) -> Source:
-        own = self._stated(each.attributes.get("metadata", ""))
+        at = each.rest.find("metadata={")
+        own = self._stated(each.rest[at:]) if at >= 0 else NOWHERE
         if own.file or depth == _DEEPEST or each.opcode not in ("fusion", "async-start", "call-start", "custom-call"):
             return own
         for name in each.called("calls", "called_computations"):
@@ -92,8 +93,6 @@ class Sources:
         return own
 
     def _stated(self, metadata: str) -> Source:
-        if not metadata:
-            return NOWHERE
         operation = found[1] if (found := _OP_NAME.search(metadata)) else ""
         file, line = _FILE.search(metadata), _LINE.search(metadata)
         if file and line:

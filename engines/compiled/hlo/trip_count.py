@@ -61,7 +61,7 @@ def _inlined(module: Module, outer: Computation, fusion: Instruction) -> tuple[C
         is_tuple=False,
         operands=operands,
         literal="",
-        attributes=root.attributes,
+        rest=root.rest,
         is_root=True,
     )
     rest = tuple(each for each in inner.instructions if each.opcode == "constant")

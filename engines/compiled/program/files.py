@@ -20,13 +20,13 @@ from engines.core.text import one_line, shortened
 GZIP: Final = b"\x1f\x8b"
 HLO_TEXT: Final = b"HloModule "
 CYCLES: Final = "estimated_cycles"
-TPU_MARKS: Final = ("T(8,128)", "T(", CYCLES, "tpu_custom_call")
-"""What is in the text of every program that the TPU compiler scheduled: tiled layouts, cycles or its kernels."""
 LAST_FILE: Final = "use the last file of its module in the dump, …after_codegen.txt or .hlo.pb of the TPU compiler"
-OTHER_MARKS: Final = {
+MARKS: Final = {
+    "tpu": ("T(8,128)", "T(", CYCLES, "tpu_custom_call"),
     "cpu": ("xla_cpu", "outer_dimension_partitions", "__onednn", "$cpu"),
     "gpu": ("__cublas", "fusion_backend_config", "__cudnn", "gemm_backend_config"),
 }
+"""Kind of chip → what is in a text that its compiler scheduled; a TPU's has tiled layouts, cycles or its kernels."""
 
 
 def estimate_hlo(
@@ -156,9 +156,8 @@ def _check_compiler(path: str, text: str, slice_: Slice) -> None:
             "hlo", path, "lacks is_scheduled=true, so its lines are not in the order of issue",
             LAST_FILE,
         )  # fmt: skip
-    is_tpu = any(mark in text for mark in TPU_MARKS)
-    other = next((kind for kind, marks in OTHER_MARKS.items() if any(mark in text for mark in marks)), None)
-    kind = "tpu" if is_tpu else other or "cpu"
+    kinds = ((kind, marks) for kind, marks in MARKS.items() if any(mark in text for mark in marks))
+    kind, _ = next(kinds, ("cpu", ()))
     if kind != slice_.chip.kind:
         raise InvalidRequest(
             "hlo", path, f"was compiled for a {kind.upper()}, and {slice_.chip.name} is a {slice_.chip.kind.upper()}",
