@@ -11,6 +11,8 @@ from engines.weights.checkpoint.files import CONFIG, KEY, read_json
 
 GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 """Activation in the config → in :class:`Model`: exact, or by tanh, however its constants are written."""
+GATED: Final = {"silu": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu", "gelu_fast": "geglu"}
+"""The same of a feed-forward with two inputs."""
 LARGEST: Final = 1 << 40
 """No size in a config is larger; what is counted from sizes then stays a finite number."""
 QUANTIZED: Final = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
@@ -51,6 +53,10 @@ class Config:
         if not 0 < value <= LARGEST or math.isnan(value):
             raise self.wrong(key, f"must be a number > 0 and at most {LARGEST}")
         return float(value)
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """An integer ≥ 0."""
+        return 0 if self.content.get(key) is not None and same(self.content[key], [0]) else self.integer(key, default)
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""

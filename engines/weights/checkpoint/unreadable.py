@@ -21,7 +21,6 @@ _WRAPPER: Final = "inputs other than text"
 _ENCODER: Final = "an encoder"
 _BOTH_WAYS: Final = "attention in both directions, and no output of tokens"
 _MULTIPLIERS: Final = "multipliers of embeddings, residuals, attention and logits"
-_RELU: Final = "a feed-forward with ReLU"
 _OWN_CODE: Final = "code that comes with the checkpoint and is not part of transformers"
 
 LACKS: Final[Mapping[str, str]] = {
@@ -36,10 +35,8 @@ LACKS: Final[Mapping[str, str]] = {
     "bert": _BOTH_WAYS,
     "biogpt": "scaled embeddings and positions that start at 2",
     "bitnet": "weights of three values",
-    "bloom": f"{_ALIBI}, and a norm of the embedding",
     "chatglm": _OWN_CODE,
     "codegen": "the order in which it stores queries, keys and values",
-    "cohere": "logits that are scaled",
     "cohere2": "logits that are scaled, and attention within a window",
     "ctrl": "positions of fixed waves",
     "dbrx": _EXPERTS,
@@ -61,10 +58,7 @@ LACKS: Final[Mapping[str, str]] = {
     "falcon_h1": _STATE,
     "falcon_mamba": _STATE,
     "flex_olmo": f"{_EXPERTS}, and {_QK_NORM}",
-    "gemma": _GEMMA,
-    "gemma2": f"{_GEMMA_2}, and softcapped logits",
     "gemma3": f"{_WRAPPER}; and {_GEMMA_2}",
-    "gemma3_text": f"{_GEMMA_2}, and {_QK_NORM}",
     "gemma3n": f"{_WRAPPER}; and {_GEMMA_2}",
     "gemma4": f"{_WRAPPER}; and {_GEMMA_2}",
     "glm4": "norms after each half of a layer",
@@ -73,7 +67,6 @@ LACKS: Final[Mapping[str, str]] = {
     "gpt_neo": "attention within a window in every second layer, and scores without a scale",
     "gpt_neox_japanese": "biases in its last layer alone",
     "gpt_oss": f"{_EXPERTS}, attention within a window, and attention sinks",
-    "granite": _MULTIPLIERS,
     "granitemoe": f"{_EXPERTS}, and {_MULTIPLIERS}",
     "granitemoehybrid": f"{_STATE}, {_EXPERTS}, and {_MULTIPLIERS}",
     "grok-1": _EXPERTS,
@@ -115,7 +108,6 @@ LACKS: Final[Mapping[str, str]] = {
     "olmo2": f"{_QK_NORM}, and norms after each half of a layer",
     "olmo3": f"{_QK_NORM}, norms after each half of a layer, and attention within a window",
     "olmoe": f"{_EXPERTS}, and {_QK_NORM}",
-    "opt": f"{_RELU}, and learned positions that start at 2",
     "paligemma": _WRAPPER,
     "persimmon": f"{_QK_NORM}, and a feed-forward with squared ReLU",
     "phi4_multimodal": _WRAPPER,
@@ -126,7 +118,6 @@ LACKS: Final[Mapping[str, str]] = {
     "qwen2_5_vl": _WRAPPER,
     "qwen2_moe": f"{_EXPERTS}, and shared experts",
     "qwen2_vl": _WRAPPER,
-    "qwen3": _QK_NORM,
     "qwen3_5": f"{_WRAPPER}; and {_STATE}",
     "qwen3_5_moe": f"{_WRAPPER}; {_STATE}, and {_EXPERTS}",
     "qwen3_moe": f"{_EXPERTS}, and {_QK_NORM}",
