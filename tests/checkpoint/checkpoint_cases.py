@@ -146,6 +146,39 @@ CASES |= {
     ),
     "starcoder2 with window": ("Starcoder2", {**GROUPED, **WINDOW, "use_bias": True}),
 }
+EXPERTS = {**GROUPED, "head_dim": 8, "num_experts_per_tok": 2}
+QWEN_MOE = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24, "num_hidden_layers": 3}
+DEEPSEEK = {
+    **LLAMA,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 3,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 12,
+    "q_lora_rank": 20,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.5,
+    "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.0},
+}
+CASES |= {
+    "mixtral": ("Mixtral", {**EXPERTS, "num_local_experts": 4, **WINDOW}),
+    "qwen2-moe": ("Qwen2Moe", {**QWEN_MOE, "shared_expert_intermediate_size": 40, "mlp_only_layers": [0]}),
+    "qwen3-moe": ("Qwen3Moe", {**QWEN_MOE, "norm_topk_prob": True}),
+    "gpt-oss": (
+        "GptOss",
+        {**EXPERTS, **WINDOW, "num_local_experts": 4, "rope_parameters": {**YARN, "truncate": False}},
+    ),
+    "deepseek-v2": ("DeepseekV2", {**DEEPSEEK, "topk_method": "group_limited_greedy", "n_shared_experts": 2}),
+    "deepseek-v2-lite": ("DeepseekV2", {**DEEPSEEK, "q_lora_rank": None, "rope_parameters": None}),
+    "deepseek-v3": ("DeepseekV3", DEEPSEEK),
+    "deepseek-v3 dense": ("DeepseekV3", {**DEEPSEEK, "first_k_dense_replace": 3, "rope_interleave": False}),
+}
 CHIEF = ("llama", "falcon-7b", "falcon-40b", "gpt-j", "neox")
 TIME = 5
 
@@ -162,8 +195,11 @@ def saved(name, folder, dtype="float32", **save):
     )
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            spread = weight.shape[-1] ** -0.5 if weight.ndim == 2 else 0.1
+            spread = weight.shape[-1] ** -0.5 if weight.ndim > 1 else 0.1
             weight.normal_(1.0 if weight.ndim == 1 and key.endswith("weight") else 0.0, spread)
+        for key, weight in model.named_buffers():
+            if key.endswith("e_score_correction_bias"):
+                weight.normal_(0.0, 0.3)
     model = model.to(getattr(torch, dtype)).eval()
     model.save_pretrained(folder, **save)
     return model

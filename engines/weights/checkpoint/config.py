@@ -76,6 +76,12 @@ class Config:
             raise self.wrong(heads, f"must divide {width}={size}")
         return size // count
 
+    def either(self, key: str, other: str) -> str:
+        """Whichever of two names of a key the config has, ``key`` where it has none; both must say the same."""
+        if self.gives(key) and self.gives(other):
+            self.must_be(other, self.content[key], means=f"{key} says {short(self.content[key])}")
+        return other if self.gives(other) and not self.gives(key) else key
+
     def require(self, *keys: str) -> None:
         """Check that ``keys`` are given: transformers has defaults for them that no released config relies on."""
         for key in keys:

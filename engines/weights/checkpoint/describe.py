@@ -108,23 +108,31 @@ def first_difference(one: Model, other: Model) -> str | None:
     return None
 
 
-def locations_of(
-    model: Model, folder: Path, stored: Collection[str]
-) -> tuple[dict[str, TensorLocation], TensorLocation | None]:
-    """Where each canonical tensor of ``model`` lies in the checkpoint in ``folder``, whose tensors are ``stored``.
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where each canonical tensor of a model lies in a checkpoint.
 
-    The second is where a tied model's output matrix lies once more, if it does: some files hold it twice.
+    ``tied_copy`` is where a tied model's output matrix lies once more, if it does: some files hold it twice. ``apart``
+    are stored tensors of layers beside the model's own, such as those that predict further tokens.
     """
+
+    tensors: dict[str, TensorLocation]
+    tied_copy: TensorLocation | None
+    apart: frozenset[str]
+
+
+def locations_of(model: Model, folder: Path, stored: Collection[str]) -> Located:
+    """Where each canonical tensor of ``model`` lies in the checkpoint in ``folder``, whose tensors are ``stored``."""
     family = family_of(read_config(folder))
     found = family.locations(model)
     if family.inner is not None and not any(name.startswith(f"{family.inner}.") for name in stored):
         found = {key: replace(each, name=each.name.removeprefix(f"{family.inner}.")) for key, each in found.items()}
-    return {name: found[name] for name in tensors(model)}, found["lm_head"] if model.tied_embedding else None
-
-
-def is_apart(model: Model, folder: Path, name: str) -> bool:
-    """Whether a stored tensor is of layers beside the model's own, such as those that predict further tokens."""
-    return family_of(read_config(folder)).is_apart(model, name)
+    head = found["lm_head"]
+    return Located(
+        {name: found[name] for name in tensors(model)},
+        head if model.tied_embedding and head.name in stored else None,
+        frozenset(name for name in stored if family.is_apart(model, name)),
+    )
 
 
 def _described(config: Config, name: str | None) -> Description:

@@ -1,7 +1,7 @@
 """An open checkpoint: every canonical tensor of a model, any range of it without the rest."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.weights.checkpoint.check_values import EXPONENTS, check_equal, check_finite
-from engines.weights.checkpoint.describe import check_matches, is_apart, locations_of
+from engines.weights.checkpoint.describe import check_matches, locations_of
 from engines.weights.checkpoint.files import BUFFERS, KEY, Files
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.tensor_location import TensorLocation
@@ -50,10 +50,9 @@ class Checkpoint:
         check_matches(model, folder)
         self.folder = folder
         self.files = Files(folder)
-        self.locations, tied_copy = locations_of(model, folder, self.files.entries)
-        self.tied_copy = tied_copy if tied_copy is not None and tied_copy.name in self.files.entries else None
-        located = [*self.locations.values(), *([self.tied_copy] if self.tied_copy else [])]
-        _check_tensors(self.files, located, lambda name: is_apart(model, folder, name))
+        located = locations_of(model, folder, self.files.entries)
+        self.locations, self.tied_copy = located.tensors, located.tied_copy
+        _check_tensors(self.files, [*self.locations.values(), *filter(None, [self.tied_copy])], located.apart)
 
     def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
         """``tensor[index]`` as float32; only that range of the file is read, whole inner dimensions of it.
@@ -140,7 +139,7 @@ def _outer(shape: tuple[int, ...], bounds: Sequence[slice]) -> slice:
     return slice(bounds[0].start * inner, bounds[0].stop * inner)
 
 
-def _check_tensors(files: Files, locations: Sequence[TensorLocation], is_apart: Callable[[str], bool]) -> None:
+def _check_tensors(files: Files, locations: Sequence[TensorLocation], apart: Collection[str]) -> None:
     wanted = {name: location.shape for location in locations for name in location.names}
     fetch = "download the checkpoint again, or use the model that it contains"
     for name, shape in wanted.items():
@@ -156,7 +155,7 @@ def _check_tensors(files: Files, locations: Sequence[TensorLocation], is_apart: 
                 KEY, files.folder, f"has {name} in {found.dtype}", f"give one stored as {', '.join(EXPONENTS)}"
             )
     for name, entry in files.entries.items():
-        if name not in wanted and not BUFFERS.search(name) and not is_apart(name):
+        if name not in wanted and not BUFFERS.search(name) and name not in apart:
             raise InvalidRequest(
                 KEY, files.folder, f"has a tensor {name} {list(entry.shape)} that the model does not use", fetch
             )

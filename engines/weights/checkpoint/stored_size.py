@@ -20,8 +20,8 @@ def stored_params(
     """(parameters, where that stands) of the checkpoint in the folder of a config, or None where nothing states it.
 
     ``copies`` are tensors that are not counted, with their elements: a tied matrix that is stored once more. Neither
-    are those that are ``is_apart``, and an index that lists some states nothing. Constants that old checkpoints store with the weights are left out, too; an index does not tell their size, and so states
-    nothing where it lists some. Only headers are read.
+    are those that are ``is_apart``, nor the constants that old checkpoints store with the weights; an index does not
+    tell the size of these, and so states nothing where it lists some. Only headers are read.
 
     Raises:
         InvalidRequest: a file is not what it is called.

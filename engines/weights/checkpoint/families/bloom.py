@@ -12,9 +12,9 @@ MODULES: Final = {"o": "self_attention.dense", "wi": "mlp.dense_h_to_4h", "wo": 
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
-    width = _one_of(config, "hidden_size", "n_embed")
-    heads = _one_of(config, "n_head", "num_attention_heads")
-    found = sizes(config, _one_of(config, "n_layer", "num_hidden_layers"), width, heads)
+    width = config.either("hidden_size", "n_embed")
+    heads = config.either("n_head", "num_attention_heads")
+    found = sizes(config, config.either("n_layer", "num_hidden_layers"), width, heads)
     config.must_be("apply_residual_connection_post_layernorm", False, means="a residual stream that is normed")
     # Training, and how Megatron-DeepSpeed computes the same.
     config.ignore("bias_dropout_fusion", "masked_softmax_fusion", "offset_alibi", "skip_bias_add", "skip_bias_add_qkv")
@@ -53,10 +53,3 @@ def locations(model: Model) -> dict[str, TensorLocation]:
         found |= grouped_qkv(model, here, f"{there}.self_attention.query_key_value")
         found |= matrices(model, here, there, MODULES)
     return found
-
-
-def _one_of(config: Config, key: str, other: str) -> str:
-    """Whichever of two names of a key the config has."""
-    if config.gives(key) and config.gives(other):
-        config.must_be(other, config.content[key], means=f"{key} says {config.content[key]}")
-    return key if config.gives(key) else other
