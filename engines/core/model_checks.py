@@ -123,6 +123,13 @@ def _check_latent(model: "Model") -> None:
         )
 
 
+    for name in ("attn_bias", "qk_norm"):
+        if getattr(model, name):
+            raise InvalidRequest(f"model.{name}", True, "does not go with kv_latent_dim", "use false")
+    if model.block != "serial":
+        raise InvalidRequest("model.block", model.block, "does not go with kv_latent_dim", "use serial")
+
+
 def _check_experts(model: "Model") -> None:
     if model.num_experts is None:
         for name in ("experts_per_token", "expert_d_ff", "shared_expert_d_ff", "dense_layers"):
