@@ -129,7 +129,7 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     x = constrain(plan, x, _by_kv_head)
     if plan.axes.head and not padded.kv_splits_by_head:
         x = lax.all_gather(x, plan.axes.head, axis=2)
-        x = _ordered(plan, x, plan.axes.head + _moved_axes(plan))
+        x = _ordered(plan, x, plan.axes.head + moved_axes(plan))
     both = [x[..., : padded.kv_width], x[..., padded.kv_width :]]
     if padded.kv_splits_by_head:
         return [_by_head(each, head_dim) for each in both]
@@ -140,9 +140,9 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     return [jnp.take(each, jnp.asarray(kept)[axis_index(plan.axes.head)], axis=2) for each in both]
 
 
-def _moved_axes(plan: Plan) -> Axes:
+def moved_axes(plan: Plan) -> Axes:
     """The axes of attention's all-to-all, in the order of ``column``."""
-    return tuple(axis for axis in plan.axes.column if axis in plan.axes.attention)
+    return tuple(axis for axis in plan.axes.column if axis in plan.axes.moved)
 
 
 def _ordered(plan: Plan, x: Array, axes: Axes) -> Array:
@@ -169,7 +169,7 @@ def from_batch(plan: Plan, x: Array) -> Array:
     axes = plan.axes.attention
     if not axes:
         return x
-    moved = _moved_axes(plan)
+    moved = moved_axes(plan)
     x = x.reshape(*x.shape[:2], *(plan.axes.size((axis,)) for axis in moved), plan.local_chunks, x.shape[-1])
     x = x.transpose([0, 1, *(2 + moved.index(axis) for axis in axes), x.ndim - 2, x.ndim - 1])
     x = x.reshape(*x.shape[:2], -1, x.shape[-1])

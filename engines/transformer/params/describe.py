@@ -22,6 +22,7 @@ from engines.transformer.params.fusion import Fusion, input_parts, output_parts
 from engines.transformer.params.grouped import Grouped, steps
 from engines.transformer.params.quantize import float_dtype, stored_dtype
 from engines.transformer.params.tree import (
+    Latent,
     LayerParameters,
     Matrix,
     Norm,
@@ -110,7 +111,47 @@ class _Describer:
             attn=found.pop("attn", None),
             ffn=found.pop("ffn", None),
             fused=found.pop("fused", None),
+            latent=self._latent() if self.model.attention.is_latent else None,
             single=found,
+        )
+
+    def _latent(self) -> Latent:
+        """Latent vectors are whole on every chip: only the columns of the heads are split."""
+        model, padded = self.model, self.plan.padded
+        per_chunk = padded.heads // self.plan.chips
+
+        def heads_of(name: str, latent: int, dim: int) -> Matrix:
+            parts, width = ((name, per_chunk * dim),), per_chunk * dim
+
+            def fill(layer: int, index: Index) -> Floats:
+                return self._folded(parts, self.fusion.inputs(parts, layer, index[0], index[1]))[:, :, index[2]]
+
+            return self._projection(
+                (len(self.numbers), latent, self.plan.chips, width),
+                stacked(self.numbers, fill),
+                rows=1,
+                spec=P(None, None, self.every),
+                scale_spec=P(None, self.every, None),
+                contracted=(1,),
+                merged_axis=2,
+                bias=None,
+                parts=parts,
+            )
+
+        def scale(name: str, latent: int) -> Described:
+            def fill(layer: int, index: Index) -> Floats:
+                return values(self.fusion.canonical[f"layers.{layer}.{name}_norm.scale"], self.source, index)
+
+            return self._vectors(fill, (latent,), P())
+
+        queries, keys = model.q_latent_dim, model.kv_latent_dim
+        assert keys is not None
+        return Latent(
+            k_b=heads_of("k_b", keys, model.head_dim - model.rotated_dim),
+            v_b=heads_of("v_b", keys, model.attention.value_dim),
+            kv_norm=scale("kv_a", keys),
+            q_b=None if queries is None else heads_of("q_b", queries, model.head_dim),
+            q_norm=None if queries is None else scale("q_a", queries),
         )
 
     def _inputs(self, parts: Parts) -> Matrix:
@@ -233,6 +274,6 @@ class _Describer:
 
     def _folded(self, parts: Parts, columns: Floats) -> Floats:
         """Input columns […, width] with those of q multiplied by :func:`query_factor`."""
-        if parts[0][0] == "q":
+        if parts[0][0] in ("q", "q_b"):
             columns[..., : self.plan.padded.q_width] *= np.float32(query_factor(self.model.head_dim))
         return columns

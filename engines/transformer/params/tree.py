@@ -57,7 +57,26 @@ class Projection:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("attn", "attn_norm", "ffn", "ffn_norm", "fused", "single"),
+    data_fields=("k_b", "kv_norm", "q_b", "q_norm", "v_b"),
+    meta_fields=(),
+)
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Up-projections of latent attention, latent to columns of every chunk's heads, and the norms of the latents.
+
+    ``kv_norm`` and ``q_norm`` are scales, [latent]; without a latent of queries ``q_b`` and ``q_norm`` are None.
+    """
+
+    k_b: Matrix
+    v_b: Matrix
+    kv_norm: Any
+    q_b: Matrix | None = None
+    q_norm: Any = None
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("attn", "attn_norm", "ffn", "ffn_norm", "fused", "latent", "single"),
     meta_fields=(),
 )
 @dataclass(frozen=True, slots=True)
@@ -65,7 +84,8 @@ class LayerParameters:
     """Parameters of one layer, or of all layers stacked along a first axis.
 
     Attention and feed-forward have a projection each (``attn``, ``ffn``) or share one (``fused``); ``single`` has the
-    feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`).
+    feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`). ``latent`` has what
+    latent attention needs besides.
     """
 
     attn_norm: Norm
@@ -73,6 +93,7 @@ class LayerParameters:
     attn: Projection | None = None
     ffn: Projection | None = None
     fused: Projection | None = None
+    latent: Latent | None = None
     single: dict[str, Projection] = field(default_factory=dict)
 
     def projection(self, name: str) -> Projection:
@@ -164,12 +185,14 @@ def only_layer(layers: LayerParameters) -> LayerParameters:
         return replace(matrix, values=Stacked(matrix.values, 0), scale=scale, bias=bias)
 
     def of(node: Any) -> Any:
+        if isinstance(node, Matrix):
+            return own(node, (-1, node.chunk_width))
         if not isinstance(node, Projection):
             return node[0]
         width = node.inputs.chunk_width if node.inputs is not None else 0
         return Projection(own(node.inputs, (-1, width)), own(node.outputs, (-1,)))
 
-    mine: LayerParameters = jax.tree.map(of, layers, is_leaf=lambda node: isinstance(node, Projection))
+    mine: LayerParameters = jax.tree.map(of, layers, is_leaf=lambda node: isinstance(node, (Matrix, Projection)))
     return mine
 
 

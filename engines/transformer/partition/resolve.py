@@ -19,6 +19,16 @@ FORMATS: Final = {
 }
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
+READ: Final = (
+    "attn_output_bias",
+    "attn_sharding",
+    "latent_attention",
+    "kv_latent_dim",
+    "q_latent_dim",
+    "value_head_dim",
+)
+"""Keys of models and points, of those that not every engine runs, that the partitioned Transformer does."""
+
 
 def check_formats(point: Point) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
@@ -26,7 +36,7 @@ def check_formats(point: Point) -> None:
     Raises:
         Unsupported: they do not.
     """
-    check_extensions(point, point.engine, read=("attn_output_bias",))
+    check_extensions(point, point.engine, read=READ)
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
@@ -75,6 +85,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         kv_dtype=point.kv_dtype,
         weight_group_size=point.weight_group_size,
         head_dtype=point.head_dtype,
+        latent_attention=point.latent_attention,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
@@ -89,14 +100,16 @@ def resolve_layout(
 
     2D where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2). Attention is split over the batch
     where the batch splits and either weights are gathered, or the point decodes and has fewer key/value heads than
-    query heads (section 3.3). One chip runs ``ws_1d`` over heads, which split nothing.
+    query heads (section 3.3); a cache of latent vectors, which no heads split, is replicated otherwise. One chip runs ``ws_1d`` over heads, which split nothing.
     """
     chips = math.prod(mesh_shape)
     if ffn_layout == "auto":
         ffn_layout = "ws_2d" if math.sqrt(chips) > model.d_ff / model.d_model else "ws_1d"
     if attn_sharding == "auto":
-        shared = model.num_kv_heads < model.num_heads
+        latent = model.attention.is_latent
+        shared = latent or model.num_kv_heads < model.num_heads
         splits = attention_batch_axes(batch_size, mesh_shape) is not None
         gathers = bool(layout_of(ffn_layout).gathered)
-        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else "heads"
+        whole = "replicated" if latent else "heads"
+        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else whole
     return ffn_layout, attn_sharding
