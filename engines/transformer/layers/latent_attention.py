@@ -17,10 +17,13 @@ from jax import Array, lax
 from engines.transformer.comm.collective_matmul import MATMUL, few_rows
 from engines.transformer.comm.collectives import all_gather, local_shard
 from engines.transformer.layers.attention import LayerContext, from_batch, moved_axes, to_batch
-from engines.transformer.layers.kv_cache import Cache, Cached
+from engines.transformer.layers.kv_cache import Cache, Cached, keys_and_values, quantized_kv
+from engines.transformer.layers.mask import Causal
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.projections import column_vectors, local_columns
 from engines.transformer.layers.rope import rotate
+from engines.transformer.layers.sequence_attention import attend_to_held, gather_heads, reads_whole_prompt
+from engines.transformer.layers.stripes import held_mask, read_stripe, store_stripe
 from engines.transformer.params.grouped import Grouped, along
 from engines.transformer.params.quantize import dequantize, quantize_tokens
 from engines.transformer.params.tree import Latent, Matrix
@@ -41,18 +44,55 @@ def latent_attention(
     absorbed = plan.absorbs(context.time, context.limit)
     if absorbed:
         queries = _absorbed(plan, w.k_b, queries)
-    q = _by_head(plan, to_batch(plan, queries))
-    latent, key = (local_shard(each, plan.axes.attention, 0, plan.axes.size(plan.axes.attention))
-                   for each in (latent, key))
-    q, key = _rotated(plan, q, context), rotate(plan.model, key, context.angles)
+    attended = _over_positions if plan.axes.positions else _over_sequences
+    out, cache = attended(plan, w, queries, (latent, key), cache, context)
+    return (_with_values(plan, w.v_b, out) if absorbed else out), cache
+
+
+def _over_sequences(
+    plan: Plan, w: Latent, queries: Array, new: tuple[Array, Array], cache: Cache, context: LayerContext
+) -> tuple[Array, Cache]:
+    """Over the batch, or all of it on every chip: queries [batch, time, chunks, width] → the same of their values."""
+    axes = plan.axes.attention
+    q = _rotated(plan, _by_head(plan, to_batch(plan, queries)), context)
+    latent, key = (local_shard(each, axes, 0, plan.axes.size(axes)) for each in new)
     positions = context.positions.shard(plan, plan.axes.sequence)
+    key = rotate(plan.model, key, context.angles)
     view = positions.store(plan, cache, latent, key, layer=context.layer, limit=context.limit)
-    if absorbed:
-        out = attend(plan, q, view.keys._replace(more=view.values), view.keys, view.mask)
+    keys, values = _read_by(plan, w, view.keys, view.values, q, moved_axes(plan))
+    out = attend(plan, q, keys, values, view.mask)
+    return from_batch(plan, out.reshape(*out.shape[:2], plan.local_chunks * plan.axes.size(axes), -1)), view.cache
+
+
+def _over_positions(
+    plan: Plan, w: Latent, queries: Array, new: tuple[Array, Array], cache: Cache, context: LayerContext
+) -> tuple[Array, Cache]:
+    """:func:`_over_sequences` where positions are split.
+
+    Of a whole prompt every chip has the latent vectors already: it attends to all with its own heads, and keeps those of
+    its positions.
+    """
+    start = context.positions.start
+    latent, key = new[0], rotate(plan.model, new[1], context.angles)
+    parts = quantized_kv(plan, latent, key)
+    cache = store_stripe(plan, cache, parts, context.layer, start)
+    if reads_whole_prompt(context.positions, context.time, context.limit):
+        q = _rotated(plan, _by_head(plan, queries), context)
+        out = attend(plan, q, *_read_by(plan, w, *keys_and_values(parts), q, ()), Causal(0))
     else:
-        out = attend(plan, q, *_expanded(plan, w, view.keys, view.values, q.dtype), view.mask)
-    out = from_batch(plan, out.reshape(*out.shape[:2], _chunks(plan), -1))
-    return (_with_values(plan, w.v_b, out) if absorbed else out), view.cache
+        q = _rotated(plan, _by_head(plan, gather_heads(plan, queries)), context)
+        held = read_stripe(plan, cache, context.layer, context.limit)
+        out = attend_to_held(plan, q, *_read_by(plan, w, *held, q, plan.axes.positions), held_mask(plan, start))
+    return out.reshape(*out.shape[:2], plan.local_chunks, -1), cache
+
+
+def _read_by(
+    plan: Plan, w: Latent, latent: Cached, shared: Cached, q: Array, gathered: Axes
+) -> tuple[Cached, Cached]:
+    """The keys and values that queries [batch, time, heads, dim] read, of the heads of the chips along ``gathered``."""
+    if q.shape[-1] != plan.model.head_dim:
+        return latent._replace(more=shared), latent
+    return _expanded(plan, w, latent, shared, q.dtype, gathered)
 
 
 def _from_latents(plan: Plan, w: Latent, down: list[Array]) -> tuple[Array, Array, Array]:
@@ -146,13 +186,14 @@ def _with_values(plan: Plan, v_b: Matrix, out: Array) -> Array:
     return values.reshape(*out.shape[:3], -1)
 
 
-def _expanded(plan: Plan, w: Latent, latent: Cached, shared: Cached, dtype: Any) -> tuple[Cached, Cached]:
-    """Keys and values [batch, heads, limit, dim] of the heads with which a chip attends."""
-    along_batch = moved_axes(plan)
+def _expanded(
+    plan: Plan, w: Latent, latent: Cached, shared: Cached, dtype: Any, gathered: Axes
+) -> tuple[Cached, Cached]:
+    """Keys and values [batch, heads, limit, dim] of the heads of the chips along ``gathered``."""
     vectors, key = (_dequantized(each, dtype)[:, 0] for each in (latent, shared))
     found = []
     for matrix in (w.k_b, w.v_b):
-        weights, scale = _heads_of(plan, matrix, dtype, along_batch)
+        weights, scale = _heads_of(plan, matrix, dtype, gathered)
         made = _product(plan, "bsl,lhd->bhsd", vectors, weights)
         made = made if scale is None else (made * scale[:, None]).astype(dtype)
         found.append(constrain(plan, made, lambda cut: (cut.axes.sequence, cut.axes.head, (), ())))
@@ -177,7 +218,3 @@ def _rotated(plan: Plan, q: Array, context: LayerContext) -> Array:
     kept = q.shape[-1] - plan.model.rotated_dim
     return jnp.concatenate([q[..., :kept], rotate(plan.model, q[..., kept:], context.angles)], axis=-1)
 
-
-def _chunks(plan: Plan) -> int:
-    """Chunks of heads with which a chip attends."""
-    return plan.local_chunks * plan.axes.size(plan.axes.moved)

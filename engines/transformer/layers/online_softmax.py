@@ -87,6 +87,15 @@ def attend(
     return normalized(part, q.dtype)
 
 
+def attend_to_part(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, before: Partial) -> Partial:
+    """Attention of queries [batch, time, slots, group, dim] to some of their keys, after that to others ``before``."""
+    batch, time, slots, group, dim = scaled.shape
+    limit = keys.values.shape[2]
+    if uses_blocks(plan, (batch, time, slots * group, dim), limit):
+        return blockwise(plan, scaled, keys, vals, mask, before)
+    return direct(plan, scaled, keys, vals, mask.seen(jnp.arange(limit)[None, :], QueryBlock(time)), before)
+
+
 def attend_prefix(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask) -> Partial:
     """Attention of every query to the keys of the shared prefix: one matmul for the queries of all sequences."""
     batch, time, slots, group, dim = scaled.shape
