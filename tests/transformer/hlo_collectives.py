@@ -13,7 +13,9 @@ from builders.plans import mesh_of, plan_of
 from compiling import plainly
 from partitioned_case import TIME
 
+from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.replica_groups import parse_groups
+from engines.compiled.hlo.trip_count import trip_count
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_prefill
 
@@ -25,18 +27,20 @@ GROUPS = re.compile(r"replica_groups=(mesh\[[^{]*\{[^}]*\}|\{\{.*?\}\}|\S+?)(?:,
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
-def loop_collectives(text: str, mesh_shape) -> Counter:
+def loop_collectives(text: str, mesh_shape, layers: int | None = None) -> Counter:
     """(kind, axes, payload in bytes) → how often, in bodies of while loops; a prefill has one, its layers.
 
-    A permute names pairs rather than groups, so its axes are left empty.
+    A permute names pairs rather than groups, so its axes are left empty. With ``layers`` only one turn of the loops of
+    so many turns counts, with every turn of loops within them.
     """
     groups = {_groups(mesh_shape, axes): axes for axes in ("x", "y", "z", "xy", "xz", "yz", "xyz")}
     bodies = set(re.findall(r" while\(.*?body=(%[\w.\-]+)", text))
+    times = dict.fromkeys(bodies, 1) if layers is None else _turns_a_layer(text, layers)
     found: Counter = Counter()
-    inside = False
+    inside = 0
     for line in text.splitlines():
         if line.startswith(("%", "ENTRY")):
-            inside = line.split()[0] in bodies
+            inside = times.get(line.split()[0], 0)
         match = LINE.search(line)
         if not inside or not match:
             continue
@@ -45,13 +49,28 @@ def loop_collectives(text: str, mesh_shape) -> Counter:
             for dtype, dims in ARRAY.findall(re.sub(r"/\*.*?\*/", "", match["shape"]))
         )
         if match["kind"] == "collective-permute":
-            found["collective-permute", "", size] += 1
+            found["collective-permute", "", size] += inside
             continue
         members = parse_groups(GROUPS.search(line)[1], math.prod(mesh_shape))
         if match["kind"] == "reduce-scatter":
             size *= len(members[0])
-        found[match["kind"], groups[_key(members)], size] += 1
+        found[match["kind"], groups[_key(members)], size] += inside
     return found
+
+
+def _turns_a_layer(text: str, layers: int) -> dict[str, int]:
+    """Body of a loop → how often it runs for each turn of the loop over so many layers; not those outside of it."""
+    module = parse_module(text)
+    loops = [
+        (computation.name, each.called("body")[0], trip_count(module, computation, each))
+        for computation in module.computations.values()
+        for each in computation.instructions
+        if each.opcode == "while"
+    ]
+    found = {body: 1 for _, body, turns in loops if turns == layers}
+    for _ in loops:
+        found |= {body: found[outer] * turns for outer, body, turns in loops if outer in found}
+    return {f"%{body}": turns for body, turns in found.items()}
 
 
 def _key(members) -> frozenset:

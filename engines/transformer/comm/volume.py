@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 from engines.core.dtypes import BYTES_PER_ELEMENT, GROUP_SCALE_BYTES, LARGEST
 from engines.core.layout import variant_of
-from engines.core.volume import activation_payloads
+from engines.core.volume import Exchange, activation_payloads, sequence_prompt, sequence_step
 from engines.transformer.comm.collectives import gathers_terms
 from engines.transformer.params.fusion import input_parts, matmul_widths, output_parts
 from engines.transformer.params.quantize import stream_dtype
 from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.kv_heads import kv_slots
 from engines.transformer.partition.plan import Plan
 
 
@@ -31,7 +32,8 @@ class Transfer:
 def layer_transfers(plan: Plan, time: int, limit: int | None = None) -> list[Transfer]:
     """Every collective of one layer for ``time`` tokens a sequence, with partitioner=manual.
 
-    They attend to ``limit`` positions, by default the whole cache in a decode step and themselves in a prompt. Of a plan whose collectives run as loops, those that its plain twin would run.
+    They attend to ``limit`` positions, by default the whole cache in a decode step and themselves in a prompt. Of a plan
+    whose collectives run as loops, those that its plain twin would run; a ring of keys is as many permutes.
     """
     plan = replace(plan, collectives="plain") if variant_of(plan.collectives).looped else plan
     limit = limit or (plan.cache_len if time == 1 else time)
@@ -71,7 +73,9 @@ def _all(plan: Plan, time: int, limit: int) -> Iterator[Transfer]:
             size = each.size * (read if each.kind == "all-gather" else element)
             yield _transfer(each.kind, axes.nontrivial(each.axes), size, f"{name}.{each.side}")
     if plan.model.attention.is_latent:
-        yield from _latent_attention(plan, tokens, element, absorbs=plan.absorbs(time, limit))
+        yield from _latent_attention(plan, tokens, element, time, limit)
+    elif axes.positions:
+        yield from _over_positions(plan, tokens, element, time, limit)
     else:
         yield from _attention(plan, tokens, element)
 
@@ -97,9 +101,47 @@ def _attention(plan: Plan, tokens: int, element: float) -> Iterator[Transfer]:
         yield _transfer("all-gather", axes.head, element * own * plan.chips * both, "attention")
 
 
-def _latent_attention(plan: Plan, tokens: int, element: float, *, absorbs: bool) -> Iterator[Transfer]:
-    """Columns of the latent vectors, up-projections where a chip has not all that it reads, and attention's exchange."""
+def _over_positions(plan: Plan, tokens: int, element: float, time: int, limit: int) -> Iterator[Transfer]:
+    axes, padded = plan.axes, plan.padded
+    shared, prompt = axes.size(axes.positions), 1 < time == limit
+    if prompt:
+        tokens = tokens // time * -(-time // shared) * shared
+    chunks, slots = plan.local_chunks * shared, len(kv_slots(plan)[0][0])
+    columns = {"query": chunks * padded.q_width, "new": chunks * 2 * padded.kv_width, "value": chunks * padded.o_width}
+    if prompt:
+        exchanges = sequence_prompt(chips=shared, tokens=tokens, **columns, held=slots)
+    else:
+        exchanges = sequence_step(chips=shared, tokens=tokens, **columns, heads=columns["query"] // plan.model.head_dim)
+    for each in exchanges:
+        if each.of == "cached":
+            yield from _ring_of_cached(plan, each)
+        else:
+            yield _exchanged(plan, each, element)
+    if not padded.kv_splits_by_head:
+        own = tokens // shared if prompt else tokens
+        yield _transfer("all-gather", axes.head, element * own * plan.chips * 2 * padded.kv_width, "attention")
+
+
+def _ring_of_cached(plan: Plan, each: Exchange) -> Iterator[Transfer]:
+    """Permutes of keys and of values, and of the scales of quantized ones; ``each`` counts heads."""
+    sizes = [dim * BYTES_PER_ELEMENT[plan.kv_dtype] for dim in plan.cached_dims]
+    sizes += [4.0, 4.0] if plan.kv_dtype in LARGEST else []
+    for _ in range(each.times):
+        for size in sizes:
+            yield _transfer(each.kind, plan.axes.positions, each.elements * size, "attention")
+
+
+def _exchanged(plan: Plan, each: Exchange, element: float) -> Transfer:
+    size = 4 if each.of == "statistics" else element
+    return _transfer(each.kind, plan.axes.positions, each.elements * size, "attention")
+
+
+def _latent_attention(plan: Plan, tokens: int, element: float, time: int, limit: int) -> Iterator[Transfer]:
+    """Columns of latent vectors, up-projections where a chip has not all that it reads, and attention's exchange."""
     axes, padded, model, attention = plan.axes, plan.padded, plan.model, plan.model.attention
+    absorbs, prompt = plan.absorbs(time, limit), 1 < time == limit
+    # Of a whole prompt every chip has all latent vectors, and attends with its own heads.
+    moved = () if axes.positions and prompt else axes.moved
     down = sum(width for name, width in padded.latent_widths.items() if name != "q")
     yield _transfer("all-gather", axes.column, element * tokens * plan.chips * down, "latents")
     latent, shared = plan.cached_dims
@@ -108,7 +150,7 @@ def _latent_attention(plan: Plan, tokens: int, element: float, *, absorbs: bool)
     if model.q_latent_dim is not None:
         up["q_b"] = (model.q_latent_dim, model.head_dim)
     for name, (rows, dim) in up.items():
-        for over, more in ((axes.vector[0], 1), (axes.attention, axes.size(axes.attention))):
+        for over, more in ((axes.vector[0], 1), (moved, axes.size(moved))):
             if more > 1 and (absorbs or name == "q_b"):
                 continue
             for part, size in _parts_of_a_weight(plan).items():
@@ -116,6 +158,12 @@ def _latent_attention(plan: Plan, tokens: int, element: float, *, absorbs: bool)
             if plan.weight_dtype in LARGEST and plan.weight_group_size is None:
                 yield _transfer("all-gather", over, 4 * heads * dim * more, f"{name} vectors")
     there, back = (latent + shared, latent) if absorbs else (model.head_dim, attention.value_dim)
+    if axes.positions:
+        if not prompt:
+            count = axes.size(axes.positions)
+            sizes = {"query": count * heads * there, "new": 0, "value": count * heads * back, "heads": count * heads}
+            yield from (_exchanged(plan, each, element) for each in sequence_step(chips=count, tokens=tokens, **sizes))
+        return
     for dim in (there, back):
         yield _transfer("all-to-all", axes.attention, element * tokens * heads * dim, "attention")
 

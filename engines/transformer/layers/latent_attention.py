@@ -69,8 +69,8 @@ def _over_positions(
 ) -> tuple[Array, Cache]:
     """:func:`_over_sequences` where positions are split.
 
-    Of a whole prompt every chip has the latent vectors already: it attends to all with its own heads, and keeps those of
-    its positions.
+    Of a whole prompt every chip has the latent vectors already: it attends to all with its own heads, and keeps those
+    of its positions.
     """
     start = context.positions.start
     latent, key = new[0], rotate(plan.model, new[1], context.angles)
@@ -86,9 +86,7 @@ def _over_positions(
     return out.reshape(*out.shape[:2], plan.local_chunks, -1), cache
 
 
-def _read_by(
-    plan: Plan, w: Latent, latent: Cached, shared: Cached, q: Array, gathered: Axes
-) -> tuple[Cached, Cached]:
+def _read_by(plan: Plan, w: Latent, latent: Cached, shared: Cached, q: Array, gathered: Axes) -> tuple[Cached, Cached]:
     """The keys and values that queries [batch, time, heads, dim] read, of the heads of the chips along ``gathered``."""
     if q.shape[-1] != plan.model.head_dim:
         return latent._replace(more=shared), latent
@@ -217,4 +215,3 @@ def _rotated(plan: Plan, q: Array, context: LayerContext) -> Array:
     """q: [batch, time, heads, dim], its last dimensions rotated."""
     kept = q.shape[-1] - plan.model.rotated_dim
     return jnp.concatenate([q[..., :kept], rotate(plan.model, q[..., kept:], context.angles)], axis=-1)
-

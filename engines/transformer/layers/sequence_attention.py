@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
 from engines.transformer.comm.ring import pass_on
-from engines.transformer.layers.kv_cache import Cache, Cached, keys_and_values, quantized_kv
+from engines.transformer.layers.kv_cache import Cached, keys_and_values
 from engines.transformer.layers.mask import Mask
 from engines.transformer.layers.online_softmax import (
     LOWEST,
@@ -23,7 +23,7 @@ from engines.transformer.layers.online_softmax import (
     attend_to_part,
     normalized,
 )
-from engines.transformer.layers.stripes import Striped, held_mask, read_stripe, store_stripe, striped, stripes
+from engines.transformer.layers.stripes import Striped, striped, stripes
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
@@ -83,7 +83,7 @@ def attend_in_ring(plan: Plan, q: Array, parts: dict[str, Array], mine: Array | 
 
 
 def snake(sizes: tuple[int, ...]) -> list[int]:
-    """A ring through the chips of these axes, numbered with the last axis fastest, on which neighbours are one hop apart.
+    """A ring through the chips of these axes, numbered with the last axis fastest; neighbours are one hop apart.
 
     Every row is walked back after the one before it; from the last chip to the first it is one hop where the first size
     is even and its axis wraps.
@@ -113,8 +113,8 @@ def gather_heads(plan: Plan, x: Array) -> Array:
 def attend_to_held(plan: Plan, q: Array, keys: Cached, vals: Cached, mask: Mask) -> Array:
     """q: [batch, time, heads, dim], gathered → the result for a chip's own heads, [batch, time, heads/n, dim].
 
-    Each chip attends to the keys that it holds. The largest scores and the sums are gathered, two numbers a query; every
-    chip weighs its values by them, which are then summed where their heads belong.
+    Each chip attends to the keys that it holds. The largest scores and the sums are gathered, two numbers a query;
+    every chip weighs its values by them, which are then summed where their heads belong.
     """
     batch, time, _, dim = q.shape
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)

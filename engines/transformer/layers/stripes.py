@@ -20,7 +20,7 @@ from engines.transformer.partition.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Striped:
-    """Query t stands at ``first`` + t·``step`` and sees all keys up to there; key j stands at ``offset`` + j·``stride``.
+    """Query t, at ``first`` + t·``step``, sees all keys up to there; key j stands at ``offset`` + j·``stride``.
 
     ``base`` is the place among the keys that query 0 reaches at most, an int where it is known at compile time.
     """
@@ -114,4 +114,3 @@ def held_mask(plan: Plan, start: Any) -> Striped:
     """What queries at consecutive positions from ``start`` on see of the keys that a chip holds."""
     count = stripes(plan)
     return Striped(start, 1, axis_index(plan.axes.positions), count, start // count)
-

@@ -31,9 +31,9 @@ class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
-    split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto``
-    (:meth:`absorbs`). ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
-    follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
+    split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
+    ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps follow the
+    prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
     ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
     those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
     communication overlaps, and sizes with padding.
@@ -124,6 +124,49 @@ class Plan:
                 "use a multiple of a mesh axis, or attn_sharding=heads",
             )
 
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        if self.model.attention.is_latent and self.prefill.prefix:
+            raise InvalidRequest(
+                "engine.shared_prefix",
+                self.prefill.prefix,
+                f"does not go with the latent attention of model={self.model.name}",
+                "leave it out",
+            )
+        if self.attn_sharding != "sequence" or self.chips == 1:
+            return
+        shared = self.axes.size(self.axes.positions)
+        if shared == 1:
+            raise InvalidRequest(
+                "attn_sharding",
+                self.attn_sharding,
+                f"finds no axis of mesh_shape={list(self.mesh_shape)} in ffn_layout={self.ffn_layout} that neither its "
+                f"{self.model.num_kv_heads} key/value heads nor its batch split",
+                "use attn_sharding=heads or batch, or more chips",
+            )
+        if self.partitioner == "gspmd":
+            raise InvalidRequest(
+                "partitioner",
+                self.partitioner,
+                "knows no attn_sharding=sequence, whose chips write positions of their own",
+                "use partitioner=manual",
+            )
+        if self.prefill.prefix:
+            raise InvalidRequest(
+                "engine.shared_prefix",
+                self.prefill.prefix,
+                "does not go with attn_sharding=sequence",
+                "leave it out, or use attn_sharding=heads or batch",
+            )
+        if self.prefill.chunk is not None and self.prefill.chunk % shared:
+            raise InvalidRequest(
+                "engine.prefill_chunk",
+                self.prefill.chunk,
+                f"must be a multiple of the {shared} chips that share a sequence's positions",
+                f"use {-(-self.prefill.chunk // shared) * shared}",
+            )
+
     def _rows_of_a_chip(self) -> dict[str, int]:
         """Rows of each kind of matrix that lie together on a chip, or in a ring's share of it."""
         axes, embed = self.axes, self.model.d_model
@@ -170,7 +213,7 @@ class Plan:
 
     @property
     def cached_dims(self) -> tuple[int, int]:
-        """Elements of a cached key and value of one head; of latent attention, of the latent vector and the shared key."""
+        """Elements of a cached key and value of a head; of latent attention, of the latent vector and shared key."""
         model = self.model
         if model.kv_latent_dim is not None:
             return model.kv_latent_dim, model.rotated_dim
@@ -182,7 +225,7 @@ class Plan:
         return -(-self.cache_len // self.axes.size(self.axes.positions))
 
     def absorbs(self, time: int, limit: int) -> bool:
-        """Whether ``time`` queries go to the latent space, rather than ``limit`` latent vectors to every head's k and v.
+        """Whether ``time`` queries go to the latent space, rather than ``limit`` latent vectors to keys and values.
 
         Either multiplies something of each head by both up-projections: every query, or every key. A pair of query and
         key then takes 2·latent + rotary products in the latent space and head_dim + value_head_dim out of it. ``auto``
