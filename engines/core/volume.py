@@ -68,9 +68,9 @@ class Exchange:
 def sequence_prompt(*, chips: Any, tokens: Any, query: Any, new: Any, value: Any, held: Any) -> Iterator[Exchange]:
     """A whole prompt over ``chips`` that share its positions: columns for positions and back, and keys in a ring.
 
-    Of a token, ``query``, ``new`` (keys and values) and ``value`` (what attention returns) are columns of all heads with
-    which one of these chips attends, ``held`` what it caches of them. ``tokens`` are a chip's share of the batch times
-    the prompt.
+    Of a token, ``query``, ``new`` (keys and values) and ``value`` (what attention returns) are columns of all heads
+    with which one of these chips attends, ``held`` what it caches of them. ``tokens`` are a chip's share of the batch
+    times the prompt.
     """
     yield Exchange("all-to-all", tokens * (query + new) / chips, "columns")
     yield Exchange("collective-permute", tokens * held / chips, "cached", chips - 1)

@@ -11,14 +11,16 @@ from itertools import product
 from builders.models import MODELS
 from builders.plans import mesh_of, plan_of
 from compiling import plainly
-from partitioned_case import TIME
+from partitioned_case import STEPS, TIME
 
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.replica_groups import parse_groups
 from engines.compiled.hlo.trip_count import trip_count
 from engines.transformer.partition.plan import Plan
-from engines.transformer.programs import abstract_arguments, make_prefill
+from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
+LONG_TIME = 13
+"""Tokens of a prompt whose positions are split: no multiple of the chips."""
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "s32": 4, "u32": 4}
 LINE = re.compile(
     r" = (?P<shape>\([^)]*\)|\S+) (?P<kind>all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)\("
@@ -103,8 +105,29 @@ def compiled_prefill(*layout) -> tuple[Plan, str]:
     return plan, lowered.compile(plainly()).as_text()
 
 
+def long_sequence(model: str, ffn_layout: str, batch_size: int, changes, mesh_shape) -> Plan:
+    """A plan with attention over the sequence."""
+    plan = one_sequence_a_chip(model, tuple(mesh_shape), "ws_1d", "batch")
+    return plan_of(
+        plan.model, plan.mesh_shape, ffn_layout, "sequence", batch_size, cache_len=LONG_TIME + STEPS, **changes
+    )
+
+
+def layer_collectives(plan: Plan, phase: str) -> Counter:
+    """The collectives of a layer of a compiled prefill of :data:`LONG_TIME` tokens, or of a decode step."""
+    mesh = mesh_of(plan.mesh_shape)
+    program = make_prefill(plan, mesh) if phase == "prefill" else make_decode(plan, mesh, 2 * STEPS)
+    lowered = program.lower(*abstract_arguments(plan, mesh, LONG_TIME)[phase])
+    return loop_collectives(lowered.compile(plainly()).as_text(), plan.mesh_shape, plan.model.num_layers)
+
+
 def main() -> None:
-    """Print, for each case given as JSON, its collectives."""
+    """Print, for each case given as JSON, its collectives; with ``long``, cases of :func:`long_sequence`."""
+    if sys.argv[2:] == ["long"]:
+        for *case, phase in json.loads(sys.argv[1]):
+            found = layer_collectives(long_sequence(*case), phase)
+            print(json.dumps(sorted([*key, count] for key, count in found.items() if count)))
+        return
     for model, mesh_shape, ffn_layout, attn_sharding in json.loads(sys.argv[1]):
         _, text = compiled_prefill(model, tuple(mesh_shape), ffn_layout, attn_sharding)
         print(json.dumps(sorted([*key, count] for key, count in loop_collectives(text, mesh_shape).items())))

@@ -245,8 +245,8 @@ def blockwise(
 
     shape = (batch, slots, group, grown)
     if start is None:
-        dim = vals.values.shape[-1]
-        start = Partial(jnp.zeros((*shape, dim)), jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
+        empty = jnp.zeros((*shape, vals.values.shape[-1]))
+        start = Partial(empty, jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
     else:
         start = Partial(*(jnp.pad(each, ((0, 0),) * 3 + ((0, grown - time), (0, 0))) for each in start))
     number = jnp.zeros((), jnp.int32)
