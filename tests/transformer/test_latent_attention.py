@@ -1,4 +1,4 @@
-"""Multi-head latent attention: both forms, every sharding of its cache, the law that chooses, and DeepSeek's own code."""
+"""Multi-head latent attention: both forms, every sharding of its cache, which is chosen, and DeepSeek's own code."""
 
 from collections import Counter
 from dataclasses import replace

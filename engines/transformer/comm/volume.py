@@ -32,8 +32,8 @@ class Transfer:
 def layer_transfers(plan: Plan, time: int, limit: int | None = None) -> list[Transfer]:
     """Every collective of one layer for ``time`` tokens a sequence, with partitioner=manual.
 
-    They attend to ``limit`` positions, by default the whole cache in a decode step and themselves in a prompt. Of a plan
-    whose collectives run as loops, those that its plain twin would run; a ring of keys is as many permutes.
+    They attend to ``limit`` positions, by default the whole cache in a decode step and themselves in a prompt. Of a
+    plan whose collectives run as loops, those that its plain twin would run; a ring of keys is as many permutes.
     """
     plan = replace(plan, collectives="plain") if variant_of(plan.collectives).looped else plan
     limit = limit or (plan.cache_len if time == 1 else time)

@@ -1,7 +1,7 @@
 """From a point to a plan: every ``auto`` resolved."""
 
 import math
-from typing import Final
+from typing import Final, Literal
 
 from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
 from engines.core.errors import Unsupported
@@ -114,7 +114,7 @@ def resolve_layout(
     return ffn_layout, attn_sharding
 
 
-def over_heads(model: Model) -> str:
+def over_heads(model: Model) -> Literal["heads", "replicated"]:
     """The ``attn_sharding`` that splits query heads and no sequences: a cache of latent vectors is then replicated."""
     return "replicated" if model.attention.is_latent else "heads"
 
