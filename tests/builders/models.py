@@ -58,3 +58,16 @@ MODELS = {
     ),
     "no positions": small_model(position="none", norm="rmsnorm", num_heads=8, num_kv_heads=8),
 }
+
+
+def moe_model(**changes: Any) -> Model:
+    """Two layers with eight experts, two of which a token goes to; ``changes`` are fields of it."""
+    base: dict[str, Any] = {
+        "block": "serial",
+        "norms_per_layer": 2,
+        "norm": "rmsnorm",
+        "num_experts": 8,
+        "experts_per_token": 2,
+        "expert_d_ff": 64,
+    }
+    return small_model(**{**base, **changes})
