@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import axis_index
 from engines.transformer.layers.kv_cache import PREFIX, Cache, read
 from engines.transformer.layers.online_softmax import attend
@@ -23,12 +24,14 @@ from engines.transformer.partition.plan import Plan
 
 
 class LayerContext(NamedTuple):
-    """What a layer needs besides activations: its number, and the positions of the new tokens, ``time`` a sequence.
+    """What a layer needs besides activations: its number in its stack, and the positions of the new tokens.
 
-    ``time`` and ``limit`` are static. ``limit`` is the number of cached positions that attention reads; for packed
-    rows, the length of the longest sequence. ``angles`` are None without rotary embeddings.
+    ``kind``, ``time`` and ``limit`` are static. ``kind`` says what differs between layers; there are ``time`` new
+    tokens a sequence; ``limit`` is the number of cached positions that attention reads, or for packed rows the length
+    of the longest sequence. ``angles`` are None without rotary embeddings.
     """
 
+    kind: LayerKind
     layer: Any
     positions: Positions
     limit: int

@@ -25,6 +25,7 @@ from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import quantize, stored_dtype
 from engines.transformer.partition.kv_heads import folds_slots, kv_slots
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.stacks import Stack
 
 PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
@@ -35,8 +36,8 @@ Where slots are folded into the batch (:func:`engines.transformer.partition.kv_h
 """
 
 
-Caches = Cache | tuple[Cache, ...]
-"""The cache of all layers in one, or, where the plan unrolls layers, a cache of one layer for each."""
+Caches = tuple[Cache, ...]
+"""A cache for each of :attr:`engines.transformer.partition.plan.Plan.stacks`."""
 
 
 class Cached(NamedTuple):
@@ -54,14 +55,9 @@ def cache_spec(plan: Plan) -> P:
     return P(None, plan.axes.sequence or None, heads or None, None, None)
 
 
-def _of_every_layer(plan: Plan, one: dict[str, Any]) -> Any:
-    """What holds for each array of one :data:`Cache`, in the structure of :data:`Caches`."""
-    return (one,) * plan.model.num_layers if plan.unrolled else one
-
-
-def cache_specs(plan: Plan) -> Any:
+def cache_specs(plan: Plan) -> tuple[dict[str, P], ...]:
     """The PartitionSpec of every array, in the structure of :data:`Caches`."""
-    return _of_every_layer(plan, _specs(plan))
+    return (_specs(plan),) * len(plan.stacks)
 
 
 def _specs(plan: Plan) -> dict[str, P]:
@@ -74,8 +70,13 @@ def _specs(plan: Plan) -> dict[str, P]:
     return specs
 
 
-def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
+def abstract_cache(plan: Plan, mesh: Mesh) -> tuple[dict[str, Any], ...]:
     """Shapes, dtypes and shardings of the cache, in the structure of :data:`Caches`."""
+    return tuple(_abstract(plan, mesh, stack) for stack in plan.stacks)
+
+
+def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
+    """:func:`abstract_cache` of one stack."""
     slots = len(kv_slots(plan)[0][0]) * plan.axes.size(plan.axes.head)
     if plan.partitioner == "gspmd":
         slots = plan.padded.kv_heads
@@ -86,7 +87,7 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
         scale = name.endswith("_scale")
         batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
-        shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
+        shape = (len(stack.numbers), *rows, length, model.head_dim)
         # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
         # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
         order: Sequence[int] = range(len(shape) - scale)
@@ -100,7 +101,7 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
             sharding=array_format(mesh, spec, order),
         )
-    return _of_every_layer(plan, described)
+    return described
 
 
 def make_cache(plan: Plan, mesh: Mesh) -> Caches:

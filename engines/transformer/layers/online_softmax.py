@@ -66,7 +66,7 @@ def attend(
 
     ``mask`` says which keys a query sees, also of the ``shared`` prefix, keys and values of batch 1. The key and value
     of the one ``new`` token stand for those at its position. Queries are already scaled by
-    :func:`engines.transformer.params.parameters.query_factor`.
+    :func:`engines.transformer.params.describe_layers.query_factor`.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
     plain = mask.is_whole_prompt and shared is None and keys.scale is None

@@ -83,7 +83,7 @@ class ExpertParameters:
 )
 @dataclass(frozen=True, slots=True)
 class LayerParameters:
-    """Parameters of one layer, or of all layers stacked along a first axis.
+    """Parameters of one layer, or of several layers of one kind, stacked along a first axis.
 
     Attention and feed-forward have a projection each (``attn``, ``ffn``) or share one (``fused``); ``single`` has the
     feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`). ``experts`` stand in the
@@ -112,14 +112,14 @@ class LayerParameters:
 )
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """All parameters of a model: ``layers`` in one stack, or a stack of one for each.
+    """All parameters of a model: ``layers`` are those of each of the plan's stacks.
 
     ``embedding`` is [vocab, E], ``lm_head`` the same if untied, ``positions`` [P, E].
     """
 
     embedding: Matrix
     final_norm: Norm
-    layers: LayerParameters | tuple[LayerParameters, ...]
+    layers: tuple[LayerParameters, ...]
     lm_head: Matrix | None = None
     positions: Any = None
 

@@ -16,6 +16,7 @@ from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
+from engines.transformer.partition.stacks import Stack, Turn, loops_of
 
 
 class Annotation(NamedTuple):
@@ -123,6 +124,16 @@ class Plan:
         if self.overlap is Overlap.RING_OF_ACTIVATIONS and len(axes.scattered) == 1:
             inputs //= axes.size(axes.scattered)
         return {"d_model": inputs, "heads · head_dim": self.padded.q_width, "d_ff": self.padded.ffn_width}
+
+    @property
+    def loops(self) -> tuple[Turn, ...]:
+        """The loops over layers that a pass runs, :func:`engines.transformer.partition.stacks.loops_of`."""
+        return loops_of(self.model, self.unrolled)
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The stacks of all loops, in order."""
+        return tuple(stack for turn in self.loops for stack in turn)
 
     @property
     def head_format(self) -> str:
