@@ -25,6 +25,7 @@ from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
 from engines.weights.random import Source
@@ -164,6 +165,7 @@ class JaxProgram:
             "ffn_layout": None if single else plan.ffn_layout,
             "attn_sharding": None if single else plan.attn_sharding,
             "collectives": plan.collectives,
+            **resolved_experts(plan),
         }
         requested = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]

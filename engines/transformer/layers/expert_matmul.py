@@ -11,7 +11,6 @@ The last two read the matrices of those experts alone that have rows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +26,6 @@ from engines.transformer.params.grouped import Grouped, Weights
 from engines.transformer.params.quantize import dequantize, einsum, quantize, quantize_tokens, stored_dtype
 from engines.transformer.params.tree import ExpertParameters, Matrix, Stacked
 from engines.transformer.partition.axes import Axes
-from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.plan import Plan
 
 LARGEST_BLOCK: Final = 64
@@ -95,7 +93,6 @@ class ExpertFeedForward:
     """
 
     def __init__(self, plan: Plan, w: ExpertParameters) -> None:
-        assert plan.experts is not None
         self.plan, self.axes = plan, plan.experts
         embed, ffn = plan.experts.gathered
         # A bias is part of one chip's terms alone.

@@ -43,7 +43,6 @@ def _routed(plan: Plan, w: ExpertParameters, x: Array) -> Array:
 def _gathering(plan: Plan, w: ExpertParameters, x: Array) -> Array:
     """All tokens of the expert axes on each of their chips."""
     here = plan.experts
-    assert here is not None
     tokens = all_gather(all_gather(x, here.whole, 1), here.batch, 0)
     chosen = route(plan, w, tokens)
     count = plan.local_experts
@@ -57,7 +56,6 @@ def _gathering(plan: Plan, w: ExpertParameters, x: Array) -> Array:
 
 def route(plan: Plan, w: ExpertParameters, x: Array) -> Choice:
     """x: [tokens, E.embed] of an expert → the choice of each token."""
-    assert plan.experts is not None
     embed = plan.experts.embed
     matrix = local_shard(w.router.values.whole(), embed, 0, plan.axes.size(embed))
     precision = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT

@@ -32,7 +32,6 @@ class _Experts(Describer):
     def __init__(self, plan: Plan, source: Source, fusion: Fusion, numbers: range) -> None:
         super().__init__(plan, source, fusion)
         assert self.model.experts is not None
-        assert plan.experts is not None
         self.numbers, self.axes = numbers, plan.experts
         self.experts: Experts = self.model.experts
         self.cut = self.axes.experts or None

@@ -4,6 +4,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 ``ws_2d`` and all ``wg_*`` use the same stored weights.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from engines.core.slice import MeshShape
 from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
+from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
@@ -33,9 +35,11 @@ class Plan:
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
     ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
     follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
-    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
-    those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
-    communication overlaps, and sizes with padding.
+    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh
+    axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the
+    tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
+    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
+    how communication overlaps, and sizes with padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -58,9 +62,13 @@ class Plan:
     unrolled: bool = False
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
+    expert_axes: str = ""
+    expert_dispatch: str = "gather"
+    expert_capacity: float | None = None
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
+    experts: ExpertAxes = field(init=False)
     overlap: Overlap = field(init=False)
     padded: Padded = field(init=False)
 
@@ -75,7 +83,9 @@ class Plan:
         # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
         copies = manual and variant.whole_residual and not axes.batch and not axes.attention
         padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
-        for name, value in (("axes", axes), ("overlap", overlap), ("padded", padded)):
+        split = tuple(axis for axis in axes.all if axis in self.expert_axes)
+        experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
+        for name, value in (("axes", axes), ("experts", experts), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
 
     def check(self) -> None:
@@ -85,7 +95,12 @@ class Plan:
             InvalidRequest: a dimension does not split over its axes, or groups of weights over a chip's part of it.
         """
         model, shape, axes = self.model, list(self.mesh_shape), self.axes
-        for key, size in (("d_model", model.d_model), ("d_ff", model.ffn.stored_columns)):
+        split = {"d_model": model.d_model}
+        if any(not kind.has_experts for kind in model.layer_kinds):
+            split["d_ff"] = model.ffn.stored_columns
+        if model.experts is not None and model.experts.shared is not None:
+            split["shared_expert_d_ff"] = model.experts.shared.stored_columns
+        for key, size in split.items():
             if size % self.chips:
                 raise InvalidRequest(
                     f"model.{key}",
@@ -93,6 +108,7 @@ class Plan:
                     f"does not split over the {self.chips} chips of mesh_shape={shape}",
                     f"use a mesh whose size divides {size}",
                 )
+        self._check_experts()
         if self.weight_group_size is not None:
             check_groups(self.weight_group_size, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
@@ -116,6 +132,46 @@ class Plan:
                 f"does not split over any axes of mesh_shape={shape} for attn_sharding=batch",
                 "use a multiple of a mesh axis, or attn_sharding=heads",
             )
+
+    def _check_experts(self) -> None:
+        experts, axes, shape = self.model.experts, self.experts, list(self.mesh_shape)
+        if experts is None:
+            return
+        if experts.count % axes.shards:
+            raise InvalidRequest(
+                "expert_axes",
+                self.expert_axes,
+                f"splits the {experts.count} experts of model={self.model.name} over {axes.shards} chips of"
+                f" mesh_shape={shape}",
+                "use axes whose chips divide the experts",
+            )
+        if experts.expert.d_ff % axes.chunks:
+            raise InvalidRequest(
+                "expert_axes",
+                self.expert_axes or "none",
+                f"leaves {axes.chunks} chips of mesh_shape={shape} for the {experts.expert.d_ff} columns of an expert",
+                f"use more axes, so that the rest divides {experts.expert.d_ff}",
+            )
+        local = self.batch_size // self.axes.size(self.axes.batch)
+        if axes.all_to_all and local % self.axes.size(axes.spread):
+            raise InvalidRequest(
+                "expert_dispatch",
+                self.expert_dispatch,
+                f"splits the tokens of {local} sequences over {self.axes.size(axes.spread)} chips",
+                "use a larger batch_size, fewer expert_axes, or expert_dispatch=gather",
+            )
+
+    def capacity_of(self, tokens: int) -> int:
+        """Rows of each expert's buffer for ``tokens`` tokens that share it, rounded up."""
+        experts = self.model.experts
+        assert experts is not None
+        assert self.expert_capacity is not None
+        return math.ceil(self.expert_capacity * tokens * experts.per_token / experts.count)
+
+    @property
+    def local_experts(self) -> int:
+        """Experts of one chip."""
+        return (self.model.num_experts or 0) // self.experts.shards
 
     def _rows_of_a_chip(self) -> dict[str, int]:
         """Rows of each kind of matrix that lie together on a chip, or in a ring's share of it."""

@@ -11,6 +11,7 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.resolve_experts import resolve_experts
 
 FORMATS: Final = {
     "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
@@ -20,13 +21,36 @@ FORMATS: Final = {
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 
+READ: Final = (
+    "attn_output_bias",
+    "num_experts",
+    "experts_per_token",
+    "expert_d_ff",
+    "shared_expert_d_ff",
+    "shared_expert_gate",
+    "dense_layers",
+    "router_score",
+    "router_normalized",
+    "router_scale",
+    "router_bias",
+    "router_correction",
+    "router_groups",
+    "router_groups_kept",
+    "expert_axes",
+    "expert_dispatch",
+    "expert_parallel",
+    "expert_capacity",
+)
+"""Keys of models and points, of those that not every engine runs, that the partitioned Transformer does."""
+
+
 def check_formats(point: Point) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
 
     Raises:
         Unsupported: they do not.
     """
-    check_extensions(point, point.engine, read=("attn_output_bias",))
+    check_extensions(point, point.engine, read=READ)
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
@@ -63,6 +87,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         batch_size=point.batch_size,
         decodes=point.phase != "prefill",
     )
+    expert_axes, expert_dispatch = resolve_experts(point, mesh, layout)
     return Plan(
         model=point.model,
         mesh_shape=mesh,
@@ -75,6 +100,9 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         kv_dtype=point.kv_dtype,
         weight_group_size=point.weight_group_size,
         head_dtype=point.head_dtype,
+        expert_axes=expert_axes,
+        expert_dispatch=expert_dispatch,
+        expert_capacity=point.expert_capacity,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
