@@ -187,13 +187,13 @@ def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Calla
 
 
 def _gathered(matrices: Weights, rows: Axes, columns: Axes) -> Weights:
-    """[experts, rows.rows, columns.columns] → [experts, rows, columns]."""
+    """[experts, rows.rows, columns.columns] → [1, experts, rows, columns]: a stack of this one layer."""
 
     def whole(each: Array) -> Array:
         for axes, dim in ((rows, 1), (columns, each.ndim - 1)):
             if axes:
                 each = as_bytes(each, partial(lax.all_gather, axis_name=axes, axis=dim, tiled=True))
-        return each
+        return each[None]
 
     return matrices.map(whole) if isinstance(matrices, Grouped) else whole(matrices)
 

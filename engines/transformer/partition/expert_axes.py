@@ -8,7 +8,7 @@ from engines.transformer.partition.axes import Axes, MeshAxes
 
 @dataclass(frozen=True, slots=True)
 class ExpertAxes:
-    """``axes`` of a plan of which ``experts`` split the experts, z slowest; only axes of more than one chip.
+    """``axes`` of a plan of which ``experts`` split the experts, x slowest; only axes of more than one chip.
 
     Inside an expert the axes that are left cut a matrix as the layout says, [E.stored_embed, F.stored_ffn], and those
     of them over which the layout gathers weights gather it. With ``all_to_all`` each chip of ``experts`` routes its own

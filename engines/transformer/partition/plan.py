@@ -83,7 +83,7 @@ class Plan:
         # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
         copies = manual and variant.whole_residual and not axes.batch and not axes.attention
         padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
-        split = tuple(axis for axis in axes.all if axis in self.expert_axes)
+        split = axes.nontrivial("".join(sorted(self.expert_axes)))
         experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
         for name, value in (("axes", axes), ("experts", experts), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
