@@ -83,6 +83,20 @@ def _check_architecture(point: "Point") -> None:
             f"is about latent attention and model={model.name} has none",
             "leave it out",
         )
+    if model.kv_latent_dim is not None and point.attn_sharding == "heads":
+        raise InvalidRequest(
+            "attn_sharding",
+            point.attn_sharding,
+            f"splits a cache of heads, and model={model.name} caches one latent vector a token",
+            "use replicated (query heads are split, every chip holds the cache), batch or sequence",
+        )
+    if model.kv_latent_dim is None and point.attn_sharding == "replicated":
+        raise InvalidRequest(
+            "attn_sharding",
+            point.attn_sharding,
+            f"is about latent attention and model={model.name} has none",
+            "use heads, batch or sequence",
+        )
     if point.expert_axes != "auto" and point.chip.kind == "gpu":
         raise InvalidRequest(
             "expert_axes", point.expert_axes, f"is a TPU setting and hw={point.chip.name}", "use expert_parallel"

@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args
 
 from engines.core.errors import InvalidRequest
 
-AttnSharding = Literal["auto", "heads", "batch", "sequence"]
+AttnSharding = Literal["auto", "heads", "batch", "sequence", "replicated"]
 LatentAttention = Literal["auto", "absorbed", "expanded"]
 ExpertDispatch = Literal["auto", "gather", "all_to_all"]
 Partitioner = Literal["manual", "gspmd"]

@@ -83,7 +83,10 @@ class Point:
     attn_sharding: AttnSharding = field(
         default="auto",
         metadata=about(
-            Choice(ATTN_SHARDINGS), "what attention is split over", engine_chooses=True, extends=("sequence",)
+            Choice(ATTN_SHARDINGS),
+            "what attention is split over; replicated is query heads, with the whole cache on every chip",
+            engine_chooses=True,
+            extends=("sequence", "replicated"),
         ),
     )
     latent_attention: LatentAttention = field(

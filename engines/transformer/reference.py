@@ -63,12 +63,34 @@ def _norm(model: Model, w: Weights, name: str, x: Array) -> Array:
     return x + w[f"{name}.bias"] if model.norm_bias else x
 
 
+def _latent_qkv(model: Model, w: Weights, x: Array) -> tuple[Array, Array, Array]:
+    """q, k and v [batch, time, heads, dim] of latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1)."""
+    latent, plain = model.kv_latent_dim, model.head_dim - model.rotated_dim
+
+    def normed(each: Array, scale: Array) -> Array:
+        return each / jnp.sqrt(jnp.square(each).mean(axis=-1, keepdims=True) + model.norm_epsilon) * scale
+
+    if model.q_latent_dim is None:
+        q = jnp.einsum("bte,ehd->bthd", x, w["q"])
+    else:
+        q = jnp.einsum("btl,lhd->bthd", normed(x @ w["q_a"], w["q_a_norm.scale"]), w["q_b"])
+    down = x @ w["kv_a"]
+    vectors = normed(down[..., :latent], w["kv_a_norm.scale"])
+    k, v = (jnp.einsum("btl,lhd->bthd", vectors, w[name]) for name in ("k_b", "v_b"))
+    shared = jnp.broadcast_to(_rotate(model, down[:, :, None, latent:]), (*k.shape[:3], model.rotated_dim))
+    q = jnp.concatenate([q[..., :plain], _rotate(model, q[..., plain:])], axis=-1)
+    return q, jnp.concatenate([k, shared], axis=-1), v
+
+
 def _attention(model: Model, w: Weights, x: Array) -> Array:
     time = x.shape[1]
-    q, k, v = (jnp.einsum("bte,ehd->bthd", x, w[name]) for name in "qkv")
+    if model.kv_latent_dim is not None:
+        q, k, v = _latent_qkv(model, w, x)
+    else:
+        q, k, v = (jnp.einsum("bte,ehd->bthd", x, w[name]) for name in "qkv")
     if model.attn_bias:
         q, k, v = q + w["q_bias"], k + w["k_bias"], v + w["v_bias"]
-    if model.position == "rotary":
+    if model.position == "rotary" and model.kv_latent_dim is None:
         q, k = _rotate(model, q), _rotate(model, k)
     group = model.num_heads // model.num_kv_heads
     k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)

@@ -78,9 +78,7 @@ def _ragged_back(sent: Sent, count: int, rows: Array) -> Array:
     me, between = axis_index(sent.axes), sent.between
     inwards, before = between[:, me], jnp.cumsum(between, axis=1) - between
     room = jnp.zeros((count, rows.shape[1]), rows.dtype)
-    return lax.ragged_all_to_all(
-        rows, room, _starts(inwards), inwards, before[:, me], between[me], axis_name=sent.axes
-    )
+    return lax.ragged_all_to_all(rows, room, _starts(inwards), inwards, before[:, me], between[me], axis_name=sent.axes)
 
 
 def _padded(sent: Sent, rows: Array) -> Array:

@@ -28,16 +28,17 @@ class Transfer:
     what: str
 
 
-def layer_transfers(plan: Plan, time: int) -> list[Transfer]:
+def layer_transfers(plan: Plan, time: int, limit: int | None = None) -> list[Transfer]:
     """Every collective of one layer for ``time`` tokens a sequence, with partitioner=manual.
 
-    Of a plan whose collectives run as loops, those that its plain twin would run.
+    They attend to ``limit`` positions, by default the whole cache in a decode step and themselves in a prompt. Of a plan whose collectives run as loops, those that its plain twin would run.
     """
     plan = replace(plan, collectives="plain") if variant_of(plan.collectives).looped else plan
-    return [each for each in _all(plan, time) if each.axes]
+    limit = limit or (plan.cache_len if time == 1 else time)
+    return [each for each in _all(plan, time, limit) if each.axes]
 
 
-def _all(plan: Plan, time: int) -> Iterator[Transfer]:
+def _all(plan: Plan, time: int, limit: int) -> Iterator[Transfer]:
     axes = plan.axes
     element = BYTES_PER_ELEMENT[stream_dtype(plan)]
     read = BYTES_PER_ELEMENT["int8"] if plan.act_dtype == "int8" else element
@@ -69,7 +70,10 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
             # Gathered values are in int8 for int8 matmuls, sums in the residual stream's dtype.
             size = each.size * (read if each.kind == "all-gather" else element)
             yield _transfer(each.kind, axes.nontrivial(each.axes), size, f"{name}.{each.side}")
-    yield from _attention(plan, tokens, element)
+    if plan.model.attention.is_latent:
+        yield from _latent_attention(plan, tokens, element, absorbs=plan.absorbs(time, limit))
+    else:
+        yield from _attention(plan, tokens, element)
 
 
 def _norms(plan: Plan, tokens: int) -> Iterator[Transfer]:
@@ -93,16 +97,47 @@ def _attention(plan: Plan, tokens: int, element: float) -> Iterator[Transfer]:
         yield _transfer("all-gather", axes.head, element * own * plan.chips * both, "attention")
 
 
+def _latent_attention(plan: Plan, tokens: int, element: float, *, absorbs: bool) -> Iterator[Transfer]:
+    """Columns of the latent vectors, up-projections where a chip has not all that it reads, and attention's exchange."""
+    axes, padded, model, attention = plan.axes, plan.padded, plan.model, plan.model.attention
+    down = sum(width for name, width in padded.latent_widths.items() if name != "q")
+    yield _transfer("all-gather", axes.column, element * tokens * plan.chips * down, "latents")
+    latent, shared = plan.cached_dims
+    heads = plan.local_chunks * padded.heads // plan.chips
+    up = {"k_b": (latent, model.head_dim - shared), "v_b": (latent, attention.value_dim)}
+    if model.q_latent_dim is not None:
+        up["q_b"] = (model.q_latent_dim, model.head_dim)
+    for name, (rows, dim) in up.items():
+        for over, more in ((axes.vector[0], 1), (axes.attention, axes.size(axes.attention))):
+            if more > 1 and (absorbs or name == "q_b"):
+                continue
+            for part, size in _parts_of_a_weight(plan).items():
+                yield _transfer("all-gather", over, size * rows * heads * dim * more, f"{name} {part}")
+            if plan.weight_dtype in LARGEST and plan.weight_group_size is None:
+                yield _transfer("all-gather", over, 4 * heads * dim * more, f"{name} vectors")
+    there, back = (latent + shared, latent) if absorbs else (model.head_dim, attention.value_dim)
+    for dim in (there, back):
+        yield _transfer("all-to-all", axes.attention, element * tokens * heads * dim, "attention")
+
+
+def _parts_of_a_weight(plan: Plan) -> dict[str, float]:
+    """Bytes that one weight takes when it is sent, and its share of its group's scale and zero point.
+
+    XLA sends one int4 value per byte.
+    """
+    element = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype])
+    if plan.weight_group_size is None:
+        return {"weights": element}
+    group = plan.weight_group_size
+    return {"weights": element, "scales": GROUP_SCALE_BYTES / group, "zeros": element / group}
+
+
 def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]) -> Iterator[Transfer]:
     """All-gathers of one matrix, along its contracted dimension first; each payload is what a chip holds after it.
 
-    Scales and zero points of groups are gathered as the weights are. XLA sends one int4 value per byte.
+    Scales and zero points of groups are gathered as the weights are.
     """
-    element = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype])
-    parts = {"weights": element}
-    if plan.weight_group_size is not None:
-        parts |= {"scales": GROUP_SCALE_BYTES / plan.weight_group_size, "zeros": element / plan.weight_group_size}
-    for part, size in parts.items():
+    for part, size in _parts_of_a_weight(plan).items():
         held = size * plan.model.d_model * width
         for each in axes:
             held *= plan.axes.size(each)

@@ -78,7 +78,26 @@ class ExpertParameters:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("attn", "attn_norm", "experts", "ffn", "ffn_norm", "fused", "single"),
+    data_fields=("k_b", "kv_norm", "q_b", "q_norm", "v_b"),
+    meta_fields=(),
+)
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Up-projections of latent attention, latent to columns of every chunk's heads, and the norms of the latents.
+
+    ``kv_norm`` and ``q_norm`` are scales, [latent]; without a latent of queries ``q_b`` and ``q_norm`` are None.
+    """
+
+    k_b: Matrix
+    v_b: Matrix
+    kv_norm: Any
+    q_b: Matrix | None = None
+    q_norm: Any = None
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("attn", "attn_norm", "experts", "ffn", "ffn_norm", "fused", "latent", "single"),
     meta_fields=(),
 )
 @dataclass(frozen=True, slots=True)
@@ -87,7 +106,7 @@ class LayerParameters:
 
     Attention and feed-forward have a projection each (``attn``, ``ffn``) or share one (``fused``); ``single`` has the
     feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`). ``experts`` stand in the
-    place of ``ffn``.
+    place of ``ffn``, ``latent`` has what latent attention needs besides.
     """
 
     attn_norm: Norm
@@ -96,6 +115,7 @@ class LayerParameters:
     experts: ExpertParameters | None = None
     ffn: Projection | None = None
     fused: Projection | None = None
+    latent: Latent | None = None
     single: dict[str, Projection] = field(default_factory=dict)
 
     def projection(self, name: str) -> Projection:
@@ -206,6 +226,8 @@ def only_layer(layers: LayerParameters) -> LayerParameters:
 
     def of(node: Any) -> Any:
         if isinstance(node, Matrix):
+            if node.parts:
+                return own(node, (-1, node.chunk_width))
             scale, bias = (each if each is None else each[0] for each in (node.scale, node.bias))
             return replace(node, values=Stacked(node.values, 0), scale=scale, bias=bias)
         if not isinstance(node, Projection):

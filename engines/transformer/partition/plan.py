@@ -32,8 +32,9 @@ class Annotation(NamedTuple):
 class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
-    ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
-    ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
+    ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
+    split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto``
+    (:meth:`absorbs`). ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
     follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
     ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh
     axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the
@@ -56,6 +57,7 @@ class Plan:
     kv_dtype: str = "float32"
     weight_group_size: int | None = None
     head_dtype: str | None = None
+    latent_attention: str = "auto"
     collectives: str = "plain"
     partitioner: Partitioner = "manual"
     decodes: bool = True
@@ -75,13 +77,18 @@ class Plan:
     def __post_init__(self) -> None:
         variant = variant_of(self.collectives)
         axes = MeshAxes(
-            layout_of(self.ffn_layout), self.mesh_shape, self.attn_sharding, self.batch_size, variant.whole_residual
+            layout_of(self.ffn_layout),
+            self.mesh_shape,
+            self.attn_sharding,
+            self.batch_size,
+            variant.whole_residual,
+            1 if self.model.attention.is_latent else self.model.num_kv_heads,
         )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
         cuts = overlap is Overlap.RING_OF_ACTIVATIONS
         # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
-        copies = manual and variant.whole_residual and not axes.batch and not axes.attention
+        copies = manual and variant.whole_residual and not axes.batch and not axes.moved
         padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
         split = axes.nontrivial("".join(sorted(self.expert_axes)))
         experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
@@ -176,10 +183,12 @@ class Plan:
     def _rows_of_a_chip(self) -> dict[str, int]:
         """Rows of each kind of matrix that lie together on a chip, or in a ring's share of it."""
         axes, embed = self.axes, self.model.d_model
+        latent = {name: getattr(self.model, name) for name in ("q_latent_dim", "kv_latent_dim")}
         inputs = embed // axes.size(axes.stored_embed)
         if self.overlap is Overlap.RING_OF_ACTIVATIONS and len(axes.scattered) == 1:
             inputs //= axes.size(axes.scattered)
-        return {"d_model": inputs, "heads · head_dim": self.padded.q_width, "d_ff": self.padded.ffn_width}
+        found = {"d_model": inputs, "heads · head_dim": self.padded.o_width, "d_ff": self.padded.ffn_width}
+        return found | {name: size for name, size in latent.items() if size is not None}
 
     @property
     def loops(self) -> tuple[Turn, ...]:
@@ -214,6 +223,34 @@ class Plan:
             chunks=self.chips,
             annotation=Annotation(self, mesh),
         )
+
+    @property
+    def cached_dims(self) -> tuple[int, int]:
+        """Elements of a cached key and value of one head; of latent attention, of the latent vector and the shared key."""
+        model = self.model
+        if model.kv_latent_dim is not None:
+            return model.kv_latent_dim, model.rotated_dim
+        return model.head_dim, model.head_dim
+
+    @property
+    def cache_positions(self) -> int:
+        """Positions of a sequence that a chip's cache holds, where a multiple of the chips shares them."""
+        return -(-self.cache_len // self.axes.size(self.axes.positions))
+
+    def absorbs(self, time: int, limit: int) -> bool:
+        """Whether ``time`` queries go to the latent space, rather than ``limit`` latent vectors to every head's k and v.
+
+        Either multiplies something of each head by both up-projections: every query, or every key. A pair of query and
+        key then takes 2·latent + rotary products in the latent space and head_dim + value_head_dim out of it. ``auto``
+        is the fewer products: absorbed in a decode step, expanded for a whole prompt.
+        """
+        if self.latent_attention != "auto":
+            return self.latent_attention == "absorbed"
+        model, attention = self.model, self.model.attention
+        latent = model.kv_latent_dim or 0
+        nope = model.head_dim - model.rotated_dim
+        more = 2 * latent + model.rotated_dim - model.head_dim - attention.value_dim
+        return time * limit * more < (limit - time) * latent * (nope + attention.value_dim)
 
     @property
     def kv_axes(self) -> Axes:

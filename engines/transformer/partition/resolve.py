@@ -20,7 +20,6 @@ FORMATS: Final = {
 }
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
-
 READ: Final = (
     "attn_output_bias",
     "num_experts",
@@ -40,6 +39,11 @@ READ: Final = (
     "expert_dispatch",
     "expert_parallel",
     "expert_capacity",
+    "attn_sharding",
+    "latent_attention",
+    "kv_latent_dim",
+    "q_latent_dim",
+    "value_head_dim",
 )
 """Keys of models and points, of those that not every engine runs, that the partitioned Transformer does."""
 
@@ -103,6 +107,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         expert_axes=expert_axes,
         expert_dispatch=expert_dispatch,
         expert_capacity=point.expert_capacity,
+        latent_attention=point.latent_attention,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
@@ -117,14 +122,16 @@ def resolve_layout(
 
     2D where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2). Attention is split over the batch
     where the batch splits and either weights are gathered, or the point decodes and has fewer key/value heads than
-    query heads (section 3.3). One chip runs ``ws_1d`` over heads, which split nothing.
+    query heads (section 3.3); a cache of latent vectors, which no heads split, is replicated otherwise. One chip runs ``ws_1d`` over heads, which split nothing.
     """
     chips = math.prod(mesh_shape)
     if ffn_layout == "auto":
         ffn_layout = "ws_2d" if math.sqrt(chips) > model.d_ff / model.d_model else "ws_1d"
     if attn_sharding == "auto":
-        shared = model.num_kv_heads < model.num_heads
+        latent = model.attention.is_latent
+        shared = latent or model.num_kv_heads < model.num_heads
         splits = attention_batch_axes(batch_size, mesh_shape) is not None
         gathers = bool(layout_of(ffn_layout).gathered)
-        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else "heads"
+        whole = "replicated" if latent else "heads"
+        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else whole
     return ffn_layout, attn_sharding
