@@ -1,8 +1,8 @@
 """Tokens to the chips of their experts and back: all-to-alls over the mesh axes that split experts.
 
 Each chip has rows, sorted by the chip and the expert that they are for, and tells all others how many it has for each.
-On a TPU a ragged all-to-all sends those rows alone; elsewhere each pair of chips exchanges as many rows as there may be.
-A chip can get every row of every other one: so much room is made for what arrives.
+On a TPU a ragged all-to-all sends those rows alone; elsewhere each pair of chips exchanges as many as there may be. A
+chip can get every row of every other one that has one of its experts: so much room is made for what arrives.
 """
 
 from functools import partial
