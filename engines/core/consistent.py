@@ -71,7 +71,7 @@ def check_together(point: "Point") -> None:
 def _check_architecture(point: "Point") -> None:
     """Keys about experts and latents are asked of models that have them."""
     model = point.model
-    for key in ("expert_axes", "expert_parallel", "expert_capacity", "routing_skew"):
+    for key in ("expert_axes", "expert_dispatch", "expert_parallel", "expert_capacity", "routing_skew"):
         if model.num_experts is None and getattr(point, key) not in ("auto", None, 0.0):
             raise InvalidRequest(
                 key, getattr(point, key), f"is about experts and model={model.name} has none", "leave it out"

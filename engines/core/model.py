@@ -220,6 +220,14 @@ class Model(RotaryKeys, AttentionKeys, ExpertKeys):
         return self.layers_params + self.embedding_params + self.final_norm_params
 
     @property
+    def active_params(self) -> int:
+        """Parameters that one token meets: all but those of the experts to which it does not go."""
+        idle = 0
+        if self.experts is not None:
+            idle = (self.experts.count - self.experts.per_token) * self.experts.expert.params
+        return self.params - idle * sum(kind.has_experts for kind in self.layer_kinds)
+
+    @property
     def matmul_flops_per_token(self) -> int:
         """FLOPs of all weight matmuls for one token: 2 per weight, with the output embedding, without attention."""
         active = sum(self.attention.matmul_params + self.feed_forward(kind).active_params for kind in self.layer_kinds)

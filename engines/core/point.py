@@ -14,10 +14,12 @@ from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
     EXPERT_AXES,
+    EXPERT_DISPATCHES,
     FFN_LAYOUTS,
     LATENT_ATTENTIONS,
     PARTITIONERS,
     AttnSharding,
+    ExpertDispatch,
     LatentAttention,
     Partitioner,
 )
@@ -100,6 +102,15 @@ class Point:
         default="auto",
         metadata=about(
             Choice(EXPERT_AXES), "mesh axes of a TPU slice that spread the experts", engine_chooses=True, extends=True
+        ),
+    )
+    expert_dispatch: ExpertDispatch = field(
+        default="auto",
+        metadata=about(
+            Choice(EXPERT_DISPATCHES),
+            "whether each token is sent to its experts' chips, or all of them gather all tokens",
+            engine_chooses=True,
+            extends=True,
         ),
     )
     collectives: str = field(

@@ -26,6 +26,7 @@ from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
 from engines.weights.random import Source
@@ -169,6 +170,7 @@ class JaxProgram:
             "attn_sharding": None if single else plan.attn_sharding,
             "collectives": plan.collectives,
             **({"latent_attention": form} if (form := self._form()) else {}),
+            **resolved_experts(plan),
         }
         requested = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]

@@ -76,3 +76,16 @@ MODELS |= {
     ),
 }
 MODELS |= {"deepseek lite": replace(MODELS["deepseek"], q_latent_dim=None, num_heads=6, num_kv_heads=6)}
+
+
+def moe_model(**changes: Any) -> Model:
+    """Two layers with eight experts, two of which a token goes to; ``changes`` are fields of it."""
+    base: dict[str, Any] = {
+        "block": "serial",
+        "norms_per_layer": 2,
+        "norm": "rmsnorm",
+        "num_experts": 8,
+        "experts_per_token": 2,
+        "expert_d_ff": 64,
+    }
+    return small_model(**{**base, **changes})

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import product
 
-from builders.models import MODELS
+from builders.models import MODELS, moe_model
 from builders.plans import mesh_of, plan_of
 from compiling import plainly
 from partitioned_case import STEPS, TIME
@@ -121,15 +121,50 @@ def layer_collectives(plan: Plan, phase: str) -> Counter:
     return loop_collectives(lowered.compile(plainly()).as_text(), plan.mesh_shape, plan.model.num_layers)
 
 
+def experts_plan(mesh_shape, ffn_layout: str, expert_axes: str, expert_dispatch: str, changes=None, **rest) -> Plan:
+    """A plan of a model with experts, every dimension a multiple of the chips and one sequence on each of them."""
+    chips = math.prod(mesh_shape)
+    sizes = {"d_model": 4 * chips, "num_heads": chips, "vocab_size": 2 * chips, "num_experts": chips}
+    model = moe_model(**{**sizes, "expert_d_ff": 4 * chips, "num_kv_heads": chips, **(changes or {})})
+    return plan_of(
+        model,
+        mesh_shape,
+        ffn_layout,
+        "heads",
+        chips,
+        cache_len=TIME,
+        expert_axes=expert_axes,
+        expert_dispatch=expert_dispatch,
+        **rest,
+    )
+
+
+def compiled_experts(*layout, **rest) -> tuple[Plan, str]:
+    """The plan of ``experts_plan``, and the HLO text of its prefill."""
+    plan = experts_plan(*layout, **rest)
+    mesh = mesh_of(plan.mesh_shape)
+    lowered = make_prefill(plan, mesh).lower(*abstract_arguments(plan, mesh, TIME)["prefill"])
+    return plan, lowered.compile(plainly()).as_text()
+
+
 def main() -> None:
-    """Print, for each case given as JSON, its collectives; with ``long``, cases of :func:`long_sequence`."""
+    """Print, for each case given as JSON, its collectives: of a dense model by its name, of experts by a mesh.
+
+    With ``long`` they are cases of :func:`long_sequence`.
+    """
     if sys.argv[2:] == ["long"]:
         for *case, phase in json.loads(sys.argv[1]):
             found = layer_collectives(long_sequence(*case), phase)
             print(json.dumps(sorted([*key, count] for key, count in found.items() if count)))
         return
-    for model, mesh_shape, ffn_layout, attn_sharding in json.loads(sys.argv[1]):
-        _, text = compiled_prefill(model, tuple(mesh_shape), ffn_layout, attn_sharding)
+    for first, *rest in json.loads(sys.argv[1]):
+        if isinstance(first, str):
+            mesh_shape = tuple(rest[0])
+            _, text = compiled_prefill(first, mesh_shape, *rest[1:])
+        else:
+            mesh_shape = tuple(first)
+            *layout, settings = rest
+            _, text = compiled_experts(mesh_shape, *layout, **settings)
         print(json.dumps(sorted([*key, count] for key, count in loop_collectives(text, mesh_shape).items())))
 
 

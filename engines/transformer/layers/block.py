@@ -8,6 +8,7 @@ from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import project_plain
 from engines.transformer.layers.attention import LayerContext, attention
+from engines.transformer.layers.experts import mixture
 from engines.transformer.layers.kv_cache import Cache
 from engines.transformer.layers.latent_attention import latent_attention
 from engines.transformer.layers.mlp import activate, feed_forward, ring_of_weights
@@ -46,12 +47,14 @@ def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Laye
 def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one."""
     assert w.attn is not None
-    assert w.ffn is not None
     assert w.ffn_norm is not None
     columns = project_in(plan, w.attn.inputs, norm(plan, w.attn_norm, x))
     attended, cache = _attended(plan, columns, cache, context, w.latent)
     out = x + project_out(plan, w.attn.outputs, [attended])
     second = norm(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
+    if w.experts is not None:
+        return out + mixture(plan, w.experts, second), cache
+    assert w.ffn is not None
     return out + feed_forward(plan, w.ffn, second), cache
 
 

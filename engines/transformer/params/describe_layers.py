@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from engines.transformer.params.describe_experts import describe_experts
 from engines.transformer.params.described import Described, with_flat_vectors
 from engines.transformer.params.describer import Describer
 from engines.transformer.params.fill import Index, stacked
@@ -44,13 +45,23 @@ class _Layers(Describer):
         self.numbers, self.kind = stack.numbers, stack.kind
 
     def parameters(self) -> LayerParameters:
-        inputs = {name: self._inputs(parts) for name, parts in input_parts(self.plan).items()}
-        outputs = {name: self._outputs(parts) for name, parts in output_parts(self.plan).items()}
+        sparse = self.kind.has_experts
+        inputs = {
+            name: self._inputs(parts) for name, parts in input_parts(self.plan).items() if not sparse or name == "attn"
+        }
+        outputs = {
+            name: self._outputs(parts)
+            for name, parts in output_parts(self.plan).items()
+            if not sparse or name == "attn"
+        }
         found = {name: Projection(inputs.get(name), outputs.get(name)) for name in inputs.keys() | outputs.keys()}
         return LayerParameters(
             attn_norm=self._norm("attn_norm"),
             ffn_norm=self._norm("ffn_norm") if self.model.norms_per_layer == 2 else None,
             attn=found.pop("attn", None),
+            experts=describe_experts(self.plan, self.source, self.fusion, self.numbers, self._inputs, self._outputs)
+            if sparse
+            else None,
             ffn=found.pop("ffn", None),
             fused=found.pop("fused", None),
             latent=self._latent() if self.model.attention.is_latent else None,

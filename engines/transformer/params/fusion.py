@@ -47,6 +47,17 @@ def output_parts(plan: Plan) -> dict[str, Parts]:
     return {"attn": attention, "ffn": feed_forward}
 
 
+def shared_parts(plan: Plan) -> tuple[Parts, Parts] | None:
+    """The tensors of the expert that reads every token, (inputs, outputs): one chunk a chip, as :func:`input_parts`."""
+    experts = plan.model.experts
+    if experts is None or experts.shared is None:
+        return None
+    width = experts.shared.d_ff // plan.chips
+    return tuple((f"shared.{name}", width) for name in experts.shared.inputs), (
+        (f"shared.{experts.shared.output}", width),
+    )
+
+
 def matmul_widths(plan: Plan, parts: Parts) -> list[int]:
     """Columns in one chunk of each part of an input projection: attention's inputs, then the feed-forward's.
 

@@ -4,6 +4,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 ``ws_2d`` and all ``wg_*`` use the same stored weights.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ from engines.core.model import Model
 from engines.core.slice import MeshShape
 from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
+from engines.transformer.partition.attention_checks import check_attention
 from engines.transformer.partition.axes import Axes, MeshAxes
+from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
@@ -34,9 +37,11 @@ class Plan:
     split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
     ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps follow the
     prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
-    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
-    those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
-    communication overlaps, and sizes with padding.
+    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh
+    axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the
+    tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
+    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
+    how communication overlaps, and sizes with padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -60,9 +65,13 @@ class Plan:
     unrolled: bool = False
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
+    expert_axes: str = ""
+    expert_dispatch: str = "gather"
+    expert_capacity: float | None = None
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
+    experts: ExpertAxes = field(init=False)
     overlap: Overlap = field(init=False)
     padded: Padded = field(init=False)
 
@@ -82,7 +91,9 @@ class Plan:
         # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
         copies = manual and variant.whole_residual and not axes.batch and not axes.moved
         padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
-        for name, value in (("axes", axes), ("overlap", overlap), ("padded", padded)):
+        split = axes.nontrivial("".join(sorted(self.expert_axes)))
+        experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
+        for name, value in (("axes", axes), ("experts", experts), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
 
     def check(self) -> None:
@@ -92,7 +103,12 @@ class Plan:
             InvalidRequest: a dimension does not split over its axes, or groups of weights over a chip's part of it.
         """
         model, shape, axes = self.model, list(self.mesh_shape), self.axes
-        for key, size in (("d_model", model.d_model), ("d_ff", model.ffn.stored_columns)):
+        split = {"d_model": model.d_model}
+        if any(not kind.has_experts for kind in model.layer_kinds):
+            split["d_ff"] = model.ffn.stored_columns
+        if model.experts is not None and model.experts.shared is not None:
+            split["shared_expert_d_ff"] = model.experts.shared.stored_columns
+        for key, size in split.items():
             if size % self.chips:
                 raise InvalidRequest(
                     f"model.{key}",
@@ -100,6 +116,7 @@ class Plan:
                     f"does not split over the {self.chips} chips of mesh_shape={shape}",
                     f"use a mesh whose size divides {size}",
                 )
+        self._check_experts()
         if self.weight_group_size is not None:
             check_groups(self.weight_group_size, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
@@ -123,49 +140,47 @@ class Plan:
                 f"does not split over any axes of mesh_shape={shape} for attn_sharding=batch",
                 "use a multiple of a mesh axis, or attn_sharding=heads",
             )
+        check_attention(self)
 
-        self._check_attention()
-
-    def _check_attention(self) -> None:
-        if self.model.attention.is_latent and self.prefill.prefix:
-            raise InvalidRequest(
-                "engine.shared_prefix",
-                self.prefill.prefix,
-                f"does not go with the latent attention of model={self.model.name}",
-                "leave it out",
-            )
-        if self.attn_sharding != "sequence" or self.chips == 1:
+    def _check_experts(self) -> None:
+        experts, axes, shape = self.model.experts, self.experts, list(self.mesh_shape)
+        if experts is None:
             return
-        shared = self.axes.size(self.axes.positions)
-        if shared == 1:
+        if experts.count % axes.shards:
             raise InvalidRequest(
-                "attn_sharding",
-                self.attn_sharding,
-                f"finds no axis of mesh_shape={list(self.mesh_shape)} in ffn_layout={self.ffn_layout} that neither its "
-                f"{self.model.num_kv_heads} key/value heads nor its batch split",
-                "use attn_sharding=heads or batch, or more chips",
+                "expert_axes",
+                self.expert_axes,
+                f"splits the {experts.count} experts of model={self.model.name} over {axes.shards} chips of"
+                f" mesh_shape={shape}",
+                "use axes whose chips divide the experts",
             )
-        if self.partitioner == "gspmd":
+        if experts.expert.d_ff % axes.chunks:
             raise InvalidRequest(
-                "partitioner",
-                self.partitioner,
-                "knows no attn_sharding=sequence, whose chips write positions of their own",
-                "use partitioner=manual",
+                "expert_axes",
+                self.expert_axes or "none",
+                f"leaves {axes.chunks} chips of mesh_shape={shape} for the {experts.expert.d_ff} columns of an expert",
+                f"use more axes, so that the rest divides {experts.expert.d_ff}",
             )
-        if self.prefill.prefix:
+        local = self.batch_size // self.axes.size(self.axes.batch)
+        if axes.all_to_all and local % self.axes.size(axes.spread):
             raise InvalidRequest(
-                "engine.shared_prefix",
-                self.prefill.prefix,
-                "does not go with attn_sharding=sequence",
-                "leave it out, or use attn_sharding=heads or batch",
+                "expert_dispatch",
+                self.expert_dispatch,
+                f"splits the tokens of {local} sequences over {self.axes.size(axes.spread)} chips",
+                "use a larger batch_size, fewer expert_axes, or expert_dispatch=gather",
             )
-        if self.prefill.chunk is not None and self.prefill.chunk % shared:
-            raise InvalidRequest(
-                "engine.prefill_chunk",
-                self.prefill.chunk,
-                f"must be a multiple of the {shared} chips that share a sequence's positions",
-                f"use {-(-self.prefill.chunk // shared) * shared}",
-            )
+
+    def capacity_of(self, tokens: int) -> int:
+        """Rows of each expert's buffer for ``tokens`` tokens that share it, rounded up."""
+        experts = self.model.experts
+        assert experts is not None
+        assert self.expert_capacity is not None
+        return math.ceil(self.expert_capacity * tokens * experts.per_token / experts.count)
+
+    @property
+    def local_experts(self) -> int:
+        """Experts of one chip."""
+        return (self.model.num_experts or 0) // self.experts.shards
 
     def _rows_of_a_chip(self) -> dict[str, int]:
         """Rows of each kind of matrix that lie together on a chip, or in a ring's share of it."""

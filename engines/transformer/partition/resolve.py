@@ -11,6 +11,7 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.resolve_experts import resolve_experts
 
 FORMATS: Final = {
     "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
@@ -21,6 +22,23 @@ FORMATS: Final = {
 
 READ: Final = (
     "attn_output_bias",
+    "num_experts",
+    "experts_per_token",
+    "expert_d_ff",
+    "shared_expert_d_ff",
+    "shared_expert_gate",
+    "dense_layers",
+    "router_score",
+    "router_normalized",
+    "router_scale",
+    "router_bias",
+    "router_correction",
+    "router_groups",
+    "router_groups_kept",
+    "expert_axes",
+    "expert_dispatch",
+    "expert_parallel",
+    "expert_capacity",
     "attn_sharding",
     "latent_attention",
     "kv_latent_dim",
@@ -73,6 +91,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         batch_size=point.batch_size,
         decodes=point.phase != "prefill",
     )
+    expert_axes, expert_dispatch = resolve_experts(point, mesh, layout)
     return Plan(
         model=point.model,
         mesh_shape=mesh,
@@ -85,6 +104,9 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         kv_dtype=point.kv_dtype,
         weight_group_size=point.weight_group_size,
         head_dtype=point.head_dtype,
+        expert_axes=expert_axes,
+        expert_dispatch=expert_dispatch,
+        expert_capacity=point.expert_capacity,
         latent_attention=point.latent_attention,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
