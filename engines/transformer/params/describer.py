@@ -72,7 +72,8 @@ class Describer:
         def part(whole: tuple[int, ...], dtype: str, made: Fill) -> Described:
             at = axis + 1 if whole is blocks and rows < axis else axis
             flat = (*whole[:at], whole[at] * whole[at + 1], *whole[at + 2 :])
-            cut = P(*spec[:2], None, *spec[2:]) if whole is blocks else spec
+            before = rows + 1 if rows < axis else rows
+            cut = P(*spec[:before], None, *spec[before:]) if whole is blocks else spec
             return Described(flat, dtype, cut, merged(whole, at, made))
 
         values = Grouped(
