@@ -54,7 +54,7 @@ class Settings:
     shared_prefix: int = 0
     lengths: str | None = None
     packed: bool = False
-    unroll_layers: bool = False
+    unroll_layers: bool | str = "auto"
 
     def __post_init__(self) -> None:
         check_unroll_layers(self.unroll_layers)
@@ -78,6 +78,16 @@ class Settings:
         options.check(point.input_len)
         options.check_kernel(point, self.packed)
         return options
+
+    def unrolls(self, point: Point) -> bool:
+        """Whether each layer has arrays of its own; where that is left open, on one device of a CPU.
+
+        XLA for CPUs copies a layer's matrices out of the stack of all layers before it multiplies with them, in every
+        step. Virtual devices are left with one short program for all layers: there are as many copies to compile.
+        """
+        if isinstance(self.unroll_layers, bool):
+            return self.unroll_layers
+        return point.chip.kind == "cpu" and point.num_chips == 1 and not self.shared_prefix
 
     @property
     def sampling(self) -> Sampling:
