@@ -80,14 +80,16 @@ class Settings:
         return options
 
     def unrolls(self, point: Point) -> bool:
-        """Whether each layer has arrays of its own; where that is left open, on one device of a CPU.
+        """Whether each layer has arrays of its own; where that is left open, on a CPU that multiplies them as stored.
 
         XLA for CPUs copies a layer's matrices out of the stack of all layers before it multiplies with them, in every
-        step. Virtual devices are left with one short program for all layers: there are as many copies to compile.
+        step. Where it converts them, that is the copy, and without a loop it would hold all of them converted. Virtual
+        devices keep the loop too: they are there to try layouts, in programs that compile fast.
         """
         if isinstance(self.unroll_layers, bool):
             return self.unroll_layers
-        return point.chip.kind == "cpu" and point.num_chips == 1 and not self.shared_prefix
+        as_stored = point.weight_dtype == point.act_dtype and point.weight_dtype in ("float32", "bfloat16")
+        return point.chip.kind == "cpu" and point.num_chips == 1 and as_stored and not self.shared_prefix
 
     @property
     def sampling(self) -> Sampling:
