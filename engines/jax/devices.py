@@ -71,9 +71,9 @@ def _devices(point: Point) -> list[jax.Device]:
 def compiler_options(plan: Plan, mesh: Mesh) -> dict[str, str] | None:
     """XLA options for a plan's programs; None for XLA's defaults.
 
-    On a CPU, matmuls are in float32 and narrower weights are converted first. XLA would hoist the conversion out of the
-    loops over layers and steps, which holds all weights in float32 at once; without that pass, one layer is converted
-    at a time.
+    On a CPU matmuls are in the format of the activations or in float32, and narrower weights are converted first. XLA
+    would hoist the conversion out of the loops over layers and steps, which holds all weights in the wider format at
+    once; without that pass, one layer is converted at a time.
     """
     formats = {plan.weight_dtype, plan.head_format, plan.act_dtype, plan.kv_dtype}
     if mesh.devices.flat[0].platform != "cpu" or formats == {"float32"}:

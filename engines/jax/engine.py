@@ -133,8 +133,7 @@ class JaxEngine(Runner):
         from engines.transformer.generate.prefill import prefix_plan
         from engines.transformer.partition.resolve import plan_of
 
-        prefill, unrolled = self.settings.prefill(point), self.settings.unroll_layers
-        plan = replace(plan_of(point), prefill=prefill, unrolled=unrolled)
+        plan = replace(plan_of(point), prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
         plan.check()
         if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read

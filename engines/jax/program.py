@@ -199,6 +199,7 @@ class JaxProgram:
                 "padded_kv_heads": plan.padded.kv_heads,
                 "checked_sequences": len(self._checked_rows()),
                 "seed": self.settings.seed,
+                "unrolled": plan.unrolled,
                 **self.prompts.details,
                 **self.generated,
                 **self.settings.options(),

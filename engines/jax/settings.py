@@ -54,7 +54,7 @@ class Settings:
     shared_prefix: int = 0
     lengths: str | None = None
     packed: bool = False
-    unroll_layers: bool = False
+    unroll_layers: bool | str = "auto"
 
     def __post_init__(self) -> None:
         check_unroll_layers(self.unroll_layers)
@@ -78,6 +78,18 @@ class Settings:
         options.check(point.input_len)
         options.check_kernel(point, self.packed)
         return options
+
+    def unrolls(self, point: Point) -> bool:
+        """Whether each layer has arrays of its own; where that is left open, on a CPU that multiplies them as stored.
+
+        XLA for CPUs copies a layer's matrices out of the stack of all layers before it multiplies with them, in every
+        step. Where it converts them, that is the copy, and without a loop it would hold all of them converted. Virtual
+        devices keep the loop too: they are there to try layouts, in programs that compile fast.
+        """
+        if isinstance(self.unroll_layers, bool):
+            return self.unroll_layers
+        as_stored = point.weight_dtype == point.act_dtype and point.weight_dtype in ("float32", "bfloat16")
+        return point.chip.kind == "cpu" and point.num_chips == 1 and as_stored and not self.shared_prefix
 
     @property
     def sampling(self) -> Sampling:

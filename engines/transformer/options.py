@@ -17,9 +17,9 @@ CPU_BLOCK: Final = 128
 
 
 def check_unroll_layers(value: object) -> None:
-    """Raise InvalidRequest where the setting ``unroll_layers`` is not true or false."""
-    if not isinstance(value, bool):
-        raise InvalidRequest("engine.unroll_layers", value, "must be true or false", "use true or false")
+    """Raise InvalidRequest where the setting ``unroll_layers`` is neither true, false nor auto."""
+    if not isinstance(value, bool) and value != "auto":
+        raise InvalidRequest("engine.unroll_layers", value, "must be true, false or auto", "use true, false or auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from partitioned_case import TIME, errors
 
 from bench.sweep.catalog import load_model
 from engines.core.model import Model
-from engines.transformer.comm.collective_matmul import MATMUL, few_rows
+from engines.transformer.comm.collective_matmul import CPU_ROWS, MATMUL, few_rows
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.layers import positions
 from engines.transformer.layers.kv_cache import abstract_cache
@@ -130,6 +130,18 @@ def test_rows_of_a_tile_change_no_product(tokens):
     lowered = jax.jit(product).trace(x, w).lower(lowering_platforms=("tpu",)).as_text()
     assert ("tensor<8x5xf32>" in lowered) is (tokens <= 8)
     assert "pad" not in jax.jit(product).lower(x, w).as_text()
+
+
+@given(tokens=st.integers(1, 9))
+def test_a_cpu_multiplies_one_row_of_bfloat16_as_several(tokens):
+    plan = whole(act_dtype="bfloat16", weight_dtype="bfloat16")
+    drawn = np.random.default_rng(tokens)
+    x, w = (jnp.asarray(drawn.normal(size=size), jnp.bfloat16) for size in ((tokens, 12), (12, 5)))
+    product = jax.jit(lambda x, w: few_rows(plan, MATMUL, x, w, jnp.float32))
+    exact = np.asarray(x, np.float32) @ np.asarray(w, np.float32)
+    np.testing.assert_allclose(product(x, w), exact, rtol=1e-5, atol=1e-5)
+    padded = f"tensor<{CPU_ROWS}x5xf32>" in product.trace(x, w).lower(lowering_platforms=("cpu",)).as_text()
+    assert padded is (tokens in (1, CPU_ROWS))
 
 
 @pytest.mark.parametrize("model", ["llama", "falcon"])

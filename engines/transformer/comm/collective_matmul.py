@@ -6,6 +6,7 @@ gathered weights circulate while activations stay. A collective of activations o
 (:func:`ring_axes`).
 """
 
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
 
 MATMUL: Final = "tr,rc->tc"
+CPU_ROWS: Final = 4
+"""The fewest that take no longer than two, in XLA's matmuls of bfloat16 on a CPU that multiplies it."""
 
 
 class Matmul(NamedTuple):
@@ -95,24 +98,27 @@ def _plain(
 
 
 def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = None) -> Array:
-    """:func:`einsum` of x [tokens, …], on a TPU with x padded to the :data:`SUBLANES` rows of a tile.
+    """:func:`einsum` of x [tokens, …], with x padded where the compiler is slow with so few rows.
 
-    A TPU's compiler multiplies a single row in its vector units, which takes several times as long.
+    A TPU's multiplies a single row in its vector units, which takes several times as long as the :data:`SUBLANES` rows
+    of a tile. A CPU's first converts the whole matrix to float32 for a single row in bfloat16, and multiplies
+    :data:`CPU_ROWS` in bfloat16.
     """
     tokens = x.shape[0]
     if tokens >= SUBLANES:
         return einsum(plan, equation, x, w, out_dtype)
 
-    def padded(x: Array, w: Weights) -> Array:
+    def padded(size: int, x: Array, w: Weights) -> Array:
         # Without barriers the compiler removes the padding again.
-        rows = lax.optimization_barrier(jnp.pad(x, ((0, SUBLANES - tokens), (0, 0))))
+        rows = lax.optimization_barrier(jnp.pad(x, ((0, size - tokens), (0, 0))))
         products: Array = lax.optimization_barrier(einsum(plan, equation, rows, w, out_dtype))
         return products[:tokens]
 
     def as_it_is(x: Array, w: Weights) -> Array:
         return einsum(plan, equation, x, w, out_dtype)
 
-    out: Array = lax.platform_dependent(x, w, tpu=padded, default=as_it_is)
+    on_cpu = partial(padded, CPU_ROWS) if tokens == 1 and x.dtype == jnp.bfloat16 else as_it_is
+    out: Array = lax.platform_dependent(x, w, tpu=partial(padded, SUBLANES), cpu=on_cpu, default=as_it_is)
     return out
 
 
