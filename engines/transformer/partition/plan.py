@@ -17,8 +17,8 @@ from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 
-TOKENS_OF_A_CHIP: Final = 16
-"""Rows of a tile of 16-bit values on a TPU: tokens are split in whole tiles."""
+TOKENS_OF_A_CHIP: Final = 8
+"""Rows of a tile on a TPU: tokens are split in whole tiles."""
 
 
 class Annotation(NamedTuple):
