@@ -1,7 +1,7 @@
 """The two constants of the links solve the two rows that set them; the other four of their table check them.
 
-The compiled rows are kept: a program is lowered here and compared with the one that was timed, not compiled again. Where
-they differ: ``shardbench run +sweep=paper-table2 engine=compiled results_dir=results/calibration``, and see
+The compiled rows are kept: a program is lowered here and compared with the one that was timed, not compiled again.
+Where they differ: ``shardbench run +sweep=paper-table2 engine=compiled results_dir=results/calibration``, and see
 :mod:`engines.compiled.cost.constants`.
 """
 

@@ -85,8 +85,15 @@ def one(engine, **changes):
     return answer
 
 
-def test_the_line_through_two_depths_is_the_whole_program(stand_in):
-    line, whole = one(stand_in()), one(stand_in(depths=[2, 12]))
+def test_the_line_through_two_depths_is_the_whole_program_compiled_once_and_known_without_compiling(stand_in):
+    engine = stand_in()
+    known = engine.program_id(point())
+    assert not engine.log.exists()
+    line = one(engine)
+    assert line.facts.program_id == known
+    assert one(stand_in()).latency_s == line.latency_s
+    assert engine.log.read_text().split() == ["2", "5"]
+    whole = one(stand_in(depths=[2, 12]))
     assert line.status == whole.status == "ok", line.error or whole.error
     assert line.step_time_s == pytest.approx(whole.step_time_s, rel=0.02)
     assert line.latency_s == pytest.approx(4 * line.step_time_s)
@@ -98,17 +105,6 @@ def test_the_line_through_two_depths_is_the_whole_program(stand_in):
     parts = facts.compute_s + facts.communication_s - facts.overlapped_s + facts.overhead_s
     assert parts == pytest.approx(line.latency_s, rel=0.02)
     assert facts.details["exposed_s"] > 0  # each layer's sum is waited for
-
-
-def test_a_program_is_compiled_once_and_known_without_compiling(stand_in):
-    engine = stand_in()
-    known = engine.program_id(point())
-    assert not engine.log.exists()
-    first = one(engine)
-    assert first.facts.program_id == known
-    assert engine.log.read_text().split() == ["2", "5"]
-    assert one(stand_in()).latency_s == first.latency_s
-    assert engine.log.read_text().split() == ["2", "5"]
     engine.script.write_text(engine.script.read_text() + "# another\n")
     assert engine.program_id(point()) != known
 
@@ -177,17 +173,16 @@ def test_key_value_heads_are_not_cut(kv_heads, chips, mesh, tmp_path):
 PLACES = f"""
 import json, sys; sys.path.insert(0, {str(SCRIPTS)!r})
 from absent import devices_of, mesh_of
-asked = json.loads(sys.argv[1])
-mesh = mesh_of(asked["shape"], ("x", "y", "z"), devices_of(asked["target"]))
-print(json.dumps([list(mesh.devices.shape), len({{each.id for each in mesh.devices.flat}})]))
+for asked in json.loads(sys.argv[1]):
+    mesh = mesh_of(asked["shape"], ("x", "y", "z"), devices_of(asked["target"]))
+    print(json.dumps([list(mesh.devices.shape), len({{each.id for each in mesh.devices.flat}})]))
 """
 
 
-@pytest.mark.parametrize("hw", ["tpu-v5e", "tpu-v6e"])
-@pytest.mark.parametrize("shape", [[1, 8, 2], [1, 4, 4]])
-def test_a_mesh_is_placed_whether_its_axes_are_sides_of_the_torus_or_not(hw, shape, stand_in):
-    engine = stand_in()
-    asked = {"shape": shape, "target": engine._question(point(hw=hw, num_chips=16), "decode")["target"]}
+def test_a_mesh_is_placed_whether_its_axes_are_sides_of_the_torus_or_not(stand_in):
+    engine, shapes = stand_in(), ([1, 8, 2], [1, 4, 4])
+    targets = [engine._question(point(hw=hw, num_chips=16), "decode")["target"] for hw in ("tpu-v5e", "tpu-v6e")]
+    asked = [{"shape": shape, "target": target} for target in targets for shape in shapes]
     words, environment = [sys.executable, "-c", PLACES, json.dumps(asked)], engine.environment([])
     found = subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
-    assert json.loads(found.splitlines()[-1]) == [shape, 16]
+    assert [json.loads(each) for each in found.splitlines()[-4:]] == [[each["shape"], 16] for each in asked]

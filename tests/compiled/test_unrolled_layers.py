@@ -11,14 +11,17 @@ from compiled_cases import ask
 
 from bench.sweep.catalog import load_model
 from engines.compiled import depth
-from engines.compiled.compile.cache import CompiledProgram
+from engines.compiled.compile.apart import Limits
+from engines.compiled.compile.cache import Cache, CompiledProgram
+from engines.compiled.compile.compiler import Compiler
 from engines.compiled.cost.account import Account
+from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.timeline import Timeline
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.parser import Module
 from engines.compiled.hlo.schedule import Schedule
 from engines.compiled.search import name_of
-from engines.compiled.timed import TimedProgram
+from engines.compiled.timed import TimedProgram, timed
 from engines.core.errors import InvalidRequest
 from engines.host.resident import resident_bytes
 
@@ -113,12 +116,18 @@ def test_what_cannot_be_compiled_within_the_limits_costs_no_other_answer(limits,
 @pytest.mark.slow
 def test_apart_a_program_is_the_same(tmp_path):
     pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
-    model = replace(SMALL, num_layers=9)
+    model = replace(SMALL, num_layers=1)
     asked = point(model=model, phase="prefill", batch_size=1, input_len=64, output_len=0, ffn_layout="ws_1d")
-    apart, engine = ask(asked, unroll_layers=True, timeout_s=600, cache_dir=str(tmp_path))
-    assert engine.compiler.compilations == 2
-    assert apart.status == "ok", apart.error
-    assert apart.latency_s == ask(asked, unroll_layers=True)[0].latency_s
+    engine = CompiledEngine(cache_dir=str(tmp_path))
+    target, ((name, *_), *_) = engine._question(asked)
+    (plan,) = engine._layouts(asked, target, name, also=False)
+    request = engine._request(asked, plan, target, "prefill")
+    apart = Limits.of(None, 600).compile(engine.compiler, request)
+    assert engine.compiler.cache.get(engine.compiler.key(request)) == apart
+    here = Compiler(Cache(None), {}).compile(request)
+    assert here.memory == apart.memory
+    cost = cost_model_of(asked.slice())
+    assert timed("prefill", here, cost).account == timed("prefill", apart, cost).account
 
 
 def test_no_order_of_the_variants_changes_what_is_tried():

@@ -125,7 +125,9 @@ def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = N
 def combined(plan: Plan, matmul: Matmul, x: Array) -> Array:
     """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered] or [tokens.summed, …]."""
     if matmul.split:
-        return reduce_scatter(x, matmul.summed, 0)
+        # Fused with what reads it, the scatter would become an all-reduce and a slice, which sends twice as much.
+        kept: Array = lax.optimization_barrier(reduce_scatter(x, matmul.summed, 0))
+        return kept
     return whole_sum(plan, x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
 
 

@@ -21,8 +21,8 @@ from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
 
-TOKENS_OF_A_CHIP: Final = 16
-"""Rows of a tile of 16-bit values on a TPU: tokens are split in whole tiles."""
+TOKENS_OF_A_CHIP: Final = 8
+"""Rows of a tile on a TPU: tokens are split in whole tiles."""
 
 
 class Annotation(NamedTuple):
