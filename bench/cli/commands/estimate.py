@@ -213,6 +213,9 @@ def _slice(settings: Mapping[str, Any], axes: Mapping[str, int] | None) -> "Slic
             if settings[key] is not None:
                 raise InvalidRequest(key, settings[key], "and topology are both given", "leave one of them out")
         return slice_named(settings["topology"])
+    told = None if settings["hw"] is not None or settings["hlo"] is None else _told(settings["hlo"][0])
+    if told is not None:
+        return slice_named(told)
     if settings["hw"] is None:
         raise InvalidRequest("hw", "", "is required", "add hw=tpu-v5e num_chips=16, or topology=v5e:4x4")
     chip = load_chip(settings["hw"])
@@ -222,6 +225,14 @@ def _slice(settings: Mapping[str, Any], axes: Mapping[str, int] | None) -> "Slic
         math.prod(shape) if shape else max(1, math.prod(axes.values()) // cores) if axes else 1
     )
     return slice_of(chip, chips, None if shape is None else tuple(shape))
+
+
+def _told(path: str) -> str | None:
+    """The topology that a dump says its module was compiled for."""
+    from engines.compiled.program.dump import dumped_beside, module_in
+
+    told = dumped_beside(module_in(path) if Path(path).is_dir() else path)
+    return None if told is None else told.topology
 
 
 def _print(row: "Row", answer: "Answer") -> None:

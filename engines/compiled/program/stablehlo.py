@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.core.errors import InvalidRequest
-from engines.core.text import one_line, shortened
+from engines.core.text import sentence
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -19,18 +19,19 @@ def exported_of(path: str, content: bytes) -> Any:
     Raises:
         InvalidRequest: ``flatbuffers``, which reads it, is not installed.
     """
+    if not content.strip():
+        raise InvalidRequest("stablehlo", path, "is empty", REMEDY)
     if content.startswith(b"ML\xefR") or content.lstrip()[:1] in (b"#", b"m", b"b", b"/"):
         return None
     try:
         from jax import export
 
         return export.deserialize(bytearray(content))
-    except ModuleNotFoundError as error:
-        raise InvalidRequest(
-            "stablehlo", path, f"is read by {error.name}, which is not installed", f"pip install {error.name}"
-        ) from None
+    except ImportError:
+        problem = "is an export, or no program at all; exports are read by flatbuffers, which is not installed"
+        raise InvalidRequest("stablehlo", path, problem, "pip install 'shardbench[export]'") from None
     except Exception as error:
-        reason = shortened(one_line(f"{type(error).__name__}: {error}"))
+        reason = sentence(f"{type(error).__name__}: {error}")
         raise InvalidRequest("stablehlo", path, f"is neither StableHLO nor an export ({reason})", REMEDY) from None
 
 
@@ -99,7 +100,7 @@ def stages_of(path: str, content: bytes, mesh: "Mesh") -> StableHlo:
         try:
             module = ir.Module.parse(content)
         except Exception as error:
-            reason = shortened(one_line(str(error)))
+            reason = sentence(str(error))
             raise InvalidRequest("stablehlo", path, f"cannot be parsed ({reason})", REMEDY) from None
         attributes = module.operation.attributes
         stated = ir.IntegerAttr(attributes[PARTITIONS]).value if PARTITIONS in attributes else 1
