@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from engines.compiled.compile.cache import Cache, CompiledProgram, default_folder
@@ -14,7 +14,7 @@ from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import Trips
 from engines.compiled.hlo.source import read_sources
 from engines.compiled.hlo.trip_count import UnknownTripCount
-from engines.compiled.program.lowering import Lowered, lower
+from engines.compiled.program.lowering import Lowered, locations, lower
 from engines.compiled.program.placement import Placement, placement_of
 from engines.compiled.program.result import ProgramEstimate
 from engines.compiled.target.installed import check_installed, compiler_for
@@ -89,7 +89,8 @@ def estimate_lowered(lowered: Lowered, slice_: Slice, settings: Settings) -> Pro
     compiler = Compiler(Cache(folder or None), {})
     libraries = compiler_for(slice_.chip).libraries
     program = keyed(lowered.stages, target, libraries, {**target.options, **settings.compiler_options})
-    compiled = compiler.compile_keyed(program)
+    # Where its lines stand is no part of what a program is, but of the text that tells where its time goes.
+    compiled = compiler.compile_keyed(replace(program, key=digest(program.key, locations(lowered.stages))))
     too_large = compiled.out_of_memory or target.too_large(compiled.memory)
     if too_large is not None:
         raise OutOfMemory(f"{lowered.name}: {too_large}")

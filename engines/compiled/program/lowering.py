@@ -1,21 +1,27 @@
 """Tracing a user's function for devices that are not there, from shapes alone."""
 
+import hashlib
 import math
+import os
 import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from engines.compiled.program.stablehlo import StableHlo
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.text import sentence, shortened
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+ROOT: Final = Path(__file__).parents[3]
+OWN_FOLDERS: Final = (ROOT / "bench", ROOT / "engines" / "compiled", ROOT / "engines" / "host")
 _INDIVISIBLE: Final = re.compile(r"array axis (\d+) is partitioned (\d+) times, but the dimension size is (\d+)")
 
 
@@ -56,6 +62,7 @@ def lower(
     name = name or name_of(function)
     if not callable(function):
         raise InvalidRequest("function", name, "is not a function", "give a function, jitted or not")
+    _leave_out_own_frames()
     jitted = function if hasattr(function, "lower") else jax.jit(function)
     placed = _placed(tuple(arguments), in_shardings, mesh)
     given = {key: _placed(value, None, mesh, key) for key, value in (keywords or {}).items()}
@@ -73,6 +80,24 @@ def lower(
     while not isinstance(stages, jax.stages.Lowered) and hasattr(stages, "lowered"):
         stages = stages.lowered  # Flax's jit wraps JAX's
     return Lowered(name=name, stages=stages, mesh=mesh)
+
+
+def locations(stages: Any) -> str:
+    """A digest of a traced program with the places in the source that its operations come from.
+
+    The compiled text carries them: a text from before an edit, or from another folder, names lines that are not there.
+    """
+    text = stages.bytecode if isinstance(stages, StableHlo) else stages.as_text(debug_info=True).encode()
+    return hashlib.sha256(text).hexdigest()
+
+
+@cache
+def _leave_out_own_frames() -> None:
+    """Tell JAX that the code that asks for a program is none of its source lines, as it does for its own."""
+    from jax._src import source_info_util
+
+    for folder in OWN_FOLDERS:
+        source_info_util.register_exclusion(f"{folder}{os.sep}")
 
 
 def first_line(text: str) -> str:
