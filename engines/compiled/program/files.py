@@ -14,8 +14,9 @@ from engines.compiled.program.placement import Axes, Placement, absent_mesh, che
 from engines.compiled.program.result import ProgramEstimate
 from engines.compiled.program.stablehlo import exported_of, stages_of
 from engines.compiled.target.select import target_of
+from engines.compiled.target.slices import several_slices
 from engines.core.digest import digest
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError, Unsupported
 from engines.core.slice import Slice
 from engines.core.text import sentence
 
@@ -60,12 +61,12 @@ def estimate_hlo(
             "hlo", path, f"runs on {devices} devices, and {slice_.num_chips} {slice_.chip.name} have {whole}",
             "use as many chips as it was compiled for",
         )  # fmt: skip
-    placement = _placement(slice_, axes, devices, told.devices if told is not None else ())
+    placement = _placement(slice_, axes, devices, told.devices if told is not None else (), settings.num_slices)
     compiled = CompiledProgram(text=text, memory={}, compile_s=0.0)
     called = name or first.split()[1].rstrip(",")
     try:
         return estimate_compiled(called, compiled, slice_, placement, settings, digest(text), {})
-    except InvalidRequest:
+    except (InvalidRequest, Unsupported):
         raise
     except ShardbenchError as error:
         raise ShardbenchError(f"hlo={path}: {error}; dump it again, or use another file") from error
@@ -82,7 +83,7 @@ def estimate_stablehlo(
     """
     content = _read("stablehlo", path)
     called = name or Path(path).name.partition(".")[0]
-    mesh = absent_mesh(slice_, axes)
+    mesh = absent_mesh(slice_, axes, num_slices=settings.num_slices)
     exported = exported_of(path, content)
     if exported is None:
         return estimate_lowered(
@@ -183,14 +184,17 @@ def _check_compiler(path: str, text: str, slice_: Slice) -> None:
         raise InvalidRequest("hlo", path, "states no cycles, as before code is generated", LAST_FILE)
 
 
-def _placement(slice_: Slice, axes: Axes | None, devices: int, places: tuple[int, ...]) -> Placement:
+def _placement(slice_: Slice, axes: Axes | None, devices: int, places: tuple[int, ...], num_slices: int) -> Placement:
     """Where partitions stand: at ``places`` if they are known, else as a mesh of these axes would place them."""
     if axes is not None:
         whole = slice_.num_chips * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
-        check_axes(axes, whole, slice_)
+        check_axes(axes, whole * num_slices, slice_)
     if len(places) == devices:
         return Placement(axes=dict(axes) if axes else {"devices": devices}, places=places)
-    return in_order(None, devices) if axes is None else placement_of(absent_mesh(slice_, axes), target_of(slice_))
+    if axes is None:
+        return in_order(None, devices)
+    target = target_of(slice_) if num_slices == 1 else several_slices(slice_, num_slices)
+    return placement_of(absent_mesh(slice_, axes, num_slices=num_slices), target)
 
 
 def _number(line: str, before: str) -> int:
