@@ -1,6 +1,7 @@
 """Programs in files: scheduled HLO as a compiler dumped it, and StableHLO or what ``jax.export`` wrote."""
 
 import gzip
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from engines.compiled.program.estimate import Settings, estimate_compiled, estim
 from engines.compiled.program.lowering import Lowered, lower
 from engines.compiled.program.placement import Axes, Placement, absent_mesh, check_axes, in_order, placement_of
 from engines.compiled.program.result import ProgramEstimate
-from engines.compiled.program.stablehlo import exported_of, stages_of
+from engines.compiled.program.stablehlo import exported_of, module_of, stages_of
 from engines.compiled.target.select import target_of
 from engines.compiled.target.slices import several_slices
 from engines.core.digest import digest
@@ -20,6 +21,8 @@ from engines.core.errors import InvalidRequest, ShardbenchError, Unsupported
 from engines.core.slice import Slice
 from engines.core.text import sentence
 
+PLATFORMS: Final = {"tpu": "tpu", "gpu": "cuda"}
+"""Kind of chip → what ``jax.export`` calls it."""
 GZIP: Final = b"\x1f\x8b"
 HLO_TEXT: Final = b"HloModule "
 LAST_FILE: Final = "use the last file of its module in the dump, …after_codegen.txt or .hlo.pb of the TPU compiler"
@@ -77,22 +80,32 @@ def estimate_stablehlo(
 ) -> ProgramEstimate:
     """Compile and time what ``jax.export`` serialised, or StableHLO as text or bytecode.
 
+    Without ``axes`` the mesh is the one that the program names, else the slice's own.
+
     Raises:
-        InvalidRequest: the file cannot be read or is none of these, or needs as many devices as the slice has not.
+        InvalidRequest: the file cannot be read or is none of these, was exported for another kind of chip, or needs as
+            many devices as the slice has not.
         ShardbenchError: the compiler rejects it.
     """
     content = _read("stablehlo", path)
     called = name or Path(path).name.partition(".")[0]
-    mesh = absent_mesh(slice_, axes, num_slices=settings.num_slices)
     exported = exported_of(path, content)
-    if exported is None:
-        return estimate_lowered(
-            Lowered(name=called, stages=stages_of(path, content, mesh), mesh=mesh), slice_, settings
-        )
-    if exported.nr_devices not in (1, mesh.devices.size):
+    module = module_of(path, content if exported is None else exported.mlir_module_serialized)
+    devices = slice_.num_chips * settings.num_slices * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
+    if module.partitions not in (1, devices):
         raise InvalidRequest(
-            "stablehlo", path, f"was exported for {exported.nr_devices} devices, and the slice has {mesh.devices.size}",
+            "stablehlo", path, f"is partitioned over {module.partitions} devices, and the slice has {devices}",
             "use as many chips",
+        )  # fmt: skip
+    own = module.axes if math.prod(module.axes.values()) == devices else None
+    mesh = absent_mesh(slice_, axes or own or None, num_slices=settings.num_slices)
+    if exported is None:
+        return estimate_lowered(Lowered(name=called, stages=stages_of(module, mesh), mesh=mesh), slice_, settings)
+    platform = PLATFORMS[slice_.chip.kind]
+    if platform not in exported.platforms:
+        raise InvalidRequest(
+            "stablehlo", path, f"was exported for {', '.join(exported.platforms)}, and not for {platform}",
+            f"export it with platforms=['{platform}']",
         )  # fmt: skip
     arguments, keywords = _arguments(exported, mesh)
     lowered = lower(exported.call, arguments, mesh, keywords=keywords, name=called)

@@ -1,5 +1,7 @@
 """StableHLO in a file as a stage that can be compiled, as JAX's own lowered functions are."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +11,10 @@ from engines.core.text import sentence
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+_MESH: Final = re.compile(r"sdy\.mesh @\w+ = <\[(.*?)\]>")
+_AXIS: Final = re.compile(r'"(\w+)"=(\d+)')
+PORTABLE: Final = "vhlo."
+"""The versioned dialect of what is serialised to be kept."""
 PARTITIONS: Final = "mhlo.num_partitions"
 REMEDY: Final = "use a file that jax.export wrote, or StableHLO as text or bytecode"
 
@@ -87,28 +93,44 @@ class _Executable:
         return self.found.get_compiled_memory_stats()
 
 
-def stages_of(path: str, content: bytes, mesh: "Mesh") -> StableHlo:
-    """A module in text or bytecode, for the devices of a mesh.
+@dataclass(frozen=True, slots=True)
+class Module:
+    """StableHLO that can be parsed: ``partitions`` is the number of devices, ``axes`` the mesh that it names, or {}."""
+
+    text: str
+    bytecode: bytes
+    partitions: int
+    axes: Mapping[str, int]
+
+
+def module_of(path: str, content: bytes) -> Module:
+    """A module in text, bytecode or the portable form in which an export holds it.
 
     Raises:
-        InvalidRequest: it cannot be parsed, or was partitioned for another number of devices.
+        InvalidRequest: it cannot be parsed.
     """
     from jax._src.interpreters import mlir
     from jax._src.lib.mlir import ir  # type: ignore[attr-defined]
+    from jax._src.lib.mlir.dialects import hlo  # type: ignore[attr-defined]
 
-    with mlir.make_ir_context():
+    with mlir.make_ir_context() as context:
         try:
             module = ir.Module.parse(content)
+            if PORTABLE in str(module):
+                module = hlo.deserialize_portable_artifact(context, content)
         except Exception as error:
-            reason = sentence(str(error))
-            raise InvalidRequest("stablehlo", path, f"cannot be parsed ({reason})", REMEDY) from None
+            raise InvalidRequest("stablehlo", path, f"cannot be parsed ({sentence(str(error))})", REMEDY) from None
         attributes = module.operation.attributes
         stated = ir.IntegerAttr(attributes[PARTITIONS]).value if PARTITIONS in attributes else 1
-        text, bytecode = str(module), mlir.module_to_bytecode(module)
-    devices = tuple(mesh.devices.flat)
-    if stated not in (1, len(devices)):
-        raise InvalidRequest(
-            "stablehlo", path, f"is partitioned over {stated} devices, and the slice has {len(devices)}",
-            "use as many chips",
-        )  # fmt: skip
-    return StableHlo(text, bytecode, devices[:stated])
+        text = str(module)
+        return Module(text, mlir.module_to_bytecode(module), stated, _axes_in(text))
+
+
+def _axes_in(text: str) -> dict[str, int]:
+    named = _MESH.search(text)
+    return {name: int(size) for name, size in _AXIS.findall(named[1])} if named else {}
+
+
+def stages_of(module: Module, mesh: "Mesh") -> StableHlo:
+    """A module for the devices of a mesh, or for one of them where it is not partitioned."""
+    return StableHlo(module.text, module.bytecode, tuple(mesh.devices.flat)[: module.partitions])
