@@ -35,6 +35,7 @@ def estimate(
     trip_count: int | tuple[int, int] | None = None,
     name: str | None = None,
     cache_dir: str | None = None,
+    num_slices: int = 1,
 ) -> ProgramEstimate:
     """Trace a function for a slice that is not there, compile it with the slice's compiler and time its schedule.
 
@@ -54,6 +55,8 @@ def estimate(
         trip_count: how often a loop turns whose trip count the program does not tell, or the least and the most.
         name: what the program is called; by default as the function.
         cache_dir: the folder of compiled programs; None is the user's, an empty text none.
+        num_slices: so many slices of ``num_chips`` each, joined by the data-centre network; the first axis of the mesh
+            goes from slice to slice.
 
     Raises:
         InvalidRequest: there is no such slice, mesh or sharding, or ``trip_count`` is needed.
@@ -67,12 +70,15 @@ def estimate(
     axes = mesh if isinstance(mesh, Mapping) else None
     given: Any = None if axes is not None else mesh
     given = given if given is not None else mesh_among((arguments, dict(keywords or {})))
-    slice_ = _slice(hw, num_chips, mesh_shape, dict(given.shape) if given is not None else axes)
+    slice_ = _slice(hw, num_chips, mesh_shape, dict(given.shape) if given is not None else axes, num_slices)
     ready(slice_)
     settings = Settings(
-        compiler_options=dict(compiler_options or {}), unknown_trips=trips_of(trip_count), cache_dir=cache_dir
+        compiler_options=dict(compiler_options or {}),
+        unknown_trips=trips_of(trip_count),
+        cache_dir=cache_dir,
+        num_slices=num_slices,
     )
-    on = given if given is not None else made(slice_, axes)
+    on = given if given is not None else made(slice_, axes, num_slices=num_slices)
     return estimate_function(
         function, arguments, slice_, on, settings, keywords=keywords, in_shardings=in_shardings, name=name
     )
@@ -85,6 +91,7 @@ def absent_mesh(
     num_chips: int | None = None,
     mesh_shape: tuple[int, ...] | None = None,
     explicit: bool = False,
+    num_slices: int = 1,
 ) -> "Mesh":
     """A :class:`jax.sharding.Mesh` over a slice that is not there, placed as :func:`jax.make_mesh` places its axes.
 
@@ -97,9 +104,9 @@ def absent_mesh(
     from engines.compiled.program.estimate import ready
     from engines.compiled.program.placement import absent_mesh as made
 
-    slice_ = _slice(hw, num_chips, mesh_shape, axes)
+    slice_ = _slice(hw, num_chips, mesh_shape, axes, num_slices)
     ready(slice_)
-    return made(slice_, axes, explicit=explicit)
+    return made(slice_, axes, explicit=explicit, num_slices=num_slices)
 
 
 def trips_of(trip_count: int | tuple[int, int] | None) -> Trips | None:
@@ -117,7 +124,11 @@ def trips_of(trip_count: int | tuple[int, int] | None) -> Trips | None:
 
 
 def _slice(
-    hw: str | Chip, num_chips: int | None, mesh_shape: tuple[int, ...] | None, axes: Mapping[str, int] | None
+    hw: str | Chip,
+    num_chips: int | None,
+    mesh_shape: tuple[int, ...] | None,
+    axes: Mapping[str, int] | None,
+    num_slices: int,
 ) -> Slice:
     import math
 
@@ -127,6 +138,9 @@ def _slice(
     if num_chips is None:
         cores = chip.xla.cores if chip.xla is not None else 1
         devices = math.prod(axes.values()) if axes else math.prod(mesh_shape) * cores if mesh_shape else cores
+        if axes and devices % num_slices:
+            raise InvalidRequest("mesh", dict(axes), f"does not fill {num_slices} slices", "make its size a multiple")
+        devices = devices // num_slices if axes else devices
         if devices % cores:
             raise InvalidRequest("mesh", dict(axes or {}), f"does not fill chips of {cores} devices", "add num_chips")
         num_chips = devices // cores

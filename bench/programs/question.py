@@ -15,7 +15,7 @@ class Question:
 
     Exactly one of ``function`` (``module:name``), ``hlo`` and ``stablehlo`` (paths) is given. ``arguments`` are shapes
     to call the function with; without them it is a factory, called with ``settings``. ``axes`` is the program's mesh,
-    None the slice's own. ``trace`` and ``save_hlo`` are files to write.
+    None the slice's own; there are ``num_slices`` of the slice. ``trace`` and ``save_hlo`` are files to write.
     """
 
     slice: Slice
@@ -25,6 +25,7 @@ class Question:
     arguments: Sequence[Shape] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     axes: Mapping[str, int] | None = None
+    num_slices: int = 1
     explicit: bool = False
     trips: tuple[int, int] | None = None
     compiler_options: Mapping[str, Any] = field(default_factory=dict)

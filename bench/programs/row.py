@@ -56,7 +56,7 @@ def asked(question: Question, name: str) -> dict[str, Any]:
     return {
         "model": name,
         "hw": question.slice.chip.name,
-        "num_chips": question.slice.num_chips,
+        "num_chips": question.slice.num_chips * question.num_slices,
         "engine": "compiled",
         "phase": PROGRAM,
         "batch_size": 0,
@@ -72,9 +72,10 @@ def point_id(question: Question, name: str) -> str:
     So the program of today is compared with that of yesterday.
     """
     shapes = None if question.arguments is None else [[*each.dims, each.dtype] for each in question.arguments]
+    several = [question.num_slices] if question.num_slices > 1 else []
     return digest(
         [PROGRAM, asked(question, name), question.axes, question.explicit, shapes],
-        [question.settings, question.trips, question.compiler_options],
+        [question.settings, question.trips, question.compiler_options, *several],
     )
 
 
@@ -98,6 +99,7 @@ def _details(question: Question, answer: Answer) -> dict[str, Any]:
     return {
         "from": question.function or question.stablehlo or list(question.hlo),
         "settings": dict(question.settings),
+        "num_slices": question.num_slices,
         "interval_s": [sum(each["interval_s"][side] for each in programs) for side in (0, 1)],
         "exposed_s": sum(each["exposed_s"] for each in programs),
         "at_least_s": sum(each["at_least_s"] for each in programs),

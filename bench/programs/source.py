@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bench.programs.question import Question
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.text import one_line, shortened
+from engines.core.text import sentence
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -124,7 +124,7 @@ def _shown(made: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return shortened(one_line(f"{type(error).__name__}: {error}"))
+    return sentence(f"{type(error).__name__}: {error}")
 
 
 def _at(error: BaseException) -> str:

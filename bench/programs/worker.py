@@ -48,6 +48,7 @@ def answers_of(question: Question) -> list[Answer]:
         compiler_options=question.compiler_options,
         unknown_trips=None if question.trips is None else Trips(*question.trips),
         cache_dir=question.cache_dir,
+        num_slices=question.num_slices,
     )
     if question.function is not None:
         return _of_function(question, settings)
@@ -67,7 +68,7 @@ def _of_function(question: Question, settings: "Settings") -> list[Answer]:
     from engines.compiled.program.lowering import mesh_among
     from engines.compiled.program.placement import absent_mesh
 
-    mesh = absent_mesh(question.slice, question.axes, explicit=question.explicit)
+    mesh = absent_mesh(question.slice, question.axes, explicit=question.explicit, num_slices=question.num_slices)
     calls = calls_of(question, mesh)
     answers = []
     for name, step in calls.items():

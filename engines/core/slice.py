@@ -61,10 +61,11 @@ def slice_of(chip: Chip, num_chips: int, mesh_shape: tuple[int, ...] | None = No
         )
     shape: MeshShape = (sizes[0], sizes[1], sizes[2])
     if tuple(sorted(shape)) not in {tuple(sorted(known)) for known in _shapes(chip, num_chips)}:
-        known = ", ".join(str(list(each)) for each in _shapes(chip, num_chips)[:4]) or "none"
-        raise InvalidRequest(
-            "mesh_shape", mesh_shape, f"is not a slice of {chip.name}", f"slices of {num_chips} chips: {known}"
+        known = ", ".join(str(list(each)) for each in _shapes(chip, num_chips)[:4])
+        remedy = (
+            f"slices of {num_chips} chips: {known}" if known else f"the nearest have {_near(chip, num_chips)} chips"
         )
+        raise InvalidRequest("mesh_shape", mesh_shape, f"is not a slice of {chip.name}", remedy)
     return Slice(chip, shape)
 
 

@@ -15,6 +15,11 @@ def one_line(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
+def sentence(text: str) -> str:
+    """What another program says, as part of a sentence: in one line, and no longer than can be read."""
+    return shortened(one_line(" ".join(text.split())))
+
+
 def shortened(text: str) -> str:
     """The beginning of a text that is too long to be read in a sentence."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text):,} characters)"

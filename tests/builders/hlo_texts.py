@@ -213,3 +213,25 @@ def async_collective_fusion():
 }}
 """
     return module(entry, 4, parts)
+
+
+def between_slices(kind="ALL_REDUCE", target='"{1,2}x{0:3}"', *, given=BOX, got=BOX, beside=0):
+    """A collective that joins slices, with a computation of so many cycles between its send and the end of its recv."""
+    told = (
+        '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="r_0",'
+        f'_xla_megascale_target={target},_xla_megascale_transfer_type="{kind}"'
+    )
+    host = "is_host_transfer=true, frontend_attributes={"
+    runtime = '_xla_host_transfer_handler_name="xla_megascale_runtime"}'
+    body = f"""ENTRY %main (x: bf16[1024,1024]) -> bf16[1024,1024] {{
+  %x = {given} parameter(0), {at(1)}
+  %after-all = token[] after-all()
+  %send = ({given}, u32[], token[]) send(%x, %after-all), channel_id=2, {host}{told}}}, {at(1)}
+  %recv = ({got}, u32[], token[]) recv(%after-all), channel_id=1, {host}{told}}}, {at(1)}
+  %beside = {BOX} copy(%x), {cycles(beside)}, {at(2)}
+  %send-done = token[] send-done(%send), channel_id=2, {host}{runtime}
+  %recv-done = ({got}, token[]) recv-done(%recv), channel_id=1, {host}{runtime}
+  ROOT %result = {got} get-tuple-element(%recv-done), index=0
+}}
+"""
+    return module(body, 4)

@@ -1,5 +1,6 @@
 """Programs of others through the TPU compiler: from Python, from factories, from files."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 pytest.importorskip("libtpu")
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -74,13 +76,77 @@ def test_the_scheduled_text_alone_takes_the_same_time(found, tmp_path):
     assert again.hbm.temporaries_bytes is None
 
 
-def test_stablehlo_takes_the_same_time_as_its_function(tmp_path):
-    one = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16)
-    alone = estimate(product, one, one, hw="tpu-v5e")
-    exported = jax.jit(product).trace(one, one).lower(lowering_platforms=("tpu",)).as_text()
-    (tmp_path / "step.mlir").write_text(exported)
-    again = estimate_stablehlo(str(tmp_path / "step.mlir"), slice_of(load_chip("tpu-v5e"), 1), None, Settings())
-    assert again.step_time_s == alone.step_time_s
+SHARDED = (P(None, "model"), P("model", None))
+
+
+def exported(mesh=None, platform="tpu"):
+    shardings = SHARDED if mesh is not None else (None, None)
+    shapes = [
+        each if spec is None else jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=NamedSharding(mesh, spec))
+        for each, spec in zip((WIDE, SQUARE), shardings, strict=True)
+    ]
+    return jax.export.export(jax.jit(product), platforms=[platform])(*shapes)
+
+
+def content_of(form, made):
+    if form == "export":
+        pytest.importorskip("flatbuffers")
+        return bytes(made.serialize())
+    return made.mlir_module().encode() if form == "text" else made.mlir_module_serialized
+
+
+@pytest.mark.parametrize("form", ["text", "portable", "export"])
+def test_an_exported_program_is_its_function_on_its_own_mesh(form, found, tmp_path):
+    path = tmp_path / "step.export"
+    path.write_bytes(content_of(form, exported(absent_mesh("tpu-v5e", {"model": 4}))))
+    again = estimate_stablehlo(str(path), found.slice, None, Settings())
+    assert again.step_time_s == found.step_time_s
+    assert [each.axes for each in again.collectives] == [("model",)]
+    with pytest.raises(InvalidRequest, match="is partitioned over 4 devices, and the slice has 8"):
+        estimate_stablehlo(str(path), slice_of(load_chip("tpu-v5e"), 8), None, Settings())
+
+
+def test_an_export_for_another_platform_is_refused(tmp_path):
+    path = tmp_path / "step.export"
+    path.write_bytes(content_of("export", exported(platform="cpu")))
+    with pytest.raises(InvalidRequest, match=r"was exported for cpu.*; export it with platforms=\['tpu'\]"):
+        estimate_stablehlo(str(path), slice_of(load_chip("tpu-v5e"), 1), None, Settings())
+
+
+def test_lines_are_those_of_the_file_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    identities = set()
+    for before in (0, 3):
+        text = "import jax.numpy as jnp\n" + "\n" * before + "def step(x, w):\n    return jnp.tanh(x @ w)\n"
+        (tmp_path / "moved_step.py").write_text(text)
+        sys.modules.pop("moved_step", None)
+        importlib.invalidate_caches()
+        step = importlib.import_module("moved_step").step
+        now = estimate(step, WIDE, SQUARE, hw="tpu-v5e")
+        identities.add(now.program_id)
+        assert {line.source.line for line in now.hot_spots if line.source.file} == {3 + before}
+    assert len(identities) == 1
+
+
+def test_no_line_is_ours(found):
+    root = str(EXAMPLES.parents[1])
+    alone = estimate(jnp.matmul, WIDE, SQUARE, hw="tpu-v5e", name="matmul")
+    for hlo in (found.hlo, alone.hlo):
+        assert f"{root}/bench/" not in hlo
+        assert f"{root}/engines/" not in hlo
+
+
+def test_slices_are_joined_by_the_first_axis():
+    def loss(w, x):
+        return jnp.sum(product(x, w).astype(jnp.float32))
+
+    step = {"hw": "tpu-v5e", "mesh": {"data": 2, "model": 4}, "num_slices": 2}
+    two = estimate(jax.grad(loss), SQUARE, WIDE, in_shardings=(P(), P("data", "model")), **step)
+    assert two.slice.num_chips == 4
+    between = next(each for each in two.collectives if each.axes == ("data",))
+    assert between.seconds == pytest.approx(2 / 2 * between.bytes / 3.125e9)
+    with pytest.raises(InvalidRequest, match="put the axis that goes from slice to slice first"):
+        absent_mesh("tpu-v5e", {"model": 1, "data": 8}, num_slices=2)
 
 
 def test_the_doubled_gather_is_told_by_its_lines(monkeypatch):
@@ -160,10 +226,10 @@ def test_what_cannot_be_timed_says_why_in_a_sentence():
 
     with pytest.raises(ShardbenchError, match=r"does not trace at .*test_compiling_programs\.py:"):
         estimate(branches_on_a_value, WIDE, **V5E4)
-    with pytest.raises(InvalidRequest, match="does not fit an argument of shape"):
+    with pytest.raises(InvalidRequest, match="does not fit arguments"):
         estimate(product, WIDE, SQUARE, in_shardings=(P("nowhere"), P()), **V5E4)
     odd = jax.ShapeDtypeStruct((511, 2048), jnp.bfloat16)
-    with pytest.raises(InvalidRequest, match="does not fit an argument of shape"):
+    with pytest.raises(InvalidRequest, match="does not fit arguments"):
         estimate(product, odd, SQUARE, in_shardings=(P("model"), P()), **V5E4)
     huge = jax.ShapeDtypeStruct((200_000, 200_000), jnp.bfloat16)
     with pytest.raises(OutOfMemory):

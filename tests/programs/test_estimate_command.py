@@ -77,8 +77,14 @@ CPU = (
     [
         (CPU, "was compiled for a CPU, and tpu-v5e is a TPU"),
         (GATHERS.replace("is_scheduled=true, ", ""), "lacks is_scheduled=true"),
-        (GATHERS[: len(GATHERS) // 2], "hlo="),
-        (GATHERS[: GATHERS.rindex("ROOT")], "the module ends before its entry computation does"),
+        (GATHERS[: len(GATHERS) // 2], "ends within a computation, so it is cut off"),
+        (GATHERS[: GATHERS.rindex("ROOT")], "ends within a computation, so it is cut off"),
+        (GATHERS.replace("ENTRY ", ""), "the module ends before its entry computation does; dump it again"),
+        ("", "is empty; dump with"),
+        (
+            GATHERS.replace('"window_config"', '"megacore_config":{"megacore_split_dim":"1"},"window_config"'),
+            "tpu-v5e is",
+        ),
         ("step: 3\n", "does not begin with HloModule"),
         (GATHERS.replace("num_partitions=4", "num_partitions=64"), "runs on 64 devices, and 4 tpu-v5e have 4"),
         (hlo_texts.loop_of_unknown_turns(), "trip_count=null: is needed"),
@@ -91,6 +97,92 @@ def test_a_file_that_cannot_be_timed_is_refused_in_a_sentence(content, problem, 
         answers_of(Question(slice=slice_named("v5e:2x2"), hlo=[str(path)]))
     assert problem in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("matmuls", "others"), [(1, 0), (0, 30)])
+def test_a_text_without_split_work_is_not_v4s(matmuls, others, tmp_path):
+    box = hlo_texts.BOX
+    lines = [f"  %a = {box} parameter(0)", f"  %b = {box} parameter(1)"]
+    lines += [f"  %c.{n} = {box} convolution(%a, %b), {hlo_texts.cycles(9000)}" for n in range(matmuls)]
+    lines += [f"  %c.{n} = {box} fusion(%a), calls=%none, {hlo_texts.cycles(9000)}" for n in range(others)]
+    body = f"ENTRY %main (a: x, b: x) -> x {{\n{chr(10).join(lines)}\n  ROOT %r = {box} add(%a, %b)\n}}\n"
+    path = tmp_path / "dump.txt"
+    path.write_text(hlo_texts.module(body))
+    with pytest.raises(InvalidRequest, match=r"splits no work between two cores .* tpu-v4 is another TPU"):
+        answers_of(Question(slice=slice_named("v4:2x2x1"), hlo=[str(path)]))
+
+
+TARGET = """tpu_topology_args {
+  version: TPU_VERSION_VIPERFISH
+  variant: "lite"
+  chips_per_host_bounds {
+    x: 2
+    y: 2
+    z: 1
+  }
+  host_bounds {
+    x: 1
+    y: 2
+    z: 1
+  }
+}
+"""
+
+
+@pytest.fixture
+def dump(tmp_path):
+    """The folder of a dump: one module, for v5e:2x4, of which it uses one row after the other."""
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    module = "module_0003.jit_step.cl_1"
+    text = GATHERS.replace("num_partitions=4", "num_partitions=8")
+    (folder / f"{module}.after_codegen.txt").write_text(text)
+    (folder / f"{module}.target_arguments.txt").write_text(TARGET)
+    ids = "\n".join(f"  computation_devices {{ replica_device_ids: {device} }}" for device in range(8))
+    (folder / f"{module}.execution_options.txt").write_text(ids)
+    return folder
+
+
+def test_a_dump_says_which_slice_and_devices_it_is_for(dump):
+    from engines.compiled.program.dump import dumped_beside, module_in
+
+    told = dumped_beside(module_in(str(dump)))
+    assert told.topology == "v5e:2x4"
+    # Ids count x first, places z, then y: device 1 stands at x=1, y=0, which is place 4 of [2, 4, 1].
+    assert told.devices == (0, 4, 1, 5, 2, 6, 3, 7)
+
+
+def test_a_dump_needs_no_topology(dump, tmp_path, capsys):
+    assert main(["estimate", f"hlo={dump}", "print=json", f"results_dir={tmp_path / 'r'}"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["hw"], row["num_chips"], row["mesh_shape"]) == ("tpu-v5e", 8, [2, 4, 1])
+
+
+@pytest.mark.parametrize("topology", ["v4:2x2x2", "v5e:4x4", "v6e:2x4"])
+def test_a_dump_of_another_slice_is_refused(topology, dump):
+    with pytest.raises(InvalidRequest, match=r"was compiled for v5e:2x4, says its dump, .*; use topology=v5e:2x4"):
+        answers_of(Question(slice=slice_named(topology), hlo=[str(dump)]))
+
+
+def test_a_folder_has_one_module(dump, tmp_path):
+    with pytest.raises(InvalidRequest, match="is a folder without scheduled HLO; dump with XLA_FLAGS"):
+        answers_of(Question(slice=slice_named("v5e:2x4"), hlo=[str(tmp_path)]))
+    (dump / "module_0004.jit_other.after_codegen.txt").write_text(GATHERS)
+    with pytest.raises(InvalidRequest, match=r"has 2 modules: module_0003.*; name one"):
+        answers_of(Question(slice=slice_named("v5e:2x4"), hlo=[str(dump)]))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"", "is empty"), (b"\x00\x01binary", "exports? "), (b"module {\n  func.func @main(", "cannot be parsed")],
+)
+def test_a_stablehlo_that_cannot_be_read_is_refused_in_a_sentence(content, problem, tmp_path):
+    pytest.importorskip("libtpu")
+    path = tmp_path / "step.export"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=problem) as refused:
+        answers_of(Question(slice=slice_named("v5e:2x2"), stablehlo=str(path)))
+    assert "\\n" not in str(refused.value)
 
 
 def test_a_refusal_of_the_child_ends_the_command(tmp_path, capsys):
@@ -109,7 +201,7 @@ def test_a_refusal_of_the_child_ends_the_command(tmp_path, capsys):
         (["hlo=a", "settings=[a=1]", "topology=v5e:2x2"], "belongs to function="),
         (["hlo=a"], "hw=: is required"),
         (["hlo=a", "topology=v9:2x2"], "there is no chip v9"),
-        (["hlo=a", "topology=v5e:3x5"], "is not a slice of tpu-v5e"),
+        (["hlo=a", "topology=v5e:3x5"], "is not a slice of tpu-v5e; the nearest have 8 and 16 chips"),
         (["hlo=a", "topology=v5e"], "is not the name of a topology"),
         (["hlo=a", "topology=v5e:2x2", "hw=tpu-v5e"], "and topology are both given"),
         (["hlo=a", "hw=tpu-v5e", "num_chips=7"], "is not a slice of tpu-v5e"),

@@ -44,6 +44,12 @@ KEYS: Final = (
         kind=ListOf(Integer(1)),
     ),
     Key("topology", None, "in place of hw and num_chips: a slice as XLA names it, such as v5e:4x4"),
+    Key(
+        "num_slices",
+        1,
+        "so many slices, joined by the data-centre network; the mesh's first axis goes between them",
+        kind=Integer(1),
+    ),
     Key("mesh", None, "the program's own mesh, [data:2,model:8] (default: the slice's x, y, z)", kind=ListOf(Text())),
     Key(
         "axis_types",
@@ -148,6 +154,7 @@ def question_of(settings: Mapping[str, Any]) -> Any:
         arguments=None if arguments is None else [shape_of(each) for each in arguments],
         settings=dict(_setting("settings", each, value_of) for each in settings["settings"]),
         axes=axes,
+        num_slices=settings["num_slices"],
         explicit=settings["axis_types"] == "explicit",
         trips=None if trips is None else (trips[0], trips[-1]),
         compiler_options=dict(_setting("compiler_options", each, str) for each in settings["compiler_options"]),
@@ -213,15 +220,30 @@ def _slice(settings: Mapping[str, Any], axes: Mapping[str, int] | None) -> "Slic
             if settings[key] is not None:
                 raise InvalidRequest(key, settings[key], "and topology are both given", "leave one of them out")
         return slice_named(settings["topology"])
+    told = None if settings["hw"] is not None or settings["hlo"] is None else _told(settings["hlo"][0])
+    if told is not None:
+        return slice_named(told)
     if settings["hw"] is None:
         raise InvalidRequest("hw", "", "is required", "add hw=tpu-v5e num_chips=16, or topology=v5e:4x4")
     chip = load_chip(settings["hw"])
     cores = chip.xla.cores if chip.xla is not None else 1
     shape = settings["mesh_shape"]
     chips = settings["num_chips"] or (
-        math.prod(shape) if shape else max(1, math.prod(axes.values()) // cores) if axes else 1
+        math.prod(shape)
+        if shape
+        else max(1, math.prod(axes.values()) // cores // settings["num_slices"])
+        if axes
+        else 1
     )
     return slice_of(chip, chips, None if shape is None else tuple(shape))
+
+
+def _told(path: str) -> str | None:
+    """The topology that a dump says its module was compiled for."""
+    from engines.compiled.program.dump import dumped_beside, module_in
+
+    told = dumped_beside(module_in(path) if Path(path).is_dir() else path)
+    return None if told is None else told.topology
 
 
 def _print(row: "Row", answer: "Answer") -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+from engines.compiled.hlo import megascale
 from engines.compiled.hlo.async_fusion import collective_inside
 from engines.compiled.hlo.opcodes import COLLECTIVES
 from engines.compiled.hlo.parser import Computation, Instruction, Module
@@ -13,6 +14,8 @@ _HOLDING: Final = frozenset({*COLLECTIVES, "fusion", "call"})
 @dataclass(frozen=True, kw_only=True)
 class Collective:
     """One collective. Of one chip's operand and result, ``shard_bytes`` is the smaller and ``whole_bytes`` the larger.
+
+    ``slices`` is more than 1 for one that joins slices over the data-centre network.
 
     ``colors`` is the number of directed links that the compiler's ring strategy uses at once, None if it states none.
     """
@@ -25,6 +28,7 @@ class Collective:
     emitter: str
     strategy: str
     colors: int | None
+    slices: int = 1
 
 
 def collective_of(module: Module, computation: Computation, each: Instruction) -> Collective | None:
@@ -72,6 +76,22 @@ def _ragged_bytes(module: Module, each: Instruction, result: float) -> float:
     homes = (place for place in module.computations.values() if place.by_name.get(each.name) is each)
     held = [place.by_name[each.operands[0]].bytes for place in homes if each.operands[0] in place.by_name]
     return min(held[0], result) if held else result
+
+
+def between_slices(computation: Computation, send: Instruction) -> Collective:
+    """The collective that a send to the megascale runtime begins."""
+    given, got = megascale.bytes_of(computation, send)
+    return Collective(
+        opcode=megascale.kind_of(send),
+        whole_bytes=max(given, got),
+        shard_bytes=min(given, got),
+        groups="",
+        pairs="",
+        emitter="",
+        strategy="",
+        colors=None,
+        slices=megascale.slices_of(send),
+    )
 
 
 def sent_beside(module: Module, each: Instruction) -> Collective | None:

@@ -7,9 +7,10 @@ from enum import Enum
 from typing import Final
 
 from engines.compiled.hlo.async_fusion import Stage, stage_of, start_of
-from engines.compiled.hlo.collective import Collective, collective_of, sent_beside
+from engines.compiled.hlo.collective import Collective, between_slices, collective_of, sent_beside
 from engines.compiled.hlo.flops import Flops, flops_of, multiplies
 from engines.compiled.hlo.hbm_traffic import HBM, HOST, Transfer, transfers
+from engines.compiled.hlo.megascale import joins_slices, send_of
 from engines.compiled.hlo.opcodes import CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.ragged_dot import ragged_dot_cost
@@ -147,6 +148,8 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
     if opcode == "conditional":
         branches = each.called("branch_computations", "true_computation", "false_computation")
         return Step(name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches))
+    if joins_slices(each):
+        return _between_slices(computation, each)
     if opcode.endswith(("-done", UPDATE)):
         return Step(name=each.name, opcode=opcode, kind=Kind.DONE, starts=each.operands[0])
     stage = stage_of(module, each)
@@ -201,6 +204,16 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         stated=_stated(computation, each),
         with_host=_touches_host(computation, each),
     )
+
+
+def _between_slices(computation: Computation, each: Instruction) -> Step:
+    """Part of a collective between slices, which runs from its send to the end of its recv."""
+    if each.opcode == "send":
+        sent = between_slices(computation, each)
+        return Step(name=each.name, opcode=each.opcode, kind=Kind.START, label=sent.opcode, collective=sent)
+    if each.opcode == "recv-done":
+        return Step(name=each.name, opcode=each.opcode, kind=Kind.DONE, starts=send_of(computation, each))
+    return Step(name=each.name, opcode=each.opcode, kind=Kind.FREE)
 
 
 def _touches_host(computation: Computation, each: Instruction) -> bool:

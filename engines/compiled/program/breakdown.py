@@ -148,8 +148,10 @@ def _callers_first(schedule: Schedule) -> list[str]:
 
 
 def axes_of(collective: Collective, axes: Axes) -> tuple[str, ...]:
-    """The axes of the program's mesh that a collective's groups span, or :data:`SOME`."""
+    """The axes of the program's mesh that a collective spans, or :data:`SOME`; the first goes between slices."""
     names, sizes = list(axes), list(axes.values())
+    if collective.slices > 1:
+        return (names[0],)
     if collective.opcode == "collective-permute":
         pairs = parse_pairs(collective.pairs)
         moved = {axis for pair in pairs for axis in _differing(pair, sizes)}

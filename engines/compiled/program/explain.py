@@ -25,7 +25,8 @@ def explained(found: "ProgramEstimate") -> str:
 def _sentences(found: "ProgramEstimate") -> Iterator[str]:
     total = found.step_time_s
     mesh = ", ".join(f"{name}={size}" for name, size in found.placement.axes.items())
-    where = f"{found.slice.num_chips} {found.slice.chip.name} ({mesh})"
+    several = f"{found.num_slices} × " if found.num_slices > 1 else ""
+    where = f"{several}{found.slice.num_chips} {found.slice.chip.name} ({mesh})"
     yield f"{found.name} on {where} takes {shown_s(total)} a call{_interval(found)}."
     yield (
         f"{_share(found.compute_s, total)} is computing (its HBM traffic alone takes {shown_s(found.memory_s)}), "
@@ -57,6 +58,9 @@ def _sentences(found: "ProgramEstimate") -> Iterator[str]:
             times = " or ".join(shown_s(each) for each in branch.seconds)
             place = _place(found.sources[branch.name].place) or branch.name
             yield f"The conditional at {place} takes {times}, as the branch runs; the longest counts."
+    steps = (step for each in found.timed.schedule.computations.values() for step in each)
+    if any(step.collective is not None and step.collective.slices > 1 for step in steps):
+        yield "Collectives between slices take their bytes at the network's bandwidth, the least that they can."
     yield from _unknown(found)
     hbm = found.hbm
     if hbm.peak_bytes is not None and hbm.temporaries_bytes is not None:
@@ -130,7 +134,8 @@ def plain(found: "ProgramEstimate") -> dict[str, Any]:
     return {
         "name": found.name,
         "hw": found.slice.chip.name,
-        "num_chips": found.slice.num_chips,
+        "num_chips": found.slice.num_chips * found.num_slices,
+        "num_slices": found.num_slices,
         "mesh": dict(found.placement.axes),
         "step_time_s": total,
         "interval_s": [least, most],

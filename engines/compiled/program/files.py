@@ -1,25 +1,30 @@
 """Programs in files: scheduled HLO as a compiler dumped it, and StableHLO or what ``jax.export`` wrote."""
 
 import gzip
+import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from engines.compiled.compile.cache import CompiledProgram
+from engines.compiled.program.dump import CYCLES, DUMP_AGAIN, check_cores, check_told, dumped_beside, module_in
 from engines.compiled.program.estimate import Settings, estimate_compiled, estimate_lowered
 from engines.compiled.program.lowering import Lowered, lower
 from engines.compiled.program.placement import Axes, Placement, absent_mesh, check_axes, in_order, placement_of
 from engines.compiled.program.result import ProgramEstimate
-from engines.compiled.program.stablehlo import exported_of, stages_of
+from engines.compiled.program.stablehlo import exported_of, module_of, stages_of
 from engines.compiled.target.select import target_of
+from engines.compiled.target.slices import several_slices
 from engines.core.digest import digest
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError, Unsupported
 from engines.core.slice import Slice
-from engines.core.text import one_line, shortened
+from engines.core.text import sentence
 
+PLATFORMS: Final = {"tpu": "tpu", "gpu": "cuda"}
+"""Kind of chip → what ``jax.export`` calls it."""
 GZIP: Final = b"\x1f\x8b"
 HLO_TEXT: Final = b"HloModule "
-CYCLES: Final = "estimated_cycles"
 LAST_FILE: Final = "use the last file of its module in the dump, …after_codegen.txt or .hlo.pb of the TPU compiler"
 MARKS: Final = {
     "tpu": ("T(8,128)", "T(", CYCLES, "tpu_custom_call"),
@@ -34,16 +39,24 @@ def estimate_hlo(
 ) -> ProgramEstimate:
     """Time scheduled HLO: a text, or the proto of a dump, plain or gzipped.
 
-    A text does not say which device each partition ran on: with ``axes`` they are placed as :func:`jax.make_mesh`
+    ``path`` may be the folder of a dump of one module. A dump says for which slice, and for which device of it each
+    partition, was compiled. A text alone does not: with ``axes`` its partitions are placed as :func:`jax.make_mesh`
     places that mesh, else in the order of the slice's torus.
 
     Raises:
         InvalidRequest: the file cannot be read, is no scheduled HLO of this chip's compiler, or needs another slice.
         ShardbenchError: a line of it cannot be read; names the line.
     """
+    path = module_in(path) if Path(path).is_dir() else path
     text = _hlo_text(path)
     first = text[: text.find("\n")] if "\n" in text else text
     _check_compiler(path, text, slice_)
+    told = dumped_beside(path)
+    if told is not None:
+        check_told(path, told, slice_)
+        slice_ = Slice(slice_.chip, told.shape)
+    else:
+        check_cores(path, text, slice_)
     devices = _number(first, "num_partitions=") * _number(first, "replica_count=")
     whole = slice_.num_chips * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
     if devices > whole:
@@ -51,15 +64,15 @@ def estimate_hlo(
             "hlo", path, f"runs on {devices} devices, and {slice_.num_chips} {slice_.chip.name} have {whole}",
             "use as many chips as it was compiled for",
         )  # fmt: skip
-    placement = _placement(slice_, axes, devices)
+    placement = _placement(slice_, axes, devices, told.devices if told is not None else (), settings.num_slices)
     compiled = CompiledProgram(text=text, memory={}, compile_s=0.0)
     called = name or first.split()[1].rstrip(",")
     try:
         return estimate_compiled(called, compiled, slice_, placement, settings, digest(text), {})
-    except InvalidRequest:
+    except (InvalidRequest, Unsupported):
         raise
     except ShardbenchError as error:
-        raise ShardbenchError(f"hlo={path}: {error}") from error
+        raise ShardbenchError(f"hlo={path}: {error}; dump it again, or use another file") from error
 
 
 def estimate_stablehlo(
@@ -67,22 +80,32 @@ def estimate_stablehlo(
 ) -> ProgramEstimate:
     """Compile and time what ``jax.export`` serialised, or StableHLO as text or bytecode.
 
+    Without ``axes`` the mesh is the one that the program names, else the slice's own.
+
     Raises:
-        InvalidRequest: the file cannot be read or is none of these, or needs as many devices as the slice has not.
+        InvalidRequest: the file cannot be read or is none of these, was exported for another kind of chip, or needs as
+            many devices as the slice has not.
         ShardbenchError: the compiler rejects it.
     """
     content = _read("stablehlo", path)
     called = name or Path(path).name.partition(".")[0]
-    mesh = absent_mesh(slice_, axes)
     exported = exported_of(path, content)
-    if exported is None:
-        return estimate_lowered(
-            Lowered(name=called, stages=stages_of(path, content, mesh), mesh=mesh), slice_, settings
-        )
-    if exported.nr_devices not in (1, mesh.devices.size):
+    module = module_of(path, content if exported is None else exported.mlir_module_serialized)
+    devices = slice_.num_chips * settings.num_slices * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
+    if module.partitions not in (1, devices):
         raise InvalidRequest(
-            "stablehlo", path, f"was exported for {exported.nr_devices} devices, and the slice has {mesh.devices.size}",
+            "stablehlo", path, f"is partitioned over {module.partitions} devices, and the slice has {devices}",
             "use as many chips",
+        )  # fmt: skip
+    own = module.axes if math.prod(module.axes.values()) == devices else None
+    mesh = absent_mesh(slice_, axes or own or None, num_slices=settings.num_slices)
+    if exported is None:
+        return estimate_lowered(Lowered(name=called, stages=stages_of(module, mesh), mesh=mesh), slice_, settings)
+    platform = PLATFORMS[slice_.chip.kind]
+    if platform not in exported.platforms:
+        raise InvalidRequest(
+            "stablehlo", path, f"was exported for {', '.join(exported.platforms)}, and not for {platform}",
+            f"export it with platforms=['{platform}']",
         )  # fmt: skip
     arguments, keywords = _arguments(exported, mesh)
     lowered = lower(exported.call, arguments, mesh, keywords=keywords, name=called)
@@ -104,8 +127,15 @@ def _arguments(exported: Any, mesh: Any) -> tuple[tuple[Any, ...], Mapping[str, 
 
 def _hlo_text(path: str) -> str:
     content = _read("hlo", path)
+    if not content.strip():
+        raise InvalidRequest("hlo", path, "is empty", DUMP_AGAIN)
     if content.lstrip()[: len(HLO_TEXT)] == HLO_TEXT:
-        return content.decode(errors="replace").lstrip()
+        text = content.decode(errors="replace").lstrip()
+        if not text.rstrip().endswith("\n}"):
+            raise InvalidRequest(
+                "hlo", path, "ends within a computation, so it is cut off", "copy the whole file again"
+            )
+        return text
     try:
         content.decode()
     except UnicodeDecodeError:
@@ -124,7 +154,7 @@ def _text_of_proto(path: str, content: bytes) -> str:
         try:
             return str(xla_client.XlaComputation(serialised).get_hlo_module().to_string())
         except Exception as error:  # another message, or a truncated one
-            reason = shortened(one_line(str(error)))
+            reason = sentence(str(error))
     raise InvalidRequest(
         "hlo", path, f"is neither HLO text nor a proto that can be read ({reason or 'truncated'})",
         "use a file of --xla_dump_to with --xla_dump_hlo_as_text or --xla_dump_hlo_as_proto",
@@ -167,12 +197,17 @@ def _check_compiler(path: str, text: str, slice_: Slice) -> None:
         raise InvalidRequest("hlo", path, "states no cycles, as before code is generated", LAST_FILE)
 
 
-def _placement(slice_: Slice, axes: Axes | None, devices: int) -> Placement:
+def _placement(slice_: Slice, axes: Axes | None, devices: int, places: tuple[int, ...], num_slices: int) -> Placement:
+    """Where partitions stand: at ``places`` if they are known, else as a mesh of these axes would place them."""
+    if axes is not None:
+        whole = slice_.num_chips * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
+        check_axes(axes, whole * num_slices, slice_)
+    if len(places) == devices:
+        return Placement(axes=dict(axes) if axes else {"devices": devices}, places=places)
     if axes is None:
         return in_order(None, devices)
-    whole = slice_.num_chips * (slice_.chip.xla.cores if slice_.chip.xla is not None else 1)
-    check_axes(axes, whole, slice_)
-    return placement_of(absent_mesh(slice_, axes), target_of(slice_))
+    target = target_of(slice_) if num_slices == 1 else several_slices(slice_, num_slices)
+    return placement_of(absent_mesh(slice_, axes, num_slices=num_slices), target)
 
 
 def _number(line: str, before: str) -> int:
@@ -185,7 +220,7 @@ def _read(key: str, path: str) -> bytes:
     try:
         content = Path(path).read_bytes()
         return gzip.decompress(content) if content.startswith(GZIP) else content
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        reason = sentence(getattr(error, "strerror", None) or str(error))
         remedy = "use a file of --xla_dump_to" if key == "hlo" else "use a file that jax.export wrote, or StableHLO"
         raise InvalidRequest(key, path, f"cannot be read ({reason})", remedy) from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.compiled.target.base import Target
 from engines.compiled.target.select import target_of
+from engines.compiled.target.slices import SeveralSlices, several_slices
 from engines.core.errors import InvalidRequest
 from engines.core.slice import Slice
 
@@ -29,10 +30,11 @@ class Placement:
     places: tuple[int, ...]
 
 
-def absent_mesh(slice_: Slice, axes: Axes | None = None, *, explicit: bool = False) -> "Mesh":
+def absent_mesh(slice_: Slice, axes: Axes | None = None, *, explicit: bool = False, num_slices: int = 1) -> "Mesh":
     """A mesh over the devices of a slice that is not there: ``axes``, placed as :func:`jax.make_mesh` does, or x, y, z.
 
-    ``explicit`` makes axes of JAX's explicit sharding; otherwise the compiler propagates shardings.
+    Of several slices, the first axis goes from slice to slice, and on within them where it is longer; by default it is
+    ``slice``. ``explicit`` makes axes of JAX's explicit sharding; otherwise the compiler propagates shardings.
 
     Raises:
         Unsupported: the slice's chip has no compiler here, or the compiler rejects the topology.
@@ -41,14 +43,36 @@ def absent_mesh(slice_: Slice, axes: Axes | None = None, *, explicit: bool = Fal
     import jax
     from jax.sharding import AxisType, Mesh
 
-    target = target_of(slice_)
+    target = target_of(slice_) if num_slices == 1 else several_slices(slice_, num_slices)
     own = target.make_mesh()
     kind = AxisType.Explicit if explicit else AxisType.Auto
     if axes is None:
         return Mesh(own.devices, own.axis_names, axis_types=(kind,) * len(own.axis_names))
     check_axes(axes, own.devices.size, slice_)
     types = (kind,) * len(axes)
+    if num_slices > 1:
+        return _over_slices(own, axes, types, num_slices)
     return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=list(own.devices.flat), axis_types=types)
+
+
+def _over_slices(own: "Mesh", axes: Axes, types: tuple[Any, ...], num_slices: int) -> "Mesh":
+    """The mesh of each slice, one after the other along the first axis."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh
+
+    (first, size), *rest = axes.items()
+    if size % num_slices:
+        raise InvalidRequest(
+            "mesh", f"{first}:{size}", f"is the axis between {num_slices} slices, and no multiple of that",
+            "put the axis that goes from slice to slice first",
+        )  # fmt: skip
+    inner = (size // num_slices, *(each for _, each in rest))
+    parts = [
+        jax.make_mesh(inner, tuple(axes), devices=list(devices.flat), axis_types=types).devices
+        for devices in own.devices
+    ]
+    return Mesh(np.concatenate(parts, axis=0), tuple(axes), axis_types=types)
 
 
 def check_axes(axes: Axes, devices: int, slice_: Slice) -> None:
@@ -83,6 +107,15 @@ def placement_of(mesh: Any, target: Target) -> Placement:
             f"has devices that are not of the slice {target.topology_name} ({', '.join(sorted(kinds))})",
             "make it with absent_mesh, or give the names and sizes of its axes",
         ) from None
+    if isinstance(target, SeveralSlices):
+        places = places[: len(places) // target.count]  # a program is partitioned over one slice, and runs on each
+        if max(places) >= len(places):
+            raise InvalidRequest(
+                "mesh",
+                dict(mesh.shape),
+                "does not go through its slices one by one",
+                "put the axis between slices first",
+            )
     return Placement(axes=dict(mesh.shape), places=places)
 
 

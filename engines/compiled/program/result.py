@@ -35,7 +35,7 @@ class ProgramEstimate:
     timed: TimedProgram
     program_id: str
     versions: Mapping[str, str]
-    stablehlo: str = ""
+    num_slices: int = 1
 
     @property
     def account(self) -> Account:

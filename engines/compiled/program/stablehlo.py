@@ -1,14 +1,20 @@
 """StableHLO in a file as a stage that can be compiled, as JAX's own lowered functions are."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.core.errors import InvalidRequest
-from engines.core.text import one_line, shortened
+from engines.core.text import sentence
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+_MESH: Final = re.compile(r"sdy\.mesh @\w+ = <\[(.*?)\]>")
+_AXIS: Final = re.compile(r'"(\w+)"=(\d+)')
+PORTABLE: Final = "vhlo."
+"""The versioned dialect of what is serialised to be kept."""
 PARTITIONS: Final = "mhlo.num_partitions"
 REMEDY: Final = "use a file that jax.export wrote, or StableHLO as text or bytecode"
 
@@ -19,18 +25,19 @@ def exported_of(path: str, content: bytes) -> Any:
     Raises:
         InvalidRequest: ``flatbuffers``, which reads it, is not installed.
     """
+    if not content.strip():
+        raise InvalidRequest("stablehlo", path, "is empty", REMEDY)
     if content.startswith(b"ML\xefR") or content.lstrip()[:1] in (b"#", b"m", b"b", b"/"):
         return None
     try:
         from jax import export
 
         return export.deserialize(bytearray(content))
-    except ModuleNotFoundError as error:
-        raise InvalidRequest(
-            "stablehlo", path, f"is read by {error.name}, which is not installed", f"pip install {error.name}"
-        ) from None
+    except ImportError:
+        problem = "is an export, or no program at all; exports are read by flatbuffers, which is not installed"
+        raise InvalidRequest("stablehlo", path, problem, "pip install 'shardbench[export]'") from None
     except Exception as error:
-        reason = shortened(one_line(f"{type(error).__name__}: {error}"))
+        reason = sentence(f"{type(error).__name__}: {error}")
         raise InvalidRequest("stablehlo", path, f"is neither StableHLO nor an export ({reason})", REMEDY) from None
 
 
@@ -86,28 +93,44 @@ class _Executable:
         return self.found.get_compiled_memory_stats()
 
 
-def stages_of(path: str, content: bytes, mesh: "Mesh") -> StableHlo:
-    """A module in text or bytecode, for the devices of a mesh.
+@dataclass(frozen=True, slots=True)
+class Module:
+    """StableHLO that can be parsed: ``partitions`` is the number of devices, ``axes`` the mesh that it names, or {}."""
+
+    text: str
+    bytecode: bytes
+    partitions: int
+    axes: Mapping[str, int]
+
+
+def module_of(path: str, content: bytes) -> Module:
+    """A module in text, bytecode or the portable form in which an export holds it.
 
     Raises:
-        InvalidRequest: it cannot be parsed, or was partitioned for another number of devices.
+        InvalidRequest: it cannot be parsed.
     """
     from jax._src.interpreters import mlir
     from jax._src.lib.mlir import ir  # type: ignore[attr-defined]
+    from jax._src.lib.mlir.dialects import hlo  # type: ignore[attr-defined]
 
-    with mlir.make_ir_context():
+    with mlir.make_ir_context() as context:
         try:
             module = ir.Module.parse(content)
+            if PORTABLE in str(module):
+                module = hlo.deserialize_portable_artifact(context, content)
         except Exception as error:
-            reason = shortened(one_line(str(error)))
-            raise InvalidRequest("stablehlo", path, f"cannot be parsed ({reason})", REMEDY) from None
+            raise InvalidRequest("stablehlo", path, f"cannot be parsed ({sentence(str(error))})", REMEDY) from None
         attributes = module.operation.attributes
         stated = ir.IntegerAttr(attributes[PARTITIONS]).value if PARTITIONS in attributes else 1
-        text, bytecode = str(module), mlir.module_to_bytecode(module)
-    devices = tuple(mesh.devices.flat)
-    if stated not in (1, len(devices)):
-        raise InvalidRequest(
-            "stablehlo", path, f"is partitioned over {stated} devices, and the slice has {len(devices)}",
-            "use as many chips",
-        )  # fmt: skip
-    return StableHlo(text, bytecode, devices[:stated])
+        text = str(module)
+        return Module(text, mlir.module_to_bytecode(module), stated, _axes_in(text))
+
+
+def _axes_in(text: str) -> dict[str, int]:
+    named = _MESH.search(text)
+    return {name: int(size) for name, size in _AXIS.findall(named[1])} if named else {}
+
+
+def stages_of(module: Module, mesh: "Mesh") -> StableHlo:
+    """A module for the devices of a mesh, or for one of them where it is not partitioned."""
+    return StableHlo(module.text, module.bytecode, tuple(mesh.devices.flat)[: module.partitions])

@@ -96,10 +96,23 @@ def device_mesh(target: TpuTarget) -> "Mesh":
     Raises:
         Unsupported: the compiler rejects the topology, or its devices do not fill the mesh.
     """
-    import jax
     import numpy as np
-    from jax.experimental import topologies
     from jax.sharding import Mesh
+
+    shape = target.device_mesh
+    return Mesh(np.array(ordered_devices(target)).reshape(shape), ("x", "y", "z"))
+
+
+def ordered_devices(target: TpuTarget, num_slices: int = 1) -> list[Any]:
+    """Devices of so many slices, one after the other, each slice's by their coordinates, x slowest.
+
+    Raises:
+        Unsupported: the compiler rejects the topology, or its devices do not fill the mesh.
+    """
+    import math
+
+    import jax
+    from jax.experimental import topologies
 
     options: dict[str, Any] = {"chip_config_name": target.config} if target.config else {}
     try:
@@ -107,7 +120,7 @@ def device_mesh(target: TpuTarget) -> "Mesh":
             platform="tpu",
             topology_name=target.topology_name,
             chips_per_host_bounds=target.host_bounds,
-            num_slices=1,
+            num_slices=num_slices,
             wrap=target.wrap,
             **options,
         )
@@ -118,11 +131,18 @@ def device_mesh(target: TpuTarget) -> "Mesh":
         ) from None
     present: list[Any] = list(topology.devices)  # a TPU device has coordinates, which the base class does not declare
     places = [target.order.index(axis) for axis in range(3)]
-    devices = sorted(present, key=lambda each: (*(each.coords[place] for place in places), each.core_on_chip))
+    devices = sorted(
+        present,
+        key=lambda each: (
+            getattr(each, "slice_index", 0),
+            *(each.coords[place] for place in places),
+            each.core_on_chip,
+        ),
+    )
     shape = target.device_mesh
-    if len(devices) != int(np.prod(shape)):
+    if len(devices) != num_slices * math.prod(shape):
         raise Unsupported(
             f"mesh_shape={list(target.mesh_shape)}: the compiler's {target.topology_name} has {len(devices)} devices, "
             f"which do not fill a mesh of {list(shape)}"
         )
-    return Mesh(np.array(devices).reshape(shape), ("x", "y", "z"))
+    return devices
