@@ -1,4 +1,4 @@
-"""Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), absorbed and expanded, over a cache of latent vectors."""
+"""Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), absorbed and expanded, over a cache of latents."""
 
 import torch
 from torch import Tensor

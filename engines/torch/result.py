@@ -88,13 +88,14 @@ def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
 
 def _expected(point: Point, tokens: torch.Tensor, positions: list[int], source: Source) -> torch.Tensor:
     """The reference's logits, computed on the GPU if they fit beside the model, else on the host."""
+    length = point.input_len + point.output_len
     if point.chip.kind == "gpu":
         try:
-            return reference_logits(point.model, tokens.to("cuda"), positions, source)
+            return reference_logits(point.model, tokens.to("cuda"), positions, source, length)
         except torch.OutOfMemoryError:
             pass  # freed below: here the traceback still references the tensors
         torch.cuda.empty_cache()
-    return reference_logits(point.model, tokens, positions, source)
+    return reference_logits(point.model, tokens, positions, source, length)
 
 
 def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:

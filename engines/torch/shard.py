@@ -4,9 +4,9 @@ Megatron's partitioning (Shoeybi et al. 2019, section 3): each of T tensor ranks
 feed-forward and V/T rows of the vocabulary; each of P pipeline stages has consecutive layers. Rank r is tensor rank
 r mod T of stage r // T.
 
-With data-parallel attention the T ranks are D groups of A = T/D consecutive ones, each with its own sequences: heads and
-vocabulary are split over the A ranks of a group. N experts are spread over X groups of T/X ranks, N/X whole experts a
-group, whose ranks have F/(T/X) columns of each.
+With data-parallel attention the T ranks are D groups of A = T/D consecutive ones, each with its own sequences: heads
+and vocabulary are split over the A ranks of a group. N experts are spread over X groups of T/X ranks, N/X whole experts
+a group, whose ranks have F/(T/X) columns of each.
 """
 
 from dataclasses import dataclass
