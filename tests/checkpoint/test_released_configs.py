@@ -71,7 +71,9 @@ def test_transformers_counts_the_same(name, tmp_path):
     if "params" in entry:
         assert counted == published(entry)
     if name in READ:
-        assert model_of(written(tmp_path, entry["config"])).params == counted
+        model = model_of(written(tmp_path, entry["config"]))
+        padding = 2 * model.d_model if entry["family"] == "opt" else 0  # rows of its positions that no token has
+        assert model.params + padding == counted
 
 
 @pytest.mark.parametrize(
