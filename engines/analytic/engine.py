@@ -8,21 +8,30 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.predict import PredictedPhase, Prediction, predict
+from engines.analytic.predict import STRATEGIES, PredictedPhase, Prediction, predict, resolved_keys
+from engines.analytic.routing_constants import routing_constants
 from engines.analytic.uncertainty import interval, place_of
 from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.extension import check_extensions
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
-EXTENSIONS: Final = ("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder")
-"""Keys of a model that the closed forms read, or that change nothing that they count."""
+EXTENSIONS: Final = (
+    *("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder", "norm_position"),
+    *("embedding_scale", "residual_scale", "logit_scale", "logit_softcap", "attention_sinks", "attn_scale"),
+    *("attn_softcap", "attention_window", "window_kind", "global_every", "q_latent_dim", "kv_latent_dim"),
+    *("value_head_dim", "num_experts", "experts_per_token", "expert_d_ff", "shared_expert_d_ff", "shared_expert_gate"),
+    *("dense_layers", "router_score", "router_normalized", "router_scale", "router_bias", "router_correction"),
+    *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
+    *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
+    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew"),
+)
+"""Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
 
 class AnalyticEngine(Estimator):
@@ -65,7 +74,10 @@ class AnalyticEngine(Estimator):
 
 
 def _program_id(point: Point) -> str:
-    return digest(CLOSED_FORM_VERSION, constants_of(point))
+    constants = constants_of(point)
+    if point.model.num_experts is None:
+        return digest(CLOSED_FORM_VERSION, constants)
+    return digest(CLOSED_FORM_VERSION, constants, routing_constants(point.chip.kind))
 
 
 def _check(point: Point) -> None:
@@ -73,16 +85,31 @@ def _check(point: Point) -> None:
     check_extensions(point, "analytic", read=EXTENSIONS)
     record(point)
     if point.chip.kind == "gpu":
-        if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":
+        if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding in ("batch", "sequence"):
             raise Unsupported(
                 f"ffn_layout={point.ffn_layout} with attn_sharding={point.attn_sharding} is not modelled on GPU nodes; "
-                "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel)"
+                "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel), or data_parallel"
             )
+        _check_ranks(point)
         size = point.chip.node_size
         if point.tensor_degree > size and point.tensor_degree % size:
             raise Unsupported(
                 f"tensor_parallel={point.tensor_degree}: must be a multiple of the {size} GPUs of a node, or fit in one"
             )
+
+
+def _check_ranks(point: Point) -> None:
+    """Check that data_parallel and expert_parallel split the ranks of a stage."""
+    ranks, model = point.tensor_degree, point.model
+    for key in ("data_parallel", "expert_parallel"):
+        degree = getattr(point, key)
+        if degree is not None and ranks % degree:
+            raise Unsupported(f"{key}={degree}: must divide the tensor_parallel={ranks} ranks of a stage")
+    groups = point.data_parallel or 1
+    if groups > point.batch_size:
+        raise Unsupported(f"data_parallel={groups}: has no sequence for some groups of batch_size={point.batch_size}")
+    if groups > 1 and model.num_heads % (ranks // groups):
+        raise Unsupported(f"data_parallel={groups}: leaves {ranks // groups} ranks for num_heads={model.num_heads}")
 
 
 def _estimates(points: Sequence[Point]) -> list[Estimate]:
@@ -98,17 +125,17 @@ def _estimate(point: Point, index: int, prediction: Prediction, ends: tuple[floa
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
-    main = phases[-1]
     resolved: dict[str, Any] = {"mesh_shape": list(point.mesh), "collectives": collectives_of(point)}
     resolved["runtime"] = BEST if point.runtime is None else point.runtime.name
     details: dict[str, Any] = {"calibration": provenance(calibrated_name(point.chip))}
     if point.chip.kind == "gpu":
         resolved |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         resolved["mesh_shape"] = [1, 1, point.num_chips]
+    chosen = [resolved_keys(point, strategy) for strategy in (prefill.strategy, decode.strategy)]
     if point.num_chips > 1:
-        resolved |= {"ffn_layout": main.layout, "attn_sharding": main.attention}
+        resolved |= chosen[0 if point.phase == "prefill" else 1]
         if point.phase == "generate":
-            details |= {"prefill_ffn_layout": prefill.layout, "prefill_attn_sharding": prefill.attention}
+            details |= {f"prefill_{key}": chosen[0][key] for key in ("ffn_layout", "attn_sharding")}
     facts = Facts(
         program_id=_program_id(point),
         resolved=resolved,
@@ -143,8 +170,7 @@ class _PhaseAtPoint:
     def __init__(self, phase: PredictedPhase, index: int) -> None:
         self.cost = {name: _at(getattr(phase.cost, name), index) for name in (*COST, "latency_s")}
         self.memory = {name: _at(getattr(phase.memory, name), index) for name in MEMORY}
-        self.layout = FFN_LAYOUTS[int(phase.layout[index])]
-        self.attention = ATTN_SHARDINGS[int(phase.attention[index])]
+        self.strategy = STRATEGIES[int(phase.strategy[index])]
 
 
 COST = ("compute_s", "memory_s", "communication_s", "overlapped_s", "overhead_s")

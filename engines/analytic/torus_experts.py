@@ -1,0 +1,192 @@
+"""A layer's experts on a TPU torus: ``expert_axes`` split the experts, the other axes what is inside one.
+
+N experts of F columns, k for a token; A the expert axes of m chips, over which each chip has N/m experts, each cut over
+the n/m chips of the other axes as the layout says. Tokens reach experts in one of two ways, as in
+:mod:`engines.core.layout`: ``gather``, every chip of A has all tokens and the sum over experts is part of the sum over
+F's axes; ``all_to_all``, each chip routes its own tokens and sends each to the chips of its k experts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.analytic.cost import matmul_efficiency
+from engines.analytic.expert_load import busiest_hit, busiest_rows
+from engines.analytic.grid import Bools, Floats, Grid
+from engines.analytic.torus_links import LayerTransfers, exchange, gathering, nothing, size_of
+from engines.core.layout import EXPERT_DISPATCHES, LAYOUTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertCost:
+    """One layer's routed experts on the busiest chip: seconds of matmuls, bytes of weights and of rows, and what is sent.
+
+    ``sends`` says whether tokens are sent by all-to-all, and ``rows`` how many rows the chip's experts get.
+    """
+
+    compute_s: Floats
+    weights_bytes: Floats
+    row_bytes: Floats
+    transfers: LayerTransfers
+    rows: Floats
+    sends: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Mesh axes of one layer's experts under ``layout`` with experts over ``axes``."""
+
+    layout: str
+    axes: str
+
+    def _left(self, names: str) -> str:
+        return "".join(axis for axis in names if axis not in self.axes)
+
+    @property
+    def embed(self) -> str:
+        """Axes that split E inside an expert."""
+        return self._left(LAYOUTS[self.layout].embed)
+
+    @property
+    def ffn(self) -> str:
+        """Axes that split F inside an expert."""
+        return self._left(LAYOUTS[self.layout].ffn)
+
+    @property
+    def gathered(self) -> str:
+        """Axes over which an expert's weights are gathered."""
+        return self._left(LAYOUTS[self.layout].gathered)
+
+    @property
+    def batch(self) -> str:
+        """Expert axes over which the layout splits the batch already."""
+        return "".join(axis for axis in self.axes if axis in LAYOUTS[self.layout].gathered)
+
+    @property
+    def spread(self) -> str:
+        """Expert axes over which tokens are split before they are sent."""
+        return "".join(axis for axis in self.axes if axis not in LAYOUTS[self.layout].gathered)
+
+    @property
+    def residual(self) -> str:
+        """Axes that split E of the residual stream."""
+        return "".join(axis for axis in "xyz" if axis not in LAYOUTS[self.layout].gathered)
+
+    @property
+    def whole(self) -> str:
+        """Axes of the residual stream over which an expert needs E whole."""
+        return "".join(axis for axis in self.residual if axis not in self.embed)
+
+
+def experts_possible(grid: Grid, layout: str, axes: str) -> Bools:
+    """Whether experts split over the axes, and an expert's columns over the others; an axis of one chip splits nothing.
+
+    Without experts there is nothing to split.
+    """
+    shards, chips = size_of(grid, axes), size_of(grid, "xyz")
+    whole = _whole(grid.num_experts / shards) & _whole(grid.expert_hidden / (chips / shards))
+    lengths = [getattr(grid, axis) for axis in axes]
+    several = np.logical_and.reduce([length > 1 for length in lengths]) if lengths else np.ones(1, dtype=bool)
+    return np.where(grid.num_experts > 0, whole & several, not axes)
+
+
+def _whole(parts: Floats) -> Bools:
+    return np.asarray(parts == np.floor(parts))
+
+
+def expert_cost(grid: Grid, layout: str, axes: str, length: Floats) -> ExpertCost:
+    """One layer's routed experts for ``length`` new tokens a sequence.
+
+    Compute: 2 FLOPs for each weight of an expert and each row of the busiest chip, rows of each expert in whole tiles of
+    ``grouped_rows``, and the router's on every chip. Memory: weights of the experts that are hit, gathered ones written
+    and read; rows in, between and out; the router, which every chip has.
+    """
+    cut = Cut(layout, axes)
+    shards, chips = size_of(grid, axes), size_of(grid, "xyz")
+    inside, copies = chips / shards, size_of(grid, cut.gathered)
+    tokens = grid.batch * length / copies
+    inputs = grid.d_model / size_of(grid, cut.embed)
+    rate = grid.peak * grid.matmul_share * matmul_efficiency(grid, inputs)
+    rows, hit = busiest_rows(grid, tokens, shards), busiest_hit(grid, tokens, shards)
+    tiles = np.maximum(rows + hit * grid.grouped_rows / 2, hit * grid.grouped_rows)
+    multiplied = np.where(grid.grouped_rows > 0, tiles, rows)
+    part = grid.expert_params / inside
+    router = inputs * grid.num_experts
+    read = np.where(copies > 1, 2 * copies * grid.num_experts / shards, hit)
+    columns = (grid.expert_inputs + grid.expert_hidden) / size_of(grid, cut.ffn)
+    gathers, sends = _gathering(grid, cut, tokens), _sending(grid, cut, tokens, rows)
+    by_all_to_all = _sends(grid, cut, gathers, sends)
+    transfers = sends.where(by_all_to_all, gathers) + _inside(grid, cut, rows)
+    return ExpertCost(
+        compute_s=2 * (multiplied * part + tokens * router) / rate,
+        weights_bytes=read * part * grid.weight_bytes + router * grid.act_bytes,
+        row_bytes=rows * (4 * inputs + columns) * grid.act_bytes,
+        transfers=transfers + _gathered_weights(grid, cut, part * grid.num_experts / shards * copies),
+        rows=rows,
+        sends=by_all_to_all,
+    )
+
+
+def held_bytes(grid: Grid, layout: str, axes: str, length: Floats) -> Floats:
+    """Bytes of activations while experts run: all tokens of their group, rows in, between and out, gathered weights."""
+    cut = Cut(layout, axes)
+    shards, copies = size_of(grid, axes), size_of(grid, cut.gathered)
+    inputs = grid.d_model / size_of(grid, cut.embed)
+    tokens = grid.batch * length / copies
+    rows = busiest_rows(grid, tokens, shards)
+    columns = (grid.expert_inputs + grid.expert_hidden) / size_of(grid, cut.ffn)
+    held = np.where(grid.looped, np.minimum(grid.loop_shards, copies), copies) * (copies > 1)
+    whole = held * grid.num_experts * grid.expert_params / size_of(grid, "xyz") * grid.weight_bytes / 2
+    return (tokens * inputs + rows * (2 * inputs + columns)) * grid.act_bytes + whole
+
+
+def _sends(grid: Grid, cut: Cut, gathers: LayerTransfers, sends: LayerTransfers) -> Bools:
+    """Where tokens are sent by all-to-all: as asked, else where that takes less; never where they do not split."""
+    splits = _whole(grid.batch / size_of(grid, LAYOUTS[cut.layout].gathered) / size_of(grid, cut.spread))
+    several = size_of(grid, cut.axes) > 1
+    gather, all_to_all = (EXPERT_DISPATCHES.index(each) for each in ("gather", "all_to_all"))
+    faster = sends.total_s < gathers.total_s
+    asked = np.where(grid.dispatch == gather, False, (grid.dispatch == all_to_all) | faster)
+    return np.asarray(asked & splits & several)
+
+
+def _gathering(grid: Grid, cut: Cut, tokens: Floats) -> LayerTransfers:
+    """All-gathers over E's axes and the batch's that bring ``tokens`` to all chips of A, and reduce-scatters back."""
+    row = grid.d_model / size_of(grid, cut.embed) * grid.act_bytes
+    here = tokens / size_of(grid, cut.batch)
+    found = gathering(grid, cut.whole, here * row)
+    if cut.batch:
+        found = found + gathering(grid, cut.batch, tokens * row)
+    return found.times(np.full(1, 2.0))
+
+
+def _sending(grid: Grid, cut: Cut, tokens: Floats, rows: Floats) -> LayerTransfers:
+    """Parts of E become tokens by an all-to-all, E is gathered, k copies of each go to their experts, and all back."""
+    if not cut.axes:
+        return nothing()
+    mine = tokens / size_of(grid, cut.axes)
+    row = grid.d_model / size_of(grid, cut.embed) * grid.act_bytes
+    found = exchange(grid, cut.axes, np.maximum(mine * grid.experts_per_token, rows) * row)
+    if cut.spread:
+        local = tokens / size_of(grid, cut.batch)
+        found = found + exchange(grid, cut.spread, local * grid.d_model / size_of(grid, cut.residual) * grid.act_bytes)
+    rest = "".join(axis for axis in cut.whole if axis not in cut.axes)
+    if rest:
+        found = found + gathering(grid, rest, mine * row)
+    return found.times(np.full(1, 2.0))
+
+
+def _inside(grid: Grid, cut: Cut, rows: Floats) -> LayerTransfers:
+    """Over E's axes inside an expert: a reduce-scatter of its inputs' columns, and an all-gather of what follows."""
+    if not cut.embed:
+        return nothing()
+    across = size_of(grid, cut.ffn)
+    into, out = (rows * columns / across * grid.act_bytes for columns in (grid.expert_inputs, grid.expert_hidden))
+    return gathering(grid, cut.embed, into) + gathering(grid, cut.embed, out)
+
+
+def _gathered_weights(grid: Grid, cut: Cut, elements: Floats) -> LayerTransfers:
+    """All-gathers of the experts' matrices in two parts; ``elements`` is what a chip holds after them."""
+    if not cut.gathered:
+        return nothing()
+    return gathering(grid, cut.gathered, elements * grid.weight_bytes / 2).times(np.full(1, 2.0))
