@@ -8,7 +8,8 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.predict import STRATEGIES, PredictedPhase, Prediction, predict, resolved_keys
+from engines.analytic.predict import PredictedPhase, Prediction, predict
+from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
 from engines.analytic.uncertainty import interval, place_of
 from engines.core.digest import digest
@@ -117,28 +118,39 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
     prediction = predict(grid)
     low, high = interval(prediction.cost, np.asarray([place_of(point) for point in points]))
     ends = [(_at(low, index), _at(high, index)) for index in range(len(points))]
-    return [_estimate(point, index, prediction, ends[index]) for index, point in enumerate(points)]
+    possible = prediction.combined().possible
+    phases = {name: getattr(prediction, name) for name in ("prefill", "decode")}
+    chosen = {name: resolved(points, grid, name, phase.strategy) for name, phase in phases.items()}
+    found = []
+    for index, point in enumerate(points):
+        if not possible[index]:
+            found.append(Estimate(status="unsupported", error=_impossible(point)))
+            continue
+        parts = [_PhaseAtPoint(phase, index, chosen[name][index]) for name, phase in phases.items()]
+        found.append(_estimate(point, *parts, ends[index]))
+    return found
 
 
-def _estimate(point: Point, index: int, prediction: Prediction, ends: tuple[float, float]) -> Estimate:
-    prefill, decode = (_PhaseAtPoint(phase, index) for phase in (prediction.prefill, prediction.decode))
+def _estimate(
+    point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", ends: tuple[float, float]
+) -> Estimate:
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
-    resolved: dict[str, Any] = {"mesh_shape": list(point.mesh), "collectives": collectives_of(point)}
-    resolved["runtime"] = BEST if point.runtime is None else point.runtime.name
+    keys: dict[str, Any] = {"mesh_shape": list(point.mesh), "collectives": collectives_of(point)}
+    keys["runtime"] = BEST if point.runtime is None else point.runtime.name
     details: dict[str, Any] = {"calibration": provenance(calibrated_name(point.chip))}
     if point.chip.kind == "gpu":
-        resolved |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
-        resolved["mesh_shape"] = [1, 1, point.num_chips]
-    chosen = [resolved_keys(point, strategy) for strategy in (prefill.strategy, decode.strategy)]
-    if point.num_chips > 1:
-        resolved |= chosen[0 if point.phase == "prefill" else 1]
-        if point.phase == "generate":
-            details |= {f"prefill_{key}": chosen[0][key] for key in ("ffn_layout", "attn_sharding")}
+        keys |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        keys["mesh_shape"] = [1, 1, point.num_chips]
+    keys |= phases[-1].keys
+    if point.phase == "generate":
+        always = ("ffn_layout", "attn_sharding")
+        other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}
+        details |= {f"prefill_{key}": prefill.keys[key] for key in prefill.keys if key in other}
     facts = Facts(
         program_id=_program_id(point),
-        resolved=resolved,
+        resolved=keys,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
         communication_s=total["communication_s"],
@@ -167,10 +179,10 @@ def _estimate(point: Point, index: int, prediction: Prediction, ends: tuple[floa
 class _PhaseAtPoint:
     """One phase of one point as plain numbers and names."""
 
-    def __init__(self, phase: PredictedPhase, index: int) -> None:
+    def __init__(self, phase: PredictedPhase, index: int, keys: dict[str, Any]) -> None:
         self.cost = {name: _at(getattr(phase.cost, name), index) for name in (*COST, "latency_s")}
         self.memory = {name: _at(getattr(phase.memory, name), index) for name in MEMORY}
-        self.strategy = STRATEGIES[int(phase.strategy[index])]
+        self.keys = keys
 
 
 COST = ("compute_s", "memory_s", "communication_s", "overlapped_s", "overhead_s")
@@ -179,6 +191,25 @@ MEMORY = ("peak_hbm_bytes", "weights_bytes", "kv_cache_bytes", "activations_byte
 
 def _at(array: Any, index: int) -> float:
     return float(array[index] if np.size(array) > 1 else np.ravel(array)[0])
+
+
+def _impossible(point: Point) -> str:
+    """Which key of a point that no strategy answers is why."""
+    model, chips = point.model, point.num_chips
+    if point.attn_sharding == "sequence":
+        heads = 1 if model.attention.is_latent else model.num_kv_heads
+        return (
+            f"attn_sharding=sequence: needs a layout that gathers no weights, and more than num_kv_heads={heads} chips "
+            f"to split positions over; use ffn_layout=ws_1d or ws_2d, or attn_sharding=heads on {chips} chips"
+        )
+    if model.num_experts is not None:
+        key = "expert_parallel" if point.chip.kind == "gpu" else "expert_axes"
+        width = model.experts.expert.d_ff if model.experts else 0
+        return (
+            f"{key}={getattr(point, key)}: num_experts={model.num_experts} and the {width} columns of an expert do not "
+            f"split over {chips} chips so; use {key} whose chips divide the experts, and whose rest the columns"
+        )
+    return f"attn_sharding={point.attn_sharding} with ffn_layout={point.ffn_layout}: is not possible on {chips} chips"
 
 
 def _oom_message(point: Point, answer: _PhaseAtPoint, missing: float) -> str:

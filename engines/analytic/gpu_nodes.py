@@ -147,7 +147,8 @@ def forward(
         compute_s=logits_s,
         memory_s=table_s,
         communication_s=np.zeros(1),
-        overhead_s=grid.step_s + grid.sampling_s_per_logit * grid.batch * grid.vocab,
+        # Groups of data-parallel attention sample for their own sequences.
+        overhead_s=grid.step_s + grid.sampling_s_per_logit * np.ceil(grid.batch / ranks.data) * grid.vocab,
         overlapped_s=roofline_overlap(grid, logits_s, table_s),
     )
     device = stage.times(turns) + head

@@ -1,6 +1,5 @@
 """Times and memory of a grid of points; ``auto`` layouts resolve to the fastest that fits."""
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from engines.analytic.gpu_ranks import Ranks
 from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory
 from engines.core.layout import ATTN_SHARDINGS, EXPERT_AXES, FFN_LAYOUTS, LAYOUTS
-from engines.core.point import PHASES, Point
+from engines.core.point import PHASES
 
 
 
@@ -36,7 +35,12 @@ class Strategy(NamedTuple):
     @property
     def stored(self) -> tuple[Any, ...]:
         """How weights lie: phases of one point run strategies in which it is equal."""
-        return (*LAYOUTS[self.layout].stored, self.experts, self.data, self.spread)
+        return (*LAYOUTS[self.layout].stored, *self.places)
+
+    @property
+    def places(self) -> tuple[tuple[str, Any], ...]:
+        """Where experts and groups of ranks lie: fields of a strategy that no phase changes."""
+        return (("experts", self.experts), ("data", self.data), ("spread", self.spread))
 
 
 _AXES: Final = tuple("" if axes == "none" else axes for axes in EXPERT_AXES if axes != "auto")
@@ -201,9 +205,9 @@ def _of_nodes(grid: Grid) -> tuple[int, ...]:
 
 def _experts_asked(grid: Grid, strategy: Strategy) -> Bools:
     """Where a torus's experts may be split as the strategy does."""
-    axes = strategy.experts or "none"
-    asked = np.isin(grid.expert_axes, (EXPERT_AXES.index("auto"), EXPERT_AXES.index(axes)))
-    return np.asarray(asked & torus_experts.experts_possible(grid, strategy.layout, strategy.experts))
+    asked = grid.expert_axes == EXPERT_AXES.index(strategy.experts or "none")
+    left_open = (grid.expert_axes == EXPERT_AXES.index("auto")) & torus_experts.several(grid, strategy.experts)
+    return np.asarray((asked | left_open) & torus_experts.experts_possible(grid, strategy.experts))
 
 
 def ranks_of(grid: Grid, strategy: Strategy) -> Ranks:
@@ -286,20 +290,3 @@ def _best(grid: Grid, name: str, allowed: list[int]) -> PredictedPhase:
         phase = run_phase(grid, name, strategy)
         best = phase.where(phase.better(best), best)
     return best
-
-
-def resolved_keys(point: Point, strategy: Strategy) -> dict[str, Any]:
-    """The keys of a point with which a phase ran a strategy."""
-    model = point.model
-    attention = "replicated" if model.attention.is_latent and strategy.attention == "heads" else strategy.attention
-    found: dict[str, Any] = {"ffn_layout": strategy.layout, "attn_sharding": attention}
-    sparse = model.num_experts is not None
-    if point.chip.kind != "gpu":
-        return found | ({"expert_axes": strategy.experts or "none"} if sparse else {})
-    ranks, data = point.tensor_degree, point.data_parallel or strategy.data
-    if sparse or data > 1:
-        found["data_parallel"] = data
-    if sparse:
-        spread = math.gcd(ranks, model.num_experts or 1) if strategy.spread else 1
-        found["expert_parallel"] = point.expert_parallel or spread
-    return found

@@ -27,10 +27,10 @@ OF_KIND: Final = {
         "gathers of a few microseconds each",
     ),
     "gpu": RoutingConstants(
-        64.0,
+        16.0,
         6 * GRAPH_S,
-        "a warp group multiplies 64 rows at once (wgmma of Hopper); top-k, sort, permutation and its inverse are six "
-        "kernels of a recorded graph",
+        "kernels for few rows an expert take tiles of 16 (BLOCK_SIZE_M of fused_moe in vLLM and SGLang); top-k, sort, "
+        "permutation and its inverse are six kernels of a recorded graph",
     ),
 }
 """Kind of chip → its constants."""

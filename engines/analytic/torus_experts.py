@@ -78,16 +78,20 @@ class Cut:
         return "".join(axis for axis in self.residual if axis not in self.embed)
 
 
-def experts_possible(grid: Grid, layout: str, axes: str) -> Bools:
-    """Whether experts split over the axes, and an expert's columns over the others; an axis of one chip splits nothing.
+def experts_possible(grid: Grid, axes: str) -> Bools:
+    """Whether experts split over the axes, and an expert's columns over the others.
 
     Without experts there is nothing to split.
     """
     shards, chips = size_of(grid, axes), size_of(grid, "xyz")
     whole = _whole(grid.num_experts / shards) & _whole(grid.expert_hidden / (chips / shards))
-    lengths = [getattr(grid, axis) for axis in axes]
-    several = np.logical_and.reduce([length > 1 for length in lengths]) if lengths else np.ones(1, dtype=bool)
-    return np.where(grid.num_experts > 0, whole & several, not axes)
+    return np.where(grid.num_experts > 0, whole, not axes)
+
+
+def several(grid: Grid, axes: str) -> Bools:
+    """Whether each of the axes has several chips: with one it is the same as without it."""
+    lengths = [getattr(grid, axis) > 1 for axis in axes]
+    return np.logical_and.reduce(lengths) if lengths else np.ones(1, dtype=bool)
 
 
 def _whole(parts: Floats) -> Bools:
