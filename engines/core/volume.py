@@ -1,4 +1,4 @@
-"""Communication volume of a layer's projections for any layout: the one closed form that every engine uses.
+"""Communication volume of a layer's projections, and of attention over the sequence: closed forms of every engine.
 
 Sizes may be numbers or arrays of them, in elements or bytes. A payload is one chip's whole buffer: the output of an
 all-gather, the input of a reduce-scatter; over n chips a link then carries payload·(n − 1)/n (Pope et al. 2022,
@@ -50,6 +50,41 @@ def activation_payloads(
 def gathered_weights(layout: Layout, size: Size, elements: Any) -> Any:
     """Of a matrix of ``elements``, what a chip holds once its layout's gathered axes are gathered."""
     return elements * size(layout.gathered) / size("xyz")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A collective of attention, ``times`` of them: HLO kind, payload in elements, and what these elements are.
+
+    ``columns`` are in the format of activations, ``cached`` in that of the cache, ``statistics`` in float32.
+    """
+
+    kind: Literal["all-gather", "reduce-scatter", "all-to-all", "collective-permute"]
+    elements: Any
+    of: Literal["columns", "cached", "statistics"]
+    times: Any = 1
+
+
+def sequence_prompt(*, chips: Any, tokens: Any, query: Any, new: Any, value: Any, held: Any) -> Iterator[Exchange]:
+    """A whole prompt over ``chips`` that share its positions: columns for positions and back, and keys in a ring.
+
+    Of a token, ``query``, ``new`` (keys and values) and ``value`` (what attention returns) are columns of all heads
+    with which one of these chips attends, ``held`` what it caches of them. ``tokens`` are a chip's share of the batch
+    times the prompt.
+    """
+    yield Exchange("all-to-all", tokens * (query + new) / chips, "columns")
+    yield Exchange("collective-permute", tokens * held / chips, "cached", chips - 1)
+    yield Exchange("all-to-all", tokens * value / chips, "columns")
+
+
+def sequence_step(*, chips: Any, tokens: Any, query: Any, new: Any, value: Any, heads: Any) -> Iterator[Exchange]:
+    """A decode step, or a chunk of a prompt, over ``chips`` that share positions: queries gathered, results merged.
+
+    As :func:`sequence_prompt`; every one of ``heads`` sends the largest of its scores and their sum.
+    """
+    yield Exchange("all-gather", tokens * (query + new), "columns")
+    yield Exchange("all-gather", 2 * tokens * heads * chips, "statistics")
+    yield Exchange("reduce-scatter", tokens * value, "columns")
 
 
 def expert_payloads(

@@ -25,6 +25,7 @@ from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.resolve import resolved_form
 from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
@@ -155,6 +156,9 @@ class JaxProgram:
         tokens = self.plan.batch_size * (1 if point.phase == "decode" else point.input_len)
         return tokens, model.d_model, max(1, model.d_ff // self.plan.chips)
 
+    def _form(self) -> str | None:
+        return resolved_form(self.plan, self.point.phase, self.point.input_len)
+
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
@@ -165,6 +169,7 @@ class JaxProgram:
             "ffn_layout": None if single else plan.ffn_layout,
             "attn_sharding": None if single else plan.attn_sharding,
             "collectives": plan.collectives,
+            **({"latent_attention": form} if (form := self._form()) else {}),
             **resolved_experts(plan),
         }
         requested = self.point.axes()

@@ -12,6 +12,7 @@ from engines.core.dtypes import BYTES_PER_ELEMENT, LARGEST
 from engines.core.layer_kind import LayerKind
 from engines.core.layout import variant_of
 from engines.core.volume import activation_payloads
+from engines.transformer.comm.attention_volume import attention_transfers
 from engines.transformer.comm.collectives import gathers_terms
 from engines.transformer.comm.expert_volume import expert_transfers
 from engines.transformer.comm.transfer import Transfer, parts_of_a_weight, transfer
@@ -28,7 +29,7 @@ def layer_transfers(
 
     They attend to ``limit`` positions, by default the whole cache in a decode step and themselves in a prompt. The
     layer is of that ``kind``, by default the last one's; ``ragged``: the devices have a ragged all-to-all, as TPUs do.
-    Of a plan whose collectives run as loops, those that its plain twin would run.
+    Of a plan whose collectives run as loops, those that its plain twin would run; a ring of keys is as many permutes.
     """
     plan = replace(plan, collectives="plain") if variant_of(plan.collectives).looped else plan
     limit = limit or (plan.cache_len if time == 1 else time)
@@ -38,7 +39,6 @@ def layer_transfers(
 
 def _all(plan: Plan, time: int, limit: int, kind: LayerKind, ragged: bool) -> Iterator[Transfer]:
     axes = plan.axes
-    element = BYTES_PER_ELEMENT[stream_dtype(plan)]
     tokens = plan.batch_size // axes.size(axes.batch) * time
     yield from _norms(plan, tokens)
     yield from _projections(plan, tokens, kind)
@@ -46,10 +46,7 @@ def _all(plan: Plan, time: int, limit: int, kind: LayerKind, ragged: bool) -> It
         yield from expert_transfers(plan, tokens, ragged=ragged)
         if plan.model.shared_expert_gate:
             yield from _sum(plan, 4 * tokens, "shared gate")
-    if plan.model.attention.is_latent:
-        yield from _latent_attention(plan, tokens, element, absorbs=plan.absorbs(time, limit))
-    else:
-        yield from _attention(plan, tokens, element)
+    yield from attention_transfers(plan, tokens, time, limit)
 
 
 def _projections(plan: Plan, tokens: int, kind: LayerKind) -> Iterator[Transfer]:
@@ -109,40 +106,6 @@ def _norms(plan: Plan, tokens: int) -> Iterator[Transfer]:
     statistics = 2 if plan.model.norm == "layernorm" else 1
     for _ in range(1 if plan.model.shares_norm else 2):
         yield from _sum(plan, 4 * statistics * tokens, "norm")
-
-
-def _attention(plan: Plan, tokens: int, element: float) -> Iterator[Transfer]:
-    axes, padded = plan.axes, plan.padded
-    both = 2 * padded.kv_width
-    there = element * tokens * plan.local_chunks * (padded.q_width + both)
-    yield transfer("all-to-all", axes.attention, there, "attention")
-    yield transfer("all-to-all", axes.attention, element * tokens * plan.local_chunks * padded.q_width, "attention")
-    if not padded.kv_splits_by_head:
-        own = tokens // axes.size(axes.attention)
-        yield transfer("all-gather", axes.head, element * own * plan.chips * both, "attention")
-
-
-def _latent_attention(plan: Plan, tokens: int, element: float, *, absorbs: bool) -> Iterator[Transfer]:
-    """Columns of the latent vectors, up-projections where a chip has not all that it reads, and attention's exchange."""
-    axes, padded, model, attention = plan.axes, plan.padded, plan.model, plan.model.attention
-    down = sum(width for name, width in padded.latent_widths.items() if name != "q")
-    yield transfer("all-gather", axes.column, element * tokens * plan.chips * down, "latents")
-    latent, shared = plan.cached_dims
-    heads = plan.local_chunks * padded.heads // plan.chips
-    up = {"k_b": (latent, model.head_dim - shared), "v_b": (latent, attention.value_dim)}
-    if model.q_latent_dim is not None:
-        up["q_b"] = (model.q_latent_dim, model.head_dim)
-    for name, (rows, dim) in up.items():
-        for over, more in ((axes.vector[0], 1), (axes.attention, axes.size(axes.attention))):
-            if more > 1 and (absorbs or name == "q_b"):
-                continue
-            for part, size in parts_of_a_weight(plan).items():
-                yield transfer("all-gather", over, size * rows * heads * dim * more, f"{name} {part}")
-            if plan.weight_dtype in LARGEST and plan.weight_group_size is None:
-                yield transfer("all-gather", over, 4 * heads * dim * more, f"{name} vectors")
-    there, back = (latent + shared, latent) if absorbs else (model.head_dim, attention.value_dim)
-    for dim in (there, back):
-        yield transfer("all-to-all", axes.attention, element * tokens * heads * dim, "attention")
 
 
 def _gathered_weights(plan: Plan, width: int, name: str, axes: tuple[Axes, Axes]) -> Iterator[Transfer]:

@@ -19,6 +19,7 @@ from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
 from engines.transformer.layers.sequence_attention import (
     attend_in_ring,
     attend_to_held,
+    first_position,
     from_positions,
     gather_heads,
     of_heads,
@@ -93,7 +94,7 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
 def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """:func:`attention` where positions are split: a whole prompt in a ring, else all keys where they are held."""
     kept, wanted, even = kv_slots(plan)
-    start, time = context.positions.start, context.time  # sequences that are not packed
+    start, time = first_position(context.positions), context.time
     prompt = reads_whole_prompt(context.positions, time, context.limit)
     there = to_positions if prompt else gather_heads
     q, k, v = _rotated(plan, q_and_kv(plan, there(plan, columns)), kept, context.angles)

@@ -167,7 +167,7 @@ def quantized_kv(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
 
 def _quantized_apart(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
     """:func:`quantized_kv` of k and v that differ in size."""
-    parts = {}
+    parts: dict[str, Array] = {}
     for name, each in (("k", k), ("v", v)):
         block, scale = lax.optimization_barrier(quantize(each.transpose(0, 2, 1, 3), plan.kv_dtype))
         parts |= {name: block, f"{name}_scale": scale[..., 0]}

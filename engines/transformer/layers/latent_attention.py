@@ -22,7 +22,12 @@ from engines.transformer.layers.mask import Causal
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.projections import column_vectors, local_columns
 from engines.transformer.layers.rope import rotate
-from engines.transformer.layers.sequence_attention import attend_to_held, gather_heads, reads_whole_prompt
+from engines.transformer.layers.sequence_attention import (
+    attend_to_held,
+    first_position,
+    gather_heads,
+    reads_whole_prompt,
+)
 from engines.transformer.layers.stripes import held_mask, read_stripe, store_stripe
 from engines.transformer.params.grouped import Grouped, along
 from engines.transformer.params.quantize import dequantize, quantize_tokens
@@ -69,10 +74,10 @@ def _over_positions(
 ) -> tuple[Array, Cache]:
     """:func:`_over_sequences` where positions are split.
 
-    Of a whole prompt every chip has the latent vectors already: it attends to all with its own heads, and keeps those of
-    its positions.
+    Of a whole prompt every chip has the latent vectors already: it attends to all with its own heads, and keeps those
+    of its positions.
     """
-    start = context.positions.start
+    start = first_position(context.positions)
     latent, key = new[0], rotate(plan.model, new[1], context.angles)
     parts = quantized_kv(plan, latent, key)
     cache = store_stripe(plan, cache, parts, context.layer, start)

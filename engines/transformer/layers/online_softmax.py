@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
-from engines.transformer.layers.mask import Mask, QueryBlock
+from engines.transformer.layers.mask import BlockMask, Mask, QueryBlock
 from engines.transformer.options import KERNEL_TOKENS
 from engines.transformer.partition.plan import Plan
 
@@ -87,7 +87,7 @@ def attend(
     return normalized(part, q.dtype)
 
 
-def attend_to_part(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, before: Partial) -> Partial:
+def attend_to_part(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: BlockMask, before: Partial) -> Partial:
     """Attention of queries [batch, time, slots, group, dim] to some of their keys, after that to others ``before``."""
     batch, time, slots, group, dim = scaled.shape
     limit = keys.values.shape[2]
@@ -206,7 +206,7 @@ def _own_score(scaled: Array, key: Cached) -> Array:
 
 
 def blockwise(
-    plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, start: Partial | None = None
+    plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: BlockMask, start: Partial | None = None
 ) -> Partial:
     """One block of scores at a time. ``start``: attention to other keys, if any.
 
@@ -245,9 +245,8 @@ def blockwise(
 
     shape = (batch, slots, group, grown)
     if start is None:
-        start = Partial(
-            jnp.zeros((*shape, vals.values.shape[-1])), jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1))
-        )
+        empty = jnp.zeros((*shape, vals.values.shape[-1]))
+        start = Partial(empty, jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
     else:
         start = Partial(*(jnp.pad(each, ((0, 0),) * 3 + ((0, grown - time), (0, 0))) for each in start))
     number = jnp.zeros((), jnp.int32)

@@ -16,22 +16,29 @@ from jax import Array, lax
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
 from engines.transformer.comm.ring import pass_on
 from engines.transformer.layers.kv_cache import Cached, keys_and_values
-from engines.transformer.layers.mask import Mask
+from engines.transformer.layers.mask import BlockMask
 from engines.transformer.layers.online_softmax import (
     LOWEST,
     Partial,
     attend_to_part,
     normalized,
 )
+from engines.transformer.layers.positions import Consecutive, Positions
 from engines.transformer.layers.stripes import Striped, striped, stripes
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
 
-def reads_whole_prompt(positions: Any, time: int, limit: int) -> bool:
+def reads_whole_prompt(positions: Positions, time: int, limit: int) -> bool:
     """Whether the new positions are all that there are, as known at compile time, and more than one."""
-    start = positions.start
+    start = positions.start if isinstance(positions, Consecutive) else None
     return isinstance(start, int) and start == 0 and time == limit and time > 1
+
+
+def first_position(positions: Positions) -> Any:
+    """Where all sequences continue; sequences that are packed have no positions to split."""
+    assert isinstance(positions, Consecutive)
+    return positions.start
 
 
 def to_positions(plan: Plan, x: Array) -> Array:
@@ -39,14 +46,16 @@ def to_positions(plan: Plan, x: Array) -> Array:
     x = jnp.pad(x, ((0, 0), (0, striped(plan, x.shape[1]) - x.shape[1]), (0, 0), (0, 0)))
     cut = x.reshape(x.shape[0], -1, stripes(plan), *x.shape[2:])
     moved = lax.all_to_all(cut, plan.axes.positions, split_axis=2, concat_axis=2, tiled=True)
-    return moved.reshape(*moved.shape[:2], -1, x.shape[-1])
+    chunks: Array = moved.reshape(*moved.shape[:2], -1, x.shape[-1])
+    return chunks
 
 
 def from_positions(plan: Plan, x: Array, time: int) -> Array:
     """The inverse of :func:`to_positions`."""
     cut = x.reshape(*x.shape[:2], stripes(plan), -1, x.shape[-1])
     moved = lax.all_to_all(cut, plan.axes.positions, split_axis=2, concat_axis=2, tiled=True)
-    return moved.reshape(x.shape[0], -1, *moved.shape[3:])[:, :time]
+    whole: Array = moved.reshape(x.shape[0], -1, *moved.shape[3:])
+    return whole[:, :time]
 
 
 def of_heads(held: Any, mine: Array | None) -> Any:
@@ -83,7 +92,7 @@ def attend_in_ring(plan: Plan, q: Array, parts: dict[str, Array], mine: Array | 
 
 
 def snake(sizes: tuple[int, ...]) -> list[int]:
-    """A ring through the chips of these axes, numbered with the last axis fastest, on which neighbours are one hop apart.
+    """A ring through the chips of these axes, numbered with the last axis fastest; neighbours are one hop apart.
 
     Every row is walked back after the one before it; from the last chip to the first it is one hop where the first size
     is even and its axis wraps.
@@ -110,11 +119,11 @@ def gather_heads(plan: Plan, x: Array) -> Array:
     return all_gather(x, plan.axes.positions, 2)
 
 
-def attend_to_held(plan: Plan, q: Array, keys: Cached, vals: Cached, mask: Mask) -> Array:
+def attend_to_held(plan: Plan, q: Array, keys: Cached, vals: Cached, mask: BlockMask) -> Array:
     """q: [batch, time, heads, dim], gathered → the result for a chip's own heads, [batch, time, heads/n, dim].
 
-    Each chip attends to the keys that it holds. The largest scores and the sums are gathered, two numbers a query; every
-    chip weighs its values by them, which are then summed where their heads belong.
+    Each chip attends to the keys that it holds. The largest scores and the sums are gathered, two numbers a query;
+    every chip weighs its values by them, which are then summed where their heads belong.
     """
     batch, time, _, dim = q.shape
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)

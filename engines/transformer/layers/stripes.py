@@ -14,13 +14,13 @@ from jax import Array, lax
 
 from engines.transformer.comm.collectives import axis_index
 from engines.transformer.layers.kv_cache import Cache, Cached, read, write_parts
-from engines.transformer.layers.mask import Everything, Positions, QueryBlock
+from engines.transformer.layers.mask import Positions, QueryBlock
 from engines.transformer.partition.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Striped:
-    """Query t stands at ``first`` + t·``step`` and sees all keys up to there; key j stands at ``offset`` + j·``stride``.
+    """Query t, at ``first`` + t·``step``, sees all keys up to there; key j stands at ``offset`` + j·``stride``.
 
     ``base`` is the place among the keys that query 0 reaches at most, an int where it is known at compile time.
     """
@@ -31,28 +31,18 @@ class Striped:
     stride: int
     base: Any = 0
 
-    is_whole_prompt = False
-
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
+        """See :class:`engines.transformer.layers.mask.BlockMask`."""
         begin = self.first if queries.start is None else self.first + queries.start * self.step
         seen: Array = self.offset + keys * self.stride <= begin + jnp.arange(queries.count)[:, None] * self.step
         return seen
 
-    def last(self, keys: Positions) -> Array:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        return jnp.asarray(self.offset + keys * self.stride == self.first)
-
-    def of_prefix(self) -> Everything:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        return Everything()
-
-    def padded(self, _time: int) -> "Striped":
-        """See :class:`engines.transformer.layers.mask.Mask`."""
+    def padded(self, time: int) -> "Striped":
+        """See :class:`engines.transformer.layers.mask.BlockMask`."""
         return self
 
     def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
+        """See :class:`engines.transformer.layers.mask.BlockMask`."""
         parts = math.ceil(time / queries)
         last = np.minimum(np.arange(1, parts + 1) * queries, time) - 1
         reached = self.base + (self.stride - 1 + last * self.step) // self.stride

@@ -41,13 +41,8 @@ def folds_slots(plan: Plan) -> bool:
     unevenly, or where positions are split.
     """
     kept, _, even = kv_slots(plan)
-    return (
-        even
-        and not plan.axes.positions
-        and len(kept[0]) > 1
-        and plan.partitioner == "manual"
-        and not plan.prefill.prefix
-    )
+    folds = even and len(kept[0]) > 1 and plan.partitioner == "manual"
+    return folds and not plan.prefill.prefix and not plan.axes.positions
 
 
 def _chunk_ids(plan: Plan, coordinates: dict[str, int]) -> list[int]:

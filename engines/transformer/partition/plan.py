@@ -14,6 +14,7 @@ from engines.core.model import Model
 from engines.core.slice import MeshShape
 from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
+from engines.transformer.partition.attention_checks import check_attention
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
@@ -33,9 +34,9 @@ class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
-    split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto``
-    (:meth:`absorbs`). ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
-    follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
+    split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
+    ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps follow the
+    prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
     ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh
     axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the
     tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
@@ -139,6 +140,7 @@ class Plan:
                 f"does not split over any axes of mesh_shape={shape} for attn_sharding=batch",
                 "use a multiple of a mesh axis, or attn_sharding=heads",
             )
+        check_attention(self)
 
     def _check_experts(self) -> None:
         experts, axes, shape = self.model.experts, self.experts, list(self.mesh_shape)
@@ -226,7 +228,7 @@ class Plan:
 
     @property
     def cached_dims(self) -> tuple[int, int]:
-        """Elements of a cached key and value of one head; of latent attention, of the latent vector and the shared key."""
+        """Elements of a cached key and value of a head; of latent attention, of the latent vector and shared key."""
         model = self.model
         if model.kv_latent_dim is not None:
             return model.kv_latent_dim, model.rotated_dim
@@ -238,7 +240,7 @@ class Plan:
         return -(-self.cache_len // self.axes.size(self.axes.positions))
 
     def absorbs(self, time: int, limit: int) -> bool:
-        """Whether ``time`` queries go to the latent space, rather than ``limit`` latent vectors to every head's k and v.
+        """Whether ``time`` queries go to the latent space, rather than ``limit`` latent vectors to keys and values.
 
         Either multiplies something of each head by both up-projections: every query, or every key. A pair of query and
         key then takes 2·latent + rotary products in the latent space and head_dim + value_head_dim out of it. ``auto``

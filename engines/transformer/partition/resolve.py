@@ -1,7 +1,7 @@
 """From a point to a plan: every ``auto`` resolved."""
 
 import math
-from typing import Final
+from typing import Final, Literal
 
 from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
 from engines.core.errors import Unsupported
@@ -122,16 +122,32 @@ def resolve_layout(
 
     2D where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2). Attention is split over the batch
     where the batch splits and either weights are gathered, or the point decodes and has fewer key/value heads than
-    query heads (section 3.3); a cache of latent vectors, which no heads split, is replicated otherwise. One chip runs ``ws_1d`` over heads, which split nothing.
+    query heads (section 3.3); a cache of latent vectors, which no heads split, is replicated otherwise. One chip runs
+    ``ws_1d`` over heads, which split nothing.
     """
     chips = math.prod(mesh_shape)
     if ffn_layout == "auto":
         ffn_layout = "ws_2d" if math.sqrt(chips) > model.d_ff / model.d_model else "ws_1d"
     if attn_sharding == "auto":
-        latent = model.attention.is_latent
-        shared = latent or model.num_kv_heads < model.num_heads
+        shared = model.attention.is_latent or model.num_kv_heads < model.num_heads
         splits = attention_batch_axes(batch_size, mesh_shape) is not None
         gathers = bool(layout_of(ffn_layout).gathered)
-        whole = "replicated" if latent else "heads"
-        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else whole
+        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else over_heads(model)
     return ffn_layout, attn_sharding
+
+
+def over_heads(model: Model) -> Literal["heads", "replicated"]:
+    """The ``attn_sharding`` that splits query heads and no sequences: a cache of latent vectors is then replicated."""
+    return "replicated" if model.attention.is_latent else "heads"
+
+
+def resolved_form(plan: Plan, phase: str, input_len: int) -> str | None:
+    """What ``latent_attention=auto`` became where every pass of the phase did the same; None for other attention."""
+    if not plan.model.attention.is_latent:
+        return None
+    chunk = plan.prefill.chunk or input_len
+    prompt = [(chunk, input_len)] if chunk < input_len else [(input_len, input_len)]
+    prompt += [(input_len % chunk, input_len % chunk)] if chunk < input_len and input_len % chunk else []
+    passes = {"prefill": prompt, "decode": [(1, plan.cache_len)], "generate": [*prompt, (1, plan.cache_len)]}[phase]
+    found = {plan.absorbs(time, limit) for time, limit in passes}
+    return "auto" if len(found) > 1 else "absorbed" if found == {True} else "expanded"
