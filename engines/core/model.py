@@ -16,7 +16,7 @@ from engines.core.feed_forward import Activation, FeedForward
 from engines.core.keys import LARGEST
 from engines.core.layer_kind import LayerKind, Segment, seen_pairs, segments_of
 from engines.core.model_checks import check_model
-from engines.core.rotary import RotaryKeys, stretched
+from engines.core.rotary import Rotary, RotaryKeys, rotary_of, stretched
 from engines.core.typed import check_types, types_of
 
 Block = Literal["parallel", "serial"]
@@ -74,6 +74,9 @@ class Model(RotaryKeys, AttentionKeys, ExpertKeys):
     def __post_init__(self) -> None:
         stated = {name: each for name, each in types_of(type(self)).items() if get_origin(each) is not Literal}
         check_types("model.", {name: getattr(self, name) for name in stated}, stated, "see conf/model/tiny.yaml")
+        for name in ("rotary_short_factors", "rotary_long_factors"):  # YAML has lists
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, wanted in stated.items():
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
@@ -104,8 +107,12 @@ class Model(RotaryKeys, AttentionKeys, ExpertKeys):
 
     @property
     def rotary_frequencies(self) -> tuple[float, ...]:
-        """Radians a position of each pair of a head's turned dimensions, :func:`engines.core.rotary.stretched`."""
+        """Radians a position of each pair of a head's turned dimensions, in a layer that sees all of a short text."""
         return stretched(self, self.rotated_dim)
+
+    def rotary(self, kind: LayerKind, length: int) -> Rotary:
+        """How positions turn in a layer of that kind; ``length`` is the longest text that it reads."""
+        return rotary_of(self, self.rotated_dim, kind.window is not None, length)
 
     @cached_property
     def layer_kinds(self) -> tuple[LayerKind, ...]:

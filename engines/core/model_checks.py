@@ -15,6 +15,7 @@ def check_model(model: "Model") -> None:
         InvalidRequest: two keys contradict each other; names the key, its value and what would do.
     """
     _check_heads(model)
+    _check_rotary(model)
     _check_norms(model)
     _check_windows(model)
     _check_latent(model)
@@ -42,6 +43,30 @@ def _check_heads(model: "Model") -> None:
             model.rotated_dim,
             f"must be even and ≤ head_dim={model.head_dim}",
             "rotary embeddings rotate pairs of a head's dimensions",
+        )
+
+
+def _check_rotary(model: "Model") -> None:
+    scaling, pairs = model.rotary_scaling, model.rotated_dim // 2
+    if scaling not in (None, "linear") and model.rotary_original_positions is None:
+        raise InvalidRequest(
+            "model.rotary_scaling",
+            scaling,
+            "stretches positions beyond the original ones",
+            "set rotary_original_positions too",
+        )
+    for name in ("rotary_short_factors", "rotary_long_factors"):
+        factors = getattr(model, name)
+        if (len(factors) if factors else None) != (pairs if scaling == "long" else None):
+            raise InvalidRequest(
+                f"model.{name}",
+                factors,
+                f"must be one divisor for each of the {pairs} pairs of rotary_scaling=long, and no others have them",
+                "give as many as half of rotary_dim, or leave it out",
+            )
+    if (scaling == "dynamic" and model.rotated_dim <= 2) or (scaling == "yarn" and model.rotary_base <= 1):
+        raise InvalidRequest(
+            "model.rotary_scaling", scaling, "needs a base > 1 and more than one pair", "use rotary_scaling=linear"
         )
 
 
@@ -96,7 +121,6 @@ def _check_latent(model: "Model") -> None:
             "must be the part of head_dim that turns and that all heads share, with kv_latent_dim",
             "use position=rotary and a rotary_dim below head_dim",
         )
-
 
     for name in ("attn_bias", "qk_norm"):
         if getattr(model, name):

@@ -1,10 +1,12 @@
 """Token ids to logits, inside ``shard_map``."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core.layer_kind import LayerKind
 from engines.transformer.layers.attention import LayerContext
 from engines.transformer.layers.block import layer
 from engines.transformer.layers.embedding import embed, logits
@@ -12,9 +14,15 @@ from engines.transformer.layers.kv_cache import Cache, Caches
 from engines.transformer.layers.norm import norm
 from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import rope_angles
+from engines.transformer.layers.sequence_attention import reads_whole_prompt
+from engines.transformer.layers.stripes import own_ids
 from engines.transformer.params.tree import LayerParameters, Parameters, layer_parameters, only_layer, scan_inputs
 from engines.transformer.partition.constraint import constrain, residual
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.stacks import Turn
+
+Contexts = Mapping[LayerKind, LayerContext]
+"""What the layers of each kind need."""
 
 
 def forward(
@@ -43,39 +51,45 @@ def hidden_states(
     time = tokens.shape[1]
     here = positions.shard(plan, plan.axes.sequence).ids(time)
     x = embed(plan, parameters, tokens, positions)
+    if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
+        here = own_ids(plan, time)
     angles = rope_angles(plan.model, here)
 
-    context = LayerContext(0, positions, limit, time, angles)
-    if isinstance(parameters.layers, tuple):
-        assert isinstance(cache, tuple)
-        x, cache = _one_by_one(plan, parameters.layers, cache, x, context)
-    else:
-        assert isinstance(cache, dict)
-        x, cache = _in_a_loop(plan, parameters.layers, cache, x, context)
-    return x.reshape(-1, time, x.shape[-1]), cache
+    contexts = {
+        kind: LayerContext(kind, 0, positions, limit, time, angles) for kind in dict.fromkeys(plan.model.layer_kinds)
+    }
+    written: list[Cache] = []
+    for turn in plan.loops:
+        own = slice(len(written), len(written) + len(turn))
+        run = _once if plan.unrolled else _in_a_loop
+        x, kept = run(plan, turn, parameters.layers[own], cache[own], x, contexts)
+        written += kept
+    return x.reshape(-1, time, x.shape[-1]), tuple(written)
 
 
 def _in_a_loop(
-    plan: Plan, layers: LayerParameters, cache: Cache, x: Array, context: LayerContext
-) -> tuple[Array, Cache]:
-    """x through all layers of one stack: a program of one layer, whatever their number."""
+    plan: Plan, turn: Turn, layers: tuple[LayerParameters, ...], caches: Caches, x: Array, contexts: Contexts
+) -> tuple[Array, Caches]:
+    """x through all layers of some stacks: a program of one layer of each, whatever their number."""
 
-    def step(carry: tuple[Array, Cache], turn: tuple[Any, LayerParameters]) -> tuple[tuple[Array, Cache], None]:
-        number, vectors = turn
-        one = layer_parameters(vectors, layers, number)
-        return layer(plan, one, *carry, context._replace(layer=number)), None
+    def step(carry: tuple[Array, Caches], each: tuple[Any, tuple[LayerParameters, ...]]) -> Any:
+        (x, caches), (number, vectors) = carry, each
+        written = []
+        for stack, own, matrices, cache in zip(turn, vectors, layers, caches, strict=True):
+            one = layer_parameters(own, matrices, number)
+            x, kept = layer(plan, one, x, cache, contexts[stack.kind]._replace(layer=number))
+            written.append(kept)
+        return (x, tuple(written)), None
 
-    turns = (jnp.arange(plan.model.num_layers), scan_inputs(layers))
-    (x, cache), _ = lax.scan(step, (x, cache), turns)
-    return x, cache
+    turns = (jnp.arange(len(turn[0].numbers)), tuple(map(scan_inputs, layers)))
+    (x, caches), _ = lax.scan(step, (x, caches), turns)
+    return x, caches
 
 
-def _one_by_one(
-    plan: Plan, layers: tuple[LayerParameters, ...], caches: tuple[Cache, ...], x: Array, context: LayerContext
-) -> tuple[Array, tuple[Cache, ...]]:
-    """x through layers that have arrays of their own: a TPU fetches the next ones while a layer waits or computes."""
-    written = []
-    for one, mine in zip(layers, caches, strict=True):
-        x, kept = layer(plan, only_layer(one), x, mine, context)
-        written.append(kept)
-    return x, tuple(written)
+def _once(
+    plan: Plan, turn: Turn, layers: tuple[LayerParameters, ...], caches: Caches, x: Array, contexts: Contexts
+) -> tuple[Array, Caches]:
+    """x through a layer that has arrays of its own: a TPU fetches the next ones while a layer waits or computes."""
+    (stack,), (one,), (cache,) = turn, layers, caches
+    x, kept = layer(plan, only_layer(one), x, cache, contexts[stack.kind])
+    return x, (kept,)

@@ -140,7 +140,7 @@ def test_scales_take_whole_columns_and_no_others(one, monkeypatch):
     monkeypatch.setattr(one.files, "read", one.files.read)
     recorder = Recorder(one)
     plan = plan_of(model_of(one.folder), weight_dtype="int8")
-    each = described(plan, one).layers.ffn.inputs.values
+    each = described(plan, one).layers[0].ffn.inputs.values
     index = NamedSharding(mesh(), each.spec).devices_indices_map(each.shape)[mesh().devices.flat[0]]
     each.fill(tuple(slice(*at.indices(size)[:2]) for at, size in zip(index, each.shape, strict=True)))
     # Over 2×2×2 a device holds half the rows of a quarter of the columns, whose scales take the other half too.

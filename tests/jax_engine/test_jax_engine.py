@@ -201,9 +201,10 @@ def test_relative_error_by_hand():
 
 def test_a_wrong_output_is_not_verified():
     program = engine().prepare(point())
-    fused = program.weights.layers.fused
+    (layers,) = program.weights.layers
+    fused = layers.fused
     wrong = replace(fused, outputs=replace(fused.outputs, values=fused.outputs.values * 1.01))
-    program.weights = replace(program.weights, layers=replace(program.weights.layers, fused=wrong))
+    program.weights = replace(program.weights, layers=(replace(layers, fused=wrong),))
     checked = program.verify()
     assert not checked.ok
     assert checked.max_relative_error > checked.tolerance

@@ -107,7 +107,7 @@ def test_fusing_loses_nothing(model, shape):
 def test_the_scale_of_scores_is_in_the_queries_and_nowhere_else():
     def filled(vector, **formats):
         whole = described(plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads", **formats), 3)
-        each = getattr(whole.layers.attn.inputs, vector)
+        each = getattr(whole.layers[0].attn.inputs, vector)
         return each.fill(tuple(slice(0, size) for size in each.shape))
 
     # Heads of 8; two chunks of 2 heads: 16 columns each of q, k and v.

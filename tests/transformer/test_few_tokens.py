@@ -65,7 +65,7 @@ def test_copies_count_in_memory():
     devices = mesh_of((1, 1, 1)).devices.ravel()
     mesh = jax.sharding.Mesh(np.broadcast_to(devices, 16).reshape(4, 4, 1), ("x", "y", "z"))
     size = [
-        sum(leaf.size for leaf in jax.tree.leaves(abstract_parameters(each, mesh).layers.attn.inputs.values))
+        sum(leaf.size for leaf in jax.tree.leaves(abstract_parameters(each, mesh).layers[0].attn.inputs.values))
         for each in (apart, copied)
     ]
     assert size == [80 * 8192 * (64 + 16) * 128, 80 * 8192 * (64 + 32) * 128]

@@ -175,7 +175,7 @@ def test_weights_take_the_bytes_of_the_closed_form(ffn_layout, formats):
 def test_every_array_of_a_matrix_in_groups_is_held_in_its_share(dtype, size):
     plan = plan_of(MODELS["gpt"], (2, 2, 1), "ws_2d", weight_dtype=dtype, weight_group_size=size)
     made, whole = make_parameters(plan, mesh_of((2, 2, 1)), 0), described(replace(plan, weight_group_size=None), 0)
-    for matrix, exact in ((made.layers.attn.inputs, whole.layers.attn.inputs), (made.layers.ffn.outputs,) * 2):
+    for matrix, exact in ((made.layers[0].attn.inputs, whole.layers[0].attn.inputs), (made.layers[0].ffn.outputs,) * 2):
         held = sum(stored_bytes(each.shape, each.dtype) for each in jax.tree.leaves(matrix.values))
         assert held == np.prod(exact.values.shape) * weight_bytes(dtype, size)
 

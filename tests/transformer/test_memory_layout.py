@@ -50,10 +50,10 @@ def test_a_chip_s_slots_are_sequences_of_a_folded_cache():
     # Each of tiny-gpt's 8 heads has its own key/value head. Batch 4 is cut over y and z, heads over x.
     plan = plan_of("tiny-gpt", attn_sharding="batch", batch_size=4)
     assert folds_slots(plan)
-    assert abstract_cache(plan, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4 * 8, 1, 4)
+    assert abstract_cache(plan, mesh_of((2, 2, 2)))[0]["k"].shape[1:4] == (4 * 8, 1, 4)
     apart = plan_of("tiny-gpt", attn_sharding="batch", batch_size=4, partitioner="gspmd")
     assert not folds_slots(apart)
-    assert abstract_cache(apart, mesh_of((2, 2, 2)))["k"].shape[1:4] == (4, 8, 4)
+    assert abstract_cache(apart, mesh_of((2, 2, 2)))[0]["k"].shape[1:4] == (4, 8, 4)
     assert not folds_slots(plan_of("tiny", attn_sharding="batch"))  # one key/value head: nothing to fold
 
 
@@ -62,7 +62,7 @@ def test_a_whole_prompt_does_not_read_the_cache_that_it_writes(model):
     # Read back, the cache would be laid out for that, and copied into what decoding reads.
     plan, mesh = plan_of(model, attn_sharding="heads", cache_len=6), mesh_of((2, 2, 2))
     arguments = abstract_arguments(plan, mesh, 5)
-    held = {each.sharding.shard_shape(each.shape) for each in abstract_cache(plan, mesh).values()}
+    held = {each.sharding.shard_shape(each.shape) for each in abstract_cache(plan, mesh)[0].values()}
     types = tuple(f"tensor<{'x'.join(map(str, shape))}xf32>" for shape in held)
 
     def readings(lowered):

@@ -19,7 +19,7 @@ from engines.transformer.layers.mask import Causal
 from engines.transformer.layers.online_softmax import attend, block_shape, in_strips, uses_blocks
 from engines.transformer.layers.splash_attention import kernel_attend
 from engines.transformer.options import CPU_BLOCK, PrefillOptions
-from engines.transformer.params.describe import query_factor
+from engines.transformer.params.describe_layers import query_factor
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, load_parameters, make_prefill
 from engines.weights.random import prompt

@@ -75,7 +75,7 @@ def test_a_prefix_is_kept_once(attn_sharding):
     mesh = mesh_of((2, 2, 2))
 
     def elements(plan):
-        return sum(np.prod(each.sharding.shard_shape(each.shape)) for each in abstract_cache(plan, mesh).values())
+        return sum(np.prod(each.sharding.shard_shape(each.shape)) for each in abstract_cache(plan, mesh)[0].values())
 
     # k and v of 2 layers, 8 heads of 4: 64 sequences of 100 positions over 8 chips.
     assert elements(plan) == 2 * 2 * 8 * 4 * 64 * 100 / 8

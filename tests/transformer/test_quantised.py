@@ -115,7 +115,7 @@ def test_stored_weights_are_within_half_a_step_of_the_canonical_ones(weight_dtyp
     wide = plan_of(MODELS["gpt"], (1, 2, 1), "ws_2d", "heads")
     made = make_parameters(replace(wide, weight_dtype=weight_dtype), mesh_of((1, 2, 1)), 0)
     step = {"int8": 0.5, "int4": 0.5, "float8_e4m3": 16.0}[weight_dtype]
-    for matrix_of in (lambda w: w.layers.attn.inputs, lambda w: w.layers.ffn.outputs, lambda w: w.embedding):
+    for matrix_of in (lambda w: w.layers[0].attn.inputs, lambda w: w.layers[0].ffn.outputs, lambda w: w.embedding):
         each, matrix = matrix_of(described(wide, 0)).values, matrix_of(made)
         exact, held = each.fill(tuple(slice(0, size) for size in each.shape)), np.asarray(matrix.values)
         scale = np.asarray(matrix.scale)
@@ -207,12 +207,12 @@ def test_bytes_of_a_narrow_cache():
     }
     mesh = mesh_of((2, 2, 2))
     held = {
-        name: sum(stored_bytes(each.shape, each.dtype) for each in abstract_cache(plan, mesh).values())
+        name: sum(stored_bytes(each.shape, each.dtype) for each in abstract_cache(plan, mesh)[0].values())
         for name, plan in plans.items()
     }
     # Heads of 8: one float32 scale for eight int8, so 12 bytes where bfloat16 has 16.
     assert held["int8"] / held["bfloat16"] == 12 / 16
-    cache = make_cache(plans["int8"], mesh)
+    (cache,) = make_cache(plans["int8"], mesh)
     assert {name: each.dtype.name for name, each in cache.items()} == {
         "k": "int8", "v": "int8", "k_scale": "float32", "v_scale": "float32"
     }  # fmt: skip
@@ -227,7 +227,7 @@ def test_lowers_in_narrow_formats_without_an_array():
     memory = make_decode(plan, mesh, STEPS).lower(*arguments).compile().memory_analysis()
     parts = [(each.sharding.shard_shape(each.shape), each.dtype) for each in jax.tree.leaves(arguments)]
     assert memory.argument_size_in_bytes == sum(stored_bytes(*part) for part in parts)
-    cache = [(each.sharding.shard_shape(each.shape), each.dtype) for each in abstract_cache(plan, mesh).values()]
+    cache = [(each.sharding.shard_shape(each.shape), each.dtype) for each in abstract_cache(plan, mesh)[0].values()]
     # All of the cache is donated: it goes in and comes out as one.
     assert memory.alias_size_in_bytes == sum(stored_bytes(*part) for part in cache)
 

@@ -47,6 +47,7 @@ def test_every_layer_holds_its_part_of_the_stack():
         make_parameters(plan_of(MODELS["gpt"], (1, 1, 1), unrolled=each), mesh_of((1, 1, 1)), 0).layers
         for each in (False, True)
     )
+    (whole,) = whole
     assert len(apart) == MODELS["gpt"].num_layers
     for number, one in enumerate(apart):
         same = jax.tree.map(

@@ -1,6 +1,6 @@
 """Prefill: the whole prompt at once, in chunks, or after a prefix that all sequences share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,14 @@ def _in_chunks(plan: Plan, parameters: Parameters, cache: Caches, tokens: Array)
         x, cache = hidden_states(plan, parameters, cache, tokens, Consecutive(start), limit=time)
         return x[:, -1], cache
     count, rest = divmod(time, chunk)
+    shared = plan.axes.size(plan.axes.positions)
+    if rest % shared:
+        raise InvalidRequest(
+            "engine.prefill_chunk",
+            chunk,
+            f"leaves {rest} of {time} tokens, which is no multiple of the {shared} chips that share their positions",
+            f"use prompts of a multiple of {shared} tokens, or leave it out",
+        )
     if rest:
         _, cache = hidden_states(plan, parameters, cache, tokens[:, :rest], Consecutive(start), limit=rest)
 
@@ -86,34 +94,38 @@ def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:
     single, prefix, specs = prefix_plan(plan), plan.prefill.prefix, cache_specs(plan)
     read, slots = _prefix_prefill(single, mesh), _source_slots(plan, single)
 
-    def both(parameters: Parameters, cache: Cache, tokens: Array) -> Any:
+    def shared(cache: Cache, filled: Cache, specs: Mapping[str, P]) -> Cache:
         kept = dict(cache)
-        for name, each in read(parameters, tokens[:1, :prefix]).items():
-            shared = f"{PREFIX}{name}"
+        for name, each in filled.items():
             moved = each if slots is None else jnp.take(each, jnp.asarray(slots), axis=2)
-            kept[shared] = lax.with_sharding_constraint(moved, NamedSharding(mesh, specs[shared]))
+            placed = NamedSharding(mesh, specs[f"{PREFIX}{name}"])
+            kept[f"{PREFIX}{name}"] = lax.with_sharding_constraint(moved, placed)
+        return kept
+
+    def both(parameters: Parameters, cache: Caches, tokens: Array) -> Any:
+        filled = read(parameters, tokens[:1, :prefix])
+        kept = tuple(shared(*each) for each in zip(cache, filled, specs, strict=True))
         return rest(parameters, kept, tokens[:, prefix:])
 
     return jax.jit(both, donate_argnums=1)
 
 
-def _prefix_prefill(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Cache]:
+def _prefix_prefill(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Caches]:
     """A function (parameters, tokens) → the cache of their keys and values."""
     gspmd = plan.partitioner == "gspmd"
     view = plan.global_view(mesh) if gspmd else plan
     empty = abstract_cache(plan, mesh)
 
-    def read(parameters: Parameters, tokens: Array) -> Cache:
-        cache = {}
-        for name, each in empty.items():
-            cache[name] = jnp.zeros(each.shape if gspmd else each.sharding.shard_shape(each.shape), each.dtype)
-        filled = _in_chunks(view, parameters, cache, tokens)[1]
-        assert isinstance(filled, dict)
-        return filled
+    def zeros(each: Any) -> Array:
+        return jnp.zeros(each.shape if gspmd else each.sharding.shard_shape(each.shape), each.dtype)
+
+    def read(parameters: Parameters, tokens: Array) -> Caches:
+        cache: Caches = jax.tree.map(zeros, empty)
+        return _in_chunks(view, parameters, cache, tokens)[1]
 
     if gspmd:
         return read
-    mapped: Callable[[Parameters, Array], Cache] = jax.shard_map(
+    mapped: Callable[[Parameters, Array], Caches] = jax.shard_map(
         read, mesh=mesh, in_specs=(parameter_specs(plan), P()), out_specs=cache_specs(plan), check_vma=False
     )
     return mapped

@@ -1,4 +1,4 @@
-"""Attention over heads or over the batch, with its cache.
+"""Attention over heads, over the batch or over the sequence, with its cache.
 
 The projections return q, k and v as chunks of columns. Over heads, a chip attends with its own chunks; over the batch,
 an all-to-all first exchanges columns for sequences (Pope et al. 2022, section 3.3). Where there are fewer key/value
@@ -7,15 +7,26 @@ heads than chips, their columns are all-gathered and each chip keeps the heads t
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import axis_index
-from engines.transformer.layers.kv_cache import PREFIX, Cache, read
+from engines.transformer.layers.kv_cache import PREFIX, Cache, quantized_kv, read, write_parts
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
+from engines.transformer.layers.sequence_attention import (
+    attend_in_ring,
+    attend_to_held,
+    first_position,
+    from_positions,
+    gather_heads,
+    of_heads,
+    reads_whole_prompt,
+    to_positions,
+)
+from engines.transformer.layers.stripes import held_mask, read_stripe, store_stripe
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import constrain
 from engines.transformer.partition.kv_heads import kv_slots
@@ -23,12 +34,14 @@ from engines.transformer.partition.plan import Plan
 
 
 class LayerContext(NamedTuple):
-    """What a layer needs besides activations: its number, and the positions of the new tokens, ``time`` a sequence.
+    """What a layer needs besides activations: its number in its stack, and the positions of the new tokens.
 
-    ``time`` and ``limit`` are static. ``limit`` is the number of cached positions that attention reads; for packed
-    rows, the length of the longest sequence. ``angles`` are None without rotary embeddings.
+    ``kind``, ``time`` and ``limit`` are static. ``kind`` says what differs between layers; there are ``time`` new
+    tokens a sequence; ``limit`` is the number of cached positions that attention reads, or for packed rows the length
+    of the longest sequence. ``angles`` are None without rotary embeddings.
     """
 
+    kind: LayerKind
     layer: Any
     positions: Positions
     limit: int
@@ -43,6 +56,9 @@ def attention(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext)
     | v where they were computed separately. Returns the attention output in the shape of q, and the cache with the new
     k and v.
     """
+    if plan.axes.positions:
+        columns = jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0]
+        return _over_positions(plan, columns, cache, context)
     if plan.axes.attention or len(qkv) == 1:
         qkv = q_and_kv(plan, to_batch(plan, jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0]))
     attended, cache = attend_cached(plan, qkv, cache, context)
@@ -70,9 +86,28 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
     q = _split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
-        held = (keys, values), shared, new
-        (keys, values), shared, new = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), held)
+        (keys, values), shared, new = of_heads(((keys, values), shared, new), mine)
     out = _merge_slots(attend(plan, q, keys, values, mask, shared, new), slots)
+    return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
+
+
+def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
+    """:func:`attention` where positions are split: a whole prompt in a ring, else all keys where they are held."""
+    kept, wanted, even = kv_slots(plan)
+    start, time = first_position(context.positions), context.time
+    prompt = reads_whole_prompt(context.positions, time, context.limit)
+    there = to_positions if prompt else gather_heads
+    q, k, v = _rotated(plan, q_and_kv(plan, there(plan, columns)), kept, context.angles)
+    parts = quantized_kv(plan, k, v)
+    mine = None if even else jnp.asarray(wanted)[axis_index(plan.axes.head)]
+    if prompt:
+        cache = write_parts(cache, parts, context.layer, 0)
+        out = attend_in_ring(plan, q, parts, mine)
+        out = from_positions(plan, out.reshape(*out.shape[:2], -1, plan.padded.q_width), time)
+        return out, cache
+    cache = store_stripe(plan, cache, parts, context.layer, start)
+    keys, values = of_heads(read_stripe(plan, cache, context.layer, context.limit), mine)
+    out = attend_to_held(plan, q, keys, values, held_mask(plan, start))
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
 
 
@@ -129,7 +164,7 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     x = constrain(plan, x, _by_kv_head)
     if plan.axes.head and not padded.kv_splits_by_head:
         x = lax.all_gather(x, plan.axes.head, axis=2)
-        x = _ordered(plan, x, plan.axes.head + _moved_axes(plan))
+        x = _ordered(plan, x, plan.axes.head + moved_axes(plan))
     both = [x[..., : padded.kv_width], x[..., padded.kv_width :]]
     if padded.kv_splits_by_head:
         return [_by_head(each, head_dim) for each in both]
@@ -140,9 +175,9 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     return [jnp.take(each, jnp.asarray(kept)[axis_index(plan.axes.head)], axis=2) for each in both]
 
 
-def _moved_axes(plan: Plan) -> Axes:
+def moved_axes(plan: Plan) -> Axes:
     """The axes of attention's all-to-all, in the order of ``column``."""
-    return tuple(axis for axis in plan.axes.column if axis in plan.axes.attention)
+    return tuple(axis for axis in plan.axes.column if axis in plan.axes.moved)
 
 
 def _ordered(plan: Plan, x: Array, axes: Axes) -> Array:
@@ -169,7 +204,7 @@ def from_batch(plan: Plan, x: Array) -> Array:
     axes = plan.axes.attention
     if not axes:
         return x
-    moved = _moved_axes(plan)
+    moved = moved_axes(plan)
     x = x.reshape(*x.shape[:2], *(plan.axes.size((axis,)) for axis in moved), plan.local_chunks, x.shape[-1])
     x = x.transpose([0, 1, *(2 + moved.index(axis) for axis in axes), x.ndim - 2, x.ndim - 1])
     x = x.reshape(*x.shape[:2], -1, x.shape[-1])

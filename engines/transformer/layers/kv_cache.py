@@ -4,6 +4,10 @@ A quantized cache (``kv_dtype`` int8 or float8_e4m3) has, besides ``k`` and ``v`
 each head, ``k_scale`` and ``v_scale``. Values are quantized when they are written; attention applies the scales to the
 scores and to the softmax weights, so that the cache is never dequantized to a copy.
 
+Of latent attention (:mod:`layers.latent_attention`) ``k`` holds the latent vectors and ``v`` the keys that all heads
+share, in one slot that no axes of heads split. Where attention is over the sequence, position p is held by chip p mod n
+of the axes that split positions, in its place p // n.
+
 The keys and values of a prefix shared by all sequences are stored once, under the same names after ``prefix_``:
 [layers, 1, …], on every chip that attends with those heads. The other arrays then begin after the prefix.
 """
@@ -25,6 +29,7 @@ from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import quantize, stored_dtype
 from engines.transformer.partition.kv_heads import folds_slots, kv_slots
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.stacks import Stack
 
 PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
@@ -35,15 +40,19 @@ Where slots are folded into the batch (:func:`engines.transformer.partition.kv_h
 """
 
 
-Caches = Cache | tuple[Cache, ...]
-"""The cache of all layers in one, or, where the plan unrolls layers, a cache of one layer for each."""
+Caches = tuple[Cache, ...]
+"""A cache for each of :attr:`engines.transformer.partition.plan.Plan.stacks`."""
 
 
 class Cached(NamedTuple):
-    """One layer's keys or values [batch, slots, limit, dim] and, where quantized, their scale [batch, slots, limit]."""
+    """One layer's keys or values [batch, slots, limit, dim] and, where quantized, their scale [batch, slots, limit].
+
+    ``more`` are further dimensions of the same keys, with a scale of their own.
+    """
 
     values: Array
     scale: Array | None
+    more: "Cached | None" = None
 
 
 def cache_spec(plan: Plan) -> P:
@@ -51,17 +60,14 @@ def cache_spec(plan: Plan) -> P:
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
     if folds_slots(plan):
         return P(None, plan.axes.sequence + heads or None, None, None, None)
-    return P(None, plan.axes.sequence or None, heads or None, None, None)
+    if plan.model.attention.is_latent:
+        heads = ()
+    return P(None, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
 
 
-def _of_every_layer(plan: Plan, one: dict[str, Any]) -> Any:
-    """What holds for each array of one :data:`Cache`, in the structure of :data:`Caches`."""
-    return (one,) * plan.model.num_layers if plan.unrolled else one
-
-
-def cache_specs(plan: Plan) -> Any:
+def cache_specs(plan: Plan) -> tuple[dict[str, P], ...]:
     """The PartitionSpec of every array, in the structure of :data:`Caches`."""
-    return _of_every_layer(plan, _specs(plan))
+    return (_specs(plan),) * len(plan.stacks)
 
 
 def _specs(plan: Plan) -> dict[str, P]:
@@ -74,19 +80,26 @@ def _specs(plan: Plan) -> dict[str, P]:
     return specs
 
 
-def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
+def abstract_cache(plan: Plan, mesh: Mesh) -> tuple[dict[str, Any], ...]:
     """Shapes, dtypes and shardings of the cache, in the structure of :data:`Caches`."""
+    return tuple(_abstract(plan, mesh, stack) for stack in plan.stacks)
+
+
+def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
+    """:func:`abstract_cache` of one stack."""
     slots = len(kv_slots(plan)[0][0]) * plan.axes.size(plan.axes.head)
     if plan.partitioner == "gspmd":
         slots = plan.padded.kv_heads
-    model = plan.model
+    if plan.model.attention.is_latent:
+        slots = 1
+    model, held = plan.model, plan.cache_positions * plan.axes.size(plan.axes.positions)
     prefix = plan.prefill.prefix
     described = {}
     for name, spec in _specs(plan).items():
         scale = name.endswith("_scale")
-        batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, plan.cache_len - prefix)
+        batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, held - prefix)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
-        shape = (1 if plan.unrolled else model.num_layers, *rows, length, model.head_dim)
+        shape = (len(stack.numbers), *rows, length, _dim(plan, name))
         # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
         # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
         order: Sequence[int] = range(len(shape) - scale)
@@ -100,7 +113,13 @@ def abstract_cache(plan: Plan, mesh: Mesh) -> Any:
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
             sharding=array_format(mesh, spec, order),
         )
-    return _of_every_layer(plan, described)
+    return described
+
+
+def _dim(plan: Plan, name: str) -> int:
+    """Elements of an entry of the array ``name`` of the cache."""
+    key, value = plan.cached_dims
+    return key if name.removeprefix(PREFIX).startswith("k") else value
 
 
 def make_cache(plan: Plan, mesh: Mesh) -> Caches:
@@ -137,11 +156,22 @@ def quantized_kv(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
     if plan.kv_dtype not in LARGEST:
         by_name = zip("kv", (k, v), strict=True)
         return {name: new.transpose(0, 2, 1, 3).astype(stored_dtype(plan.kv_dtype)) for name, new in by_name}
+    if k.shape != v.shape:
+        return _quantized_apart(plan, k, v)
     both = jnp.stack([k, v]).transpose(0, 1, 3, 2, 4)
     # If quantization were fused with the write, a TPU's cache would get a layout that every read has to copy.
     blocks, scales = lax.optimization_barrier(quantize(both, plan.kv_dtype))
     parts = {name: blocks[each] for each, name in enumerate("kv")}
     return parts | {f"{name}_scale": scales[each, ..., 0] for each, name in enumerate("kv")}
+
+
+def _quantized_apart(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
+    """:func:`quantized_kv` of k and v that differ in size."""
+    parts: dict[str, Array] = {}
+    for name, each in (("k", k), ("v", v)):
+        block, scale = lax.optimization_barrier(quantize(each.transpose(0, 2, 1, 3), plan.kv_dtype))
+        parts |= {name: block, f"{name}_scale": scale[..., 0]}
+    return parts
 
 
 def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:

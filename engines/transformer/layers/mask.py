@@ -21,16 +21,31 @@ class QueryBlock:
     start: Any = None
 
 
-class Mask(Protocol):
-    """Which keys each query sees."""
+class BlockMask(Protocol):
+    """Which keys each query sees: what attention needs, at once and block by block."""
+
+    def seen(self, keys: Positions, queries: QueryBlock) -> Array:
+        """keys: [1, keys] as positions → [count, keys], or [1, keys] where all queries see the same."""
+        ...
+
+    def padded(self, time: int) -> "BlockMask":
+        """The mask for ``time`` queries; the additional ones repeat the last query."""
+        ...
+
+    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
+        """(first, end) of the blocks of ``keys`` (of ``limit``) to visit for each block of ``queries`` (of ``time``).
+
+        Blocks outside have no key that a query of the block sees. numpy arrays where they are known at compile time.
+        """
+        ...
+
+
+class Mask(BlockMask, Protocol):
+    """A mask of all keys that a chip's queries see."""
 
     @property
     def is_whole_prompt(self) -> bool:
         """Whether query t sees exactly the keys 0 … t, as known at compile time."""
-        ...
-
-    def seen(self, keys: Positions, queries: QueryBlock) -> Array:
-        """keys: [1, keys] as positions → [count, keys], or [1, keys] where all queries see the same."""
         ...
 
     def last(self, keys: Positions) -> Array:
@@ -43,17 +58,6 @@ class Mask(Protocol):
 
     def of_prefix(self) -> "Mask":
         """What the same queries see of a shared prefix, which stands before all their own keys."""
-        ...
-
-    def padded(self, time: int) -> "Mask":
-        """The mask for ``time`` queries; the additional ones repeat the last query."""
-        ...
-
-    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
-        """(first, end) of the blocks of ``keys`` (of ``limit``) to visit for each block of ``queries`` (of ``time``).
-
-        Blocks outside have no key that a query of the block sees. numpy arrays where they are known at compile time.
-        """
         ...
 
 

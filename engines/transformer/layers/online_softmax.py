@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
-from engines.transformer.layers.mask import Mask, QueryBlock
+from engines.transformer.layers.mask import BlockMask, Mask, QueryBlock
 from engines.transformer.options import KERNEL_TOKENS
 from engines.transformer.partition.plan import Plan
 
@@ -66,10 +66,10 @@ def attend(
 
     ``mask`` says which keys a query sees, also of the ``shared`` prefix, keys and values of batch 1. The key and value
     of the one ``new`` token stand for those at its position. Queries are already scaled by
-    :func:`engines.transformer.params.parameters.query_factor`.
+    :func:`engines.transformer.params.describe_layers.query_factor`.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
-    plain = mask.is_whole_prompt and shared is None and keys.scale is None
+    plain = mask.is_whole_prompt and shared is None and keys.scale is None and vals.values.shape[-1] == dim
     if plan.prefill.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
         from engines.transformer.layers.splash_attention import kernel_attend
 
@@ -85,6 +85,15 @@ def attend(
         own = None if new is None else NewToken(*new, mask.last(at))
         part = direct(plan, scaled, keys, vals, mask.seen(at, QueryBlock(time)), start, own)
     return normalized(part, q.dtype)
+
+
+def attend_to_part(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: BlockMask, before: Partial) -> Partial:
+    """Attention of queries [batch, time, slots, group, dim] to some of their keys, after that to others ``before``."""
+    batch, time, slots, group, dim = scaled.shape
+    limit = keys.values.shape[2]
+    if uses_blocks(plan, (batch, time, slots * group, dim), limit):
+        return blockwise(plan, scaled, keys, vals, mask, before)
+    return direct(plan, scaled, keys, vals, mask.seen(jnp.arange(limit)[None, :], QueryBlock(time)), before)
 
 
 def attend_prefix(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask) -> Partial:
@@ -145,15 +154,7 @@ def direct(
 ) -> Partial:
     """All scores at once; ``seen`` [time, limit]: which keys a query sees. ``start``: attention to other keys."""
     exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
-    scores = jnp.einsum(
-        "btsgd,bskd->bsgtk",
-        scaled,
-        keys.values.astype(scaled.dtype),
-        precision=exact,
-        preferred_element_type=jnp.float32,
-    )
-    if keys.scale is not None:
-        scores = scores * keys.scale[:, :, None, None]
+    scores = _scores(scaled, keys, exact)
     scores = jnp.where(seen, scores, -jnp.inf)
     if new is not None:
         own = _own_score(scaled, new.key)
@@ -182,6 +183,21 @@ def direct(
     return Partial(start.values * kept + values, tops, start.sums * kept + sums)
 
 
+def _scores(scaled: Array, keys: Cached, exact: Any) -> Array:
+    """scaled: [batch, time, slots, group, dim] → the score of every key, [batch, slots, group, time, limit]."""
+    dim = keys.values.shape[-1]
+    scores: Array = jnp.einsum(
+        "btsgd,bskd->bsgtk",
+        scaled if keys.more is None else scaled[..., :dim],
+        keys.values.astype(scaled.dtype),
+        precision=exact,
+        preferred_element_type=jnp.float32,
+    )
+    if keys.scale is not None:
+        scores = scores * keys.scale[:, :, None, None]
+    return scores if keys.more is None else scores + _scores(scaled[..., dim:], keys.more, exact)
+
+
 def _own_score(scaled: Array, key: Cached) -> Array:
     """scaled: [batch, 1, slots, group, dim], of the same token as the key → its score [batch, slots, group, 1, 1]."""
     wide = scaled[:, 0].astype(jnp.float32) * key.values.astype(jnp.float32)
@@ -190,7 +206,7 @@ def _own_score(scaled: Array, key: Cached) -> Array:
 
 
 def blockwise(
-    plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, start: Partial | None = None
+    plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: BlockMask, start: Partial | None = None
 ) -> Partial:
     """One block of scores at a time. ``start``: attention to other keys, if any.
 
@@ -229,7 +245,8 @@ def blockwise(
 
     shape = (batch, slots, group, grown)
     if start is None:
-        start = Partial(jnp.zeros((*shape, dim)), jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
+        empty = jnp.zeros((*shape, vals.values.shape[-1]))
+        start = Partial(empty, jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
     else:
         start = Partial(*(jnp.pad(each, ((0, 0),) * 3 + ((0, grown - time), (0, 0))) for each in start))
     number = jnp.zeros((), jnp.int32)

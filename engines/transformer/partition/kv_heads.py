@@ -14,6 +14,9 @@ def kv_slots(plan: Plan) -> tuple[list[list[int]], list[list[int]], bool]:
     Chips are in ``axes.head`` order. Evenly means that each chip's query heads form equal runs, one run per slot, so
     that grouping them is a reshape. A chip with fewer heads than another repeats its last one.
     """
+    if plan.model.attention.is_latent:
+        chips = plan.axes.size(plan.axes.head)
+        return [[0]] * chips, [[0] * (plan.padded.heads // plan.axes.size(plan.axes.head))] * chips, True
     kept, read, even = [], [], True
     per_chunk = plan.padded.heads // plan.chips
     for place in itertools.product(*(range(plan.axes.size((axis,))) for axis in plan.axes.head)):
@@ -34,17 +37,18 @@ def folds_slots(plan: Plan) -> bool:
     """Whether the cache folds slots into the batch: each slot of a sequence is then stored as a sequence.
 
     A TPU stores the cache in tiles of [written together, head_dim]: the few slots of one sequence would fill only a
-    fraction of each tile. Not where the compiler partitions, where a prefix is shared, or where slots are shared
-    unevenly.
+    fraction of each tile. Not where the compiler partitions, where a prefix is shared, where slots are shared
+    unevenly, or where positions are split.
     """
     kept, _, even = kv_slots(plan)
-    return even and len(kept[0]) > 1 and plan.partitioner == "manual" and not plan.prefill.prefix
+    folds = even and len(kept[0]) > 1 and plan.partitioner == "manual"
+    return folds and not plan.prefill.prefix and not plan.axes.positions
 
 
 def _chunk_ids(plan: Plan, coordinates: dict[str, int]) -> list[int]:
     """The chunks whose heads the chip at {x, y, z} holds in attention, ascending."""
     ids: list[int] = []
-    gathered = tuple(axis for axis in plan.axes.column if axis in plan.axes.attention)
+    gathered = tuple(axis for axis in plan.axes.column if axis in plan.axes.moved)
     for moved in itertools.product(*(range(plan.axes.size((axis,))) for axis in gathered)):
         at = {**coordinates, **dict(zip(gathered, moved, strict=True))}
         index = 0

@@ -1,0 +1,178 @@
+"""The description of one stack of layers: its projections, norms and vectors."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from engines.transformer.params.describe_experts import describe_experts
+from engines.transformer.params.described import Described, with_flat_vectors
+from engines.transformer.params.describer import Describer
+from engines.transformer.params.fill import Index, stacked
+from engines.transformer.params.fusion import Fusion, input_parts, output_parts
+from engines.transformer.params.tree import (
+    Latent,
+    LayerParameters,
+    Matrix,
+    Norm,
+    Parts,
+    Projection,
+    map_matrices,
+)
+from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.stacks import Stack
+from engines.weights.random import Floats, Source, values
+
+
+def query_factor(head_dim: int) -> float:
+    """log2(e)/√dim: with queries scaled by it, the softmax numerator is 2^score.
+
+    It is folded into the columns and biases of q at load; rotary embeddings do not mix them with other columns.
+    """
+    return math.log2(math.e) / math.sqrt(head_dim)
+
+
+def describe_layers(plan: Plan, source: Source, fusion: Fusion, stack: Stack) -> LayerParameters:
+    """The arrays of a stack; where the plan unrolls layers, the vectors of its matrices in one dimension."""
+    found = _Layers(plan, source, fusion, stack).parameters()
+    return map_matrices(with_flat_vectors, found) if plan.unrolled else found
+
+
+class _Layers(Describer):
+    def __init__(self, plan: Plan, source: Source, fusion: Fusion, stack: Stack) -> None:
+        super().__init__(plan, source, fusion)
+        self.numbers, self.kind = stack.numbers, stack.kind
+
+    def parameters(self) -> LayerParameters:
+        sparse = self.kind.has_experts
+        inputs = {
+            name: self._inputs(parts) for name, parts in input_parts(self.plan).items() if not sparse or name == "attn"
+        }
+        outputs = {
+            name: self._outputs(parts)
+            for name, parts in output_parts(self.plan).items()
+            if not sparse or name == "attn"
+        }
+        found = {name: Projection(inputs.get(name), outputs.get(name)) for name in inputs.keys() | outputs.keys()}
+        return LayerParameters(
+            attn_norm=self._norm("attn_norm"),
+            ffn_norm=self._norm("ffn_norm") if self.model.norms_per_layer == 2 else None,
+            attn=found.pop("attn", None),
+            experts=describe_experts(self.plan, self.source, self.fusion, self.numbers, self._inputs, self._outputs)
+            if sparse
+            else None,
+            ffn=found.pop("ffn", None),
+            fused=found.pop("fused", None),
+            latent=self._latent() if self.model.attention.is_latent else None,
+            single=found,
+        )
+
+    def _latent(self) -> Latent:
+        """Latent vectors are whole on every chip: only the columns of the heads are split."""
+        model, per_chunk = self.model, self.plan.padded.heads // self.plan.chips
+
+        def heads_of(name: str, latent: int, dim: int) -> Matrix:
+            parts, width = ((name, per_chunk * dim),), per_chunk * dim
+
+            def fill(layer: int, index: Index) -> Floats:
+                return self._folded(parts, self.fusion.inputs(parts, layer, index[0], index[1]))[:, :, index[2]]
+
+            return self.projection(
+                (len(self.numbers), latent, self.plan.chips, width),
+                stacked(self.numbers, fill),
+                rows=1,
+                spec=P(None, None, self.every),
+                scale_spec=P(None, self.every, None),
+                contracted=(1,),
+                merged_axis=2,
+                bias=None,
+                parts=parts,
+            )
+
+        def scale(name: str, latent: int) -> Described:
+            def fill(layer: int, index: Index) -> Floats:
+                return values(self.fusion.canonical[f"layers.{layer}.{name}_norm.scale"], self.source, index)
+
+            return self._vectors(fill, (latent,), P())
+
+        queries, keys = model.q_latent_dim, model.kv_latent_dim
+        assert keys is not None
+        return Latent(
+            k_b=heads_of("k_b", keys, model.head_dim - model.rotated_dim),
+            v_b=heads_of("v_b", keys, model.attention.value_dim),
+            kv_norm=scale("kv_a", keys),
+            q_b=None if queries is None else heads_of("q_b", queries, model.head_dim),
+            q_norm=None if queries is None else scale("q_a", queries),
+        )
+
+    def _inputs(self, parts: Parts) -> Matrix:
+        plan, fusion = self.plan, self.fusion
+        width = sum(width for _, width in parts)
+
+        def fill(layer: int, index: Index) -> Floats:
+            return self._folded(parts, fusion.inputs(parts, layer, index[0], index[1]))[:, :, index[2]]
+
+        def fill_bias(layer: int, index: Index) -> Floats:
+            return self._folded(parts, fusion.input_bias(parts, layer, index[0]))[:, index[1]]
+
+        has_bias = self._has_bias(parts)
+        bias = self._vectors(fill_bias, (plan.chips, width), P(None, self.every, None)) if has_bias else None
+        return self.projection(
+            (len(self.numbers), self.model.d_model, plan.chips, width),
+            stacked(self.numbers, fill),
+            rows=1,
+            spec=P(None, self.rows, self.columns),
+            scale_spec=P(None, self.every, None),
+            contracted=(1,),
+            merged_axis=2,
+            bias=bias,
+            parts=parts,
+        )
+
+    def _outputs(self, parts: Parts) -> Matrix:
+        fusion = self.fusion
+        width = sum(width for _, width in parts)
+
+        def fill(layer: int, index: Index) -> Floats:
+            return fusion.outputs(parts, layer, index[0], index[2])[:, index[1]]
+
+        def fill_bias(layer: int, index: Index) -> Floats:
+            names = [f"layers.{layer}.{each}_bias" for each, _ in parts]
+            biases = [values(fusion.canonical[each], self.source, index) for each in names if each in fusion.canonical]
+            both: Floats = np.sum(biases, axis=0, dtype=np.float32)
+            return both
+
+        has_bias = self._has_bias(parts)
+        return self.projection(
+            (len(self.numbers), self.plan.chips, width, self.model.d_model),
+            stacked(self.numbers, fill),
+            rows=2,
+            spec=P(None, self.columns, self.rows),
+            scale_spec=P(),
+            contracted=(1, 2),
+            merged_axis=1,
+            bias=self._vectors(fill_bias, (self.model.d_model,), P()) if has_bias else None,
+            parts=parts,
+        )
+
+    def _has_bias(self, parts: Parts) -> bool:
+        return any(f"layers.{self.numbers[0]}.{name}_bias" in self.fusion.canonical for name, _ in parts)
+
+    def _norm(self, name: str) -> Norm:
+        def vector(which: str) -> Described:
+            def fill(layer: int, index: Index) -> Floats:
+                return values(self.fusion.canonical[f"layers.{layer}.{name}.{which}"], self.source, index)
+
+            return self._vectors(fill, (self.model.d_model,), P())
+
+        return Norm(vector("scale"), vector("bias") if self.model.norm_bias else None)
+
+    def _vectors(self, fill_layer: Any, shape: tuple[int, ...], spec: P) -> Described:
+        return Described((len(self.numbers), *shape), "float32", spec, stacked(self.numbers, fill_layer))
+
+    def _folded(self, parts: Parts, columns: Floats) -> Floats:
+        """Input columns […, width] with those of q multiplied by :func:`query_factor`."""
+        if parts[0][0] in ("q", "q_b"):
+            columns[..., : self.plan.padded.q_width] *= np.float32(query_factor(self.model.head_dim))
+        return columns
