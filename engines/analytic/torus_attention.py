@@ -11,6 +11,7 @@ from engines.analytic.attention import cached_width, query_columns, query_width,
 from engines.analytic.grid import Bools, Floats, Grid, Ints
 from engines.analytic.torus_links import LayerTransfers, all_to_all_s, exchange, gathering, hops, nothing, size_of
 from engines.core.layout import LAYOUTS
+from engines.core.volume import Exchange, sequence_prompt, sequence_step
 
 STATISTIC_BYTES = 4.0
 """Partial results that are merged are in float32."""
@@ -175,29 +176,39 @@ def attention_transfers(
 
 
 def _merged(grid: Grid, shards: Shards, length: Floats, absorbed: Bools) -> LayerTransfers:
-    """What attention over positions sends.
+    """What attention over positions sends: :func:`engines.core.volume.sequence_step`, or ``sequence_prompt``.
 
-    Decode: each chip of the positions' axes gathers the queries of its heads, attends to its part of the context, and
-    the weighted sums, with maximum and sum of each softmax, are merged by a reduce-scatter in float32. Prefill: columns
-    become positions by an all-to-all and back, and keys and values pass around a ring (Liu et al. 2023, arXiv
-    2310.01889): every chip receives all others' once, as in an all-gather.
+    Decode gathers queries over the chips that share positions and merges the weighted sums of their parts (statistics
+    in float32). A prompt passes its keys and values around a ring (Liu et al. 2023, arXiv 2310.01889): every chip
+    receives all others' once, as in an all-gather.
     """
-    found = nothing()
-    tokens, chips = grid.batch * length, size_of(grid, "xyz")
-    heads = padded_heads(grid) / shards.heads
-    into, out = query_width(grid, absorbed), value_width(grid, absorbed)
-    width = np.where(grid.latent, cached_width(grid), 2 * grid.head_dim * run_kv_heads(grid) / shards.heads)
+    found, heads = nothing(), padded_heads(grid) / shards.heads
+    into, out = heads * query_width(grid, absorbed), heads * value_width(grid, absorbed)
+    held = np.where(grid.latent, cached_width(grid), 2 * grid.head_dim * run_kv_heads(grid) / shards.heads)
+    # Latent vectors are whole on every chip before attention, so that none of them is sent again.
+    sizes = {"tokens": grid.batch * length, "query": into, "new": np.where(grid.latent, 0.0, held), "value": out}
     for index, axes in enumerate(HEAD_AXES):
         mine = shards.head_axes == index
         if not np.any(mine):
             continue
         over = "".join(axis for axis in "xyz" if axis not in axes)
-        queries = gathering(grid, over, tokens * heads * into * grid.act_bytes)
-        sums = gathering(grid, over, tokens * heads * (out + 2) * STATISTIC_BYTES)
-        columns = tokens * (padded_heads(grid) * (into + out) / chips + width / shards.positions)
-        ring = gathering(grid, over, tokens * width * grid.act_bytes)
-        prompt = exchange(grid, over, columns * grid.act_bytes) + ring
-        found = (queries + sums).where(length <= 1, prompt).where(mine, found)
+        step = sequence_step(chips=shards.positions, heads=heads, **sizes)
+        prompt = sequence_prompt(chips=shards.positions, held=held, **sizes)
+        times = [_time_of(grid, over, list(each)) for each in (step, prompt)]
+        found = times[0].where(length <= 1, times[1]).where(mine, found)
+    return found
+
+
+def _time_of(grid: Grid, axes: str, exchanges: list[Exchange]) -> LayerTransfers:
+    found = nothing()
+    for each in exchanges:
+        size = each.elements * (STATISTIC_BYTES if each.of == "statistics" else grid.act_bytes)
+        if each.kind == "all-to-all":
+            found = found + exchange(grid, axes, size)
+        elif each.kind == "collective-permute":
+            found = found + gathering(grid, axes, size * (each.times + 1))
+        else:
+            found = found + gathering(grid, axes, size)
     return found
 
 

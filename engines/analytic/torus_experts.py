@@ -15,6 +15,7 @@ from engines.analytic.expert_load import busiest_hit, busiest_rows
 from engines.analytic.grid import Bools, Floats, Grid
 from engines.analytic.torus_links import LayerTransfers, exchange, gathering, nothing, size_of
 from engines.core.layout import EXPERT_DISPATCHES, LAYOUTS
+from engines.core.volume import expert_payloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,24 +59,9 @@ class Cut:
         return self._left(LAYOUTS[self.layout].gathered)
 
     @property
-    def batch(self) -> str:
-        """Expert axes over which the layout splits the batch already."""
-        return "".join(axis for axis in self.axes if axis in LAYOUTS[self.layout].gathered)
-
-    @property
     def spread(self) -> str:
         """Expert axes over which tokens are split before they are sent."""
         return "".join(axis for axis in self.axes if axis not in LAYOUTS[self.layout].gathered)
-
-    @property
-    def residual(self) -> str:
-        """Axes that split E of the residual stream."""
-        return "".join(axis for axis in "xyz" if axis not in LAYOUTS[self.layout].gathered)
-
-    @property
-    def whole(self) -> str:
-        """Axes of the residual stream over which an expert needs E whole."""
-        return "".join(axis for axis in self.residual if axis not in self.embed)
 
 
 def experts_possible(grid: Grid, axes: str) -> Bools:
@@ -118,9 +104,10 @@ def expert_cost(grid: Grid, layout: str, axes: str, length: Floats) -> ExpertCos
     router = inputs * grid.num_experts
     read = np.where(copies > 1, 2 * copies * grid.num_experts / shards, hit)
     columns = (grid.expert_inputs + grid.expert_hidden) / size_of(grid, cut.ffn)
-    gathers, sends = _gathering(grid, cut, tokens), _sending(grid, cut, tokens, rows)
+    gathers = _sent(grid, cut, tokens, rows, sends=False)
+    sends = _sent(grid, cut, tokens, rows, sends=True) if axes else gathers
     by_all_to_all = _sends(grid, cut, gathers, sends)
-    transfers = sends.where(by_all_to_all, gathers) + _inside(grid, cut, rows)
+    transfers = sends.where(by_all_to_all, gathers)
     return ExpertCost(
         compute_s=2 * (multiplied * part + tokens * router) / rate,
         weights_bytes=read * part * grid.weight_bytes + router * grid.act_bytes,
@@ -154,39 +141,35 @@ def _sends(grid: Grid, cut: Cut, gathers: LayerTransfers, sends: LayerTransfers)
     return np.asarray(asked & splits & several)
 
 
-def _gathering(grid: Grid, cut: Cut, tokens: Floats) -> LayerTransfers:
-    """All-gathers over E's axes and the batch's that bring ``tokens`` to all chips of A, and reduce-scatters back."""
-    row = grid.d_model / size_of(grid, cut.embed) * grid.act_bytes
-    here = tokens / size_of(grid, cut.batch)
-    found = gathering(grid, cut.whole, here * row)
-    if cut.batch:
-        found = found + gathering(grid, cut.batch, tokens * row)
-    return found.times(np.full(1, 2.0))
+def _sent(grid: Grid, cut: Cut, tokens: Floats, rows: Floats, *, sends: bool) -> LayerTransfers:
+    """The times of :func:`engines.core.volume.expert_payloads`, of ``tokens`` of a group and the busiest chip's rows.
 
+    All-to-alls wait for the chip that gets the most.
+    """
+    layout = LAYOUTS[cut.layout]
 
-def _sending(grid: Grid, cut: Cut, tokens: Floats, rows: Floats) -> LayerTransfers:
-    """Parts of E become tokens by an all-to-all, E is gathered, k copies of each go to their experts, and all back."""
-    if not cut.axes:
-        return nothing()
-    mine = tokens / size_of(grid, cut.axes)
-    row = grid.d_model / size_of(grid, cut.embed) * grid.act_bytes
-    found = exchange(grid, cut.axes, np.maximum(mine * grid.experts_per_token, rows) * row)
-    if cut.spread:
-        local = tokens / size_of(grid, cut.batch)
-        found = found + exchange(grid, cut.spread, local * grid.d_model / size_of(grid, cut.residual) * grid.act_bytes)
-    rest = "".join(axis for axis in cut.whole if axis not in cut.axes)
-    if rest:
-        found = found + gathering(grid, rest, mine * row)
-    return found.times(np.full(1, 2.0))
+    def size(axes: str) -> Floats:
+        return size_of(grid, axes)
 
-
-def _inside(grid: Grid, cut: Cut, rows: Floats) -> LayerTransfers:
-    """Over E's axes inside an expert: a reduce-scatter of its inputs' columns, and an all-gather of what follows."""
-    if not cut.embed:
-        return nothing()
-    across = size_of(grid, cut.ffn)
-    into, out = (rows * columns / across * grid.act_bytes for columns in (grid.expert_inputs, grid.expert_hidden))
-    return gathering(grid, cut.embed, into) + gathering(grid, cut.embed, out)
+    gathered_experts = "".join(axis for axis in cut.axes if axis in layout.gathered)
+    payloads = expert_payloads(
+        layout,
+        cut.axes,
+        size,
+        sends=sends,
+        tokens=tokens / size(gathered_experts) * grid.act_bytes,
+        d_model=grid.d_model,
+        sent=np.maximum(tokens / size(cut.axes) * grid.experts_per_token, rows) * grid.act_bytes,
+        rows=rows * grid.act_bytes,
+        inward=grid.expert_inputs / size(cut.ffn),
+        outward=grid.expert_hidden / size(cut.ffn),
+    )
+    found = nothing()
+    for each in payloads:
+        if each.axes:
+            time_of = exchange if each.kind == "all-to-all" else gathering
+            found = found + time_of(grid, each.axes, each.size)
+    return found
 
 
 def _gathered_weights(grid: Grid, cut: Cut, elements: Floats) -> LayerTransfers:
