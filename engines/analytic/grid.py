@@ -228,7 +228,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "kv_heads": float(model.num_kv_heads),
         "max_head_shards": float(1 << (model.num_heads - 1).bit_length()),
         "head_dim": float(model.head_dim),
-        "window": float(windows[0] if windows else np.inf),
+        "window": float(windows[0] if windows else 0),
         "chunked": model.window_kind == "chunked",
         "latent": model.attention.is_latent,
         "kv_latent": float(model.kv_latent_dim or 0),

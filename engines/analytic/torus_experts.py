@@ -109,7 +109,7 @@ def expert_cost(grid: Grid, layout: str, axes: str, length: Floats) -> ExpertCos
     by_all_to_all = _sends(grid, cut, gathers, sends)
     transfers = sends.where(by_all_to_all, gathers)
     return ExpertCost(
-        compute_s=2 * (multiplied * part + tokens * router) / rate,
+        compute_s=2 * (multiplied * part * copies + tokens * router) / rate,
         weights_bytes=read * part * grid.weight_bytes + router * grid.act_bytes,
         row_bytes=rows * (4 * inputs + columns) * grid.act_bytes,
         transfers=transfers + _gathered_weights(grid, cut, part * grid.num_experts / shards * copies),
