@@ -48,7 +48,8 @@ def test_a_token_of_deepseek_v3_caches_70272_bytes(deepseek):
 def test_latent_vectors_of_gpus_are_copied_unless_attention_is_data_parallel(deepseek):
     keys = {"hw": "h200", "num_chips": 16, "weight_dtype": "float8_e4m3", "collectives": "auto"}
     caches = {
-        groups: ENGINE.estimate([deepseek(**keys, data_parallel=groups)])[0].facts.kv_cache_bytes for groups in (1, 4, 16)
+        groups: ENGINE.estimate([deepseek(**keys, data_parallel=groups)])[0].facts.kv_cache_bytes
+        for groups in (1, 4, 16)
     }
     assert caches == {groups: 70_272 * 1024 * 64 / groups for groups in (1, 4, 16)}
 
@@ -81,9 +82,10 @@ def test_making_keys_anew_in_every_step_costs_what_it_multiplies(deepseek):
 @given(tokens=st.integers(1, 4000), shards=st.sampled_from([1, 2, 4, 16, 64]), skew=st.sampled_from([0.0, 0.5, 1.0]))
 def test_hit_experts_are_between_the_mean_and_all(tokens, shards, skew):
     grid = of_experts(skew)
-    hit, rows = busiest_hit(grid, np.full(1, float(tokens)), ONE * shards)[0], busiest_rows(
-        grid, np.full(1, float(tokens)), ONE * shards
-    )[0]
+    hit, rows = (
+        busiest_hit(grid, np.full(1, float(tokens)), ONE * shards)[0],
+        busiest_rows(grid, np.full(1, float(tokens)), ONE * shards)[0],
+    )
     few = 8 if tokens == 1 else min(256.0, tokens * 8.0)
     mean = sum(1 - (1 - share) ** tokens for share in choices(skew)) / shards
     assert mean - 1e-6 <= hit <= min(256 / shards, few) + 1e-6
@@ -101,7 +103,14 @@ def choices(skew: float) -> list[float]:
 def of_experts(skew: float = 0.0) -> Grid:
     from builders.points import point
 
-    given = {"engine": "analytic", "phase": "decode", "num_chips": 64, "batch_size": 64, "input_len": 1, "output_len": 1}
+    given = {
+        "engine": "analytic",
+        "phase": "decode",
+        "num_chips": 64,
+        "batch_size": 64,
+        "input_len": 1,
+        "output_len": 1,
+    }
     return grid_of([point(model="deepseek-v3", hw="tpu-v5p", routing_skew=skew, **given)])
 
 
@@ -159,7 +168,9 @@ def test_one_expert_that_every_token_takes_is_a_dense_layer(make_point, layout, 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    model=st.sampled_from(["deepseek-v3", "qwen3-235b-a22b", "gpt-oss-120b", "mixtral-8x7b", "gemma-3-27b", "mistral-7b-v0.1"]),
+    model=st.sampled_from(
+        ["deepseek-v3", "qwen3-235b-a22b", "gpt-oss-120b", "mixtral-8x7b", "gemma-3-27b", "mistral-7b-v0.1"]
+    ),
     where=st.sampled_from([("tpu-v5p", 64), ("tpu-v5e", 256), ("h200", 16), ("b200", 8)]),
     phase=st.sampled_from(["prefill", "decode"]),
     batch=st.sampled_from([1, 16, 64]),
@@ -244,7 +255,9 @@ def test_what_cannot_be_split_so_is_refused_with_the_key(make_point):
         assert found.status == "unsupported"
         return found.error
 
-    assert error(model="gpt-oss-20b", hw="tpu-v5p", num_chips=64, expert_axes="xyz").startswith("expert_axes=xyz: num_e")
+    assert error(model="gpt-oss-20b", hw="tpu-v5p", num_chips=64, expert_axes="xyz").startswith(
+        "expert_axes=xyz: num_e"
+    )
     assert "attn_sharding=sequence" in error(model="llama-3-70b", attn_sharding="sequence", ffn_layout="wg_x")
     gpus = {"model": "mixtral-8x7b", "hw": "h100-80gb", "num_chips": 8, "collectives": "auto"}
     assert error(**gpus, attn_sharding="sequence").startswith("ffn_layout=auto with attn_sharding=sequence is not")
