@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.predict import PredictedPhase, Prediction, predict
+from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
 from engines.analytic.uncertainty import interval, place_of
@@ -126,8 +126,8 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
         if not possible[index]:
             found.append(Estimate(status="unsupported", error=_impossible(point)))
             continue
-        parts = [_PhaseAtPoint(phase, index, chosen[name][index]) for name, phase in phases.items()]
-        found.append(_estimate(point, *parts, ends[index]))
+        prefill, decode = (_PhaseAtPoint(phase, index, chosen[name][index]) for name, phase in phases.items())
+        found.append(_estimate(point, prefill, decode, ends[index]))
     return found
 
 

@@ -40,13 +40,14 @@ class Grid:
     index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``. An encoder has no output matrix and no cache:
     its ``vocab`` and ``kv_bytes`` are 0.
 
-    ``window_layers`` of the layers see a ``window`` of keys, in blocks of so many where ``chunked``. ``latent`` attention
-    has ``kv_latent`` and ``rotated`` elements a token, values of ``value_dim``, and queries from ``q_latent`` (0: from the
-    residual). ``dense_layers`` have the feed-forward above, ``expert_layers`` have ``num_experts``, of which a token goes
-    to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of ``expert_groups`` of them a
-    token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch`` index ``LATENT_ATTENTIONS``,
-    ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where data_parallel and expert_parallel
-    are left open.
+    ``window_layers`` of the layers see a ``window`` of keys, in blocks of so many where ``chunked``. ``latent``
+    attention has ``kv_latent`` and ``rotated`` elements a token, values of ``value_dim``, and queries from ``q_latent``
+    (0: from the residual). ``dense_layers`` have the feed-forward above, ``expert_layers`` have ``num_experts``, of
+    which a token goes to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of
+    ``expert_groups`` of them a token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch``
+    index ``LATENT_ATTENTIONS``, ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where
+    data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
+    :mod:`engines.analytic.routing_constants`.
 
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between

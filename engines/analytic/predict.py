@@ -268,9 +268,9 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
 
 
 def _attention_asked(grid: Grid, attention: str) -> Bools:
-    """Where attention may be split so; what leaves it open does not split positions, and ``replicated`` is over heads."""
+    """Where attention may be split so; auto never splits positions, and ``replicated`` is over heads."""
     if attention == "sequence":
-        return grid.attention == SEQUENCE
+        return np.asarray(grid.attention == SEQUENCE)
     names = ("auto", "heads", "replicated") if attention == "heads" else ("auto", attention)
     return np.isin(grid.attention, [ATTN_SHARDINGS.index(name) for name in names])
 

@@ -41,7 +41,8 @@ def _sends(grid: Grid, strategy: Strategy, prefill: bool) -> Bools:
 
 
 def _keys(point: Point, strategy: Strategy, absorbed: bool, sends: bool) -> dict[str, Any]:
-    model, found = point.model, {}
+    model = point.model
+    found: dict[str, Any] = {}
     if point.num_chips > 1:
         latent = model.attention.is_latent and strategy.attention == "heads"
         found |= {"ffn_layout": strategy.layout, "attn_sharding": "replicated" if latent else strategy.attention}

@@ -20,7 +20,7 @@ from engines.core.volume import expert_payloads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertCost:
-    """One layer's routed experts on the busiest chip: seconds of matmuls, bytes of weights and of rows, and what is sent.
+    """One layer's routed experts on the busiest chip: seconds of matmuls, bytes of weights and rows, what is sent.
 
     ``sends`` says whether tokens are sent by all-to-all, and ``rows`` how many rows the chip's experts get.
     """
@@ -87,9 +87,9 @@ def _whole(parts: Floats) -> Bools:
 def expert_cost(grid: Grid, layout: str, axes: str, length: Floats) -> ExpertCost:
     """One layer's routed experts for ``length`` new tokens a sequence.
 
-    Compute: 2 FLOPs for each weight of an expert and each row of the busiest chip, rows of each expert in whole tiles of
-    ``grouped_rows``, and the router's on every chip. Memory: weights of the experts that are hit, gathered ones written
-    and read; rows in, between and out; the router, which every chip has.
+    Compute: 2 FLOPs for each weight of an expert and each row of the busiest chip, rows of each expert in whole tiles
+    of ``grouped_rows``, and the router's on every chip. Memory: weights of the experts that are hit, gathered ones
+    written and read; rows in, between and out; the router, which every chip has.
     """
     cut = Cut(layout, axes)
     shards, chips = size_of(grid, axes), size_of(grid, "xyz")

@@ -1,6 +1,8 @@
 """Today's architectures beside each other: cost of a token over its latency, how each is split and what binds it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import exp, log
 from typing import Any, Final
 
 from bench.report.main.findings import Finding
@@ -71,7 +73,7 @@ def architectures_figure(rows: Sequence[Row]) -> Drawn | None:
     _legend(figure, colours, sorted({row.source for row in mine}))
     row = mine[0]
     caption = (
-        f"Cost of a token over the time of a decode step, {row.input_len} tokens cached and {row.output_len} generated, "
+        f"Cost of a token over the time of a decode step, {row.input_len} tokens cached, {row.output_len} generated, "
         f"{row.weight_dtype} weights: frontiers over batches, numbers of GPUs and ways to split. The marker says which "
         "term is the largest."
     )
@@ -217,7 +219,7 @@ def experts_table(rows: Sequence[Row]) -> Table | None:
             Column("split", "16×62B split"),
         ],
         rows=cells,
-        note="The batch at which the 62B costs as much as the 16×62B at the line's batch is interpolated between batches.",
+        note="The batch at which the 62B costs as much as the 16×62B of the line is interpolated between batches.",
     )
 
 
@@ -236,11 +238,9 @@ def equal_cost(rows: Sequence[Row], sparse: Row) -> tuple[float, float] | None:
 
     Between two batches the logarithms of cost, batch and step are taken as linear.
     """
-    from math import exp, log
-
     wanted = log(sparse.cost_chip_s_per_token or 1)
     dense = [pair[0] for pair in _pairs(rows).values()]
-    for before, after in zip(dense, dense[1:], strict=False):
+    for before, after in pairwise(dense):
         high, low = (log(row.cost_chip_s_per_token or 1) for row in (before, after))
         if low <= wanted <= high and high > low:
             share = (high - wanted) / (high - low)
