@@ -1,10 +1,10 @@
 """What XLA:TPU's kernel for ``lax.ragged_dot`` takes.
 
-The compiler states its operations as if every row of the buffer were some expert's, and its bytes as if every expert had
-rows. The kernel visits a tile of rows once for each expert that has rows in it, and multiplies the whole tile each time;
-it reads the matrix of an expert when it comes to its first tile. How many rows and experts there are is known when it
-runs; programs of this project state what is expected of balanced routing in the name of the scope
-(:func:`engines.core.routing.balanced_scope`), and every row and every expert counts where nothing is stated.
+The compiler states its operations as if every row of the buffer were some expert's, and its bytes as if every expert
+had rows. The kernel visits a tile of rows once for each expert that has rows in it, and multiplies the whole tile each
+time; it reads the matrix of an expert when it comes to its first tile. How many rows and experts there are is known
+when it runs. Programs of this project state what is expected of balanced routing in the name of the scope
+(:func:`engines.core.routing.balanced_scope`); where nothing is stated, every row and every expert counts.
 """
 
 import math

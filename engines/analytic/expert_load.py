@@ -1,0 +1,102 @@
+"""How many rows and weights of experts the busiest chip has, in closed form.
+
+T tokens go to k of N experts each, which lie on m chips or groups of chips (:mod:`engines.core.routing` has the law by
+which they choose). Every collective waits for the busiest of them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from engines.analytic.grid import Floats, Grid
+from engines.core.routing import busiest_share, distinct_experts
+
+NEWTON_STEPS = 6
+
+
+def normal_maximum(count: Floats) -> Floats:
+    """Expected maximum of ``count`` standard normal variables: Φ⁻¹(0.5264^(1/count)), 0 of one.
+
+    (Chen and Tyler, "Accurate approximation to the extreme order statistics of Gaussian samples", 1999.) Φ⁻¹ as in
+    Abramowitz and Stegun, 26.2.23.
+    """
+    t = np.sqrt(-2 * np.log1p(-(0.5264 ** (1 / np.maximum(count, 2.0)))))
+    above = (2.515517 + 0.802853 * t + 0.010328 * t**2) / (1 + 1.432788 * t + 0.189269 * t**2 + 0.001308 * t**3)
+    return np.where(count > 1, t - above, 0.0)
+
+
+def expected_maximum(mean: Floats, variance: Floats, count: Floats, most: Floats) -> Floats:
+    """Expected maximum of ``count`` sums of independent chances, each with that mean and variance, at most ``most``.
+
+    μ + σ²·δ with σ²·((1 + δ)·ln(1 + δ) − δ) = z²/2, z of :func:`normal_maximum`: of many chances δ is z/σ, as of normal
+    variables; of few the tail is that of Bennett's inequality ("Probability inequalities for the sum of independent
+    random variables", 1962), which is Poisson's. So the fullest of n urns is found (Raab and Steger, "Balls into Bins",
+    1998): sqrt(2·μ·ln n) above a large mean, and in the order of ln n/ln(ln n/μ) of a small one.
+    """
+    target = normal_maximum(count) ** 2 / 2 / np.maximum(variance, 1e-12)
+    # From above, where the function is convex, Newton's steps come down to the root without passing it.
+    delta = np.sqrt(2 * target) + target / np.log(np.maximum(target, np.e))
+    for _ in range(NEWTON_STEPS):
+        wide = np.log1p(delta)
+        delta = delta - ((1 + delta) * wide - delta - target) / np.maximum(wide, 1e-12)
+    above = np.where(count > 1, variance * np.maximum(delta, 0.0), 0.0)
+    return np.asarray(np.minimum(mean + above, np.maximum(most, mean)))
+
+
+def busiest_rows(grid: Grid, tokens: Floats, shards: Floats) -> Floats:
+    """Rows of the experts of the busiest of ``shards`` groups: T·k of one group, T·k/m and what chance adds of several.
+
+    A token's choices differ, so that a group's rows of one token vary as drawing k of N without replacement does. With
+    skew the busiest group has more by :func:`busiest_share`; a capacity c leaves at most c·T·k/m.
+    """
+    choices = tokens * grid.experts_per_token
+    share = (
+        _by_routing(
+            grid,
+            shards,
+            lambda count, per_token, skew, parts: np.vectorize(
+                lambda each: busiest_share(count, per_token, int(each), skew), otypes=[float]
+            )(parts),
+        )
+        if np.any(grid.skew > 0)
+        else 1 / shards
+    )
+    others = (grid.num_experts - grid.experts_per_token) / np.maximum(grid.num_experts - 1, 1.0)
+    most = tokens * np.minimum(grid.experts_per_token, grid.num_experts / shards)
+    rows = expected_maximum(choices * share, choices * share * (1 - share) * others, shards, most)
+    return np.asarray(np.minimum(rows, np.where(grid.capacity > 0, grid.capacity * choices / shards, np.inf)))
+
+
+def busiest_hit(grid: Grid, tokens: Floats, shards: Floats) -> Floats:
+    """Experts of the busiest of ``shards`` groups that a token goes to, of N/m: their weights are read.
+
+    A mean of N·(1 − (1 − k/N)^T)/m without skew, and what chance adds.
+    """
+    count, chosen = np.maximum(grid.num_experts, 1.0), grid.experts_per_token
+    if np.any(grid.skew > 0):
+        all_hit = _by_routing(grid, tokens, lambda n, k, skew, of: distinct_experts(n, k, of, skew))
+    else:
+        all_hit = count * (1 - (1 - chosen / count) ** tokens)
+    mean, share = all_hit / shards, all_hit / count
+    # One token alone hits k different experts; their number does not vary, and so their number on a group does less.
+    others = np.where(tokens <= 1, (count - chosen) / np.maximum(count - 1, 1.0), 1.0)
+    hit = expected_maximum(mean, mean * (1 - share) * others, shards, count / shards)
+    return np.asarray(np.minimum(hit, busiest_possible(grid, tokens)))
+
+
+def busiest_possible(grid: Grid, tokens: Floats) -> Floats:
+    """Most experts that T tokens hit: T·k, or all."""
+    return np.minimum(tokens * grid.experts_per_token, np.maximum(grid.num_experts, 1.0))
+
+
+def _by_routing(grid: Grid, of: Floats, law: Callable[[int, int, float, Floats], Floats]) -> Floats:
+    """``law`` (of N, k, skew and the values ``of``) for every point: once for each value of each kind of routing."""
+    count, chosen, skew, values = np.broadcast_arrays(grid.num_experts, grid.experts_per_token, grid.skew, of)
+    found = np.zeros(values.shape)
+    kinds, place = np.unique(np.stack([count, chosen, skew]), axis=1, return_inverse=True)
+    for index, (experts, per_token, exponent) in enumerate(kinds.T):
+        mine = np.ravel(place) == index
+        if experts:
+            different, back = np.unique(values[mine], return_inverse=True)
+            found[mine] = law(int(experts), int(per_token), float(exponent), different)[np.ravel(back)]
+    return found
