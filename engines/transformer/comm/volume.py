@@ -16,6 +16,7 @@ from engines.transformer.params.fusion import input_parts, matmul_widths, output
 from engines.transformer.params.quantize import stream_dtype
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
+from engines.weights.random import norm_names
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,7 +76,7 @@ def _all(plan: Plan, time: int) -> Iterator[Transfer]:
 def _norms(plan: Plan, tokens: int) -> Iterator[Transfer]:
     statistics = 2 if plan.model.norm == "layernorm" else 1
     sums, shards = 4 * statistics * tokens, plan.axes.size(plan.axes.residual)
-    for _ in range(1 if plan.model.shares_norm else 2):
+    for _ in norm_names(plan.model):
         if gathers_terms(sums, shards):
             yield _transfer("all-gather", plan.axes.residual, sums * shards, "norm")
         else:

@@ -5,6 +5,8 @@ an all-to-all first exchanges columns for sequences (Pope et al. 2022, section 3
 heads than chips, their columns are all-gathered and each chip keeps the heads that it reads.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,9 @@ from jax import Array, lax
 from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import axis_index
 from engines.transformer.layers.kv_cache import PREFIX, Cache, read
+from engines.transformer.layers.norm import head_norm
 from engines.transformer.layers.online_softmax import attend
+from engines.transformer.layers.per_head import per_head
 from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
 from engines.transformer.partition.axes import Axes
@@ -28,7 +32,8 @@ class LayerContext(NamedTuple):
 
     ``kind``, ``time`` and ``limit`` are static. ``kind`` says what differs between layers; there are ``time`` new
     tokens a sequence; ``limit`` is the number of cached positions that attention reads, or for packed rows the length
-    of the longest sequence. ``angles`` are None without rotary embeddings.
+    of the longest sequence. ``angles`` are None without rotary embeddings. ``heads`` are the layer's own tensors of
+    attention beside its projections, by name.
     """
 
     kind: LayerKind
@@ -37,6 +42,7 @@ class LayerContext(NamedTuple):
     limit: int
     time: int
     angles: RopeAngles | None
+    heads: Mapping[str, Array] = MappingProxyType({})
 
 
 def attention(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
@@ -61,29 +67,33 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
     """:func:`attention` without its all-to-alls: q and k | v are laid out as :func:`to_batch` returns them."""
     kept, wanted, even = kv_slots(plan)
     positions = context.positions.shard(plan, plan.axes.sequence)
-    q, k, v = _rotated(plan, qkv, kept, context.angles)
+    q, k, v = _rotated(plan, qkv, kept, context)
     if not plan.unrolled:
         # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
         q, k = lax.optimization_barrier((q, k))
-    view = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
+    view = positions.store(plan, cache, k, v, kind=context.kind, layer=context.layer, limit=context.limit)
     cache, keys, values, mask, slots, new = view
     prefix, shared = plan.prefill.prefix, None
     if prefix:
         shared = read(cache, f"{PREFIX}k", context.layer, prefix), read(cache, f"{PREFIX}v", context.layer, prefix)
-    q = _split_slots(q, slots)
+    batch, q = q.shape[0], _split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
         held = (keys, values), shared, new
         (keys, values), shared, new = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), held)
-    out = _merge_slots(attend(plan, q, keys, values, mask, shared, new), slots)
+    heads = per_head(plan, context.heads.get("sinks"), batch, slots, keys.values.shape[1])
+    out = _merge_slots(attend(plan, q, keys, values, mask, shared, new, heads), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
 
 
-def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], angles: RopeAngles | None) -> list[Array]:
+def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], context: LayerContext) -> list[Array]:
     """q and k | v → q, k and v: [batch.sequence, time, heads, dim] each, of the heads that this chip holds."""
-    if angles is not None and _rotates_together(plan, qkv[0], angles):
+    angles = context.angles
+    if angles is not None and not plan.model.qk_norm and _rotates_together(plan, qkv[0], angles):
         return _rotated_together(plan, qkv, angles)
     q, (k, v) = _by_head(qkv[0], plan.model.head_dim), _kv_heads(plan, qkv[1], kept)
+    if plan.model.qk_norm:
+        q, k = (head_norm(plan, context.heads[name], each) for name, each in (("q_norm", q), ("k_norm", k)))
     q = constrain(plan, rotate(plan.model, q, angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
     return [q, *(constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, angles), v))]
 

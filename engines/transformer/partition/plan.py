@@ -31,7 +31,8 @@ class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
-    ``auto``. ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps
+    ``auto``. ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text
+    where this is longer. ``decodes`` says whether decode steps
     follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
     ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
     those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
@@ -58,6 +59,7 @@ class Plan:
     unrolled: bool = False
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
+    longest_text: int | None = None
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
@@ -124,6 +126,11 @@ class Plan:
         if self.overlap is Overlap.RING_OF_ACTIVATIONS and len(axes.scattered) == 1:
             inputs //= axes.size(axes.scattered)
         return {"d_model": inputs, "heads · head_dim": self.padded.q_width, "d_ff": self.padded.ffn_width}
+
+    @property
+    def text_len(self) -> int:
+        """Tokens of the longest text: what rotary positions are stretched for."""
+        return self.longest_text or self.cache_len
 
     @property
     def loops(self) -> tuple[Turn, ...]:

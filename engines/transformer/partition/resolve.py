@@ -20,13 +20,40 @@ FORMATS: Final = {
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 
+READ: Final = (
+    "activation",
+    "attention_sinks",
+    "attention_window",
+    "attn_output_bias",
+    "attn_scale",
+    "attn_softcap",
+    "embedding_norm",
+    "embedding_scale",
+    "global_every",
+    "logit_scale",
+    "logit_softcap",
+    "norm_position",
+    "position",
+    "qk_norm",
+    "residual_scale",
+    "rotary_attention_factor",
+    "rotary_long_factors",
+    "rotary_scaling",
+    "rotary_short_factors",
+    "rotary_truncated",
+    "rotary_window_base",
+    "window_kind",
+)
+"""Keys of a model, of those that not every engine reads, that the partitioned Transformer does."""
+
+
 def check_formats(point: Point) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
 
     Raises:
         Unsupported: they do not.
     """
-    check_extensions(point, point.engine, read=("attn_output_bias",))
+    check_extensions(point, point.engine, read=READ)
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
