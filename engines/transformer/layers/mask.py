@@ -53,6 +53,11 @@ class Mask(Protocol):
         """Whether query t is at position t and key t as well, as known at compile time."""
         ...
 
+    @property
+    def sees_some(self) -> bool:
+        """Whether every query surely sees a key."""
+        ...
+
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """keys: [1, keys], their numbers → [count, keys], or [1, keys] where all queries see the same."""
         ...
@@ -76,7 +81,8 @@ class Mask(Protocol):
     def of_prefix(self, time: int, length: int, held: int) -> "Mask":
         """What the same ``time`` queries see of a shared prefix of ``length``, which stands before all their own keys.
 
-        Of the prefix the last ``held`` tokens are there, in a rolling cache. The queries of all sequences are numbered one after another.
+        Of the prefix the last ``held`` tokens are there, in a rolling cache. The queries of all sequences are numbered
+        one after another.
         """
         ...
 
@@ -102,6 +108,8 @@ class Causal:
     position: Any
     first: Array | None = None
     window: Window | None = None
+
+    sees_some = True
 
     @property
     def is_whole_prompt(self) -> bool:
@@ -173,8 +181,9 @@ class Causal:
 class Behind:
     """Queries behind a prefix of ``length`` tokens: every one sees all of it, or those of its ``window``.
 
-    The last ``held`` tokens lie in a rolling cache, position p in slot p mod ``held``. ``time`` queries of a sequence stand from ``position`` on, counted from the end of the prefix; then come those of
-    the next sequence, at the same positions.
+    The last ``held`` tokens lie in a rolling cache, position p in slot p mod ``held``. ``time`` queries of a sequence
+    stand from ``position`` on, counted from the end of the prefix; then come those of the next sequence, at the same
+    positions.
     """
 
     position: Any = 0
@@ -184,6 +193,11 @@ class Behind:
     window: Window | None = None
 
     is_whole_prompt = False
+
+    @property
+    def sees_some(self) -> bool:
+        """See :class:`Mask`: not where all of the prefix is before its window."""
+        return self.window is None
 
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
@@ -247,6 +261,7 @@ class Rolled:
     written: int
 
     is_whole_prompt = False
+    sees_some = True
 
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
@@ -285,10 +300,9 @@ class Rolled:
 
     def _at(self, keys: Positions) -> Array:
         """The position of each key; below 0 of a slot that nothing was written to."""
-        newest = self.mask.position + self.written - 1
-        at: Any = jnp.where(
-            keys < self.held, _in_slot(keys, newest, self.length), self.mask.position + keys - self.held
-        )
+        start = self.mask.position
+        slot = _in_slot(keys, start + self.written - 1, self.length)
+        at: Array = jnp.where(keys < self.held, slot, start + keys - self.held)
         return at
 
 
