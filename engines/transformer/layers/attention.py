@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import axis_index
-from engines.transformer.layers.kv_cache import PREFIX, Cache, quantized_kv, read, write_parts
+from engines.transformer.layers.kv_cache import PREFIX, Cache, merge_slots, quantized_kv, read, split_slots, write_parts
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
@@ -29,7 +29,7 @@ from engines.transformer.layers.sequence_attention import (
 from engines.transformer.layers.stripes import held_mask, read_stripe, store_stripe
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import constrain
-from engines.transformer.partition.kv_heads import kv_slots
+from engines.transformer.partition.kv_heads import folds_slots, kv_slots
 from engines.transformer.partition.plan import Plan
 
 
@@ -75,20 +75,26 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
     kept, wanted, even = kv_slots(plan)
     positions = context.positions.shard(plan, plan.axes.sequence)
     q, k, v = _rotated(plan, qkv, kept, context.angles)
-    if not plan.unrolled:
-        # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
-        q, k = lax.optimization_barrier((q, k))
+    q, k = _apart(plan, q, k)
     view = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
     cache, keys, values, mask, slots, new = view
     prefix, shared = plan.prefill.prefix, None
     if prefix:
         shared = read(cache, f"{PREFIX}k", context.layer, prefix), read(cache, f"{PREFIX}v", context.layer, prefix)
-    q = _split_slots(q, slots)
+    q = split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
         (keys, values), shared, new = of_heads(((keys, values), shared, new), mine)
-    out = _merge_slots(attend(plan, q, keys, values, mask, shared, new), slots)
+    out = merge_slots(attend(plan, q, keys, values, mask, shared, new), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
+
+
+def _apart(plan: Plan, *made: Array) -> tuple[Array, ...]:
+    """The arrays as they are.
+
+    Without the barrier a TPU gives the cached keys the layout of what made them, and copies them in every step.
+    """
+    return made if plan.unrolled else lax.optimization_barrier(made)
 
 
 def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
@@ -98,7 +104,7 @@ def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerCont
     prompt = reads_whole_prompt(context.positions, time, context.limit)
     there = to_positions if prompt else gather_heads
     q, k, v = _rotated(plan, q_and_kv(plan, there(plan, columns)), kept, context.angles)
-    parts = quantized_kv(plan, k, v)
+    parts = quantized_kv(plan, *_apart(plan, k, v))
     mine = None if even else jnp.asarray(wanted)[axis_index(plan.axes.head)]
     if prompt:
         cache = write_parts(cache, parts, context.layer, 0)
@@ -107,7 +113,8 @@ def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerCont
         return out, cache
     cache = store_stripe(plan, cache, parts, context.layer, start)
     keys, values = of_heads(read_stripe(plan, cache, context.layer, context.limit), mine)
-    out = attend_to_held(plan, q, keys, values, held_mask(plan, start))
+    slots = len(kept[0]) if folds_slots(plan) else 1
+    out = attend_to_held(plan, q, keys, values, held_mask(plan, start), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
 
 
@@ -139,18 +146,6 @@ def _rotated_together(plan: Plan, qkv: list[Array], angles: RopeAngles) -> list[
 def _by_kv_head(plan: Plan) -> tuple[Axes, ...]:
     """How [batch, time, key/value heads, dim] is split."""
     return plan.axes.sequence, (), plan.kv_axes, ()
-
-
-def _split_slots(q: Array, slots: int) -> Array:
-    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: the queries of each slot as a sequence."""
-    batch, time, _, dim = q.shape
-    return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
-
-
-def _merge_slots(out: Array, slots: int) -> Array:
-    """The inverse of :func:`_split_slots`."""
-    _, time, group, dim = out.shape
-    return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
 
 
 def _by_head(x: Array, head_dim: int) -> Array:

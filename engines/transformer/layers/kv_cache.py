@@ -59,7 +59,7 @@ def cache_spec(plan: Plan) -> P:
     """The PartitionSpec of k and v: the batch over attention's batch axes, slots over the other axes."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
     if folds_slots(plan):
-        return P(None, plan.axes.sequence + heads or None, None, None, None)
+        return P(None, plan.axes.sequence + heads or None, None, plan.axes.positions or None, None)
     if plan.model.attention.is_latent:
         heads = ()
     return P(None, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
@@ -193,6 +193,18 @@ def read(cache: Cache, name: str, layer: Any, limit: int) -> Cached:
 
     scale = f"{name}_scale"
     return Cached(of(name), of(scale) if scale in cache else None)
+
+
+def split_slots(q: Array, slots: int) -> Array:
+    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: each folded slot as a sequence."""
+    batch, time, _, dim = q.shape
+    return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
+
+
+def merge_slots(out: Array, slots: int) -> Array:
+    """The inverse of :func:`split_slots`."""
+    _, time, group, dim = out.shape
+    return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
 
 
 def _same(local: NDArray[Any], _index: Any) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
 from engines.transformer.comm.ring import pass_on
-from engines.transformer.layers.kv_cache import Cached, keys_and_values
+from engines.transformer.layers.kv_cache import Cached, keys_and_values, merge_slots, split_slots
 from engines.transformer.layers.mask import BlockMask
 from engines.transformer.layers.online_softmax import (
     LOWEST,
@@ -119,23 +119,24 @@ def gather_heads(plan: Plan, x: Array) -> Array:
     return all_gather(x, plan.axes.positions, 2)
 
 
-def attend_to_held(plan: Plan, q: Array, keys: Cached, vals: Cached, mask: BlockMask) -> Array:
+def attend_to_held(plan: Plan, q: Array, keys: Cached, vals: Cached, mask: BlockMask, slots: int = 1) -> Array:
     """q: [batch, time, heads, dim], gathered → the result for a chip's own heads, [batch, time, heads/n, dim].
 
     Each chip attends to the keys that it holds. The largest scores and the sums are gathered, two numbers a query;
-    every chip weighs its values by them, which are then summed where their heads belong.
+    every chip weighs its values by them, which are then summed where their heads belong. ``slots`` are those that the
+    cache folds into the batch.
     """
+    q = split_slots(q, slots)
     batch, time, _, dim = q.shape
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
     part = attend_to_part(plan, scaled, keys, vals, mask, nothing(scaled, vals.values.shape[-1]))
-    return merged(plan, part, plan.axes.positions, q.dtype)
+    return reduce_scatter(merge_slots(weighed(part, plan.axes.positions, q.dtype), slots), plan.axes.positions, 2)
 
 
-def merged(plan: Plan, part: Partial, axes: Axes, dtype: Any) -> Array:
-    """Partial attention on each chip of ``axes`` → the whole, [batch, time, heads/n, dim] in ``dtype``."""
+def weighed(part: Partial, axes: Axes, dtype: Any) -> Array:
+    """Partial attention on each chip of ``axes`` → [batch, time, heads, dim], whose sum over them is the whole."""
     statistics = lax.all_gather(jnp.stack([part.tops, part.sums]), axes)
     tops, sums = statistics[:, 0], statistics[:, 1]
     top = tops.max(axis=0)
     total = (sums * jnp.exp2(tops - top)).sum(axis=0)
-    own = normalized(Partial(part.values * jnp.exp2(part.tops - top), top, total), dtype)
-    return reduce_scatter(own, axes, 2)
+    return normalized(Partial(part.values * jnp.exp2(part.tops - top), top, total), dtype)

@@ -89,8 +89,9 @@ def store_stripe(plan: Plan, cache: Cache, parts: dict[str, Array], layer: Any, 
     kept = {}
     for name, each in parts.items():
         at = (layer, 0, 0, place, 0)[: each.ndim + 1]
-        before = lax.dynamic_slice(cache[name], at, (1, *each.shape))[0]
-        kept[name] = jnp.where(mine, each, before)
+        rows = cache[name].shape[1:3]
+        before = lax.dynamic_slice(cache[name], at, (1, *rows, *each.shape[2:]))[0]
+        kept[name] = jnp.where(mine, each.reshape(before.shape), before)
     return write_parts(cache, kept, layer, place)
 
 

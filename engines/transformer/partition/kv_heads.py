@@ -37,12 +37,11 @@ def folds_slots(plan: Plan) -> bool:
     """Whether the cache folds slots into the batch: each slot of a sequence is then stored as a sequence.
 
     A TPU stores the cache in tiles of [written together, head_dim]: the few slots of one sequence would fill only a
-    fraction of each tile. Not where the compiler partitions, where a prefix is shared, where slots are shared
-    unevenly, or where positions are split.
+    fraction of each tile. Not where the compiler partitions, where a prefix is shared, or where slots are shared
+    unevenly.
     """
     kept, _, even = kv_slots(plan)
-    folds = even and len(kept[0]) > 1 and plan.partitioner == "manual"
-    return folds and not plan.prefill.prefix and not plan.axes.positions
+    return even and len(kept[0]) > 1 and plan.partitioner == "manual" and not plan.prefill.prefix
 
 
 def _chunk_ids(plan: Plan, coordinates: dict[str, int]) -> list[int]:
