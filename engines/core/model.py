@@ -107,7 +107,7 @@ class Model(RotaryKeys, AttentionKeys, ExpertKeys):
 
     @property
     def rotary_frequencies(self) -> tuple[float, ...]:
-        """Radians a position of each pair of a head's turned dimensions in layers without a window; see :meth:`rotary`."""
+        """Radians a position of each pair of a head's turned dimensions, in a layer that sees all of a short text."""
         return stretched(self, self.rotated_dim)
 
     def rotary(self, kind: LayerKind, length: int) -> Rotary:

@@ -5,12 +5,25 @@ expert of rank r is one of them with the probability π_r = min(1, c/r^s), where
 each, and s is that of the Zipf law which choices follow.
 """
 
+import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+BALANCED: Final = re.compile(r"balanced_rows_([\d.]+)_experts_([\d.]+)")
+"""The scope of :func:`balanced_scope` in the metadata of a compiled instruction: rows, and experts that have some."""
+
+
+def balanced_scope(rows: float, experts: float) -> str:
+    """A name that tells a reader of the compiled program how many rows and experts a ragged matmul is expected to have.
+
+    Neither follows from the program, whose buffers hold every row that there may be.
+    """
+    return f"balanced_rows_{rows:.2f}_experts_{experts:.2f}"
 
 
 @lru_cache(maxsize=256)

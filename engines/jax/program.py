@@ -76,9 +76,9 @@ class JaxProgram:
         start = time.perf_counter()
         lowered = function.lower(self.weights, self.cache, *arguments)
         self.compiled[name] = lowered.compile(compiler_options(self.plan, self.mesh))
-        # The jitted function is now compiled as well and accepts int4 arrays; the AOT program misreads their layout.
-        int4 = "int4" in (self.plan.weight_dtype, self.plan.head_format)
-        self.calls[name] = function if int4 else self.compiled[name]
+        # The jitted function is now compiled as well and accepts 4-bit arrays; the AOT program misreads their layout.
+        four_bits = not {"int4", "mxfp4"}.isdisjoint((self.plan.weight_dtype, self.plan.head_format))
+        self.calls[name] = function if four_bits else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
             self.timed_texts[name] = lowered.as_text()

@@ -110,6 +110,7 @@ def test_every_layout_equals_one_device(changes: dict[str, Any], keys: dict[str,
         ({"weight_dtype": "int8", "ffn_layout": "wg_xyz", "expert_axes": "yz"}, 0.05),
         ({"weight_dtype": "int8", "act_dtype": "int8", "expert_axes": "yz", "expert_dispatch": "all_to_all"}, 0.15),
         ({"weight_dtype": "int4", "weight_group_size": 4, "ffn_layout": "ws_2d", "expert_axes": "x"}, 0.3),
+        ({"weight_dtype": "mxfp4", "ffn_layout": "ws_1d", "expert_axes": "xyz", "act_dtype": "bfloat16"}, 0.4),
         ({"weight_dtype": "float8_e4m3", "ffn_layout": "ws_2d", "expert_axes": "z", "unrolled": True}, 0.15),
     ],
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engines.core.dtypes import BYTES_PER_ELEMENT, GROUP_SCALE_BYTES
+from engines.core.dtypes import BYTES_PER_ELEMENT, GROUP_SCALE_BYTES, MX_BLOCK
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
@@ -28,6 +28,8 @@ def parts_of_a_weight(plan: Plan) -> dict[str, float]:
     XLA sends one int4 value per byte.
     """
     element = max(1.0, BYTES_PER_ELEMENT[plan.weight_dtype])
+    if plan.weight_dtype == "mxfp4":
+        return {"weights": element, "scales": 1 / MX_BLOCK}
     if plan.weight_group_size is None:
         return {"weights": element}
     group = plan.weight_group_size

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core.routing import balanced_scope, distinct_experts
 from engines.transformer.comm.collective_matmul import MATMUL
 from engines.transformer.comm.collectives import all_gather, as_bytes, axis_index, reduce_scatter
 from engines.transformer.layers.expert_rows import group_of_row
@@ -119,12 +120,18 @@ class ExpertFeedForward:
     def of_sorted(self, rows: Array, sizes: Array, most: int) -> Array:
         """[rows, E.embed], sorted by expert → the same {unreduced over ffn}; ``most`` rows are of one expert at most.
 
-        What stands behind the last expert's rows means nothing.
+        That is the number of tokens. What stands behind the last expert's rows means nothing.
         """
         sides = (self.inward, self.outward)
 
+        experts, expected = self.plan.model.experts, self.plan.local_experts
+        assert experts is not None
+        hit = float(distinct_experts(experts.count, experts.per_token, most)) / experts.count * expected
+        scope = balanced_scope(most * experts.per_token / self.axes.shards, hit)
+
         def ragged(side: _Side, rows: Array, sizes: Array) -> Array:
-            return side.sorted_rows(rows, sizes).astype(rows.dtype)
+            with jax.named_scope(scope):
+                return side.sorted_rows(rows, sizes).astype(rows.dtype)
 
         def blocks(side: _Side, rows: Array, sizes: Array) -> Array:
             return in_blocks(rows, sizes, most, side.columns, side.one_block)

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from engines.core.dtypes import MX_BLOCK
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
 from engines.core.model import Model
@@ -117,8 +118,8 @@ class Plan:
                     f"use a mesh whose size divides {size}",
                 )
         self._check_experts()
-        if self.weight_group_size is not None:
-            check_groups(self.weight_group_size, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
+        if self.rows_of_group is not None:
+            check_groups(self.rows_of_group, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
             raise InvalidRequest(
                 "batch_size",
@@ -189,7 +190,13 @@ class Plan:
         inputs = embed // axes.size(axes.stored_embed)
         if self.overlap is Overlap.RING_OF_ACTIVATIONS and len(axes.scattered) == 1:
             inputs //= axes.size(axes.scattered)
-        found = {"d_model": inputs, "heads · head_dim": self.padded.o_width, "d_ff": self.padded.ffn_width}
+        found = {"d_model": inputs, "heads · head_dim": self.padded.o_width}
+        if any(not kind.has_experts for kind in self.model.layer_kinds):
+            found["d_ff"] = self.padded.ffn_width
+        experts = self.model.experts
+        if experts is not None:
+            found["expert_d_ff"] = experts.expert.d_ff // self.experts.chunks
+            found |= {} if experts.shared is None else {"shared_expert_d_ff": experts.shared.d_ff // self.chips}
         return found | {name: size for name, size in latent.items() if size is not None}
 
     @property
@@ -201,6 +208,11 @@ class Plan:
     def stacks(self) -> tuple[Stack, ...]:
         """The stacks of all loops, in order."""
         return tuple(stack for turn in self.loops for stack in turn)
+
+    @property
+    def rows_of_group(self) -> int | None:
+        """Rows of a matrix that share a scale: a group's, or a block's of a format that has blocks; None of others."""
+        return MX_BLOCK if self.weight_dtype == "mxfp4" else self.weight_group_size
 
     @property
     def head_format(self) -> str:

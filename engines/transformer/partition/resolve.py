@@ -3,7 +3,7 @@
 import math
 from typing import Final, Literal
 
-from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
+from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST, WEIGHTS_ALONE
 from engines.core.errors import Unsupported
 from engines.core.extension import check_extensions
 from engines.core.layout import attention_batch_axes, layout_of
@@ -14,7 +14,7 @@ from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve_experts import resolve_experts
 
 FORMATS: Final = {
-    "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
+    "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST, *WEIGHTS_ALONE),
     "act_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
     "kv_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
 }
