@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.predict import PredictedPhase, Prediction, predict
+from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
 from engines.analytic.uncertainty import interval, place_of
@@ -131,9 +131,7 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
     return found
 
 
-def _estimate(
-    point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", ends: tuple[float, float]
-) -> Estimate:
+def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", ends: tuple[float, float]) -> Estimate:
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}

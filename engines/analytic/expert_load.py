@@ -38,11 +38,17 @@ def busiest_rows(grid: Grid, tokens: Floats, shards: Floats) -> Floats:
     skew the busiest group has more by :func:`busiest_share`; a capacity c leaves at most c·T·k/m.
     """
     choices = tokens * grid.experts_per_token
-    share = _by_routing(
-        grid, shards, lambda count, per_token, skew, parts: np.vectorize(
-            lambda each: busiest_share(count, per_token, int(each), skew), otypes=[float]
-        )(parts)
-    ) if np.any(grid.skew > 0) else 1 / shards
+    share = (
+        _by_routing(
+            grid,
+            shards,
+            lambda count, per_token, skew, parts: np.vectorize(
+                lambda each: busiest_share(count, per_token, int(each), skew), otypes=[float]
+            )(parts),
+        )
+        if np.any(grid.skew > 0)
+        else 1 / shards
+    )
     others = (grid.num_experts - grid.experts_per_token) / np.maximum(grid.num_experts - 1, 1.0)
     most = tokens * np.minimum(grid.experts_per_token, grid.num_experts / shards)
     rows = expected_maximum(choices * share, choices * share * (1 - share) * others, shards, most)

@@ -91,7 +91,9 @@ def sending_s(grid: Grid, ranks: Ranks, tokens: Floats, of_group: Floats, rows: 
     over_network = np.where(nodes > 1, remote, 0.0) / np.where(
         nodes > 1, grid.network_bytes_per_s * grid.network_efficiency, 1.0
     )
-    over_switch = np.where(local > 1, inside, 0.0) / np.where(local > 1, grid.link_bytes_per_s * grid.link_efficiency, 1.0)
+    over_switch = np.where(local > 1, inside, 0.0) / np.where(
+        local > 1, grid.link_bytes_per_s * grid.link_efficiency, 1.0
+    )
     start = grid.collective_s + grid.hop_s + np.where(nodes > 1, grid.network_collective_s, 0.0)
     shared = ranks.attention(grid)
     again = sum(all_reduce_s(grid, of_group * row, shared), start=np.zeros(1)) / 2

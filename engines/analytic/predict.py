@@ -18,7 +18,6 @@ from engines.core.layout import ATTN_SHARDINGS, EXPERT_AXES, FFN_LAYOUTS, LAYOUT
 from engines.core.point import PHASES
 
 
-
 class Strategy(NamedTuple):
     """What a phase may run: on a torus a layout, attention over ``batch``, ``heads`` or ``sequence`` and expert axes.
 

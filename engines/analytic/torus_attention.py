@@ -143,9 +143,7 @@ def _over_positions(grid: Grid, gathered: Floats) -> Shards:
     )
 
 
-def attention_transfers(
-    grid: Grid, layout: str, shards: Shards, length: Floats, absorbed: Bools
-) -> LayerTransfers:
+def attention_transfers(grid: Grid, layout: str, shards: Shards, length: Floats, absorbed: Bools) -> LayerTransfers:
     """What attention sends of ``length`` new tokens a sequence, beside its projections.
 
     Over the batch, all-to-alls bring q, k, v of the new tokens to the cache and the result back (section 3.3): a chip

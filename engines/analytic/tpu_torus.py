@@ -47,9 +47,7 @@ class DenseColumns:
 def dense_columns(grid: Grid) -> DenseColumns:
     """Dense layers' feed-forward and the shared expert of those with experts, weighted by their layers."""
     if not np.any(grid.expert_layers):
-        return DenseColumns(
-            params=grid.ffn_params, inputs=grid.ffn_inputs, hidden=grid.ffn_hidden, there=np.ones(1)
-        )
+        return DenseColumns(params=grid.ffn_params, inputs=grid.ffn_inputs, hidden=grid.ffn_hidden, there=np.ones(1))
     dense, mixed = grid.dense_layers / grid.layers, grid.expert_layers / grid.layers
     return DenseColumns(
         params=dense * grid.ffn_params + mixed * grid.shared_params,
@@ -203,4 +201,3 @@ def weights_on_chip(grid: Grid, layout: str) -> Floats:
         return found
     routed = grid.num_experts * (grid.expert_params / chips + grid.d_model)
     return found + grid.expert_layers / grid.layers * routed
-
