@@ -78,7 +78,7 @@ def model_from(content: dict[str, Any]) -> Model:
     changed = {each.partition("=")[0] for each in model.name.split("+")[1:]}
     if not changed or changed & {"published_params", "mfu_params"}:
         return model
-    return replace(model, published_params=float(model.params), mfu_params=float(model.params))
+    return replace(model, published_params=float(model.params), mfu_params=float(model.active_params))
 
 
 def load_group(group: str, name: str) -> dict[str, Any]:

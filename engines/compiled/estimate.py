@@ -12,6 +12,8 @@ from engines.compiled.timed import TimedProgram
 from engines.core.engine import Estimate, Facts
 from engines.core.point import Point
 from engines.core.versions import versions_of
+from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve_experts import resolved_experts
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -38,6 +40,8 @@ def estimate_of(
         "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
         "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
         "collectives": plan.collectives,
+        **({"latent_attention": form} if (form := resolved_form(plan, point.phase, point.input_len)) else {}),
+        **resolved_experts(plan),
     }
     given = point.axes()
     facts = Facts(

@@ -10,7 +10,7 @@ from engines.core.layout import COLLECTIVES, LAYOUTS, axes_size, variant_of
 from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
-from engines.transformer.partition.resolve import plan_of
+from engines.transformer.partition.resolve import over_heads, plan_of
 
 if TYPE_CHECKING:
     from engines.compiled.timed import TimedProgram
@@ -105,8 +105,9 @@ def _one_dimensional(plan: Plan, point: Point) -> list[Plan]:
     """
     if point.ffn_layout == AUTO:
         plan = replace(plan, ffn_layout="ws_1d")
-    if point.attn_sharding == AUTO and plan.attn_sharding != "heads":
-        return [replace(plan, attn_sharding="heads"), plan]
+    heads = over_heads(plan.model)
+    if point.attn_sharding == AUTO and plan.attn_sharding != heads:
+        return [replace(plan, attn_sharding=heads), plan]
     return [plan]
 
 

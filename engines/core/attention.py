@@ -21,8 +21,9 @@ class AttentionKeys:
 
     With ``kv_latent_dim`` keys and values are made from one latent vector a token, which is what the cache holds
     (multi-head latent attention, DeepSeek-V2, arXiv 2405.04434), besides ``rotary_dim`` dimensions of a key that all
-    heads share. ``head_dim`` counts both parts of a query, ``value_head_dim`` those of a value; queries come through
-    ``q_latent_dim`` dimensions where it is given.
+    heads share. ``head_dim`` counts both parts of a query, of which the last ``rotary_dim`` dimensions turn, as the
+    shared key does; ``value_head_dim`` are those of a value. Queries come through ``q_latent_dim`` dimensions where it
+    is given.
     """
 
     attn_bias: bool = False

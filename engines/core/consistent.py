@@ -71,7 +71,7 @@ def check_together(point: "Point") -> None:
 def _check_architecture(point: "Point") -> None:
     """Keys about experts and latents are asked of models that have them."""
     model = point.model
-    for key in ("expert_axes", "expert_parallel", "expert_capacity", "routing_skew"):
+    for key in ("expert_axes", "expert_dispatch", "expert_parallel", "expert_capacity", "routing_skew"):
         if model.num_experts is None and getattr(point, key) not in ("auto", None, 0.0):
             raise InvalidRequest(
                 key, getattr(point, key), f"is about experts and model={model.name} has none", "leave it out"
@@ -82,6 +82,20 @@ def _check_architecture(point: "Point") -> None:
             point.latent_attention,
             f"is about latent attention and model={model.name} has none",
             "leave it out",
+        )
+    if model.kv_latent_dim is not None and point.attn_sharding == "heads":
+        raise InvalidRequest(
+            "attn_sharding",
+            point.attn_sharding,
+            f"splits a cache of heads, and model={model.name} caches one latent vector a token",
+            "use replicated (query heads are split, every chip holds the cache), batch or sequence",
+        )
+    if model.kv_latent_dim is None and point.attn_sharding == "replicated":
+        raise InvalidRequest(
+            "attn_sharding",
+            point.attn_sharding,
+            f"is about latent attention and model={model.name} has none",
+            "use heads, batch or sequence",
         )
     if point.expert_axes != "auto" and point.chip.kind == "gpu":
         raise InvalidRequest(

@@ -9,8 +9,15 @@ BYTES_PER_ELEMENT: Final[dict[str, float]] = {
     "float8_e4m3": 1.0,
     "int8": 1.0,
     "int4": 0.5,
+    "mxfp4": 0.5 + 1 / 32,
 }
-"""dtype name → bytes an element (int4 is packed, two to a byte)."""
+"""dtype name → bytes an element (int4 is packed, two to a byte; mxfp4 has its share of its block's scale)."""
+
+MX_BLOCK: Final = 32
+"""Inputs of a matrix that share an 8-bit power of two in mxfp4 (OCP Microscaling Formats, version 1.0, section 6.3)."""
+
+WEIGHTS_ALONE: Final = ("mxfp4",)
+"""Formats of a layer's matrices and of nothing else."""
 
 ACTIVATION_DTYPES: Final = ("float32", "bfloat16", "float16")
 """The formats in which an activation may be computed without a scale."""

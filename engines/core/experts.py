@@ -21,8 +21,8 @@ class ExpertKeys:
     Weights are the softmax over all experts (``softmax``), over the chosen ones (``topk_softmax``), or sigmoids;
     ``router_normalized`` divides them by their sum, ``router_scale`` multiplies them. ``router_bias`` is added to the
     router's logits, ``router_correction`` to scores for the choice alone (DeepSeek-V3, arXiv 2412.19437). Of
-    ``router_groups`` groups of experts, those ``router_groups_kept`` with the largest sum of their two highest scores
-    take part.
+    ``router_groups`` groups of experts, those ``router_groups_kept`` with the largest sum of their
+    ``router_group_best`` highest scores take part: 2 in DeepSeek-V3, 1 in DeepSeek-V2.
     """
 
     num_experts: int | None = field(default=None, metadata={EXTENSION: True})
@@ -38,6 +38,7 @@ class ExpertKeys:
     router_correction: bool = field(default=False, metadata={EXTENSION: True})
     router_groups: int = field(default=1, metadata={EXTENSION: True})
     router_groups_kept: int = field(default=1, metadata={EXTENSION: True})
+    router_group_best: int = field(default=2, metadata={EXTENSION: True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,15 @@ from typing import Final, Literal, get_args
 
 from engines.core.errors import InvalidRequest
 
-AttnSharding = Literal["auto", "heads", "batch", "sequence"]
+AttnSharding = Literal["auto", "heads", "batch", "sequence", "replicated"]
 LatentAttention = Literal["auto", "absorbed", "expanded"]
+ExpertDispatch = Literal["auto", "gather", "all_to_all"]
 Partitioner = Literal["manual", "gspmd"]
 
 ATTN_SHARDINGS: Final[tuple[str, ...]] = get_args(AttnSharding)
 LATENT_ATTENTIONS: Final[tuple[str, ...]] = get_args(LatentAttention)
 EXPERT_AXES: Final[tuple[str, ...]] = ("auto", "none", "x", "y", "z", "xy", "xz", "yz", "xyz")
+EXPERT_DISPATCHES: Final[tuple[str, ...]] = get_args(ExpertDispatch)
 PARTITIONERS: Final[tuple[str, ...]] = get_args(Partitioner)
 
 

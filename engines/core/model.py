@@ -107,7 +107,7 @@ class Model(RotaryKeys, AttentionKeys, ExpertKeys):
 
     @property
     def rotary_frequencies(self) -> tuple[float, ...]:
-        """Radians a position of each pair of a head's turned dimensions, of a short text: see :meth:`rotary`."""
+        """Radians a position of each pair of a head's turned dimensions, in a layer that sees all of a short text."""
         return stretched(self, self.rotated_dim)
 
     def rotary(self, kind: LayerKind, length: int) -> Rotary:
@@ -218,6 +218,14 @@ class Model(RotaryKeys, AttentionKeys, ExpertKeys):
     def params(self) -> int:
         """All parameters, counted from the architecture."""
         return self.layers_params + self.embedding_params + self.final_norm_params
+
+    @property
+    def active_params(self) -> int:
+        """Parameters that one token meets: all but those of the experts to which it does not go."""
+        idle = 0
+        if self.experts is not None:
+            idle = (self.experts.count - self.experts.per_token) * self.experts.expert.params
+        return self.params - idle * sum(kind.has_experts for kind in self.layer_kinds)
 
     @property
     def matmul_flops_per_token(self) -> int:

@@ -7,17 +7,19 @@ from typing import Any, Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.consistent import check_together
-from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
+from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, WEIGHTS_ALONE, stream_dtype, weight_bytes
 from engines.core.fingerprint import fingerprint
 from engines.core.keys import Choice, Integer, Key, Number, Sizes, about, keys_of
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
     EXPERT_AXES,
+    EXPERT_DISPATCHES,
     FFN_LAYOUTS,
     LATENT_ATTENTIONS,
     PARTITIONERS,
     AttnSharding,
+    ExpertDispatch,
     LatentAttention,
     Partitioner,
 )
@@ -30,7 +32,8 @@ PHASES: Final[tuple[str, ...]] = get_args(Phase)
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
-_DTYPES_OR_AUTO: Final = Choice(("auto", *BYTES_PER_ELEMENT))
+_VALUES: Final = tuple(each for each in BYTES_PER_ELEMENT if each not in WEIGHTS_ALONE)
+_DTYPES_OR_AUTO: Final = Choice(("auto", *_VALUES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,10 @@ class Point:
     attn_sharding: AttnSharding = field(
         default="auto",
         metadata=about(
-            Choice(ATTN_SHARDINGS), "what attention is split over", engine_chooses=True, extends=("sequence",)
+            Choice(ATTN_SHARDINGS),
+            "what attention is split over; replicated is query heads, with the whole cache on every chip",
+            engine_chooses=True,
+            extends=("sequence", "replicated"),
         ),
     )
     latent_attention: LatentAttention = field(
@@ -97,6 +103,15 @@ class Point:
         default="auto",
         metadata=about(
             Choice(EXPERT_AXES), "mesh axes of a TPU slice that spread the experts", engine_chooses=True, extends=True
+        ),
+    )
+    expert_dispatch: ExpertDispatch = field(
+        default="auto",
+        metadata=about(
+            Choice(EXPERT_DISPATCHES),
+            "whether each token is sent to its experts' chips, or all of them gather all tokens",
+            engine_chooses=True,
+            extends=True,
         ),
     )
     collectives: str = field(
@@ -154,7 +169,7 @@ class Point:
     head_dtype: str | None = field(
         default=None,
         metadata=about(
-            _DTYPES,
+            Choice(_VALUES),
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
         ),
     )
@@ -170,9 +185,10 @@ class Point:
             object.__setattr__(self, "act_dtype", default_act_dtype(self.weight_dtype))
         if self.kv_dtype == "auto":
             object.__setattr__(self, "kv_dtype", self.act_dtype)
-        if self.head_dtype is None and self.weight_group_size is not None:
+        blocks = self.weight_group_size is not None or self.weight_dtype in WEIGHTS_ALONE
+        if self.head_dtype is None and blocks:
             object.__setattr__(self, "head_dtype", stream_dtype(self.act_dtype))
-        elif self.head_dtype == self.weight_dtype and self.weight_group_size is None:
+        elif self.head_dtype == self.weight_dtype and not blocks:
             object.__setattr__(self, "head_dtype", None)
 
     @classmethod

@@ -45,6 +45,7 @@ class Row:
     attn_sharding: str | None = None
     latent_attention: str | None = None
     expert_axes: str | None = None
+    expert_dispatch: str | None = None
     collectives: str | None = None
     partitioner: str | None = None
     tensor_parallel: int | None = None

@@ -25,6 +25,8 @@ from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
 from engines.weights.random import Source
@@ -74,9 +76,9 @@ class JaxProgram:
         start = time.perf_counter()
         lowered = function.lower(self.weights, self.cache, *arguments)
         self.compiled[name] = lowered.compile(compiler_options(self.plan, self.mesh))
-        # The jitted function is now compiled as well and accepts int4 arrays; the AOT program misreads their layout.
-        int4 = "int4" in (self.plan.weight_dtype, self.plan.head_format)
-        self.calls[name] = function if int4 else self.compiled[name]
+        # The jitted function is now compiled as well and accepts 4-bit arrays; the AOT program misreads their layout.
+        four_bits = not {"int4", "mxfp4"}.isdisjoint((self.plan.weight_dtype, self.plan.head_format))
+        self.calls[name] = function if four_bits else self.compiled[name]
         if timed:
             self.compile_s += time.perf_counter() - start
             self.timed_texts[name] = lowered.as_text()
@@ -156,6 +158,9 @@ class JaxProgram:
         tokens = self.plan.batch_size * (1 if point.phase == "decode" else point.input_len)
         return tokens, model.d_model, max(1, model.d_ff // self.plan.chips)
 
+    def _form(self) -> str | None:
+        return resolved_form(self.plan, self.point.phase, self.point.input_len)
+
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
@@ -166,6 +171,8 @@ class JaxProgram:
             "ffn_layout": None if single else plan.ffn_layout,
             "attn_sharding": None if single else plan.attn_sharding,
             "collectives": plan.collectives,
+            **({"latent_attention": form} if (form := self._form()) else {}),
+            **resolved_experts(plan),
         }
         requested = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]

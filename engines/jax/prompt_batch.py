@@ -57,6 +57,11 @@ def check_prompts(point: Point, settings: Settings) -> None:
             raise InvalidRequest(f"engine.{key}", value, problem, "set only one of them")
     if point.phase != "prefill":
         raise Unsupported(f"engine.lengths={lengths}: decode needs prompts of equal length; use phase=prefill")
+    if settings.packed and point.attn_sharding == "sequence":
+        raise Unsupported(
+            "engine.packed=true: a row of packed sequences has no positions that attn_sharding=sequence could split; "
+            "use attn_sharding=heads or batch"
+        )
     if settings.packed and point.partitioner == "gspmd":
         raise Unsupported(
             "engine.packed=true: each chip needs its own row, which needs partitioner=manual; use partitioner=manual"

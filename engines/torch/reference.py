@@ -8,8 +8,12 @@ import math
 import torch
 from torch import Tensor
 
+from engines.core.feed_forward import FeedForward
+from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
 from engines.torch.load_tensor import load_tensor
+from engines.torch.reference_attention import attention
+from engines.torch.reference_experts import experts
 from engines.weights.random import Source, tensors
 
 Weights = dict[str, Tensor]
@@ -29,76 +33,75 @@ def reference_logits(model: Model, tokens: Tensor, positions: list[int], source:
         }
 
     outer = made("")
-    x = outer["embedding"][tokens]
+    x = outer["embedding"][tokens] * model.embedding_scale
     if model.position == "learned":
         x = x + outer["positions"][: tokens.shape[1]]
-    for number in range(model.num_layers):
-        x = _layer(model, made(f"layers.{number}."), x)
-    x = _norm(model, outer, "final_norm", x[:, positions])
+    if model.embedding_norm:
+        x = norm(model, outer, "embedding_norm", x)
+    for number, kind in enumerate(model.layer_kinds):
+        x = _layer(model, kind, made(f"layers.{number}."), x)
+    x = norm(model, outer, "final_norm", x[:, positions])
     logits = x @ (outer["embedding"].T if model.tied_embedding else outer["lm_head"])
-    return (logits + outer["lm_head_bias"] if model.lm_head_bias else logits).transpose(0, 1)
+    if model.lm_head_bias:
+        logits = logits + outer["lm_head_bias"]
+    logits = logits * model.logit_scale
+    if model.logit_softcap is not None:
+        logits = torch.tanh(logits / model.logit_softcap) * model.logit_softcap
+    return logits.transpose(0, 1)
 
 
-def _layer(model: Model, w: Weights, x: Tensor) -> Tensor:
-    if model.block == "serial":
-        x = x + _attention(model, w, _norm(model, w, "attn_norm", x))
-        return x + _feed_forward(model, w, _norm(model, w, "ffn_norm", x))
-    first = _norm(model, w, "attn_norm", x)
-    second = _norm(model, w, "ffn_norm", x) if model.norms_per_layer == 2 else first
-    return x + _attention(model, w, first) + _feed_forward(model, w, second)
-
-
-def _norm(model: Model, w: Weights, name: str, x: Tensor) -> Tensor:
+def norm(model: Model, w: Weights, name: str, x: Tensor) -> Tensor:
+    """The norm of the last dimension under ``name``."""
     if model.norm == "layernorm":
         x = x - x.mean(dim=-1, keepdim=True)
     x = x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + model.norm_epsilon) * w[f"{name}.scale"]
     return x + w[f"{name}.bias"] if model.norm_bias else x
 
 
-def _attention(model: Model, w: Weights, x: Tensor) -> Tensor:
-    time = x.shape[1]
-    q, k, v = (torch.einsum("bte,ehd->bhtd", x, w[name]) for name in "qkv")
-    if model.attn_bias:
-        q, k, v = (each + w[f"{name}_bias"][:, None] for each, name in zip((q, k, v), "qkv", strict=True))
-    if model.position == "rotary":
-        q, k = _rotate(model, q), _rotate(model, k)
-    group = model.num_heads // model.num_kv_heads
-    later = torch.ones(time, time, dtype=torch.bool, device=x.device).triu(1)
-    heads = []
-    for head in range(model.num_heads):  # one at a time, so that the scores of a long context fit
-        scores = q[:, head] @ k[:, head // group].mT / math.sqrt(model.head_dim)
-        heads.append(scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v[:, head // group])
-    out = torch.stack(heads, dim=1)
-    out = torch.einsum("bhtd,hde->bte", out, w["o"])
-    return out + w["o_bias"] if model.has_output_bias else out
+def _layer(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> Tensor:
+    if model.block == "parallel":
+        first = norm(model, w, "attn_norm", x)
+        second = norm(model, w, "ffn_norm", x) if model.norms_per_layer == 2 else first
+        return x + model.residual_scale * (attention(model, kind, w, first) + _feed_forward(model, kind, w, second))
+    before, after = model.norm_position != "after", model.norm_position != "before"
+    for half in ("attn", "ffn"):
+        y = norm(model, w, f"{half}_norm", x) if before else x
+        y = attention(model, kind, w, y) if half == "attn" else _feed_forward(model, kind, w, y)
+        x = x + model.residual_scale * (norm(model, w, f"{half}_post_norm", y) if after else y)
+    return x
 
 
-def _rotate(model: Model, x: Tensor) -> Tensor:
-    """Rotary embeddings of x [batch, heads, time, dim]: pairs (2i, 2i+1), or (i, i + half), times e^(iθ)."""
-    dim = model.rotated_dim
-    frequencies = torch.tensor(model.rotary_frequencies, dtype=torch.float64, device=x.device)
-    angles = torch.outer(torch.arange(x.shape[2], dtype=torch.float64, device=x.device), frequencies)
-    unit = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
-    turned = x[..., :dim]
-    if model.rotary_interleaved:
-        pairs = turned.unflatten(-1, (-1, 2))
-        out = torch.view_as_real(torch.complex(pairs[..., 0], pairs[..., 1]) * unit).flatten(-2)
-    else:
-        product = torch.complex(*turned.chunk(2, dim=-1)) * unit
-        out = torch.cat([product.real, product.imag], dim=-1)
-    return torch.cat([out, x[..., dim:]], dim=-1)
+def _feed_forward(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> Tensor:
+    if not kind.has_experts:
+        return dense(model.ffn, w, "", x)
+    assert model.experts is not None
+    return experts(model.experts, w, x, dense)
 
 
-def _feed_forward(model: Model, w: Weights, x: Tensor) -> Tensor:
-    inputs = [x @ w[name] for name in model.ffn.inputs]
-    if model.ffn_bias:
-        inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, model.ffn.inputs, strict=True)]
-    if model.ffn.gated:
-        hidden = inputs[0] * torch.sigmoid(inputs[0]) * inputs[1]
-    elif model.activation == "gelu_tanh":
-        cubic = inputs[0] + 0.044715 * inputs[0] ** 3
-        hidden = inputs[0] * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * cubic))
-    else:
-        hidden = inputs[0] * 0.5 * (1 + torch.erf(inputs[0] / math.sqrt(2)))
-    out = hidden @ w["wo"]
-    return out + w["wo_bias"] if model.ffn_bias else out
+def dense(ffn: FeedForward, w: Weights, prefix: str, x: Tensor) -> Tensor:
+    """A feed-forward whose tensors' names begin with ``prefix``."""
+    inputs = [x @ w[prefix + name] for name in ffn.inputs]
+    if ffn.has_bias:
+        inputs = [each + w[f"{prefix}{name}_bias"] for each, name in zip(inputs, ffn.inputs, strict=True)]
+    out = _activated(ffn.activation, inputs) @ w[f"{prefix}wo"]
+    return out + w[f"{prefix}wo_bias"] if ffn.has_bias else out
+
+
+def _activated(activation: str, inputs: list[Tensor]) -> Tensor:
+    first = inputs[0]
+    by_tanh = first * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (first + 0.044715 * first**3)))
+    match activation:
+        case "swiglu":
+            return first * torch.sigmoid(first) * inputs[1]
+        case "swiglu_clamped":
+            gate, up = first.clamp(max=7.0), inputs[1].clamp(-7.0, 7.0)
+            return gate * torch.sigmoid(1.702 * gate) * (up + 1)
+        case "geglu":
+            return by_tanh * inputs[1]
+        case "gelu_tanh":
+            return by_tanh
+        case "relu":
+            return first.clamp(min=0)
+        case "gelu":
+            return first * 0.5 * (1 + torch.erf(first / math.sqrt(2)))
+    raise ValueError(activation)

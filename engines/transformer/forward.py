@@ -15,6 +15,8 @@ from engines.transformer.layers.kv_cache import Cache, Caches
 from engines.transformer.layers.norm import norm
 from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import RopeAngles, rope_angles
+from engines.transformer.layers.sequence_attention import reads_whole_prompt
+from engines.transformer.layers.stripes import own_ids
 from engines.transformer.params.tree import LayerParameters, Parameters, layer_parameters, only_layer, scan_inputs
 from engines.transformer.partition.constraint import constrain, residual
 from engines.transformer.partition.plan import Plan
@@ -50,6 +52,8 @@ def hidden_states(
     time = tokens.shape[1]
     here = positions.shard(plan, plan.axes.sequence).ids(time)
     x = embed(plan, parameters, tokens, positions)
+    if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
+        here = own_ids(plan, time)
     turned: dict[Rotary, RopeAngles | None] = {}
     contexts = {}
     for kind in dict.fromkeys(plan.model.layer_kinds):

@@ -76,6 +76,13 @@ class PrefillOptions:
             raise InvalidRequest(
                 "engine.attention", "splash", f"needs a TPU, and hw={point.chip.name} is not one", "use blockwise"
             )
+        if point.model.attention.is_latent or point.attn_sharding == "sequence":
+            raise InvalidRequest(
+                "engine.attention",
+                "splash",
+                "is a kernel of neither latent attention nor attn_sharding=sequence",
+                "use blockwise",
+            )
         whole = self.chunk is None and not self.prefix and not packed and point.partitioner == "manual"
         formats = {point.act_dtype, point.kv_dtype}
         if not whole or point.input_len % KERNEL_TOKENS or formats != {"bfloat16"}:

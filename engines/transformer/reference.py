@@ -62,7 +62,7 @@ def _layer(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> 
         """What attention or the feed-forward adds to the stream, of which it reads x."""
         if model.norm_position != "after":
             x = _norm(model, w, f"{name if model.norms_per_layer > 1 else 'attn'}_norm", x)
-        x = _attention(model, kind, length, w, x) if name == "attn" else _feed_forward(model, w, x)
+        x = _attention(model, kind, length, w, x) if name == "attn" else _second_half(model, w, x)
         x = x if model.norm_position == "before" else _norm(model, w, f"{name}_post_norm", x)
         return model.residual_scale * x
 
@@ -80,9 +80,33 @@ def _norm(model: Model, w: Weights, name: str, x: Array) -> Array:
     return x + w[f"{name}.bias"] if model.norm_bias else x
 
 
+def _latent_qkv(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> tuple[Array, Array, Array]:
+    """q, k and v [batch, time, heads, dim] of latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1)."""
+    latent, plain = model.kv_latent_dim, model.head_dim - model.rotated_dim
+
+    def normed(each: Array, scale: Array) -> Array:
+        return each / jnp.sqrt(jnp.square(each).mean(axis=-1, keepdims=True) + model.norm_epsilon) * scale
+
+    if model.q_latent_dim is None:
+        q = jnp.einsum("bte,ehd->bthd", x, w["q"])
+    else:
+        q = jnp.einsum("btl,lhd->bthd", normed(x @ w["q_a"], w["q_a_norm.scale"]), w["q_b"])
+    down = x @ w["kv_a"]
+    vectors = normed(down[..., :latent], w["kv_a_norm.scale"])
+    k, v = (jnp.einsum("btl,lhd->bthd", vectors, w[name]) for name in ("k_b", "v_b"))
+    shared = jnp.broadcast_to(
+        _rotate(model, kind, length, down[:, :, None, latent:]), (*k.shape[:3], model.rotated_dim)
+    )
+    q = jnp.concatenate([q[..., :plain], _rotate(model, kind, length, q[..., plain:])], axis=-1)
+    return q, jnp.concatenate([k, shared], axis=-1), v
+
+
 def _attention(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> Array:
     time = x.shape[1]
-    q, k, v = (jnp.einsum("bte,ehd->bthd", x, w[name]) for name in "qkv")
+    if model.kv_latent_dim is not None:
+        q, k, v = _latent_qkv(model, kind, length, w, x)
+    else:
+        q, k, v = (jnp.einsum("bte,ehd->bthd", x, w[name]) for name in "qkv")
     if model.attn_bias:
         q, k, v = q + w["q_bias"], k + w["k_bias"], v + w["v_bias"]
     if model.qk_norm:
@@ -90,7 +114,7 @@ def _attention(model: Model, kind: LayerKind, length: int, w: Weights, x: Array)
             each / jnp.sqrt(jnp.square(each).mean(axis=-1, keepdims=True) + model.norm_epsilon) * w[f"{name}.scale"]
             for name, each in (("q_norm", q), ("k_norm", k))
         )
-    if model.position == "rotary":
+    if model.position == "rotary" and model.kv_latent_dim is None:
         q, k = _rotate(model, kind, length, q), _rotate(model, kind, length, k)
     group = model.num_heads // model.num_kv_heads
     k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
@@ -146,6 +170,60 @@ def _rotate(model: Model, kind: LayerKind, length: int, x: Array) -> Array:
         turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
     rotated: Array = jnp.concatenate([turned, rest], axis=-1)
     return rotated
+
+
+def _second_half(model: Model, w: Weights, x: Array) -> Array:
+    return _experts(model, w, x) if "router" in w else _feed_forward(model, w, x)
+
+
+def _experts(model: Model, w: Weights, x: Array) -> Array:
+    """Every expert's feed-forward of every token, times the weight that the router gives it, 0 where it is not chosen.
+
+    Experts that are not chosen are told from those that are by their scores alone, without sorting tokens.
+    """
+    experts = model.experts
+    assert experts is not None
+    weights = _router_weights(model, w, x)
+
+    def add(total: Array, number: Array) -> tuple[Array, None]:
+        one = {name.removeprefix("experts."): each[number] for name, each in w.items() if name.startswith("experts.")}
+        return total + weights[..., number, None] * _feed_forward(model, one, x), None
+
+    out, _ = lax.scan(add, jnp.zeros_like(x), jnp.arange(experts.count))
+    if experts.shared is None:
+        return out
+    shared = _feed_forward(model, {name.removeprefix("shared."): each for name, each in w.items()}, x)
+    return out + (shared * jax.nn.sigmoid(x @ w["shared_gate"]) if model.shared_expert_gate else shared)
+
+
+def _router_weights(model: Model, w: Weights, x: Array) -> Array:
+    """[batch, time, experts]: the weight of each expert's result, 0 of those that a token does not go to."""
+    logits = x @ w["router"] + (w["router_bias"] if model.router_bias else 0)
+    score = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid, "topk_softmax": lambda each: each}[
+        model.router_score
+    ](logits)
+    wanted = score + (w["router_correction"] if model.router_correction else 0)
+    if model.router_groups > 1:
+        groups = wanted.reshape(*wanted.shape[:-1], model.router_groups, -1)
+        strength = jnp.sort(groups, axis=-1)[..., -2:].sum(-1)
+        kept = _among_highest(strength, model.router_groups_kept)
+        wanted = jnp.where(kept[..., None], groups, -jnp.inf).reshape(wanted.shape)
+    assert model.experts_per_token is not None
+    chosen = _among_highest(wanted, model.experts_per_token)
+    if model.router_score == "topk_softmax":
+        return jax.nn.softmax(jnp.where(chosen, score, -jnp.inf), axis=-1) * model.router_scale
+    weights = jnp.where(chosen, score, 0)
+    if model.router_normalized:
+        weights = weights / (weights.sum(-1, keepdims=True) + 1e-20)
+    return weights * model.router_scale
+
+
+def _among_highest(x: Array, count: int) -> Array:
+    """Whether each of the last dimension is one of the ``count`` highest, the first of equal ones."""
+    ahead = (x[..., None, :] > x[..., :, None]) | (
+        (x[..., None, :] == x[..., :, None]) & jnp.tri(x.shape[-1], k=-1, dtype=bool)
+    )
+    return ahead.sum(-1) < count
 
 
 def _feed_forward(model: Model, w: Weights, x: Array) -> Array:

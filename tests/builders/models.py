@@ -1,5 +1,6 @@
 """Small models of each kind."""
 
+from dataclasses import replace
 from typing import Any
 
 from engines.core.model import Model
@@ -58,3 +59,33 @@ MODELS = {
     ),
     "no positions": small_model(position="none", norm="rmsnorm", num_heads=8, num_kv_heads=8),
 }
+MODELS |= {
+    "deepseek": small_model(
+        block="serial",
+        norm="rmsnorm",
+        norms_per_layer=2,
+        num_heads=8,
+        num_kv_heads=8,
+        head_dim=10,
+        rotary_dim=4,
+        rotary_interleaved=True,
+        q_latent_dim=12,
+        kv_latent_dim=11,
+        value_head_dim=5,
+        tied_embedding=False,
+    ),
+}
+MODELS |= {"deepseek lite": replace(MODELS["deepseek"], q_latent_dim=None, num_heads=6, num_kv_heads=6)}
+
+
+def moe_model(**changes: Any) -> Model:
+    """Two layers with eight experts, two of which a token goes to; ``changes`` are fields of it."""
+    base: dict[str, Any] = {
+        "block": "serial",
+        "norms_per_layer": 2,
+        "norm": "rmsnorm",
+        "num_experts": 8,
+        "experts_per_token": 2,
+        "expert_d_ff": 64,
+    }
+    return small_model(**{**base, **changes})

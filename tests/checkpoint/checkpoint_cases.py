@@ -84,6 +84,101 @@ CASES |= {
     "starcoder2": ("Starcoder2", {**GROUPED, "use_bias": True}),
     "glm": ("Glm", {**GROUPED, "head_dim": 8, "rms_norm_eps": 1e-5}),
 }
+YARN = {"rope_type": "yarn", "rope_theta": 50.0, "factor": 4.0, "original_max_position_embeddings": 16}
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5, 2.0, 2.5],
+    "long_factor": [2.0, 3.0, 5.0, 9.0],
+    "factor": 4.0,
+}
+WINDOW = {"sliding_window": 3}
+GEMMA = {**GROUPED, "head_dim": 8, "query_pre_attn_scalar": 16}
+CASES |= {
+    "llama yarn": ("Llama", {**GROUPED, "head_dim": 8, "rope_parameters": YARN}),
+    "llama dynamic": (
+        "Llama",
+        {
+            **GROUPED,
+            "head_dim": 8,
+            "max_position_embeddings": 4,
+            "rope_parameters": {"rope_type": "dynamic", "factor": 2.0},
+        },
+    ),
+    "mistral with window": ("Mistral", {**GROUPED, "head_dim": 8, **WINDOW}),
+    "qwen3": ("Qwen3", {**GROUPED, "head_dim": 16}),
+    "gemma": ("Gemma", {**GROUPED, "head_dim": 16}),
+    "gemma 2": (
+        "Gemma2",
+        {**GEMMA, **WINDOW, "num_hidden_layers": 3, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    ),
+    "gemma 3": (
+        "Gemma3",
+        {
+            **GEMMA,
+            **WINDOW,
+            "num_hidden_layers": 7,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+            },
+        },
+    ),
+    "cohere": ("Cohere", {**GROUPED, "logit_scale": 0.25}),
+    "granite": (
+        "Granite",
+        {
+            **GROUPED,
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 2.0,
+            "residual_multiplier": 0.5,
+            "attention_multiplier": 0.25,
+        },
+    ),
+    "bloom": ("Bloom", {"vocab_size": 61, "hidden_size": 48, "n_layer": 2, "n_head": 6, **NO_IDS}),
+    "opt": (
+        "OPT",
+        {**SMALL, "ffn_dim": 64, "num_attention_heads": 4, "word_embed_proj_dim": 32, "pad_token_id": None},
+    ),
+    "phi3 with window": ("Phi3", {**GROUPED, **WINDOW}),
+    "phi3 long": (
+        "Phi3",
+        {**LLAMA, "pad_token_id": None, "original_max_position_embeddings": 4, "rope_parameters": LONG_ROPE},
+    ),
+    "starcoder2 with window": ("Starcoder2", {**GROUPED, **WINDOW, "use_bias": True}),
+}
+EXPERTS = {**GROUPED, "head_dim": 8, "num_experts_per_tok": 2}
+QWEN_MOE = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24, "num_hidden_layers": 3}
+DEEPSEEK = {
+    **LLAMA,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 3,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 12,
+    "q_lora_rank": 20,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.5,
+    "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.0},
+}
+CASES |= {
+    "mixtral": ("Mixtral", {**EXPERTS, "num_local_experts": 4, **WINDOW}),
+    "qwen2-moe": ("Qwen2Moe", {**QWEN_MOE, "shared_expert_intermediate_size": 40, "mlp_only_layers": [0]}),
+    "qwen3-moe": ("Qwen3Moe", {**QWEN_MOE, "norm_topk_prob": True}),
+    "gpt-oss": (
+        "GptOss",
+        {**EXPERTS, **WINDOW, "num_local_experts": 4, "rope_parameters": {**YARN, "truncate": False}},
+    ),
+    "deepseek-v2": ("DeepseekV2", {**DEEPSEEK, "topk_method": "group_limited_greedy", "n_shared_experts": 2}),
+    "deepseek-v2-lite": ("DeepseekV2", {**DEEPSEEK, "q_lora_rank": None, "rope_parameters": None}),
+    "deepseek-v3": ("DeepseekV3", DEEPSEEK),
+    "deepseek-v3 dense": ("DeepseekV3", {**DEEPSEEK, "first_k_dense_replace": 3, "rope_interleave": False}),
+}
 CHIEF = ("llama", "falcon-7b", "falcon-40b", "gpt-j", "neox")
 TIME = 5
 
@@ -96,12 +191,15 @@ def saved(name, folder, dtype="float32", **save):
     family, changes = CASES[name]
     torch.manual_seed(0)
     model = getattr(transformers, "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM")(
-        getattr(transformers, f"{family}Config")(**changes)
+        getattr(transformers, f"{family}{'Text' * (family == 'Gemma3')}Config")(**changes)
     )
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            spread = weight.shape[-1] ** -0.5 if weight.ndim == 2 else 0.1
+            spread = weight.shape[-1] ** -0.5 if weight.ndim > 1 else 0.1
             weight.normal_(1.0 if weight.ndim == 1 and key.endswith("weight") else 0.0, spread)
+        for key, weight in model.named_buffers():
+            if key.endswith("e_score_correction_bias"):
+                weight.normal_(0.0, 0.3)
     model = model.to(getattr(torch, dtype)).eval()
     model.save_pretrained(folder, **save)
     return model

@@ -18,42 +18,6 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.weights.random import tensors
 
-DEEPSEEK_V3 = {
-    "name": "deepseek-v3",
-    "num_layers": 61,
-    "d_model": 7168,
-    "d_ff": 18432,
-    "num_heads": 128,
-    "num_kv_heads": 128,
-    "head_dim": 192,
-    "vocab_size": 129280,
-    "block": "serial",
-    "activation": "swiglu",
-    "position": "rotary",
-    "norm": "rmsnorm",
-    "published_params": 671e9,
-    "mfu_params": 37e9,
-    "source": "arXiv 2412.19437",
-    "norms_per_layer": 2,
-    "tied_embedding": False,
-    "rotary_dim": 64,
-    "q_latent_dim": 1536,
-    "kv_latent_dim": 512,
-    "value_head_dim": 128,
-    "num_experts": 256,
-    "experts_per_token": 8,
-    "expert_d_ff": 2048,
-    "shared_expert_d_ff": 2048,
-    "dense_layers": 3,
-    "router_score": "sigmoid",
-    "router_normalized": True,
-    "router_scale": 2.5,
-    "router_correction": True,
-    "router_groups": 8,
-    "router_groups_kept": 4,
-}
-
-
 tiny_point = partial(
     build_point, "tiny", "cpu", engine="jax", num_chips=1, phase="decode", batch_size=1, input_len=8, output_len=4
 )
@@ -80,6 +44,22 @@ def test_every_model_states_its_own_size(name):
     # gpt-* are named by rounded sizes, which are up to 2% off, and the paper's are rounded.
     rounded = name.startswith(("gpt-1", "gpt-2", "gpt-3", "gpt-6", "gpt-8", "mt-nlg", "palm"))
     assert model.params == pytest.approx(model.published_params, rel=0.02 if rounded else 0.001)
+
+
+@pytest.mark.parametrize("name", [each for each in names("model") if load_model(each).num_experts])
+def test_a_token_meets_as_many_parameters_as_the_authors_state(name):
+    # Authors round, and count the embedding of the input or do not.
+    model = load_model(name)
+    looked_up = 0 if model.tied_embedding else model.vocab_size * model.d_model
+    assert 0.97 * (model.active_params - looked_up) < model.mfu_params < 1.01 * model.active_params
+
+
+def test_gpt_oss_counted_by_hand():
+    # arXiv 2508.10925, Table 1: 5.13B of 116.83B parameters for a token, with the output matrix and not the embedding.
+    model = load_model("gpt-oss-120b")
+    assert model.active_params - 201088 * 2880 == pytest.approx(5.13e9, rel=0.001)
+    assert [(len(each.kinds), each.repeats) for each in model.segments] == [(2, 18)]
+    assert [kind.window for kind in model.layer_kinds[:2]] == [128, None]
 
 
 def test_tiny_is_under_ten_million():
@@ -220,6 +200,17 @@ def test_the_released_sizes_of_what_tables_of_today_name():
         "qwen3-8b": 8_190_735_360,
         "gpt-neox-20b": 20_554_567_680,
         "starcoder": 15_517_456_384,
+        "mistral-large": 122_610_069_504,
+        "gemma-2-9b": 9_241_705_984,
+        "gemma-2-27b": 27_227_128_320,
+        "phi-4": 14_659_507_200,
+        "mixtral-8x7b": 46_702_792_704,
+        "mixtral-8x22b": 140_620_634_112,
+        "qwen3-30b-a3b": 30_532_122_624,
+        "qwen3-235b-a22b": 235_093_634_560,
+        "gpt-oss-20b": 20_914_757_184,
+        "gpt-oss-120b": 116_829_156_672,
+        "deepseek-v3": 671_026_419_200,
     }
     assert {name: load_model(name).params for name in sizes} == sizes
 
@@ -282,10 +273,11 @@ def test_segments_are_the_layers_in_their_order(layers, dense, every, experts):
 
 
 def test_deepseek_v3_counted_by_hand():
-    model = Model(**DEEPSEEK_V3)
+    model = load_model("deepseek-v3")
     # arXiv 2412.19437, section 4.2: 671B parameters, of which 37B for a token.
     assert model.params == pytest.approx(671e9, rel=0.001)
-    active = model.params - 58 * (256 - 8) * 3 * 7168 * 2048
+    active = model.active_params
+    assert active == model.params - 58 * (256 - 8) * 3 * 7168 * 2048
     assert active == pytest.approx(37.6e9, rel=0.005)
     assert model.matmul_flops_per_token == pytest.approx(2 * (active - 129280 * 7168), rel=0.001)
     assert model.kv_elements_per_token() == 61 * (512 + 64)

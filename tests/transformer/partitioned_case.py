@@ -62,6 +62,6 @@ def errors(plan: Plan, time: int = TIME, steps: int = STEPS) -> tuple[float, flo
 
 def run(program: Any, *arguments: Any) -> Any:
     """What a jitted function returns, compiled plainly. One in which another is called has no options of its own."""
-    if any(leaf.dtype == jnp.int4 for leaf in jax.tree.leaves(arguments)):
-        return program(*arguments)  # a compiled program mistakes the layout of int4 arrays
+    if any(leaf.dtype in (jnp.int4, jnp.float4_e2m1fn) for leaf in jax.tree.leaves(arguments)):
+        return program(*arguments)  # a compiled program mistakes the layout of 4-bit arrays
     return program.lower(*arguments).compile(plainly())(*arguments)

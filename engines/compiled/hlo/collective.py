@@ -44,6 +44,8 @@ def collective_of(module: Module, computation: Computation, each: Instruction) -
     else:
         given = sum(computation.by_name[operand].bytes for operand in each.operands if operand in computation.by_name)
         given = given or source.bytes
+    if base == "ragged-all-to-all":
+        result = given = _ragged_bytes(module, source if inside else each, result)
     whole, shard = max(result, given), min(result, given)
     debug = str(algorithm.get("debug", ""))
     return Collective(
@@ -56,6 +58,17 @@ def collective_of(module: Module, computation: Computation, each: Instruction) -
         strategy=str(algorithm.get("strategy", "")),
         colors=_number_after(debug, "colors:"),
     )
+
+
+def _ragged_bytes(module: Module, each: Instruction, result: float) -> float:
+    """Bytes that a chip sends with balanced routing: the smaller of what it sends from and what it receives into.
+
+    One of them holds as many rows as there are, on the way to experts what is sent and on the way back what arrives;
+    the other has room for all that may come.
+    """
+    homes = (place for place in module.computations.values() if place.by_name.get(each.name) is each)
+    held = [place.by_name[each.operands[0]].bytes for place in homes if each.operands[0] in place.by_name]
+    return min(held[0], result) if held else result
 
 
 def sent_beside(module: Module, each: Instruction) -> Collective | None:

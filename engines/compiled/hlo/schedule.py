@@ -12,6 +12,7 @@ from engines.compiled.hlo.flops import Flops, flops_of, multiplies
 from engines.compiled.hlo.hbm_traffic import HBM, HOST, Transfer, transfers
 from engines.compiled.hlo.opcodes import CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
+from engines.compiled.hlo.ragged_dot import ragged_dot_cost
 from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
 
 UPDATE: Final = "-update"
@@ -197,7 +198,7 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         moved_bytes=moved,
         matmul=multiplies(module, each),
         flops=flops_of(module, computation, each),
-        stated=_stated(each),
+        stated=_stated(computation, each),
         with_host=_touches_host(computation, each),
     )
 
@@ -208,9 +209,12 @@ def _touches_host(computation: Computation, each: Instruction) -> bool:
     return any(shape.space == HOST for shape in (*each.shapes, *arrays))
 
 
-def _stated(each: Instruction) -> StatedCost | None:
+def _stated(computation: Computation, each: Instruction) -> StatedCost | None:
     if each.opcode != CUSTOM_CALL:
         return None
+    ragged = ragged_dot_cost(computation, each)
+    if ragged is not None:
+        return StatedCost(*ragged)
     stated = each.backend.get("custom_call_config", {}).get("cost_estimate", {})
     flops, moved = float(stated.get("flops", 0)), float(stated.get("bytes_accessed", 0))
     return StatedCost(flops, moved) if flops > 0 or moved > 0 else None

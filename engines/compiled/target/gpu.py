@@ -15,6 +15,7 @@ from engines.core.chip import Chip, cuda_of, tensor_core_clock_hz
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.slice import MeshShape, Slice
+from engines.transformer.partition.resolve import over_heads
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -73,13 +74,14 @@ class GpuTarget:
             )
         if point.tensor_parallel is None or point.num_chips == 1:
             return point
-        for key, meant in (("ffn_layout", "ws_1d"), ("attn_sharding", "heads")):
+        heads = over_heads(point.model)
+        for key, meant in (("ffn_layout", "ws_1d"), ("attn_sharding", heads)):
             if getattr(point, key) not in ("auto", meant):
                 raise Unsupported(
                     f"{key}={getattr(point, key)}: tensor_parallel={point.tensor_parallel} implies {key}={meant}; "
                     "leave one of them out"
                 )
-        return replace(point, ffn_layout="ws_1d", attn_sharding="heads")
+        return replace(point, ffn_layout="ws_1d", attn_sharding=heads)
 
     def make_mesh(self) -> "Mesh":
         """The mesh x, y, z over the node's GPUs, in the order of their ids.

@@ -34,7 +34,7 @@ def all_gather(x: Gathered, axes: Axes, dim: int) -> Gathered:
 
 def as_bytes(x: Array, send: Callable[[Array], Array]) -> Array:
     """``send(x)``, float8 as bytes: a device without float8 arithmetic would convert it to a wider dtype to send it."""
-    if x.dtype.itemsize > 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+    if x.dtype.itemsize > 1 or not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype == jnp.float4_e2m1fn:
         return send(x)
     arrived: Array = lax.bitcast_convert_type(send(lax.bitcast_convert_type(x, jnp.uint8)), x.dtype)
     return arrived

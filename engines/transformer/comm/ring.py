@@ -8,7 +8,7 @@ ring.
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -188,15 +188,21 @@ def permute(plan: Plan, x: Any, axes: Axes, by: int) -> Any:
 
     x is an array, or a matrix in groups.
     """
+    return pass_on(plan, x, axes, range(plan.axes.size(axes)), by)
+
+
+def pass_on(plan: Plan, x: Any, axes: Axes, ring: Sequence[int], by: int = 1) -> Any:
+    """Send every array of x to the chip ``by`` places ahead in ``ring``, chips of ``axes`` counted slowest first."""
     # ppermute numbers chips in the mesh's order of axes, whatever the order in which the axes are named.
     named = tuple(sorted(axes))
     sizes = [plan.axes.size((axis,)) for axis in axes]
-    ring = []
+    numbers = []
     for place in itertools.product(*map(range, sizes)):
         at = dict(zip(axes, place, strict=True))
         number = 0
         for axis in named:
             number = number * plan.axes.size((axis,)) + at[axis]
-        ring.append(number)
-    sends = [(chip, ring[(position + by) % len(ring)]) for position, chip in enumerate(ring)]
+        numbers.append(number)
+    walked = [numbers[each] for each in ring]
+    sends = [(chip, walked[(position + by) % len(walked)]) for position, chip in enumerate(walked)]
     return jax.tree.map(lambda part: as_bytes(part, lambda sent: lax.ppermute(sent, named, sends)), x)

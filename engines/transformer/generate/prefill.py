@@ -45,6 +45,14 @@ def _in_chunks(plan: Plan, parameters: Parameters, cache: Caches, tokens: Array)
         x, cache = hidden_states(plan, parameters, cache, tokens, Consecutive(start), limit=time)
         return x[:, -1], cache
     count, rest = divmod(time, chunk)
+    shared = plan.axes.size(plan.axes.positions)
+    if rest % shared:
+        raise InvalidRequest(
+            "engine.prefill_chunk",
+            chunk,
+            f"leaves {rest} of {time} tokens, which is no multiple of the {shared} chips that share their positions",
+            f"use prompts of a multiple of {shared} tokens, or leave it out",
+        )
     if rest:
         _, cache = hidden_states(plan, parameters, cache, tokens[:, :rest], Consecutive(start), limit=rest)
 

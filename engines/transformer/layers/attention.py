@@ -1,4 +1,4 @@
-"""Attention over heads or over the batch, with its cache.
+"""Attention over heads, over the batch or over the sequence, with its cache.
 
 The projections return q, k and v as chunks of columns. Over heads, a chip attends with its own chunks; over the batch,
 an all-to-all first exchanges columns for sequences (Pope et al. 2022, section 3.3). Where there are fewer key/value
@@ -9,21 +9,31 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import axis_index
-from engines.transformer.layers.kv_cache import PREFIX, Cache, read
+from engines.transformer.layers.kv_cache import PREFIX, Cache, merge_slots, quantized_kv, read, split_slots, window_of
 from engines.transformer.layers.norm import head_norm
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.per_head import per_head
 from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
+from engines.transformer.layers.sequence_attention import (
+    attend_in_ring,
+    attend_to_held,
+    first_position,
+    from_positions,
+    gather_heads,
+    of_heads,
+    reads_whole_prompt,
+    to_positions,
+)
+from engines.transformer.layers.stripes import store_prompt, store_stripe
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import constrain
-from engines.transformer.partition.kv_heads import kv_slots
+from engines.transformer.partition.kv_heads import folds_slots, kv_slots
 from engines.transformer.partition.plan import Plan
 
 
@@ -52,6 +62,9 @@ def attention(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext)
     | v where they were computed separately. Returns the attention output in the shape of q, and the cache with the new
     k and v.
     """
+    if plan.axes.positions:
+        columns = jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0]
+        return _over_positions(plan, columns, cache, context)
     if plan.axes.attention or len(qkv) == 1:
         qkv = q_and_kv(plan, to_batch(plan, jnp.concatenate(qkv, axis=-1) if len(qkv) > 1 else qkv[0]))
     attended, cache = attend_cached(plan, qkv, cache, context)
@@ -68,22 +81,48 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
     kept, wanted, even = kv_slots(plan)
     positions = context.positions.shard(plan, plan.axes.sequence)
     q, k, v = _rotated(plan, qkv, kept, context)
-    if not plan.unrolled:
-        # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
-        q, k = lax.optimization_barrier((q, k))
+    q, k = _apart(plan, q, k)
     view = positions.store(plan, cache, k, v, kind=context.kind, layer=context.layer, limit=context.limit)
     cache, keys, values, mask, slots, new = view
     prefix, shared = plan.prefill.prefix, None
     if prefix:
         shared = read(cache, f"{PREFIX}k", context.layer, prefix), read(cache, f"{PREFIX}v", context.layer, prefix)
-    batch, q = q.shape[0], _split_slots(q, slots)
+    batch, q = q.shape[0], split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
-        held = (keys, values), shared, new
-        (keys, values), shared, new = jax.tree.map(lambda each: jnp.take(each, mine, axis=1), held)
+        (keys, values), shared, new = of_heads(((keys, values), shared, new), mine)
     heads = per_head(plan, context.heads.get("sinks"), batch, slots, keys.values.shape[1])
-    out = _merge_slots(attend(plan, q, keys, values, mask, shared, new, heads), slots)
+    out = merge_slots(attend(plan, q, keys, values, mask, shared, new, heads), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
+
+
+def _apart(plan: Plan, *made: Array) -> tuple[Array, ...]:
+    """The arrays as they are.
+
+    Without the barrier a TPU gives the cached keys the layout of what made them, and copies them in every step.
+    """
+    return made if plan.unrolled else lax.optimization_barrier(made)
+
+
+def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
+    """:func:`attention` where positions are split: a whole prompt in a ring, else all keys where they are held."""
+    kept, wanted, even = kv_slots(plan)
+    start, time = first_position(context.positions), context.time
+    prompt = reads_whole_prompt(context.positions, time, context.limit)
+    there = to_positions if prompt else gather_heads
+    q, k, v = _rotated(plan, q_and_kv(plan, there(plan, columns)), kept, context)
+    parts = quantized_kv(plan, *_apart(plan, k, v))
+    mine = None if even else jnp.asarray(wanted)[axis_index(plan.axes.head)]
+    if prompt:
+        cache = store_prompt(plan, cache, parts, kind=context.kind, layer=context.layer)
+        out = attend_in_ring(plan, q, parts, mine, window_of(plan, context.kind), context.heads.get("sinks"))
+        out = from_positions(plan, out.reshape(*out.shape[:2], -1, plan.padded.q_width), time)
+        return out, cache
+    view = store_stripe(plan, cache, parts, kind=context.kind, layer=context.layer, start=start, limit=context.limit)
+    keys, values = of_heads((view.keys, view.values), mine)
+    slots = len(kept[0]) if folds_slots(plan) else 1
+    out = attend_to_held(plan, q, keys, values, view.mask, slots, context.heads.get("sinks"))
+    return out.reshape(*out.shape[:2], -1, plan.padded.q_width), view.cache
 
 
 def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], context: LayerContext) -> list[Array]:
@@ -119,18 +158,6 @@ def _by_kv_head(plan: Plan) -> tuple[Axes, ...]:
     return plan.axes.sequence, (), plan.kv_axes, ()
 
 
-def _split_slots(q: Array, slots: int) -> Array:
-    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: the queries of each slot as a sequence."""
-    batch, time, _, dim = q.shape
-    return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
-
-
-def _merge_slots(out: Array, slots: int) -> Array:
-    """The inverse of :func:`_split_slots`."""
-    _, time, group, dim = out.shape
-    return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
-
-
 def _by_head(x: Array, head_dim: int) -> Array:
     """[batch, time, chunks, width] → [batch, time, heads, dim]."""
     return x.reshape(*x.shape[:2], -1, head_dim)
@@ -142,7 +169,7 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     x = constrain(plan, x, _by_kv_head)
     if plan.axes.head and not padded.kv_splits_by_head:
         x = lax.all_gather(x, plan.axes.head, axis=2)
-        x = _ordered(plan, x, plan.axes.head + _moved_axes(plan))
+        x = _ordered(plan, x, plan.axes.head + moved_axes(plan))
     both = [x[..., : padded.kv_width], x[..., padded.kv_width :]]
     if padded.kv_splits_by_head:
         return [_by_head(each, head_dim) for each in both]
@@ -153,9 +180,9 @@ def _kv_heads(plan: Plan, x: Array, kept: list[list[int]]) -> list[Array]:
     return [jnp.take(each, jnp.asarray(kept)[axis_index(plan.axes.head)], axis=2) for each in both]
 
 
-def _moved_axes(plan: Plan) -> Axes:
+def moved_axes(plan: Plan) -> Axes:
     """The axes of attention's all-to-all, in the order of ``column``."""
-    return tuple(axis for axis in plan.axes.column if axis in plan.axes.attention)
+    return tuple(axis for axis in plan.axes.column if axis in plan.axes.moved)
 
 
 def _ordered(plan: Plan, x: Array, axes: Axes) -> Array:
@@ -182,7 +209,7 @@ def from_batch(plan: Plan, x: Array) -> Array:
     axes = plan.axes.attention
     if not axes:
         return x
-    moved = _moved_axes(plan)
+    moved = moved_axes(plan)
     x = x.reshape(*x.shape[:2], *(plan.axes.size((axis,)) for axis in moved), plan.local_chunks, x.shape[-1])
     x = x.transpose([0, 1, *(2 + moved.index(axis) for axis in axes), x.ndim - 2, x.ndim - 1])
     x = x.reshape(*x.shape[:2], -1, x.shape[-1])

@@ -8,12 +8,14 @@ from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import project_plain
 from engines.transformer.layers.attention import LayerContext, attention
+from engines.transformer.layers.experts import mixture
 from engines.transformer.layers.kv_cache import Cache
+from engines.transformer.layers.latent_attention import latent_attention
 from engines.transformer.layers.mlp import activate, feed_forward, ring_of_weights
 from engines.transformer.layers.norm import norm
 from engines.transformer.layers.overlapped_block import overlapped_block
 from engines.transformer.layers.projections import project_attention, project_in, project_out, reduced, unreduced
-from engines.transformer.params.tree import LayerParameters, Norm
+from engines.transformer.params.tree import Latent, LayerParameters, Norm
 from engines.transformer.partition.constraint import columns, constrain
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
@@ -47,10 +49,13 @@ def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Laye
 def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one."""
     assert w.attn is not None
-    assert w.ffn is not None
-    attended, cache = _attended(plan, project_in(plan, w.attn.inputs, _normed(plan, w.attn_norm, x)), cache, context)
+    columns = project_in(plan, w.attn.inputs, _normed(plan, w.attn_norm, x))
+    attended, cache = _attended(plan, columns, cache, context, w.latent)
     out = x + _normed(plan, w.attn_post_norm, project_out(plan, w.attn.outputs, [attended]))
     second = _normed(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
+    if w.experts is not None:
+        return out + _normed(plan, w.ffn_post_norm, mixture(plan, w.experts, second)), cache
+    assert w.ffn is not None
     return out + _normed(plan, w.ffn_post_norm, feed_forward(plan, w.ffn, second)), cache
 
 
@@ -59,12 +64,20 @@ def _normed(plan: Plan, parameters: Norm | None, x: Array) -> Array:
     return x if parameters is None else norm(plan, parameters, x)
 
 
-def _attended(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
-    """[tokens, chunks, q | k | v], or q and k | v → attention output [tokens, chunks, q] and the new cache."""
+def _attended(
+    plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext, latent: Latent | None = None
+) -> tuple[Array, Cache]:
+    """[tokens, chunks, q | k | v], or q and k | v → attention output [tokens, chunks, width of o] and the new cache.
+
+    Of latent attention the columns are those of :func:`engines.transformer.layers.latent_attention.latent_attention`.
+    """
     if plan.model.attn_bias:
         # The bias is added while each token is a row: with a time dimension a TPU first pads each sequence to whole
         # tiles.
         qkv = lax.optimization_barrier(qkv)
     by_time = [each.reshape(-1, context.time, *each.shape[1:]) for each in qkv]
-    attended, cache = attention(plan, by_time, cache, context)
+    if latent is None:
+        attended, cache = attention(plan, by_time, cache, context)
+    else:
+        attended, cache = latent_attention(plan, latent, by_time, cache, context)
     return constrain(plan, attended.reshape(-1, *attended.shape[2:]), columns), cache

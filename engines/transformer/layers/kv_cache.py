@@ -4,6 +4,10 @@ A quantized cache (``kv_dtype`` int8 or float8_e4m3) has, besides ``k`` and ``v`
 each head, ``k_scale`` and ``v_scale``. Values are quantized when they are written; attention applies the scales to the
 scores and to the softmax weights, so that the cache is never dequantized to a copy.
 
+Of latent attention (:mod:`layers.latent_attention`) ``k`` holds the latent vectors and ``v`` the keys that all heads
+share, in one slot that no axes of heads split. Where attention is over the sequence, position p is held by chip p mod n
+of the axes that split positions, in its place p // n.
+
 A layer with a window caches the last ``window`` positions alone, position p in slot p mod window (:func:`window_of`).
 
 The keys and values of a prefix shared by all sequences are stored once, under the same names after ``prefix_``:
@@ -45,18 +49,24 @@ Caches = tuple[Cache, ...]
 
 
 class Cached(NamedTuple):
-    """One layer's keys or values [batch, slots, limit, dim] and, where quantized, their scale [batch, slots, limit]."""
+    """One layer's keys or values [batch, slots, limit, dim] and, where quantized, their scale [batch, slots, limit].
+
+    ``more`` are further dimensions of the same keys, with a scale of their own.
+    """
 
     values: Array
     scale: Array | None
+    more: "Cached | None" = None
 
 
 def cache_spec(plan: Plan) -> P:
     """The PartitionSpec of k and v: the batch over attention's batch axes, slots over the other axes."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
     if folds_slots(plan):
-        return P(None, plan.axes.sequence + heads or None, None, None, None)
-    return P(None, plan.axes.sequence or None, heads or None, None, None)
+        return P(None, plan.axes.sequence + heads or None, None, plan.axes.positions or None, None)
+    if plan.model.attention.is_latent:
+        heads = ()
+    return P(None, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
 
 
 def window_of(plan: Plan, kind: LayerKind) -> Window | None:
@@ -67,9 +77,15 @@ def window_of(plan: Plan, kind: LayerKind) -> Window | None:
 
 
 def held_positions(plan: Plan, kind: LayerKind) -> int:
-    """Positions that the cache of a layer of that kind holds, besides a shared prefix."""
-    own = plan.cache_len - plan.prefill.prefix
-    return own if kind.window is None else min(kind.window, own)
+    """Positions that a chip's cache of a layer of that kind holds, besides a shared prefix.
+
+    Where chips share a sequence's positions, those of a window are one more on each: one that is not there yet may be
+    written, behind the last of a prompt.
+    """
+    own, shared = plan.cache_len - plan.prefill.prefix, plan.axes.size(plan.axes.positions)
+    if shared == 1:
+        return own if kind.window is None else min(kind.window, own)
+    return plan.cache_positions if kind.window is None else min(-(-kind.window // shared) + 1, plan.cache_positions)
 
 
 def cache_specs(plan: Plan) -> tuple[dict[str, P], ...]:
@@ -97,7 +113,9 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
     slots = len(kv_slots(plan)[0][0]) * plan.axes.size(plan.axes.head)
     if plan.partitioner == "gspmd":
         slots = plan.padded.kv_heads
-    model, held = plan.model, held_positions(plan, stack.kind)
+    if plan.model.attention.is_latent:
+        slots = 1
+    model, held = plan.model, held_positions(plan, stack.kind) * plan.axes.size(plan.axes.positions)
     prefix = plan.prefill.prefix
     described = {}
     for name, spec in _specs(plan).items():
@@ -105,7 +123,7 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
         shared = prefix if stack.kind.window is None else min(stack.kind.window, prefix)
         batch, length = (1, shared) if name.startswith(PREFIX) else (plan.batch_size, held)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
-        shape = (len(stack.numbers), *rows, length, model.head_dim)
+        shape = (len(stack.numbers), *rows, length, _dim(plan, name))
         # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
         # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
         order: Sequence[int] = range(len(shape) - scale)
@@ -120,6 +138,12 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
             sharding=array_format(mesh, spec, order),
         )
     return described
+
+
+def _dim(plan: Plan, name: str) -> int:
+    """Elements of an entry of the array ``name`` of the cache."""
+    key, value = plan.cached_dims
+    return key if name.removeprefix(PREFIX).startswith("k") else value
 
 
 def make_cache(plan: Plan, mesh: Mesh) -> Caches:
@@ -145,11 +169,22 @@ def quantized_kv(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
     if plan.kv_dtype not in LARGEST:
         by_name = zip("kv", (k, v), strict=True)
         return {name: new.transpose(0, 2, 1, 3).astype(stored_dtype(plan.kv_dtype)) for name, new in by_name}
+    if k.shape != v.shape:
+        return _quantized_apart(plan, k, v)
     both = jnp.stack([k, v]).transpose(0, 1, 3, 2, 4)
     # If quantization were fused with the write, a TPU's cache would get a layout that every read has to copy.
     blocks, scales = lax.optimization_barrier(quantize(both, plan.kv_dtype))
     parts = {name: blocks[each] for each, name in enumerate("kv")}
     return parts | {f"{name}_scale": scales[each, ..., 0] for each, name in enumerate("kv")}
+
+
+def _quantized_apart(plan: Plan, k: Array, v: Array) -> dict[str, Array]:
+    """:func:`quantized_kv` of k and v that differ in size."""
+    parts: dict[str, Array] = {}
+    for name, each in (("k", k), ("v", v)):
+        block, scale = lax.optimization_barrier(quantize(each.transpose(0, 2, 1, 3), plan.kv_dtype))
+        parts |= {name: block, f"{name}_scale": scale[..., 0]}
+    return parts
 
 
 def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any) -> Cache:
@@ -194,6 +229,29 @@ def read(cache: Cache, name: str, layer: Any, limit: int) -> Cached:
 
     scale = f"{name}_scale"
     return Cached(of(name), of(scale) if scale in cache else None)
+
+
+def behind(held: Cached, new: Cached, slots: int) -> Cached:
+    """Keys or values of the cache, and behind them new ones, whose slots are folded into the batch as the cache's."""
+
+    def both(old: Array, each: Array) -> Array:
+        folded = each.reshape(-1, 1, *each.shape[2:]) if slots > 1 else each
+        return jnp.concatenate([old, folded.astype(old.dtype)], axis=2)
+
+    joined: Cached = jax.tree.map(both, held, new)
+    return joined
+
+
+def split_slots(q: Array, slots: int) -> Array:
+    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: each folded slot as a sequence."""
+    batch, time, _, dim = q.shape
+    return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
+
+
+def merge_slots(out: Array, slots: int) -> Array:
+    """The inverse of :func:`split_slots`."""
+    _, time, group, dim = out.shape
+    return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
 
 
 def _same(local: NDArray[Any], _index: Any) -> NDArray[Any]:

@@ -45,13 +45,11 @@ class Window:
         return query - (self.size - 1)
 
 
-class Mask(Protocol):
-    """Which keys each query sees. Keys are numbered as they lie in the array that is attended to."""
+class BlockMask(Protocol):
+    """Which keys each query sees: what attention needs, at once and block by block.
 
-    @property
-    def is_whole_prompt(self) -> bool:
-        """Whether query t is at position t and key t as well, as known at compile time."""
-        ...
+    Keys are numbered as they lie in the array that is attended to.
+    """
 
     @property
     def sees_some(self) -> bool:
@@ -64,6 +62,26 @@ class Mask(Protocol):
 
     def distance(self, keys: Positions, queries: QueryBlock) -> Array:
         """keys: [1, keys], their numbers → [count, keys]: how many positions each is before the query, ≤ 0."""
+        ...
+
+    def padded(self, time: int) -> "BlockMask":
+        """The mask for ``time`` queries; the additional ones repeat the last query."""
+        ...
+
+    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
+        """(first, end) of the blocks of ``keys`` (of ``limit``) to visit for each block of ``queries`` (of ``time``).
+
+        Blocks outside have no key that a query of the block sees. numpy arrays where they are known at compile time.
+        """
+        ...
+
+
+class Mask(BlockMask, Protocol):
+    """A mask of all keys that a chip's queries see."""
+
+    @property
+    def is_whole_prompt(self) -> bool:
+        """Whether query t is at position t and key t as well, as known at compile time."""
         ...
 
     def last(self, keys: Positions) -> Array:
@@ -83,17 +101,6 @@ class Mask(Protocol):
 
         Of the prefix the last ``held`` tokens are there, in a rolling cache. The queries of all sequences are numbered
         one after another.
-        """
-        ...
-
-    def padded(self, time: int) -> "Mask":
-        """The mask for ``time`` queries; the additional ones repeat the last query."""
-        ...
-
-    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
-        """(first, end) of the blocks of ``keys`` (of ``limit``) to visit for each block of ``queries`` (of ``time``).
-
-        Blocks outside have no key that a query of the block sees. numpy arrays where they are known at compile time.
         """
         ...
 

@@ -82,7 +82,7 @@ def ring_of_weights(plan: Plan, w: Projection, x: Array) -> Array:
 
     inward = [w.inputs.values.slice_chunks(1, sum(widths), *cut).whole() for cut in cuts]
     blocks = _hidden_blocks(plan, lax.optimization_barrier(all_gather(x, plan.axes.ffn, 1)), inward, make)
-    width, chunk = plan.padded.ffn_width, w.outputs.chunk_width
+    width, chunk = w.outputs.parts[-1][1], w.outputs.chunk_width
     return _output(plan, blocks, w.outputs.values.slice_chunks(0, chunk, chunk - width, chunk).whole())
 
 

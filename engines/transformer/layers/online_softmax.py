@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
-from engines.transformer.layers.mask import Mask, QueryBlock
+from engines.transformer.layers.mask import BlockMask, Mask, QueryBlock
 from engines.transformer.layers.per_head import NONE, PerHead
 from engines.transformer.options import KERNEL_TOKENS
 from engines.transformer.partition.plan import Plan
@@ -71,7 +71,7 @@ def attend(
     already scaled by :func:`engines.transformer.params.describe_layers.query_factor`.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
-    plain = mask.is_whole_prompt and shared is None and keys.scale is None
+    plain = mask.is_whole_prompt and shared is None and keys.scale is None and vals.values.shape[-1] == dim
     if plan.prefill.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
         from engines.transformer.layers.splash_attention import kernel_attend
 
@@ -91,6 +91,25 @@ def attend(
         seen, bias = mask.seen(at, queries), heads.bias(mask, at, queries)
         part = direct(plan, scaled, keys, vals, seen, start, own, bias=bias)
     return normalized(part, q.dtype, heads.sinks)
+
+
+def attend_to_part(
+    plan: Plan,
+    scaled: Array,
+    keys: Cached,
+    vals: Cached,
+    mask: BlockMask,
+    before: Partial,
+    heads: PerHead = NONE,
+) -> Partial:
+    """Attention of queries [batch, time, slots, group, dim] to some of their keys, after that to others ``before``."""
+    batch, time, slots, group, dim = scaled.shape
+    limit = keys.values.shape[2]
+    if uses_blocks(plan, (batch, time, slots * group, dim), limit):
+        return blockwise(plan, scaled, keys, vals, mask, before, heads)
+    at, queries = jnp.arange(limit)[None, :], QueryBlock(time)
+    seen, bias = mask.seen(at, queries), heads.bias(mask, at, queries)
+    return direct(plan, scaled, keys, vals, seen, before, bias=bias)
 
 
 def attend_prefix(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, heads: PerHead = NONE) -> Partial:
@@ -162,16 +181,7 @@ def direct(
     ``bias`` [batch, slots, group, time, limit], or 1 instead of a dimension, is added to scores.
     """
     exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
-    scores = jnp.einsum(
-        "btsgd,bskd->bsgtk",
-        scaled,
-        keys.values.astype(scaled.dtype),
-        precision=exact,
-        preferred_element_type=jnp.float32,
-    )
-    if keys.scale is not None:
-        scores = scores * keys.scale[:, :, None, None]
-    scores = capped(plan, scores)
+    scores = capped(plan, _scores(scaled, keys, exact))
     scores = scores if bias is None else scores + bias
     scores = jnp.where(seen, scores, -jnp.inf)
     if new is not None:
@@ -201,6 +211,21 @@ def direct(
     return Partial(start.values * kept + values, tops, start.sums * kept + sums)
 
 
+def _scores(scaled: Array, keys: Cached, exact: Any) -> Array:
+    """scaled: [batch, time, slots, group, dim] → the score of every key, [batch, slots, group, time, limit]."""
+    dim = keys.values.shape[-1]
+    scores: Array = jnp.einsum(
+        "btsgd,bskd->bsgtk",
+        scaled if keys.more is None else scaled[..., :dim],
+        keys.values.astype(scaled.dtype),
+        precision=exact,
+        preferred_element_type=jnp.float32,
+    )
+    if keys.scale is not None:
+        scores = scores * keys.scale[:, :, None, None]
+    return scores if keys.more is None else scores + _scores(scaled[..., dim:], keys.more, exact)
+
+
 def capped(plan: Plan, scores: Array) -> Array:
     """Scores in base 2 within the model's soft cap c: c·tanh(score/c) of natural ones."""
     if plan.model.attn_softcap is None:
@@ -226,7 +251,7 @@ def blockwise(
     scaled: Array,
     keys: Cached,
     vals: Cached,
-    mask: Mask,
+    mask: BlockMask,
     start: Partial | None = None,
     heads: PerHead = NONE,
 ) -> Partial:
@@ -268,7 +293,7 @@ def blockwise(
 
     shape = (batch, slots, group, grown)
     if start is None:
-        start = nothing(shape, dim)
+        start = nothing(shape, vals.values.shape[-1])
     else:
         start = Partial(*(jnp.pad(each, ((0, 0),) * 3 + ((0, grown - time), (0, 0))) for each in start))
     number = jnp.zeros((), jnp.int32)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -12,6 +11,7 @@ from engines.core.layer_kind import LayerKind
 from engines.transformer.layers.kv_cache import (
     Cache,
     Cached,
+    behind,
     held_positions,
     keys_and_values,
     quantized_kv,
@@ -111,7 +111,7 @@ class Consecutive:
         if rolls and k.shape[1] > 1:
             # The first of several tokens see positions in whose slots the last ones now are.
             keys, values = (
-                _behind(read(before, name, layer, limit), each, slots) for name, each in zip("kv", new, strict=True)
+                behind(read(before, name, layer, limit), each, slots) for name, each in zip("kv", new, strict=True)
             )
             return CacheView(cache, keys, values, Rolled(mask, length, limit, 0), slots)
         alone = k.shape[1] == 1 and slots == 1 and not prefix
@@ -119,17 +119,6 @@ class Consecutive:
         source, seen = before if apart else cache, Rolled(mask, length, limit, 1) if rolls else mask
         view = CacheView(cache, read(source, "k", layer, limit), read(source, "v", layer, limit), seen, slots)
         return view._replace(new=new) if apart else view
-
-
-def _behind(held: Cached, new: Cached, slots: int) -> Cached:
-    """Keys or values of the cache, and behind them new ones, whose slots are folded into the batch as the cache's."""
-
-    def both(old: Array, each: Array) -> Array:
-        folded = each.reshape(-1, 1, *each.shape[2:]) if slots > 1 else each
-        return jnp.concatenate([old, folded.astype(old.dtype)], axis=2)
-
-    joined: Cached = jax.tree.map(both, held, new)
-    return joined
 
 
 def reads_before(plan: Plan, key_bytes: int) -> bool:

@@ -6,11 +6,20 @@ from typing import Any
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from engines.transformer.params.describe_experts import describe_experts
 from engines.transformer.params.described import Described, with_flat_vectors
 from engines.transformer.params.describer import Describer
 from engines.transformer.params.fill import Index, stacked
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
-from engines.transformer.params.tree import LayerParameters, Matrix, Norm, Parts, Projection, map_matrices
+from engines.transformer.params.tree import (
+    Latent,
+    LayerParameters,
+    Matrix,
+    Norm,
+    Parts,
+    Projection,
+    map_matrices,
+)
 from engines.transformer.partition.padding import real_heads
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.stacks import Stack
@@ -40,17 +49,66 @@ class _Layers(Describer):
         self.share = np.float32(1 if plan.model.norm_position != "before" else plan.model.residual_scale)
 
     def parameters(self) -> LayerParameters:
-        inputs = {name: self._inputs(parts) for name, parts in input_parts(self.plan).items()}
-        outputs = {name: self._outputs(parts) for name, parts in output_parts(self.plan).items()}
+        sparse = self.kind.has_experts
+        inputs = {
+            name: self._inputs(parts) for name, parts in input_parts(self.plan).items() if not sparse or name == "attn"
+        }
+        outputs = {
+            name: self._outputs(parts)
+            for name, parts in output_parts(self.plan).items()
+            if not sparse or name == "attn"
+        }
         norms = {name: self._norm(name) for name in norm_names(self.model)}
         found = {name: Projection(inputs.get(name), outputs.get(name)) for name in inputs.keys() | outputs.keys()}
         return LayerParameters(
             **norms,
             attn=found.pop("attn", None),
+            experts=describe_experts(self.plan, self.source, self.fusion, self.numbers, self._inputs, self._outputs)
+            if sparse
+            else None,
             ffn=found.pop("ffn", None),
             fused=found.pop("fused", None),
             heads=self._heads(),
+            latent=self._latent() if self.model.attention.is_latent else None,
             single=found,
+        )
+
+    def _latent(self) -> Latent:
+        """Latent vectors are whole on every chip: only the columns of the heads are split."""
+        model, per_chunk = self.model, self.plan.padded.heads // self.plan.chips
+
+        def heads_of(name: str, latent: int, dim: int) -> Matrix:
+            parts, width = ((name, per_chunk * dim),), per_chunk * dim
+
+            def fill(layer: int, index: Index) -> Floats:
+                return self._folded(parts, self.fusion.inputs(parts, layer, index[0], index[1]))[:, :, index[2]]
+
+            return self.projection(
+                (len(self.numbers), latent, self.plan.chips, width),
+                stacked(self.numbers, fill),
+                rows=1,
+                spec=P(None, None, self.every),
+                scale_spec=P(None, self.every, None),
+                contracted=(1,),
+                merged_axis=2,
+                bias=None,
+                parts=parts,
+            )
+
+        def scale(name: str, latent: int) -> Described:
+            def fill(layer: int, index: Index) -> Floats:
+                return values(self.fusion.canonical[f"layers.{layer}.{name}_norm.scale"], self.source, index)
+
+            return self._vectors(fill, (latent,), P())
+
+        queries, keys = model.q_latent_dim, model.kv_latent_dim
+        assert keys is not None
+        return Latent(
+            k_b=heads_of("k_b", keys, model.head_dim - model.rotated_dim),
+            v_b=heads_of("v_b", keys, model.attention.value_dim),
+            kv_norm=scale("kv_a", keys),
+            q_b=None if queries is None else heads_of("q_b", queries, model.head_dim),
+            q_norm=None if queries is None else scale("q_a", queries),
         )
 
     def _inputs(self, parts: Parts) -> Matrix:
@@ -150,7 +208,7 @@ class _Layers(Describer):
 
     def _folded(self, parts: Parts, columns: Floats) -> Floats:
         """Input columns […, width] with those of q multiplied by :func:`query_factor`."""
-        if parts[0][0] == "q" and not self.model.qk_norm:
+        if parts[0][0] in ("q", "q_b") and not self.model.qk_norm:
             factor = query_factor(self.model.head_dim, self.model.attn_scale)
             columns[..., : self.plan.padded.q_width] *= np.float32(factor)
         return columns

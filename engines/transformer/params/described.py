@@ -26,8 +26,11 @@ class Described:
 def with_flat_vectors(matrix: Matrix) -> Matrix:
     """The matrix of one layer with its scale and bias in one dimension.
 
-    A TPU stores a vector with dimensions of 1 in other tiles than one without, and would copy it in every step.
+    A TPU stores a vector with dimensions of 1 in other tiles than one without, and would copy it in every step. Those
+    of experts and of their router keep theirs.
     """
+    if not matrix.parts:
+        return matrix
 
     def flat(each: Described | None) -> Described | None:
         if each is None:

@@ -6,10 +6,10 @@ from jax.sharding import PartitionSpec as P
 
 from engines.core.dtypes import LARGEST
 from engines.transformer.params.described import Described
-from engines.transformer.params.fill import Fill, Groups, channel_scale, merged, quantized
+from engines.transformer.params.fill import Blocks, Fill, Groups, channel_scale, merged, quantized
 from engines.transformer.params.fusion import Fusion
 from engines.transformer.params.grouped import Grouped, steps
-from engines.transformer.params.quantize import stored_dtype
+from engines.transformer.params.quantize import MX_SCALE, stored_dtype
 from engines.transformer.params.tree import Matrix, Parts
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Source, values
@@ -61,23 +61,29 @@ class Describer:
 
     def projection(self, shape: tuple[int, ...], fill: Fill, *, spec: P, rows: int, **rest: Any) -> Matrix:
         """:meth:`matrix` of a layer in the weights' format, in groups along the axis ``rows`` where it has them."""
-        plan, axis, size = self.plan, rest["merged_axis"], self.plan.weight_group_size
+        plan, axis, size = self.plan, rest["merged_axis"], self.plan.rows_of_group
         if size is None:
             return self.matrix(shape, fill, dtype=plan.weight_dtype, spec=spec, **rest)
         sixteen = "float16" if plan.act_dtype == "float16" else "bfloat16"
-        groups = Groups(fill, rows, size, steps(plan.weight_dtype), stored_dtype(sixteen))
+        blocked = plan.weight_dtype == "mxfp4"
+        groups: Groups | Blocks = (
+            Blocks(fill, rows, size)
+            if blocked
+            else Groups(fill, rows, size, steps(plan.weight_dtype), stored_dtype(sixteen))
+        )
         fewer = (*shape[:rows], shape[rows] // size, *shape[rows + 1 :])
         blocks = (*fewer[: rows + 1], size, *fewer[rows + 1 :])
 
         def part(whole: tuple[int, ...], dtype: str, made: Fill) -> Described:
             at = axis + 1 if whole is blocks and rows < axis else axis
             flat = (*whole[:at], whole[at] * whole[at + 1], *whole[at + 2 :])
-            cut = P(*spec[:2], None, *spec[2:]) if whole is blocks else spec
+            before = rows + 1 if rows < axis else rows
+            cut = P(*spec[:before], None, *spec[before:]) if whole is blocks else spec
             return Described(flat, dtype, cut, merged(whole, at, made))
 
         values = Grouped(
             part(blocks, plan.weight_dtype, groups.values),
-            part(fewer, sixteen, groups.scales),
-            part(fewer, plan.weight_dtype, groups.zeros),
+            part(fewer, MX_SCALE if blocked else sixteen, groups.scales),
+            part(fewer, plan.weight_dtype, groups.zeros) if isinstance(groups, Groups) else None,
         )
         return Matrix(values, rest["bias"], parts=rest["parts"])

@@ -86,6 +86,42 @@ def quantized(contracted: tuple[int, ...], fill: Fill, scale: Fill, integers: bo
     return filled
 
 
+class Blocks:
+    """Ranges of a matrix in mxfp4, blocks of ``size`` along ``axis``, made from ``fill``.
+
+    A block's scale is the power of two below its largest value over 4, the largest power of two of the 4-bit format,
+    whose values reach 6; what is larger becomes 6 (OCP Microscaling Formats, version 1.0, section 6.3).
+    """
+
+    def __init__(self, fill: Fill, axis: int, size: int) -> None:
+        self.fill, self.axis, self.size = fill, axis, size
+
+    def values(self, index: Index) -> NDArray[Any]:
+        """Weights […, blocks, size, …], at an index of all rows of its blocks."""
+        blocks = in_groups(self.fill, self.axis, self.size, (*index[: self.axis + 1], *index[self.axis + 2 :]))
+        scaled: NDArray[Any] = np.clip(blocks / self._of(blocks), -6, 6)
+        return scaled
+
+    def scales(self, index: Index) -> NDArray[Any]:
+        """Scales […, blocks, …]."""
+        return np.squeeze(self._of(in_groups(self.fill, self.axis, self.size, index)), self.axis + 1)
+
+    def _of(self, blocks: Floats) -> Floats:
+        largest = np.abs(blocks).max(axis=self.axis + 1, keepdims=True)
+        power = np.floor(np.log2(np.where(largest > 0, largest, 4)))
+        scale: Floats = np.exp2(power - 2).astype(np.float32)
+        return scale
+
+
+def in_groups(fill: Fill, axis: int, size: int, index: Index) -> Floats:
+    """The values […, groups, size, …] of the groups of ``size`` rows along ``axis`` at an index of them."""
+    groups = index[axis]
+    rows = slice(groups.start * size, groups.stop * size)
+    values = fill((*index[:axis], rows, *index[axis + 1 :]))
+    blocks: Floats = values.reshape(*values.shape[:axis], -1, size, *values.shape[axis + 1 :])
+    return blocks
+
+
 class Groups:
     """Ranges of a matrix quantized in groups of ``size`` along ``axis``, made from ``fill``.
 
@@ -101,26 +137,18 @@ class Groups:
 
     def values(self, index: Index) -> NDArray[Any]:
         """Weights […, groups, size, …], at an index of all rows of its groups."""
-        blocks = self._blocks((*index[: self.axis + 1], *index[self.axis + 2 :]))
+        blocks = in_groups(self.fill, self.axis, self.size, (*index[: self.axis + 1], *index[self.axis + 2 :]))
         scale, zero = self._of(blocks)
         stored: NDArray[Any] = np.clip(np.round(blocks / scale) + zero, 0, self.steps) - self.middle
         return stored
 
     def scales(self, index: Index) -> NDArray[Any]:
         """Scales […, groups, …]."""
-        return np.squeeze(self._of(self._blocks(index))[0], self.axis + 1)
+        return np.squeeze(self._of(in_groups(self.fill, self.axis, self.size, index))[0], self.axis + 1)
 
     def zeros(self, index: Index) -> NDArray[Any]:
         """Zero points, as :meth:`scales`."""
-        return np.squeeze(self._of(self._blocks(index))[1], self.axis + 1) - self.middle
-
-    def _blocks(self, index: Index) -> Floats:
-        """The values […, groups, size, …] of the groups at an index."""
-        groups = index[self.axis]
-        rows = slice(groups.start * self.size, groups.stop * self.size)
-        values = self.fill((*index[: self.axis], rows, *index[self.axis + 1 :]))
-        blocks: Floats = values.reshape(*values.shape[: self.axis], -1, self.size, *values.shape[self.axis + 1 :])
-        return blocks
+        return np.squeeze(self._of(in_groups(self.fill, self.axis, self.size, index))[1], self.axis + 1) - self.middle
 
     def _of(self, blocks: Floats) -> tuple[Floats, Floats]:
         """(scale, zero) […, groups, 1, …]."""

@@ -24,7 +24,10 @@ def input_parts(plan: Plan) -> dict[str, Parts]:
     one for attention and one for each input tensor of the feed-forward.
     """
     padded = plan.padded
-    attention = (("q", padded.q_width), ("k", padded.kv_width), ("v", padded.kv_width))
+    if plan.model.attention.is_latent:
+        attention: Parts = tuple(padded.latent_widths.items())
+    else:
+        attention = (("q", padded.q_width), ("k", padded.kv_width), ("v", padded.kv_width))
     feed_forward = tuple((name, padded.ffn_width) for name in plan.model.ffn.inputs)
     if plan.overlap is Overlap.OVERLAPPED_BLOCK:
         return {"attn": attention, **{name: ((name, width),) for name, width in feed_forward}}
@@ -37,21 +40,33 @@ def output_parts(plan: Plan) -> dict[str, Parts]:
     An overlapped block has two where a step has many tokens. With few, a matmul takes as long as reading its weights,
     and two matmuls take longer than the all-gather that one of them would hide.
     """
-    attention, feed_forward = (("o", plan.padded.q_width),), ((plan.model.ffn.output, plan.padded.ffn_width),)
+    attention, feed_forward = (("o", plan.padded.o_width),), ((plan.model.ffn.output, plan.padded.ffn_width),)
     separate = plan.overlap is Overlap.OVERLAPPED_BLOCK and plan.batch_size >= LANES
     if plan.model.shares_norm and not separate:
         return {"fused": attention + feed_forward}
     return {"attn": attention, "ffn": feed_forward}
 
 
+def shared_parts(plan: Plan) -> tuple[Parts, Parts] | None:
+    """The tensors of the expert that reads every token, (inputs, outputs): one chunk a chip, as :func:`input_parts`."""
+    experts = plan.model.experts
+    if experts is None or experts.shared is None:
+        return None
+    width = experts.shared.d_ff // plan.chips
+    return tuple((f"shared.{name}", width) for name in experts.shared.inputs), (
+        (f"shared.{experts.shared.output}", width),
+    )
+
+
 def matmul_widths(plan: Plan, parts: Parts) -> list[int]:
     """Columns in one chunk of each part of an input projection: attention's inputs, then the feed-forward's.
 
-    Attention's are q | k | v together, or q and k | v where :attr:`Plan.separates_tensors`.
+    Attention's are q | k | v together, or q and k | v where :attr:`Plan.separates_tensors`; tensors of latent attention
+    are parts of their own.
     """
     widths = dict(parts)
     attention = []
-    if "q" in widths:
+    if "k" in widths:
         q, both = widths.pop("q"), widths.pop("k") + widths.pop("v")
         attention = [q, both] if plan.separates_tensors else [q + both]
     return attention + list(widths.values())
@@ -119,6 +134,8 @@ class Fusion:
     def blocks(self, name: str, length: int) -> list[tuple[int, int, int]]:
         """(padded start, real start, length) of each contiguous run between padding."""
         model, plan = self.plan.model, self.plan
+        if model.attention.is_latent:
+            return [(0, 0, length)]  # heads are padded behind the last
         if name in ("k", "v") and plan.padded.kv_copies > 1:
             copies, dim = plan.padded.kv_copies, model.head_dim
             return [(place * dim, place // copies * dim, dim) for place in range(copies * model.num_kv_heads)]

@@ -25,7 +25,7 @@ Sums are tokens/rows of the matrix in 4 bytes, the matrix itself is in 2, and bo
 @partial(jax.tree_util.register_dataclass, data_fields=("scale", "values", "zero"), meta_fields=("skipped", "rows"))
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """``values`` […, groups, size, columns], ``scale`` and ``zero`` […, groups, columns].
+    """``values`` […, groups, size, columns], ``scale`` and ``zero`` […, groups, columns]; ``zero`` is None in mxfp4.
 
     Groups have a dimension of their own: a matmul can then read one layer from a stack without a copy. A block that was
     cut elsewhere than between groups holds all groups that it touches, and of their rows is ``rows`` from ``skipped``
@@ -52,13 +52,15 @@ class Grouped:
 
     def map(self, function: Callable[[Array], Array]) -> "Grouped":
         """``function`` of every array."""
-        return replace(self, values=function(self.values), scale=function(self.scale), zero=function(self.zero))
+        zero = None if self.zero is None else function(self.zero)
+        return replace(self, values=function(self.values), scale=function(self.scale), zero=zero)
 
     def dequantized(self, dtype: Any) -> Array:
         """The matrix [rows, columns] in ``dtype``."""
         rows, columns = self.shape
-        scale, zero = (each.astype(dtype)[:, None] for each in (self.scale, self.zero))
-        whole: Array = ((self.values.astype(dtype) - zero) * scale).reshape(-1, columns)
+        values = self.values.astype(dtype)
+        values = values if self.zero is None else values - self.zero.astype(dtype)[:, None]
+        whole: Array = (values * self.scale.astype(dtype)[:, None]).reshape(-1, columns)
         return whole[self.skipped : self.skipped + rows]
 
     def multiplied(self, x: Array, precision: lax.Precision) -> Array:
@@ -76,9 +78,10 @@ class Grouped:
             x = jnp.pad(x, ((0, 0), (self.skipped, missing - self.skipped)))
         parts, scale = x.reshape(tokens, groups, size), self.scale.astype(jnp.float32)
         sums = product("tgr,grc->gtc", parts, self.values.astype(x.dtype))
-        offset = product("tg,gc->tc", parts.sum(-1, dtype=jnp.float32), self.zero.astype(jnp.float32) * scale)
-        out: Array = (sums * scale[:, None]).sum(0) - offset
-        return out
+        out: Array = (sums * scale[:, None]).sum(0)
+        if self.zero is None:
+            return out
+        return out - product("tg,gc->tc", parts.sum(-1, dtype=jnp.float32), self.zero.astype(jnp.float32) * scale)
 
 
 Weights = Array | Grouped

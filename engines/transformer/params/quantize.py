@@ -13,13 +13,19 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.core import dtypes
-from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, LARGEST
+from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
 from engines.transformer.params.grouped import Grouped, Weights
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
 
-JAX_NAMES: Final = {"float8_e4m3": "float8_e4m3fn"}
+JAX_NAMES: Final = {"float8_e4m3": "float8_e4m3fn", "mxfp4": "float4_e2m1fn"}
 """Formats that have another name in JAX: the float8_e4m3 of accelerators has no infinity and reaches 448."""
+
+MX_SCALE: Final = "float8_e8m0fnu"
+"""The 8-bit power of two of a block of mxfp4."""
+
+FOUR_BITS: Final = ("int4", "float4_e2m1fn")
+"""Formats in JAX of which a device keeps two values in a byte."""
 
 MIN_MAGNITUDE: Final = 1e-30
 """Values that are all below it become zeros: the inverse of their scale would overflow."""
@@ -51,7 +57,7 @@ def stored_dtype(name: str) -> Any:
 def stored_bytes(shape: Sequence[int], dtype: Any) -> float:
     """Bytes of an array on a device, where two int4 values share a byte."""
     name = jnp.dtype(dtype).name
-    element: float = BYTES_PER_ELEMENT.get(name, jnp.dtype(dtype).itemsize)
+    element = 0.5 if name in FOUR_BITS else float(jnp.dtype(dtype).itemsize)
     return math.prod(shape) * element
 
 

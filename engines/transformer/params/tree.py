@@ -4,6 +4,7 @@ Leaves are arrays, or descriptions of arrays (shapes, shardings), in the same st
 order, so that a program's arguments keep their order when a new kind of parameter is added.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -57,7 +58,58 @@ class Projection:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("attn", "attn_norm", "attn_post_norm", "ffn", "ffn_norm", "ffn_post_norm", "fused", "heads", "single"),
+    data_fields=("correction", "inputs", "outputs", "router", "shared", "shared_gate"),
+    meta_fields=(),
+)
+@dataclass(frozen=True, slots=True)
+class ExpertParameters:
+    """Of layers with experts: the matrices of every expert, stacked [layers, experts, rows, columns], and the rest.
+
+    ``router`` is [layers, E, experts], ``correction`` [layers, experts], ``shared_gate`` [layers, E].
+    """
+
+    inputs: Matrix
+    outputs: Matrix
+    router: Matrix
+    correction: Any = None
+    shared: Projection | None = None
+    shared_gate: Any = None
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("k_b", "kv_norm", "q_b", "q_norm", "v_b"),
+    meta_fields=(),
+)
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Up-projections of latent attention, latent to columns of every chunk's heads, and the norms of the latents.
+
+    ``kv_norm`` and ``q_norm`` are scales, [latent]; without a latent of queries ``q_b`` and ``q_norm`` are None.
+    """
+
+    k_b: Matrix
+    v_b: Matrix
+    kv_norm: Any
+    q_b: Matrix | None = None
+    q_norm: Any = None
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=(
+        "attn",
+        "attn_norm",
+        "attn_post_norm",
+        "experts",
+        "ffn",
+        "ffn_norm",
+        "ffn_post_norm",
+        "fused",
+        "heads",
+        "latent",
+        "single",
+    ),
     meta_fields=(),
 )
 @dataclass(frozen=True, slots=True)
@@ -65,7 +117,8 @@ class LayerParameters:
     """Parameters of one layer, or of several layers of one kind, stacked along a first axis.
 
     Attention and feed-forward have a projection each (``attn``, ``ffn``) or share one (``fused``); ``single`` has the
-    feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`). Norms stand before each
+    feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`). ``experts`` stand in the
+    place of ``ffn``, ``latent`` has what latent attention needs besides. Norms stand before each
     half, after it (``post``), or both. ``heads`` are attention's vectors: ``q_norm`` and ``k_norm`` [D], scales of the
     norms of heads, and ``sinks`` [padded heads], in base 2.
     """
@@ -75,9 +128,11 @@ class LayerParameters:
     attn_post_norm: Norm | None = None
     ffn_post_norm: Norm | None = None
     attn: Projection | None = None
+    experts: ExpertParameters | None = None
     ffn: Projection | None = None
     fused: Projection | None = None
     heads: dict[str, Any] = field(default_factory=dict)
+    latent: Latent | None = None
     single: dict[str, Projection] = field(default_factory=dict)
 
     def projection(self, name: str) -> Projection:
@@ -145,6 +200,20 @@ class Stacked:
         """The whole matrix [rows, columns]."""
         return self.block(slice(None), slice(None))
 
+    def experts(self) -> Weights:
+        """The matrices [experts, rows, columns] of a layer of a stack that has experts as its second dimension."""
+        return _each(self.stack, lambda each: lax.dynamic_index_in_dim(each, self.layer, 0, keepdims=False))
+
+    def expert(self, number: Any) -> Weights:
+        """The matrix [rows, columns] of one expert of such a stack."""
+
+        def cut(each: Array) -> Array:
+            start = (self.layer, number, *[0] * (each.ndim - 2))
+            part: Array = lax.dynamic_slice(each, start, (1, 1, *each.shape[2:]))[0, 0]
+            return part
+
+        return _each(self.stack, cut)
+
     def slice_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
         """Rows (``axis`` 0) or columns (1) ``start`` to ``stop`` of every chunk of ``width``, as a copy."""
 
@@ -160,6 +229,10 @@ class Stacked:
         return Stacked(whole.map(chunks) if isinstance(whole, Grouped) else chunks(whole), 0)
 
 
+def _each(matrix: Weights, function: Callable[[Array], Array]) -> Weights:
+    return matrix.map(function) if isinstance(matrix, Grouped) else function(matrix)
+
+
 def only_layer(layers: LayerParameters) -> LayerParameters:
     """The parameters of a layer that has arrays of its own, a stack of one, its matrices' vectors in one dimension."""
 
@@ -170,12 +243,17 @@ def only_layer(layers: LayerParameters) -> LayerParameters:
         return replace(matrix, values=Stacked(matrix.values, 0), scale=scale, bias=bias)
 
     def of(node: Any) -> Any:
+        if isinstance(node, Matrix):
+            if node.parts:
+                return own(node, (-1, node.chunk_width))
+            scale, bias = (each if each is None else each[0] for each in (node.scale, node.bias))
+            return replace(node, values=Stacked(node.values, 0), scale=scale, bias=bias)
         if not isinstance(node, Projection):
             return node[0]
         width = node.inputs.chunk_width if node.inputs is not None else 0
         return Projection(own(node.inputs, (-1, width)), own(node.outputs, (-1,)))
 
-    mine: LayerParameters = jax.tree.map(of, layers, is_leaf=lambda node: isinstance(node, Projection))
+    mine: LayerParameters = jax.tree.map(of, layers, is_leaf=lambda node: isinstance(node, (Matrix, Projection)))
     return mine
 
 

@@ -16,13 +16,17 @@ Axes = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class MeshAxes:
-    """The axes of every split dimension, for ``layout`` with attention over ``attn_sharding`` (heads or batch)."""
+    """The axes of every split dimension, for ``layout`` with attention over ``attn_sharding``.
+
+    ``kv_heads`` are the heads of the cache, which split it before positions do: 1 of latent vectors.
+    """
 
     layout: Layout
     mesh_shape: MeshShape
     attn_sharding: str
     batch_size: int
     whole_residual: bool = False
+    kv_heads: int = 1
 
     def size(self, axes: Axes) -> int:
         """Number of shards along ``axes``."""
@@ -119,6 +123,23 @@ class MeshAxes:
         return ()
 
     @property
+    def positions(self) -> Axes:
+        """Axes of ``column`` over which attention splits the positions of a sequence; z slowest, () where it does not.
+
+        Of the axes, as many split heads as leave every chip a whole key/value head; the positions get the others.
+        """
+        if self.attn_sharding != "sequence":
+            return ()
+        sets = (each for count in range(len(self.column) + 1) for each in itertools.combinations(self.column, count))
+        heads = max((each for each in sets if self.kv_heads % self.size(each) == 0), key=self.size)
+        return tuple(axis for axis in self.column if axis not in heads)
+
+    @property
+    def moved(self) -> Axes:
+        """Axes of ``column`` over which attention exchanges columns for sequences or positions."""
+        return self.attention + self.positions
+
+    @property
     def sequence(self) -> Axes:
         """Axes that split the batch within attention; x slowest."""
         return self.batch + self.attention
@@ -126,4 +147,4 @@ class MeshAxes:
     @property
     def head(self) -> Axes:
         """Axes of ``column`` over which attention splits heads; z slowest."""
-        return tuple(axis for axis in self.column if axis not in self.attention)
+        return tuple(axis for axis in self.column if axis not in self.moved)

@@ -14,6 +14,9 @@ def kv_slots(plan: Plan) -> tuple[list[list[int]], list[list[int]], bool]:
     Chips are in ``axes.head`` order. Evenly means that each chip's query heads form equal runs, one run per slot, so
     that grouping them is a reshape. A chip with fewer heads than another repeats its last one.
     """
+    if plan.model.attention.is_latent:
+        chips = plan.axes.size(plan.axes.head)
+        return [[0]] * chips, [[0] * (plan.padded.heads // plan.axes.size(plan.axes.head))] * chips, True
     kept, read, even = [], [], True
     for heads in query_heads(plan):
         wanted = [head // plan.padded.group for head in heads]
@@ -51,7 +54,7 @@ def folds_slots(plan: Plan) -> bool:
 def _chunk_ids(plan: Plan, coordinates: dict[str, int]) -> list[int]:
     """The chunks whose heads the chip at {x, y, z} holds in attention, ascending."""
     ids: list[int] = []
-    gathered = tuple(axis for axis in plan.axes.column if axis in plan.axes.attention)
+    gathered = tuple(axis for axis in plan.axes.column if axis in plan.axes.moved)
     for moved in itertools.product(*(range(plan.axes.size((axis,))) for axis in gathered)):
         at = {**coordinates, **dict(zip(gathered, moved, strict=True))}
         index = 0

@@ -21,7 +21,8 @@ class Overlap(Enum):
 def overlap_of(model: Model, axes: MeshAxes, collectives: str, *, manual: bool, decodes: bool) -> Overlap:
     """The strategy of a plan with these ``collectives``; ``manual``: the program runs its own collectives.
 
-    Without decode steps a parallel block uses a ring: its matmuls are long enough to hide their own collectives.
+    Without decode steps a parallel block uses a ring: its matmuls are long enough to hide their own collectives. So it
+    does where positions are split, which attention exchanges in its own order.
 
     Raises:
         InvalidRequest: there is no such variant.
@@ -31,7 +32,7 @@ def overlap_of(model: Model, axes: MeshAxes, collectives: str, *, manual: bool, 
         return Overlap.PLAIN
     if axes.batch:
         return Overlap.RING_OF_WEIGHTS
-    sends = manual and axes.chips > 1
+    sends = manual and axes.chips > 1 and not axes.positions
     if variant.overlaps_block and sends and decodes and model.shares_norm:
         return Overlap.OVERLAPPED_BLOCK
     return Overlap.RING_OF_ACTIVATIONS

@@ -65,6 +65,21 @@ class Padded:
         return self.heads // self.chips * self.model.head_dim
 
     @property
+    def o_width(self) -> int:
+        """Rows of the output matrix in one chunk: the columns of its heads' values."""
+        return self.heads // self.chips * self.model.attention.value_dim
+
+    @property
+    def latent_widths(self) -> dict[str, int]:
+        """Columns in one chunk of each projection down to latent vectors; q's own where it has no latent."""
+        keys, attention = self.model, self.model.attention
+        assert keys.kv_latent_dim is not None
+        queries = {"q": self.q_width}
+        if keys.q_latent_dim is not None:
+            queries = {"q_a": math.ceil(keys.q_latent_dim / self.chips)}
+        return queries | {"kv_a": math.ceil((keys.kv_latent_dim + attention.rotated_dim) / self.chips)}
+
+    @property
     def kv_width(self) -> int:
         """Columns of k (and of v) in one chunk; a head may span several chunks."""
         width = math.ceil(self.kv_copies * self.kv_heads * self.model.head_dim / self.chips)

@@ -4,16 +4,20 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 ``ws_2d`` and all ``wg_*`` use the same stored weights.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from engines.core.dtypes import MX_BLOCK
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
 from engines.core.model import Model
 from engines.core.slice import MeshShape
 from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
+from engines.transformer.partition.attention_checks import check_attention
 from engines.transformer.partition.axes import Axes, MeshAxes
+from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
@@ -30,13 +34,15 @@ class Annotation(NamedTuple):
 class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
-    ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` is heads or batch: no
-    ``auto``. ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text
-    where this is longer. ``decodes`` says whether decode steps
-    follow the prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
-    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``chunks`` and ``annotation`` are
-    those of :meth:`global_view`. ``axes``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how
-    communication overlaps, and sizes with padding.
+    ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
+    split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
+    ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
+    is longer. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
+    own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
+    (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the
+    tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
+    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
+    how communication overlaps, and sizes with padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -53,31 +59,43 @@ class Plan:
     kv_dtype: str = "float32"
     weight_group_size: int | None = None
     head_dtype: str | None = None
+    latent_attention: str = "auto"
     collectives: str = "plain"
     partitioner: Partitioner = "manual"
     decodes: bool = True
     unrolled: bool = False
     prefill: PrefillOptions = WHOLE_PROMPT
     overlapped_all_to_all_chips: int | None = None
+    expert_axes: str = ""
+    expert_dispatch: str = "gather"
+    expert_capacity: float | None = None
     longest_text: int | None = None
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
+    experts: ExpertAxes = field(init=False)
     overlap: Overlap = field(init=False)
     padded: Padded = field(init=False)
 
     def __post_init__(self) -> None:
         variant = variant_of(self.collectives)
         axes = MeshAxes(
-            layout_of(self.ffn_layout), self.mesh_shape, self.attn_sharding, self.batch_size, variant.whole_residual
+            layout_of(self.ffn_layout),
+            self.mesh_shape,
+            self.attn_sharding,
+            self.batch_size,
+            variant.whole_residual,
+            1 if self.model.attention.is_latent else self.model.num_kv_heads,
         )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
         cuts = overlap is Overlap.RING_OF_ACTIVATIONS
         # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
-        copies = manual and variant.whole_residual and not axes.batch and not axes.attention
+        copies = manual and variant.whole_residual and not axes.batch and not axes.moved
         padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
-        for name, value in (("axes", axes), ("overlap", overlap), ("padded", padded)):
+        split = axes.nontrivial("".join(sorted(self.expert_axes)))
+        experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
+        for name, value in (("axes", axes), ("experts", experts), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
 
     def check(self) -> None:
@@ -87,7 +105,12 @@ class Plan:
             InvalidRequest: a dimension does not split over its axes, or groups of weights over a chip's part of it.
         """
         model, shape, axes = self.model, list(self.mesh_shape), self.axes
-        for key, size in (("d_model", model.d_model), ("d_ff", model.ffn.stored_columns)):
+        split = {"d_model": model.d_model}
+        if any(not kind.has_experts for kind in model.layer_kinds):
+            split["d_ff"] = model.ffn.stored_columns
+        if model.experts is not None and model.experts.shared is not None:
+            split["shared_expert_d_ff"] = model.experts.shared.stored_columns
+        for key, size in split.items():
             if size % self.chips:
                 raise InvalidRequest(
                     f"model.{key}",
@@ -95,8 +118,9 @@ class Plan:
                     f"does not split over the {self.chips} chips of mesh_shape={shape}",
                     f"use a mesh whose size divides {size}",
                 )
-        if self.weight_group_size is not None:
-            check_groups(self.weight_group_size, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
+        self._check_experts()
+        if self.rows_of_group is not None:
+            check_groups(self.rows_of_group, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
             raise InvalidRequest(
                 "batch_size",
@@ -118,14 +142,63 @@ class Plan:
                 f"does not split over any axes of mesh_shape={shape} for attn_sharding=batch",
                 "use a multiple of a mesh axis, or attn_sharding=heads",
             )
+        check_attention(self)
+
+    def _check_experts(self) -> None:
+        experts, axes, shape = self.model.experts, self.experts, list(self.mesh_shape)
+        if experts is None:
+            return
+        if experts.count % axes.shards:
+            raise InvalidRequest(
+                "expert_axes",
+                self.expert_axes,
+                f"splits the {experts.count} experts of model={self.model.name} over {axes.shards} chips of"
+                f" mesh_shape={shape}",
+                "use axes whose chips divide the experts",
+            )
+        if experts.expert.d_ff % axes.chunks:
+            raise InvalidRequest(
+                "expert_axes",
+                self.expert_axes or "none",
+                f"leaves {axes.chunks} chips of mesh_shape={shape} for the {experts.expert.d_ff} columns of an expert",
+                f"use more axes, so that the rest divides {experts.expert.d_ff}",
+            )
+        local = self.batch_size // self.axes.size(self.axes.batch)
+        if axes.all_to_all and local % self.axes.size(axes.spread):
+            raise InvalidRequest(
+                "expert_dispatch",
+                self.expert_dispatch,
+                f"splits the tokens of {local} sequences over {self.axes.size(axes.spread)} chips",
+                "use a larger batch_size, fewer expert_axes, or expert_dispatch=gather",
+            )
+
+    def capacity_of(self, tokens: int) -> int:
+        """Rows of each expert's buffer for ``tokens`` tokens that share it, rounded up."""
+        experts = self.model.experts
+        assert experts is not None
+        assert self.expert_capacity is not None
+        return math.ceil(self.expert_capacity * tokens * experts.per_token / experts.count)
+
+    @property
+    def local_experts(self) -> int:
+        """Experts of one chip."""
+        return (self.model.num_experts or 0) // self.experts.shards
 
     def _rows_of_a_chip(self) -> dict[str, int]:
         """Rows of each kind of matrix that lie together on a chip, or in a ring's share of it."""
         axes, embed = self.axes, self.model.d_model
+        latent = {name: getattr(self.model, name) for name in ("q_latent_dim", "kv_latent_dim")}
         inputs = embed // axes.size(axes.stored_embed)
         if self.overlap is Overlap.RING_OF_ACTIVATIONS and len(axes.scattered) == 1:
             inputs //= axes.size(axes.scattered)
-        return {"d_model": inputs, "heads · head_dim": self.padded.q_width, "d_ff": self.padded.ffn_width}
+        found = {"d_model": inputs, "heads · head_dim": self.padded.o_width}
+        if any(not kind.has_experts for kind in self.model.layer_kinds):
+            found["d_ff"] = self.padded.ffn_width
+        experts = self.model.experts
+        if experts is not None:
+            found["expert_d_ff"] = experts.expert.d_ff // self.experts.chunks
+            found |= {} if experts.shared is None else {"shared_expert_d_ff": experts.shared.d_ff // self.chips}
+        return found | {name: size for name, size in latent.items() if size is not None}
 
     @property
     def text_len(self) -> int:
@@ -141,6 +214,11 @@ class Plan:
     def stacks(self) -> tuple[Stack, ...]:
         """The stacks of all loops, in order."""
         return tuple(stack for turn in self.loops for stack in turn)
+
+    @property
+    def rows_of_group(self) -> int | None:
+        """Rows of a matrix that share a scale: a group's, or a block's of a format that has blocks; None of others."""
+        return MX_BLOCK if self.weight_dtype == "mxfp4" else self.weight_group_size
 
     @property
     def head_format(self) -> str:
@@ -165,6 +243,34 @@ class Plan:
             chunks=self.chips,
             annotation=Annotation(self, mesh),
         )
+
+    @property
+    def cached_dims(self) -> tuple[int, int]:
+        """Elements of a cached key and value of a head; of latent attention, of the latent vector and shared key."""
+        model = self.model
+        if model.kv_latent_dim is not None:
+            return model.kv_latent_dim, model.rotated_dim
+        return model.head_dim, model.head_dim
+
+    @property
+    def cache_positions(self) -> int:
+        """Positions of a sequence that a chip's cache holds, where a multiple of the chips shares them."""
+        return -(-self.cache_len // self.axes.size(self.axes.positions))
+
+    def absorbs(self, time: int, limit: int) -> bool:
+        """Whether ``time`` queries go to the latent space, rather than ``limit`` latent vectors to keys and values.
+
+        Either multiplies something of each head by both up-projections: every query, or every key. A pair of query and
+        key then takes 2·latent + rotary products in the latent space and head_dim + value_head_dim out of it. ``auto``
+        is the fewer products: absorbed in a decode step, expanded for a whole prompt.
+        """
+        if self.latent_attention != "auto":
+            return self.latent_attention == "absorbed"
+        model, attention = self.model, self.model.attention
+        latent = model.kv_latent_dim or 0
+        nope = model.head_dim - model.rotated_dim
+        more = 2 * latent + model.rotated_dim - model.head_dim - attention.value_dim
+        return time * limit * more < (limit - time) * latent * (nope + attention.value_dim)
 
     @property
     def kv_axes(self) -> Axes:

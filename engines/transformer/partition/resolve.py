@@ -1,9 +1,9 @@
 """From a point to a plan: every ``auto`` resolved."""
 
 import math
-from typing import Final
+from typing import Final, Literal
 
-from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST
+from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST, WEIGHTS_ALONE
 from engines.core.errors import Unsupported
 from engines.core.extension import check_extensions
 from engines.core.layout import attention_batch_axes, layout_of
@@ -11,13 +11,41 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.resolve_experts import resolve_experts
 
 FORMATS: Final = {
-    "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST),
+    "weight_dtype": (*ACTIVATION_DTYPES, *LARGEST, *WEIGHTS_ALONE),
     "act_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
     "kv_dtype": (*ACTIVATION_DTYPES, "int8", "float8_e4m3"),
 }
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
+
+READ: Final = (
+    "attn_output_bias",
+    "num_experts",
+    "experts_per_token",
+    "expert_d_ff",
+    "shared_expert_d_ff",
+    "shared_expert_gate",
+    "dense_layers",
+    "router_score",
+    "router_normalized",
+    "router_scale",
+    "router_bias",
+    "router_correction",
+    "router_groups",
+    "router_groups_kept",
+    "expert_axes",
+    "expert_dispatch",
+    "expert_parallel",
+    "expert_capacity",
+    "attn_sharding",
+    "latent_attention",
+    "kv_latent_dim",
+    "q_latent_dim",
+    "value_head_dim",
+)
+"""Keys of models and points, of those that not every engine runs, that the partitioned Transformer does."""
 
 
 READ: Final = (
@@ -90,6 +118,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         batch_size=point.batch_size,
         decodes=point.phase != "prefill",
     )
+    expert_axes, expert_dispatch = resolve_experts(point, mesh, layout)
     return Plan(
         model=point.model,
         mesh_shape=mesh,
@@ -102,6 +131,10 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         kv_dtype=point.kv_dtype,
         weight_group_size=point.weight_group_size,
         head_dtype=point.head_dtype,
+        expert_axes=expert_axes,
+        expert_dispatch=expert_dispatch,
+        expert_capacity=point.expert_capacity,
+        latent_attention=point.latent_attention,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
@@ -116,14 +149,32 @@ def resolve_layout(
 
     2D where it sends less than 1D, sqrt(n) > F/E (Pope et al. 2022, section 3.2.2). Attention is split over the batch
     where the batch splits and either weights are gathered, or the point decodes and has fewer key/value heads than
-    query heads (section 3.3). One chip runs ``ws_1d`` over heads, which split nothing.
+    query heads (section 3.3); a cache of latent vectors, which no heads split, is replicated otherwise. One chip runs
+    ``ws_1d`` over heads, which split nothing.
     """
     chips = math.prod(mesh_shape)
     if ffn_layout == "auto":
         ffn_layout = "ws_2d" if math.sqrt(chips) > model.d_ff / model.d_model else "ws_1d"
     if attn_sharding == "auto":
-        shared = model.num_kv_heads < model.num_heads
+        shared = model.attention.is_latent or model.num_kv_heads < model.num_heads
         splits = attention_batch_axes(batch_size, mesh_shape) is not None
         gathers = bool(layout_of(ffn_layout).gathered)
-        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else "heads"
+        attn_sharding = "batch" if splits and ((decodes and shared) or gathers) else over_heads(model)
     return ffn_layout, attn_sharding
+
+
+def over_heads(model: Model) -> Literal["heads", "replicated"]:
+    """The ``attn_sharding`` that splits query heads and no sequences: a cache of latent vectors is then replicated."""
+    return "replicated" if model.attention.is_latent else "heads"
+
+
+def resolved_form(plan: Plan, phase: str, input_len: int) -> str | None:
+    """What ``latent_attention=auto`` became where every pass of the phase did the same; None for other attention."""
+    if not plan.model.attention.is_latent:
+        return None
+    chunk = plan.prefill.chunk or input_len
+    prompt = [(chunk, input_len)] if chunk < input_len else [(input_len, input_len)]
+    prompt += [(input_len % chunk, input_len % chunk)] if chunk < input_len and input_len % chunk else []
+    passes = {"prefill": prompt, "decode": [(1, plan.cache_len)], "generate": [*prompt, (1, plan.cache_len)]}[phase]
+    found = {plan.absorbs(time, limit) for time, limit in passes}
+    return "auto" if len(found) > 1 else "absorbed" if found == {True} else "expanded"

@@ -11,6 +11,8 @@ from engines.weights.checkpoint.files import CONFIG, KEY, read_json
 
 GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 """Activation in the config → in :class:`Model`: exact, or by tanh, however its constants are written."""
+GATED: Final = {"silu": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu", "gelu_fast": "geglu"}
+"""The same of a feed-forward with two inputs."""
 LARGEST: Final = 1 << 40
 """No size in a config is larger; what is counted from sizes then stays a finite number."""
 QUANTIZED: Final = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
@@ -52,6 +54,10 @@ class Config:
             raise self.wrong(key, f"must be a number > 0 and at most {LARGEST}")
         return float(value)
 
+    def count(self, key: str, default: int | None = None) -> int:
+        """An integer ≥ 0."""
+        return 0 if self.content.get(key) is not None and same(self.content[key], [0]) else self.integer(key, default)
+
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""
         return bool(self._value(key, default, (bool,), "true or false"))
@@ -69,6 +75,12 @@ class Config:
         if size % count:
             raise self.wrong(heads, f"must divide {width}={size}")
         return size // count
+
+    def either(self, key: str, other: str) -> str:
+        """Whichever of two names of a key the config has, ``key`` where it has none; both must say the same."""
+        if self.gives(key) and self.gives(other):
+            self.must_be(other, self.content[key], means=f"{key} says {short(self.content[key])}")
+        return other if self.gives(other) and not self.gives(key) else key
 
     def require(self, *keys: str) -> None:
         """Check that ``keys`` are given: transformers has defaults for them that no released config relies on."""

@@ -103,23 +103,36 @@ def check_matches(model: Model, folder: Path) -> None:
 def first_difference(one: Model, other: Model) -> str | None:
     """The first field in which two architectures differ; None where they are the same."""
     for field in Model.__dataclass_fields__:
-        if field not in NOT_ARCHITECTURE and _effective(one, field) != _effective(other, field):
+        if field not in NOT_ARCHITECTURE and not _same(_effective(one, field), _effective(other, field)):
             return field
     return None
 
 
-def locations_of(
-    model: Model, folder: Path, stored: Collection[str]
-) -> tuple[dict[str, TensorLocation], TensorLocation | None]:
-    """Where each canonical tensor of ``model`` lies in the checkpoint in ``folder``, whose tensors are ``stored``.
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where each canonical tensor of a model lies in a checkpoint.
 
-    The second is where a tied model's output matrix lies once more, if it does: some files hold it twice.
+    ``tied_copy`` is where a tied model's output matrix lies once more, if it does: some files hold it twice. ``apart``
+    are stored tensors of layers beside the model's own, such as those that predict further tokens.
     """
+
+    tensors: dict[str, TensorLocation]
+    tied_copy: TensorLocation | None
+    apart: frozenset[str]
+
+
+def locations_of(model: Model, folder: Path, stored: Collection[str]) -> Located:
+    """Where each canonical tensor of ``model`` lies in the checkpoint in ``folder``, whose tensors are ``stored``."""
     family = family_of(read_config(folder))
     found = family.locations(model)
     if family.inner is not None and not any(name.startswith(f"{family.inner}.") for name in stored):
         found = {key: replace(each, name=each.name.removeprefix(f"{family.inner}.")) for key, each in found.items()}
-    return {name: found[name] for name in tensors(model)}, found["lm_head"] if model.tied_embedding else None
+    head = found["lm_head"]
+    return Located(
+        {name: found[name] for name in tensors(model)},
+        head if model.tied_embedding and head.name in stored else None,
+        frozenset(name for name in stored if family.is_apart(model, name)),
+    )
 
 
 def _described(config: Config, name: str | None) -> Description:
@@ -137,29 +150,51 @@ def _described(config: Config, name: str | None) -> Description:
     except InvalidRequest as error:
         field = error.key.removeprefix("model.")
         raise config.refused(f"{CONFIG} describes a model of {field}={error.value}, which {error.problem}") from None
-    counted = replace(model, published_params=float(model.params), mfu_params=float(model.params))
+    counted = replace(model, published_params=float(model.params), mfu_params=float(active_params(model)))
     return Description(counted, frozenset(config.unused), unknown)
 
 
 def _sized(config: Config, counted: Model) -> Model:
     """``counted`` with the size that the files state, or as it is where there are none."""
+    family = family_of(config)
+    located = family.locations(counted)
     copies = {}
     if counted.tied_embedding:
-        table = family_of(config).locations(counted)["lm_head"]
+        table = located["lm_head"]
         copies[table.name] = math.prod(table.shape)
-    stored = stored_params(config, copies)
+    stored = stored_params(config, copies, lambda name: family.is_apart(counted, name))
     if stored is None:
         return counted
     size, stated = stored
+    held = {name: math.prod(located[key].shape) for key in tensors(counted) for name in located[key].names}
+    size -= sum(held.values()) - counted.params  # rows of tables that no token reads
     if abs(size - counted.params) > TOLERANCE * counted.params:
         raise config.refused(
             f"{CONFIG} describes {counted.params:,} parameters, but {stated} say {size:,}",
             f"download the folder again, or give its {CONFIG} alone to take the size from that",
         )
     source = f"{CONFIG} of {checkpoint_name(config.path)}; parameters by {stated}"
-    return replace(counted, published_params=float(size), mfu_params=float(size), source=source)
+    used = counted.mfu_params / counted.published_params
+    return replace(counted, published_params=float(size), mfu_params=float(round(size * used)), source=source)
+
+
+def active_params(model: Model) -> int:
+    """Parameters that one token meets: all but those of the experts that it is not sent to."""
+    if model.experts is None:
+        return model.params
+    unused = (model.experts.count - model.experts.per_token) * model.experts.expert.params
+    return model.params - unused * sum(kind.has_experts for kind in model.layer_kinds)
 
 
 def _effective(model: Model, field: str) -> Any:
     """A field's value, with what a missing one stands for."""
+    if field == "expert_d_ff" and model.num_experts is not None:
+        return model.expert_d_ff or model.d_ff
     return model.rotated_dim if field == "rotary_dim" else getattr(model, field)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are the same: numbers but for the digits that a model file leaves out."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6)
+    return bool(one == other)

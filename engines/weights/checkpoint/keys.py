@@ -7,6 +7,7 @@ from typing import Any, Final
 from engines.weights.checkpoint.config import Config, same, short
 from engines.weights.checkpoint.files import CONFIG
 from engines.weights.checkpoint.unused import UNUSED
+from engines.weights.checkpoint.window import all_full
 
 OFF: Final[tuple[Any, ...]] = (False, 0, "", [], {})
 
@@ -119,7 +120,8 @@ def check_rest(config: Config) -> list[str]:
         if value is not None and str(value).removeprefix("torch.") not in FORMATS:
             raise config.wrong(key, f"must be one of {', '.join(FORMATS)}")
         config.ignore(key)
-    _check_layers(config)
+    if "layer_types" not in config.read:
+        all_full(config, config.content.get("num_hidden_layers", 0))
     if config.content.get("use_sliding_window") is False and "sliding_window" not in config.read:
         config.ignore("sliding_window", "max_window_layers")
     for key, value in config.content.items():
@@ -151,16 +153,3 @@ def features_of(config: Config) -> dict[str, str]:
             plain = isinstance(value, (bool, int, float, str))
             found.setdefault(feature.means, f"{key}={short(value)}" if plain else key)
     return found
-
-
-def _check_layers(config: Config) -> None:
-    """``layer_types`` names the kind of each layer; all must be of full attention."""
-    kinds = config.content.get("layer_types")
-    config.read.add("layer_types")
-    if kinds is None:
-        return
-    if not isinstance(kinds, list) or any(each != "full_attention" for each in kinds):
-        raise config.wrong("layer_types", "must be full_attention for every layer")
-    layers = config.content.get("num_hidden_layers")
-    if len(kinds) != layers:
-        raise config.wrong("layer_types", f"must name as many layers as num_hidden_layers={layers}")

@@ -1,11 +1,12 @@
 """An open checkpoint: every canonical tensor of a model, any range of it without the rest."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
@@ -49,43 +50,70 @@ class Checkpoint:
         check_matches(model, folder)
         self.folder = folder
         self.files = Files(folder)
-        self.locations, tied_copy = locations_of(model, folder, self.files.entries)
-        self.tied_copy = tied_copy if tied_copy is not None and tied_copy.name in self.files.entries else None
-        _check_tensors(self.files, [*self.locations.values(), *([self.tied_copy] if self.tied_copy else [])])
+        located = locations_of(model, folder, self.files.entries)
+        self.locations, self.tied_copy = located.tensors, located.tied_copy
+        _check_tensors(self.files, [*self.locations.values(), *filter(None, [self.tied_copy])], located.apart)
 
     def read(self, tensor: Tensor, index: Sequence[slice]) -> Floats:
-        """``tensor[index]`` as float32; only that range of the file is read, whole inner dimensions of it."""
+        """``tensor[index]`` as float32; only that range of the file is read, whole inner dimensions of it.
+
+        Raises:
+            ValueError: the tensor of a stack is reshaped in its first dimension.
+        """
         location = self.locations[tensor.name]
-        split = _rows_end(tensor.shape, location.rows)
         bounds = [slice(*each.indices(size)[:2]) for each, size in zip(index, tensor.shape, strict=True)]
         shape = tuple(max(0, each.stop - each.start) for each in bounds)
         if 0 in shape:
             return np.zeros(shape, np.float32)
-        rows, columns = (_outer(tensor.shape[part], bounds[part]) for part in (slice(None, split), slice(split, None)))
-        block = self._block(location, rows, columns)
+        if location.stack is None:
+            return self._one(location, 0, tensor.shape, bounds)
+        if tensor.shape[0] != location.stack:
+            raise ValueError(f"{tensor.name} is a stack of {location.stack}, not of shape {tensor.shape}")
+        found = np.empty(shape, np.float32)
+        for number in range(bounds[0].start, bounds[0].stop):
+            found[number - bounds[0].start] = self._one(location, number, tensor.shape[1:], bounds[1:])
+        return found
+
+    def _one(self, location: TensorLocation, number: int, shape: tuple[int, ...], bounds: Sequence[slice]) -> Floats:
+        """A range of tensor ``number`` of a stack, or of the only one, of ``shape``."""
+        split = _rows_end(shape, location.rows)
+        rows, columns = (_outer(shape[part], bounds[part]) for part in (slice(None, split), slice(split, None)))
+        block = self._block(location, number, rows, columns)
         outer, inner = [], []
         for part in (slice(None, split), slice(split, None)):
-            sizes, kept = list(tensor.shape[part]), list(bounds[part])
+            sizes, kept = list(shape[part]), list(bounds[part])
             if sizes:
-                sizes[0], kept[0] = shape[part][0], slice(None)
+                sizes[0], kept[0] = kept[0].stop - kept[0].start, slice(None)
             outer += sizes
             inner += kept
         return block.reshape(outer)[tuple(inner)]
 
-    def _block(self, location: TensorLocation, rows: slice, columns: slice) -> Floats:
-        """[rows, columns] of a canonical tensor."""
+    def _block(self, location: TensorLocation, number: int, rows: slice, columns: slice) -> Floats:
+        """[rows, columns] of one canonical tensor of a stack, or of the only one."""
         block = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+        name, before = location.stored(number)
+        held = slice(rows.start + location.first_row, rows.stop + location.first_row)
         for stored, target in location.ranges(columns):
-            if len(location.shape) == 1:
-                block[:, target] = self.files.read(location.name, stored)
+            span, step = slice(stored.start, stored.stop), slice(None, None, stored.step)
+            if location.is_vector:
+                block[:, target] = self._stored(name, before, span)[step]
             elif not location.transposed:
-                block[:, target] = self.files.read(location.name, rows, stored)
+                block[:, target] = self._stored(name, before, held, span)[:, step]
             else:
                 for start in range(0, target.stop - target.start, LINES):
-                    lines = slice(stored.start + start, min(stored.start + start + LINES, stored.stop))
-                    read = self.files.read(location.name, lines, rows).astype(np.float32)
-                    block[:, target.start + start : target.start + start + len(read)] = read.T
+                    count = min(LINES, target.stop - target.start - start)
+                    first = stored.start + start * stored.step
+                    lines = slice(first, first + (count - 1) * stored.step + 1)
+                    read = self._stored(name, before, lines, held)[step].astype(np.float32)
+                    block[:, target.start + start : target.start + start + count] = read.T
+        if location.added:
+            block += np.float32(location.added)
         return block
+
+    def _stored(self, name: str, before: tuple[slice, ...], *index: slice) -> NDArray[Any]:
+        """A range of a stored tensor, or of the one that ``before`` selects in its first dimension."""
+        found = self.files.read(name, *before, *index)
+        return found[0] if before else found
 
     def check_values(self) -> None:
         """Check the values of all tensors that the model uses, reading them once, in file order.
@@ -93,7 +121,7 @@ class Checkpoint:
         Raises:
             InvalidRequest: a weight is NaN or infinite, or a tied model's two copies of its embedding differ.
         """
-        check_finite(self.files, {location.name for location in self.locations.values()})
+        check_finite(self.files, {name for location in self.locations.values() for name in location.names})
         if self.tied_copy is not None:
             check_equal(self.files, self.locations["embedding"].name, self.tied_copy.name)
 
@@ -111,8 +139,8 @@ def _outer(shape: tuple[int, ...], bounds: Sequence[slice]) -> slice:
     return slice(bounds[0].start * inner, bounds[0].stop * inner)
 
 
-def _check_tensors(files: Files, locations: Sequence[TensorLocation]) -> None:
-    wanted = {location.name: location.shape for location in locations}
+def _check_tensors(files: Files, locations: Sequence[TensorLocation], apart: Collection[str]) -> None:
+    wanted = {name: location.shape for location in locations for name in location.names}
     fetch = "download the checkpoint again, or use the model that it contains"
     for name, shape in wanted.items():
         if name not in files.entries:
@@ -127,7 +155,7 @@ def _check_tensors(files: Files, locations: Sequence[TensorLocation]) -> None:
                 KEY, files.folder, f"has {name} in {found.dtype}", f"give one stored as {', '.join(EXPONENTS)}"
             )
     for name, entry in files.entries.items():
-        if name not in wanted and not BUFFERS.search(name):
+        if name not in wanted and not BUFFERS.search(name) and name not in apart:
             raise InvalidRequest(
                 KEY, files.folder, f"has a tensor {name} {list(entry.shape)} that the model does not use", fetch
             )

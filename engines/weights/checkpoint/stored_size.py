@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +14,14 @@ LARGEST_HEADER: Final = 100 << 20
 """Bytes; safetensors' own limit."""
 
 
-def stored_params(config: Config, copies: Mapping[str, int]) -> tuple[int, str] | None:
+def stored_params(
+    config: Config, copies: Mapping[str, int], is_apart: Callable[[str], bool] = lambda name: False
+) -> tuple[int, str] | None:
     """(parameters, where that stands) of the checkpoint in the folder of a config, or None where nothing states it.
 
-    ``copies`` are tensors that are not counted, with their elements: a tied matrix that is stored once more. Constants
-    that old checkpoints store with the weights are left out, too; an index does not tell their size, and so states
-    nothing where it lists some. Only headers are read.
+    ``copies`` are tensors that are not counted, with their elements: a tied matrix that is stored once more. Neither
+    are those that are ``is_apart``, nor the constants that old checkpoints store with the weights; an index does not
+    tell the size of these, and so states nothing where it lists some. Only headers are read.
 
     Raises:
         InvalidRequest: a file is not what it is called.
@@ -31,11 +33,11 @@ def stored_params(config: Config, copies: Mapping[str, int]) -> tuple[int, str] 
     listed = index.get("weight_map") if index is not None else {"": SINGLE}
     files = sorted({folder / str(name) for name in listed.values()}) if isinstance(listed, dict) else []
     if files and all(path.is_file() for path in files):
-        return sum(_elements(config, path, copies) for path in files), "the headers of its safetensors"
-    return None if index is None else _by_index(config, index, copies)
+        return sum(_elements(config, path, copies, is_apart) for path in files), "the headers of its safetensors"
+    return None if index is None else _by_index(config, index, copies, is_apart)
 
 
-def _elements(config: Config, path: Path, copies: Collection[str]) -> int:
+def _elements(config: Config, path: Path, copies: Collection[str], is_apart: Callable[[str], bool]) -> int:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         raw = file.read(length) if length <= LARGEST_HEADER else b""
@@ -44,16 +46,20 @@ def _elements(config: Config, path: Path, copies: Collection[str]) -> int:
         return sum(
             math.prod(entry["shape"])
             for name, entry in entries.items()
-            if name != "__metadata__" and name not in copies and not BUFFERS.search(name)
+            if name != "__metadata__" and name not in copies and not BUFFERS.search(name) and not is_apart(name)
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise config.refused(f"{path.name} is no safetensors file", "download that file again") from None
 
 
-def _by_index(config: Config, index: dict[str, Any], copies: Mapping[str, int]) -> tuple[int, str] | None:
+def _by_index(
+    config: Config, index: dict[str, Any], copies: Mapping[str, int], is_apart: Callable[[str], bool]
+) -> tuple[int, str] | None:
     """By ``metadata.total_parameters``, or ``total_size`` in bytes over the bytes of the config's number format."""
     metadata, names = index.get("metadata"), index.get("weight_map")
     if not isinstance(metadata, dict) or not isinstance(names, dict) or any(map(BUFFERS.search, names)):
+        return None
+    if any(map(is_apart, names)):
         return None
     twice = sum(elements for name, elements in copies.items() if name in names)
     total = metadata.get("total_parameters")

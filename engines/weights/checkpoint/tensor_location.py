@@ -1,7 +1,7 @@
 """Location of a canonical tensor in a file: its rows and columns, and how the file orders them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Runs = tuple[tuple[int, int, int], ...]
 """(first column, where it is in the file, how many), ascending and without gaps."""
@@ -13,7 +13,12 @@ class TensorLocation:
 
     A matrix is stored as [columns of all that share it, rows] where ``transposed`` (a weight of ``torch.nn.Linear``),
     else as [rows, columns]. A vector has one row, which is not stored. ``runs`` says which columns of the stored
-    tensor are this one's.
+    tensor are this one's: every one, or every ``step``-th. Rows begin with the stored tensor's ``first_row``, and
+    ``added`` is added to each stored value.
+
+    ``stack`` canonical tensors of one name, such as those of experts, are one canonical tensor [stack, rows, columns].
+    They lie in stored tensors of their own, whose number stands for the ``{}`` in ``name``, or along the first
+    dimension of one.
     """
 
     name: str
@@ -21,19 +26,52 @@ class TensorLocation:
     rows: int
     transposed: bool
     runs: Runs
+    step: int = 1
+    first_row: int = 0
+    added: float = 0.0
+    stack: int | None = None
 
     @property
     def columns(self) -> int:
         """Columns of the canonical tensor."""
         return sum(length for _, _, length in self.runs)
 
+    @property
+    def each_apart(self) -> bool:
+        """Whether every tensor of a stack is stored on its own."""
+        return self.stack is not None and "{}" in self.name
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the stored tensors."""
+        return [self.name.format(each) for each in range(self.stack or 0)] if self.each_apart else [self.name]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether one tensor has a single row, which is not stored."""
+        return len(self.shape) - (self.stack is not None and not self.each_apart) == 1
+
+    def stored(self, number: int) -> tuple[str, tuple[slice, ...]]:
+        """The stored tensor of one tensor of the stack, and what selects it there before its own dimensions."""
+        if self.stack is None:
+            return self.name, ()
+        return (self.name.format(number), ()) if self.each_apart else (self.name, (slice(number, number + 1),))
+
     def ranges(self, columns: slice) -> Iterator[tuple[slice, slice]]:
         """(columns of the file, where they go within ``columns``) of each run that holds some of ``columns``."""
         for start, stored, length in self.runs:
             first, last = max(columns.start, start), min(columns.stop, start + length)
             if first < last:
-                shift = stored - start
-                yield slice(first + shift, last + shift), slice(first - columns.start, last - columns.start)
+                at = stored + (first - start) * self.step
+                until = at + (last - first - 1) * self.step + 1
+                yield slice(at, until, self.step), slice(first - columns.start, last - columns.start)
+
+
+def stacked_experts(count: int, apart: bool, each: Mapping[str, TensorLocation]) -> dict[str, TensorLocation]:
+    """The locations of one expert's tensors as those of ``count`` experts."""
+    return {
+        name: replace(one, stack=count, shape=one.shape if apart else (count, *one.shape)) for name, one in each.items()
+    }
 
 
 def table(name: str, rows: int, columns: int) -> TensorLocation:
@@ -59,9 +97,25 @@ def with_bias(ours: str, module: str, rows: int, columns: int) -> dict[str, Tens
     }
 
 
-def norm(ours: str, module: str, length: int) -> dict[str, TensorLocation]:
-    """The scale and the bias of a layernorm or RMSnorm."""
-    return {f"{ours}.scale": vector(f"{module}.weight", length), f"{ours}.bias": vector(f"{module}.bias", length)}
+def norm(ours: str, module: str, length: int, added: float = 0.0) -> dict[str, TensorLocation]:
+    """The scale and the bias of a layernorm or RMSnorm that scales by ``added`` + its weight."""
+    scale = replace(vector(f"{module}.weight", length), added=added)
+    return {f"{ours}.scale": scale, f"{ours}.bias": vector(f"{module}.bias", length)}
+
+
+def interleaved(shape: tuple[int, ...], name: str, rows: int, columns: int, at: int, of: int) -> TensorLocation:
+    """Every ``of``-th column from ``at`` on of a stored tensor of ``shape``, which is used as it is stored."""
+    return TensorLocation(name, shape, rows, False, ((0, at, columns),), step=of)
+
+
+def by_head(name: str, rows: int, heads: int, parts: Mapping[str, int]) -> dict[str, TensorLocation]:
+    """Matrices in one ``torch.nn.Linear`` whose outputs are, head by head, so many of each."""
+    period, found, first = sum(parts.values()), {}, 0
+    for ours, width in parts.items():
+        runs = tuple((head * width, head * period + first, width) for head in range(heads))
+        found[ours] = TensorLocation(name, (heads * period, rows), rows, True, runs)
+        first += width
+    return found
 
 
 def fused_qkv(name: str, rows: int, groups: int, group: int, head_dim: int) -> dict[str, TensorLocation]:

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from engines.core.model import Model
-from engines.weights.checkpoint.config import Config
+from engines.weights.checkpoint.config import GATED, Config
 from engines.weights.checkpoint.families.shape import matrices, sizes
 from engines.weights.checkpoint.rotary import rotary
 from engines.weights.checkpoint.tensor_location import TensorLocation, linear, norm, table
@@ -28,9 +28,13 @@ def fields(config: Config) -> dict[str, Any]:
     return common_fields(config) | rotary(config) | biases
 
 
-def common_fields(config: Config, epsilon_key: str = "rms_norm_eps") -> dict[str, Any]:
-    """What all families have in common that have Llama's layer: all but rotary positions and biases."""
-    config.word("hidden_act", {"silu": "swiglu"}, "silu")
+def common_fields(
+    config: Config, epsilon_key: str = "rms_norm_eps", activation_key: str = "hidden_act", activation: str = "silu"
+) -> dict[str, Any]:
+    """What all families have in common that have Llama's layer: all but rotary positions and biases.
+
+    ``epsilon_key`` and ``activation_key`` are the family's own; ``activation`` is the default of the latter.
+    """
     found = sizes(config)
     return {
         **found,
@@ -38,7 +42,7 @@ def common_fields(config: Config, epsilon_key: str = "rms_norm_eps") -> dict[str
         "num_kv_heads": config.integer("num_key_value_heads", found["num_heads"]),
         "head_dim": config.integer("head_dim") if config.gives("head_dim") else config.head_dim(),
         "block": "serial",
-        "activation": "swiglu",
+        "activation": config.word(activation_key, GATED, activation),
         "position": "rotary",
         "norm": "rmsnorm",
         "norms_per_layer": 2,
@@ -57,7 +61,7 @@ def locations(model: Model) -> dict[str, TensorLocation]:
 
 
 def outer_locations(model: Model) -> dict[str, TensorLocation]:
-    """Embedding, output matrix and all norms under Llama's names."""
+    """Embedding, output matrix and all norms under Llama's names; those of queries and keys under Qwen's."""
     e = model.d_model
     found = {
         "embedding": table("model.embed_tokens.weight", model.vocab_size, e),
@@ -67,4 +71,6 @@ def outer_locations(model: Model) -> dict[str, TensorLocation]:
     for number in range(model.num_layers):
         found |= norm(f"layers.{number}.attn_norm", f"model.layers.{number}.input_layernorm", e)
         found |= norm(f"layers.{number}.ffn_norm", f"model.layers.{number}.post_attention_layernorm", e)
+        for name in ("q_norm", "k_norm"):
+            found |= norm(f"layers.{number}.{name}", f"model.layers.{number}.self_attn.{name}", model.head_dim)
     return found

@@ -7,16 +7,20 @@ from engines.weights.checkpoint.config import Config
 from engines.weights.checkpoint.families.llama import common_fields, outer_locations
 from engines.weights.checkpoint.rotary import rotary
 from engines.weights.checkpoint.tensor_location import TensorLocation, linear, stacked
-from engines.weights.checkpoint.window import check_window
+from engines.weights.checkpoint.window import windows
 
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
     found = common_fields(config)
     config.require("max_position_embeddings", "rms_norm_eps")
-    check_window(config, found["max_positions"])
-    config.ignore("original_max_position_embeddings")  # read by the longrope scaling alone, which is not supported
-    return found | rotary(config, share=1.0, head_dim=found["head_dim"])
+    original = config.integer("original_max_position_embeddings", 4096)
+    config.ignore("original_max_position_embeddings")  # read by the longrope scaling alone
+    return (
+        found
+        | windows(config, found["num_layers"], found["max_positions"])
+        | rotary(config, share=1.0, head_dim=found["head_dim"], original=original)
+    )
 
 
 def locations(model: Model) -> dict[str, TensorLocation]:

@@ -1,5 +1,6 @@
 """What families share: the sizes that configs name alike, and the shapes of a layer's matrices."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,11 @@ def sizes(
         "num_kv_heads": count,
         "vocab_size": config.integer("vocab_size"),
     }
+
+
+def score_scale(scale: float, head_dim: int) -> float | None:
+    """``attn_scale`` of a model: None where it is that of all models, head_dim^(−1/2)."""
+    return None if math.isclose(scale, head_dim**-0.5, rel_tol=1e-9) else scale
 
 
 def matrices(model: Model, here: str, there: str, modules: Mapping[str, str]) -> dict[str, TensorLocation]:

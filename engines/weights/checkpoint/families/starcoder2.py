@@ -1,4 +1,4 @@
-"""StarCoder2 (Lozhkov et al. 2024, arXiv 2402.19173) without its sliding window: serial, GELU, biases."""
+"""StarCoder2 (Lozhkov et al. 2024, arXiv 2402.19173) with a sliding window: serial, GELU, biases."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from engines.weights.checkpoint.families.llama import outer_locations
 from engines.weights.checkpoint.families.shape import matrices, sizes
 from engines.weights.checkpoint.rotary import rotary
 from engines.weights.checkpoint.tensor_location import TensorLocation
-from engines.weights.checkpoint.window import check_window
+from engines.weights.checkpoint.window import windows
 
 MODULES: Final = {
     "q": "self_attn.q_proj",
@@ -23,12 +23,13 @@ MODULES: Final = {
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
     positions, bias = config.integer("max_position_embeddings"), config.flag("use_bias", True)
-    check_window(config, positions)
     config.must_be("mlp_type", "default", means="a gated feed-forward")
     config.must_be("norm_type", "layer_norm", means="another norm than layernorm")
     config.ignore("layer_norm_epsilon")  # transformers reads norm_epsilon
+    found = sizes(config)
     return {
-        **sizes(config),
+        **found,
+        **windows(config, found["num_layers"], positions),
         "d_ff": config.integer("intermediate_size"),
         "num_kv_heads": config.integer("num_key_value_heads"),
         "head_dim": config.head_dim(),

@@ -1,0 +1,210 @@
+"""The feed-forward of a chip's experts: each row with the matrices of its own expert.
+
+Three ways, on the same matrices:
+
+- ``buffers``: as many rows for every expert, one batched matmul.
+- ``ragged``: rows sorted by expert, ``lax.ragged_dot``, which a TPU runs as one kernel.
+- ``blocks``: a loop over blocks of sorted rows, each of one expert, for devices on which ``ragged_dot`` multiplies
+  every row with every expert.
+
+The last two read the matrices of those experts alone that have rows.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engines.core.routing import balanced_scope, distinct_experts
+from engines.transformer.comm.collective_matmul import MATMUL
+from engines.transformer.comm.collectives import all_gather, as_bytes, axis_index, reduce_scatter
+from engines.transformer.layers.expert_rows import group_of_row
+from engines.transformer.layers.mlp import activate
+from engines.transformer.params.grouped import Grouped, Weights
+from engines.transformer.params.quantize import dequantize, einsum, quantize, quantize_tokens, stored_dtype
+from engines.transformer.params.tree import ExpertParameters, Matrix, Stacked
+from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.plan import Plan
+
+LARGEST_BLOCK: Final = 64
+"""Rows of a block at most: with more, a CPU's matmuls are no faster a row."""
+
+
+class _Side(NamedTuple):
+    """One matrix of every expert of a chip: its [columns] products, times ``scale``, plus ``bias``.
+
+    ``scale`` and ``bias`` are [experts, columns].
+    """
+
+    plan: Plan
+    values: Stacked
+    scale: Array | None
+    bias: Array | None
+
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix."""
+        width: int = self.values.stack.shape[-1]
+        return width
+
+    def with_vectors(self, out: Array, of: Callable[[Array], Array]) -> Array:
+        """Products times their scale, plus their bias; ``of`` picks each row's."""
+        out = out if self.scale is None else out * of(self.scale)
+        return out if self.bias is None else out + of(self.bias)
+
+    def all_rows(self, rows: Array) -> Array:
+        """[experts, rows, in] → [experts, rows, columns], float32."""
+        x, factor = quantize_tokens(self.plan, rows, ())
+        whole = self.values.experts()
+        if isinstance(whole, Grouped):
+            whole = _dequantized(whole, rows.dtype)
+        out = dequantize(einsum(self.plan, "nri,nio->nro", x, whole, jnp.float32), factor)
+        return self.with_vectors(out, lambda vector: vector[:, None])
+
+    def sorted_rows(self, rows: Array, sizes: Array) -> Array:
+        """[rows, in], sorted by expert → [rows, columns], float32; those behind the last expert's mean nothing."""
+        plan, whole = self.plan, self.values.experts()
+        narrow, factor = quantize_tokens(plan, rows, ())
+        if isinstance(whole, Grouped):
+            whole = _dequantized(whole, rows.dtype)
+        elif plan.act_dtype == "float8_e4m3" and whole.dtype == stored_dtype(plan.act_dtype):
+            narrow, factor = quantize(rows, plan.act_dtype)
+        elif narrow.dtype != jnp.int8:
+            whole = whole.astype(rows.dtype)
+        kind = jnp.int32 if narrow.dtype == jnp.int8 else jnp.float32
+        precision = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
+        out = lax.ragged_dot(narrow, whole, sizes, precision=precision, preferred_element_type=kind)
+        expert = jnp.minimum(group_of_row(sizes, jnp.arange(len(rows), dtype=jnp.int32)), len(sizes) - 1)
+        return self.with_vectors(dequantize(out.astype(jnp.float32), factor), lambda vector: vector[expert])
+
+    def one_block(self, rows: Array, expert: Array) -> Array:
+        """[rows, in] of one expert → [rows, columns], float32."""
+        x, factor = quantize_tokens(self.plan, rows, ())
+        out = dequantize(einsum(self.plan, MATMUL, x, self.values.expert(expert), jnp.float32), factor)
+        return self.with_vectors(out, lambda vector: vector[expert])
+
+
+class ExpertFeedForward:
+    """The feed-forwards of a chip's experts in use: gathered where the layout gathers weights.
+
+    Results are partial sums over the axes that split F of an expert.
+    """
+
+    def __init__(self, plan: Plan, w: ExpertParameters) -> None:
+        self.plan, self.axes = plan, plan.experts
+        embed, ffn = plan.experts.gathered
+        # A bias is part of one chip's terms alone.
+        self.inward = self._side(w.inputs, (embed, ffn), ffn, plan.experts.embed)
+        self.outward = self._side(w.outputs, (ffn, embed), embed, plan.experts.ffn)
+
+    def _side(self, matrix: Matrix, gathered: tuple[Axes, Axes], columns: Axes, summed: Axes) -> _Side:
+        values = matrix.values
+        if gathered[0] or gathered[1]:
+            values = Stacked(_gathered(values.experts(), *gathered), 0)
+        scale, bias = (
+            None if each is None else all_gather(each.reshape(len(each), -1), columns, 1)
+            for each in (matrix.scale, matrix.bias)
+        )
+        if bias is not None and summed:
+            bias = jnp.where(axis_index(summed) == 0, bias, 0)
+        return _Side(self.plan, values, scale, bias)
+
+    def of_buffers(self, rows: Array) -> Array:
+        """[experts, rows, E.embed] → the same {unreduced over ffn}, in the dtype of the rows."""
+        hidden = self._between(self.inward.all_rows(rows).astype(rows.dtype))
+        return self.outward.all_rows(hidden).astype(rows.dtype)
+
+    def of_sorted(self, rows: Array, sizes: Array, most: int) -> Array:
+        """[rows, E.embed], sorted by expert → the same {unreduced over ffn}; ``most`` rows are of one expert at most.
+
+        That is the number of tokens. What stands behind the last expert's rows means nothing.
+        """
+        sides = (self.inward, self.outward)
+
+        experts, expected = self.plan.model.experts, self.plan.local_experts
+        assert experts is not None
+        hit = float(distinct_experts(experts.count, experts.per_token, most)) / experts.count * expected
+        scope = balanced_scope(most * experts.per_token / self.axes.shards, hit)
+
+        def ragged(side: _Side, rows: Array, sizes: Array) -> Array:
+            with jax.named_scope(scope):
+                return side.sorted_rows(rows, sizes).astype(rows.dtype)
+
+        def blocks(side: _Side, rows: Array, sizes: Array) -> Array:
+            return in_blocks(rows, sizes, most, side.columns, side.one_block)
+
+        def matmul(side: _Side, rows: Array) -> Array:
+            out: Array = lax.platform_dependent(rows, sizes, tpu=partial(ragged, side), default=partial(blocks, side))
+            return out
+
+        def whole(rows: Array, sizes: Array) -> Array:
+            return ragged(sides[1], self._between(ragged(sides[0], rows, sizes)), sizes)
+
+        def each_block(rows: Array, sizes: Array) -> Array:
+            def both(part: Array, expert: Array) -> Array:
+                hidden = self._between(sides[0].one_block(part, expert).astype(part.dtype))
+                return sides[1].one_block(hidden, expert)
+
+            return in_blocks(rows, sizes, most, sides[1].columns, both)
+
+        if self.axes.embed:
+            return matmul(sides[1], self._between(matmul(sides[0], rows)))
+        out: Array = lax.platform_dependent(rows, sizes, tpu=whole, default=each_block)
+        return out
+
+    def _between(self, columns: Array) -> Array:
+        """Products of the inputs […, columns.ffn] {unreduced over embed} → hidden columns […, F.ffn]."""
+        embed, dim = self.axes.embed, columns.ndim - 1
+        columns = reduce_scatter(columns, embed, dim)
+        count = len(self.plan.model.ffn.inputs)
+        chunks = max(1, self.axes.chunks // self.plan.axes.size(self.axes.ffn + embed))
+        apart = columns.reshape(*columns.shape[:-1], chunks, count, -1)
+        hidden = activate(self.plan, [apart[..., each, :] for each in range(count)])
+        return all_gather(hidden.reshape(*columns.shape[:-1], -1), embed, dim)
+
+
+def block_rows(rows: int, experts: int, most: int) -> int:
+    """Rows of a block, a power of two: at least twice the mean of an expert, so that most of them have one block."""
+    wanted = min(most, max(8, -(-2 * rows // experts)))
+    return min(LARGEST_BLOCK, 1 << (wanted - 1).bit_length())
+
+
+def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Callable[[Array, Array], Array]) -> Array:
+    """[rows, in], sorted by expert → [rows, columns] in the rows' dtype; ``product`` (block, expert) is one block's.
+
+    A block that reaches beyond its expert's rows computes some of the next expert's, whose own block writes them later.
+    """
+    size = block_rows(len(rows), len(sizes), most)
+    blocks = -(-sizes // size)
+    last, starts = jnp.cumsum(blocks), jnp.cumsum(sizes) - sizes
+    padded = jnp.pad(rows, ((0, size), (0, 0)))
+
+    def one(number: Array, out: Array) -> Array:
+        expert = (number >= last).sum(dtype=jnp.int32)
+        start = starts[expert] + (number - last[expert] + blocks[expert]) * size
+        block = lax.dynamic_slice_in_dim(padded, start, size, 0)
+        made: Array = lax.dynamic_update_slice_in_dim(out, product(block, expert).astype(out.dtype), start, 0)
+        return made
+
+    out = jnp.zeros((len(padded), columns), rows.dtype)
+    return lax.fori_loop(0, last[-1], one, out)[: len(rows)]
+
+
+def _gathered(matrices: Weights, rows: Axes, columns: Axes) -> Weights:
+    """[experts, rows.rows, columns.columns] → [1, experts, rows, columns]: a stack of this one layer."""
+
+    def whole(each: Array) -> Array:
+        for axes, dim in ((rows, 1), (columns, each.ndim - 1)):
+            if axes:
+                each = as_bytes(each, partial(lax.all_gather, axis_name=axes, axis=dim, tiled=True))
+        return each[None]
+
+    return matrices.map(whole) if isinstance(matrices, Grouped) else whole(matrices)
+
+
+def _dequantized(matrices: Grouped, dtype: Any) -> Array:
+    whole: Array = jax.vmap(lambda each: each.dequantized(dtype))(matrices)
+    return whole
