@@ -1,4 +1,4 @@
-"""What layers of today's dense models have, in every layout: logits against the float32 reference, caches as they roll."""
+"""What layers of today's dense models have, in every layout: logits against the reference, caches as they roll."""
 
 import jax
 import numpy as np

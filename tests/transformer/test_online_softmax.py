@@ -105,7 +105,7 @@ def test_the_kernel_s_windows_caps_and_sinks_are_those_of_plain_attention(window
     random, slots, group, time, dim = np.random.default_rng(0), 2, 2, 256, 16
     q = 3 * random.standard_normal((2, time, slots * group, dim), np.float32)
     keys, vals = (random.standard_normal((2, slots, time, dim), np.float32) for _ in range(2))
-    heads = PerHead(sinks=jnp.asarray(2 * random.standard_normal((1, slots, group, 1, 1), np.float32)))
+    heads = PerHead(sinks=jax.numpy.asarray(2 * random.standard_normal((1, slots, group, 1, 1), np.float32)))
     plan, mask = plan_of(small_model(attn_softcap=4.0)), Causal(0, window=window)
     expected = attend(plan, q, Cached(keys, None), Cached(vals, None), mask, heads=heads)
     out = kernel_attend(q, keys, vals, mask, heads.sinks, 4.0, interpret=True)
