@@ -24,6 +24,7 @@ from engines.transformer.partition.plan import Plan
 
 def layer(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """x: [tokens.batch, E.residual] → the same, and the cache with this layer's k and v written."""
+    context = context._replace(heads=w.heads)
     if plan.overlap is Overlap.OVERLAPPED_BLOCK:
         return overlapped_block(plan, w, x, cache, context)
     return (_fused if w.fused is not None else _halves)(plan, w, x, cache, context)
@@ -32,6 +33,7 @@ def layer(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Layer
 def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """A parallel block whose halves read one norm: they share one input and one output projection."""
     assert w.fused is not None
+    assert w.attn_norm is not None
     normed, outputs = norm(plan, w.attn_norm, x), w.fused.outputs
     if plan.circulates_ffn:
         # Attention's matrices are narrow: they are gathered without a ring.
@@ -51,20 +53,24 @@ def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Lay
     Where ``context.split``, x is [tokens.summed, E]: the tokens that this chip adds and normalizes.
     """
     assert w.attn is not None
-    assert w.ffn_norm is not None
     axes = plan.axes.summed if context.split else ()
 
-    def normed(parameters: Norm, x: Array) -> Array:
-        return all_gather(norm(plan, parameters, x), axes, 0)
+    def read(parameters: Norm | None, x: Array) -> Array:
+        return all_gather(_normed(plan, parameters, x), axes, 0)
 
-    columns = project_in(plan, w.attn.inputs, normed(w.attn_norm, x))
+    columns = project_in(plan, w.attn.inputs, read(w.attn_norm, x))
     attended, cache = _attended(plan, columns, cache, context, w.latent)
-    out = x + project_out(plan, w.attn.outputs, [attended], split=context.split)
-    second = normed(w.ffn_norm, out if plan.model.block == "serial" else x)
+    out = x + _normed(plan, w.attn_post_norm, project_out(plan, w.attn.outputs, [attended], split=context.split))
+    second = read(w.ffn_norm, out if plan.model.block == "serial" else x)
     if w.experts is not None:
-        return out + mixture(plan, w.experts, second), cache
+        return out + _normed(plan, w.ffn_post_norm, mixture(plan, w.experts, second)), cache
     assert w.ffn is not None
-    return out + feed_forward(plan, w.ffn, second, split=context.split), cache
+    return out + _normed(plan, w.ffn_post_norm, feed_forward(plan, w.ffn, second, split=context.split)), cache
+
+
+def _normed(plan: Plan, parameters: Norm | None, x: Array) -> Array:
+    """The norm of x, or x itself where a model has no norm there."""
+    return x if parameters is None else norm(plan, parameters, x)
 
 
 def _attended(
