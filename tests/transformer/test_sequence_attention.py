@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from builders.models import small_model
+from builders.models import MODELS, small_model
 from builders.plans import mesh_of, plan_of
 from hlo_collectives import LONG_TIME, layer_collectives, long_sequence
 from hypothesis import HealthCheck, given, settings
@@ -76,6 +77,40 @@ def test_chunks_of_a_prompt(model):
     assert max(errors(plan, 12)) < 1e-5
 
 
+LLAMA, WINDOWED = MODELS["llama"], {"attention_window": 9}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "time", "chunk"),
+    [
+        ({**WINDOWED, "global_every": 2, "attention_sinks": True, "attn_softcap": 3.0, "qk_norm": True}, 21, None),
+        ({"attention_window": 8, "window_kind": "chunked"}, 21, None),
+        (WINDOWED, 24, 8),
+    ],
+)
+def test_windows_whose_caches_roll_on_every_chip(changes, time, chunk):
+    # Three windows of decoding: past every place of the rolling caches.
+    steps, prefill = 3 * changes["attention_window"], PrefillOptions(chunk=chunk)
+    model = replace(LLAMA, **changes)
+    plan = plan_of(model, (1, 2, 2), "ws_2d", "sequence", 1, cache_len=time + steps, prefill=prefill)
+    assert max(errors(plan, time, steps)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        replace(MODELS["deepseek"], attention_window=6),
+        replace(MODELS["palm"], position="alibi", attention_window=7),
+    ],
+    ids=["latents", "slopes of distance"],
+)
+def test_other_windows(model):
+    plan = plan_of(model, (1, 2, 2), "ws_2d", "sequence", 1, cache_len=LENGTH + 9)
+    assert max(errors(plan, LENGTH, 9)) < 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["palm", "deepseek"])
 def test_a_quantized_cache_errs_by_the_same_rounding(model):
@@ -84,9 +119,9 @@ def test_a_quantized_cache_errs_by_the_same_rounding(model):
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    shape=st.sampled_from([(1, 1, 2), (1, 2, 2), (2, 1, 3), (2, 2, 2)]),
+    shape=st.sampled_from([(1, 1, 2), (2, 1, 3), (2, 2, 2)]),
     kv_heads=st.sampled_from([1, 2, 3]),
     group=st.integers(1, 3),
     time=st.integers(1, 11),
@@ -135,11 +170,12 @@ def test_neighbours_of_the_ring_are_one_hop_apart(sizes):
         assert np.minimum(last, np.array(sizes) - last).sum() == 1
 
 
+@settings(max_examples=30, deadline=None)
 @given(
-    chips=st.integers(1, 5),
-    time=st.integers(1, 9),
-    block=st.integers(1, 4),
-    chip=st.integers(0, 4),
+    chips=st.integers(1, 4),
+    time=st.integers(1, 5),
+    block=st.integers(1, 3),
+    chip=st.integers(0, 3),
     start=st.integers(0, 9),
 )
 def test_stripes_see_what_stands_before_and_visit_all_of_it(chips, time, block, chip, start):
