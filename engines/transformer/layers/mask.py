@@ -51,11 +51,6 @@ class BlockMask(Protocol):
     Keys are numbered as they lie in the array that is attended to.
     """
 
-    @property
-    def sees_some(self) -> bool:
-        """Whether every query surely sees a key."""
-        ...
-
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """keys: [1, keys], their numbers → [count, keys], or [1, keys] where all queries see the same."""
         ...
@@ -78,6 +73,11 @@ class BlockMask(Protocol):
 
 class Mask(BlockMask, Protocol):
     """A mask of all keys that a chip's queries see."""
+
+    @property
+    def sees_some(self) -> bool:
+        """Whether every query surely sees a key."""
+        ...
 
     @property
     def is_whole_prompt(self) -> bool:
