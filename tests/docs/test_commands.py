@@ -75,6 +75,26 @@ def test_a_default_that_help_shows_can_be_typed(name):
     }
 
 
+def succeed_in_one_process(commands, folder, env):
+    """Run them in order, in that folder, with what one process imports once."""
+    code = (
+        "import sys; from bench.cli.main import main\n"
+        "for line in sys.stdin:\n"
+        "    words = line.rstrip('\\n').split('\\t')\n"
+        "    if main(words): sys.exit(line)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input="\n".join(map("\t".join, commands)),
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_runs_are_composed(tmp_path):
     """In one process, with files for the models that a reader is to have."""
     runs = [words for words in ALL if words[0] == "run"]
@@ -85,28 +105,13 @@ def test_runs_are_composed(tmp_path):
         for model in (word.removeprefix("model=") for word in words if word.startswith("model=")):
             if model not in names("model"):
                 (tmp_path / "mine" / "model" / f"{model}.yaml").write_text(tiny)
-    code = (
-        "import sys; from bench.cli.main import main\n"
-        "for line in sys.stdin:\n"
-        "    words = line.rstrip('\\n').split('\\t')\n"
-        "    if main(words): sys.exit(line)\n"
-    )
-    lines = []
+    asked_for = []
     for words in runs:
         asked = ["hw=h100-80gb" if word == "hw=here" else word for word in words]
         if "-m" in asked:  # one config shows no jobs: that of the first
             asked = [word.partition(",")[0] for word in asked if word != "-m" and not word.startswith("hydra/")]
-        lines.append("\t".join([*asked, *([] if "--cfg" in asked else ["--cfg", "job"])]))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input="\n".join(lines),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+        asked_for.append([*asked, *([] if "--cfg" in asked else ["--cfg", "job"])])
+    succeed_in_one_process(asked_for, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 @pytest.fixture(scope="module")
@@ -127,16 +132,7 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(tmp_path, quickly):
     lines = "\n".join(line.strip() for line in readme.splitlines() if line.startswith("    "))
     told = [words for words in commands(lines) if words[0] in COMMANDS]
     assert {words[0] for words in told} >= {"run", "plan", "validate", "report"}
-    for words in told:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.cli.main", *words],
-            cwd=tmp_path,
-            env=quickly,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{words}: {done.stderr}"
+    succeed_in_one_process(told, tmp_path, quickly)
 
 
 @pytest.mark.slow(seconds=30)

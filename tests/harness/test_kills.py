@@ -94,7 +94,7 @@ def any_one(pid, found):
 @pytest.mark.parametrize("chosen", [the_command, a_worker, all_but_keepers, any_one])
 def test_nothing_stays_behind_a_kill_at_any_moment(shardbench, chosen):
     moments = random.Random(chosen.__name__)
-    for number in range(6):
+    for number in range(4):
         watched = Watched(shardbench, number)
         sizes = ",".join(str(size) for size in range(1, 30))
         words = shardbench.scripted(f"batch_size=[{sizes}]", "resume=false", "print=none", "+engine.pause_s=0.001")
