@@ -5,7 +5,6 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.transformer.comm.collectives import all_gather, local_shard
 from engines.transformer.layers.attention import LayerContext
 from engines.transformer.layers.block import layer
 from engines.transformer.layers.embedding import embed, logits
@@ -46,17 +45,14 @@ def hidden_states(
     x = embed(plan, parameters, tokens, positions)
     angles = rope_angles(plan.model, here)
 
-    split = plan.splits_tokens(len(x))
-    axes = plan.axes.summed if split else ()
-    x = local_shard(x, axes, 0, plan.axes.size(axes))
-    context = LayerContext(0, positions, limit, time, angles, split)
+    context = LayerContext(0, positions, limit, time, angles)
     if isinstance(parameters.layers, tuple):
         assert isinstance(cache, tuple)
         x, cache = _one_by_one(plan, parameters.layers, cache, x, context)
     else:
         assert isinstance(cache, dict)
         x, cache = _in_a_loop(plan, parameters.layers, cache, x, context)
-    return all_gather(x, axes, 0).reshape(-1, time, x.shape[-1]), cache
+    return x.reshape(-1, time, x.shape[-1]), cache
 
 
 def _in_a_loop(

@@ -26,8 +26,7 @@ class LayerContext(NamedTuple):
     """What a layer needs besides activations: its number, and the positions of the new tokens, ``time`` a sequence.
 
     ``time`` and ``limit`` are static. ``limit`` is the number of cached positions that attention reads; for packed
-    rows, the length of the longest sequence. ``angles`` are None without rotary embeddings. ``split``: the residual
-    stream is split over tokens (:meth:`Plan.splits_tokens`).
+    rows, the length of the longest sequence. ``angles`` are None without rotary embeddings.
     """
 
     layer: Any
@@ -35,7 +34,6 @@ class LayerContext(NamedTuple):
     limit: int
     time: int
     angles: RopeAngles | None
-    split: bool = False
 
 
 def attention(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:

@@ -7,14 +7,13 @@ The residual stream is x: [tokens.batch, E.residual], tokens of a sequence toget
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import project_plain
-from engines.transformer.comm.collectives import all_gather
 from engines.transformer.layers.attention import LayerContext, attention
 from engines.transformer.layers.kv_cache import Cache
 from engines.transformer.layers.mlp import activate, feed_forward, ring_of_weights
 from engines.transformer.layers.norm import norm
 from engines.transformer.layers.overlapped_block import overlapped_block
 from engines.transformer.layers.projections import project_attention, project_in, project_out, reduced, unreduced
-from engines.transformer.params.tree import LayerParameters, Norm
+from engines.transformer.params.tree import LayerParameters
 from engines.transformer.partition.constraint import columns, constrain
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
@@ -44,22 +43,14 @@ def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Laye
 
 
 def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
-    """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one.
-
-    Where ``context.split``, x is [tokens.summed, E]: the tokens that this chip adds and normalizes.
-    """
+    """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one."""
     assert w.attn is not None
     assert w.ffn is not None
     assert w.ffn_norm is not None
-    axes = plan.axes.summed if context.split else ()
-
-    def normed(parameters: Norm, x: Array) -> Array:
-        return all_gather(norm(plan, parameters, x), axes, 0)
-
-    attended, cache = _attended(plan, project_in(plan, w.attn.inputs, normed(w.attn_norm, x)), cache, context)
-    out = x + project_out(plan, w.attn.outputs, [attended], split=context.split)
-    second = normed(w.ffn_norm, out if plan.model.block == "serial" else x)
-    return out + feed_forward(plan, w.ffn, second, split=context.split), cache
+    attended, cache = _attended(plan, project_in(plan, w.attn.inputs, norm(plan, w.attn_norm, x)), cache, context)
+    out = x + project_out(plan, w.attn.outputs, [attended])
+    second = norm(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
+    return out + feed_forward(plan, w.ffn, second), cache
 
 
 def _attended(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:

@@ -5,7 +5,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
@@ -16,9 +16,6 @@ from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
-
-TOKENS_OF_A_CHIP: Final = 8
-"""Rows of a tile on a TPU: tokens are split in whole tiles."""
 
 
 class Annotation(NamedTuple):
@@ -166,17 +163,6 @@ class Plan:
     def local_chunks(self) -> int:
         """Column chunks (one per chip of the mesh) that a chip computes: more than 1 where weights are gathered."""
         return self.chips // self.axes.size(self.axes.column)
-
-    def splits_tokens(self, tokens: int) -> bool:
-        """Whether the residual stream of so many tokens is split over them: each chip adds and normalizes its own.
-
-        Where sums are exchanged, in a serial block of many tokens (Korthikanti et al. 2022, "Reducing activation
-        recomputation", section 4.2.2: sequence parallelism): an all-reduce is then a reduce-scatter over tokens, and an
-        all-gather of what the next matmul reads.
-        """
-        exchanges = variant_of(self.collectives).exchanges and self.partitioner == "manual"
-        chips = self.axes.size(self.axes.summed)
-        return exchanges and not self.model.shares_norm and chips > 1 and tokens % (chips * TOKENS_OF_A_CHIP) == 0
 
     @property
     def separates_tensors(self) -> bool:
