@@ -72,7 +72,7 @@ class CollectiveVariant:
     ``overlaps_block`` in decode, each half of a parallel block overlaps its collectives with the other half's matmuls
     instead. With ``whole_residual`` the residual stream is not split over F's axes: a projection out of them ends with
     one all-reduce, and norms and projections into them send nothing. With ``exchanges`` a small one is an
-    exchange of sums between pairs of chips, and many tokens are split between projections.
+    exchange of sums between pairs of chips.
     """
 
     name: str

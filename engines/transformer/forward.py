@@ -8,7 +8,6 @@ from jax import Array, lax
 
 from engines.core.layer_kind import LayerKind
 from engines.core.rotary import Rotary
-from engines.transformer.comm.collectives import all_gather, local_shard
 from engines.transformer.layers.attention import LayerContext
 from engines.transformer.layers.block import layer
 from engines.transformer.layers.embedding import embed, logits
@@ -55,23 +54,20 @@ def hidden_states(
     x = embed(plan, parameters, tokens, positions)
     if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
         here = own_ids(plan, time)
-    split = plan.splits_tokens(len(x))
-    axes = plan.axes.summed if split else ()
-    x = local_shard(x, axes, 0, plan.axes.size(axes))
     turned: dict[Rotary, RopeAngles | None] = {}
     contexts = {}
     for kind in dict.fromkeys(plan.model.layer_kinds):
         rotary = plan.model.rotary(kind, plan.text_len)
         if rotary not in turned:
             turned[rotary] = rope_angles(plan.model, here, kind, plan.text_len)
-        contexts[kind] = LayerContext(kind, 0, positions, limit, time, turned[rotary], split)
+        contexts[kind] = LayerContext(kind, 0, positions, limit, time, turned[rotary])
     written: list[Cache] = []
     for turn in plan.loops:
         own = slice(len(written), len(written) + len(turn))
         run = _once if plan.unrolled else _in_a_loop
         x, kept = run(plan, turn, parameters.layers[own], cache[own], x, contexts)
         written += kept
-    return all_gather(x, axes, 0).reshape(-1, time, x.shape[-1]), tuple(written)
+    return x.reshape(-1, time, x.shape[-1]), tuple(written)
 
 
 def _in_a_loop(

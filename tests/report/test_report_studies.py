@@ -64,6 +64,17 @@ def test_the_newest_row_of_each_kind_is_taken_and_other_kinds_only_beside_a_comp
     assert found.missing == 1 + len(rest)
 
 
+def test_a_study_s_own_row_comes_before_a_newer_one_of_other_settings(points):
+    (first, *_) = points["study-block"]
+    own = a_row_of(first, 0.2, point_id="own", sweep="study-block")
+    later = {"created_at": "2026-01-03T03:04:05.006+00:00", "sweep": "study-targets"}
+    searched = a_row_of(first, 0.1, point_id="searched", details={"unrolled": True}, **later)
+    looped = replace(own, sweep="study-weights")
+    assert [row.point_id for row in find_rows([own, searched], [first], "study-block").rows] == ["own"]
+    assert [row.point_id for row in find_rows([looped, searched], [first], "study-block").rows] == ["own"]
+    assert [row.point_id for row in find_rows([own, searched], [first], "study-targets").rows] == ["searched"]
+
+
 def test_the_parts_of_a_step_by_hand(points):
     # 64 steps of 10 ms: 8 ms of computation, 5 of them HBM traffic, and 2 ms of exposed communication.
     row = a_row_of(points["study-block"][0], 0.010)

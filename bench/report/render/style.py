@@ -1,5 +1,6 @@
 """How every figure looks: the colours, the coding of the kinds of evidence, and how it is saved."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#333333")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, in the order of best contrast on white."""
+
+MOST_IN_A_ROW: Final = 10
+"""Panels of a figure side by side."""
 
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "measured": {"linestyle": "-", "marker": "D", "filled": True},
@@ -70,15 +74,23 @@ def settings() -> Iterator[None]:
         yield
 
 
+MOST_IN_A_ROW: Final = 10
+"""Panels of a figure side by side."""
+
+
 def panels(
-    columns: int, *, width: float = 4.4, height: float = 3.8, share_y: bool = False
+    count: int, *, width: float = 4.4, height: float = 3.8, share_y: bool = False
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure with panels side by side; sizes in inches, a panel each."""
+    """A figure with panels side by side, in rows of up to :data:`MOST_IN_A_ROW`; sizes in inches, a panel each."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False, sharey=share_y)
-    return figure, list(axes[0])
+    rows = math.ceil(count / MOST_IN_A_ROW)
+    columns = math.ceil(count / rows)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
+    for left in axes[count:]:
+        left.remove()
+    return figure, axes[:count]
 
 
 def line_style(kind: str, colour: str) -> dict[str, Any]:

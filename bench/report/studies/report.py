@@ -48,7 +48,7 @@ def studies_report(rows: Sequence[Row], title: str, places: Places) -> Document:
     Raises:
         ShardbenchError: the store holds no compiled row of any study.
     """
-    stored = [(study, find_rows(rows, points_of(study.recipe, study.variants))) for study in STUDIES]
+    stored = [(study, find_rows(rows, points_of(study.recipe, study.variants), study.recipe)) for study in STUDIES]
     if not any(each.compiled for _, each in stored):
         recipes = ", ".join(study.recipe for study in STUDIES)
         raise ShardbenchError(

@@ -88,19 +88,24 @@ def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Po
     return list(points)
 
 
-def find_rows(rows: Sequence[Row], points: Sequence[Point]) -> StudyRows:
+def find_rows(rows: Sequence[Row], points: Sequence[Point], recipe: str | None = None) -> StudyRows:
     """The newest compiled row of every point and, where there is one, the newest row of each other kind and engine.
 
-    A row with a time that is not valid is none of them.
+    A row with a time that is not valid is none of them. Rows of the ``recipe`` itself come before those of others, and
+    there looped programs, which the engine makes by default, before unrolled ones.
     """
     found: dict[str, Row] = {}
     missing = 0
+
+    def rank(row: Row) -> tuple[bool, bool, str]:
+        return row.sweep == recipe, not row.details.get("unrolled"), row.created_at
+
     for point in points:
         newest: dict[tuple[str, str], Row] = {}
         for row in rows:
             if answers(row, point) and (answered(row) or row.status != "ok"):
                 kind = (row.source, row.engine)
-                if kind not in newest or newest[kind].created_at < row.created_at:
+                if kind not in newest or rank(newest[kind]) < rank(row):
                     newest[kind] = row
         mine = sorted(newest.values(), key=lambda row: (row.source != "compiled", SOURCES.index(row.source)))
         if not by_source(mine, "compiled"):

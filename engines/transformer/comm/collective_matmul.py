@@ -32,8 +32,8 @@ class Matmul(NamedTuple):
     """The mesh axes of one projection x: [tokens, rows] · w: [rows, columns].
 
     x is gathered over ``gathered`` along its rows before; the result is scattered over ``scattered`` along its columns
-    after, or summed over ``summed``, where with ``split`` it is scattered along its tokens. w itself is gathered over
-    ``contracted`` along its rows, over ``produced`` along its columns.
+    after, or summed over ``summed``. w itself is gathered over ``contracted`` along its rows, over ``produced`` along
+    its columns.
     """
 
     gathered: Axes
@@ -41,7 +41,6 @@ class Matmul(NamedTuple):
     contracted: Axes
     produced: Axes
     summed: Axes = ()
-    split: bool = False
 
 
 def matmul_in(plan: Plan) -> Matmul:
@@ -123,11 +122,7 @@ def few_rows(plan: Plan, equation: str, x: Array, w: Weights, out_dtype: Any = N
 
 
 def combined(plan: Plan, matmul: Matmul, x: Array) -> Array:
-    """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered] or [tokens.summed, …]."""
-    if matmul.split:
-        # Fused with what reads it, the scatter would become an all-reduce and a slice, which sends twice as much.
-        kept: Array = lax.optimization_barrier(reduce_scatter(x, matmul.summed, 0))
-        return kept
+    """x: [tokens, columns] {unreduced over scattered or summed} → [tokens, columns.scattered]."""
     return whole_sum(plan, x, matmul.summed) if matmul.summed else reduce_scatter(x, matmul.scattered, 1)
 
 

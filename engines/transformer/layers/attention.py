@@ -42,9 +42,8 @@ class LayerContext(NamedTuple):
 
     ``kind``, ``time`` and ``limit`` are static. ``kind`` says what differs between layers; there are ``time`` new
     tokens a sequence; ``limit`` is the number of cached positions that attention reads, or for packed rows the length
-    of the longest sequence. ``angles`` are None without rotary embeddings. ``split``: the residual stream is split over
-    tokens (:meth:`Plan.splits_tokens`). ``heads`` are the layer's own tensors of attention beside its projections, by
-    name.
+    of the longest sequence. ``angles`` are None without rotary embeddings. ``heads`` are the layer's own tensors of
+    attention beside its projections, by name.
     """
 
     kind: LayerKind
@@ -53,7 +52,6 @@ class LayerContext(NamedTuple):
     limit: int
     time: int
     angles: RopeAngles | None
-    split: bool = False
     heads: Mapping[str, Array] = MappingProxyType({})
 
 

@@ -7,7 +7,6 @@ The residual stream is x: [tokens.batch, E.residual], tokens of a sequence toget
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import project_plain
-from engines.transformer.comm.collectives import all_gather
 from engines.transformer.layers.attention import LayerContext, attention
 from engines.transformer.layers.experts import mixture
 from engines.transformer.layers.kv_cache import Cache
@@ -48,24 +47,16 @@ def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Laye
 
 
 def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
-    """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one.
-
-    Where ``context.split``, x is [tokens.summed, E]: the tokens that this chip adds and normalizes.
-    """
+    """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one."""
     assert w.attn is not None
-    axes = plan.axes.summed if context.split else ()
-
-    def read(parameters: Norm | None, x: Array) -> Array:
-        return all_gather(_normed(plan, parameters, x), axes, 0)
-
-    columns = project_in(plan, w.attn.inputs, read(w.attn_norm, x))
+    columns = project_in(plan, w.attn.inputs, _normed(plan, w.attn_norm, x))
     attended, cache = _attended(plan, columns, cache, context, w.latent)
-    out = x + _normed(plan, w.attn_post_norm, project_out(plan, w.attn.outputs, [attended], split=context.split))
-    second = read(w.ffn_norm, out if plan.model.block == "serial" else x)
+    out = x + _normed(plan, w.attn_post_norm, project_out(plan, w.attn.outputs, [attended]))
+    second = _normed(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
     if w.experts is not None:
         return out + _normed(plan, w.ffn_post_norm, mixture(plan, w.experts, second)), cache
     assert w.ffn is not None
-    return out + _normed(plan, w.ffn_post_norm, feed_forward(plan, w.ffn, second, split=context.split)), cache
+    return out + _normed(plan, w.ffn_post_norm, feed_forward(plan, w.ffn, second)), cache
 
 
 def _normed(plan: Plan, parameters: Norm | None, x: Array) -> Array:

@@ -36,14 +36,11 @@ Make = Callable[[list[Array], Block, int], Array]
 """(one block of each input matmul, which block it is, its width) → the hidden columns of the block."""
 
 
-def feed_forward(plan: Plan, w: Projection, x: Array, *, split: bool = False) -> Array:
-    """x: [tokens, E.residual] → the same, of a feed-forward with a projection of its own.
-
-    ``split``: the result is [tokens.summed, E], as of :func:`project_out`.
-    """
+def feed_forward(plan: Plan, w: Projection, x: Array) -> Array:
+    """x: [tokens, E.residual] → the same, of a feed-forward with a projection of its own."""
     if plan.circulates_ffn:
         return reduced(plan, w.outputs, ring_of_weights(plan, w, x), x.dtype)
-    return project_out(plan, w.outputs, [activate(plan, project_in(plan, w.inputs, x))], split=split)
+    return project_out(plan, w.outputs, [activate(plan, project_in(plan, w.inputs, x))])
 
 
 def activate(plan: Plan, inputs: list[Array]) -> Array:

@@ -58,11 +58,8 @@ def _tensor_by_tensor(
     return outs
 
 
-def project_out(plan: Plan, matrix: Matrix, parts: list[Array], *, split: bool = False) -> Array:
-    """Consecutive parts of each chunk's columns, [tokens, chunks.column, width] each → [tokens, E.residual].
-
-    ``split``: the sums over ``axes.summed`` are scattered over tokens, [tokens.summed, E].
-    """
+def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
+    """Consecutive parts of each chunk's columns, [tokens, chunks.column, width] each → [tokens, E.residual]."""
     if plan.separates_tensors:
         cuts = pairwise(accumulate([part.shape[2] for part in parts], initial=0))
         terms = [unreduced(plan, matrix, part, cut) for part, cut in zip(parts, cuts, strict=True)]
@@ -71,10 +68,9 @@ def project_out(plan: Plan, matrix: Matrix, parts: list[Array], *, split: bool =
     x = constrain(plan, x.reshape(x.shape[0], -1), lambda cut: (cut.axes.batch, cut.axes.ffn))
     if plan.axes.summed and matrix.scale is not None:
         # Every chip applies the scale to its own terms: part of the matmul, and not of what follows the sum.
-        matmul = matmul_out(plan)._replace(split=split)
-        out = project_plain(plan, matmul, x, matrix.values, factor=local_embed(plan, matrix.scale))
+        out = project_plain(plan, matmul_out(plan), x, matrix.values, factor=local_embed(plan, matrix.scale))
         return scaled(plan, replace(matrix, scale=None), out)
-    return scaled(plan, matrix, project(plan, matmul_out(plan)._replace(split=split), x, matrix.values))
+    return scaled(plan, matrix, project(plan, matmul_out(plan), x, matrix.values))
 
 
 def unreduced(plan: Plan, matrix: Matrix, x: Array, cut: tuple[int, int], multiply: Multiply = project) -> Array:

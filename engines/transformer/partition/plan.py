@@ -6,7 +6,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from engines.core.dtypes import MX_BLOCK
 from engines.core.errors import InvalidRequest
@@ -21,9 +21,6 @@ from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
-
-TOKENS_OF_A_CHIP: Final = 8
-"""Rows of a tile on a TPU: tokens are split in whole tiles."""
 
 
 class Annotation(NamedTuple):
@@ -290,24 +287,6 @@ class Plan:
     def local_chunks(self) -> int:
         """Column chunks (one per chip of the mesh) that a chip computes: more than 1 where weights are gathered."""
         return self.chips // self.axes.size(self.axes.column)
-
-    def splits_tokens(self, tokens: int) -> bool:
-        """Whether the residual stream of so many tokens is split over them: each chip adds and normalizes its own.
-
-        Where sums are exchanged, in a serial block of many tokens (Korthikanti et al. 2022, "Reducing activation
-        recomputation", section 4.2.2: sequence parallelism): an all-reduce is then a reduce-scatter over tokens, and an
-        all-gather of what the next matmul reads.
-        """
-        exchanges = variant_of(self.collectives).exchanges and self.partitioner == "manual"
-        dense = self.model.num_experts is None  # experts are sent whole rows
-        chips = self.axes.size(self.axes.summed)
-        return (
-            exchanges
-            and dense
-            and not self.model.shares_norm
-            and chips > 1
-            and tokens % (chips * TOKENS_OF_A_CHIP) == 0
-        )
 
     @property
     def separates_tensors(self) -> bool:
