@@ -25,6 +25,12 @@ def hlo(tmp_path):
     return path
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Questions are answered without a child process, which takes a second to start."""
+    monkeypatch.setattr("bench.programs.ask.answers", answers_of)
+
+
 def test_an_hlo_text_makes_a_row_of_a_program(hlo, tmp_path, capsys):
     words = ["estimate", f"hlo={hlo}", "topology=v5e:2x2", "mesh=[model:4]", "name=twice", f"results_dir={tmp_path}"]
     assert main([*words, f"trace={tmp_path / 'step.json.gz'}"]) == 0
@@ -39,6 +45,7 @@ def test_an_hlo_text_makes_a_row_of_a_program(hlo, tmp_path, capsys):
     assert row.details["programs"][0]["repeated"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_program_that_changed_is_compared_with_what_it_was(hlo, tmp_path, capsys):
     words = ["estimate", f"hlo={hlo}", "topology=v5e:2x2", "mesh=[model:4]", "name=step", "print=json"]
     assert main([*words, f"results_dir={tmp_path / 'old'}"]) == 0
@@ -51,12 +58,14 @@ def test_a_program_that_changed_is_compared_with_what_it_was(hlo, tmp_path, caps
     assert "slower" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_same_program_is_stored_once(hlo, tmp_path):
     words = ["estimate", f"hlo={hlo}", "topology=v5e:2x2", f"results_dir={tmp_path / 'r'}"]
     assert [main(words), main(words)] == [0, 0]
     assert len(Store(tmp_path / "r").load()) == 1
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_several_files_are_one_step(hlo, tmp_path, capsys):
     other = tmp_path / "other.txt"
     other.write_text(hlo_texts.gathers("x"))
@@ -152,6 +161,7 @@ def test_a_dump_says_which_slice_and_devices_it_is_for(dump):
     assert told.devices == (0, 4, 1, 5, 2, 6, 3, 7)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_dump_needs_no_topology(dump, tmp_path, capsys):
     assert main(["estimate", f"hlo={dump}", "print=json", f"results_dir={tmp_path / 'r'}"]) == 0
     row = json.loads(capsys.readouterr().out)

@@ -3,7 +3,8 @@
 from typing import Final, NamedTuple
 
 from engines.compiled.hlo.opcodes import is_cublas
-from engines.compiled.hlo.parser import Computation, Instruction, Module, Shape
+from engines.compiled.hlo.parser import Computation, Instruction, Module
+from engines.compiled.hlo.shape import Shape
 
 HBM: Final = 0
 """Memory space of HBM in a layout; others are on-chip memories, but for :data:`HOST`."""

@@ -10,27 +10,17 @@ by bracket; attributes are taken apart when they are asked for; and equal shapes
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Final
 
 from engines.compiled.hlo.attributes import COMMENT, balanced, closing, depth_of, parse_attributes, split
+from engines.compiled.hlo.shape import Shape, shapes_of
 from engines.core.errors import ShardbenchError
 
-ELEMENT_BITS: Final[dict[str, int]] = {
-    "pred": 8, "s2": 2, "u2": 2, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "s32": 32, "u32": 32,
-    "s64": 64, "u64": 64, "f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128, "token": 0, "opaque": 0,
-    "f8e5m2": 8, "f8e4m3": 8, "f8e4m3fn": 8, "f8e4m3b11fnuz": 8, "f8e5m2fnuz": 8, "f8e4m3fnuz": 8, "f8e3m4": 8,
-    "f8e8m0fnu": 8, "f4e2m1fn": 4,
-}  # fmt: skip
-"""Bits of one element; a pred takes one byte in memory."""
-
 _HEADER: Final = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
-_ARRAY: Final = re.compile(r"(\w+)\[([^\]]*)\](?:\{([^}]*)\})?")
-_SPACE: Final = re.compile(r"S\((\d+)\)")
 _INSTRUCTION: Final = re.compile(r"^(ROOT )?%?([\w.\-]+) = ")
 _BEGINS: Final = ("  %", "  ROOT %")
 """How a line begins that continues no other."""
@@ -55,19 +45,6 @@ _PLAIN: Final = re.compile(
 
 class UnreadableHlo(ShardbenchError):
     """The text is not a scheduled HLO module that this parser can read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """One array: element type, dimensions, the memory space of its layout (0 is HBM), and its bytes without padding."""
-
-    dtype: str
-    dims: tuple[int, ...]
-    space: int = 0
-    bytes: float = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bytes", ELEMENT_BITS[self.dtype] / 8 * math.prod(self.dims))
 
 
 @dataclass(slots=True, eq=False)
@@ -301,20 +278,3 @@ def _by_brackets(line: str) -> Instruction:
     literal = "" if operands else inside
     rest = line[last + 1 :].lstrip(", ")
     return Instruction(head[2], opcode[1], shapes_of(line[at:end]), is_tuple, operands, literal, rest, bool(head[1]))
-
-
-@lru_cache(maxsize=50_000)
-def shapes_of(text: str) -> tuple[Shape, ...]:
-    """The arrays of a shape or of a tuple of shapes.
-
-    Raises:
-        ValueError: an element type is not known.
-    """
-    found = []
-    for dtype, dims, layout in _ARRAY.findall(text):
-        space = _SPACE.search(layout)
-        sizes = tuple(int(each.lstrip("<=")) for each in dims.split(",") if each)
-        if dtype not in ELEMENT_BITS:
-            raise ValueError(f"element type {dtype}")
-        found.append(Shape(dtype, sizes, int(space[1]) if space else 0))
-    return tuple(found)
