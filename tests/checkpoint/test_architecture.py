@@ -148,9 +148,9 @@ def test_a_window_that_no_text_outgrows_is_none(tmp_path):
     name = "mistral-7b-v0.3"
     assert described(tmp_path, name, sliding_window=32768).attention_window is None
     assert described(tmp_path, name, sliding_window=32767).attention_window == 32767
-    content = {key: value for key, value in RELEASED[name]["config"].items() if key != "sliding_window"}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    assert model_of(tmp_path).attention_window == 4096  # what transformers takes
+    # Left out, it is 4096 in transformers.
+    assert "has no sliding_window, which stands for 4096; add" in refusal(tmp_path, name)
+    assert "has no attn_logit_softcapping, which stands" in refusal(tmp_path, "gemma-2-9b", attn_logit_softcapping=None)
 
 
 def test_layers_with_a_window_must_repeat(tmp_path):
