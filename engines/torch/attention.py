@@ -1,7 +1,7 @@
 """Attention over a static cache, and rotary position embeddings."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -214,5 +214,5 @@ def _in_blocks(q: Tensor, k: Tensor, v: Tensor, window: Window | None, scores: S
     return torch.cat(out, dim=2)
 
 
-def _scaled(scores: Scores) -> dict[str, float]:
+def _scaled(scores: Scores) -> dict[str, Any]:
     return {} if scores.scale is None else {"scale": scores.scale}

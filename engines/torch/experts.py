@@ -44,8 +44,7 @@ def partial_experts(shard: Shard, layer: Experts, w: LayerParameters, x: Tensor)
     held = own.stop - own.start
     local = chosen - own.start
     local = torch.where((local >= 0) & (local < held), local, held).flatten()  # others come last, and are left out
-    out = _through(layer, w, tokens, local).unflatten(0, chosen.shape)
-    return (out * weights[..., None].to(out.dtype)).sum(dim=1).view_as(x)
+    return _summed(_through(layer, w, tokens, local), weights).view_as(x)
 
 
 def sent_to_experts(shard: Shard, layer: Experts, w: LayerParameters, x: Tensor, collectives: Collectives) -> Tensor:
@@ -66,8 +65,12 @@ def sent_to_experts(shard: Shard, layer: Experts, w: LayerParameters, x: Tensor,
     local = collectives.exchange(ids[:, None], counts, sent.received)
     out = _through(layer, w, sent.rows, local.rows[:, 0] - own.start)
     back = collectives.exchange(out, counts, sent.received, backward=True).rows
-    found = torch.empty_like(back).index_copy_(0, order, back).unflatten(0, chosen.shape)
-    return (found * weights[..., None].to(found.dtype)).sum(dim=1).view_as(x)
+    return _summed(torch.empty_like(back).index_copy_(0, order, back), weights).view_as(x)
+
+
+def _summed(rows: Tensor, weights: Tensor) -> Tensor:
+    """rows: [tokens · per_token, embed], weights: [tokens, per_token] → their weighted sum [tokens, embed]."""
+    return (rows.view(*weights.shape, -1) * weights[..., None].to(rows.dtype)).sum(dim=1)
 
 
 def _through(layer: Experts, w: LayerParameters, x: Tensor, expert: Tensor) -> Tensor:
@@ -90,7 +93,7 @@ def _through(layer: Experts, w: LayerParameters, x: Tensor, expert: Tensor) -> T
 
 def _grouped(w: LayerParameters, name: str, matrix: Matrix, rows: Tensor, ends: Tensor, number: Tensor) -> Tensor:
     """rows: [rows, in], sorted by expert → [rows, out] with the expert's bias; ``number`` [rows] is the expert."""
-    out = grouped_matmul(rows, matrix.weight.to(rows.dtype), ends)
+    out: Tensor = grouped_matmul(rows, matrix.weight.to(rows.dtype), ends)
     if matrix.scale is not None:
         out = out * matrix.scale[number]
     bias = w.vectors.get(f"{name}_bias")

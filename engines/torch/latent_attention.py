@@ -36,9 +36,11 @@ def attend_latents(
 def _queries(model: Model, w: LayerParameters, x: Tensor) -> Tensor:
     """[batch, time, heads, head_dim]."""
     if model.q_latent_dim is None:
-        return w.matrices["q"](x).unflatten(-1, (-1, model.head_dim))
+        q = w.matrices["q"](x)
+        return q.view(*q.shape[:-1], -1, model.head_dim)
     normed = F.rms_norm(w.matrices["q_a"](x), (model.q_latent_dim,), w.vectors["q_a_norm.scale"], model.norm_epsilon)
-    return w.matrices["q_b"](normed).unflatten(-1, (-1, model.head_dim))
+    q = w.matrices["q_b"](normed)
+    return q.view(*q.shape[:-1], -1, model.head_dim)
 
 
 def _absorbed(

@@ -207,10 +207,11 @@ def test_vllm_that_goes_wrong_says_how(vllm, monkeypatch, mode, status, said):
 
 
 def test_vllm_refuses_in_one_sentence(vllm):
-    asked = [point(engine="vllm"), llama("vllm", phase="prefill"), llama("vllm", kv_dtype="int8")]
+    palm = point(model="palm-8b", engine="vllm")
+    asked = [palm, llama("vllm", phase="prefill"), llama("vllm", kv_dtype="int8")]
     answers = vllm.estimate(asked)
     assert [answer.status for answer in answers] == ["unsupported"] * 3
-    assert "Llama's architecture" in answers[0].error
+    assert "random weights for families of transformers alone, and" in answers[0].error
     assert "phase=prefill" in answers[1].error
     assert "weight_dtype=bfloat16" in answers[2].error
 

@@ -128,7 +128,10 @@ def test_old_layouts_are_named(tmp_path):
 
 def test_an_unknown_family_is_refused_by_its_features(tmp_path):
     sentence = refusal(tmp_path, "mixtral-8x7b", model_type="newtral")
-    assert "is of model_type=newtral, which is not supported: shardbench lacks a mixture of experts (num_" in sentence
+    assert (
+        "is of model_type=newtral, which is not supported: shardbench does not know its layers, which have a mi"
+        in sentence
+    )
     assert "shardbench does not know its layers" in refusal(tmp_path, model_type="newtral")
     assert "model_type" in refusal(tmp_path, model_type=7)
 
@@ -148,9 +151,9 @@ def test_a_window_that_no_text_outgrows_is_none(tmp_path):
     name = "mistral-7b-v0.3"
     assert described(tmp_path, name, sliding_window=32768).attention_window is None
     assert described(tmp_path, name, sliding_window=32767).attention_window == 32767
-    content = {key: value for key, value in RELEASED[name]["config"].items() if key != "sliding_window"}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    assert model_of(tmp_path).attention_window == 4096  # what transformers takes
+    # Left out, it is 4096 in transformers.
+    assert "has no sliding_window, which stands for 4096; add" in refusal(tmp_path, name)
+    assert "has no attn_logit_softcapping, which stands" in refusal(tmp_path, "gemma-2-9b", attn_logit_softcapping=None)
 
 
 def test_layers_with_a_window_must_repeat(tmp_path):
@@ -197,6 +200,26 @@ def test_a_dense_deepseek_has_no_experts(tmp_path):
 )
 def test_what_today_s_families_cannot_mean_here_is_refused(name, changes, says, tmp_path):
     assert says in refusal(tmp_path, name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("family", "keys", "lacks"),
+    [
+        ("llama4", {"text_config": {"hidden_size": 64}}, "inputs other than text; and layers without positions"),
+        ("llama4_text", {"no_rope_layers": [1, 0]}, "layers without positions"),
+        ("jamba", {"mamba_d_state": 16}, "layers that keep a state"),
+        ("mamba", {"state_size": 16}, "layers that keep a state"),
+        ("t5", {"is_encoder_decoder": True}, "an encoder"),
+        ("gemma3n", {"text_config": {"hidden_size": 64}}, "embeddings of each layer"),
+        ("gemma3", {"text_config": {"hidden_size": 64}}, "inputs other than text"),
+        ("qwen2_vl", {"vision_config": {"depth": 3}}, "inputs other than text"),
+        ("deepseek_v32", {"index_topk": 2048}, "attention to chosen tokens"),
+    ],
+)
+def test_a_family_that_is_not_read_is_refused_by_what_is_missing(family, keys, lacks, tmp_path):
+    sentence = refusal(tmp_path, model_type=family, architectures=["AnyForCausalLM"], **keys)
+    assert f"is of model_type={family}, which is not supported: shardbench lacks " in sentence
+    assert lacks in sentence
 
 
 def test_a_key_that_stands_there_twice_is_refused(tmp_path):

@@ -21,8 +21,7 @@ def asked(model, engine, hw="a100-80gb"):
     return point(model, hw, num_chips=8, engine=engine, **keys)
 
 
-@pytest.mark.parametrize("engine", ["jax", "torch"])
-@pytest.mark.parametrize("model", REFUSED)
+@pytest.mark.parametrize(("engine", "model"), [*(("jax", each) for each in REFUSED), ("torch", "bert-6b")])
 def test_an_engine_that_runs_the_model_refuses_it_before_it_loads(engine, model):
     from bench.run.load_engine import make_engine
 

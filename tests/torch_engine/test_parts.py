@@ -126,7 +126,7 @@ def test_micro_batches_hold_every_sequence_once(batch, stages):
 
 def test_int8_is_within_half_a_step_of_every_channel():
     shard = Shard(changed(), 1, 1, 0)
-    matrix = ParameterLoader(shard, 0, CPU, "int8", "float32").load().layers[0].wo
+    matrix = ParameterLoader(shard, 0, CPU, "int8", "float32").load().layers[0].matrices["wo"]
     full = load_tensor(tensors(shard.model)["layers.0.wo"], 0, [slice(None)] * 2, CPU).T
     assert matrix.weight.dtype == torch.int8
     assert matrix.scale.shape == (shard.model.d_model,)

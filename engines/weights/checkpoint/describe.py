@@ -203,7 +203,7 @@ def _effective(model: Model, field: str) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same: numbers but for the digits that a model file leaves out."""
+    """Whether two values are the same: numbers but for their last digits."""
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-6)
+        return math.isclose(one, other, rel_tol=1e-9)
     return bool(one == other)

@@ -24,16 +24,18 @@ def windows(
 ) -> dict[str, Any]:
     """The fields of :class:`engines.core.model.Model` about windows.
 
-    ``default`` is the window where the key is left out. Where ``layer_types`` does not name the layers, those from
-    ``first`` on have the window, but every ``every``-th. A window that no text outgrows is none, unless
-    ``keeps_wide``: where the layers that have one differ in something else.
+    ``default`` is what transformers takes where the key is left out, which no released config does. Where
+    ``layer_types`` does not name the layers, those from ``first`` on have the window, but every ``every``-th. A window
+    that no text outgrows is none, unless ``keeps_wide``: where the layers that have one differ in something else.
 
     Raises:
-        InvalidRequest: layers with a window do not repeat in the way that a model can have, or there is no window.
+        InvalidRequest: layers with a window do not repeat in the way that a model can have, or the window is left out.
     """
-    config.read.add(WINDOW)
-    given = config.gives(WINDOW)
-    window = config.integer(WINDOW) if given else default if WINDOW not in config.content else None
+    if WINDOW not in config.content and default is not None:
+        raise config.refused(
+            f"config.json has no {WINDOW}, which stands for {default}", f'add "{WINDOW}": {default} to it, or null'
+        )
+    window = config.integer(WINDOW) if config.gives(WINDOW) else None
     slides = _kinds(config, layers)
     if slides is None:
         is_full = [number < first or (every is not None and (number + 1) % every == 0) for number in range(layers)]
@@ -66,12 +68,13 @@ def _kinds(config: Config, layers: int) -> list[bool] | None:
         raise config.wrong(KINDS, f"must be {FULL} or {SLIDING} for every layer")
     if len(named) != layers:
         raise config.wrong(KINDS, f"must name as many layers as num_hidden_layers={layers}")
-    return [each == SLIDING for each in named]
+    return [bool(each == SLIDING) for each in named]
 
 
 def _period(config: Config, slides: Sequence[bool], wanted: int | None) -> int | None:
     """n where every n-th layer sees all; None where none does."""
-    for every in [*([wanted] if wanted else []), None, *range(2, len(slides) + 1)]:
+    candidates: list[int | None] = [*([wanted] if wanted else []), None, *range(2, len(slides) + 1)]
+    for every in candidates:
         if all(each == (every is None or (number + 1) % every != 0) for number, each in enumerate(slides)):
             return every
     full = ", ".join(str(number + 1) for number, each in enumerate(slides) if not each)

@@ -90,15 +90,14 @@ def _both_norms(config: Config, attn: float | None, logits: float | None) -> dic
 
 def _softcap(config: Config, key: str, default: float | None) -> float | None:
     if key not in config.content and default is not None:
-        return config.number(key, default)
+        raise config.refused(f"config.json has no {key}, which stands for {default}", f'add "{key}" to it')
     return config.number(key) if config.gives(key) else None
 
 
 def _two_bases(config: Config, has_windows: bool) -> dict[str, Any]:
     """The rotary fields of layers that see all, and the base of those with a window."""
-    given = config.content.get("rope_parameters")
-    nested = isinstance(given, dict) and bool({FULL, SLIDING} & given.keys())
-    if not nested:
+    given: Any = config.content.get("rope_parameters")
+    if not isinstance(given, dict) or not {FULL, SLIDING} & given.keys():
         base = config.number(LOCAL_BASE, 10000.0)
         fields = rotary(config, base=1000000.0)
     else:

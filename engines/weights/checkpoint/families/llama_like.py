@@ -36,7 +36,10 @@ def qwen_windows(config: Config, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The windows of a Qwen: where they are used, those of the layers from ``max_window_layers`` on."""
     if config.flag("use_sliding_window", False):
         first = config.count("max_window_layers", 28)
-        return windows(config, fields["num_layers"], fields["max_positions"], default=4096, first=first)
+        found = windows(config, fields["num_layers"], fields["max_positions"], default=4096, first=first)
+        if not found:
+            config.ignore("use_sliding_window")  # no layer or no text is left for it
+        return found
     all_full(config, fields["num_layers"])
     config.ignore("sliding_window", "max_window_layers")
     return {}
