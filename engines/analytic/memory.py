@@ -50,7 +50,9 @@ class Memory:
         )
 
 
-def on_torus(grid: Grid, layout: str, attention: str, length: Floats, experts: str = "") -> Memory:
+def on_torus(
+    grid: Grid, layout: str, attention: str, length: Floats, routed: torus_experts.ExpertCost | None = None
+) -> Memory:
     """TPU: weights/n with heads padded, the tables of embedding and head; the cache of all tokens, as attention splits.
 
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's moments: input projection
@@ -97,8 +99,8 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats, experts: s
         rows * (into + out) / across,
         rows * (inputs + out / across) + held_weights * out,
     ]
-    if np.any(grid.expert_layers):
-        moments.append(torus_experts.held_bytes(grid, layout, experts, length))
+    if routed is not None:
+        moments.append(routed.held_bytes)
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
     return Memory(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -168,9 +168,10 @@ def predict(grid: Grid) -> Prediction:
         raise ValueError("a grid holds GPUs or TPUs, not both")
     else:
         groups = _of_torus(grid)
-    best = None
+    best, known = None, Parts()
     for allowed in groups:
-        found = Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
+        prefill, decode = (_best(grid, name, allowed, known) for name in ("prefill", "decode"))
+        found = Prediction(prefill=prefill, decode=decode)
         best = found if best is None else found.where(found.combined().better(best.combined()), best)
     assert best is not None
     return best
@@ -232,7 +233,15 @@ def _ranks_possible(grid: Grid, strategy: Strategy) -> Bools:
     return np.asarray(fits & stated & spread)
 
 
-def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
+@dataclass(slots=True)
+class Parts:
+    """What strategies of a torus have in common, each computed once: all but experts does not depend on their axes."""
+
+    attended: dict[tuple[str, str, str], tpu_torus.Attended] = field(default_factory=dict)
+    routed: dict[tuple[str, str, str], torus_experts.ExpertCost] = field(default_factory=dict)
+
+
+def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) -> PredictedPhase:
     """The phase ``name`` (prefill or decode) of every point, run with one strategy; 0 where a point does not have it.
 
     A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
@@ -252,8 +261,17 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
         possible = _ranks_possible(grid, chosen)
     else:
         layout, attention, experts = chosen.layout, chosen.attention, chosen.experts
-        cost = tpu_torus.forward(grid, layout, attention, length, seen, experts, keys)
-        taken = memory.on_torus(grid, layout, attention, length, experts)
+        known = Parts() if known is None else known
+        if (name, layout, attention) not in known.attended:
+            found = tpu_torus.attended(grid, layout, attention, length, seen, keys)
+            known.attended[name, layout, attention] = found
+        routed = None
+        if np.any(grid.expert_layers):
+            if (name, layout, experts) not in known.routed:
+                known.routed[name, layout, experts] = torus_experts.expert_cost(grid, layout, experts, length)
+            routed = known.routed[name, layout, experts]
+        cost = tpu_torus.together(grid, known.attended[name, layout, attention], routed)
+        taken = memory.on_torus(grid, layout, attention, length, routed)
         requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         requested = requested & _attention_asked(grid, attention) & _experts_asked(grid, chosen)
         possible = requested & torus_attention.attention_shards(grid, layout, attention).possible
@@ -281,11 +299,11 @@ def _runs(grid: Grid, name: str) -> Bools:
     return np.asarray(grid.phase != PHASES.index(other))
 
 
-def _best(grid: Grid, name: str, allowed: list[int]) -> PredictedPhase:
+def _best(grid: Grid, name: str, allowed: list[int], known: Parts) -> PredictedPhase:
+    best = run_phase(grid, name, allowed[0], known)
     if not _runs(grid, name).any():
-        return run_phase(grid, name, allowed[0])
-    best = run_phase(grid, name, allowed[0])
+        return best
     for strategy in allowed[1:]:
-        phase = run_phase(grid, name, strategy)
+        phase = run_phase(grid, name, strategy, known)
         best = phase.where(phase.better(best), best)
     return best
