@@ -13,7 +13,7 @@ from engines.analytic.attention import seen_in_decode, seen_in_prefill
 from engines.analytic.cost import Cost
 from engines.analytic.gpu_ranks import Ranks
 from engines.analytic.grid import Bools, Grid, Ints
-from engines.analytic.memory import Memory
+from engines.analytic.memory import Memory, TorusMemory
 from engines.analytic.strategies import GPU_STRATEGIES, INTERCHANGEABLE, ONE_D, STRATEGIES, Strategy
 from engines.core.layout import ATTN_SHARDINGS, EXPERT_AXES, FFN_LAYOUTS
 from engines.core.point import PHASES
@@ -187,7 +187,7 @@ def _ranks_possible(grid: Grid, strategy: Strategy) -> Bools:
 class Parts:
     """What strategies of a torus have in common, each computed once: all but experts does not depend on their axes."""
 
-    attended: dict[tuple[str, str, str], tpu_torus.Attended] = field(default_factory=dict)
+    attended: dict[tuple[str, str, str], tuple[tpu_torus.Attended, TorusMemory]] = field(default_factory=dict)
     routed: dict[tuple[str, str, str], torus_experts.ExpertCost] = field(default_factory=dict)
 
 
@@ -213,15 +213,17 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
         layout, attention, experts = chosen.layout, chosen.attention, chosen.experts
         known = Parts() if known is None else known
         if (name, layout, attention) not in known.attended:
-            found = tpu_torus.attended(grid, layout, attention, length, seen, keys)
-            known.attended[name, layout, attention] = found
+            known.attended[name, layout, attention] = (
+                tpu_torus.attended(grid, layout, attention, length, seen, keys),
+                memory.on_torus(grid, layout, attention, length),
+            )
         routed = None
         if np.any(grid.expert_layers):
             if (name, layout, experts) not in known.routed:
                 known.routed[name, layout, experts] = torus_experts.expert_cost(grid, layout, experts, length)
             routed = known.routed[name, layout, experts]
-        cost = tpu_torus.together(grid, known.attended[name, layout, attention], routed)
-        taken = memory.on_torus(grid, layout, attention, length, routed)
+        dense, held = known.attended[name, layout, attention]
+        cost, taken = tpu_torus.together(grid, dense, routed), held.with_experts(routed)
         requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         requested = requested & _attention_asked(grid, attention) & _experts_asked(grid, chosen)
         possible = requested & torus_attention.attention_shards(grid, layout, attention).possible
