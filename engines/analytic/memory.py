@@ -1,6 +1,6 @@
 """Bytes that a point takes of one chip's HBM."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,14 +50,29 @@ class Memory:
         )
 
 
-def on_torus(grid: Grid, layout: str, attention: str, length: Floats, experts: str = "") -> Memory:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorusMemory:
+    """Bytes of one chip without its experts' activations, and those of a layer at its ``fullest`` moment so far."""
+
+    memory: Memory
+    fullest: Floats
+
+    def with_experts(self, routed: torus_experts.ExpertCost | None) -> Memory:
+        """With the moment at which experts run."""
+        if routed is None:
+            return self.memory
+        more = np.maximum(routed.held_bytes - self.fullest, 0.0)
+        return replace(self.memory, activations_bytes=self.memory.activations_bytes + more)
+
+
+def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> TorusMemory:
     """TPU: weights/n with heads padded, the tables of embedding and head; the cache of all tokens, as attention splits.
 
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
-    gating (that and [attention out | F]), output projection (that, its output, its gathered weights), experts (rows in,
-    between and out); beside them the residual and float32 logits. A gathered layout holds a whole matrix, where it
-    loops a few shards of one: some fit only so (Pope et al. 2022, section 3.5).
+    gating (that and [attention out | F]), output projection (that, its output, its gathered weights), and experts
+    (:meth:`TorusMemory.with_experts`); beside them the residual and float32 logits. A gathered layout holds a whole
+    matrix, where it loops a few shards of one: some fit only so (Pope et al. 2022, section 3.5).
 
     A layer with a window keeps that many tokens of a sequence. Every chip that attends to a sequence has its latent
     vectors whole, and every chip a router.
@@ -97,17 +112,16 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats, experts: s
         rows * (into + out) / across,
         rows * (inputs + out / across) + held_weights * out,
     ]
-    if np.any(grid.expert_layers):
-        moments.append(torus_experts.held_bytes(grid, layout, experts, length))
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
-    return Memory(
+    whole = Memory(
         weights_bytes=grid.layers * tpu_torus.weights_on_chip(grid, layout) * grid.weight_bytes
         + tables / chips * grid.head_bytes,
         kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * held(grid, context)) * grid.kv_bytes,
         activations_bytes=fullest + residual + grid.batch * grid.vocab / chips * 4,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )
+    return TorusMemory(memory=whole, fullest=fullest)
 
 
 def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -> Memory:

@@ -10,7 +10,8 @@ from engines.analytic.attention import absorbs
 from engines.analytic.gpu_experts import expert_cost as on_nodes
 from engines.analytic.gpu_nodes import micro_batch
 from engines.analytic.grid import Bools, Grid, Ints
-from engines.analytic.predict import STRATEGIES, Strategy, ranks_of
+from engines.analytic.predict import ranks_of
+from engines.analytic.strategies import STRATEGIES, Strategy
 from engines.analytic.torus_experts import expert_cost as on_torus
 from engines.core.point import Point
 

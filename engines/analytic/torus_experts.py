@@ -22,7 +22,8 @@ from engines.core.volume import expert_payloads
 class ExpertCost:
     """One layer's routed experts on the busiest chip: seconds of matmuls, bytes of weights and rows, what is sent.
 
-    ``sends`` says whether tokens are sent by all-to-all, and ``rows`` how many rows the chip's experts get.
+    ``sends`` says whether tokens are sent by all-to-all, ``rows`` how many rows the chip's experts get, and
+    ``held_bytes`` are those of activations meanwhile: all tokens of the group, rows, gathered weights.
     """
 
     compute_s: Floats
@@ -31,6 +32,7 @@ class ExpertCost:
     transfers: LayerTransfers
     rows: Floats
     sends: Bools
+    held_bytes: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +117,14 @@ def expert_cost(grid: Grid, layout: str, axes: str, length: Floats) -> ExpertCos
         transfers=transfers + _gathered_weights(grid, cut, part * grid.num_experts / shards * copies),
         rows=rows,
         sends=by_all_to_all,
+        held_bytes=(tokens * inputs + rows * (2 * inputs + columns)) * grid.act_bytes + _held_weights(grid, copies),
     )
 
 
-def held_bytes(grid: Grid, layout: str, axes: str, length: Floats) -> Floats:
-    """Bytes of activations while experts run: all tokens of their group, rows in, between and out, gathered weights."""
-    cut = Cut(layout, axes)
-    shards, copies = size_of(grid, axes), size_of(grid, cut.gathered)
-    inputs = grid.d_model / size_of(grid, cut.embed)
-    tokens = grid.batch * length / copies
-    rows = busiest_rows(grid, tokens, shards)
-    columns = (grid.expert_inputs + grid.expert_hidden) / size_of(grid, cut.ffn)
+def _held_weights(grid: Grid, copies: Floats) -> Floats:
+    """Bytes of gathered weights of half a layer's experts: all of them, or a loop's few shards."""
     held = np.where(grid.looped, np.minimum(grid.loop_shards, copies), copies) * (copies > 1)
-    whole = held * grid.num_experts * grid.expert_params / size_of(grid, "xyz") * grid.weight_bytes / 2
-    return (tokens * inputs + rows * (2 * inputs + columns)) * grid.act_bytes + whole
+    return held * grid.num_experts * grid.expert_params / size_of(grid, "xyz") * grid.weight_bytes / 2
 
 
 def _sends(grid: Grid, cut: Cut, gathers: LayerTransfers, sends: LayerTransfers) -> Bools:

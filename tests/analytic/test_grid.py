@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from engines.analytic.grid import grid_of
-from engines.analytic.predict import BLOCK, ON_TORUS, STRATEGIES, Strategy, blocks, predict, run_phase
+from engines.analytic.predict import BLOCK, blocks, predict, run_phase
+from engines.analytic.strategies import ON_TORUS, STRATEGIES, Strategy
 
 
 def test_blocks_join_to_the_whole(make_point):

@@ -37,7 +37,7 @@ def test_table_1_and_the_engine_count_the_same_cache(make_point, model, sharding
     context = paper_forms.max_context(load_model(model), chip, num_chips=64, batch_size=128, attn_sharding=sharding)
     point = make_point(model=model, batch_size=128, input_len=int(context), output_len=1)
     grid = grid_of([point])
-    cache = memory.on_torus(grid, "ws_2d", sharding, np.ones(1)).kv_cache_bytes[0]
+    cache = memory.on_torus(grid, "ws_2d", sharding, np.ones(1)).memory.kv_cache_bytes[0]
     assert cache == pytest.approx(0.3 * 34359738368, rel=0.005)
 
 

@@ -162,7 +162,7 @@ def test_one_expert_that_every_token_takes_is_a_dense_layer(make_point, layout, 
     for name in ("compute_s", "memory_s", "communication_s", "overhead_s"):
         one, other = (getattr(cost, name)[0] for cost in costs)
         assert other == pytest.approx(one, rel=2e-3), name
-    held = [memory.on_torus(grid, layout, "heads", length).weights_bytes[0] for grid in grids]
+    held = [memory.on_torus(grid, layout, "heads", length).memory.weights_bytes[0] for grid in grids]
     assert held[1] == pytest.approx(held[0], rel=1e-3)
 
 
