@@ -51,6 +51,11 @@ class BlockMask(Protocol):
     Keys are numbered as they lie in the array that is attended to.
     """
 
+    @property
+    def sees_some(self) -> bool:
+        """Whether every query surely sees a key."""
+        ...
+
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """keys: [1, keys], their numbers → [count, keys], or [1, keys] where all queries see the same."""
         ...
@@ -94,7 +99,8 @@ class Mask(BlockMask, Protocol):
     def of_prefix(self, time: int, length: int, held: int) -> "Mask":
         """What the same ``time`` queries see of a shared prefix of ``length``, which stands before all their own keys.
 
-        Of the prefix the last ``held`` tokens are there, in a rolling cache. The queries of all sequences are numbered one after another.
+        Of the prefix the last ``held`` tokens are there, in a rolling cache. The queries of all sequences are numbered
+        one after another.
         """
         ...
 
@@ -109,6 +115,8 @@ class Causal:
     position: Any
     first: Array | None = None
     window: Window | None = None
+
+    sees_some = True
 
     @property
     def is_whole_prompt(self) -> bool:
@@ -180,8 +188,9 @@ class Causal:
 class Behind:
     """Queries behind a prefix of ``length`` tokens: every one sees all of it, or those of its ``window``.
 
-    The last ``held`` tokens lie in a rolling cache, position p in slot p mod ``held``. ``time`` queries of a sequence stand from ``position`` on, counted from the end of the prefix; then come those of
-    the next sequence, at the same positions.
+    The last ``held`` tokens lie in a rolling cache, position p in slot p mod ``held``. ``time`` queries of a sequence
+    stand from ``position`` on, counted from the end of the prefix; then come those of the next sequence, at the same
+    positions.
     """
 
     position: Any = 0
@@ -191,6 +200,11 @@ class Behind:
     window: Window | None = None
 
     is_whole_prompt = False
+
+    @property
+    def sees_some(self) -> bool:
+        """See :class:`Mask`: not where all of the prefix is before its window."""
+        return self.window is None
 
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
@@ -254,6 +268,7 @@ class Rolled:
     written: int
 
     is_whole_prompt = False
+    sees_some = True
 
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
@@ -292,10 +307,9 @@ class Rolled:
 
     def _at(self, keys: Positions) -> Array:
         """The position of each key; below 0 of a slot that nothing was written to."""
-        newest = self.mask.position + self.written - 1
-        at: Any = jnp.where(
-            keys < self.held, _in_slot(keys, newest, self.length), self.mask.position + keys - self.held
-        )
+        start = self.mask.position
+        slot = _in_slot(keys, start + self.written - 1, self.length)
+        at: Array = jnp.where(keys < self.held, slot, start + keys - self.held)
         return at
 
 

@@ -123,7 +123,7 @@ def attend_prefix(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: M
         at, queries = np.arange(limit)[None, :], QueryBlock(batch * time)
         seen, bias = mask.seen(at, queries), heads.bias(mask, at, queries)
         # Where all of the prefix is before a query's window, it sees none of it.
-        start = None if seen.shape[0] == 1 else nothing((1, slots, group, batch * time), dim)
+        start = None if mask.sees_some else nothing((1, slots, group, batch * time), dim)
         part = direct(plan, folded, keys, vals, seen, start, bias=bias)
     shape = (slots, group, batch, time)
     return Partial(*(jnp.moveaxis(each.reshape(*shape, each.shape[-1]), 2, 0) for each in part))

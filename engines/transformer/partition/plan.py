@@ -39,10 +39,11 @@ class Plan:
     ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
     is longer. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
     own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
-    (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the
-    tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
-    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
-    how communication overlaps, and sizes with padding.
+    (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh axes that split experts ("" is none),
+    ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the tokens that an expert takes at most, as a
+    multiple of its even share. ``chunks`` and ``annotation`` are those of :meth:`global_view`. ``axes``, ``experts``,
+    ``overlap`` and ``padded`` follow from the rest: which axes split what, how communication overlaps, and sizes with
+    padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
