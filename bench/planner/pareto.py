@@ -12,7 +12,8 @@ from bench.planner.search import fitting, tokens_of
 from bench.planner.workload import Workload, ways_of
 from bench.validate.ratios import ratio_error
 from engines.analytic.grid import Bools, Floats
-from engines.analytic.predict import STRATEGIES, predict
+from engines.analytic.predict import predict
+from engines.analytic.strategies import STRATEGIES
 
 PANELS: Final = (("decode", "decode step (s)"), ("prefill", "prefill (s)"))
 

@@ -8,17 +8,9 @@ import numpy as np
 
 from bench.planner.workload import Ways, Workload, ways_of
 from engines.analytic.grid import Bools, Floats, Grid
-from engines.analytic.predict import (
-    ON_NODES,
-    ON_TORUS,
-    STRATEGIES,
-    PredictedPhase,
-    Prediction,
-    Strategy,
-    predict,
-    run_phase,
-)
+from engines.analytic.predict import PredictedPhase, Prediction, predict, run_phase
 from engines.analytic.resolved import resolved
+from engines.analytic.strategies import ON_NODES, ON_TORUS, STRATEGIES, Strategy
 from engines.core.layout import ATTN_SHARDINGS
 from engines.core.point import Point
 

@@ -53,7 +53,8 @@ def _pairs_before(grid: Grid, position: Floats) -> Floats:
     sliding = inside * (inside + 1) / 2 + (position - inside) * window
     chunks = np.floor(position / window)
     rest = position - chunks * window
-    return np.where(grid.chunked, chunks * window * (window + 1) / 2 + rest * (rest + 1) / 2, sliding)
+    in_chunks = chunks * window * (window + 1) / 2 + rest * (rest + 1) / 2
+    return np.asarray(np.where(grid.chunked, in_chunks, sliding))
 
 
 def absorbs(grid: Grid, length: Floats, keys: Floats) -> Bools:

@@ -126,8 +126,8 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
         if not possible[index]:
             found.append(Estimate(status="unsupported", error=_impossible(point)))
             continue
-        parts = [_PhaseAtPoint(phase, index, chosen[name][index]) for name, phase in phases.items()]
-        found.append(_estimate(point, *parts, ends[index]))
+        prefill, decode = (_PhaseAtPoint(phase, index, chosen[name][index]) for name, phase in phases.items())
+        found.append(_estimate(point, prefill, decode, ends[index]))
     return found
 
 

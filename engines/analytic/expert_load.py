@@ -14,14 +14,26 @@ from engines.core.routing import busiest_share, distinct_experts
 NEWTON_STEPS = 6
 
 
+def normal_maximum(count: Floats) -> Floats:
+    """Expected maximum of ``count`` standard normal variables: Φ⁻¹(0.5264^(1/count)), 0 of one.
+
+    (Chen and Tyler, "Accurate approximation to the extreme order statistics of Gaussian samples", 1999.) Φ⁻¹ as in
+    Abramowitz and Stegun, 26.2.23.
+    """
+    t = np.sqrt(-2 * np.log1p(-(0.5264 ** (1 / np.maximum(count, 2.0)))))
+    above = (2.515517 + 0.802853 * t + 0.010328 * t**2) / (1 + 1.432788 * t + 0.189269 * t**2 + 0.001308 * t**3)
+    return np.where(count > 1, t - above, 0.0)
+
+
 def expected_maximum(mean: Floats, variance: Floats, count: Floats, most: Floats) -> Floats:
     """Expected maximum of ``count`` sums of independent chances, each with that mean and variance, at most ``most``.
 
-    μ + σ²·δ with σ²·((1 + δ)·ln(1 + δ) − δ) = ln count: where Bennett's inequality (1962) lets one sum in ``count`` be.
-    For many sums of small chances it is the law of the fullest of ``count`` urns (Raab and Steger, "Balls into Bins",
-    1998): μ + sqrt(2·μ·ln count) where the mean is large, ln count/ln(ln count/μ) where it is small.
+    μ + σ²·δ with σ²·((1 + δ)·ln(1 + δ) − δ) = z²/2, z of :func:`normal_maximum`: of many chances δ is z/σ, as of normal
+    variables; of few the tail is that of Bennett's inequality ("Probability inequalities for the sum of independent
+    random variables", 1962), which is Poisson's. So the fullest of n urns is found (Raab and Steger, "Balls into Bins",
+    1998): sqrt(2·μ·ln n) above a large mean, and in the order of ln n/ln(ln n/μ) of a small one.
     """
-    target = np.log(np.maximum(count, 1.0)) / np.maximum(variance, 1e-12)
+    target = normal_maximum(count) ** 2 / 2 / np.maximum(variance, 1e-12)
     # From above, where the function is convex, Newton's steps come down to the root without passing it.
     delta = np.sqrt(2 * target) + target / np.log(np.maximum(target, np.e))
     for _ in range(NEWTON_STEPS):
@@ -52,7 +64,7 @@ def busiest_rows(grid: Grid, tokens: Floats, shards: Floats) -> Floats:
     others = (grid.num_experts - grid.experts_per_token) / np.maximum(grid.num_experts - 1, 1.0)
     most = tokens * np.minimum(grid.experts_per_token, grid.num_experts / shards)
     rows = expected_maximum(choices * share, choices * share * (1 - share) * others, shards, most)
-    return np.asarray(np.minimum(rows, np.where(grid.capacity > 0, grid.capacity, np.inf) * choices / shards))
+    return np.asarray(np.minimum(rows, np.where(grid.capacity > 0, grid.capacity * choices / shards, np.inf)))
 
 
 def busiest_hit(grid: Grid, tokens: Floats, shards: Floats) -> Floats:

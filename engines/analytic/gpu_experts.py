@@ -74,9 +74,9 @@ def sending_s(grid: Grid, ranks: Ranks, tokens: Floats, of_group: Floats, rows: 
     """Seconds of the all-to-alls to the experts and back.
 
     A rank has T/t tokens. Between nodes each is sent once to every other node that has one of its experts, of n nodes
-    n·(1 − (1 − 1/n)^k), at most those of the groups of experts that routing keeps; inside a node it is handed on to each
-    of its experts over the switch, at the same time. The busiest rank's share counts. Where several ranks attend to a
-    sequence, they gather the results.
+    n·(1 − (1 − 1/n)^k), at most those of the groups of experts that routing keeps; inside a node it is handed on to
+    each of its experts over the switch, at the same time. The busiest rank's share counts. Where several ranks attend
+    to a sequence, they gather the results.
     """
     mine, per_token = tokens / grid.tensor, np.maximum(grid.experts_per_token, 1.0)
     local = np.minimum(grid.tensor, grid.node_size)

@@ -81,8 +81,8 @@ def forward(
     where the block is parallel); and T·E/t sent to the next stage by each rank. Logits and sampling once for the batch,
     on the last stage. Where the host takes longer to start kernels than the device to run them, its time counts.
 
-    With data-parallel attention a group of t/data ranks attends to its own sequences, and its all-reduce is theirs; what
-    follows attention gathers all tokens or sends them (:func:`engines.analytic.gpu_experts.expert_cost`).
+    With data-parallel attention a group of t/data ranks attends to its own sequences, and its all-reduce is theirs;
+    what follows attention gathers all tokens or sends them (:func:`engines.analytic.gpu_experts.expert_cost`).
     """
     ranks = Ranks(data=np.ones(1), experts=np.ones(1)) if ranks is None else ranks
     micro = micro_batch(grid, length)

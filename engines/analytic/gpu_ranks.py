@@ -1,8 +1,8 @@
 """Which GPUs of a pipeline stage share what, and what attention's matrices and cache are on one of them.
 
-A stage has t ranks. They are ``data`` groups, each of which attends to its own sequences with t/data ranks (as DeepSeek,
-arXiv 2412.19437, section 3.4, and vLLM serve latent attention, whose cache no heads split), and ``experts`` groups with
-N/experts experts each. Feed-forwards of all tokens are cut over all t.
+A stage has t ranks. They are ``data`` groups, each of which attends to its own sequences with t/data ranks (as
+DeepSeek, arXiv 2412.19437, section 3.4, and vLLM serve latent attention, whose cache no heads split), and ``experts``
+groups with N/experts experts each. Feed-forwards of all tokens are cut over all t.
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def reread(grid: Grid, ranks: Ranks | None = None) -> Floats:
     shared = grid.tensor if ranks is None else ranks.attention(grid)
     on_rank = np.maximum(np.ceil(grid.kv_heads / shared), 1.0)
     readers = np.where(grid.latent, np.ceil(grid.heads / shared / LATENT_QUERY_HEADS), grid.heads / shared / on_rank)
-    return 1 + grid.kv_reread * np.maximum(readers - 1, 0.0)
+    return np.asarray(1 + grid.kv_reread * np.maximum(readers - 1, 0.0))
 
 
 def attention_columns(grid: Grid, ranks: Ranks, absorbed: Bools) -> tuple[Floats, Floats]:
@@ -86,7 +86,7 @@ def attention_columns(grid: Grid, ranks: Ranks, absorbed: Bools) -> tuple[Floats
 
 
 def made_again(grid: Grid, ranks: Ranks, sequences: Floats, keys: Floats, absorbed: Bools) -> Floats:
-    """Products of a rank that make keys and values of ``keys`` latent vectors a sequence, where they are not absorbed."""
+    """Products of a rank that make keys and values of ``keys`` latent vectors a sequence, where not absorbed."""
     made = grid.heads * grid.kv_latent * (grid.head_dim - grid.rotated + grid.value_dim) / ranks.attention(grid)
     return np.where(grid.latent & ~absorbed, sequences * np.maximum(keys, 0.0) * made, 0.0)
 

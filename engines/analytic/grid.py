@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
+from engines.analytic.model_arrays import model_arrays
 from engines.analytic.routing_constants import routing_constants
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
@@ -19,7 +20,6 @@ from engines.core.layout import (
     LATENT_ATTENTIONS,
     variant_of,
 )
-from engines.core.model import Model
 from engines.core.point import PHASES, Point
 
 Floats = NDArray[np.float64]
@@ -40,13 +40,14 @@ class Grid:
     index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``. An encoder has no output matrix and no cache:
     its ``vocab`` and ``kv_bytes`` are 0.
 
-    ``window_layers`` of the layers see a ``window`` of keys, in blocks of so many where ``chunked``. ``latent`` attention
-    has ``kv_latent`` and ``rotated`` elements a token, values of ``value_dim``, and queries from ``q_latent`` (0: from the
-    residual). ``dense_layers`` have the feed-forward above, ``expert_layers`` have ``num_experts``, of which a token goes
-    to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of ``expert_groups`` of them a
-    token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch`` index ``LATENT_ATTENTIONS``,
-    ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where data_parallel and expert_parallel
-    are left open.
+    ``window_layers`` of the layers see a ``window`` of keys, in blocks of so many where ``chunked``. ``latent``
+    attention has ``kv_latent`` and ``rotated`` elements a token, values of ``value_dim``, and queries from ``q_latent``
+    (0: from the residual). ``dense_layers`` have the feed-forward above, ``expert_layers`` have ``num_experts``, of
+    which a token goes to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of
+    ``expert_groups`` of them a token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch``
+    index ``LATENT_ATTENTIONS``, ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where
+    data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
+    :mod:`engines.analytic.routing_constants`.
 
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
@@ -214,36 +215,11 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
     gpu, beside = chip.kind == "gpu", _peak_beside(chip, point.act_dtype)
-    windows = [kind.window for kind in model.layer_kinds if kind.window is not None]
     routing = routing_constants(chip.kind)
     if gpu and point.num_chips > 1:
         _check_links(chip, point.num_chips)
     return {
-        "layers": float(model.num_layers),
-        "window_layers": float(len(windows)),
-        "dense_layers": float(sum(not kind.has_experts for kind in model.layer_kinds)),
-        "expert_layers": float(sum(kind.has_experts for kind in model.layer_kinds)),
-        "d_model": float(model.d_model),
-        "heads": float(model.num_heads),
-        "kv_heads": float(model.num_kv_heads),
-        "max_head_shards": float(1 << (model.num_heads - 1).bit_length()),
-        "head_dim": float(model.head_dim),
-        "window": float(windows[0] if windows else np.inf),
-        "chunked": model.window_kind == "chunked",
-        "latent": model.attention.is_latent,
-        "kv_latent": float(model.kv_latent_dim or 0),
-        "q_latent": float(model.q_latent_dim or 0),
-        "rotated": float(model.rotated_dim if model.attention.is_latent else 0),
-        "value_dim": float(model.attention.value_dim),
-        "vocab": 0.0 if model.encoder else float(model.vocab_size),
-        "tables": 1.0 if model.tied_embedding else 2.0,
-        "ffn_params": float(model.ffn.matmul_params),
-        "ffn_active_params": float(model.ffn.active_params),
-        "ffn_inputs": float(model.ffn.input_columns),
-        "ffn_hidden": float(model.ffn.hidden_columns),
-        **_experts(model),
-        "serial": model.block == "serial",
-        "mfu_params": float(model.mfu_params),
+        **model_arrays(model),
         "peak": chip.peak(point.act_dtype),
         "stream_peak": beside,
         "head_peak": chip.peak(point.act_dtype) if point.head_format == point.act_dtype else beside,
@@ -285,24 +261,6 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
         "grouped_rows": routing.grouped_rows,
         "routing_s": routing.routing_s,
-    }
-
-
-def _experts(model: Model) -> dict[str, float]:
-    """The arrays about a model's experts, 0 where it has none."""
-    experts = model.experts
-    one, shared = (None, None) if experts is None else (experts.expert, experts.shared)
-    return {
-        "num_experts": 0.0 if experts is None else float(experts.count),
-        "experts_per_token": 0.0 if experts is None else float(experts.per_token),
-        "expert_params": 0.0 if one is None else float(one.matmul_params),
-        "expert_inputs": 0.0 if one is None else float(one.input_columns),
-        "expert_hidden": 0.0 if one is None else float(one.hidden_columns),
-        "expert_groups": float(model.router_groups),
-        "expert_groups_kept": float(model.router_groups_kept),
-        "shared_params": 0.0 if shared is None else float(shared.matmul_params),
-        "shared_inputs": 0.0 if shared is None else float(shared.input_columns),
-        "shared_hidden": 0.0 if shared is None else float(shared.hidden_columns),
     }
 
 

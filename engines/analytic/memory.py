@@ -50,20 +50,22 @@ class Memory:
         )
 
 
-def on_torus(grid: Grid, layout: str, attention: str, length: Floats, experts: str = "") -> Memory:
+def on_torus(
+    grid: Grid, layout: str, attention: str, length: Floats, routed: torus_experts.ExpertCost | None = None
+) -> Memory:
     """TPU: weights/n with heads padded, the tables of embedding and head; the cache of all tokens, as attention splits.
 
     Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
     gating (that and [attention out | F]), output projection (that, its output, its gathered weights), experts (rows in,
-    between and out); beside them the residual and float32 logits. A gathered layout holds a whole matrix, where it loops
-    a few shards of one: some fit only so (Pope et al. 2022, section 3.5).
+    between and out); beside them the residual and float32 logits. A gathered layout holds a whole matrix, where it
+    loops a few shards of one: some fit only so (Pope et al. 2022, section 3.5).
 
     A layer with a window keeps that many tokens of a sequence. Every chip that attends to a sequence has its latent
     vectors whole, and every chip a router.
     """
     chips = size_of(grid, "xyz")
-    cut, ffn = LAYOUTS[layout], tpu_torus.dense_columns(grid)
+    cut = LAYOUTS[layout]
     gathered = size_of(grid, cut.gathered)
     shards = torus_attention.attention_shards(grid, layout, attention)
     tables = grid.vocab * grid.d_model * grid.tables
@@ -97,8 +99,8 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats, experts: s
         rows * (into + out) / across,
         rows * (inputs + out / across) + held_weights * out,
     ]
-    if np.any(grid.expert_layers):
-        moments.append(torus_experts.held_bytes(grid, layout, experts, length))
+    if routed is not None:
+        moments.append(routed.held_bytes)
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
     return Memory(

@@ -1,10 +1,10 @@
 """Times and memory of a grid of points; ``auto`` layouts resolve to the fastest that fits."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, Self
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 import numpy as np
 
@@ -14,60 +14,10 @@ from engines.analytic.cost import Cost
 from engines.analytic.gpu_ranks import Ranks
 from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory
-from engines.core.layout import ATTN_SHARDINGS, EXPERT_AXES, FFN_LAYOUTS, LAYOUTS
+from engines.analytic.strategies import GPU_STRATEGIES, INTERCHANGEABLE, ONE_D, STRATEGIES, Strategy
+from engines.core.layout import ATTN_SHARDINGS, EXPERT_AXES, FFN_LAYOUTS
 from engines.core.point import PHASES
 
-
-class Strategy(NamedTuple):
-    """What a phase may run: on a torus a layout, attention over ``batch``, ``heads`` or ``sequence`` and expert axes.
-
-    Attention over heads replicates a cache of latent vectors. On GPUs ``data`` groups of ranks attend to their own
-    sequences, and experts are spread over all ranks that divide them, where ``spread``.
-    """
-
-    layout: str
-    attention: str
-    experts: str = ""
-    data: int = 1
-    spread: bool = False
-
-    @property
-    def stored(self) -> tuple[Any, ...]:
-        """How weights lie: phases of one point run strategies in which it is equal."""
-        return (*LAYOUTS[self.layout].stored, *self.places)
-
-    @property
-    def places(self) -> tuple[tuple[str, Any], ...]:
-        """Where experts and groups of ranks lie: fields of a strategy that no phase changes."""
-        return (("experts", self.experts), ("data", self.data), ("spread", self.spread))
-
-
-_AXES: Final = tuple("" if axes == "none" else axes for axes in EXPERT_AXES if axes != "auto")
-_DATA: Final = tuple(2**power for power in range(10))
-ON_TORUS: Final = tuple(
-    Strategy(layout, attention, axes)
-    for axes in _AXES
-    for layout in FFN_LAYOUTS
-    if layout != "auto"
-    for attention in ("batch", "heads", "sequence")
-)
-ON_NODES: Final = tuple(
-    Strategy("ws_1d", "heads", data=data, spread=spread) for data in _DATA for spread in (False, True)
-)
-STRATEGIES: Final = (*ON_TORUS, *ON_NODES[1:])
-"""All of them, in the order in which ties are broken."""
-ONE_D: Final = STRATEGIES.index(Strategy("ws_1d", "heads"))
-"""What GPU nodes run of a dense model, unless they are told to split attention's sequences."""
-
-
-def _interchangeable(strategies: Sequence[Strategy]) -> tuple[list[int], ...]:
-    kinds = list(dict.fromkeys(each.stored for each in strategies))
-    return tuple([STRATEGIES.index(each) for each in strategies if each.stored == kind] for kind in reversed(kinds))
-
-
-INTERCHANGEABLE: Final = _interchangeable(ON_TORUS)
-"""Indices of the torus's strategies that run on the same stored weights, those of the last layout first."""
-GPU_STRATEGIES: Final = (ONE_D, *(STRATEGIES.index(each) for each in ON_NODES[1:]))
 SEQUENCE: Final = ATTN_SHARDINGS.index("sequence")
 BLOCK: Final = 16384
 """Points evaluated at once, so that temporaries stay in the CPU cache whatever the grid's size."""
@@ -168,9 +118,10 @@ def predict(grid: Grid) -> Prediction:
         raise ValueError("a grid holds GPUs or TPUs, not both")
     else:
         groups = _of_torus(grid)
-    best = None
+    best, known = None, Parts()
     for allowed in groups:
-        found = Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
+        prefill, decode = (_best(grid, name, allowed, known) for name in ("prefill", "decode"))
+        found = Prediction(prefill=prefill, decode=decode)
         best = found if best is None else found.where(found.combined().better(best.combined()), best)
     assert best is not None
     return best
@@ -232,7 +183,15 @@ def _ranks_possible(grid: Grid, strategy: Strategy) -> Bools:
     return np.asarray(fits & stated & spread)
 
 
-def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
+@dataclass(slots=True)
+class Parts:
+    """What strategies of a torus have in common, each computed once: all but experts does not depend on their axes."""
+
+    attended: dict[tuple[str, str, str], tpu_torus.Attended] = field(default_factory=dict)
+    routed: dict[tuple[str, str, str], torus_experts.ExpertCost] = field(default_factory=dict)
+
+
+def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) -> PredictedPhase:
     """The phase ``name`` (prefill or decode) of every point, run with one strategy; 0 where a point does not have it.
 
     A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
@@ -252,8 +211,17 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
         possible = _ranks_possible(grid, chosen)
     else:
         layout, attention, experts = chosen.layout, chosen.attention, chosen.experts
-        cost = tpu_torus.forward(grid, layout, attention, length, seen, experts, keys)
-        taken = memory.on_torus(grid, layout, attention, length, experts)
+        known = Parts() if known is None else known
+        if (name, layout, attention) not in known.attended:
+            found = tpu_torus.attended(grid, layout, attention, length, seen, keys)
+            known.attended[name, layout, attention] = found
+        routed = None
+        if np.any(grid.expert_layers):
+            if (name, layout, experts) not in known.routed:
+                known.routed[name, layout, experts] = torus_experts.expert_cost(grid, layout, experts, length)
+            routed = known.routed[name, layout, experts]
+        cost = tpu_torus.together(grid, known.attended[name, layout, attention], routed)
+        taken = memory.on_torus(grid, layout, attention, length, routed)
         requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         requested = requested & _attention_asked(grid, attention) & _experts_asked(grid, chosen)
         possible = requested & torus_attention.attention_shards(grid, layout, attention).possible
@@ -268,9 +236,9 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
 
 
 def _attention_asked(grid: Grid, attention: str) -> Bools:
-    """Where attention may be split so; what leaves it open does not split positions, and ``replicated`` is over heads."""
+    """Where attention may be split so; auto never splits positions, and ``replicated`` is over heads."""
     if attention == "sequence":
-        return grid.attention == SEQUENCE
+        return np.asarray(grid.attention == SEQUENCE)
     names = ("auto", "heads", "replicated") if attention == "heads" else ("auto", attention)
     return np.isin(grid.attention, [ATTN_SHARDINGS.index(name) for name in names])
 
@@ -281,11 +249,11 @@ def _runs(grid: Grid, name: str) -> Bools:
     return np.asarray(grid.phase != PHASES.index(other))
 
 
-def _best(grid: Grid, name: str, allowed: list[int]) -> PredictedPhase:
+def _best(grid: Grid, name: str, allowed: list[int], known: Parts) -> PredictedPhase:
+    best = run_phase(grid, name, allowed[0], known)
     if not _runs(grid, name).any():
-        return run_phase(grid, name, allowed[0])
-    best = run_phase(grid, name, allowed[0])
+        return best
     for strategy in allowed[1:]:
-        phase = run_phase(grid, name, strategy)
+        phase = run_phase(grid, name, strategy, known)
         best = phase.where(phase.better(best), best)
     return best

@@ -10,7 +10,8 @@ from engines.analytic.attention import absorbs
 from engines.analytic.gpu_experts import expert_cost as on_nodes
 from engines.analytic.gpu_nodes import micro_batch
 from engines.analytic.grid import Bools, Grid, Ints
-from engines.analytic.predict import STRATEGIES, Strategy, ranks_of
+from engines.analytic.predict import ranks_of
+from engines.analytic.strategies import STRATEGIES, Strategy
 from engines.analytic.torus_experts import expert_cost as on_torus
 from engines.core.point import Point
 
@@ -41,7 +42,8 @@ def _sends(grid: Grid, strategy: Strategy, prefill: bool) -> Bools:
 
 
 def _keys(point: Point, strategy: Strategy, absorbed: bool, sends: bool) -> dict[str, Any]:
-    model, found = point.model, {}
+    model = point.model
+    found: dict[str, Any] = {}
     if point.num_chips > 1:
         latent = model.attention.is_latent and strategy.attention == "heads"
         found |= {"ffn_layout": strategy.layout, "attn_sharding": "replicated" if latent else strategy.attention}

@@ -37,7 +37,7 @@ def run_kv_heads(grid: Grid) -> Floats:
 
 
 def attention_weights(grid: Grid) -> Floats:
-    """Elements of one layer's attention matrices as run: 2·E·D·(H + K), or those to, between and from latent vectors."""
+    """Elements of one layer's attention matrices as run: 2·E·D·(H + K), or those to and from latent vectors."""
     heads = padded_heads(grid)
     by_head = 2 * grid.d_model * grid.head_dim * (heads + run_kv_heads(grid))
     if not np.any(grid.latent):
@@ -186,7 +186,7 @@ def _merged(grid: Grid, shards: Shards, length: Floats, absorbed: Bools) -> Laye
     # Latent vectors are whole on every chip before attention, so that none of them is sent again.
     sizes = {"tokens": grid.batch * length, "query": into, "new": np.where(grid.latent, 0.0, held), "value": out}
     for index, axes in enumerate(HEAD_AXES):
-        mine = shards.head_axes == index
+        mine = np.asarray(shards.head_axes == index)
         if not np.any(mine):
             continue
         over = "".join(axis for axis in "xyz" if axis not in axes)

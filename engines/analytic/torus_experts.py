@@ -20,9 +20,10 @@ from engines.core.volume import expert_payloads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertCost:
-    """One layer's routed experts on the busiest chip: seconds of matmuls, bytes of weights and of rows, and what is sent.
+    """One layer's routed experts on the busiest chip: seconds of matmuls, bytes of weights and rows, what is sent.
 
-    ``sends`` says whether tokens are sent by all-to-all, and ``rows`` how many rows the chip's experts get.
+    ``sends`` says whether tokens are sent by all-to-all, ``rows`` how many rows the chip's experts get, and
+    ``held_bytes`` are those of activations meanwhile: all tokens of the group, rows, gathered weights.
     """
 
     compute_s: Floats
@@ -31,6 +32,7 @@ class ExpertCost:
     transfers: LayerTransfers
     rows: Floats
     sends: Bools
+    held_bytes: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,9 @@ def _whole(parts: Floats) -> Bools:
 def expert_cost(grid: Grid, layout: str, axes: str, length: Floats) -> ExpertCost:
     """One layer's routed experts for ``length`` new tokens a sequence.
 
-    Compute: 2 FLOPs for each weight of an expert and each row of the busiest chip, rows of each expert in whole tiles of
-    ``grouped_rows``, and the router's on every chip. Memory: weights of the experts that are hit, gathered ones written
-    and read; rows in, between and out; the router, which every chip has.
+    Compute: 2 FLOPs for each weight of an expert and each row of the busiest chip, rows of each expert in whole tiles
+    of ``grouped_rows``, and the router's on every chip. Memory: weights of the experts that are hit, gathered ones
+    written and read; rows in, between and out; the router, which every chip has.
     """
     cut = Cut(layout, axes)
     shards, chips = size_of(grid, axes), size_of(grid, "xyz")
@@ -109,26 +111,20 @@ def expert_cost(grid: Grid, layout: str, axes: str, length: Floats) -> ExpertCos
     by_all_to_all = _sends(grid, cut, gathers, sends)
     transfers = sends.where(by_all_to_all, gathers)
     return ExpertCost(
-        compute_s=2 * (multiplied * part + tokens * router) / rate,
+        compute_s=2 * (multiplied * part * copies + tokens * router) / rate,
         weights_bytes=read * part * grid.weight_bytes + router * grid.act_bytes,
         row_bytes=rows * (4 * inputs + columns) * grid.act_bytes,
         transfers=transfers + _gathered_weights(grid, cut, part * grid.num_experts / shards * copies),
         rows=rows,
         sends=by_all_to_all,
+        held_bytes=(tokens * inputs + rows * (2 * inputs + columns)) * grid.act_bytes + _held_weights(grid, copies),
     )
 
 
-def held_bytes(grid: Grid, layout: str, axes: str, length: Floats) -> Floats:
-    """Bytes of activations while experts run: all tokens of their group, rows in, between and out, gathered weights."""
-    cut = Cut(layout, axes)
-    shards, copies = size_of(grid, axes), size_of(grid, cut.gathered)
-    inputs = grid.d_model / size_of(grid, cut.embed)
-    tokens = grid.batch * length / copies
-    rows = busiest_rows(grid, tokens, shards)
-    columns = (grid.expert_inputs + grid.expert_hidden) / size_of(grid, cut.ffn)
+def _held_weights(grid: Grid, copies: Floats) -> Floats:
+    """Bytes of gathered weights of half a layer's experts: all of them, or a loop's few shards."""
     held = np.where(grid.looped, np.minimum(grid.loop_shards, copies), copies) * (copies > 1)
-    whole = held * grid.num_experts * grid.expert_params / size_of(grid, "xyz") * grid.weight_bytes / 2
-    return (tokens * inputs + rows * (2 * inputs + columns)) * grid.act_bytes + whole
+    return held * grid.num_experts * grid.expert_params / size_of(grid, "xyz") * grid.weight_bytes / 2
 
 
 def _sends(grid: Grid, cut: Cut, gathers: LayerTransfers, sends: LayerTransfers) -> Bools:

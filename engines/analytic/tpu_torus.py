@@ -22,7 +22,7 @@ from engines.analytic.torus_attention import (
     made_again,
     padded_heads,
 )
-from engines.analytic.torus_experts import expert_cost
+from engines.analytic.torus_experts import ExpertCost, expert_cost
 from engines.analytic.torus_links import LayerTransfers, size_of, start_s, transfer_s
 from engines.core.layout import LAYOUTS
 from engines.core.volume import activation_payloads, gathered_weights
@@ -111,20 +111,42 @@ def layer_transfers(grid: Grid, layout: str, tokens: Floats) -> LayerTransfers:
     return LayerTransfers(transfer_s=transfer, start_s=start)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attended:
+    """A forward pass without experts: seconds of compute and memory, and of what may hide what.
+
+    ``projections_s`` is the compute under which ``looped_s`` of transfers may hide, ``loaded_s`` the reading of weights
+    that are known before they are needed.
+    """
+
+    compute_s: Floats
+    memory_s: Floats
+    projections_s: Floats
+    looped_s: Floats
+    loaded_s: Floats
+    transfers: LayerTransfers
+
+
 def forward(
     grid: Grid, layout: str, attention: str, length: Floats, seen: Floats, experts: str = "", keys: Floats | None = None
 ) -> Cost:
     """One forward pass of ``length`` new tokens a sequence, each attending to ``seen`` keys of ``keys`` in the cache.
 
+    :func:`attended` and, where there are some, experts over the axes ``experts``: :func:`together`.
+    """
+    routed = expert_cost(grid, layout, experts, length) if np.any(grid.expert_layers) else None
+    return together(grid, attended(grid, layout, attention, length, seen, keys), routed)
+
+
+def attended(
+    grid: Grid, layout: str, attention: str, length: Floats, seen: Floats, keys: Floats | None = None
+) -> Attended:
+    """A forward pass of all but experts, ``length`` new tokens a sequence that attend to ``seen`` keys each.
+
     Compute: 2·T·W of the chip's part W of the projections and 4·T·seen·H·D over the attention shards, at the
     matmul's efficiency; 2·B·V·E/n of the logits. Memory: weights once (gathered weights are written and read, N times
     the chip's part), the cache of B·seen tokens once, the scores ``score_passes`` times. Communication:
-    :func:`layer_transfers` and :func:`attention_transfers`; a loop hides loop_hidden of the projections' transfer under
-    compute left for it, and ``prefetch`` of what is left, and of fixed costs, runs under the reading of weights.
-
-    Experts over the axes ``experts`` add :func:`engines.analytic.torus_experts.expert_cost` in their layers. Which of
-    their weights are read is only known after the router, so nothing fetches those ahead, and no loop hides what they
-    send.
+    :func:`layer_transfers` and :func:`attention_transfers`.
     """
     chips = size_of(grid, "xyz")
     shards = attention_shards(grid, layout, attention)
@@ -160,31 +182,43 @@ def forward(
 
     all_to_alls = attention_transfers(grid, layout, shards, length, absorbed)
     projections = layer_transfers(grid, layout, tokens)
-    compute_s = grid.layers * (projections_s + attention_s) + logits_s
-    memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
-    transfers = grid.layers * (projections.transfer_s + all_to_alls.transfer_s)
-    starts = grid.layers * (projections.start_s + all_to_alls.start_s)
+    return Attended(
+        compute_s=grid.layers * (projections_s + attention_s) + logits_s,
+        memory_s=(grid.layers * (loaded + cached + scores + vectors) + embedding) / stream,
+        projections_s=grid.layers * projections_s,
+        looped_s=grid.layers * projections.transfer_s,
+        loaded_s=grid.layers * loaded / stream,
+        transfers=(projections + all_to_alls).times(grid.layers),
+    )
+
+
+def together(grid: Grid, dense: Attended, routed: ExpertCost | None) -> Cost:
+    """A forward pass with its layers' experts: a loop hides loop_hidden of the projections' transfer under compute left
+    for it, and ``prefetch`` of what is left, and of fixed costs, runs under the reading of weights.
+
+    Which of the experts' weights are read is only known after the router, so nothing fetches those ahead, and no loop
+    hides what they send.
+    """
+    compute_s, memory_s, transfers = dense.compute_s, dense.memory_s, dense.transfers
     fixed_s = grid.layers * grid.layer_s
-    if np.any(grid.expert_layers):
-        routed = expert_cost(grid, layout, experts, length)
+    if routed is not None:
         compute_s = compute_s + grid.expert_layers * routed.compute_s
         moved = routed.weights_bytes / grid.weight_stream + routed.row_bytes * grid.vector_passes
-        memory_s = memory_s + grid.expert_layers * moved / stream
-        transfers = transfers + grid.expert_layers * routed.transfers.transfer_s
-        starts = starts + grid.expert_layers * routed.transfers.start_s
+        memory_s = memory_s + grid.expert_layers * moved / (grid.hbm_bytes_per_s * grid.hbm_efficiency)
+        transfers = transfers + routed.transfers.times(grid.expert_layers)
         fixed_s = fixed_s + grid.expert_layers * grid.routing_s
     # Compute that already overlaps memory time cannot also hide communication.
     under_memory = roofline_overlap(grid, compute_s, memory_s)
-    spare = np.minimum(grid.layers * projections_s, compute_s - under_memory)
-    hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * grid.layers * projections.transfer_s, spare), 0.0)
+    spare = np.minimum(dense.projections_s, compute_s - under_memory)
+    hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * dense.looped_s, spare), 0.0)
     # A compiler that fetches the next weights ahead does so while the chip waits for others, or starts a layer.
-    waiting = transfers + starts - hidden + fixed_s
-    fetched = grid.prefetch * np.minimum(waiting, np.maximum(grid.layers * loaded / stream - under_memory, 0.0))
-    sampled = grid.sampling_s_per_logit * grid.batch * grid.vocab / chips
+    waiting = transfers.total_s - hidden + fixed_s
+    fetched = grid.prefetch * np.minimum(waiting, np.maximum(dense.loaded_s - under_memory, 0.0))
+    sampled = grid.sampling_s_per_logit * grid.batch * grid.vocab / size_of(grid, "xyz")
     return Cost(
         compute_s=compute_s,
         memory_s=memory_s,
-        communication_s=transfers + starts,
+        communication_s=transfers.total_s,
         overhead_s=fixed_s + grid.step_s + sampled,
         overlapped_s=under_memory + hidden + fetched,
     )

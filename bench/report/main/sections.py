@@ -5,6 +5,12 @@ from typing import Final, TypeVar
 
 from bench.report.claims.checks import Check, check_claims, claims_table
 from bench.report.claims.contenders import comparison_tables, curves
+from bench.report.main.architectures import (
+    architectures_figure,
+    architectures_findings,
+    architectures_table,
+    experts_table,
+)
 from bench.report.main.best import decode_table, headline_table, layout_table
 from bench.report.main.evidence import evidence_table, failures_table, table_2
 from bench.report.main.figure_measured import mfu_over_chips, step_time_over_batch
@@ -64,6 +70,7 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             tables=_present(source_table(stacks)),
             draw=lambda: _present(by_chip_and_runtime(stacks)),
         ),
+        *_architectures(rows),
         Section(title="Claims of the paper", tables=[claims_table(checks)]),
         Section(
             title="Cost against latency",
@@ -85,8 +92,23 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             linked=[_metrics_table()],
         ),
     ]
-    found = [*findings(rows, pairs), *today_findings(stacks), *_claims_finding(checks)]
+    found = [*findings(rows, pairs), *today_findings(stacks), *architectures_findings(rows), *_claims_finding(checks)]
     return Document(name="report", title=title, findings=found, sections=sections)
+
+
+def _architectures(rows: Sequence[Row]) -> list[Section]:
+    """Today's architectures and what experts buy, where the sweep of that name has run."""
+    table, experts = architectures_table(rows), experts_table(rows)
+    if table is None and experts is None:
+        return []
+    return [
+        Section(
+            title="Today's architectures",
+            tables=_present(experts),
+            linked=_present(table),
+            draw=lambda: _present(architectures_figure(rows)),
+        )
+    ]
 
 
 def _metrics_table() -> Table:
