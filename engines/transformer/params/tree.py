@@ -196,6 +196,13 @@ class Stacked:
 
         return _each(self.stack, cut)
 
+    def expert_rows(self, number: Any, start: Any, count: int) -> Array:
+        """Some rows of the matrix of one expert, which is not in groups."""
+        assert not isinstance(self.stack, Grouped)
+        at, shape = (self.layer, number, start, 0), (1, 1, count, self.stack.shape[-1])
+        part: Array = lax.dynamic_slice(self.stack, at, shape)[0, 0]
+        return part
+
     def slice_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
         """Rows (``axis`` 0) or columns (1) ``start`` to ``stop`` of every chunk of ``width``, as a copy."""
 
