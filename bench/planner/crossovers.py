@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.planner.search import Candidate
 from bench.planner.workload import counts_up_to
-from engines.analytic import paper_forms, tpu_torus
+from engines.analytic import paper_forms, torus_attention, tpu_torus
 from engines.analytic.grid import Floats, grid_of
 from engines.core.layout import FFN_LAYOUTS
 from engines.core.point import Point
@@ -102,7 +102,7 @@ def _seconds(point: Point, layout: str) -> float:
     return min(
         float(tpu_torus.forward(grid, layout, attention, length, context).latency_s[0])
         for attention in ("heads", "batch")
-        if attention == "heads" or bool(np.ravel(tpu_torus.attention_shards(grid, layout, attention).possible)[0])
+        if attention == "heads" or bool(np.ravel(torus_attention.attention_shards(grid, layout, attention).possible)[0])
     )
 
 

@@ -91,7 +91,8 @@ def spots(workload: Workload) -> list[Spot]:
     found = []
     for position in kept:
         point = ways.point(int(position))
-        layout, attention = STRATEGIES[int(phase.strategy[position])]
+        chosen = STRATEGIES[int(phase.strategy[position])]
+        layout, attention = chosen.layout, chosen.attention
         cut = f"tp{point.tensor_degree} pp{point.pipeline_degree}" if point.chip.kind == "gpu" else point.mesh
         found.append(
             Spot(

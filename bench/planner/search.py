@@ -8,8 +8,9 @@ import numpy as np
 
 from bench.planner.workload import Ways, Workload, ways_of
 from engines.analytic.grid import Bools, Floats, Grid
-from engines.analytic.predict import STRATEGIES, PredictedPhase, Prediction, predict
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, LAYOUTS
+from engines.analytic.predict import ON_NODES, ON_TORUS, STRATEGIES, PredictedPhase, Prediction, Strategy, predict, run_phase
+from engines.analytic.resolved import resolved
+from engines.core.layout import ATTN_SHARDINGS
 from engines.core.point import Point
 
 TERMS: Final = ("compute_s", "memory_s", "communication_s", "overhead_s")
@@ -28,8 +29,10 @@ class Candidate:
     """
 
     point: Point
-    layouts: Mapping[str, tuple[str, str]]
-    """phase → (ffn_layout, attn_sharding)."""
+    choices: Mapping[str, Mapping[str, Any]]
+    """phase → the keys with which it runs: ffn_layout, attn_sharding, and those of latents, experts and groups."""
+    strategies: Mapping[str, Strategy]
+    """phase → what it runs, as the closed forms name it."""
     latency_s: float
     ttft_s: float | None
     step_time_s: float | None
@@ -48,6 +51,11 @@ class Candidate:
     worse_term: str | None = None
 
     @property
+    def layouts(self) -> Mapping[str, tuple[str, str]]:
+        """phase → (ffn_layout, attn_sharding)."""
+        return {phase: (each.layout, each.attention) for phase, each in self.strategies.items()}
+
+    @property
     def binding_term(self) -> str:
         """The largest of compute, memory, communication and overhead."""
         return max(self.terms, key=lambda name: self.terms[name])
@@ -64,7 +72,7 @@ class Candidate:
             "weight_dtype": point.weight_dtype,
             "batch_size": point.batch_size,
             "layouts": {
-                phase: {"ffn_layout": layout, "attn_sharding": attention}
+                phase: {"ffn_layout": layout, "attn_sharding": attention, **self.choices[phase]}
                 for phase, (layout, attention) in self.layouts.items()
             },
             "latency_s": self.latency_s,
@@ -176,15 +184,15 @@ def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: in
     point = ways.point(position)
     cost = prediction.cost
     latency = _at(cost.latency_s, position)
+    phases = {name: getattr(prediction, name) for name in ("prefill", "decode") if workload.phase in (name, "generate")}
+    row = ways.grid.take(slice(position, position + 1))
+    strategies = {name: phase.strategy[position : position + 1] for name, phase in phases.items()}
     prefill, decode = (_at(phase.cost.latency_s, position) for phase in (prediction.prefill, prediction.decode))
     tokens = _at(tokens_of(workload, ways.grid), position)
     return Candidate(
         point=point,
-        layouts={
-            name: _strategy(phase, position)
-            for name, phase in (("prefill", prediction.prefill), ("decode", prediction.decode))
-            if workload.phase in (name, "generate")
-        },
+        choices={name: resolved([point], row, name, index)[0] for name, index in strategies.items()},
+        strategies={name: STRATEGIES[int(index[0])] for name, index in strategies.items()},
         latency_s=latency,
         ttft_s=None if workload.phase == "decode" else prefill,
         step_time_s=decode / point.decode_steps if point.decode_steps else None,
@@ -196,10 +204,6 @@ def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: in
         value=_at(objective(workload, ways.grid, prediction), position),
         fits=bool(fitting(workload, prediction)[position]),
     )
-
-
-def _strategy(phase: PredictedPhase, position: int) -> tuple[str, str]:
-    return STRATEGIES[int(phase.strategy[position])]
 
 
 def _at(array: Any, position: int) -> float:
@@ -242,38 +246,38 @@ def _other_configurations(
 
 
 def _other_layouts(workload: Workload, ways: Ways, chosen: Candidate, best: int) -> list[Candidate]:
-    """The chosen plan with another feed-forward layout in one phase, or another attention sharding, where it fits."""
-    if workload.chip.kind == "gpu" or chosen.point.num_chips == 1:
+    """The chosen plan with another strategy in one phase, or other places of the weights in all, where it fits."""
+    if chosen.point.num_chips == 1:
         return []
+    row = ways.grid.take(slice(best, best + 1))
+    one = Ways(ways.points, row, ways.index[best : best + 1])
+    own = next(iter(chosen.strategies.values()))
+    possible = ON_NODES if workload.chip.kind == "gpu" else ON_TORUS
+    asked = [
+        {**chosen.strategies, phase: other}
+        for phase, mine in chosen.strategies.items()
+        for other in possible
+        if other != mine and other.stored == mine.stored
+    ]
+    for places in dict.fromkeys(each.places for each in possible if each.places != own.places):
+        asked.append({phase: mine._replace(**dict(places)) for phase, mine in chosen.strategies.items()})
     plans = []
-    for phase, (layout, attention) in chosen.layouts.items():
-        for other in STRATEGIES:
-            if other == (layout, attention):
-                continue
-            asked = {**chosen.layouts, phase: other}
-            if len({LAYOUTS[name].stored for name, _ in asked.values()}) > 1:
-                continue
-            prediction = _with_layouts(ways.grid.take(slice(best, best + 1)), asked)
-            if not bool(fitting(workload, prediction)[0]):
-                continue
-            one = Ways(ways.points, ways.grid.take(slice(best, best + 1)), ways.index[best : best + 1])
+    for strategies in asked:
+        prediction = _with(row, strategies)
+        if bool(fitting(workload, prediction)[0]):
             plans.append(plan_at(workload, one, prediction, 0))
     return plans
 
 
-def _with_layouts(grid: Grid, layouts: Mapping[str, tuple[str, str]]) -> Prediction:
-    """The prediction of one entry with a layout for each phase."""
-    asked: dict[str, Prediction] = {}
+def _with(grid: Grid, strategies: Mapping[str, Strategy]) -> Prediction:
+    """The prediction of one entry with a strategy for each phase."""
+    found: dict[str, PredictedPhase] = {}
     for phase in ("prefill", "decode"):
-        layout, attention = layouts.get(phase, next(iter(layouts.values())))
-        asked[phase] = predict(
-            replace(
-                grid,
-                layout=np.full(1, FFN_LAYOUTS.index(layout)),
-                attention=np.full(1, ATTN_SHARDINGS.index(attention)),
-            )
-        )
-    return Prediction(prefill=asked["prefill"].prefill, decode=asked["decode"].decode)
+        strategy = strategies.get(phase, next(iter(strategies.values())))
+        asked = "sequence" if strategy.attention == "sequence" else "auto"
+        attention = np.full(1, ATTN_SHARDINGS.index(asked))
+        found[phase] = run_phase(replace(grid, attention=attention), phase, STRATEGIES.index(strategy))
+    return Prediction(prefill=found["prefill"], decode=found["decode"])
 
 
 def _closest(workload: Workload, ways: Ways, prediction: Prediction, fits: Bools) -> Candidate:

@@ -99,12 +99,22 @@ def ways_of(workload: Workload) -> Ways:
 
 
 def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
-    """The keys of a point with which ``count`` chips shard the model: mesh shapes, or tensor and pipeline degrees."""
+    """The keys of a point with which ``count`` chips shard the model: mesh shapes, or tensor and pipeline degrees.
+
+    Attention over positions is tried where neither heads nor every batch split the cache over all chips, and a dense
+    model's data-parallel attention over groups of as many ranks as there are key/value heads, which more ranks would
+    copy. Layouts, expert axes, and the groups of a model with experts or latent vectors are the closed forms' choice.
+    """
+    model = workload.model
+    kv_heads = 1 if model.attention.is_latent else model.num_kv_heads
     if workload.chip.kind != "gpu":
         shapes = mesh_shapes(workload.chip, count)
         if not shapes:
             slice_of(workload.chip, count)  # says which counts there are
-        return [{"mesh_shape": shape} for shape in shapes]
+        cuts: list[dict[str, Any]] = [{"mesh_shape": shape} for shape in shapes]
+        if count > kv_heads and min(workload.batch_sizes) < count:
+            cuts += [{"mesh_shape": shape, "attn_sharding": "sequence"} for shape in shapes]
+        return cuts
     node = workload.chip.node_size
     ranks = [
         degree
@@ -114,7 +124,11 @@ def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
         and (degree <= node or degree % node == 0)
         and count // degree <= workload.model.num_layers
     ]
-    return [{"tensor_parallel": degree, "pipeline_parallel": count // degree} for degree in ranks]
+    cuts = [{"tensor_parallel": degree, "pipeline_parallel": count // degree} for degree in ranks]
+    if model.attention.is_latent or model.num_experts is not None:
+        return cuts
+    groups = [(cut, cut["tensor_parallel"] // kv_heads) for cut in cuts]
+    return cuts + [{**cut, "data_parallel": group} for cut, group in groups if group > 1 and group & (group - 1) == 0]
 
 
 def counts_up_to(chip: Chip, most: int) -> tuple[int, ...]:

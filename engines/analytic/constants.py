@@ -124,7 +124,7 @@ BOUNDS: Final[dict[str, Bound]] = {
 }
 OWNER: Final[dict[str, str]] = {each.name: each.metadata["of"] for each in fields(Constants)}
 """Constant → whose it is, ``chip`` or ``runtime``."""
-_SHORT: Final = {"float8_e4m3": "float8", "int8": "int8", "int4": "int4"}
+_SHORT: Final = {"float8_e4m3": "float8", "int8": "int8", "int4": "int4", "mxfp4": "int4"}
 
 
 def stream_of(weight_dtype: str) -> str:

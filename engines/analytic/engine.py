@@ -8,21 +8,31 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.predict import PredictedPhase, Prediction, predict
+from engines.analytic.predict import PredictedPhase, predict
+from engines.analytic.resolved import resolved
+from engines.analytic.routing_constants import routing_constants
 from engines.analytic.uncertainty import interval, place_of
 from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.extension import check_extensions
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
-EXTENSIONS: Final = ("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder")
-"""Keys of a model that the closed forms read, or that change nothing that they count."""
+EXTENSIONS: Final = (
+    *("activation", "position", "attn_output_bias", "qk_norm", "embedding_norm", "encoder", "norm_position"),
+    *("embedding_scale", "residual_scale", "logit_scale", "logit_softcap", "attention_sinks", "attn_scale"),
+    *("attn_softcap", "attention_window", "window_kind", "global_every", "q_latent_dim", "kv_latent_dim"),
+    *("value_head_dim", "num_experts", "experts_per_token", "expert_d_ff", "shared_expert_d_ff", "shared_expert_gate"),
+    *("dense_layers", "router_score", "router_normalized", "router_scale", "router_bias", "router_correction"),
+    *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
+    *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
+    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew"),
+)
+"""Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
 
 class AnalyticEngine(Estimator):
@@ -65,7 +75,10 @@ class AnalyticEngine(Estimator):
 
 
 def _program_id(point: Point) -> str:
-    return digest(CLOSED_FORM_VERSION, constants_of(point))
+    constants = constants_of(point)
+    if point.model.num_experts is None:
+        return digest(CLOSED_FORM_VERSION, constants)
+    return digest(CLOSED_FORM_VERSION, constants, routing_constants(point.chip.kind))
 
 
 def _check(point: Point) -> None:
@@ -73,11 +86,12 @@ def _check(point: Point) -> None:
     check_extensions(point, "analytic", read=EXTENSIONS)
     record(point)
     if point.chip.kind == "gpu":
-        if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding == "batch":
+        if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding in ("batch", "sequence"):
             raise Unsupported(
                 f"ffn_layout={point.ffn_layout} with attn_sharding={point.attn_sharding} is not modelled on GPU nodes; "
-                "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel)"
+                "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel), or data_parallel"
             )
+        _check_ranks(point)
         size = point.chip.node_size
         if point.tensor_degree > size and point.tensor_degree % size:
             raise Unsupported(
@@ -85,33 +99,56 @@ def _check(point: Point) -> None:
             )
 
 
+def _check_ranks(point: Point) -> None:
+    """Check that data_parallel and expert_parallel split the ranks of a stage."""
+    ranks, model = point.tensor_degree, point.model
+    for key in ("data_parallel", "expert_parallel"):
+        degree = getattr(point, key)
+        if degree is not None and ranks % degree:
+            raise Unsupported(f"{key}={degree}: must divide the tensor_parallel={ranks} ranks of a stage")
+    groups = point.data_parallel or 1
+    if groups > point.batch_size:
+        raise Unsupported(f"data_parallel={groups}: has no sequence for some groups of batch_size={point.batch_size}")
+    if groups > 1 and model.num_heads % (ranks // groups):
+        raise Unsupported(f"data_parallel={groups}: leaves {ranks // groups} ranks for num_heads={model.num_heads}")
+
+
 def _estimates(points: Sequence[Point]) -> list[Estimate]:
     grid = grid_of(points)
     prediction = predict(grid)
     low, high = interval(prediction.cost, np.asarray([place_of(point) for point in points]))
     ends = [(_at(low, index), _at(high, index)) for index in range(len(points))]
-    return [_estimate(point, index, prediction, ends[index]) for index, point in enumerate(points)]
+    possible = prediction.combined().possible
+    phases = {name: getattr(prediction, name) for name in ("prefill", "decode")}
+    chosen = {name: resolved(points, grid, name, phase.strategy) for name, phase in phases.items()}
+    found = []
+    for index, point in enumerate(points):
+        if not possible[index]:
+            found.append(Estimate(status="unsupported", error=_impossible(point)))
+            continue
+        parts = [_PhaseAtPoint(phase, index, chosen[name][index]) for name, phase in phases.items()]
+        found.append(_estimate(point, *parts, ends[index]))
+    return found
 
 
-def _estimate(point: Point, index: int, prediction: Prediction, ends: tuple[float, float]) -> Estimate:
-    prefill, decode = (_PhaseAtPoint(phase, index) for phase in (prediction.prefill, prediction.decode))
+def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", ends: tuple[float, float]) -> Estimate:
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
-    main = phases[-1]
-    resolved: dict[str, Any] = {"mesh_shape": list(point.mesh), "collectives": collectives_of(point)}
-    resolved["runtime"] = BEST if point.runtime is None else point.runtime.name
+    keys: dict[str, Any] = {"mesh_shape": list(point.mesh), "collectives": collectives_of(point)}
+    keys["runtime"] = BEST if point.runtime is None else point.runtime.name
     details: dict[str, Any] = {"calibration": provenance(calibrated_name(point.chip))}
     if point.chip.kind == "gpu":
-        resolved |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
-        resolved["mesh_shape"] = [1, 1, point.num_chips]
-    if point.num_chips > 1:
-        resolved |= {"ffn_layout": main.layout, "attn_sharding": main.attention}
-        if point.phase == "generate":
-            details |= {"prefill_ffn_layout": prefill.layout, "prefill_attn_sharding": prefill.attention}
+        keys |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        keys["mesh_shape"] = [1, 1, point.num_chips]
+    keys |= phases[-1].keys
+    if point.phase == "generate":
+        always = ("ffn_layout", "attn_sharding")
+        other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}
+        details |= {f"prefill_{key}": prefill.keys[key] for key in prefill.keys if key in other}
     facts = Facts(
         program_id=_program_id(point),
-        resolved=resolved,
+        resolved=keys,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
         communication_s=total["communication_s"],
@@ -140,11 +177,10 @@ def _estimate(point: Point, index: int, prediction: Prediction, ends: tuple[floa
 class _PhaseAtPoint:
     """One phase of one point as plain numbers and names."""
 
-    def __init__(self, phase: PredictedPhase, index: int) -> None:
+    def __init__(self, phase: PredictedPhase, index: int, keys: dict[str, Any]) -> None:
         self.cost = {name: _at(getattr(phase.cost, name), index) for name in (*COST, "latency_s")}
         self.memory = {name: _at(getattr(phase.memory, name), index) for name in MEMORY}
-        self.layout = FFN_LAYOUTS[int(phase.layout[index])]
-        self.attention = ATTN_SHARDINGS[int(phase.attention[index])]
+        self.keys = keys
 
 
 COST = ("compute_s", "memory_s", "communication_s", "overlapped_s", "overhead_s")
@@ -153,6 +189,25 @@ MEMORY = ("peak_hbm_bytes", "weights_bytes", "kv_cache_bytes", "activations_byte
 
 def _at(array: Any, index: int) -> float:
     return float(array[index] if np.size(array) > 1 else np.ravel(array)[0])
+
+
+def _impossible(point: Point) -> str:
+    """Which key of a point that no strategy answers is why."""
+    model, chips = point.model, point.num_chips
+    if point.attn_sharding == "sequence":
+        heads = 1 if model.attention.is_latent else model.num_kv_heads
+        return (
+            f"attn_sharding=sequence: needs a layout that gathers no weights, and more than num_kv_heads={heads} chips "
+            f"to split positions over; use ffn_layout=ws_1d or ws_2d, or attn_sharding=heads on {chips} chips"
+        )
+    if model.num_experts is not None:
+        key = "expert_parallel" if point.chip.kind == "gpu" else "expert_axes"
+        width = model.experts.expert.d_ff if model.experts else 0
+        return (
+            f"{key}={getattr(point, key)}: num_experts={model.num_experts} and the {width} columns of an expert do not "
+            f"split over {chips} chips so; use {key} whose chips divide the experts, and whose rest the columns"
+        )
+    return f"attn_sharding={point.attn_sharding} with ffn_layout={point.ffn_layout}: is not possible on {chips} chips"
 
 
 def _oom_message(point: Point, answer: _PhaseAtPoint, missing: float) -> str:

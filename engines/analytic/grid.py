@@ -8,9 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
+from engines.analytic.routing_constants import routing_constants
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, variant_of
+from engines.core.layout import (
+    ATTN_SHARDINGS,
+    EXPERT_AXES,
+    EXPERT_DISPATCHES,
+    FFN_LAYOUTS,
+    LATENT_ATTENTIONS,
+    variant_of,
+)
+from engines.core.model import Model
 from engines.core.point import PHASES, Point
 
 Floats = NDArray[np.float64]
@@ -31,6 +40,14 @@ class Grid:
     index ``PHASES``, ``FFN_LAYOUTS`` and ``ATTN_SHARDINGS``. An encoder has no output matrix and no cache:
     its ``vocab`` and ``kv_bytes`` are 0.
 
+    ``window_layers`` of the layers see a ``window`` of keys, in blocks of so many where ``chunked``. ``latent`` attention
+    has ``kv_latent`` and ``rotated`` elements a token, values of ``value_dim``, and queries from ``q_latent`` (0: from the
+    residual). ``dense_layers`` have the feed-forward above, ``expert_layers`` have ``num_experts``, of which a token goes
+    to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of ``expert_groups`` of them a
+    token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch`` index ``LATENT_ATTENTIONS``,
+    ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where data_parallel and expert_parallel
+    are left open.
+
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
     matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
@@ -38,17 +55,37 @@ class Grid:
     """
 
     layers: Floats
+    window_layers: Floats
+    dense_layers: Floats
+    expert_layers: Floats
     d_model: Floats
     heads: Floats
     kv_heads: Floats
     max_head_shards: Floats
     head_dim: Floats
+    window: Floats
+    chunked: Bools
+    latent: Bools
+    kv_latent: Floats
+    q_latent: Floats
+    rotated: Floats
+    value_dim: Floats
     vocab: Floats
     tables: Floats
     ffn_params: Floats
     ffn_active_params: Floats
     ffn_inputs: Floats
     ffn_hidden: Floats
+    num_experts: Floats
+    experts_per_token: Floats
+    expert_params: Floats
+    expert_inputs: Floats
+    expert_hidden: Floats
+    expert_groups: Floats
+    expert_groups_kept: Floats
+    shared_params: Floats
+    shared_inputs: Floats
+    shared_hidden: Floats
     serial: Bools
     mfu_params: Floats
     peak: Floats
@@ -68,6 +105,8 @@ class Grid:
     links_z: Floats
     tensor: Floats
     pipeline: Floats
+    data: Floats
+    expert_ranks: Floats
     batch: Floats
     input_len: Floats
     output_len: Floats
@@ -75,6 +114,11 @@ class Grid:
     phase: Ints
     layout: Ints
     attention: Ints
+    latent_form: Ints
+    expert_axes: Ints
+    dispatch: Ints
+    skew: Floats
+    capacity: Floats
     looped: Bools
     directions: Floats
     loop_shards: Floats
@@ -112,6 +156,8 @@ class Grid:
     cache_grows: Floats
     all_logits: Floats
     hbm_usable: Floats
+    grouped_rows: Floats
+    routing_s: Floats
 
     def __len__(self) -> int:
         return max(array.size for array in self.arrays().values())
@@ -168,21 +214,34 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
     gpu, beside = chip.kind == "gpu", _peak_beside(chip, point.act_dtype)
+    windows = [kind.window for kind in model.layer_kinds if kind.window is not None]
+    routing = routing_constants(chip.kind)
     if gpu and point.num_chips > 1:
         _check_links(chip, point.num_chips)
     return {
         "layers": float(model.num_layers),
+        "window_layers": float(len(windows)),
+        "dense_layers": float(sum(not kind.has_experts for kind in model.layer_kinds)),
+        "expert_layers": float(sum(kind.has_experts for kind in model.layer_kinds)),
         "d_model": float(model.d_model),
         "heads": float(model.num_heads),
         "kv_heads": float(model.num_kv_heads),
         "max_head_shards": float(1 << (model.num_heads - 1).bit_length()),
         "head_dim": float(model.head_dim),
+        "window": float(windows[0] if windows else np.inf),
+        "chunked": model.window_kind == "chunked",
+        "latent": model.attention.is_latent,
+        "kv_latent": float(model.kv_latent_dim or 0),
+        "q_latent": float(model.q_latent_dim or 0),
+        "rotated": float(model.rotated_dim if model.attention.is_latent else 0),
+        "value_dim": float(model.attention.value_dim),
         "vocab": 0.0 if model.encoder else float(model.vocab_size),
         "tables": 1.0 if model.tied_embedding else 2.0,
         "ffn_params": float(model.ffn.matmul_params),
         "ffn_active_params": float(model.ffn.active_params),
         "ffn_inputs": float(model.ffn.input_columns),
         "ffn_hidden": float(model.ffn.hidden_columns),
+        **_experts(model),
         "serial": model.block == "serial",
         "mfu_params": float(model.mfu_params),
         "peak": chip.peak(point.act_dtype),
@@ -202,6 +261,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "links_z": float(links[2]),
         "tensor": float(point.tensor_degree),
         "pipeline": float(point.pipeline_degree),
+        "data": float(point.data_parallel or 0),
+        "expert_ranks": float(point.expert_parallel or 0),
         "batch": float(point.batch_size),
         "input_len": float(point.input_len),
         "output_len": float(point.output_len),
@@ -209,6 +270,11 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "phase": PHASES.index(point.phase),
         "layout": FFN_LAYOUTS.index(point.ffn_layout),
         "attention": ATTN_SHARDINGS.index(point.attn_sharding),
+        "latent_form": LATENT_ATTENTIONS.index(point.latent_attention),
+        "expert_axes": EXPERT_AXES.index(point.expert_axes),
+        "dispatch": EXPERT_DISPATCHES.index(point.expert_dispatch),
+        "skew": point.routing_skew,
+        "capacity": point.expert_capacity or 0.0,
         "looped": variant.looped,
         "directions": float(variant.directions),
         "loop_shards": float(variant.buffered_shards),
@@ -217,6 +283,26 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "act_bytes": BYTES_PER_ELEMENT[stream_dtype(point.act_dtype)],
         "kv_bytes": 0.0 if model.encoder else BYTES_PER_ELEMENT[point.kv_dtype],
         **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
+        "grouped_rows": routing.grouped_rows,
+        "routing_s": routing.routing_s,
+    }
+
+
+def _experts(model: Model) -> dict[str, float]:
+    """The arrays about a model's experts, 0 where it has none."""
+    experts = model.experts
+    one, shared = (None, None) if experts is None else (experts.expert, experts.shared)
+    return {
+        "num_experts": 0.0 if experts is None else float(experts.count),
+        "experts_per_token": 0.0 if experts is None else float(experts.per_token),
+        "expert_params": 0.0 if one is None else float(one.matmul_params),
+        "expert_inputs": 0.0 if one is None else float(one.input_columns),
+        "expert_hidden": 0.0 if one is None else float(one.hidden_columns),
+        "expert_groups": float(model.router_groups),
+        "expert_groups_kept": float(model.router_groups_kept),
+        "shared_params": 0.0 if shared is None else float(shared.matmul_params),
+        "shared_inputs": 0.0 if shared is None else float(shared.input_columns),
+        "shared_hidden": 0.0 if shared is None else float(shared.hidden_columns),
     }
 
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.analytic import gpu_nodes, tpu_torus
+from engines.analytic import gpu_nodes, gpu_ranks, torus_attention, torus_experts, tpu_torus
+from engines.analytic.attention import absorbs, cached_width, held, query_width, value_width
+from engines.analytic.expert_load import busiest_rows
 from engines.analytic.grid import Bools, Floats, Grid
+from engines.analytic.torus_links import size_of
 from engines.core.layout import LAYOUTS
 
 
@@ -47,28 +50,35 @@ class Memory:
         )
 
 
-def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
+def on_torus(grid: Grid, layout: str, attention: str, length: Floats, experts: str = "") -> Memory:
     """TPU: weights/n with heads padded, the tables of embedding and head; the cache of all tokens, as attention splits.
 
-    Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's four moments: input projection
+    Activations of a pass of ``length`` tokens a sequence, at the fullest of a layer's moments: input projection
     (its input, its output [q | k | v | F inputs], its gathered weights), attention (that, the scores, the result),
-    gating (that and [attention out | F]), output projection (that, its output, its gathered weights); beside them the
-    residual and float32 logits. A gathered layout holds a whole matrix, where it loops a few shards of one: some
-    fit only so (Pope et al. 2022, section 3.5).
+    gating (that and [attention out | F]), output projection (that, its output, its gathered weights), experts (rows in,
+    between and out); beside them the residual and float32 logits. A gathered layout holds a whole matrix, where it loops
+    a few shards of one: some fit only so (Pope et al. 2022, section 3.5).
+
+    A layer with a window keeps that many tokens of a sequence. Every chip that attends to a sequence has its latent
+    vectors whole, and every chip a router.
     """
-    chips = tpu_torus.size_of(grid, "xyz")
-    cut = LAYOUTS[layout]
-    gathered = tpu_torus.size_of(grid, cut.gathered)
-    shards = tpu_torus.attention_shards(grid, layout, attention)
+    chips = size_of(grid, "xyz")
+    cut, ffn = LAYOUTS[layout], tpu_torus.dense_columns(grid)
+    gathered = size_of(grid, cut.gathered)
+    shards = torus_attention.attention_shards(grid, layout, attention)
     tables = grid.vocab * grid.d_model * grid.tables
     context = grid.input_len + grid.output_len
+    absorbed = absorbs(grid, length, np.where(length > 1, length, context))
     tokens = grid.batch * length
-    across = tpu_torus.size_of(grid, cut.ffn)
-    query = tpu_torus.padded_heads(grid) * grid.head_dim
-    into = query + 2 * grid.kv_heads * grid.head_dim + grid.ffn_inputs
-    out = query + grid.ffn_hidden
-    inputs = grid.d_model / tpu_torus.size_of(grid, cut.embed)
-    held = (
+    across = size_of(grid, cut.ffn)
+    heads = torus_attention.padded_heads(grid)
+    query = heads * query_width(grid, absorbed)
+    key_value = np.where(grid.latent, cached_width(grid), 2 * grid.kv_heads * grid.head_dim)
+    widest = np.maximum(grid.ffn_inputs * (grid.dense_layers > 0), grid.shared_inputs)
+    into = query + key_value + widest
+    out = heads * value_width(grid, absorbed) + np.where(grid.dense_layers > 0, grid.ffn_hidden, grid.shared_hidden)
+    inputs = grid.d_model / size_of(grid, cut.embed)
+    held_weights = (
         np.where(grid.looped, np.minimum(grid.loop_shards, gathered), gathered)
         / chips
         * grid.weight_bytes
@@ -76,49 +86,69 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> Memory:
         * (gathered > 1)
     )
     rows = tokens / gathered * grid.act_bytes
-    scores = tokens * np.where(length > 1, grid.input_len, context) * tpu_torus.padded_heads(grid)
-    moments = (
-        rows * (inputs + into / across) + held * into,
-        rows * (into + query) / across + scores / (shards.batch * shards.heads) * grid.act_bytes,
+    seen = np.where(length > 1, grid.input_len, context)
+    seen = np.where(grid.window_layers == grid.layers, np.minimum(seen, grid.window), seen)
+    scores = tokens * seen * heads / (shards.batch * shards.heads * shards.positions)
+    # Latent vectors are expanded for a layer at a time.
+    expanded = torus_attention.expanded_elements(grid, shards, seen, absorbed) * grid.act_bytes
+    moments = [
+        rows * (inputs + into / across) + held_weights * into,
+        rows * (into + query) / across + scores * grid.act_bytes + expanded,
         rows * (into + out) / across,
-        rows * (inputs + out / across) + held * out,
-    )
+        rows * (inputs + out / across) + held_weights * out,
+    ]
+    if np.any(grid.expert_layers):
+        moments.append(torus_experts.held_bytes(grid, layout, experts, length))
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
     return Memory(
         weights_bytes=grid.layers * tpu_torus.weights_on_chip(grid, layout) * grid.weight_bytes
         + tables / chips * grid.head_bytes,
-        kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes,
+        kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * held(grid, context)) * grid.kv_bytes,
         activations_bytes=fullest + residual + grid.batch * grid.vocab / chips * 4,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )
 
 
-def on_nodes(grid: Grid, length: Floats) -> Memory:
+def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -> Memory:
     """GPU, after FasterTransformer's buffers: weights/(t·p), and both the input and the output table on every rank.
 
     The cache of all tokens of the batch over t ranks and p stages; where it grows, a prefill has the prompts' alone.
     Activations of a pass of ``length`` tokens, of which at most ``prefill_tokens`` are in memory at once: in, out,
     normed and residual [T, E]; of a micro-batch [q | k | v] and their transposes, attention's result and the hidden
     [T, F] over t; the scores [B, H/t, L, L] where they are materialised; and float32 logits of the batch twice, of all
-    positions where a runtime makes those.
+    positions where a runtime makes those. A group of data-parallel attention holds the cache of its own sequences and
+    all of attention's matrices; experts lie 1/t on each rank, however they are split.
     """
-    qkv = (grid.heads + 2 * grid.kv_heads) * grid.head_dim
-    weights = (qkv + grid.heads * grid.head_dim) * grid.d_model + grid.ffn_params
+    ranks = gpu_ranks.Ranks(data=np.ones(1), experts=np.ones(1)) if ranks is None else ranks
+    shared = ranks.attention(grid)
+    dense, mixed = grid.dense_layers / grid.layers, grid.expert_layers / grid.layers
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
     reading = np.where(length > 1, grid.cache_grows, 0.0) > 0
     context = grid.input_len + np.where(reading, 0.0, grid.output_len)
+    absorbed = absorbs(grid, length, np.where(length > 1, length, context))
     most = np.maximum(grid.prefill_tokens, length)
     tokens = np.minimum(gpu_nodes.micro_batch(grid, length) * length, most)
-    kv_heads = np.maximum(np.ceil(grid.kv_heads / grid.tensor), 1.0)
-    hidden = (2 * qkv + grid.heads * grid.head_dim + grid.ffn_inputs) / grid.tensor
-    scores = np.where(grid.score_passes > 0, tokens * length * grid.heads / grid.tensor, 0.0)
+    of_group = np.ceil(tokens / ranks.data)
+    qkv, out = gpu_ranks.attention_columns(grid, ranks, absorbed)
+    widest = grid.ffn_inputs * (grid.dense_layers > 0) / grid.tensor
+    hidden = of_group * (2 * qkv + out) + tokens * widest
+    if np.any(grid.expert_layers):
+        rows = busiest_rows(grid, tokens, ranks.experts)
+        hidden = hidden + rows * (2 * grid.d_model + grid.expert_inputs / ranks.inside(grid))
+        hidden = hidden + of_group * grid.shared_inputs / shared
+    sequences = np.ceil(gpu_nodes.micro_batch(grid, length) / ranks.data)
+    hidden = hidden + gpu_ranks.expanded_elements(grid, ranks, sequences, context, absorbed)
+    scores = np.where(grid.score_passes > 0, of_group * length * grid.heads / shared, 0.0)
     residual = 4 * np.minimum(grid.batch * length, most) * grid.d_model
     logits = grid.batch * grid.vocab * np.where(grid.all_logits > 0, length, 1.0)
+    weights = gpu_ranks.attention_weights(grid, ranks) + dense * grid.ffn_params / grid.tensor
+    experts = grid.num_experts * (grid.expert_params / grid.tensor + grid.d_model) + grid.shared_params / shared
+    kept = np.ceil(grid.batch / ranks.data) * held(grid, context)
     return Memory(
-        weights_bytes=layers * weights / grid.tensor * grid.weight_bytes + tables * grid.head_bytes,
-        kv_cache_bytes=layers * 2 * kv_heads * grid.head_dim * grid.batch * context * grid.kv_bytes,
-        activations_bytes=(residual + tokens * hidden + scores) * grid.act_bytes + 2 * 4 * logits,
+        weights_bytes=layers * (weights + mixed * experts) * grid.weight_bytes + tables * grid.head_bytes,
+        kv_cache_bytes=layers * gpu_ranks.cached_elements(grid, ranks, kept) * grid.kv_bytes,
+        activations_bytes=(residual + hidden + scores) * grid.act_bytes + 2 * 4 * logits,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )

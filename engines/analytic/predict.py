@@ -1,31 +1,74 @@
 """Times and memory of a grid of points; ``auto`` layouts resolve to the fastest that fits."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
-from engines.analytic import gpu_nodes, memory, tpu_torus
+from engines.analytic import gpu_nodes, memory, torus_attention, torus_experts, tpu_torus
+from engines.analytic.attention import seen_in_decode, seen_in_prefill
 from engines.analytic.cost import Cost
+from engines.analytic.gpu_ranks import Ranks
 from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory
-from engines.core.layout import ATTN_SHARDINGS, FFN_LAYOUTS, LAYOUTS
+from engines.core.layout import ATTN_SHARDINGS, EXPERT_AXES, FFN_LAYOUTS, LAYOUTS
 from engines.core.point import PHASES
 
-STRATEGIES: Final = tuple(
-    (layout, attention) for layout in FFN_LAYOUTS if layout != "auto" for attention in ("batch", "heads")
+
+class Strategy(NamedTuple):
+    """What a phase may run: on a torus a layout, attention over ``batch``, ``heads`` or ``sequence`` and expert axes.
+
+    Attention over heads replicates a cache of latent vectors. On GPUs ``data`` groups of ranks attend to their own
+    sequences, and experts are spread over all ranks that divide them, where ``spread``.
+    """
+
+    layout: str
+    attention: str
+    experts: str = ""
+    data: int = 1
+    spread: bool = False
+
+    @property
+    def stored(self) -> tuple[Any, ...]:
+        """How weights lie: phases of one point run strategies in which it is equal."""
+        return (*LAYOUTS[self.layout].stored, *self.places)
+
+    @property
+    def places(self) -> tuple[tuple[str, Any], ...]:
+        """Where experts and groups of ranks lie: fields of a strategy that no phase changes."""
+        return (("experts", self.experts), ("data", self.data), ("spread", self.spread))
+
+
+_AXES: Final = tuple("" if axes == "none" else axes for axes in EXPERT_AXES if axes != "auto")
+_DATA: Final = tuple(2**power for power in range(10))
+ON_TORUS: Final = tuple(
+    Strategy(layout, attention, axes)
+    for axes in _AXES
+    for layout in FFN_LAYOUTS
+    if layout != "auto"
+    for attention in ("batch", "heads", "sequence")
 )
-"""(ffn_layout, attn_sharding) in the order in which ties are broken."""
-ONE_D: Final = STRATEGIES.index(("ws_1d", "heads"))
-"""What GPU nodes run."""
-INTERCHANGEABLE: Final = tuple(
-    [index for index, (layout, _) in enumerate(STRATEGIES) if LAYOUTS[layout].stored == stored]
-    for stored in reversed(dict.fromkeys(LAYOUTS[layout].stored for layout, _ in STRATEGIES))
+ON_NODES: Final = tuple(
+    Strategy("ws_1d", "heads", data=data, spread=spread) for data in _DATA for spread in (False, True)
 )
-"""Indices of the strategies whose layouts run on the same stored weights, those of the last layout first."""
+STRATEGIES: Final = (*ON_TORUS, *ON_NODES[1:])
+"""All of them, in the order in which ties are broken."""
+ONE_D: Final = STRATEGIES.index(Strategy("ws_1d", "heads"))
+"""What GPU nodes run of a dense model, unless they are told to split attention's sequences."""
+
+
+def _interchangeable(strategies: Sequence[Strategy]) -> tuple[list[int], ...]:
+    kinds = list(dict.fromkeys(each.stored for each in strategies))
+    return tuple([STRATEGIES.index(each) for each in strategies if each.stored == kind] for kind in reversed(kinds))
+
+
+INTERCHANGEABLE: Final = _interchangeable(ON_TORUS)
+"""Indices of the torus's strategies that run on the same stored weights, those of the last layout first."""
+GPU_STRATEGIES: Final = (ONE_D, *(STRATEGIES.index(each) for each in ON_NODES[1:]))
+SEQUENCE: Final = ATTN_SHARDINGS.index("sequence")
 BLOCK: Final = 16384
 """Points evaluated at once, so that temporaries stay in the CPU cache whatever the grid's size."""
 
@@ -43,12 +86,12 @@ class PredictedPhase:
     @property
     def layout(self) -> Ints:
         """Index of FFN_LAYOUTS."""
-        return np.asarray([FFN_LAYOUTS.index(layout) for layout, _ in STRATEGIES])[self.strategy]
+        return np.asarray([FFN_LAYOUTS.index(each.layout) for each in STRATEGIES])[self.strategy]
 
     @property
     def attention(self) -> Ints:
-        """Index of ATTN_SHARDINGS."""
-        return np.asarray([ATTN_SHARDINGS.index(attention) for _, attention in STRATEGIES])[self.strategy]
+        """Index of ATTN_SHARDINGS; of a model with latent attention, ``heads`` stands for ``replicated``."""
+        return np.asarray([ATTN_SHARDINGS.index(each.attention) for each in STRATEGIES])[self.strategy]
 
     def better(self, other: Self) -> Bools:
         """Where this is preferred: possible before impossible, fitting before not, then the faster or the smaller."""
@@ -120,40 +163,100 @@ def predict(grid: Grid) -> Prediction:
         ValueError: the grid mixes GPUs and TPUs.
     """
     if np.all(grid.gpu):
-        return Prediction(prefill=run_phase(grid, "prefill", ONE_D), decode=run_phase(grid, "decode", ONE_D))
-    if np.any(grid.gpu):
+        groups = tuple([index] for index in _of_nodes(grid))
+    elif np.any(grid.gpu):
         raise ValueError("a grid holds GPUs or TPUs, not both")
+    else:
+        groups = _of_torus(grid)
     best = None
-    for allowed in INTERCHANGEABLE:
+    for allowed in groups:
         found = Prediction(prefill=_best(grid, "prefill", allowed), decode=_best(grid, "decode", allowed))
         best = found if best is None else found.where(found.combined().better(best.combined()), best)
     assert best is not None
     return best
 
 
+def _of_torus(grid: Grid) -> tuple[list[int], ...]:
+    """Strategies that some point may run, those on the same stored weights together; at least one.
+
+    Attention over positions is run where it is asked for: where heads or the batch split it, they send less. Experts
+    are split where there are some, over axes of several chips that split them and leave whole columns.
+    """
+    found = []
+    over_positions = np.any(grid.attention == SEQUENCE)
+    for allowed in INTERCHANGEABLE:
+        kept = [
+            index
+            for index in allowed
+            if (over_positions or STRATEGIES[index].attention != "sequence")
+            and (not STRATEGIES[index].experts or np.any(_experts_asked(grid, STRATEGIES[index])))
+        ]
+        if kept:
+            found.append(kept)
+    return tuple(found)
+
+
+def _of_nodes(grid: Grid) -> tuple[int, ...]:
+    """Strategies that some point of GPUs may run; at least the first."""
+    some = (index for index in GPU_STRATEGIES[1:] if np.any(_ranks_possible(grid, STRATEGIES[index])))
+    return (ONE_D, *some)
+
+
+def _experts_asked(grid: Grid, strategy: Strategy) -> Bools:
+    """Where a torus's experts may be split as the strategy does."""
+    asked = grid.expert_axes == EXPERT_AXES.index(strategy.experts or "none")
+    left_open = (grid.expert_axes == EXPERT_AXES.index("auto")) & torus_experts.several(grid, strategy.experts)
+    return np.asarray((asked | left_open) & torus_experts.experts_possible(grid, strategy.experts))
+
+
+def ranks_of(grid: Grid, strategy: Strategy) -> Ranks:
+    """The degrees of GPUs: those asked for, else the strategy's, whose ``spread`` is over as many as divide experts."""
+    every = np.gcd(grid.tensor.astype(np.int64), np.maximum(grid.num_experts, 1).astype(np.int64)).astype(float)
+    open_experts = every if strategy.spread else np.ones(1)
+    return Ranks(
+        data=np.where(grid.data > 0, grid.data, float(strategy.data)),
+        experts=np.where(grid.expert_ranks > 0, grid.expert_ranks, open_experts),
+    )
+
+
+def _ranks_possible(grid: Grid, strategy: Strategy) -> Bools:
+    """Where GPUs may run the strategy.
+
+    Of what a point states, only the first strategy answers. A dense model's attention by heads is data-parallel where
+    that is asked for; experts, and latent vectors that no heads split, leave it open.
+    """
+    ranks = ranks_of(grid, strategy)
+    fits = ranks.possible(grid)
+    stated = (strategy.data == 1) | ((grid.data == 0) & (grid.latent | (grid.num_experts > 0)))
+    spread = (not strategy.spread) | ((grid.expert_ranks == 0) & (grid.num_experts > 0) & (ranks.experts > 1))
+    return np.asarray(fits & stated & spread)
+
+
 def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
     """The phase ``name`` (prefill or decode) of every point, run with one strategy; 0 where a point does not have it.
 
     A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
-    mean context, input_len + (steps + 1)/2, as every cost is linear in it.
+    mean of the keys that they see, as every cost is linear in it.
     """
-    layout, attention = STRATEGIES[strategy]
+    chosen = STRATEGIES[strategy]
     one = np.ones(1)
     runs = _runs(grid, name)
     if name == "prefill":
-        length, context, count = grid.input_len, grid.input_len, one
+        length, seen, keys, count = grid.input_len, seen_in_prefill(grid), grid.input_len, one
     else:
-        length, context, count = one, grid.input_len + (grid.steps + 1) / 2, grid.steps
+        length, seen, keys, count = one, seen_in_decode(grid), grid.input_len + (grid.steps + 1) / 2, grid.steps
     if np.all(grid.gpu):
-        prefill = name == "prefill"
-        cost, taken = gpu_nodes.forward(grid, length, context, prefill), memory.on_nodes(grid, length)
-        possible = np.ones(len(grid), dtype=bool)
+        ranks = ranks_of(grid, chosen)
+        cost = gpu_nodes.forward(grid, length, seen, name == "prefill", ranks, keys)
+        taken = memory.on_nodes(grid, length, ranks)
+        possible = _ranks_possible(grid, chosen)
     else:
-        cost = tpu_torus.forward(grid, layout, attention, length, context)
-        taken = memory.on_torus(grid, layout, attention, length)
+        layout, attention, experts = chosen.layout, chosen.attention, chosen.experts
+        cost = tpu_torus.forward(grid, layout, attention, length, seen, experts, keys)
+        taken = memory.on_torus(grid, layout, attention, length, experts)
         requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
-        requested = requested & np.isin(grid.attention, (ATTN_SHARDINGS.index("auto"), ATTN_SHARDINGS.index(attention)))
-        possible = requested & tpu_torus.attention_shards(grid, layout, attention).possible
+        requested = requested & _attention_asked(grid, attention) & _experts_asked(grid, chosen)
+        possible = requested & torus_attention.attention_shards(grid, layout, attention).possible
     if name == "prefill":
         cost = replace(cost, overhead_s=cost.overhead_s + grid.request_s)
     return PredictedPhase(
@@ -162,6 +265,14 @@ def run_phase(grid: Grid, name: str, strategy: int) -> PredictedPhase:
         strategy=np.full(len(grid), strategy),
         possible=np.broadcast_to(possible | ~runs, (len(grid),)),
     )
+
+
+def _attention_asked(grid: Grid, attention: str) -> Bools:
+    """Where attention may be split so; what leaves it open does not split positions, and ``replicated`` is over heads."""
+    if attention == "sequence":
+        return grid.attention == SEQUENCE
+    names = ("auto", "heads", "replicated") if attention == "heads" else ("auto", attention)
+    return np.isin(grid.attention, [ATTN_SHARDINGS.index(name) for name in names])
 
 
 def _runs(grid: Grid, name: str) -> Bools:

@@ -9,170 +9,52 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engines.analytic.attention import absorbs, output_width, query_columns, query_width, value_width
 from engines.analytic.cost import Cost, matmul_efficiency, roofline_overlap
-from engines.analytic.grid import Bools, Floats, Grid
+from engines.analytic.grid import Floats, Grid
+from engines.analytic.torus_attention import (
+    attention_on_chip,
+    attention_shards,
+    attention_transfers,
+    attention_weights,
+    expanded_elements,
+    key_value_columns,
+    made_again,
+    padded_heads,
+)
+from engines.analytic.torus_experts import expert_cost
+from engines.analytic.torus_links import LayerTransfers, size_of, start_s, transfer_s
 from engines.core.layout import LAYOUTS
 from engines.core.volume import activation_payloads, gathered_weights
 
 
-def size_of(grid: Grid, axes: str) -> Floats:
-    """Chips along ``axes``."""
-    size: Floats = np.ones(1)
-    for axis in axes:
-        size = size * getattr(grid, axis)
-    return size
-
-
-def bandwidth(grid: Grid, axes: str) -> Floats:
-    """Bytes/s that a chip receives in a collective along ``axes``; infinite where they hold one chip.
-
-    Along one axis two links of a ring (one where the loop goes one way), or one of a line, whose last chip
-    has a single neighbor. Each further axis adds ``axis_gain`` of its own links: at 1 the phases along all axes run in
-    parallel (90, 180 and 270 GB/s on TPU v4, as Pope et al. 2022 count links), at 0 one axis after the other.
-    """
-    first = np.zeros(1)
-    total = np.zeros(1)
-    for axis in axes:
-        links = np.minimum(getattr(grid, f"links_{axis}"), grid.directions)
-        first = np.maximum(first, links)
-        total = total + links
-    used = first + grid.axis_gain * (total - first)
-    return np.where(used > 0, used, np.inf) * grid.link_bytes_per_s * grid.link_efficiency
-
-
-def transfer_s(grid: Grid, axes: str, size_bytes: Floats) -> Floats:
-    """All-gather or reduce-scatter along ``axes``: ``size_bytes`` is the larger side, a chip's gathered tensor.
-
-    size · (k − 1)/k / bandwidth with k chips along the axes: a chip has its own part already (Pope et al. 2022,
-    appendix A.1, who then take (k − 1)/k as 1).
-    """
-    shards = size_of(grid, axes)
-    return size_bytes * (1 - 1 / shards) / bandwidth(grid, axes)
-
-
-def all_to_all_s(grid: Grid, axes: str, size_bytes: Floats) -> Floats:
-    """All-to-all along ``axes`` of ``size_bytes`` that a chip holds, transfer only.
-
-    Every piece is routed straight to its chip. Along a ring of k it goes k/4 hops on average over two links, along a
-    line k/3 over one, and each link carries an equal part; the axes work in parallel, so the longest decides.
-    """
-    slowest: Floats = np.zeros(1)
-    for axis in axes:
-        size, links = getattr(grid, axis), getattr(grid, f"links_{axis}")
-        hops_per_link = np.where(links == 2, size / 8, size / 3)
-        slowest = np.maximum(slowest, np.where(links > 0, hops_per_link, 0.0))
-    return size_bytes * slowest / (grid.link_bytes_per_s * grid.link_efficiency)
-
-
-def hops(grid: Grid, axes: str) -> Floats:
-    """Hops to the farthest chip along ``axes``: k/2 along a ring, k − 1 along a line."""
-    total: Floats = np.zeros(1)
-    for axis in axes:
-        size, links = getattr(grid, axis), getattr(grid, f"links_{axis}")
-        total = total + np.where(links == 2, size / 2, size - 1)
-    return total
-
-
-def start_s(grid: Grid, axes: str) -> Floats:
-    """Time of an all-gather or reduce-scatter along ``axes`` besides its bytes, zero where there is one chip.
-
-    collective_s for the phase along each axis of several chips, and hop_s for each of :func:`hops`.
-    """
-    phases = sum((getattr(grid, axis) > 1 for axis in axes), start=np.zeros(1))
-    return grid.collective_s * phases + grid.hop_s * hops(grid, axes)
-
-
-def padded_heads(grid: Grid) -> Floats:
-    """Query heads as run: padded so that the chips, or the next power of two of heads if fewer, get equal parts.
-
-    PaLM 540B's 48 heads are run as 64 on 64 chips (Pope et al. 2022, section 4).
-    """
-    shards = head_shards(grid)
-    return np.ceil(grid.heads / shards) * shards
-
-
-def head_shards(grid: Grid) -> Floats:
-    """Chips over which heads split: all of them up to the next power of two of heads."""
-    return np.asarray(np.minimum(size_of(grid, "xyz"), grid.max_head_shards))
-
-
 def layer_weights(grid: Grid) -> Floats:
-    """Elements of one layer's matrices as run, heads padded; key/value heads too where each query head has its own."""
-    heads = padded_heads(grid)
-    kv = np.where(grid.kv_heads == grid.heads, heads, grid.kv_heads)
-    return 2 * grid.d_model * grid.head_dim * (heads + kv) + grid.ffn_params
-
-
-def weights_on_chip(grid: Grid, layout: str) -> Floats:
-    """Elements of one layer's matrices on a chip: 1/n of them, but k|v on every chip that has the same rows of E.
-
-    The k and v projections are cut over at most K heads: [E, 2·K·D] whole in ws_1d where K = 1, [E.x, 2·K·D] in the
-    layouts that keep weights in two dimensions.
-    """
-    chips = size_of(grid, "xyz")
-    kv_heads = np.where(grid.kv_heads == grid.heads, padded_heads(grid), grid.kv_heads)
-    key_value = 2 * grid.d_model * grid.head_dim * kv_heads
-    rows = size_of(grid, LAYOUTS[layout].stored_embed)
-    copied = key_value / rows / np.minimum(chips / rows, kv_heads)
-    return (layer_weights(grid) - key_value) / chips + copied
+    """Elements of one dense layer's matrices as run, heads padded."""
+    return attention_weights(grid) + grid.ffn_params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shards:
-    """How attention is split: number of chips over which sequences and heads are split."""
+class DenseColumns:
+    """The feed-forward that all tokens pass, as a mean over layers: its own, or the shared one beside experts."""
 
-    batch: Floats
-    heads: Floats
-    moved: Floats
-    """Chips among which an all-to-all exchanges q, k, v and the output; 1 where none is needed."""
-    possible: Bools
-
-    def kv_elements(self, grid: Grid, tokens: Floats) -> Floats:
-        """Elements of one layer's cache on a chip for ``tokens`` [B·context]: 2·D·K, copied where K < shards."""
-        padded = np.where(grid.kv_heads == grid.heads, padded_heads(grid), grid.kv_heads)
-        local = np.maximum(np.ceil(padded / self.heads), 1.0)
-        return 2 * grid.head_dim * local * tokens / self.batch
+    params: Floats
+    inputs: Floats
+    hidden: Floats
+    there: Floats
+    """Share of the layers that have one."""
 
 
-def _divides(shards: Floats, batch: Floats) -> Bools:
-    # np.remainder of floats would take longer than everything else here.
-    parts = batch / shards
-    return np.asarray(parts == np.floor(parts))
-
-
-def attention_shards(grid: Grid, layout: str, attention: str) -> Shards:
-    """Attention under ``layout``, split over ``heads`` or over ``batch``.
-
-    Heads: a gathered layout has the batch split over its axes already and heads over the others. Batch: the largest
-    of xyz, yz, z whose shards divide the batch, heads over the axes that are left.
-    """
-    chips = size_of(grid, "xyz")
-    gathered = size_of(grid, LAYOUTS[layout].gathered)
-    fits = _divides(gathered, grid.batch)
-    most = head_shards(grid)
-    if attention == "heads":
-        return Shards(
-            batch=gathered, heads=np.minimum(chips / gathered, most), moved=np.ones(1), possible=fits & (chips > 0)
-        )
-    shards = np.ones(1)
-    for axes in ("z", "yz", "xyz"):
-        size = size_of(grid, axes)
-        shards = np.where((size > 1) & _divides(size, grid.batch), size, shards)
-    shards = np.maximum(shards, gathered)
-    return Shards(
-        batch=shards,
-        heads=np.minimum(chips / shards, most),
-        moved=np.where(shards > gathered, shards, 1.0),
-        possible=fits & (shards > 1),
+def dense_columns(grid: Grid) -> DenseColumns:
+    """Dense layers' feed-forward and the shared expert of those with experts, weighted by their layers."""
+    if not np.any(grid.expert_layers):
+        return DenseColumns(params=grid.ffn_params, inputs=grid.ffn_inputs, hidden=grid.ffn_hidden, there=np.ones(1))
+    dense, mixed = grid.dense_layers / grid.layers, grid.expert_layers / grid.layers
+    return DenseColumns(
+        params=dense * grid.ffn_params + mixed * grid.shared_params,
+        inputs=dense * grid.ffn_inputs + mixed * grid.shared_inputs,
+        hidden=dense * grid.ffn_hidden + mixed * grid.shared_hidden,
+        there=dense + mixed * (grid.shared_params > 0),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerTransfers:
-    """Communication of one layer: seconds of transfer, and seconds before first bytes."""
-
-    transfer_s: Floats
-    start_s: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,26 +72,27 @@ def layer_collectives(grid: Grid, layout: str, tokens: Floats) -> Iterator[Colle
     A parallel block runs those of the residual once, a serial block once for attention and once for the feed-forward;
     the columns of both go together, in a serial block in halves (Pope et al. 2022, sections 3.2 and 3.4; feed-forward
     volumes as in appendix A.2). Into them are H·D + 2·K·D + F inputs, out of them H·D + F; multiquery's one key/value
-    head is not cut over F's axes. Gathered layouts gather the layer's weights as well, in two parts a block.
+    head is not cut over F's axes. Gathered layouts gather the layer's weights as well, in two parts a block. Where only
+    some layers have a feed-forward for all tokens, ``count`` is a mean over layers.
     """
-    cut, blocks = LAYOUTS[layout], np.where(grid.serial, 2.0, 1.0)
+    cut, ffn = LAYOUTS[layout], dense_columns(grid)
+    blocks = np.where(grid.serial, 1.0 + ffn.there, 1.0)
 
     def size(axes: str) -> Floats:
         return size_of(grid, axes)
 
     across = size(cut.ffn)
-    query = padded_heads(grid) * grid.head_dim / across
-    key_value = 2 * grid.head_dim * np.maximum(np.ceil(grid.kv_heads / across), 1.0)
     if cut.gathered:
-        weights = gathered_weights(cut, size, layer_weights(grid) * grid.weight_bytes)
+        weights = gathered_weights(cut, size, (attention_weights(grid) + ffn.params) * grid.weight_bytes)
         yield Collective(axes=cut.gathered, size_bytes=weights / (2 * blocks), count=2 * blocks)
+    heads = padded_heads(grid)
     payloads = activation_payloads(
         cut,
         size,
         tokens=tokens / size(cut.gathered) * grid.act_bytes,
         d_model=grid.d_model,
-        inward=query + key_value + grid.ffn_inputs / across,
-        outward=query + grid.ffn_hidden / across,
+        inward=query_columns(grid, heads) / across + key_value_columns(grid, across) + ffn.inputs / across,
+        outward=heads * output_width(grid) / across + ffn.hidden / across,
     )
     for each in payloads:
         if each.of == "residual":
@@ -228,71 +111,93 @@ def layer_transfers(grid: Grid, layout: str, tokens: Floats) -> LayerTransfers:
     return LayerTransfers(transfer_s=transfer, start_s=start)
 
 
-def attention_transfers(grid: Grid, shards: Shards, tokens: Floats) -> LayerTransfers:
-    """The all-to-alls that bring q, k, v of the new tokens to the cache and the result back (section 3.3).
+def forward(
+    grid: Grid, layout: str, attention: str, length: Floats, seen: Floats, experts: str = "", keys: Floats | None = None
+) -> Cost:
+    """One forward pass of ``length`` new tokens a sequence, each attending to ``seen`` keys of ``keys`` in the cache.
 
-    A chip holds T·(H·D)/n of q and as much of the result, and T·2·K·D/n of k and v.
-    """
-    moved = shards.moved > 1
-    held = tokens * (2 * padded_heads(grid) + 2 * grid.kv_heads) * grid.head_dim / size_of(grid, "xyz")
-    return LayerTransfers(
-        transfer_s=np.where(moved, all_to_all_s(grid, "xyz", held * grid.act_bytes), 0.0),
-        start_s=np.where(moved, 2 * (grid.collective_s + grid.hop_s * hops(grid, "xyz")), 0.0),
-    )
-
-
-def forward(grid: Grid, layout: str, attention: str, length: Floats, context: Floats) -> Cost:
-    """One forward pass of ``length`` new tokens a sequence, each attending to ``context`` keys.
-
-    Compute: 2·T·W of the chip's part W of the projections and 4·T·context·H·D over the attention shards, at the
+    Compute: 2·T·W of the chip's part W of the projections and 4·T·seen·H·D over the attention shards, at the
     matmul's efficiency; 2·B·V·E/n of the logits. Memory: weights once (gathered weights are written and read, N times
-    the chip's part), the cache of B·context tokens once, the scores ``score_passes`` times. Communication:
+    the chip's part), the cache of B·seen tokens once, the scores ``score_passes`` times. Communication:
     :func:`layer_transfers` and :func:`attention_transfers`; a loop hides loop_hidden of the projections' transfer under
     compute left for it, and ``prefetch`` of what is left, and of fixed costs, runs under the reading of weights.
+
+    Experts over the axes ``experts`` add :func:`engines.analytic.torus_experts.expert_cost` in their layers. Which of
+    their weights are read is only known after the router, so nothing fetches those ahead, and no loop hides what they
+    send.
     """
     chips = size_of(grid, "xyz")
     shards = attention_shards(grid, layout, attention)
     gathered = size_of(grid, LAYOUTS[layout].gathered)
     tokens = grid.batch * length
     heads = padded_heads(grid)
-    weights = weights_on_chip(grid, layout)
+    ffn, absorbed = dense_columns(grid), absorbs(grid, length, seen if keys is None else keys)
+    weights = attention_on_chip(grid, layout) + ffn.params / chips
 
     inputs = grid.d_model / size_of(grid, LAYOUTS[layout].embed)
     rate = grid.peak * grid.matmul_share * matmul_efficiency(grid, inputs)
-    active = weights - (grid.ffn_params - grid.ffn_active_params) / chips
-    projections_s = 2 * tokens * active / rate
-    pairs = tokens * context * heads / (shards.batch * shards.heads)
-    attention_s = 4 * pairs * grid.head_dim / (grid.stream_peak * grid.matmul_efficiency * grid.attention_matmul)
+    projections_s = 2 * tokens * weights / rate
+    pairs = tokens * seen * heads / (shards.batch * shards.heads * shards.positions)
+    widths = query_width(grid, absorbed) + value_width(grid, absorbed)
+    attention_rate = grid.stream_peak * grid.matmul_efficiency * grid.attention_matmul
+    attention_s = 2 * pairs * widths / attention_rate
     logits_s = 2 * grid.batch * grid.vocab * grid.d_model / chips / (rate * (grid.head_peak / grid.peak))
-    compute_s = grid.layers * (projections_s + attention_s) + logits_s
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency
     copies = np.where(gathered > 1, 2 * gathered, 1.0)
     loaded = weights * grid.weight_bytes * copies / grid.weight_stream
-    cached = shards.kv_elements(grid, grid.batch * context) * grid.kv_bytes / grid.cache_efficiency
+    cached = shards.kv_elements(grid, grid.batch * seen) * grid.kv_bytes / grid.cache_efficiency
     scores = grid.score_passes * pairs * grid.act_bytes
     # Every matmul reads its input and writes its output; XLA fuses the operations between them.
     across = size_of(grid, LAYOUTS[layout].ffn)
-    passed = 2 * inputs + (2 * heads * grid.head_dim + grid.ffn_inputs + grid.ffn_hidden) / across
+    passed = 2 * inputs + (heads * (grid.head_dim + output_width(grid)) + ffn.inputs + ffn.hidden) / across
     vectors = tokens / gathered * passed * np.where(grid.serial, 2.0, 1.0) * grid.act_bytes * grid.vector_passes
+    if np.any(grid.latent):
+        projections_s = projections_s + 2 * made_again(grid, shards, length, seen, absorbed) / rate
+        made = expanded_elements(grid, shards, seen, absorbed)
+        vectors = vectors + 2 * made * grid.act_bytes * grid.vector_passes
     embedding = grid.vocab * grid.d_model * grid.head_bytes / chips
-    memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
 
-    projections, all_to_alls = layer_transfers(grid, layout, tokens), attention_transfers(grid, shards, tokens)
+    all_to_alls = attention_transfers(grid, layout, shards, length, absorbed)
+    projections = layer_transfers(grid, layout, tokens)
+    compute_s = grid.layers * (projections_s + attention_s) + logits_s
+    memory_s = (grid.layers * (loaded + cached + scores + vectors) + embedding) / stream
     transfers = grid.layers * (projections.transfer_s + all_to_alls.transfer_s)
     starts = grid.layers * (projections.start_s + all_to_alls.start_s)
+    fixed_s = grid.layers * grid.layer_s
+    if np.any(grid.expert_layers):
+        routed = expert_cost(grid, layout, experts, length)
+        compute_s = compute_s + grid.expert_layers * routed.compute_s
+        moved = routed.weights_bytes / grid.weight_stream + routed.row_bytes * grid.vector_passes
+        memory_s = memory_s + grid.expert_layers * moved / stream
+        transfers = transfers + grid.expert_layers * routed.transfers.transfer_s
+        starts = starts + grid.expert_layers * routed.transfers.start_s
+        fixed_s = fixed_s + grid.expert_layers * grid.routing_s
     # Compute that already overlaps memory time cannot also hide communication.
     under_memory = roofline_overlap(grid, compute_s, memory_s)
     spare = np.minimum(grid.layers * projections_s, compute_s - under_memory)
     hidden = np.where(grid.looped, np.minimum(grid.loop_hidden * grid.layers * projections.transfer_s, spare), 0.0)
     # A compiler that fetches the next weights ahead does so while the chip waits for others, or starts a layer.
-    waiting = transfers + starts - hidden + grid.layers * grid.layer_s
+    waiting = transfers + starts - hidden + fixed_s
     fetched = grid.prefetch * np.minimum(waiting, np.maximum(grid.layers * loaded / stream - under_memory, 0.0))
     sampled = grid.sampling_s_per_logit * grid.batch * grid.vocab / chips
     return Cost(
         compute_s=compute_s,
         memory_s=memory_s,
         communication_s=transfers + starts,
-        overhead_s=grid.layers * grid.layer_s + grid.step_s + sampled,
+        overhead_s=fixed_s + grid.step_s + sampled,
         overlapped_s=under_memory + hidden + fetched,
     )
+
+
+def weights_on_chip(grid: Grid, layout: str) -> Floats:
+    """Elements of a layer's matrices on a chip, as a mean over layers: experts lie 1/n on each, however they are split.
+
+    The router is on every chip.
+    """
+    chips = size_of(grid, "xyz")
+    found = attention_on_chip(grid, layout) + dense_columns(grid).params / chips
+    if not np.any(grid.expert_layers):
+        return found
+    routed = grid.num_experts * (grid.expert_params / chips + grid.d_model)
+    return found + grid.expert_layers / grid.layers * routed

@@ -17,26 +17,40 @@ from engines.compiled.target.memory import peak_bytes
 from engines.compiled.timed import TimedProgram
 
 if TYPE_CHECKING:
+    from engines.core.model import Model
     from engines.transformer.partition.plan import Plan
 
-DEPTHS: Final = (2, 6)
-"""Layers of the two programs: the first and the last layer are scheduled unlike those between."""
+FEWEST: Final = 2
+STEP: Final = 4
+"""Layers of the first program, and how many more the second has at least: the first and the last layer are scheduled
+unlike those between."""
 SURELY_FITS: Final = 0.9
 """Up to this fraction of a device's memory a program surely fits: the compiler keeps some for itself."""
 
 
+def depths_of(model: "Model") -> tuple[int, int]:
+    """Layers of the two programs. They differ by whole periods of the model's kinds of layers, and so do they from it.
+
+    Both have the dense layers that come first.
+    """
+    period = model.global_every or 1
+    least = FEWEST + (model.dense_layers or 0)
+    few = least + (model.num_layers - least) % period
+    return few, few + -(-STEP // period) * period
+
+
 def shallow(plan: "Plan") -> list["Plan"]:
     """The plan with few layers and with some more; [] where its layers are looped over, or compile as fast whole."""
-    layers = plan.model.num_layers
-    if not plan.unrolled or layers <= sum(DEPTHS):
+    depths = depths_of(plan.model)
+    if not plan.unrolled or plan.model.num_layers <= sum(depths):
         return []
-    return [replace(plan, model=replace(plan.model, num_layers=each)) for each in DEPTHS]
+    return [replace(plan, model=replace(plan.model, num_layers=each)) for each in depths]
 
 
-def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedProgram:
-    """The phase with ``layers`` layers, from the same with :data:`DEPTHS`; its bars and text are the deeper one's."""
-    first, second = DEPTHS
-    steps = (layers - first) / (second - first)
+def at_all_layers(few: TimedProgram, more: TimedProgram, model: "Model") -> TimedProgram:
+    """The phase with all layers, from the same with :func:`depths_of`; its bars and text are the deeper one's."""
+    first, second = depths_of(model)
+    steps = (model.num_layers - first) / (second - first)
 
     def line(start: float, end: float) -> float:
         return start + (end - start) * steps
@@ -63,7 +77,7 @@ def at_all_layers(few: TimedProgram, more: TimedProgram, layers: int) -> TimedPr
         timeline=timeline(few.timeline, more.timeline),
         shortest=timeline(few.shortest, more.shortest),
         least_s=None if few.least_s is None or more.least_s is None else line(few.least_s, more.least_s),
-        depths=DEPTHS,
+        depths=(first, second),
     )
 
 

@@ -181,7 +181,7 @@ class CompiledEngine(Estimator):
     def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
         depths = [self._timed(point, each, target, name) for each in shallow(plan)]
         if depths:
-            whole = at_all_layers(depths[0], depths[1], plan.model.num_layers)
+            whole = at_all_layers(depths[0], depths[1], plan.model)
             hbm_bytes = point.chip.require("hbm_bytes", point.chip.hbm_bytes)
             if surely_fits(whole, hbm_bytes / target.cores):
                 return whole

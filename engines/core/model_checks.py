@@ -122,7 +122,7 @@ def _check_latent(model: "Model") -> None:
             "use position=rotary and a rotary_dim below head_dim",
         )
 
-    for name in ("attn_bias", "qk_norm"):
+    for name in ("attn_bias", "qk_norm", "attention_sinks"):
         if getattr(model, name):
             raise InvalidRequest(f"model.{name}", True, "does not go with kv_latent_dim", "use false")
     if model.block != "serial":

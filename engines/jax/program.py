@@ -128,7 +128,9 @@ class JaxProgram:
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
 
         def reference(source: Source) -> NDArray[np.float64]:
-            found = reference_logits(self.point.model, tokens, ends + positions, source).astype(np.float64)
+            found = reference_logits(self.point.model, tokens, ends + positions, source, self.plan.cache_len).astype(
+                np.float64
+            )
             last = found[np.searchsorted(ends, self.prompts.ends[rows]), np.arange(len(rows))] if ends else found[:0]
             return np.concatenate([last.reshape(-1, *found.shape[1:]), found[len(ends) :]])
 
@@ -209,7 +211,7 @@ class JaxProgram:
         """Free the devices' memory."""
         for each in jax.tree.leaves((self.weights, self.cache)):
             each.delete()
-        self.weights, self.cache, self.compiled, self.calls = None, {}, {}, {}
+        self.weights, self.cache, self.compiled, self.calls = None, (), {}, {}
         self.first_scores = self.decoded = None
 
 

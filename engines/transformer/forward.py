@@ -7,13 +7,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.core.layer_kind import LayerKind
+from engines.core.rotary import Rotary
 from engines.transformer.layers.attention import LayerContext
 from engines.transformer.layers.block import layer
 from engines.transformer.layers.embedding import embed, logits
 from engines.transformer.layers.kv_cache import Cache, Caches
 from engines.transformer.layers.norm import norm
 from engines.transformer.layers.positions import Positions
-from engines.transformer.layers.rope import rope_angles
+from engines.transformer.layers.rope import RopeAngles, rope_angles
 from engines.transformer.layers.sequence_attention import reads_whole_prompt
 from engines.transformer.layers.stripes import own_ids
 from engines.transformer.params.tree import LayerParameters, Parameters, layer_parameters, only_layer, scan_inputs
@@ -53,11 +54,13 @@ def hidden_states(
     x = embed(plan, parameters, tokens, positions)
     if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
         here = own_ids(plan, time)
-    angles = rope_angles(plan.model, here)
-
-    contexts = {
-        kind: LayerContext(kind, 0, positions, limit, time, angles) for kind in dict.fromkeys(plan.model.layer_kinds)
-    }
+    turned: dict[Rotary, RopeAngles | None] = {}
+    contexts = {}
+    for kind in dict.fromkeys(plan.model.layer_kinds):
+        rotary = plan.model.rotary(kind, plan.text_len)
+        if rotary not in turned:
+            turned[rotary] = rope_angles(plan.model, here, kind, plan.text_len)
+        contexts[kind] = LayerContext(kind, 0, positions, limit, time, turned[rotary])
     written: list[Cache] = []
     for turn in plan.loops:
         own = slice(len(written), len(written) + len(turn))

@@ -93,6 +93,13 @@ class PrefillOptions:
                 "partitioner=manual",
                 "change those or use blockwise",
             )
+        if point.model.position == "alibi":
+            raise InvalidRequest(
+                "engine.attention",
+                "splash",
+                f"adds nothing to scores, and model={point.model.name} has position=alibi",
+                "use blockwise",
+            )
 
     def skipped_tokens(self, batch_size: int) -> int:
         """Prompt tokens of a batch that are not computed again: the prefix in all sequences but one."""

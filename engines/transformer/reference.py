@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
+from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
 from engines.weights.random import Source, tensors, values
 
@@ -20,17 +21,26 @@ Weights = dict[str, Array]
 
 
 def reference_logits(
-    model: Model, tokens: NDArray[np.int32], positions: list[int], source: Source
+    model: Model, tokens: NDArray[np.int32], positions: list[int], source: Source, length: int | None = None
 ) -> NDArray[np.float32]:
-    """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab], float32."""
-    specs = tensors(model)
-    x = jnp.asarray(values(specs["embedding"], source)[tokens])
+    """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab], float32.
+
+    ``length`` is that of the longest text, which rotary positions may be stretched for; by default that of ``tokens``.
+    """
+    specs, length = tensors(model), length or tokens.shape[1]
+    x = jnp.asarray(values(specs["embedding"], source)[tokens]) * model.embedding_scale
     if model.position == "learned":
         x = x + values(specs["positions"], source)[: tokens.shape[1]]
-    for number in range(model.num_layers):
+    if model.embedding_norm:
+        scales = {
+            name: jnp.asarray(values(specs[name], source)) for name in specs if name.startswith("embedding_norm.")
+        }
+        x = _norm(model, scales, "embedding_norm", x)
+    for number, kind in enumerate(model.layer_kinds):
         prefix = f"layers.{number}."
         names = [name for name in specs if name.startswith(prefix)]
-        x = _layer(model, {name.removeprefix(prefix): jnp.asarray(values(specs[name], source)) for name in names}, x)
+        held = {name.removeprefix(prefix): jnp.asarray(values(specs[name], source)) for name in names}
+        x = _layer(model, kind, length, held, x)
     outer = {
         name: jnp.asarray(values(tensor, source)) for name, tensor in specs.items() if not name.startswith("layers.")
     }
@@ -42,18 +52,25 @@ def _output(model: Model, w: Weights, x: Array) -> Array:
     with jax.default_matmul_precision("highest"):
         x = _norm(model, w, "final_norm", x)
         logits = x @ (w["embedding"].T if model.tied_embedding else w["lm_head"])
-    return logits + w["lm_head_bias"] if model.lm_head_bias else logits
+    logits = (logits + w["lm_head_bias"] if model.lm_head_bias else logits) * model.logit_scale
+    return logits if model.logit_softcap is None else model.logit_softcap * jnp.tanh(logits / model.logit_softcap)
 
 
-@partial(jax.jit, static_argnums=0)
-def _layer(model: Model, w: Weights, x: Array) -> Array:
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _layer(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> Array:
+    def half(name: str, x: Array) -> Array:
+        """What attention or the feed-forward adds to the stream, of which it reads x."""
+        if model.norm_position != "after":
+            x = _norm(model, w, f"{name if model.norms_per_layer > 1 else 'attn'}_norm", x)
+        x = _attention(model, kind, length, w, x) if name == "attn" else _second_half(model, w, x)
+        x = x if model.norm_position == "before" else _norm(model, w, f"{name}_post_norm", x)
+        return model.residual_scale * x
+
     with jax.default_matmul_precision("highest"):
-        if model.block == "serial":
-            x = x + _attention(model, w, _norm(model, w, "attn_norm", x))
-            return x + _second_half(model, w, _norm(model, w, "ffn_norm", x))
-        first = _norm(model, w, "attn_norm", x)
-        second = _norm(model, w, "ffn_norm", x) if model.norms_per_layer == 2 else first
-        return x + _attention(model, w, first) + _feed_forward(model, w, second)
+        if model.block == "parallel":
+            return x + half("attn", x) + half("ffn", x)
+        x = x + half("attn", x)
+        return x + half("ffn", x)
 
 
 def _norm(model: Model, w: Weights, name: str, x: Array) -> Array:
@@ -63,7 +80,7 @@ def _norm(model: Model, w: Weights, name: str, x: Array) -> Array:
     return x + w[f"{name}.bias"] if model.norm_bias else x
 
 
-def _latent_qkv(model: Model, w: Weights, x: Array) -> tuple[Array, Array, Array]:
+def _latent_qkv(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> tuple[Array, Array, Array]:
     """q, k and v [batch, time, heads, dim] of latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1)."""
     latent, plain = model.kv_latent_dim, model.head_dim - model.rotated_dim
 
@@ -77,28 +94,43 @@ def _latent_qkv(model: Model, w: Weights, x: Array) -> tuple[Array, Array, Array
     down = x @ w["kv_a"]
     vectors = normed(down[..., :latent], w["kv_a_norm.scale"])
     k, v = (jnp.einsum("btl,lhd->bthd", vectors, w[name]) for name in ("k_b", "v_b"))
-    shared = jnp.broadcast_to(_rotate(model, down[:, :, None, latent:]), (*k.shape[:3], model.rotated_dim))
-    q = jnp.concatenate([q[..., :plain], _rotate(model, q[..., plain:])], axis=-1)
+    shared = jnp.broadcast_to(
+        _rotate(model, kind, length, down[:, :, None, latent:]), (*k.shape[:3], model.rotated_dim)
+    )
+    q = jnp.concatenate([q[..., :plain], _rotate(model, kind, length, q[..., plain:])], axis=-1)
     return q, jnp.concatenate([k, shared], axis=-1), v
 
 
-def _attention(model: Model, w: Weights, x: Array) -> Array:
+def _attention(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> Array:
     time = x.shape[1]
     if model.kv_latent_dim is not None:
-        q, k, v = _latent_qkv(model, w, x)
+        q, k, v = _latent_qkv(model, kind, length, w, x)
     else:
         q, k, v = (jnp.einsum("bte,ehd->bthd", x, w[name]) for name in "qkv")
     if model.attn_bias:
         q, k, v = q + w["q_bias"], k + w["k_bias"], v + w["v_bias"]
+    if model.qk_norm:
+        q, k = (
+            each / jnp.sqrt(jnp.square(each).mean(axis=-1, keepdims=True) + model.norm_epsilon) * w[f"{name}.scale"]
+            for name, each in (("q_norm", q), ("k_norm", k))
+        )
     if model.position == "rotary" and model.kv_latent_dim is None:
-        q, k = _rotate(model, q), _rotate(model, k)
+        q, k = _rotate(model, kind, length, q), _rotate(model, kind, length, k)
     group = model.num_heads // model.num_kv_heads
     k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
+    scale = model.head_dim**-0.5 if model.attn_scale is None else model.attn_scale
+    sinks = w["sinks"][None, :, None] if model.attention_sinks else None
 
     def attended(at: Array) -> Array:
-        scores = jnp.einsum("bhd,bkhd->bhk", q[:, at], k) / np.sqrt(model.head_dim)
-        scores = jnp.where(jnp.arange(time) <= at, scores, -jnp.inf)
-        return jnp.einsum("bhk,bkhd->bhd", jax.nn.softmax(scores, axis=-1), v)
+        scores = jnp.einsum("bhd,bkhd->bhk", q[:, at], k) * scale
+        if model.attn_softcap is not None:
+            scores = model.attn_softcap * jnp.tanh(scores / model.attn_softcap)
+        if model.position == "alibi":
+            scores = scores - _alibi(model.num_heads)[:, None] * (at - jnp.arange(time))
+        scores = jnp.where(_seen(model, kind, at, jnp.arange(time)), scores, -jnp.inf)
+        if sinks is not None:  # one more key, of no value
+            scores = jnp.concatenate([scores, jnp.broadcast_to(sinks, (*scores.shape[:2], 1))], axis=-1)
+        return jnp.einsum("bhk,bkhd->bhd", jax.nn.softmax(scores, axis=-1)[..., :time], v)
 
     # A block of queries at a time, so that the scores of a long prompt fit in memory.
     out = lax.map(attended, jnp.arange(time), batch_size=QUERIES)
@@ -106,11 +138,29 @@ def _attention(model: Model, w: Weights, x: Array) -> Array:
     return out + w["o_bias"] if model.has_output_bias else out
 
 
-def _rotate(model: Model, x: Array) -> Array:
+def _seen(model: Model, kind: LayerKind, at: Array, keys: Array) -> Array:
+    """Which keys the query at a position sees."""
+    seen = keys <= at
+    if kind.window is None:
+        return seen
+    if model.window_kind == "chunked":
+        return seen & (keys // kind.window == at // kind.window)
+    return seen & (at - keys < kind.window)
+
+
+def _alibi(heads: int) -> NDArray[np.float32]:
+    """Slopes (Press et al. 2022): a geometric series to 1/256; between those of the next smaller power of 2 heads."""
+    whole = 1 << (heads.bit_length() - 1)
+    series = [np.exp2(-8 / whole) ** each for each in range(1, whole + 1)]
+    between = [np.exp2(-4 / whole) ** each for each in range(1, 2 * whole, 2)]
+    return np.asarray([*series, *between][:heads], np.float32)
+
+
+def _rotate(model: Model, kind: LayerKind, length: int, x: Array) -> Array:
     """Rotary positions (Su et al. 2021) on x [batch, time, heads, dim]: on pairs (2i, 2i+1), or (i, i + half)."""
-    dim = model.rotated_dim
-    angles = np.outer(np.arange(x.shape[1]), model.rotary_frequencies)[None, :, None, :]
-    sin, cos = jnp.sin(jnp.asarray(angles, jnp.float32)), jnp.cos(jnp.asarray(angles, jnp.float32))
+    dim, rotary = model.rotated_dim, model.rotary(kind, length)
+    angles = np.outer(np.arange(x.shape[1]), rotary.frequencies)[None, :, None, :]
+    sin, cos = (rotary.scale * each(jnp.asarray(angles, jnp.float32)) for each in (jnp.sin, jnp.cos))
     turned, rest = x[..., :dim], x[..., dim:]
     if model.rotary_interleaved:
         a, b = turned[..., 0::2], turned[..., 1::2]
@@ -180,9 +230,19 @@ def _feed_forward(model: Model, w: Weights, x: Array) -> Array:
     inputs: list[Any] = [x @ w[name] for name in model.ffn.inputs]
     if model.ffn_bias:
         inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, model.ffn.inputs, strict=True)]
-    if model.ffn.gated:
-        hidden = jax.nn.silu(inputs[0]) * inputs[1]
-    else:
-        hidden = jax.nn.gelu(inputs[0], approximate=model.activation == "gelu_tanh")
-    out: Array = hidden @ w["wo"]
+    out: Array = _activated(model.activation, inputs) @ w["wo"]
     return out + w["wo_bias"] if model.ffn_bias else out
+
+
+def _activated(activation: str, inputs: list[Any]) -> Any:
+    first = inputs[0]
+    if activation == "swiglu":
+        return jax.nn.silu(first) * inputs[1]
+    if activation == "geglu":
+        return jax.nn.gelu(first, approximate=True) * inputs[1]
+    if activation == "swiglu_clamped":
+        gate, up = jnp.minimum(first, 7.0), jnp.clip(inputs[1], -7.0, 7.0)
+        return gate * jax.nn.sigmoid(1.702 * gate) * (up + 1)
+    if activation == "relu":
+        return jax.nn.relu(first)
+    return jax.nn.gelu(first, approximate=activation == "gelu_tanh")

@@ -199,7 +199,7 @@ def _outer_last(model: Model) -> list[Tensor]:
 def _layer(model: Model, kind: LayerKind) -> list[Tensor]:
     # Each half of each layer adds variance 1/(2·layers), so that the residual stream ends near variance 1.
     share = (2 * model.num_layers) ** -0.5
-    listed = [norm for name in _norm_names(model) for norm in _norm(model, name)]
+    listed = [norm for name in norm_names(model) for norm in _norm(model, name)]
     for each in (*model.attention.tensors, *model.feed_forward(kind).tensors):
         std = each.fan_in**-0.5 if each.fan_in else 0.1
         std = share * std if each.joins_residual else std
@@ -207,7 +207,8 @@ def _layer(model: Model, kind: LayerKind) -> list[Tensor]:
     return listed
 
 
-def _norm_names(model: Model) -> list[str]:
+def norm_names(model: Model) -> list[str]:
+    """Names of a layer's norms over E, without those of latents and heads."""
     halves = ["attn"] if model.shares_norm else ["attn", "ffn"]
     before = [f"{half}_norm" for half in halves] if model.norm_position != "after" else []
     after = [f"{half}_post_norm" for half in halves] if model.norm_position != "before" else []

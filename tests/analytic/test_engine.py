@@ -63,7 +63,7 @@ def test_the_parts_add_up_to_the_latency(model, hw, phase, chips, batch, length)
     assert facts.peak_hbm_bytes == pytest.approx(facts.weights_bytes + facts.kv_cache_bytes + facts.activations_bytes)
     assert facts.peak_hbm_bytes <= asked.chip.hbm_bytes
     # No way to run is faster than its FLOPs at peak.
-    forced = 2 * asked.model.num_layers * asked.model.layer_matmul_params * batch
+    forced = 2 * asked.model.matmul_params * batch
     forced *= length * (phase != "decode") + asked.decode_steps
     assert answer.latency_s > forced / chips / asked.chip.peak(asked.act_dtype)
     if phase == "generate":

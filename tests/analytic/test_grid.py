@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines.analytic.grid import grid_of
-from engines.analytic.predict import BLOCK, STRATEGIES, blocks, predict, run_phase
+from engines.analytic.predict import BLOCK, ON_TORUS, STRATEGIES, Strategy, blocks, predict, run_phase
 
 
 def test_blocks_join_to_the_whole(make_point):
@@ -37,7 +37,7 @@ def test_gpus_and_tpus_do_not_mix(make_point):
 
 def test_a_phase_that_a_point_lacks_is_free(make_point):
     grid = grid_of([make_point(phase="prefill")])
-    decode = run_phase(grid, "decode", STRATEGIES.index(("ws_2d", "heads")))
+    decode = run_phase(grid, "decode", STRATEGIES.index(Strategy("ws_2d", "heads")))
     assert decode.cost.latency_s[0] == 0
     assert decode.memory.peak_hbm_bytes[0] == 0
     assert decode.possible[0]
@@ -45,7 +45,7 @@ def test_a_phase_that_a_point_lacks_is_free(make_point):
 
 def test_decode_at_the_mean_context_is_the_sum_over_steps(make_point):
     # Memory and attention are linear in the context, so eight steps cost what eight single steps cost.
-    strategy = STRATEGIES.index(("ws_2d", "batch"))
+    strategy = STRATEGIES.index(Strategy("ws_2d", "batch"))
     whole = run_phase(grid_of([make_point(input_len=100, output_len=8)]), "decode", strategy)
     steps = [
         run_phase(grid_of([make_point(input_len=100 + step, output_len=1)]), "decode", strategy) for step in range(8)
@@ -59,7 +59,7 @@ def test_a_step_attends_to_its_own_token_too(make_point):
     # each of 10 cached tokens and the new one.
     grid = grid_of([make_point(input_len=10, output_len=1)])
     grid = replace(grid, weight_bytes=np.zeros(1), head_bytes=np.zeros(1), act_bytes=np.zeros(1))
-    step = run_phase(grid, "decode", STRATEGIES.index(("ws_2d", "batch")))
+    step = run_phase(grid, "decode", STRATEGIES.index(Strategy("ws_2d", "batch")))
     rate = float((grid.hbm_bytes_per_s * grid.hbm_efficiency * grid.cache_efficiency)[0])
     assert step.cost.memory_s[0] == pytest.approx(118 * 2 * 256 * 2 * 11 / rate)
     assert step.memory.kv_cache_bytes[0] == 118 * 2 * 256 * 2 * 11
@@ -68,11 +68,11 @@ def test_a_step_attends_to_its_own_token_too(make_point):
 def test_batches_beyond_whole_shards_leave_layouts_out(make_point):
     grid = replace(grid_of([make_point()]), batch=np.full(1, 6.0))
     possible = {
-        STRATEGIES[index]: bool(run_phase(grid, "decode", index).possible[0]) for index in range(len(STRATEGIES))
+        STRATEGIES[index]: bool(run_phase(grid, "decode", index).possible[0]) for index in range(len(ON_TORUS))
     }
-    assert possible[("ws_2d", "heads")]
-    assert not possible[("ws_2d", "batch")]
-    assert not possible[("wg_x", "heads")]
+    assert possible[Strategy("ws_2d", "heads")]
+    assert not possible[Strategy("ws_2d", "batch")]
+    assert not possible[Strategy("wg_x", "heads")]
 
 
 @pytest.mark.slow(seconds=10)

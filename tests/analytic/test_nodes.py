@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engines.analytic import gpu_nodes
+from engines.analytic import gpu_links, gpu_nodes, gpu_ranks
 from engines.analytic.grid import Grid, grid_of
 
 
@@ -41,7 +41,7 @@ def test_without_a_pipeline_the_batch_stays_whole(make_grid):
 
 def test_all_reduce_inside_a_node_by_hand(make_grid):
     grid = replace(make_grid(num_chips=8, tensor_parallel=8), link_efficiency=np.full(1, 0.5))
-    transfer, start = gpu_nodes.all_reduce_s(grid, np.full(1, 1e9))
+    transfer, start = gpu_links.all_reduce_s(grid, np.full(1, 1e9))
     # A ring over 8: 2·7/8 GB past each rank at half of 300 GB/s, 14 hops.
     assert transfer[0] == pytest.approx(1.75 / 150)
     assert start[0] == pytest.approx(float(grid.collective_s[0] + 14 * grid.hop_s[0]))
@@ -49,14 +49,14 @@ def test_all_reduce_inside_a_node_by_hand(make_grid):
 
 def test_all_reduce_across_nodes_uses_every_card(make_grid):
     grid = replace(make_grid(num_chips=16, tensor_parallel=16), network_efficiency=np.full(1, 0.5))
-    transfer, start = gpu_nodes.all_reduce_s(grid, np.full(1, 1e9))
+    transfer, start = gpu_links.all_reduce_s(grid, np.full(1, 1e9))
     assert transfer[0] == pytest.approx(2 * 15 / 16 / 100)
     inside = float(grid.collective_s[0] + 14 * grid.hop_s[0])
     assert start[0] == pytest.approx(inside + float(grid.network_collective_s[0]))
 
 
 def test_one_rank_reduces_nothing(make_grid):
-    transfer, start = gpu_nodes.all_reduce_s(make_grid(model="gpt-20b", num_chips=1), np.full(1, 1e9))
+    transfer, start = gpu_links.all_reduce_s(make_grid(model="gpt-20b", num_chips=1), np.full(1, 1e9))
     assert transfer[0] == 0
     assert start[0] == 0
 
@@ -86,9 +86,9 @@ def test_query_heads_read_their_key_value_head_again_by_the_runtimes_share(make_
     # Llama 3 70B on 4 ranks: 2 key/value heads a rank, 8 query heads each; at 0.5 a head is read 1 + 7/2 times.
     grid = make_grid(model="llama-3-70b", num_chips=4, batch_size=8)
     for share, times in ((0.0, 1.0), (0.5, 4.5), (1.0, 8.0)):
-        assert gpu_nodes.reread(replace(grid, kv_reread=np.full(1, share)))[0] == times
+        assert gpu_ranks.reread(replace(grid, kv_reread=np.full(1, share)))[0] == times
     multihead = replace(make_grid(model="gpt-20b", num_chips=4), kv_reread=np.ones(1))
-    assert gpu_nodes.reread(multihead)[0] == 1
+    assert gpu_ranks.reread(multihead)[0] == 1
 
 
 def test_the_longer_of_host_and_device_counts(make_grid):
@@ -107,7 +107,7 @@ def test_stages_of_one_node_hand_over_by_its_switch(make_grid):
         (inside, 4, 300e9 * inside.link_efficiency),
         (across, 8, 25e9 * across.network_efficiency),
     ):
-        seconds = gpu_nodes.hand_over_s(grid, np.full(1, 1000.0))
+        seconds = gpu_links.hand_over_s(grid, np.full(1, 1000.0))
         assert seconds[0] == pytest.approx(float(sent / ranks / rate[0] + grid.stage_s[0]))
 
 

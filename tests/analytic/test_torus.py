@@ -8,7 +8,7 @@ from builders.points import point
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.analytic import paper_forms, tpu_torus
+from engines.analytic import paper_forms, torus_attention, torus_links, tpu_torus
 from engines.analytic.grid import Grid, grid_of
 
 GATHERED = {"wg_x": 4, "wg_xy": 16, "wg_xyz": 64}
@@ -72,14 +72,14 @@ def test_int8_weights_halve_what_gathering_weights_moves():
 
 def test_bandwidth_counts_links(make_point):
     ring = replace(grid_of([make_point()]), axis_gain=np.ones(1), link_efficiency=np.ones(1))
-    assert [tpu_torus.bandwidth(ring, axes)[0] for axes in ("x", "yz", "xyz")] == [90e9, 180e9, 270e9]
+    assert [torus_links.bandwidth(ring, axes)[0] for axes in ("x", "yz", "xyz")] == [90e9, 180e9, 270e9]
     one_by_one = replace(ring, axis_gain=np.zeros(1))
-    assert tpu_torus.bandwidth(one_by_one, "xyz")[0] == 90e9
+    assert torus_links.bandwidth(one_by_one, "xyz")[0] == 90e9
     # 2×2×2 is too short to close into rings: a chip has one neighbour along an axis.
     line = replace(
         grid_of([make_point(num_chips=8, model="palm-8b")]), axis_gain=np.ones(1), link_efficiency=np.ones(1)
     )
-    assert tpu_torus.bandwidth(line, "xyz")[0] == 3 * 45e9
+    assert torus_links.bandwidth(line, "xyz")[0] == 3 * 45e9
 
 
 def test_nothing_moves_on_one_chip(make_point):
@@ -90,41 +90,42 @@ def test_nothing_moves_on_one_chip(make_point):
 
 
 def test_hops_along_rings_and_lines(make_point):
-    assert tpu_torus.hops(grid_of([make_point()]), "xyz")[0] == 6
-    assert tpu_torus.hops(grid_of([make_point(num_chips=16, mesh_shape=(2, 2, 4))]), "xyz")[0] == 1 + 1 + 2
+    assert torus_links.hops(grid_of([make_point()]), "xyz")[0] == 6
+    assert torus_links.hops(grid_of([make_point(num_chips=16, mesh_shape=(2, 2, 4))]), "xyz")[0] == 1 + 1 + 2
 
 
 def test_all_to_all_by_hand(make_point):
     # A ring of 4: a byte goes one hop on average over two links: size/8·4 of a link's time.
     grid = replace(grid_of([make_point()]), link_efficiency=np.ones(1))
-    assert tpu_torus.all_to_all_s(grid, "x", np.full(1, 90e9))[0] == pytest.approx(1.0)
+    assert torus_links.all_to_all_s(grid, "x", np.full(1, 90e9))[0] == pytest.approx(1.0)
     # Axes work side by side, so three equal ones take no longer.
-    assert tpu_torus.all_to_all_s(grid, "xyz", np.full(1, 90e9))[0] == pytest.approx(1.0)
+    assert torus_links.all_to_all_s(grid, "xyz", np.full(1, 90e9))[0] == pytest.approx(1.0)
 
 
 def test_heads_are_padded_as_the_paper_ran_them(make_point):
     grid = grid_of([make_point()])
-    assert tpu_torus.padded_heads(grid)[0] == 64
-    extra = 118 * (tpu_torus.layer_weights(grid)[0] - make_point().model.layer_matmul_params)
+    assert torus_attention.padded_heads(grid)[0] == 64
+    model = make_point().model
+    extra = 118 * (tpu_torus.layer_weights(grid)[0] - model.layer_matmul_params(model.layer_kinds[0]))
     assert extra == pytest.approx(18e9, rel=0.02)
-    assert tpu_torus.padded_heads(grid_of([make_point(num_chips=16)]))[0] == 48
+    assert torus_attention.padded_heads(grid_of([make_point(num_chips=16)]))[0] == 48
 
 
 def test_multiquery_keys_are_copied_over_heads_and_split_over_batch(make_point):
     grid = grid_of([make_point()])
     tokens = np.full(1, 64.0 * 2048)
-    over_heads = tpu_torus.attention_shards(grid, "ws_2d", "heads").kv_elements(grid, tokens)[0]
-    over_batch = tpu_torus.attention_shards(grid, "ws_2d", "batch").kv_elements(grid, tokens)[0]
+    over_heads = torus_attention.attention_shards(grid, "ws_2d", "heads").kv_elements(grid, tokens)[0]
+    over_batch = torus_attention.attention_shards(grid, "ws_2d", "batch").kv_elements(grid, tokens)[0]
     assert over_heads == 2 * 256 * 64 * 2048
     assert over_heads == 64 * over_batch
 
 
 def test_batch_attention_takes_the_most_axes_that_divide(make_point):
     shards = [
-        tpu_torus.attention_shards(grid_of([make_point(batch_size=size)]), "ws_2d", "batch") for size in (64, 16, 4)
+        torus_attention.attention_shards(grid_of([make_point(batch_size=size)]), "ws_2d", "batch") for size in (64, 16, 4)
     ]
     assert [float(each.batch[0]) for each in shards] == [64, 16, 4]
-    none = tpu_torus.attention_shards(grid_of([make_point(batch_size=2)]), "ws_2d", "batch")
+    none = torus_attention.attention_shards(grid_of([make_point(batch_size=2)]), "ws_2d", "batch")
     assert not none.possible[0]
 
 

@@ -1,9 +1,11 @@
 """Layers with arrays of their own: timed from programs of few layers, and searched beside loops."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from builders.models import small_model
 from builders.points import point as build_point
 from compiled_cases import ask
 
@@ -48,17 +50,29 @@ def phase(seconds: float, argument: float) -> TimedProgram:
 
 def test_a_line_through_two_depths_by_hand():
     # 3 s a layer and 5 s besides; 7 bytes a layer and 100 besides.
-    few, more = (phase(5.0 + 3 * layers, 100.0 + 7 * layers) for layers in depth.DEPTHS)
-    whole = depth.at_all_layers(few, more, 80)
+    model = small_model(num_layers=80)
+    few, more = (phase(5.0 + 3 * layers, 100.0 + 7 * layers) for layers in depth.depths_of(model))
+    whole = depth.at_all_layers(few, more, model)
     assert whole.account.total_s == pytest.approx(5 + 3 * 80)
     assert whole.account.hbm_bytes == pytest.approx(100 * (5 + 3 * 80))
     assert whole.account.by_kind["fusion"] == pytest.approx(5 + 3 * 80)
     assert whole.compiled.memory["argument"] == pytest.approx(100 + 7 * 80)
     assert whole.compiled.memory["temp"] == 10
     assert whole.compiled.compile_s == 2
-    assert whole.depths == depth.DEPTHS
+    assert whole.depths == (2, 6)
     assert depth.surely_fits(whole, 1.2 * 670)
     assert not depth.surely_fits(whole, 670)
+
+
+@pytest.mark.parametrize(("layers", "every"), [(62, 6), (48, 2), (7, 3), (80, None)])
+def test_the_two_depths_differ_from_each_other_and_from_all_by_whole_periods(layers, every):
+    model = small_model(num_layers=layers, attention_window=None if every is None else 3, global_every=every)
+    few, more = depth.depths_of(model)
+    counts = [Counter(replace(model, num_layers=each).layer_kinds) for each in (few, more, layers)]
+    added, rest = counts[1] - counts[0], counts[2] - counts[0]
+    assert few >= 2
+    assert more - few >= 4
+    assert all(rest[kind] * (more - few) == added[kind] * (layers - few) for kind in counts[2])
 
 
 @pytest.mark.parametrize("value", ["fast", 1, None, "true"])

@@ -21,8 +21,10 @@ TIME = 5
 
 
 @functools.lru_cache(maxsize=256)
-def _reference(model: Model, tokens: bytes, shape: tuple[int, int], positions: tuple[int, ...]) -> np.ndarray:
-    return reference_logits(model, np.frombuffer(tokens, np.int32).reshape(shape), list(positions), 0)
+def _reference(
+    model: Model, tokens: bytes, shape: tuple[int, int], positions: tuple[int, ...], length: int | None
+) -> np.ndarray:
+    return reference_logits(model, np.frombuffer(tokens, np.int32).reshape(shape), list(positions), 0, length)
 
 
 def relative_error(model: Model, tokens: np.ndarray, positions: tuple[int, ...], output: np.ndarray) -> float:
@@ -30,9 +32,9 @@ def relative_error(model: Model, tokens: np.ndarray, positions: tuple[int, ...],
     return error_of(reference(model, tokens, positions), output)
 
 
-def reference(model: Model, tokens: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
+def reference(model: Model, tokens: np.ndarray, positions: tuple[int, ...], length: int | None = None) -> np.ndarray:
     """Logits [positions, batch, vocab] in float32 on a single device, reckoned once for the same question."""
-    return _reference(model, np.ascontiguousarray(tokens, np.int32).tobytes(), tokens.shape, positions)
+    return _reference(model, np.ascontiguousarray(tokens, np.int32).tobytes(), tokens.shape, positions, length)
 
 
 def error_of(expected: np.ndarray, output: np.ndarray) -> float:
@@ -41,7 +43,7 @@ def error_of(expected: np.ndarray, output: np.ndarray) -> float:
 
 
 def errors(plan: Plan, time: int = TIME, steps: int = STEPS) -> tuple[float, float]:
-    """Relative error of the logits of a prefill of ``time`` tokens, and of those of every decode step after it."""
+    """Relative error of the logits of a prefill of ``time`` tokens, and of those of the last decode steps after it."""
     model, mesh = plan.model, mesh_of(plan.mesh_shape)
     weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
     tokens = prompt(model, plan.batch_size, time, 0, plan.prefill.prefix)
@@ -50,9 +52,11 @@ def errors(plan: Plan, time: int = TIME, steps: int = STEPS) -> tuple[float, flo
     fed = np.concatenate([tokens, np.asarray(first)[:, None], np.asarray(generated).T[:, :-1]], axis=1)
     scores, logits = (np.asarray(each)[..., : model.vocab_size] for each in (scores, logits))
     assert np.array_equal(scores.argmax(1), first)
-    assert np.array_equal(logits.argmax(2), generated)
+    kept = len(logits)
+    assert np.array_equal(logits.argmax(2), generated[-kept:])
     # The prompt's last position looks back alone: what comes behind it may stand there.
-    expected = reference(model, fed, tuple(range(time - 1, time + steps)))
+    positions = (time - 1, *range(time + steps - kept, time + steps))
+    expected = reference(model, fed, positions, plan.cache_len)
     return error_of(expected[:1], scores[None]), error_of(expected[1:], logits)
 
 

@@ -2,15 +2,24 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engines.transformer.layers.mask import Causal, Everything, QueryBlock
+from engines.transformer.layers.mask import Behind, Causal, QueryBlock, Rolled, Window
 
 TIME, LIMIT = 7, 14
+PACKED = np.asarray([0, 0, 2, 2, 2, 5, 5])
 MASKS = {
     "causal": Causal(0),
     "later": Causal(4),
-    "packed": Causal(0, np.asarray([0, 0, 2, 2, 2, 5, 5])),
-    "everything": Everything(),
+    "packed": Causal(0, PACKED),
+    "everything": Behind(length=LIMIT),
+    "window": Causal(0, window=Window(3, chunked=False)),
+    "chunks": Causal(0, window=Window(3, chunked=True)),
+    "later window": Causal(4, window=Window(5, chunked=False)),
+    "later chunks": Causal(4, window=Window(4, chunked=True, origin=2)),
+    "packed window": Causal(0, PACKED, Window(3, chunked=False)),
+    "packed chunks": Causal(0, PACKED, Window(2, chunked=True)),
 }
 
 
@@ -47,3 +56,44 @@ def test_queries_behind_the_last_change_nothing_for_those_before(mask):
 def test_the_kernel_s_mask_is_the_same(mask):
     pytest.importorskip("jax.experimental.pallas.ops.tpu.splash_attention")
     assert np.array_equal(mask.for_kernel(TIME)[:, :], seen_by_all(mask, TIME))
+
+
+@given(
+    start=st.integers(0, 20),
+    time=st.integers(1, 5),
+    size=st.integers(1, 6),
+    chunked=st.booleans(),
+    origin=st.integers(0, 4),
+)
+def test_a_rolling_cache_and_new_keys_show_what_all_keys_in_order_do(start, time, size, chunked, origin):
+    plain = Causal(start, window=Window(size, chunked, origin))
+    every = np.arange(start + time)[None, :]
+    wanted = np.asarray(plain.seen(every, QueryBlock(time)))
+    slots = {position % size: position for position in range(start)}
+    positions = [slots.get(slot) for slot in range(size)] + list(range(start, start + time))
+    rolled = Rolled(plain, length=size, held=size, written=0)
+    seen = np.asarray(rolled.seen(np.arange(size + time)[None, :], QueryBlock(time)))
+    for query in range(time):
+        shown = {at for at, sees in zip(positions, seen[query], strict=True) if sees}
+        assert shown == set(np.flatnonzero(wanted[query]))
+    apart = np.asarray(rolled.distance(np.arange(size, size + time)[None, :], QueryBlock(time)))
+    assert np.array_equal(apart, np.arange(time)[None, :] - np.arange(time)[:, None])
+
+
+@given(
+    prefix=st.integers(1, 9),
+    own=st.integers(0, 5),
+    time=st.integers(1, 3),
+    size=st.integers(1, 6),
+    chunked=st.booleans(),
+)
+def test_queries_behind_a_prefix_see_of_it_what_they_would_see_in_one_sequence(prefix, own, time, size, chunked):
+    whole = Causal(prefix + own, window=Window(size, chunked))
+    wanted = np.asarray(whole.seen(np.arange(prefix)[None, :], QueryBlock(time)))
+    held = min(size, prefix)
+    behind = Causal(own, window=Window(size, chunked, prefix)).of_prefix(time, prefix, held)
+    seen = np.asarray(behind.seen(np.arange(held)[None, :], QueryBlock(2 * time)))
+    at = [max(each for each in range(prefix) if each % held == slot) for slot in range(held)]
+    for query in range(2 * time):
+        shown = {position for position, sees in zip(at, seen[query], strict=True) if sees}
+        assert shown == set(np.flatnonzero(wanted[query % time]))

@@ -15,8 +15,9 @@ from bench.sweep.catalog import load_chip
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.transformer.layers.kv_cache import Cached, make_cache
-from engines.transformer.layers.mask import Causal
+from engines.transformer.layers.mask import Causal, Window
 from engines.transformer.layers.online_softmax import attend, block_shape, in_strips, uses_blocks
+from engines.transformer.layers.per_head import PerHead
 from engines.transformer.layers.splash_attention import kernel_attend
 from engines.transformer.options import CPU_BLOCK, PrefillOptions
 from engines.transformer.params.describe_layers import query_factor
@@ -99,6 +100,20 @@ def test_the_kernel_is_attention_to_pallas_interpreter(slots, group, time, dim):
     assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("window", [Window(70, chunked=False), Window(96, chunked=True), None])
+def test_the_kernel_s_windows_caps_and_sinks_are_those_of_plain_attention(window):
+    random, slots, group, time, dim = np.random.default_rng(0), 2, 2, 256, 16
+    q = 3 * random.standard_normal((2, time, slots * group, dim), np.float32)
+    keys, vals = (random.standard_normal((2, slots, time, dim), np.float32) for _ in range(2))
+    heads = PerHead(sinks=jax.numpy.asarray(2 * random.standard_normal((1, slots, group, 1, 1), np.float32)))
+    plan, mask = plan_of(small_model(attn_softcap=4.0)), Causal(0, window=window)
+    expected = attend(plan, q, Cached(keys, None), Cached(vals, None), mask, heads=heads)
+    out = kernel_attend(q, keys, vals, mask, heads.sinks, 4.0, interpret=True)
+    assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
+    plain = attend(plan_of(), q, Cached(keys, None), Cached(vals, None), Causal(0))
+    assert np.abs(expected - plain).max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("changes", "packed", "says"),
     [
@@ -107,6 +122,7 @@ def test_the_kernel_is_attention_to_pallas_interpreter(slots, group, time, dim):
         ({"kv_dtype": "int8"}, False, "bfloat16"),
         ({"partitioner": "gspmd"}, False, "partitioner=manual"),
         ({}, True, "whole prompts"),
+        ({"model": small_model(position="alibi")}, False, "position=alibi"),
     ],
 )
 def test_what_the_kernel_does_not_take(changes, packed, says):

@@ -158,12 +158,22 @@ def _interval(ends: tuple[float, float] | None, unit: str) -> str:
     return "{:+.0%} to {:+.0%}".format(*ends) if unit == "%" else f"{significant(ends[0])} to {significant(ends[1])} s"
 
 
+def _choices(keys: Mapping[str, Any]) -> str:
+    """``ws_2d/batch``, and in short what a model with latent vectors or experts runs: ``absorbed, experts xyz``."""
+    words = ["/".join(str(keys[key]) for key in ("ffn_layout", "attn_sharding") if key in keys)]
+    words += [str(keys["latent_attention"])] if "latent_attention" in keys else []
+    for key, word in (("data_parallel", "dp"), ("expert_parallel", "ep"), ("expert_axes", "experts ")):
+        words += [f"{word}{keys[key]}"] if key in keys else []
+    words += ["all-to-all"] if keys.get("expert_dispatch") == "all_to_all" else []
+    return " ".join(filter(None, words))
+
+
 def _cells(plan: "Candidate") -> list[str]:
     point = plan.point
     gpu = point.chip.kind == "gpu"
     mesh = f"tp{point.tensor_degree} pp{point.pipeline_degree}" if gpu else "×".join(map(str, point.mesh))
     low, high = plan.latency_low_s, plan.latency_high_s
-    layouts = [f"{phase} {layout}/{attention}" for phase, (layout, attention) in plan.layouts.items()]
+    layouts = [f"{phase} {_choices(keys)}" for phase, keys in plan.choices.items()]
     return [
         "best" if plan.worse_term is None else f"+{plan.loss:.1%}",
         _interval(plan.loss_interval, "%"),
@@ -171,7 +181,7 @@ def _cells(plan: "Candidate") -> list[str]:
         mesh,
         point.weight_dtype,
         str(point.batch_size),
-        "" if point.num_chips == 1 else ", ".join(layouts),
+        ", ".join(layouts) if any(plan.choices.values()) else "",
         f"{significant(plan.latency_s, 4)} s",
         "" if low is None or high is None else _interval((low, high), "s"),
         "" if plan.step_time_s is None else f"{significant(plan.step_time_s * 1e3)} ms",

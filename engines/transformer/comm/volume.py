@@ -20,6 +20,7 @@ from engines.transformer.params.fusion import input_parts, matmul_widths, output
 from engines.transformer.params.quantize import stream_dtype
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
+from engines.weights.random import norm_names
 
 
 def layer_transfers(
@@ -104,7 +105,7 @@ def _sum(plan: Plan, size: int, what: str) -> Iterator[Transfer]:
 
 def _norms(plan: Plan, tokens: int) -> Iterator[Transfer]:
     statistics = 2 if plan.model.norm == "layernorm" else 1
-    for _ in range(1 if plan.model.shares_norm else 2):
+    for _ in norm_names(plan.model):
         yield from _sum(plan, 4 * statistics * tokens, "norm")
 
 

@@ -79,6 +79,7 @@ def prefix_plan(plan: Plan) -> Plan:
         plan,
         batch_size=1,
         cache_len=plan.prefill.prefix,
+        longest_text=plan.text_len,
         attn_sharding="heads",
         ffn_layout=stationary(plan.axes.layout).name,
         collectives="plain" if plainly else plan.collectives,
@@ -97,7 +98,8 @@ def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:
     def shared(cache: Cache, filled: Cache, specs: Mapping[str, P]) -> Cache:
         kept = dict(cache)
         for name, each in filled.items():
-            moved = each if slots is None else jnp.take(each, jnp.asarray(slots), axis=2)
+            by_slot = each.reshape(each.shape[0], 1, -1, *each.shape[3:])
+            moved = by_slot if slots is None else jnp.take(by_slot, jnp.asarray(slots), axis=2)
             placed = NamedSharding(mesh, specs[f"{PREFIX}{name}"])
             kept[f"{PREFIX}{name}"] = lax.with_sharding_constraint(moved, placed)
         return kept

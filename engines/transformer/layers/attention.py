@@ -5,6 +5,8 @@ an all-to-all first exchanges columns for sequences (Pope et al. 2022, section 3
 heads than chips, their columns are all-gathered and each chip keeps the heads that it reads.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,8 +14,10 @@ from jax import Array, lax
 
 from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import axis_index
-from engines.transformer.layers.kv_cache import PREFIX, Cache, quantized_kv, read, write_parts
+from engines.transformer.layers.kv_cache import PREFIX, Cache, merge_slots, quantized_kv, read, split_slots, window_of
+from engines.transformer.layers.norm import head_norm
 from engines.transformer.layers.online_softmax import attend
+from engines.transformer.layers.per_head import per_head
 from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import PERMUTED_TOKENS, RopeAngles, rotate
 from engines.transformer.layers.sequence_attention import (
@@ -26,10 +30,10 @@ from engines.transformer.layers.sequence_attention import (
     reads_whole_prompt,
     to_positions,
 )
-from engines.transformer.layers.stripes import held_mask, read_stripe, store_stripe
+from engines.transformer.layers.stripes import store_prompt, store_stripe
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import constrain
-from engines.transformer.partition.kv_heads import kv_slots
+from engines.transformer.partition.kv_heads import folds_slots, kv_slots
 from engines.transformer.partition.plan import Plan
 
 
@@ -38,7 +42,8 @@ class LayerContext(NamedTuple):
 
     ``kind``, ``time`` and ``limit`` are static. ``kind`` says what differs between layers; there are ``time`` new
     tokens a sequence; ``limit`` is the number of cached positions that attention reads, or for packed rows the length
-    of the longest sequence. ``angles`` are None without rotary embeddings.
+    of the longest sequence. ``angles`` are None without rotary embeddings. ``heads`` are the layer's own tensors of
+    attention beside its projections, by name.
     """
 
     kind: LayerKind
@@ -47,6 +52,7 @@ class LayerContext(NamedTuple):
     limit: int
     time: int
     angles: RopeAngles | None
+    heads: Mapping[str, Array] = MappingProxyType({})
 
 
 def attention(plan: Plan, qkv: list[Array], cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
@@ -74,21 +80,28 @@ def attend_cached(plan: Plan, qkv: list[Array], cache: Cache, context: LayerCont
     """:func:`attention` without its all-to-alls: q and k | v are laid out as :func:`to_batch` returns them."""
     kept, wanted, even = kv_slots(plan)
     positions = context.positions.shard(plan, plan.axes.sequence)
-    q, k, v = _rotated(plan, qkv, kept, context.angles)
-    if not plan.unrolled:
-        # Without the barrier a TPU gives the cached keys the layout of the rotation, and copies them in every step.
-        q, k = lax.optimization_barrier((q, k))
-    view = positions.store(plan, cache, k, v, layer=context.layer, limit=context.limit)
+    q, k, v = _rotated(plan, qkv, kept, context)
+    q, k = _apart(plan, q, k)
+    view = positions.store(plan, cache, k, v, kind=context.kind, layer=context.layer, limit=context.limit)
     cache, keys, values, mask, slots, new = view
     prefix, shared = plan.prefill.prefix, None
     if prefix:
         shared = read(cache, f"{PREFIX}k", context.layer, prefix), read(cache, f"{PREFIX}v", context.layer, prefix)
-    q = _split_slots(q, slots)
+    batch, q = q.shape[0], split_slots(q, slots)
     if not even:
         mine = jnp.asarray(wanted)[axis_index(plan.axes.head)]
         (keys, values), shared, new = of_heads(((keys, values), shared, new), mine)
-    out = _merge_slots(attend(plan, q, keys, values, mask, shared, new), slots)
+    heads = per_head(plan, context.heads.get("sinks"), batch, slots, keys.values.shape[1])
+    out = merge_slots(attend(plan, q, keys, values, mask, shared, new, heads), slots)
     return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
+
+
+def _apart(plan: Plan, *made: Array) -> tuple[Array, ...]:
+    """The arrays as they are.
+
+    Without the barrier a TPU gives the cached keys the layout of what made them, and copies them in every step.
+    """
+    return made if plan.unrolled else lax.optimization_barrier(made)
 
 
 def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
@@ -97,25 +110,29 @@ def _over_positions(plan: Plan, columns: Array, cache: Cache, context: LayerCont
     start, time = first_position(context.positions), context.time
     prompt = reads_whole_prompt(context.positions, time, context.limit)
     there = to_positions if prompt else gather_heads
-    q, k, v = _rotated(plan, q_and_kv(plan, there(plan, columns)), kept, context.angles)
-    parts = quantized_kv(plan, k, v)
+    q, k, v = _rotated(plan, q_and_kv(plan, there(plan, columns)), kept, context)
+    parts = quantized_kv(plan, *_apart(plan, k, v))
     mine = None if even else jnp.asarray(wanted)[axis_index(plan.axes.head)]
     if prompt:
-        cache = write_parts(cache, parts, context.layer, 0)
-        out = attend_in_ring(plan, q, parts, mine)
+        cache = store_prompt(plan, cache, parts, kind=context.kind, layer=context.layer)
+        out = attend_in_ring(plan, q, parts, mine, window_of(plan, context.kind), context.heads.get("sinks"))
         out = from_positions(plan, out.reshape(*out.shape[:2], -1, plan.padded.q_width), time)
         return out, cache
-    cache = store_stripe(plan, cache, parts, context.layer, start)
-    keys, values = of_heads(read_stripe(plan, cache, context.layer, context.limit), mine)
-    out = attend_to_held(plan, q, keys, values, held_mask(plan, start))
-    return out.reshape(*out.shape[:2], -1, plan.padded.q_width), cache
+    view = store_stripe(plan, cache, parts, kind=context.kind, layer=context.layer, start=start, limit=context.limit)
+    keys, values = of_heads((view.keys, view.values), mine)
+    slots = len(kept[0]) if folds_slots(plan) else 1
+    out = attend_to_held(plan, q, keys, values, view.mask, slots, context.heads.get("sinks"))
+    return out.reshape(*out.shape[:2], -1, plan.padded.q_width), view.cache
 
 
-def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], angles: RopeAngles | None) -> list[Array]:
+def _rotated(plan: Plan, qkv: list[Array], kept: list[list[int]], context: LayerContext) -> list[Array]:
     """q and k | v → q, k and v: [batch.sequence, time, heads, dim] each, of the heads that this chip holds."""
-    if angles is not None and _rotates_together(plan, qkv[0], angles):
+    angles = context.angles
+    if angles is not None and not plan.model.qk_norm and _rotates_together(plan, qkv[0], angles):
         return _rotated_together(plan, qkv, angles)
     q, (k, v) = _by_head(qkv[0], plan.model.head_dim), _kv_heads(plan, qkv[1], kept)
+    if plan.model.qk_norm:
+        q, k = (head_norm(plan, context.heads[name], each) for name, each in (("q_norm", q), ("k_norm", k)))
     q = constrain(plan, rotate(plan.model, q, angles), lambda cut: (cut.axes.sequence, (), cut.axes.head, ()))
     return [q, *(constrain(plan, each, _by_kv_head) for each in (rotate(plan.model, k, angles), v))]
 
@@ -139,18 +156,6 @@ def _rotated_together(plan: Plan, qkv: list[Array], angles: RopeAngles) -> list[
 def _by_kv_head(plan: Plan) -> tuple[Axes, ...]:
     """How [batch, time, key/value heads, dim] is split."""
     return plan.axes.sequence, (), plan.kv_axes, ()
-
-
-def _split_slots(q: Array, slots: int) -> Array:
-    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: the queries of each slot as a sequence."""
-    batch, time, _, dim = q.shape
-    return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
-
-
-def _merge_slots(out: Array, slots: int) -> Array:
-    """The inverse of :func:`_split_slots`."""
-    _, time, group, dim = out.shape
-    return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
 
 
 def _by_head(x: Array, head_dim: int) -> Array:

@@ -15,7 +15,7 @@ from engines.transformer.layers.mlp import activate, feed_forward, ring_of_weigh
 from engines.transformer.layers.norm import norm
 from engines.transformer.layers.overlapped_block import overlapped_block
 from engines.transformer.layers.projections import project_attention, project_in, project_out, reduced, unreduced
-from engines.transformer.params.tree import Latent, LayerParameters
+from engines.transformer.params.tree import Latent, LayerParameters, Norm
 from engines.transformer.partition.constraint import columns, constrain
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
@@ -23,6 +23,7 @@ from engines.transformer.partition.plan import Plan
 
 def layer(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """x: [tokens.batch, E.residual] → the same, and the cache with this layer's k and v written."""
+    context = context._replace(heads=w.heads)
     if plan.overlap is Overlap.OVERLAPPED_BLOCK:
         return overlapped_block(plan, w, x, cache, context)
     return (_fused if w.fused is not None else _halves)(plan, w, x, cache, context)
@@ -31,6 +32,7 @@ def layer(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Layer
 def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """A parallel block whose halves read one norm: they share one input and one output projection."""
     assert w.fused is not None
+    assert w.attn_norm is not None
     normed, outputs = norm(plan, w.attn_norm, x), w.fused.outputs
     if plan.circulates_ffn:
         # Attention's matrices are narrow: they are gathered without a ring.
@@ -47,15 +49,19 @@ def _fused(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Laye
 def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: LayerContext) -> tuple[Array, Cache]:
     """Attention, then the feed-forward, which reads attention's result in a serial block, x in a parallel one."""
     assert w.attn is not None
-    assert w.ffn_norm is not None
-    columns = project_in(plan, w.attn.inputs, norm(plan, w.attn_norm, x))
+    columns = project_in(plan, w.attn.inputs, _normed(plan, w.attn_norm, x))
     attended, cache = _attended(plan, columns, cache, context, w.latent)
-    out = x + project_out(plan, w.attn.outputs, [attended])
-    second = norm(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
+    out = x + _normed(plan, w.attn_post_norm, project_out(plan, w.attn.outputs, [attended]))
+    second = _normed(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
     if w.experts is not None:
-        return out + mixture(plan, w.experts, second), cache
+        return out + _normed(plan, w.ffn_post_norm, mixture(plan, w.experts, second)), cache
     assert w.ffn is not None
-    return out + feed_forward(plan, w.ffn, second), cache
+    return out + _normed(plan, w.ffn_post_norm, feed_forward(plan, w.ffn, second)), cache
+
+
+def _normed(plan: Plan, parameters: Norm | None, x: Array) -> Array:
+    """The norm of x, or x itself where a model has no norm there."""
+    return x if parameters is None else norm(plan, parameters, x)
 
 
 def _attended(

@@ -5,6 +5,7 @@ from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import few_rows
 from engines.transformer.comm.collectives import all_gather, axis_index, local_shard, reduce_scatter
+from engines.transformer.layers.norm import norm
 from engines.transformer.layers.positions import Positions
 from engines.transformer.params.quantize import dequantize, quantize_tokens, stream_dtype
 from engines.transformer.params.tree import Parameters
@@ -29,10 +30,13 @@ def embed(plan: Plan, parameters: Parameters, tokens: Array, positions: Position
     x = lax.psum(x, axes.summed) if axes.summed else x
     if matrix.scale is not None:
         x = (x * matrix.scale[tokens][..., None]).astype(dtype)
+    if plan.model.embedding_scale != 1:
+        x = (x * plan.model.embedding_scale).astype(dtype)
     if parameters.positions is not None:
         here = positions.shard(plan, axes.batch).rows(parameters.positions, tokens.shape[1])
         x = x + local_shard(here, axes.residual, here.ndim - 1, axes.size(axes.residual)).astype(dtype)
-    return constrain(plan, x.reshape(-1, x.shape[-1]), residual)
+    x = constrain(plan, x.reshape(-1, x.shape[-1]), residual)
+    return x if parameters.embedding_norm is None else norm(plan, parameters.embedding_norm, x)
 
 
 def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
@@ -51,6 +55,11 @@ def logits(plan: Plan, parameters: Parameters, x: Array) -> Array:
         out = out * local_shard(matrix.scale, axes.all, 0, plan.chips)
     if matrix.bias is not None:
         out = out + local_shard(matrix.bias, axes.all, 0, plan.chips)
+    model = plan.model
+    if model.logit_scale != 1:
+        out = out * model.logit_scale
+    if model.logit_softcap is not None:
+        out = model.logit_softcap * jnp.tanh(out / model.logit_softcap)
     out = jnp.where(vocab_ids(plan) < plan.model.vocab_size, out, -jnp.inf)
     return constrain(plan, out, lambda cut: ((), cut.axes.all))
 

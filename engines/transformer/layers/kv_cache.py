@@ -8,6 +8,8 @@ Of latent attention (:mod:`layers.latent_attention`) ``k`` holds the latent vect
 share, in one slot that no axes of heads split. Where attention is over the sequence, position p is held by chip p mod n
 of the axes that split positions, in its place p // n.
 
+A layer with a window caches the last ``window`` positions alone, position p in slot p mod window (:func:`window_of`).
+
 The keys and values of a prefix shared by all sequences are stored once, under the same names after ``prefix_``:
 [layers, 1, …], on every chip that attends with those heads. The other arrays then begin after the prefix.
 """
@@ -25,6 +27,8 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from engines.core.dtypes import LARGEST
+from engines.core.layer_kind import LayerKind
+from engines.transformer.layers.mask import Window
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import quantize, stored_dtype
 from engines.transformer.partition.kv_heads import folds_slots, kv_slots
@@ -59,10 +63,29 @@ def cache_spec(plan: Plan) -> P:
     """The PartitionSpec of k and v: the batch over attention's batch axes, slots over the other axes."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
     if folds_slots(plan):
-        return P(None, plan.axes.sequence + heads or None, None, None, None)
+        return P(None, plan.axes.sequence + heads or None, None, plan.axes.positions or None, None)
     if plan.model.attention.is_latent:
         heads = ()
     return P(None, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
+
+
+def window_of(plan: Plan, kind: LayerKind) -> Window | None:
+    """The window of a layer of that kind; None where no text of the plan is longer."""
+    if kind.window is None or kind.window >= plan.cache_len:
+        return None
+    return Window(kind.window, plan.model.window_kind == "chunked", plan.prefill.prefix)
+
+
+def held_positions(plan: Plan, kind: LayerKind) -> int:
+    """Positions that a chip's cache of a layer of that kind holds, besides a shared prefix.
+
+    Where chips share a sequence's positions, those of a window are one more on each: one that is not there yet may be
+    written, behind the last of a prompt.
+    """
+    own, shared = plan.cache_len - plan.prefill.prefix, plan.axes.size(plan.axes.positions)
+    if shared == 1:
+        return own if kind.window is None else min(kind.window, own)
+    return plan.cache_positions if kind.window is None else min(-(-kind.window // shared) + 1, plan.cache_positions)
 
 
 def cache_specs(plan: Plan) -> tuple[dict[str, P], ...]:
@@ -92,12 +115,13 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
         slots = plan.padded.kv_heads
     if plan.model.attention.is_latent:
         slots = 1
-    model, held = plan.model, plan.cache_positions * plan.axes.size(plan.axes.positions)
+    model, held = plan.model, held_positions(plan, stack.kind) * plan.axes.size(plan.axes.positions)
     prefix = plan.prefill.prefix
     described = {}
     for name, spec in _specs(plan).items():
         scale = name.endswith("_scale")
-        batch, length = (1, prefix) if name.startswith(PREFIX) else (plan.batch_size, held - prefix)
+        shared = prefix if stack.kind.window is None else min(stack.kind.window, prefix)
+        batch, length = (1, shared) if name.startswith(PREFIX) else (plan.batch_size, held)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (len(stack.numbers), *rows, length, _dim(plan, name))
         # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
@@ -133,17 +157,6 @@ def make_cache(plan: Plan, mesh: Mesh) -> Caches:
 
     empty: Caches = jax.tree.map(made, abstract_cache(plan, mesh))
     return empty
-
-
-def write(
-    plan: Plan, cache: Cache, k: Array, v: Array, layer: Any, position: Any
-) -> tuple[Cache, tuple[Cached, Cached]]:
-    """The cache with new k and v [batch, time, slots, dim] of one layer written from ``position`` on.
-
-    Also returns the new keys and values in the cache's format, but not folded: [batch, slots, time, dim].
-    """
-    parts = quantized_kv(plan, k, v)
-    return write_parts(cache, parts, layer, position), keys_and_values(parts)
 
 
 def keys_and_values(parts: dict[str, Array]) -> tuple[Cached, Cached]:
@@ -184,6 +197,29 @@ def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any
     return written
 
 
+def write_rolled(cache: Cache, parts: dict[str, Array], layer: Any, position: Any, length: int) -> Cache:
+    """The cache with ``parts`` of one layer, which stand from ``position`` on, in slot (position mod ``length``).
+
+    Of more than ``length`` new tokens the last are kept.
+    """
+    time = parts["k"].shape[2]
+    if time == 1:
+        return write_parts(cache, parts, layer, position % length)
+    kept = {name: each[:, :, max(0, time - length) :] for name, each in parts.items()}
+    first = position + max(0, time - length)
+    count, filled = min(time, length), {}
+    for name, each in kept.items():
+        grown = jnp.pad(each, [(0, length - count) if axis == 2 else (0, 0) for axis in range(each.ndim)])
+        filled[name] = jnp.roll(grown, first % length, axis=2)
+    if count < length:
+        # The tokens may pass the last slot and go on in the first: all slots are written, those of others as they were.
+        new = jnp.roll(jnp.arange(length) < count, first % length)
+        for name, each in filled.items():
+            old = lax.dynamic_index_in_dim(cache[name], layer, keepdims=False).reshape(each.shape)
+            filled[name] = jnp.where(new.reshape(-1, *[1] * (each.ndim - 3)), each, old)
+    return write_parts(cache, filled, layer, 0)
+
+
 def read(cache: Cache, name: str, layer: Any, limit: int) -> Cached:
     """One layer's keys (``name`` k) or values (v) of the first ``limit`` positions, in the cache's format."""
 
@@ -193,6 +229,29 @@ def read(cache: Cache, name: str, layer: Any, limit: int) -> Cached:
 
     scale = f"{name}_scale"
     return Cached(of(name), of(scale) if scale in cache else None)
+
+
+def behind(held: Cached, new: Cached, slots: int) -> Cached:
+    """Keys or values of the cache, and behind them new ones, whose slots are folded into the batch as the cache's."""
+
+    def both(old: Array, each: Array) -> Array:
+        folded = each.reshape(-1, 1, *each.shape[2:]) if slots > 1 else each
+        return jnp.concatenate([old, folded.astype(old.dtype)], axis=2)
+
+    joined: Cached = jax.tree.map(both, held, new)
+    return joined
+
+
+def split_slots(q: Array, slots: int) -> Array:
+    """[batch, time, heads, dim] → [batch·slots, time, heads/slots, dim]: each folded slot as a sequence."""
+    batch, time, _, dim = q.shape
+    return q.reshape(batch, time, slots, -1, dim).swapaxes(1, 2).reshape(batch * slots, time, -1, dim)
+
+
+def merge_slots(out: Array, slots: int) -> Array:
+    """The inverse of :func:`split_slots`."""
+    _, time, group, dim = out.shape
+    return out.reshape(-1, slots, time, group, dim).swapaxes(1, 2).reshape(-1, time, slots * group, dim)
 
 
 def _same(local: NDArray[Any], _index: Any) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from jax import Array, lax
 from engines.transformer.comm.collective_matmul import MATMUL, few_rows
 from engines.transformer.comm.collectives import all_gather, local_shard
 from engines.transformer.layers.attention import LayerContext, from_batch, moved_axes, to_batch
-from engines.transformer.layers.kv_cache import Cache, Cached, keys_and_values, quantized_kv
+from engines.transformer.layers.kv_cache import Cache, Cached, keys_and_values, quantized_kv, window_of
 from engines.transformer.layers.mask import Causal
 from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.projections import column_vectors, local_columns
@@ -28,7 +28,7 @@ from engines.transformer.layers.sequence_attention import (
     gather_heads,
     reads_whole_prompt,
 )
-from engines.transformer.layers.stripes import held_mask, read_stripe, store_stripe
+from engines.transformer.layers.stripes import own_stripe, store_prompt, store_stripe
 from engines.transformer.params.grouped import Grouped, along
 from engines.transformer.params.quantize import dequantize, quantize_tokens
 from engines.transformer.params.tree import Latent, Matrix
@@ -63,7 +63,7 @@ def _over_sequences(
     latent, key = (local_shard(each, axes, 0, plan.axes.size(axes)) for each in new)
     positions = context.positions.shard(plan, plan.axes.sequence)
     key = rotate(plan.model, key, context.angles)
-    view = positions.store(plan, cache, latent, key, layer=context.layer, limit=context.limit)
+    view = positions.store(plan, cache, latent, key, kind=context.kind, layer=context.layer, limit=context.limit)
     keys, values = _read_by(plan, w, view.keys, view.values, q, moved_axes(plan))
     out = attend(plan, q, keys, values, view.mask)
     return from_batch(plan, out.reshape(*out.shape[:2], plan.local_chunks * plan.axes.size(axes), -1)), view.cache
@@ -80,14 +80,20 @@ def _over_positions(
     start = first_position(context.positions)
     latent, key = new[0], rotate(plan.model, new[1], context.angles)
     parts = quantized_kv(plan, latent, key)
-    cache = store_stripe(plan, cache, parts, context.layer, start)
     if reads_whole_prompt(context.positions, context.time, context.limit):
+        own = {name: own_stripe(plan, each, 2) for name, each in parts.items()}
+        cache = store_prompt(plan, cache, own, kind=context.kind, layer=context.layer)
         q = _rotated(plan, _by_head(plan, queries), context)
-        out = attend(plan, q, *_read_by(plan, w, *keys_and_values(parts), q, ()), Causal(0))
+        mask = Causal(0, window=window_of(plan, context.kind))
+        out = attend(plan, q, *_read_by(plan, w, *keys_and_values(parts), q, ()), mask)
     else:
         q = _rotated(plan, _by_head(plan, gather_heads(plan, queries)), context)
-        held = read_stripe(plan, cache, context.layer, context.limit)
-        out = attend_to_held(plan, q, *_read_by(plan, w, *held, q, plan.axes.positions), held_mask(plan, start))
+        view = store_stripe(
+            plan, cache, parts, kind=context.kind, layer=context.layer, start=start, limit=context.limit
+        )
+        cache = view.cache
+        held = _read_by(plan, w, view.keys, view.values, q, plan.axes.positions)
+        out = attend_to_held(plan, q, *held, view.mask)
     return out.reshape(*out.shape[:2], plan.local_chunks, -1), cache
 
 

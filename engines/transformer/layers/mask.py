@@ -20,12 +20,48 @@ class QueryBlock:
     count: int
     start: Any = None
 
+    @property
+    def ids(self) -> Array:
+        """Numbers of the queries, [count, 1]."""
+        ids: Array = jnp.arange(self.count)[:, None]
+        return ids if self.start is None else self.start + ids
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The ``size`` keys at most that a query sees, itself included: the last, or those of its own block of so many.
+
+    ``origin`` is the number of tokens of a sequence before position 0: a shared prefix.
+    """
+
+    size: int
+    chunked: bool
+    origin: int = 0
+
+    def first(self, query: Any) -> Any:
+        """Position of the first key that the query at a position sees; before the first key there is, it is below 0."""
+        if self.chunked:
+            return (query + self.origin) // self.size * self.size - self.origin
+        return query - (self.size - 1)
+
 
 class BlockMask(Protocol):
-    """Which keys each query sees: what attention needs, at once and block by block."""
+    """Which keys each query sees: what attention needs, at once and block by block.
+
+    Keys are numbered as they lie in the array that is attended to.
+    """
+
+    @property
+    def sees_some(self) -> bool:
+        """Whether every query surely sees a key."""
+        ...
 
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
-        """keys: [1, keys] as positions → [count, keys], or [1, keys] where all queries see the same."""
+        """keys: [1, keys], their numbers → [count, keys], or [1, keys] where all queries see the same."""
+        ...
+
+    def distance(self, keys: Positions, queries: QueryBlock) -> Array:
+        """keys: [1, keys], their numbers → [count, keys]: how many positions each is before the query, ≤ 0."""
         ...
 
     def padded(self, time: int) -> "BlockMask":
@@ -45,28 +81,42 @@ class Mask(BlockMask, Protocol):
 
     @property
     def is_whole_prompt(self) -> bool:
-        """Whether query t sees exactly the keys 0 … t, as known at compile time."""
+        """Whether query t is at position t and key t as well, as known at compile time."""
         ...
 
     def last(self, keys: Positions) -> Array:
-        """keys: [1, keys] as positions → whether each is that of the one query, the last that it sees."""
+        """keys: [1, keys], their numbers → whether each is that of the one query, the last that it sees."""
+        ...
+
+    def first_seen(self, query: int) -> int:
+        """The first key that a query of a whole prompt sees."""
         ...
 
     def for_kernel(self, time: int) -> Any:
         """The splash kernel's own mask for a whole prompt of ``time`` tokens."""
         ...
 
-    def of_prefix(self) -> "Mask":
-        """What the same queries see of a shared prefix, which stands before all their own keys."""
+    def of_prefix(self, time: int, length: int, held: int) -> "Mask":
+        """What the same ``time`` queries see of a shared prefix of ``length``, which stands before all their own keys.
+
+        Of the prefix the last ``held`` tokens are there, in a rolling cache. The queries of all sequences are numbered
+        one after another.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Causal:
-    """Query t sees keys up to ``position`` + t; where sequences are packed, from ``first`` [time] (ascending) on."""
+    """Query t sees keys up to ``position`` + t, those of its ``window`` where there is one.
+
+    Where sequences are packed it sees keys from ``first`` [time] (ascending) on, where its own sequence begins.
+    """
 
     position: Any
     first: Array | None = None
+    window: Window | None = None
+
+    sees_some = True
 
     @property
     def is_whole_prompt(self) -> bool:
@@ -76,28 +126,45 @@ class Causal:
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
         position = self.position if queries.start is None else self.position + queries.start
-        seen: Array = keys <= position + jnp.arange(queries.count)[:, None]
-        if self.first is None:
-            return seen
+        at = position + jnp.arange(queries.count)[:, None]
+        seen: Any = keys <= at
         first = self.first
-        if queries.start is not None:
-            first = lax.dynamic_slice_in_dim(first, queries.start, queries.count)
-        both: Array = seen & (keys >= first[:, None])
-        return both
+        if first is not None:
+            if queries.start is not None:
+                first = lax.dynamic_slice_in_dim(first, queries.start, queries.count)
+            first = first[:, None]
+            seen = seen & (keys >= first)
+        if self.window is not None:
+            seen = seen & (keys >= _first(self.window, at, first))
+        whole: Array = seen
+        return whole
+
+    def distance(self, keys: Positions, queries: QueryBlock) -> Array:
+        """See :class:`Mask`."""
+        apart: Array = keys - (self.position + queries.ids)
+        return apart
+
+    def first_seen(self, query: int) -> int:
+        """See :class:`Mask`."""
+        return 0 if self.window is None else max(0, int(self.window.first(query)))
 
     def for_kernel(self, time: int) -> Any:
         """See :class:`Mask`."""
         from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-        return masks.CausalMask((time, time))
+        if self.window is None:
+            return masks.CausalMask((time, time))
+        if self.window.chunked:
+            return masks.ChunkedCausalMask((time, time), self.window.size)
+        return masks.LocalMask((time, time), (self.window.size - 1, 0), 0)
 
     def last(self, keys: Positions) -> Array:
         """See :class:`Mask`."""
         return jnp.asarray(keys == self.position)
 
-    def of_prefix(self) -> "Everything":
+    def of_prefix(self, time: int, length: int, held: int) -> "Behind":
         """See :class:`Mask`."""
-        return Everything()
+        return Behind(self.position, time, length, held, self.window)
 
     def padded(self, time: int) -> "Causal":
         """See :class:`Mask`."""
@@ -110,23 +177,54 @@ class Causal:
         parts = math.ceil(time / queries)
         last = self.position + np.minimum(np.arange(1, parts + 1) * queries, time) - 1
         ends: Any = (last // keys + 1).clip(max=math.ceil(limit / keys))
-        begins: Any = np.zeros(parts, np.int32) if self.first is None else self.first[::queries] // keys
+        firsts: Any = None if self.first is None else self.first[::queries]
+        if self.window is not None:
+            firsts = _first(self.window, self.position + np.arange(parts) * queries, firsts).clip(min=0)
+        begins: Any = np.zeros(parts, np.int32) if firsts is None else firsts // keys
         return begins, ends
 
 
 @dataclass(frozen=True, slots=True)
-class Everything:
-    """Every query sees every key."""
+class Behind:
+    """Queries behind a prefix of ``length`` tokens: every one sees all of it, or those of its ``window``.
+
+    The last ``held`` tokens lie in a rolling cache, position p in slot p mod ``held``. ``time`` queries of a sequence
+    stand from ``position`` on, counted from the end of the prefix; then come those of the next sequence, at the same
+    positions.
+    """
+
+    position: Any = 0
+    time: int = 1
+    length: int = 0
+    held: int = 1
+    window: Window | None = None
 
     is_whole_prompt = False
 
-    def seen(self, keys: Positions, _queries: QueryBlock) -> Array:
+    @property
+    def sees_some(self) -> bool:
+        """See :class:`Mask`: not where all of the prefix is before its window."""
+        return self.window is None
+
+    def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`Mask`."""
-        return jnp.ones(keys.shape, bool)
+        if self.window is None:
+            return jnp.ones(keys.shape, bool)
+        seen: Array = self._key(keys) >= self.window.first(self._at(queries))
+        return seen
+
+    def distance(self, keys: Positions, queries: QueryBlock) -> Array:
+        """See :class:`Mask`."""
+        apart: Array = self._key(keys) - self._at(queries)
+        return apart
 
     def last(self, keys: Positions) -> Array:
         """See :class:`Mask`: none, as the query stands behind all of them."""
         return jnp.zeros(keys.shape, bool)
+
+    def first_seen(self, query: int) -> int:
+        """See :class:`Mask`."""
+        raise NotImplementedError("queries behind a prefix are no whole prompt")
 
     def for_kernel(self, time: int) -> Any:
         """See :class:`Mask`."""
@@ -134,11 +232,11 @@ class Everything:
 
         return masks.FullMask((time, time))
 
-    def of_prefix(self) -> "Everything":
+    def of_prefix(self, _time: int, _length: int, _held: int) -> "Behind":
         """See :class:`Mask`."""
         return self
 
-    def padded(self, _time: int) -> "Everything":
+    def padded(self, _time: int) -> "Behind":
         """See :class:`Mask`."""
         return self
 
@@ -146,3 +244,83 @@ class Everything:
         """See :class:`Mask`."""
         parts = math.ceil(time / queries)
         return np.zeros(parts, np.int32), np.full(parts, math.ceil(limit / keys))
+
+    def _key(self, keys: Positions) -> Any:
+        """Positions of keys, counted from the end of the prefix."""
+        return _in_slot(keys, self.length - 1, self.held) - self.length
+
+    def _at(self, queries: QueryBlock) -> Array:
+        at: Array = self.position + queries.ids % self.time
+        return at
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """Queries of ``mask``, whose keys lie in a rolling cache: position p in slot p mod ``length``.
+
+    The first ``held`` keys are slots, which hold the positions up to ``mask.position`` + ``written`` − 1; the keys
+    behind them are those of the queries, in order.
+    """
+
+    mask: Causal
+    length: int
+    held: int
+    written: int
+
+    is_whole_prompt = False
+    sees_some = True
+
+    def seen(self, keys: Positions, queries: QueryBlock) -> Array:
+        """See :class:`Mask`."""
+        at = self._at(keys)
+        seen: Array = self.mask.seen(at, queries) & (at >= 0)
+        return seen
+
+    def distance(self, keys: Positions, queries: QueryBlock) -> Array:
+        """See :class:`Mask`."""
+        return self.mask.distance(self._at(keys), queries)
+
+    def last(self, keys: Positions) -> Array:
+        """See :class:`Mask`."""
+        return self.mask.last(self._at(keys))
+
+    def first_seen(self, query: int) -> int:
+        """See :class:`Mask`."""
+        raise NotImplementedError("a rolling cache holds no whole prompt")
+
+    def for_kernel(self, time: int) -> Any:
+        """See :class:`Mask`."""
+        raise NotImplementedError("the kernel takes whole prompts")
+
+    def of_prefix(self, time: int, length: int, held: int) -> Mask:
+        """See :class:`Mask`."""
+        return self.mask.of_prefix(time, length, held)
+
+    def padded(self, _time: int) -> "Rolled":
+        """See :class:`Mask`."""
+        return self
+
+    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
+        """See :class:`Mask`."""
+        parts = math.ceil(time / queries)
+        return np.zeros(parts, np.int32), np.full(parts, math.ceil(limit / keys))
+
+    def _at(self, keys: Positions) -> Array:
+        """The position of each key; below 0 of a slot that nothing was written to."""
+        start = self.mask.position
+        slot = _in_slot(keys, start + self.written - 1, self.length)
+        at: Array = jnp.where(keys < self.held, slot, start + keys - self.held)
+        return at
+
+
+def _in_slot(slot: Any, newest: Any, length: int) -> Any:
+    """The position in a slot of a rolling cache of ``length``, of which the ``newest`` position was written last."""
+    return newest - (newest - slot) % length
+
+
+def _first(window: Window, query: Any, begin: Any) -> Any:
+    """:meth:`Window.first` of queries whose sequences ``begin`` at some keys; None is 0."""
+    if begin is None:
+        return window.first(query)
+    bounded: Any = (begin + window.first(query - begin)).clip(min=begin)
+    return bounded

@@ -9,12 +9,13 @@ circulate weights.)
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core.feed_forward import Activation
 from engines.transformer.comm.collective_matmul import MATMUL
 from engines.transformer.comm.collectives import all_gather, axis_index
 from engines.transformer.comm.ring import ring_of
@@ -24,6 +25,10 @@ from engines.transformer.params.grouped import Weights
 from engines.transformer.params.quantize import einsum
 from engines.transformer.params.tree import Projection
 from engines.transformer.partition.plan import Plan
+
+CLAMP: Final = 7.0
+CLAMPED_SLOPE: Final = 1.702
+"""Of clamped SwiGLU: the bound of its inputs, and the slope of its sigmoid."""
 
 Block = tuple[int, int]
 """(r, o): columns from o on of the shard of the chip r positions ahead in the ring."""
@@ -39,13 +44,25 @@ def feed_forward(plan: Plan, w: Projection, x: Array) -> Array:
 
 
 def activate(plan: Plan, inputs: list[Array]) -> Array:
-    """silu(gate)·up, or GELU of the one input; in float32, with exponentials in base 2 as in hardware."""
+    """Hidden columns of one input, or of gate and up (:class:`engines.core.feed_forward.FeedForward`); in float32."""
     first = inputs[0].astype(jnp.float32)
     if plan.model.ffn.gated:
-        hidden = first / (1 + jnp.exp2(-math.log2(math.e) * first)) * inputs[1].astype(jnp.float32)
+        hidden = _gated(plan.model.activation, first, inputs[1])
+    elif plan.model.activation == "relu":
+        hidden = jnp.maximum(first, 0)
     else:
         hidden = jax.nn.gelu(first, approximate=plan.model.ffn.activation == "gelu_tanh")
     return hidden.astype(inputs[0].dtype)
+
+
+def _gated(activation: Activation, gate: Array, up: Array) -> Array:
+    """Exponentials are in base 2, as in hardware."""
+    if activation == "geglu":
+        return jax.nn.gelu(gate, approximate=True) * up.astype(jnp.float32)
+    if activation == "swiglu_clamped":
+        gate, up = jnp.minimum(gate, CLAMP), jnp.clip(up.astype(jnp.float32), -CLAMP, CLAMP)
+        return gate / (1 + jnp.exp2(-CLAMPED_SLOPE * math.log2(math.e) * gate)) * (up + 1)
+    return gate / (1 + jnp.exp2(-math.log2(math.e) * gate)) * up.astype(jnp.float32)
 
 
 def ring_of_weights(plan: Plan, w: Projection, x: Array) -> Array:

@@ -27,3 +27,10 @@ def norm(plan: Plan, parameters: Norm, x: Array, axes: Axes | None = None) -> Ar
     if parameters.bias is not None:
         wide = wide + local_shard(parameters.bias, axes, 0, shards)
     return wide.astype(x.dtype)
+
+
+def head_norm(plan: Plan, scale: Array, x: Array) -> Array:
+    """RMSnorm of every head, x: [batch, time, heads, dim], by one ``scale`` [dim]."""
+    wide = x.astype(jnp.float32)
+    wide = wide * lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + plan.model.norm_epsilon) * scale
+    return wide.astype(x.dtype)

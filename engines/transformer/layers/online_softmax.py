@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
 from engines.transformer.layers.mask import BlockMask, Mask, QueryBlock
+from engines.transformer.layers.per_head import NONE, PerHead
 from engines.transformer.options import KERNEL_TOKENS
 from engines.transformer.partition.plan import Plan
 
@@ -61,51 +62,69 @@ def attend(
     mask: Mask,
     shared: tuple[Cached, Cached] | None = None,
     new: tuple[Cached, Cached] | None = None,
+    heads: PerHead = NONE,
 ) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, limit, dim] → [batch, time, heads, dim].
 
     ``mask`` says which keys a query sees, also of the ``shared`` prefix, keys and values of batch 1. The key and value
-    of the one ``new`` token stand for those at its position. Queries are already scaled by
-    :func:`engines.transformer.params.describe_layers.query_factor`.
+    of the one ``new`` token stand for those at its position. ``heads`` has what scores have of each head. Queries are
+    already scaled by :func:`engines.transformer.params.describe_layers.query_factor`.
     """
     (batch, time, _, dim), limit = q.shape, keys.values.shape[2]
     plain = mask.is_whole_prompt and shared is None and keys.scale is None and vals.values.shape[-1] == dim
     if plan.prefill.attention == "splash" and plain and time == limit and limit % KERNEL_TOKENS == 0:
         from engines.transformer.layers.splash_attention import kernel_attend
 
-        return kernel_attend(q, keys.values, vals.values, mask)
+        return kernel_attend(q, keys.values, vals.values, mask, heads.sinks, plan.model.attn_softcap)
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
-    start = None if shared is None else attend_prefix(plan, scaled, *shared, mask.of_prefix())
+    start = None
+    if shared is not None:
+        before = mask.of_prefix(time, plan.prefill.prefix, shared[0].values.shape[2])
+        start = attend_prefix(plan, scaled, *shared, before, heads)
     if in_strips(plan, q.shape, limit, mask) and start is None:
-        part = strips(plan, scaled, keys, vals, mask)
+        part = strips(plan, scaled, keys, vals, mask, heads)
     elif uses_blocks(plan, q.shape, limit):
-        part = blockwise(plan, scaled, keys, vals, mask, start)
+        part = blockwise(plan, scaled, keys, vals, mask, start, heads)
     else:
-        at = jnp.arange(limit)[None, :]
+        at, queries = jnp.arange(limit)[None, :], QueryBlock(time)
         own = None if new is None else NewToken(*new, mask.last(at))
-        part = direct(plan, scaled, keys, vals, mask.seen(at, QueryBlock(time)), start, own)
-    return normalized(part, q.dtype)
+        seen, bias = mask.seen(at, queries), heads.bias(mask, at, queries)
+        part = direct(plan, scaled, keys, vals, seen, start, own, bias=bias)
+    return normalized(part, q.dtype, heads.sinks)
 
 
-def attend_to_part(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: BlockMask, before: Partial) -> Partial:
+def attend_to_part(
+    plan: Plan,
+    scaled: Array,
+    keys: Cached,
+    vals: Cached,
+    mask: BlockMask,
+    before: Partial,
+    heads: PerHead = NONE,
+) -> Partial:
     """Attention of queries [batch, time, slots, group, dim] to some of their keys, after that to others ``before``."""
     batch, time, slots, group, dim = scaled.shape
     limit = keys.values.shape[2]
     if uses_blocks(plan, (batch, time, slots * group, dim), limit):
-        return blockwise(plan, scaled, keys, vals, mask, before)
-    return direct(plan, scaled, keys, vals, mask.seen(jnp.arange(limit)[None, :], QueryBlock(time)), before)
+        return blockwise(plan, scaled, keys, vals, mask, before, heads)
+    at, queries = jnp.arange(limit)[None, :], QueryBlock(time)
+    seen, bias = mask.seen(at, queries), heads.bias(mask, at, queries)
+    return direct(plan, scaled, keys, vals, seen, before, bias=bias)
 
 
-def attend_prefix(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask) -> Partial:
+def attend_prefix(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, heads: PerHead = NONE) -> Partial:
     """Attention of every query to the keys of the shared prefix: one matmul for the queries of all sequences."""
     batch, time, slots, group, dim = scaled.shape
     limit = keys.values.shape[2]
     folded = scaled.reshape(1, batch * time, slots, group, dim)
     if time > 1 and uses_blocks(plan, (1, batch * time, slots * group, dim), limit):
-        part = blockwise(plan, folded, keys, vals, mask)
+        part = blockwise(plan, folded, keys, vals, mask, heads=heads)
     else:
-        seen = mask.seen(np.arange(limit)[None, :], QueryBlock(batch * time))
-        part = direct(plan, folded, keys, vals, seen)
+        at, queries = np.arange(limit)[None, :], QueryBlock(batch * time)
+        seen, bias = mask.seen(at, queries), heads.bias(mask, at, queries)
+        # Where all of the prefix is before a query's window, it sees none of it.
+        start = None if mask.sees_some else nothing((1, slots, group, batch * time), dim)
+        part = direct(plan, folded, keys, vals, seen, start, bias=bias)
     shape = (slots, group, batch, time)
     return Partial(*(jnp.moveaxis(each.reshape(*shape, each.shape[-1]), 2, 0) for each in part))
 
@@ -131,15 +150,18 @@ def in_strips(plan: Plan, queries: tuple[int, ...], limit: int, mask: Mask) -> b
     return wanted and few and mask.is_whole_prompt and time == limit and plan.annotation is None
 
 
-def strips(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask) -> Partial:
-    """Each strip of queries attends at once to the keys up to its last one: no key that none of them sees."""
+def strips(plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: Mask, heads: PerHead = NONE) -> Partial:
+    """Each strip of queries attends at once to the keys from its window's first up to its last one, which it sees."""
     time, most = scaled.shape[1], plan.prefill.block
     parts = []
     for start in range(0, time, most):
         stop = min(start + most, time)
-        seen = mask.seen(jnp.arange(stop)[None, :], QueryBlock(stop - start, start))
-        key, val = jax.tree.map(lambda each, stop=stop: each[:, :, :stop], (keys, vals))
-        parts.append(direct(plan, scaled[:, start:stop], key, val, seen))
+        first, queries = mask.first_seen(start), QueryBlock(stop - start, start)
+        at = jnp.arange(first, stop)[None, :]
+        seen = mask.seen(at, queries)
+        key, val = jax.tree.map(lambda each, cut=slice(first, stop): each[:, :, cut], (keys, vals))
+        bias = heads.bias(mask, at, queries)
+        parts.append(direct(plan, scaled[:, start:stop], key, val, seen, bias=bias))
     return Partial(*(jnp.concatenate(each, axis=3) for each in zip(*parts, strict=True)))
 
 
@@ -151,13 +173,19 @@ def direct(
     seen: Array,
     start: Partial | None = None,
     new: NewToken | None = None,
+    *,
+    bias: Array | None = None,
 ) -> Partial:
-    """All scores at once; ``seen`` [time, limit]: which keys a query sees. ``start``: attention to other keys."""
+    """All scores at once; ``seen`` [time, limit]: which keys a query sees. ``start``: attention to other keys.
+
+    ``bias`` [batch, slots, group, time, limit], or 1 instead of a dimension, is added to scores.
+    """
     exact = lax.Precision.HIGHEST if plan.act_dtype == "float32" else lax.Precision.DEFAULT
-    scores = _scores(scaled, keys, exact)
+    scores = capped(plan, _scores(scaled, keys, exact))
+    scores = scores if bias is None else scores + bias
     scores = jnp.where(seen, scores, -jnp.inf)
     if new is not None:
-        own = _own_score(scaled, new.key)
+        own = capped(plan, _own_score(scaled, new.key))
         scores = jnp.where(new.at, own, scores)
     tops = scores.max(axis=-1, keepdims=True)
     tops = tops if start is None else jnp.maximum(tops, start.tops)
@@ -198,6 +226,19 @@ def _scores(scaled: Array, keys: Cached, exact: Any) -> Array:
     return scores if keys.more is None else scores + _scores(scaled[..., dim:], keys.more, exact)
 
 
+def capped(plan: Plan, scores: Array) -> Array:
+    """Scores in base 2 within the model's soft cap c: c·tanh(score/c) of natural ones."""
+    if plan.model.attn_softcap is None:
+        return scores
+    cap = plan.model.attn_softcap * math.log2(math.e)
+    return cap * jnp.tanh(scores / cap)
+
+
+def nothing(shape: tuple[int, ...], dim: int) -> Partial:
+    """Attention of queries [batch, slots, group, time] to no key."""
+    return Partial(jnp.zeros((*shape, dim)), jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
+
+
 def _own_score(scaled: Array, key: Cached) -> Array:
     """scaled: [batch, 1, slots, group, dim], of the same token as the key → its score [batch, slots, group, 1, 1]."""
     wide = scaled[:, 0].astype(jnp.float32) * key.values.astype(jnp.float32)
@@ -206,7 +247,13 @@ def _own_score(scaled: Array, key: Cached) -> Array:
 
 
 def blockwise(
-    plan: Plan, scaled: Array, keys: Cached, vals: Cached, mask: BlockMask, start: Partial | None = None
+    plan: Plan,
+    scaled: Array,
+    keys: Cached,
+    vals: Cached,
+    mask: BlockMask,
+    start: Partial | None = None,
+    heads: PerHead = NONE,
 ) -> Partial:
     """One block of scores at a time. ``start``: attention to other keys, if any.
 
@@ -232,10 +279,11 @@ def blockwise(
         at = key_at + jnp.arange(keys_per_block)[None, :]
         # The last block starts early enough to be full; the keys that it repeats are masked.
         seen = mask.seen(at, QueryBlock(queries, query_at)) & (at >= block * keys_per_block)
+        bias = heads.rows(row, rows).bias(mask, at, QueryBlock(queries, query_at))
         here = (row, 0, 0, query_at, 0)
         sizes = (rows, slots, group, queries)
         before = Partial(*(lax.dynamic_slice(each, here, (*sizes, each.shape[-1])) for each in found))
-        after = direct(plan, query, key, val, seen, before)
+        after = direct(plan, query, key, val, seen, before, bias=bias)
         found = Partial(*(lax.dynamic_update_slice(old, new, here) for old, new in zip(found, after, strict=True)))
         done = block + 1 == ends[part]
         part = jnp.where(done, part + 1, part)
@@ -245,8 +293,7 @@ def blockwise(
 
     shape = (batch, slots, group, grown)
     if start is None:
-        empty = jnp.zeros((*shape, vals.values.shape[-1]))
-        start = Partial(empty, jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
+        start = nothing(shape, vals.values.shape[-1])
     else:
         start = Partial(*(jnp.pad(each, ((0, 0),) * 3 + ((0, grown - time), (0, 0))) for each in start))
     number = jnp.zeros((), jnp.int32)
@@ -268,8 +315,15 @@ def block_shape(plan: Plan, batch: int, heads: int, time: int, limit: int) -> tu
     return rows, queries, keys_per_block
 
 
-def normalized(part: Partial, dtype: Any) -> Array:
-    """The softmax-weighted mean of values: [batch, time, heads, dim] in ``dtype``."""
+def normalized(part: Partial, dtype: Any, sinks: Array | None = None) -> Array:
+    """The softmax-weighted mean of values: [batch, time, heads, dim] in ``dtype``.
+
+    ``sinks`` [batch, slots, group, 1, 1], or 1 instead of the batch, are scores that take weight and give no value.
+    """
+    if sinks is not None:
+        tops = jnp.maximum(part.tops, sinks)
+        kept = jnp.exp2(part.tops - tops)
+        part = Partial(part.values * kept, tops, part.sums * kept + jnp.exp2(sinks - tops))
     out = (part.values / part.sums).astype(dtype)
     batch, slots, group, time, dim = out.shape
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, time, slots * group, dim)

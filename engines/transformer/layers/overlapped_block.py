@@ -103,6 +103,7 @@ def _normed(plan: Plan, w: LayerParameters, x: Array) -> tuple[Array, Array | No
 
     Few tokens are gathered before the norm: chips repeat its work, but its sums span fewer axes.
     """
+    assert w.attn_norm is not None
     axes = plan.axes
     if len(x) < LANES:
         raw = lax.optimization_barrier(all_gather(x, axes.ffn, 1))

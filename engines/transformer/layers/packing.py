@@ -13,8 +13,16 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import local_shard
-from engines.transformer.layers.kv_cache import Cache, keys_and_values, quantized_kv, write_parts
+from engines.transformer.layers.kv_cache import (
+    Cache,
+    held_positions,
+    keys_and_values,
+    quantized_kv,
+    window_of,
+    write_parts,
+)
 from engines.transformer.layers.mask import Causal
 from engines.transformer.layers.positions import CacheView
 from engines.transformer.partition.axes import Axes
@@ -47,15 +55,24 @@ class Packed(NamedTuple):
         """table: [positions, E] → [rows, width, E]."""
         return table[self.ids(time)]
 
-    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> CacheView:
+    def store(
+        self, plan: Plan, cache: Cache, k: Array, v: Array, *, kind: LayerKind, layer: Any, limit: int
+    ) -> CacheView:
         """Write k and v [1, width, slots, dim] of a chip's row to each sequence's first ``limit`` positions.
 
-        The returned keys and values are in the cache's format, but still packed in their row: [1, slots, width, dim].
+        Of a layer with a window that is shorter, to each sequence's last positions. The returned keys and values are in
+        the cache's format, but still packed in their row: [1, slots, width, dim].
         """
-        parts = quantized_kv(plan, k, v)
-        at = self.starts[:, None] + jnp.arange(limit)
+        parts, length = quantized_kv(plan, k, v), held_positions(plan, kind)
+        if length < limit:
+            ends = self.starts + (self.first == self.starts[:, None]).sum(axis=1)
+            last = (ends - self.starts - 1)[:, None]
+            at = self.starts[:, None] + last - (last - jnp.arange(length)) % length
+        else:
+            at = self.starts[:, None] + jnp.arange(limit)
         apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
-        return CacheView(write_parts(cache, apart, layer, 0), *keys_and_values(parts), Causal(0, self.first[0]))
+        mask = Causal(0, self.first[0], window_of(plan, kind))
+        return CacheView(write_parts(cache, apart, layer, 0), *keys_and_values(parts), mask)
 
 
 def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packed]:

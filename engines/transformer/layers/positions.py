@@ -7,8 +7,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.core.dtypes import BYTES_PER_ELEMENT
-from engines.transformer.layers.kv_cache import Cache, Cached, read, write
-from engines.transformer.layers.mask import Causal
+from engines.core.layer_kind import LayerKind
+from engines.transformer.layers.kv_cache import (
+    Cache,
+    Cached,
+    behind,
+    held_positions,
+    keys_and_values,
+    quantized_kv,
+    read,
+    window_of,
+    write_parts,
+    write_rolled,
+)
+from engines.transformer.layers.mask import Causal, Mask, Rolled
 from engines.transformer.params.fusion import input_parts, output_parts
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.kv_heads import folds_slots
@@ -28,7 +40,7 @@ class CacheView(NamedTuple):
     cache: Cache
     keys: Cached
     values: Cached
-    mask: Causal
+    mask: Mask
     slots: int = 1
     new: tuple[Cached, Cached] | None = None
 
@@ -48,7 +60,9 @@ class Positions(Protocol):
         """table: [positions, E] → the rows of the new tokens, [time, E] or [rows, time, E]."""
         ...
 
-    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> CacheView:
+    def store(
+        self, plan: Plan, cache: Cache, k: Array, v: Array, *, kind: LayerKind, layer: Any, limit: int
+    ) -> CacheView:
         """Write k and v [batch, time, slots, dim] of one layer; the first ``limit`` cached positions can be read."""
         ...
 
@@ -73,21 +87,37 @@ class Consecutive:
         rows: Array = lax.dynamic_slice_in_dim(table, self.start, time)
         return rows
 
-    def store(self, plan: Plan, cache: Cache, k: Array, v: Array, *, layer: Any, limit: int) -> CacheView:
+    def store(
+        self, plan: Plan, cache: Cache, k: Array, v: Array, *, kind: LayerKind, layer: Any, limit: int
+    ) -> CacheView:
         """See :class:`Positions`."""
         prefix = plan.prefill.prefix
-        mask = Causal(self.start - prefix if prefix else self.start)
+        window, length = window_of(plan, kind), held_positions(plan, kind)
+        mask = Causal(self.start - prefix if prefix else self.start, window=window)
+        parts = quantized_kv(plan, k, v)
+        rolls = length < plan.cache_len - prefix
         before = cache
-        cache, new = write(plan, cache, k, v, layer, mask.position)
+        if rolls:
+            cache = write_rolled(cache, parts, layer, mask.position, length)
+        else:
+            cache = write_parts(cache, parts, layer, mask.position)
+        new = keys_and_values(parts)
         # A whole prompt attends to itself, not to the cache: reading it here would give the cache a layout that decode
         # copies.
         if mask.is_whole_prompt and limit == k.shape[1]:
             return CacheView(cache, *new, mask)
+        limit = min(limit, length)
         slots = k.shape[2] if folds_slots(plan) else 1
+        if rolls and k.shape[1] > 1:
+            # The first of several tokens see positions in whose slots the last ones now are.
+            keys, values = (
+                behind(read(before, name, layer, limit), each, slots) for name, each in zip("kv", new, strict=True)
+            )
+            return CacheView(cache, keys, values, Rolled(mask, length, limit, 0), slots)
         alone = k.shape[1] == 1 and slots == 1 and not prefix
         apart = plan.unrolled and alone and reads_before(plan, limit * new[0].values.nbytes)
-        source = before if apart else cache
-        view = CacheView(cache, read(source, "k", layer, limit), read(source, "v", layer, limit), mask, slots)
+        source, seen = before if apart else cache, Rolled(mask, length, limit, 1) if rolls else mask
+        view = CacheView(cache, read(source, "k", layer, limit), read(source, "v", layer, limit), seen, slots)
         return view._replace(new=new) if apart else view
 
 

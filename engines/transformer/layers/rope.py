@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
 
+EVERY_KEY: Final = LayerKind()
 PERMUTED_TOKENS: Final = 256
 """Up to this many tokens a TPU permutes pairs by a product."""
 
@@ -19,16 +21,20 @@ class RopeAngles(NamedTuple):
     sin: Array
 
 
-def rope_angles(model: Model, positions: Any) -> RopeAngles | None:
-    """The angles of ``positions`` [..., time]; None where the model has no rotary embeddings.
+def rope_angles(model: Model, positions: Any, kind: LayerKind = EVERY_KEY, length: int = 0) -> RopeAngles | None:
+    """The angles of ``positions`` [..., time] in a layer of that kind; None where the model has no rotary embeddings.
 
-    The angle of pair i at position p is p times the i-th of the model's rotary frequencies.
+    The angle of pair i at position p is p times the i-th of the frequencies of a text of ``length``
+    (:meth:`engines.core.model.Model.rotary`), whose scale multiplies sines and cosines.
     """
     if model.position != "rotary":
         return None
-    rotated_dim, frequency = model.rotated_dim, jnp.asarray(model.rotary_frequencies, jnp.float32)
+    rotary = model.rotary(kind, length)
+    rotated_dim, frequency = model.rotated_dim, jnp.asarray(rotary.frequencies, jnp.float32)
     angle = (positions.astype(jnp.float32)[..., None] * frequency)[..., None, :]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
+    if rotary.scale != 1:
+        cos, sin = cos * rotary.scale, sin * rotary.scale
     if model.rotary_interleaved:
         return RopeAngles(jnp.repeat(cos, 2, -1), jnp.stack([-sin, sin], -1).reshape(*sin.shape[:-1], rotated_dim))
     return RopeAngles(jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1))

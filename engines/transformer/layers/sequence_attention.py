@@ -15,14 +15,15 @@ from jax import Array, lax
 
 from engines.transformer.comm.collectives import all_gather, axis_index, reduce_scatter
 from engines.transformer.comm.ring import pass_on
-from engines.transformer.layers.kv_cache import Cached, keys_and_values
-from engines.transformer.layers.mask import BlockMask
+from engines.transformer.layers.kv_cache import Cached, keys_and_values, merge_slots, split_slots
+from engines.transformer.layers.mask import BlockMask, Window
 from engines.transformer.layers.online_softmax import (
-    LOWEST,
     Partial,
     attend_to_part,
     normalized,
+    nothing,
 )
+from engines.transformer.layers.per_head import per_head
 from engines.transformer.layers.positions import Consecutive, Positions
 from engines.transformer.layers.stripes import Striped, striped, stripes
 from engines.transformer.partition.axes import Axes
@@ -63,16 +64,25 @@ def of_heads(held: Any, mine: Array | None) -> Any:
     return held if mine is None else jax.tree.map(lambda each: jnp.take(each, mine, axis=1), held)
 
 
-def attend_in_ring(plan: Plan, q: Array, parts: dict[str, Array], mine: Array | None) -> Array:
+def attend_in_ring(
+    plan: Plan,
+    q: Array,
+    parts: dict[str, Array],
+    mine: Array | None,
+    window: Window | None = None,
+    sinks: Array | None = None,
+) -> Array:
     """q: [batch, time/n, heads, dim] of a chip's positions of a whole prompt → the same.
 
     ``parts``: its keys and values in the cache's format, [batch, slots, time/n, …], of which the query heads read the
     slots ``mine`` (:func:`of_heads`). They are sent on while a chip attends to them.
+    ``sinks`` are those of all padded heads.
     """
     axes, count = plan.axes.positions, stripes(plan)
     (batch, time, heads, dim), slots = q.shape, parts["k"].shape[1]
     slots = slots if mine is None else heads
     scaled = q.reshape(batch, time, slots, -1, dim)
+    per_query = per_head(plan, sinks, batch, 1, slots)
     ring = snake(tuple(plan.axes.size((axis,)) for axis in axes))
     me = axis_index(axes)
     place = jnp.asarray(np.argsort(ring))[me]
@@ -80,15 +90,16 @@ def attend_in_ring(plan: Plan, q: Array, parts: dict[str, Array], mine: Array | 
     def attended(held: dict[str, Array], step: Any, before: Partial) -> Partial:
         holder = jnp.asarray(ring)[(place - step) % count]
         keys, values = of_heads(keys_and_values(held), mine)
-        return attend_to_part(plan, scaled, keys, values, Striped(me, count, holder, count), before)
+        mask = Striped(me, count, holder, count, window=window)
+        return attend_to_part(plan, scaled, keys, values, mask, before, per_query)
 
     def turn(carry: tuple[dict[str, Array], Partial], step: Array) -> tuple[tuple[dict[str, Array], Partial], None]:
         held, before = carry
         return (pass_on(plan, held, axes, ring), attended(held, step, before)), None
 
-    carry = parts, nothing(scaled, parts["v"].shape[-1])
+    carry = parts, _nothing(scaled, parts["v"].shape[-1])
     (held, found), _ = lax.scan(turn, carry, jnp.arange(count - 1))
-    return normalized(attended(held, count - 1, found), q.dtype)
+    return normalized(attended(held, count - 1, found), q.dtype, per_query.sinks)
 
 
 def snake(sizes: tuple[int, ...]) -> list[int]:
@@ -107,11 +118,10 @@ def snake(sizes: tuple[int, ...]) -> list[int]:
     return ring
 
 
-def nothing(scaled: Array, dim: int) -> Partial:
-    """Attention to no key, of queries [batch, time, slots, group, …]."""
+def _nothing(scaled: Array, dim: int) -> Partial:
+    """Attention of queries [batch, time, slots, group, …] to no key."""
     batch, time, slots, group, _ = scaled.shape
-    shape = (batch, slots, group, time)
-    return Partial(jnp.zeros((*shape, dim)), jnp.full((*shape, 1), LOWEST), jnp.zeros((*shape, 1)))
+    return nothing((batch, slots, group, time), dim)
 
 
 def gather_heads(plan: Plan, x: Array) -> Array:
@@ -119,23 +129,29 @@ def gather_heads(plan: Plan, x: Array) -> Array:
     return all_gather(x, plan.axes.positions, 2)
 
 
-def attend_to_held(plan: Plan, q: Array, keys: Cached, vals: Cached, mask: BlockMask) -> Array:
+def attend_to_held(
+    plan: Plan, q: Array, keys: Cached, vals: Cached, mask: BlockMask, slots: int = 1, sinks: Array | None = None
+) -> Array:
     """q: [batch, time, heads, dim], gathered → the result for a chip's own heads, [batch, time, heads/n, dim].
 
     Each chip attends to the keys that it holds. The largest scores and the sums are gathered, two numbers a query;
-    every chip weighs its values by them, which are then summed where their heads belong.
+    every chip weighs its values by them, which are then summed where their heads belong. ``slots`` are those that the
+    cache folds into the batch, ``sinks`` those of all padded heads.
     """
+    heads = per_head(plan, sinks, q.shape[0], slots, keys.values.shape[1])
+    q = split_slots(q, slots)
     batch, time, _, dim = q.shape
     scaled = q.reshape(batch, time, keys.values.shape[1], -1, dim)
-    part = attend_to_part(plan, scaled, keys, vals, mask, nothing(scaled, vals.values.shape[-1]))
-    return merged(plan, part, plan.axes.positions, q.dtype)
+    part = attend_to_part(plan, scaled, keys, vals, mask, _nothing(scaled, vals.values.shape[-1]), heads)
+    own = weighed(part, plan.axes.positions, q.dtype, heads.sinks)
+    return reduce_scatter(merge_slots(own, slots), plan.axes.positions, 2)
 
 
-def merged(plan: Plan, part: Partial, axes: Axes, dtype: Any) -> Array:
-    """Partial attention on each chip of ``axes`` → the whole, [batch, time, heads/n, dim] in ``dtype``."""
+def weighed(part: Partial, axes: Axes, dtype: Any, sinks: Array | None) -> Array:
+    """Partial attention on each chip of ``axes`` → [batch, time, heads, dim], whose sum over them is the whole."""
     statistics = lax.all_gather(jnp.stack([part.tops, part.sums]), axes)
     tops, sums = statistics[:, 0], statistics[:, 1]
     top = tops.max(axis=0)
     total = (sums * jnp.exp2(tops - top)).sum(axis=0)
-    own = normalized(Partial(part.values * jnp.exp2(part.tops - top), top, total), dtype)
-    return reduce_scatter(own, axes, 2)
+    # A sink counts once: every chip divides by the same sum.
+    return normalized(Partial(part.values * jnp.exp2(part.tops - top), top, total), dtype, sinks)

@@ -18,11 +18,20 @@ MAX_BLOCK: Final = 1024
 """Largest number of queries and of keys in a block: more would not fit in VMEM with their scores."""
 
 
-def kernel_attend(q: Array, keys: Array, vals: Array, mask: Mask, *, interpret: bool = False) -> Array:
+def kernel_attend(
+    q: Array,
+    keys: Array,
+    vals: Array,
+    mask: Mask,
+    sinks: Array | None = None,
+    softcap: float | None = None,
+    *,
+    interpret: bool = False,
+) -> Array:
     """q: [batch, time, heads, dim], keys and vals: [batch, slots, time, dim] → [batch, time, heads, dim].
 
-    ``mask`` is that of a whole prompt. ``time`` is a multiple of 128. Queries are scaled for exponentials in base 2;
-    the kernel uses base e.
+    ``mask`` is that of a whole prompt. ``time`` is a multiple of 128. Queries are scaled for exponentials in base 2, as
+    ``sinks`` [1, slots, group, 1, 1] are; the kernel uses base e, as ``softcap`` does.
     """
     batch, time, heads, dim = q.shape
     slots = keys.shape[1]
@@ -34,7 +43,18 @@ def kernel_attend(q: Array, keys: Array, vals: Array, mask: Mask, *, interpret: 
         block_sizes=splash.BlockSizes(block_q=block, block_kv=block),
         head_shards=1,
         q_seq_shards=1,
+        attn_logits_soft_cap=softcap,
         interpret=interpret,
     )
-    out: Array = jax.vmap(jax.vmap(kernel))(grouped, keys.astype(q.dtype), vals.astype(q.dtype))
+    if sinks is None:
+        out: Array = jax.vmap(jax.vmap(kernel))(grouped, keys.astype(q.dtype), vals.astype(q.dtype))
+    else:
+        natural = sinks.reshape(slots, heads // slots) * math.log(2)
+
+        def attended(q: Array, keys: Array, vals: Array, sinks: Array) -> Array:
+            one: Array = kernel(q, keys, vals, sinks=sinks)
+            return one
+
+        of_slots = jax.vmap(jax.vmap(attended), (0, 0, 0, None))
+        out = of_slots(grouped, keys.astype(q.dtype), vals.astype(q.dtype), natural)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, time, heads, dim)

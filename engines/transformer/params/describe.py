@@ -26,6 +26,7 @@ class _Model(Describer):
         learned = model.position == "learned"
         return Parameters(
             embedding=self._table(self.canonical("embedding")),
+            embedding_norm=self._norm("embedding_norm") if model.embedding_norm else None,
             final_norm=self._norm("final_norm"),
             layers=tuple(describe_layers(self.plan, self.source, self.fusion, each) for each in self.plan.stacks),
             lm_head=self._lm_head(),

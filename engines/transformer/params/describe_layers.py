@@ -20,17 +20,19 @@ from engines.transformer.params.tree import (
     Projection,
     map_matrices,
 )
+from engines.transformer.partition.padding import real_heads
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.stacks import Stack
-from engines.weights.random import Floats, Source, values
+from engines.weights.random import Floats, Source, norm_names, values
 
 
-def query_factor(head_dim: int) -> float:
-    """log2(e)/√dim: with queries scaled by it, the softmax numerator is 2^score.
+def query_factor(head_dim: int, scale: float | None = None) -> float:
+    """log2(e) times what scores are multiplied by, by default 1/√dim: the softmax numerator is then 2^score.
 
-    It is folded into the columns and biases of q at load; rotary embeddings do not mix them with other columns.
+    It is folded into the columns and biases of q at load, or into the scale of a norm of queries; rotary embeddings do
+    not mix them with other columns.
     """
-    return math.log2(math.e) / math.sqrt(head_dim)
+    return math.log2(math.e) / math.sqrt(head_dim) if scale is None else math.log2(math.e) * scale
 
 
 def describe_layers(plan: Plan, source: Source, fusion: Fusion, stack: Stack) -> LayerParameters:
@@ -43,6 +45,8 @@ class _Layers(Describer):
     def __init__(self, plan: Plan, source: Source, fusion: Fusion, stack: Stack) -> None:
         super().__init__(plan, source, fusion)
         self.numbers, self.kind = stack.numbers, stack.kind
+        # What joins the residual stream is made so much larger: an output matrix, or the norm behind it.
+        self.share = np.float32(1 if plan.model.norm_position != "before" else plan.model.residual_scale)
 
     def parameters(self) -> LayerParameters:
         sparse = self.kind.has_experts
@@ -54,16 +58,17 @@ class _Layers(Describer):
             for name, parts in output_parts(self.plan).items()
             if not sparse or name == "attn"
         }
+        norms = {name: self._norm(name) for name in norm_names(self.model)}
         found = {name: Projection(inputs.get(name), outputs.get(name)) for name in inputs.keys() | outputs.keys()}
         return LayerParameters(
-            attn_norm=self._norm("attn_norm"),
-            ffn_norm=self._norm("ffn_norm") if self.model.norms_per_layer == 2 else None,
+            **norms,
             attn=found.pop("attn", None),
             experts=describe_experts(self.plan, self.source, self.fusion, self.numbers, self._inputs, self._outputs)
             if sparse
             else None,
             ffn=found.pop("ffn", None),
             fused=found.pop("fused", None),
+            heads=self._heads(),
             latent=self._latent() if self.model.attention.is_latent else None,
             single=found,
         )
@@ -135,12 +140,13 @@ class _Layers(Describer):
         width = sum(width for _, width in parts)
 
         def fill(layer: int, index: Index) -> Floats:
-            return fusion.outputs(parts, layer, index[0], index[2])[:, index[1]]
+            made: Floats = self.share * fusion.outputs(parts, layer, index[0], index[2])[:, index[1]]
+            return made
 
         def fill_bias(layer: int, index: Index) -> Floats:
             names = [f"layers.{layer}.{each}_bias" for each, _ in parts]
             biases = [values(fusion.canonical[each], self.source, index) for each in names if each in fusion.canonical]
-            both: Floats = np.sum(biases, axis=0, dtype=np.float32)
+            both: Floats = np.multiply(self.share, np.sum(biases, axis=0, dtype=np.float32), dtype=np.float32)
             return both
 
         has_bias = self._has_bias(parts)
@@ -160,19 +166,49 @@ class _Layers(Describer):
         return any(f"layers.{self.numbers[0]}.{name}_bias" in self.fusion.canonical for name, _ in parts)
 
     def _norm(self, name: str) -> Norm:
-        def vector(which: str) -> Described:
-            def fill(layer: int, index: Index) -> Floats:
-                return values(self.fusion.canonical[f"layers.{layer}.{name}.{which}"], self.source, index)
+        after = name.endswith("_post_norm")
+        factor = np.float32(self.model.residual_scale if after else 1)
 
-            return self._vectors(fill, (self.model.d_model,), P())
+        def vector(which: str) -> Described:
+            return self._vectors(self._canonical(f"{name}.{which}", factor), (self.model.d_model,), P())
 
         return Norm(vector("scale"), vector("bias") if self.model.norm_bias else None)
+
+    def _heads(self) -> dict[str, Described]:
+        """Attention's vectors of heads, on every chip."""
+        model, padded = self.model, self.plan.padded
+        found = {}
+        if model.qk_norm:
+            factor = np.float32(query_factor(model.head_dim, model.attn_scale))
+            for name, scale in (("q_norm", factor), ("k_norm", np.float32(1))):
+                fill = self._canonical(f"{name}.scale", scale)
+                found[name] = self._vectors(fill, (model.head_dim,), P())
+        if model.attention_sinks:
+            heads = np.asarray(real_heads(padded))
+
+            def fill_sinks(layer: int, index: Index) -> Floats:
+                whole = values(self.fusion.canonical[f"layers.{layer}.sinks"], self.source)
+                made: Floats = np.float32(math.log2(math.e)) * whole[heads[index[0]]]
+                return made
+
+            found["sinks"] = self._vectors(fill_sinks, (padded.heads,), P())
+        return found
+
+    def _canonical(self, name: str, factor: np.float32) -> Any:
+        """Fills a vector of each layer with ``factor`` times the canonical one."""
+
+        def fill(layer: int, index: Index) -> Floats:
+            made: Floats = factor * values(self.fusion.canonical[f"layers.{layer}.{name}"], self.source, index)
+            return made
+
+        return fill
 
     def _vectors(self, fill_layer: Any, shape: tuple[int, ...], spec: P) -> Described:
         return Described((len(self.numbers), *shape), "float32", spec, stacked(self.numbers, fill_layer))
 
     def _folded(self, parts: Parts, columns: Floats) -> Floats:
         """Input columns […, width] with those of q multiplied by :func:`query_factor`."""
-        if parts[0][0] in ("q", "q_b"):
-            columns[..., : self.plan.padded.q_width] *= np.float32(query_factor(self.model.head_dim))
+        if parts[0][0] in ("q", "q_b") and not self.model.qk_norm:
+            factor = query_factor(self.model.head_dim, self.model.attn_scale)
+            columns[..., : self.plan.padded.q_width] *= np.float32(factor)
         return columns

@@ -97,7 +97,19 @@ class Latent:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("attn", "attn_norm", "experts", "ffn", "ffn_norm", "fused", "latent", "single"),
+    data_fields=(
+        "attn",
+        "attn_norm",
+        "attn_post_norm",
+        "experts",
+        "ffn",
+        "ffn_norm",
+        "ffn_post_norm",
+        "fused",
+        "heads",
+        "latent",
+        "single",
+    ),
     meta_fields=(),
 )
 @dataclass(frozen=True, slots=True)
@@ -106,15 +118,20 @@ class LayerParameters:
 
     Attention and feed-forward have a projection each (``attn``, ``ffn``) or share one (``fused``); ``single`` has the
     feed-forward's tensors that are a projection of their own, by name (:mod:`params.fusion`). ``experts`` stand in the
-    place of ``ffn``, ``latent`` has what latent attention needs besides.
+    place of ``ffn``, ``latent`` has what latent attention needs besides. Norms stand before each
+    half, after it (``post``), or both. ``heads`` are attention's vectors: ``q_norm`` and ``k_norm`` [D], scales of the
+    norms of heads, and ``sinks`` [padded heads], in base 2.
     """
 
-    attn_norm: Norm
+    attn_norm: Norm | None = None
     ffn_norm: Norm | None = None
+    attn_post_norm: Norm | None = None
+    ffn_post_norm: Norm | None = None
     attn: Projection | None = None
     experts: ExpertParameters | None = None
     ffn: Projection | None = None
     fused: Projection | None = None
+    heads: dict[str, Any] = field(default_factory=dict)
     latent: Latent | None = None
     single: dict[str, Projection] = field(default_factory=dict)
 
@@ -127,7 +144,7 @@ class LayerParameters:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("embedding", "final_norm", "layers", "lm_head", "positions"),
+    data_fields=("embedding", "embedding_norm", "final_norm", "layers", "lm_head", "positions"),
     meta_fields=(),
 )
 @dataclass(frozen=True, slots=True)
@@ -142,6 +159,7 @@ class Parameters:
     layers: tuple[LayerParameters, ...]
     lm_head: Matrix | None = None
     positions: Any = None
+    embedding_norm: Norm | None = None
 
     @property
     def output(self) -> Matrix:

@@ -18,10 +18,8 @@ def kv_slots(plan: Plan) -> tuple[list[list[int]], list[list[int]], bool]:
         chips = plan.axes.size(plan.axes.head)
         return [[0]] * chips, [[0] * (plan.padded.heads // plan.axes.size(plan.axes.head))] * chips, True
     kept, read, even = [], [], True
-    per_chunk = plan.padded.heads // plan.chips
-    for place in itertools.product(*(range(plan.axes.size((axis,))) for axis in plan.axes.head)):
-        ids = _chunk_ids(plan, {**dict.fromkeys("xyz", 0), **dict(zip(plan.axes.head, place, strict=True))})
-        wanted = [(chunk * per_chunk + each) // plan.padded.group for chunk in ids for each in range(per_chunk)]
+    for heads in query_heads(plan):
+        wanted = [head // plan.padded.group for head in heads]
         slots = sorted(set(wanted))
         reads = [slots.index(head) for head in wanted]
         run = len(reads) // len(slots)
@@ -33,16 +31,24 @@ def kv_slots(plan: Plan) -> tuple[list[list[int]], list[list[int]], bool]:
     return [slots + [slots[-1]] * (most - len(slots)) for slots in kept], read, even
 
 
+def query_heads(plan: Plan) -> list[list[int]]:
+    """The padded query heads with which every chip attends, in order; chips are in ``axes.head`` order."""
+    found, per_chunk = [], plan.padded.heads // plan.chips
+    for place in itertools.product(*(range(plan.axes.size((axis,))) for axis in plan.axes.head)):
+        ids = _chunk_ids(plan, {**dict.fromkeys("xyz", 0), **dict(zip(plan.axes.head, place, strict=True))})
+        found.append([chunk * per_chunk + each for chunk in ids for each in range(per_chunk)])
+    return found
+
+
 def folds_slots(plan: Plan) -> bool:
     """Whether the cache folds slots into the batch: each slot of a sequence is then stored as a sequence.
 
     A TPU stores the cache in tiles of [written together, head_dim]: the few slots of one sequence would fill only a
-    fraction of each tile. Not where the compiler partitions, where a prefix is shared, where slots are shared
-    unevenly, or where positions are split.
+    fraction of each tile. Not where the compiler partitions, where a prefix is shared, or where slots are shared
+    unevenly.
     """
     kept, _, even = kv_slots(plan)
-    folds = even and len(kept[0]) > 1 and plan.partitioner == "manual"
-    return folds and not plan.prefill.prefix and not plan.axes.positions
+    return even and len(kept[0]) > 1 and plan.partitioner == "manual" and not plan.prefill.prefix
 
 
 def _chunk_ids(plan: Plan, coordinates: dict[str, int]) -> list[int]:

@@ -96,3 +96,10 @@ class Padded:
     def vocab(self) -> int:
         """Vocabulary size, padded to a multiple of the chips."""
         return math.ceil(self.model.vocab_size / self.chips) * self.chips
+
+
+def real_heads(padded: Padded) -> list[int]:
+    """The model's query head that each padded one is; one that is padding repeats a head of its group."""
+    real = padded.model.num_heads // padded.model.num_kv_heads
+    of_model = [(head // padded.group, min(head % padded.group, real - 1)) for head in range(padded.heads)]
+    return [min(kv, padded.model.num_kv_heads - 1) * real + place for kv, place in of_model]

@@ -36,13 +36,14 @@ class Plan:
 
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
     split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
-    ``cache_len`` is the number of positions that the cache holds. ``decodes`` says whether decode steps follow the
-    prompt. With ``unrolled`` every layer has arrays of its own and the program no loop over layers.
-    ``overlapped_all_to_all_chips`` is the chip's (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh
-    axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the
-    tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
-    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
-    how communication overlaps, and sizes with padding.
+    ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
+    is longer. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
+    own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
+    (:class:`engines.core.chip.XlaTpu`). ``expert_axes`` names the mesh axes that split experts ("" is none),
+    ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity`` the tokens that an expert takes at most, as a
+    multiple of its even share. ``chunks`` and ``annotation`` are those of :meth:`global_view`. ``axes``, ``experts``,
+    ``overlap`` and ``padded`` follow from the rest: which axes split what, how communication overlaps, and sizes with
+    padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -69,6 +70,7 @@ class Plan:
     expert_axes: str = ""
     expert_dispatch: str = "gather"
     expert_capacity: float | None = None
+    longest_text: int | None = None
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
@@ -198,6 +200,11 @@ class Plan:
             found["expert_d_ff"] = experts.expert.d_ff // self.experts.chunks
             found |= {} if experts.shared is None else {"shared_expert_d_ff": experts.shared.d_ff // self.chips}
         return found | {name: size for name, size in latent.items() if size is not None}
+
+    @property
+    def text_len(self) -> int:
+        """Tokens of the longest text: what rotary positions are stretched for."""
+        return self.longest_text or self.cache_len
 
     @property
     def loops(self) -> tuple[Turn, ...]:

@@ -48,6 +48,33 @@ READ: Final = (
 """Keys of models and points, of those that not every engine runs, that the partitioned Transformer does."""
 
 
+READ: Final = (
+    "activation",
+    "attention_sinks",
+    "attention_window",
+    "attn_output_bias",
+    "attn_scale",
+    "attn_softcap",
+    "embedding_norm",
+    "embedding_scale",
+    "global_every",
+    "logit_scale",
+    "logit_softcap",
+    "norm_position",
+    "position",
+    "qk_norm",
+    "residual_scale",
+    "rotary_attention_factor",
+    "rotary_long_factors",
+    "rotary_scaling",
+    "rotary_short_factors",
+    "rotary_truncated",
+    "rotary_window_base",
+    "window_kind",
+)
+"""Keys of a model, of those that not every engine reads, that the partitioned Transformer does."""
+
+
 def check_formats(point: Point) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
 
