@@ -112,7 +112,9 @@ class _Side(NamedTuple):
             summed: Array = total + few_rows(self.plan, MATMUL, mine, matrix, jnp.float32)
             return summed
 
-        return lax.fori_loop(0, inward // part, add, jnp.zeros((len(x), self.columns), jnp.float32))
+        nothing = jnp.zeros((len(x), self.columns), jnp.float32)
+        product: Array = lax.fori_loop(0, inward // part, add, nothing)
+        return product
 
 
 class ExpertFeedForward:
@@ -229,8 +231,8 @@ def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Calla
         made: Array = lax.dynamic_update_slice_in_dim(out, product(block, expert).astype(out.dtype), start, 0)
         return made
 
-    out = jnp.zeros((len(padded), columns), rows.dtype)
-    return lax.fori_loop(0, last[-1], one, out)[: len(rows)]
+    out: Array = lax.fori_loop(0, last[-1], one, jnp.zeros((len(padded), columns), rows.dtype))
+    return out[: len(rows)]
 
 
 def _gathered(matrices: Weights, rows: Axes, columns: Axes) -> Weights:

@@ -7,7 +7,7 @@ order, so that a program's arguments keep their order when a new kind of paramet
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax import Array, lax
@@ -274,11 +274,14 @@ def layer_parameters(vectors: LayerParameters, layers: LayerParameters, number: 
     return map_matrices(lambda mine, all_: replace(mine, values=Stacked(all_.values, number)), vectors, layers)
 
 
-def map_matrices(function: Any, layers: LayerParameters, *others: LayerParameters) -> LayerParameters:
+Layered = TypeVar("Layered", LayerParameters, ExpertParameters)
+
+
+def map_matrices(function: Any, layers: Layered, *others: Layered) -> Layered:
     """``layers`` with ``function`` applied to every matrix (and to the matrices at the same place in ``others``)."""
 
     def of(node: Any, *same: Any) -> Any:
         return function(node, *same) if isinstance(node, Matrix) else node
 
-    mapped: LayerParameters = jax.tree.map(of, layers, *others, is_leaf=lambda node: isinstance(node, Matrix))
+    mapped: Layered = jax.tree.map(of, layers, *others, is_leaf=lambda node: isinstance(node, Matrix))
     return mapped
