@@ -9,13 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from engines.core.digest import digest
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.extension import check_extensions
+from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
@@ -23,6 +24,9 @@ from engines.core.weight_groups import check_one_weight_format
 from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram, ProgramFailed
 from engines.host.scratch import ScratchFolder
+
+MODEL_KEYS: Final = tuple(name for name in Model.__dataclass_fields__ if name != "encoder")
+"""Keys of a model that a program reads which runs any family of transformers, by its config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,8 @@ class ExternalEngine(Estimator):
     """False: the installed program can change without a change of this source."""
     ignored_settings: ClassVar[Collection[str]] = ("run_timeout_s", "nvidia_smi")
     timed_by: ClassVar[str]
+    keys_read: ClassVar[Collection[str]] = ()
+    """Keys beyond those of every engine that the program runs."""
 
     def __init__(self, *, run_timeout_s: float, nvidia_smi: str) -> None:
         self.run_timeout_s = run_timeout_s
@@ -90,7 +96,7 @@ class ExternalEngine(Estimator):
             point.check()
             self.check_runtime(point)
             _check_first_token(point)
-            check_extensions(point, self.name)
+            check_extensions(point, self.name, read=self.keys_read)
             self.check_supported(point)
             return self._run(point)
         except ShardbenchError as error:

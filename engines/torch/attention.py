@@ -1,12 +1,20 @@
 """Attention over a static cache, and rotary position embeddings."""
 
+from dataclasses import dataclass
+from typing import Final
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
 
-KeysAndValues = tuple[Tensor, Tensor]
+Cache = tuple[Tensor, ...]
+"""Keys and values of one layer, [batch, kv_heads, length, dim] each; or latent vectors, :mod:`latent_attention`."""
+BLOCK: Final = 256
+"""Queries of a prompt whose scores are in memory at once, where a kernel for the whole prompt doesn't know them."""
+FIRST: Final = LayerKind()
 
 
 class Rope:
@@ -15,12 +23,13 @@ class Rope:
     (a, b) → (a·cos − b·sin, b·cos + a·sin) is x·cos + partner·(±sin), with tables [length, dim] as wide as x.
     """
 
-    def __init__(self, model: Model, length: int, device: torch.device) -> None:
+    def __init__(self, model: Model, length: int, device: torch.device, kind: LayerKind = FIRST) -> None:
         self.dim = model.rotated_dim
         self.interleaved = model.rotary_interleaved
-        frequencies = torch.tensor(model.rotary_frequencies, dtype=torch.float64)
+        turned = model.rotary(kind, length)
+        frequencies = torch.tensor(turned.frequencies, dtype=torch.float64)
         angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = angles.cos() * turned.scale, angles.sin() * turned.scale
         if self.interleaved:
             wide_cos, wide_sin = cos.repeat_interleave(2, dim=1), torch.stack([-sin, sin], dim=2).flatten(1)
         else:
@@ -43,42 +52,167 @@ class Rope:
         return rotated if self.dim == x.shape[-1] else torch.cat([rotated, x[..., self.dim :]], dim=-1)
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The last ``width`` keys (or, if ``chunked``, those of the query's block of as many), in ``room`` of a cache.
+
+    The key at position p lies in slot p mod ``room``, so that a new key takes the place of one that is seen no more.
+    """
+
+    width: int
+    room: int
+    chunked: bool = False
+
+    def held(self, limit: int) -> int:
+        """Slots that the query at position ``limit`` − 1 reads: the first ones."""
+        return (limit - 1) % self.width + 1 if self.chunked else min(limit, self.room)
+
+    def first_seen(self, position: int) -> int:
+        """The first position that the query at ``position`` sees."""
+        return position // self.width * self.width if self.chunked else max(0, position - self.width + 1)
+
+    def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """[queries, keys]: whether keys that are not later lie within the window, by positions."""
+        if self.chunked:
+            return queries[:, None] // self.width == keys[None, :] // self.width
+        return queries[:, None] - keys[None, :] < self.width
+
+
 class CausalMask:
-    """Which cached tokens the new tokens see, and the rotary tables of the new tokens.
+    """Which cached tokens the new tokens see, and the rotary tables of the new tokens, in layers of one kind.
 
     ``positions`` [time] are those of the new tokens, on the device. ``limit`` is the number of cached positions to
     read: if ``exact``, all of them are seen; otherwise ``allowed`` [1, 1, 1, limit] masks those after the position.
     """
 
-    def __init__(self, positions: Tensor, limit: int, exact: bool, rope: Rope | None = None) -> None:
-        self.positions, self.limit = positions, limit
+    def __init__(
+        self, positions: Tensor, limit: int, exact: bool, rope: Rope | None = None, window: Window | None = None
+    ) -> None:
+        self.positions, self.window = positions, window
+        self.slots = positions if window is None else positions % window.room
+        self.limit = limit if window is None else window.held(limit) if exact else window.room
         self.allowed: Tensor | None = None
         if not exact:
-            self.allowed = (torch.arange(limit, device=positions.device) <= positions)[None, None, None, :]
+            last = self.slots if window is not None and window.chunked else positions
+            self.allowed = (torch.arange(self.limit, device=positions.device) <= last)[None, None, None, :]
         self.rope_tables = None if rope is None else rope.at(positions)
 
+    def distances(self) -> Tensor:
+        """[limit]: how far before the only new token each cached position lies."""
+        slots = torch.arange(self.limit, device=self.positions.device)
+        back = self.positions - slots
+        return back if self.window is None else back % self.window.room
 
-def attend(q: Tensor, k: Tensor, v: Tensor, cache: KeysAndValues, mask: CausalMask) -> Tensor:
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What becomes of q·kᵀ before and in the softmax, for this rank's heads.
+
+    ``scale`` multiplies it (None: dim^(−1/2)), ``softcap`` c makes a score s c·tanh(s/c), ``slopes`` [heads] times the
+    distance are taken off, and ``sinks`` [heads] are scores that take weight and give no value.
+    """
+
+    scale: float | None = None
+    softcap: float | None = None
+    slopes: Tensor | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether kernels know it: no softcap and no sinks."""
+        return self.softcap is None and self.sinks is None
+
+    def bias(self, distances: Tensor, kv_heads: int) -> Tensor | None:
+        """ALiBi's part of the scores at ``distances`` [..., keys] → [1, kv_heads, heads of each · …, keys]."""
+        if self.slopes is None:
+            return None
+        slopes = self.slopes.view(1, kv_heads, -1, *[1] * distances.ndim)
+        return (-slopes * distances).flatten(2, -2)
+
+
+PLAIN: Final = Scores()
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, cache: Cache, mask: CausalMask, scores: Scores = PLAIN) -> Tensor:
     """q: [batch, time, heads, dim], k and v: [batch, time, kv_heads, dim] → [batch, time, heads · dim].
 
-    ``cache``: keys and values of one layer, [batch, kv_heads, length, dim] each, to which k and v are written. More
-    than one new token is a prompt from position 0, which attends only to itself.
+    ``cache`` is that of one layer, to which k and v are written. More than one new token is a prompt from position 0,
+    which attends only to itself.
     """
     batch, time, heads, dim = q.shape
     new_k, new_v = (each.transpose(1, 2).to(cache[0].dtype) for each in (k, v))
-    cache[0].index_copy_(2, mask.positions, new_k)
-    cache[1].index_copy_(2, mask.positions, new_v)
+    room = cache[0].shape[2]
+    if time > room:
+        cache[0].index_copy_(2, mask.slots[-room:], new_k[:, :, -room:])
+        cache[1].index_copy_(2, mask.slots[-room:], new_v[:, :, -room:])
+    else:
+        cache[0].index_copy_(2, mask.slots, new_k)
+        cache[1].index_copy_(2, mask.slots, new_v)
     if time > 1:
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            new_k.to(q.dtype),
-            new_v.to(q.dtype),
-            is_causal=True,
-            enable_gqa=heads != k.shape[2],
-        )
+        of_prompt = _causal if scores.plain and scores.slopes is None and mask.window is None else _in_blocks
+        out = of_prompt(q.transpose(1, 2), new_k.to(q.dtype), new_v.to(q.dtype), mask.window, scores)
         return out.transpose(1, 2).reshape(batch, time, heads * dim)
     # One new token: the query heads of a key/value head take the place of the time dimension, so that no key is copied.
     # On GPUs only the kernel without a mask splits a long context over the whole device.
     keys, values = (each[:, :, : mask.limit].to(q.dtype) for each in cache)
-    out = F.scaled_dot_product_attention(q.reshape(batch, k.shape[2], -1, dim), keys, values, attn_mask=mask.allowed)
-    return out.reshape(batch, 1, heads * dim)
+    rows = q.reshape(batch, k.shape[2], -1, dim)
+    bias = None if scores.slopes is None else scores.bias(mask.distances()[None], k.shape[2])
+    return weighed(rows, keys, values, mask.allowed, bias, scores).reshape(batch, 1, heads * dim)
+
+
+def weighed(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, bias: Tensor | None, scores: Scores) -> Tensor:
+    """q: [batch, kv_heads, rows, dim], k and v: [batch, kv_heads, keys, dim] → as q, of v's dim.
+
+    Rows are the query heads of a key/value head, each with all of its queries. ``allowed`` and ``bias`` are
+    [1, 1 or kv_heads, 1 or rows, keys].
+    """
+    if scores.plain:
+        given = allowed
+        if bias is not None:
+            given = (bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)).to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=given, **_scaled(scores))
+    found = (q @ k.mT).float() * (scores.scale or q.shape[-1] ** -0.5)
+    if scores.softcap is not None:
+        found = torch.tanh(found / scores.softcap) * scores.softcap
+    if bias is not None:
+        found = found + bias
+    if allowed is not None:
+        found = found.masked_fill(~allowed, -torch.inf)
+    if scores.sinks is None:
+        return found.softmax(dim=-1).to(v.dtype) @ v
+    each = scores.sinks.float().view(1, k.shape[1], -1, 1)
+    sinks = each.repeat_interleave(q.shape[2] // each.shape[2], dim=2).expand(q.shape[0], -1, -1, -1)
+    return torch.cat([found, sinks], dim=-1).softmax(dim=-1)[..., :-1].to(v.dtype) @ v
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, window: Window | None, scores: Scores) -> Tensor:
+    """A prompt without a window: q [batch, heads, time, dim], k and v [batch, kv_heads, time, dim] → as q."""
+    return F.scaled_dot_product_attention(
+        q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1], **_scaled(scores)
+    )
+
+
+def _in_blocks(q: Tensor, k: Tensor, v: Tensor, window: Window | None, scores: Scores) -> Tensor:
+    """As :func:`_causal`, block by block of queries, each with the keys that it sees."""
+    batch, heads, time, dim = q.shape
+    kv_heads, out = k.shape[1], []
+    at = torch.arange(time, device=q.device)
+    for start in range(0, time, BLOCK):
+        stop = min(start + BLOCK, time)
+        first = 0 if window is None else window.first_seen(start)
+        queries, keys = at[start:stop], at[first:stop]
+        distances = queries[:, None] - keys[None, :]
+        allowed = distances >= 0
+        if window is not None:
+            allowed = allowed & window.sees(queries, keys)
+        group = heads // kv_heads
+        rows = q[:, :, start:stop].reshape(batch, kv_heads, -1, dim)
+        each = allowed.repeat(group, 1)[None, None]
+        bias = scores.bias(distances, kv_heads)
+        part = weighed(rows, k[:, :, first:stop], v[:, :, first:stop], each, bias, scores)
+        out.append(part.view(batch, heads, stop - start, -1))
+    return torch.cat(out, dim=2)
+
+
+def _scaled(scores: Scores) -> dict[str, float]:
+    return {} if scores.scale is None else {"scale": scores.scale}

@@ -9,6 +9,7 @@ from engines.core.errors import OutOfMemory, Unsupported
 from engines.core.point import Point
 from engines.core.text import significant
 from engines.host.nvidia import check_present, power_limits
+from engines.torch.cache import cache_bytes
 
 MEMORY_MESSAGES = (
     "DefaultCPUAllocator",
@@ -71,9 +72,7 @@ def does_not_fit(point: Point, reason: str) -> OutOfMemory:
 
 def _check_host_memory(point: Point) -> None:
     # Linux overcommits and would kill a process instead of failing the allocation, so check beforehand.
-    tokens = point.batch_size * (point.input_len + point.output_len)
-    cache = tokens * point.model.kv_elements_per_token() * BYTES_PER_ELEMENT[point.kv_dtype]
-    needed = point.model.params * BYTES_PER_ELEMENT[point.weight_dtype] + cache
+    needed = point.model.params * BYTES_PER_ELEMENT[point.weight_dtype] + cache_bytes(point)
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         raise does_not_fit(

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from engines.core.attention import AttentionKeys
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Program, Runner
 from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.experts import ExpertKeys
 from engines.core.extension import check_extensions
 from engines.core.point import Point
+from engines.core.rotary import RotaryKeys
 from engines.core.row import Source
 from engines.core.weight_groups import check_one_weight_format
 from engines.weights.checkpoint.identity import identity
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
     from engines.torch.rank import Job
 
 TOLERANCE: Final = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
+READ: Final = (
+    *(each.name for keys in (AttentionKeys, RotaryKeys, ExpertKeys) for each in fields(keys)),
+    *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
+    *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
+)
+"""Keys beyond those of every engine that this one reads."""
 DECODES: Final = ("auto", "eager", "graph", "compile")
 
 
@@ -131,7 +141,7 @@ class TorchEngine(Runner):
         return job
 
     def _decode_of(self, point: Point) -> str:
-        recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1
+        recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1 and _has_static_shapes(point)
         if self.decode == "auto" and recordable:
             # Only a compiler fuses the conversion of int8 weights into the matmuls that read them.
             return "compile" if point.weight_dtype == "int8" and point.num_chips == 1 and _can_compile() else "graph"
@@ -140,14 +150,34 @@ class TorchEngine(Runner):
         if self.decode == "graph" and not recordable:
             raise Unsupported(
                 f"engine.decode=graph: needs a GPU and pipeline_parallel=1, not hw={point.chip.name} and "
-                f"pipeline_parallel={point.pipeline_degree}; use engine.decode=eager"
+                f"pipeline_parallel={point.pipeline_degree}{_why_not(point)}; use engine.decode=eager"
             )
         if self.decode == "compile" and point.pipeline_degree > 1:
             raise Unsupported(
                 f"engine.decode=compile: needs pipeline_parallel=1, not {point.pipeline_degree}; "
                 "use engine.decode=eager"
             )
+        if self.decode == "compile" and not _has_static_shapes(point):
+            raise Unsupported(f"engine.decode=compile: is not possible{_why_not(point)}; use engine.decode=eager")
         return self.decode
+
+
+def _has_static_shapes(point: Point) -> bool:
+    """Whether no shape depends on values, which a recording and a compiler need."""
+    if point.model.num_experts is None:
+        return True
+    if (point.data_parallel or 1) == (point.expert_parallel or 1) == point.tensor_degree > 1:
+        return False  # each rank tells the others how many tokens it sends
+    if point.chip.kind != "gpu":
+        return True
+    import torch
+
+    # PyTorch's grouped matmul reads its groups on the device in bfloat16 on Hopper and later, else on the host.
+    return point.act_dtype == "bfloat16" and torch.cuda.get_device_capability()[0] >= 9
+
+
+def _why_not(point: Point) -> str:
+    return "" if _has_static_shapes(point) else ", and experts here take as many tokens as they get"
 
 
 def _can_compile() -> bool:
@@ -156,7 +186,7 @@ def _can_compile() -> bool:
 
 
 def _check_supported(point: Point) -> None:
-    check_extensions(point, "torch", read=("attn_output_bias",))
+    check_extensions(point, "torch", read=READ)
     check_one_weight_format(point)
     for key, allowed in (
         ("weight_dtype", (*ACTIVATION_DTYPES, "int8")),
@@ -170,6 +200,12 @@ def _check_supported(point: Point) -> None:
         value = getattr(point, key)
         if value not in allowed:
             raise Unsupported(f"{key}={value}: engine=torch does not support it; it supports {', '.join(allowed)}")
+    if point.model.kv_latent_dim is not None and point.model.attn_bias:
+        raise Unsupported("model.attn_bias=true: engine=torch does not run it with kv_latent_dim; use attn_bias=false")
+    if point.data_parallel is not None and point.batch_size % point.data_parallel:
+        raise Unsupported(
+            f"data_parallel={point.data_parallel}: must divide batch_size={point.batch_size} for engine=torch"
+        )
     if point.mesh_shape is not None:
         raise Unsupported(
             f"mesh_shape={list(point.mesh_shape)}: engine=torch splits by tensor_parallel and pipeline_parallel; "

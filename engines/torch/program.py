@@ -47,6 +47,12 @@ class TorchProgram:
         ran |= {"runtime": "torch-eager", "collectives": "plain"}
         split = point.tensor_degree > 1
         ran |= {"ffn_layout": "ws_1d" if split else None, "attn_sharding": "heads" if split else None}
+        if point.model.num_experts is not None:
+            ran["expert_parallel"] = point.expert_parallel or 1
+        if point.data_parallel is not None:
+            ran["data_parallel"] = point.data_parallel
+        if point.model.attention.is_latent and point.latent_attention == "auto" and point.phase != "generate":
+            ran["latent_attention"] = "expanded" if point.phase == "prefill" else "absorbed"
         requested = point.axes()
         ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"

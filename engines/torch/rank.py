@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from engines.core.point import Point
-from engines.torch.attention import CausalMask
+from engines.torch.cache import make_cache
 from engines.torch.collectives import Collectives
 from engines.torch.cuda_graph import recorder_of
 from engines.torch.devices import device_of
 from engines.torch.parameters import DTYPES, ParameterLoader
 from engines.torch.peaks import measured_peaks, wait_for
 from engines.torch.shard import Shard
-from engines.torch.transformer import Transformer
+from engines.torch.transformer import Masks, Transformer
 from engines.weights.checkpoint.source import Checkpoint
 from engines.weights.random import Source, prompt
 
@@ -54,9 +54,15 @@ class Job:
         """The source of the weights. The engine has already checked a checkpoint's values."""
         return self.seed if self.checkpoint is None else Checkpoint(Path(self.checkpoint), self.point.model)
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Groups of experts and of sequences, where there is more than one of either."""
+        found = self.point.expert_parallel or 1, self.point.data_parallel or 1
+        return found if max(found) > 1 else ()
+
     def shard(self, rank: int) -> Shard:
         """The part of the model that a rank holds."""
-        return Shard(self.point.model, self.point.tensor_degree, self.point.pipeline_degree, rank)
+        return Shard(self.point.model, self.point.tensor_degree, self.point.pipeline_degree, rank, *self.groups)
 
 
 class Rank:
@@ -74,27 +80,24 @@ class Rank:
         self.parameters = ParameterLoader(shard, job.source(), self.device, point.weight_dtype, point.act_dtype).load()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        self.transformer = Transformer(shard, self.parameters, self.collectives, self.length, self.dtype)
-        kv_heads = shard.kv_heads.stop - shard.kv_heads.start
-        shape = (point.batch_size, kv_heads, self.length, point.model.head_dim)
-        # Separate tensors: code that torch.compile generates for a write to a slice of one large tensor copies all of
-        # it.
-        keys_and_values = [
-            torch.zeros(shape, dtype=DTYPES[point.kv_dtype], device=self.device) for _ in range(2 * len(shard.layers))
-        ]
-        self.cache = list(zip(keys_and_values[::2], keys_and_values[1::2], strict=True))
-        ids = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)
+        self.transformer = Transformer(
+            shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention
+        )
+        own = shard.sequences(point.batch_size)
+        batch_size = own.stop - own.start
+        self.cache = make_cache(shard, batch_size, self.length, DTYPES[point.kv_dtype], self.device)
+        ids = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[own]
         self.prompt = torch.from_numpy(ids).long().to(self.device)
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self.prompt[:, 0].clone()
         self.token = self.first.clone()
         self.position, self.number = (torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(2))
-        self.micro_batches = _micro_batches(point.batch_size, shard.pipeline)
+        self.micro_batches = _micro_batches(batch_size, shard.pipeline)
         steps = point.decode_steps
         ids_here = shard.vocab_size if shard.is_last else 0
-        self.generated = torch.zeros(steps, point.batch_size, dtype=torch.long, device=self.device)
-        self.kept = torch.zeros(min(steps, KEPT_LOGITS), point.batch_size, ids_here, device=self.device)
-        self.first_scores = torch.zeros(point.batch_size, ids_here, device=self.device) if point.input_len else None
+        self.generated = torch.zeros(steps, batch_size, dtype=torch.long, device=self.device)
+        self.kept = torch.zeros(min(steps, KEPT_LOGITS), batch_size, ids_here, device=self.device)
+        self.first_scores = torch.zeros(batch_size, ids_here, device=self.device) if point.input_len else None
         self.peak_bytes: float | None = None
         self.run_prompt: Callable[[], None] = self._prompt
         self.run_step: Callable[[int, int, bool], None] = self._step
@@ -147,6 +150,7 @@ class Rank:
         order = [step % len(self.kept) for step in range(steps - len(self.kept), steps)]
         scores = None if self.first_scores is None else self.first_scores[:, :ids].cpu().numpy()
         return {
+            "group": self.shard.group,
             "first": self.first.cpu().numpy(),
             "first_scores": scores,
             "generated": self.generated.cpu().numpy(),
@@ -190,9 +194,10 @@ class Rank:
             self.peak_bytes = float(torch.cuda.max_memory_allocated(self.device))
 
     def _prompt(self) -> None:
-        mask = self._mask(torch.arange(self.point.input_len, device=self.device), self.point.input_len, True)
+        positions = torch.arange(self.point.input_len, device=self.device)
+        masks = self.transformer.masks(positions, self.point.input_len, True)
         for rows in self.micro_batches:
-            scores = self._run_stage(self.prompt[rows], rows, mask)
+            scores = self._run_stage(self.prompt[rows], rows, positions, masks)
             if scores is None:
                 continue
             assert self.first_scores is not None
@@ -205,9 +210,6 @@ class Rank:
                 self.collectives.receive_tokens(self.first[rows])
         self.collectives.flush()
 
-    def _mask(self, positions: Tensor, limit: int, exact: bool) -> CausalMask:
-        return CausalMask(positions, limit, exact, self.transformer.rope)
-
     def step_at(self, number: int) -> None:
         """Step ``number`` as it is run or recorded."""
         limit = self.point.input_len + number + 1 if self.exact else self.length
@@ -215,11 +217,11 @@ class Rank:
 
     def _step(self, number: int, limit: int, exact: bool) -> None:
         """One token for every sequence. Step 0 receives no tokens: the first stage already has them."""
-        mask = self._mask(self.position, limit, exact)
+        masks = self.transformer.masks(self.position, limit, exact)
         for rows in self.micro_batches:
             if self.shard.is_first and not self.shard.is_last and number:
                 self.collectives.receive_tokens(self.token[rows])
-            scores = self._run_stage(self.token[rows, None], rows, mask)
+            scores = self._run_stage(self.token[rows, None], rows, self.position, masks)
             if scores is None:
                 continue
             token = self.transformer.greedy(scores)
@@ -232,14 +234,14 @@ class Rank:
         self.number += 1
         self.collectives.flush()
 
-    def _run_stage(self, tokens: Tensor, rows: slice, mask: CausalMask) -> Tensor | None:
+    def _run_stage(self, tokens: Tensor, rows: slice, positions: Tensor, masks: Masks) -> Tensor | None:
         """Run a micro-batch through this stage: returns logits on the last stage, None on others."""
         if self.shard.is_first:
-            x = self.transformer.embed(tokens, mask)
+            x = self.transformer.embed(tokens, positions)
         else:
             x = torch.empty(*tokens.shape, self.point.model.d_model, dtype=self.dtype, device=self.device)
             self.collectives.receive_activations(x)
-        x = self.transformer.layers(x, [(keys[rows], values[rows]) for keys, values in self.cache], mask)
+        x = self.transformer.layers(x, [tuple(each[rows] for each in layer) for layer in self.cache], masks)
         if self.shard.is_last:
             return self.transformer.logits(x)
         self.collectives.send_activations(x)

@@ -20,8 +20,13 @@ Weights = dict[str, Tensor]
 
 
 @torch.inference_mode()
-def reference_logits(model: Model, tokens: Tensor, positions: list[int], source: Source) -> Tensor:
-    """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab]."""
+def reference_logits(
+    model: Model, tokens: Tensor, positions: list[int], source: Source, length: int | None = None
+) -> Tensor:
+    """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab].
+
+    ``length`` is that of the whole text, where it goes on after ``tokens``: scaled rotary positions may depend on it.
+    """
     device = tokens.device
     specs = tensors(model)
 
@@ -39,7 +44,7 @@ def reference_logits(model: Model, tokens: Tensor, positions: list[int], source:
     if model.embedding_norm:
         x = norm(model, outer, "embedding_norm", x)
     for number, kind in enumerate(model.layer_kinds):
-        x = _layer(model, kind, made(f"layers.{number}."), x)
+        x = _layer(model, kind, made(f"layers.{number}."), x, length or tokens.shape[1])
     x = norm(model, outer, "final_norm", x[:, positions])
     logits = x @ (outer["embedding"].T if model.tied_embedding else outer["lm_head"])
     if model.lm_head_bias:
@@ -58,15 +63,17 @@ def norm(model: Model, w: Weights, name: str, x: Tensor) -> Tensor:
     return x + w[f"{name}.bias"] if model.norm_bias else x
 
 
-def _layer(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> Tensor:
+def _layer(model: Model, kind: LayerKind, w: Weights, x: Tensor, length: int) -> Tensor:
     if model.block == "parallel":
         first = norm(model, w, "attn_norm", x)
         second = norm(model, w, "ffn_norm", x) if model.norms_per_layer == 2 else first
-        return x + model.residual_scale * (attention(model, kind, w, first) + _feed_forward(model, kind, w, second))
+        return x + model.residual_scale * (
+            attention(model, kind, w, first, length) + _feed_forward(model, kind, w, second)
+        )
     before, after = model.norm_position != "after", model.norm_position != "before"
     for half in ("attn", "ffn"):
         y = norm(model, w, f"{half}_norm", x) if before else x
-        y = attention(model, kind, w, y) if half == "attn" else _feed_forward(model, kind, w, y)
+        y = attention(model, kind, w, y, length) if half == "attn" else _feed_forward(model, kind, w, y)
         x = x + model.residual_scale * (norm(model, w, f"{half}_post_norm", y) if after else y)
     return x
 

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
+from engines.core.rotary import Rotary
 
 Weights = dict[str, Tensor]
 
 
-def attention(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> Tensor:
-    """x: [batch, time, embed] → the same, before it joins the residual stream."""
-    q, k, v = (_latent if model.attention.is_latent else _by_head)(model, kind, w, x)
+def attention(model: Model, kind: LayerKind, w: Weights, x: Tensor, length: int) -> Tensor:
+    """x: [batch, time, embed] of texts of up to ``length`` → the same, before it joins the residual stream."""
+    q, k, v = (_latent if model.attention.is_latent else _by_head)(model, model.rotary(kind, length), w, x)
     seen, distance = _seen(model, kind, x.shape[1], x.device)
     group = q.shape[1] // k.shape[1]
     scale = model.attn_scale or 1 / math.sqrt(model.head_dim)
@@ -35,7 +36,7 @@ def attention(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> Tensor:
     return out + w["o_bias"] if model.has_output_bias else out
 
 
-def _by_head(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _by_head(model: Model, rotary: Rotary, w: Weights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v [batch, heads, time, dim]."""
     q, k, v = (torch.einsum("bte,ehd->bhtd", x, w[name]) for name in "qkv")
     if model.attn_bias:
@@ -44,11 +45,11 @@ def _by_head(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> tuple[Tens
         q, k = _rms(model, q, w["q_norm.scale"]), _rms(model, k, w["k_norm.scale"])
     if model.position == "rotary":
         dim = model.rotated_dim
-        q, k = (torch.cat([_rotate(model, kind, each[..., :dim]), each[..., dim:]], dim=-1) for each in (q, k))
+        q, k = (torch.cat([_rotate(model, rotary, each[..., :dim]), each[..., dim:]], dim=-1) for each in (q, k))
     return q, k, v
 
 
-def _latent(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _latent(model: Model, rotary: Rotary, w: Weights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """q and k [batch, heads, time, head_dim], whose last dimensions turn, and v of every head."""
     if model.q_latent_dim is None:
         q = torch.einsum("bte,ehd->bhtd", x, w["q"])
@@ -57,9 +58,9 @@ def _latent(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> tuple[Tenso
     compressed, shared = (x @ w["kv_a"]).split([model.kv_latent_dim or 0, model.rotated_dim], dim=-1)
     latent = _rms(model, compressed, w["kv_a_norm.scale"])
     own, v = (torch.einsum("btl,lhd->bhtd", latent, w[name]) for name in ("k_b", "v_b"))
-    turned = _rotate(model, kind, shared[:, None]).expand(-1, model.num_heads, -1, -1)
+    turned = _rotate(model, rotary, shared[:, None]).expand(-1, model.num_heads, -1, -1)
     still = model.head_dim - model.rotated_dim
-    q = torch.cat([q[..., :still], _rotate(model, kind, q[..., still:])], dim=-1)
+    q = torch.cat([q[..., :still], _rotate(model, rotary, q[..., still:])], dim=-1)
     return q, torch.cat([own, turned], dim=-1), v
 
 
@@ -90,9 +91,8 @@ def _slope(head: int, heads: int) -> float:
     return float(2.0 ** (-8 * (2 * (head - power) + 1) / (2 * power)))
 
 
-def _rotate(model: Model, kind: LayerKind, x: Tensor) -> Tensor:
+def _rotate(model: Model, turned: Rotary, x: Tensor) -> Tensor:
     """Rotary embeddings of x [batch, heads, time, dim]: pairs (2i, 2i+1), or (i, i + half), times e^(iθ)."""
-    turned = model.rotary(kind, x.shape[2])
     frequencies = torch.tensor(turned.frequencies, dtype=torch.float64, device=x.device)
     angles = torch.outer(torch.arange(x.shape[2], dtype=torch.float64, device=x.device), frequencies)
     unit = torch.polar(torch.full_like(angles, turned.scale), angles).to(torch.complex64)

@@ -29,14 +29,23 @@ class Outputs:
 
     @classmethod
     def joined(cls, parts: Sequence[dict[str, Any] | None]) -> "Outputs":
-        """Join the ranks' outputs, in order: ranks of the last stage hold consecutive parts of the vocabulary."""
+        """Join the ranks' outputs, in order: ranks of the last stage hold consecutive parts of the vocabulary.
+
+        Each group of ranks has sequences of its own.
+        """
         last = [part for part in parts if part is not None]
-        scores = [part["first_scores"] for part in last]
+        groups = [[part for part in last if part["group"] == number] for number in sorted({p["group"] for p in last})]
+
+        def scores(name: str) -> Any:
+            """[..., batch, vocab]."""
+            each = [np.concatenate([part[name] for part in group], axis=-1) for group in groups]
+            return np.concatenate(each, axis=-2)
+
         return cls(
-            first=last[0]["first"],
-            first_scores=None if scores[0] is None else np.concatenate(scores, axis=-1),
-            generated=last[0]["generated"],
-            kept=np.concatenate([part["kept"] for part in last], axis=-1),
+            first=np.concatenate([group[0]["first"] for group in groups]),
+            first_scores=None if last[0]["first_scores"] is None else scores("first_scores"),
+            generated=np.concatenate([group[0]["generated"] for group in groups], axis=-1),
+            kept=scores("kept"),
         )
 
 
@@ -79,13 +88,14 @@ def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
 
 def _expected(point: Point, tokens: torch.Tensor, positions: list[int], source: Source) -> torch.Tensor:
     """The reference's logits, computed on the GPU if they fit beside the model, else on the host."""
+    length = point.input_len + point.output_len
     if point.chip.kind == "gpu":
         try:
-            return reference_logits(point.model, tokens.to("cuda"), positions, source)
+            return reference_logits(point.model, tokens.to("cuda"), positions, source, length)
         except torch.OutOfMemoryError:
             pass  # freed below: here the traceback still references the tensors
         torch.cuda.empty_cache()
-    return reference_logits(point.model, tokens, positions, source)
+    return reference_logits(point.model, tokens, positions, source, length)
 
 
 def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engines.core.digest import digest
-from engines.torch.collectives import Collectives
+from engines.torch.collectives import Collectives, Exchanged
 from engines.torch.rank import COMPILE_OPTIONS, MOST_RECORDED, WARM_UP_RUNS, Job, Rank
 from engines.torch.shard import Shard
 
@@ -23,7 +23,7 @@ from engines.torch.shard import Shard
 def program_id_of(job: Job, versions: Mapping[str, str]) -> str:
     """A digest of the traced operations of all stages, how they are run, the degrees, and ``versions``."""
     point = job.point
-    degrees = point.tensor_degree, point.pipeline_degree
+    degrees = point.tensor_degree, point.pipeline_degree, *job.groups
     how: Any = job.decode
     if job.decode != "eager":
         on = "cuda" if point.chip.kind == "gpu" else "cpu"
@@ -96,11 +96,29 @@ class TracedCollectives(Collectives):
             self.operations.note("all_reduce", x)
         return x
 
-    def all_gather(self, x: Tensor) -> Tensor:
+    def reduce_attention(self, x: Tensor) -> Tensor:
         """See :class:`Collectives`."""
-        if self.shard.tensor > 1:
+        if self.shard.attention > 1:
+            self.operations.note("all_reduce", x)
+        return x
+
+    def gather_vocabulary(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        if self.shard.attention > 1:
             self.operations.note("all_gather", x)
-        return x[None].expand(self.shard.tensor, *x.shape)
+        return x[None].expand(self.shard.attention, *x.shape)
+
+    def gather_sequences(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        self.operations.note("gather_sequences", x)
+        return x[None].expand(self.shard.data, *x.shape).flatten(0, 1)
+
+    def exchange(
+        self, rows: Tensor, counts: Tensor, received: list[int] | None = None, backward: bool = False
+    ) -> Exchanged:
+        """See :class:`Collectives`; every rank is sent as many rows as it sends."""
+        self.operations.note("exchange", rows)
+        return Exchanged(rows, [])
 
     def send_activations(self, x: Tensor) -> None:
         """See :class:`Collectives`."""

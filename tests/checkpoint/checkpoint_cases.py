@@ -93,7 +93,7 @@ LONG_ROPE = {
 }
 WINDOW = {"sliding_window": 3}
 GEMMA = {**GROUPED, "head_dim": 8, "query_pre_attn_scalar": 16}
-CASES |= {
+DENSE = {
     "llama yarn": ("Llama", {**GROUPED, "head_dim": 8, "rope_parameters": YARN}),
     "llama dynamic": (
         "Llama",
@@ -166,7 +166,7 @@ DEEPSEEK = {
     "routed_scaling_factor": 1.5,
     "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.0},
 }
-CASES |= {
+SPARSE = {
     "mixtral": ("Mixtral", {**EXPERTS, "num_local_experts": 4, **WINDOW}),
     "qwen2-moe": ("Qwen2Moe", {**QWEN_MOE, "shared_expert_intermediate_size": 40, "mlp_only_layers": [0]}),
     "qwen3-moe": ("Qwen3Moe", {**QWEN_MOE, "norm_topk_prob": True}),
@@ -179,6 +179,9 @@ CASES |= {
     "deepseek-v3": ("DeepseekV3", DEEPSEEK),
     "deepseek-v3 dense": ("DeepseekV3", {**DEEPSEEK, "first_k_dense_replace": 3, "rope_interleave": False}),
 }
+TODAY = {**DENSE, **SPARSE}
+"""Models with what not every engine runs: windows, softcaps, scaled positions; experts and latents."""
+EVERY = {**CASES, **TODAY}
 CHIEF = ("llama", "falcon-7b", "falcon-40b", "gpt-j", "neox")
 TIME = 5
 
@@ -188,7 +191,7 @@ def saved(name, folder, dtype="float32", **save):
     import torch
     import transformers
 
-    family, changes = CASES[name]
+    family, changes = EVERY[name]
     torch.manual_seed(0)
     model = getattr(transformers, "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM")(
         getattr(transformers, f"{family}{'Text' * (family == 'Gemma3')}Config")(**changes)

@@ -165,8 +165,8 @@ def test_no_folder(good, tmp_path):
         ({"tie_word_embeddings": 1}, "tie_word_embeddings=1, which must be true or false"),
         ({"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not supported"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
-            "is a scaling of type yarn; default, linear, llama3 are supported",
+            {"rope_parameters": {"rope_type": "ntk", "factor": 2.0}},
+            "is a scaling of type ntk; default, linear, llama3, dynamic, yarn, longrope are supported",
         ),
         ({"rope_parameters": {"rope_type": "linear"}}, "has no factor"),
     ],

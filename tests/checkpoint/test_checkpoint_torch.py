@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from builders.points import point as build_point
-from checkpoint_cases import CHIEF, logits, rewritten, saved
+from checkpoint_cases import CHIEF, TODAY, logits, rewritten, saved
 
 from engines.core.errors import InvalidRequest
 from engines.torch.engine import TorchEngine
@@ -31,7 +31,7 @@ def point(folder, ranks):
     )
 
 
-@pytest.mark.parametrize("name", [*CHIEF, "llama 3.1", "qwen2"])
+@pytest.mark.parametrize("name", [*CHIEF, "llama 3.1", "qwen2", *TODAY])
 def test_its_reference_equals_transformers(name, tmp_path):
     model = saved(name, tmp_path)
     engine = TorchEngine(checkpoint=str(tmp_path))

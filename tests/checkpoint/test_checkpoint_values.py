@@ -13,7 +13,7 @@ import pytest
 from builders.plans import mesh_of
 from builders.plans import plan_of as build_plan
 from builders.unfuse import unfuse
-from checkpoint_cases import CASES, saved
+from checkpoint_cases import EVERY, saved
 from hypothesis import given, settings
 from jax.sharding import NamedSharding
 from safetensors.numpy import load_file
@@ -31,7 +31,7 @@ MESH = (2, 2, 2)
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=EVERY)
 def opened(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     saved(request.param, folder)
@@ -57,18 +57,28 @@ def test_the_stored_tensors_come_back_out_of_the_canonical_ones(opened):
     rebuilt = {name: np.full(each.shape, np.nan, np.float32) for name, each in held.items()}
     for name, tensor in tensors(model_of(opened.folder)).items():
         place = opened.locations[name]
-        matrix = values(tensor, opened).reshape(place.rows, place.columns)
-        for start, stored, length in place.runs:
-            columns, lines = slice(start, start + length), slice(stored, stored + length)
-            target = rebuilt[place.name][..., lines] if not place.transposed else rebuilt[place.name][lines].T
-            assert np.isnan(target).all(), "read twice"
-            target[...] = matrix[:, columns] if target.ndim == 2 else matrix[0, columns]
+        stack = values(tensor, opened).reshape(place.stack or 1, place.rows, place.columns)
+        for number, matrix in enumerate(stack):
+            stored_name, before = place.stored(number)
+            stored = rebuilt[stored_name][before][0] if before else rebuilt[stored_name]
+            for start, first, length in place.runs:
+                columns, lines = slice(start, start + length), slice(first, first + length * place.step, place.step)
+                target = stored[..., lines] if not place.transposed else stored[lines].T
+                target = target[place.first_row :] if target.ndim == 2 else target
+                assert np.isnan(target).all(), "read twice"
+                part = matrix[:, columns] - np.float32(place.added)
+                target[...] = part if target.ndim == 2 else part[0]
     for name, each in held.items():
-        assert np.array_equal(rebuilt[name], each), name
+        unused = np.isnan(rebuilt[name])
+        # OPT's table has two rows for padding, which no token has.
+        assert unused.sum() == (2 * each.shape[-1] if "embed_positions" in name else 0), name
+        assert np.allclose(rebuilt[name][~unused], each[~unused], rtol=0, atol=3e-7), name
 
 
 def test_fusing_a_checkpoint_loses_nothing(opened):
     model = model_of(opened.folder)
+    if model.num_experts is not None or model.kv_latent_dim is not None:
+        pytest.skip("its matrices are not fused in this way")
     plan = plan_of(model)
     fusion = Fusion(plan, opened)
     rows, chunks = slice(0, model.d_model), slice(0, plan.chips)
@@ -87,7 +97,8 @@ def test_a_range_is_the_range_of_the_whole(opened, data):
     model = model_of(opened.folder)
     tensor = data.draw(st.sampled_from(sorted(tensors(model).values(), key=lambda each: each.name)))
     whole = values(tensor, opened)
-    if data.draw(st.booleans()) and len(tensor.shape) == 3:
+    stacked = opened.locations[tensor.name].stack is not None
+    if data.draw(st.booleans()) and len(tensor.shape) == 3 and not stacked:
         end = data.draw(st.sampled_from([1, 2]) if tensor.shape[-1] != model.d_model else st.just(2))
         end = end if opened.locations[tensor.name].rows == math.prod(tensor.shape[:end]) else 3 - end
         tensor = tensor.reshaped(math.prod(tensor.shape[:end]), math.prod(tensor.shape[end:]))

@@ -34,6 +34,20 @@ SIZES = {
     "rotary_dim": 4,
     "sliding_window": None,
     "partial_rotary_factor": 0.5,
+    "ffn_dim": 48,
+    "word_embed_proj_dim": 32,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "kv_lora_rank": 12,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+    "first_k_dense_replace": 1,
+    "query_pre_attn_scalar": 16,
+    "rope_scaling": None,
 }
 
 

@@ -101,7 +101,7 @@ def test_writing_the_same_again_changes_nothing_and_another_is_refused(released,
 
 
 def test_nothing_is_written_where_one_of_several_is_refused(released, tmp_path, capsys):
-    good, bad = released("phi-2"), released("mixtral-8x7b")
+    good, bad = released("phi-2"), released("olmoe-1b-7b")
     assert "a mixture of experts" in refused([f"checkpoint=[{good},{bad}]", f"out={tmp_path}/mine"], capsys)
     assert not (tmp_path / "mine").exists()
     same = released("phi-1.5", "elsewhere/phi-2")
@@ -119,7 +119,7 @@ def test_a_name_of_ours_is_for_our_model_alone(released, tmp_path, capsys):
     assert not (tmp_path / "mine").exists()
     longer = released("llama-3.1-8b", "longer")
     sentence = refused([f"checkpoint={longer}", "name=llama-3-8b"], capsys)
-    assert "name=llama-3-8b: is one of shardbench's own models, with max_positions=8192" in sentence
+    assert "name=llama-3-8b: is one of shardbench's own models, with rotary_factor=1.0" in sentence
     assert "use another, such as name=llama-3-8b-mine" in sentence
 
 

@@ -66,12 +66,16 @@ def test_transformers_counts_the_same(name, tmp_path):
     entry = RELEASED[name]
     counted = transformers_params(entry["config"])
     if counted is None:
-        assert name in REFUSED
+        assert name in REFUSED or entry["family"] == "kimi_k2"  # DeepSeek-V3 under another name
         pytest.skip("transformers has no class for it")
     if "params" in entry:
         assert counted == published(entry)
     if name in READ:
-        assert model_of(written(tmp_path, entry["config"])).params == counted
+        model = model_of(written(tmp_path, entry["config"]))
+        other = 2 * model.d_model if entry["family"] == "opt" else 0  # rows of its positions that no token has
+        if model.router_correction:  # a buffer there
+            other = -(model.num_experts or 0) * sum(kind.has_experts for kind in model.layer_kinds)
+        assert model.params + other == counted
 
 
 @pytest.mark.parametrize(
@@ -113,8 +117,8 @@ def test_details_of_released_models(tmp_path):
 
 def test_a_stretched_model_is_another_model(tmp_path):
     folder = written(tmp_path, RELEASED["llama-3.1-8b"]["config"])
-    with pytest.raises(InvalidRequest, match=r"model.max_positions=8192: is 131072 in config.json of"):
-        check_matches(load_model("llama-3-8b"), folder)
-    content = {**RELEASED["llama-3.1-8b"]["config"], "max_position_embeddings": 8192}
     with pytest.raises(InvalidRequest, match=r"model.rotary_factor=1.0: is 8.0 in config.json of"):
+        check_matches(load_model("llama-3-8b"), folder)
+    content = {**RELEASED["llama-3-8b"]["config"], "max_position_embeddings": 131072}
+    with pytest.raises(InvalidRequest, match=r"model.max_positions=8192: is 131072 in config.json of"):
         check_matches(load_model("llama-3-8b"), written(tmp_path, content))

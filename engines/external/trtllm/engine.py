@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from engines.core.errors import Unsupported
 from engines.core.point import Point
-from engines.external.engine import LatencyBenchmark, Timed, check_generate, check_one_dtype
+from engines.external.engine import MODEL_KEYS, LatencyBenchmark, Timed, check_generate, check_one_dtype
 from engines.host.program import ProgramFailed, output_tail
 from engines.weights.random import prompt
 
@@ -23,6 +23,7 @@ class TrtllmEngine(LatencyBenchmark):
     runtime: ClassVar[str | None] = "tensorrt-llm"
     libraries: ClassVar[Sequence[str]] = ("tensorrt-llm",)
     timed_by: ClassVar[str] = "trtllm-bench latency"
+    keys_read: ClassVar[Collection[str]] = (*MODEL_KEYS, "expert_parallel")
 
     def __init__(self, *, seed: int = 0, **settings: Any) -> None:
         """See ``conf/engine/trtllm.yaml``."""
@@ -46,7 +47,7 @@ class TrtllmEngine(LatencyBenchmark):
             for number, row in enumerate(ids)
         ]
         (folder / DATASET_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        options = {
+        options: dict[str, Any] = {
             "--dataset": DATASET_FILE,
             "--tp": point.tensor_degree,
             "--pp": point.pipeline_degree,
@@ -55,6 +56,8 @@ class TrtllmEngine(LatencyBenchmark):
             "--warmup": self.warmup_runs,
             "--report_json": REPORT_FILE,
         }
+        if point.expert_parallel is not None:
+            options["--ep"] = point.expert_parallel
         words = [str(word) for option in options.items() for word in option]
         model = ["--model", point.model.name, "--model_path", str(self.model_path)]
         return [self.program, *model, "latency", "--backend", "pytorch", *words, *self.arguments]

@@ -1,14 +1,14 @@
 """The engine that runs ``vllm bench latency`` of an installed vLLM."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from engines.core.errors import ShardbenchError
+from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.point import Point
-from engines.external.engine import LatencyBenchmark, Timed, check_generate, check_one_dtype
-from engines.external.vllm.hf_config import llama_config
+from engines.external.engine import MODEL_KEYS, LatencyBenchmark, Timed, check_generate, check_one_dtype
+from engines.external.hf_config import hf_config
 from engines.external.vllm.latency_file import latencies
 from engines.host.program import ProgramFailed, output_tail
 
@@ -22,18 +22,24 @@ class VllmEngine(LatencyBenchmark):
     runtime: ClassVar[str | None] = "vllm"
     libraries: ClassVar[Sequence[str]] = ("vllm",)
     timed_by: ClassVar[str] = "vllm bench latency"
+    keys_read: ClassVar[Collection[str]] = (*MODEL_KEYS, "expert_parallel")
 
     def check_supported(self, point: Point) -> None:
         """Raise Unsupported for phases other than generate, mixed dtypes, and models that need a checkpoint."""
         check_generate(point)
         check_one_dtype(point)
+        if (point.expert_parallel or 1) not in (1, point.tensor_degree):
+            raise Unsupported(
+                f"expert_parallel={point.expert_parallel}: vLLM spreads experts over all tensor_parallel="
+                f"{point.tensor_degree} ranks or over none; use one of these"
+            )
         if self.model_path is None:
-            llama_config(point.model, point.weight_dtype)
+            hf_config(point.model, point.weight_dtype, self.name)
 
     def command(self, point: Point, folder: Path) -> list[str]:
         """Write a checkpoint's ``config.json`` unless the user gave a checkpoint."""
         if self.model_path is None:
-            config = llama_config(point.model, point.weight_dtype)
+            config = hf_config(point.model, point.weight_dtype, self.name)
             (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             model = [str(folder), "--load-format", "dummy", "--skip-tokenizer-init", "--disable-detokenize"]
         else:
@@ -57,6 +63,7 @@ class VllmEngine(LatencyBenchmark):
             *model,
             *words,
             "--no-enable-prefix-caching",
+            *(["--enable-expert-parallel"] if (point.expert_parallel or 1) > 1 else []),
             *self.arguments,
         ]
 

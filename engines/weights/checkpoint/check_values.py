@@ -27,9 +27,9 @@ def check_finite(files: Files, names: Collection[str]) -> None:
     for name in files.entries:
         if name not in names:
             continue
-        exponent = EXPONENTS[files.entries[name].dtype]
+        exponent = EXPONENTS.get(files.entries[name].dtype, EXPONENTS["F32"])  # quantized ones are read as float32
         for block in _blocks(files, name):
-            if (block.view(exponent.dtype) & exponent).max() == exponent:
+            if (np.ascontiguousarray(block).view(exponent.dtype) & exponent).max() == exponent:
                 raise InvalidRequest(
                     KEY, files.folder, f"has NaN or infinity in {name}", "use a checkpoint with finite weights"
                 )
@@ -52,9 +52,10 @@ def check_equal(files: Files, first: str, second: str) -> None:
 
 
 def _blocks(files: Files, name: str) -> Iterator[NDArray[Any]]:
-    """A tensor of one or two dimensions, a few rows at a time."""
+    """A tensor, a few rows at a time."""
     entry = files.entries[name]
-    row_bytes = int(np.prod(entry.shape[1:])) * EXPONENTS[entry.dtype].itemsize
+    row_bytes = int(np.prod(entry.shape[1:])) * EXPONENTS.get(entry.dtype, EXPONENTS["F32"]).itemsize
     step = max(1, BLOCK_BYTES // row_bytes)
+    rest = [slice(0, size) for size in entry.shape[1:]]
     for start in range(0, entry.shape[0], step):
-        yield files.read(name, slice(start, min(start + step, entry.shape[0])))
+        yield files.read(name, slice(start, min(start + step, entry.shape[0])), *rest)

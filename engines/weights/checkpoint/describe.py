@@ -1,7 +1,7 @@
 """From a checkpoint's config to a model, and to the locations of its tensors."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,15 @@ def model_of(path: Path, name: str | None = None) -> Model:
     return _described(read_config(path), name).model
 
 
+def described_by(content: Mapping[str, Any]) -> Model:
+    """The model that the ``content`` of a config describes.
+
+    Raises:
+        InvalidRequest: as in :func:`describe`.
+    """
+    return _described(Config(Path(CONFIG), content), None).model
+
+
 def checkpoint_name(path: Path) -> str:
     """The folder's name; in the cache of huggingface_hub, where that is a revision, the repository's."""
     folder = (path.parent if path.is_file() else path).resolve()
@@ -100,9 +109,9 @@ def check_matches(model: Model, folder: Path) -> None:
         )
 
 
-def first_difference(one: Model, other: Model) -> str | None:
-    """The first field in which two architectures differ; None where they are the same."""
-    for field in Model.__dataclass_fields__:
+def first_difference(one: Model, other: Model, fields: Collection[str] | None = None) -> str | None:
+    """The first field, of all or of ``fields``, in which two architectures differ; None where they are the same."""
+    for field in Model.__dataclass_fields__ if fields is None else fields:
         if field not in NOT_ARCHITECTURE and not _same(_effective(one, field), _effective(other, field)):
             return field
     return None

@@ -10,6 +10,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from engines.core.errors import InvalidRequest, Unsupported
+from engines.weights.checkpoint.quantized import BLOCKS, FLOAT8, MXFP4, decoded_shapes, read_float8, read_mxfp4
 
 KEY: Final = "engine.checkpoint"
 CONFIG: Final = "config.json"
@@ -21,7 +22,7 @@ BUFFERS: Final = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(masked_)?bias|atten
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One stored tensor. ``dtype`` is safetensors' name: F32, F16, BF16 and others."""
+    """One stored tensor. ``dtype`` is safetensors' name: F32, F16, BF16 and others; or MXFP4."""
 
     file: Path
     shape: tuple[int, ...]
@@ -62,10 +63,25 @@ class Files:
             for name in file.offset_keys():
                 head = file.get_slice(name)
                 self.entries[name] = StoredTensor(path, tuple(head.get_shape()), head.get_dtype())
+        self._stored = dict(self.entries)
+        decoded, parts = decoded_shapes({name: (each.shape, each.dtype) for name, each in self.entries.items()})
+        for name, (shape, dtype) in decoded.items():
+            file_of = self._stored.get(name) or self._stored[name + BLOCKS]
+            self.entries[name] = StoredTensor(file_of.file, shape, dtype)
+        for name in parts:
+            del self.entries[name]
 
     def read(self, name: str, *index: slice) -> NDArray[Any]:
-        """``name[index]`` in its stored format; slices have explicit bounds and are not empty."""
-        found: NDArray[Any] = self._opened[self.entries[name].file].get_slice(name)[index]
+        """``name[index]`` in its stored format, or decoded; slices have explicit bounds and are not empty."""
+        entry = self.entries.get(name)
+        if entry is not None and entry.dtype == MXFP4:
+            return read_mxfp4(self._read, name, index)
+        if entry is not None and entry.dtype == FLOAT8:
+            return read_float8(entry.file, self._read, name, entry.shape, index)
+        return self._read(name, *index)
+
+    def _read(self, name: str, *index: slice) -> NDArray[Any]:
+        found: NDArray[Any] = self._opened[self._stored[name].file].get_slice(name)[index]
         return found
 
 

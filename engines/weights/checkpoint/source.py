@@ -14,6 +14,7 @@ from engines.weights.checkpoint.check_values import EXPONENTS, check_equal, chec
 from engines.weights.checkpoint.describe import check_matches, locations_of
 from engines.weights.checkpoint.files import BUFFERS, KEY, Files
 from engines.weights.checkpoint.identity import identity
+from engines.weights.checkpoint.quantized import FLOAT8, MXFP4
 from engines.weights.checkpoint.tensor_location import TensorLocation
 from engines.weights.random import Floats, Tensor
 
@@ -150,7 +151,7 @@ def _check_tensors(files: Files, locations: Sequence[TensorLocation], apart: Col
             raise InvalidRequest(
                 KEY, files.folder, f"has {name} of shape {list(found.shape)}, which should be {list(shape)}", fetch
             )
-        if found.dtype not in EXPONENTS:
+        if found.dtype not in (*EXPONENTS, FLOAT8, MXFP4):
             raise InvalidRequest(
                 KEY, files.folder, f"has {name} in {found.dtype}", f"give one stored as {', '.join(EXPONENTS)}"
             )

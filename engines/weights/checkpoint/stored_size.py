@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from engines.weights.checkpoint.config import Config
 from engines.weights.checkpoint.files import BUFFERS, INDEX, SINGLE, read_json
+from engines.weights.checkpoint.quantized import decoded_shapes
 
 FORMAT_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST_HEADER: Final = 100 << 20
@@ -43,10 +44,13 @@ def _elements(config: Config, path: Path, copies: Collection[str], is_apart: Cal
         raw = file.read(length) if length <= LARGEST_HEADER else b""
     try:
         entries: dict[str, Any] = json.loads(raw)
+        entries.pop("__metadata__", None)
+        stored = {name: (tuple(entry["shape"]), str(entry["dtype"])) for name, entry in entries.items()}
+        decoded, parts = decoded_shapes(stored)
         return sum(
-            math.prod(entry["shape"])
-            for name, entry in entries.items()
-            if name != "__metadata__" and name not in copies and not BUFFERS.search(name) and not is_apart(name)
+            math.prod(shape)
+            for name, (shape, _) in {**stored, **decoded}.items()
+            if name not in parts and name not in copies and not BUFFERS.search(name) and not is_apart(name)
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise config.refused(f"{path.name} is no safetensors file", "download that file again") from None
@@ -59,7 +63,7 @@ def _by_index(
     metadata, names = index.get("metadata"), index.get("weight_map")
     if not isinstance(metadata, dict) or not isinstance(names, dict) or any(map(BUFFERS.search, names)):
         return None
-    if any(map(is_apart, names)):
+    if any(map(is_apart, names)) or config.content.get("quantization_config") is not None:
         return None
     twice = sum(elements for name, elements in copies.items() if name in names)
     total = metadata.get("total_parameters")

@@ -156,5 +156,5 @@ def unreadable(config: Config, known: tuple[str, ...]) -> InvalidRequest:
     why = f"shardbench lacks {', '.join(missing)}" if missing else "shardbench does not know its layers"
     return config.refused(
         f"is of model_type={short(config.model_type)}, which is not supported: {why}",
-        f"use a checkpoint of {', '.join(known)}",
+        f"use one of the {len(known)} families that shardbench model reads, such as {', '.join(known[:MOST])}",
     )

@@ -7,6 +7,7 @@ from engines.weights.checkpoint.config import Config
 from engines.weights.checkpoint.families import llama
 from engines.weights.checkpoint.families.expert_shapes import EXPERT, expert_locations, feed_forward_locations
 from engines.weights.checkpoint.families.shape import matrices, score_scale
+from engines.weights.checkpoint.quantization_config import check_quantized
 from engines.weights.checkpoint.rotary import mscale, rotary
 from engines.weights.checkpoint.tensor_location import TensorLocation, by_head, linear, norm, vector
 
@@ -26,6 +27,7 @@ def v3(config: Config) -> dict[str, Any]:
     """DeepSeek-V3, R1 and Kimi K2: sigmoids with a correction for the choice, groups by their two best experts."""
     config.must_be("topk_method", "noaux_tc", means="another choice of experts")
     config.must_be("scoring_func", "sigmoid", means="another score of experts")
+    check_quantized(config, "fp8")
     found = _attention(config) | {"rotary_interleaved": config.flag("rope_interleave", True)}
     config.count("num_nextn_predict_layers", 1)
     config.ignore("num_nextn_predict_layers", "num_mtp_layers")  # layers beside the model's own

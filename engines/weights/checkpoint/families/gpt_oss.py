@@ -6,6 +6,7 @@ from typing import Any
 from engines.core.model import Model
 from engines.weights.checkpoint.config import Config
 from engines.weights.checkpoint.families import llama
+from engines.weights.checkpoint.quantization_config import check_quantized
 from engines.weights.checkpoint.rotary import rotary
 from engines.weights.checkpoint.tensor_location import (
     TensorLocation,
@@ -19,6 +20,7 @@ from engines.weights.checkpoint.window import windows
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of :class:`Model` that the config sets."""
+    check_quantized(config, "mxfp4")
     config.must_be("hidden_act", "silu", means="another activation")
     config.must_be("swiglu_limit", 7, means="another limit of its activations")
     config.must_be("swiglu_alpha", 1.702, means="another gain of its activations")
