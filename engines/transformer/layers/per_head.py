@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from engines.core.alibi import slopes
 from engines.transformer.comm.collectives import axis_index
-from engines.transformer.layers.mask import Mask, Positions, QueryBlock
+from engines.transformer.layers.mask import BlockMask, Positions, QueryBlock
 from engines.transformer.partition.kv_heads import query_heads
 from engines.transformer.partition.padding import real_heads
 from engines.transformer.partition.plan import Plan
@@ -36,7 +36,7 @@ class PerHead(NamedTuple):
 
         return PerHead(*map(cut, self))
 
-    def bias(self, mask: Mask, keys: Positions, queries: QueryBlock) -> Array | None:
+    def bias(self, mask: BlockMask, keys: Positions, queries: QueryBlock) -> Array | None:
         """What is added to scores [rows, slots, group, count, keys]."""
         return None if self.slopes is None else self.slopes * mask.distance(keys, queries)
 
