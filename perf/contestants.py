@@ -1,6 +1,6 @@
 """The same model with the same weights, made ready to read the same prompt and to generate greedily.
 
-A Llama of random weights is written as a checkpoint, which the jax engine reads and transformers too.
+A Llama or a Mixtral of random weights is written as a checkpoint, which the jax engine reads and transformers too.
 """
 
 import os
@@ -36,6 +36,11 @@ SIZES: dict[str, dict[str, int]] = {
         "max_position_embeddings": 64,
     },
 }
+EXPERTS: dict[str, dict[str, int]] = {
+    "full": {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 896},
+    "tiny": {"num_local_experts": 4, "num_experts_per_tok": 2},
+}
+"""What a Mixtral has of its own: two of its experts are as wide as the Llama's feed-forward."""
 LENGTHS = {"full": (64, 32), "tiny": (6, 3)}
 """Tokens of the prompt, and generated."""
 
@@ -49,13 +54,16 @@ class Contestant:
 
 
 class Field:
-    """Everyone in one number format. ``left_out`` says who is not there, and why."""
+    """Everyone in one number format. ``left_out`` says who is not there, and why.
 
-    def __init__(self, size: str, dtype: str, *, compiled: bool) -> None:
+    ``family`` is llama or mixtral, which has experts.
+    """
+
+    def __init__(self, size: str, dtype: str, *, compiled: bool, family: str = "llama") -> None:
         self.left_out: dict[str, str] = {}
         self.prompt_len, self.steps = LENGTHS[size]
         with ScratchFolder() as folder:
-            model = _random_llama(size, folder)
+            model = _random_model(family, size, folder)
             self.parameters = sum(each.numel() for each in model.parameters())
             program, everyone = None, {}
             for name, partitioner in (("jax", "manual"), ("jax gspmd", "gspmd")):
@@ -90,12 +98,17 @@ class Field:
         return found
 
 
-def _random_llama(size: str, folder: Path) -> Any:
+def _random_model(family: str, size: str, folder: Path) -> Any:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**SIZES[size], tie_word_embeddings=False)).eval()
+    settings: dict[str, Any] = {**SIZES[size], "tie_word_embeddings": False}
+    if family == "mixtral":
+        config = MixtralConfig(**{**settings, **EXPERTS[size], "sliding_window": None})
+        model = MixtralForCausalLM(config).eval()
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**settings)).eval()
     model.save_pretrained(folder)
     return model
 

@@ -6,11 +6,12 @@ import pytest
 from contestants import Field
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["llama float32", "llama bfloat16", "mixtral float32", "mixtral bfloat16"])
 def field(request):
-    options = request.config
-    made = Field(options.getoption("--size"), request.param, compiled=not options.getoption("--without-compile"))
-    made.dtype = request.param
+    options, (family, dtype) = request.config, request.param.split()
+    compiled = not options.getoption("--without-compile")
+    made = Field(options.getoption("--size"), dtype, compiled=compiled, family=family)
+    made.family, made.dtype = family, dtype
     return made
 
 
@@ -34,12 +35,13 @@ def test_tokens_per_second(field, phase, benchmark, request, say):
         for clock in (0, 1)
     )
     best = max((name for name in wall if name.startswith("torch")), key=wall.__getitem__)
-    say(f"{phase}, {field.dtype}, {field.parameters / 1e6:.0f}M parameters, {field.threads} threads, batch 1")
+    millions = field.parameters / 1e6
+    say(f"{phase}, {field.family}, {field.dtype}, {millions:.0f}M parameters, {field.threads} threads, batch 1")
     for name, rate in wall.items():
         say(f"  {name:14} {rate:9.1f}   {busy[name]:9.1f} a second of processor time   {len(times[name])} runs")
     for name, reason in field.left_out.items():
         say(f"  {name:14} left out: {reason}")
     say(f"  jax / {best}: {wall['jax'] / wall[best]:.2f}, by processor time {busy['jax'] / busy[best]:.2f}")
-    benchmark.group = f"{phase} {field.dtype}"
+    benchmark.group = f"{phase} {field.family} {field.dtype}"
     benchmark.extra_info.update({"tokens_per_s": wall, "tokens_per_processor_s": busy, "left_out": field.left_out})
     benchmark.pedantic(field.everyone["jax"].run[phase], rounds=5)

@@ -30,27 +30,42 @@ CROSS_STEP: Final = 0.04
 
 
 def lines_over(
-    name: str, caption: str, rows: Sequence[Row], *, panel: Label, line: Label, x: Number, x_label: str, mfu: bool
+    name: str,
+    caption: str,
+    rows: Sequence[Row],
+    *,
+    panel: Label,
+    line: Label,
+    x: Number,
+    x_label: str,
+    mfu: bool,
+    memory: bool = False,
 ) -> Drawn:
     """One panel a group, one line a variant and kind of evidence; all axes but that of MFU are logarithmic.
 
-    A cross near the top is a row that does not fit in memory.
+    A cross near the top is a row that does not fit in memory. With ``memory`` each group has a second panel, of the
+    weights and the cache that a chip holds.
     """
     groups = list(dict.fromkeys(panel(row) for row in rows))
     names = list(dict.fromkeys(line(row) for row in rows))
     colours = {each: COLOURS[place % len(COLOURS)] for place, each in enumerate(names)}
     kinds = [kind for kind in SOURCES if any(row.source == kind and row.status == "ok" for row in rows)]
-    figure, axes = panels(len(groups), width=6.8 if len(groups) == 1 else 4.6, height=4.2)
-    for axis, group in zip(axes, groups, strict=True):
+    shown = [(group, held) for group in groups for held in ([False, True] if memory else [False])]
+    figure, axes = panels(len(shown), width=6.8 if len(shown) == 1 else 4.6, height=4.2)
+    for axis, (group, held) in zip(axes, shown, strict=True):
         mine = [row for row in rows if panel(row) == group]
-        scale, label = (100.0, "MFU (%)") if mfu else _unit(mine)
+        scale, label = (
+            (1e-9, "weights and cache of a chip (GB)") if held else (100.0, "MFU (%)") if mfu else _unit(mine)
+        )
+        value = held_bytes if held else (lambda row: row.mfu) if mfu else time_of
         for each, colour in colours.items():
             for kind in kinds:
                 timed = sorted((row for row in mine if _is(row, kind, each, line) and row.status == "ok"), key=x)
-                values = [scale * ((row.mfu if mfu else time_of(row)) or 0) for row in timed]
+                values = [scale * (value(row) or 0) for row in timed]
                 places = [x(row) for row in timed]
                 axis.plot(places, values, **line_style(kind, colour))
-                draw_segments(axis, ends(timed, places, values, (0, -1 if mfu else 1)), colour)
+                if not held:
+                    draw_segments(axis, ends(timed, places, values, (0, -1 if mfu else 1)), colour)
             refused = [x(row) for row in mine if _is(row, "compiled", each, line) and row.status == "oom"]
             # One below the other where several variants do not fit at the same x.
             height = 0.98 - CROSS_STEP * names.index(each)
@@ -157,6 +172,11 @@ def _draw_bar(axis: Any, row: Row, place: int, scale: float) -> None:
         axis.bar(place, scale * seconds, bottom=bottom, width=BAR_WIDTH, color=colour)
         bottom += scale * seconds
     axis.text(place, bottom, f"{significant(scale * (time_of(row) or 0))}", ha="center", va="bottom", fontsize=8)
+
+
+def held_bytes(row: Row) -> float | None:
+    """Bytes of weights and cache on a chip; None where the row does not say."""
+    return None if row.weights_bytes is None or row.kv_cache_bytes is None else row.weights_bytes + row.kv_cache_bytes
 
 
 def _is(row: Row, kind: str, name: str, line: Label) -> bool:

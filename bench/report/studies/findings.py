@@ -145,6 +145,30 @@ def attention_over_context(rows: Sequence[Row], line: Callable[[Row], str]) -> F
     return f"The longest context that fits is {most:,} tokens ({names}).", numbers
 
 
+def sequence_over_heads(rows: Sequence[Row], line: Callable[[Row], str]) -> Found | None:
+    """Time of a step with attention over heads, or the cache on every chip, over that with it over the sequence.
+
+    The sentence is on the longest context that the two of a model have a time for, where the ratio is largest.
+    """
+    numbers, longest = dict[str, Any](), dict[str, tuple[int, float]]()
+    for row in _timed(rows):
+        numbers[f"{line(row)}.{_context(row)}.s"] = time_of(row)
+    for model, mine in _grouped(rows, lambda row: row.model).items():
+        for context, pair in sorted(_grouped(_timed(mine), _context).items()):
+            by = {str(row.attn_sharding): time_of(row) or 0.0 for row in pair}
+            sequence = by.pop("sequence", 0.0)
+            if by and sequence:
+                longest[model] = context, min(by.values()) / sequence
+                numbers[f"{model}.{context}.ratio"] = longest[model][1]
+    if not longest:
+        return None
+    model, (context, ratio) = max(longest.items(), key=lambda each: each[1][1])
+    sentence = (
+        f"Attention over the sequence takes a step of {model_label(model)} at {context:,} tokens to 1/{ratio:.1f}."
+    )
+    return sentence, numbers
+
+
 def serial_over_parallel(rows: Sequence[Row]) -> Found | None:
     """Time of a step of the serial block over that of the parallel one, by batch; the sentence is on the largest."""
     ratios = {

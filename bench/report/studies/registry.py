@@ -52,6 +52,12 @@ def _attention(row: Row) -> str:
     return f"{heads}, by {row.attn_sharding}"
 
 
+def _cached(row: Row) -> str:
+    """What is cached, and over what attention is split."""
+    over = "on every chip" if row.attn_sharding == "replicated" else f"by {row.attn_sharding}"
+    return f"{_model(row)}, {over}"
+
+
 def _block(row: Row) -> str:
     return "serial" if "serial" in row.model else "parallel"
 
@@ -133,6 +139,20 @@ STUDIES: Final = (
             line=_attention,
             x=lambda row: row.input_len + row.output_len,
             x_label="context (tokens)",
+        ),
+    ),
+    Study(
+        recipe="study-context",
+        title="One sequence to a million tokens",
+        paper="it stops at 32768 tokens; attention over the sequence, latent vectors and windows came after it",
+        find=partial(found.sequence_over_heads, line=_cached),
+        has_mfu=False,  # one token a step
+        shape=Lines(
+            panel=lambda row: f"{row.num_chips} × {row.hw}, batch {row.batch_size}",
+            line=_cached,
+            x=lambda row: row.input_len + row.output_len,
+            x_label="context (tokens)",
+            memory=True,
         ),
     ),
     Study(

@@ -109,7 +109,7 @@ def find_rows(rows: Sequence[Row], points: Sequence[Point], recipe: str | None =
                     newest[kind] = row
         mine = sorted(newest.values(), key=lambda row: (row.source != "compiled", SOURCES.index(row.source)))
         if not by_source(mine, "compiled"):
-            missing += 1
+            missing += point.engine == "compiled"
             continue
         found.update((row.point_id, row) for row in mine if row.source == "compiled" or answered(row))
     return StudyRows(list(found.values()), missing)

@@ -29,18 +29,27 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """One panel a group, one line a variant, over the number ``x``."""
+    """One panel a group, one line a variant, over the number ``x``; with ``memory`` also what a chip holds."""
 
     panel: Label
     line: Label
     x: Number
     x_label: str
     mfu: bool = False
+    memory: bool = False
 
     def draw(self, name: str, caption: str, rows: Sequence[Row]) -> "Drawn":
         """:func:`figures.lines_over`."""
         return figures.lines_over(
-            name, caption, rows, panel=self.panel, line=self.line, x=self.x, x_label=self.x_label, mfu=self.mfu
+            name,
+            caption,
+            rows,
+            panel=self.panel,
+            line=self.line,
+            x=self.x,
+            x_label=self.x_label,
+            mfu=self.mfu,
+            memory=self.memory,
         )
 
     def table(self, name: str, rows: Sequence[Row]) -> Table | None:

@@ -69,32 +69,38 @@ def _ragged(sent: Sent, rows: Array) -> Array:
     me, between = axis_index(sent.axes), sent.between
     outwards, before = between[me], jnp.cumsum(between, axis=0) - between
     room = jnp.zeros((len(between) * sent.slots, rows.shape[1]), rows.dtype)
-    return lax.ragged_all_to_all(
+    arrived: Array = lax.ragged_all_to_all(
         rows, room, _starts(outwards), outwards, before[me], between[:, me], axis_name=sent.axes
     )
+    return arrived
 
 
 def _ragged_back(sent: Sent, count: int, rows: Array) -> Array:
     me, between = axis_index(sent.axes), sent.between
     inwards, before = between[:, me], jnp.cumsum(between, axis=1) - between
     room = jnp.zeros((count, rows.shape[1]), rows.dtype)
-    return lax.ragged_all_to_all(rows, room, _starts(inwards), inwards, before[:, me], between[me], axis_name=sent.axes)
+    back: Array = lax.ragged_all_to_all(
+        rows, room, _starts(inwards), inwards, before[:, me], between[me], axis_name=sent.axes
+    )
+    return back
 
 
 def _padded(sent: Sent, rows: Array) -> Array:
     outwards = sent.between[axis_index(sent.axes)]
     places = _starts(outwards)[:, None] + jnp.arange(sent.slots, dtype=jnp.int32)
     blocks = rows[jnp.minimum(places, len(rows) - 1)]
-    return lax.all_to_all(blocks, sent.axes, 0, 0, tiled=True).reshape(-1, rows.shape[1])
+    arrived: Array = lax.all_to_all(blocks, sent.axes, 0, 0, tiled=True)
+    return arrived.reshape(-1, rows.shape[1])
 
 
 def _padded_back(sent: Sent, count: int, rows: Array) -> Array:
     outwards = sent.between[axis_index(sent.axes)]
     blocks = rows.reshape(len(outwards), sent.slots, -1)
-    arrived = lax.all_to_all(blocks, sent.axes, 0, 0, tiled=True).reshape(-1, rows.shape[1])
+    arrived: Array = lax.all_to_all(blocks, sent.axes, 0, 0, tiled=True).reshape(-1, rows.shape[1])
     numbers, ends = jnp.arange(count, dtype=jnp.int32), jnp.cumsum(outwards)
     chip = jnp.minimum((numbers[:, None] >= ends).sum(1, dtype=jnp.int32), len(outwards) - 1)
-    return arrived[chip * sent.slots + jnp.minimum(numbers - _starts(outwards)[chip], sent.slots - 1)]
+    places = chip * sent.slots + jnp.minimum(numbers - _starts(outwards)[chip], sent.slots - 1)
+    return arrived[places]
 
 
 def _starts(sizes: Array) -> Array:

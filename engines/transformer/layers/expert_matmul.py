@@ -2,7 +2,7 @@
 
 Three ways, on the same matrices:
 
-- ``buffers``: as many rows for every expert, one batched matmul.
+- ``buffers``: as many rows for every expert, one batched matmul: of a capacity, or of few tokens on a TPU all of them.
 - ``ragged``: rows sorted by expert, ``lax.ragged_dot``, which a TPU runs as one kernel.
 - ``blocks``: a loop over blocks of sorted rows, each of one expert, for devices on which ``ragged_dot`` multiplies
   every row with every expert.
@@ -10,6 +10,7 @@ Three ways, on the same matrices:
 The last two read the matrices of those experts alone that have rows.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -18,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.routing import balanced_scope, distinct_experts
-from engines.transformer.comm.collective_matmul import MATMUL
+from engines.transformer.comm.collective_matmul import MATMUL, few_rows
 from engines.transformer.comm.collectives import all_gather, as_bytes, axis_index, reduce_scatter
 from engines.transformer.layers.expert_rows import group_of_row
 from engines.transformer.layers.mlp import activate
@@ -28,9 +30,16 @@ from engines.transformer.params.quantize import dequantize, einsum, quantize, qu
 from engines.transformer.params.tree import ExpertParameters, Matrix, Stacked
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.resolve_experts import ROW_TILE
 
 LARGEST_BLOCK: Final = 64
 """Rows of a block at most: with more, a CPU's matmuls are no faster a row."""
+FEW_ROWS: Final = 8
+PART_ROWS: Final = 64
+SMALLEST_PART: Final = 16
+"""Up to so many rows are multiplied with parts of a matrix: of so many rows, and no fewer than so many."""
+LEAST_HIT: Final = 0.75
+"""Share of experts with tokens from which reading all of them costs less than what the kernel cannot overlap."""
 
 
 class _Side(NamedTuple):
@@ -83,8 +92,29 @@ class _Side(NamedTuple):
     def one_block(self, rows: Array, expert: Array) -> Array:
         """[rows, in] of one expert → [rows, columns], float32."""
         x, factor = quantize_tokens(self.plan, rows, ())
-        out = dequantize(einsum(self.plan, MATMUL, x, self.values.expert(expert), jnp.float32), factor)
-        return self.with_vectors(out, lambda vector: vector[expert])
+        return self.with_vectors(dequantize(self._product(x, expert), factor), lambda vector: vector[expert])
+
+    def _product(self, x: Array, expert: Array) -> Array:
+        """x: [rows, in] times the matrix of one expert, in float32.
+
+        Of few rows, a part of the matrix's rows at a time: XLA:CPU copies what a loop slices from a stack, and a part
+        stays in a core's cache until it is multiplied.
+        """
+        inward = self.values.stack.shape[-2]
+        part = math.gcd(inward, PART_ROWS)
+        plain = self.plan.act_dtype in ACTIVATION_DTYPES and not isinstance(self.values.stack, Grouped)
+        if len(x) > FEW_ROWS or part < SMALLEST_PART or not plain:
+            return few_rows(self.plan, MATMUL, x, self.values.expert(expert), jnp.float32)
+
+        def add(number: Array, total: Array) -> Array:
+            matrix = self.values.expert_rows(expert, number * part, part)
+            mine = lax.dynamic_slice_in_dim(x, number * part, part, 1)
+            summed: Array = total + few_rows(self.plan, MATMUL, mine, matrix, jnp.float32)
+            return summed
+
+        nothing = jnp.zeros((len(x), self.columns), jnp.float32)
+        product: Array = lax.fori_loop(0, inward // part, add, nothing)
+        return product
 
 
 class ExpertFeedForward:
@@ -111,6 +141,18 @@ class ExpertFeedForward:
         if bias is not None and summed:
             bias = jnp.where(axis_index(summed) == 0, bias, 0)
         return _Side(self.plan, values, scale, bias)
+
+    def takes_all(self, tokens: int) -> bool:
+        """Whether a TPU sends so few tokens through all experts of a chip, chosen or not.
+
+        The kernel of a ragged matmul multiplies whole tiles of rows, so up to one tile this costs no more, needs no
+        sorting, and lets the compiler fetch matrices while chips wait for each other, which it cannot for a kernel. It
+        reads matrices of experts without tokens as well: so most of them must have some.
+        """
+        experts = self.plan.model.experts
+        assert experts is not None
+        hit = float(distinct_experts(experts.count, experts.per_token, tokens)) / experts.count
+        return self.plan.expert_capacity is None and tokens <= ROW_TILE and hit >= LEAST_HIT
 
     def of_buffers(self, rows: Array) -> Array:
         """[experts, rows, E.embed] → the same {unreduced over ffn}, in the dtype of the rows."""
@@ -189,8 +231,8 @@ def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Calla
         made: Array = lax.dynamic_update_slice_in_dim(out, product(block, expert).astype(out.dtype), start, 0)
         return made
 
-    out = jnp.zeros((len(padded), columns), rows.dtype)
-    return lax.fori_loop(0, last[-1], one, out)[: len(rows)]
+    out: Array = lax.fori_loop(0, last[-1], one, jnp.zeros((len(padded), columns), rows.dtype))
+    return out[: len(rows)]
 
 
 def _gathered(matrices: Weights, rows: Axes, columns: Axes) -> Weights:

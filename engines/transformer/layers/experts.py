@@ -10,6 +10,7 @@ A capacity bounds the tokens of an expert: those that come later are dropped, an
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -126,9 +127,28 @@ def route(plan: Plan, w: ExpertParameters, x: Array) -> Choice:
 
 def _of_tokens(plan: Plan, w: ExpertParameters, x: Array, chosen: Choice) -> Array:
     """x: [tokens, E.embed], whose experts are numbers of this chip's → [tokens, E.embed] {unreduced}, float32."""
+    experts = ExpertFeedForward(plan, w)
+    if experts.takes_all(len(x)):
+        out: Array = lax.platform_dependent(
+            x, tpu=partial(_of_all, plan, experts, chosen), default=partial(_of_chosen, plan, experts, chosen)
+        )
+        return out
+    return _of_chosen(plan, experts, chosen, x)
+
+
+def _of_all(plan: Plan, experts: ExpertFeedForward, chosen: Choice, x: Array) -> Array:
+    """:func:`_of_tokens` where every token goes through every expert of the chip, times 0 where it is not chosen."""
+    numbers = jnp.arange(plan.local_experts)
+    weights = jnp.where(chosen.experts[..., None] == numbers, chosen.weights[..., None], 0).sum(1)
+    made = experts.of_buffers(jnp.broadcast_to(x, (plan.local_experts, *x.shape)))
+    return (made * weights.T[..., None]).sum(0)
+
+
+def _of_chosen(plan: Plan, experts: ExpertFeedForward, chosen: Choice, x: Array) -> Array:
+    """:func:`_of_tokens` where each token goes through its own experts."""
     count, (tokens, k) = plan.local_experts, chosen.experts.shape
     groups = chosen.experts.reshape(-1)
-    rows, experts = sort_by_group(groups, count), ExpertFeedForward(plan, w)
+    rows = sort_by_group(groups, count)
     if plan.expert_capacity is not None:
         capacity = plan.capacity_of(tokens)
         copies, there = into_buffers(rows, capacity)

@@ -46,6 +46,8 @@ class Striped:
     window: Window | None = None
     roll: "Roll | None" = None
 
+    sees_some = False
+
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """See :class:`engines.transformer.layers.mask.BlockMask`."""
         place, query = self._place(keys), self._query(queries)

@@ -7,7 +7,7 @@ order, so that a program's arguments keep their order when a new kind of paramet
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax import Array, lax
@@ -214,6 +214,13 @@ class Stacked:
 
         return _each(self.stack, cut)
 
+    def expert_rows(self, number: Any, start: Any, count: int) -> Array:
+        """Some rows of the matrix of one expert, which is not in groups."""
+        assert not isinstance(self.stack, Grouped)
+        at, shape = (self.layer, number, start, 0), (1, 1, count, self.stack.shape[-1])
+        part: Array = lax.dynamic_slice(self.stack, at, shape)[0, 0]
+        return part
+
     def slice_chunks(self, axis: int, width: int, start: int, stop: int) -> "Stacked":
         """Rows (``axis`` 0) or columns (1) ``start`` to ``stop`` of every chunk of ``width``, as a copy."""
 
@@ -267,11 +274,14 @@ def layer_parameters(vectors: LayerParameters, layers: LayerParameters, number: 
     return map_matrices(lambda mine, all_: replace(mine, values=Stacked(all_.values, number)), vectors, layers)
 
 
-def map_matrices(function: Any, layers: LayerParameters, *others: LayerParameters) -> LayerParameters:
+Layered = TypeVar("Layered", LayerParameters, ExpertParameters)
+
+
+def map_matrices(function: Any, layers: Layered, *others: Layered) -> Layered:
     """``layers`` with ``function`` applied to every matrix (and to the matrices at the same place in ``others``)."""
 
     def of(node: Any, *same: Any) -> Any:
         return function(node, *same) if isinstance(node, Matrix) else node
 
-    mapped: LayerParameters = jax.tree.map(of, layers, *others, is_leaf=lambda node: isinstance(node, Matrix))
+    mapped: Layered = jax.tree.map(of, layers, *others, is_leaf=lambda node: isinstance(node, Matrix))
     return mapped

@@ -1,6 +1,6 @@
 """Which mesh axes split experts, and how tokens reach them, where a point leaves that open."""
 
-from typing import Any
+from typing import Any, Final
 
 from engines.core.errors import InvalidRequest
 from engines.core.experts import Experts
@@ -9,13 +9,18 @@ from engines.core.point import Point
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
 
+ROW_TILE: Final = 128
+"""Rows of a tile of XLA:TPU's kernel for ``ragged_dot``."""
+
 
 def resolve_experts(point: Point, mesh_shape: MeshShape, ffn_layout: str) -> tuple[str, str]:
     """What ``auto`` becomes: (mesh axes, "" for none; gather or all_to_all).
 
     Of the axes that split the experts and leave whole columns of each, those with the most chips: what is left of an
-    expert's columns then fills a matmul best. Tokens are sent where that moves fewer bytes than gathering all of them:
-    k copies of a chip's own tokens, against all tokens of its group.
+    expert's columns then fills a matmul best. Tokens are sent where that moves fewer bytes than gathering all of them,
+    k copies of a chip's own tokens against all tokens of its group, and where those are more than one tile of rows:
+    fewer wait for the counts that go before, and for permutes within the chip (qwen3-30b-a3b's decode of 64 sequences
+    on 16 v5e, compiled: 20.0 ms a step against 16.8).
 
     Raises:
         InvalidRequest: no axes have ``expert_parallel`` GPUs.
@@ -31,7 +36,8 @@ def resolve_experts(point: Point, mesh_shape: MeshShape, ffn_layout: str) -> tup
     tokens = sequences * (point.input_len if point.phase == "prefill" else 1)
     spread = axes_size("".join(axis for axis in axes if axis not in gathered), mesh_shape)
     cheaper = 2 * experts.per_token <= axes_size(axes, mesh_shape)
-    return axes, "all_to_all" if cheaper and tokens % spread == 0 else "gather"
+    many = tokens > ROW_TILE
+    return axes, "all_to_all" if cheaper and many and tokens % spread == 0 else "gather"
 
 
 def resolved_experts(plan: Plan) -> dict[str, Any]:
