@@ -67,9 +67,7 @@ def test_a_step_attends_to_its_own_token_too(make_point):
 
 def test_batches_beyond_whole_shards_leave_layouts_out(make_point):
     grid = replace(grid_of([make_point()]), batch=np.full(1, 6.0))
-    possible = {
-        STRATEGIES[index]: bool(run_phase(grid, "decode", index).possible[0]) for index in range(len(ON_TORUS))
-    }
+    possible = {STRATEGIES[index]: bool(run_phase(grid, "decode", index).possible[0]) for index in range(len(ON_TORUS))}
     assert possible[Strategy("ws_2d", "heads")]
     assert not possible[Strategy("ws_2d", "batch")]
     assert not possible[Strategy("wg_x", "heads")]

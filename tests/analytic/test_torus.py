@@ -122,7 +122,8 @@ def test_multiquery_keys_are_copied_over_heads_and_split_over_batch(make_point):
 
 def test_batch_attention_takes_the_most_axes_that_divide(make_point):
     shards = [
-        torus_attention.attention_shards(grid_of([make_point(batch_size=size)]), "ws_2d", "batch") for size in (64, 16, 4)
+        torus_attention.attention_shards(grid_of([make_point(batch_size=size)]), "ws_2d", "batch")
+        for size in (64, 16, 4)
     ]
     assert [float(each.batch[0]) for each in shards] == [64, 16, 4]
     none = torus_attention.attention_shards(grid_of([make_point(batch_size=2)]), "ws_2d", "batch")

@@ -21,47 +21,31 @@ FORMATS: Final = {
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 READ: Final = (
-    "attn_output_bias",
-    "num_experts",
-    "experts_per_token",
-    "expert_d_ff",
-    "shared_expert_d_ff",
-    "shared_expert_gate",
-    "dense_layers",
-    "router_score",
-    "router_normalized",
-    "router_scale",
-    "router_bias",
-    "router_correction",
-    "router_groups",
-    "router_groups_kept",
-    "expert_axes",
-    "expert_dispatch",
-    "expert_parallel",
-    "expert_capacity",
-    "attn_sharding",
-    "latent_attention",
-    "kv_latent_dim",
-    "q_latent_dim",
-    "value_head_dim",
-)
-"""Keys of models and points, of those that not every engine runs, that the partitioned Transformer does."""
-
-
-READ: Final = (
     "activation",
     "attention_sinks",
     "attention_window",
     "attn_output_bias",
     "attn_scale",
+    "attn_sharding",
     "attn_softcap",
+    "dense_layers",
     "embedding_norm",
     "embedding_scale",
+    "expert_axes",
+    "expert_capacity",
+    "expert_d_ff",
+    "expert_dispatch",
+    "expert_parallel",
+    "experts_per_token",
     "global_every",
+    "kv_latent_dim",
+    "latent_attention",
     "logit_scale",
     "logit_softcap",
     "norm_position",
+    "num_experts",
     "position",
+    "q_latent_dim",
     "qk_norm",
     "residual_scale",
     "rotary_attention_factor",
@@ -70,9 +54,19 @@ READ: Final = (
     "rotary_short_factors",
     "rotary_truncated",
     "rotary_window_base",
+    "router_bias",
+    "router_correction",
+    "router_groups",
+    "router_groups_kept",
+    "router_normalized",
+    "router_scale",
+    "router_score",
+    "shared_expert_d_ff",
+    "shared_expert_gate",
+    "value_head_dim",
     "window_kind",
 )
-"""Keys of a model, of those that not every engine reads, that the partitioned Transformer does."""
+"""Keys of models and points, of those that not every engine reads, that the partitioned Transformer does."""
 
 
 def check_formats(point: Point) -> None:
