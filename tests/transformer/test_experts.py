@@ -156,6 +156,7 @@ def test_a_point_of_a_shipped_model_with_experts_is_read_whole(name: str) -> Non
     check_formats(asked)
     plan = plan_of_point(asked)
     assert plan.experts.experts
-    assert plan.expert_dispatch == "all_to_all" if 2 * plan.model.experts_per_token <= plan.experts.shards else "gather"
+    sends = 2 * asked.model.experts_per_token <= plan.experts.shards
+    assert plan.experts.all_to_all == sends
     with pytest.raises(Unsupported, match="routing_skew"):
         check_formats(replace(asked, routing_skew=1.0))
