@@ -1,5 +1,6 @@
 """A mixture of experts, partitioned: against a loop over tokens and experts, and the model on one device."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,15 +8,18 @@ import numpy as np
 import pytest
 from builders.models import moe_model
 from builders.plans import mesh_of, plan_of
+from builders.points import point
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from partitioned_case import errors
 
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.model import Model
 from engines.transformer.layers.experts import mixture, route
 from engines.transformer.params.parameters import make_parameters
 from engines.transformer.params.tree import only_layer
+from engines.transformer.partition.resolve import check_formats
+from engines.transformer.partition.resolve import plan_of as plan_of_point
 from engines.weights.random import tensors, values
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
@@ -142,3 +146,17 @@ def test_what_does_not_split_is_refused(changes: dict[str, Any], keys: dict[str,
     with pytest.raises(InvalidRequest) as caught:
         plan_of(moe_model(**changes), (2, 2, 2), **keys)
     assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "qwen3-30b-a3b", "gpt-oss-20b", "deepseek-v3", "palm-switch-16x62b"])
+def test_a_point_of_a_shipped_model_with_experts_is_read_whole(name: str) -> None:
+    asked = point(
+        name, "tpu-v5p", num_chips=64, engine="compiled", phase="decode", batch_size=512, input_len=1, output_len=1
+    )
+    check_formats(asked)
+    plan = plan_of_point(asked)
+    assert plan.experts.experts
+    sends = 2 * asked.model.experts_per_token <= plan.experts.shards
+    assert plan.experts.all_to_all == sends
+    with pytest.raises(Unsupported, match="routing_skew"):
+        check_formats(replace(asked, routing_skew=1.0))
