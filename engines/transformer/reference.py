@@ -198,9 +198,11 @@ def _experts(model: Model, w: Weights, x: Array) -> Array:
 def _router_weights(model: Model, w: Weights, x: Array) -> Array:
     """[batch, time, experts]: the weight of each expert's result, 0 of those that a token does not go to."""
     logits = x @ w["router"] + (w["router_bias"] if model.router_bias else 0)
-    score = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid, "topk_softmax": lambda each: each}[
-        model.router_score
-    ](logits)
+    score = logits
+    if model.router_score == "softmax":
+        score = jax.nn.softmax(logits)
+    elif model.router_score == "sigmoid":
+        score = jax.nn.sigmoid(logits)
     wanted = score + (w["router_correction"] if model.router_correction else 0)
     if model.router_groups > 1:
         groups = wanted.reshape(*wanted.shape[:-1], model.router_groups, -1)
