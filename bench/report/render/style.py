@@ -74,10 +74,6 @@ def settings() -> Iterator[None]:
         yield
 
 
-MOST_IN_A_ROW: Final = 10
-"""Panels of a figure side by side."""
-
-
 def panels(
     count: int, *, width: float = 4.4, height: float = 3.8, share_y: bool = False
 ) -> "tuple[Figure, list[Axes]]":
