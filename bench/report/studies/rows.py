@@ -91,14 +91,15 @@ def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Po
 def find_rows(rows: Sequence[Row], points: Sequence[Point], recipe: str | None = None) -> StudyRows:
     """The newest compiled row of every point and, where there is one, the newest row of each other kind and engine.
 
-    A row with a time that is not valid is none of them. Rows of the ``recipe`` itself come before those of others, and
-    there looped programs, which the engine makes by default, before unrolled ones.
+    A row with a time that is not valid is none of them. Rows of the ``recipe`` itself come before those of others, of
+    which looped programs, which the engine makes by default, come before unrolled ones.
     """
     found: dict[str, Row] = {}
     missing = 0
 
     def rank(row: Row) -> tuple[bool, bool, str]:
-        return row.sweep == recipe, not row.details.get("unrolled"), row.created_at
+        own = row.sweep == recipe
+        return own, own or not row.details.get("unrolled"), row.created_at
 
     for point in points:
         newest: dict[tuple[str, str], Row] = {}
