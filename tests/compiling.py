@@ -63,6 +63,6 @@ def use_plain_reference(patch):
 def _plain_reference():
     """Its jitted functions. Compiled once a process for the same shapes, whichever module asks."""
     return {
-        name: jax.jit(getattr(reference, name).__wrapped__, static_argnums=0, compiler_options=plainly())
-        for name in ("_layer", "_output")
+        name: jax.jit(getattr(reference, name).__wrapped__, static_argnums=static, compiler_options=plainly())
+        for name, static in (("_layer", (0, 1, 2)), ("_output", 0))
     }

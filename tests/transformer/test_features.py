@@ -12,7 +12,7 @@ from engines.transformer.options import PrefillOptions
 from engines.transformer.programs import load_parameters, make_decode, make_prefill
 from engines.weights.random import prompt
 
-pytestmark = pytest.mark.usefixtures("plainly_compiled")
+pytestmark = pytest.mark.usefixtures("plainly_prepared")
 
 SERIAL = {"block": "serial", "norms_per_layer": 2, "norm": "rmsnorm", "num_kv_heads": 2}
 FEATURES = {

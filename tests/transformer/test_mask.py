@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.transformer.layers.mask import Behind, Causal, QueryBlock, Rolled, Window
@@ -58,6 +58,7 @@ def test_the_kernel_s_mask_is_the_same(mask):
     assert np.array_equal(mask.for_kernel(TIME)[:, :], seen_by_all(mask, TIME))
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     start=st.integers(0, 20),
     time=st.integers(1, 5),
@@ -80,6 +81,7 @@ def test_a_rolling_cache_and_new_keys_show_what_all_keys_in_order_do(start, time
     assert np.array_equal(apart, np.arange(time)[None, :] - np.arange(time)[:, None])
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     prefix=st.integers(1, 9),
     own=st.integers(0, 5),
