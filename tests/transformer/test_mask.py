@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.transformer.layers.mask import Behind, Causal, QueryBlock, Rolled, Window
+from engines.transformer.layers.mask import Behind, Causal, QueryBlock, Window
+from engines.transformer.layers.rolled_mask import Rolled
 
 TIME, LIMIT = 7, 14
 PACKED = np.asarray([0, 0, 2, 2, 2, 5, 5])

@@ -16,8 +16,9 @@ from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.transformer.layers.kv_cache import Cached, make_cache
 from engines.transformer.layers.mask import Causal, Window
-from engines.transformer.layers.online_softmax import attend, block_shape, in_strips, uses_blocks
+from engines.transformer.layers.online_softmax import attend
 from engines.transformer.layers.per_head import PerHead
+from engines.transformer.layers.score_blocks import block_shape, in_strips, uses_blocks
 from engines.transformer.layers.splash_attention import kernel_attend
 from engines.transformer.options import CPU_BLOCK, PrefillOptions
 from engines.transformer.params.describe_layers import query_factor

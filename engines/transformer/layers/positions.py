@@ -20,7 +20,8 @@ from engines.transformer.layers.kv_cache import (
     write_parts,
     write_rolled,
 )
-from engines.transformer.layers.mask import Causal, Mask, Rolled
+from engines.transformer.layers.mask import Causal, Mask
+from engines.transformer.layers.rolled_mask import Rolled
 from engines.transformer.params.fusion import input_parts, output_parts
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.kv_heads import folds_slots

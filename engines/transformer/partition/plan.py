@@ -18,6 +18,7 @@ from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.attention_checks import check_attention
 from engines.transformer.partition.axes import Axes, MeshAxes
 from engines.transformer.partition.expert_axes import ExpertAxes
+from engines.transformer.partition.expert_checks import check_experts
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
@@ -120,7 +121,7 @@ class Plan:
                     f"does not split over the {self.chips} chips of mesh_shape={shape}",
                     f"use a mesh whose size divides {size}",
                 )
-        self._check_experts()
+        check_experts(self)
         if self.rows_of_group is not None:
             check_groups(self.rows_of_group, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
@@ -145,34 +146,6 @@ class Plan:
                 "use a multiple of a mesh axis, or attn_sharding=heads",
             )
         check_attention(self)
-
-    def _check_experts(self) -> None:
-        experts, axes, shape = self.model.experts, self.experts, list(self.mesh_shape)
-        if experts is None:
-            return
-        if experts.count % axes.shards:
-            raise InvalidRequest(
-                "expert_axes",
-                self.expert_axes,
-                f"splits the {experts.count} experts of model={self.model.name} over {axes.shards} chips of"
-                f" mesh_shape={shape}",
-                "use axes whose chips divide the experts",
-            )
-        if experts.expert.d_ff % axes.chunks:
-            raise InvalidRequest(
-                "expert_axes",
-                self.expert_axes or "none",
-                f"leaves {axes.chunks} chips of mesh_shape={shape} for the {experts.expert.d_ff} columns of an expert",
-                f"use more axes, so that the rest divides {experts.expert.d_ff}",
-            )
-        local = self.batch_size // self.axes.size(self.axes.batch)
-        if axes.all_to_all and local % self.axes.size(axes.spread):
-            raise InvalidRequest(
-                "expert_dispatch",
-                self.expert_dispatch,
-                f"splits the tokens of {local} sequences over {self.axes.size(axes.spread)} chips",
-                "use a larger batch_size, fewer expert_axes, or expert_dispatch=gather",
-            )
 
     def capacity_of(self, tokens: int) -> int:
         """Rows of each expert's buffer for ``tokens`` tokens that share it, rounded up."""
