@@ -41,6 +41,13 @@ def transformers_config(config):
     return kind.from_dict({key: value for key, value in config.items() if key not in left_out})
 
 
+def counted_besides(family, model):
+    """Parameters that transformers counts besides the model's; less than 0 where it counts fewer."""
+    if model.router_correction:  # a buffer there
+        return -model.num_experts * sum(kind.has_experts for kind in model.layer_kinds)
+    return 2 * model.d_model if family == "opt" else 0  # rows of its positions that no token has
+
+
 def published(entry):
     """The published number of parameters, to compare with: exact to 0.1%, or to half of what it was rounded to."""
     rounded = entry.get("rounded_to")

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from released_configs import READ, RELEASED, transformers_params
+from released_configs import READ, RELEASED, counted_besides, transformers_params
 
 from bench.sweep.catalog import load_model, names
 from engines.core.errors import Unsupported
@@ -33,9 +33,8 @@ def test_transformers_counts_as_many_parameters(family):
     model = dataclasses.replace(released(family), num_layers=8)
     content = hf_config(model, "bfloat16", "vllm")
     assert content["model_type"] == family
-    sparse = sum(kind.has_experts for kind in model.layer_kinds)
-    corrections = (model.num_experts or 0) * sparse if model.router_correction else 0  # a buffer there
-    assert transformers_params({**content, **NO_IDS}) == model.params - corrections
+    counted = transformers_params({**content, **NO_IDS})
+    assert counted == model.params + counted_besides(family, model)
 
 
 @pytest.mark.parametrize("name", names("model"))
