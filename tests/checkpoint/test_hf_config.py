@@ -7,7 +7,8 @@ from released_configs import READ, RELEASED, counted_besides, transformers_param
 
 from bench.sweep.catalog import load_model, names
 from engines.core.errors import Unsupported
-from engines.external.hf_config import FAMILIES, differences, hf_config
+from engines.external.hf_config import differences, hf_config
+from engines.external.hf_families import FAMILIES
 from engines.weights.checkpoint.describe import described_by
 
 RELEASED_OF = {RELEASED[name]["config"]["model_type"]: name for name in READ}
