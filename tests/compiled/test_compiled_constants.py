@@ -11,6 +11,7 @@ import pytest
 from builders.published_files import published_files
 
 from bench.rows.store import Store
+from bench.run.rekey import requested_point
 from bench.sweep.catalog import load_group
 from bench.validate.data import read_all
 from engines.compiled.engine import CompiledEngine
@@ -50,6 +51,6 @@ def test_two_rows_set_the_constants_and_four_check_them():
 @pytest.mark.slow(seconds=10)
 @pytest.mark.parametrize("number", range(6))
 def test_the_kept_rows_are_of_the_programs_as_they_are(number, tmp_path):
-    case, row = pairs()[number]
+    _, row = pairs()[number]
     engine = CompiledEngine(**{**load_group("engine", "compiled"), "cache_dir": str(tmp_path)})
-    assert engine.program_id(case.point) == row.program_id
+    assert engine.program_id(requested_point(row)) == row.program_id
