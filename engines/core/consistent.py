@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from engines.core.errors import InvalidRequest
-from engines.core.layout import LAYOUTS, attention_batch_axes, axes_size
+from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
 from engines.core.weight_groups import check_point_groups
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def check_together(point: "Point") -> None:
 def _check_architecture(point: "Point") -> None:
     """Keys about experts and latents are asked of models that have them."""
     model = point.model
-    for key in ("expert_axes", "expert_dispatch", "expert_parallel", "expert_capacity", "routing_skew"):
+    for key in ABOUT_EXPERTS:
         if model.num_experts is None and getattr(point, key) not in ("auto", None, 0.0):
             raise InvalidRequest(
                 key, getattr(point, key), f"is about experts and model={model.name} has none", "leave it out"

@@ -11,6 +11,8 @@ from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, WEIGHTS_AL
 from engines.core.fingerprint import fingerprint
 from engines.core.keys import Choice, Integer, Key, Number, Sizes, about, keys_of
 from engines.core.layout import (
+    ABOUT_EXPERTS,
+    ABOUT_LATENTS,
     ATTN_SHARDINGS,
     COLLECTIVES,
     EXPERT_AXES,
@@ -268,7 +270,8 @@ class Point:
     def axes(self) -> dict[str, Any]:
         """The point as flat names and plain values: what a row and a table hold of it.
 
-        ``first_token`` is None in the phases that have no such choice.
+        ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
+        of a model without them.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):
@@ -277,7 +280,8 @@ class Point:
         flat["runtime"] = AUTO if self.runtime is None else self.runtime.name
         flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
         flat["first_token"] = self.first_token if self.phase == "generate" else None
-        return flat
+        lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
+        return flat | dict.fromkeys(lacks)
 
     def fingerprint(self, asked_of: str) -> str:
         """16 hex digits over every value of the point, architecture and datasheet included, and ``asked_of``.
