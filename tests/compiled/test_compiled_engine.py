@@ -235,7 +235,7 @@ def test_served_formats_read_their_matrices_once_and_write_none(hw, formats):
     of = partial(point, model=SMALL, hw=hw, num_chips=1, ffn_layout="auto", attn_sharding="auto", head_dtype="bfloat16")
     narrow, wide = answer_to(of(**formats)), answer_to(of())
     assert narrow.status == wide.status == "ok", narrow.error
-    layers = 4 * SMALL.layer_matmul_params
+    layers = SMALL.matmul_params
     per_weight = 2 - of(**formats).weight_bytes
     saved = wide.facts.weights_bytes - narrow.facts.weights_bytes
     assert saved == pytest.approx(layers * per_weight, rel=5e-3)  # less the scales of float8's channels
