@@ -94,7 +94,7 @@ def test_a_model_that_is_not_the_reference_fails_verification():
     program = prepared(point())
     parameters = program.rank_group.rank.parameters
     with torch.inference_mode():
-        parameters.layers[1].wo.weight.mul_(1.02)
+        parameters.layers[1].matrices["wo"].weight.mul_(1.02)
     assert not program.verify().ok
     program.close()
 
@@ -257,7 +257,7 @@ def test_ranks_of_other_machines_need_no_gpu_here(monkeypatch):
 def test_a_gpu_without_room_for_the_reference_leaves_it_to_the_host(monkeypatch):
     places = []
 
-    def reference(model, tokens, positions, source):
+    def reference(model, tokens, positions, source, length):
         places.append(tokens)
         if tokens == "on the GPU":
             raise torch.OutOfMemoryError("CUDA out of memory")
