@@ -1,7 +1,10 @@
 """What holds for all tests."""
 
+import gc
 import os
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +18,8 @@ STEADY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("explore", **STEADY)
 settings.register_profile("shardbench", derandomize=True, **STEADY)
 settings.load_profile("shardbench")
+MOST_RESIDENT_BYTES = 3e9
+"""Of a worker of the suite; there are three on a machine of 16 GB."""
 SLOW_S = 0.5
 """What a slow test takes where its marker does not say it: most stand in a file of many."""
 
@@ -33,6 +38,20 @@ def pytest_collection_modifyitems(items):
         if (slow := item.get_closest_marker("slow")) is not None:
             seconds[item.path] += slow.kwargs.get("seconds", SLOW_S)
     items.sort(key=lambda item: -seconds[item.path])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_other_workers():
+    """After a module the programs that JAX keeps are dropped, where they fill more than a worker's share of memory."""
+    yield
+    if "jax" in sys.modules and _resident_bytes() > MOST_RESIDENT_BYTES:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+
+
+def _resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="module")
