@@ -21,7 +21,7 @@ def test_all_contestants_run_and_their_ratio_is_told():
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "3 passed" in done.stdout
+    assert "6 passed" in done.stdout
     for name in ("jax ", "jax gspmd", "torch eager", "torch.compile  left out: not asked for"):
         assert name in done.stdout
-    assert done.stdout.count("jax / torch eager: ") == 2  # prefill and decode
+    assert done.stdout.count("jax / torch eager: ") == 4  # prefill and decode, without experts and with

@@ -77,7 +77,7 @@ def test_packed_prompts_are_in_every_sequences_cache(kv_dtype):
     plan = plan_of("llama", (2, 2, 2), "ws_2d", "batch", batch_size=4, kv_dtype=kv_dtype)
     caches = []
     for packed in (True, False):
-        cache = prefilled(plan, packed)[2][2]
+        (cache,) = prefilled(plan, packed)[2][2]
         # A folded cache's rows are each chip's sequences' slots; here a chip has one sequence.
         whole = {name: np.asarray(each, np.float32) for name, each in cache.items()}
         caches.append({name: each.reshape(each.shape[0], 4, -1, *each.shape[3:]) for name, each in whole.items()})
