@@ -114,7 +114,7 @@ def run_night(plan: NightlySettings) -> Outcome:
             aside.write_text(text, encoding="utf-8")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
     page = plan.out / "dashboard.html"
-    write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules)
+    write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules, plan.steps)
     return Outcome(
         night=plan.night,
         repeats=repeats,

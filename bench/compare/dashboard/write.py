@@ -13,8 +13,10 @@ from bench.rows.wrong_peaks import withhold_wrong_shares
 from engines.core.errors import ShardbenchError
 
 
-def write(results_dir: Path, out: Path, title: str, rules: Rules) -> int:
+def write(results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRules | None = None) -> int:
     """Write the page of all rows under ``results_dir`` to the file ``out``, which is replaced as a whole.
+
+    ``steps`` judge the last of nights; a night passes its own, so that the page says what it said.
 
     Returns:
         the number of rows.
@@ -28,7 +30,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules) -> int:
     rows = withhold_wrong_shares(stored)
     if not rows:
         raise ShardbenchError(f"results_dir={results_dir}: has no rows; run shardbench run first")
-    verdict = judge(nights, StepRules(), rules.threshold) if nights else None
+    verdict = judge(nights, steps or StepRules(), rules.threshold) if nights else None
     text = page(rows, title, rules, verdict)
     with replaced(out) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from bench.compare.nights.history import History, Machine, histories
 from bench.compare.nights.read import Night
 from bench.compare.nights.steps import Step, StepRules, common_noise, find_steps, smallest_found
-from bench.compare.verdicts import EXACT, is_wrong
+from bench.compare.verdicts import EXACT, is_wrong, question
 
 Kind = Literal["broken", "slower", "suspected", "not judged", "mended", "faster", "changed", "still slower"]
 ORDER: Final[tuple[Kind, ...]] = (
@@ -134,8 +134,6 @@ def _longest(found: Iterable[History], machine: Machine) -> int:
 
 def _moved(history: History, found: Sequence[History]) -> Finding | None:
     """What is said of a point that has an earlier night on another machine alone."""
-    from bench.compare.verdicts import question
-
     asked = question(history.last.row)
     others = [each for each in found if each is not history and question(each.last.row) == asked]
     if not others:
@@ -147,7 +145,7 @@ def _moved(history: History, found: Sequence[History]) -> Finding | None:
 
 
 def _judge_one(history: History, noise: dict[Machine, float], rules: StepRules, threshold: float) -> list[Finding]:
-    before, now = history.answers[-2], history.last
+    now = history.last
     status = _status_change(history)
     if status is not None:
         return [status]
@@ -158,7 +156,6 @@ def _judge_one(history: History, noise: dict[Machine, float], rules: StepRules, 
     if now.time_s is None:
         reason = f"not valid: {now.row.invalid_reason}"
         return [Finding(kind="not judged", history=history, since=now.day, reason=reason)]
-    del before
     return _measured(history, noise, rules)
 
 
