@@ -26,6 +26,18 @@ def balanced_scope(rows: float, experts: float) -> str:
     return f"balanced_rows_{rows:.2f}_experts_{experts:.2f}"
 
 
+TURNS: Final = re.compile(r"balanced_turns_(\d+)/while")
+"""The scope of :func:`turns_scope` in the metadata of the loop that it names."""
+
+
+def turns_scope(turns: int) -> str:
+    """A name that tells a reader of the compiled program how often a loop is expected to turn.
+
+    That does not follow from the program where it depends on how tokens choose their experts.
+    """
+    return f"balanced_turns_{turns}"
+
+
 @lru_cache(maxsize=256)
 def _chosen(num_experts: int, per_token: int, skew: float) -> "NDArray[np.float64]":
     import numpy as np

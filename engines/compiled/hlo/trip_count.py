@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from engines.compiled.hlo.parser import Computation, Instruction, Module, UnreadableHlo
+from engines.core.routing import TURNS
 
 
 class UnknownTripCount(UnreadableHlo):
@@ -18,6 +19,8 @@ class UnknownTripCount(UnreadableHlo):
 
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
     """The trip count of a ``while``, from its condition ``counter < bound``, the counter's initial value and its step.
+
+    Of a loop over experts it depends on their tokens: then it is what the program states of balanced routing.
 
     Raises:
         UnknownTripCount: the condition has another form, or one of its values is not a compile-time constant.
@@ -45,6 +48,9 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
         step = _constant(body, body.root.operands[counter], lambda index: 0 if index == counter else initial(index))
         if bound is not None and start is not None and step:
             return max(0, -((start - bound) // step))
+    stated = TURNS.findall(loop.attributes.get("metadata", ""))
+    if stated:
+        return int(stated[-1])
     raise UnknownTripCount(loop.name, condition.name)
 
 

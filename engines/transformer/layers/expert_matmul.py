@@ -1,17 +1,20 @@
 """The feed-forward of a chip's experts: each row with the matrices of its own expert.
 
-Three ways, on the same matrices:
+Four ways, on the same matrices (:mod:`layers.expert_ways` chooses):
 
-- ``buffers``: as many rows for every expert, one batched matmul: of a capacity, or of few tokens on a TPU all of them.
-- ``ragged``: rows sorted by expert, ``lax.ragged_dot``, which a TPU runs as one kernel.
+- ``buffers``: as many rows for every expert, one batched matmul.
+- ``one``: the same rows for one expert.
+- ``ragged``: rows sorted by expert, ``lax.ragged_dot``, which a TPU runs as one kernel. Narrow weights of all experts
+  are converted before it.
 - ``blocks``: a loop over blocks of sorted rows, each of one expert, for devices on which ``ragged_dot`` multiplies
   every row with every expert.
 
-The last two read the matrices of those experts alone that have rows.
+All but the first read the matrices of those experts alone that have rows.
 """
 
 import math
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +33,6 @@ from engines.transformer.params.quantize import dequantize, einsum, quantize, qu
 from engines.transformer.params.tree import ExpertParameters, Matrix, Stacked
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.plan import Plan
-from engines.transformer.partition.resolve_experts import ROW_TILE
 
 LARGEST_BLOCK: Final = 64
 """Rows of a block at most: with more, a CPU's matmuls are no faster a row."""
@@ -38,8 +40,6 @@ FEW_ROWS: Final = 8
 PART_ROWS: Final = 64
 SMALLEST_PART: Final = 16
 """Up to so many rows are multiplied with parts of a matrix: of so many rows, and no fewer than so many."""
-LEAST_HIT: Final = 0.75
-"""Share of experts with tokens from which reading all of them costs less than what the kernel cannot overlap."""
 
 
 class _Side(NamedTuple):
@@ -89,12 +89,23 @@ class _Side(NamedTuple):
         expert = jnp.minimum(group_of_row(sizes, jnp.arange(len(rows), dtype=jnp.int32)), len(sizes) - 1)
         return self.with_vectors(dequantize(out.astype(jnp.float32), factor), lambda vector: vector[expert])
 
-    def one_block(self, rows: Array, expert: Array) -> Array:
-        """[rows, in] of one expert → [rows, columns], float32."""
-        x, factor = quantize_tokens(self.plan, rows, ())
-        return self.with_vectors(dequantize(self._product(x, expert), factor), lambda vector: vector[expert])
+    def one_expert(self, rows: Array, expert: Array) -> Array:
+        """[rows, in] of one expert → [rows, columns], float32, its matrix read at once."""
+        return self._of_one(self._whole, rows, expert)
 
-    def _product(self, x: Array, expert: Array) -> Array:
+    def one_block(self, rows: Array, expert: Array) -> Array:
+        """[rows, in] of one expert → [rows, columns], float32, as suits a CPU."""
+        return self._of_one(self._in_parts, rows, expert)
+
+    def _of_one(self, product: Callable[[Array, Array], Array], rows: Array, expert: Array) -> Array:
+        x, factor = quantize_tokens(self.plan, rows, ())
+        return self.with_vectors(dequantize(product(x, expert), factor), lambda vector: vector[expert])
+
+    def _whole(self, x: Array, expert: Array) -> Array:
+        """x: [rows, in] times the matrix of one expert, in float32."""
+        return few_rows(self.plan, MATMUL, x, self.values.expert(expert), jnp.float32)
+
+    def _in_parts(self, x: Array, expert: Array) -> Array:
         """x: [rows, in] times the matrix of one expert, in float32.
 
         Of few rows, a part of the matrix's rows at a time: XLA:CPU copies what a loop slices from a stack, and a part
@@ -104,7 +115,7 @@ class _Side(NamedTuple):
         part = math.gcd(inward, PART_ROWS)
         plain = self.plan.act_dtype in ACTIVATION_DTYPES and not isinstance(self.values.stack, Grouped)
         if len(x) > FEW_ROWS or part < SMALLEST_PART or not plain:
-            return few_rows(self.plan, MATMUL, x, self.values.expert(expert), jnp.float32)
+            return self._whole(x, expert)
 
         def add(number: Array, total: Array) -> Array:
             matrix = self.values.expert_rows(expert, number * part, part)
@@ -142,22 +153,30 @@ class ExpertFeedForward:
             bias = jnp.where(axis_index(summed) == 0, bias, 0)
         return _Side(self.plan, values, scale, bias)
 
-    def takes_all(self, tokens: int) -> bool:
-        """Whether a TPU sends so few tokens through all experts of a chip, chosen or not.
+    def of_buffers(self, rows: Array, weights: Array | None = None) -> Array:
+        """[experts, rows, E.embed] → the same {unreduced over ffn}, in the dtype of the rows.
 
-        The kernel of a ragged matmul multiplies whole tiles of rows, so up to one tile this costs no more, needs no
-        sorting, and lets the compiler fetch matrices while chips wait for each other, which it cannot for a kernel. It
-        reads matrices of experts without tokens as well: so most of them must have some.
+        ``weights`` [experts, rows] multiply the results before they are rounded to it.
         """
-        experts = self.plan.model.experts
-        assert experts is not None
-        hit = float(distinct_experts(experts.count, experts.per_token, tokens)) / experts.count
-        return self.plan.expert_capacity is None and tokens <= ROW_TILE and hit >= LEAST_HIT
-
-    def of_buffers(self, rows: Array) -> Array:
-        """[experts, rows, E.embed] → the same {unreduced over ffn}, in the dtype of the rows."""
         hidden = self._between(self.inward.all_rows(rows).astype(rows.dtype))
-        return self.outward.all_rows(hidden).astype(rows.dtype)
+        made = self.outward.all_rows(hidden)
+        return (made if weights is None else made * weights[..., None]).astype(rows.dtype)
+
+    def in_turn(self, number: Array) -> "ExpertFeedForward":
+        """The same in a turn of a loop, which reads the stacks of layers anew.
+
+        A matrix that does not depend on the turn would be sliced before the loop, that is copied whole.
+        """
+        same = copy(self)
+        for name, side in (("inward", self.inward), ("outward", self.outward)):
+            layer, _ = lax.optimization_barrier((jnp.asarray(side.values.layer, jnp.int32), number))
+            setattr(same, name, side._replace(values=Stacked(side.values.stack, layer)))
+        return same
+
+    def of_one(self, rows: Array, expert: Array) -> Array:
+        """[rows, E.embed] → what one expert makes of them {unreduced over ffn}, float32."""
+        hidden = self._between(self.inward.one_expert(rows, expert).astype(rows.dtype))
+        return self.outward.one_expert(hidden, expert)
 
     def of_sorted(self, rows: Array, sizes: Array, most: int) -> Array:
         """[rows, E.embed], sorted by expert → the same {unreduced over ffn}; ``most`` rows are of one expert at most.

@@ -4,10 +4,16 @@ Every token has a copy for each expert that it chose, and n copies are sorted by
 those here; copies of experts that are elsewhere have the number of groups itself and come last.
 """
 
-from typing import NamedTuple
+import math
+from typing import Final, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+
+ROOM_TILE: Final = 16
+"""Room for rows is a multiple of it: the rows of a TPU's tile of bfloat16."""
+DEVIATIONS: Final = 5.0
+SPARE_ROWS: Final = 4
 
 
 class Rows(NamedTuple):
@@ -43,9 +49,19 @@ def group_of_row(sizes: Array, places: Array) -> Array:
     return (places[:, None] >= jnp.cumsum(sizes)).sum(1, dtype=jnp.int32)
 
 
-def into_buffers(rows: Rows, capacity: int) -> tuple[Array, Array]:
-    """(copy [groups, capacity] of each slot, whether there is one): the first ``capacity`` copies of each group."""
-    slots = jnp.arange(capacity, dtype=jnp.int32)
+def room_for(mean: float, most: int) -> int:
+    """Rows to make room for where ``mean`` are expected and ``most`` may come.
+
+    Of choices that are balanced, the number varies as a Poisson variable does, by the root of its mean. Five times that
+    is passed once in 10⁶ times or less, and then by rows that take another turn.
+    """
+    wanted = mean + DEVIATIONS * math.sqrt(mean) + SPARE_ROWS
+    return min(most, math.ceil(wanted / ROOM_TILE) * ROOM_TILE)
+
+
+def into_buffers(rows: Rows, capacity: int, first: Array | int = 0) -> tuple[Array, Array]:
+    """(copy [groups, capacity] of each slot, whether there is one): copies of each group from its ``first`` on."""
+    slots = first + jnp.arange(capacity, dtype=jnp.int32)
     places = jnp.minimum(rows.starts[:, None] + slots, len(rows.order) - 1)
     return rows.order[places], slots < rows.sizes[:, None]
 

@@ -5,8 +5,6 @@ Tokens reach the experts of other chips in one of two ways (:class:`engines.tran
 - ``gather``: all chips of the expert axes have all tokens, as all chips of F's axes have in a dense layer; each
   computes what its experts make of them, and the sum over experts is part of the sum over F. For few tokens.
 - ``all_to_all``: each chip routes its own tokens and sends each to the chips of its experts (:mod:`comm.dispatch`).
-
-A capacity bounds the tokens of an expert: those that come later are dropped, and add nothing.
 """
 
 from dataclasses import replace
@@ -18,10 +16,11 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 from engines.transformer.comm.collectives import all_gather, all_reduce, axis_index, local_shard, reduce_scatter
-from engines.transformer.comm.dispatch import expert_of_arrived, send, send_back
+from engines.transformer.comm.dispatch import Exchange, PaddedExchange, RaggedExchange, arrivals
 from engines.transformer.layers.expert_matmul import ExpertFeedForward
-from engines.transformer.layers.expert_rows import into_buffers, slot_of_copy, sort_by_group
+from engines.transformer.layers.expert_rows import Rows, into_buffers, room_for, slot_of_copy, sort_by_group
 from engines.transformer.layers.expert_tokens import from_tokens, to_tokens
+from engines.transformer.layers.expert_ways import in_turns, of_tokens
 from engines.transformer.layers.mlp import feed_forward
 from engines.transformer.layers.projections import local_embed
 from engines.transformer.layers.router import Choice, choose
@@ -77,7 +76,7 @@ def _gathering(plan: Plan, w: ExpertParameters, x: Array) -> Array:
     count = plan.local_experts
     group = chosen.experts - axis_index(here.experts) * count
     group = jnp.where((group >= 0) & (group < count), group, count)
-    out = _of_tokens(plan, w, tokens, Choice(group, chosen.weights))
+    out = of_tokens(plan, ExpertFeedForward(plan, w), tokens, Choice(group, chosen.weights), len(tokens))
     out = reduce_scatter(out.astype(x.dtype), here.batch, 0)
     out = reduce_scatter(out, here.whole, 1)
     return lax.psum(out, plan.axes.summed) if plan.axes.summed else out
@@ -88,29 +87,63 @@ def _sending(plan: Plan, w: ExpertParameters, x: Array) -> Array:
     here = plan.experts
     tokens = to_tokens(plan, x)
     chosen = route(plan, w, tokens)
-    experts = ExpertFeedForward(plan, w)
-    count, (local, k), width = plan.local_experts, chosen.experts.shape, tokens.shape[1]
-    flat = chosen.experts.reshape(-1)
-    rows = sort_by_group(flat, count * here.shards)
-    if plan.expert_capacity is not None:
-        capacity = plan.capacity_of(local)
-        copies, there = into_buffers(rows, capacity)
-        buffers = jnp.where(there[..., None], tokens[copies // k], 0)
-        arrived = lax.all_to_all(buffers.reshape(here.shards, count, capacity, width), here.experts, 0, 0, tiled=True)
-        made = experts.of_buffers(arrived.swapaxes(0, 1).reshape(count, -1, width))
-        made = made.reshape(count, here.shards, capacity, width).swapaxes(0, 1)
-        back = lax.all_to_all(made, here.experts, 0, 0, tiled=True).reshape(-1, width)
-        place, kept = slot_of_copy(rows, flat, capacity)
-    else:
-        slots = local * min(k, count)
-        arrived, sent = send(tokens[rows.order // k], rows.sizes, here.experts, here.shards, slots)
-        mine = sort_by_group(expert_of_arrived(sent), count)
-        made = experts.of_sorted(arrived[mine.order], mine.sizes, local * here.shards)
-        back = send_back(made[mine.places], sent, len(flat))
+    local, k = chosen.experts.shape
+    experts, flat = ExpertFeedForward(plan, w), chosen.experts.reshape(-1)
+    rows = sort_by_group(flat, plan.local_experts * here.shards)
+    if plan.expert_capacity is None:
+        back = _there_and_back(plan, experts, tokens, rows, k)
         place, kept = rows.places, jnp.ones(len(flat), bool)
+    else:
+        capacity = plan.capacity_of(local)
+        back = _buffers_there_and_back(plan, experts, tokens, into_buffers(rows, capacity), k)
+        place, kept = slot_of_copy(rows, flat, capacity)
     terms = jnp.where(kept[:, None], back[place] * chosen.weights.reshape(-1, 1), 0)
-    out = terms.reshape(local, k, width).sum(1).astype(x.dtype)
+    out = terms.reshape(local, k, -1).sum(1).astype(x.dtype)
     return from_tokens(plan, out)
+
+
+def _there_and_back(plan: Plan, experts: ExpertFeedForward, tokens: Array, rows: Rows, k: int) -> Array:
+    """[tokens · k, E.embed]: what experts made of the copies of tokens, in the order of ``rows``.
+
+    With as much room as a balanced router needs and some; what does not fit takes further turns.
+    """
+    here, count, local = plan.experts, plan.local_experts, len(tokens)
+    counts = arrivals(rows.sizes, here.experts)
+    slots = local * min(k, count)
+
+    def through(exchange: Exchange, copies: Array) -> Array:
+        def turn(number: Array, back: Array) -> Array:
+            expert = exchange.experts(number)[:, None]
+            arrived = exchange.send(copies, number)
+            alone = Choice(expert, jnp.ones(expert.shape, jnp.float32))
+            made = of_tokens(plan, experts.in_turn(number), arrived, alone, local * here.shards)
+            return exchange.send_back(made.astype(copies.dtype), number, back)
+
+        nothing = jnp.zeros_like(copies)
+        return turn(jnp.int32(0), nothing) if exchange.turns is None else in_turns(exchange.turns, turn, nothing)
+
+    most = here.shards * slots
+    ragged = RaggedExchange(counts, here.experts, room_for(local * k, most), most)
+    padded = PaddedExchange(counts, here.experts, slots)
+    out: Array = lax.platform_dependent(
+        tokens[rows.order // k], tpu=partial(through, ragged), default=partial(through, padded)
+    )
+    return out
+
+
+def _buffers_there_and_back(
+    plan: Plan, experts: ExpertFeedForward, tokens: Array, buffers: tuple[Array, Array], k: int
+) -> Array:
+    """[experts · capacity, E.embed]: what experts made of buffers (the copy of each slot, whether there is one)."""
+    here, count, width = plan.experts, plan.local_experts, tokens.shape[1]
+    copies, there = buffers
+    capacity = copies.shape[1]
+    sent = jnp.where(there[..., None], tokens[copies // k], 0).reshape(here.shards, count, capacity, width)
+    arrived = lax.all_to_all(sent, here.experts, 0, 0, tiled=True)
+    made = experts.of_buffers(arrived.swapaxes(0, 1).reshape(count, -1, width))
+    made = made.reshape(count, here.shards, capacity, width).swapaxes(0, 1)
+    back: Array = lax.all_to_all(made, here.experts, 0, 0, tiled=True).reshape(-1, width)
+    return back
 
 
 def route(plan: Plan, w: ExpertParameters, x: Array) -> Choice:
@@ -123,41 +156,3 @@ def route(plan: Plan, w: ExpertParameters, x: Array) -> Choice:
     if w.router.bias is not None:
         logits = logits + w.router.bias
     return choose(plan.model, logits, w.correction)
-
-
-def _of_tokens(plan: Plan, w: ExpertParameters, x: Array, chosen: Choice) -> Array:
-    """x: [tokens, E.embed], whose experts are numbers of this chip's → [tokens, E.embed] {unreduced}, float32."""
-    experts = ExpertFeedForward(plan, w)
-    if experts.takes_all(len(x)):
-        out: Array = lax.platform_dependent(
-            x, tpu=partial(_of_all, plan, experts, chosen), default=partial(_of_chosen, plan, experts, chosen)
-        )
-        return out
-    return _of_chosen(plan, experts, chosen, x)
-
-
-def _of_all(plan: Plan, experts: ExpertFeedForward, chosen: Choice, x: Array) -> Array:
-    """:func:`_of_tokens` where every token goes through every expert of the chip, times 0 where it is not chosen."""
-    numbers = jnp.arange(plan.local_experts)
-    weights = jnp.where(chosen.experts[..., None] == numbers, chosen.weights[..., None], 0).sum(1)
-    made = experts.of_buffers(jnp.broadcast_to(x, (plan.local_experts, *x.shape)))
-    return (made * weights.T[..., None]).sum(0)
-
-
-def _of_chosen(plan: Plan, experts: ExpertFeedForward, chosen: Choice, x: Array) -> Array:
-    """:func:`_of_tokens` where each token goes through its own experts."""
-    count, (tokens, k) = plan.local_experts, chosen.experts.shape
-    groups = chosen.experts.reshape(-1)
-    rows = sort_by_group(groups, count)
-    if plan.expert_capacity is not None:
-        capacity = plan.capacity_of(tokens)
-        copies, there = into_buffers(rows, capacity)
-        buffers = jnp.where(there[..., None], x[copies // k], 0)
-        made = experts.of_buffers(buffers).reshape(-1, x.shape[1])
-        place, kept = slot_of_copy(rows, groups, capacity)
-    else:
-        bound = tokens * min(k, count)
-        made = experts.of_sorted(x[rows.order[:bound] // k], rows.sizes, tokens)
-        place, kept = jnp.minimum(rows.places, bound - 1), groups < count
-    terms = jnp.where(kept[:, None], made[place] * chosen.weights.reshape(-1, 1), 0)
-    return terms.reshape(tokens, k, -1).sum(1)
