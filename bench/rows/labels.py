@@ -19,6 +19,17 @@ MODEL_NAMES: Final = {
     "llama-3-8b": "Llama 3 8B",
     "llama-3-70b": "Llama 3 70B",
     "llama-3-405b": "Llama 3 405B",
+    "palm-switch-16x62b": "PaLM Switch 16×62B",
+    "mixtral-8x7b": "Mixtral 8×7B",
+    "mixtral-8x22b": "Mixtral 8×22B",
+    "qwen3-30b-a3b": "Qwen3 30B-A3B",
+    "qwen3-235b-a22b": "Qwen3 235B-A22B",
+    "gpt-oss-20b": "gpt-oss 20B",
+    "gpt-oss-120b": "gpt-oss 120B",
+    "deepseek-v3": "DeepSeek V3",
+    "kimi-k2": "Kimi K2",
+    "gemma-3-12b": "Gemma 3 12B",
+    "gemma-3-27b": "Gemma 3 27B",
 }
 
 

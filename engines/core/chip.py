@@ -42,8 +42,8 @@ class XlaTpu:
 
     ``name`` is the prefix of its topology names (``v4`` in ``v4:4x4x4``), ``config`` its chip configuration where it
     has several, ``cores`` the devices of one chip. Above ``overlapped_all_to_all_chips`` chips the compiler rejects an
-    all-to-all that overlaps other work; None is no limit. ``fixed_cycles`` is what the compiler adds to its estimate of
-    every instruction, whatever its size.
+    all-to-all that overlaps other work, and a ragged one; None is no limit. ``fixed_cycles`` is what the compiler adds
+    to its estimate of every instruction, whatever its size.
     """
 
     name: str

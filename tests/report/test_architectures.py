@@ -63,7 +63,7 @@ def test_equal_cost_is_interpolated_between_batches(rows):
 
 def test_findings_are_computed_from_the_rows(rows):
     cheapest, experts = section.architectures_findings(rows)
-    assert cheapest.numbers == {"deepseek-v3 on tpu-v4": 0.02, "llama-3-70b on tpu-v4": 0.3}
+    assert cheapest.numbers == {"DeepSeek V3 on tpu-v4": 0.02, "Llama 3 70B on tpu-v4": 0.3}
     assert experts.numbers["batch 1.ratio"] == 2
     assert experts.numbers["batch 64.ratio"] == pytest.approx(0.25)
     assert section.architectures_findings([]) == []

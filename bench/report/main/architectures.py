@@ -172,7 +172,7 @@ def _cheapest(rows: Sequence[Row]) -> Finding | None:
         fast = [row.cost_chip_s_per_token or 0 for row in best if (time_of(row) or 0) <= STEP_LIMIT_S]
         if fast:
             kind = f", {best[0].source}" if len(kinds) > 1 else ""
-            numbers[f"{best[0].model} on {best[0].hw}{kind}"] = min(fast)
+            numbers[f"{model_label(best[0].model)} on {best[0].hw}{kind}"] = min(fast)
     if len(numbers) < 2:
         return None
     least, most = min(numbers, key=lambda name: numbers[name]), max(numbers, key=lambda name: numbers[name])

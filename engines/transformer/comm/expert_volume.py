@@ -1,6 +1,7 @@
 """Communication volume of a layer's experts, in closed form; a part of :mod:`comm.volume`.
 
-With a ragged all-to-all, volumes are those of balanced routing. Elsewhere a chip sends all rows that there may be.
+With a ragged all-to-all, on a TPU, volumes are those of balanced routing: rows that are sent, and of the columns that
+chips sum inside an expert those that the way of so few rows multiplies. Elsewhere they are all rows that there may be.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from engines.core.dtypes import BYTES_PER_ELEMENT, LARGEST
 from engines.core.volume import expert_payloads
 from engines.transformer.comm.collectives import gathers_terms
 from engines.transformer.comm.transfer import Transfer, parts_of_a_weight, transfer
+from engines.transformer.layers.expert_rows import room_for
+from engines.transformer.layers.expert_ways import rows_multiplied
 from engines.transformer.params.quantize import stream_dtype
 from engines.transformer.partition.plan import Plan
 
@@ -25,6 +28,10 @@ def expert_transfers(plan: Plan, tokens: int, *, ragged: bool) -> Iterator[Trans
     else:
         rows = sources * own * min(experts.per_token, count)
         sent = own * experts.per_token if ragged else rows
+        if ragged:
+            arrived = room_for(sent, rows) if here.all_to_all else own
+            copies = 1 if here.all_to_all else min(experts.per_token, count)
+            rows = rows_multiplied(plan, arrived, sources * own, copies)
     yield from _weights(plan)
     logits = 4 * own * experts.count
     if gathers_terms(logits, axes.size(here.embed)):

@@ -31,6 +31,8 @@ from engines.transformer.partition.resolve_experts import ROW_TILE
 
 LEAST_HIT: Final = 0.75
 """Share of experts with tokens from which reading all of them takes less than a loop over those that have some."""
+MOST_SPARED: Final = 3
+"""Rows, by the room of an expert in a turn, up to which sorting them takes longer than multiplying all."""
 MOST_ROWS: Final = 256
 """Mean rows of an expert up to which a turn pads less than the kernel, which multiplies whole tiles of each expert."""
 MOST_COMBINED: Final = 1024
@@ -44,8 +46,10 @@ def way_of(plan: Plan, rows: int, routed: int) -> Way:
     """How a TPU's experts take ``rows`` rows on a chip, of ``routed`` tokens that its group of chips routes."""
     experts = plan.model.experts
     assert experts is not None
-    if rows <= ROW_TILE:
-        return "all" if experts_hit(plan, routed) >= LEAST_HIT * plan.local_experts else "hit"
+    if rows <= ROW_TILE and experts_hit(plan, routed) < LEAST_HIT * plan.local_experts:
+        return "hit"
+    if rows <= min(ROW_TILE, MOST_SPARED * room_for(_mean(plan, routed), rows)):
+        return "all"
     return "turns" if _mean(plan, routed) <= MOST_ROWS and rows <= MOST_COMBINED else "ragged"
 
 
@@ -57,12 +61,15 @@ def experts_hit(plan: Plan, routed: int) -> float:
     return hit / experts.count * plan.local_experts
 
 
-def rows_multiplied(plan: Plan, rows: int, routed: int) -> int:
-    """Rows of matmuls, of all experts of a TPU's chip together, when routing is balanced."""
+def rows_multiplied(plan: Plan, rows: int, routed: int, copies: int) -> int:
+    """Rows of matmuls, of all experts of a TPU's chip together, when routing is balanced.
+
+    ``copies`` is how many experts of the chip one of ``rows`` has at most.
+    """
     way, count = way_of(plan, rows, routed), plan.local_experts
     if way == "turns":
         return count * room_for(_mean(plan, routed), rows)
-    return rows * {"all": count, "hit": _hit_turns(plan, routed), "ragged": 1}[way]
+    return rows * {"all": count, "hit": _hit_turns(plan, routed), "ragged": copies}[way]
 
 
 def of_tokens(plan: Plan, experts: ExpertFeedForward, x: Array, chosen: Choice, routed: int) -> Array:
