@@ -12,6 +12,7 @@ from engines.compiled.hlo.schedule import Kind, read_schedule
 from engines.compiled.target.installed import compiler_for
 from engines.compiled.target.select import target_of
 from engines.core.routing import balanced_scope, distinct_experts, turns_scope
+from engines.transformer.partition.resolve import plan_of
 
 LOOP = """HloModule m, is_scheduled=true
 %cond (c: (s32[], s32[], f32[8])) -> pred[] {{
@@ -84,7 +85,7 @@ def test_few_tokens_read_the_narrow_matrices_of_the_experts_that_they_choose():
         weight_dtype="int8",
     )
     target = target_of(asked.slice())
-    plan = target.resolve(asked)
+    plan = plan_of(target.resolve(asked), mesh_shape=target.device_mesh)
     request = CompileRequest(plan, target, compiler_for(asked.chip).libraries, "decode", 63, 1)
     schedule = read_schedule(parse_module(Compiler(Cache(None), {}).compile(request).text))
     # Of 8 experts on a chip a batch of 4 hits 1.8.

@@ -45,7 +45,7 @@ def _as_on_a_tpu(plainly_compiled):
         yield
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=4)
 @given(st.integers(1, 40), st.integers(1, 9), st.data(), st.sampled_from([0.0, 5.0]))
 def test_every_way_equals_a_loop_over_experts(tokens: int, count: int, data: Any, skew: float) -> None:
     k = data.draw(st.integers(1, count))
@@ -71,7 +71,6 @@ def test_every_way_equals_a_loop_over_experts(tokens: int, count: int, data: Any
     [
         ("turns", {"ffn_layout": "ws_2d", "expert_axes": "y", "expert_dispatch": "all_to_all"}),
         ("hit", {"ffn_layout": "ws_2d", "expert_axes": "z"}),
-        ("turns", {"ffn_layout": "ws_1d", "expert_axes": "xyz", "expert_dispatch": "all_to_all", "unrolled": True}),
     ],
 )
 def test_in_several_turns_on_eight_chips(monkeypatch: pytest.MonkeyPatch, way: str, keys: dict[str, Any]) -> None:
