@@ -116,7 +116,8 @@ def _there_and_back(plan: Plan, experts: ExpertFeedForward, tokens: Array, rows:
             expert = exchange.experts(number)[:, None]
             arrived = exchange.send(copies, number)
             alone = Choice(expert, jnp.ones(expert.shape, jnp.float32))
-            made = of_tokens(plan, experts.in_turn(number), arrived, alone, local * here.shards)
+            ours = experts if exchange.turns is None else experts.in_turn(number)
+            made = of_tokens(plan, ours, arrived, alone, local * here.shards)
             return exchange.send_back(made.astype(copies.dtype), number, back)
 
         nothing = jnp.zeros_like(copies)
