@@ -160,3 +160,12 @@ def test_a_point_of_a_shipped_model_with_experts_is_read_whole(name: str) -> Non
     assert plan.experts.all_to_all == sends
     with pytest.raises(Unsupported, match="routing_skew"):
         check_formats(replace(asked, routing_skew=1.0))
+
+
+def test_a_slice_without_ragged_exchanges_gathers_tokens() -> None:
+    keys: dict[str, Any] = {"engine": "compiled", "phase": "decode", "batch_size": 512, "input_len": 1, "output_len": 1}
+    dispatch = {
+        chips: plan_of_point(point("qwen3-30b-a3b", "tpu-v5e", num_chips=chips, **keys)).expert_dispatch
+        for chips in (16, 64)
+    }
+    assert dispatch == {16: "all_to_all", 64: "gather"}
