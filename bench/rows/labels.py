@@ -30,6 +30,7 @@ MODEL_NAMES: Final = {
     "kimi-k2": "Kimi K2",
     "gemma-3-12b": "Gemma 3 12B",
     "gemma-3-27b": "Gemma 3 27B",
+    "gemma-3-27b-full": "Gemma 3 27B without windows",
 }
 
 
