@@ -59,20 +59,20 @@ def changes_of(history: History, noise: dict[Machine, float], rules: StepRules) 
     ]
 
 
-def still_slower(changes: Sequence[Change], tolerance: float) -> Worse | None:
-    """The first step after which no level has come back to the one before it, within ``tolerance`` as a fraction.
+def still_slower(changes: Sequence[Change], *, beyond: float, back: float) -> Worse | None:
+    """The first step after which no level has come back to the one before it, where now is slower than that.
 
-    So several steps in a row, as a drift makes them, are one regression, since its first night and by its whole ratio.
+    Now is slower if it is so by more than ``beyond``; a level has come back within ``back``; both are fractions. So
+    several steps in a row, as a drift makes them, are one regression, since its first night and by its whole ratio.
     """
     levels = [0.0]  # log times, relative to the first level
     for each in changes:
         levels.append(levels[-1] + math.log(each.ratio))
     found, least = None, math.inf
     for place in range(len(changes), 0, -1):
-        least = min(least, levels[place])
-        if least > levels[place - 1] + math.log1p(tolerance):
-            ratio = math.exp(levels[-1] - levels[place - 1])
-            found = Worse(first=changes[place - 1].first, ratio=ratio)
+        least, before = min(least, levels[place]), levels[place - 1]
+        if least > before + math.log1p(back) and levels[-1] > before + math.log1p(beyond):
+            found = Worse(first=changes[place - 1].first, ratio=math.exp(levels[-1] - before))
     return found
 
 

@@ -17,7 +17,7 @@ from bench.compare.nights.changes import (
 from bench.compare.nights.history import History, Machine, histories
 from bench.compare.nights.read import Night
 from bench.compare.nights.steps import LEAST_NIGHTS, StepRules, common_noise, find_steps, smallest_found
-from bench.compare.verdicts import is_wrong, question
+from bench.compare.verdicts import EXACT, is_wrong, question
 
 Kind = Literal[
     "broken", "slower", "suspected", "not judged", "still broken", "still slower", "mended", "faster", "changed"
@@ -213,11 +213,11 @@ def _status_change(history: History) -> list[Finding]:
 def _computed(history: History, changes: Sequence[Change], threshold: float) -> list[Finding]:
     """A time that is computed or published: any difference counts, at once, and small ones add up."""
     last = len(history.answers) - 1
-    worse = still_slower(changes, threshold)
+    worse = still_slower(changes, beyond=threshold, back=EXACT)
     if not changes or changes[-1].first != last:
         return _still(history, worse)
     ratio, since = changes[-1].ratio, last
-    earlier = still_slower(changes[:-1], threshold)
+    earlier = still_slower(changes[:-1], beyond=threshold, back=EXACT)
     kind: Kind = "slower" if ratio > 1 + threshold else "faster" if ratio < 1 / (1 + threshold) else "changed"
     reason = "computed anew"
     if kind == "changed" and worse is not None and earlier is None:
@@ -230,7 +230,8 @@ def _measured(
     history: History, changes: Sequence[Change], noise: dict[Machine, float], rules: StepRules
 ) -> list[Finding]:
     last = len(history.answers) - 1
-    worse = still_slower(changes, rules.smallest)
+    half = rules.smallest / 2  # a level's median may be nearer than the two nights that were told
+    worse = still_slower(changes, beyond=half, back=half)
     if changes and changes[-1].confirmed == last:
         step = changes[-1]
         reason = f"two nights agree; nights differ by {step.noise:.1%} from each other"
