@@ -100,7 +100,9 @@ def judge(nights: Sequence[Night], rules: StepRules, threshold: float) -> Verdic
     for history in found:
         by_question.setdefault(question(history.last.row), []).append(history)
     points: list[Judged] = []
-    first, young, judged = [], [], []
+    first: list[History] = []
+    young: list[History] = []
+    judged: list[History] = []
     for history in found:
         changes = changes_of(history, noise, rules)
         told: list[Finding] = []
