@@ -89,7 +89,7 @@ def releases_of(nights: Sequence[Night]) -> list[Release]:
         if not rows:
             continue
         newest = list(rows.values())[-1]
-        versions = {name: newest.versions[name] for name in JAX_LIBRARIES if name in newest.versions}
+        versions: dict[str, str] = {name: newest.versions[name] for name in JAX_LIBRARIES if name in newest.versions}
         release = Release(day=night.day, label="", versions=versions, code=_commit(newest), rows=rows)
         if found and (found[-1].versions, found[-1].code) == (versions, release.code):
             release = Release(day=found[-1].day, label="", versions=versions, code=release.code, rows=rows)
