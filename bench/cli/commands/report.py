@@ -17,6 +17,7 @@ SUMMARY: Final = "write latency and MFU tables, figures and findings from stored
 VERBS: Final[Mapping[str, str]] = {
     "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; exit code 1 if a claim fails",
     "paper": "tables and figures of Pope et al. 2022 from all kinds of evidence; exit code 1 if Table 1 differs",
+    "compiler": "what each release of a compiler did to the same programs, from nights (+sweep=compiler-nightly)",
     "studies": "figure, table and finding of every study (+sweep=study-...), from compiled rows",
 }
 FORMATS: Final = ("markdown", "html", "csv", "latex")
@@ -26,7 +27,7 @@ KEYS: Final = (
     Key(
         "out",
         "reports/latest",
-        "folder for the files; comparison, paper and studies use a subfolder of their name",
+        "folder for the files; comparison, compiler, paper and studies use a subfolder of their name",
         kind=FilePath(),
     ),
     Key("format", list(FORMATS), "formats to write", kind=ListOf(Choice(FORMATS))),
@@ -50,12 +51,14 @@ EXAMPLES: Final = (
     "shardbench report results_dir=results out=reports/mine format=[markdown,csv] figures=png",
     "shardbench report comparison print=json",
     "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
+    "shardbench report compiler results_dir=results/compiler out=reports",
     "shardbench report studies results_dir=results out=reports/mine",
 )
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails, else 0."""
+    from bench.report.compiler.report import compiler_report, nights_of
     from bench.report.main.sections import comparison_report, full_report
     from bench.report.paper.closed_forms import ContextLimit
     from bench.report.paper.report import paper_report
@@ -66,7 +69,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     formats = [name for name in FORMATS if name in settings["format"]]
     endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
-    rows = _stored(settings["results_dir"], needed=verb != "paper")
+    rows = [] if verb == "compiler" else _stored(settings["results_dir"], needed=verb != "paper")
     out = Path(settings["out"])
     checks: list[Check] = []
     entries: list[ContextLimit] = []
@@ -76,6 +79,11 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     elif verb == "paper":
         document, entries = paper_report(settings["title"] or "Pope et al. 2022 reproduced", rows)
         written = write(document, out / "paper", formats, endings)
+    elif verb == "compiler":
+        nights = [night for each in settings["results_dir"] for night in nights_of(each)]
+        rows = [row for night in nights for row in night.rows]
+        document = compiler_report(nights, settings["title"] or "The same programs under releases of their compiler")
+        written = write(document, out / "compiler", formats, endings)
     elif verb == "studies":
         folders = [Path(each) / FOLDER for each in settings["results_dir"]]
         places = Places(next((each for each in folders if each.is_dir()), folders[0]), out / "studies")
