@@ -15,7 +15,7 @@ SUMMARY: Final = "log stored rows to Weights & Biases that were stored without i
 VERBS: Final[Mapping[str, str]] = {"sync": "log each row once that no run and no sync has logged before"}
 KEYS: Final = (
     RESULTS_DIR,
-    Key("sweep", None, "only rows of this sweep (default: all)"),
+    Key("sweep", None, "only rows of this sweep (default: all), and one run for the sweep as a whole"),
     Key("source", None, "only rows of this source (default: sources of conf/wandb)", get_args(Source)),
     Key("mode", "auto", "auto is online where this machine is logged in", ("auto", "online", "offline")),
     Key("project", None, "the project in W&B (default: as in conf/wandb)"),
@@ -51,12 +51,15 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if tracker is None:
         raise InvalidRequest("mode", settings["mode"], "logs nothing here", _why_disabled())
     sweep = settings["sweep"]
-    rows = [row for row in Store(folder).load() if row.source in config["sources"] and sweep in (None, row.sweep)]
+    of_sweep = [row for row in Store(folder).load() if sweep in (None, row.sweep)]
+    rows = [row for row in of_sweep if row.source in config["sources"]]
     remembered = LoggedRows(folder)
     try:
         left = remembered.without(rows)
         current = newest_of_each_run(left)
         failed = [row for row in current if not tracker.log_row(row)]
+        if sweep is not None and current:
+            tracker.log_sweep(sweep, of_sweep)
         tracker.close()
         # An older measurement of the same program is in the same run, of which W&B shows the newest.
         done = {run_id(row) for row in current} - {run_id(row) for row in failed}
