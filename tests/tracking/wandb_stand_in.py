@@ -203,7 +203,21 @@ def _create_run_files(server: Server, given: dict[str, Any]) -> dict[str, Any]:
     return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
 
 
+def _upsert_view(server: Server, given: dict[str, Any]) -> dict[str, Any]:
+    server.views.append(given)
+    return {"upsertView": {"view": {"id": server.new_id(), "name": given["name"]}, "inserted": True}}
+
+
+def _viewer(server: Server, given: dict[str, Any]) -> dict[str, Any]:
+    teams = {"edges": []}
+    names = {"id": "someone", "name": "Some One", "username": "someone", "email": "", "entity": "someone"}
+    return {"viewer": names | {"flags": "{}", "admin": False, "deletedAt": None, "apiKeys": None, "teams": teams}}
+
+
 ANSWERS: Final = {
+    "UpsertView2": _upsert_view,
+    "Viewer": _viewer,
+    "GetDefaultEntity": _viewer,
     "UpsertBucket": _upsert_run,
     "CreateArtifact": _create_artifact,
     "CreateArtifactFiles": _create_files,
