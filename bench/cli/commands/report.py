@@ -118,7 +118,7 @@ def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -
 
     tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
     if tracker is not None:
-        tracker.log_sweep("report", rows, [Path(written.out) / name for name in written.files])
+        tracker.log_report("report", rows, {name: Path(written.out) / name for name in written.files})
         tracker.close()
 
 
