@@ -80,3 +80,21 @@ def test_the_figure_and_the_section_are_there_where_the_sweep_has_run(rows):
     assert "Today's architectures" not in [
         each.title for each in full_report([replace(rows[0], sweep=None)], "t").sections
     ]
+
+
+def test_compiled_points_are_lines_of_their_own_and_models_have_their_authors_names(rows, make):
+    compiled = [make("deepseek-v3", batch, 0.01 * batch, 1 / batch, source="compiled") for batch in (1, 16)]
+    with style.settings():
+        drawn = section.architectures_figure([*rows, *compiled])
+    [legend] = drawn.figure.legends
+    names = {text.get_text() for text in legend.get_texts()}
+    assert {"DeepSeek V3", "Llama 3 70B", "compiled", "predicted"} <= names
+    lines = {
+        (line.get_color(), line.get_linestyle())
+        for axis in drawn.figure.axes
+        for line in axis.get_lines()
+        if line.get_linestyle() != "None"
+    }
+    assert len(lines) == 3  # two models predicted, one of them compiled
+    sources = [each["source"] for each in section.architectures_table([*rows, *compiled]).rows]
+    assert sources.count("compiled") == 2
