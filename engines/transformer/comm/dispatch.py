@@ -18,7 +18,8 @@ from engines.transformer.partition.axes import Axes
 def arrivals(sizes: Array, axes: Axes) -> Array:
     """A chip's rows for each expert, ``sizes`` → [from, to, experts of a chip], the same on all chips of ``axes``."""
     counts = lax.all_gather(sizes, axes)
-    return counts.reshape(len(counts), len(counts), -1)
+    between: Array = counts.reshape(len(counts), len(counts), -1)
+    return between
 
 
 @dataclass(frozen=True, slots=True)

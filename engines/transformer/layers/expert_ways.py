@@ -97,7 +97,8 @@ def in_turns(turns: Array, step: Callable[[Array, Value], Value], start: Value) 
     """
     first = step(jnp.int32(0), start)
     with jax.named_scope(turns_scope(0)):
-        return lax.fori_loop(1, turns, step, first)
+        last: Value = lax.fori_loop(1, turns, step, first)
+    return last
 
 
 def _mean(plan: Plan, routed: int) -> float:
