@@ -19,7 +19,11 @@ def serve(descriptor: int) -> None:
     """Load the job that the pipe sends, then call the methods that it names and reply, until it closes."""
     end_with_parent()
     end_at_end_of_stdin()
-    pipe: Connection[Any, Any] = Connection(descriptor)
+    answer_calls(Connection(descriptor))
+
+
+def answer_calls(pipe: "Connection[Any, Any]") -> None:
+    """As :func:`serve`, in whatever process."""
     job, number, init_method = pipe.recv()
     rank: Any = None
 

@@ -206,7 +206,7 @@ def _router_weights(model: Model, w: Weights, x: Array) -> Array:
     wanted = score + (w["router_correction"] if model.router_correction else 0)
     if model.router_groups > 1:
         groups = wanted.reshape(*wanted.shape[:-1], model.router_groups, -1)
-        strength = jnp.sort(groups, axis=-1)[..., -2:].sum(-1)
+        strength = jnp.sort(groups, axis=-1)[..., -model.router_group_best :].sum(-1)
         kept = _among_highest(strength, model.router_groups_kept)
         wanted = jnp.where(kept[..., None], groups, -jnp.inf).reshape(wanted.shape)
     assert model.experts_per_token is not None

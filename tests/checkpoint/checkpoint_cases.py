@@ -116,7 +116,8 @@ DENSE = {
         {
             **GEMMA,
             **WINDOW,
-            "num_hidden_layers": 7,
+            "num_hidden_layers": 3,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
             "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100.0},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},

@@ -8,6 +8,7 @@ import pytest
 import torch
 from builders.points import point as build_point
 from checkpoint_cases import EVERY, TODAY
+from forked_ranks import ForkedRanks
 from processes import PATIENCE_S
 
 from engines.core.errors import ShardbenchError, Unsupported
@@ -15,7 +16,7 @@ from engines.torch.engine import TorchEngine
 from engines.torch.experts import route
 from engines.torch.parameters import LayerParameters, ParameterLoader
 from engines.torch.rank import Job, Rank
-from engines.torch.rank_group import ChildProcesses, InProcess
+from engines.torch.rank_group import InProcess
 from engines.torch.reference import reference_logits
 from engines.torch.reference_experts import route as reference_route
 from engines.torch.result import Outputs
@@ -59,7 +60,7 @@ def point(asked, tensor=1, pipeline=1, **changes):
 def run(asked, decode="eager"):
     """Prefill and decode once, having checked what the engine checks."""
     job = dataclasses.replace(TorchEngine(seed=SEED).job(asked), decode=decode, threads=1)
-    group = InProcess(job) if asked.num_chips == 1 else ChildProcesses(job, PATIENCE_S)
+    group = InProcess(job) if asked.num_chips == 1 else ForkedRanks(job, PATIENCE_S)
     try:
         group.call("prefill")
         group.call("decode")
@@ -174,8 +175,8 @@ def test_a_program_of_experts_says_how_it_ran():
 
 def test_a_window_is_all_that_is_cached():
     program = TorchEngine(seed=SEED).prepare(point(model("gemma 3")))
-    # Six layers of 3 positions and one of 16, 2 heads of 8, keys and values.
-    assert program.facts().kv_cache_bytes == (6 * 3 + 16) * 2 * 8 * 2 * 4 * 4
+    # Two layers of 3 positions and one of 16, 2 heads of 8, keys and values.
+    assert program.facts().kv_cache_bytes == (2 * 3 + 16) * 2 * 8 * 2 * 4 * 4
     program.close()
 
 

@@ -8,12 +8,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from forked_ranks import ForkedRanks
 from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, fed, logits, point, run
 
 from engines.jax.engine import JaxEngine
 from engines.torch.rank import Job, Rank
-from engines.torch.rank_group import ChildProcesses, InProcess
+from engines.torch.rank_group import InProcess
 from engines.transformer.reference import reference_logits
 
 pytestmark = [pytest.mark.usefixtures("plainly_prepared", "small_peaks", "small_torch_peaks"), pytest.mark.slow]
@@ -75,7 +76,7 @@ def test_one_rank_gives_the_logits_of_the_jax_engine_over_chips(of_one_rank, mod
 )
 def test_ranks_give_the_logits_of_one_rank(of_one_rank, model, tensor, pipeline):
     """MQA, MHA and GQA; falcon's two key/value heads over four ranks, and an odd vocabulary over two."""
-    group = ChildProcesses(job(point(model, tensor, pipeline)), PATIENCE_S)
+    group = ForkedRanks(job(point(model, tensor, pipeline)), PATIENCE_S)
     try:
         outputs = run(group)
         again = run(group)

@@ -1,7 +1,7 @@
-"""Every combination of layout, attention sharding, block, collective variant and number format, as small programs."""
+"""Every combination of layout, attention sharding, block and collective variant, as small programs in three formats."""
 
 import functools
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -28,15 +28,6 @@ BLOCKS = {
     ),
 }
 AXES = (LAYOUTS, SHARDINGS, list(BLOCKS), VARIANTS)
-COMBINATIONS = dict(zip(product(*AXES), np.ndindex(*map(len, AXES)), strict=True))
-"""Each combination's place."""
-PREFILLED = {each for each, places in COMBINATIONS.items() if sum(places) % 2 == 0}
-"""A chessboard of the combinations: those whose prefill is compared in float32 and whose decode in int8, and not the
-other way round."""
-ROUNDED = {each: (places[0] + places[2]) % 2 == 0 for each, places in COMBINATIONS.items() if each in PREFILLED}
-"""Those compared in bfloat16, where any three choices stand with some fourth, and whether in the prefill: every layout
-and variant is compared both there and in the decode."""
-
 FORMATS = {
     "float32": {},
     "bfloat16": {"weight_dtype": "bfloat16", "act_dtype": "bfloat16", "kv_dtype": "bfloat16"},
@@ -44,15 +35,17 @@ FORMATS = {
 }
 
 
-def every_combination(number_format: str, combinations=tuple(COMBINATIONS)):
-    """A parameter per combination. Each half of a format is a group that one worker runs."""
-    return pytest.mark.parametrize(
-        "combination",
-        [
-            pytest.param(each, id="-".join(each), marks=pytest.mark.xdist_group(f"{number_format}-{each[1]}"))
-            for each in combinations
-        ],
-    )
+CASES = {
+    each: (list(FORMATS)[sum(at) % 3], sum(at[1:]) % 2 == 0)
+    for each, at in zip(product(*AXES), np.ndindex(*map(len, AXES)), strict=True)
+}
+"""The number format in which a combination is compared, and whether its prefill or its decode."""
+
+
+def test_any_two_choices_are_compared_in_every_format_and_in_prefill_and_decode():
+    for first, second in combinations(range(len(AXES)), 2):
+        met = {(each[first], each[second], of) for each, (name, prefill) in CASES.items() for of in (name, prefill)}
+        assert len(met) == len(AXES[first]) * len(AXES[second]) * (len(FORMATS) + 2), (first, second)
 
 
 def error(combination: tuple[str, str, str, str], number_format: str, *, prefill: bool) -> float:
@@ -97,19 +90,17 @@ def rounding(block: str, prefill: bool) -> float:
     return error(("ws_1d", "heads", block, "plain"), "int8", prefill=prefill)
 
 
-@every_combination("float32")
-def test_float32_equals_the_reference(combination):
-    assert error(combination, "float32", prefill=combination in PREFILLED) < 1e-5
-
-
-@every_combination("bfloat16", ROUNDED)
-def test_bfloat16_errs_by_its_precision(combination):
-    assert 1e-4 < error(combination, "bfloat16", prefill=ROUNDED[combination]) < 0.03
-
-
-@every_combination("int8")
-def test_int8_errs_by_the_same_rounding_of_the_weights(combination):
-    prefill = combination not in PREFILLED
-    found = error(combination, "int8", prefill=prefill)
-    assert found == pytest.approx(rounding(combination[2], prefill), abs=1e-5)
-    assert 1e-4 < found < 0.03
+@pytest.mark.parametrize(
+    "combination",
+    [pytest.param(each, id="-".join(each), marks=pytest.mark.xdist_group(f"combinations-{each[1]}")) for each in CASES],
+)
+def test_every_combination_errs_by_its_number_format(combination):
+    """And int8 weights by the same rounding in every layout."""
+    number_format, prefill = CASES[combination]
+    found = error(combination, number_format, prefill=prefill)
+    if number_format == "float32":
+        assert found < 1e-5
+    else:
+        assert 1e-4 < found < 0.03
+    if number_format == "int8":
+        assert found == pytest.approx(rounding(combination[2], prefill), abs=1e-5)

@@ -54,17 +54,18 @@ def loop(model: Model, x: np.ndarray, chosen: np.ndarray, weights: np.ndarray, c
 
 
 @st.composite
-def mixtures(draw: Any) -> tuple[Model, int, float, float | None]:
+def mixtures(draw: Any) -> tuple[Model, int, float, float | None, int]:
     experts = draw(st.integers(1, 9))
     model = moe_model(num_experts=experts, experts_per_token=draw(st.integers(1, experts)), num_layers=1)
     capacity = draw(st.sampled_from([None, None, 0.5, 1.0]))
-    return model, draw(st.integers(1, 40)), draw(st.sampled_from([0.0, 5.0])), capacity
+    cached_bytes = draw(st.sampled_from([0, 1 << 20]))  # with 0 even these matrices are large for a CPU
+    return model, draw(st.integers(1, 40)), draw(st.sampled_from([0.0, 5.0])), capacity, cached_bytes
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=16)
 @given(mixtures())
-def test_routed_tokens_equal_a_loop_over_experts(drawn: tuple[Model, int, float, float | None]) -> None:
-    model, tokens, skew, capacity = drawn
+def test_routed_tokens_equal_a_loop_over_experts(drawn: tuple[Model, int, float, float | None, int]) -> None:
+    model, tokens, skew, capacity, cached_bytes = drawn
     plan = plan_of(model, batch_size=tokens, expert_capacity=capacity, unrolled=True)
     w = only_layer(make_parameters(plan, mesh_of((1, 1, 1)), 0).layers[0]).experts
     assert w is not None
@@ -74,7 +75,9 @@ def test_routed_tokens_equal_a_loop_over_experts(drawn: tuple[Model, int, float,
     chosen = jax.jit(lambda each: route(plan, w, each))(x)
     room = None if capacity is None else plan.capacity_of(tokens)
     expected = loop(model, x.astype(np.float64), np.asarray(chosen.experts), np.asarray(chosen.weights), room)
-    found = jax.jit(lambda each: mixture(plan, w, each))(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engines.transformer.layers.expert_matmul.CACHED_BYTES", cached_bytes)
+        found = jax.jit(lambda each: mixture(plan, w, each))(x)
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()))
 
 

@@ -23,6 +23,7 @@ def routers(draw: Any) -> tuple[Model, int, float]:
         experts_per_token=k,
         router_groups=groups,
         router_groups_kept=kept,
+        router_group_best=draw(st.sampled_from([1, 2])),
         router_score=draw(st.sampled_from(["softmax", "topk_softmax", "sigmoid"])),
         router_normalized=draw(st.booleans()),
         router_scale=draw(st.sampled_from([1.0, 2.5])),
@@ -33,7 +34,7 @@ def routers(draw: Any) -> tuple[Model, int, float]:
 
 def loop(model: Model, logits: np.ndarray, correction: np.ndarray | None) -> tuple[list[list[int]], list[list[float]]]:
     """Of each token, its experts from the most to the least wanted, and their weights."""
-    count, groups = model.num_experts, model.router_groups
+    count, groups, best_of = model.num_experts, model.router_groups, model.router_group_best
     chosen, weights = [], []
     for row in logits.astype(np.float64):
         odds = np.exp(row - row.max())
@@ -42,7 +43,7 @@ def loop(model: Model, logits: np.ndarray, correction: np.ndarray | None) -> tup
         ]
         wanted = score if correction is None else score + correction
         members = [range(each * count // groups, (each + 1) * count // groups) for each in range(groups)]
-        strength = [sum(sorted((wanted[each] for each in group), reverse=True)[:2]) for group in members]
+        strength = [sum(sorted((wanted[each] for each in group), reverse=True)[:best_of]) for group in members]
         kept = sorted(range(groups), key=lambda each: -strength[each])[: model.router_groups_kept]
         allowed = [each for group in sorted(kept) for each in members[group]]
         best = sorted(allowed, key=lambda each: -wanted[each])[: model.experts_per_token]

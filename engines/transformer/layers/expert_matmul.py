@@ -38,8 +38,15 @@ LARGEST_BLOCK: Final = 64
 """Rows of a block at most: with more, a CPU's matmuls are no faster a row."""
 FEW_ROWS: Final = 8
 PART_ROWS: Final = 64
+CACHED_PART_ROWS: Final = 128
 SMALLEST_PART: Final = 16
-"""Up to so many rows are multiplied with parts of a matrix: of so many rows, and no fewer than so many."""
+"""Up to so many rows are multiplied with parts of a matrix: of so many rows, on a CPU of so many for more rows, and no
+fewer than so many."""
+CACHED_BYTES: Final = 1 << 20
+"""An expert's matrix beyond this is in no cache of a core as a whole."""
+
+Product = Callable[[Array, Array], Array]
+"""Of rows and the number of one expert."""
 
 
 class _Side(NamedTuple):
@@ -89,15 +96,21 @@ class _Side(NamedTuple):
         expert = jnp.minimum(group_of_row(sizes, jnp.arange(len(rows), dtype=jnp.int32)), len(sizes) - 1)
         return self.with_vectors(dequantize(out.astype(jnp.float32), factor), lambda vector: vector[expert])
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a CPU multiplies the matrix of one expert in parts, of any rows, and so reads it once from memory."""
+        stack = self.values.stack
+        return not isinstance(stack, Grouped) and math.prod(stack.shape[-2:]) * stack.dtype.itemsize > CACHED_BYTES
+
     def one_expert(self, rows: Array, expert: Array) -> Array:
         """[rows, in] of one expert → [rows, columns], float32, its matrix read at once."""
         return self._of_one(self._whole, rows, expert)
 
-    def one_block(self, rows: Array, expert: Array) -> Array:
-        """[rows, in] of one expert → [rows, columns], float32, as suits a CPU."""
-        return self._of_one(self._in_parts, rows, expert)
+    def one_block(self, rows: Array, expert: Array, on_cpu: bool = False) -> Array:
+        """[rows, in] of one expert → [rows, columns], float32, few rows in parts of the matrix, ``on_cpu`` all."""
+        return self._of_one(partial(self._in_parts, on_cpu=on_cpu), rows, expert)
 
-    def _of_one(self, product: Callable[[Array, Array], Array], rows: Array, expert: Array) -> Array:
+    def _of_one(self, product: Product, rows: Array, expert: Array) -> Array:
         x, factor = quantize_tokens(self.plan, rows, ())
         return self.with_vectors(dequantize(product(x, expert), factor), lambda vector: vector[expert])
 
@@ -105,16 +118,17 @@ class _Side(NamedTuple):
         """x: [rows, in] times the matrix of one expert, in float32."""
         return few_rows(self.plan, MATMUL, x, self.values.expert(expert), jnp.float32)
 
-    def _in_parts(self, x: Array, expert: Array) -> Array:
+    def _in_parts(self, x: Array, expert: Array, on_cpu: bool) -> Array:
         """x: [rows, in] times the matrix of one expert, in float32.
 
-        Of few rows, a part of the matrix's rows at a time: XLA:CPU copies what a loop slices from a stack, and a part
-        stays in a core's cache until it is multiplied.
+        Of few rows, and on a CPU of more, a part of the matrix's rows at a time: XLA:CPU copies what a loop slices from
+        a stack, and a part stays in a core's cache until it is multiplied.
         """
         inward = self.values.stack.shape[-2]
-        part = math.gcd(inward, PART_ROWS)
+        few = len(x) <= FEW_ROWS
+        part = math.gcd(inward, PART_ROWS if few else CACHED_PART_ROWS)
         plain = self.plan.act_dtype in ACTIVATION_DTYPES and not isinstance(self.values.stack, Grouped)
-        if len(x) > FEW_ROWS or part < SMALLEST_PART or not plain:
+        if not (few or on_cpu) or part < SMALLEST_PART or not plain:
             return self._whole(x, expert)
 
         def add(number: Array, total: Array) -> Array:
@@ -204,16 +218,17 @@ class ExpertFeedForward:
         def whole(rows: Array, sizes: Array) -> Array:
             return ragged(sides[1], self._between(ragged(sides[0], rows, sizes)), sizes)
 
-        def each_block(rows: Array, sizes: Array) -> Array:
+        def each_block(rows: Array, sizes: Array, on_cpu: bool = False) -> Array:
             def both(part: Array, expert: Array) -> Array:
-                hidden = self._between(sides[0].one_block(part, expert).astype(part.dtype))
-                return sides[1].one_block(hidden, expert)
+                hidden = self._between(sides[0].one_block(part, expert, on_cpu).astype(part.dtype))
+                return sides[1].one_block(hidden, expert, on_cpu)
 
-            return in_blocks(rows, sizes, most, sides[1].columns, both)
+            return in_blocks(rows, sizes, most, sides[1].columns, both, fitting=on_cpu)
 
         if self.axes.embed:
             return matmul(sides[1], self._between(matmul(sides[0], rows)))
-        out: Array = lax.platform_dependent(rows, sizes, tpu=whole, default=each_block)
+        cpu = partial(each_block, on_cpu=all(side.is_large for side in sides))
+        out: Array = lax.platform_dependent(rows, sizes, tpu=whole, cpu=cpu, default=each_block)
         return out
 
     def _between(self, columns: Array) -> Array:
@@ -233,22 +248,35 @@ def block_rows(rows: int, experts: int, most: int) -> int:
     return min(LARGEST_BLOCK, 1 << (wanted - 1).bit_length())
 
 
-def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Callable[[Array, Array], Array]) -> Array:
+def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Product, fitting: bool = False) -> Array:
     """[rows, in], sorted by expert → [rows, columns] in the rows' dtype; ``product`` (block, expert) is one block's.
 
     A block that reaches beyond its expert's rows computes some of the next expert's, whose own block writes them later.
+    Where blocks are ``fitting``, one of few rows is no larger than the next power of two from :data:`FEW_ROWS`.
     """
     size = block_rows(len(rows), len(sizes), most)
     blocks = -(-sizes // size)
     last, starts = jnp.cumsum(blocks), jnp.cumsum(sizes) - sizes
     padded = jnp.pad(rows, ((0, size), (0, 0)))
+    least = FEW_ROWS if fitting and size > FEW_ROWS else size
+    choices = [least << each for each in range((size // least).bit_length())]
 
     def one(number: Array, out: Array) -> Array:
         expert = (number >= last).sum(dtype=jnp.int32)
-        start = starts[expert] + (number - last[expert] + blocks[expert]) * size
-        block = lax.dynamic_slice_in_dim(padded, start, size, 0)
-        made: Array = lax.dynamic_update_slice_in_dim(out, product(block, expert).astype(out.dtype), start, 0)
-        return made
+        done = (number - last[expert] + blocks[expert]) * size
+        start = starts[expert] + done
+
+        def of(count: int, out: Array) -> Array:
+            block = lax.dynamic_slice_in_dim(padded, start, count, 0)
+            made: Array = lax.dynamic_update_slice_in_dim(out, product(block, expert).astype(out.dtype), start, 0)
+            return made
+
+        if len(choices) == 1:
+            return of(size, out)
+        smaller = jnp.array(choices[:-1], jnp.int32)
+        index = (sizes[expert] - done > smaller).sum(dtype=jnp.int32)
+        chosen: Array = lax.switch(index, [partial(of, count) for count in choices], out)
+        return chosen
 
     out: Array = lax.fori_loop(0, last[-1], one, jnp.zeros((len(padded), columns), rows.dtype))
     return out[: len(rows)]

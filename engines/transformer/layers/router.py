@@ -45,7 +45,7 @@ def _of_kept_groups(keys: ExpertKeys, scores: Array) -> Array:
     if keys.router_groups == keys.router_groups_kept:
         return scores
     grouped = scores.reshape(len(scores), keys.router_groups, -1)
-    best, _ = lax.top_k(grouped, min(2, grouped.shape[-1]))
+    best, _ = lax.top_k(grouped, min(keys.router_group_best, grouped.shape[-1]))
     _, kept = lax.top_k(best.sum(-1), keys.router_groups_kept)
     there = (kept[..., None] == jnp.arange(keys.router_groups)).any(1)
     return jnp.where(there[..., None], grouped, -jnp.inf).reshape(scores.shape)
