@@ -13,6 +13,7 @@ from typing import Final
 
 from bench.compare.nights.history import histories
 from bench.compare.nights.judge import Verdict, judge
+from bench.compare.nights.kept_rules import keep
 from bench.compare.nights.read import DATE, Night, read_nights
 from bench.compare.nights.steps import StepRules
 from bench.compare.nights.summary import action_benchmark, markdown, plain
@@ -115,6 +116,7 @@ def run_night(plan: NightlySettings) -> Outcome:
             aside.write_text(text, encoding="utf-8")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
     files = [*(folder / name for name in written), folder / "report.md"]
+    keep(plan.night.parent, plan.steps, plan.rules.threshold)
     page = plan.out / "dashboard.html"
     try:
         write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules, plan.steps)
