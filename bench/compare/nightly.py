@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+from bench.compare.nights.asv import write_asv
 from bench.compare.nights.history import histories
 from bench.compare.nights.judge import Verdict, judge
 from bench.compare.nights.kept_rules import keep
@@ -114,8 +115,9 @@ def run_night(plan: NightlySettings) -> Outcome:
     for name, text in written.items():
         with replaced(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
+    write_asv(nights, plan.out / "asv")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
-    files = [*(folder / name for name in written), folder / "report.md"]
+    files = [*(folder / name for name in written), folder / "report.md", plan.out / "asv" / "asv.conf.json"]
     keep(plan.night.parent, plan.steps, plan.rules.threshold)
     page = plan.out / "dashboard.html"
     try:
