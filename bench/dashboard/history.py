@@ -35,7 +35,8 @@ def _point(each: Judged, judged: JudgedNights, days: dict[str, int], intervals: 
         found["machine"] = machine_text(history.machine)
     if any(answer.time_s != answer.row.latency_s for answer in answers):
         found["times"] = [answer.time_s for answer in answers]
-    ends = [intervals.of(history, answer) for answer in answers]
+    # The error of a prediction says nothing about its nights.
+    ends = [intervals.of(history, answer) if history.machine is not None else None for answer in answers]
     if any(end is not None for end in ends):
         found["low"] = [None if end is None else end[0] for end in ends]
         found["high"] = [None if end is None else end[1] for end in ends]
