@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from bench.compare.nights.steps import StepRules
 from bench.compare.verdicts import Rules
+from bench.dashboard import timeline, truth
 from bench.dashboard.bundle import folder, one_file
 from bench.dashboard.columns import columns, outcome
 from bench.dashboard.details import CHUNK, chunks
@@ -49,7 +50,12 @@ def data_of(stored: Stored, results_dir: Path, title: str, rules: Rules, steps: 
     """The site's data by name: ``site``, ``rows``, the pages' own, and ``details/<n>``."""
     del rules, steps
     nights = {store: night.day for night in stored.nights for store in [_name(night.store, results_dir)]}
-    pages: dict[str, Any] = {"rows": columns(stored.rows, stored.stores, nights)}
+    turns = timeline.data(stored.rows, stored.stores, results_dir)
+    pages: dict[str, Any] = {
+        "rows": columns(stored.rows, stored.stores, nights),
+        "truth": truth.data(stored.rows),
+        "timeline": turns.pop("timeline"),
+    }
     about = {
         "title": title,
         "rows": len(stored.rows),
@@ -60,7 +66,7 @@ def data_of(stored: Stored, results_dir: Path, title: str, rules: Rules, steps: 
         "empty": f"No rows in {results_dir}. shardbench run makes some: shardbench run results_dir={results_dir}",
     }
     details = {f"details/{place}": chunk for place, chunk in enumerate(chunks(stored.rows))}
-    return {"site": about, **pages, **details}
+    return {"site": about, **pages, **details, **turns}
 
 
 def _name(store: Path, results_dir: Path) -> str:

@@ -29,9 +29,11 @@ def page() -> str:
 
 
 def _function(name: str, function: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(function).parameters.values()
-    shown = ", ".join(str(each.replace(annotation=inspect.Parameter.empty)) for each in parameters)
-    return [f"## {name}", "", "```python", f"{name}({shown})", "```", "", *_text(function), ""]
+    empty = inspect.Signature.empty
+    signature = inspect.signature(function)
+    parameters = [each.replace(annotation=empty) for each in signature.parameters.values()]
+    shown = signature.replace(parameters=parameters, return_annotation=empty)
+    return [f"## {name}", "", "```python", f"{name}{shown}", "```", "", *_text(function), ""]
 
 
 def _text(documented: Any) -> list[str]:
