@@ -64,10 +64,11 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """1 for a new regression, else 3 where points failed or nothing could be compared, else 0."""
+        """1 for a new regression, else 3 where points failed or a machine's could not be compared, else 0."""
         if self.verdict.worse:
             return 1
-        return SOME_FAILED if self.points_failed or self.verdict.compared_nothing else 0
+        not_compared = self.verdict.compared_nothing or self.verdict.not_compared
+        return SOME_FAILED if self.points_failed or not_compared else 0
 
 
 def checked_day(text: str) -> str:

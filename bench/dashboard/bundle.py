@@ -11,7 +11,7 @@ from bench.dashboard.details import to_json
 from engines.core.errors import Unsupported
 
 SITE: Final = Path(__file__).parent / "site"
-FIRST: Final = ("dom.js", "rows.js", "filters.js", "table.js", "plot.js", "traces.js", "app.js")
+FIRST: Final = ("dom.js", "rows.js", "filters.js", "table.js", "plot.js", "series.js", "traces.js", "app.js")
 """Scripts in the order in which they must be loaded; the pages come after them, by name."""
 START: Final = "shardbench.start();"
 

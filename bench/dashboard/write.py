@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from bench.compare.nights.steps import StepRules
 from bench.compare.verdicts import Rules
-from bench.dashboard import timeline, truth
+from bench.dashboard import compare, history, overview, timeline, truth
 from bench.dashboard.bundle import folder, one_file
 from bench.dashboard.columns import columns, outcome
 from bench.dashboard.details import CHUNK, chunks
+from bench.dashboard.judged import judged_nights
 from bench.dashboard.read import Stored, read
 from bench.rows.atomic import replaced
 from bench.rows.counted import counted
@@ -47,15 +48,18 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRul
 
 
 def data_of(stored: Stored, results_dir: Path, title: str, rules: Rules, steps: StepRules) -> dict[str, Any]:
-    """The site's data by name: ``site``, ``rows``, the pages' own, and ``details/<n>``."""
-    del rules, steps
+    """The site's data by name: ``site``, ``rows``, the pages' own, and what they load later."""
     nights = {store: night.day for night in stored.nights for store in [_name(night.store, results_dir)]}
+    pages: dict[str, Any] = {"rows": columns(stored.rows, stored.stores, nights)}
+    judged = judged_nights(stored, steps, rules.threshold)
+    if judged is not None:
+        pages |= {
+            "overview": overview.data(judged),
+            "history": history.data(judged),
+            "compare": compare.data(judged, stored),
+        }
     turns = timeline.data(stored.rows, stored.stores, results_dir)
-    pages: dict[str, Any] = {
-        "rows": columns(stored.rows, stored.stores, nights),
-        "truth": truth.data(stored.rows),
-        "timeline": turns.pop("timeline"),
-    }
+    pages |= {"truth": truth.data(stored.rows), "timeline": turns.pop("timeline")}
     about = {
         "title": title,
         "rows": len(stored.rows),
