@@ -50,7 +50,8 @@
       replace(one, h("div", { class: "row-head" }, h("h2", null, rows.label(row)), shardbench.badge(whole.source), h("a", { href: site.rowLink(row) }, "the whole row")));
       const of = traces.get(row) || [];
       const loops = (whole.details || {}).hot_loop || {};
-      const phases = [...new Set([...of.map((each) => each.phase), ...Object.keys(loops)])];
+      const told = [...new Set([...of.map((each) => each.phase), ...Object.keys(loops)])];
+      const phases = told.length ? told : [whole.phase];
       for (const phase of phases) {
         const found = of.find((each) => each.phase === phase);
         if (phases.length > 1) one.append(h("h3", null, phase));
@@ -58,7 +59,6 @@
         else one.append(h("p", { class: "quiet" }, absent(found, whole)), whole.command && commandBox(`${whole.command} resume=false ${where(data, rows.at("store", row))}`));
         if (loops[phase]) one.append(hotspots(loops[phase], phase));
       }
-      if (!phases.length) one.append(h("p", { class: "quiet" }, "This row has neither a trace nor the times of its instructions."));
       return undefined;
     }
 
