@@ -30,7 +30,7 @@ def row_of(source, seconds, batch=4, **more):
 
 
 def truth_rows():
-    """Batches 1, 2, 4: predicted is 0.92, 1.05 and 1.5 of what is published, and the last interval does not reach it."""
+    """Batches 1, 2, 4: predicted is 0.92, 1.05 and 1.5 of what is published, and the last interval misses it."""
     rows = [row_of("published", 1.0, batch, reference=HOSTILE) for batch in (1, 2, 4)]
     rows += [row_of("predicted", ratio, batch) for batch, ratio in ((1, 0.92), (2, 1.05), (4, 1.5))]
     rows += [row_of("compiled", 1.2, 4), row_of("measured", 2.0, 4, host="one"), row_of("measured", 3.0, 4, host="two")]
