@@ -151,7 +151,11 @@ def save(drawn: Drawn, folder: Path, endings: Sequence[str]) -> list[Path]:
     for ending in endings:
         path = folder / f"{drawn.name}.{ending}"
         # Neither a date nor a version: the same rows are to give the same file.
-        metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[ending]
+        metadata: dict[str, Any] = {
+            "png": {"Software": None},
+            "pdf": {"CreationDate": None, "Producer": None},
+            "svg": {"Date": None, "Creator": None},
+        }[ending]
         drawn.figure.savefig(path, dpi=160, metadata=metadata)
         paths.append(path)
     return paths
