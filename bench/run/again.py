@@ -101,7 +101,7 @@ def words(row: Row) -> list[str]:
 def command(row: Row) -> dict[str, str]:
     """``{"command": …}``, or ``{"no_command": …}`` with the reason in one sentence."""
     try:
-        return {"command": shlex.join(["shardbench", "run", *words(row)])}
+        return {"command": shlex.join(["shardbench", "run", *words(row), "resume=false"])}
     except ShardbenchError as error:
         return {"no_command": str(error)}
 
