@@ -119,6 +119,8 @@ def test_a_row_says_everything_and_how_to_ask_it_again(browser, site):
     assert "tokens_per_s · 2N" in text  # the formula of MFU
     assert "mfu = 0.25" in text
     assert "two" in text
+    for link in browser.run("return [...document.querySelectorAll('.page.row p a')].map(each => each.hash)"):
+        assert "point_id=measured-4" in link
     browser.open(site, "#/row?point_id=hostile")
     browser.until("return document.querySelector('.tables')")
     assert "shardbench import reads it again" in browser.text()
@@ -150,7 +152,7 @@ def test_odd_stores_make_a_page_of_one_file_that_says_what_is_there(browser, tmp
         if name == "infinite":
             part.write_text(part.read_text().replace("0.5", "1e999"))
     assert write(tmp_path / "store", tmp_path / "page.html", "odd", Rules()) == len(rows)
-    browser.open(tmp_path / "page.html")
+    browser.open(tmp_path / "page.html", "#/explorer" if rows else "")
     if not rows:
         assert "No rows in" in browser.text()
         assert "shardbench run" in browser.text()
