@@ -124,26 +124,31 @@
     function draw(by) {
       const timed = pairs.filter((pair) => pair.ratio !== null);
       const order = [...new Set(all.map((pair) => groupOf(pair, by, rows)))].sort(shardbench.compare);
-      const present = order.filter((name) => timed.some((pair) => groupOf(pair, by, rows) === name));
+      const named = new Map(); // group → "source observed" → its pairs
+      for (const pair of timed) {
+        const name = groupOf(pair, by, rows);
+        const kind = `${rows.at("source", pair.answer)} ${rows.at("source", pair.reference)}`;
+        if (!named.has(name)) named.set(name, new Map());
+        if (!named.get(name).has(kind)) named.get(name).set(kind, []);
+        named.get(name).get(kind).push(pair);
+      }
+      const present = order.filter((name) => named.has(name));
       const seconds = rows.column("latency_s")?.data;
       const traces = [];
       const kept = [];
-      present.forEach((name) => {
-        for (const source of shardbench.SOURCES) {
-          for (const observed of shardbench.SOURCES) {
-            const of = timed.filter((pair) => groupOf(pair, by, rows) === name && rows.at("source", pair.answer) === source && rows.at("source", pair.reference) === observed);
-            if (!of.length) continue;
-            kept.push(of);
-            const color = shardbench.color(order.indexOf(name));
-            const bars = timed.length <= MOST_INTERVALS ? { error_y: { type: "data", symmetric: false, thickness: 1, width: 0, color, array: of.map((pair) => (pair.high === null ? 0 : pair.high - pair.ratio)),
-              arrayminus: of.map((pair) => (pair.low === null ? 0 : pair.ratio - pair.low)) } } : {};
-            traces.push({ type: of.length > 2000 && shardbench.hasWebGL() ? "scattergl" : "scatter", mode: "markers", name: source,
-              x: of.map((pair) => seconds[pair.reference]), y: of.map((pair) => pair.ratio), ...bars, hovertemplate: "%{text}<extra></extra>",
-              text: of.map((pair) => shardbench.plain(`${rows.label(pair.reference)}: ${source} ${significant(pair.ratio, 4)} × ${observed}`)),
-              marker: { color, symbol: shardbench.SYMBOLS[source] + (observed === "published" ? "-open" : ""), size: 8, line: { width: 1.5 } } });
-          }
+      for (const name of present) {
+        const color = shardbench.color(order.indexOf(name));
+        for (const [kind, of] of [...named.get(name)].sort()) {
+          const [source, observed] = kind.split(" ");
+          kept.push(of);
+          const bars = timed.length <= MOST_INTERVALS ? { error_y: { type: "data", symmetric: false, thickness: 1, width: 0, color, array: of.map((pair) => (pair.high === null ? 0 : pair.high - pair.ratio)),
+            arrayminus: of.map((pair) => (pair.low === null ? 0 : pair.ratio - pair.low)) } } : {};
+          traces.push({ type: timed.length > 2000 && shardbench.hasWebGL() ? "scattergl" : "scatter", mode: "markers", name: source,
+            x: of.map((pair) => seconds[pair.reference]), y: of.map((pair) => pair.ratio), ...bars, hovertemplate: "%{text}<extra></extra>",
+            text: of.map((pair) => shardbench.plain(`${rows.label(pair.reference)}: ${source} ${significant(pair.ratio, 4)} × ${observed}`)),
+            marker: { color, symbol: shardbench.SYMBOLS[source] + (observed === "published" ? "-open" : ""), size: 8, line: { width: 1.5 } } });
         }
-      });
+      }
       chart.hidden = !timed.length;
       const answers = new Set(timed.map((pair) => rows.at("source", pair.answer)));
       replace(legend, shardbench.SOURCES.filter((source) => answers.has(source)).map((source) => h("li", null, shardbench.SHAPES[source], " ", source)),
