@@ -69,12 +69,13 @@ def one_file(title: str, data: Mapping[str, Any]) -> Iterator[str]:
 
 def _page(title: str, styles: str, loaded: str) -> str:
     template = Template((SITE / "index.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(title), styles=styles, scripts=loaded)
+    text = title.encode("utf-8", "replace").decode()  # an argument of the command line may be no text
+    return template.substitute(title=escape(text), styles=styles, scripts=loaded)
 
 
 def _safe(value: Any) -> str:
     """JSON without what could end a script element."""
-    return to_json(value).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return to_json(value).replace("<", "\\u003c")
 
 
 def _inside(script: str) -> str:

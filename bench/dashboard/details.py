@@ -32,11 +32,11 @@ def _content(row: Row) -> dict[str, Any]:
 
 
 def to_json(content: Any) -> str:
-    """JSON; a number that is not finite becomes null."""
+    """JSON in ASCII, which holds any text of Python; a number that is not finite becomes null."""
     try:
-        return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(content, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        return json.dumps(_finite(content), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(_finite(content), allow_nan=False, separators=(",", ":"))
 
 
 def _finite(value: Any) -> Any:

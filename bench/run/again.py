@@ -2,9 +2,12 @@
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
-from bench.sweep.catalog import load_customised, load_group, model_from, names
+from bench.sweep.catalog import config_dirs, load_customised, load_group, model_from, names
 from bench.sweep.runtimes import load_runtime
 from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
@@ -42,13 +45,33 @@ def stated(row: Row) -> dict[str, Any]:
 
 def settings(row: Row) -> dict[str, Any]:
     """The settings of the engine's config that the row records."""
-    config = load_group("engine", row.engine)
-    found = {key: value for key, value in row.details.items() if key in config and key not in NOT_SETTINGS}
-    if "collectives" in row.chosen and "tried_s" in row.details:
-        words = [name.split()[1:] for name in row.details["tried_s"]]
-        tried = [next((word for word in each if word in VARIANTS), "plain") for each in words]
-        found["try_collectives"] = list(dict.fromkeys(tried))
+    config = _config(row.engine, config_dirs())
+    peer = row.details.get("peer")
+    told = {**row.details, **(peer.get("options", {}) if isinstance(peer, dict) else {})}
+    found = {key: value for key, value in told.items() if key in config and key not in NOT_SETTINGS}
+    if "tried_s" in row.details and row.engine == "compiled":
+        found |= _searched(row, [name.split()[1:] for name in row.details["tried_s"]])
     return {key: value for key, value in found.items() if value != config[key]}
+
+
+def _searched(row: Row, tried: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The settings of a search, from the words after the layout of each plan that it tried: ``latency unrolled``."""
+    found: dict[str, Any] = {}
+    if "collectives" in row.chosen:
+        found["try_collectives"] = list(
+            dict.fromkeys(next((word for word in each if word in VARIANTS), "plain") for each in tried)
+        )
+    ways = {"unrolled" in each for each in tried}
+    if True in ways:
+        found["unroll_layers"] = "auto" if False in ways else True
+    return found
+
+
+@cache
+def _config(engine: str, folders: tuple[Path, ...]) -> Mapping[str, Any]:
+    """The engine's config; empty if there is none in these folders."""
+    del folders  # where it is looked up
+    return load_group("engine", engine) if engine in names("engine") else {}
 
 
 def words(row: Row) -> list[str]:
@@ -61,7 +84,7 @@ def words(row: Row) -> list[str]:
         raise ShardbenchError("a program that somebody else wrote; shardbench estimate asks it again")
     if row.engine == "imported":
         raise ShardbenchError("read from another harness's file; shardbench import reads it again")
-    if row.engine not in names("engine"):
+    if not _config(row.engine, config_dirs()):
         raise ShardbenchError(f"engine={row.engine} is not known here")
     if "checkpoint" in row.details:
         raise ShardbenchError("measured with a checkpoint whose folder the row does not say; add engine.checkpoint=")
@@ -78,7 +101,7 @@ def words(row: Row) -> list[str]:
 def command(row: Row) -> dict[str, str]:
     """``{"command": …}``, or ``{"no_command": …}`` with the reason in one sentence."""
     try:
-        return {"command": shlex.join(["shardbench", "run", *words(row)])}
+        return {"command": shlex.join(["shardbench", "run", *words(row), "resume=false"])}
     except ShardbenchError as error:
         return {"no_command": str(error)}
 

@@ -150,7 +150,7 @@ def test_odd_stores_make_a_page_of_one_file_that_says_what_is_there(browser, tmp
         if name == "infinite":
             part.write_text(part.read_text().replace("0.5", "1e999"))
     assert write(tmp_path / "store", tmp_path / "page.html", "odd", Rules()) == len(rows)
-    browser.open(tmp_path / "page.html")
+    browser.open(tmp_path / "page.html", "#/explorer" if rows else "")
     if not rows:
         assert "No rows in" in browser.text()
         assert "shardbench run" in browser.text()

@@ -32,8 +32,8 @@
         cell: (pair) => h("b", { class: pair.verdict === "slower" ? "bad" : pair.verdict === "faster" ? "good" : null }, shardbench.ratioText(pair.ratio)) },
       { name: "interval", title: "95% interval", show: (pair) => (pair.interval ? pair.interval.map(shardbench.ratioText).join(" to ") : ""), value: (pair) => pair.interval?.[0] ?? null },
       { name: "verdict", title: "B is", show: (pair) => pair.verdict, value: (pair) => pair.verdict },
-      { name: "a_source", title: "source of A", show: (pair) => rows.at("source", pair.rows[0]), value: (pair) => rows.at("source", pair.rows[0]), cell: (pair) => shardbench.badge(rows.at("source", pair.rows[0])) },
-      { name: "b_source", title: "source of B", show: (pair) => rows.at("source", pair.rows[1]), value: (pair) => rows.at("source", pair.rows[1]), cell: (pair) => shardbench.badge(rows.at("source", pair.rows[1])) },
+      { name: "a_source", title: "source of A", show: (pair) => `● ${rows.at("source", pair.rows[0])}`, value: (pair) => rows.at("source", pair.rows[0]), cell: (pair) => shardbench.badge(rows.at("source", pair.rows[0])) },
+      { name: "b_source", title: "source of B", show: (pair) => `● ${rows.at("source", pair.rows[1])}`, value: (pair) => rows.at("source", pair.rows[1]), cell: (pair) => shardbench.badge(rows.at("source", pair.rows[1])) },
       { name: "machine", title: "machine", show: (pair) => pair.machine, value: (pair) => pair.machine },
     ];
     const csvColumns = [...rows.point.map((name) => ({ name, value: (pair) => (rows.columns.has(name) ? rows.at(name, pair.rows[0]) : null) })), ...columns.filter((column) => column.name !== "interval"),
@@ -112,7 +112,8 @@
       if (!groups.has(rest)) groups.set(rest, [[], []]);
       groups.get(rest)[which].push(place);
     });
-    const [pairs, alone] = [[], [0, 0]];
+    const pairs = [];
+    const alone = [a, b].map((value) => key.alone[value].filter((row) => selection.has(row)).length);
     const same = (x, y) => !key.same_machine || key.machines[x] === null || key.machines[y] === null || key.machines[x] === key.machines[y];
     for (const [of, others] of groups.values()) {
       const made = a === b ? [] : of.flatMap((x) => others.filter((y) => same(x, y)).map((y) => [x, y])).filter((pair) => pair.some((place) => selection.has(key.rows[place])));

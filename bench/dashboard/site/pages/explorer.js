@@ -21,17 +21,19 @@
     const names = () => (site.query.get("columns") || SHOWN.join(",")).split(",");
     let table = null;
     let tableOf = "";
+    let waiting = 0;
 
     function update(now) {
       selection = filters.selection(now);
       filters.update(now);
-      replace(counts, shardbench.outcomes(site, selection));
+      replace(counts, shardbench.outcomeCounts(site, selection));
       const choice = choiceOf(now, rows);
       drawControls(controls, choice, site);
       drawTable();
-      if (choice) draw(choice);
-      else replace(note, "No row has a figure; the table below has all rows.");
       drawPinned();
+      if (!choice) return void replace(note, "No row has a figure; the table below has all rows.");
+      cancelAnimationFrame(waiting); // the table answers first, then the chart follows
+      waiting = requestAnimationFrame(() => setTimeout(() => draw(choice)));
     }
 
     function drawTable() {

@@ -24,7 +24,7 @@
     const newest = (each) => (each.steps.length ? each.nights[each.steps.at(-1).at] : -1);
     const columns = [
       { name: "label", title: "point", show: (each) => shardbench.fullLabel(rows, each.last, each.machine), value: (each) => shardbench.fullLabel(rows, each.last, each.machine), href: link },
-      { name: "source", title: "source", show: (each) => each.source, value: (each) => each.source, cell: (each) => shardbench.badge(each.source) },
+      { name: "source", title: "source", show: (each) => `● ${each.source}`, value: (each) => each.source, cell: (each) => shardbench.badge(each.source) },
       { name: "nights", title: data.by_date ? "days" : "nights", numeric: true, show: (each) => String(each.days.length), value: (each) => each.days.length },
       { name: "last", title: "last", show: (each) => each.days.at(-1), value: (each) => each.days.at(-1) },
       { name: "time", title: latency?.title || "latency", numeric: true, show: (each) => latency?.print(each.times.at(-1)) || "", value: (each) => each.times.at(-1) },
@@ -117,6 +117,16 @@
     return lines.filter(Boolean).map(shardbench.plain).join("<br>");
   }
 
+  /* The ends of the axis of times: all intervals, and never so near that noise fills it. */
+  function heights(each, rows) {
+    const scale = rows.column("latency_s")?.scale ?? 1;
+    const known = [...each.times, ...each.low, ...each.high].filter((value) => value !== null);
+    if (!known.length) return undefined;
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const spare = Math.max(0.08 * (high - low), (0.06 * high - (high - low)) / 2);
+    return [scale * (low - spare), scale * (high + spare)];
+  }
+
   /* Lines at the steps of a history. */
   function stepShapes(each, number) {
     const color = (step) => cssOf(step.ratio > 1 ? "--bad" : "--good");
@@ -138,9 +148,9 @@
       const x = [column * width + (column ? 0.045 : 0), (column + 1) * width - 0.01];
       const y = [1 - (line + 1) * height + 46 / (lines * HEIGHT), 1 - line * height - 4 / (lines * HEIGHT)];
       layout[`xaxis${number}`] = shardbench.axis("", { type: "date", domain: x, anchor: `y${number}`, tickfont: { size: 10 }, nticks: 4, fixedrange: true, range: span(site.data.history.days) });
-      layout[`yaxis${number}`] = shardbench.axis(site.rows.column("latency_s")?.unit || "", { domain: y, anchor: `x${number}`, tickfont: { size: 10 }, nticks: 5, fixedrange: true, rangemode: "normal" });
+      layout[`yaxis${number}`] = shardbench.axis(site.rows.column("latency_s")?.unit || "", { domain: y, anchor: `x${number}`, tickfont: { size: 10 }, nticks: 5, fixedrange: true, range: heights(each, site.rows) });
       const label = shardbench.fullLabel(site.rows, each.last, each.machine);
-      const most = Math.floor((body.clientWidth * width) / 6.4);
+      const most = Math.floor((body.clientWidth * width - 80) / 6.2);
       layout.annotations.push({ text: shardbench.plain(label.length > most ? `${label.slice(0, most - 1)}…` : label), hovertext: shardbench.plain(label), showarrow: false, xref: "paper", yref: "paper", x: x[0], y: y[1], xanchor: "left", yanchor: "bottom", font: { size: 11 } });
       layout.shapes.push(...stepShapes(each, number));
       drawn.push(...traces(each, site.rows, number));
@@ -157,7 +167,7 @@
     replace(body, h("div", { class: "row-head" }, h("h2", null, each.label), shardbench.badge(each.source), h("span", { class: "quiet" }, each.machine), h("a", { href: site.rowLink(each.last) }, "Newest row")), told, chart);
     steps(body, each);
     answers(body, each, site);
-    const layout = { xaxis: shardbench.axis("", { type: "date" }), yaxis: shardbench.axis(rows.column("latency_s")?.title || "latency"), shapes: [...stepShapes(each, ""), ...levels(each, rows.column("latency_s")?.scale ?? 1)],
+    const layout = { xaxis: shardbench.axis("", { type: "date" }), yaxis: shardbench.axis(rows.column("latency_s")?.title || "latency", { range: heights(each, rows) }), shapes: [...stepShapes(each, ""), ...levels(each, rows.column("latency_s")?.scale ?? 1)],
       annotations: each.steps.map((step) => ({ text: shardbench.percent(step.ratio), x: each.days[step.at], y: 1, yref: "paper", yanchor: "bottom", showarrow: false, font: { size: 11 } })) };
     shardbench.plot(chart, traces(each, rows, ""), layout, { plotly_click: (event) => (location.hash = site.rowLink(event.points[0].customdata)) }).then(() => (chart.dataset.points = each.days.length));
   }
@@ -207,7 +217,7 @@
     const y = nights.map(([, logs]) => Math.exp(mean(logs)));
     const error_y = { type: "data", symmetric: false, array: nights.map(([, logs], place) => y[place] * (Math.exp(width(logs)) - 1)), arrayminus: nights.map(([, logs], place) => y[place] * (1 - Math.exp(-width(logs)))), thickness: 1, width: 0 };
     const text = nights.map(([place, logs], at) => shardbench.plain(`${data.days[place]}: ${shardbench.ratioText(y[at])}, ${counted(logs.length, "point")}`));
-    replace(body, chart, h("p", { class: "quiet" }, "Geometric mean of the times of all points, each over its own median, with its 95% interval over points. Points that a night lacks do not move it."));
+    replace(body, chart, h("p", { class: "quiet" }, "Geometric mean of the times of all points, each over its own median, with its 95% interval over points. A point that a night lacks hardly moves it."));
     const trace = { type: "scatter", mode: "lines+markers", x: nights.map(([place]) => data.days[place]), y, error_y, text, hovertemplate: "%{text}<extra></extra>", line: { color: shardbench.color(0), width: 1.2 } };
     shardbench.plot(chart, [trace], { xaxis: shardbench.axis("", { type: "date" }), yaxis: shardbench.axis("time over the point's median") }).then(() => (chart.dataset.points = nights.length));
   }

@@ -30,7 +30,7 @@
       { name: "time", title: rows.column("latency_s")?.title || "latency", numeric: true, show: (each) => rows.column("latency_s")?.print(timeOf(each)) || "", value: timeOf },
       { name: "changed", title: "what changed there", show: (each) => (each.changed || []).join("; "), value: (each) => (each.changed || []).join("; ") },
       { name: "reason", title: "why", show: (each) => each.reason || "", value: (each) => each.reason || "" },
-      { name: "source", title: "source", show: (each) => rows.at("source", each.row), value: (each) => rows.at("source", each.row), cell: (each) => shardbench.badge(rows.at("source", each.row)) },
+      { name: "source", title: "source", show: (each) => `● ${rows.at("source", each.row)}`, value: (each) => rows.at("source", each.row), cell: (each) => shardbench.badge(rows.at("source", each.row)) },
       { name: "machine", title: "machine", show: (each) => each.machine, value: (each) => each.machine },
     ];
     const csvColumns = columns.map((column) => (column.name === "kind" ? { ...column, value: (each) => each.kind } : column));
