@@ -56,7 +56,7 @@
         const found = of.find((each) => each.phase === phase);
         if (phases.length > 1) one.append(h("h3", null, phase));
         if (found && found.number !== null) one.append(lanesOf(found, data, site));
-        else one.append(h("p", { class: "quiet" }, absent(found, whole)), whole.command && commandBox(`${whole.command} resume=false ${where(data, rows.at("store", row))}`));
+        else one.append(h("p", { class: "quiet" }, absent(found, whole)), whole.command && commandBox(`${whole.command} ${where(data, rows.at("store", row))}`));
         if (loops[phase]) one.append(hotspots(loops[phase], phase));
       }
       return undefined;

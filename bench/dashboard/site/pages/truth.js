@@ -4,6 +4,7 @@
   const { h, replace, select, counted, significant } = shardbench.dom;
   const GROUPS = [["hw", "chip"], ["runtime", "runtime"], ["phase", "phase"], ["model", "model"], ["answer", "answer by"], ["reference", "reference"], ["system", "system"]];
   const MOST_INTERVALS = 300; // pairs up to which the chart has their intervals; more would hide the pairs
+  const MOST_NAMED = 3000; // pairs up to which each says its point under the pointer; the texts of more take too long
   const TICKS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10];
   const percent = (value, digits = 1) => (value === null ? "" : `${(100 * value).toFixed(digits)}%`);
   const signed = (value) => (value === null ? "" : `${value > 0 ? "+" : ""}${(100 * value).toFixed(1)}%`);
@@ -144,8 +145,8 @@
           const bars = timed.length <= MOST_INTERVALS ? { error_y: { type: "data", symmetric: false, thickness: 1, width: 0, color, array: of.map((pair) => (pair.high === null ? 0 : pair.high - pair.ratio)),
             arrayminus: of.map((pair) => (pair.low === null ? 0 : pair.ratio - pair.low)) } } : {};
           traces.push({ type: timed.length > 2000 && shardbench.hasWebGL() ? "scattergl" : "scatter", mode: "markers", name: source,
-            x: of.map((pair) => seconds[pair.reference]), y: of.map((pair) => pair.ratio), ...bars, hovertemplate: "%{text}<extra></extra>",
-            text: of.map((pair) => shardbench.plain(`${rows.label(pair.reference)}: ${source} ${significant(pair.ratio, 4)} × ${observed}`)),
+            x: of.map((pair) => seconds[pair.reference]), y: of.map((pair) => pair.ratio), ...bars, hovertemplate: timed.length <= MOST_NAMED ? "%{text}<extra></extra>" : "%{x} s: %{y:.3f} ×<extra></extra>",
+            text: timed.length > MOST_NAMED ? null : of.map((pair) => shardbench.plain(`${rows.label(pair.reference)}: ${source} ${significant(pair.ratio, 4)} × ${observed}`)),
             marker: { color, symbol: shardbench.SYMBOLS[source] + (observed === "published" ? "-open" : ""), size: 8, line: { width: 1.5 } } });
         }
       }
