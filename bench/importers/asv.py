@@ -110,11 +110,10 @@ def _value(content: Content, key: str) -> Known | None:
     if known is None:
         return None
     try:
-        return Known(Point.schema()[key].parse(key, str(known.value)), known.origin)
+        value = Point.schema()[key].about.kind.parse(key, str(known.value))
     except InvalidRequest as error:
-        raise content.refused(
-            f"point.{key}", f"is no value of it ({error.reason})", "import an unmodified file"
-        ) from None
+        raise content.refused(f"point.{key}", error.problem, error.remedy) from None
+    return Known(value, known.origin)
 
 
 def _versions(content: Content) -> dict[str, str]:

@@ -45,7 +45,10 @@ def stated(row: Row) -> dict[str, Any]:
 
 def settings(row: Row) -> dict[str, Any]:
     """The settings of the engine's config that the row records."""
-    config = _config(row.engine, config_dirs())
+    return _settings(row, _config(row.engine, config_dirs()))
+
+
+def _settings(row: Row, config: Mapping[str, Any]) -> dict[str, Any]:
     peer = row.details.get("peer")
     told = {**row.details, **(peer.get("options", {}) if isinstance(peer, dict) else {})}
     found = {key: value for key, value in told.items() if key in config and key not in NOT_SETTINGS}
@@ -84,7 +87,8 @@ def words(row: Row) -> list[str]:
         raise ShardbenchError("a program that somebody else wrote; shardbench estimate asks it again")
     if row.engine == "imported":
         raise ShardbenchError("read from another harness's file; shardbench import reads it again")
-    if not _config(row.engine, config_dirs()):
+    config = _config(row.engine, config_dirs())
+    if not config:
         raise ShardbenchError(f"engine={row.engine} is not known here")
     if "checkpoint" in row.details:
         raise ShardbenchError("measured with a checkpoint whose folder the row does not say; add engine.checkpoint=")
@@ -95,7 +99,7 @@ def words(row: Row) -> list[str]:
             found += [f"{key}={name}", *(f"{key}.{change}" for change in changes)]
         elif not (key == "runtime" and value == AUTO):
             found.append(f"{key}={_plain(value)}")
-    return found + [f"engine.{key}={_plain(value)}" for key, value in settings(row).items()]
+    return found + [f"engine.{key}={_plain(value)}" for key, value in _settings(row, config).items()]
 
 
 def command(row: Row) -> dict[str, str]:
@@ -112,4 +116,6 @@ def _plain(value: Any) -> str:
         return "[" + ",".join(map(_plain, value)) + "]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_plain(each)}" for key, each in value.items()) + "}"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return str(value)

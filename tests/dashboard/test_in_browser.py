@@ -119,6 +119,8 @@ def test_a_row_says_everything_and_how_to_ask_it_again(browser, site):
     assert "tokens_per_s · 2N" in text  # the formula of MFU
     assert "mfu = 0.25" in text
     assert "two" in text
+    for link in browser.run("return [...document.querySelectorAll('.page.row p a')].map(each => each.hash)"):
+        assert "point_id=measured-4" in link
     browser.open(site, "#/row?point_id=hostile")
     browser.until("return document.querySelector('.tables')")
     assert "shardbench import reads it again" in browser.text()

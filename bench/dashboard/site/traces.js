@@ -72,7 +72,10 @@
     const lines = Math.ceil(panels / columns);
     const [across, down] = [place % columns, Math.floor(place / columns)];
     const gap = { x: columns > 1 ? 0.03 : 0, y: lines > 1 ? 0.16 / lines + 0.04 : 0 };
-    const domain = (at, of, space) => [at / of + (at ? space / 2 : 0), (at + 1) / of - (at + 1 < of ? space / 2 : 0)];
+    const domain = (at, of, space) => {
+      const size = (1 - space * (of - 1)) / of;
+      return [at * (size + space), at * (size + space) + size];
+    };
     const last = place + columns >= panels;
     const make = (column, name, its, outer) => shardbench.axis(outer ? column.title : "", { type: choice.log[name] ? "log" : "linear", domain: its, anchor: `${name === "x" ? "y" : "x"}${number}`,
       showticklabels: outer, ...(panels > 1 ? { nticks: 5, minor: { nticks: 1 }, dtick: choice.log[name] ? 1 : null } : {}), ...(place ? { matches: name } : {}) });

@@ -29,7 +29,7 @@
     let drawing = 0;
 
     function pin(row) {
-      site.set({ pin: JSON.stringify(Object.values(rows.key(row)).filter((each) => each !== null)) });
+      site.set({ pin: rows.pin(row) });
       scrollTo({ top: 0 });
     }
 
@@ -38,7 +38,7 @@
       const among = new Set(compiled);
       left = rows.sorted(filters.selection(now).filter((row) => among.has(row)), now.get("sort"));
       table.update(left);
-      const row = pinned(now.get("pin"), rows) ?? [...left].reverse().find(isTraced) ?? left[left.length - 1];
+      const row = rows.pinned(now.get("pin")) ?? [...left].reverse().find(isTraced) ?? left[left.length - 1];
       draw(row);
     }
 
@@ -75,15 +75,6 @@
   function absent(found, whole) {
     const reason = found ? `No trace is drawn: ${found.problem}.` : "This row was compiled without a trace.";
     return `${reason} ${whole.command ? "This makes it:" : whole.no_command}`;
-  }
-
-  function pinned(text, rows) {
-    try {
-      const [point_id, created_at, nth] = JSON.parse(text || "[]");
-      return rows.find({ point_id, created_at, nth });
-    } catch {
-      return null; // an address that somebody shortened
-    }
   }
 
   /* The lanes of one turn, filled once its file is loaded. */
