@@ -4,7 +4,7 @@
   const { h, fill, commandBox, outside, download, counted } = shardbench.dom;
   const ENVIRONMENT = ["host", "device_kind", "git_sha", "git_dirty", "versions", "xla_flags", "cpu_affinity", "conditions"];
   const APART = ["samples_s", "details", "origins", "load", "command", "no_command", "chosen", ...ENVIRONMENT];
-  const LINKS = [["history", "Its history"], ["compare", "Compare it"], ["timeline", "Its timeline"], ["explorer", "Its rows in Explorer"]];
+  const LINKS = [["history", "Its history"], ["compare", "Compare it"], ["timeline", "Its timeline"], ["truth", "Against what was observed"], ["explorer", "Its rows in Explorer"]];
 
   async function show(root, query, site) {
     const rows = site.rows;

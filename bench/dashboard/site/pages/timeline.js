@@ -38,7 +38,8 @@
       const among = new Set(compiled);
       left = rows.sorted(filters.selection(now).filter((row) => among.has(row)), now.get("sort"));
       table.update(left);
-      const row = rows.pinned(now.get("pin")) ?? [...left].reverse().find(isTraced) ?? left[left.length - 1];
+      const pinned = rows.pinned(now.get("pin"));
+      const row = among.has(pinned) ? pinned : [...left].reverse().find(isTraced) ?? left[left.length - 1];
       draw(row);
     }
 

@@ -4,6 +4,7 @@
   const { h, replace, select, counted, significant } = shardbench.dom;
   const GROUPS = [["hw", "chip"], ["runtime", "runtime"], ["phase", "phase"], ["model", "model"], ["answer", "answer by"], ["reference", "reference"], ["system", "system"]];
   const MOST_INTERVALS = 300; // pairs up to which the chart has their intervals; more would hide the pairs
+  const MOST_NAMED = 3000; // pairs up to which each says its point under the pointer; the texts of more take too long
   const TICKS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10];
   const percent = (value, digits = 1) => (value === null ? "" : `${(100 * value).toFixed(digits)}%`);
   const signed = (value) => (value === null ? "" : `${value > 0 ? "+" : ""}${(100 * value).toFixed(1)}%`);
@@ -124,26 +125,31 @@
     function draw(by) {
       const timed = pairs.filter((pair) => pair.ratio !== null);
       const order = [...new Set(all.map((pair) => groupOf(pair, by, rows)))].sort(shardbench.compare);
-      const present = order.filter((name) => timed.some((pair) => groupOf(pair, by, rows) === name));
+      const named = new Map(); // group → "source observed" → its pairs
+      for (const pair of timed) {
+        const name = groupOf(pair, by, rows);
+        const kind = `${rows.at("source", pair.answer)} ${rows.at("source", pair.reference)}`;
+        if (!named.has(name)) named.set(name, new Map());
+        if (!named.get(name).has(kind)) named.get(name).set(kind, []);
+        named.get(name).get(kind).push(pair);
+      }
+      const present = order.filter((name) => named.has(name));
       const seconds = rows.column("latency_s")?.data;
       const traces = [];
       const kept = [];
-      present.forEach((name) => {
-        for (const source of shardbench.SOURCES) {
-          for (const observed of shardbench.SOURCES) {
-            const of = timed.filter((pair) => groupOf(pair, by, rows) === name && rows.at("source", pair.answer) === source && rows.at("source", pair.reference) === observed);
-            if (!of.length) continue;
-            kept.push(of);
-            const color = shardbench.color(order.indexOf(name));
-            const bars = timed.length <= MOST_INTERVALS ? { error_y: { type: "data", symmetric: false, thickness: 1, width: 0, color, array: of.map((pair) => (pair.high === null ? 0 : pair.high - pair.ratio)),
-              arrayminus: of.map((pair) => (pair.low === null ? 0 : pair.ratio - pair.low)) } } : {};
-            traces.push({ type: of.length > 2000 && shardbench.hasWebGL() ? "scattergl" : "scatter", mode: "markers", name: source,
-              x: of.map((pair) => seconds[pair.reference]), y: of.map((pair) => pair.ratio), ...bars, hovertemplate: "%{text}<extra></extra>",
-              text: of.map((pair) => shardbench.plain(`${rows.label(pair.reference)}: ${source} ${significant(pair.ratio, 4)} × ${observed}`)),
-              marker: { color, symbol: shardbench.SYMBOLS[source] + (observed === "published" ? "-open" : ""), size: 8, line: { width: 1.5 } } });
-          }
+      for (const name of present) {
+        const color = shardbench.color(order.indexOf(name));
+        for (const [kind, of] of [...named.get(name)].sort()) {
+          const [source, observed] = kind.split(" ");
+          kept.push(of);
+          const bars = timed.length <= MOST_INTERVALS ? { error_y: { type: "data", symmetric: false, thickness: 1, width: 0, color, array: of.map((pair) => (pair.high === null ? 0 : pair.high - pair.ratio)),
+            arrayminus: of.map((pair) => (pair.low === null ? 0 : pair.ratio - pair.low)) } } : {};
+          traces.push({ type: timed.length > 2000 && shardbench.hasWebGL() ? "scattergl" : "scatter", mode: "markers", name: source,
+            x: of.map((pair) => seconds[pair.reference]), y: of.map((pair) => pair.ratio), ...bars, hovertemplate: timed.length <= MOST_NAMED ? "%{text}<extra></extra>" : "%{x} s: %{y:.3f} ×<extra></extra>",
+            text: timed.length > MOST_NAMED ? null : of.map((pair) => shardbench.plain(`${rows.label(pair.reference)}: ${source} ${significant(pair.ratio, 4)} × ${observed}`)),
+            marker: { color, symbol: shardbench.SYMBOLS[source] + (observed === "published" ? "-open" : ""), size: 8, line: { width: 1.5 } } });
         }
-      });
+      }
       chart.hidden = !timed.length;
       const answers = new Set(timed.map((pair) => rows.at("source", pair.answer)));
       replace(legend, shardbench.SOURCES.filter((source) => answers.has(source)).map((source) => h("li", null, shardbench.SHAPES[source], " ", source)),
