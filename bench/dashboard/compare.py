@@ -46,7 +46,7 @@ def data(judged: JudgedNights, stored: Stored) -> dict[str, Any]:
         alone), ``value`` (places in ``values``), ``times``, ``low``, ``high`` (as in the history's data) and
         ``machines`` (null for what was not measured).
     """
-    found = [each.history for each in judged.verdict.points]
+    found = [each.history for each in judged.points]
     nights = [
         Entry(history=each, answer=answer, rest=(place,), value=answer.day)
         for place, each in enumerate(found)

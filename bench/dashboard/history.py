@@ -20,8 +20,8 @@ def data(judged: JudgedNights) -> dict[str, Any]:
         Where ``times`` is absent they are the rows' latencies; without any interval, ``low`` and ``high`` are.
     """
     places = {day: place for place, day in enumerate(judged.days)}
-    intervals = Intervals(each.history for each in judged.verdict.points)
-    points = [_point(each, judged, places, intervals) for each in judged.verdict.points]
+    intervals = Intervals(each.history for each in judged.points)
+    points = [_point(each, judged, places, intervals) for each in judged.points]
     return {"days": judged.days, "by_date": judged.by_date, "points": points}
 
 

@@ -43,7 +43,7 @@ def data(judged: JudgedNights) -> dict[str, Any]:
         ],
         "new": [point(each) for each in verdict.first],
         "missing": [point(each) for each in verdict.missing],
-        "gone": _gone(verdict, judged.days),
+        "gone": _gone(verdict, [night.day for night in judged.nights]),
         "machines": [_machine(machine, verdict) for machine in _machines(verdict)],
         "coverage": _coverage(verdict),
     }

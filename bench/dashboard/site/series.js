@@ -40,7 +40,7 @@
     return [(now / old) * Math.exp(-below), (now / old) * Math.exp(above)];
   }
 
-  const ratioText = (ratio) => (ratio === null || ratio === undefined ? "" : ratio.toFixed(3));
+  const ratioText = (ratio) => (ratio === null || ratio === undefined ? "" : ratio.toFixed(ratio !== 1 && Math.abs(ratio - 1) < 0.001 ? 5 : 3));
   const percent = (ratio) => `${ratio > 1 ? "+" : "−"}${significant(Math.abs(ratio - 1) * 100, 2)}%`;
 
   function median(values) {

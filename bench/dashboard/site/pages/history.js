@@ -3,6 +3,7 @@
 (function () {
   const { h, replace, select, checkbox, counted } = shardbench.dom;
   const PANELS = 12; // at once; the table below lists all
+  const DRAWN = 0.002; // smaller steps, of computed times, are in the table alone
   const HEIGHT = 210; // of a line of panels, in CSS pixels
   const WIDE = 420; // least width of a panel
   const ORDERS = [["worst", "worst now first"], ["steps", "most steps first"], ["newest", "newest step first"], ["long", "most nights first"], ["label", "by name"]];
@@ -54,7 +55,7 @@
       drawControls({ pages, page, order, together, steppedOnly });
       const once = shown.filter((each) => each.days.length < 2).length;
       replace(note, counted(shown.length, "point"), once ? `, ${once.toLocaleString("en-US")} of them answered on one ${data.by_date ? "day" : "night"} alone` : "",
-        ". Latency of each night (median of its processes) with its 95% interval; a hollow symbol is not valid, a cross no answer; a vertical line is a step, which two nights confirm if it is measured.");
+        ". Latency of each night (median of its processes) with its 95% interval; a hollow symbol is not valid, a cross no answer; a vertical line is a step of 0.2% or more, which two nights confirm if it is measured.");
       table.update(shown);
       if (!shown.length) replace(body, h("p", { class: "empty" }, steppedOnly && chosen.length ? "None of these points has a step." : "No point is left; remove a filter."));
       else if (shown.length === 1) drawOne(body, shown[0], site, data);
@@ -130,7 +131,7 @@
   /* Lines at the steps of a history. */
   function stepShapes(each, number) {
     const color = (step) => cssOf(step.ratio > 1 ? "--bad" : "--good");
-    return each.steps.map((step) => ({ type: "line", xref: `x${number}`, yref: `y${number} domain`, x0: each.days[step.at], x1: each.days[step.at], y0: 0, y1: 1, line: { color: color(step), width: 1.5, dash: "dot" } }));
+    return each.steps.filter((step) => Math.abs(Math.log(step.ratio)) >= DRAWN).map((step) => ({ type: "line", xref: `x${number}`, yref: `y${number} domain`, x0: each.days[step.at], x1: each.days[step.at], y0: 0, y1: 1, line: { color: color(step), width: 1.5, dash: "dot" } }));
   }
 
   async function drawPanels(body, panels, site) {
@@ -168,7 +169,7 @@
     steps(body, each);
     answers(body, each, site);
     const layout = { xaxis: shardbench.axis("", { type: "date" }), yaxis: shardbench.axis(rows.column("latency_s")?.title || "latency", { range: heights(each, rows) }), shapes: [...stepShapes(each, ""), ...levels(each, rows.column("latency_s")?.scale ?? 1)],
-      annotations: each.steps.map((step) => ({ text: shardbench.percent(step.ratio), x: each.days[step.at], y: 1, yref: "paper", yanchor: "bottom", showarrow: false, font: { size: 11 } })) };
+      annotations: each.steps.filter((step) => Math.abs(Math.log(step.ratio)) >= DRAWN).map((step) => ({ text: shardbench.percent(step.ratio), x: each.days[step.at], y: 1, yref: "paper", yanchor: "bottom", showarrow: false, font: { size: 11 } })) };
     shardbench.plot(chart, traces(each, rows, ""), layout, { plotly_click: (event) => (location.hash = site.rowLink(event.points[0].customdata)) }).then(() => (chart.dataset.points = each.days.length));
   }
 
