@@ -52,6 +52,7 @@ def test_a_script_prints_what_it_promises(name, tmp_path, environment):
     assert PRINTS[name] in run([sys.executable, str(EXAMPLES / name)], tmp_path, environment)
 
 
+@pytest.mark.slow(seconds=7)
 @pytest.mark.parametrize("name", sorted(NOTEBOOKS))
 def test_a_notebook_runs_and_is_stored_without_what_it_printed(name, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
