@@ -43,8 +43,8 @@ def ask(
         InvalidRequest: a key or a value is wrong, the values do not fit together, or several points are asked.
         ShardbenchError: the store cannot be read or written.
     """
-    asked = _together(point or {}, keys)
-    rows = _rows(asked, results_dir, config_dir, most=1)
+    asked = _together(point or {}, _with_store(keys, results_dir))
+    rows = _rows(asked, config_dir, most=1)
     if not rows:
         raise ShardbenchError("this process follows process 0 of its job, which has the row; ask there")
     return rows[0]
@@ -79,13 +79,17 @@ def ask_all(
     from bench.api.frame import framed
 
     if points is None or isinstance(points, Mapping):
-        asked = _together(points or {}, keys)
+        asked = _together(points or {}, _with_store(keys, results_dir))
     else:
         listed = [dict(each) for each in points]
         for each in listed:
             _together(each, keys)
-        asked = _together({"points": listed}, keys)
-    return framed(_rows(asked, results_dir, config_dir))
+        asked = _together({"points": listed}, _with_store(keys, results_dir))
+    return framed(_rows(asked, config_dir))
+
+
+def _with_store(keys: Mapping[str, Any], results_dir: Folder | None) -> dict[str, Any]:
+    return dict(keys) if results_dir is None else {**keys, "results_dir": results_dir}
 
 
 def _together(point: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,15 +100,10 @@ def _together(point: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, An
     return {**point, **keys}
 
 
-def _rows(
-    asked: Mapping[str, Any],
-    results_dir: Folder | None,
-    config_dir: Folder | Sequence[Folder],
-    most: int | None = None,
-) -> list[Row]:
+def _rows(asked: Mapping[str, Any], config_dir: Folder | Sequence[Folder], most: int | None = None) -> list[Row]:
     """The rows of all points asked, in their order.
 
-    ``results_dir=None`` gives the points a store that is gone afterwards, so that they take the way of all points.
+    Without ``results_dir`` they have a store that is gone afterwards, so that they take the way of all points.
     """
     from bench.api.words import word_of
     from bench.run import runner
@@ -112,17 +111,19 @@ def _rows(
     from engines.host.scratch import ScratchFolder
 
     folders = [config_dir] if isinstance(config_dir, (str, os.PathLike)) else config_dir
-    words = [word_of(key, value) for key, value in asked.items()]
+    is_kept = "results_dir" in asked
+    options = {} if is_kept else {"wandb.mode": "disabled"}
+    words = [word_of(key, value) for key, value in {**options, **asked}.items()]
     with ExitStack() as stack:
         stack.enter_context(in_use([os.fspath(folder) for folder in folders]))
-        store = os.fspath(results_dir) if results_dir is not None else str(stack.enter_context(ScratchFolder()))
-        words.append(word_of("results_dir", store))
-        words += [] if results_dir is not None else ["wandb.mode=disabled"]
         requests = _requests(words)
         count = sum(len(job.points) for request in requests for job in request.jobs)
         if most is not None and count > most:
             key = next(filter(lambda key: _is_grid(key, asked[key]), asked), "sweep")
             raise InvalidRequest(key, asked.get(key), f"asks {count} points", "use bench.ask_all for their frame")
+        if not is_kept:
+            store = str(stack.enter_context(ScratchFolder()))
+            requests = [replace(each, options=replace(each.options, results_dir=store)) for each in requests]
         place = {each: order for order, each in enumerate(_point_ids(requests))}
         rows = runner.run(requests).rows
     return sorted(rows, key=lambda row: place.get(row.point_id, len(place)))

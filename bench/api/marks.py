@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.api.frame import title_of
+from bench.report.render.style import KINDS
 from bench.rows.counted import counted
 from bench.rows.interval import Segment, power_of, segment
 from bench.rows.labels import SOURCES
@@ -63,8 +64,8 @@ def drawing(frame: "pd.DataFrame", x: str, y: str, color: str, *, intervals: boo
     labels = list(dict.fromkeys(map(_name, values.sort_values(key=None if _is_number(drawn, color) else _texts))))
     labels += [MISSING] if drawn[color].isna().any() else []
     marks = []
-    for label in labels:
-        for source in _sources(drawn):
+    for source in sorted(_sources(drawn), key=lambda each: KINDS[each]["filled"]):  # what was observed lies on top
+        for label in labels:
             mine = drawn[(names == label) & (drawn["source"] == source)].sort_values(x, kind="stable")
             if len(mine):
                 marks.append(_marks(mine, x, y, label, source, intervals))

@@ -11,8 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+from bench.compare.nights.asv import write_asv
 from bench.compare.nights.history import histories
 from bench.compare.nights.judge import Verdict, judge
+from bench.compare.nights.kept_rules import keep
 from bench.compare.nights.read import DATE, Night, read_nights
 from bench.compare.nights.steps import StepRules
 from bench.compare.nights.summary import action_benchmark, markdown, plain
@@ -113,8 +115,10 @@ def run_night(plan: NightlySettings) -> Outcome:
     for name, text in written.items():
         with replaced(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
+    write_asv(nights, plan.out / "asv")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
-    files = [*(folder / name for name in written), folder / "report.md"]
+    files = [*(folder / name for name in written), folder / "report.md", plan.out / "asv" / "asv.conf.json"]
+    keep(plan.night.parent, plan.steps, plan.rules.threshold)
     page = plan.out / "dashboard.html"
     try:
         write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules, plan.steps)

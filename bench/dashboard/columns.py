@@ -95,10 +95,14 @@ def _numbers(values: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def _texts(values: Sequence[Any]) -> dict[str, Any] | None:
-    places: dict[Any, int] = {}
-    codes = np.fromiter((places.setdefault(_text(value), len(places)) for value in values), dtype=np.int64)
-    if all(value is None for value in places):
+    if any(isinstance(value, (list, bool)) for value in values):
+        values = [_text(value) for value in values]
+    distinct = {value: _text(value) for value in dict.fromkeys(values)}
+    places = {text: place for place, text in enumerate(dict.fromkeys(distinct.values()))}
+    if places.keys() <= {None}:
         return None
+    place_of = {value: places[text] for value, text in distinct.items()}
+    codes = np.fromiter(map(place_of.__getitem__, values), dtype=np.int64, count=len(values))
     return {"kind": "text", **_coded(list(places), codes)}
 
 

@@ -41,11 +41,12 @@ def data(judged: JudgedNights, stored: Stored) -> dict[str, Any]:
 
     Returns:
         of each key ``name``, ``title``, ``same_machine`` (whether two measured sides must be of one machine), the
-        ``values`` to choose from and, as parallel lists: ``rows`` (places in the table of rows), ``rest`` (numbers:
-        entries with the same one differ in this key alone), ``value`` (places in ``values``), ``times``, ``low``,
-        ``high`` (as in the history's data) and ``machines`` (null for what was not measured).
+        ``values`` to choose from, ``alone`` (the rows of each value that nothing may stand beside) and, as parallel
+        lists: ``rows`` (places in the table of rows), ``rest`` (numbers: entries with the same one differ in this key
+        alone), ``value`` (places in ``values``), ``times``, ``low``, ``high`` (as in the history's data) and
+        ``machines`` (null for what was not measured).
     """
-    found = [each.history for each in judged.verdict.points]
+    found = [each.history for each in judged.points]
     nights = [
         Entry(history=each, answer=answer, rest=(place,), value=answer.day)
         for place, each in enumerate(found)
@@ -138,11 +139,16 @@ def _key(name: str, entries: Sequence[Entry], judged: JudgedNights) -> dict[str,
     rests = {rest: place for place, rest in enumerate(dict.fromkeys(entry.rest for entry in kept))}
     intervals = Intervals(_distinct(entry.history for entry in kept))
     ends = [intervals.of(entry.history, entry.answer) for entry in kept]
+    alone: list[list[int]] = [[] for _ in listed]
+    for entry in entries:
+        if len(values[entry.rest]) == 1 and entry.value in places:
+            alone[places[entry.value]].append(judged.place(entry.answer.row))
     return {
         "name": name,
         "title": TITLES.get(name, name),
         "same_machine": name not in OTHER_MACHINES,
         "values": listed,
+        "alone": alone,
         "rows": [judged.place(entry.answer.row) for entry in kept],
         "rest": [rests[entry.rest] for entry in kept],
         "value": [places[entry.value] for entry in kept],

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Final
 
 from bench.run.again import command
@@ -14,6 +15,7 @@ from engines.core.row import Row
 CHUNK: Final = 250
 """Rows of a chunk."""
 NAMES: Final = tuple(each.name for each in fields(Row))
+VALUES: Final = attrgetter(*NAMES)
 
 
 def chunks(rows: Sequence[Row]) -> Iterator[str]:
@@ -28,15 +30,19 @@ def chunks(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _content(row: Row) -> dict[str, Any]:
-    return {name: value for name in NAMES if (value := getattr(row, name)) is not None and value not in ([], {})}
+    return {
+        name: value
+        for name, value in zip(NAMES, VALUES(row), strict=True)
+        if value is not None and value not in ([], {})
+    }
 
 
 def to_json(content: Any) -> str:
-    """JSON; a number that is not finite becomes null."""
+    """JSON in ASCII, which holds any text of Python; a number that is not finite becomes null."""
     try:
-        return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(content, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        return json.dumps(_finite(content), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(_finite(content), allow_nan=False, separators=(",", ":"))
 
 
 def _finite(value: Any) -> Any:

@@ -20,8 +20,8 @@ def data(judged: JudgedNights) -> dict[str, Any]:
         Where ``times`` is absent they are the rows' latencies; without any interval, ``low`` and ``high`` are.
     """
     places = {day: place for place, day in enumerate(judged.days)}
-    intervals = Intervals(each.history for each in judged.verdict.points)
-    points = [_point(each, judged, places, intervals) for each in judged.verdict.points]
+    intervals = Intervals(each.history for each in judged.points)
+    points = [_point(each, judged, places, intervals) for each in judged.points]
     return {"days": judged.days, "by_date": judged.by_date, "points": points}
 
 
@@ -35,7 +35,8 @@ def _point(each: Judged, judged: JudgedNights, days: dict[str, int], intervals: 
         found["machine"] = machine_text(history.machine)
     if any(answer.time_s != answer.row.latency_s for answer in answers):
         found["times"] = [answer.time_s for answer in answers]
-    ends = [intervals.of(history, answer) for answer in answers]
+    # The error of a prediction says nothing about its nights.
+    ends = [intervals.of(history, answer) if history.machine is not None else None for answer in answers]
     if any(end is not None for end in ends):
         found["low"] = [None if end is None else end[0] for end in ends]
         found["high"] = [None if end is None else end[1] for end in ends]

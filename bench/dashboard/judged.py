@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Final
 
 from bench.compare.nights.history import Answer, History, Machine
-from bench.compare.nights.judge import Verdict, judge
+from bench.compare.nights.judge import Judged, Verdict, judge
 from bench.compare.nights.read import Night
 from bench.compare.nights.steps import StepRules
 from bench.dashboard.read import Stored
@@ -24,20 +25,27 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedNights:
-    """``nights`` of a folder, or where it has none, the UTC days of its rows (``by_date``); None without rows.
+    """``nights`` of a folder, or where it has none, the UTC days of its rows (``by_date``).
 
-    ``places`` finds a row among the site's rows by :func:`key_of`.
+    ``others`` are the points of stores that lie beside nights and are none, by the UTC days of their rows. ``places``
+    finds a row among the site's rows by :func:`key_of`.
     """
 
     nights: Sequence[Night]
     by_date: bool
     verdict: Verdict
+    others: Sequence[Judged]
     places: Mapping[tuple[Any, ...], int]
 
     @property
+    def points(self) -> list[Judged]:
+        """Every point that was ever answered: those of nights first."""
+        return [*self.verdict.points, *self.others]
+
+    @property
     def days(self) -> list[str]:
-        """The nights' dates, oldest first."""
-        return [night.day for night in self.nights]
+        """The dates of all answers, oldest first."""
+        return sorted({answer.day for point in self.points for answer in point.history.answers})
 
     def place(self, row: Row) -> int:
         """The row's place in the site's table of rows."""
@@ -45,14 +53,19 @@ class JudgedNights:
 
 
 def judged_nights(stored: Stored, rules: StepRules, threshold: float) -> JudgedNights | None:
-    """Judge what is stored, by the path that ``shardbench nightly`` takes."""
+    """Judge what is stored, by the path that ``shardbench nightly`` takes; None without rows."""
     nights = _merged(stored.nights) if stored.nights else _days(stored.rows)
     if not nights:
         return None
+    of_nights = {key_of(row) for night in nights for row in night.rows}
+    beside = _days(row for row in stored.rows if key_of(row) not in of_nights)
+    # What is told of a night is told of nights alone.
+    others = [replace(point, findings=()) for point in judge(beside, rules, threshold).points] if beside else []
     return JudgedNights(
         nights=nights,
         by_date=not stored.nights,
         verdict=judge(nights, rules, threshold),
+        others=others,
         places={key_of(row): place for place, row in enumerate(stored.rows)},
     )
 
@@ -82,8 +95,6 @@ def _merged(nights: Iterable[Night]) -> list[Night]:
 
 def _days(rows: Iterable[Row]) -> list[Night]:
     """Rows of a store that is no night, by the UTC date on which they were made."""
-    from pathlib import Path
-
     by_day: dict[str, list[Row]] = {}
     for row in rows:
         by_day.setdefault(row.created_at[:10], []).append(row)

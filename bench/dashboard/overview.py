@@ -43,7 +43,7 @@ def data(judged: JudgedNights) -> dict[str, Any]:
         ],
         "new": [point(each) for each in verdict.first],
         "missing": [point(each) for each in verdict.missing],
-        "gone": _gone(verdict, judged.days),
+        "gone": _gone(verdict, [night.day for night in judged.nights]),
         "machines": [_machine(machine, verdict) for machine in _machines(verdict)],
         "coverage": _coverage(verdict),
     }
@@ -87,7 +87,10 @@ def _machines(verdict: Verdict) -> list[Machine]:
 
 def _machine(machine: Machine, verdict: Verdict) -> dict[str, Any]:
     mine = [each.history for each in verdict.points if each.history.machine == machine]
-    newest = max(mine, key=lambda each: (each.last.day, each.last.row.created_at)).last
+    # A row without an answer may not know its libraries.
+    newest = max(
+        (each.last for each in mine), key=lambda each: (each.day, each.row.status == "ok", each.row.created_at)
+    )
     return {
         "machine": machine_text(machine),
         "last": newest.day,

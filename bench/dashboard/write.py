@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from bench.compare.nights.steps import StepRules
 from bench.compare.verdicts import Rules
-from bench.dashboard import compare, history, overview
-from bench.dashboard.bundle import folder, one_file
+from bench.dashboard import compare, history, overview, timeline, truth
+from bench.dashboard.bundle import folder, one_file, plotly
 from bench.dashboard.columns import columns, outcome
 from bench.dashboard.details import CHUNK, chunks
 from bench.dashboard.judged import judged_nights
@@ -37,6 +37,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRul
         Unsupported: plotly is not installed.
         InvalidRequest: the store cannot be read, or ``out`` cannot be written.
     """
+    plotly()  # which is refused before all rows are read
     stored = read(results_dir)
     data = data_of(stored, results_dir, title, rules, steps or StepRules())
     if out.suffix.lower() in (".html", ".htm"):
@@ -48,7 +49,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRul
 
 
 def data_of(stored: Stored, results_dir: Path, title: str, rules: Rules, steps: StepRules) -> dict[str, Any]:
-    """The site's data by name: ``site``, ``rows``, the pages' own, and ``details/<n>``."""
+    """The site's data by name: ``site``, ``rows``, the pages' own, and what they load later."""
     nights = {store: night.day for night in stored.nights for store in [_name(night.store, results_dir)]}
     pages: dict[str, Any] = {"rows": columns(stored.rows, stored.stores, nights)}
     judged = judged_nights(stored, steps, rules.threshold)
@@ -58,6 +59,8 @@ def data_of(stored: Stored, results_dir: Path, title: str, rules: Rules, steps: 
             "history": history.data(judged),
             "compare": compare.data(judged, stored),
         }
+    turns = timeline.data(stored.rows, stored.stores, results_dir)
+    pages |= {"truth": truth.data(stored.rows), "timeline": turns.pop("timeline")}
     about = {
         "title": title,
         "rows": len(stored.rows),
@@ -68,7 +71,7 @@ def data_of(stored: Stored, results_dir: Path, title: str, rules: Rules, steps: 
         "empty": f"No rows in {results_dir}. shardbench run makes some: shardbench run results_dir={results_dir}",
     }
     details = {f"details/{place}": chunk for place, chunk in enumerate(chunks(stored.rows))}
-    return {"site": about, **pages, **details}
+    return {"site": about, **pages, **details, **turns}
 
 
 def _name(store: Path, results_dir: Path) -> str:

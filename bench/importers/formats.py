@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from bench.importers import (
     aiperf,
+    asv,
     guidellm,
     inferencex,
     jetstream,
@@ -63,6 +64,7 @@ FORMATS: Final[dict[str, Format]] = {
     "jetstream": Format(jetstream.matches, jetstream.entries, jetstream.WANTED),
     "maxtext": Format(maxtext.matches, maxtext.entries, maxtext.WANTED),
     "maxtext-sweep": Format(maxtext_sweep.matches, maxtext_sweep.entries, maxtext_sweep.WANTED),
+    "asv": Format(asv.matches, asv.entries, asv.WANTED, gather=asv.gather),
     "mlperf": Format(mlperf_summary.matches, mlperf_summary.entries, mlperf_summary.WANTED, parse=mlperf_summary.parse),
 }
 

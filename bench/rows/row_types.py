@@ -1,7 +1,9 @@
 """The types of a row's fields, and the first value of a stored row that has another."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from engines.core.row import Row, Source, Status
@@ -48,20 +50,48 @@ def _exact(kinds: Any) -> frozenset[type]:
 
 def invalid_value(row: Row) -> str | None:
     """A sentence on the first value that its field does not take; None if all are valid."""
-    for name, (kinds, inner) in _allowed().items():
-        value = getattr(row, name)
-        kind = type(value)
-        if kind not in kinds or (kind is list and not all(type(each) in inner for each in value)):
-            allowed = " or ".join(each.__name__ for each in kinds_of_fields()[name] if each is not type(None))
-            return f"{name}={value} must be of type {allowed}"
-        if kind is int and not -LARGEST <= value < LARGEST:
-            return f"{name}={value} is too large"
-        if kind is str and not value.isascii() and not _is_text(value):
-            return f"{name} has a character that no text file can hold"
+    values = _values(row)
+    kinds = tuple(map(type, values))
+    places = _of_values(kinds)
+    if places is None:
+        return next(filter(None, map(_invalid, _allowed().items(), values)), None)
+    for place, (name, allowed) in places:
+        fault = _invalid((name, allowed), values[place])
+        if fault is not None:
+            return fault
     if row.source not in get_args(Source):
         return f"source={row.source} is not known"
     if row.status not in get_args(Status):
         return f"status={row.status} is not known"
+    return None
+
+
+_values: Final = attrgetter(*(each.name for each in fields(Row)))
+
+
+@cache
+def _of_values(kinds: tuple[type, ...]) -> list[tuple[int, tuple[str, Any]]] | None:
+    """Where rows of values of these types may still hold what a field does not take; None if a type is wrong.
+
+    Most rows of a store share a few lists of types, which are looked up once.
+    """
+    allowed = list(_allowed().items())
+    if any(kind not in exact for kind, (_, (exact, _)) in zip(kinds, allowed, strict=True)):
+        return None
+    return [(place, allowed[place]) for place, kind in enumerate(kinds) if kind in (list, int, str)]
+
+
+def _invalid(field: tuple[str, Any], value: Any) -> str | None:
+    """A sentence on a value that the field does not take."""
+    name, (kinds, inner) = field
+    kind = type(value)
+    if kind not in kinds or (kind is list and not all(type(each) in inner for each in value)):
+        allowed = " or ".join(each.__name__ for each in kinds_of_fields()[name] if each is not type(None))
+        return f"{name}={value} must be of type {allowed}"
+    if kind is int and not -LARGEST <= value < LARGEST:
+        return f"{name}={value} is too large"
+    if kind is str and not value.isascii() and not _is_text(value):
+        return f"{name} has a character that no text file can hold"
     return None
 
 

@@ -2,9 +2,12 @@
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
-from bench.sweep.catalog import load_customised, load_group, model_from, names
+from bench.sweep.catalog import config_dirs, load_customised, load_group, model_from, names
 from bench.sweep.runtimes import load_runtime
 from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
@@ -42,13 +45,36 @@ def stated(row: Row) -> dict[str, Any]:
 
 def settings(row: Row) -> dict[str, Any]:
     """The settings of the engine's config that the row records."""
-    config = load_group("engine", row.engine)
-    found = {key: value for key, value in row.details.items() if key in config and key not in NOT_SETTINGS}
-    if "collectives" in row.chosen and "tried_s" in row.details:
-        words = [name.split()[1:] for name in row.details["tried_s"]]
-        tried = [next((word for word in each if word in VARIANTS), "plain") for each in words]
-        found["try_collectives"] = list(dict.fromkeys(tried))
+    return _settings(row, _config(row.engine, config_dirs()))
+
+
+def _settings(row: Row, config: Mapping[str, Any]) -> dict[str, Any]:
+    peer = row.details.get("peer")
+    told = {**row.details, **(peer.get("options", {}) if isinstance(peer, dict) else {})}
+    found = {key: value for key, value in told.items() if key in config and key not in NOT_SETTINGS}
+    if "tried_s" in row.details and row.engine == "compiled":
+        found |= _searched(row, [name.split()[1:] for name in row.details["tried_s"]])
     return {key: value for key, value in found.items() if value != config[key]}
+
+
+def _searched(row: Row, tried: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The settings of a search, from the words after the layout of each plan that it tried: ``latency unrolled``."""
+    found: dict[str, Any] = {}
+    if "collectives" in row.chosen:
+        found["try_collectives"] = list(
+            dict.fromkeys(next((word for word in each if word in VARIANTS), "plain") for each in tried)
+        )
+    ways = {"unrolled" in each for each in tried}
+    if True in ways:
+        found["unroll_layers"] = "auto" if False in ways else True
+    return found
+
+
+@cache
+def _config(engine: str, folders: tuple[Path, ...]) -> Mapping[str, Any]:
+    """The engine's config; empty if there is none in these folders."""
+    del folders  # where it is looked up
+    return load_group("engine", engine) if engine in names("engine") else {}
 
 
 def words(row: Row) -> list[str]:
@@ -61,7 +87,8 @@ def words(row: Row) -> list[str]:
         raise ShardbenchError("a program that somebody else wrote; shardbench estimate asks it again")
     if row.engine == "imported":
         raise ShardbenchError("read from another harness's file; shardbench import reads it again")
-    if row.engine not in names("engine"):
+    config = _config(row.engine, config_dirs())
+    if not config:
         raise ShardbenchError(f"engine={row.engine} is not known here")
     if "checkpoint" in row.details:
         raise ShardbenchError("measured with a checkpoint whose folder the row does not say; add engine.checkpoint=")
@@ -72,13 +99,13 @@ def words(row: Row) -> list[str]:
             found += [f"{key}={name}", *(f"{key}.{change}" for change in changes)]
         elif not (key == "runtime" and value == AUTO):
             found.append(f"{key}={_plain(value)}")
-    return found + [f"engine.{key}={_plain(value)}" for key, value in settings(row).items()]
+    return found + [f"engine.{key}={_plain(value)}" for key, value in _settings(row, config).items()]
 
 
 def command(row: Row) -> dict[str, str]:
     """``{"command": …}``, or ``{"no_command": …}`` with the reason in one sentence."""
     try:
-        return {"command": shlex.join(["shardbench", "run", *words(row)])}
+        return {"command": shlex.join(["shardbench", "run", *words(row), "resume=false"])}
     except ShardbenchError as error:
         return {"no_command": str(error)}
 
@@ -89,4 +116,6 @@ def _plain(value: Any) -> str:
         return "[" + ",".join(map(_plain, value)) + "]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_plain(each)}" for key, each in value.items()) + "}"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return str(value)

@@ -14,6 +14,7 @@ import configuration
 import docstrings
 import metrics
 import published
+import python_api
 import rows
 import worked_example
 from mkdocs.config.defaults import MkDocsConfig
@@ -27,6 +28,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/metrics.md": metrics.page,
     "reference/rows.md": rows.page,
     "reference/published.md": published.page,
+    "reference/python.md": python_api.page,
     "accuracy.md": accuracy.page,
 }
 IMAGES: Final[dict[str, Callable[[], bytes]]] = {

@@ -36,7 +36,7 @@ def test_nothing_is_kept_or_printed_unless_a_store_is_named(tmp_path, monkeypatc
 
 
 def test_a_store_keeps_the_row_and_answers_the_next_time(tmp_path):
-    first, second = (bench.ask(**POINT, results_dir=tmp_path / "s") for _ in range(2))
+    first, second = bench.ask(**POINT, results_dir=tmp_path / "s"), bench.ask({**POINT, "results_dir": tmp_path / "s"})
     assert first == second
     assert Store(tmp_path / "s").load() == [first]
 

@@ -53,6 +53,7 @@ OTHERS: Final = (
     File("jetstream", "jetstream.json", "hw=tpu-v5e num_chips=8 weight_dtype=bfloat16"),
     File("maxtext-sweep", "maxtext_sweep.jsonl", f"{ON_TPU} phase=prefill", 2),
     File("maxtext-sweep", "maxtext_sweep.jsonl", f"{ON_TPU} phase=decode input_len=1024", 2),
+    File("asv", "asv.json", "", 2),
     File("mlperf", "mlperf_server.txt", SERVED),
     File("mlperf", "mlperf_offline.txt", SERVED),
     File("mlperf", "mlperf_single_stream.txt", SERVED),

@@ -10,7 +10,10 @@ from builders import hlo_texts
 from builders.rows import a_row
 
 from bench.cli.main import main
+from bench.compare.nights.kept_rules import rules_for
+from bench.compare.nights.steps import StepRules
 from bench.rows.store import Store
+from engines.core.errors import InvalidRequest
 
 SWEEP = ["sweep=paper-table2", "run=[engine=analytic,wandb.mode=disabled]"]
 
@@ -159,3 +162,16 @@ def test_a_wrong_value_is_one_line_and_runs_nothing(tmp_path, capsys, word):
     (line,) = capsys.readouterr().err.splitlines()
     assert word.partition("=")[0] + "=" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_of_the_nights_has_the_rules_that_they_were_judged_by(tmp_path, monkeypatch):
+    with_nights(tmp_path, monkeypatch, tonight=(0.02,) * 3)
+    assert nightly(tmp_path, "2026-01-07", "smallest_step=0.2", "false_alarms=1e-4", "threshold=0.1") == 0
+    folder = tmp_path / "results" / "nightly"
+    asked = dict.fromkeys(("false_alarms", "smallest_step", "threshold"))
+    assert rules_for(folder, asked) == (StepRules(false_alarms=1e-4, smallest=0.2), 0.1)
+    assert rules_for(folder, {**asked, "smallest_step": 0.05})[0] == StepRules(false_alarms=1e-4, smallest=0.05)
+    assert rules_for(tmp_path, asked) == (StepRules(), 0.05)
+    (folder / "rules.json").write_text("{}")
+    with pytest.raises(InvalidRequest, match=r"results_dir.*damaged rules\.json"):
+        rules_for(folder, asked)

@@ -154,6 +154,19 @@ def test_a_store_that_is_no_night_is_told_by_the_dates_of_its_rows(tmp_path):
     assert judged_nights(read(tmp_path / "none"), RULES, 0.05) is None
 
 
+def test_stores_beside_nights_have_histories_and_pairs_too(tmp_path):
+    Store(tmp_path / "reference").append([predicted(1.0), measured(0.5, point_id="other")])
+    for number in range(2):
+        Store(tmp_path / "nightly" / day(number)).append([measured(2.0, number, batch_size=64)])
+    found = read(tmp_path)
+    both = judged_nights(found, RULES, 0.05)
+    assert len(both.verdict.points) == 1
+    assert overview.data(both)["compared"] == 0
+    made = history.data(both)
+    assert sorted(place for point in made["points"] for place in point["rows"]) == list(range(len(found.rows)))
+    assert {each["name"] for each in compare.data(both, found)["keys"]} >= {"night", "engine"}
+
+
 def keys_of(folder, nights):
     found = stored(folder, nights)
     made = compare.data(judged_nights(found, RULES, 0.05), found)

@@ -85,6 +85,7 @@ def test_no_style_loads_anything_from_elsewhere(site):
         ("choices", [name for group in ("model", "hw", "runtime", "sweep") for name in names(group)]),
         ("configuration", [f"engine={name}" for name in names("engine")]),
         ("published", list(tables())),
+        ("python", [f"bench.{name}" for name in ("ask", "ask_all", "load", "plot", "estimate.estimate", "Row")]),
     ],
 )
 def test_the_reference_is_complete(site, page, words):

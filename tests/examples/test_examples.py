@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+NOTEBOOKS = {"rows.ipynb": ("ms a step, MFU", "did you mean batch_size=")}
+"""Notebook → what its cells print, among other things."""
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PRINTS = {
@@ -40,7 +42,7 @@ def run(words, folder, environment):
 
 def test_every_script_is_tested_and_listed():
     scripts = {path.name for path in EXAMPLES.glob("*.*")} - {"README.md"}
-    assert scripts == {*PRINTS, "own_model_and_chip.sh"}
+    assert scripts == {*PRINTS, *NOTEBOOKS, "own_model_and_chip.sh"}
     readme = (EXAMPLES / "README.md").read_text()
     assert all(f"({name})" in readme for name in scripts)
 
@@ -48,6 +50,25 @@ def test_every_script_is_tested_and_listed():
 @pytest.mark.parametrize("name", sorted(PRINTS))
 def test_a_script_prints_what_it_promises(name, tmp_path, environment):
     assert PRINTS[name] in run([sys.executable, str(EXAMPLES / name)], tmp_path, environment)
+
+
+@pytest.mark.slow(seconds=7)
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_a_notebook_runs_and_is_stored_without_what_it_printed(name, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    outputs = [output for cell in code for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    assert all(words in printed for words in NOTEBOOKS[name])
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
 
 
 def test_two_dimensions_send_less_than_one(monkeypatch):

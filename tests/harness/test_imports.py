@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("bench", "engines") for path in (ROOT / folder).rglob("*.py"))
 SHARED = {"core", "host", "weights", "transformer"}
 """What engines share: each may import those before it."""
-HEAVY = {"jax", "torch", "wandb", "matplotlib", "scipy", "pandas", "hydra"}
+HEAVY = {"jax", "torch", "wandb", "matplotlib", "scipy", "pandas", "hydra", "plotly"}
 
 
 def imported(path):

@@ -42,6 +42,9 @@ def test_configs_and_data_travel_in_the_wheel(installed):
         assert {path.name for path in (installed / "engines" / "conf" / group).glob("*.yaml")} == here
     data = {path.name for path in (ROOT / "engines" / "published" / "data").iterdir()}
     assert {path.name for path in (installed / "engines" / "published" / "data").iterdir()} == data
+    site = ROOT / "bench" / "dashboard" / "site"
+    for path in (each for each in site.rglob("*") if each.is_file()):
+        assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
     assert not (installed / "tests").exists()
 
 
@@ -62,4 +65,4 @@ def test_the_wheel_runs_outside_the_checkout(installed, tmp_path):
 def test_the_extras_that_users_expect(installed):
     (metadata,) = installed.glob("*.dist-info/METADATA")
     extras = {line.split(": ")[1] for line in metadata.read_text().splitlines() if line.startswith("Provides-Extra")}
-    assert {"tpu", "gpu", "torch", "jax", "report", "wandb", "docs", "test", "all"} <= extras
+    assert {"tpu", "gpu", "torch", "jax", "report", "dashboard", "wandb", "docs", "test", "all"} <= extras

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
-from bench.cli.commands.compare import RULES, rules_of
-from bench.cli.values import FilePath
+from bench.cli.values import FilePath, Number
 from bench.rows.counted import counted
 
 SUMMARY: Final = "write a static site of all rows: explore, filter and compare them, and see each with its command"
@@ -21,7 +20,24 @@ KEYS: Final = (
         kind=FilePath(),
     ),
     Key("title", "shardbench", "the heading of the site"),
-    *RULES,
+    Key(
+        "false_alarms",
+        None,
+        "probability of a step by chance, for one measured point and night (default: as the nights were judged)",
+        kind=Number(above=0, below=0.1),
+    ),
+    Key(
+        "smallest_step",
+        None,
+        "measured steps smaller than this fraction are not shown (default: as the nights were judged)",
+        kind=Number(above=0, below=1),
+    ),
+    Key(
+        "threshold",
+        None,
+        "a computed time is slower if it rose by more than this fraction (default: as the nights were judged)",
+        kind=Number(minimum=0),
+    ),
     PRINT,
 )
 EXAMPLES: Final = (
@@ -34,10 +50,15 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the site. Returns 0 even if it shows regressions; ``compare`` has an exit code for them."""
     del verb
+    from bench.compare.nights.kept_rules import KEYS as RULES
+    from bench.compare.nights.kept_rules import rules_for
+    from bench.compare.verdicts import Rules
     from bench.dashboard.write import write
 
     out = Path(settings["out"])
-    rows = write(Path(settings["results_dir"]), out, settings["title"], rules_of(settings))
+    folder = Path(settings["results_dir"])
+    steps, threshold = rules_for(folder, {name: settings[name] for name in RULES})
+    rows = write(folder, out, settings["title"], Rules(threshold=threshold), steps)
     if settings["print"] == "json":
         print(json.dumps({"out": str(out), "rows": rows}))
     else:

@@ -16,7 +16,7 @@ SUMMARY: Final = "list, check, export, add, compact or rekey the stored rows"
 VERBS: Final[Mapping[str, str]] = {
     "list": "the row that stands for every point: the newest, but none that failed before one that did not",
     "check": "read every file and list broken lines; exit code 1 if there are any",
-    "export": "write rows as csv, parquet, jsonl or markdown",
+    "export": "write rows as csv, parquet, jsonl or markdown, or as a folder that asv reads",
     "add": "store rows from a file of JSON lines, such as those that a run printed because it could not store them",
     "compact": "merge all files into one",
     "rekey": "convert rows of schema version 1 to the current keys if they are still valid; drop the others",
@@ -24,8 +24,8 @@ VERBS: Final[Mapping[str, str]] = {
 FILTERS: Final = ("model", "hw", "engine", "phase", "source", "status", "sweep")
 KEYS: Final = (
     RESULTS_DIR,
-    Key("out", None, "export: the file to write (default: stdout)", kind=FilePath()),
-    Key("format", "csv", "export: the format", ("csv", "parquet", "jsonl", "markdown")),
+    Key("out", None, "export: the file to write (default: stdout), for asv the folder", kind=FilePath()),
+    Key("format", "csv", "export: the format", ("csv", "parquet", "jsonl", "markdown", "asv")),
     Key("history", False, "list, export: every stored row, not only the one that stands for each point"),
     *(
         Key(name, None, f"list, export: only rows of this {name}, or a list: [a,b]", kind=ListOf(Text()))
@@ -45,6 +45,7 @@ EXAMPLES: Final = (
     "shardbench results list model=palm-540b source=[predicted,published]",
     "shardbench results check repair=true",
     "shardbench results export format=parquet out=rows.parquet",
+    "shardbench results export format=asv out=asv history=true",
     "shardbench results add data=printed.txt",
     "shardbench results compact results_dir=results/main",
     "shardbench results rekey proven=proven.json",
@@ -188,6 +189,8 @@ def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
     from bench.rows.export import as_text, write
 
     how, out = settings["format"], settings["out"]
+    if how == "asv":
+        return _export_asv(rows, settings)
     if out is None:
         if how == "parquet":
             raise InvalidRequest("out", "", "is required for format=parquet", "add out=rows.parquet")
@@ -198,4 +201,19 @@ def _export(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
         print(json.dumps({"out": out, "format": how, "rows": len(rows)}))
     else:
         print(f"{counted(len(rows), 'row')} in {out}")
+    return 0
+
+
+def _export_asv(rows: Sequence[Row], settings: Mapping[str, Any]) -> int:
+    from bench.compare.nights.asv import as_nights, write_asv
+
+    out = settings["out"]
+    if out is None:
+        raise InvalidRequest("out", "", "is required for format=asv", "add out=FOLDER")
+    written, left_out = write_asv(as_nights(rows), Path(out))
+    if settings["print"] == "json":
+        print(json.dumps({"out": out, "format": "asv", "points": written, "rows_without_commit": left_out}))
+    else:
+        without = f"; left out {counted(left_out, 'row')} of no known commit" if left_out else ""
+        print(f"{counted(written, 'point')} with a time in {out}{without}")
     return 0

@@ -23,6 +23,7 @@
      link(page, query)         the address of a page; query is a mapping, null values are left out
      rowLink(row)              the address of a row
      details(row)              a promise of the whole row, with `command` or `no_command`
+     load(name), packed(name)  a promise of data/<name>.js as it is, or of the JSON that it holds gzipped in base64
      has(page), hasData(name)  whether there is such a page, such data
 
    Helpers, all of which keep hostile text as text: shardbench.dom (h, replace, select, download, commandBox, ...),
@@ -65,6 +66,8 @@
     return JSON.parse(await new Response(stream).text());
   }
 
+  site.load = load;
+  site.packed = (name) => load(name).then(unpacked);
   const chunks = new Map(); // place of a chunk → promise of its rows
   site.details = async (row) => {
     const place = Math.floor(row / site.about.chunk);

@@ -130,21 +130,17 @@
   }
 
   /* How many of the rows are what, by source: out of memory is an answer of its own, not an invalid one. */
-  function outcomes(site, selection) {
-    const rows = site.rows;
-    const counts = new Map();
-    for (const row of selection) {
-      const source = rows.at("source", row);
-      if (!counts.has(source)) counts.set(source, new Map());
-      const of = counts.get(source);
-      const outcome = rows.at("outcome", row);
-      of.set(outcome, (of.get(outcome) || 0) + 1);
-    }
+  function outcomeCounts(site, selection) {
+    const [sources, outcomes] = [site.rows.column("source"), site.rows.column("outcome")];
+    const counts = new Map(sources.values.map((source) => [source, new Map()]));
+    const all = new Uint32Array(sources.values.length * outcomes.values.length);
+    for (const row of selection) all[sources.places[row] * outcomes.values.length + outcomes.places[row]]++;
+    all.forEach((count, place) => count && counts.get(sources.values[Math.floor(place / outcomes.values.length)]).set(outcomes.values[place % outcomes.values.length], count));
     const order = ["valid", "not valid", "out of memory", "unsupported", "failed", "timeout"];
-    return h("ul", { class: "counts" }, shardbench.SOURCES.filter((source) => counts.has(source)).map((source) =>
+    return h("ul", { class: "counts" }, shardbench.SOURCES.filter((source) => counts.get(source)?.size).map((source) =>
       h("li", null, shardbench.badge(source), " ", order.filter((each) => counts.get(source).has(each))
         .map((each) => `${counts.get(source).get(each).toLocaleString("en-US")} ${each}`).join(", "))));
   }
 
-  Object.assign(shardbench, { filterBar, filtersOf, outcomes });
+  Object.assign(shardbench, { filterBar, filtersOf, outcomeCounts });
 })();

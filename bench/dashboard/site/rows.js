@@ -208,6 +208,20 @@
       return found[place] ?? null;
     }
 
+    /* A row as an address names the one that is pinned, and the row of such a text or null. */
+    pin(row) {
+      return JSON.stringify(Object.values(this.key(row)).filter((each) => each !== null));
+    }
+
+    pinned(text) {
+      try {
+        const [point_id, created_at, nth] = JSON.parse(text || "[]");
+        return this.find({ point_id, created_at, nth });
+      } catch {
+        return null; // an address that somebody shortened
+      }
+    }
+
     /* Rows as CSV in SI units, under the rows' keys; an empty cell is no value. */
     csv(selection, names) {
       const known = names.filter((name) => this.columns.has(name));

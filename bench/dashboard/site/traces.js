@@ -4,6 +4,7 @@
   const { counted } = shardbench.dom;
   const PANELS = 12; // of a facet, at once
   const SCALED = 12; // distinct numbers up to which each has a colour of its own
+  const TRACES = 40; // categories up to which each has a trace, which plotly draws faster than points of many colours
 
   /* Rows that no other row beats in both figures, from the best x on; `best` says which way is better. */
   function frontier(indices, xs, ys, best) {
@@ -37,23 +38,19 @@
       const number = place ? place + 1 : "";
       Object.assign(axes, axesOf(place, number, panels.length, columns, choice, x, y));
       if (panel.title !== null) titles.push({ text: shardbench.plain(panel.title), showarrow: false, xref: `x${number} domain`, yref: `y${number} domain`, x: 0.5, y: 1, yanchor: "bottom", xanchor: "center" });
-      for (const source of shardbench.SOURCES) {
-        const of = panel.rows.filter((row) => rows.at("source", row) === source);
-        if (!of.length) continue;
-        found.sources.add(source);
-        for (const valid of [true, false]) addPoints(found, of.filter((row) => (rows.at("outcome", row) === "valid") === valid), source, valid, number);
-        if (choice.frontier) addFrontier(found, of.filter((row) => rows.at("outcome", row) === "valid"), source, number);
-      }
+      for (const [source, valid, color, of] of groups(rows, panel.rows, colors)) addPoints(found, of, source, valid, color, number);
+      if (!choice.frontier) return;
+      for (const [source, valid, , of] of groups(rows, panel.rows, { key: () => 0 })) if (valid) addFrontier(found, of, source, number);
     });
 
-    function addPoints(into, of, source, valid, number) {
-      if (!of.length) return;
+    function addPoints(into, of, source, valid, color, number) {
       const symbol = shardbench.SYMBOLS[source] + (valid ? "" : "-open");
-      const marker = { symbol, size: of.length > 5000 ? 5 : 8, opacity: of.length > 5000 ? 0.55 : 0.85, color: colors.of(of, source) };
-      if (colors.scale) Object.assign(marker, { coloraxis: "coloraxis" });
+      const many = usable.length > 5000;
+      const marker = { symbol, size: many ? 5 : 8, opacity: many ? 0.55 : 0.85, ...colors.marker(of, source, color) };
       into.traces.push({ type: kind, mode: "markers", x: pick(x, of), y: pick(y, of), marker, hoverinfo: "none", xaxis: `x${number}`, yaxis: `y${number}`, name: source });
       into.indices.push(of);
       into.points += of.length;
+      into.sources.add(source);
     }
 
     function addFrontier(into, of, source, number) {
@@ -75,7 +72,10 @@
     const lines = Math.ceil(panels / columns);
     const [across, down] = [place % columns, Math.floor(place / columns)];
     const gap = { x: columns > 1 ? 0.03 : 0, y: lines > 1 ? 0.16 / lines + 0.04 : 0 };
-    const domain = (at, of, space) => [at / of + (at ? space / 2 : 0), (at + 1) / of - (at + 1 < of ? space / 2 : 0)];
+    const domain = (at, of, space) => {
+      const size = (1 - space * (of - 1)) / of;
+      return [at * (size + space), at * (size + space) + size];
+    };
     const last = place + columns >= panels;
     const make = (column, name, its, outer) => shardbench.axis(outer ? column.title : "", { type: choice.log[name] ? "log" : "linear", domain: its, anchor: `${name === "x" ? "y" : "x"}${number}`,
       showticklabels: outer, ...(panels > 1 ? { nticks: 5, minor: { nticks: 1 }, dtick: choice.log[name] ? 1 : null } : {}), ...(place ? { matches: name } : {}) });
@@ -83,16 +83,39 @@
     return { [`xaxis${number}`]: make(x, "x", domain(across, columns, gap.x), last), [`yaxis${number}`]: make(y, "y", vertical, across === 0) };
   }
 
-  /* The colour of each row: by source, by category, or along a scale of numbers. */
+  /* Rows by source, whether they are valid, and colour: [[source, valid, colour, rows]], in the order of the sources. */
+  function groups(rows, indices, colors) {
+    const [sources, outcomes] = [rows.column("source"), rows.column("outcome")];
+    const [of, told] = [sources.places, outcomes.places];
+    const valid = outcomes.values.indexOf("valid");
+    const found = new Map();
+    for (const row of indices) {
+      const color = colors.key(row);
+      const key = (color * 2 + (told[row] === valid)) * sources.values.length + of[row];
+      const same = found.get(key);
+      if (same) same[3].push(row);
+      else found.set(key, [sources.values[of[row]], told[row] === valid, color, [row]]);
+    }
+    const order = (group) => shardbench.SOURCES.indexOf(group[0]);
+    return [...found.values()].sort((a, b) => order(a) - order(b));
+  }
+
+  /* The colour of rows: by source, by category, or along a scale of numbers; `key` tells apart what needs a trace each. */
   function colorsOf(rows, usable, name) {
-    if (name === "source") return { categories: [], of: (_, source) => shardbench.sourceColor(source) };
+    if (name === "source") return { categories: [], key: () => 0, marker: (_, source) => ({ color: shardbench.sourceColor(source) }) };
     const column = rows.column(name);
     const distinct = column.distinct(usable);
-    if (column.numeric && distinct.length > SCALED) return { categories: [], scale: true, of: (indices) => pick(column, indices) };
+    if (column.numeric && distinct.length > SCALED) {
+      return { categories: [], scale: true, key: () => 0, marker: (of) => ({ color: pick(column, of), coloraxis: "coloraxis" }) };
+    }
     // By their order among all rows, so that a filter changes no colour.
     const order = column.distinct(rows.all).map(([value]) => value);
-    const colors = new Map(order.map((value, place) => [value, shardbench.color(place)]));
-    return { categories: distinct.map(([value, count]) => [value, colors.get(value), count]), of: (indices) => Array.from(indices, (row) => colors.get(column.at(row))) };
+    const ranks = new Map(order.map((value, rank) => [value, rank]));
+    const rankOf = column.coded ? column.values.map((value) => ranks.get(value)) : null;
+    const key = (row) => (rankOf ? rankOf[column.places[row]] : ranks.get(column.at(row)));
+    const categories = distinct.map(([value, count]) => [value, shardbench.color(ranks.get(value)), count]);
+    if (distinct.length <= TRACES) return { categories, key, marker: (_, __, rank) => ({ color: shardbench.color(rank) }) };
+    return { categories, key: () => 0, marker: (of) => ({ color: Array.from(of, (row) => shardbench.color(key(row))) }) };
   }
 
   function panelsOf(rows, usable, choice) {

@@ -48,7 +48,7 @@ def turn(name: str, caption: str, shown: LoopIteration) -> Drawn:
     for place, lane in enumerate(lanes):
         bars = [bar for bar in shown.bars if bar.label == lane]
         for kind, colour in COLOUR_OF.items():
-            spans = [(scale * bar.start_s, scale * bar.seconds) for bar in bars if _kind(bar) == kind]
+            spans = [(scale * bar.start_s, scale * bar.seconds) for bar in bars if kind_of(bar) == kind]
             if spans:
                 height = LANE_HEIGHT
                 axis.broken_barh(
@@ -60,14 +60,14 @@ def turn(name: str, caption: str, shown: LoopIteration) -> Drawn:
     axis.set_xlim(0, scale * shown.seconds)
     axis.set_xlabel(f"time in the turn ({unit})")
     axis.grid(visible=False, axis="y")
-    present = {_kind(bar) for bar in shown.bars}
+    present = {kind_of(bar) for bar in shown.bars}
     handles = [Patch(color=colour, label=kind) for kind, colour in COLOUR_OF.items() if kind in present]
     columns = min(LEGEND_COLUMNS, len(handles))
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=1.2, columnspacing=1.4)
     return Drawn(name, caption, figure)
 
 
-def _kind(bar: Bar) -> str:
+def kind_of(bar: Bar) -> str:
     """What the legend calls the bar."""
     if bar.kind == BarKind.COLLECTIVE:
         return bar.opcode if bar.opcode in COLOUR_OF else OTHER_COLLECTIVES

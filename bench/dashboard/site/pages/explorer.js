@@ -21,17 +21,19 @@
     const names = () => (site.query.get("columns") || SHOWN.join(",")).split(",");
     let table = null;
     let tableOf = "";
+    let waiting = 0;
 
     function update(now) {
       selection = filters.selection(now);
       filters.update(now);
-      replace(counts, shardbench.outcomes(site, selection));
+      replace(counts, shardbench.outcomeCounts(site, selection));
       const choice = choiceOf(now, rows);
       drawControls(controls, choice, site);
       drawTable();
-      if (choice) draw(choice);
-      else replace(note, "No row has a figure; the table below has all rows.");
       drawPinned();
+      if (!choice) return void replace(note, "No row has a figure; the table below has all rows.");
+      cancelAnimationFrame(waiting); // the table answers first, then the chart follows
+      waiting = requestAnimationFrame(() => setTimeout(() => draw(choice)));
     }
 
     function drawTable() {
@@ -89,11 +91,11 @@
         h("dl", null, lines.map((name) => [h("dt", null, rows.column(name).title), h("dd", null, rows.show(name, row))]))];
     }
 
-    const pin = (row) => site.set({ pin: JSON.stringify(Object.values(rows.key(row)).filter((each) => each !== null)) }, true);
+    const pin = (row) => site.set({ pin: rows.pin(row) }, true);
 
     async function drawPinned() {
       const old = aside.querySelector(".pinned");
-      const row = pinned(site.query.get("pin"), rows);
+      const row = rows.pinned(site.query.get("pin"));
       if (row === null) return old?.remove();
       const command = h("div", null, h("p", { class: "quiet" }, "…"));
       const card = h("div", { class: "card pinned" }, facts(row), command,
@@ -114,15 +116,6 @@
 
     update(query);
     return update;
-  }
-
-  function pinned(text, rows) {
-    try {
-      const [point_id, created_at, nth] = JSON.parse(text || "[]");
-      return rows.find({ point_id, created_at, nth });
-    } catch {
-      return null; // an address that somebody shortened
-    }
   }
 
   /* What the address chooses, with defaults: figures that rows have. Null where no row has any. */

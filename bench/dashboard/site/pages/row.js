@@ -4,7 +4,7 @@
   const { h, fill, commandBox, outside, download, counted } = shardbench.dom;
   const ENVIRONMENT = ["host", "device_kind", "git_sha", "git_dirty", "versions", "xla_flags", "cpu_affinity", "conditions"];
   const APART = ["samples_s", "details", "origins", "load", "command", "no_command", "chosen", ...ENVIRONMENT];
-  const LINKS = [["history", "Its history"], ["compare", "Compare it"], ["timeline", "Its timeline"], ["explorer", "Its rows in Explorer"]];
+  const LINKS = [["history", "Its history"], ["compare", "Compare it"], ["timeline", "Its timeline"], ["truth", "Against what was observed"], ["explorer", "Its rows in Explorer"]];
 
   async function show(root, query, site) {
     const rows = site.rows;
@@ -18,10 +18,11 @@
     const reason = whole.error || whole.invalid_reason;
     fill(root, h("div", { class: "row-head" }, h("h2", null, rows.label(row)), shardbench.badge(whole.source), h("b", { class: told === "valid" ? "good" : "bad" }, told)),
       reason && h("p", { class: "bad" }, reason),
-      h("p", null, LINKS.filter(([page]) => site.has(page)).map(([page, text]) => [h("a", { href: site.link(page, { point_id: whole.point_id }) }, text), " · "]),
+      h("p", null, LINKS.filter(([page]) => site.has(page) && (page !== "timeline" || whole.source === "compiled"))
+        .map(([page, text]) => [h("a", { href: site.link(page, { point_id: whole.point_id, pin: rows.pin(row) }) }, text), " · "]),
         h("button", { type: "button", onclick: () => download(`row-${whole.point_id}.json`, JSON.stringify(plainRow(whole), null, 1) + "\n", "application/json") }, "JSON")),
       h("h2", null, "Asks it again"), whole.command ? commandBox(whole.command) : h("p", { class: "quiet" }, whole.no_command),
-      h("div", { class: "tables" }, pointTable(whole, rows), figuresTable(whole, rows), aboutTable(whole, rows), environmentTable(whole)));
+      h("div", { class: "tables" }, h("div", null, pointTable(whole, rows), aboutTable(whole, rows), environmentTable(whole)), h("div", null, figuresTable(whole, rows))));
     const samples = whole.samples_s || [];
     if (samples.length > 1) drawSamples(root, samples, whole);
     for (const name of ["load", "details", "origins"]) if (whole[name]) root.append(h("h2", null, name), tree(whole[name]));
