@@ -21,7 +21,7 @@ def scripts() -> list[str]:
     return [*FIRST, *sorted(path.relative_to(SITE).as_posix() for path in (SITE / "pages").glob("*.js"))]
 
 
-def plotly() -> str:
+def plotly() -> Path:
     """plotly's script, of the installed package.
 
     Raises:
@@ -30,7 +30,7 @@ def plotly() -> str:
     found = find_spec("plotly")
     if found is None or found.origin is None:
         raise Unsupported("the dashboard's charts need plotly; install shardbench[dashboard]")
-    return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    return Path(found.origin).parent / "package_data" / "plotly.min.js"
 
 
 def folder(title: str, data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -39,7 +39,7 @@ def folder(title: str, data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     Raises:
         Unsupported: plotly is not installed.
     """
-    yield "plotly.min.js", plotly()
+    yield "plotly.min.js", plotly().read_text(encoding="utf-8")
     for name in ("style.css", *scripts()):
         yield name, (SITE / name).read_text(encoding="utf-8")
     for name, value in data.items():
@@ -58,7 +58,7 @@ def one_file(title: str, data: Mapping[str, Any]) -> Iterator[str]:
     style = (SITE / "style.css").read_text(encoding="utf-8")
     before, after = _page(title, f"<style>\n{style}</style>", mark).split(mark)
     yield before
-    yield f'<script type="text/plain" id="plotly">{_inside(plotly())}</script>\n'
+    yield f'<script type="text/plain" id="plotly">{_inside(plotly().read_text(encoding="utf-8"))}</script>\n'
     for name, value in data.items():
         yield f'<script type="application/json" id="data/{escape(name)}">{_safe(value)}</script>\n'
     for name in scripts():

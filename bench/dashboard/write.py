@@ -11,7 +11,7 @@ from typing import Any, Final
 from bench.compare.nights.steps import StepRules
 from bench.compare.verdicts import Rules
 from bench.dashboard import compare, history, overview, timeline, truth
-from bench.dashboard.bundle import folder, one_file
+from bench.dashboard.bundle import folder, one_file, plotly
 from bench.dashboard.columns import columns, outcome
 from bench.dashboard.details import CHUNK, chunks
 from bench.dashboard.judged import judged_nights
@@ -37,6 +37,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRul
         Unsupported: plotly is not installed.
         InvalidRequest: the store cannot be read, or ``out`` cannot be written.
     """
+    plotly()  # which is refused before all rows are read
     stored = read(results_dir)
     data = data_of(stored, results_dir, title, rules, steps or StepRules())
     if out.suffix.lower() in (".html", ".htm"):

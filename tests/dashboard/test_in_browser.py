@@ -1,5 +1,6 @@
 """The site in Chromium: nothing is lost, nothing becomes markup, every address leads back to what it showed."""
 
+import base64
 import csv
 import json
 import time
@@ -9,9 +10,12 @@ from builders.rows import a_row
 from builders.site_rows import HOSTILE, rows_of_all_kinds
 
 from bench.compare.verdicts import Rules
+from bench.dashboard.bundle import folder
+from bench.dashboard.columns import columns
 from bench.dashboard.write import write
 from bench.rows.store import Store
 
+pytestmark = pytest.mark.slow(seconds=20)
 CHART = "return document.querySelector('.chart')?.dataset.points"
 TABLE = "return document.querySelector('.above-table .quiet')?.textContent"
 COUNT = len(rows_of_all_kinds()) + 1
@@ -165,6 +169,36 @@ def test_odd_stores_make_a_page_of_one_file_that_says_what_is_there(browser, tmp
         for link in links:
             browser.run("location.hash = arguments[0]", link)
             browser.until("return document.querySelector('.page.row .tables') !== null")
+    assert browser.errors() == []
+
+
+def test_fifty_thousand_rows_are_drawn_and_listed_and_only_those_in_view_are_in_the_page(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    rows = [
+        a_row(point_id=str(n), latency_s=1 + n / 7, mfu=0.5 / (n + 1), batch_size=n, valid=True) for n in range(500)
+    ]
+    content = columns(rows, [""] * 500, {})
+    for each in content["columns"]:
+        name = "codes" if "codes" in each else "numbers"
+        each[name] = base64.b64encode(base64.b64decode(each[name]) * 100).decode()
+    data = {"rows": {**content, "length": 50_000}}
+    about = {"title": "t", "rows": 50_000, "chunk": 250, "damaged": [], "data": ["rows"], "summary": ""}
+    for path, text in folder("t", {"site": about, **data}):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    browser.open(tmp_path / "index.html", "#/explorer?x=latency_s&y=mfu")
+    browser.until(CHART)
+    assert browser.run(CHART) == "50000"
+    assert browser.run(TABLE) == "50,000 rows"
+    lines = "return document.querySelectorAll('table.data tr').length"
+    assert browser.run(lines) < 100
+    browser.run("document.querySelector('.scroll').focus()")
+    browser.keys(Keys.END)
+    browser.until("return document.querySelector('[aria-rowindex=\"50001\"].current') !== null")
+    assert browser.run(lines) < 100
+    browser.run("location.hash += '&batch_size=7&batch_size=490..'")
+    browser.until("return document.querySelector('.above-table .quiet').textContent === '1,100 rows'")
     assert browser.errors() == []
 
 
