@@ -18,6 +18,7 @@ SUMMARY: Final = "write latency and MFU tables, figures and findings from stored
 VERBS: Final[Mapping[str, str]] = {
     "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; exit code 1 if a claim fails",
     "paper": "tables and figures of Pope et al. 2022 from all kinds of evidence; exit code 1 if Table 1 differs",
+    "compiler": "what each release of a compiler did to the same programs, from nights (+sweep=compiler-nightly)",
     "studies": "figure, table and finding of every study (+sweep=study-...), from compiled rows",
     "pivot": "one figure by keys of your choice, printed and written; kinds of evidence never share a cell",
 }
@@ -59,6 +60,7 @@ EXAMPLES: Final = (
     "shardbench report results_dir=results out=reports/mine format=[markdown,csv] figures=png",
     "shardbench report comparison print=json",
     "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
+    "shardbench report compiler results_dir=results/compiler out=reports",
     "shardbench report studies results_dir=results out=reports/mine",
     "shardbench report pivot rows=[model,source] columns=num_chips value=mfu where=[phase=decode] aggregate=max",
     "shardbench report template=examples/reports/decode.md.j2 results_dir=results/reference out=reports/mine",
@@ -67,6 +69,7 @@ EXAMPLES: Final = (
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails, else 0."""
+    from bench.report.compiler.report import compiler_report, nights_of
     from bench.report.main.sections import comparison_report, full_report
     from bench.report.paper.closed_forms import ContextLimit
     from bench.report.paper.report import paper_report
@@ -78,7 +81,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     _check_keys(verb, settings)
     formats = [name for name in FORMATS if name in settings["format"]]
     endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
-    rows = _stored(settings["results_dir"], needed=verb != "paper")
+    rows = [] if verb == "compiler" else _stored(settings["results_dir"], needed=verb != "paper")
     out = Path(settings["out"])
     checks: list[Check] = []
     entries: list[ContextLimit] = []
@@ -89,6 +92,11 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     elif verb == "paper":
         document, entries = paper_report(settings["title"] or "Pope et al. 2022 reproduced", rows)
         written = write(document, out / "paper", formats, endings)
+    elif verb == "compiler":
+        nights = [night for each in settings["results_dir"] for night in nights_of(each)]
+        rows = [row for night in nights for row in night.rows]
+        document = compiler_report(nights, settings["title"] or "The same programs under releases of their compiler")
+        written = write(document, out / "compiler", formats, endings)
     elif verb == "studies":
         folders = [Path(each) / FOLDER for each in settings["results_dir"]]
         places = Places(next((each for each in folders if each.is_dir()), folders[0]), out / "studies")
@@ -182,7 +190,7 @@ def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -
 
     tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
     if tracker is not None:
-        tracker.log_sweep("report", rows, [Path(written.out) / name for name in written.files])
+        tracker.log_report("report", rows, {name: Path(written.out) / name for name in written.files})
         tracker.close()
 
 

@@ -146,7 +146,7 @@ def plain_log_ticks(axis: Any, ticks: Sequence[float] | None = None) -> None:
 
 def save(drawn: Drawn, folder: Path, endings: Sequence[str]) -> list[Path]:
     """Write the figure once for each ending; the same figure gives the same bytes."""
-    _take_dollars_as_they_are(drawn.figure)
+    take_dollars_as_they_are(drawn.figure)
     paths = []
     for ending in endings:
         path = folder / f"{drawn.name}.{ending}"
@@ -162,7 +162,7 @@ def save(drawn: Drawn, folder: Path, endings: Sequence[str]) -> list[Path]:
     return paths
 
 
-def _take_dollars_as_they_are(figure: "Figure") -> None:
+def take_dollars_as_they_are(figure: "Figure") -> None:
     """A name with ``$`` is no formula; matplotlib's own formulas are the powers at a logarithmic axis."""
     from matplotlib.text import Text
 
