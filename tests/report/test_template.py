@@ -1,4 +1,4 @@
-"""Reports from templates of the user's own: what they may use, that rows stay text in every format, and what is refused."""
+"""Reports from templates of the user's own: what they may use, that rows stay text, and what is refused."""
 
 import re
 import shutil
