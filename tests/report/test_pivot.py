@@ -1,4 +1,4 @@
-"""Pivot tables of rows: one row a cell or the cell says how many, kinds of evidence apart, nothing left out silently."""
+"""Pivot tables of rows: one row a cell or the cell says how many, kinds of evidence apart, nothing left out."""
 
 import json
 import math

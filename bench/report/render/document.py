@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render import html, latex, latex_document, style
-from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Text, page
+from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Navigation, Text, page
 from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -171,7 +171,8 @@ def _pages(
         body = [Heading("Further findings"), Findings(further), *body]
     if not body:
         return {document.name: [*top, Text(first.text)]}
-    top.append(Text(f"{first.text}\n\nThe [appendix]({APPENDIX}.md) has all else: {titles or 'further findings'}."))
+    top += [Text(first.text)] if first.text else []
+    top.append(Navigation(f"The [appendix]({APPENDIX}.md) has all else: {titles or 'further findings'}."))
     return {document.name: top, APPENDIX: [Heading(f"{document.title}: appendix", 1), *body]}
 
 
