@@ -33,7 +33,7 @@ def read(folder: Path) -> Stored:
         InvalidRequest: a store's folder cannot be read.
     """
     folders = sorted({path.parent.parent for path in folder.glob("**/rows/*.jsonl")})
-    found: dict[bytes, tuple[tuple[object, ...], Row, str]] = {}
+    found: dict[bytes, tuple[str, Row, str]] = {}
     nights, damaged = [], list[str]()
     with no_garbage_collection():
         for each in folders:
