@@ -114,7 +114,7 @@ def run_night(plan: NightlySettings) -> Outcome:
         with replaced(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
-    files = [*(folder / name for name in written), folder / "report.md"]
+    files = [*(folder / name for name in written), folder / "report.md", folder / "appendix.md"]
     page = plan.out / "dashboard.html"
     try:
         write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules, plan.steps)
