@@ -117,7 +117,8 @@ def run_night(plan: NightlySettings) -> Outcome:
             aside.write_text(text, encoding="utf-8")
     write_asv(nights, plan.out / "asv")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
-    files = [*(folder / name for name in written), folder / "report.md", plan.out / "asv" / "asv.conf.json"]
+    reports = [folder / "report.md", folder / "appendix.md"]
+    files = [*(folder / name for name in written), *reports, plan.out / "asv" / "asv.conf.json"]
     keep(plan.night.parent, plan.steps, plan.rules.threshold)
     page = plan.out / "dashboard.html"
     try:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from engines.core.row import Row, Source, Status
+from engines.core.text import one_line
 
 LARGEST: Final = 2**63
 """What an integer must be below to have a place in a table of 64 bits."""
@@ -78,7 +79,7 @@ def _of_values(kinds: tuple[type, ...]) -> list[tuple[int, tuple[str, Any]]] | N
     allowed = list(_allowed().items())
     if any(kind not in exact for kind, (_, (exact, _)) in zip(kinds, allowed, strict=True)):
         return None
-    return [(place, allowed[place]) for place, kind in enumerate(kinds) if kind in (list, int, str)]
+    return [(place, allowed[place]) for place, kind in enumerate(kinds) if kind in (list, int, str, float)]
 
 
 def _invalid(field: tuple[str, Any], value: Any) -> str | None:
@@ -87,12 +88,19 @@ def _invalid(field: tuple[str, Any], value: Any) -> str | None:
     kind = type(value)
     if kind not in kinds or (kind is list and not all(type(each) in inner for each in value)):
         allowed = " or ".join(each.__name__ for each in kinds_of_fields()[name] if each is not type(None))
-        return f"{name}={value} must be of type {allowed}"
+        return f"{name}={one_line(str(value))} must be of type {allowed}"
     if kind is int and not -LARGEST <= value < LARGEST:
         return f"{name}={value} is too large"
+    # JSON has no infinity, but 1e999 is read as one.
+    if (kind is float and value - value != 0) or (kind is list and not all(map(_is_finite, value))):
+        return f"{name} holds a number that is not finite"
     if kind is str and not value.isascii() and not _is_text(value):
         return f"{name} has a character that no text file can hold"
     return None
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is not float or value - value == 0
 
 
 def _is_text(value: str) -> bool:

@@ -36,7 +36,7 @@ class Column:
         """The printed cell."""
         if value is None:
             return ""
-        if self.spec:
+        if self.spec and not isinstance(value, str):  # a text stands in for a number that is not one
             return formatted(value * self.scale, self.spec)
         if self.key in METRICS and isinstance(value, (int, float)):
             return METRICS[self.key].show(value)

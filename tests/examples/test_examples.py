@@ -89,3 +89,9 @@ def test_own_engine_is_one_class_and_one_file(tmp_path, environment):
     words = ["shardbench", "run", "--config-dir", str(EXAMPLES / "own"), "engine=roofline"]
     printed = run([*words, "model=palm-62b", "num_chips=16", "results_dir=rows"], tmp_path, environment)
     assert "roofline" in printed
+
+
+def test_the_pivot_tables_are_printed(tmp_path, environment):
+    printed = run(["bash", str(EXAMPLES / "reports" / "pivot.sh"), str(tmp_path)], tmp_path, environment)
+    assert "| palm-540b | int8 | predicted |" in printed
+    assert (tmp_path / "costs" / "pivot" / "pivot.md").is_file()

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from bench.report.main.findings import Finding
 from bench.report.main.sections import full_report
-from bench.report.render import latex
+from bench.report.render import html, latex, latex_document
 from bench.report.render.document import Document, write
 from bench.report.render.style import Drawn, panels, save
 from bench.rows.escape import LONGEST_NAME, file_name, markdown
@@ -87,8 +87,29 @@ def test_a_table_keeps_its_cells(texts):
 
 
 @given(TEXTS)
+def test_html_shows_the_text_and_nothing_else(text):
+    seen = Seen(html.body(f"before {markdown(text)} after"))
+    assert seen.elements == {"p"}
+    assert "".join(seen.texts).split() == f"before {shown(text)} after".split()
+    whole = html.page(text, f"# {markdown(text)}\n\n| a |\n|---|\n| {markdown(text)} |\n")
+    assert Seen(whole).elements == Seen(html.page("x", "# x\n\n| a |\n|---|\n| x |\n")).elements
+
+
+def test_links_to_pages_of_the_report_go_to_their_html():
+    links = "[a](tables/x.md) [b](https://e.org/x.md) [c](x.csv) [d](/x.md)"
+    found = re.findall(r'href="([^"]*)"', html.body(links))
+    assert found == ["tables/x.html", "https://e.org/x.md", "x.csv", "/x.md"]
+    assert "<a" not in html.body("[a](javascript:alert)")
+
+
+@given(TEXTS)
 def test_latex_prints_the_text(text):
-    escaped = latex.escape(text)
+    for escaped in (latex.escape(text), latex_document.of_markdown(f"a {markdown(text)}")):
+        prints(escaped)
+
+
+def prints(escaped):
+    """That LaTeX shows this as text: what is left without our own commands has no letter that it would read."""
     words = "textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|textendash|ldots"
     symbols = "cdot|times|pm|leq|geq|mu|Vert|rightarrow"
     ours = rf"\\({words})\{{\}}|\$\\({symbols})\$|\$-\$|\\[&%$#_{{}}]|\{{[\[\]*]\}}|-\{{\}}-"

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
-from bench.report.render import latex
-from bench.rows.escape import file_name
+from bench.report.render import latex, latex_document
+from bench.report.render.blocks import Heading, Inline, Text
+from bench.rows.escape import file_name, markdown
 from bench.rows.pairing import pair_up
 from bench.rows.table import Column, Table, to_csv, to_markdown
 
@@ -85,9 +86,12 @@ def test_latex_compiles(rows, tmp_path):
     pairs = pair_up(rows)
     odd = table(caption="odd: \\ { } ~ ^ # $ < > · × ± − ≤ µ ‖ → … é 語")
     tables = [odd, error_table(pairs), *latency_tables(rows, pairs)[:3], unanswered_table(rows)]
+    (tmp_path / "tables").mkdir()
     for each in tables:
-        (tmp_path / f"{each.name}.tex").write_text(latex.to_latex(each), encoding="utf-8")
-    (tmp_path / "all.tex").write_text(latex.document("A 100% title", [each.name for each in tables]), encoding="utf-8")
+        (tmp_path / "tables" / f"{each.name}.tex").write_text(latex.to_latex(each), encoding="utf-8")
+    text = Text(f"**{markdown(odd.caption)}** `x_y` [a *link*](http://x)\n\n- an item\n- {markdown(odd.caption)}")
+    blocks = [Heading("A 100% title", 1), Heading(odd.caption), text, *map(Inline, tables)]
+    (tmp_path / "all.tex").write_text(latex_document.document("A 100% title", [blocks, blocks]), encoding="utf-8")
     done = subprocess.run(
         ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"],
         cwd=tmp_path,

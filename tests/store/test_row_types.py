@@ -18,12 +18,12 @@ VALUES = [None, True, 3, -1, 0.5, 10**30, "x", "", "\udcff", "[/b]", [], [1], [N
 COMMANDS = [
     ["results", "list"],
     ["results", "export", "format=markdown"],
-    ["report", "out=o", "figures=none"],
+    ["report", "out=o", "figures=none", "format=csv"],
     ["dashboard", "out=o.html"],
 ]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from([each.name for each in fields(Row)]), value=st.sampled_from(VALUES))
 def test_a_row_with_any_value_is_read_or_named(tmp_path, monkeypatch, capfd, name, value):
     monkeypatch.chdir(tmp_path)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
-from bench.cli.values import Choice, FilePath, ListOf, listed
+from bench.cli.values import Choice, FilePath, ListOf, Text, listed
 from bench.report.claims.checks import Check
 from bench.report.render.document import Written
 from bench.rows.counted import counted
 from bench.sweep.catalog import load_group
+from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
 SUMMARY: Final = "write latency and MFU tables, figures and findings from stored rows"
@@ -19,15 +20,17 @@ VERBS: Final[Mapping[str, str]] = {
     "paper": "tables and figures of Pope et al. 2022 from all kinds of evidence; exit code 1 if Table 1 differs",
     "compiler": "what each release of a compiler did to the same programs, from nights (+sweep=compiler-nightly)",
     "studies": "figure, table and finding of every study (+sweep=study-...), from compiled rows",
+    "pivot": "one figure by keys of your choice, printed and written; kinds of evidence never share a cell",
 }
 FORMATS: Final = ("markdown", "html", "csv", "latex")
 ENDINGS: Final = ("png", "pdf", "svg")
+PIVOT_KEYS: Final = ("rows", "columns", "value", "where", "aggregate")
 KEYS: Final = (
     Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(FilePath())),
     Key(
         "out",
         "reports/latest",
-        "folder for the files; comparison, compiler, paper and studies use a subfolder of their name",
+        "folder for the files; verbs and templates use a subfolder of their name",
         kind=FilePath(),
     ),
     Key("format", list(FORMATS), "formats to write", kind=ListOf(Choice(FORMATS))),
@@ -38,6 +41,12 @@ KEYS: Final = (
         kind=ListOf(Choice(ENDINGS), words=("none",), least=0),
     ),
     Key("title", None, "the heading of the report"),
+    Key("template", None, "a Jinja template NAME.md.j2 (or .html, .tex, .csv, .txt) to fill instead", kind=FilePath()),
+    Key("rows", None, "pivot: keys of a row whose values have a line each", kind=ListOf(Text())),
+    Key("columns", None, "pivot: keys of a row whose values have a column each", kind=ListOf(Text())),
+    Key("value", None, "pivot: the figure in the cells, such as step_time_s, mfu or cost_chip_s_per_token"),
+    Key("where", None, "pivot: only rows of these values: [phase=decode,hw=h200]", kind=ListOf(Text())),
+    Key("aggregate", None, "pivot: what a cell shows of several rows", ("median", "mean", "min", "max", "count")),
     Key(
         "wandb",
         "disabled",
@@ -53,6 +62,8 @@ EXAMPLES: Final = (
     "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
     "shardbench report compiler results_dir=results/compiler out=reports",
     "shardbench report studies results_dir=results out=reports/mine",
+    "shardbench report pivot rows=[model,source] columns=num_chips value=mfu where=[phase=decode] aggregate=max",
+    "shardbench report template=examples/reports/decode.md.j2 results_dir=results/reference out=reports/mine",
 )
 
 
@@ -67,12 +78,14 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.report.studies.report import studies_report
     from bench.report.studies.traces import Places
 
+    _check_keys(verb, settings)
     formats = [name for name in FORMATS if name in settings["format"]]
     endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
     rows = [] if verb == "compiler" else _stored(settings["results_dir"], needed=verb != "paper")
     out = Path(settings["out"])
     checks: list[Check] = []
     entries: list[ContextLimit] = []
+    more: dict[str, Any] = {}
     if verb == "comparison":
         document, checks = comparison_report(rows, settings["title"] or "The comparison with FasterTransformer")
         written = write(document, out / "comparison", formats, endings)
@@ -89,17 +102,76 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         places = Places(next((each for each in folders if each.is_dir()), folders[0]), out / "studies")
         document = studies_report(rows, settings["title"] or "The studies of compiled programs", places)
         written = write(document, out / "studies", formats, endings)
+    elif verb == "pivot":
+        written, more = _pivoted(rows, settings, formats)
+    elif settings["template"] is not None:
+        written = _from_template(rows, settings["template"], out, endings)
     else:
         document = full_report(rows, settings["title"] or "shardbench report")
         written = write(document, out, formats, endings)
     _track(settings["wandb"], listed(settings["results_dir"]), rows, written)
     if settings["print"] == "json":
         all_checks = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
-        print(json.dumps(written.to_dict() | {"checks": all_checks}, ensure_ascii=False))
+        print(json.dumps(written.to_dict() | {"checks": all_checks} | more, ensure_ascii=False))
     else:
         _print(written, checks)
     passed = [*(check.passed for check in checks), *(entry.passed for entry in entries)]
     return 1 if False in passed else 0
+
+
+def _check_keys(verb: str | None, settings: Mapping[str, Any]) -> None:
+    """Refuse keys that this report would leave unread, and a pivot without what it is of."""
+    for key in PIVOT_KEYS:
+        if verb != "pivot" and settings[key] is not None:
+            raise InvalidRequest(key, settings[key], "is a key of the verb pivot", "ask shardbench report pivot")
+    if verb is not None and settings["template"] is not None:
+        remedy = f"ask shardbench report template=FILE without {verb}"
+        raise InvalidRequest("template", settings["template"], "is a report of its own", remedy)
+    for key in ("rows", "value"):
+        if verb == "pivot" and settings[key] is None:
+            raise InvalidRequest(key, "", "is required for pivot", f"add {key}=KEY, a key of a row")
+
+
+def _pivoted(
+    rows: Sequence[Row], settings: Mapping[str, Any], formats: Sequence[str]
+) -> tuple[Written, dict[str, Any]]:
+    from bench.report.own.pivot import Question, conditions, pivot
+    from bench.report.render.document import Document, Front, write
+    from bench.rows.table import to_markdown
+
+    question = Question(
+        rows=settings["rows"],
+        columns=settings["columns"] or (),
+        value=settings["value"],
+        where=conditions(settings["where"] or ()),
+        aggregate=settings["aggregate"],
+    )
+    table = pivot(rows, question)
+    title = settings["title"] or table.caption
+    document = Document(name="pivot", title=title, findings=[], sections=[], front=Front(findings=[], table=table))
+    written = write(document, Path(settings["out"]) / "pivot", formats, [])
+    if settings["print"] != "json":
+        print(to_markdown(table))
+    return written, {"pivot": {"caption": table.caption, "note": table.note, "rows": list(table.rows)}}
+
+
+def _from_template(rows: Sequence[Row], path: str, out: Path, endings: Sequence[str]) -> Written:
+    from bench.report.own.template import Made
+    from bench.report.render import style
+    from bench.report.render.document import NO_FIGURES, has_matplotlib, place
+
+    remarks = [] if not endings or has_matplotlib() else [NO_FIGURES]
+    made = Made(Path(path), rows, () if remarks else endings)
+    text = made.text()
+
+    def fill(aside: Path) -> None:
+        (aside / made.name).write_text(text, encoding="utf-8")
+        with style.settings():
+            for drawn in made.drawn:
+                (aside / "figures").mkdir(exist_ok=True)
+                style.save(drawn, aside / "figures", endings)
+
+    return place(out / made.name.partition(".")[0], fill, remarks=remarks)
 
 
 def _stored(results_dirs: Sequence[str], *, needed: bool) -> list[Row]:

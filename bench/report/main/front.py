@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from bench.report.claims.contenders import HEADLINE_LENGTHS, Curve
+from bench.report.main.architectures import architectures_figure
 from bench.report.main.best import decode_table, headline_table
 from bench.report.main.evidence import evidence_table
 from bench.report.main.figure_measured import mfu_over_chips, step_time_over_batch
@@ -62,7 +63,12 @@ def _figure(rows: Sequence[Row], pairs: Sequence[Pair], all_curves: Sequence[Cur
     elif any(answered(pair.answer) and answered(pair.reference) for pair in pairs):
         drawn = against_published(pairs)
     else:
-        drawn = next(iter(cost_against_latency(rows)), None) or step_time_over_batch(rows) or mfu_over_chips(rows)
+        drawn = (
+            architectures_figure(rows)
+            or next(iter(cost_against_latency(rows)), None)
+            or step_time_over_batch(rows)
+            or mfu_over_chips(rows)
+        )
     return [] if drawn is None else [drawn]
 
 

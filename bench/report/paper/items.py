@@ -115,6 +115,7 @@ ITEMS: Final = (
         name="table3",
         title="Table 3: PaLM 62B on 8, 16 and 32 TPU v4",
         about="The same workloads on fewer chips.",
+        compiled_by=["shardbench run +sweep=paper-table3 engine=compiled"],
         recipe=TABLES,
         holds=lambda point: point.model.name == "palm-62b",
         shown=[SECONDS, MFU],

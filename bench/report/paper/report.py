@@ -1,6 +1,7 @@
 """The report of Pope et al. 2022: its tables and figures with all kinds of evidence side by side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bench.report.claims.contenders import curves
@@ -58,11 +59,11 @@ def paper_report(title: str, rows: Sequence[Row] = ()) -> tuple[Document, list[C
         Section(title="Provenance", tables=[each for each in [calibration_table(timed)] if each is not None]),
     ]
     found = [*_first(forms.findings, "Table 1"), *paper_findings(asked)]
-    front = Front(
+    front = Front(  # Figure 9 and Table 2
         findings=found[:MOST_FINDINGS],
         draw=lambda: [_drawn_figure_9(timed)],
         table=top.tables[0],
-        text=f"{top.text}\n\n{FIGURE_9}",
+        text=top.text,
     )
     document = Document(
         name="paper",
@@ -107,7 +108,7 @@ def _sources(item: Item, asked: Asked) -> list[str]:
 def _drawn_figure_9(timed: Sequence[Row]) -> "Drawn":
     drawn = mfu_over_latency(curves(timed, pair_up(timed)))
     assert drawn is not None  # published rows are always there
-    return drawn
+    return replace(drawn, caption=f"{drawn.caption} Rows: table_d3.csv; shardbench run +sweep={TABLES}.")
 
 
 def _how_to_read(asked: dict[str, Asked]) -> str:

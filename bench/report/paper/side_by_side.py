@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.report.main.tables import ERROR_COLUMN
+from bench.report.main.tables import ERROR_COLUMN, MOST_PRINTED
 from bench.report.paper.answers import SOURCES, Answers
 from bench.rows.counted import counted
 from bench.rows.labels import answered
@@ -87,12 +87,20 @@ def side_by_side(
     ]
     if any(row["remark"] for row in rows):
         columns.append(Column("remark", "without a time"))
+    shown_rows = [
+        row
+        for row, each in zip(rows, answers, strict=True)
+        if len(rows) <= MOST_PRINTED or set(each.rows) - {"predicted"}
+    ]
+    left = len(rows) - len(shown_rows)
+    alone = f"{counted(left, 'row')} of predictions alone are in {name}.csv." if left else ""
     return Table(
         name=name,
         caption=caption,
         columns=columns,
         rows=rows,
-        note=" ".join(part for part in (note, absent(answers)) if part),
+        shown=shown_rows,
+        note=" ".join(part for part in (note, alone, absent(answers)) if part),
         csv_keys=[*(column.key for column in columns), *(f"{source}.point_id" for source in SOURCES)],
     )
 

@@ -26,6 +26,13 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Navigation:
+    """Links to other pages, in Markdown; a document of one file has none."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """One line a finding, with its topic and kinds of evidence."""
 
@@ -61,7 +68,7 @@ class Linked:
     csv: bool
 
 
-Block = Heading | Text | Findings | Image | Inline | Linked
+Block = Heading | Text | Navigation | Findings | Image | Inline | Linked
 
 
 def page(blocks: Sequence[Block]) -> str:
@@ -78,7 +85,7 @@ def _markdown(block: Block) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {markdown(text)}"
-        case Text(text):
+        case Text(text) | Navigation(text):
             return text
         case Findings(findings):
             return "\n".join(

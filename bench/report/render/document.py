@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render import html, latex, latex_document, style
-from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Text, page
+from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Navigation, Text, page
 from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -85,17 +85,35 @@ class Written:
 
 
 def write(document: Document, out: Path, formats: Sequence[str], endings: Sequence[str]) -> Written:
-    """Write the document's files under ``out``: first into a temporary folder, then each moved into place.
+    """Write the document's files under ``out``: see :func:`place`.
+
+    Raises:
+        InvalidRequest: ``out`` is not a folder, or cannot be written.
+    """
+    remarks = []
+    if endings and not has_matplotlib():
+        endings = ()
+        remarks.append(NO_FIGURES)
+    first = document.findings if document.front is None else document.front.findings
+    return place(
+        out, lambda aside: _fill(aside, document, formats, endings, remarks), document.findings, first, remarks
+    )
+
+
+def place(
+    out: Path,
+    fill: Callable[[Path], None],
+    findings: Sequence[Finding] = (),
+    first: Sequence[Finding] = (),
+    remarks: Sequence[str] = (),
+) -> Written:
+    """Files that ``fill`` writes into a temporary folder, each then moved into place under ``out``.
 
     Files of an earlier report that this one does not have are removed; other files stay.
 
     Raises:
         InvalidRequest: ``out`` is not a folder, or cannot be written.
     """
-    remarks = []
-    if endings and not _has_matplotlib():
-        endings = ()
-        remarks.append(NO_FIGURES)
     try:
         out.mkdir(parents=True, exist_ok=True)
         scratch = ScratchFolder(out, prefix=".report-")
@@ -103,10 +121,9 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
         reason = error.strerror if isinstance(error, OSError) else "cannot be written"
         raise InvalidRequest("out", str(out), str(reason), "give a folder that can be written") from None
     with scratch as aside:
-        _fill(aside, document, formats, endings, remarks)
+        fill(aside)
         names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
-        first = document.findings if document.front is None else document.front.findings
-        written = Written(str(out), [*names, MANIFEST], document.findings, first, remarks)
+        written = Written(str(out), [*names, MANIFEST], findings, first, remarks)
         hashes = {name: hashlib.sha256((aside / name).read_bytes()).hexdigest() for name in names}
         manifest = written.to_dict() | {"out": ".", "sha256": hashes}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -136,7 +153,8 @@ def _pages(
     """The blocks of each page by its name; figures and tables are written on the way."""
     first = document.front
     told = document.findings if first is None else first.findings
-    top: list[Block] = [Heading(document.title, 1), Heading("Findings"), Findings(told)]
+    top: list[Block] = [Heading(document.title, 1)]
+    top += [Heading("Findings"), Findings(told)] if told else []
     top += [Text(remark) for remark in remarks]
     body: list[Block] = []
     for section in document.sections:
@@ -152,8 +170,9 @@ def _pages(
     if further:
         body = [Heading("Further findings"), Findings(further), *body]
     if not body:
-        return {document.name: top}
-    top.append(Text(f"{first.text}\n\nThe [appendix]({APPENDIX}.md) has all else: {titles or 'further findings'}."))
+        return {document.name: [*top, Text(first.text)]}
+    top += [Text(first.text)] if first.text else []
+    top.append(Navigation(f"The [appendix]({APPENDIX}.md) has all else: {titles or 'further findings'}."))
     return {document.name: top, APPENDIX: [Heading(f"{document.title}: appendix", 1), *body]}
 
 
@@ -214,7 +233,8 @@ def _former_files(out: Path) -> set[str]:
     return {name for name in names if (out / name).resolve().is_relative_to(out.resolve())}
 
 
-def _has_matplotlib() -> bool:
+def has_matplotlib() -> bool:
+    """Whether figures can be drawn."""
     from importlib.util import find_spec
 
     return find_spec("matplotlib") is not None

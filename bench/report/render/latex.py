@@ -37,7 +37,7 @@ SPECIAL: Final = {
 }
 HEAD_WIDTH: Final = 9
 """Letters from which on a heading breaks into lines."""
-MOST_COLUMNS: Final = 14
+MOST_COLUMNS: Final = 18
 """Columns from which on the letters are the smallest."""
 MOST_TEXT: Final = 24
 """Letters from which on a column of text is set as a paragraph, so that the table stays on the page."""

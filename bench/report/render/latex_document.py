@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Text
+from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Navigation, Text
 from bench.report.render.latex import escape
 
 PREAMBLE: Final = (
@@ -17,7 +17,9 @@ PREAMBLE: Final = (
     r"\setlength{\parindent}{0pt}",
     r"\setlength{\parskip}{4pt}",
     r"\setlength{\LTpre}{6pt}\setlength{\LTpost}{6pt}",
-    r"\raggedbottom",
+    r"\raggedbottom\sloppy",
+    # A new page where less than this is left, so that no heading stands alone at the end of one.
+    r"\newcommand{\room}[1]{\par\ifdim\dimexpr\pagegoal-\pagetotal\relax<#1\relax\newpage\fi}",
     # A caption without a number of its own: tables have the names that they have in the paper.
     r"\setlength{\LTcapwidth}{\linewidth}",
     r"\makeatletter",
@@ -27,7 +29,7 @@ PREAMBLE: Final = (
 )
 HEADINGS: Final = {2: "section*", 3: "subsection*"}
 FIGURE_SIZE: Final = r"width=\linewidth,height=0.55\textheight,keepaspectratio"
-FIRST_FIGURE_SIZE: Final = r"width=\linewidth,height=0.4\textheight,keepaspectratio"
+FIRST_FIGURE_SIZE: Final = r"width=\linewidth,height=0.36\textheight,keepaspectratio"
 """On the first page, which has findings and a table too."""
 
 
@@ -44,9 +46,11 @@ def document(title: str, pages: Sequence[Sequence[Block]]) -> str:
 def _lines(block: Block, size: str) -> list[str]:
     match block:
         case Heading(text, level):
-            return [rf"\{HEADINGS[level]}{{{escape(text)}}}"] if level in HEADINGS else []
+            return [rf"\room{{40mm}}\{HEADINGS[level]}{{{escape(text)}}}"] if level in HEADINGS else []
         case Text(text):
             return [of_markdown(text)]
+        case Navigation():
+            return []
         case Findings(findings):
             items = [
                 rf"\item \textbf{{{escape(each.topic)}}} ({', '.join(each.sources)}): {escape(each.sentence)}"
@@ -66,7 +70,7 @@ def _lines(block: Block, size: str) -> list[str]:
                 r"\end{center}",
             ]
         case Inline(table) | Linked(table, _):
-            return [rf"\input{{tables/{table.name}.tex}}"]
+            return [rf"\room{{25mm}}\input{{tables/{table.name}.tex}}"]
 
 
 def of_markdown(text: str) -> str:

@@ -157,6 +157,7 @@ def save(drawn: Drawn, folder: Path, endings: Sequence[str]) -> list[Path]:
             "svg": {"Date": None, "Creator": None},
         }[ending]
         drawn.figure.savefig(path, dpi=160, metadata=metadata)
+        drawn.figure.set_layout_engine("none")  # what was laid out for one format stays so for the others
         paths.append(path)
     return paths
 

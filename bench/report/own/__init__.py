@@ -1,0 +1,1 @@
+"""Reports of the user's own: pivot tables and templates."""
