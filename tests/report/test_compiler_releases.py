@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from builders.rows import a_row
@@ -13,6 +14,7 @@ from bench.report.compiler.findings import release_findings, size
 from bench.report.compiler.releases import QUANTITIES, changes, program_labels, releases_of
 from bench.report.compiler.report import compiler_report
 from bench.report.render import style
+from bench.rows.escape import markdown
 from bench.rows.store import Store
 from engines.core.errors import ShardbenchError
 
@@ -142,3 +144,12 @@ def test_the_command_writes_every_figure_and_says_what_is_missing(tmp_path, caps
 def test_nights_without_a_compiled_row(tmp_path):
     with pytest.raises(ShardbenchError, match="no night has a compiled row"):
         compiler_report(stored(tmp_path, [a_row(source="predicted")]), "title")
+
+
+def test_the_report_in_the_repository_is_of_its_rows():
+    root = Path(__file__).parents[2]
+    releases = releases_of(read_nights(root / "results" / "compiler" / "nightly"))
+    assert len({each.versions["libtpu"] for each in releases}) == len(releases) >= 5
+    assert len({(each.versions["jax"], each.code) for each in releases}) == 1  # the compiler alone differs
+    text = (root / "reports" / "compiler" / "compiler.md").read_text()
+    assert all(markdown(each.sentence) in text for each in release_findings(releases))

@@ -90,16 +90,24 @@ def find_steps(times: Sequence[float], common: float, rules: StepRules) -> list[
     steps: list[Step] = []
     begin = 0
     for night in range(LEAST_LEVEL + 1, len(logs)):
-        if night - 1 - begin < LEAST_LEVEL:
-            continue
-        level = logs[max(begin, night - 1 - rules.window) : night - 1]
-        noise, freedom = _noise(level, common)
-        beyond = logs[max(begin, night - 2) : night + 1] - np.median(level)
-        if _is_step(beyond, _limit(level.size, noise, freedom, rules), noise, rules):
-            step = Step(first=night - 1, confirmed=night, ratio=math.exp(float(beyond.mean())), noise=noise)
+        step = step_confirmed(logs[: night + 1], begin, common, rules)
+        if step is not None:
             steps.append(step)
-            begin = night - 1
+            begin = step.first
     return [_settled(step, logs, begins, ends) for step, begins, ends in _segments(steps, len(logs))]
+
+
+def step_confirmed(logs: NDArray[np.float64], begin: int, common: float, rules: StepRules) -> Step | None:
+    """The step that the last of ``logs`` (log times) confirms; ``begin`` is the first night of the level before it."""
+    night = len(logs) - 1
+    if night - 1 - begin < LEAST_LEVEL:
+        return None
+    level = logs[max(begin, night - 1 - rules.window) : night - 1]
+    noise, freedom = _noise(level, common)
+    beyond = logs[max(begin, night - 2) :] - np.median(level)
+    if not _is_step(beyond, _limit(level.size, noise, freedom, rules), noise, rules):
+        return None
+    return Step(first=night - 1, confirmed=night, ratio=math.exp(float(beyond.mean())), noise=noise)
 
 
 def smallest_found(noise: float, nights: int, rules: StepRules) -> float:
