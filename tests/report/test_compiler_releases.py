@@ -81,6 +81,17 @@ def test_nights_with_the_same_compiler_and_commit_are_one_release(tmp_path):
     )
 
 
+def test_the_instructions_that_a_release_saved(tmp_path):
+    def timed(libtpu, step_s, **seconds):
+        return compiled(libtpu, step_s, details={"seconds_by_kind": seconds})
+
+    before, after = timed("1", 0.02, copy=0.01, fusion=0.03), timed("2", 0.016, fusion=0.032)
+    said = {each.topic: each for each in release_findings(releases_of(stored(tmp_path, [before], [after])))}
+    found = said["instructions of that release"]
+    assert found.sentence.endswith("copy instructions: -10 ms of the phase.")
+    assert found.numbers == {"copy": -0.01, "fusion": pytest.approx(0.002)}
+
+
 def test_labels_tell_what_differs(tmp_path):
     nights = stored(
         tmp_path,
