@@ -28,8 +28,8 @@ LEAST_NOISE: Final = 0.002
 
 LEAST_LEVEL: Final = 2
 """Nights of a level before it can end: one noisy night is none."""
-AGREEMENT: Final = 2.6
-"""Standard deviations by which two nights of one level may differ: 99% of nights do."""
+DISAGREEING: Final = 0.005
+"""The part of pairs of nights of one level that is taken for nights of two levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,8 @@ def step_confirmed(logs: NDArray[np.float64], begin: int, common: float, rules: 
     level = logs[max(begin, night - 1 - rules.window) : night - 1]
     noise, freedom = _noise(level, common)
     beyond = logs[max(begin, night - 2) :] - np.median(level)
-    if not _is_step(beyond, _limit(level.size, noise, freedom, rules), noise, rules):
+    apart = _quantile(DISAGREEING / 2, freedom) * math.sqrt(2) * noise
+    if not _is_step(beyond, _limit(level.size, noise, freedom, rules), apart, rules):
         return None
     return Step(first=night - 1, confirmed=night, ratio=math.exp(float(beyond.mean())), noise=noise)
 
@@ -138,17 +139,17 @@ def _quantile(above: float, freedom: float) -> float:
     return float(t.isf(above, freedom))
 
 
-def _is_step(beyond: NDArray[np.float64], limit: float, noise: float, rules: StepRules) -> bool:
+def _is_step(beyond: NDArray[np.float64], limit: float, apart: float, rules: StepRules) -> bool:
     """Whether the last two nights are a step, as logs beyond the level.
 
-    They are where they agree with each other; nights that other load disturbed are slow by different amounts. A third
-    night beyond the limit takes the place of agreement, so that a drift is found as well.
+    They are where they agree, that is are at most ``apart``; nights that other load disturbed are slow by different
+    amounts. A third night beyond the limit takes the place of agreement, so that a drift is found as well.
     """
     last = beyond[-2:]
     side = np.sign(last[0])
     if abs(last.mean()) < math.log1p(rules.smallest) or (side * last).min() < limit:
         return False
-    agree = abs(last[1] - last[0]) <= AGREEMENT * math.sqrt(2) * noise
+    agree = abs(last[1] - last[0]) <= apart
     return bool(agree or (beyond.size == 3 and (side * beyond).min() >= limit))
 
 
