@@ -102,7 +102,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                     by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
         if tracker is not None:
             for sweep_name, rows in by_sweep.items():
-                tracker.log_sweep(sweep_name, rows, [])
+                tracker.log_sweep(sweep_name, rows)
 
 
 def _check_store(store: Store, new_rows: int) -> None:

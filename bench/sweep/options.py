@@ -13,7 +13,13 @@ from engines.core.typed import described, is_of
 
 PRINT_FORMATS: Final = ("table", "json", "none")
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
-WANDB: Final[Mapping[str, Any]] = {"mode": str, "project": str, "entity": str | None, "sources": Sequence[str]}
+WANDB: Final[Mapping[str, Any]] = {
+    "mode": str,
+    "project": str,
+    "entity": str | None,
+    "sources": Sequence[str],
+    "report": bool,
+}
 """Keys of ``conf/wandb`` and their types."""
 
 

@@ -143,4 +143,4 @@ def test_command_lines_of_python_are_made_in_one_place():
     users = {path.name for path in sources if "sys.executable" in path.read_text(encoding="utf-8")}
     assert users == {"python.py", "start.py"}  # start.py: the command line starts itself again
     makers = {path.name for path in sources if "tempfile" in path.read_text(encoding="utf-8")}
-    assert makers == {"scratch.py", "keep_scratch.py", "tracking.py"}
+    assert makers == {"scratch.py", "keep_scratch.py", "wandb_session.py"}

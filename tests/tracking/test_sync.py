@@ -37,6 +37,13 @@ def logged(tmp_path):
     return sorted(run_of(path)[0].run_id for path in runs(tmp_path))
 
 
+def points_and_sweeps(tmp_path):
+    """First letters of the runs of points, and names of the runs of sweeps."""
+    found = [run_of(path)[0] for path in runs(tmp_path)]
+    points = sorted(run.run_id[:1] for run in found if run.job_type != "sweep")
+    return points, [run.display_name for run in found if run.job_type == "sweep"]
+
+
 def test_each_row_is_logged_once(store, tmp_path, capfd):
     rows = [row(point_id=f"{number:016x}") for number in range(3)]
     store.append(rows[:2])
@@ -53,7 +60,7 @@ def test_each_row_is_logged_once(store, tmp_path, capfd):
 def test_what_a_command_logged_as_it_ran_is_not_logged_again(store, tmp_path, capfd):
     rows = [row(point_id=f"{number:016x}") for number in range(2)]
     store.append(rows)
-    settings = {"mode": "offline", "project": "p", "entity": None, "sources": ["measured"]}
+    settings = {"mode": "offline", "project": "p", "entity": None, "sources": ["measured"], "report": False}
     tracker = open_tracker({**settings, "results_dir": str(store.results_dir)})
     assert tracker.log_row(rows[0])
     tracker.close()
@@ -82,9 +89,10 @@ def test_a_sweep_and_sources_are_chosen(store, tmp_path, capfd):
         ]
     )
     assert sync(store, capfd, "sweep=mine")["logged"] == 1
-    assert [each[:1] for each in logged(tmp_path)] == ["a"]
+    assert sync(store, capfd, "sweep=mine")["logged"] == 0
+    assert points_and_sweeps(tmp_path) == (["a"], ["mine"])
     assert sync(store, capfd, "source=predicted")["logged"] == 1
-    assert [each[:1] for each in logged(tmp_path)] == ["a", "c"]
+    assert points_and_sweeps(tmp_path) == (["a", "c"], ["mine"])
 
 
 def test_rows_that_cannot_be_logged_are_told_and_stay_to_be_logged(store, tmp_path, capfd):

@@ -3,7 +3,6 @@
 import json
 import logging
 import socket
-import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import pytest
 from builders.rows import a_row
 
-from bench.run import tracking, wandb_mode
+from bench.run import tracking, wandb_mode, wandb_session
 from bench.run.tracking import Tracker, open_tracker
+from bench.run.wandb_log import records
 from engines.core.errors import InvalidRequest
 
 wandb = pytest.importorskip("wandb")
@@ -36,27 +36,10 @@ def config(tmp_path, **changes):
         "project": "shardbench",
         "entity": None,
         "sources": ["measured", "compiled"],
+        "report": False,
         "results_dir": str(tmp_path / "results"),
         **changes,
     }
-
-
-def records(path):
-    """What a run's file holds: a LevelDB log (7 bytes of header, blocks of 32 KiB) of protocol buffers."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, at, pending, found = path.read_bytes(), 7, b"", []
-    while at < len(data):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, at)
-        pending += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last piece of one
-            found.append(Record.FromString(pending))
-            pending = b""
-    return found
 
 
 def run_of(path):
@@ -126,7 +109,7 @@ def test_a_sweep_is_a_run_with_a_table_and_files(tmp_path):
     report.write_text("found")
     tracker = open_tracker(config(tmp_path))
     rows = [a_row(), a_row(source="predicted", batch_size=8, mesh_shape=[2, 2, 2], latency_s=0.5)]
-    tracker.log_sweep("palm", rows, [report])
+    tracker.log_report("palm", rows, {"report.md": report})
     tracker.close()
     (path,) = runs(tmp_path)
     run, _, _ = run_of(path)
@@ -146,7 +129,7 @@ def test_a_broken_sink_is_one_line_and_no_more(tmp_path, capfd):
     tracker = open_tracker(config(tmp_path, results_dir=str(tmp_path / "file")))
     for _ in range(3):
         tracker.log_row(a_row())
-    tracker.log_sweep("palm", [a_row()], [])
+    tracker.log_sweep("palm", [a_row()])
     tracker.close()
     out, err = capfd.readouterr()
     assert out == ""
@@ -227,7 +210,7 @@ def logged_offline(tmp_path, capfd, rows):
 
 
 def test_a_key_without_a_network_logs_offline_and_says_so_once(tmp_path, capfd, monkeypatch, silent_server):
-    monkeypatch.setattr(tracking, "REACH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(wandb_session, "REACH_TIMEOUT_S", 0.2)
     err = logged_offline(tmp_path, capfd, [a_row(), a_row(batch_size=8)])
     (line,) = err.splitlines()
     assert "did not answer within 0.2 s; logging offline" in line
@@ -240,7 +223,7 @@ def test_a_port_that_nobody_serves_logs_offline(tmp_path, capfd, silent_server):
 
 
 def test_a_server_that_lets_no_run_begin_logs_offline(tmp_path, capfd, monkeypatch, deaf_server):
-    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(wandb_session, "INIT_TIMEOUT_S", 1.0)
     err = logged_offline(tmp_path, capfd, [a_row(), a_row(batch_size=8)])
     assert err.count("logging offline from here on") == 1
 

@@ -1,4 +1,4 @@
-"""``shardbench wandb sync``: logs stored rows to Weights & Biases that were stored without it."""
+"""``shardbench wandb``: logs stored rows to Weights & Biases that were stored without it, and saves a view of them."""
 
 import json
 import shlex
@@ -7,56 +7,93 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.values import FilePath
+from bench.rows.atomic import replaced
 from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row, Source
 
-SUMMARY: Final = "log stored rows to Weights & Biases that were stored without it"
-VERBS: Final[Mapping[str, str]] = {"sync": "log each row once that no run and no sync has logged before"}
+SUMMARY: Final = "log stored rows to Weights & Biases that were stored without it, or save a view that draws them"
+VERBS: Final[Mapping[str, str]] = {
+    "sync": "log each row once that no run and no sync has logged before",
+    "workspace": "save a view of the project that draws latency, MFU and cost; offline, write it as a file",
+}
 KEYS: Final = (
     RESULTS_DIR,
-    Key("sweep", None, "only rows of this sweep (default: all)"),
+    Key("sweep", None, "only rows of this sweep (default: all), and one run for the sweep as a whole"),
     Key("source", None, "only rows of this source (default: sources of conf/wandb)", get_args(Source)),
     Key("mode", "auto", "auto is online where this machine is logged in", ("auto", "online", "offline")),
     Key("project", None, "the project in W&B (default: as in conf/wandb)"),
     Key("entity", None, "the user or team in W&B (default: that of the login)"),
+    Key("out", None, "workspace, offline: the file (default: RESULTS_DIR/wandb-workspace.json)", kind=FilePath()),
     PRINT,
 )
-EXAMPLES: Final = ("shardbench wandb sync", "shardbench wandb sync results_dir=results/mine sweep=nightly mode=offline")
+EXAMPLES: Final = (
+    "shardbench wandb sync",
+    "shardbench wandb sync results_dir=results/mine sweep=nightly mode=offline",
+    "shardbench wandb workspace project=mine entity=team mode=online",
+)
+SAVE_TIMEOUT_S: Final = 60.0
 SOME_FAILED: Final = 3
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Log the rows. Returns 0, or 3 if some could not be logged.
+    """Do what the verb says. Returns 0, or 3 if some rows could not be logged.
 
     Raises:
         InvalidRequest: there is no verb, the store is missing, or the library is not installed or turned off.
         ShardbenchError: the store cannot be read.
     """
-    from bench.rows.store import Store
-    from bench.run.logged_rows import LoggedRows
-    from bench.run.tracking import open_tracker, run_id
     from bench.sweep.catalog import load_group
 
     if verb is None:
         raise InvalidRequest("verb", "", "is required", f"use one of {', '.join(VERBS)}")
-    folder = Path(str(settings["results_dir"]))
+    given = {key: settings[key] for key in ("mode", "project", "entity") if settings[key] is not None}
+    config = {**load_group("wandb", "default"), **given, "results_dir": str(settings["results_dir"])}
+    return _save_workspace(config, settings) if verb == "workspace" else _log_rows(config, settings)
+
+
+def _save_workspace(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    from bench.run.wandb_mode import resolved_mode
+    from bench.run.wandb_workspace import save, to_json, workspace
+
+    view = workspace(config["project"], config["entity"])
+    as_json = settings["print"] == "json"
+    if resolved_mode(config["mode"]) == "online":
+        url = save(view, SAVE_TIMEOUT_S)
+        print(json.dumps({"url": url}) if as_json else f"view saved: {url}")
+        return 0
+    out = Path(settings["out"] or Path(config["results_dir"]) / "wandb-workspace.json")
+    with replaced(out) as temporary:
+        temporary.write_text(to_json(view), encoding="utf-8")
+    upload = f"shardbench wandb workspace project={shlex.quote(config['project'])} mode=online"
+    print(json.dumps({"out": str(out), "next": upload}) if as_json else f"view in {out}; this saves it: {upload}")
+    return 0
+
+
+def _log_rows(config: dict[str, Any], settings: Mapping[str, Any]) -> int:
+    from bench.rows.store import Store
+    from bench.run.logged_rows import LoggedRows
+    from bench.run.tracking import open_tracker, run_id
+
+    folder = Path(config["results_dir"])
     if not folder.is_dir():
         raise InvalidRequest("results_dir", folder, "does not exist", "use a folder with stored rows")
-    given = {key: settings[key] for key in ("mode", "project", "entity") if settings[key] is not None}
-    config = {**load_group("wandb", "default"), **given, "results_dir": str(folder)}
     if settings["source"] is not None:
         config["sources"] = [settings["source"]]
     tracker = open_tracker(config)
     if tracker is None:
         raise InvalidRequest("mode", settings["mode"], "logs nothing here", _why_disabled())
     sweep = settings["sweep"]
-    rows = [row for row in Store(folder).load() if row.source in config["sources"] and sweep in (None, row.sweep)]
+    of_sweep = [row for row in Store(folder).load() if sweep in (None, row.sweep)]
+    rows = [row for row in of_sweep if row.source in config["sources"]]
     remembered = LoggedRows(folder)
     try:
         left = remembered.without(rows)
         current = newest_of_each_run(left)
         failed = [row for row in current if not tracker.log_row(row)]
+        if sweep is not None and current:
+            tracker.log_sweep(sweep, of_sweep)
         tracker.close()
         # An older measurement of the same program is in the same run, of which W&B shows the newest.
         done = {run_id(row) for row in current} - {run_id(row) for row in failed}

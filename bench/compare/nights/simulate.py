@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.compare.nights.history import time_of_processes
 from bench.compare.nights.steps import StepRules, common_noise, step_confirmed
 from bench.compare.verdicts import question
 from engines.core.row import Row
-
-Logs = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +35,7 @@ class Plan:
 class Simulated:
     """The log times of a point's nights, and the night that confirmed each step found as they came."""
 
-    logs: Logs
+    logs: Sequence[float]
     confirmed: Sequence[int]
 
 
@@ -65,15 +62,15 @@ def simulate(
     times: Sequence[float], common: float, rules: StepRules, plan: Plan, generator: np.random.Generator
 ) -> Simulated:
     """A history of a point whose processes took ``times`` (s), judged night by night as ``shardbench nightly`` does."""
-    logs, confirmed, begin = np.empty(0), list[int](), 0
+    logs, confirmed, begin = list[float](), list[int](), 0
     for night in range(plan.nights):
         slower = math.log1p(plan.step) if night >= plan.at else 0.0
         start = int(generator.integers(len(times)))
         for processes in range(plan.processes, plan.processes + plan.confirm + 1):
             tonight = slower + _night(times, processes, start)
-            judged = np.append(logs, tonight)
+            judged = [*logs, tonight]
             step = step_confirmed(judged, begin, common, rules)
-            suspected = step or step_confirmed(np.append(judged, tonight), begin, common, rules)
+            suspected = step or step_confirmed([*judged, tonight], begin, common, rules)
             if suspected is None or suspected.ratio <= 1:
                 break
         logs = judged
