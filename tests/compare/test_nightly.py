@@ -23,7 +23,15 @@ def program(tmp_path, text):
 
 def nightly(tmp_path, day, *words):
     return main(
-        ["nightly", *SWEEP, f"results_dir={tmp_path / 'results'}", f"out={tmp_path / 'out'}", f"date={day}", *words]
+        [
+            "nightly",
+            *SWEEP,
+            "most_processes=3",
+            f"results_dir={tmp_path / 'results'}",
+            f"out={tmp_path / 'out'}",
+            f"date={day}",
+            *words,
+        ]
     )
 
 
@@ -124,6 +132,21 @@ def test_what_looks_slower_is_measured_again_and_told_once_another_night_agrees(
         assert "slower: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        ((0.02,) * 3, []),
+        ((0.02, 0.0216, 0.02, 0.0215, 0.02), ["most_processes=5"]),
+        ((0.02, 0.0216, 0.02), ["find_step=0.5"]),
+        ((0.02, 0.0202, 0.02, 0.0202, 0.02, 0.02, 0.02), ["find_step=0.036"]),
+    ],
+)
+def test_more_processes_measure_where_the_first_differ_too_much(tmp_path, monkeypatch, seconds, words):
+    asked = with_nights(tmp_path, monkeypatch, tonight=seconds)
+    assert nightly(tmp_path, "2026-01-07", "confirm=0", "most_processes=9", *words) == 0
+    assert len(asked) == len(seconds)
+
+
 def test_a_night_that_was_run_is_not_run_again(tmp_path, monkeypatch):
     asked = with_nights(tmp_path, monkeypatch, tonight=(0.02,) * 3)
     assert nightly(tmp_path, "2026-01-07") == 0
@@ -152,6 +175,8 @@ def test_a_sweep_that_cannot_run_says_why_in_one_line(tmp_path, capsys):
         "false_alarms=0",
         "confirm=-1",
         "processes=0",
+        "most_processes=0",
+        "find_step=0",
     ],
 )
 def test_a_wrong_value_is_one_line_and_runs_nothing(tmp_path, capsys, word):

@@ -25,6 +25,11 @@ PRIOR_FREEDOM: Final = 4.0
 LEAST_NOISE: Final = 0.002
 """Noise that is always allowed for: shared clocks and temperatures move all nights by so much."""
 
+EACH_OF_TWO: Final = 1.955
+"""Standard deviations above its limit where a night is beyond it with a probability of √0.95: two are with 0.95."""
+MEAN_OF_TWO: Final = 1.645 / math.sqrt(2)
+"""Standard deviations above its bound at which the mean of two nights is beyond it with a probability of 0.95."""
+
 LEAST_LEVEL: Final = 2
 """Nights of a level before it can end: one noisy night is none."""
 LEAST_NIGHTS: Final = LEAST_LEVEL + 2
@@ -115,8 +120,14 @@ def step_confirmed(logs: Sequence[float], begin: int, common: float, rules: Step
 def smallest_found(noise: float, nights: int, rules: StepRules) -> float:
     """The step, as a fraction, that two nights confirm with a probability of 95% at this noise."""
     limit = _limit(nights, noise, PRIOR_FREEDOM + MAD_EFFICIENCY * max(0, nights - 1), rules)
-    # Each of two nights exceeds the limit with a probability of √0.95, their mean a bound with one of 0.95.
-    return math.expm1(max(limit + 1.955 * noise, math.log1p(rules.smallest) + 1.645 * noise / math.sqrt(2)))
+    return math.expm1(max(limit + EACH_OF_TWO * noise, math.log1p(rules.smallest) + MEAN_OF_TWO * noise))
+
+
+def noise_for(step: float, rules: StepRules) -> float:
+    """The noise between nights, of many, at which ``step`` is :func:`smallest_found`; 0 for none that is reported."""
+    freedom = PRIOR_FREEDOM + MAD_EFFICIENCY * (rules.window - 1)
+    beyond_limit = math.log1p(step) / (_limit(rules.window, 1.0, freedom, rules) + EACH_OF_TWO)
+    return max(0.0, min(beyond_limit, (math.log1p(step) - math.log1p(rules.smallest)) / MEAN_OF_TWO))
 
 
 def _noise(level: Sequence[float], common: float) -> tuple[float, float]:
