@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """How small a step would nights on this machine show? Simulated from many processes that measured short programs here.
 
-    for i in $(seq 60); do shardbench run +sweep=noise results_dir=results/noise print=none; done
-    python examples/nightly/steps_under_noise.py results_dir=results/noise
+    for night in $(seq 60); do shardbench run +sweep=noise results_dir=results/noise print=none; done
+    python examples/nightly/steps_under_noise.py results_dir=results/noise processes=3,9 out=steps.md
 
-Where asv is installed, its detector reads the same series, each night those up to it, with its own defaults.
+Where asv is installed, its detector reads the same series, each night those up to it, with its own defaults. The table
+is Markdown: printed, and written to `out`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,11 +19,15 @@ from bench.compare.nights.steps import StepRules, noise_between
 from bench.compare.verdicts import label
 from bench.rows.store import Store
 
-DEFAULTS = {"results_dir": "results/noise", "histories": "60", "processes": "3", "confirm": "2"}
-STEPS = (0.0, 0.03, 0.05, 0.10)
+DEFAULTS = {"results_dir": "results/noise", "out": "", "histories": "60", "processes": "3,9", "confirm": "2"}
+STEPS = (0.03, 0.05, 0.10)
 FEWEST = 10
+"""Valid measurements that a point needs."""
+FIRST_JUDGED = 3
+"""The first night that can confirm a step."""
 ASV_THRESHOLD = 0.05
 """asv's default of `regressions_thresholds`."""
+Alarms = Callable[[Simulated, Sequence[int]], list[int]]
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,45 +39,60 @@ def main(words: Sequence[str]) -> int:
     if not points:
         print(f"no point of {settings['results_dir']} has {FEWEST} valid measurements", file=sys.stderr)
         return 2
+    lines = ["# Steps that nights on this machine would show", ""]
     for key, times in points.items():
         noise = noise_between(np.log(times).tolist())[0]
-        print(f"{len(times)} processes, {noise:.1%} between neighbours: {names[key]}")
-    plan = Plan(processes=int(settings["processes"]), confirm=int(settings["confirm"]))
-    generator, rules = np.random.default_rng(0), StepRules()
-    common = noise_of(points.values(), plan, generator)
-    print(f"nights of {plan.processes} processes differ by {common:.1%}")
+        lines.append(f"- {len(times)} processes, which differ by {noise:.1%} from the next: {names[key]}")
+    detectors: dict[str, Alarms] = {"shardbench": lambda history, _: list(history.confirmed)}
     asv = asv_alarms()
-    for step in STEPS:
-        tried = Plan(processes=plan.processes, confirm=plan.confirm, step=step)
-        made = [
-            simulate(times, common, rules, tried, generator)
-            for times in points.values()
-            for _ in range(int(settings["histories"]))
-        ]
-        told = {"shardbench": [list(each.confirmed) for each in made]}
-        if asv is not None:
-            told["asv"] = [asv(each) for each in made]
-        for name, nights in told.items():
-            if step:
-                found = np.mean([plan.at + 1 in each or plan.at in each for each in nights])
-                print(f"{name}: a step of {step:.0%} is told within two nights in {found:.1%} of {len(made)} histories")
-            else:
-                rate = 1000 * sum(map(len, nights)) / (len(made) * plan.nights)
-                print(f"{name}: {rate:.2f} false alarms in 1,000 nights of a point ({len(made) * plan.nights} tried)")
+    if asv is not None:
+        detectors["asv"] = asv
+    heads = ["processes a night", "noise between nights", "detector", "false alarms in 1,000 nights of a point"]
+    heads += [f"{step:.0%} told within two nights" for step in STEPS]
+    lines += ["", f"| {' | '.join(heads)} |", "|---:|---:|---|" + "---:|" * (len(STEPS) + 1)]
+    for number in settings["processes"].split(","):
+        plan = Plan(processes=int(number), confirm=int(settings["confirm"]))
+        lines += table_lines(list(points.values()), plan, int(settings["histories"]), detectors)
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if settings["out"]:
+        Path(settings["out"]).write_text(text)
     return 0
 
 
-def asv_alarms():  # noqa: ANN201
+def table_lines(
+    points: Sequence[Sequence[float]], plan: Plan, histories: int, detectors: dict[str, Alarms]
+) -> list[str]:
+    """A line for each detector: all of them read the same histories."""
+    generator, rules = np.random.default_rng(0), StepRules()
+    common = noise_of(points, plan, generator)
+    cells: dict[str, list[str]] = {name: [] for name in detectors}
+    for step in (0.0, *STEPS):
+        tried = Plan(processes=plan.processes, confirm=plan.confirm, step=step)
+        made = [simulate(times, common, rules, tried, generator) for times in points for _ in range(histories)]
+        second = tried.at + 1
+        nights = range(second - 2, second + 1) if step else range(FIRST_JUDGED, tried.nights)
+        for name, alarms in detectors.items():
+            told = [alarms(history, nights) for history in made]
+            if step:
+                found = sum(bool({second - 1, second} & set(each)) for each in told)
+                cells[name].append(f"{found / len(told):.0%}")
+            else:
+                cells[name].append(f"{1000 * sum(map(len, told)) / (len(told) * tried.nights):.2f}")
+    return [f"| {plan.processes} | {common:.1%} | {name} | {' | '.join(each)} |" for name, each in cells.items()]
+
+
+def asv_alarms() -> Alarms | None:
     """The nights on which asv's detector tells a regression that it did not tell the night before; None without asv."""
     try:
         from asv.step_detect import detect_regressions, detect_steps
     except ImportError:
         return None
 
-    def alarms(history: Simulated) -> list[int]:
+    def alarms(history: Simulated, nights: Sequence[int]) -> list[int]:
         found, told = [], False
         times = np.exp(history.logs).tolist()
-        for night in range(3, len(times)):
+        for night in nights:
             _, _, places = detect_regressions(detect_steps(times[: night + 1]), threshold=ASV_THRESHOLD)
             if places and not told:
                 found.append(night)

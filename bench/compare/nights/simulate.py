@@ -1,13 +1,13 @@
 """Nights as a machine would have them: drawn from processes that measured the same programs there one after the other.
 
-What is drawn is a place in their order; the processes from there on are the night's, so that those of one night share
-what else the machine did, as they do on a true one. Nothing is assumed of the law of the noise.
+Drawn are places in their order, and each gives three processes in a row, which share what else the machine did, as
+those of a true night do (the moving block bootstrap of Künsch 1989). Nothing is assumed of the law of the noise.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from bench.compare.nights.history import time_of_processes
 from bench.compare.nights.steps import StepRules, common_noise, step_confirmed
 from bench.compare.verdicts import question
 from engines.core.row import Row
+
+IN_A_ROW: Final = 3
+"""Processes of a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +53,12 @@ def processes_of(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[float]]:
 
 def noise_of(points: Iterable[Sequence[float]], plan: Plan, generator: np.random.Generator) -> float:
     """:func:`common_noise` of nights of these points (s), as a machine's history has it; from ten histories each."""
-    drawn = [
-        _night(times, plan.processes, int(generator.integers(len(times))))
+    logs = [
+        [_log_time(_drawn(times, plan.processes, generator)) for _ in range(plan.nights)]
         for times in points
-        for _ in range(10 * plan.nights)
+        for _ in range(10)
     ]
-    return common_noise(np.reshape(drawn, (-1, plan.nights)).tolist())
+    return common_noise(logs)
 
 
 def simulate(
@@ -65,9 +68,9 @@ def simulate(
     logs, confirmed, begin = list[float](), list[int](), 0
     for night in range(plan.nights):
         slower = math.log1p(plan.step) if night >= plan.at else 0.0
-        start = int(generator.integers(len(times)))
-        for processes in range(plan.processes, plan.processes + plan.confirm + 1):
-            tonight = slower + _night(times, processes, start)
+        drawn = _drawn(times, plan.processes + plan.confirm, generator)
+        for processes in range(plan.processes, len(drawn) + 1):
+            tonight = slower + _log_time(drawn[:processes])
             judged = [*logs, tonight]
             step = step_confirmed(judged, begin, common, rules)
             suspected = step or step_confirmed([*judged, tonight], begin, common, rules)
@@ -80,6 +83,12 @@ def simulate(
     return Simulated(logs=logs, confirmed=confirmed)
 
 
-def _night(times: Sequence[float], processes: int, start: int) -> float:
-    """The log time of a night of so many processes, those from place ``start`` on."""
-    return math.log(time_of_processes([times[(start + each) % len(times)] for each in range(processes)]))
+def _drawn(times: Sequence[float], processes: int, generator: np.random.Generator) -> list[float]:
+    """The times of so many processes, in blocks of :data:`IN_A_ROW`; the first process follows the last."""
+    places = generator.integers(len(times), size=math.ceil(processes / IN_A_ROW))
+    found = [times[(place + each) % len(times)] for place in places.tolist() for each in range(IN_A_ROW)]
+    return found[:processes]
+
+
+def _log_time(times: Sequence[float]) -> float:
+    return math.log(time_of_processes(times))
