@@ -1,5 +1,7 @@
 """Nights drawn from the processes of a machine: what is drawn, and what the rule says of them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from builders.rows import a_row
@@ -7,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.compare.nights.simulate import Plan, noise_of, processes_of, simulate
-from bench.compare.nights.steps import LEAST_NOISE, StepRules, find_steps
+from bench.compare.nights.steps import LEAST_NOISE, StepRules, find_steps, noise_for
+from bench.rows.store import Store
 
 RULES = StepRules()
 
@@ -59,3 +62,33 @@ def test_the_noise_between_nights_of_three_processes():
     generator = np.random.default_rng(0)
     times = np.exp(generator.normal(0, 0.02, 400)).tolist()
     assert noise_of([times], Plan(), generator) == pytest.approx(0.67 * 0.02, rel=0.1)  # of a median of three normals
+
+
+STORES = sorted((Path(__file__).parents[2] / "results" / "noise").iterdir())
+
+
+@pytest.mark.parametrize("store", STORES, ids=lambda each: each.name)
+def test_under_noise_that_was_measured(store):
+    """So many processes as bring the noise down to what a step of 5% needs; with any number, chance makes few steps."""
+    points = [times for times in processes_of(Store(store).load()).values() if len(times) >= 10]
+    generator = np.random.default_rng(1)
+    needed = noise_for(0.05, RULES) / 1.25  # the noise of a level is itself only estimated, to a fifth
+    numbers = [3 * 2**each for each in range(7)]
+    common = {number: noise_of(points, Plan(processes=number), generator) for number in numbers}
+    enough = next(number for number in numbers if common[number] <= needed)
+    for number in {3, enough}:
+        quiet = Plan(processes=number)
+        steps = sum(
+            len(simulate(times, common[number], RULES, quiet, generator).confirmed)
+            for times in points
+            for _ in range(60)
+        )
+        assert steps <= 60 * quiet.nights * len(points) / 1000
+    for step, least in ((0.05, 0.95), (0.10, 0.95)):
+        plan = Plan(processes=enough, step=step, nights=42)
+        found = [
+            plan.at + 1 in simulate(times, common[enough], RULES, plan, generator).confirmed
+            for times in points
+            for _ in range(60)
+        ]
+        assert np.mean(found) >= least

@@ -61,7 +61,7 @@ KEYS: Final = (
     ),
     Key(
         "false_alarms",
-        2e-4,
+        1e-4,
         "probability of a step where there is none, for one measured point and night",
         kind=Number(above=0, below=0.1),
     ),

@@ -41,13 +41,13 @@ DISAGREEING: Final = 0.005
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRules:
     """``false_alarms`` is the probability of a step where there is none, for one point and night, at normal noise;
-    other load makes it up to five times as much.
+    other load makes it several times as much.
 
     Steps whose two nights differ from the level by less than ``smallest`` in the mean are not reported.
     ``window`` nights are a level's at most.
     """
 
-    false_alarms: float = 2e-4
+    false_alarms: float = 1e-4
     smallest: float = 0.03
     window: int = 30
 
