@@ -1,10 +1,8 @@
 """The nightly run: a sweep into a folder of its date, judged by all nights before it, with report and dashboard."""
 
 import json
-import math
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,14 +13,14 @@ from bench.compare.nights.asv import write_asv
 from bench.compare.nights.history import histories
 from bench.compare.nights.judge import Verdict, judge
 from bench.compare.nights.kept_rules import keep
+from bench.compare.nights.processes import more_needed
 from bench.compare.nights.read import DATE, Night, read_nights
 from bench.compare.nights.steps import StepRules
 from bench.compare.nights.summary import action_benchmark, markdown, plain
-from bench.compare.verdicts import Rules, newest
+from bench.compare.verdicts import Rules
 from bench.dashboard.write import write
 from bench.rows.atomic import replaced
 from engines.core.errors import InvalidRequest, ShardbenchError, Unsupported
-from engines.core.row import Row
 from engines.host.python import environment, module_words, supervised_words
 
 SOME_FAILED: Final = 3
@@ -34,7 +32,9 @@ class NightlySettings:
 
     Nights are stored in ``RESULTS_DIR/nightly/<date>``.
 
-    ``processes`` measure every point; ``confirm`` more do while a measured point is suspected to be slower.
+    ``processes`` measure every point, and up to ``most_processes`` where they differ by so much that nights would not
+    show ``find_step`` (:mod:`bench.compare.nights.processes`); ``confirm`` more do while a measured point is suspected
+    to be slower.
     """
 
     sweep: str
@@ -45,6 +45,8 @@ class NightlySettings:
     steps: StepRules
     confirm: int
     processes: int = 3
+    most_processes: int = 3
+    find_step: float = 0.05
     words: Sequence[str] = field(default_factory=tuple)
     programs: Sequence[Sequence[str]] = field(default_factory=tuple)
 
@@ -96,8 +98,10 @@ def run_night(plan: NightlySettings) -> Outcome:
     code = _run(plan)
     for words in plan.programs:
         code = max(code, _shardbench("estimate", *words, f"results_dir={plan.night}", may_end=(0, SOME_FAILED)))
-    for _ in range(plan.processes - 1):
-        if _fewest_processes(_tonight(plan).rows) >= plan.processes:
+    most = max(plan.processes, plan.most_processes)
+    for _ in range(most - 1):
+        rows = _tonight(plan).rows
+        if not more_needed(rows, least=plan.processes, most=most, step=plan.find_step, rules=plan.steps):
             break
         code = max(code, _run(plan, "resume=false"))
     verdict, repeats = _judged(plan), 0
@@ -149,14 +153,6 @@ def _tonight(plan: NightlySettings) -> Night:
     if not nights or nights[-1].day != plan.day or not nights[-1].rows:
         raise InvalidRequest("sweep", plan.sweep, "made no rows", "use a sweep with points")
     return nights[-1]
-
-
-def _fewest_processes(rows: Sequence[Row]) -> float:
-    """The smallest number of processes that measured a point; infinite without measured points."""
-    present = {(row.point_id, row.program_id) for row in newest(rows).values()}  # of the programs that run now
-    measured = [(row.point_id, row.program_id) for row in rows if row.source == "measured" and row.valid]
-    counts = Counter(key for key in measured if key in present)
-    return min(counts.values(), default=math.inf)
 
 
 def _run(plan: NightlySettings, *words: str) -> int:

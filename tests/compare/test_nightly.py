@@ -18,15 +18,27 @@ from engines.core.errors import InvalidRequest
 SWEEP = ["sweep=paper-table2", "run=[engine=analytic,wandb.mode=disabled]"]
 
 
-def program(tmp_path, text):
+GATHERS = {"first": ["x"], "second": ["x", "moved"]}
+
+
+def program(folder, text):
     """The key that asks for a program of somebody else's too."""
-    (tmp_path / "step.txt").write_text(text)
-    return f"estimate=['hlo={tmp_path / 'step.txt'} topology=v5e:2x2 mesh=[model:4]']"
+    folder.mkdir()
+    (folder / "step.txt").write_text(text)
+    return f"estimate=['hlo={folder / 'step.txt'} topology=v5e:2x2 mesh=[model:4]']"
 
 
 def nightly(tmp_path, day, *words):
     return main(
-        ["nightly", *SWEEP, f"results_dir={tmp_path / 'results'}", f"out={tmp_path / 'out'}", f"date={day}", *words]
+        [
+            "nightly",
+            *SWEEP,
+            "most_processes=3",
+            f"results_dir={tmp_path / 'results'}",
+            f"out={tmp_path / 'out'}",
+            f"date={day}",
+            *words,
+        ]
     )
 
 
@@ -40,41 +52,31 @@ def slow_down(store, factor):
 
 @pytest.mark.slow
 def test_nights(tmp_path, capsys):
-    assert nightly(tmp_path, "2026-01-01", "print=json") == 0
-    first = json.loads(capsys.readouterr().out)
-    assert first["verdict"]["nights"] == 1
-    for path in first["files"]:
+    """Two nights of predictions and of somebody else's program, which gathers more in the second."""
+    first, second = (program(tmp_path / day, hlo_texts.gathers(*each)) for day, each in GATHERS.items())
+    assert nightly(tmp_path, "2026-01-01", first, "print=json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"]["nights"] == 1
+    for path in told["files"]:
         assert os.path.getsize(path) > 0
 
-    assert nightly(tmp_path, "2026-01-02") == 0
+    assert nightly(tmp_path, "2026-01-02", second) == 1
     out = capsys.readouterr().out
-    assert "night of 2026-01-02: no point worse of 6 compared" in out
-    assert str(tmp_path / "out" / "2026-01-02" / "summary.md") in out
-
-    # The same day again: nothing runs twice, the answer is the same.
-    second = Store(tmp_path / "results" / "nightly" / "2026-01-02")
-    rows = second.load()
-    assert nightly(tmp_path, "2026-01-02", "print=json") == 0
-    assert second.load() == rows
-    assert json.loads(capsys.readouterr().out)["verdict"]["judged"] == 6
-
-    slow_down(second, 1.5)
-    assert nightly(tmp_path, "2026-01-02") == 1
-    assert "slower" in capsys.readouterr().out
-    told = json.loads((tmp_path / "out" / "2026-01-02" / "verdict.json").read_text())
-    assert told["regressions"] == 6
-    assert nightly(tmp_path, "2026-01-02", "threshold=0.6") == 0
-
-
-@pytest.mark.slow
-def test_nights_time_programs_of_others_too(tmp_path, capsys):
-    assert nightly(tmp_path, "2026-01-01", program(tmp_path, hlo_texts.gathers("x"))) == 0
-    assert nightly(tmp_path, "2026-01-02", program(tmp_path, hlo_texts.gathers("x", "moved"))) == 1
-    out = capsys.readouterr().out
-    assert "slower" in out
+    assert "night of 2026-01-02: 1 point worse of 7 compared" in out
     assert "jit_step on 4 tpu-v5e, program" in " ".join(out.split())
+    assert str(tmp_path / "out" / "2026-01-02" / "summary.md") in out
     report = (tmp_path / "out" / "2026-01-02" / "report.md").read_text()
     assert "Programs of others" in report
+
+    # The same day again: no point runs twice.
+    night = Store(tmp_path / "results" / "nightly" / "2026-01-02")
+    slow_down(night, 1.5)
+    rows = night.load()
+    assert nightly(tmp_path, "2026-01-02", "print=json") == 1
+    assert night.load() == rows
+    assert json.loads(capsys.readouterr().out)["verdict"]["judged"] == 7
+    told = json.loads((tmp_path / "out" / "2026-01-02" / "verdict.json").read_text())
+    assert told["regressions"] == 7
 
 
 def with_nights(tmp_path, monkeypatch, *, tonight, before=6):
@@ -127,6 +129,21 @@ def test_what_looks_slower_is_measured_again_and_told_once_another_night_agrees(
         assert "slower: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        ((0.02,) * 3, []),
+        ((0.02, 0.0216, 0.02, 0.0215, 0.02), ["most_processes=5"]),
+        ((0.02, 0.0216, 0.02), ["find_step=0.5"]),
+        ((0.02, 0.0202, 0.02, 0.0202, 0.02, 0.02, 0.02), ["find_step=0.036"]),
+    ],
+)
+def test_more_processes_measure_where_the_first_differ_too_much(tmp_path, monkeypatch, seconds, words):
+    asked = with_nights(tmp_path, monkeypatch, tonight=seconds)
+    assert nightly(tmp_path, "2026-01-07", "confirm=0", "most_processes=9", *words) == 0
+    assert len(asked) == len(seconds)
+
+
 def test_a_night_that_was_run_is_not_run_again(tmp_path, monkeypatch):
     asked = with_nights(tmp_path, monkeypatch, tonight=(0.02,) * 3)
     assert nightly(tmp_path, "2026-01-07") == 0
@@ -155,6 +172,8 @@ def test_a_sweep_that_cannot_run_says_why_in_one_line(tmp_path, capsys):
         "false_alarms=0",
         "confirm=-1",
         "processes=0",
+        "most_processes=0",
+        "find_step=0",
     ],
 )
 def test_a_wrong_value_is_one_line_and_runs_nothing(tmp_path, capsys, word):

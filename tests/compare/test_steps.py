@@ -13,6 +13,7 @@ from bench.compare.nights.steps import (
     common_noise,
     find_steps,
     noise_between,
+    noise_for,
     smallest_found,
 )
 
@@ -117,6 +118,9 @@ def test_the_smallest_step_that_is_found():
         found += any(step.first == 30 for step in find_steps(np.exp(logs), noise, RULES))
     assert found == pytest.approx(190, abs=12)
     assert smallest_found(0.02, 30, RULES) > size
+    for step in (0.031, 0.05, 0.2):
+        assert smallest_found(noise_for(step, RULES), RULES.window, RULES) == pytest.approx(step)
+    assert noise_for(0.02, RULES) == 0  # smaller than what is reported
     assert smallest_found(noise, 3, RULES) > size
 
 

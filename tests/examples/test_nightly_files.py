@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_what_the_workflow_names_is_there():
 
     job = workflow()["jobs"]["night"]
     (command,) = re.findall(r"shardbench nightly (.*) \|\|", steps()["Run the night"]["run"])
-    assert {word.partition("=")[0] for word in command.split()} <= {key.name for key in KEYS}
+    assert {word.partition("=")[0] for word in shlex.split(command)} <= {key.name for key in KEYS}
     assert {"nightly", "compiler-nightly"} <= set(names("sweep"))
     assert "compiler-nightly" in job["env"]["SWEEP"]
     pyproject = (ROOT / "pyproject.toml").read_text()

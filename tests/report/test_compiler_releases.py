@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from builders.rows import a_row
@@ -13,6 +14,7 @@ from bench.report.compiler.findings import release_findings, size
 from bench.report.compiler.releases import QUANTITIES, changes, program_labels, releases_of
 from bench.report.compiler.report import compiler_report
 from bench.report.render import style
+from bench.rows.escape import markdown
 from bench.rows.store import Store
 from engines.core.errors import ShardbenchError
 
@@ -79,6 +81,17 @@ def test_nights_with_the_same_compiler_and_commit_are_one_release(tmp_path):
     )
 
 
+def test_the_instructions_that_a_release_saved(tmp_path):
+    def timed(libtpu, step_s, **seconds):
+        return compiled(libtpu, step_s, details={"seconds_by_kind": seconds})
+
+    before, after = timed("1", 0.02, copy=0.01, fusion=0.03), timed("2", 0.016, fusion=0.032)
+    said = {each.topic: each for each in release_findings(releases_of(stored(tmp_path, [before], [after])))}
+    found = said["instructions of that release"]
+    assert found.sentence.endswith("copy instructions: -10 ms of the phase.")
+    assert found.numbers == {"copy": -0.01, "fusion": pytest.approx(0.002)}
+
+
 def test_labels_tell_what_differs(tmp_path):
     nights = stored(
         tmp_path,
@@ -142,3 +155,12 @@ def test_the_command_writes_every_figure_and_says_what_is_missing(tmp_path, caps
 def test_nights_without_a_compiled_row(tmp_path):
     with pytest.raises(ShardbenchError, match="no night has a compiled row"):
         compiler_report(stored(tmp_path, [a_row(source="predicted")]), "title")
+
+
+def test_the_report_in_the_repository_is_of_its_rows():
+    root = Path(__file__).parents[2]
+    releases = releases_of(read_nights(root / "results" / "compiler" / "nightly"))
+    assert len({each.versions["libtpu"] for each in releases}) == len(releases) >= 5
+    assert len({(each.versions["jax"], each.code) for each in releases}) == 1  # the compiler alone differs
+    text = (root / "reports" / "compiler" / "compiler.md").read_text()
+    assert all(markdown(each.sentence) in text for each in release_findings(releases))

@@ -48,8 +48,20 @@ KEYS: Final = (
         kind=Integer(1),
     ),
     Key(
+        "most_processes",
+        9,
+        "processes up to which more measure every point where nights would not show find_step",
+        kind=Integer(1),
+    ),
+    Key(
+        "find_step",
+        0.05,
+        "the step, as a fraction, that two nights are to show",
+        kind=Number(above=0, below=1),
+    ),
+    Key(
         "false_alarms",
-        5e-4,
+        1e-4,
         "probability of a step where there is none, for one measured point and night",
         kind=Number(above=0, below=0.1),
     ),
@@ -70,7 +82,7 @@ KEYS: Final = (
 )
 EXAMPLES: Final = (
     "shardbench nightly",
-    "shardbench nightly processes=5 smallest_step=0.02",
+    "shardbench nightly processes=5 most_processes=15 find_step=0.03 smallest_step=0.02",
     "shardbench nightly sweep=virtual-devices print=json",
     "0 2 * * *  cd /srv/shardbench && .venv/bin/shardbench nightly >> nightly.log 2>&1    (a line of crontab)",
 )
@@ -98,6 +110,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         steps=StepRules(false_alarms=settings["false_alarms"], smallest=settings["smallest_step"]),
         confirm=settings["confirm"],
         processes=processes,
+        most_processes=settings["most_processes"],
+        find_step=settings["find_step"],
         words=words,
         programs=[shlex.split(each) for each in settings["estimate"]],
     )

@@ -13,6 +13,11 @@ Machine = tuple[str, str]
 """Host and device kind."""
 
 
+def time_of_processes(times_s: Sequence[float]) -> float:
+    """The time of a night from that of each process: their median, of one or two the fastest."""
+    return statistics.median(times_s) if len(times_s) > 2 else min(times_s)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One night's answer: ``row`` stands for it. ``times_s`` has a valid measurement of each process, or one time.
@@ -28,9 +33,7 @@ class Answer:
     @property
     def time_s(self) -> float | None:
         """The night's time."""
-        if not self.times_s:
-            return None
-        return statistics.median(self.times_s) if len(self.times_s) > 2 else min(self.times_s)
+        return time_of_processes(self.times_s) if self.times_s else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,23 +25,29 @@ PRIOR_FREEDOM: Final = 4.0
 LEAST_NOISE: Final = 0.002
 """Noise that is always allowed for: shared clocks and temperatures move all nights by so much."""
 
+EACH_OF_TWO: Final = 1.955
+"""Standard deviations above its limit where a night is beyond it with a probability of √0.95: two are with 0.95."""
+MEAN_OF_TWO: Final = 1.645 / math.sqrt(2)
+"""Standard deviations above its bound at which the mean of two nights is beyond it with a probability of 0.95."""
+
 LEAST_LEVEL: Final = 2
 """Nights of a level before it can end: one noisy night is none."""
 LEAST_NIGHTS: Final = LEAST_LEVEL + 2
 """Nights that a point needs before a step can be told: a level, and two that agree."""
-AGREEMENT: Final = 2.6
-"""Standard deviations by which two nights of one level may differ: 99% of nights do."""
+DISAGREEING: Final = 0.005
+"""The part of pairs of nights of one level that is taken for nights of two levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRules:
-    """``false_alarms`` is the probability of a step where there is none, for one point and night, at normal noise.
+    """``false_alarms`` is the probability of a step where there is none, for one point and night, at normal noise;
+    other load makes it several times as much.
 
     Steps whose two nights differ from the level by less than ``smallest`` in the mean are not reported.
     ``window`` nights are a level's at most.
     """
 
-    false_alarms: float = 5e-4
+    false_alarms: float = 1e-4
     smallest: float = 0.03
     window: int = 30
 
@@ -90,24 +96,39 @@ def find_steps(times: Sequence[float], common: float, rules: StepRules) -> list[
     steps: list[Step] = []
     begin = 0
     for night in range(LEAST_LEVEL + 1, len(logs)):
-        if night - 1 - begin < LEAST_LEVEL:
-            continue
-        level = logs[max(begin, night - 1 - rules.window) : night - 1]
-        noise, freedom = _noise(level, common)
-        middle = median(level)
-        beyond = [each - middle for each in logs[max(begin, night - 2) : night + 1]]
-        if _is_step(beyond, _limit(len(level), noise, freedom, rules), noise, rules):
-            step = Step(first=night - 1, confirmed=night, ratio=math.exp(fmean(beyond)), noise=noise)
+        step = step_confirmed(logs[: night + 1], begin, common, rules)
+        if step is not None:
             steps.append(step)
-            begin = night - 1
+            begin = step.first
     return [_settled(step, logs, begins, ends) for step, begins, ends in _segments(steps, len(logs))]
+
+
+def step_confirmed(logs: Sequence[float], begin: int, common: float, rules: StepRules) -> Step | None:
+    """The step that the last of ``logs`` (log times) confirms; ``begin`` is the first night of the level before it."""
+    night = len(logs) - 1
+    if night - 1 - begin < LEAST_LEVEL:
+        return None
+    level = logs[max(begin, night - 1 - rules.window) : night - 1]
+    noise, freedom = _noise(level, common)
+    middle = median(level)
+    beyond = [each - middle for each in logs[max(begin, night - 2) :]]
+    apart = _quantile(DISAGREEING / 2, freedom) * math.sqrt(2) * noise
+    if not _is_step(beyond, _limit(len(level), noise, freedom, rules), apart, rules):
+        return None
+    return Step(first=night - 1, confirmed=night, ratio=math.exp(fmean(beyond)), noise=noise)
 
 
 def smallest_found(noise: float, nights: int, rules: StepRules) -> float:
     """The step, as a fraction, that two nights confirm with a probability of 95% at this noise."""
     limit = _limit(nights, noise, PRIOR_FREEDOM + MAD_EFFICIENCY * max(0, nights - 1), rules)
-    # Each of two nights exceeds the limit with a probability of √0.95, their mean a bound with one of 0.95.
-    return math.expm1(max(limit + 1.955 * noise, math.log1p(rules.smallest) + 1.645 * noise / math.sqrt(2)))
+    return math.expm1(max(limit + EACH_OF_TWO * noise, math.log1p(rules.smallest) + MEAN_OF_TWO * noise))
+
+
+def noise_for(step: float, rules: StepRules) -> float:
+    """The noise between nights, of many, at which ``step`` is :func:`smallest_found`; 0 for none that is reported."""
+    freedom = PRIOR_FREEDOM + MAD_EFFICIENCY * (rules.window - 1)
+    beyond_limit = math.log1p(step) / (_limit(rules.window, 1.0, freedom, rules) + EACH_OF_TWO)
+    return max(0.0, min(beyond_limit, (math.log1p(step) - math.log1p(rules.smallest)) / MEAN_OF_TWO))
 
 
 def _noise(level: Sequence[float], common: float) -> tuple[float, float]:
@@ -131,17 +152,17 @@ def _quantile(above: float, freedom: float) -> float:
     return float(t.isf(above, freedom))
 
 
-def _is_step(beyond: Sequence[float], limit: float, noise: float, rules: StepRules) -> bool:
+def _is_step(beyond: Sequence[float], limit: float, apart: float, rules: StepRules) -> bool:
     """Whether the last two nights are a step, as logs beyond the level.
 
-    They are where they agree with each other; nights that other load disturbed are slow by different amounts. A third
-    night beyond the limit takes the place of agreement, so that a drift is found as well.
+    They are where they agree, that is are at most ``apart``; nights that other load disturbed are slow by different
+    amounts. A third night beyond the limit takes the place of agreement, so that a drift is found as well.
     """
     first, second = beyond[-2:]
     side = math.copysign(1, first)
     if min(side * first, side * second) < limit or abs(first + second) / 2 < math.log1p(rules.smallest):
         return False
-    agree = abs(second - first) <= AGREEMENT * math.sqrt(2) * noise
+    agree = abs(second - first) <= apart
     return agree or (len(beyond) == 3 and side * beyond[0] >= limit)
 
 

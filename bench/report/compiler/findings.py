@@ -15,6 +15,7 @@ from bench.report.compiler.releases import (
 )
 from bench.report.main.findings import Finding
 from bench.rows.counted import counted
+from engines.core.row import Row
 
 SOURCES: Final = ("compiled",)
 SMALLEST: Final = 1e-4
@@ -27,9 +28,8 @@ def release_findings(releases: Sequence[Release]) -> list[Finding]:
         sentence = f"One release is stored, {releases[0].label}: a second one makes a history."
         return [Finding("releases", SOURCES, sentence, {"releases": 1})]
     found = [*_span(releases)]
-    for quantity in QUANTITIES:
-        found.append(_largest(releases, quantity))
-    return [*found, *_refused(releases)]
+    found += [_largest(releases, quantity) for quantity in QUANTITIES]
+    return [*found, *_by_kind(releases), *_refused(releases)]
 
 
 def size(ratio: float) -> str:
@@ -64,7 +64,7 @@ def _largest(releases: Sequence[Release], quantity: Quantity) -> Finding:
         sentence = f"No release changed the {quantity.name} of any program."
         return Finding(topic, SOURCES, sentence, {"changes": 0})
     names = program_labels(releases)
-    change = max(found, key=lambda each: abs(math.log(each.ratio)))
+    change = largest(found)
     numbers: dict[str, Any] = {f"{each.release.label}: {names[each.program]}": each.ratio for each in found}
     sentence = (
         f"{change.release.label} changed {quantity.name} the most: {size(change.ratio)} for "
@@ -76,6 +76,34 @@ def _largest(releases: Sequence[Release], quantity: Quantity) -> Finding:
 def cause(change: Change) -> str:
     """What else than the compiler may be the reason; nothing where it alone differs."""
     return f" (the commit is another than under {change.before.label}, too)" * change.of_code
+
+
+def largest(found: Sequence[Change]) -> Change:
+    """The change of the largest ratio, up or down."""
+    return max(found, key=lambda each: abs(math.log(each.ratio)))
+
+
+def _by_kind(releases: Sequence[Release]) -> list[Finding]:
+    """The kind of instruction that the largest change of time is most of; none where the rows don't say."""
+    found = list(changes(releases, QUANTITIES[0]))
+    if not found:
+        return []
+    change = largest(found)
+    now, then = (_seconds_by_kind(row) for row in (change.row, change.before.rows[change.program]))
+    moved = {kind: now.get(kind, 0.0) - then.get(kind, 0.0) for kind in sorted({*now, *then})}
+    kind = max(moved, key=lambda each: abs(moved[each]), default=None)
+    if kind is None:
+        return []
+    sentence = (
+        f"Of what {change.release.label} changed in {program_labels(releases)[change.program]}, the largest part is "
+        f"{kind} instructions: {1e3 * moved[kind]:+.3g} ms of the phase."
+    )
+    return [Finding("instructions of that release", SOURCES, sentence, moved)]
+
+
+def _seconds_by_kind(row: Row) -> dict[str, float]:
+    seconds: dict[str, float] = row.details.get("seconds_by_kind", {})
+    return seconds
 
 
 def _refused(releases: Sequence[Release]) -> list[Finding]:

@@ -1,13 +1,12 @@
 """The report of compiler nights: findings, a figure, what each release did, and every figure by release."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.compare.nights.read import Night, read_nights
 from bench.report.compiler.figure import over_releases
-from bench.report.compiler.findings import release_findings, size
+from bench.report.compiler.findings import largest, release_findings, size
 from bench.report.compiler.releases import QUANTITIES, Change, Release, changes, program_labels, releases_of
 from bench.report.render.document import Document, Section
 from bench.rows.counted import counted
@@ -99,7 +98,7 @@ def _changes_table(releases: Sequence[Release]) -> Table:
 
 
 def _largest(found: Sequence[Change]) -> str:
-    change = max(found, key=lambda each: abs(math.log(each.ratio)))
+    change = largest(found)
     row = change.row
     return (
         f"{size(change.ratio)} ({row.model}, {row.hw}, {row.phase} {row.batch_size}; {counted(len(found), 'program')})"
