@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Final, cast
 
-from bench.cli import streams
+from bench.cli import interrupts, streams
 from bench.cli.args import Command, help_text, parse
 from bench.cli.unforeseen import EXIT_CODE, message
 from bench.sweep.config_dirs import in_use, without_flags
@@ -88,12 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output (head, less) has exited, which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(
             "shardbench: interrupted; finished points are stored, run the same command again to continue",
             file=sys.stderr,
         )
-        return 130
+        return interrupts.exit_code(error)
     except Exception as error:
         if os.environ.get("SHARDBENCH_TRACEBACK"):
             traceback.print_exc()
@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_this_process(words: Sequence[str]) -> int:
     start.restart_in_utf8()
     start.let_warnings_be_warnings()
+    interrupts.take_sigterm()
     printed = streams.prepare()
     command = next((word for word in words if word in COMMANDS), None)
     printed.stores = command in STORING

@@ -24,7 +24,9 @@ def records(log: Path) -> Iterator[Any]:
         OSError: the file cannot be read.
     """
     from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
+
+    record: Any = vars(wandb_internal_pb2)["Record"]  # made at import for the installed version of protobuf
 
     data, at, pending = log.read_bytes(), FILE_HEADER_BYTES, b""
     while at + PIECE.size <= len(data):
@@ -39,7 +41,7 @@ def records(log: Path) -> Iterator[Any]:
         at += length
         if kind in ENDS:
             try:
-                yield Record.FromString(pending)
+                yield record.FromString(pending)
             except DecodeError:
                 return
             pending = b""
