@@ -29,7 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "estimate": "time any JAX program on chips that are not there: a function, scheduled HLO or StableHLO",
     "report": "write latency and MFU tables, figures and findings from stored rows",
     "compare": "compare the rows of two stores; exit code 1 if a point is slower or fails now",
-    "results": "list, check, export, add, compact or rekey the stored rows",
+    "results": "list, check, export, add, merge, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
@@ -38,7 +38,7 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "store results of other benchmark harnesses as published rows",
     "nightly": "run a sweep, judge it by the nights before it, write report and dashboard; exit code 1 if worse",
     "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
-    "wandb": "log stored rows to Weights & Biases that were stored without it",
+    "wandb": "log stored rows to Weights & Biases that were stored without it, or save a view that draws them",
     "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""

@@ -42,7 +42,10 @@ class JobPlan:
     def candidates(self, rows: Sequence[Row]) -> list[Row]:
         """Those of a point's stored rows that stand for it as far as can be told without its program."""
         return [
-            row for row in rows if _wanted(row, self.options.retry) and hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
+            row
+            for row in rows
+            if _wanted(row, self.options.retry)
+            and hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
         ]
 
 
