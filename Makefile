@@ -58,7 +58,7 @@ bench: $(VENV)/.bench
 	@echo "== 4/4 the report"
 	@$(BIN)/shardbench report results_dir=$(RESULTS) out=$(REPORT) wandb=auto
 	@$(BIN)/shardbench report comparison results_dir=$(RESULTS) out=$(REPORT)
-	@$(BIN)/shardbench report paper out=$(REPORT)
+	@$(BIN)/shardbench report paper results_dir=[$(RESULTS),results/studies,results/calibration] out=$(REPORT)
 
 lint: $(VENV)/.test
 	@echo "== ruff, mypy"

@@ -37,7 +37,7 @@ COMMANDS: Final[dict[str, str]] = {
     "model": "write the model of a checkpoint into your own config folder, or print it as YAML",
     "import": "store results of other benchmark harnesses as published rows",
     "nightly": "run a sweep, judge it by the nights before it, write report and dashboard; exit code 1 if worse",
-    "dashboard": "write one HTML page: regressions, every point over time, the newest rows, the environment",
+    "dashboard": "write a static site of all rows: explore, filter and compare them, and see each with its command",
     "wandb": "log stored rows to Weights & Biases that were stored without it, or save a view that draws them",
     "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }

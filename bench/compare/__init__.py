@@ -1,1 +1,1 @@
-"""Two stores, nights, the dashboard."""
+"""Two stores, and nights."""

@@ -11,15 +11,15 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from bench.compare.dashboard.write import write
 from bench.compare.nights.history import histories
 from bench.compare.nights.judge import Verdict, judge
 from bench.compare.nights.read import DATE, Night, read_nights
 from bench.compare.nights.steps import StepRules
 from bench.compare.nights.summary import action_benchmark, markdown, plain
 from bench.compare.verdicts import Rules, newest
+from bench.dashboard.write import write
 from bench.rows.atomic import replaced
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError, Unsupported
 from engines.core.row import Row
 from engines.host.python import environment, module_words, supervised_words
 
@@ -64,10 +64,11 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """1 for a new regression, else 3 where points failed or nothing could be compared, else 0."""
+        """1 for a new regression, else 3 where points failed or a machine's could not be compared, else 0."""
         if self.verdict.worse:
             return 1
-        return SOME_FAILED if self.points_failed or self.verdict.compared_nothing else 0
+        not_compared = self.verdict.compared_nothing or self.verdict.not_compared
+        return SOME_FAILED if self.points_failed or not_compared else 0
 
 
 def checked_day(text: str) -> str:
@@ -113,14 +114,19 @@ def run_night(plan: NightlySettings) -> Outcome:
         with replaced(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
     _shardbench("report", f"results_dir={plan.night}", f"out={folder}", f"title=Night of {plan.day}", "print=json")
+    files = [*(folder / name for name in written), folder / "report.md"]
     page = plan.out / "dashboard.html"
-    write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules, plan.steps)
+    try:
+        write(plan.night.parent, page, f"shardbench, nightly to {plan.day}", plan.rules, plan.steps)
+        files.append(page)
+    except Unsupported as error:  # the night is judged all the same
+        print(f"shardbench: {page} is not written: {error}", file=sys.stderr)
     return Outcome(
         night=plan.night,
         repeats=repeats,
         verdict=verdict,
         points_failed=code == SOME_FAILED,
-        files=[*(folder / name for name in written), folder / "report.md", page],
+        files=files,
     )
 
 

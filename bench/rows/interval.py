@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from bench.rows.metrics import METRICS
 from engines.core.row import Row
 
 Segment = tuple[tuple[float, float], tuple[float, float]]
@@ -44,6 +45,32 @@ def ends(rows: Sequence[Row], x: Sequence[float], y: Sequence[float], powers: tu
     for row, here, there in zip(rows, x, y, strict=True):
         interval = relative_interval(row)
         if interval is not None:
-            low, high = ((here * end ** powers[0], there * end ** powers[1]) for end in interval)
-            segments.append((low, high))
+            segments.append(segment(interval, here, there, powers))
     return segments
+
+
+def segment(interval: tuple[float, float], x: float, y: float, powers: tuple[int, int]) -> Segment:
+    """From the low to the high end of one relative interval, drawn at (x, y); see :func:`ends`."""
+    low, high = ((x * end ** powers[0], y * end ** powers[1]) for end in interval)
+    return low, high
+
+
+def power_of(name: str, phase: str) -> int:
+    """How a metric goes with the time of a row of this phase: 1, or −1 for its inverse.
+
+    0 for what does not, and for the figures of one stage of a generate point, whose share of the interval nobody knows.
+    """
+    metric = METRICS.get(name)
+    if metric is None or metric.compute is None or (phase == "generate" and _is_of_a_stage(name)):
+        return 0
+    return 1 if metric.better == "lower" else -1
+
+
+def _is_of_a_stage(name: str) -> bool:
+    """Whether a derived metric needs the time of the prefill or of the decode steps alone."""
+    needs = METRICS[name].needs
+    return any(
+        need in ("prefill_s", "decode_s") or (need in METRICS and _is_of_a_stage(need))
+        for need in needs
+        if need != name
+    )

@@ -22,19 +22,21 @@ MODEL_NAMES: Final = {
 }
 
 
-def read_rows(results_dir: str) -> list[Row]:
-    """The newest row of every point in the store, in an order that depends only on the rows.
+def read_rows(*results_dirs: str) -> list[Row]:
+    """The newest row of every point in one or several stores, in an order that depends only on the rows.
 
     Raises:
-        ShardbenchError: the store is empty.
+        ShardbenchError: the stores are empty.
     """
+    from bench.rows.standing import standing_rows
     from bench.rows.store import Store
 
-    rows = in_order(Store(results_dir).latest().values())
+    stored = [row for folder in results_dirs for row in Store(folder).load()]
+    # Stable, so that rows of one store and moment keep their order.
+    rows = in_order(standing_rows(sorted(stored, key=lambda row: row.created_at)).values())
     if not rows:
-        raise ShardbenchError(
-            f"results_dir={results_dir}: holds no rows; run shardbench run first, or use another store"
-        )
+        where = results_dirs[0] if len(results_dirs) == 1 else f"[{','.join(results_dirs)}]"
+        raise ShardbenchError(f"results_dir={where}: holds no rows; run shardbench run first, or use another store")
     return rows
 
 

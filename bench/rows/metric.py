@@ -3,14 +3,17 @@
 import ast
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from engines.core.point import Point
 from engines.core.text import significant
 
 Better = Literal["lower", "higher"]
+PREFIXES: Final = {"m": 1e3, "G": 1e-9, "T": 1e-12, "Gi": 2.0**-30}
+"""Prefix of a printed unit → what a value in the unit without it is multiplied by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,14 @@ class Metric:
     def title(self) -> str:
         """The heading of a table column: ``step time (ms)``."""
         return f"{self.heading} ({self.unit})" if self.unit else self.heading
+
+    @property
+    def si_unit(self) -> str:
+        """The unit of a row's value, which is not scaled: ``s`` where tables print ms; empty for a number or share."""
+        if self.scale == 1.0 or self.unit == "%":
+            return self.unit.removesuffix("%")
+        prefix = next(each for each, scale in PREFIXES.items() if scale == self.scale)
+        return re.sub(rf"\b{prefix}(?=[A-Za-z])", "", self.unit, count=1)
 
     def show(self, value: float | None) -> str:
         """The value scaled and formatted for a table; empty for None or NaN."""

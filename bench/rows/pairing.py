@@ -43,13 +43,13 @@ def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
     by_question: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.source != reference:
-            by_question[_stated(row)].append(row)
+            by_question[stated(row)].append(row)
     pairs = []
     for row in rows:
         if row.source != reference:
             continue
         found: dict[tuple[str, str], Row] = {}
-        for other in by_question[_stated(row)]:
+        for other in by_question[stated(row)]:
             if all(_meets(other, row, key) for key in OPEN):
                 kind = (other.source, other.engine)
                 if kind not in found or _open_keys(other) > _open_keys(found[kind]):
@@ -69,8 +69,8 @@ def pair_oom_counts(pairs: Iterable[Pair]) -> dict[str, int]:
     return oom_counts((pair.reference.status, pair.answer.status) for pair in pairs)
 
 
-def _stated(row: Row) -> tuple[Any, ...]:
-    """What the question states. What an imported row leaves unstated is asked of engines by their defaults."""
+def stated(row: Row) -> tuple[Any, ...]:
+    """The values of :data:`STATED`. What an imported row leaves unstated is asked of engines by their defaults."""
     act_dtype = row.act_dtype or default_act_dtype(row.weight_dtype)
     defaults = {"act_dtype": act_dtype, "kv_dtype": row.kv_dtype or act_dtype, "partitioner": DEFAULT_PARTITIONER}
     return tuple(getattr(row, key) or defaults.get(key, getattr(row, key)) for key in STATED)

@@ -135,7 +135,7 @@ class Store:
 
     def _read(self, parts: Sequence[Path], with_lines: bool) -> list[Entry]:
         found: dict[bytes, Entry] = {}
-        with _no_garbage_collection():
+        with no_garbage_collection():
             for part in parts:
                 time = time_of(part)
                 for number, line, row, fault in read_part(part):
@@ -252,7 +252,7 @@ def _not_finite(word: str) -> float:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Disable garbage collection, which would scan a hundred thousand new rows repeatedly and free none of them."""
     enabled = gc.isenabled()
     gc.disable()

@@ -14,6 +14,7 @@ from bench.measure.timing import TimingConfig
 from bench.rows.atomic import cannot, sync_folder
 from bench.rows.part_time import time_of_merged
 from bench.rows.store import Store, line_of
+from bench.run.again import requested_point, settings
 from bench.run.child import evaluate
 from bench.run.identify import program_ids
 from bench.run.keys import code_id, code_id_of, point_id
@@ -21,15 +22,10 @@ from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.run.worker import answer_all
-from bench.sweep.catalog import load_customised, load_group, model_from, names
-from bench.sweep.runtimes import load_runtime
-from engines.core.chip import Chip
+from bench.sweep.catalog import load_group, names
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.core.layout import VARIANTS
-from engines.core.point import Point
-from engines.core.row import POINT_FIELDS, SCHEMA_VERSION, Row
-from engines.core.runtime import AUTO
+from engines.core.row import SCHEMA_VERSION, Row
 from engines.core.versions import versions_of
 
 ASIDE: Final = "before-rekey"
@@ -37,8 +33,6 @@ ASIDE: Final = "before-rekey"
 TIMES: Final = ("latency_s", "ttft_s", "step_time_s")
 TOLERANCE: Final = 1e-12
 """Relative difference allowed in predicted and published times; compiled times must be equal."""
-NOT_SETTINGS: Final = frozenset({"tolerance", "decode", "name"})
-"""Keys of ``details`` whose meaning differs from the same key in an engine's config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +97,9 @@ def _by_engine(rows: Sequence[Row], dropped: dict[int, Row | str]) -> list[tuple
         elif "checkpoint" in row.details:
             dropped[id(row)] = f"the folder of its checkpoint {row.details['checkpoint']} is not known"
         else:
-            config = _config_of(row)
+            config = load_group("engine", row.engine) | settings(row)
             groups.setdefault(json.dumps(config, sort_keys=True, default=str), (config, []))[1].append(row)
     return list(groups.values())
-
-
-def _config_of(row: Row) -> dict[str, Any]:
-    """The engine's config with the settings recorded in the row."""
-    config = load_group("engine", row.engine)
-    config |= {key: value for key, value in row.details.items() if key in config and key not in NOT_SETTINGS}
-    if "collectives" in row.chosen and "tried_s" in row.details:
-        words = [name.split()[1:] for name in row.details["tried_s"]]
-        tried = [next((word for word in each if word in VARIANTS), "plain") for each in words]
-        config["try_collectives"] = list(dict.fromkeys(tried))
-    return config
 
 
 def _rekeyed(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, bool]) -> dict[int, Row | str]:
@@ -201,22 +184,6 @@ def _difference(row: Row, answer: Row, libraries: Sequence[str]) -> str | None:
         if before is None or now is None or abs(now - before) > tolerance * abs(before):
             return f"{key}={before}, and now {now}"
     return _other_versions(row.versions, libraries)
-
-
-def requested_point(row: Row) -> Point:
-    """The point as requested: keys that the engine chose are left out.
-
-    Raises:
-        ShardbenchError: ``conf`` does not describe the row's model or chip, or its values make no valid point.
-    """
-    stated = [key for key in POINT_FIELDS if key not in row.chosen and getattr(row, key) not in (None, "")]
-    keys: dict[str, Any] = {key: getattr(row, key) for key in stated}
-    if "mesh_shape" in keys:
-        keys["mesh_shape"] = tuple(keys["mesh_shape"])
-    keys["model"] = model_from(load_customised("model", row.model))
-    keys["runtime"] = load_runtime(keys.get("runtime", AUTO))
-    keys["chip"] = Chip.from_config(load_customised("hw", keys.pop("hw")))
-    return Point(**keys)
 
 
 def _move_aside(store: Store, parts: Sequence[Path]) -> list[Path]:

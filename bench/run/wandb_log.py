@@ -24,9 +24,7 @@ def records(log: Path) -> Iterator[Any]:
         OSError: the file cannot be read.
     """
     from google.protobuf.message import DecodeError
-    from wandb.proto import wandb_internal_pb2
-
-    record: Any = vars(wandb_internal_pb2)["Record"]  # made at import for the installed version of protobuf
+    from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, pending = log.read_bytes(), FILE_HEADER_BYTES, b""
     while at + PIECE.size <= len(data):
@@ -41,7 +39,7 @@ def records(log: Path) -> Iterator[Any]:
         at += length
         if kind in ENDS:
             try:
-                yield record.FromString(pending)
+                yield Record.FromString(pending)
             except DecodeError:
                 return
             pending = b""

@@ -71,6 +71,7 @@ def request_from(config: Mapping[str, Any], given: Collection[str] = (), named: 
             )
     base = {key: config[key] for key in (*Point.schema(), *GROUPS)}
     folders = config_dirs()
+    named = cache(named)  # a recipe names the same few choices in each of its points, and a file takes a while to read
     by_engine: dict[str, tuple[Mapping[str, Any], dict[Point, None]]] = {}
     for entry in _entries(config["points"]):
         recipe_asks = "runtime" in entry and "runtime" not in given

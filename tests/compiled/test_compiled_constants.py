@@ -11,7 +11,7 @@ import pytest
 from builders.published_files import published_files
 
 from bench.rows.store import Store
-from bench.run.rekey import requested_point
+from bench.run.again import requested_point
 from bench.sweep.catalog import load_group
 from bench.validate.data import read_all
 from engines.compiled.engine import CompiledEngine

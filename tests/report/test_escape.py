@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from bench.compare.dashboard.page import page
-from bench.compare.verdicts import Rules
 from bench.report.main.findings import Finding
 from bench.report.main.sections import full_report
 from bench.report.render import latex
@@ -119,17 +117,17 @@ def test_every_renderer_shows_hostile_rows_as_they_are(text, tmp_path, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert " ".join(one_line(text).split()) in printed
     assert "\x1b" not in printed
-    html = page(rows, text, Rules())
-    clean = page(rows_with("plain"), "plain", Rules())
-    assert Seen(html).elements == Seen(clean).elements
-    written = write(full_report(rows, text), tmp_path, ["markdown", "csv", "latex"], [])
+    written = write(full_report(rows, text), tmp_path, ["markdown", "html", "csv", "latex"], [])
     for name in written.files:
         assert re.fullmatch(r"[a-z0-9_./-]+", name)
-    report = GFM.render((tmp_path / "report.md").read_text(encoding="utf-8"))
-    write(full_report(rows_with("plain"), "plain"), tmp_path / "plain", ["markdown", "csv", "latex"], [])
-    plain = GFM.render((tmp_path / "plain" / "report.md").read_text(encoding="utf-8"))
-    assert Seen(report).elements == Seen(plain).elements
-    assert "<script" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    write(full_report(rows_with("plain"), "plain"), tmp_path / "plain", ["markdown", "html"], [])
+    for name in ("report", "appendix"):
+        report = GFM.render((tmp_path / f"{name}.md").read_text(encoding="utf-8"))
+        plain = GFM.render((tmp_path / "plain" / f"{name}.md").read_text(encoding="utf-8"))
+        assert Seen(report).elements == Seen(plain).elements
+        assert "<script" not in (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+        page_of = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert Seen(page_of).elements == Seen((tmp_path / "plain" / f"{name}.html").read_text("utf-8")).elements
     assert len(as_text(rows, "jsonl").splitlines()) == 2
 
 

@@ -90,7 +90,7 @@ def test_every_finding_is_one_sentence_with_one_figure(rows, measure):
 def drawn_mfu(document):
     """Every MFU in percent that a figure of the document shows on an axis of that name."""
     shown = []
-    for section in document.sections:
+    for section in (document.front, *document.sections):
         for drawn in section.draw() if section.draw else []:
             for axis in drawn.figure.axes:
                 if "MFU" in drawn.figure.axes[0].get_ylabel():

@@ -28,7 +28,7 @@ def test_the_report_opens_with_what_was_found(store, tmp_path, capsys):
     assert report(store, tmp_path / "out", "figures=[]", "title=Mine") == 0
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# Mine\n\n## Findings\n\n- **headline** (published): ")
-    assert "[How to read a row](tables/metrics.md)" in text
+    assert "[How to read a row](tables/metrics.md)" in (tmp_path / "out" / "appendix.md").read_text(encoding="utf-8")
     assert "figures/" not in text
     assert "headline (published)" in capsys.readouterr().out
 
@@ -38,7 +38,7 @@ def test_every_figure_is_drawn_and_shown(store, tmp_path, capsys):
     content = json.loads(capsys.readouterr().out)
     first = files_of(tmp_path / "a")
     assert set(content["files"]) == set(first)
-    text = first["report.md"].decode()
+    text = (first["report.md"] + first["appendix.md"]).decode()
     shown = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
     assert shown == [
         "figures/figure9_mfu_over_latency.png",
@@ -55,11 +55,27 @@ def test_every_figure_is_drawn_and_shown(store, tmp_path, capsys):
     for name in shown:
         assert first[name].startswith(b"\x89PNG")
         assert first[name.replace(".png", ".pdf")].startswith(b"%PDF")
+        assert b"<svg" in first[name.replace(".png", ".svg")]
 
 
-def test_the_report_is_short_and_every_long_table_is_linked(store, tmp_path):
-    assert report(store, tmp_path, "figures=[]") == 0
+def test_the_first_page_has_six_findings_one_figure_and_one_table(store, tmp_path):
+    assert report(store, tmp_path, "figures=png", "format=[markdown,html]") == 0
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    found = [line for line in text.splitlines() if line.startswith("- **")]
+    assert len(found) == 6
+    assert all(re.fullmatch(r"[^.]+(\.\d[^.]*)*\.", line.partition("): ")[2]) for line in found)  # one sentence
+    assert text.count("![") == 1
+    assert len(re.findall(r"^\|[-:|]+\|$", text, re.MULTILINE)) == 1
+    assert len(text.splitlines()) <= 40
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (html.count("<img"), html.count("<table"), html.count("<li>")) == (1, 1, 6)
+    for name in re.findall(r'(?:href|src)="([^"#]+)"', html + (tmp_path / "appendix.html").read_text("utf-8")):
+        assert name.startswith(("http://", "https://")) or (tmp_path / name).is_file(), name
+
+
+def test_the_appendix_is_short_and_every_long_table_is_linked(store, tmp_path):
+    assert report(store, tmp_path, "figures=[]", "format=[markdown,csv]") == 0
+    text = (tmp_path / "appendix.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 280
     links = re.findall(r"\]\((tables/[^)]*)\)", text)
     assert len(links) == len(set(links))
@@ -69,7 +85,7 @@ def test_the_report_is_short_and_every_long_table_is_linked(store, tmp_path):
         assert (tmp_path / link).is_file()
     # A table is in the text or in its own file; its CSV is there either way.
     for path in (tmp_path / "tables").glob("*.csv"):
-        assert path.with_suffix(".md").exists() != (f"tables/{path.stem}.md" not in links)
+        assert path.with_suffix(".md").exists() == (f"tables/{path.stem}.md" in links)
 
 
 def test_only_the_formats_that_were_asked_for(store, tmp_path):

@@ -1,16 +1,13 @@
-"""``shardbench report paper``: Table 1, Figure 3, best X and N, and crossovers, from closed forms alone."""
+"""The closed forms in ``shardbench report paper``: Table 1, Figure 3, best X and N, and crossovers."""
 
-import csv
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench.cli.main import main
 from bench.report.paper import closed_forms
+from bench.report.paper.closed_form_tables import closed_forms as tables_of_forms
 from bench.report.paper.figure_volume import Mark, volume_over_tokens
-from bench.report.paper.report import paper_report
 from bench.report.render import style
 from bench.sweep.catalog import load_model
 from engines.analytic import paper_forms
@@ -18,19 +15,11 @@ from engines.published.table import read_table
 
 
 def table_of(name):
-    document, _ = paper_report("title")
-    return next(table for section in document.sections for table in section.tables if table.name == name)
+    return next(table for section in tables_of_forms().sections for table in section.tables if table.name == name)
 
 
 def row_of(name, key, value):
     return next(row for row in table_of(name).rows if row[key] == value)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("paper")
-    code = main(["report", "paper", f"out={folder}", f"results_dir={folder / 'none'}", "figures=png"])
-    return code, folder / "paper"
 
 
 def test_every_entry_of_table_1_is_within_two_percent_of_the_print():
@@ -129,37 +118,16 @@ def test_the_figure_has_every_layout_and_a_ring_at_every_mark():
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
 
 
-def test_it_writes_its_files_without_a_store(written):
-    code, folder = written
-    assert code == 0
-    text = (folder / "paper.md").read_text(encoding="utf-8")
-    assert "6 of 6 entries agree within 2%" in text
-    assert "](figures/figure3_volume_over_tokens.png)" in text
-    assert (folder / "figures" / "figure3_volume_over_tokens.png").read_bytes().startswith(b"\x89PNG")
-    for name in ("table1_context", "figure3_volume", "crossovers", "best_x", "best_n"):
-        assert (folder / "tables" / f"{name}.csv").is_file()
-        # A letter that LaTeX's usual fonts lack would have become a question mark.
-        assert "?" not in (folder / "tables" / f"{name}.tex").read_text(encoding="utf-8")
-
-
-def test_the_csv_keeps_what_was_published_apart_from_what_is_predicted(written):
-    with (written[1] / "tables" / "table1_context.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["published"]) for row in rows] == [1320, 330, 660, 165, 43000, 10700]
-    for row in rows:
-        assert float(row["predicted"]) != float(row["published"])
-        assert float(row["relative_error"]) == pytest.approx(float(row["predicted"]) / float(row["published"]) - 1)
-
-
-@pytest.mark.parametrize(("printed", "code"), [("1320", 0), ("1350", 0), ("1400", 1)])
-def test_it_is_bad_where_an_entry_is_off(tmp_path, monkeypatch, capsys, printed, code):
+@pytest.mark.parametrize(("printed", "passes"), [("1320", True), ("1350", True), ("1400", False)])
+def test_an_entry_that_is_off_fails(monkeypatch, printed, passes):
     cells = [
         row | {"max_context_len": printed} if row["max_context_len"] == "1320" else row
         for row in read_table("paper_table1.csv")
     ]
     monkeypatch.setattr(closed_forms, "read_table", lambda name: cells)
-    assert main(["report", "paper", f"out={tmp_path}", "figures=[]", "format=csv", "print=json"]) == code
-    checks = json.loads(capsys.readouterr().out)["checks"]
-    assert [check["passed"] for check in checks] == [code == 0] + 5 * [True]
+    forms = tables_of_forms()
+    checks = [entry.to_dict() for entry in forms.entries]
+    assert [check["passed"] for check in checks] == [passes] + 5 * [True]
     assert checks[0]["stated"] == float(printed)
     assert checks[0]["value"] == pytest.approx(1332.9, rel=1e-4)
+    assert f"{5 + passes} of 6 entries agree within 2%" in forms.findings[0].sentence

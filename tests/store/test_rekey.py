@@ -11,10 +11,11 @@ from bench.cli.main import main
 from bench.measure.timing import TimingConfig
 from bench.rows.store import Store
 from bench.run import rekey as subject
+from bench.run.again import requested_point
 from bench.run.keys import code_id, code_id_of, point_id, program_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
-from bench.run.rekey import rekey, requested_point
+from bench.run.rekey import rekey
 from bench.run.worker import answer
 from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key
-from bench.cli.values import Choice, FilePath, ListOf
+from bench.cli.args import PRINT, Key
+from bench.cli.values import Choice, FilePath, ListOf, listed
 from bench.report.claims.checks import Check
 from bench.report.render.document import Written
 from bench.rows.counted import counted
@@ -16,17 +16,18 @@ from engines.core.row import Row
 SUMMARY: Final = "write latency and MFU tables, figures and findings from stored rows"
 VERBS: Final[Mapping[str, str]] = {
     "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; exit code 1 if a claim fails",
-    "paper": "closed forms of Pope et al. 2022 (Table 1, Figure 3, crossovers); exit code 1 if Table 1 differs",
+    "paper": "tables and figures of Pope et al. 2022 from all kinds of evidence; exit code 1 if Table 1 differs",
+    "compiler": "what each release of a compiler did to the same programs, from nights (+sweep=compiler-nightly)",
     "studies": "figure, table and finding of every study (+sweep=study-...), from compiled rows",
 }
-FORMATS: Final = ("markdown", "csv", "latex")
-ENDINGS: Final = ("png", "pdf")
+FORMATS: Final = ("markdown", "html", "csv", "latex")
+ENDINGS: Final = ("png", "pdf", "svg")
 KEYS: Final = (
-    RESULTS_DIR,
+    Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(FilePath())),
     Key(
         "out",
         "reports/latest",
-        "folder for the files; comparison, paper and studies use a subfolder of their name",
+        "folder for the files; comparison, compiler, paper and studies use a subfolder of their name",
         kind=FilePath(),
     ),
     Key("format", list(FORMATS), "formats to write", kind=ListOf(Choice(FORMATS))),
@@ -49,13 +50,15 @@ EXAMPLES: Final = (
     "shardbench report",
     "shardbench report results_dir=results out=reports/mine format=[markdown,csv] figures=png",
     "shardbench report comparison print=json",
-    "shardbench report paper out=reports/mine",
+    "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
+    "shardbench report compiler results_dir=results/compiler out=reports",
     "shardbench report studies results_dir=results out=reports/mine",
 )
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails, else 0."""
+    from bench.report.compiler.report import compiler_report, nights_of
     from bench.report.main.sections import comparison_report, full_report
     from bench.report.paper.closed_forms import ContextLimit
     from bench.report.paper.report import paper_report
@@ -63,11 +66,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.report.studies.read_trace import FOLDER
     from bench.report.studies.report import studies_report
     from bench.report.studies.traces import Places
-    from bench.rows.labels import read_rows
 
     formats = [name for name in FORMATS if name in settings["format"]]
     endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
-    rows = [] if verb == "paper" else read_rows(settings["results_dir"])
+    rows = [] if verb == "compiler" else _stored(settings["results_dir"], needed=verb != "paper")
     out = Path(settings["out"])
     checks: list[Check] = []
     entries: list[ContextLimit] = []
@@ -75,16 +77,22 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         document, checks = comparison_report(rows, settings["title"] or "The comparison with FasterTransformer")
         written = write(document, out / "comparison", formats, endings)
     elif verb == "paper":
-        document, entries = paper_report(settings["title"] or "Pope et al. 2022 from closed forms")
+        document, entries = paper_report(settings["title"] or "Pope et al. 2022 reproduced", rows)
         written = write(document, out / "paper", formats, endings)
+    elif verb == "compiler":
+        nights = [night for each in settings["results_dir"] for night in nights_of(each)]
+        rows = [row for night in nights for row in night.rows]
+        document = compiler_report(nights, settings["title"] or "The same programs under releases of their compiler")
+        written = write(document, out / "compiler", formats, endings)
     elif verb == "studies":
-        places = Places(Path(settings["results_dir"]) / FOLDER, out / "studies")
+        folders = [Path(each) / FOLDER for each in settings["results_dir"]]
+        places = Places(next((each for each in folders if each.is_dir()), folders[0]), out / "studies")
         document = studies_report(rows, settings["title"] or "The studies of compiled programs", places)
         written = write(document, out / "studies", formats, endings)
     else:
         document = full_report(rows, settings["title"] or "shardbench report")
         written = write(document, out, formats, endings)
-    _track(settings["wandb"], settings["results_dir"], rows, written)
+    _track(settings["wandb"], listed(settings["results_dir"]), rows, written)
     if settings["print"] == "json":
         all_checks = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
         print(json.dumps(written.to_dict() | {"checks": all_checks}, ensure_ascii=False))
@@ -92,6 +100,16 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         _print(written, checks)
     passed = [*(check.passed for check in checks), *(entry.passed for entry in entries)]
     return 1 if False in passed else 0
+
+
+def _stored(results_dirs: Sequence[str], *, needed: bool) -> list[Row]:
+    """The rows of the stores; none where they have none and none are ``needed``."""
+    from bench.rows.labels import read_rows
+    from bench.rows.store import Store
+
+    if not needed and not any(Store(each).load() for each in results_dirs):
+        return []
+    return read_rows(*results_dirs)
 
 
 def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -> None:
@@ -119,7 +137,7 @@ def _plain(check: Check) -> dict[str, Any]:
 
 
 def _print(written: Written, checks: Sequence[Check]) -> None:
-    for finding in written.findings:
+    for finding in written.first:
         print(f"{finding.topic} ({', '.join(finding.sources)}): {finding.sentence}")
     for remark in written.remarks:
         print(remark)

@@ -10,10 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
+from statistics import fmean, median
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 MAD_TO_STD: Final = 1.4826
 """Standard deviation over median absolute deviation of normal values."""
@@ -28,6 +27,8 @@ LEAST_NOISE: Final = 0.002
 
 LEAST_LEVEL: Final = 2
 """Nights of a level before it can end: one noisy night is none."""
+LEAST_NIGHTS: Final = LEAST_LEVEL + 2
+"""Nights that a point needs before a step can be told: a level, and two that agree."""
 AGREEMENT: Final = 2.6
 """Standard deviations by which two nights of one level may differ: 99% of nights do."""
 
@@ -58,21 +59,21 @@ class Step:
     noise: float
 
 
-def noise_between(logs: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+def noise_between(logs: Sequence[float]) -> tuple[float, float]:
     """Standard deviation between nights of one level, and the degrees of freedom of its estimate; (0, 0) of one night.
 
     From differences of neighbours, so that a step or a drift adds little.
     """
-    differences = np.abs(np.diff(np.asarray(logs, np.float64)))
-    if not differences.size:
+    differences = [abs(now - before) for before, now in pairwise(logs)]
+    if not differences:
         return 0.0, 0.0
-    return float(np.median(differences)) * MAD_TO_STD / math.sqrt(2), MAD_EFFICIENCY * differences.size
+    return median(differences) * MAD_TO_STD / math.sqrt(2), MAD_EFFICIENCY * len(differences)
 
 
 def common_noise(series: Sequence[Sequence[float]]) -> float:
     """The noise that points without a history of their own are given: the median over points of one machine."""
     found = [noise for noise, freedom in map(noise_between, series) if freedom]
-    return max(LEAST_NOISE, float(np.median(found))) if found else math.nan
+    return max(LEAST_NOISE, median(found)) if found else math.nan
 
 
 def find_steps(times: Sequence[float], common: float, rules: StepRules) -> list[Step]:
@@ -83,10 +84,9 @@ def find_steps(times: Sequence[float], common: float, rules: StepRules) -> list[
     Raises:
         ValueError: a time is not a positive number.
     """
-    given = np.asarray(times, np.float64)
-    if not ((given > 0) & np.isfinite(given)).all():
+    if not all(time > 0 and math.isfinite(time) for time in times):
         raise ValueError("times must be positive numbers")
-    logs = np.log(given)
+    logs = [math.log(time) for time in times]  # lists: a night's few values are too few to be worth an array
     steps: list[Step] = []
     begin = 0
     for night in range(LEAST_LEVEL + 1, len(logs)):
@@ -94,9 +94,10 @@ def find_steps(times: Sequence[float], common: float, rules: StepRules) -> list[
             continue
         level = logs[max(begin, night - 1 - rules.window) : night - 1]
         noise, freedom = _noise(level, common)
-        beyond = logs[max(begin, night - 2) : night + 1] - np.median(level)
-        if _is_step(beyond, _limit(level.size, noise, freedom, rules), noise, rules):
-            step = Step(first=night - 1, confirmed=night, ratio=math.exp(float(beyond.mean())), noise=noise)
+        middle = median(level)
+        beyond = [each - middle for each in logs[max(begin, night - 2) : night + 1]]
+        if _is_step(beyond, _limit(len(level), noise, freedom, rules), noise, rules):
+            step = Step(first=night - 1, confirmed=night, ratio=math.exp(fmean(beyond)), noise=noise)
             steps.append(step)
             begin = night - 1
     return [_settled(step, logs, begins, ends) for step, begins, ends in _segments(steps, len(logs))]
@@ -109,7 +110,7 @@ def smallest_found(noise: float, nights: int, rules: StepRules) -> float:
     return math.expm1(max(limit + 1.955 * noise, math.log1p(rules.smallest) + 1.645 * noise / math.sqrt(2)))
 
 
-def _noise(level: NDArray[np.float64], common: float) -> tuple[float, float]:
+def _noise(level: Sequence[float], common: float) -> tuple[float, float]:
     """Noise of a level, moderated by the common one, and its degrees of freedom."""
     own, freedom = noise_between(level)
     prior = own if math.isnan(common) else common
@@ -130,18 +131,18 @@ def _quantile(above: float, freedom: float) -> float:
     return float(t.isf(above, freedom))
 
 
-def _is_step(beyond: NDArray[np.float64], limit: float, noise: float, rules: StepRules) -> bool:
+def _is_step(beyond: Sequence[float], limit: float, noise: float, rules: StepRules) -> bool:
     """Whether the last two nights are a step, as logs beyond the level.
 
     They are where they agree with each other; nights that other load disturbed are slow by different amounts. A third
     night beyond the limit takes the place of agreement, so that a drift is found as well.
     """
-    last = beyond[-2:]
-    side = np.sign(last[0])
-    if abs(last.mean()) < math.log1p(rules.smallest) or (side * last).min() < limit:
+    first, second = beyond[-2:]
+    side = math.copysign(1, first)
+    if min(side * first, side * second) < limit or abs(first + second) / 2 < math.log1p(rules.smallest):
         return False
-    agree = abs(last[1] - last[0]) <= AGREEMENT * math.sqrt(2) * noise
-    return bool(agree or (beyond.size == 3 and (side * beyond).min() >= limit))
+    agree = abs(second - first) <= AGREEMENT * math.sqrt(2) * noise
+    return agree or (len(beyond) == 3 and side * beyond[0] >= limit)
 
 
 def _segments(steps: Sequence[Step], nights: int) -> list[tuple[Step, int, int]]:
@@ -151,7 +152,7 @@ def _segments(steps: Sequence[Step], nights: int) -> list[tuple[Step, int, int]]
     return list(zip(steps, begins, ends, strict=False))
 
 
-def _settled(step: Step, logs: NDArray[np.float64], begin: int, end: int) -> Step:
+def _settled(step: Step, logs: Sequence[float], begin: int, end: int) -> Step:
     """The step with the ratio of the whole levels around it."""
-    ratio = math.exp(float(np.median(logs[step.first : end]) - np.median(logs[begin : step.first])))
+    ratio = math.exp(median(logs[step.first : end]) - median(logs[begin : step.first]))
     return Step(first=step.first, confirmed=step.confirmed, ratio=ratio, noise=step.noise)

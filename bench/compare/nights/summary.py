@@ -3,38 +3,52 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bench.compare.nights.history import History
-from bench.compare.nights.judge import Finding, Verdict
+from bench.compare.nights.history import History, Machine
+from bench.compare.nights.judge import Finding, Kind, Verdict
 from bench.compare.nights.read import Night
+from bench.compare.nights.steps import LEAST_NIGHTS
 from bench.rows.counted import counted
 from engines.core.row import POINT_FIELDS
 
 MOST_SHOWN: Final = 40
-HEADINGS: Final = {
+HEADINGS: Final[dict[Kind, str]] = {
     "broken": "Broken",
     "slower": "Slower",
     "suspected": "Suspected: slower this night alone",
     "not judged": "Not judged",
+    "still broken": "Still broken",
     "still slower": "Still slower than before an earlier step",
     "mended": "Mended",
     "faster": "Faster",
     "changed": "Changed by less than the threshold",
 }
+COUNTED: Final[tuple[Kind, ...]] = ("suspected", "still broken", "still slower", "not judged")
+"""Findings that the headline counts beside those that are worse."""
+
+
+def machine_text(machine: Machine) -> str:
+    """Host and device kind as words."""
+    return " ".join(filter(None, machine)) or "a machine without a name"
 
 
 def headline(verdict: Verdict) -> str:
     """The night in one sentence."""
     if verdict.nights == 1:
         return f"first night: {counted(len(verdict.first), 'point')} and nothing to compare with"
+    if not verdict.judged and verdict.young and not verdict.findings:
+        most = max(len(each.timed) for each in verdict.young)
+        return f"too early to compare: a step needs {LEAST_NIGHTS} nights, and no point has more than {most}"
     if verdict.compared_nothing:
         return f"nothing was compared: none of {counted(_asked(verdict), 'point')} has an earlier night that counts"
     worse = len(verdict.worse)
     told = f"{counted(worse, 'point')} worse" if worse else "no point worse"
-    parts = [f"{told} of {verdict.judged} compared"]
-    for kind, words in (("suspected", "suspected"), ("still slower", "still slower"), ("not judged", "not judged")):
-        number = len(verdict.of(kind))  # type: ignore[arg-type]
-        parts += [f"{number} {words}"] if number else []
+    parts = [f"{told} of {verdict.judged} compared"] if verdict.judged or worse else ["no point compared"]
+    for kind in COUNTED:
+        number = len(verdict.of(kind))
+        parts += [f"{number} {kind}"] if number else []
+    parts += [f"{len(verdict.young)} too early to compare"] if verdict.young else []
     parts += [f"{len(verdict.missing)} missing"] if verdict.missing else []
+    parts += [f"nothing compared on {machine_text(each)}" for each in verdict.not_compared]
     return ", ".join(parts)
 
 
@@ -42,7 +56,7 @@ def markdown(verdict: Verdict) -> str:
     """The night as a page: regressions first, then what else changed, what is new, and what can be found at all."""
     lines = [f"# Night of {verdict.day}", "", f"{headline(verdict)[0].upper()}{headline(verdict)[1:]}.", ""]
     for kind, heading in HEADINGS.items():
-        found = verdict.of(kind)  # type: ignore[arg-type]
+        found = verdict.of(kind)
         if not found:
             continue
         lines += [f"## {heading}", "", "| point | new/old | since | why | what changed |", "|---|---:|---|---|---|"]
@@ -60,7 +74,7 @@ def markdown(verdict: Verdict) -> str:
     if verdict.smallest:
         lines += ["## What two nights can show", ""]
         lines += [
-            f"- {_escaped(' '.join(filter(None, machine)))}: steps of {size:.1%} and more, with a probability of 95%"
+            f"- {_escaped(machine_text(machine))}: steps of {size:.1%} and more, with a probability of 95%"
             for machine, size in sorted(verdict.smallest.items())
         ]
         lines.append("")
@@ -73,11 +87,14 @@ def plain(verdict: Verdict) -> dict[str, Any]:
         "day": verdict.day,
         "nights": verdict.nights,
         "judged": verdict.judged,
+        "too_early": len(verdict.young),
+        "not_compared": [machine_text(each) for each in verdict.not_compared],
         "regressions": len(verdict.worse),
+        "headline": headline(verdict),
         "findings": [_plain(each) for each in verdict.findings],
         "first": [each.label for each in verdict.first],
         "missing": [each.label for each in verdict.missing],
-        "smallest_step": {" ".join(filter(None, machine)): size for machine, size in verdict.smallest.items()},
+        "smallest_step": {machine_text(machine): size for machine, size in verdict.smallest.items()},
         "damaged": list(verdict.damaged),
     }
 

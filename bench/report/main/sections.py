@@ -14,11 +14,12 @@ from bench.report.main.architectures import (
 from bench.report.main.best import decode_table, headline_table, layout_table
 from bench.report.main.evidence import evidence_table, failures_table, table_2
 from bench.report.main.figure_measured import mfu_over_chips, step_time_over_batch
-from bench.report.main.figure_mfu import all_lengths, mfu_over_latency
+from bench.report.main.figure_mfu import all_lengths
 from bench.report.main.figure_pareto import cost_against_latency
 from bench.report.main.figure_scatter import against_published
 from bench.report.main.figure_today import by_chip_and_runtime
 from bench.report.main.findings import Finding, findings, headline, prediction_error
+from bench.report.main.front import front
 from bench.report.main.programs import programs_table
 from bench.report.main.provenance import calibration_table, environment_table
 from bench.report.main.serving import batches, served_table
@@ -45,7 +46,7 @@ T = TypeVar("T")
 
 
 def full_report(rows: Sequence[Row], title: str) -> Document:
-    """All that the rows hold: what matters on one page, every long table in a file of its own."""
+    """All that the rows hold: what matters on one page, the rest in the appendix, long tables in files of their own."""
     everything, rows = rows, withhold_wrong_shares(batches(rows))
     pairs = pair_up(rows)
     all_curves = curves(rows, pairs)
@@ -53,11 +54,6 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
     checks = check_claims(rows)
     sections = [
         Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(everything)]),
-        Section(
-            title="MFU over latency (Figure 9)",
-            tables=_present(headline_table(rows)),
-            draw=lambda: _present(mfu_over_latency(all_curves)),
-        ),
         Section(title="Table 2 of the paper", tables=_present(table_2(rows, pairs))),
         Section(
             title="Error against published latencies",
@@ -93,7 +89,8 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
         ),
     ]
     found = [*findings(rows, pairs), *today_findings(stacks), *architectures_findings(rows), *_claims_finding(checks)]
-    return Document(name="report", title=title, findings=found, sections=sections)
+    top = front(rows, pairs, all_curves, found)
+    return Document(name="report", title=title, findings=found, sections=sections, front=top)
 
 
 def _architectures(rows: Sequence[Row]) -> list[Section]:

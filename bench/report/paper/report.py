@@ -1,264 +1,119 @@
-"""The report of the closed forms of Pope et al. 2022: Table 1, Figure 3, best X and N, crossovers."""
+"""The report of Pope et al. 2022: its tables and figures with all kinds of evidence side by side."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
+from bench.report.claims.contenders import curves
+from bench.report.main.figure_mfu import mfu_over_latency
 from bench.report.main.findings import Finding
-from bench.report.main.tables import ERROR_COLUMN
-from bench.report.paper.closed_forms import (
-    CHIPS,
-    D_FF,
-    D_MODEL,
-    MESH_SHAPE,
-    PER_OCTAVE,
-    TABLE_1_TOLERANCE,
-    ContextLimit,
-    Crossing,
-    chip_crossing,
-    layout_crossings,
-    table_1,
-    tokens_of_figure_3,
-)
-from bench.report.paper.figure_volume import Mark, volume_over_tokens
-from bench.report.render.document import Document, Section
-from bench.rows.error_stats import relative_error
-from bench.rows.table import Column, Table
-from engines.analytic import paper_forms
-from engines.core.text import significant
+from bench.report.main.provenance import calibration_table
+from bench.report.paper.answers import Asked
+from bench.report.paper.closed_form_tables import closed_forms
+from bench.report.paper.closed_forms import ContextLimit
+from bench.report.paper.findings import paper_findings
+from bench.report.paper.items import ITEMS, TABLES, Item, asked_of, drawable
+from bench.report.paper.side_by_side import rows_of, side_by_side
+from bench.report.render.document import Document, Front, Section
+from bench.report.studies.findings import link_constants
+from bench.rows.counted import counted
+from bench.rows.escape import markdown
+from bench.rows.pairing import pair_up
+from engines.core.row import Row
 
-DOUBLINGS: Final = 8
-"""Doublings of the chips in the table of best X."""
+if TYPE_CHECKING:
+    from bench.report.render.style import Drawn
+
+MOST_FINDINGS: Final = 6
+FIRST: Final = "table2"
+"""The table of the first page; the figure is Figure 9."""
 ABOUT: Final = (
-    "Volumes are elements that a chip sends in one feed-forward of two matrices, E wide and F hidden, for T tokens on "
-    "n = X·Y·Z chips, as in the paper's appendix A: (k − 1)/k is taken as 1. Nothing is timed or calibrated. "
-    "**predicted** is a closed form, **published** is what the paper printed."
+    "**published** is what others printed; **predicted** is a closed form for the XLA of 2022, or for "
+    "FasterTransformer; **compiled** is the schedule of today's XLA for TPU, timed by a model of the chip; "
+    "**measured** was timed by shardbench. An error is (value − published) / published. Of several rows of a kind the "
+    "one that left most to its engine is shown, of these the fastest. The constants of the closed forms were fitted to "
+    "published rows, those of this paper among them."
 )
 
+FIGURE_9: Final = f"Rows of Figure 9: those of Table D.3. Command: `shardbench run +sweep={TABLES}`."
 
-def paper_report(title: str) -> tuple[Document, list[ContextLimit]]:
-    """The document, and the entries of Table 1, each of which says whether it agrees with the printed figure."""
-    entries = table_1()
-    curves = paper_forms.figure_3(tokens_of_figure_3(), D_MODEL, D_FF, MESH_SHAPE)
-    layouts = layout_crossings(curves)
-    chips = chip_crossing()
-    marks = [_mark(crossing) for crossing in layouts]
-    caption = (
-        f"Communication volume of one feed-forward over batch in tokens, predicted, as in Figure 3 of the paper: E = "
-        f"{D_MODEL}, F = {D_FF}, X, Y, Z = {', '.join(map(str, MESH_SHAPE))}. Rings: crossovers by the closed forms."
-    )
+
+def paper_report(title: str, rows: Sequence[Row] = ()) -> tuple[Document, list[ContextLimit]]:
+    """The document, and the entries of Table 1, each of which says whether it agrees with the printed figure.
+
+    ``rows`` are those of the stores. What they lack of published and predicted rows is looked up and predicted anew.
+    """
+    forms = closed_forms()
+    asked = asked_of(ITEMS, rows)
+    timed = [row for item in ITEMS if item.recipe == TABLES for row in _all(asked[item.name])]
+    top, *others = (_section(item, asked[item.name]) for item in ITEMS)
+    first, *closed = forms.sections
+    tables = [each for each in others if each.title.startswith("Table")]
+    figures = [each for each in others if each not in tables]
+    figures.insert(1, closed[0])
     sections = [
-        Section(title="How to read it", text=ABOUT),
-        Section(title="Table 1: the longest context", tables=[_entries_table(entries)]),
-        Section(
-            title="Figure 3: volume over batch",
-            tables=[_volume_table(curves)],
-            draw=lambda: [volume_over_tokens(curves, marks, caption)],
-        ),
-        Section(title="Crossovers", tables=[_crossings_table([*layouts, chips])]),
-        Section(title="Best X", tables=[_best_x_table()]),
-        Section(title="Best N", tables=[_best_n_table()]),
+        Section(title="How to read it", text=_how_to_read(asked)),
+        *(first, *tables, *figures),
+        Section(title="Figure 9: MFU over latency", text=f"It is on the first page. {FIGURE_9}"),
+        *closed[1:],
+        Section(title="Provenance", tables=[each for each in [calibration_table(timed)] if each is not None]),
     ]
-    return Document(name="paper", title=title, findings=_findings(entries, layouts, chips), sections=sections), entries
+    found = [*_first(forms.findings, "Table 1"), *paper_findings(asked)]
+    front = Front(
+        findings=found[:MOST_FINDINGS],
+        draw=lambda: [_drawn_figure_9(timed)],
+        table=top.tables[0],
+        text=f"{top.text}\n\n{FIGURE_9}",
+    )
+    document = Document(
+        name="paper",
+        title=title,
+        findings=[*found, *(each for each in forms.findings if each not in found)],
+        sections=sections,
+        front=front,
+    )
+    return document, list(forms.entries)
 
 
-def _mark(crossing: Crossing) -> Mark:
-    volume = paper_forms.layout_elements(crossing.after, crossing.closed_form, D_MODEL, D_FF, MESH_SHAPE)
-    return Mark(crossing.closed_form, float(volume), f"{crossing.closed_form:,.0f} tokens")
+def _all(asked: Asked) -> list[Row]:
+    return [row for each in asked.answers for row in each.rows.values()]
 
 
-def _entries_table(entries: Sequence[ContextLimit]) -> Table:
-    return Table(
-        name="table1_context",
-        caption="PaLM 540B on 64 TPU v4: the longest context, in tokens, as published and as predicted",
-        columns=[
-            Column("variant"),
-            Column("batch_size", "batch"),
-            Column("memory_fraction", "HBM for the cache (%)", 100.0, ".0f"),
-            Column("published", "published (tokens)", spec=",.0f"),
-            Column("predicted", "predicted (tokens)", spec=",.1f"),
-            ERROR_COLUMN,
-            Column("result"),
-        ],
-        rows=[
-            {
-                "variant": entry.variant,
-                "batch_size": entry.batch_size,
-                "memory_fraction": entry.memory_fraction,
-                "published": entry.published,
-                "predicted": entry.predicted,
-                "relative_error": entry.relative_error,
-                "result": "pass" if entry.passed else "FAIL",
-                "reference": entry.reference,
-            }
-            for entry in entries
-        ],
-        note=(
-            f"An entry passes within {TABLE_1_TOLERANCE:.0%} of the printed figure. The cache is in bfloat16. Heads "
-            "are padded to a multiple of the chips; a multiquery model sharded over heads replicates its one head."
-        ),
-        csv_keys=(
-            *("variant", "batch_size", "memory_fraction", "published", "predicted"),
-            *("relative_error", "result", "reference"),
-        ),
+def _section(item: Item, asked: Asked) -> Section:
+    figure = item.shown[0].figure
+    table = side_by_side(item.name, item.title, asked.answers, item.shown, also=item.also)
+    rows = drawable(asked, figure)
+    caption = f"{item.title}. {rows_of(asked.answers)}, named in {item.name}.csv; {item.commands[0]}."
+    draw = item.draw
+    return Section(
+        title=item.title,
+        text=" ".join((item.about, *_sources(item, asked))),
+        tables=[table],
+        draw=None if draw is None or not rows else lambda: [draw(rows, caption)],
     )
 
 
-def _volume_table(curves: paper_forms.VolumeCurves) -> Table:
-    names = list(curves.elements)
-    rows: list[dict[str, Any]] = []
-    for place, tokens in enumerate(curves.tokens):
-        volumes = {name: float(curves.elements[name][place]) for name in names}
-        least = min(volumes.values())
-        winners = " = ".join(name for name, volume in volumes.items() if volume == least)
-        rows.append({"tokens": float(tokens), **volumes, "least": winners})
-    return Table(
-        name="figure3_volume",
-        caption="Millions of elements that a chip sends in one feed-forward, predicted, by batch in tokens",
-        columns=[
-            Column("tokens", spec=",.0f"),
-            *(Column(name, name, 1e-6, ",.1f") for name in names),
-            Column("least", "least"),
-        ],
-        rows=rows,
-        shown=rows[::PER_OCTAVE],
-        note="Powers of two are printed; figure3_volume.csv has every point of the curves, in elements.",
-    )
-
-
-def _crossings_table(crossings: Sequence[Crossing]) -> Table:
-    return Table(
-        name="crossovers",
-        caption="Where one layout begins to send less than another, predicted",
-        columns=[
-            Column("before", "from"),
-            Column("after", "to"),
-            Column("closed_form", "closed form", spec=",.0f"),
-            Column("on_curves", "where the curves cross", spec=",.0f"),
-            Column("unit"),
-        ],
-        rows=[
-            {
-                "before": each.before,
-                "after": each.after,
-                "closed_form": each.closed_form,
-                "on_curves": each.on_curves,
-                "unit": each.unit,
-            }
-            for each in crossings
-        ],
-        note=(
-            f"E = {D_MODEL}, F = {D_FF}; crossovers in tokens are on {CHIPS} chips. Closed forms: E·F·N/n / (E/X + "
-            "F/(YZ) − E/N) from ws_2d, F·N·N'/n from N gathered chips to N', 4·F/E chips from ws_1d to ws_2d."
-        ),
-    )
-
-
-def _best_x_table() -> Table:
-    first = round(D_FF / D_MODEL)
-    one = float(paper_forms.ws_1d_elements(1, D_MODEL))
-    rows: list[dict[str, Any]] = []
-    for chips in (first * 2**doubling for doubling in range(DOUBLINGS + 1)):
-        by_x = {
-            x: float(paper_forms.ws_2d_elements(1, D_MODEL, D_FF, x, chips / x))
-            for x in range(1, chips + 1)
-            if chips % x == 0
-        }
-        whole = [x for x, volume in by_x.items() if volume == min(by_x.values())]
-        least = float(paper_forms.least_ws_2d_elements(1, D_MODEL, D_FF, chips))
-        rows.append(
-            {
-                "chips": chips,
-                "best_x": paper_forms.best_x(chips, D_MODEL, D_FF),
-                "whole_x": " or ".join(map(str, whole)),
-                "ws_2d": least,
-                "ws_2d_whole": by_x[whole[0]],
-                "ws_1d": one,
-                "ratio": least / one,
-            }
+def _sources(item: Item, asked: Asked) -> list[str]:
+    """Which rows a table or figure has, and which commands make them."""
+    sentences = [f"Rows: {rows_of(asked.answers)}; each is named by its `point_id` in `tables/{item.name}.csv`."]
+    if asked.anew:
+        rows = counted(asked.anew, "row")
+        sentences.append(
+            f"No store had {rows} of `{item.recipe}`: published ones were looked up, others predicted anew."
         )
-    return Table(
-        name="best_x",
-        caption=f"ws_2d over chips: the X with the least volume, predicted (E = {D_MODEL}, F = {D_FF})",
-        columns=[
-            Column("chips", spec=".0f"),
-            Column("best_x", "best X", spec=".3g"),
-            Column("whole_x", "best integer X"),
-            Column("ws_2d", "ws_2d at best X (elements/token)", spec=",.0f"),
-            Column("ws_2d_whole", "ws_2d at integer X (elements/token)", spec=",.0f"),
-            Column("ws_1d", "ws_1d (elements/token)", spec=",.0f"),
-            Column("ratio", "ws_2d / ws_1d", spec=".3f"),
-        ],
-        rows=rows,
-        note="Best X = sqrt(n·E/F), at which ws_2d sends 4·sqrt(E·F/n) a token. An integer X divides the chips.",
-    )
+    sentences.append(f"Commands: {', '.join(f'`{markdown(command)}`' for command in item.commands)}.")
+    return sentences
 
 
-def _best_n_table() -> Table:
-    tokens, end = D_FF / CHIPS, D_FF * CHIPS
-    shards = paper_forms.gathered_chips(MESH_SHAPE)
-    rows: list[dict[str, Any]] = []
-    while tokens <= end:
-        volumes = {
-            layout: float(paper_forms.layout_elements(layout, tokens, D_MODEL, D_FF, MESH_SHAPE)) for layout in shards
-        }
-        least = float(paper_forms.least_wg_elements(tokens, D_MODEL, D_FF, CHIPS))
-        best = [layout for layout, volume in volumes.items() if volume == min(volumes.values())]
-        rows.append(
-            {
-                "tokens": tokens,
-                "best_n": float(paper_forms.best_gathered(tokens, D_FF, CHIPS)),
-                "elements": least,
-                "layout": " = ".join(best),
-                "gathered": shards[best[0]],
-                "layout_elements": volumes[best[0]],
-                "ratio": volumes[best[0]] / least,
-            }
-        )
-        tokens *= 2
-    return Table(
-        name="best_n",
-        caption=f"Weight-gathered over batch: the N with the least volume, predicted ({CHIPS} chips)",
-        columns=[
-            Column("tokens", spec=",.0f"),
-            Column("best_n", "best N", spec=".3g"),
-            Column("elements", "at best N (million elements)", 1e-6, ",.1f"),
-            Column("layout", "best wg layout"),
-            Column("layout_elements", "at its N (million elements)", 1e-6, ",.1f"),
-            Column("ratio", "over the least", spec=".3f"),
-        ],
-        rows=rows,
-        note=(
-            "Best N = sqrt(T·n/F), at which a layout sends 4·E·sqrt(T·F/n). Rows run from N = 1 to N = n; the "
-            f"layouts of X, Y, Z = {', '.join(map(str, MESH_SHAPE))} allow N = {', '.join(map(str, shards.values()))}."
-        ),
-    )
+def _drawn_figure_9(timed: Sequence[Row]) -> "Drawn":
+    drawn = mfu_over_latency(curves(timed, pair_up(timed)))
+    assert drawn is not None  # published rows are always there
+    return drawn
 
 
-def _findings(entries: Sequence[ContextLimit], layouts: Sequence[Crossing], chips: Crossing) -> list[Finding]:
-    worst = max(entries, key=lambda entry: abs(entry.relative_error))
-    agree = sum(entry.passed for entry in entries)
-    apart = max(abs(relative_error(each.on_curves, each.closed_form) or 0.0) for each in [*layouts, chips])
-    x = paper_forms.best_x(CHIPS, D_MODEL, D_FF)
-    return [
-        Finding(
-            "Table 1",
-            ("published", "predicted"),
-            f"{agree} of {len(entries)} entries agree within {TABLE_1_TOLERANCE:.0%}.",
-            {"entries": len(entries), "agree": agree, "worst_relative_error": worst.relative_error},
-        ),
-        Finding(
-            "Figure 3",
-            ("predicted",),
-            f"Weight-gathered layouts send less than {layouts[0].before} from {layouts[0].closed_form:,.0f} tokens on.",
-            {f"{each.before} to {each.after}": each.closed_form for each in layouts} | {"curves_apart": apart},
-        ),
-        Finding(
-            "best X", ("predicted",), f"On {CHIPS} chips ws_2d sends least at X = {significant(x)}.", {"best_x": x}
-        ),
-        Finding(
-            "1D to 2D",
-            ("predicted",),
-            f"ws_2d sends less than ws_1d on more than {chips.closed_form:.0f} chips.",
-            {"chips_1d_to_2d": chips.closed_form},
-        ),
-    ]
+def _how_to_read(asked: dict[str, Asked]) -> str:
+    compiled = [row for each in asked.values() for row in each.rows("compiled")]
+    return "\n\n".join(part for part in (ABOUT, markdown(link_constants(compiled))) if part)
+
+
+def _first(found: Sequence[Finding], topic: str) -> list[Finding]:
+    return [each for each in found if each.topic == topic]

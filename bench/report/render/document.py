@@ -3,15 +3,14 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from bench.report.main.findings import Finding
-from bench.report.render import latex, style
-from bench.rows.counted import counted
+from bench.report.render import html, latex, latex_document, style
+from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Text, page
 from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -20,6 +19,7 @@ from engines.host.scratch import ScratchFolder
 MANIFEST: Final = "manifest.json"
 MOST_INLINE: Final = 20
 """Rows up to which a table is printed in the text."""
+APPENDIX: Final = "appendix"
 NO_FIGURES: Final = "Figures need matplotlib: pip install shardbench[report]."
 
 
@@ -38,22 +38,40 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """The first page: a few findings, one figure and one table, and a sentence under them."""
+
+    findings: Sequence[Finding]
+    draw: Callable[[], "Sequence[style.Drawn]"] | None = None
+    table: Table | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A report. ``name`` is that of its text file, ``report`` for ``report.md``."""
+    """A report. ``name`` is that of its text file, ``report`` for ``report.md``.
+
+    With a ``front`` that file is one page, and all sections, with the findings that are not on it, are the appendix.
+    """
 
     name: str
     title: str
     findings: Sequence[Finding]
     sections: Sequence[Section]
+    front: Front | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Written:
-    """The files, relative to ``out``, the findings, and a remark where something was left out."""
+    """The files, relative to ``out``, the findings, and a remark where something was left out.
+
+    ``first`` are the findings of the first page.
+    """
 
     out: str
     files: Sequence[str]
     findings: Sequence[Finding]
+    first: Sequence[Finding]
     remarks: Sequence[str] = field(default_factory=tuple)
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +105,8 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
     with scratch as aside:
         _fill(aside, document, formats, endings, remarks)
         names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
-        written = Written(out=str(out), files=[*names, MANIFEST], findings=document.findings, remarks=remarks)
+        first = document.findings if document.front is None else document.front.findings
+        written = Written(str(out), [*names, MANIFEST], document.findings, first, remarks)
         hashes = {name: hashlib.sha256((aside / name).read_bytes()).hexdigest() for name in names}
         manifest = written.to_dict() | {"out": ".", "sha256": hashes}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -102,63 +121,87 @@ def write(document: Document, out: Path, formats: Sequence[str], endings: Sequen
 
 
 def _fill(aside: Path, document: Document, formats: Sequence[str], endings: Sequence[str], remarks: list[str]) -> None:
-    parts = [f"# {markdown(document.title)}", "", "## Findings", ""]
-    parts += [
-        f"- **{markdown(finding.topic)}** ({', '.join(finding.sources)}): {markdown(finding.sentence)}"
-        for finding in document.findings
-    ]
-    parts += ["", *remarks]
-    names: list[str] = []
+    pages = _pages(aside, document, formats, endings, remarks)
+    for name, blocks in pages.items():
+        text = page(blocks)
+        _write_page(aside / name, f"{document.title}: appendix" if name == APPENDIX else document.title, text, formats)
+    if "latex" in formats:
+        text = latex_document.document(document.title, list(pages.values()))
+        (aside / f"{document.name}.tex").write_text(text, encoding="utf-8")
+
+
+def _pages(
+    aside: Path, document: Document, formats: Sequence[str], endings: Sequence[str], remarks: Sequence[str]
+) -> dict[str, list[Block]]:
+    """The blocks of each page by its name; figures and tables are written on the way."""
+    first = document.front
+    told = document.findings if first is None else first.findings
+    top: list[Block] = [Heading(document.title, 1), Heading("Findings"), Findings(told)]
+    top += [Text(remark) for remark in remarks]
+    body: list[Block] = []
     for section in document.sections:
-        body = [section.text, ""] if section.text else []
-        if section.draw is not None and endings:
-            body += _figures(section.draw, aside / "figures", endings)
-        inline = [table for table in section.tables if len(table.printed) <= MOST_INLINE]
-        linked = [table for table in section.tables if table not in inline] + list(section.linked)
-        body += [f"{to_markdown(table)}\n" for table in inline]
-        body += [_link(table, formats) for table in linked]
-        for table in (*inline, *linked):
-            names.append(table.name)
-            _write_table(table, aside / "tables", formats, in_own_file=table in linked)
-        if body:
-            parts += ["", f"## {markdown(section.title)}", "", *body]
-    if "latex" in formats and names:
-        text = latex.document(document.title, names)
-        (aside / "tables" / f"{document.name}.tex").write_text(text, encoding="utf-8")
+        blocks = _section(aside, section, formats, endings)
+        if blocks:
+            body += [Heading(section.title), *blocks]
+    if first is None:
+        return {document.name: [*top, *body]}
+    shown = Section(title="", tables=_present(first.table), draw=first.draw)
+    top += _section(aside, shown, formats, endings, most_inline=len(first.table.printed) if first.table else 0)
+    titles = ", ".join(markdown(block.text) for block in body if isinstance(block, Heading))
+    further = [each for each in document.findings if each not in told]
+    if further:
+        body = [Heading("Further findings"), Findings(further), *body]
+    if not body:
+        return {document.name: top}
+    top.append(Text(f"{first.text}\n\nThe [appendix]({APPENDIX}.md) has all else: {titles or 'further findings'}."))
+    return {document.name: top, APPENDIX: [Heading(f"{document.title}: appendix", 1), *body]}
+
+
+def _section(
+    aside: Path, section: Section, formats: Sequence[str], endings: Sequence[str], most_inline: int = MOST_INLINE
+) -> list[Block]:
+    blocks: list[Block] = [Text(section.text)] if section.text else []
+    if section.draw is not None and endings:
+        blocks += _figures(section.draw, aside / "figures", endings)
+    inline = [table for table in section.tables if len(table.printed) <= most_inline]
+    linked = [table for table in section.tables if table not in inline] + list(section.linked)
+    blocks += [Inline(table) for table in inline]
+    blocks += [Linked(table, "csv" in formats) for table in linked]
+    for table in (*inline, *linked):
+        _write_table(table, aside / "tables", formats, in_own_file=table in linked)
+    return blocks
+
+
+def _write_page(path: Path, title: str, text: str, formats: Sequence[str]) -> None:
+    """``path`` is without an ending, which may hold dots."""
+    path.parent.mkdir(exist_ok=True)
     if "markdown" in formats:
-        text = re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
-        (aside / f"{document.name}.md").write_text(text, encoding="utf-8")
-
-
-def _link(table: Table, formats: Sequence[str]) -> str:
-    """The table's caption as a link to its own file."""
-    count = len(table.rows)
-    csv = f" ([CSV](tables/{table.name}.csv))" if "csv" in formats else ""
-    return f"- [{markdown(table.caption)}](tables/{table.name}.md): {counted(count, 'row')}{csv}"
+        path.with_name(f"{path.name}.md").write_text(text, encoding="utf-8")
+    if "html" in formats:
+        path.with_name(f"{path.name}.html").write_text(html.page(title, text), encoding="utf-8")
 
 
 def _write_table(table: Table, folder: Path, formats: Sequence[str], *, in_own_file: bool) -> None:
-    for name, ending, text in (
-        ("csv", "csv", to_csv),
-        ("latex", "tex", latex.to_latex),
-        ("markdown", "md", to_markdown),
-    ):
-        if name in formats and (in_own_file or name != "markdown"):
+    for name, ending, text in (("csv", "csv", to_csv), ("latex", "tex", latex.to_latex)):
+        if name in formats:
             folder.mkdir(exist_ok=True)
             (folder / f"{table.name}.{ending}").write_text(text(table), encoding="utf-8")
+    if in_own_file:
+        _write_page(folder / table.name, table.caption, to_markdown(table), formats)
 
 
-def _figures(draw: "Callable[[], Sequence[style.Drawn]]", folder: Path, endings: Sequence[str]) -> list[str]:
-    lines = []
+def _figures(draw: "Callable[[], Sequence[style.Drawn]]", folder: Path, endings: Sequence[str]) -> list[Block]:
+    images: list[Block] = []
     with style.settings():
         for drawn in draw():
             folder.mkdir(exist_ok=True)
             paths = style.save(drawn, folder, endings)
-            shown = next((path for path in paths if path.suffix == ".png"), None)
-            name = paths[0].name
-            image = f"![{drawn.name}](figures/{shown.name})" if shown else f"[{name}](figures/{name})"
-            lines += [image, "", f"*{markdown(drawn.caption)}*", ""]
-    return lines
+            images.append(Image(drawn.name, drawn.caption, [f"figures/{path.name}" for path in paths]))
+    return images
+
+
+def _present(*found: Table | None) -> list[Table]:
+    return [each for each in found if each is not None]
 
 
 def _former_files(out: Path) -> set[str]:

@@ -1,7 +1,6 @@
 """Tables as LaTeX (booktabs, longtable)."""
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
 from bench.rows.table import Table
@@ -72,25 +71,7 @@ def to_latex(table: Table) -> str:
     ]
     for row in table.printed:
         lines.append(" & ".join(escape(column.show(row.get(column.key))) for column in table.columns) + r" \\")
-    lines += [r"\end{longtable}", escape(table.note), "}"] if table.note else [r"\end{longtable}", "}"]
-    return "\n".join(lines) + "\n"
-
-
-def document(title: str, names: Sequence[str]) -> str:
-    """A whole document that inputs the tables of those names: ``pdflatex tables.tex`` in their folder."""
-    lines = [
-        r"\documentclass[10pt]{article}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage[utf8]{inputenc}",
-        r"\usepackage[landscape,margin=15mm]{geometry}",
-        r"\usepackage{array,booktabs,longtable}",
-        rf"\title{{{escape(title)}}}",
-        r"\date{}",
-        r"\begin{document}",
-        r"\maketitle",
-        *(rf"\input{{{name}.tex}}" for name in names),
-        r"\end{document}",
-    ]
+    lines += [r"\end{longtable}", escape(table.note) + r"\par}"] if table.note else [r"\end{longtable}", "}"]
     return "\n".join(lines) + "\n"
 
 

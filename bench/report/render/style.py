@@ -146,18 +146,22 @@ def plain_log_ticks(axis: Any, ticks: Sequence[float] | None = None) -> None:
 
 def save(drawn: Drawn, folder: Path, endings: Sequence[str]) -> list[Path]:
     """Write the figure once for each ending; the same figure gives the same bytes."""
-    _take_dollars_as_they_are(drawn.figure)
+    take_dollars_as_they_are(drawn.figure)
     paths = []
     for ending in endings:
         path = folder / f"{drawn.name}.{ending}"
         # Neither a date nor a version: the same rows are to give the same file.
-        metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[ending]
+        metadata: dict[str, Any] = {
+            "png": {"Software": None},
+            "pdf": {"CreationDate": None, "Producer": None},
+            "svg": {"Date": None, "Creator": None},
+        }[ending]
         drawn.figure.savefig(path, dpi=160, metadata=metadata)
         paths.append(path)
     return paths
 
 
-def _take_dollars_as_they_are(figure: "Figure") -> None:
+def take_dollars_as_they_are(figure: "Figure") -> None:
     """A name with ``$`` is no formula; matplotlib's own formulas are the powers at a logarithmic axis."""
     from matplotlib.text import Text
 

@@ -1,0 +1,78 @@
+"""Rows as a frame that knows its units."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bench.rows.metrics import METRICS
+from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.row import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOURCES: Final = {
+    "measured": "timed here, by the same rules for every engine",
+    "compiled": "the XLA compiler's schedule, timed, for chips that are not there",
+    "predicted": "closed forms of compute, memory and communication",
+    "published": "measured by others; the column reference says where",
+}
+"""Kind of evidence → what it is."""
+COUNTS: Final = {"num_chips": "chips", "batch_size": "sequences", "input_len": "tokens", "output_len": "tokens"}
+"""Key of a point → what it counts."""
+
+
+def load(results: str | os.PathLike[str] = "results", *, history: bool = False) -> "pd.DataFrame":
+    """The rows of a store, one a point: the one that stands for it. See :func:`bench.rows.standing.standing`.
+
+    Columns are the keys of a row, values SI units and fractions (docs: reference, rows); a missing value is None's.
+    ``frame.attrs["units"]`` has the unit of each column that has one, ``frame.attrs["titles"]`` the heading of each
+    metric as tables print it, and ``frame.attrs["sources"]`` says what the four values of the column ``source`` are.
+
+    Args:
+        results: the folder of the store.
+        history: every stored row, oldest first, in place of one a point.
+
+    Raises:
+        InvalidRequest: there is no such folder.
+        ShardbenchError: the store is empty, or has a damaged file; the sentence says how to repair it.
+    """
+    from bench.rows.labels import in_order
+    from bench.rows.store import Store
+
+    folder = Path(results).expanduser()
+    store = Store(folder)
+    if not folder.exists():
+        raise InvalidRequest("results", folder, "does not exist", "use the results_dir of shardbench run")
+    rows = store.load() if history else in_order(store.latest().values())
+    if not rows:
+        inside = sorted(str(path.parent) for path in folder.glob("*/rows") if path.is_dir())
+        remedy = (
+            f"use one of {', '.join(inside)}" if inside else f"bench.ask(…, results_dir={str(folder)!r}) stores one"
+        )
+        raise ShardbenchError(f"results={folder}: holds no rows; {remedy}")
+    return framed(rows)
+
+
+def framed(rows: Iterable[Row]) -> "pd.DataFrame":
+    """Rows as a frame with the columns, the types and the attributes that :func:`load` describes."""
+    from bench.rows.store import frame_of
+
+    frame = frame_of(list(rows))
+    frame.attrs = {"units": units(), "titles": {name: title_of(name) for name in METRICS}, "sources": dict(SOURCES)}
+    return frame
+
+
+def units() -> dict[str, str]:
+    """Column → the unit of its values; columns without one are not in it."""
+    metrics = {name: metric.si_unit for name, metric in METRICS.items() if metric.si_unit}
+    return COUNTS | {"samples_s": "s"} | metrics
+
+
+def title_of(column: str) -> str:
+    """What a column is called in print, with the unit in which it is printed: ``step time (ms)``."""
+    if column in METRICS:
+        return METRICS[column].title
+    words = column.replace("_", " ")
+    return f"{words} ({COUNTS[column]})" if column in COUNTS and COUNTS[column] not in words else words

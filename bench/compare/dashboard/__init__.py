@@ -1,1 +1,0 @@
-"""Stored rows over time as one page of HTML that needs nothing else."""

@@ -1,0 +1,1 @@
+"""Stored rows as a static site that opens from disk."""

@@ -1,0 +1,1 @@
+"""What each release of a compiler did to the same programs."""

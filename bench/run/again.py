@@ -1,0 +1,92 @@
+"""The command that asks the point of a stored row again."""
+
+import json
+import shlex
+from typing import Any, Final
+
+from bench.sweep.catalog import load_customised, load_group, model_from, names
+from bench.sweep.runtimes import load_runtime
+from engines.core.chip import Chip
+from engines.core.errors import ShardbenchError
+from engines.core.layout import VARIANTS
+from engines.core.point import Point
+from engines.core.row import POINT_FIELDS, PROGRAM, Row
+from engines.core.runtime import AUTO
+
+NOT_SETTINGS: Final = frozenset({"tolerance", "decode", "name"})
+"""Keys of ``details`` whose meaning differs from the same key in an engine's config."""
+GROUPS: Final = ("model", "hw")
+
+
+def requested_point(row: Row) -> Point:
+    """The point as requested: keys that the engine chose are left out.
+
+    Raises:
+        ShardbenchError: ``conf`` does not describe the row's model or chip, or its values make no valid point.
+    """
+    keys = stated(row)
+    if "mesh_shape" in keys:
+        keys["mesh_shape"] = tuple(keys["mesh_shape"])
+    keys["model"] = model_from(load_customised("model", row.model))
+    keys["runtime"] = load_runtime(keys.get("runtime", AUTO))
+    keys["chip"] = Chip.from_config(load_customised("hw", keys.pop("hw")))
+    return Point(**keys)
+
+
+def stated(row: Row) -> dict[str, Any]:
+    """The keys of the row's point that were not left to the engine."""
+    return {
+        key: value for key in POINT_FIELDS if key not in row.chosen and (value := getattr(row, key)) not in (None, "")
+    }
+
+
+def settings(row: Row) -> dict[str, Any]:
+    """The settings of the engine's config that the row records."""
+    config = load_group("engine", row.engine)
+    found = {key: value for key, value in row.details.items() if key in config and key not in NOT_SETTINGS}
+    if "collectives" in row.chosen and "tried_s" in row.details:
+        words = [name.split()[1:] for name in row.details["tried_s"]]
+        tried = [next((word for word in each if word in VARIANTS), "plain") for each in words]
+        found["try_collectives"] = list(dict.fromkeys(tried))
+    return {key: value for key, value in found.items() if value != config[key]}
+
+
+def words(row: Row) -> list[str]:
+    """The arguments of ``shardbench run`` that ask the row's point again, with what the engine chose left to it.
+
+    Raises:
+        ShardbenchError: no run of an engine made the row, or its engine is not known here.
+    """
+    if row.phase == PROGRAM:
+        raise ShardbenchError("a program that somebody else wrote; shardbench estimate asks it again")
+    if row.engine == "imported":
+        raise ShardbenchError("read from another harness's file; shardbench import reads it again")
+    if row.engine not in names("engine"):
+        raise ShardbenchError(f"engine={row.engine} is not known here")
+    if "checkpoint" in row.details:
+        raise ShardbenchError("measured with a checkpoint whose folder the row does not say; add engine.checkpoint=")
+    found = []
+    for key, value in stated(row).items():
+        if key in GROUPS:
+            name, *changes = str(value).split("+")
+            found += [f"{key}={name}", *(f"{key}.{change}" for change in changes)]
+        elif not (key == "runtime" and value == AUTO):
+            found.append(f"{key}={_plain(value)}")
+    return found + [f"engine.{key}={_plain(value)}" for key, value in settings(row).items()]
+
+
+def command(row: Row) -> dict[str, str]:
+    """``{"command": …}``, or ``{"no_command": …}`` with the reason in one sentence."""
+    try:
+        return {"command": shlex.join(["shardbench", "run", *words(row)])}
+    except ShardbenchError as error:
+        return {"no_command": str(error)}
+
+
+def _plain(value: Any) -> str:
+    """A value in the grammar of the command line."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_plain, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_plain(each)}" for key, each in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value)
