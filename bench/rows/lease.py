@@ -92,6 +92,10 @@ class Leases:
                 self._renewer.start()
         return True
 
+    def is_free(self, key: str) -> bool:
+        """Whether :meth:`take` would take it, as far as can be seen now."""
+        return self.holds(key) or all(self._is_over(path) for path in self._generations(key).values())
+
     def holds(self, key: str) -> bool:
         """Whether the lease is still this process's: nobody has taken it over."""
         path = self._held.get(key)

@@ -19,7 +19,7 @@ from bench.run.make_row import PointTask, row_without_time
 from bench.run.worker import GO, PASS, WorkerInput
 from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
-from engines.core.row import Row
+from engines.core.row import Row, Status
 from engines.host import python
 from engines.host.scratch import scratch_file
 
@@ -148,12 +148,12 @@ def _one_child(
                             error = (
                                 f"no answer within engine.timeout_s={timeout_s:g} s; raise it or use a smaller point"
                             )
-                            yield row_without_time(tasks[done], "timeout", error)
+                            yield _unanswered(tasks[done], "timeout", error, may_start)
                         return
                     if "resident_bytes" in message:
                         state["exit_reason"] = limits.exceeded(message["resident_bytes"])
                         if evaluating and not (done and process is None):
-                            yield row_without_time(tasks[done], "failed", state["exit_reason"])
+                            yield _unanswered(tasks[done], "failed", state["exit_reason"], may_start)
                         return
                     if "asked" in message:
                         _answer(child, GO if may_start(tasks[done]) else PASS)
@@ -172,9 +172,14 @@ def _one_child(
             state["exit_reason"] = _exit_reason(child.returncode, stderr)
             if done < len(tasks) and (process is None or "joined" in state):
                 cause = "" if process is None else "another process of the job may have died: "
-                yield row_without_time(tasks[done], "failed", cause + state["exit_reason"])
+                yield _unanswered(tasks[done], "failed", cause + state["exit_reason"], may_start)
         finally:
             _kill(child)
+
+
+def _unanswered(task: PointTask, status: Status, error: str, may_start: Callable[[PointTask], bool]) -> Row | None:
+    """The row of a task that a child did not answer; None if the child had not asked yet, and it is somebody else's."""
+    return row_without_time(task, status, error) if may_start(task) else None
 
 
 def _send(child: subprocess.Popen[bytes], work: WorkerInput) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
@@ -145,7 +146,10 @@ def _run_jobs(plans: Sequence[JobPlan], sharing: Sharing) -> Iterator[tuple[JobP
             for rows, new in _run_job(plan, sharing, others):
                 progress = True
                 yield plan, rows, new
-            if others:
+            if others and plan.process is not None:
+                # A team comes together once, and leaves out only what a row answers by now.
+                yield plan, sharing.answered(plan, others)[0], False
+            elif others:
                 put_off.append(replace(plan, known=[], to_do=others))
         if put_off and not progress:
             time.sleep(POLL_S)
@@ -165,18 +169,18 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
     answered, to_do = sharing.answered(plan, plan.to_do)
     for row in answered:
         yield [row], False
-
-    def may_start(task: PointTask) -> bool:
-        return sharing.take(plan, task)
-
     if plan.process is not None:
         environment = engine.environment(plan.job.points)  # of all points: followers do not know which are stored
-        found = evaluate_lockstep(config, to_do, timing, environment, plan.process, may_start)
+        wait = partial(sharing.wait_and_take, plan)
+        found = evaluate_lockstep(config, to_do, timing, environment, plan.process, wait)
     elif not to_do:
+        return
+    elif not sharing.any_free(plan, to_do):
+        others += to_do
         return
     else:
         environment = engine.environment([task.point for task in to_do])
-        found = evaluate_shared(config, to_do, timing, environment, may_start)
+        found = evaluate_shared(config, to_do, timing, environment, partial(sharing.take, plan))
     for row_or_none, task in zip(found, to_do, strict=True):
         if row_or_none is None or not sharing.is_still_taken(row_or_none):
             others.append(task)

@@ -47,12 +47,36 @@ class Sharing:
         self._taken.add(task.point_id)
         return True
 
+    def any_free(self, plan: JobPlan, tasks: Sequence[PointTask]) -> bool:
+        """Whether a worker started now would find one of the tasks that it may start."""
+        try:
+            return not plan.options.resume or any(self._leases.is_free(task.point_id) for task in tasks)
+        except OSError:
+            return True  # then `take` says what is wrong
+
+    def wait_and_take(self, plan: JobPlan, task: PointTask) -> bool:
+        """:meth:`take` for a team of processes, which cannot come back later: it waits while somebody has the task.
+
+        Then it is the team's, unless the other's row answers it whatever the program.
+        """
+        while plan.options.resume:
+            self._look()
+            if answer_of(task, self._candidates(plan, task)) is not None:
+                return False
+            if self._take(task.point_id):
+                break
+            time.sleep(POLL_S)
+        return True
+
     def is_still_taken(self, row: Row) -> bool:
         """Whether the row may be stored: this command still has its point, or did not have to take it.
 
         It does not where this process was asleep for so long that another has taken the point over.
         """
-        return row.point_id not in self._taken or self._leases.holds(row.point_id)
+        try:
+            return row.point_id not in self._taken or self._leases.holds(row.point_id)
+        except OSError:
+            return True  # a row twice costs less than a row lost; the store says whether it can be written
 
     def release(self, rows: Sequence[Row]) -> None:
         """Give back the points of rows that are stored, or that nobody stores."""

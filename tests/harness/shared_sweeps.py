@@ -29,7 +29,7 @@ def words(folder):
     sizes = ",".join(str(size) for size in range(1, POINTS + 1))
     return [
         *("run", "model=tiny", "hw=cpu", "num_chips=8", "engine=jax", "input_len=16", "output_len=4"),
-        *("engine._target_=scripted_engine.ScriptedEngine", f"+engine.log={folder / 'log'}", "+engine.pause_s=0.03"),
+        *("engine._target_=scripted_engine.ScriptedEngine", f"+engine.log={folder / 'log'}", "+engine.pause_s=0.01"),
         *("engine.timeout_s=60", "timing.min_time_s=0", "wandb.mode=disabled", "print=none", f"batch_size=[{sizes}]"),
         f"results_dir={folder / 'results'}",
     ]
@@ -59,10 +59,11 @@ def descendants(mark):
 def disturb(folder, kind, sweeps, mark, moments):
     """Do something to a sweep, or to a process that one started, twice: mostly once points are on their way."""
     deadline = time.monotonic() + 30
-    while moments.random() < 0.9 and not (folder / "log").exists() and time.monotonic() < deadline:
+    at_work = moments.random() < 0.9
+    while at_work and not (folder / "log").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     for _ in range(2):
-        time.sleep(moments.uniform(0.0, 0.4))
+        time.sleep(moments.uniform(0.0, 0.5))
         victims = descendants(mark) if kind == "worker" else sweeps
         if victims:
             with contextlib.suppress(ProcessLookupError):
