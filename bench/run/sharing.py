@@ -44,7 +44,8 @@ class Sharing:
         if any(id(row) not in looked_at for row in self._candidates(plan, task)):
             self._leases.release(task.point_id)
             return False
-        self._taken.add(task.point_id)
+        if self._works:
+            self._taken.add(task.point_id)
         return True
 
     def any_free(self, plan: JobPlan, tasks: Sequence[PointTask]) -> bool:
