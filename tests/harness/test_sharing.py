@@ -16,17 +16,18 @@ from bench.run.sharing import Sharing
 
 HERE = Path(__file__).parent
 POINTS = list(range(1, shared_sweeps.POINTS + 1))
+KINDS = ("nothing", "command", "worker", "preempted")
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found on Linux")
 
 
-@pytest.mark.slow(seconds=20)
+@pytest.mark.slow(seconds=14)
 def test_no_row_is_lost_or_doubled_and_nothing_is_left(shardbench, tmp_path):
-    """One round a kind here; ``python shared_sweeps.py FOLDER SEED KIND...`` plays as many as one likes."""
-    words = [sys.executable, str(HERE / "shared_sweeps.py"), str(tmp_path), "7", *shared_sweeps.KINDS]
+    """One round each of some kinds here; ``python shared_sweeps.py FOLDER SEED KIND...`` plays as many as one likes."""
+    words = [sys.executable, str(HERE / "shared_sweeps.py"), str(tmp_path), "7", *KINDS]
     done = subprocess.run(words, env=shardbench.env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     rounds = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["kind"] for each in rounds] == list(shared_sweeps.KINDS)
+    assert [each["kind"] for each in rounds] == list(KINDS)
     for each in rounds:
         assert each["answered"] == POINTS, each
         assert (each["orphans"], each["left"]) == ([], []), each
@@ -38,7 +39,6 @@ def test_no_row_is_lost_or_doubled_and_nothing_is_left(shardbench, tmp_path):
     assert undisturbed["started"] == len(POINTS)
     codes = {each["kind"]: set(each["codes"]) for each in rounds}
     assert codes["preempted"] <= {0, 143}
-    assert codes["interrupted"] <= {0, 130}
     assert codes["command"] <= {0, -9}
 
 
