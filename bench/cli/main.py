@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Final, cast
 
-from bench.cli import streams
+from bench.cli import interrupts, streams
 from bench.cli.args import Command, help_text, parse
 from bench.cli.unforeseen import EXIT_CODE, message
 from bench.sweep.config_dirs import in_use, without_flags
@@ -29,7 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "estimate": "time any JAX program on chips that are not there: a function, scheduled HLO or StableHLO",
     "report": "write latency and MFU tables, figures and findings from stored rows",
     "compare": "compare the rows of two stores; exit code 1 if a point is slower or fails now",
-    "results": "list, check, export, add, compact or rekey the stored rows",
+    "results": "list, check, export, add, merge, compact or rekey the stored rows",
     "validate": "compare an engine's predictions with published or measured times",
     "plan": "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up",
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
@@ -88,12 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output (head, less) has exited, which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(
             "shardbench: interrupted; finished points are stored, run the same command again to continue",
             file=sys.stderr,
         )
-        return 130
+        return interrupts.exit_code(error)
     except Exception as error:
         if os.environ.get("SHARDBENCH_TRACEBACK"):
             traceback.print_exc()
@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_this_process(words: Sequence[str]) -> int:
     start.restart_in_utf8()
     start.let_warnings_be_warnings()
+    interrupts.take_sigterm()
     printed = streams.prepare()
     command = next((word for word in words if word in COMMANDS), None)
     printed.stores = command in STORING

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,7 @@ class Store:
         self.rows_dir = self.results_dir / "rows"
         self._newest: PartTime | None = None
         self._looked = False
+        self._seen: set[str] = set()
         with cannot("read", self.results_dir):
             if self.results_dir.exists() and not self.results_dir.is_dir():
                 raise InvalidRequest("results_dir", results_dir, "is a file", "use a folder")
@@ -76,6 +77,7 @@ class Store:
             name = f"{when.stamp}-{os.getpid()}-{secrets.token_hex(4)}-n{len(lines)}.jsonl"
             content = "".join(f"{line}\n" for line in lines).encode()
             write_durably(self.rows_dir / name, content, self.rows_dir / f"{name}{TEMPORARY}")
+            self._seen.add(name)
         return self.rows_dir / name
 
     def _time(self) -> PartTime:
@@ -114,10 +116,23 @@ class Store:
         for _ in range(READ_ATTEMPTS):
             parts = self.parts()
             try:
-                return self._read(parts, with_lines), parts
+                found = self._read(parts, with_lines)
+                self._seen = {part.name for part in parts}
+                return found, parts
             except FileNotFoundError:
                 continue  # a compaction merged it into another file after parts() listed it
         raise ShardbenchError(f"{self.rows_dir}: its files changed during all {READ_ATTEMPTS} reads; try again")
+
+    def rows_of_others(self) -> list[Row]:
+        """Rows that others have stored since this store was last asked for rows, in no order; without broken lines."""
+        found: list[Row] = []
+        with cannot("read", self.results_dir), suppress(FileNotFoundError):
+            for name in os.listdir(self.rows_dir):
+                if name not in self._seen and name.endswith(".jsonl"):
+                    with suppress(FileNotFoundError):  # merged into another file meanwhile, which comes too
+                        found += [row for _, _, row, _ in read_part(self.rows_dir / name) if row is not None]
+                        self._seen.add(name)
+        return found
 
     def _read(self, parts: Sequence[Path], with_lines: bool) -> list[Entry]:
         found: dict[bytes, Entry] = {}

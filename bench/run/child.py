@@ -16,10 +16,10 @@ from typing import IO, Any, Final
 from bench.measure.timing import TimingConfig
 from bench.run.limits import Limits
 from bench.run.make_row import PointTask, row_without_time
-from bench.run.worker import WorkerInput
+from bench.run.worker import GO, PASS, WorkerInput
 from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
-from engines.core.row import Row
+from engines.core.row import Row, Status
 from engines.host import python
 from engines.host.scratch import scratch_file
 
@@ -35,7 +35,21 @@ def evaluate(
     timing: TimingConfig,
     environment: Mapping[str, str],
 ) -> Iterator[Row]:
+    """:func:`evaluate_shared` where every task is this process's."""
+    rows = evaluate_shared(engine_config, tasks, timing, environment, lambda task: True)
+    return (row for row in rows if row is not None)
+
+
+def evaluate_shared(
+    engine_config: Mapping[str, Any],
+    tasks: Sequence[PointTask],
+    timing: TimingConfig,
+    environment: Mapping[str, str],
+    may_start: Callable[[PointTask], bool],
+) -> Iterator[Row | None]:
     """Yield every task's row, in order, as soon as it ends: one of its stored rows if that is still valid.
+
+    ``may_start`` is asked just before a task starts; None is yielded for one that may not, as it is somebody else's.
 
     A child that dies, sends nothing for ``timeout_s`` of the engine's config or exceeds ``memory_limit_bytes`` fails
     the point it was evaluating; a new child evaluates the remaining points, also after a point that failed. Earlier
@@ -48,7 +62,7 @@ def evaluate(
     left = list(tasks)
     while left:
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment):
+        for row in _one_child(engine_config, left, timing, environment, may_start):
             ended += 1
             yield row
         left = left[ended:]
@@ -60,7 +74,8 @@ def evaluate_lockstep(
     timing: TimingConfig,
     environment: Mapping[str, str],
     process: JobProcess,
-) -> Iterator[Row]:
+    may_start: Callable[[PointTask], bool] = lambda task: True,
+) -> Iterator[Row | None]:
     """:func:`evaluate` in one process of a multi-process job: each process's child joins a team of all children.
 
     If a team breaks, its processes start new children, which form a new team. Process 0 yields the rows, and ends
@@ -74,7 +89,7 @@ def evaluate_lockstep(
     while True:
         state: dict[str, Any] = {}
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment, process, state):
+        for row in _one_child(engine_config, left, timing, environment, may_start, process, state):
             ended += 1
             yield row
         left = left[ended:]
@@ -98,9 +113,10 @@ def _one_child(
     tasks: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],
+    may_start: Callable[[PointTask], bool],
     process: JobProcess | None = None,
     state: dict[str, Any] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[Row | None]:
     """Rows of one child; if the child dies, the last row is that of the point that it was evaluating.
 
     Its messages are merged into ``state``. A child that dies before its team has formed was evaluating no point.
@@ -132,13 +148,18 @@ def _one_child(
                             error = (
                                 f"no answer within engine.timeout_s={timeout_s:g} s; raise it or use a smaller point"
                             )
-                            yield row_without_time(tasks[done], "timeout", error)
+                            yield _unanswered(tasks[done], "timeout", error, may_start)
                         return
                     if "resident_bytes" in message:
                         state["exit_reason"] = limits.exceeded(message["resident_bytes"])
                         if evaluating and not (done and process is None):
-                            yield row_without_time(tasks[done], "failed", state["exit_reason"])
+                            yield _unanswered(tasks[done], "failed", state["exit_reason"], may_start)
                         return
+                    if "asked" in message:
+                        _answer(child, GO if may_start(tasks[done]) else PASS)
+                    if "passed" in message and done < len(tasks):  # a follower has no tasks of its own
+                        done += 1
+                        yield None
                     if "row" in message:
                         done += 1
                         yield Row.from_dict(message["row"])
@@ -151,9 +172,14 @@ def _one_child(
             state["exit_reason"] = _exit_reason(child.returncode, stderr)
             if done < len(tasks) and (process is None or "joined" in state):
                 cause = "" if process is None else "another process of the job may have died: "
-                yield row_without_time(tasks[done], "failed", cause + state["exit_reason"])
+                yield _unanswered(tasks[done], "failed", cause + state["exit_reason"], may_start)
         finally:
             _kill(child)
+
+
+def _unanswered(task: PointTask, status: Status, error: str, may_start: Callable[[PointTask], bool]) -> Row | None:
+    """The row of a task that a child did not answer; None if the child had not asked yet, and it is somebody else's."""
+    return row_without_time(task, status, error) if may_start(task) else None
 
 
 def _send(child: subprocess.Popen[bytes], work: WorkerInput) -> None:
@@ -163,6 +189,15 @@ def _send(child: subprocess.Popen[bytes], work: WorkerInput) -> None:
         child.stdin.flush()  # left open: end of file tells the child that this process has ended
     except BrokenPipeError:
         pass  # the child died at startup, which the end of its pipe shows
+
+
+def _answer(child: subprocess.Popen[bytes], byte: bytes) -> None:
+    assert child.stdin is not None
+    try:
+        child.stdin.write(byte)
+        child.stdin.flush()
+    except BrokenPipeError:
+        pass  # the child died meanwhile, which the end of its pipe shows
 
 
 def _messages(

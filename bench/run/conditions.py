@@ -67,14 +67,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def hold(row: Row, conditions: Mapping[str, Any] | None, environment: Mapping[str, str]) -> bool:
+def hold(
+    row: Row, conditions: Mapping[str, Any] | None, environment: Mapping[str, str], *, other_hosts: bool = False
+) -> bool:
     """Whether a row's conditions are those of now; ``environment`` is that of the process that would answer.
+
+    ``other_hosts``: whether another host with the same :func:`machine` measures the same.
 
     A measured row that does not state its conditions was stored by an earlier version: nobody knows, so they aren't.
     """
     if row.source != "measured":
         return True
-    if row.host != read_environment().host or row.xla_flags is None or row.cpu_affinity is None:
+    if not other_hosts and row.host != read_environment().host:
+        return False
+    if row.xla_flags is None or row.cpu_affinity is None:
         return False
     if without_device_count(row.xla_flags) != without_device_count(environment.get(XLA_FLAGS, "")):
         return False

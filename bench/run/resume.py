@@ -31,11 +31,22 @@ class JobPlan:
     process: JobProcess | None
     known: list[tuple[Row, bool]] = field(default_factory=list)
     to_do: list[PointTask] = field(default_factory=list)
+    conditions: Mapping[str, object] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def new_rows(self) -> int:
         """The most rows that the job may store."""
         return len(self.to_do) + sum(new for _, new in self.known)
+
+    def candidates(self, rows: Sequence[Row]) -> list[Row]:
+        """Those of a point's stored rows that stand for it as far as can be told without its program."""
+        return [
+            row
+            for row in rows
+            if _wanted(row, self.options.retry)
+            and hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
+        ]
 
 
 def plan_job(
@@ -52,22 +63,26 @@ def plan_job(
     if job.engine_config.get("isolated"):
         Limits.of(job.engine_config)
     engine = make_engine(job.engine_config)
-    plan = JobPlan(job, options, engine, engine.process())
     code = code_id(engine)
     conditions = conditions_of(engine, job.engine_config, options.timing)
     environment = {**os.environ, **engine.environment(job.points)}
+    plan = JobPlan(job, options, engine, engine.process(), conditions=conditions, environment=environment)
     for point in job.points:
         task = _task(engine, point, options, code, conditions)
-        candidates = stored.get(task.point_id, ()) if options.resume else ()
-        candidates = [row for row in candidates if _wanted(row, options.retry) and hold(row, conditions, environment)]
-        same_code = [row for row in candidates if code is not None and row.code_id == task.code_id]
-        if same_code:
-            plan.known.append((same_code[0], False))
+        candidates = plan.candidates(stored.get(task.point_id, ())) if options.resume else []
+        known = answer_of(task, candidates)
+        if known is not None:
+            plan.known.append((known, False))
         elif id(point) in invalid:
             plan.known.append((row_without_time(task, "unsupported", str(invalid[id(point)])), True))
         else:
             plan.to_do.append(replace(task, stored=[row for row in candidates if row.program_id is not None]))
     return plan
+
+
+def answer_of(task: PointTask, candidates: Sequence[Row]) -> Row | None:
+    """The first of the candidates that the task's code made, which needs no further look at its program."""
+    return next((row for row in candidates if task.code_id is not None and row.code_id == task.code_id), None)
 
 
 def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:

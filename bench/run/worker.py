@@ -2,17 +2,19 @@
 
 Started by :mod:`bench.run.child`. A crash, a hang or an out-of-memory kill ends this process and not the sweep.
 
-Messages: ``started`` (the point_id of the next task), ``row`` (its new row), ``stored_index`` (its stored row is still
+Messages: ``asked`` (the point_id of the next task, which the parent answers with :data:`GO` or :data:`PASS`),
+``started`` (it goes on), ``passed`` (it does not), ``row`` (its new row), ``stored_index`` (its stored row is still
 valid), ``restart`` (the remaining tasks need a new process), and in a team ``joined`` and ``finished``.
 """
 
 import json
 import os
 import pickle
+import queue
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from bench.measure.timing import TimingConfig, measure
 from bench.run.extras import extra_of
@@ -25,6 +27,10 @@ from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.row import Row
 from engines.host.parent import end_at_end_of_stdin
+
+GO: Final = b"g"
+PASS: Final = b"p"
+"""What the parent says of a task: it is this worker's, or somebody else works on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +46,26 @@ class WorkerInput:
 def main(pipe: int) -> None:
     """Evaluate the tasks on stdin; messages go to the file descriptor ``pipe``."""
     work: WorkerInput = pickle.load(sys.stdin.buffer)
-    end_at_end_of_stdin()
+    answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    end_at_end_of_stdin(answers.put)
     Limits.of(work.engine_config).set_affinity()
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
         def send(**message: Any) -> None:
             print(json.dumps(message), file=out, flush=True)
 
+        def may_start(task: PointTask) -> bool:
+            send(asked=task.point_id)
+            return answers.get() == GO
+
         engine = make_engine(work.engine_config)
         if work.process is not None:
-            _evaluate_in_team(engine, work, send)
+            _evaluate_in_team(engine, work, send, may_start)
             return
         for task in work.tasks:
+            if not may_start(task):
+                send(passed=task.point_id)
+                continue
             send(started=task.point_id)
             stored = valid_stored_row(engine, task)
             if stored is not None:
@@ -64,12 +78,17 @@ def main(pipe: int) -> None:
                 return
 
 
-def _evaluate_in_team(engine: Estimator | Runner, work: WorkerInput, send: Callable[..., None]) -> None:
+def _evaluate_in_team(
+    engine: Estimator | Runner, work: WorkerInput, send: Callable[..., None], may_start: Callable[[PointTask], bool]
+) -> None:
     """Evaluate process 0's tasks in lockstep with the other processes; only process 0 sends rows."""
     team = engine.join()
     lockstep = Lockstep(team)
     send(joined=team.process.count)
     for task in lockstep.tasks(work.tasks):
+        if not lockstep.broadcast(may_start(task) if team.process.index == 0 else None):
+            send(passed=task.point_id)
+            continue
         send(started=task.point_id)
         stored = lockstep.broadcast(valid_stored_row(engine, task) if team.process.index == 0 else None)
         if stored is not None:

@@ -30,6 +30,7 @@ class Options:
     results_dir: str
     sweep_name: str | None
     resume: bool
+    other_hosts: bool
     retry: Sequence[str]
     print: str
     timing: TimingConfig
@@ -46,6 +47,7 @@ def options_from(config: Mapping[str, Any]) -> Options:
         ("results_dir", str, "use a folder; quote one that looks like a number"),
         ("sweep_name", str | None, "use letters and digits, or null for no name"),
         ("resume", bool, "use resume=true or resume=false"),
+        ("other_hosts", bool, "use other_hosts=true or other_hosts=false"),
     ):
         _check_type(key, config[key], wanted, remedy)
     if config["sweep_name"] == "":
@@ -60,6 +62,7 @@ def options_from(config: Mapping[str, Any]) -> Options:
         results_dir=path_of("results_dir", config["results_dir"]),
         sweep_name=config["sweep_name"],
         resume=config["resume"],
+        other_hosts=config["other_hosts"],
         retry=retry,
         print=config["print"],
         timing=_timing(config["timing"]),

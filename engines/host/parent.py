@@ -5,20 +5,23 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
 
 
-def end_at_end_of_stdin() -> None:
+def end_at_end_of_stdin(received: Callable[[bytes], None] | None = None) -> None:
     """End this process, and all that it started in its process group, once stdin is at its end.
 
-    The parent holds the other end and sends nothing more, so that means that it has ended, even by ``kill -9``. A
-    process that leads no group of its own ends alone.
+    The parent holds the other end, so that means that it has ended, even by ``kill -9``. A process that leads no group
+    of its own ends alone. ``received`` is called, in another thread, with each byte that the parent sends.
     """
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while byte := sys.stdin.buffer.read(1):
+            if received is not None:
+                received(byte)
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os._exit(1)

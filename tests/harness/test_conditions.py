@@ -71,8 +71,8 @@ class World:
         row = self._in_it(lambda found: a_row(conditions=found, **own))
         return type(row).from_dict(json.loads(json.dumps(row.to_dict())))  # as it is stored
 
-    def reuses(self, row):
-        return self._in_it(lambda found: hold(row, found, self.environ))
+    def reuses(self, row, **how):
+        return self._in_it(lambda found: hold(row, found, self.environ, **how))
 
 
 @given(ONE, st.sampled_from(sorted(STATES)), st.data())
@@ -83,6 +83,15 @@ def test_a_row_of_one_condition_is_never_taken_for_another(state, name, data):
     row = World(state).row()
     assert World(state).reuses(row)
     assert not World(other).reuses(row)
+
+
+@given(ONE, st.sampled_from(sorted(STATES)), st.data())
+def test_where_other_hosts_count_only_the_host_may_differ(state, name, data):
+    if name == "cpu_affinity":
+        state = {**state, "cores": None}
+    other = {**state, name: data.draw(st.sampled_from([each for each in STATES[name] if each != state[name]]))}
+    row = World(state).row()
+    assert World(other).reuses(row, other_hosts=True) == (name == "host")
 
 
 @given(ONE)

@@ -230,3 +230,16 @@ def test_files_merged_while_they_are_read_are_read_anew(tmp_path, monkeypatch):
     listed = Store.parts
     monkeypatch.setattr(Store, "parts", lambda self: next(lists, None) or listed(self))
     assert [row.batch_size for row in store.load()] == [1, 2]
+
+
+def test_what_others_stored_since_the_last_look_is_found_once(tmp_path):
+    store, other = Store(tmp_path), Store(tmp_path)
+    assert other.rows_of_others() == []
+    store.append([a_row(point_id="a" * 16)])
+    assert [row.point_id for row in other.load()] == ["a" * 16]
+    assert other.rows_of_others() == []
+    other.append([a_row(point_id="b" * 16)])
+    part = store.append([a_row(point_id="c" * 16), a_row(point_id="d" * 16)])
+    part.write_text(part.read_text()[:-20])  # a broken line is left to `results check`
+    assert [row.point_id for row in other.rows_of_others()] == ["c" * 16]
+    assert other.rows_of_others() == []

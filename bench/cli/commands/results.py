@@ -12,12 +12,13 @@ from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
 from engines.core.row import PROGRAM, Row
 
-SUMMARY: Final = "list, check, export, add, compact or rekey the stored rows"
+SUMMARY: Final = "list, check, export, add, merge, compact or rekey the stored rows"
 VERBS: Final[Mapping[str, str]] = {
     "list": "the row that stands for every point: the newest, but none that failed before one that did not",
     "check": "read every file and list broken lines; exit code 1 if there are any",
     "export": "write rows as csv, parquet, jsonl or markdown, or as a folder that asv reads",
     "add": "store rows from a file of JSON lines, such as those that a run printed because it could not store them",
+    "merge": "store the rows of other stores, each once",
     "compact": "merge all files into one",
     "rekey": "convert rows of schema version 1 to the current keys if they are still valid; drop the others",
 }
@@ -32,7 +33,12 @@ KEYS: Final = (
         for name in FILTERS
     ),
     Key("repair", False, "check: move broken files to RESULTS_DIR/broken, keep valid rows, remove abandoned files"),
-    Key("data", None, "add: a file of JSON lines, or a list of files", kind=ListOf(FilePath())),
+    Key(
+        "data",
+        None,
+        "add: a file of JSON lines, or a list of files; merge: the results_dir of another store, or a list",
+        kind=ListOf(FilePath()),
+    ),
     Key(
         "proven",
         None,
@@ -47,6 +53,7 @@ EXAMPLES: Final = (
     "shardbench results export format=parquet out=rows.parquet",
     "shardbench results export format=asv out=asv history=true",
     "shardbench results add data=printed.txt",
+    "shardbench results merge data=[host1/results,host2/results]",
     "shardbench results compact results_dir=results/main",
     "shardbench results rekey proven=proven.json",
 )
@@ -62,6 +69,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         return _check(store, settings["repair"], as_json)
     if verb == "add":
         return _add(store, settings["data"], as_json)
+    if verb == "merge":
+        return _merge(store, settings["data"], as_json)
     if verb == "compact":
         return _compact(store, as_json)
     if verb == "rekey":
@@ -139,6 +148,20 @@ def _add(store: Any, data: Any, as_json: bool) -> int:
     known = f", {found.known} already stored" if found.known else ""
     others = f"; left out {counted(found.other_lines, 'line')} without a row" if found.other_lines else ""
     print(f"{counted(found.stored, 'row')} added to {store.results_dir}{known}{others}")
+    return 0
+
+
+def _merge(store: Any, data: Any, as_json: bool) -> int:
+    from bench.rows.merge import merge
+
+    if data is None:
+        raise InvalidRequest("data", "", "is required for merge", "add data=FOLDER, the results_dir of another store")
+    found = merge(store, [Path(each) for each in data])
+    if as_json:
+        content = {"results_dir": str(store.results_dir), "added": found.stored, "already_stored": found.known}
+        print(json.dumps(content))
+    else:
+        print(f"{counted(found.stored, 'row')} added to {store.results_dir}, {found.known} already stored")
     return 0
 
 

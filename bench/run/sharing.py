@@ -1,0 +1,144 @@
+"""Points that several commands work on at once, in one store: each point is one command's, and all use its row.
+
+A command takes a lease (:mod:`bench.rows.lease`) on a point just before it starts it, looks whether somebody has stored
+its row meanwhile, and gives the lease back once its own is stored. Points that are somebody else's are put off to the
+end: then their rows are there, or their holder has died and they are this command's.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from bench.rows.lease import Leases
+from bench.rows.store import Store
+from bench.run.make_row import PointTask
+from bench.run.resume import JobPlan, answer_of, by_point
+from engines.core.row import Row
+
+POLL_S: Final = 0.5
+"""Seconds between two looks at what others work on, when nothing else is left to do."""
+ESTIMATES: Final = "estimates"
+"""The lease of a command that answers many points at once in its own process, which takes no time worth sharing."""
+
+
+class Sharing:
+    """The points of this command, among those of all commands that write the same store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._leases = Leases(store.results_dir)
+        self._rows: dict[str, list[Row]] = {}
+        self._taken: set[str] = set()
+        self._works = True
+
+    def take(self, plan: JobPlan, task: PointTask) -> bool:
+        """Whether this command may start the task: nobody else works on it, nor has stored a row that may answer it."""
+        if not plan.options.resume:
+            return True
+        if not self._take(task.point_id):
+            return False
+        self._look()
+        looked_at = {id(row) for row in task.stored}
+        if any(id(row) not in looked_at for row in self._candidates(plan, task)):
+            self._leases.release(task.point_id)
+            return False
+        if self._works:
+            self._taken.add(task.point_id)
+        return True
+
+    def any_free(self, plan: JobPlan, tasks: Sequence[PointTask]) -> bool:
+        """Whether a worker started now would find one of the tasks that it may start."""
+        try:
+            return not plan.options.resume or any(self._leases.is_free(task.point_id) for task in tasks)
+        except OSError:
+            return True  # then `take` says what is wrong
+
+    def wait_and_take(self, plan: JobPlan, task: PointTask) -> bool:
+        """:meth:`take` for a team of processes, which cannot come back later: it waits while somebody has the task.
+
+        Then it is the team's, unless the other's row answers it whatever the program.
+        """
+        while plan.options.resume:
+            self._look()
+            if answer_of(task, self._candidates(plan, task)) is not None:
+                return False
+            if self._take(task.point_id):
+                break
+            time.sleep(POLL_S)
+        return True
+
+    def is_still_taken(self, row: Row) -> bool:
+        """Whether the row may be stored: this command still has its point, or did not have to take it.
+
+        It does not where this process was asleep for so long that another has taken the point over.
+        """
+        try:
+            return row.point_id not in self._taken or self._leases.holds(row.point_id)
+        except OSError:
+            return True  # a row twice costs less than a row lost; the store says whether it can be written
+
+    def release(self, rows: Sequence[Row]) -> None:
+        """Give back the points of rows that are stored, or that nobody stores."""
+        for row in rows:
+            self._taken.discard(row.point_id)
+            self._leases.release(row.point_id)
+
+    def answered(self, plan: JobPlan, tasks: Sequence[PointTask]) -> tuple[list[Row], list[PointTask]]:
+        """Rows of others that answer tasks by now, and the other tasks, with the rows that may."""
+        rows, left = [], []
+        self._look()
+        for task in tasks:
+            candidates = self._candidates(plan, task)
+            row = answer_of(task, candidates)
+            if row is not None:
+                rows.append(row)
+            else:
+                left.append(replace(task, stored=_merged(candidates, task.stored)))
+        return rows, left
+
+    def wait_for_estimates(self, plan: JobPlan) -> None:
+        """Wait until this command alone answers points in its own process; :meth:`estimated` lets the next one."""
+        while plan.options.resume and not self._take(ESTIMATES):
+            time.sleep(POLL_S / 10)
+
+    def estimated(self) -> None:
+        """Let others answer points in their own process."""
+        self._leases.release(ESTIMATES)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._leases.close()
+
+    def _take(self, key: str) -> bool:
+        try:
+            return not self._works or self._leases.take(key)
+        except OSError as error:
+            # A point without a lease may be measured twice, which costs time; without its row it would be lost.
+            self._works = False
+            print(
+                f"shardbench: {self._leases.folder}: cannot be written ({error.strerror}); points are not shared with "
+                "other commands from here on",
+                file=sys.stderr,
+            )
+            return True
+
+    def _look(self) -> None:
+        """Read what others have stored since the last look."""
+        for row in self._store.rows_of_others():
+            self._rows.setdefault(row.point_id, []).append(row)
+
+    def _candidates(self, plan: JobPlan, task: PointTask) -> list[Row]:
+        """What others have stored of a task since this command began, the best first, as far as it may stand for it."""
+        rows = self._rows.get(task.point_id)
+        if rows is None or not plan.options.resume:
+            return []
+        rows.sort(key=lambda row: row.created_at)
+        found = plan.candidates(by_point(rows)[task.point_id])
+        return [row for row in found if row.program_id is not None or answer_of(task, [row]) is not None]
+
+
+def _merged(candidates: Sequence[Row], stored: Sequence[Row]) -> list[Row]:
+    """Rows that a worker compares with the program that would run now, each once."""
+    return list({id(row): row for row in [*candidates, *stored]}.values())
