@@ -143,7 +143,7 @@ ODD_STORES = {
     "empty": [],
     "one row": [a_row(latency_s=1.0, valid=True)],
     "only failed": [a_row(status="failed", error="crashed", point_id=str(n)) for n in range(3)],
-    "infinite": [a_row(latency_s=1.0, mfu=0.5, point_id="infinite")],
+    "infinite": [a_row(latency_s=1.0, mfu=0.25, point_id=name) for name in ("finite", "infinite")],
     "equal": [a_row(latency_s=1.0, valid=True), a_row(latency_s=2.0, valid=True)],
 }
 
@@ -153,8 +153,10 @@ def test_odd_stores_make_a_page_of_one_file_that_says_what_is_there(browser, tmp
     rows = ODD_STORES[name]
     if rows:
         part = Store(tmp_path / "store").append(rows)
-        if name == "infinite":
-            part.write_text(part.read_text().replace("0.5", "1e999"))
+    if name == "infinite":
+        first, second = part.read_text().splitlines(keepends=True)
+        part.write_text(first + second.replace("0.25", "1e999"))
+        rows = rows[:1]
     assert write(tmp_path / "store", tmp_path / "page.html", "odd", Rules()) == len(rows)
     browser.open(tmp_path / "page.html", "#/explorer" if rows else "")
     if not rows:
@@ -169,6 +171,10 @@ def test_odd_stores_make_a_page_of_one_file_that_says_what_is_there(browser, tmp
         for link in links:
             browser.run("location.hash = arguments[0]", link)
             browser.until("return document.querySelector('.page.row .tables') !== null")
+    left_out = browser.run("return document.querySelector('details.damaged')?.textContent ?? ''")
+    assert ("1 damaged row left out" in left_out and "mfu holds a number that is not finite" in left_out) == (
+        name == "infinite"
+    )
     assert browser.errors() == []
 
 
