@@ -6,8 +6,9 @@ imported before it is used.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
 
+# Type checkers take a name so called for that of typing, which `python -m` would look for in the current folder first.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bench.api.asking import ask, ask_all
     from bench.api.frame import load
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InvalidRequest", "Row", "ShardbenchError", "ask", "ask_all", "estimate", "load", "plot", "testing"]
 
-_PLACES: Final = {
+_PLACES = {
     "ask": "bench.api.asking",
     "ask_all": "bench.api.asking",
     "load": "bench.api.frame",
@@ -27,10 +28,10 @@ _PLACES: Final = {
     "Row": "engines.core.row",
 }
 """Name → the module that defines it."""
-_MODULES: Final = ("estimate", "testing")
+_MODULES = ("estimate", "testing")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import what is asked for (PEP 562)."""
     if name in _MODULES:
         return import_module(f"bench.{name}")
