@@ -5,6 +5,7 @@
   const GROUPS = [["hw", "chip"], ["runtime", "runtime"], ["phase", "phase"], ["model", "model"], ["answer", "answer by"], ["reference", "reference"], ["system", "system"]];
   const MOST_INTERVALS = 300; // pairs up to which the chart has their intervals; more would hide the pairs
   const MOST_NAMED = 3000; // pairs up to which each says its point under the pointer; the texts of more take too long
+  const FITTED = " Constants of the predictions were fitted to published times: the documentation's accuracy page has the errors of sources that were left out.";
   const TICKS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10];
   const percent = (value, digits = 1) => (value === null ? "" : `${(100 * value).toFixed(digits)}%`);
   const signed = (value) => (value === null ? "" : `${value > 0 ? "+" : ""}${(100 * value).toFixed(1)}%`);
@@ -157,6 +158,7 @@
       const oom = pairs.length - timed.length;
       const observed = new Set(timed.map((pair) => rows.at("source", pair.reference)));
       replace(note, timed.length ? `Grey: within ±${percent(band, 0)}. ${timed.length <= MOST_INTERVALS ? "Vertical lines: stated 80% intervals." : `Intervals are drawn of up to ${MOST_INTERVALS} pairs.`}${observed.has("published") ? " Hollow: over a published time." : ""}${observed.has("measured") ? " Filled: over a measured time." : ""}` : "No pair with two times is left; remove a filter.",
+        timed.some((pair) => rows.at("source", pair.answer) === "predicted" && rows.at("source", pair.reference) === "published") && FITTED,
         oom > 0 && ` ${counted(oom, "pair")} with an out-of-memory answer not drawn.`, oom > 0 && ` ${outOfMemory(statistics(pairs, band))}`);
       if (!timed.length) return;
       const shapes = [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0: 1 - band, y1: 1 + band, line: { width: 0 }, fillcolor: "rgba(128,128,128,.18)", layer: "below" },
