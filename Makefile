@@ -1,6 +1,7 @@
 # make bench   install and run the main job: predictions, a CPU measurement and the report; prints the files written
 # make test    install and run ruff, mypy and the whole test suite
 # make quick   run the fast tests (seconds)
+# make thorough  run every family of models in every layout: some minutes, of which the suite runs a third
 # make test-python  a short test under Python 3.12 or 3.13 with the newest libraries, where this machine has one
 # make studies compile and report the studies: about 20 minutes, seconds when repeated
 # make perf    time the jax engine on one CPU device against transformers on torch, on all cores or THREADS=n
@@ -21,7 +22,7 @@ GROUPED := --dist loadgroup --no-loadscope-reorder
 # Cores for make perf; 0 is all.
 THREADS ?= 0
 
-.PHONY: help bench test test-python lint quick perf studies docs format clean
+.PHONY: help bench test thorough test-python lint quick perf studies docs format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -72,6 +73,9 @@ test: lint
 
 test-python:
 	@.ci/other-python $(if $(findstring command,$(origin PYTHON)),$(PYTHON))
+
+thorough: $(VENV)/.test
+	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) --thorough tests/checkpoint/test_family_layouts.py
 
 quick: $(VENV)/.test
 	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) -m "not slow"

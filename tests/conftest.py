@@ -24,6 +24,10 @@ SLOW_S = 0.5
 """What a slow test takes where its marker does not say it: most stand in a file of many."""
 
 
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="every layout of every family: make thorough")
+
+
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one worker, unless they name a group of their own; begin with what takes longest.
 

@@ -42,7 +42,7 @@ KEYS: Final = (
 )
 EXAMPLES: Final = (
     "shardbench dashboard",
-    "shardbench dashboard out=site/",
+    "shardbench dashboard out=reports/site/",
     "shardbench dashboard results_dir=results/nightly out=reports/nightly.html title='nightly on tpu-v5e'",
 )
 
