@@ -137,3 +137,13 @@ def test_the_comparison_needs_its_rows(tmp_path, capsys, measured):
     Store(tmp_path / "store").append(measured)
     assert report(tmp_path / "store", tmp_path / "out", "comparison") == 2
     assert "holds none of its rows" in capsys.readouterr().err
+
+
+def test_the_log_of_a_report_of_several_stores_lies_in_the_first(store, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr("bench.run.tracking.open_tracker", lambda config: kept.append(config["results_dir"]))
+    monkeypatch.chdir(tmp_path)
+    words = ["format=csv", "figures=none", "wandb=offline"]
+    assert main(["report", f"results_dir=[{store},{tmp_path / 'other'}]", f"out={tmp_path / 'out'}", *words]) == 0
+    assert kept == [str(store)]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out"]

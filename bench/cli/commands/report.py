@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
-from bench.cli.values import Choice, FilePath, ListOf, Text, listed
+from bench.cli.values import Choice, FilePath, ListOf, Text
 from bench.report.claims.checks import Check
 from bench.report.render.document import Written
 from bench.rows.counted import counted
@@ -109,7 +109,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     else:
         document = full_report(rows, settings["title"] or "shardbench report")
         written = write(document, out, formats, endings)
-    _track(settings["wandb"], listed(settings["results_dir"]), rows, written)
+    _track(settings["wandb"], settings["results_dir"][0], rows, written)
     if settings["print"] == "json":
         all_checks = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
         print(json.dumps(written.to_dict() | {"checks": all_checks} | more, ensure_ascii=False))
@@ -185,7 +185,7 @@ def _stored(results_dirs: Sequence[str], *, needed: bool) -> list[Row]:
 
 
 def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -> None:
-    """Log one W&B run with the rows as a table and every file of the report as an artifact."""
+    """Log one W&B run, kept in the store, with the rows as a table and every file of the report as an artifact."""
     from bench.run.tracking import open_tracker
 
     tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
