@@ -35,8 +35,8 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "== installing shardbench with jax, matplotlib, wandb (versions of constraints.txt)"
-	@$(PIP) install --quiet -c constraints.txt -e '.[jax,report,wandb,fit]'
+	@echo "== installing shardbench with jax, matplotlib, plotly, wandb (versions of constraints.txt)"
+	@$(PIP) install --quiet -c constraints.txt -e '.[jax,report,dashboard,wandb,fit]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.bench
