@@ -131,7 +131,7 @@ def draw(all_spots: Sequence[Spot], folder: Path, name: str, factor: float = 1.0
     Behind each frontier lies the band in which a plan cannot be told apart from it, up to ``factor`` times its time and
     cost.
     """
-    from bench.report.render.style import COLOURS, Drawn, panels, plain_log_ticks, save, settings
+    from bench.report.render.style import COLOURS, Drawn, cost_axes, panels, save, settings
 
     shown = [(phase, label) for phase, label in PANELS if any(spot.phase == phase for spot in all_spots)]
     models = list(dict.fromkeys(spot.model for spot in all_spots))
@@ -153,13 +153,7 @@ def draw(all_spots: Sequence[Spot], folder: Path, name: str, factor: float = 1.0
                     markersize=3.5,
                     label=f"{line[0].model}, {line[0].weight_dtype}",
                 )
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-            plain_log_ticks(axis.xaxis)
-            plain_log_ticks(axis.yaxis)
-            axis.set_xlabel(label)
-            axis.set_ylabel("cost (chip-ms/token)")
-            axis.set_title(phase)
+            cost_axes(axis, label, phase)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
         caption = (
             "Predicted cost against latency; the lines join the ways that none beats in both, and what lies in their "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.report.paper.answers import SOURCES
-from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
+from bench.report.render.style import COLOURS, Drawn, cost_axes, legend, line_style, panels
 from bench.rows.frontier import frontier, time_of
 from bench.rows.labels import answered, model_label
 from engines.core.row import Row
@@ -34,13 +34,7 @@ def cost_over_latency(rows: Sequence[Row], caption: str) -> Drawn:
             for source in ("compiled", "published", "measured"):
                 others = [row for row in mine if row.source == source]
                 _plot(axis, others, scale, line_style(source, colour) | {"linestyle": "", "markersize": 8.0})
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        plain_log_ticks(axis.xaxis)
-        plain_log_ticks(axis.yaxis)
-        axis.set_xlabel(label)
-        axis.set_ylabel("cost (chip-ms/token)")
-        axis.set_title(phase)
+        cost_axes(axis, label, phase)
     kinds = [source for source in SOURCES if any(row.source == source for row in drawable)]
     legend(figure, [(model_label(model), colour) for model, colour in colours.items()], kinds)
     return Drawn("figure1_cost_over_latency", f"{caption} Thin: {', '.join(NARROW)} weights.", figure)

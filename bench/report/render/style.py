@@ -128,6 +128,17 @@ def draw_segments(axis: "Axes", segments: "Sequence[Segment]", colour: str) -> N
         axis.autoscale_view()
 
 
+def cost_axes(axis: Any, label: str, title: str) -> None:
+    """Make a panel of points drawn already one of the cost of a token over a time, both logarithmic."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    plain_log_ticks(axis.xaxis)
+    plain_log_ticks(axis.yaxis)
+    axis.set_xlabel(label)
+    axis.set_ylabel("cost (chip-ms/token)")
+    axis.set_title(title)
+
+
 def plain_log_ticks(axis: Any, ticks: Sequence[float] | None = None) -> None:
     """Label a logarithmic axis with plain numbers (0.5, 1, 2, 5) where it spans little, with powers where much."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
