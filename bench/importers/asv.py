@@ -15,7 +15,8 @@ from bench.importers.content import Content
 from bench.importers.entry import ImportedResult
 from bench.importers.known import Known, by_rule, stated
 from engines.core.errors import InvalidRequest
-from engines.core.point import PHASES, Phase, Point
+from engines.core.point import Point
+from engines.core.point_keys import PHASES, Phase
 
 WANTED: Final = ("commit_hash", "result_columns", "results", "env_name")
 KEPT: Final = ("benchmark", "commit_hash", "env_name", "date", "machine", "requirements.*", "started_at")

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bench.importers.known import Known
-from engines.core.point import Phase, Point
+from engines.core.point import Point
+from engines.core.point_keys import Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

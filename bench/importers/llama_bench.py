@@ -15,7 +15,8 @@ from bench.importers.llama_bench_text import UNEVEN
 from bench.importers.number_formats import WORDS, check_quantised, number_format
 from bench.importers.sample_checks import ROUNDING, check_samples
 from engines.core.errors import InvalidRequest
-from engines.core.point import Phase, Point
+from engines.core.point import Point
+from engines.core.point_keys import Phase
 
 WANTED: Final = ("n_prompt", "n_gen", "avg_ts", "model_type", "backends")
 KEPT: Final = (

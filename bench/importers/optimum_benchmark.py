@@ -11,7 +11,7 @@ from bench.importers.optimum_keys import KEPT, check_meaning
 from bench.importers.sample_checks import check_samples
 from bench.importers.serving_checks import agree
 from engines.core.errors import ShardbenchError
-from engines.core.point import Phase
+from engines.core.point_keys import Phase
 
 WANTED: Final = ("config.backend", "config.scenario", "report.prefill", "report.decode")
 BACKEND, SCENARIO, ENVIRONMENT = "config.backend", "config.scenario", "config.environment"

@@ -10,7 +10,8 @@ from engines.analytic.grid import Grid, Ints, grid_of
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
-from engines.core.point import FirstToken, Phase, Point
+from engines.core.point import Point
+from engines.core.point_keys import FirstToken, Phase
 from engines.core.runtime import Runtime
 from engines.core.slice import chip_counts, mesh_shapes, slice_of
 

@@ -20,7 +20,8 @@ from engines.core.layout import (
     LATENT_ATTENTIONS,
     variant_of,
 )
-from engines.core.point import PHASES, Point
+from engines.core.point import Point
+from engines.core.point_keys import PHASES
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -16,7 +16,7 @@ from engines.analytic.grid import Bools, Grid, Ints
 from engines.analytic.memory import Memory, TorusMemory
 from engines.analytic.strategies import GPU_STRATEGIES, INTERCHANGEABLE, ONE_D, STRATEGIES, Strategy
 from engines.core.layout import ATTN_SHARDINGS, EXPERT_AXES, FFN_LAYOUTS
-from engines.core.point import PHASES
+from engines.core.point_keys import PHASES
 
 SEQUENCE: Final = ATTN_SHARDINGS.index("sequence")
 BLOCK: Final = 16384

@@ -1,4 +1,4 @@
-"""What a key of a point may hold, stated once in the metadata of its field in :class:`engines.core.point.Point`.
+"""What a key of a point may hold, stated once in the metadata of its field in ``engines.core.point_keys``.
 
 The point checks its values by it. The command line, sweep recipes, CSV files, importers and the pairing of rows take
 the names and kinds of their keys from it.

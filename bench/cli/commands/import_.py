@@ -16,7 +16,7 @@ from bench.rows.counted import counted
 from bench.rows.metrics import METRICS
 from bench.rows.store import Store
 from engines.core.errors import ShardbenchError
-from engines.core.point import PHASES
+from engines.core.point_keys import PHASES
 from engines.core.row import Row
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from bench.cli.args import PRINT, Key
 from bench.cli.values import Choice, Integer, ListOf, Number
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.layout import COLLECTIVES
-from engines.core.point import FIRST_TOKENS
+from engines.core.point_keys import FIRST_TOKENS
 from engines.core.text import significant
 
 if TYPE_CHECKING:
