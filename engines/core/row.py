@@ -59,6 +59,10 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    request_rate_per_s: float | None = None  # serve rows of ours, as the three that follow; others' say it in load
+    num_requests: int | None = None
+    ttft_limit_s: float | None = None
+    tpot_limit_s: float | None = None
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
