@@ -84,7 +84,9 @@ def _row_of(server: Server, task: PointTask) -> Row:
     rate, run = found.best
     row = _row(task, server.facts(), run, {"rates_tried": tried, "share": server.rules.share})
     if found.above is None:
-        row = _invalid(row, f"all rates up to {rate:.4g} requests/s were under the limits; raise engine.first_rate_per_s")
+        row = _invalid(
+            row, f"all rates up to {rate:.4g} requests/s were under the limits; raise engine.first_rate_per_s"
+        )
     return replace(row, request_rate_per_s=rate, chosen=[*row.chosen, "request_rate_per_s"])
 
 

@@ -32,7 +32,7 @@ class ServingSettings:
     start_timeout_s: float = 1200.0
     arrivals: str = "poisson"
     warmup_requests: int = 10
-    share: float = LoadRules.share
+    share: float = 0.99
     first_rate_per_s: float = 1.0
     rate_tolerance: float = 0.05
     max_runs: int = 20
