@@ -20,6 +20,7 @@ MOST_ROWS_SHOWN = 60
 LINE_EVERY_S = 30.0
 """Seconds between two lines of progress in a log."""
 QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
+COSTS = ("cost_usd_per_mtok",)
 
 
 class Output:
@@ -99,8 +100,8 @@ def print_table(rows: list[Row]) -> None:
     loads = load_columns(rows)
     for heading in ("source", *times, *(heading for heading, _ in loads), "MFU"):
         table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
-    # The error of quantisation, if any row has one.
-    quality = [METRICS[name] for name in QUALITY if any(getattr(row, name) is not None for row in rows)]
+    # The error of quantisation, and the cost in dollars, if any row has one.
+    quality = [METRICS[name] for name in (*QUALITY, *COSTS) if any(getattr(row, name) is not None for row in rows)]
     for metric in quality:
         table.add_column(metric.title, justify="right", overflow="fold")
     table.add_column("note", overflow="fold")
