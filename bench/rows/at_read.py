@@ -27,8 +27,8 @@ def as_stored(row: Row) -> Row:
     """The row without what it has only when it is read; itself where it has nothing of that."""
     if row.price is None and row.cost_usd_per_mtok is None and row.energy_source != BY_TDP:
         return row
-    energy = {"energy_j": None, "energy_source": None} if row.energy_source == BY_TDP else {}
-    return replace(row, cost_usd_per_mtok=None, price=None, **energy)
+    row = replace(row, energy_j=None, energy_source=None) if row.energy_source == BY_TDP else row
+    return replace(row, cost_usd_per_mtok=None, price=None)
 
 
 def _with_dollars(row: Row, prices: Prices) -> Row:
