@@ -11,7 +11,7 @@ from bench.importers.formats import FORMATS
 from bench.importers.to_rows import grouped
 from bench.measure.knee import find_knee
 from bench.run.make_row import PointTask, under_load
-from engines.core.engine import Estimate, Facts
+from engines.core.engine import Estimate
 from engines.core.errors import ShardbenchError
 from engines.core.load_test import LoadTester, Server
 from engines.core.point import Point
@@ -69,7 +69,7 @@ def _row_of(server: Server, task: PointTask) -> Row:
     point = task.point
     if not is_knee(point):
         run = _run(server, point, point.request_rate_per_s)
-        return _row(task, server.facts(), run, {})
+        return _row(task, server, run, {})
     found = find_knee(
         server.rules, lambda rate: _run(server, point, rate), lambda run: is_under(run, point, server.rules.share)
     )
@@ -82,7 +82,7 @@ def _row_of(server: Server, task: PointTask) -> Row:
             f"{lowest:.3g} requests/s; raise the limits, or ask for request_rate_per_s={lowest:.3g} to see its times"
         )
     rate, run = found.best
-    row = _row(task, server.facts(), run, {"rates_tried": tried, "share": server.rules.share})
+    row = _row(task, server, run, {"rates_tried": tried, "share": server.rules.share})
     if found.above is None:
         row = _invalid(
             row, f"all rates up to {rate:.4g} requests/s were under the limits; raise engine.first_rate_per_s"
@@ -141,8 +141,8 @@ def _run(server: Server, point: Point, requests_per_s: float | None) -> LoadRun:
     )
 
 
-def _row(task: PointTask, facts: Facts, run: LoadRun, more: Mapping[str, Any]) -> Row:
-    point = task.point
+def _row(task: PointTask, server: Server, run: LoadRun, more: Mapping[str, Any]) -> Row:
+    point, facts = task.point, server.facts()
     figures = {name: known.value for name, known in run.result.figures.items()}
     load = {name: known.value for name, known in run.result.load.items()}
     load |= {"requests": run.requests, "failed": run.unanswered}
@@ -153,7 +153,10 @@ def _row(task: PointTask, facts: Facts, run: LoadRun, more: Mapping[str, Any]) -
         figures["tokens_per_s"] = outs + requests * point.input_len
     details = {**facts.details, **more}
     row = under_load(
-        task, Estimate(system=run.result.system, facts=replace(facts, details=details)), figures, grouped(load)
+        task,
+        Estimate(system=server.system or run.result.system, facts=replace(facts, details=details)),
+        figures,
+        grouped(load),
     )
     row = replace(row, num_requests=run.requests)
     if point.num_requests is None:

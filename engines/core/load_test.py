@@ -74,6 +74,11 @@ class Server(Protocol):
 
     rules: LoadRules
 
+    @property
+    def system(self) -> str | None:
+        """What the server is, if the user said so or it was started here."""
+        ...
+
     def load(self, requests_per_s: float | None, requests: int) -> ClientResult:
         """Send ``requests`` at a rate (None: all at once, as many in flight as the point says); return at the end.
 

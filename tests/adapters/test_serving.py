@@ -14,6 +14,7 @@ from builders.points import point as build_point
 from processes import wait_until_gone
 
 from bench.measure.timing import TimingConfig
+from bench.run.keys import point_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.under_load import LoadRun, is_under
@@ -160,6 +161,30 @@ def test_a_client_that_is_not_installed_is_named(serving):
         "unsupported",
         "/nowhere/vllm is not installed on this machine; install it, or give its path",
     )
+
+
+def test_other_clients_and_other_servers_are_other_questions(serving):
+    """An address is not: the same server may stand elsewhere tomorrow."""
+    asked = [{}, {"client": "aiperf"}, {"system": "SGLang 0.5"}, {"share": 0.9}, {"arrivals": "poisson"}]
+    ids = [point_id(serving(**each), point()) for each in asked]
+    assert len(set(ids)) == len(ids)
+    assert point_id(serving(url="http://elsewhere:1"), point()) == ids[0]
+    assert row_of(serving(system="SGLang 0.5"), point()).system == "SGLang 0.5"
+
+
+def test_a_server_ends_with_the_process_that_started_it(tmp_path):
+    """Whatever ends that: here it kills itself, and closes nothing."""
+    noted = tmp_path / "pid"
+    server = f"import os,time; open({str(noted)!r},'w').write(str(os.getpid())); time.sleep(99)"
+    code = (
+        "import os,signal,sys,time; from pathlib import Path; from engines.host.background import BackgroundProgram\n"
+        f"started = BackgroundProgram([sys.executable, '-c', {server!r}], Path({str(tmp_path)!r}))\n"
+        f"while not (os.path.exists({str(noted)!r}) and open({str(noted)!r}).read()): time.sleep(0.02)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    wait_until_gone(int(noted.read_text(encoding="utf-8")))
 
 
 def words_of_server(program, *more):

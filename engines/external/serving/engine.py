@@ -72,6 +72,7 @@ class ServingEngine(LoadTester):
         self.settings = ServingSettings(**{name: value for name, value in settings.items() if name in names})
         if self.settings.client not in CLIENTS:
             raise InvalidRequest("engine.client", self.settings.client, "is not known", f"use {', '.join(CLIENTS)}")
+        self.options = self.settings.options()
         self.client: Client = CLIENTS[self.settings.client]()
 
     def program_id(self, point: Point) -> str:
@@ -201,6 +202,12 @@ class ServerUnderLoad:
             lambda: f"{started.name} ended before it answered{started.tail()}" if started.has_ended else None,
         )
         return url
+
+    @property
+    def system(self) -> str | None:
+        """As :attr:`engines.core.load_test.Server.system`."""
+        ours = self._started is not None and self.engine.settings.server is None
+        return self.engine.settings.system or ("vLLM" if ours else None)
 
     def load(self, requests_per_s: float | None, requests: int) -> ClientResult:
         """As :meth:`engines.core.load_test.Server.load`."""

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engines.core.errors import InvalidRequest
 from engines.core.load_test import LoadRules
 from engines.core.point import Point
 
+ASKED: Final = ("client", "system", "served_model", "model_path", "server", "server_arguments", "arrivals", "share")
+"""Settings that are part of what is asked: which server, by which client and by which law. An address is not."""
 ARRIVALS: Final = ("poisson", "constant")
 
 
@@ -24,6 +26,7 @@ class ServingSettings:
     program: str | None = None
     arguments: Sequence[str] = ()
     url: str | None = None
+    system: str | None = None
     served_model: str | None = None
     tokenizer: str | None = None
     model_path: str | None = None
@@ -51,6 +54,12 @@ class ServingSettings:
             raise InvalidRequest("engine.url", self.url, "is no address", "use one such as http://10.0.0.2:8000")
         _ = self.rules
 
+    def options(self) -> dict[str, Any]:
+        """Those of :data:`ASKED` that are not at their defaults, as plain values."""
+        defaults = {each.name: _plain(each.default) for each in fields(self)}
+        found = {name: _plain(getattr(self, name)) for name in ASKED}
+        return {name: value for name, value in found.items() if value != defaults[name]}
+
     @property
     def rules(self) -> LoadRules:
         """How rates are chosen, and how long each is kept."""
@@ -76,3 +85,7 @@ class ClientRun:
     def tokenizer(self) -> str:
         """What tokens are counted by."""
         return self.settings.tokenizer or self.settings.model_path or self.model
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
