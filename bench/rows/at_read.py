@@ -20,7 +20,7 @@ BY_TDP: Final = "tdp"
 
 def at_read(rows: Iterable[Row], prices: Prices) -> list[Row]:
     """The rows with dollars and energy."""
-    return [_with_energy(_with_dollars(row, prices)) for row in rows]
+    return [_with_energy(with_dollars(row, prices)) for row in rows]
 
 
 def as_stored(row: Row) -> Row:
@@ -31,8 +31,11 @@ def as_stored(row: Row) -> Row:
     return replace(row, cost_usd_per_mtok=None, price=None)
 
 
-def _with_dollars(row: Row, prices: Prices) -> Row:
+def with_dollars(row: Row, prices: Prices) -> Row:
+    """The row with dollars; itself where its chip has no price."""
     dollars = prices.usd_per_mtok(row.hw, row.cost_chip_s_per_token)
+    if dollars is None and row.price is None:
+        return row
     return replace(row, cost_usd_per_mtok=dollars, price=None if dollars is None else prices.label)
 
 
