@@ -314,11 +314,23 @@ def test_loadgen_is_told_of_every_token_and_of_every_failure(server, model, fail
     sender.issue([SimpleNamespace(id=number, index=number) for number in range(3)])
     sender.pool.shutdown()
     assert sorted(each.number for each in loadgen.first) == sorted(each.number for each in loadgen.done) == [0, 1, 2]
-    assert {each.tokens for each in loadgen.done} == ({3} if not failed else {1})
+    assert {each.tokens for each in loadgen.done} == {3}  # LoadGen knows no failures
     assert len(sender.errors) == failed
     assert len(sender.starts_s) == 3
     assert all(len(prompt) == 5 and max(prompt) < 100 for prompt in sender.prompts)
     assert threading.active_count() < 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "said"),
+    [
+        ({"arrivals": "constant"}, {}, "engine.arrivals=constant: LoadGen sends by a Poisson process"),
+        ({"arrivals": "poisson"}, {"output_len": 1}, "output_len=1: LoadGen divides by the tokens after the first"),
+    ],
+)
+def test_what_loadgen_does_not_do_is_refused(serving, changes, asked, said):
+    row = row_of(serving(client="loadgen", **changes), point(**asked))
+    assert (row.status, row.error.startswith(said)) == ("unsupported", True)
 
 
 def test_clients_are_asked_for_the_same_load(serving, tmp_path):

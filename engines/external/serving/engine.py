@@ -129,6 +129,10 @@ class ServingEngine(LoadTester):
         check_extensions(point, self.name, read=READ)
         if self.settings.url is None:
             self._server_words(point)
+        if self.settings.client == "loadgen" and point.output_len < 2:
+            raise Unsupported(
+                f"output_len={point.output_len}: LoadGen divides by the tokens after the first; use 2 or more"
+            )
         if self.settings.client == "loadgen" and self.settings.arrivals != "poisson":
             raise Unsupported(
                 f"engine.arrivals={self.settings.arrivals}: LoadGen sends by a Poisson process; use poisson"

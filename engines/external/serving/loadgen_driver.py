@@ -63,7 +63,9 @@ class Sender:
                 self.errors.append(f"{type(error).__name__}: {error}")
         if not tokens:
             self.tell(self.loadgen.FirstTokenComplete, number, 1)
-        self.tell(self.loadgen.QuerySamplesComplete, number, max(tokens, 1))
+        # LoadGen knows no failures, and divides by the tokens after the first: a failed request counts as whole there,
+        # and said.json has how many there were.
+        self.tell(self.loadgen.QuerySamplesComplete, number, self.asked["output_len"])
 
     def tell(self, how: Any, number: int, tokens: int) -> None:
         """Call LoadGen with so many tokens of a request, four bytes each."""

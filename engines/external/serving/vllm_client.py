@@ -36,7 +36,6 @@ class VllmClient:
             "--request-rate": "inf" if run.requests_per_s is None else repr(run.requests_per_s),
             # Gamma intervals of this shape: 1 is a Poisson process, and the limit of large shapes is even intervals.
             "--burstiness": 1 if settings.arrivals == "poisson" else 1e6,
-            "--num-warmups": settings.warmup_requests,
             "--percentile-metrics": "ttft,tpot,itl,e2el",
             "--metric-percentiles": ",".join(f"{each:g}" for each in sorted({50, 90, 99, 100 * settings.share})),
             "--seed": settings.seed,
@@ -44,6 +43,8 @@ class VllmClient:
             "--result-filename": FILE,
         }
         words = [str(word) for option in options.items() for word in option]
+        if settings.warmup_requests:  # an option of newer versions
+            words += ["--num-warmups", str(settings.warmup_requests)]
         if point.batch_size:
             words += ["--max-concurrency", str(point.batch_size)]
         limits = [
