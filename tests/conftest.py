@@ -51,6 +51,13 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: -seconds[item.path])
 
 
+def pytest_collection_finish(session):
+    """Raise where pytest-xdist would part the tests of a file, each of which then makes what they share again."""
+    grouped = hasattr(session.config, "workerinput") and session.config.getvalue("loadgroup")
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest does not show pytest-xdist the groups of tests: install pytest<9.2")
+
+
 def _by_name(config):
     """Whether single cases are asked for: those run."""
     return any("::" in each for each in config.args) or bool(config.option.keyword)
