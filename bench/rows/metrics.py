@@ -11,6 +11,7 @@ from bench.rows.metric import Basis, Metric
 from bench.rows.observed_metrics import OBSERVED
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
+from engines.core.pruning import as_run
 
 METRICS: Final[dict[str, Metric]] = {**DERIVED, **OBSERVED}
 """Name → metric: first the derived, then the observed ones."""
@@ -61,7 +62,7 @@ def derive(
         prefill_s = latency_s - decode_s
     done: dict[str, float | None] = {}
     basis = Basis(
-        point=point,
+        point=as_run(point),
         tokens=point.tokens if tokens is None else tokens,
         cached_tokens=point.batch_size * point.input_len if cached_tokens is None else cached_tokens,
         latency_s=latency_s,
