@@ -75,7 +75,8 @@ class PrunedWeights:
             if kept.ndim == 1:
                 return np.take(found, kept, axis)
             spread = np.expand_dims(kept, tuple(each for each in range(1, found.ndim) if each != axis))
-            return np.take_along_axis(found, spread, axis)
+            taken: Floats = np.take_along_axis(found, spread, axis)
+            return taken
         kept, each = self.heads(number), found.shape[axis] // head_groups(self.whole)
         return np.take(found, (kept[:, None] * each + np.arange(each)).reshape(-1), axis)
 
