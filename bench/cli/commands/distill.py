@@ -1,6 +1,7 @@
 """``shardbench distill``: a small model that learns from a text, alone or from a teacher."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    # Small models learn on a CPU; whoever has something better and wants it says so.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from bench.sweep.catalog import load_model
     from engines.transformer.training import Lesson, trained
     from engines.weights.checkpoint.describe import model_of
@@ -60,7 +63,6 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if not settings["temperature"] > 0:
         raise InvalidRequest("temperature", settings["temperature"], "must be > 0", "use a number like 2")
     student = load_model(settings["student"])
-    llama_config(student)  # refuses what could not be written, before it is learned
     teacher = None
     if settings["teacher"] is not None:
         folder = Path(settings["teacher"])
@@ -68,6 +70,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     for key, model in (("student", student), *([("teacher", teacher[0])] if teacher else [])):
         if model.vocab_size != 256:
             raise InvalidRequest(key, settings[key], f"has {model.vocab_size} tokens, not 256 bytes", "use bytes-0.4m")
+    llama_config(student)  # refuses what could not be written, before it is learned
     content = _text(settings["text"])
     cut = len(content) * 9 // 10
     if len(content) - cut <= settings["time"]:

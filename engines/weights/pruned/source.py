@@ -78,7 +78,9 @@ class PrunedWeights:
             taken: Floats = np.take_along_axis(found, spread, axis)
             return taken
         kept, each = self.heads(number), found.shape[axis] // head_groups(self.whole)
-        return np.take(found, (kept[:, None] * each + np.arange(each)).reshape(-1), axis)
+        places = (kept[:, None] * each + np.arange(each)).reshape(-1)
+        of_heads: Floats = np.take(found, places, axis)
+        return of_heads
 
 
 def fan_in_axes(short: str) -> tuple[int, ...]:
@@ -99,8 +101,8 @@ def two_of_four(matrix: Floats, axes: tuple[int, ...]) -> Floats:
     turned = matrix.transpose(order)
     flat = np.array(turned.reshape(*(matrix.shape[each] for each in rest), -1))
     inputs = flat.shape[-1]
-    for start in (0, inputs - inputs % 4):
-        part = flat[..., start:] if start else flat[..., : inputs - inputs % 4]
+    whole = inputs - inputs % 4
+    for part in (flat[..., :whole], flat[..., whole:]):
         size = min(4, part.shape[-1])
         if size > 1:
             groups = part.reshape(*part.shape[:-1], -1, size)
