@@ -6,7 +6,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from engines.core.errors import InvalidRequest, Unsupported
-from engines.core.keys import Choice
 from engines.core.model import Model
 
 if TYPE_CHECKING:
@@ -58,18 +57,24 @@ def pruning_of(text: str) -> Pruning:
     return Pruning(**found)
 
 
-@dataclass(frozen=True, slots=True)
-class PruningText(Choice):
-    """The kind of the key ``pruning``: ``names`` are examples, and what :func:`pruning_of` reads is taken."""
-
-    names: tuple[str, ...] = (NONE, "heads:0.25", "columns:0.5", "layers:0.5", TWO_OF_FOUR)
+class PruningText:
+    """The kind of the key ``pruning``: what :func:`pruning_of` reads."""
 
     def check(self, name: str, value: object, phase: str) -> None:
-        """Raise InvalidRequest for a text that says nothing."""
+        """Raise InvalidRequest for anything else."""
         del phase
         if not isinstance(value, str):
             raise InvalidRequest(name, value, "is not known", REMEDY)
         pruning_of(value)
+
+    def parse(self, name: str, text: str) -> str:
+        """The text; the point checks it."""
+        del name
+        return text
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list is a grid."""
+        return value if isinstance(value, list) else [value]
 
 
 @cache

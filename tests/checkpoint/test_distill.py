@@ -110,7 +110,7 @@ def test_a_student_comes_nearer_to_its_teacher(taught):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["student=tiny"], "only models with Llama's layer"),
+        (["student=tiny"], "has 1024 tokens, not 256 bytes"),
         (["student=llama-3.2-1b"], "has 128256 tokens, not 256 bytes"),
         (["text=nowhere.txt"], "text=nowhere.txt: cannot be read"),
         (["temperature=0"], "temperature=0.0: must be > 0"),
