@@ -82,6 +82,12 @@ def _compiler(asked: Asked) -> Made:
     return Made(document=document, rows=[row for night in nights for row in night.rows])
 
 
+def _field(asked: Asked) -> Made:
+    from bench.report.field.report import field_report
+
+    return Made(document=field_report(asked.rows, asked.titled("Every system of the field, on the same chips")))
+
+
 def _studies(asked: Asked) -> Made:
     from bench.report.studies.read_trace import FOLDER
     from bench.report.studies.report import studies_report
@@ -110,6 +116,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         make=_compiler,
         folder="compiler",
         needs="nights",
+    ),
+    "field": Kind(
+        summary="latency against cost of every system that the paper names (+sweep=field, field-measured)",
+        make=_field,
+        folder="field",
     ),
     "studies": Kind(
         summary="figure, table and finding of every study (+sweep=study-...), from compiled rows",
