@@ -57,7 +57,7 @@ def point_key(name: str) -> Key:
     """A key of a point, which has no value unless the user gives one."""
     about = Point.schema()[name].about
     kinds: dict[type, Kind] = {keys.Integer: Integer(0), keys.Sizes: ListOf(Integer(1)), keys.Number: Number(0.0)}
-    kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds[type(about.kind)]
+    kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds.get(type(about.kind), Text())
     return Key(name, None, about.meaning, kind=kind)
 
 

@@ -16,6 +16,7 @@ from bench.run.environment import cpu_affinity, read_environment
 from engines.core.engine import Estimate, Facts, Program, Verification
 from engines.core.errors import Unsupported
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 RATES_OF_A_SERVER: Final = ("tokens_per_s", "tokens_per_s_per_chip", "mfu", "cost_chip_s_per_token")
@@ -125,6 +126,9 @@ def measured(
             "kl_divergence": verification.kl_divergence,
             "bf16_max_relative_error": verification.bf16_max_relative_error,
             "bf16_kl_divergence": verification.bf16_kl_divergence,
+            "quality_kl": verification.quality_kl,
+            "quality_agreement": verification.quality_agreement,
+            "quality_perplexity": verification.quality_perplexity,
             "details": details,
         },
     )
@@ -268,7 +272,7 @@ def _without_cached_mbu(row: Row, point: Point, cached_tokens: int | None) -> Ro
     """
     if row.status != "ok" or row.source not in ("measured", "published"):
         return row
-    read_bytes = min_hbm_bytes(point, cached_tokens) / forward_passes(point)
+    read_bytes = min_hbm_bytes(as_run(point), cached_tokens) / forward_passes(point)
     if point.chip.cuda is not None:
         return without_cached_mbu(row, read_bytes, point.num_chips * point.chip.cuda.l2_bytes)
     on_this_machine = row.source == "measured" and point.chip.kind == "cpu"

@@ -19,7 +19,13 @@ from engines.core.text import significant
 MOST_ROWS_SHOWN = 60
 LINE_EVERY_S = 30.0
 """Seconds between two lines of progress in a log."""
-QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
+QUALITY = (
+    "bf16_max_relative_error",
+    "bf16_kl_divergence",
+    "quality_kl",
+    "quality_agreement",
+    "quality_perplexity",
+)
 COSTS = ("cost_usd_per_mtok",)
 
 

@@ -87,7 +87,8 @@ class Verification:
 
     ``max_relative_error`` is max|output − reference| / max|reference| over the logits; ``kl_divergence`` is the mean
     of KL(reference ‖ output) over positions, in nats. Those that begin with ``bf16`` are the same against weights in
-    bfloat16: the error of quantization, None for unquantized programs.
+    bfloat16: the error of quantization, None for unquantized programs. Those that begin with ``quality`` are of a model
+    that was made smaller against the whole one, or its teacher, and on a text: fields of a row.
     """
 
     ok: bool
@@ -97,6 +98,9 @@ class Verification:
     kl_divergence: float | None = None
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
+    quality_kl: float | None = None
+    quality_agreement: float | None = None
+    quality_perplexity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

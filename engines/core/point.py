@@ -11,6 +11,7 @@ from engines.core.fingerprint import fingerprint
 from engines.core.keys import Key, keys_of
 from engines.core.layout import ABOUT_EXPERTS, ABOUT_LATENTS
 from engines.core.point_keys import PointKeys
+from engines.core.pruning import NONE, as_run, pruning_of
 from engines.core.runtime import AUTO
 from engines.core.slice import MeshShape, Slice, slice_of
 
@@ -64,12 +65,22 @@ class Point(PointKeys):
                 groups of weights do not divide a matrix or a GPU's part of it, the tokens exceed the model's learned
                 positions, or the runtime cannot run the model, on this chip, or in this way.
         """
-        check_together(self)
+        check_together(self if self.pruning == NONE else as_run(self))
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes of one weight of a layer's matrices, with its share of its group's scale and zero point."""
-        return weight_bytes(self.weight_dtype, self.weight_group_size)
+        """Bytes of one weight of a layer's matrices, with its share of its group's scale and zero point.
+
+        Of 2:4 where the chip multiplies it as such half of them, and two bits of each that says which it is.
+        """
+        whole = weight_bytes(self.weight_dtype, self.weight_group_size)
+        return whole / 2 + 1 / 8 if self.is_sparse else whole
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether weights are 2:4 and the chip multiplies them as such: NVIDIA's GPUs from Ampere on do."""
+        cuda = self.chip.cuda
+        return cuda is not None and cuda.compute_capability >= (8, 0) and pruning_of(self.pruning).two_of_four
 
     @property
     def head_format(self) -> str:
@@ -136,6 +147,7 @@ class Point(PointKeys):
         flat["runtime"] = AUTO if self.runtime is None else self.runtime.name
         flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
         flat["first_token"] = self.first_token if self.phase == "generate" else None
+        flat["pruning"] = None if self.pruning == NONE else self.pruning
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
         return flat | dict.fromkeys(lacks)
 

@@ -59,6 +59,7 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    pruning: str | None = None  # None: nothing is left out
     request_rate_per_s: float | None = None  # serve rows of ours, as the three that follow; others' say it in load
     num_requests: int | None = None
     ttft_limit_s: float | None = None
@@ -136,6 +137,9 @@ class Row:
     kl_divergence: float | None = None
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
+    quality_kl: float | None = None  # of a model made smaller: mean KL(whole model ‖ this one) a token, in nats
+    quality_agreement: float | None = None  # share of tokens whose most likely successor is the same
+    quality_perplexity: float | None = None  # on the held-out text of engine.text
     # Where it ran.
     git_sha: str | None = None  # of shardbench's checkout
     git_dirty: bool | None = None  # whether the code differed from git_sha

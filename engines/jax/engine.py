@@ -5,11 +5,13 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.engine import JobProcess, Program, Runner, Team
 from engines.core.errors import Unsupported
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
 from engines.jax.settings import NOT_HELD, Settings
@@ -101,14 +103,18 @@ class JaxEngine(Runner):
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
-        plan, mesh = self._plan(point)
+        run = as_run(point)
+        plan, mesh = self._plan(run)
         from engines.jax.devices import out_of_memory
         from engines.jax.program import JaxProgram
+        from engines.jax.quality import pruned_source, quality_of
 
         formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
-        source = self.settings.source(point.model)
+        whole = self.settings.source(point.model)
         with out_of_memory(point):
-            return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
+            source = pruned_source(point, self.settings, whole)
+            quality = partial(quality_of, point, run, self.settings, whole, source)
+            return JaxProgram(run, plan, mesh, self.settings, source, self.settings.allowed_error(*formats), quality)
 
     def program_id(self, point: Point) -> str:
         """A digest of the StableHLO of the timed programs, the versions of JAX, and the compiler's flags and options.
@@ -116,6 +122,7 @@ class JaxEngine(Runner):
         Raises:
             See :meth:`prepare`; no memory is taken.
         """
+        point = as_run(point)
         plan, mesh = self._plan(point)
         from engines.jax.identity import abstract_program_id
 

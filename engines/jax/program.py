@@ -1,7 +1,7 @@
 """A point that is compiled and loaded on its devices, and can be run repeatedly."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import jax
@@ -19,6 +19,7 @@ from engines.jax.identity import program_id_of
 from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
+from engines.jax.quality import Quality
 from engines.jax.settings import Settings
 from engines.jax.stop_token import complete_run
 from engines.transformer.layers.kv_cache import make_cache
@@ -39,10 +40,17 @@ class JaxProgram:
     """Implements :class:`engines.core.engine.Program`."""
 
     def __init__(
-        self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source, tolerance: float
+        self,
+        point: Point,
+        plan: Plan,
+        mesh: Mesh,
+        settings: Settings,
+        source: Source,
+        tolerance: float,
+        quality: Callable[[], Quality | None],
     ) -> None:
         self.point, self.plan, self.mesh, self.tolerance = point, plan, mesh, tolerance
-        self.settings, self.source = settings, source
+        self.settings, self.source, self.quality = settings, source, quality
         self.prompts = prompts_of(point, plan, mesh, settings)
         self.prompt = self.prompts.tokens
         self.weights: Parameters | None = load_parameters(plan, mesh, source)
@@ -137,7 +145,11 @@ class JaxProgram:
         expected = reference(self.source)
         error = relative_error(expected, output)
         bfloat16 = reference(Bfloat16(self.source)) if is_quantized(self.plan) else None
+        quality = self.quality()
         return Verification(
+            quality_kl=None if quality is None else quality.kl,
+            quality_agreement=None if quality is None else quality.agreement,
+            quality_perplexity=None if quality is None else quality.perplexity,
             ok=error <= self.tolerance,
             max_relative_error=error,
             tolerance=self.tolerance,

@@ -23,6 +23,7 @@ from bench.report.main.findings import Finding, findings, headline, prediction_e
 from bench.report.main.front import front
 from bench.report.main.programs import programs_table
 from bench.report.main.provenance import calibration_table, environment_table
+from bench.report.main.quality import quality_figure, quality_table
 from bench.report.main.serving import batches, served_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
 from bench.report.main.today import compared, source_table, today_findings
@@ -68,6 +69,7 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             draw=lambda: _present(by_chip_and_runtime(stacks)),
         ),
         *_architectures(rows),
+        *_quality(rows),
         Section(title="Claims of the paper", tables=[claims_table(checks)]),
         Section(
             title="Cost against latency",
@@ -116,6 +118,14 @@ def _architectures(rows: Sequence[Row]) -> list[Section]:
             draw=lambda: _present(architectures_figure(rows)),
         )
     ]
+
+
+def _quality(rows: Sequence[Row]) -> list[Section]:
+    """Pruned, distilled and quantised models, where rows state their quality."""
+    table = quality_table(rows)
+    if table is None:
+        return []
+    return [Section(title="Smaller models", tables=[table], draw=lambda: _present(quality_figure(rows)))]
 
 
 def _metrics_table() -> Table:

@@ -21,6 +21,7 @@ FORMATS: Final = {
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 READ: Final = (
+    "pruning",
     "activation",
     "attention_sinks",
     "attention_window",
