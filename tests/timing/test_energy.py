@@ -1,12 +1,17 @@
 """Energy by NVML, of which a module stands in whose GPUs draw what is known."""
 
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
+from builders.points import point
 from test_timing import Script
 
 from bench.measure.timing import TimingConfig, measure
+from bench.run.make_row import PointTask
+from bench.run.worker import answer
+from engines.core.engine import Facts, Runner, Stage, Verification
 from engines.host import nvml as under_test
 from engines.host.nvml import POWER, TOTAL_ENERGY, energy_meter
 
@@ -136,3 +141,47 @@ def test_mean_power_is_of_the_samples_alone():
     samples = measure(script, TimingConfig(min_time_s=1.0), script.clock, joules=counter)
     assert samples.mean_power_w == pytest.approx(500.0)
     assert measure(Script(decode=lambda run: 0.5), TimingConfig(), script.clock).mean_power_w is None
+
+
+class SteadyProgram:
+    """A decode that takes no time to speak of, on devices that draw what the meter says."""
+
+    compile_s = 0.0
+    stages = (Stage("decode", lambda: time.sleep(0.001)),)
+
+    def verify(self):
+        return Verification(ok=True, max_relative_error=0.0, tolerance=1.0, against="itself")
+
+    def facts(self):
+        return Facts(peak_flops_per_s=1e15, peak_source="the test")
+
+    def close(self):
+        pass
+
+
+class SteadyEngine(Runner):
+    name, source, code = "jax", "measured", ("jax",)
+
+    def program_id(self, point):
+        return "one"
+
+    def prepare(self, point):
+        return SteadyProgram()
+
+
+@pytest.mark.parametrize(("hw", "measured"), [("h100-80gb", True), ("tpu-v4", False)])
+def test_a_measured_row_of_gpus_has_their_energy(machine, hw, measured):
+    """Two GPUs of 300 W: 600 W for as long as the row's latency."""
+    nvml = machine([300.0, 300.0], clock=time.perf_counter)
+    nvml.nvmlDeviceGetTotalEnergyConsumption = lambda handle: 1000 * 300.0 * time.perf_counter()
+    of = point("palm-8b", hw, engine="jax", phase="decode", num_chips=2, batch_size=2, input_len=8, output_len=4)
+    config = TimingConfig(min_time_s=0.0, max_time_s=0.1, min_samples=2, max_samples=3)
+    row = answer(SteadyEngine(), PointTask(point=of, point_id="x", source="measured", sweep=None), config)
+    assert row.status == "ok", row.error
+    if measured:
+        assert row.energy_source == TOTAL_ENERGY
+        assert row.energy_j == pytest.approx(600.0 * row.latency_s, rel=0.02)
+        assert row.details["mean_power_w"] == pytest.approx(600.0, rel=0.02)
+    else:
+        assert (row.energy_j, row.energy_source) == (None, None)
+    assert nvml.open == 0
