@@ -10,7 +10,10 @@ from bench.cli.main import main
 from bench.rows.store import Store
 
 STAND_INS = Path(__file__).parents[1] / "adapters" / "stand_ins"
-POINT = ["model=tiny", "hw=cpu", "num_chips=1", "phase=serve", "batch_size=0", "input_len=32", "output_len=8", "weight_dtype=float32"]
+POINT = [
+    *("model=tiny", "hw=cpu", "num_chips=1", "phase=serve", "batch_size=0", "input_len=32", "output_len=8"),
+    "weight_dtype=float32",
+]
 
 
 @pytest.fixture
