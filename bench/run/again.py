@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from bench.sweep.catalog import config_dirs, load_customised, load_group, model_from, names
+from bench.sweep.catalog import config_dirs, load_customised, load_group, model_from, names, with_draft
 from bench.sweep.runtimes import load_runtime
 from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
@@ -33,7 +33,7 @@ def requested_point(row: Row) -> Point:
     keys["model"] = model_from(load_customised("model", row.model))
     keys["runtime"] = load_runtime(keys.get("runtime", AUTO))
     keys["chip"] = Chip.from_config(load_customised("hw", keys.pop("hw")))
-    return Point(**keys)
+    return Point(**with_draft(keys))
 
 
 def stated(row: Row) -> dict[str, Any]:

@@ -59,6 +59,13 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    speculative: str | None = None  # None: no speculation
+    draft_model: str | None = None  # a name of conf/model
+    draft_len: int | None = None
+    draft_layers: int | None = None
+    acceptance_rate: float | None = None  # as asked, else as measured
+    exit_threshold: float | None = None
+    exit_every: int | None = None
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
@@ -111,6 +118,8 @@ class Row:
     mfu_of_matmul: float | None = None
     mbu_of_copy: float | None = None
     cost_chip_s_per_token: float | None = None
+    tokens_per_turn: float | None = None  # of speculative decoding
+    mean_layers: float | None = None  # of early exit: layers that a generated token passed
     published_mfu: float | None = None
     # Where the time goes.
     compute_s: float | None = None
@@ -128,6 +137,8 @@ class Row:
     kl_divergence: float | None = None
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
+    quality_kl: float | None = None
+    quality_agreement: float | None = None
     # Where it ran.
     git_sha: str | None = None  # of shardbench's checkout
     git_dirty: bool | None = None  # whether the code differed from git_sha

@@ -1,0 +1,128 @@
+"""Jitted programs of speculative decoding: the whole loop, or what one turn consists of.
+
+Parameters and caches are :class:`engines.transformer.speculation.propose.Both`; the caches are donated.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from engines.transformer.layers.kv_cache import abstract_cache, cache_specs
+from engines.transformer.layers.overlapped_block import compiler_options
+from engines.transformer.options import GREEDY, Sampling
+from engines.transformer.params.parameters import abstract_parameters, parameter_specs
+from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import KEPT_LOGITS
+from engines.transformer.speculation.options import Speculation
+from engines.transformer.speculation.propose import Both, Text, proposing
+from engines.transformer.speculation.rejection import Proposal, verdict
+from engines.transformer.speculation.turns import Count, all_turns, verifying
+
+
+def make_speculative_decode(
+    plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, steps: int, sampling: Sampling = GREEDY
+) -> Any:
+    """Jitted (parameters, caches, token [batch], prompt [batch, time]) → (tokens [steps, batch], logits, caches, count).
+
+    ``token`` follows the prompt, which the caches hold; ``draft`` is the plan of the draft model, if there is one.
+    Logits are as those of :func:`engines.transformer.programs.make_decode`, ``count`` is a
+    :class:`engines.transformer.speculation.turns.Count`. All turns run in one loop of the program. The caches need no
+    reset for a second run.
+    """
+    kept = min(steps, KEPT_LOGITS)
+    propose = proposing(plan, draft, how, sampling)
+
+    def decode(parameters: Both, cache: Both, token: Array, prompt: Array) -> tuple[Array, Array, Both, Count]:
+        batch, time = prompt.shape
+        room = jnp.zeros((batch, steps + how.count + 1), token.dtype)
+        text = Text(jnp.concatenate([prompt, token[:, None], room], axis=1), jnp.full(batch, time, jnp.int32))
+        last = jnp.zeros((kept, batch, plan.padded.vocab // plan.axes.size(plan.axes.all)), jnp.float32)
+        state = all_turns(plan, propose, parameters, cache, text, steps, last, sampling, how.forced)
+        return state.text.ids[:, time + 1 : time + 1 + steps].T, state.logits, state.cache, state.count
+
+    return _jitted(plan, draft, mesh, decode, 2, (P(), _logits(plan, 1)), Count(P(), P(), P()))
+
+
+def make_proposal(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
+    """Jitted (parameters, caches, ids [batch, length], last [batch]) → (tokens [batch, count], caches).
+
+    A part of a turn, to be timed by itself.
+    """
+    propose = proposing(plan, draft, how, sampling)
+
+    def proposed(parameters: Both, cache: Both, ids: Array, last: Array) -> tuple[Array, Both]:
+        proposal, cache = propose(parameters, cache, Text(ids, last))
+        return proposal.tokens, cache
+
+    return _jitted(plan, draft, mesh, proposed, 2, (P(),))
+
+
+def make_verdict(plan: Plan, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
+    """Jitted (parameters, caches, tokens [batch, count + 1], start [batch]) → (kept [batch], next token, caches).
+
+    The other part: one pass over the last token and the proposed ones, and which of them are kept.
+    """
+
+    def judged(parameters: Both, cache: Both, tokens: Array, start: Array) -> tuple[Array, Array, Both]:
+        scores, cache = verifying(plan, parameters, cache, tokens, start)
+        found = verdict(plan, scores, Proposal(tokens[:, 1:]), sampling, start + 1, how.forced)
+        return found.kept, found.following, cache
+
+    return _jitted(plan, None, mesh, judged, 2, (P(), P()))
+
+
+def abstract_turn(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, length: int) -> dict[str, Any]:
+    """Arguments of the parts of a turn as shapes: of ``draft`` and of ``verify``, for texts of up to ``length``."""
+    whole = NamedSharding(mesh, P())
+
+    def ids(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=whole)
+
+    batch = plan.batch_size
+    return {
+        "draft": (*abstract_state(plan, draft, mesh), ids(batch, length), ids(batch)),
+        "verify": (*abstract_state(plan, None, mesh), ids(batch, how.count + 1), ids(batch)),
+    }
+
+
+def abstract_state(plan: Plan, draft: Plan | None, mesh: Mesh) -> tuple[Both, Both]:
+    """Parameters and caches as shapes."""
+    return (
+        Both(*(abstract_parameters(each, mesh) for each in (plan, draft) if each is not None)),
+        Both(*(abstract_cache(each, mesh) for each in (plan, draft) if each is not None)),
+    )
+
+
+def _jitted(
+    plan: Plan,
+    draft: Plan | None,
+    mesh: Mesh,
+    body: Callable[..., Any],
+    inputs: int,
+    before: tuple[P, ...],
+    *after: Any,
+) -> Any:
+    """``body`` (parameters, caches, ``inputs`` replicated arrays) → (``before``, caches, ``after``), partitioned."""
+    plans = [each for each in (plan, draft) if each is not None]
+    parameters, caches = Both(*map(parameter_specs, plans)), Both(*map(cache_specs, plans))
+    mapped = jax.shard_map(
+        body,
+        mesh=mesh,
+        in_specs=(parameters, caches, *[P()] * inputs),
+        out_specs=(*before, caches, *after),
+        check_vma=False,
+    )
+    # A donated buffer must keep its format: the caches come out as they went in.
+    kept = jax.tree.map(lambda each: each.format, abstract_state(plan, draft, mesh)[1])
+    placed = (*[None] * len(before), kept, *[None] * len(after))
+    options = compiler_options(plan, mesh) or None
+    return jax.jit(mapped, donate_argnums=1, out_shardings=placed, compiler_options=options)
+
+
+def _logits(plan: Plan, leading: int) -> P:
+    return P(*[None] * (leading + 1), plan.axes.all or None)
