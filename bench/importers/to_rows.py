@@ -193,7 +193,9 @@ def _point(entry: ImportedResult, values: dict[str, Known], model: str, hw: str,
         raise InvalidRequest(missing[0], "", f"is missing for {where}: {reason}", f"add {missing[0]}=…{also}")
     stated = {key: known.value for key, known in values.items()}
     lengths = dict.fromkeys(OF_A_BATCH, 0) if entry.phase == "serve" else {}
-    point = Point(model=load_model(model), chip=chip, engine=IMPORTED, phase=entry.phase, **with_draft({**lengths, **stated}))
+    point = Point(
+        model=load_model(model), chip=chip, engine=IMPORTED, phase=entry.phase, **with_draft({**lengths, **stated})
+    )
     point.check()
     if entry.check is not None:
         entry.check(point)

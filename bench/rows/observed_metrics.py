@@ -55,6 +55,27 @@ OBSERVED: Final[dict[str, Metric]] = {
             "Output with quantised weights against output with bfloat16 weights.",
             spec=".2g",
         ),
+        _observed(
+            "tokens_per_turn", "tokens/turn", "", "Tokens that a turn of speculative decoding yields a sequence."
+        ),
+        _observed(
+            "acceptance_rate",
+            "accepted",
+            "%",
+            "Share of the proposed tokens that were judged which were kept; those behind a rejected one are not judged.",
+            scale=1e2,
+            spec=".1f",
+        ),
+        _observed("mean_layers", "layers", "", "Layers that a generated token passed before it left, on average."),
+        _observed("quality_kl", "KL to model", "nats", "Mean of KL(whole model ‖ output) over positions.", spec=".2g"),
+        _observed(
+            "quality_agreement",
+            "agreement",
+            "%",
+            "Share of positions at which the whole model's likeliest token is the same.",
+            scale=1e2,
+            spec=".1f",
+        ),
         _observed("peak_flops_per_s", "peak", "TFLOP/s", "One chip's dense peak, the denominator of mfu.", scale=1e-12),
         _observed(
             "hbm_bytes_per_s", "bandwidth", "GB/s", "One chip's memory bandwidth, the denominator of mbu.", scale=1e-9

@@ -90,8 +90,9 @@ def words(row: Row) -> list[str]:
     config = _config(row.engine, config_dirs())
     if not config:
         raise ShardbenchError(f"engine={row.engine} is not known here")
-    if "checkpoint" in row.details:
-        raise ShardbenchError("measured with a checkpoint whose folder the row does not say; add engine.checkpoint=")
+    for key in ("checkpoint", "draft_checkpoint"):
+        if key in row.details:
+            raise ShardbenchError(f"measured with a {key} whose folder the row does not say; add engine.{key}=")
     found = []
     for key, value in stated(row).items():
         if key in GROUPS:

@@ -125,6 +125,8 @@ def measured(
             "kl_divergence": verification.kl_divergence,
             "bf16_max_relative_error": verification.bf16_max_relative_error,
             "bf16_kl_divergence": verification.bf16_kl_divergence,
+            "quality_kl": verification.quality_kl,
+            "quality_agreement": verification.quality_agreement,
             "details": details,
         },
     )
@@ -227,6 +229,8 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "weights_bytes",
         "kv_cache_bytes",
         "activations_bytes",
+        "tokens_per_turn",
+        "mean_layers",
         "measured_matmul_flops_per_s",
         "measured_copy_bytes_per_s",
         "device_kind",

@@ -171,7 +171,8 @@ class PointKeys:
         ),
     )
     draft_model: Model | None = field(
-        default=None, metadata=about(Named("model"), "the model that proposes tokens, of the same vocabulary", extends=True)
+        default=None,
+        metadata=about(Named("model"), "the model that proposes tokens, of the same vocabulary", extends=True),
     )
     draft_len: int | None = field(
         default=None, metadata=about(Integer(1), "tokens proposed a turn; auto is 4", extends=True)

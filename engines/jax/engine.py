@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.engine import JobProcess, Program, Runner, Team
-from engines.core.errors import Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
@@ -104,11 +104,13 @@ class JaxEngine(Runner):
         plan, mesh = self._plan(point)
         from engines.jax.devices import out_of_memory
         from engines.jax.program import JaxProgram
+        from engines.jax.speculative import SpeculativeProgram
 
         formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
         source = self.settings.source(point.model)
         with out_of_memory(point):
-            return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
+            kind = JaxProgram if point.speculative == "none" else SpeculativeProgram
+            return kind(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
 
     def program_id(self, point: Point) -> str:
         """A digest of the StableHLO of the timed programs, the versions of JAX, and the compiler's flags and options.
@@ -138,7 +140,32 @@ class JaxEngine(Runner):
         if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read
         check_prompts(point, self.settings)
+        self._check_speculation(point, plan)
         return plan, mesh_of(point)
+
+    def _check_speculation(self, point: Point, plan: "Plan") -> None:
+        settings = self.settings
+        if point.speculative == "none":
+            if settings.draft_checkpoint is not None:
+                problem = "is of a draft model, and speculative=none"
+                raise InvalidRequest(
+                    "engine.draft_checkpoint", settings.draft_checkpoint, problem, "give speculative=draft"
+                )
+            return
+        from engines.transformer.speculation.draft import draft_plan
+        from engines.transformer.speculation.first_layers import first_layers
+        from engines.transformer.speculation.options import check_speculation
+
+        if settings.stop_token is not None:
+            raise Unsupported(
+                f"engine.stop_token={settings.stop_token}: is not read with speculative={point.speculative}"
+            )
+        check_speculation(point, plan)
+        if point.draft_layers is not None:
+            first_layers(plan, point.draft_layers)
+        draft = draft_plan(point, plan)
+        if draft is not None:
+            check_speculation(point, draft)
 
 
 def _check_supported(point: Point) -> None:

@@ -61,20 +61,26 @@ class JaxProgram:
         self.generated: dict[str, int] = {}
         timed = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}[point.phase]
         if point.input_len:
-            self._compile("prefill", self.prompts.prefill, self.inputs, "prefill" in timed)
+            self._prepare_prefill("prefill" in timed)
             self._prefill()
         if "decode" in timed and point.decode_steps:
-            decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
-            self._compile("decode", decode, (self.first, self.position), True)
+            self._prepare_decode()
         runs = {"prefill": self._prefill, "decode": self._decode}
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
+
+    def _prepare_prefill(self, timed: bool) -> None:
+        self._compile("prefill", self.prompts.prefill, (self.weights, self.cache, *self.inputs), timed)
+
+    def _prepare_decode(self) -> None:
+        decode = make_decode(self.plan, self.mesh, self.point.decode_steps, self.settings.sampling)
+        self._compile("decode", decode, (self.weights, self.cache, self.first, self.position), True)
 
     def _replicated(self, value: NDArray[Any]) -> jax.Array:
         return jax.make_array_from_callback(value.shape, NamedSharding(self.mesh, P()), lambda index: value[index])
 
     def _compile(self, name: str, function: Any, arguments: tuple[Any, ...], timed: bool) -> None:
         start = time.perf_counter()
-        lowered = function.lower(self.weights, self.cache, *arguments)
+        lowered = function.lower(*arguments)
         self.compiled[name] = lowered.compile(compiler_options(self.plan, self.mesh))
         # The jitted function is now compiled as well and accepts 4-bit arrays; the AOT program misreads their layout.
         four_bits = not {"int4", "mxfp4"}.isdisjoint((self.plan.weight_dtype, self.plan.head_format))
@@ -115,12 +121,12 @@ class JaxProgram:
         outputs = []
         if self.first_scores is not None:
             ends = sorted(set(self.prompts.ends[rows].tolist()))
-            outputs.append(_gathered(self.first_scores)[None, rows])
+            outputs.append(gathered(self.first_scores)[None, rows])
         if self.decoded is not None:
-            first, generated, scores = (_gathered(each) for each in (self.first, *self.decoded))
+            first, generated, scores = (gathered(each) for each in (self.first, *self.decoded))
             if self.settings.stop_token is not None:
                 self.generated = complete_run(
-                    first, generated, self.settings.stop_token, int(_gathered(*self.steps_run))
+                    first, generated, self.settings.stop_token, int(gathered(*self.steps_run))
                 )
             tokens = np.concatenate([tokens, first[rows, None], generated.T[rows, :-1]], axis=1)
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
@@ -184,8 +190,8 @@ class JaxProgram:
             resolved={key: value for key, value in resolved.items() if requested[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else skipped_tokens),
             cached_tokens=plan.batch_size * self.point.input_len - skipped_tokens,
-            weights_bytes=_bytes_per_chip(self.weights),
-            kv_cache_bytes=_bytes_per_chip(self.cache),
+            weights_bytes=_bytes_per_chip(self._all_weights()),
+            kv_cache_bytes=_bytes_per_chip(self._all_caches()),
             activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
             peak_hbm_bytes=max((_peak_bytes(each) for each in timed if each), default=None),
             peak_flops_per_s=flops if without_datasheet else None,
@@ -208,15 +214,23 @@ class JaxProgram:
             },
         )
 
+    def _all_weights(self) -> Any:
+        """Every array of weights on the devices."""
+        return self.weights
+
+    def _all_caches(self) -> Any:
+        """Every array of keys and values on the devices."""
+        return self.cache
+
     def close(self) -> None:
         """Free the devices' memory."""
-        for each in jax.tree.leaves((self.weights, self.cache)):
+        for each in jax.tree.leaves((self._all_weights(), self._all_caches())):
             each.delete()
         self.weights, self.cache, self.compiled, self.calls = None, (), {}, {}
         self.first_scores = self.decoded = None
 
 
-def _gathered(array: jax.Array) -> NDArray[Any]:
+def gathered(array: jax.Array) -> NDArray[Any]:
     """A global array as numpy; every process of the job must call this at the same time."""
     whole: NDArray[Any] = multihost_utils.process_allgather(array, tiled=True)
     return whole

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
 from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling, check_unroll_layers
@@ -55,9 +56,13 @@ class Settings:
     lengths: str | None = None
     packed: bool = False
     unroll_layers: bool | str = "auto"
+    ngram: int = 2
+    draft_checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         check_unroll_layers(self.unroll_layers)
+        if isinstance(self.ngram, bool) or not isinstance(self.ngram, int) or self.ngram < 1:
+            raise InvalidRequest("engine.ngram", self.ngram, "must be an integer ≥ 1", "use 2")
 
     def allowed_error(self, *formats: str) -> float:
         """The tolerance of the coarsest of ``formats``."""
@@ -113,7 +118,14 @@ class Settings:
             InvalidRequest: the checkpoint cannot be read, is of another model, or contains NaN or infinity.
             Unsupported: safetensors is not installed.
         """
-        return self.seed if self.checkpoint is None else open_checked(Path(self.checkpoint).expanduser(), model)
+        return self._from(self.checkpoint, model)
+
+    def draft_source(self, model: Model) -> Source:
+        """The source of a draft model's weights, as :meth:`source`."""
+        return self._from(self.draft_checkpoint, model)
+
+    def _from(self, checkpoint: str | None, model: Model) -> Source:
+        return self.seed if checkpoint is None else open_checked(Path(checkpoint).expanduser(), model)
 
     def options(self) -> dict[str, Any]:
         """The settings that change the result or how it is computed, where they differ from the defaults.
@@ -125,6 +137,7 @@ class Settings:
         """
         defaults = type(self)()
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}
-        if self.checkpoint is not None:
-            changed["checkpoint"] = identity(Path(self.checkpoint).expanduser())
+        for name in ("checkpoint", "draft_checkpoint"):
+            if changed[name] is not None:
+                changed[name] = identity(Path(changed[name]).expanduser())
         return {name: value for name, value in changed.items() if value != getattr(defaults, name)}

@@ -65,6 +65,11 @@ READ: Final = (
     "shared_expert_gate",
     "value_head_dim",
     "window_kind",
+    "speculative",
+    "draft_model",
+    "draft_len",
+    "draft_layers",
+    "acceptance_rate",
 )
 """Keys of models and points, of those that not every engine reads, that the partitioned Transformer does."""
 
@@ -119,7 +124,8 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         ffn_layout=layout,
         attn_sharding=attention,
         batch_size=point.batch_size,
-        cache_len=point.input_len + point.output_len,
+        # The tokens of the last turn of speculation stand behind the last one.
+        cache_len=point.input_len + point.output_len + (point.draft_len or 0),
         weight_dtype=point.weight_dtype,
         act_dtype=point.act_dtype,
         kv_dtype=point.kv_dtype,
