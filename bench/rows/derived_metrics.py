@@ -103,8 +103,8 @@ def _mfu(basis: Basis) -> float | None:
 def _mbu(basis: Basis) -> float | None:
     """Minimum bytes to read / (num_chips · hbm_bytes_per_s · latency_s): every weight once per forward pass in its
     dtype (with the output embedding, without the input embedding) and, in each decode step, the KV cache of the context
-    so far. None where that fits a GPU's L2 or a CPU's last-level cache, and the memory has to deliver nothing, and where
-    a pass yields several tokens or ends early.
+    so far. None where that fits a GPU's L2 or a CPU's last-level cache, and the memory has to deliver nothing; and
+    where a pass yields several tokens or ends early.
     """
     if basis.point.speculative != "none" or basis.point.exit_threshold is not None:
         return None

@@ -62,7 +62,7 @@ OBSERVED: Final[dict[str, Metric]] = {
             "acceptance_rate",
             "accepted",
             "%",
-            "Share of the proposed tokens that were judged which were kept; those behind a rejected one are not judged.",
+            "Share of the judged proposed tokens that were kept; those behind a rejected one are not judged.",
             scale=1e2,
             spec=".1f",
         ),

@@ -21,9 +21,10 @@ class Facts:
 
     ``resolved`` holds the keys of the point that the engine chose or changed (``{"ffn_layout": "ws_2d"}``); its names
     are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; the
-    measured matmul and copy rates of this process are reported in addition, for any chip. ``tokens_per_turn`` is that of
-    speculative decoding, ``mean_layers`` the layers that a generated token passed before it left. ``details`` is the engine's
-    own, stored with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what answered.
+    measured matmul and copy rates of this process are reported in addition, for any chip. ``tokens_per_turn`` is that
+    of speculative decoding, ``mean_layers`` the layers that a generated token passed before it left. ``details`` is the
+    engine's own, stored with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what
+    answered.
     """
 
     program_id: str | None = None

@@ -94,7 +94,9 @@ def _check_draft(point: "Point") -> None:
 
 def _check_positions(point: "Point") -> None:
     """The last turn proposes tokens behind the last one, which take positions too."""
-    tokens = point.input_len + point.output_len + (point.draft_len or 0)
+    if point.draft_len is None:
+        return
+    tokens = point.input_len + point.output_len + point.draft_len
     for model in (point.model, point.draft_model):
         if model is not None and model.position == "learned" and tokens > model.max_positions:
             raise InvalidRequest(

@@ -22,12 +22,14 @@ class OwnCausal:
 
     def seen(self, keys: Positions, queries: QueryBlock) -> Array:
         """[rows, 1, 1, count, keys], against scores [rows, slots, group, count, keys]."""
-        return self.distance(keys, queries) <= 0
+        seen: Array = self.distance(keys, queries) <= 0
+        return seen
 
     def distance(self, keys: Positions, queries: QueryBlock) -> Array:
         """[rows, 1, 1, count, keys]: how many positions each key is before the query, ≤ 0 where it is seen."""
-        apart: Array = keys - (self.start[:, None, None] + queries.ids)
-        return apart[:, None, None]
+        apart: Any = keys - (self.start[:, None, None] + queries.ids)
+        by_head: Array = apart[:, None, None]
+        return by_head
 
     def last(self, keys: Positions) -> Array:
         """See :class:`Mask`."""

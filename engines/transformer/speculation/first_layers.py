@@ -40,7 +40,8 @@ def first_parameters(shallow: Plan, parameters: Parameters) -> Parameters:
 def _first(layers: LayerParameters, count: int) -> LayerParameters:
     """Matrices are read where they lie; a loop over layers takes all of the others."""
     vectors = jax.tree.map(lambda each: each[:count], map_matrices(lambda each: replace(each, values=None), layers))
-    return map_matrices(lambda mine, all_: replace(mine, values=all_.values), vectors, layers)
+    both: LayerParameters = map_matrices(lambda mine, all_: replace(mine, values=all_.values), vectors, layers)
+    return both
 
 
 def with_first(shallow: Plan, cache: Caches, written: Caches) -> Caches:

@@ -27,7 +27,7 @@ from engines.transformer.speculation.turns import Count, all_turns, verifying
 def make_speculative_decode(
     plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, steps: int, sampling: Sampling = GREEDY
 ) -> Any:
-    """Jitted (parameters, caches, token [batch], prompt [batch, time]) → (tokens [steps, batch], logits, caches, count).
+    """Jitted (parameters, caches, token [batch], prompt [batch, time]) → (ids [steps, batch], logits, caches, count).
 
     ``token`` follows the prompt, which the caches hold; ``draft`` is the plan of the draft model, if there is one.
     Logits are as those of :func:`engines.transformer.programs.make_decode`, ``count`` is a
@@ -43,9 +43,10 @@ def make_speculative_decode(
         text = Text(jnp.concatenate([prompt, token[:, None], room], axis=1), jnp.full(batch, time, jnp.int32))
         last = jnp.zeros((kept, batch, plan.padded.vocab // plan.axes.size(plan.axes.all)), jnp.float32)
         state = all_turns(plan, propose, parameters, cache, text, steps, last, sampling, how.forced)
-        return state.text.ids[:, time + 1 : time + 1 + steps].T, state.logits, state.cache, state.count
+        return state.text.ids[:, time + 1 : time + 1 + steps].T, state.logits, state.cache, state.counted
 
-    return _jitted(plan, draft, mesh, decode, 2, (P(), _logits(plan, 1)), Count(P(), P(), P()))
+    counted: Any = (P(),) * 3
+    return _jitted(plan, draft, mesh, decode, 2, (P(), _logits(plan, 1)), Count(*counted))
 
 
 def make_proposal(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:

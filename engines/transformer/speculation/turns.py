@@ -31,11 +31,11 @@ class State(NamedTuple):
     text: Text
     done: Array
     logits: Array
-    count: Count
+    counted: Count
 
 
 def verifying(plan: Plan, parameters: Both, cache: Both, tokens: Array, start: Array) -> tuple[Array, Both]:
-    """Logits [batch, time, vocab.all] that follow each of ``tokens`` [batch, time], which begin at ``start`` [batch]."""
+    """Logits [batch, time, vocab.all] behind each of ``tokens`` [batch, time], which begin at ``start`` [batch]."""
     x, written = hidden_states(plan, parameters.model, cache.model, tokens, OwnPositions(start), limit=plan.cache_len)
     scores = output(plan, parameters.model, x.reshape(-1, x.shape[-1]))
     return scores.reshape(*tokens.shape, -1), cache._replace(model=written)
@@ -68,18 +68,16 @@ def all_turns(
         tokens = jnp.concatenate([state.text.newest(1), proposed], axis=1)
         scores, cache = verifying(plan, parameters, cache, tokens, last)
         kept, following = verdict(plan, scores, proposal, sampling, last + 1, forced)
-        new = jnp.where(
-            jnp.arange(tokens.shape[1]) < kept[:, None], jnp.pad(proposed, ((0, 0), (0, 1))), following[:, None]
-        )
-        at = last[:, None] + 1 + jnp.arange(tokens.shape[1])
+        number = jnp.arange(tokens.shape[1])
+        new = jnp.where(number < kept[:, None], jnp.pad(proposed, ((0, 0), (0, 1))), following[:, None])
+        at = last[:, None] + 1 + number
         ids = state.text.ids.at[jnp.arange(at.shape[0])[:, None], at].set(new, mode="drop", unique_indices=True)
         judged = jnp.minimum(kept + 1, proposed.shape[1])
-        count = Count(
-            *(old + jnp.where(active, more, 0) for old, more in zip(state.count, (1, judged, kept), strict=True))
-        )
+        more = Count(jnp.ones_like(judged), judged, kept)
+        counted = Count(*(old + jnp.where(active, each, 0) for old, each in zip(state.counted, more, strict=True)))
         logits = _last_logits(state.logits, scores, steps, state.done, kept)
         done = jnp.minimum(state.done + kept + 1, steps)
-        return State(cache, Text(ids, first + done), done, logits, count)
+        return State(cache, Text(ids, first + done), done, logits, counted)
 
     none = jnp.zeros_like(text.last)
     return lax.while_loop(goes_on, turn, State(cache, text, none, logits, Count(none, none, none)))
