@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 
 from engines.analytic.grid import Grid, grid_of
-from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.speculation import turns_until
 
@@ -29,19 +28,6 @@ class Asked:
     grid: Grid
     draft: dict[int, int]
     turns: dict[int, float]
-
-
-def check_rate(point: Point) -> None:
-    """Check that what decides the number of turns is given.
-
-    Raises:
-        Unsupported: it is not.
-    """
-    if point.speculative != "none" and point.acceptance_rate is None:
-        raise Unsupported(
-            f"acceptance_rate=auto: engine={point.engine} does not run speculative={point.speculative}; give "
-            "acceptance_rate=0.8, or measure it with engine=jax"
-        )
 
 
 def draft_of(point: Point) -> Point | None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
-from engines.analytic.drafts import asked, check_rate, draft_of
+from engines.analytic.drafts import asked, draft_of
 from engines.analytic.grid import collectives_of, record
 from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
@@ -23,6 +23,7 @@ from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
 from engines.core.speculation import tokens_per_turn
+from engines.core.speculative_keys import check_rate
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, Unsupported
 
 if TYPE_CHECKING:
     from engines.core.point import Point
@@ -105,3 +105,16 @@ def _check_positions(point: "Point") -> None:
                 f"makes {tokens} tokens with those proposed, and {model.name} has {model.max_positions} positions",
                 f"keep input_len + output_len + draft_len within {model.max_positions}",
             )
+
+
+def check_rate(point: "Point") -> None:
+    """Check that an engine that runs nothing is told what decides the number of turns.
+
+    Raises:
+        Unsupported: it is not.
+    """
+    if point.speculative != "none" and point.acceptance_rate is None:
+        raise Unsupported(
+            f"acceptance_rate=auto: engine={point.engine} does not run speculative={point.speculative}; give "
+            "acceptance_rate=0.8, or measure it with engine=jax"
+        )

@@ -20,6 +20,7 @@ from engines.transformer.programs import abstract_arguments, make_decode, make_p
 from engines.transformer.speculation.draft import draft_plan
 from engines.transformer.speculation.options import speculation_of
 from engines.transformer.speculation.programs import abstract_state, make_speculative_decode
+from engines.transformer.speculation.propose import Both
 
 
 def program_id_of(point: Point, plan: Plan, mesh: Mesh, texts: Mapping[str, str]) -> str:
@@ -64,5 +65,5 @@ def _speculative_texts(point: Point, plan: Plan, mesh: Mesh, settings: Settings)
         decode = make_speculative_decode(plan, draft, mesh, how, point.decode_steps, settings.sampling)
         *_, first = abstract_arguments(plan, mesh, point.input_len)["decode"][:3]
         *_, prompt = abstract_arguments(plan, mesh, point.input_len)["prefill"]
-        texts["decode"] = decode.lower(*abstract_state(plan, draft, mesh), first, prompt).as_text()
+        texts["decode"] = decode.lower(*abstract_state(Both(plan, draft), mesh), first, prompt).as_text()
     return texts

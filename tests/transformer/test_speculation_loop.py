@@ -36,7 +36,7 @@ def plain(model):
 
 
 def speculative(plan, draft, how, sampling=GREEDY, steps=STEPS):
-    """(tokens [steps, batch], logits, turns, judged, kept) of a prompt and the token that plain decoding begins with."""
+    """(tokens [steps, batch], logits, turns, judged, kept) behind a prompt and the first token of plain decoding."""
     plan = replace(plan, cache_len=TIME + steps + how.count)
     mesh, tokens = mesh_of(plan.mesh_shape), prompt(plan.model, plan.batch_size, TIME, 0)
     weights, caches = [], []

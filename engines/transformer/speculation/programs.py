@@ -4,6 +4,7 @@ Parameters and caches are :class:`engines.transformer.speculation.propose.Both`;
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -46,21 +47,22 @@ def make_speculative_decode(
         return state.text.ids[:, time + 1 : time + 1 + steps].T, state.logits, state.cache, state.counted
 
     counted: Any = (P(),) * 3
-    return _jitted(plan, draft, mesh, decode, 2, (P(), _logits(plan, 1)), Count(*counted))
+    return _jitted(Both(plan, draft), mesh, decode, 2, (P(), _logits(plan, 1)), Count(*counted))
 
 
 def make_proposal(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, caches, ids [batch, length], last [batch]) → (tokens [batch, count], caches).
 
-    A part of a turn, to be timed by itself.
+    A part of a turn, to be timed by itself: parameters and caches are those of the draft model alone, if there is one.
     """
     propose = proposing(plan, draft, how, sampling)
+    held = _proposing_alone(plan, draft)
 
     def proposed(parameters: Both, cache: Both, ids: Array, last: Array) -> tuple[Array, Both]:
         proposal, cache = propose(parameters, cache, Text(ids, last))
         return proposal.tokens, cache
 
-    return _jitted(plan, draft, mesh, proposed, 2, (P(),))
+    return _jitted(held, mesh, proposed, 2, (P(),))
 
 
 def make_verdict(plan: Plan, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
@@ -74,7 +76,7 @@ def make_verdict(plan: Plan, mesh: Mesh, how: Speculation, sampling: Sampling = 
         found = verdict(plan, scores, Proposal(tokens[:, 1:]), sampling, start + 1, how.forced)
         return found.kept, found.following, cache
 
-    return _jitted(plan, None, mesh, judged, 2, (P(), P()))
+    return _jitted(Both(plan, None), mesh, judged, 2, (P(), P()))
 
 
 def abstract_turn(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, length: int) -> dict[str, Any]:
@@ -86,42 +88,41 @@ def abstract_turn(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, 
 
     batch = plan.batch_size
     return {
-        "draft": (*abstract_state(plan, draft, mesh), ids(batch, length), ids(batch)),
-        "verify": (*abstract_state(plan, None, mesh), ids(batch, how.count + 1), ids(batch)),
+        "draft": (*abstract_state(_proposing_alone(plan, draft), mesh), ids(batch, length), ids(batch)),
+        "verify": (*abstract_state(Both(plan, None), mesh), ids(batch, how.count + 1), ids(batch)),
     }
 
 
-def abstract_state(plan: Plan, draft: Plan | None, mesh: Mesh) -> tuple[Both, Both]:
-    """Parameters and caches as shapes."""
-    return (
-        Both(*(abstract_parameters(each, mesh) for each in (plan, draft) if each is not None)),
-        Both(*(abstract_cache(each, mesh) for each in (plan, draft) if each is not None)),
+def abstract_state(plans: Both, mesh: Mesh) -> tuple[Both, Both]:
+    """Parameters and caches as shapes, () of a plan that is None."""
+    return _each(plans, lambda plan: abstract_parameters(plan, mesh)), _each(
+        plans, lambda plan: abstract_cache(plan, mesh)
     )
 
 
-def _jitted(
-    plan: Plan,
-    draft: Plan | None,
-    mesh: Mesh,
-    body: Callable[..., Any],
-    inputs: int,
-    before: tuple[P, ...],
-    *after: Any,
-) -> Any:
+def _proposing_alone(plan: Plan, draft: Plan | None) -> Both:
+    """Whose parameters and caches proposing takes."""
+    return Both(plan, None) if draft is None else Both(None, draft)
+
+
+def _each(plans: Both, of: Callable[[Plan], Any]) -> Both:
+    return Both(*(() if plan is None else of(plan) for plan in plans))
+
+
+def _jitted(plans: Both, mesh: Mesh, body: Callable[..., Any], inputs: int, before: tuple[P, ...], *after: Any) -> Any:
     """``body`` (parameters, caches, ``inputs`` replicated arrays) → (``before``, caches, ``after``), partitioned."""
-    plans = [each for each in (plan, draft) if each is not None]
-    parameters, caches = Both(*map(parameter_specs, plans)), Both(*map(cache_specs, plans))
+    caches = _each(plans, cache_specs)
     mapped = jax.shard_map(
         body,
         mesh=mesh,
-        in_specs=(parameters, caches, *[P()] * inputs),
+        in_specs=(_each(plans, parameter_specs), caches, *[P()] * inputs),
         out_specs=(*before, caches, *after),
         check_vma=False,
     )
     # A donated buffer must keep its format: the caches come out as they went in.
-    kept = jax.tree.map(lambda each: each.format, abstract_state(plan, draft, mesh)[1])
+    kept = jax.tree.map(lambda each: each.format, abstract_state(plans, mesh)[1])
     placed = (*[None] * len(before), kept, *[None] * len(after))
-    options = compiler_options(plan, mesh) or None
+    options = compiler_options(plans.model or plans.draft, mesh) or None
     return jax.jit(mapped, donate_argnums=1, out_shardings=placed, compiler_options=options)
 
 
