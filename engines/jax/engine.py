@@ -103,13 +103,17 @@ class JaxEngine(Runner):
         """
         plan, mesh = self._plan(point)
         from engines.jax.devices import out_of_memory
+        from engines.jax.leaving import LeavingProgram
         from engines.jax.program import JaxProgram
         from engines.jax.speculative import SpeculativeProgram
 
         formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
         source = self.settings.source(point.model)
         with out_of_memory(point):
-            kind = JaxProgram if point.speculative == "none" else SpeculativeProgram
+            if point.speculative != "none":
+                kind: type[JaxProgram] = SpeculativeProgram
+            else:
+                kind = JaxProgram if point.exit_threshold is None else LeavingProgram
             return kind(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
 
     def program_id(self, point: Point) -> str:
@@ -136,6 +140,10 @@ class JaxEngine(Runner):
         from engines.transformer.partition.resolve import plan_of
 
         plan = replace(plan_of(point), prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
+        if point.exit_threshold is not None:
+            from engines.transformer.generate.early_exit import check_exits
+
+            check_exits(plan)
         plan.check()
         if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read
@@ -144,7 +152,10 @@ class JaxEngine(Runner):
         return plan, mesh_of(point)
 
     def _check_speculation(self, point: Point, plan: "Plan") -> None:
-        settings = self.settings
+        settings, plainly = self.settings, point.speculative == "none" and point.exit_threshold is None
+        if settings.stop_token is not None and not plainly:
+            way = "exit_threshold" if point.speculative == "none" else f"speculative={point.speculative}"
+            raise Unsupported(f"engine.stop_token={settings.stop_token}: is not read with {way}; use null")
         if point.speculative == "none":
             if settings.draft_checkpoint is not None:
                 problem = "is of a draft model, and speculative=none"
@@ -169,9 +180,9 @@ class JaxEngine(Runner):
 
 
 def _check_supported(point: Point) -> None:
-    from engines.transformer.partition.resolve import check_formats
+    from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
-    check_formats(point)
+    check_formats(point, (*READ, *EXITS))
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"

@@ -15,6 +15,7 @@ from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
 from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
+from engines.transformer.generate.early_exit import Exits, make_leaving_decode
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 from engines.transformer.speculation.draft import draft_plan
@@ -47,7 +48,11 @@ def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings
         texts["prefill"] = prompts.prefill.lower(weights, cache, *read).as_text()
     if point.speculative != "none":
         return program_id_of(point, plan, mesh, texts | _speculative_texts(point, plan, mesh, settings))
-    if point.decode_steps:
+    if point.exit_threshold is not None and point.decode_steps:
+        exits = Exits(point.exit_threshold, point.exit_every or 0)
+        leaving = make_leaving_decode(plan, mesh, point.decode_steps, exits, settings.sampling)
+        texts["decode"] = leaving.lower(weights, cache, *decoded_from).as_text()
+    elif point.decode_steps:
         decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
         texts["decode"] = decode.lower(weights, cache, *decoded_from).as_text()
     return program_id_of(point, plan, mesh, texts)

@@ -16,7 +16,7 @@ from engines.core.point import Point
 from engines.core.versions import JAX_LIBRARIES, versions_of
 from engines.jax.devices import compiler_options, out_of_memory
 from engines.jax.identity import program_id_of
-from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
+from engines.jax.output_error import Bfloat16, agreement, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
@@ -133,16 +133,20 @@ class JaxProgram:
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
 
-        def reference(source: Source) -> NDArray[np.float64]:
-            found = reference_logits(self.point.model, tokens, ends + positions, source, self.plan.cache_len).astype(
-                np.float64
-            )
+        passed = self._layers(rows, tokens.shape[1])
+
+        def reference(source: Source, layers: NDArray[np.int64] | None = passed) -> NDArray[np.float64]:
+            found = reference_logits(
+                self.point.model, tokens, ends + positions, source, self.plan.cache_len, layers
+            ).astype(np.float64)
             last = found[np.searchsorted(ends, self.prompts.ends[rows]), np.arange(len(rows))] if ends else found[:0]
             return np.concatenate([last.reshape(-1, *found.shape[1:]), found[len(ends) :]])
 
         expected = reference(self.source)
         error = relative_error(expected, output)
         bfloat16 = reference(Bfloat16(self.source)) if is_quantized(self.plan) else None
+        made = len(positions)
+        whole = None if passed is None else reference(self.source, None)[-made:]
         return Verification(
             ok=error <= self.tolerance,
             max_relative_error=error,
@@ -151,7 +155,13 @@ class JaxProgram:
             kl_divergence=kl_divergence(expected, output),
             bf16_max_relative_error=None if bfloat16 is None else relative_error(bfloat16, output),
             bf16_kl_divergence=None if bfloat16 is None else kl_divergence(bfloat16, output),
+            quality_kl=None if whole is None else kl_divergence(whole, output[-made:]),
+            quality_agreement=None if whole is None else agreement(whole, output[-made:]),
         )
+
+    def _layers(self, rows: NDArray[np.int64], time: int) -> NDArray[np.int64] | None:
+        """The layers that each of the ``time`` tokens of some sequences passed, [rows, time]; None: all of them."""
+        return None
 
     def _checked_rows(self) -> NDArray[np.int64]:
         length = self.plan.cache_len

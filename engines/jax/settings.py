@@ -1,6 +1,7 @@
 """The settings of ``conf/engine/jax.yaml``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +95,9 @@ class Settings:
         if isinstance(self.unroll_layers, bool):
             return self.unroll_layers
         as_stored = point.weight_dtype == point.act_dtype and point.weight_dtype in ("float32", "bfloat16")
-        return point.chip.kind == "cpu" and point.num_chips == 1 and as_stored and not self.shared_prefix
+        if self.shared_prefix or point.exit_threshold is not None:
+            return False
+        return point.chip.kind == "cpu" and point.num_chips == 1 and as_stored
 
     @property
     def sampling(self) -> Sampling:
@@ -118,14 +121,15 @@ class Settings:
             InvalidRequest: the checkpoint cannot be read, is of another model, or contains NaN or infinity.
             Unsupported: safetensors is not installed.
         """
-        return self._from(self.checkpoint, model)
+        return self._from(self.checkpoint, model, "engine.checkpoint")
 
     def draft_source(self, model: Model) -> Source:
         """The source of a draft model's weights, as :meth:`source`."""
-        return self._from(self.draft_checkpoint, model)
+        return self._from(self.draft_checkpoint, model, "engine.draft_checkpoint")
 
-    def _from(self, checkpoint: str | None, model: Model) -> Source:
-        return self.seed if checkpoint is None else open_checked(Path(checkpoint).expanduser(), model)
+    def _from(self, checkpoint: str | None, model: Model, key: str) -> Source:
+        with _told_as(key):
+            return self.seed if checkpoint is None else open_checked(Path(checkpoint).expanduser(), model)
 
     def options(self) -> dict[str, Any]:
         """The settings that change the result or how it is computed, where they differ from the defaults.
@@ -139,5 +143,16 @@ class Settings:
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}
         for name in ("checkpoint", "draft_checkpoint"):
             if changed[name] is not None:
-                changed[name] = identity(Path(changed[name]).expanduser())
+                with _told_as(f"engine.{name}"):
+                    changed[name] = identity(Path(changed[name]).expanduser())
         return {name: value for name, value in changed.items() if value != getattr(defaults, name)}
+
+
+@contextmanager
+def _told_as(key: str) -> Iterator[None]:
+    """Within it, what is wrong with a checkpoint is said of the setting ``key``."""
+    try:
+        yield
+    except InvalidRequest as error:
+        named = key if error.key == "engine.checkpoint" else error.key
+        raise InvalidRequest(named, error.value, error.problem, error.remedy) from None

@@ -21,11 +21,17 @@ Weights = dict[str, Array]
 
 
 def reference_logits(
-    model: Model, tokens: NDArray[np.int32], positions: list[int], source: Source, length: int | None = None
+    model: Model,
+    tokens: NDArray[np.int32],
+    positions: list[int],
+    source: Source,
+    length: int | None = None,
+    layers: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab], float32.
 
     ``length`` is that of the longest text, which rotary positions may be stretched for; by default that of ``tokens``.
+    ``layers`` [batch, time] are those that each token passes, all by default; from then on its stream stays as it is.
     """
     specs, length = tensors(model), length or tokens.shape[1]
     x = jnp.asarray(values(specs["embedding"], source)[tokens]) * model.embedding_scale
@@ -40,7 +46,8 @@ def reference_logits(
         prefix = f"layers.{number}."
         names = [name for name in specs if name.startswith(prefix)]
         held = {name.removeprefix(prefix): jnp.asarray(values(specs[name], source)) for name in names}
-        x = _layer(model, kind, length, held, x)
+        passed = _layer(model, kind, length, held, x)
+        x = passed if layers is None else jnp.where(number < layers[..., None], passed, x)
     outer = {
         name: jnp.asarray(values(tensor, source)) for name, tensor in specs.items() if not name.startswith("layers.")
     }

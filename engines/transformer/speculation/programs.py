@@ -4,7 +4,6 @@ Parameters and caches are :class:`engines.transformer.speculation.propose.Both`;
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from engines.transformer.layers.overlapped_block import compiler_options
 from engines.transformer.options import GREEDY, Sampling
 from engines.transformer.params.parameters import abstract_parameters, parameter_specs
 from engines.transformer.partition.plan import Plan
-from engines.transformer.programs import KEPT_LOGITS
+from engines.transformer.programs import KEPT_LOGITS, logits_spec
 from engines.transformer.speculation.options import Speculation
 from engines.transformer.speculation.propose import Both, Text, proposing
 from engines.transformer.speculation.rejection import Proposal, verdict
@@ -47,7 +46,7 @@ def make_speculative_decode(
         return state.text.ids[:, time + 1 : time + 1 + steps].T, state.logits, state.cache, state.counted
 
     counted: Any = (P(),) * 3
-    return _jitted(Both(plan, draft), mesh, decode, 2, (P(), _logits(plan, 1)), Count(*counted))
+    return _jitted(Both(plan, draft), mesh, decode, 2, (P(), logits_spec(plan, 1)), Count(*counted))
 
 
 def make_proposal(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
@@ -124,7 +123,3 @@ def _jitted(plans: Both, mesh: Mesh, body: Callable[..., Any], inputs: int, befo
     placed = (*[None] * len(before), kept, *[None] * len(after))
     options = compiler_options(plans.model or plans.draft, mesh) or None
     return jax.jit(mapped, donate_argnums=1, out_shardings=placed, compiler_options=options)
-
-
-def _logits(plan: Plan, leading: int) -> P:
-    return P(*[None] * (leading + 1), plan.axes.all or None)
