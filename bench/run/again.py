@@ -119,4 +119,5 @@ def _plain(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_plain(each)}" for key, each in value.items()) + "}"
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
-    return str(value)
+    # A changed model's name has signs of the grammar: tiny+num_layers=2.
+    return f"'{value}'" if isinstance(value, str) and "=" in value else str(value)
