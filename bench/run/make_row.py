@@ -231,6 +231,8 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "weights_bytes",
         "kv_cache_bytes",
         "activations_bytes",
+        "tokens_per_turn",
+        "mean_layers",
         "measured_matmul_flops_per_s",
         "measured_copy_bytes_per_s",
         "device_kind",

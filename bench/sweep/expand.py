@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from
+from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from, with_draft
 from bench.sweep.engine_settings import factory_of
 from bench.sweep.options import Options, options_from
 from bench.sweep.runtimes import runtime_from
@@ -85,7 +85,7 @@ def request_from(config: Mapping[str, Any], given: Collection[str] = (), named: 
                 chip=_chip(_text(chip), folders),
                 engine=engine["name"],
                 runtime=_runtime(_text(runtime), folders),
-                **values,
+                **with_draft(values),
             )
             by_engine.setdefault(_text(engine), (engine, {}))[1][point] = None
     jobs = [EngineJob(engine, tuple(points)) for engine, points in by_engine.values()]

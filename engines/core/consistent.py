@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
+from engines.core.speculative_keys import check_adaptive
 from engines.core.weight_groups import check_point_groups
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def check_together(point: "Point") -> None:
         )
     _check_parallel_degrees(point)
     check_point_groups(point)
+    check_adaptive(point)
     tokens = point.input_len + point.output_len
     if point.model.position == "learned" and tokens > point.model.max_positions:
         raise InvalidRequest(

@@ -60,6 +60,13 @@ class Row:
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
     pruning: str | None = None  # None: nothing is left out
+    speculative: str | None = None  # None: no speculation
+    draft_model: str | None = None  # a name of conf/model
+    draft_len: int | None = None
+    draft_layers: int | None = None
+    acceptance_rate: float | None = None  # as asked, else as measured
+    exit_threshold: float | None = None
+    exit_every: int | None = None
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
@@ -112,6 +119,8 @@ class Row:
     mfu_of_matmul: float | None = None
     mbu_of_copy: float | None = None
     cost_chip_s_per_token: float | None = None
+    tokens_per_turn: float | None = None  # of speculative decoding
+    mean_layers: float | None = None  # of early exit: layers that a generated token passed
     published_mfu: float | None = None
     # Where the time goes.
     compute_s: float | None = None
