@@ -5,7 +5,7 @@ from typing import Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.dtypes import BYTES_PER_ELEMENT, WEIGHTS_ALONE
-from engines.core.keys import Choice, Integer, Number, Sizes, about
+from engines.core.keys import Choice, Integer, Number, Sizes, Text, about
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
@@ -26,6 +26,8 @@ Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
+Planner = Literal["auto", "alpa"]
+PLANNERS: Final[tuple[str, ...]] = get_args(Planner)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _VALUES: Final = tuple(each for each in BYTES_PER_ELEMENT if each not in WEIGHTS_ALONE)
 _DTYPES_OR_AUTO: Final = Choice(("auto", *_VALUES))
@@ -157,5 +159,21 @@ class PointKeys:
         metadata=about(
             Choice(_VALUES),
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
+        ),
+    )
+    planner: Planner = field(
+        default="auto",
+        metadata=about(
+            Choice(PLANNERS),
+            "who plans: auto chooses among the named layouts, alpa shardings of every operator by integer programming",
+            extends=True,
+        ),
+    )
+    shardings: str | None = field(
+        default=None,
+        metadata=about(
+            Text(),
+            "shardings of every operator, as plan planner=alpa writes them to a file, or that file; auto is a layout's",
+            extends=True,
         ),
     )

@@ -59,6 +59,8 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    planner: str | None = None  # None in rows of before it was a key
+    shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
