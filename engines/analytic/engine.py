@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from engines.analytic.alpa.estimate import planned_estimate, planned_program_id
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
 from engines.analytic.predict import PredictedPhase, predict
@@ -31,6 +32,7 @@ EXTENSIONS: Final = (
     *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew"),
+    *("planner", "shardings"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -65,6 +67,9 @@ class AnalyticEngine(Estimator):
                 _check(point)
             except ShardbenchError as error:
                 answers[index] = Estimate(status="unsupported", error=str(error))
+                continue
+            if point.planner == "alpa" or point.shardings is not None:
+                answers[index] = planned_estimate(point)
             else:
                 (nodes if point.chip.kind == "gpu" else torus).append(index)
         for positions in (torus, nodes):
@@ -75,6 +80,8 @@ class AnalyticEngine(Estimator):
 
 
 def _program_id(point: Point) -> str:
+    if point.planner == "alpa" or point.shardings is not None:
+        return planned_program_id(point)
     constants = constants_of(point)
     if point.model.num_experts is None:
         return digest(CLOSED_FORM_VERSION, constants)

@@ -12,7 +12,7 @@ from engines.compiled.timed import TimedProgram
 from engines.core.engine import Estimate, Facts
 from engines.core.point import Point
 from engines.core.versions import versions_of
-from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def estimate_of(
     resolved = {
         "runtime": "xla",
         "mesh_shape": list(point.mesh),
-        "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
-        "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
+        **resolved_layout(plan),
         "collectives": plan.collectives,
         **({"latent_attention": form} if (form := resolved_form(plan, point.phase, point.input_len)) else {}),
         **resolved_experts(plan),

@@ -1,7 +1,7 @@
 """A choice as shardings that a compiler can be told: roles as ordered axes."""
 
 from engines.analytic.alpa.graph import Choice
-from engines.analytic.alpa.roles import having
+from engines.analytic.alpa.roles import having, roles_of
 from engines.core.model import Model
 from engines.core.shardings import Shardings, projections
 from engines.core.slice import MeshShape
@@ -46,3 +46,13 @@ def shardings_of(model: Model, mesh: MeshShape, choice: Choice) -> Shardings:
             stored = f"{matmul}.weights"
             cuts[stored] = (axes(stored, "k", axes(matmul, "k")), axes(stored, "n", axes(matmul, "n")))
     return Shardings.of(cuts)
+
+
+def choice_of_shardings(shardings: Shardings) -> Choice:
+    """The choice that shardings are: the inverse of :func:`shardings_of`."""
+    letters = {2: "tc", 3: "tkn"}
+    found = {}
+    for name, dims in shardings.cuts:
+        matrix = name == "table" or name.endswith(".weights")
+        found[name] = roles_of(dict(zip("kn" if matrix else letters[len(dims)], dims, strict=True)))
+    return found

@@ -91,9 +91,13 @@ class Graph:
     def seconds(self, choice: Choice) -> float:
         """Seconds of a pass with that choice."""
         found = self.terms(choice)
-        idle = found.waiting_s + self.fixed_s
-        hidden = self.prefetch * min(idle, found.fetched_s)
-        return found.compute_s + found.memory_s - found.overlapped_s + idle - hidden
+        busy = found.compute_s + found.memory_s - found.overlapped_s
+        return busy + found.waiting_s + self.fixed_s - self.hidden_s(choice)
+
+    def hidden_s(self, choice: Choice) -> float:
+        """Seconds of waiting under which the next weights are fetched."""
+        found = self.terms(choice)
+        return self.prefetch * min(found.waiting_s + self.fixed_s, found.fetched_s)
 
     def held_bytes(self, choice: Choice) -> float:
         """Bytes that a chip holds all the time."""

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from engines.analytic.alpa.graph import Choice, Graph
 from engines.analytic.alpa.ilp import best_choice
 from engines.analytic.alpa.layer import graph_of
 from engines.analytic.alpa.roles import having
@@ -38,14 +37,16 @@ class Pipeline:
 
 
 def best_pipeline(
-    model: Model, grid: Grid, mesh: MeshShape, *, prefill: bool, whole: Graph, choice: Choice, beside_s: float
+    model: Model, grid: Grid, mesh: MeshShape, *, prefill: bool, one_stage_s: float, beside_s: float
 ) -> Pipeline:
-    """The fastest pipeline, of one stage or more; ``choice`` is the best of the graph ``whole`` of the whole slice.
+    """The fastest pipeline, of one stage or more: ``one_stage_s`` is a pass of the whole slice as one.
+
+    ``beside_s`` is what a pass takes whatever its stages.
 
     Micro-batches are powers of two that divide the batch, up to :data:`MOST_MICRO_BATCHES`.
     """
     layers, chips, batch = model.num_layers, axes_size("xyz", mesh), int(np.ravel(grid.batch)[0])
-    best = Pipeline(((layers, mesh),), 1, whole.seconds(choice) + beside_s)
+    best = Pipeline(((layers, mesh),), 1, one_stage_s)
     count = 1
     while count <= MOST_MICRO_BATCHES and batch % count == 0:
         parts = [_Cut(model, grid, each, prefill, count, mesh) for each in parts_of(mesh)[1:]]

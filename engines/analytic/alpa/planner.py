@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from engines.analytic.alpa.exported import shardings_of
-from engines.analytic.alpa.graph import Choice, Terms
+from engines.analytic.alpa.graph import Choice, Graph, Terms
 from engines.analytic.alpa.ilp import best_choice
 from engines.analytic.alpa.layer import graph_of
 from engines.analytic.alpa.named import Name, named_choices
@@ -23,22 +23,35 @@ SAME: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """A plan of a point's phase. Seconds are of one forward pass: of the prompt, or of a decode step.
+class Evaluated:
+    """What a choice takes: seconds of one forward pass, of a prompt or a decode step, and bytes of a chip.
 
-    ``name`` is the named layout that the plan is, None where it is none of them. ``named_s`` has those that fit.
-    ``beside_s`` is what a pass takes whatever the plan, and is part of every time.
+    ``fixed_s`` is of the layers, ``beside_s`` what a pass takes besides; ``hidden_s`` of both and of collectives runs
+    under the reading of weights.
+    """
+
+    terms: Terms
+    fixed_s: float
+    beside_s: float
+    hidden_s: float
+    seconds: float
+    weights_bytes: float
+    cache_bytes: float
+    peak_bytes: float
+    usable_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan of a point's phase; ``seconds`` of ``named_s``, the named layouts that fit, are of one forward pass.
+
+    ``name`` is the named layout that the plan is, None where it is none of them.
     """
 
     choice: Choice
     shardings: Shardings
+    evaluated: Evaluated
     name: Name | None
-    seconds: float
-    beside_s: float
-    terms: Terms
-    held_bytes: float
-    peak_bytes: float
-    cache_bytes: float
     named_s: Mapping[Name, float]
     pipeline: Pipeline | None
     planning_s: float
@@ -55,7 +68,7 @@ class Planned:
             "shardings": self.shardings.to_dict(),
             "shardings_digest": self.shardings.digest,
             "named_layout": None if self.name is None else "/".join(self.name),
-            "pass_s": self.seconds,
+            "pass_s": self.evaluated.seconds,
             "best_named_layout": None if best is None else "/".join(best),
             "best_named_pass_s": None if best is None else self.named_s[best],
             "named_pass_s": {"/".join(name): seconds for name, seconds in self.named_s.items()},
@@ -83,12 +96,7 @@ def check_planned(point: Point) -> None:
             raise InvalidRequest(
                 "planner", point.planner, f"chooses what {key}={getattr(point, key)} states", f"leave {key}=auto"
             )
-    if point.chip.kind != "tpu":
-        raise Unsupported(
-            f"planner=alpa: plans slices of TPUs, and hw={point.chip.name}; plan for a TPU slice of this mesh and give "
-            "its shardings=FILE"
-        )
-    check_model(point)
+    check_place(point)
     if model.d_model % point.num_chips or model.d_ff % point.num_chips:
         raise Unsupported(
             f"planner=alpa: d_model={model.d_model} and d_ff={model.d_ff} must split over num_chips={point.num_chips}; "
@@ -96,13 +104,18 @@ def check_planned(point: Point) -> None:
         )
 
 
-def check_model(point: Point) -> None:
-    """Check that a model's layers are of dense matmuls and heads alone.
+def check_place(point: Point) -> None:
+    """Check that the chips are a slice of TPUs, and a layer is of dense matmuls and heads alone.
 
     Raises:
         Unsupported: they are not.
     """
     model = point.model
+    if point.chip.kind != "tpu":
+        raise Unsupported(
+            f"planner=alpa: plans slices of TPUs, and hw={point.chip.name}; plan for a TPU slice of this mesh and give "
+            "its shardings=FILE"
+        )
     for has, what in (
         (model.num_experts is not None, "experts"),
         (model.attention.is_latent, "latent attention"),
@@ -124,8 +137,7 @@ def planned(point: Point, *, stages: bool = True) -> Planned:
     check_planned(point)
     begun = time.perf_counter()
     mesh, prefill = point.mesh, point.phase == "prefill"
-    grid = grid_of([replace(point, partitioner="gspmd", planner="auto", shardings=None)])
-    graph = graph_of(point.model, grid, mesh, prefill=prefill)
+    grid, graph = _graph(point)
     named = dict(named_choices(point.model, mesh, point.batch_size, graph))
     fitting = {name: graph.seconds(choice) for name, choice in named.items() if graph.fits(choice)}
     choice, name = best_choice(graph), None
@@ -133,23 +145,58 @@ def planned(point: Point, *, stages: bool = True) -> Planned:
     if best is not None and fitting[best] <= graph.seconds(choice) * (1 + SAME):
         choice, name = named[best], best
     beside_s = _beside_s(grid, prefill)
-    pipeline = None
+    found = None
     if stages:
-        pipeline = best_pipeline(point.model, grid, mesh, prefill=prefill, whole=graph, choice=choice, beside_s=beside_s)
-    attention = next(each for each in graph.operators if each.name == "attention")
+        one_stage_s = graph.seconds(choice) + beside_s
+        found = best_pipeline(point.model, grid, mesh, prefill=prefill, one_stage_s=one_stage_s, beside_s=beside_s)
     return Planned(
         choice=choice,
         shardings=shardings_of(point.model, mesh, choice),
+        evaluated=_evaluated(graph, choice, beside_s),
         name=name,
-        seconds=graph.seconds(choice) + beside_s,
-        beside_s=beside_s,
-        terms=graph.terms(choice),
-        held_bytes=graph.held_bytes(choice),
-        peak_bytes=graph.peak_bytes(choice),
-        cache_bytes=float(attention.held_bytes[attention.shardings.index(choice["attention"])]),
         named_s={each: seconds + beside_s for each, seconds in fitting.items()},
-        pipeline=pipeline,
+        pipeline=found,
         planning_s=time.perf_counter() - begun,
+    )
+
+
+def evaluated(point: Point, choice: Choice) -> Evaluated:
+    """What a stated choice takes at a point.
+
+    Raises:
+        Unsupported: the model's layers, or the chip, have no such plans.
+        InvalidRequest: an operator has no such sharding.
+    """
+    check_place(point)
+    grid, graph = _graph(point)
+    for each in graph.operators:
+        if choice[each.name] not in each.shardings:
+            raise InvalidRequest(
+                "shardings",
+                each.name,
+                f"does not split so over mesh_shape={list(point.mesh)} with batch_size={point.batch_size}",
+                "use a plan of this point",
+            )
+    return _evaluated(graph, choice, _beside_s(grid, point.phase == "prefill"))
+
+
+def _graph(point: Point) -> tuple[Grid, Graph]:
+    grid = grid_of([replace(point, partitioner="gspmd", planner="auto", shardings=None)])
+    return grid, graph_of(point.model, grid, point.mesh, prefill=point.phase == "prefill")
+
+
+def _evaluated(graph: Graph, choice: Choice, beside_s: float) -> Evaluated:
+    places = {each.name: float(each.held_bytes[each.shardings.index(choice[each.name])]) for each in graph.operators}
+    return Evaluated(
+        terms=graph.terms(choice),
+        fixed_s=graph.fixed_s,
+        beside_s=beside_s,
+        hidden_s=graph.hidden_s(choice),
+        seconds=graph.seconds(choice) + beside_s,
+        weights_bytes=sum(size for name, size in places.items() if name == "table" or name.endswith(".weights")),
+        cache_bytes=places["attention"],
+        peak_bytes=graph.peak_bytes(choice),
+        usable_bytes=graph.usable_bytes,
     )
 
 

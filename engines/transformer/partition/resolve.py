@@ -195,6 +195,15 @@ def over_heads(model: Model) -> Literal["heads", "replicated"]:
     return "replicated" if model.attention.is_latent else "heads"
 
 
+def resolved_layout(plan: Plan) -> dict[str, str | None]:
+    """The keys of a point that say how a plan is laid out: no name of one chip, or where operators have shardings."""
+    named = plan.chips > 1 and plan.shardings is None
+    return {
+        "ffn_layout": plan.ffn_layout if named else None,
+        "attn_sharding": plan.attn_sharding if named else None,
+    }
+
+
 def resolved_form(plan: Plan, phase: str, input_len: int) -> str | None:
     """What ``latent_attention=auto`` became where every pass of the phase did the same; None for other attention."""
     if not plan.model.attention.is_latent:
