@@ -22,13 +22,14 @@ def shardings_of(model: Model, mesh: MeshShape, choice: Choice) -> Shardings:
         ranks = [*"".join(before), *COLUMN_ORDER]
         return "".join(sorted(mine, key=ranks.index))
 
-    def tokens(name: str) -> str:
-        return "".join(axis for axis in BATCH_ORDER if axis in having(choice[name], "t") and axis in real)
+    def tokens(name: str, *before: str) -> str:
+        mine = [axis for axis in having(choice[name], "t") if axis in real]
+        return "".join(sorted(mine, key=[*"".join(before), *BATCH_ORDER].index))
 
     first, last = projections(model)[0], projections(model)[-1]
     attended = axes(f"{first}.in", "n"), axes(f"{first}.out", "k")
     cuts = {
-        "attention": (tokens("attention"), axes("attention", "c", *attended)),
+        "attention": (tokens("attention", tokens(f"{first}.columns"), tokens(f"{first}.joined")), axes("attention", "c", *attended)),
         "residual": (tokens("residual"), axes("residual", "c", axes(f"{last}.out", "n"), axes(f"{first}.in", "k"))),
         "table": (axes("table", "k"), axes("table", "n")),
     }

@@ -88,7 +88,7 @@ def _plain(
     plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None, kind: Any, factor: Array | None = None
 ) -> Array:
     whole = all_gather(all_gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
-    if plan.shardings is not None and matmul.told is not None:
+    if matmul.told is not None:
         assert isinstance(whole, Array)
         whole = constrain(plan, whole, matmul.told)
     x = all_gather(x, matmul.gathered, 1)

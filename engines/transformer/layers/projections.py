@@ -32,7 +32,7 @@ def project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     x = constrain(plan, x, operand(matrix.parts, "in"))
     if plan.separates_tensors:
         return _tensor_by_tensor(plan, matrix, x, cuts, project)
-    out = project(plan, matmul_in(plan)._replace(told=matrix_in_use(matrix.parts, "in")), x, matrix.values)
+    out = project(plan, matmul_in(plan)._replace(told=matrix_in_use(plan, matrix.parts, "in")), x, matrix.values)
     out = constrain(plan, out.reshape(out.shape[0], -1, sum(widths)), made_columns(matrix.parts))
     for vector, combine in column_vectors(matrix):
         out = combine(out, local_columns(plan, vector)).astype(x.dtype)
@@ -67,7 +67,7 @@ def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
     x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
     x = constrain(plan, x, read_columns(matrix.parts))
     x = constrain(plan, x.reshape(x.shape[0], -1), operand(matrix.parts, "out"))
-    matmul = matmul_out(plan)._replace(told=matrix_in_use(matrix.parts, "out"))
+    matmul = matmul_out(plan)._replace(told=matrix_in_use(plan, matrix.parts, "out"))
     if plan.axes.summed and matrix.scale is not None:
         # Every chip applies the scale to its own terms: part of the matmul, and not of what follows the sum.
         out = project_plain(plan, matmul, x, matrix.values, factor=local_embed(plan, matrix.scale))

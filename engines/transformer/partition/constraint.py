@@ -57,16 +57,17 @@ def operand(parts: Parts, side: str) -> Split:
     return split
 
 
-def matrix_in_use(parts: Parts, side: str) -> Split:
-    """A matrix as its matmul reads it, [rows, columns], of a plan with shardings: the others leave it open."""
+def matrix_in_use(plan: Plan, parts: Parts, side: str) -> Split | None:
+    """A matrix as its matmul reads it, [rows, columns], of a plan whose shardings gather it or split it otherwise.
+
+    None where it is read as it lies: a constraint would copy it out of its stack in every layer.
+    """
     name = f"{projection_of(parts)}.{side}"
-
-    def split(plan: Plan) -> Sequence[Axes]:
-        used = told(plan, name)
-        assert used is not None
-        return used[1:]
-
-    return split
+    used, stored = told(plan, name), told(plan, f"{name}.weights")
+    if used is None or used[1:] == stored:
+        return None
+    cut = used[1:]
+    return lambda _plan: cut
 
 
 def made_columns(parts: Parts) -> Split:
