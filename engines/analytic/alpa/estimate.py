@@ -31,7 +31,7 @@ def planned_estimate(point: Point) -> Estimate:
     details: dict[str, Any] = {"calibration": provenance(calibrated_name(point.chip))}
     try:
         if point.shardings is None:
-            plan = planned(point)
+            plan = planned(point, stages=False)
             found, shardings = plan.evaluated, plan.shardings
             details |= {"plan": plan.to_dict(), "planning_s": plan.planning_s}
         else:
