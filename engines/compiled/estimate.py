@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.select import cost_model_of
+from engines.compiled.operators import operators_of
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import compiler_for
 from engines.compiled.target.memory import peak_bytes
@@ -64,6 +65,7 @@ def estimate_of(
             "hbm_bytes_moved": total.hbm_bytes,
             "flops": total.flops or None,
             "hot_loop": {phase.name: phase.hot_loop for phase in phases},
+            **_operators(point, plan, phases),
             "unestimated_s": total.unestimated_s,
             "unestimated_instructions": dict(total.unestimated),
             "unestimated_by_label_s": dict(total.unestimated_by_label_s),
@@ -126,6 +128,18 @@ def _depths_sentence(plan: "Plan", phases: Sequence[TimedProgram]) -> str:
         return f"; all {layers} layers are unrolled"
     few, more = depths
     return f"; of {layers} unrolled layers, timed on the line through its programs of {few} and {more} layers"
+
+
+def _operators(point: Point, plan: "Plan", phases: Sequence[TimedProgram]) -> dict[str, Any]:
+    """What each operator became, of programs of several chips whose text has all layers."""
+    if plan.chips == 1 or any(phase.depths for phase in phases):
+        return {}
+    cost, found = cost_model_of(point.slice()), {}
+    for phase in phases:
+        decodes = phase.name == "decode"
+        tokens, passes = (1, point.decode_steps) if decodes else (point.input_len, 1)
+        found[phase.name] = operators_of(phase, plan, plan.batch_size * tokens, cost, passes)
+    return {"operators": found}
 
 
 def _program_sentence(point: Point, plan: "Plan") -> str:

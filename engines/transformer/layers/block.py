@@ -4,6 +4,7 @@ The residual stream is x: [tokens.batch, E.residual], tokens of a sequence toget
 1 in a decode step, and a TPU would pad it to a tile.)
 """
 
+import jax
 from jax import Array, lax
 
 from engines.transformer.comm.collective_matmul import project_plain
@@ -54,7 +55,9 @@ def _halves(plan: Plan, w: LayerParameters, x: Array, cache: Cache, context: Lay
     out = x + _normed(plan, w.attn_post_norm, project_out(plan, w.attn.outputs, [attended]))
     second = _normed(plan, w.ffn_norm, out if plan.model.block == "serial" else x)
     if w.experts is not None:
-        return out + _normed(plan, w.ffn_post_norm, mixture(plan, w.experts, second)), cache
+        with jax.named_scope("experts"):
+            mixed = mixture(plan, w.experts, second)
+        return out + _normed(plan, w.ffn_post_norm, mixed), cache
     assert w.ffn is not None
     return out + _normed(plan, w.ffn_post_norm, feed_forward(plan, w.ffn, second)), cache
 
@@ -76,10 +79,11 @@ def _attended(
         # tiles.
         qkv = lax.optimization_barrier(qkv)
     by_time = [each.reshape(-1, context.time, *each.shape[1:]) for each in qkv]
-    if latent is None:
-        attended, cache = attention(plan, by_time, cache, context)
-    else:
-        attended, cache = latent_attention(plan, latent, by_time, cache, context)
+    with jax.named_scope("attention"):
+        if latent is None:
+            attended, cache = attention(plan, by_time, cache, context)
+        else:
+            attended, cache = latent_attention(plan, latent, by_time, cache, context)
     both = w.fused or w.attn
     assert both is not None
     return constrain(plan, attended.reshape(-1, *attended.shape[2:]), read_columns(both.outputs.parts)), cache

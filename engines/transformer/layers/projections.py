@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -18,7 +19,15 @@ from engines.transformer.comm.collective_matmul import combined, matmul_in, matm
 from engines.transformer.comm.collectives import all_gather, local_shard
 from engines.transformer.params.fusion import matmul_widths
 from engines.transformer.params.tree import Matrix
-from engines.transformer.partition.constraint import constrain, made_columns, matrix_in_use, operand, read_columns, stream_behind
+from engines.transformer.partition.constraint import (
+    constrain,
+    made_columns,
+    matrix_in_use,
+    operand,
+    projection_of,
+    read_columns,
+    stream_behind,
+)
 from engines.transformer.partition.plan import Plan
 
 Multiply = Callable[..., Array]
@@ -27,6 +36,11 @@ Multiply = Callable[..., Array]
 
 def project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     """x: [tokens, E.residual] → the parts of :func:`matmul_widths`: [tokens, chunks.column, width] each."""
+    with jax.named_scope(f"{projection_of(matrix.parts)}.in"):
+        return _project_in(plan, matrix, x)
+
+
+def _project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     widths = matmul_widths(plan, matrix.parts)
     cuts = list(pairwise(accumulate(widths, initial=0)))
     x = constrain(plan, x, operand(matrix.parts, "in"))
@@ -60,6 +74,11 @@ def _tensor_by_tensor(
 
 def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
     """Consecutive parts of each chunk's columns, [tokens, chunks.column, width] each → [tokens, E.residual]."""
+    with jax.named_scope(f"{projection_of(matrix.parts)}.out"):
+        return _project_out(plan, matrix, parts)
+
+
+def _project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
     if plan.separates_tensors:
         cuts = pairwise(accumulate([part.shape[2] for part in parts], initial=0))
         terms = [unreduced(plan, matrix, part, cut) for part, cut in zip(parts, cuts, strict=True)]
