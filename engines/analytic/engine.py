@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from engines.analytic.alpa.estimate import planned_estimate, planned_program_id
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.drafts import asked, draft_of
 from engines.analytic.grid import collectives_of, record
@@ -38,6 +39,7 @@ EXTENSIONS: Final = (
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "pruning"),
     *("speculative", "draft_model", "draft_len", "draft_layers", "acceptance_rate"),
+    *("planner", "shardings"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -74,6 +76,9 @@ class AnalyticEngine(Estimator):
                 _check(run[index])
             except ShardbenchError as error:
                 answers[index] = Estimate(status="unsupported", error=str(error))
+                continue
+            if point.planner == "alpa" or point.shardings is not None:
+                answers[index] = planned_estimate(run[index])
             else:
                 (nodes if point.chip.kind == "gpu" else torus).append(index)
         for positions in (torus, nodes):
@@ -84,6 +89,8 @@ class AnalyticEngine(Estimator):
 
 
 def _program_id(point: Point) -> str:
+    if point.planner == "alpa" or point.shardings is not None:
+        return planned_program_id(point)
     constants = constants_of(point)
     if point.model.num_experts is None:
         return digest(CLOSED_FORM_VERSION, constants)

@@ -3,13 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-from engines.core.keys import Choice, Integer, Named, Number, about
+from engines.core.keys import Choice, Integer, Named, Number, Text, about
 from engines.core.model import Model
 from engines.core.point_keys import PointKeys
 from engines.core.pruning import NONE, PruningText
 
 Speculative = Literal["none", "draft", "self", "ngram"]
 SPECULATIVES: Final[tuple[str, ...]] = get_args(Speculative)
+Planner = Literal["auto", "alpa"]
+PLANNERS: Final[tuple[str, ...]] = get_args(Planner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,4 +64,20 @@ class MethodKeys(PointKeys):
     exit_every: int | None = field(
         default=None,
         metadata=about(Integer(1), "layers between two exit layers; auto is a quarter of them", extends=True),
+    )
+    planner: Planner = field(
+        default="auto",
+        metadata=about(
+            Choice(PLANNERS),
+            "who plans: auto chooses among the named layouts, alpa shardings of every operator by integer programming",
+            extends=True,
+        ),
+    )
+    shardings: str | None = field(
+        default=None,
+        metadata=about(
+            Text(),
+            "shardings of every operator, as plan planner=alpa writes them to a file, or that file; auto is a layout's",
+            extends=True,
+        ),
     )

@@ -67,6 +67,8 @@ class Row:
     acceptance_rate: float | None = None  # as asked, else as measured
     exit_threshold: float | None = None
     exit_every: int | None = None
+    planner: str | None = None  # None in rows of before it was a key
+    shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format

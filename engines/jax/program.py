@@ -26,7 +26,7 @@ from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
-from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
@@ -192,12 +192,10 @@ class JaxProgram:
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
-        single = plan.chips == 1
         resolved = {
             "runtime": "xla",
             "mesh_shape": list(plan.mesh_shape),
-            "ffn_layout": None if single else plan.ffn_layout,
-            "attn_sharding": None if single else plan.attn_sharding,
+            **resolved_layout(plan),
             "collectives": plan.collectives,
             **({"latent_attention": form} if (form := self._form()) else {}),
             **resolved_experts(plan),
