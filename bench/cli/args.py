@@ -47,6 +47,9 @@ class Key:
 
 
 RESULTS_DIR: Final = Key("results_dir", "results", "the store: the folder of the rows", kind=FilePath())
+PRICE: Final = Key(
+    "price", "none", "dollars of chips, for cost_usd_per_mtok: one of conf/price, or a file .yaml", kind=FilePath()
+)
 PRINT: Final = Key("print", "table", "format of the output on stdout", ("table", "json"))
 
 

@@ -9,12 +9,13 @@ from typing import Final
 from bench.rows.derived_metrics import DERIVED
 from bench.rows.metric import Basis, Metric
 from bench.rows.observed_metrics import OBSERVED
+from bench.rows.read_metrics import AT_READ
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.core.pruning import as_run
 
-METRICS: Final[dict[str, Metric]] = {**DERIVED, **OBSERVED}
-"""Name → metric: first the derived, then the observed ones."""
+METRICS: Final[dict[str, Metric]] = {**DERIVED, **AT_READ, **OBSERVED}
+"""Name → metric: first the derived, then those that a row has when it is read, then the observed ones."""
 
 
 def derive(

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bench.rows.at_read import as_stored
 from bench.rows.atomic import cannot, write_durably
 from bench.rows.counted import counted
 from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, time_of
@@ -209,11 +210,12 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
 
 
 def line_of(row: Row) -> str:
-    """The row as a line of JSON.
+    """The row as a line of JSON, without what a row has only when it is read (:mod:`bench.rows.at_read`).
 
     Raises:
         ShardbenchError: JSON cannot hold a value; names the key.
     """
+    row = as_stored(row)
     content = {name: getattr(row, name) for name in NAMES}
     try:
         return json.dumps(content, allow_nan=False)

@@ -134,6 +134,14 @@ def measured(
     )
 
 
+def with_energy(row: Row, mean_power_w: float | None, source: str) -> Row:
+    """The row with the energy of all chips in the time of its latency: their mean power while it was sampled · that."""
+    if mean_power_w is None or row.latency_s is None:
+        return row
+    details = {**row.details, "mean_power_w": mean_power_w}
+    return replace(row, energy_j=mean_power_w * row.latency_s, energy_source=source, details=details)
+
+
 def _summarised(samples: Sequence[float], config: TimingConfig) -> Summary:
     return summarise(samples, config.ci_level, config.bootstrap_resamples, config.seed)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from bench.run.conditions import conditions_of, hold
 from bench.run.keys import code_id, code_id_of, point_id
 from bench.run.limits import Limits
-from bench.run.load_engine import make_engine
+from bench.run.load_engine import Answering, make_engine
 from bench.run.make_row import PointTask, row_without_time
 from bench.sweep.expand import EngineJob
 from bench.sweep.options import Options
-from engines.core.engine import Estimator, JobProcess, Runner
+from engines.core.engine import JobProcess
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.core.row import Row
@@ -27,7 +27,7 @@ class JobPlan:
 
     job: EngineJob
     options: Options
-    engine: Estimator | Runner
+    engine: Answering
     process: JobProcess | None
     known: list[tuple[Row, bool]] = field(default_factory=list)
     to_do: list[PointTask] = field(default_factory=list)
@@ -99,7 +99,7 @@ def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _task(
-    engine: Estimator | Runner,
+    engine: Answering,
     point: Point,
     options: Options,
     code: str | None,

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from bench.rows.at_read import with_dollars
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep, evaluate_shared
@@ -99,6 +100,8 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
             for row in rows:
                 summary.by_status[row.status] += 1
                 summary.stored += not new
+            rows = [with_dollars(row, plan.options.prices) for row in rows]
+            for row in rows:
                 output.show(row, new=new)
                 if new and tracker is not None:
                     tracker.log_row(row)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
+from bench.rows.prices import Prices, prices_from
 from bench.run.wandb_mode import MODES
 from bench.sweep.paths import path_of
 from engines.core.errors import InvalidRequest
@@ -35,6 +36,7 @@ class Options:
     print: str
     timing: TimingConfig
     wandb: Mapping[str, Any]
+    prices: Prices
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
@@ -67,12 +69,19 @@ def options_from(config: Mapping[str, Any]) -> Options:
         print=config["print"],
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
+        prices=_prices(config["price"]),
     )
 
 
 def _timing(content: Any) -> TimingConfig:
     _check_keys("timing", content, [each.name for each in fields(TimingConfig)])
     return TimingConfig(**content)
+
+
+def _prices(content: Any) -> Prices:
+    if not isinstance(content, Mapping):
+        raise InvalidRequest("price", content, "must be a mapping", "compare it with files of conf/price")
+    return prices_from(content)
 
 
 def _wandb(content: Any) -> Mapping[str, Any]:

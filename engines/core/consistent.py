@@ -1,9 +1,10 @@
 """Are the values of a point consistent with each other?"""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
+from engines.core.serve_checks import check_serve
 from engines.core.shardings import Shardings
 from engines.core.slice import MeshShape
 from engines.core.speculative_keys import check_adaptive
@@ -12,9 +13,6 @@ from engines.core.weight_groups import check_point_groups
 if TYPE_CHECKING:
     from engines.core.point import Point
 
-IMPORTED: Final = "imported"
-"""The engine of rows that another harness measured, the only one with points of the phase ``serve``."""
-
 
 def check_together(point: "Point") -> None:
     """What :meth:`engines.core.point.Point.check` checks.
@@ -22,13 +20,7 @@ def check_together(point: "Point") -> None:
     Raises:
         InvalidRequest: two values contradict each other.
     """
-    if point.phase == "serve" and point.engine != IMPORTED:
-        raise InvalidRequest(
-            "phase",
-            point.phase,
-            "is a server under load, which is only imported from other harnesses",
-            "use phase=prefill, decode or generate",
-        )
+    check_serve(point)
     point.model.check_phase(point.phase)
     _check_architecture(point)
     mesh = point.slice().mesh_shape

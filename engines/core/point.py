@@ -25,8 +25,8 @@ class Point(MethodKeys):
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
     tokens in its cache and generates ``output_len`` one by one; a generate point does both. A serve point is a server
-    under load, which no engine runs: ``batch_size`` is the most requests in flight, and a batch or length is 0 where
-    the source states no one number. ``first_token`` says which pass yields the first of a generate point's
+    under load: ``batch_size`` is the most requests in flight, 0 without a bound; an imported one's batch or length is 0
+    where the source states no one number. ``first_token`` says which pass yields the first of a generate point's
     ``output_len`` tokens; the other phases have no such choice. Making a point checks each value by itself;
     :meth:`check` checks them together.
 
@@ -63,7 +63,7 @@ class Point(MethodKeys):
         """Check that the values are consistent with each other.
 
         Raises:
-            InvalidRequest: an engine is asked for the phase ``serve``, an encoder for tokens, no slice has that many
+            InvalidRequest: a load is asked of an engine of batches, an encoder for tokens, no slice has that many
                 chips, a layout needs more chips or another batch, the parallel degrees do not multiply to the chips,
                 groups of weights do not divide a matrix or a GPU's part of it, the tokens exceed the model's learned
                 positions, or the runtime cannot run the model, on this chip, or in this way.

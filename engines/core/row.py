@@ -59,6 +59,10 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    request_rate_per_s: float | None = None  # serve rows of ours, as the three that follow; others' say it in load
+    num_requests: int | None = None
+    ttft_limit_s: float | None = None
+    tpot_limit_s: float | None = None
     pruning: str | None = None  # None: nothing is left out
     speculative: str | None = None  # None: no speculation
     draft_model: str | None = None  # a name of conf/model
@@ -124,6 +128,10 @@ class Row:
     tokens_per_turn: float | None = None  # of speculative decoding
     mean_layers: float | None = None  # of early exit: layers that a generated token passed
     published_mfu: float | None = None
+    cost_usd_per_mtok: float | None = None  # by prices when it is read; no stored row has it
+    price: str | None = None  # whose prices, of which day
+    energy_j: float | None = None  # of all chips, in the time of latency_s; stored where it was measured
+    energy_source: str | None = None  # nvml_total_energy | nvml_power | tdp
     # Where the time goes.
     compute_s: float | None = None
     memory_s: float | None = None

@@ -157,8 +157,8 @@ def test_attention_takes_the_most_shards_that_divide_the_batch(batch, shape):
 
 
 @pytest.mark.parametrize("engine", ["analytic", "compiled", "jax", "torch", "vllm", "published"])
-def test_no_engine_serves_a_load(engine):
-    with pytest.raises(InvalidRequest, match="phase=serve: is a server under load, which is only imported"):
+def test_an_engine_of_batches_serves_no_load(engine):
+    with pytest.raises(InvalidRequest, match=f"phase=serve: is a server under load and engine={engine} runs batches"):
         point(engine=engine, phase="serve").check()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key
+from bench.cli.args import PRICE, PRINT, Key
 from bench.cli.values import Choice, FilePath, ListOf, Text
 from bench.report.kinds import KINDS, WHOLE, Asked
 from bench.rows.counted import counted
@@ -42,6 +42,7 @@ KEYS: Final = (
         kind=ListOf(Choice(ENDINGS), words=("none",), least=0),
     ),
     Key("title", None, "the heading of the report"),
+    PRICE,
     Key("template", None, "a Jinja template NAME.md.j2 (or .html, .tex, .csv, .txt) to fill instead", kind=FilePath()),
     Key("rows", None, "pivot: keys of a row whose values have a line each", kind=ListOf(Text())),
     Key("columns", None, "pivot: keys of a row whose values have a column each", kind=ListOf(Text())),
@@ -62,6 +63,8 @@ EXAMPLES: Final = (
     "shardbench report comparison print=json",
     "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
     "shardbench report compiler results_dir=results/compiler out=reports",
+    "shardbench report pivot rows=model columns=hw value=cost_usd_per_mtok price=example where=[phase=decode] "
+    "aggregate=min",
     "shardbench report studies results_dir=results out=reports/mine",
     "shardbench report pivot rows=[model,source] columns=num_chips value=mfu where=[phase=decode] aggregate=max",
     "shardbench report template=examples/reports/decode.md.j2 results_dir=results/reference out=reports/mine",
@@ -76,7 +79,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     formats = [name for name in FORMATS if name in settings["format"]]
     endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
     kind = KINDS.get(verb or "", WHOLE)
-    rows = [] if kind.needs == "nights" else _stored(settings["results_dir"], needed=kind.needs == "rows")
+    rows = [] if kind.needs == "nights" else _stored(settings, needed=kind.needs == "rows")
     out = Path(settings["out"])
     checks: Sequence[Check] = ()
     entries: Sequence[ContextLimit] = ()
@@ -155,14 +158,15 @@ def _from_template(rows: Sequence[Row], path: str, out: Path, endings: Sequence[
     return place(out / made.name.partition(".")[0], fill, remarks=remarks)
 
 
-def _stored(results_dirs: Sequence[str], *, needed: bool) -> list[Row]:
+def _stored(settings: Mapping[str, Any], *, needed: bool) -> list[Row]:
     """The rows of the stores; none where they have none and none are ``needed``."""
     from bench.rows.labels import read_rows
     from bench.rows.store import Store
 
+    results_dirs = settings["results_dir"]
     if not needed and not any(Store(each).load() for each in results_dirs):
         return []
-    return read_rows(*results_dirs)
+    return read_rows(*results_dirs, price=settings["price"])
 
 
 def _track(mode: str, results_dir: str, rows: Sequence[Row], written: "Written") -> None:

@@ -12,6 +12,7 @@ from bench.report.main.architectures import (
     experts_table,
 )
 from bench.report.main.best import decode_table, headline_table, layout_table
+from bench.report.main.dollars import dollars_over_time, dollars_table
 from bench.report.main.evidence import evidence_table, failures_table, table_2
 from bench.report.main.figure_measured import mfu_over_chips, step_time_over_batch
 from bench.report.main.figure_mfu import all_lengths
@@ -75,6 +76,7 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             tables=_present(decode_table(rows)),
             draw=lambda: cost_against_latency(rows),
         ),
+        *_dollars(rows),
         Section(
             title="Measured",
             linked=_present(layout_table(rows)),
@@ -93,6 +95,14 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
     found = [*findings(rows, pairs), *today_findings(stacks), *architectures_findings(rows), *_claims_finding(checks)]
     top = front(rows, pairs, all_curves, found)
     return Document(name="report", title=title, findings=found, sections=sections, front=top)
+
+
+def _dollars(rows: Sequence[Row]) -> list[Section]:
+    """Costs in dollars, where the command was given prices."""
+    table = dollars_table(rows)
+    if table is None:
+        return []
+    return [Section(title="Cost in dollars", tables=[table], draw=lambda: _present(dollars_over_time(rows)))]
 
 
 def _architectures(rows: Sequence[Row]) -> list[Section]:
