@@ -8,13 +8,16 @@ end: then their rows are there, or their holder has died and they are this comma
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from bench.rows.lease import Leases
+from bench.rows.repair import remove_superseded
 from bench.rows.store import Store
 from bench.run.make_row import PointTask
 from bench.run.resume import JobPlan, answer_of, by_point
+from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
 POLL_S: Final = 0.5
@@ -79,6 +82,29 @@ class Sharing:
         except OSError:
             return True  # a row twice costs less than a row lost; the store says whether it can be written
 
+    def claimed(self, row: Row) -> Row:
+        """The row with the claim under which it is stored: :mod:`bench.rows.claim`."""
+        claim = self._leases.claim(row.point_id)
+        return row if claim is None else replace(row, claim=str(claim))
+
+    def settle(self, rows: Sequence[Row]) -> None:
+        """After rows were stored: remove what was stored of the same claims by writers whose leases were over.
+
+        Nothing depends on it, since such a row is ignored; but files that nobody counts are no file's worth.
+        """
+        contested = {
+            row.point_id
+            for row in rows
+            if row.point_id in self._taken and (self._was_taken_over(row.point_id) or not self.is_still_taken(row))
+        }
+        if contested:
+            with suppress(ShardbenchError):
+                remove_superseded(self._store, contested)
+
+    def _was_taken_over(self, key: str) -> bool:
+        claim = self._leases.claim(key)
+        return claim is not None and claim.generation > 0
+
     def release(self, rows: Sequence[Row]) -> None:
         """Give back the points of rows that are stored, or that nobody stores."""
         for row in rows:
@@ -98,10 +124,16 @@ class Sharing:
                 left.append(replace(task, stored=_merged(candidates, task.stored)))
         return rows, left
 
-    def wait_for_estimates(self, plan: JobPlan) -> None:
-        """Wait until this command alone answers points in its own process; :meth:`estimated` lets the next one."""
+    def wait_for_estimates(self, plan: JobPlan) -> str | None:
+        """Wait until this command alone answers points in its own process; :meth:`estimated` lets the next one.
+
+        Returns:
+            the claim of the rows, if there is one.
+        """
         while plan.options.resume and not self._take(ESTIMATES):
             time.sleep(POLL_S / 10)
+        claim = self._leases.claim(ESTIMATES)
+        return None if claim is None else str(claim)
 
     def estimated(self) -> None:
         """Let others answer points in their own process."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
 from bench.run.wandb_mode import MODES
-from bench.sweep.paths import path_of
+from bench.sweep.paths import store_of
 from engines.core.errors import InvalidRequest
 from engines.core.typed import described, is_of
 
@@ -59,7 +59,7 @@ def options_from(config: Mapping[str, Any]) -> Options:
         if status not in RETRIABLE:
             raise InvalidRequest("retry", status, "is not known", f"use one or more of {', '.join(RETRIABLE)}")
     return Options(
-        results_dir=path_of("results_dir", config["results_dir"]),
+        results_dir=store_of("results_dir", config["results_dir"]),
         sweep_name=config["sweep_name"],
         resume=config["resume"],
         other_hosts=config["other_hosts"],

@@ -78,7 +78,7 @@ def test_who_was_asleep_too_long_stores_no_second_row(shardbench, monkeypatch):
             stolen.append(self._store.rows_dir / "20260101T000000000000-1-aaaaaaaa-n1.jsonl")
             self._store.rows_dir.mkdir(parents=True, exist_ok=True)
             stolen[0].write_text(f"{line_of(row)}\n")
-            self._leases._held[row.point_id].unlink()
+            self._leases._held[row.point_id].path.unlink()
         return asleep(self, row)
 
     monkeypatch.setattr(Sharing, "is_still_taken", wakes_up)

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -19,7 +20,7 @@ VERBS: Final[Mapping[str, str]] = {
     "workspace": "save a view of the project that draws latency, MFU and cost; offline, write it as a file",
 }
 KEYS: Final = (
-    RESULTS_DIR,
+    replace(RESULTS_DIR, kind=FilePath()),
     Key("sweep", None, "only rows of this sweep (default: all), and one run for the sweep as a whole"),
     Key("source", None, "only rows of this source (default: sources of conf/wandb)", get_args(Source)),
     Key("mode", "auto", "auto is online where this machine is logged in", ("auto", "online", "offline")),
