@@ -25,7 +25,6 @@ from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, tim
 from bench.rows.row_types import invalid_value, kinds_of_fields
 from bench.rows.standing import standing_rows
 from bench.rows.upgrade import upgrade
-from bench.storage.folder import TEMPORARY as TEMPORARY
 from bench.storage.place import place_of
 from bench.storage.storage import storage_of
 from engines.core.errors import InvalidRequest, ShardbenchError

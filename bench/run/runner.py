@@ -11,6 +11,7 @@ from functools import partial
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep, evaluate_shared
+from bench.run.grace import Grace
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
@@ -90,11 +91,13 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
         tracker = open_tracker({**options.wandb, "results_dir": folder_beside(options.results_dir)})
         if tracker is not None:
             stack.callback(tracker.close)
-        sharing = Sharing(store)
+        grace = stack.enter_context(Grace(options.grace_s))
+        sharing = Sharing(store, grace)
         stack.callback(sharing.close)
         before = summary.unsaved
+        left = sum(len(plan.job.points) for plan in plans)
         for plan, found, new in _run_jobs(plans, sharing):
-            rows = saver.save(found) if new else found
+            rows = saver.save(grace.kept(found)) if new else found
             if new:
                 sharing.settle(rows)
             sharing.release(rows)
@@ -106,8 +109,11 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 if new and tracker is not None:
                     tracker.log_row(row)
             summary.rows += rows
+            left -= len(found)
             if plan.options.sweep_name:
                 by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
+            if left:
+                grace.check()
         if tracker is not None:
             for sweep_name, rows in by_sweep.items():
                 tracker.log_sweep(sweep_name, rows)

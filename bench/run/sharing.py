@@ -15,6 +15,7 @@ from typing import Final
 from bench.rows.lease import Leases
 from bench.rows.repair import remove_superseded
 from bench.rows.store import Store
+from bench.run.grace import Grace
 from bench.run.make_row import PointTask
 from bench.run.resume import JobPlan, answer_of, by_point
 from engines.core.errors import ShardbenchError
@@ -29,8 +30,9 @@ ESTIMATES: Final = "estimates"
 class Sharing:
     """The points of this command, among those of all commands that write the same store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, grace: Grace | None = None) -> None:
         self._store = store
+        self._grace = Grace(0) if grace is None else grace
         self._leases = Leases(store.results_dir)
         self._rows: dict[str, list[Row]] = {}
         self._taken: set[str] = set()
@@ -38,7 +40,9 @@ class Sharing:
 
     def take(self, plan: JobPlan, task: PointTask) -> bool:
         """Whether this command may start the task: nobody else works on it, nor has stored a row that may answer it."""
+        self._grace.check()
         if not plan.options.resume:
+            self._grace.begin(task.point_id)
             return True
         if not self._take(task.point_id):
             return False
@@ -49,6 +53,7 @@ class Sharing:
             return False
         if self._works:
             self._taken.add(task.point_id)
+        self._grace.begin(task.point_id)
         return True
 
     def any_free(self, plan: JobPlan, tasks: Sequence[PointTask]) -> bool:
@@ -70,6 +75,7 @@ class Sharing:
             if self._take(task.point_id):
                 break
             time.sleep(POLL_S)
+        self._grace.begin(task.point_id)
         return True
 
     def is_still_taken(self, row: Row) -> bool:
@@ -110,6 +116,7 @@ class Sharing:
         for row in rows:
             self._taken.discard(row.point_id)
             self._leases.release(row.point_id)
+            self._grace.end(row.point_id)
 
     def answered(self, plan: JobPlan, tasks: Sequence[PointTask]) -> tuple[list[Row], list[PointTask]]:
         """Rows of others that answer tasks by now, and the other tasks, with the rows that may."""
@@ -132,12 +139,14 @@ class Sharing:
         """
         while plan.options.resume and not self._take(ESTIMATES):
             time.sleep(POLL_S / 10)
+        self._grace.begin(ESTIMATES)
         claim = self._leases.claim(ESTIMATES)
         return None if claim is None else str(claim)
 
     def estimated(self) -> None:
         """Let others answer points in their own process."""
         self._leases.release(ESTIMATES)
+        self._grace.end(ESTIMATES)
 
     def close(self) -> None:
         """Give everything back."""

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import queue
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ def main(pipe: int) -> None:
     work: WorkerInput = pickle.load(sys.stdin.buffer)
     answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     end_at_end_of_stdin(answers.put)
+    _leave_signals_to_parent()
     Limits.of(work.engine_config).set_affinity()
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
@@ -76,6 +78,15 @@ def main(pipe: int) -> None:
             if row.status == "failed":
                 send(restart=True)  # a CUDA error, for example, makes the device unusable for this process
                 return
+
+
+def _leave_signals_to_parent() -> None:
+    """A batch system sends them to all processes of a job; the parent decides whether the present point goes on.
+
+    A handler that does nothing, since programs that this process starts would inherit that signals are ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
 
 
 def _evaluate_in_team(

@@ -12,6 +12,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.typed import described, is_of
 
 PRINT_FORMATS: Final = ("table", "json", "none")
+LONGEST_S: Final = 1e6
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 WANDB: Final[Mapping[str, Any]] = {
     "mode": str,
@@ -35,6 +36,7 @@ class Options:
     print: str
     timing: TimingConfig
     wandb: Mapping[str, Any]
+    grace_s: float = 0.0
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
@@ -67,7 +69,16 @@ def options_from(config: Mapping[str, Any]) -> Options:
         print=config["print"],
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
+        grace_s=_seconds("grace_s", config["grace_s"]),
     )
+
+
+def _seconds(key: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LONGEST_S:
+        remedy = "use seconds such as 60, less than the batch system leaves before it kills; 0 for none"
+        raise InvalidRequest(key, value, f"must be a number from 0 to {LONGEST_S:g}", remedy)
+    return float(value)
 
 
 def _timing(content: Any) -> TimingConfig:
