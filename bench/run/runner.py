@@ -182,7 +182,7 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
         yield [row], False
     if plan.process is not None:
         environment = engine.environment(plan.job.points)  # of all points: followers do not know which are stored
-        wait = partial(sharing.wait_and_take, plan)
+        wait = partial(sharing.ask_to_take, plan)
         found = evaluate_lockstep(config, to_do, timing, environment, plan.process, wait)
     elif not to_do:
         return

@@ -63,18 +63,19 @@ class Sharing:
         except OSError:
             return True  # then `take` says what is wrong
 
-    def wait_and_take(self, plan: JobPlan, task: PointTask) -> bool:
-        """:meth:`take` for a team of processes, which cannot come back later: it waits while somebody has the task.
+    def ask_to_take(self, plan: JobPlan, task: PointTask) -> bool | None:
+        """:meth:`take` for a team of processes, which cannot come back later: None while somebody else has the task.
 
         Then it is the team's, unless the other's row answers it whatever the program.
         """
-        while plan.options.resume:
+        self._grace.check()
+        if plan.options.resume:
             self._look()
             if answer_of(task, self._candidates(plan, task)) is not None:
                 return False
-            if self._take(task.point_id):
-                break
-            time.sleep(POLL_S)
+            if not self._take(task.point_id):
+                time.sleep(POLL_S)
+                return None
         self._grace.begin(task.point_id)
         return True
 
