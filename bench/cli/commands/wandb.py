@@ -45,13 +45,17 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         InvalidRequest: there is no verb, the store is missing, or the library is not installed or turned off.
         ShardbenchError: the store cannot be read.
     """
+    from bench.run.wandb_session import in_places_of_ours
     from bench.sweep.catalog import load_group
 
     if verb is None:
         raise InvalidRequest("verb", "", "is required", f"use one of {', '.join(VERBS)}")
     given = {key: settings[key] for key in ("mode", "project", "entity") if settings[key] is not None}
     config = {**load_group("wandb", "default"), **given, "results_dir": str(settings["results_dir"])}
-    return _save_workspace(config, settings) if verb == "workspace" else _log_rows(config, settings)
+    if verb != "workspace":
+        return _log_rows(config, settings)
+    with in_places_of_ours(Path(config["results_dir"])):
+        return _save_workspace(config, settings)
 
 
 def _save_workspace(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
