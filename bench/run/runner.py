@@ -98,7 +98,9 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
         left = sum(len(plan.job.points) for plan in plans)
         for plan, found, new in _run_jobs(plans, sharing):
             rows = saver.save(grace.kept(found)) if new else found
-            if new:
+            if before + saver.unsaved > summary.unsaved:
+                sharing.abandon(rows)
+            elif new:
                 sharing.settle(rows)
             sharing.release(rows)
             summary.unsaved = before + saver.unsaved
@@ -112,7 +114,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
             left -= len(found)
             if plan.options.sweep_name:
                 by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
-            if left:
+            if left or len(rows) < len(found):
                 grace.check()
         if tracker is not None:
             for sweep_name, rows in by_sweep.items():
