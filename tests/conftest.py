@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from temporary import keep_in_one_folder
 from thinning import kept
 
 # Threads of PyTorch that wait for work keep their core from the other workers of the suite, and from each other: a test
@@ -30,6 +31,12 @@ gc.set_threshold(200_000, 20, 100)
 
 def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="every case of every test: make thorough")
+
+
+def pytest_configure(config):
+    """The controller's folder is that of its workers too."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.add_cleanup(keep_in_one_folder().close)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -28,7 +28,7 @@ class PointTask:
     """A point to evaluate, with the row fields that do not depend on the result.
 
     ``conditions`` are those of a measurement (:mod:`bench.run.conditions`). ``stored`` holds candidate rows from the
-    store, best first; one is valid if its program would still run now.
+    store, best first; one is valid if its program would still run now. ``claim``: :mod:`bench.rows.claim`.
     """
 
     point: Point
@@ -38,6 +38,7 @@ class PointTask:
     code_id: str | None = None
     conditions: Mapping[str, Any] | None = None
     stored: Sequence[Row] = ()
+    claim: str | None = None
 
 
 def row_without_time(task: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
@@ -253,6 +254,7 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "code_id": task.code_id,
         "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "sweep": task.sweep,
+        "claim": task.claim,
         "source": task.source,
         **{name: getattr(facts, name) for name in from_facts},
         "git_sha": environment.git_sha,

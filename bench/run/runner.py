@@ -12,6 +12,7 @@ from bench.rows.at_read import with_dollars
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep, evaluate_shared
+from bench.run.grace import Grace
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
@@ -20,6 +21,7 @@ from bench.run.save import Saver
 from bench.run.sharing import POLL_S, Sharing
 from bench.run.tracking import open_tracker
 from bench.run.worker import answer_all, valid_stored_row
+from bench.storage.place import folder_beside
 from bench.sweep.expand import EngineJob, Request
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -87,14 +89,20 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
     saver = Saver(store, stdout_taken=options.print == "json")
     with ExitStack() as stack:
         stack.callback(saver.close)
-        tracker = open_tracker({**options.wandb, "results_dir": options.results_dir})
+        tracker = open_tracker({**options.wandb, "results_dir": folder_beside(options.results_dir)})
         if tracker is not None:
             stack.callback(tracker.close)
-        sharing = Sharing(store)
+        grace = stack.enter_context(Grace(options.grace_s))
+        sharing = Sharing(store, grace)
         stack.callback(sharing.close)
         before = summary.unsaved
+        left = sum(len(plan.job.points) for plan in plans)
         for plan, found, new in _run_jobs(plans, sharing):
-            rows = saver.save(found) if new else found
+            rows = saver.save(grace.kept(found)) if new else found
+            if before + saver.unsaved > summary.unsaved:
+                sharing.abandon(rows)
+            elif new:
+                sharing.settle(rows)
             sharing.release(rows)
             summary.unsaved = before + saver.unsaved
             for row in rows:
@@ -106,8 +114,11 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 if new and tracker is not None:
                     tracker.log_row(row)
             summary.rows += rows
+            left -= len(found)
             if plan.options.sweep_name:
                 by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
+            if left or len(rows) < len(found):
+                grace.check()
         if tracker is not None:
             for sweep_name, rows in by_sweep.items():
                 tracker.log_sweep(sweep_name, rows)
@@ -153,7 +164,7 @@ def _run_jobs(plans: Sequence[JobPlan], sharing: Sharing) -> Iterator[tuple[JobP
                 # A team comes together once, and leaves out only what a row answers by now.
                 yield plan, sharing.answered(plan, others)[0], False
             elif others:
-                put_off.append(replace(plan, known=[], to_do=others))
+                put_off.append(replace(plan, known=[], refused=[], to_do=others))
         if put_off and not progress:
             time.sleep(POLL_S)
         left = put_off
@@ -161,8 +172,10 @@ def _run_jobs(plans: Sequence[JobPlan], sharing: Sharing) -> Iterator[tuple[JobP
 
 def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterator[tuple[list[Row], bool]]:
     """Yield a job's rows as they end, with whether they are new; tasks of other commands are added to ``others``."""
-    for row, new in plan.known:
-        yield [row], new
+    if plan.known:
+        yield plan.known, False
+    if plan.refused:
+        yield from _refused(plan, sharing)
     engine, config, timing = plan.engine, plan.job.engine_config, plan.options.timing
     if plan.process is None and not config.get("isolated"):
         if plan.to_do:
@@ -174,7 +187,7 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
         yield [row], False
     if plan.process is not None:
         environment = engine.environment(plan.job.points)  # of all points: followers do not know which are stored
-        wait = partial(sharing.wait_and_take, plan)
+        wait = partial(sharing.ask_to_take, plan)
         found = evaluate_lockstep(config, to_do, timing, environment, plan.process, wait)
     elif not to_do:
         return
@@ -188,12 +201,27 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
         if row_or_none is None or not sharing.is_still_taken(row_or_none):
             others.append(task)
         else:
-            yield [row_or_none], all(row_or_none is not each for each in task.stored)
+            new = all(row_or_none is not each for each in task.stored)
+            yield [sharing.claimed(row_or_none) if new else row_or_none], new
+
+
+def _refused(plan: JobPlan, sharing: Sharing) -> Iterator[tuple[list[Row], bool]]:
+    """Yield the rows of points that nothing can run; those of others who found that meanwhile stand for them."""
+    claim = sharing.wait_for_estimates(plan)
+    try:
+        answered, left = sharing.answered(plan, [task for task, _ in plan.refused])
+        yield answered, False
+        keys = {task.point_id for task in left}
+        rows = [replace(row, claim=claim) for task, row in plan.refused if task.point_id in keys]
+        if rows:
+            yield rows, True
+    finally:
+        sharing.estimated()
 
 
 def _in_this_process(engine: Estimator, plan: JobPlan, sharing: Sharing) -> Iterator[tuple[list[Row], bool]]:
     """Yield stored rows that are still valid one by one, then the rows of all other tasks in one list."""
-    sharing.wait_for_estimates(plan)
+    claim = sharing.wait_for_estimates(plan)
     try:
         answered, tasks = sharing.answered(plan, plan.to_do)
         for row in answered:
@@ -206,7 +234,7 @@ def _in_this_process(engine: Estimator, plan: JobPlan, sharing: Sharing) -> Iter
             else:
                 yield [task.stored[stored]], False
         if left:
-            yield answer_all(engine, left), True
+            yield answer_all(engine, [replace(task, claim=claim) for task in left]), True
     finally:
         sharing.estimated()
 
