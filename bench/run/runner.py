@@ -11,6 +11,7 @@ from functools import partial
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep, evaluate_shared
+from bench.run.inside import evaluate_inside
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
@@ -20,7 +21,7 @@ from bench.run.sharing import POLL_S, Sharing
 from bench.run.tracking import open_tracker
 from bench.run.worker import answer_all, valid_stored_row
 from bench.sweep.expand import EngineJob, Request
-from engines.core.engine import Estimator
+from engines.core.engine import Estimator, Runner
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
@@ -161,9 +162,9 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
     for row, new in plan.known:
         yield [row], new
     engine, config, timing = plan.engine, plan.job.engine_config, plan.options.timing
-    if plan.process is None and not config.get("isolated"):
+    isolated = plan.process is not None or config.get("isolated")
+    if not isolated and isinstance(engine, Estimator):
         if plan.to_do:
-            assert isinstance(engine, Estimator)
             yield from _in_this_process(engine, plan, sharing)
         return
     answered, to_do = sharing.answered(plan, plan.to_do)
@@ -180,7 +181,12 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
         return
     else:
         environment = engine.environment([task.point for task in to_do])
-        found = evaluate_shared(config, to_do, timing, environment, partial(sharing.take, plan))
+        take = partial(sharing.take, plan)
+        if isolated:
+            found = evaluate_shared(config, to_do, timing, environment, take)
+        else:
+            assert isinstance(engine, Runner)
+            found = evaluate_inside(engine, to_do, timing, environment, take)
     for row_or_none, task in zip(found, to_do, strict=True):
         if row_or_none is None or not sharing.is_still_taken(row_or_none):
             others.append(task)
