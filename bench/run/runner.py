@@ -10,18 +10,21 @@ from functools import partial
 
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
-from bench.run.child import evaluate_lockstep, evaluate_shared
-from bench.run.inside import evaluate_inside
+from bench.run.child import evaluate_lockstep
+from bench.run.durations import Durations
+from bench.run.evaluate import evaluated, evaluated_repeatedly
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.run.resume import JobPlan, by_point, plan_job
 from bench.run.save import Saver
+from bench.run.schedule import InOrder
 from bench.run.sharing import POLL_S, Sharing
+from bench.run.time_left import TimeLeft
 from bench.run.tracking import open_tracker
 from bench.run.worker import answer_all, valid_stored_row
 from bench.sweep.expand import EngineJob, Request
-from engines.core.engine import Estimator, Runner
+from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
@@ -61,20 +64,34 @@ def run(requests: Sequence[Request]) -> RunSummary:
     summary = RunSummary()
     total = sum(len(job.points) for request in requests for job in request.jobs)
     stores = {each: Store(each) for each in dict.fromkeys(request.options.results_dir for request in requests)}
+    durations = Durations()
     plans = {
-        each: _planned(store, [request for request in requests if request.options.results_dir == each], invalid)
+        each: _planned(
+            store, [request for request in requests if request.options.results_dir == each], invalid, durations
+        )
         for each, store in stores.items()
     }
-    with Output(requests[0].options.print, total) as output:
+    left = TimeLeft(durations)
+    order = InOrder()
+    for plan in (plan for here in plans.values() for plan in here):
+        plan.schedule(durations)
+        left.expect(plan)
+        order.add(plan.job.engine, plan.point_ids)
+    with Output(requests[0].options.print, total, order, left) as output:
         for results_dir, here in plans.items():
             _run_into(stores[results_dir], here, output, summary)
         output.close(summary.stored, ", ".join(stores))
+    summary.rows = order.sorted(summary.rows)
     return summary
 
 
-def _planned(store: Store, requests: Sequence[Request], invalid: Mapping[int, InvalidRequest]) -> list[JobPlan]:
+def _planned(
+    store: Store, requests: Sequence[Request], invalid: Mapping[int, InvalidRequest], durations: Durations
+) -> list[JobPlan]:
     """What is left to do of requests whose rows go to the same store, which can take them."""
-    stored = by_point(store.load())
+    rows = store.load()
+    durations.know(rows)
+    stored = by_point(rows)
     plans = [plan_job(job, request.options, invalid, stored) for request in requests for job in request.jobs]
     _check_store(store, sum(plan.new_rows for plan in plans))
     return plans
@@ -138,23 +155,59 @@ def _run_jobs(plans: Sequence[JobPlan], sharing: Sharing) -> Iterator[tuple[JobP
 
     What other commands work on is put off to the end, and then waited for.
     """
-    left = list(plans)
+    left = [[plan] for plan in plans if not plan.is_repeated]
+    # Repeats in turn are in turn over all jobs, which is how engines are compared.
+    left += _together([plan for plan in plans if plan.is_repeated])
     while left:
-        put_off: list[JobPlan] = []
+        put_off: list[list[JobPlan]] = []
         progress = False
-        for plan in left:
-            others: list[PointTask] = []
-            for rows, new in _run_job(plan, sharing, others):
+        for together in left:
+            others: dict[int, list[PointTask]] = {id(plan): [] for plan in together}
+            for plan, rows, new in _run_together(together, sharing, others):
                 progress = True
                 yield plan, rows, new
-            if others and plan.process is not None:
+            later = [plan for plan in together if others[id(plan)]]
+            if later and later[0].process is not None:
                 # A team comes together once, and leaves out only what a row answers by now.
-                yield plan, sharing.answered(plan, others)[0], False
-            elif others:
-                put_off.append(replace(plan, known=[], to_do=others))
+                yield later[0], sharing.answered(later[0], others[id(later[0])])[0], False
+            elif later:
+                put_off.append([replace(plan, known=[], to_do=others[id(plan)]) for plan in later])
         if put_off and not progress:
             time.sleep(POLL_S)
         left = put_off
+
+
+def _together(plans: Sequence[JobPlan]) -> list[list[JobPlan]]:
+    """The jobs of one number of repeats together, where they take turns."""
+    found: dict[object, list[JobPlan]] = {}
+    for plan in plans:
+        in_turn = plan.options.order == "interleaved"
+        found.setdefault(("in turn", plan.options.repeat) if in_turn else id(plan), []).append(plan)
+    return list(found.values())
+
+
+def _run_together(
+    plans: Sequence[JobPlan], sharing: Sharing, others: Mapping[int, list[PointTask]]
+) -> Iterator[tuple[JobPlan, list[Row], bool]]:
+    """:func:`_run_job` of a job, or of several whose repeats take turns; ``others`` by the job's id()."""
+    if not plans[0].is_repeated:
+        (plan,) = plans
+        yield from ((plan, rows, new) for rows, new in _run_job(plan, sharing, others[id(plan)]))
+        return
+    jobs = []
+    for plan in plans:
+        yield from ((plan, [row], new) for row, new in plan.known)
+        answered, to_do = sharing.answered(plan, plan.to_do)
+        yield from ((plan, [row], False) for row in answered)
+        if to_do and sharing.any_free(plan, to_do):
+            jobs.append((plan, to_do, partial(sharing.take, plan)))
+        else:
+            others[id(plan)].extend(to_do)
+    for plan, task, row in evaluated_repeatedly(jobs, plans[0].options):
+        if row is None or not sharing.is_still_taken(row):
+            others[id(plan)].append(task)
+        else:
+            yield plan, [row], all(row is not each for each in task.stored)
 
 
 def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterator[tuple[list[Row], bool]]:
@@ -162,18 +215,19 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
     for row, new in plan.known:
         yield [row], new
     engine, config, timing = plan.engine, plan.job.engine_config, plan.options.timing
-    isolated = plan.process is not None or config.get("isolated")
-    if not isolated and isinstance(engine, Estimator):
+    if plan.answers_here:
         if plan.to_do:
+            assert isinstance(engine, Estimator)
             yield from _in_this_process(engine, plan, sharing)
         return
     answered, to_do = sharing.answered(plan, plan.to_do)
     for row in answered:
         yield [row], False
+    found: Iterator[tuple[PointTask, Row | None]]
     if plan.process is not None:
         environment = engine.environment(plan.job.points)  # of all points: followers do not know which are stored
         wait = partial(sharing.wait_and_take, plan)
-        found = evaluate_lockstep(config, to_do, timing, environment, plan.process, wait)
+        found = zip(to_do, evaluate_lockstep(config, to_do, timing, environment, plan.process, wait), strict=True)
     elif not to_do:
         return
     elif not sharing.any_free(plan, to_do):
@@ -181,13 +235,8 @@ def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterat
         return
     else:
         environment = engine.environment([task.point for task in to_do])
-        take = partial(sharing.take, plan)
-        if isolated:
-            found = evaluate_shared(config, to_do, timing, environment, take)
-        else:
-            assert isinstance(engine, Runner)
-            found = evaluate_inside(engine, to_do, timing, environment, take)
-    for row_or_none, task in zip(found, to_do, strict=True):
+        found = evaluated(plan, to_do, environment, partial(sharing.take, plan))
+    for task, row_or_none in found:
         if row_or_none is None or not sharing.is_still_taken(row_or_none):
             others.append(task)
         else:

@@ -12,17 +12,20 @@ import os
 import pickle
 import queue
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bench.measure.background import between, snapshot
 from bench.measure.timing import TimingConfig, measure
 from bench.run.extras import extra_of
 from bench.run.keys import as_timed, program_id
 from bench.run.limits import Limits
 from bench.run.load_engine import make_engine
 from bench.run.lockstep import Lockstep
-from bench.run.make_row import PointTask, estimated, measured, row_without_time
+from bench.run.make_row import PointTask, estimated, row_without_time
+from bench.run.measured_row import measured
 from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.row import Row
@@ -41,6 +44,7 @@ class WorkerInput:
     tasks: Sequence[PointTask]
     timing: TimingConfig
     process: JobProcess | None = None
+    cores: Sequence[int] | None = None
 
 
 def main(pipe: int) -> None:
@@ -48,7 +52,7 @@ def main(pipe: int) -> None:
     work: WorkerInput = pickle.load(sys.stdin.buffer)
     answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     end_at_end_of_stdin(answers.put)
-    Limits.of(work.engine_config).set_affinity()
+    Limits.of(work.engine_config).set_affinity(work.cores)
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
         def send(**message: Any) -> None:
@@ -122,7 +126,13 @@ def _current_program_id(engine: Engine, task: PointTask) -> str | None:
 
 
 def answer(engine: Estimator | Runner, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None = None) -> Row:
-    """One point's row; an exception becomes a row with its status."""
+    """One point's row, with what it took; an exception becomes a row with its status."""
+    begin = time.perf_counter()
+    row = _answered(engine, task, timing, lockstep)
+    return replace(row, took_s=time.perf_counter() - begin)
+
+
+def _answered(engine: Estimator | Runner, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None) -> Row:
     try:
         if isinstance(engine, Runner):
             return _measure(engine, task, timing, lockstep)
@@ -167,8 +177,11 @@ def _measure(engine: Runner, task: PointTask, timing: TimingConfig, lockstep: Lo
     program = lockstep.prepare(engine, task) if lockstep else engine.prepare(task.point)
     try:
         verification = program.verify()
+        on_gpus = task.point.chip.kind == "gpu"
+        before = snapshot(gpus=on_gpus)
         samples = measure(program, timing, agree=lockstep.broadcast) if lockstep else measure(program, timing)
-        row = measured(task, program, samples, verification, timing)
+        background = between(before, snapshot(gpus=on_gpus))
+        row = measured(task, program, samples, verification, timing, background)
         row = replace(row, program_id=as_timed(engine, row.program_id))
         return lockstep.with_hosts(row) if lockstep else row
     finally:

@@ -12,6 +12,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.typed import described, is_of
 
 PRINT_FORMATS: Final = ("table", "json", "none")
+ORDERS: Final = ("sequential", "interleaved")
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 WANDB: Final[Mapping[str, Any]] = {
     "mode": str,
@@ -35,6 +36,9 @@ class Options:
     print: str
     timing: TimingConfig
     wandb: Mapping[str, Any]
+    repeat: int = 1
+    order: str = "sequential"
+    max_parallel: int = 1
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
@@ -54,6 +58,15 @@ def options_from(config: Mapping[str, Any]) -> Options:
         raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
     if config["print"] not in PRINT_FORMATS:
         raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
+    for key in ("repeat", "max_parallel"):
+        if not is_of(config[key], int) or config[key] < 1:
+            raise InvalidRequest(key, config[key], "must be an integer ≥ 1", "the default is 1")
+    if config["order"] not in ORDERS:
+        raise InvalidRequest("order", config["order"], "is not known", f"use one of {', '.join(ORDERS)}")
+    if config["repeat"] > 1 and config["max_parallel"] > 1:
+        raise InvalidRequest(
+            "max_parallel", config["max_parallel"], "would disturb the processes of repeat=", "leave out one of them"
+        )
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
     for status in retry:
         if status not in RETRIABLE:
@@ -67,6 +80,9 @@ def options_from(config: Mapping[str, Any]) -> Options:
         print=config["print"],
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
+        repeat=config["repeat"],
+        order=config["order"],
+        max_parallel=config["max_parallel"],
     )
 
 
