@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from temporary import keep_in_one_folder
 
 # Threads of PyTorch that wait for work keep their core from the other workers of the suite, and from each other: a test
 # of small matrices then takes several times as long. It is read when PyTorch is imported, here or in a child.
@@ -34,6 +35,12 @@ SLOW_S = 0.5
 
 def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="every layout of every family: make thorough")
+
+
+def pytest_configure(config):
+    """The controller's folder is that of its workers too."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.add_cleanup(keep_in_one_folder().close)
 
 
 def pytest_collection_modifyitems(items):

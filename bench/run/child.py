@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from bench.measure.timing import TimingConfig
 from bench.run.limits import Limits
 from bench.run.make_row import PointTask, row_without_time
-from bench.run.worker import GO, PASS, WorkerInput
+from bench.run.worker import GO, PASS, WAIT, WorkerInput
 from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row, Status
@@ -79,9 +79,12 @@ def evaluate_lockstep(
     timing: TimingConfig,
     environment: Mapping[str, str],
     process: JobProcess,
-    may_start: Callable[[PointTask], bool] = lambda task: True,
+    may_start: Callable[[PointTask], bool | None] = lambda task: True,
 ) -> Iterator[Row | None]:
     """:func:`evaluate` in one process of a multi-process job: each process's child joins a team of all children.
+
+    ``may_start`` answers None while somebody else works on a task, which the team then asks again: so every process of
+    the team has a sign of life, however long the other takes.
 
     If a team breaks, its processes start new children, which form a new team. Process 0 yields the rows, and ends
     once it has told the others that no tasks remain. The others have no tasks and yield nothing. If a team does not
@@ -117,7 +120,7 @@ def evaluate_lockstep(
 def _one_child(
     work: WorkerInput,
     environment: Mapping[str, str],
-    may_start: Callable[[PointTask], bool],
+    may_start: Callable[[PointTask], bool | None],
     state: dict[str, Any] | None = None,
     started: Callable[[int], None] = lambda pid: None,
 ) -> Iterator[Row | None]:
@@ -162,7 +165,8 @@ def _one_child(
                             yield _unanswered(tasks[done], "failed", state["exit_reason"], may_start)
                         return
                     if "asked" in message:
-                        _answer(child, GO if may_start(tasks[done]) else PASS)
+                        may = may_start(tasks[done])
+                        _answer(child, WAIT if may is None else GO if may else PASS)
                     if "passed" in message and done < len(tasks):  # a follower has no tasks of its own
                         done += 1
                         yield None
@@ -183,7 +187,9 @@ def _one_child(
             _kill(child)
 
 
-def _unanswered(task: PointTask, status: Status, error: str, may_start: Callable[[PointTask], bool]) -> Row | None:
+def _unanswered(
+    task: PointTask, status: Status, error: str, may_start: Callable[[PointTask], bool | None]
+) -> Row | None:
     """The row of a task that a child did not answer; None if the child had not asked yet, and it is somebody else's."""
     return row_without_time(task, status, error) if may_start(task) else None
 

@@ -27,8 +27,8 @@ class PointTask:
     """A point to evaluate, with the row fields that do not depend on the result.
 
     ``conditions`` are those of a measurement (:mod:`bench.run.conditions`). ``stored`` holds candidate rows from the
-    store, best first; one is valid if its program would still run now. ``earlier`` is what other processes have found
-    of the point, where several measure it; ``goes_on`` that others will.
+    store, best first; one is valid if its program would still run now. ``claim``: :mod:`bench.rows.claim`. ``earlier``
+    is what other processes have found of the point, where several measure it; ``goes_on`` that others will.
     """
 
     point: Point
@@ -40,6 +40,7 @@ class PointTask:
     stored: Sequence[Row] = ()
     earlier: Sequence[TimedProcess] = ()
     goes_on: bool = False
+    claim: str | None = None
 
 
 def row_without_time(task: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
@@ -184,6 +185,7 @@ def row_from(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "code_id": task.code_id,
         "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "sweep": task.sweep,
+        "claim": task.claim,
         "source": task.source,
         **{name: getattr(facts, name) for name in from_facts},
         "git_sha": environment.git_sha,

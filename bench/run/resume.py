@@ -25,7 +25,7 @@ from engines.core.row import Row
 class JobPlan:
     """A job before it runs.
 
-    ``known``: rows that need no run, with whether they are new (a refused point) or stored, in the order of the points.
+    ``known``: stored rows that answer points. ``refused``: points that nothing can run, and the rows that say so.
     ``to_do``: the other points, each with the stored rows that stand for it if its program is still the same.
     ``point_ids`` are those of all points, in their order; ``expected`` says of those to do what they will take.
     """
@@ -34,7 +34,8 @@ class JobPlan:
     options: Options
     engine: Estimator | Runner
     process: JobProcess | None
-    known: list[tuple[Row, bool]] = field(default_factory=list)
+    known: list[Row] = field(default_factory=list)
+    refused: list[tuple[PointTask, Row]] = field(default_factory=list)
     to_do: list[PointTask] = field(default_factory=list)
     conditions: Mapping[str, object] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class JobPlan:
     @property
     def new_rows(self) -> int:
         """The most rows that the job may store."""
-        return len(self.to_do) + sum(new for _, new in self.known)
+        return len(self.to_do) + len(self.refused)
 
     def candidates(self, rows: Sequence[Row]) -> list[Row]:
         """Those of a point's stored rows that stand for it as far as can be told without its program."""
@@ -111,9 +112,9 @@ def plan_job(
         candidates = plan.candidates(stored.get(task.point_id, ())) if options.resume else []
         known = answer_of(task, candidates)
         if known is not None:
-            plan.known.append((known, False))
+            plan.known.append(known)
         elif id(point) in invalid:
-            plan.known.append((row_without_time(task, "unsupported", str(invalid[id(point)])), True))
+            plan.refused.append((task, row_without_time(task, "unsupported", str(invalid[id(point)]))))
         else:
             plan.to_do.append(replace(task, stored=[row for row in candidates if row.program_id is not None]))
     return plan

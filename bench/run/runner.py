@@ -1,30 +1,27 @@
 """Points → rows: skips stored points, runs the engines, and stores every row as soon as its point ends."""
 
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep
 from bench.run.durations import Durations
-from bench.run.evaluate import evaluated, evaluated_repeatedly
+from bench.run.grace import Grace
+from bench.run.jobs import run_jobs
 from bench.run.load_engine import make_engine
-from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.run.resume import JobPlan, by_point, plan_job
 from bench.run.save import Saver
 from bench.run.schedule import InOrder
-from bench.run.sharing import POLL_S, Sharing
+from bench.run.sharing import Sharing
 from bench.run.time_left import TimeLeft
 from bench.run.tracking import open_tracker
-from bench.run.worker import answer_all, valid_stored_row
+from bench.storage.place import folder_beside
 from bench.sweep.expand import EngineJob, Request
-from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
@@ -104,14 +101,18 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
     saver = Saver(store, stdout_taken=options.print == "json")
     with ExitStack() as stack:
         stack.callback(saver.close)
-        tracker = open_tracker({**options.wandb, "results_dir": options.results_dir})
+        tracker = open_tracker({**options.wandb, "results_dir": folder_beside(options.results_dir)})
         if tracker is not None:
             stack.callback(tracker.close)
-        sharing = Sharing(store)
+        grace = stack.enter_context(Grace(options.grace_s))
+        sharing = Sharing(store, grace)
         stack.callback(sharing.close)
         before = summary.unsaved
-        for plan, found, new in _run_jobs(plans, sharing):
-            rows = saver.save(found) if new else found
+        left = sum(len(plan.job.points) for plan in plans)
+        for plan, found, new in run_jobs(plans, sharing):
+            rows = saver.save(grace.kept(found)) if new else found
+            if new:
+                sharing.settle(rows)
             sharing.release(rows)
             summary.unsaved = before + saver.unsaved
             for row in rows:
@@ -121,8 +122,11 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 if new and tracker is not None:
                     tracker.log_row(row)
             summary.rows += rows
+            left -= len(found)
             if plan.options.sweep_name:
                 by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
+            if left:
+                grace.check()
         if tracker is not None:
             for sweep_name, rows in by_sweep.items():
                 tracker.log_sweep(sweep_name, rows)
@@ -148,119 +152,6 @@ def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:
     if points and len(invalid) == len(points):
         raise invalid[id(points[0])]
     return invalid
-
-
-def _run_jobs(plans: Sequence[JobPlan], sharing: Sharing) -> Iterator[tuple[JobPlan, list[Row], bool]]:
-    """Yield rows as they end, with their job and whether they are new (else from the store).
-
-    What other commands work on is put off to the end, and then waited for.
-    """
-    left = [[plan] for plan in plans if not plan.is_repeated]
-    # Repeats in turn are in turn over all jobs, which is how engines are compared.
-    left += _together([plan for plan in plans if plan.is_repeated])
-    while left:
-        put_off: list[list[JobPlan]] = []
-        progress = False
-        for together in left:
-            others: dict[int, list[PointTask]] = {id(plan): [] for plan in together}
-            for plan, rows, new in _run_together(together, sharing, others):
-                progress = True
-                yield plan, rows, new
-            later = [plan for plan in together if others[id(plan)]]
-            if later and later[0].process is not None:
-                # A team comes together once, and leaves out only what a row answers by now.
-                yield later[0], sharing.answered(later[0], others[id(later[0])])[0], False
-            elif later:
-                put_off.append([replace(plan, known=[], to_do=others[id(plan)]) for plan in later])
-        if put_off and not progress:
-            time.sleep(POLL_S)
-        left = put_off
-
-
-def _together(plans: Sequence[JobPlan]) -> list[list[JobPlan]]:
-    """The jobs of one number of repeats together, where they take turns."""
-    found: dict[object, list[JobPlan]] = {}
-    for plan in plans:
-        in_turn = plan.options.order == "interleaved"
-        found.setdefault(("in turn", plan.options.repeat) if in_turn else id(plan), []).append(plan)
-    return list(found.values())
-
-
-def _run_together(
-    plans: Sequence[JobPlan], sharing: Sharing, others: Mapping[int, list[PointTask]]
-) -> Iterator[tuple[JobPlan, list[Row], bool]]:
-    """:func:`_run_job` of a job, or of several whose repeats take turns; ``others`` by the job's id()."""
-    if not plans[0].is_repeated:
-        (plan,) = plans
-        yield from ((plan, rows, new) for rows, new in _run_job(plan, sharing, others[id(plan)]))
-        return
-    jobs = []
-    for plan in plans:
-        yield from ((plan, [row], new) for row, new in plan.known)
-        answered, to_do = sharing.answered(plan, plan.to_do)
-        yield from ((plan, [row], False) for row in answered)
-        if to_do and sharing.any_free(plan, to_do):
-            jobs.append((plan, to_do, partial(sharing.take, plan)))
-        else:
-            others[id(plan)].extend(to_do)
-    for plan, task, row in evaluated_repeatedly(jobs, plans[0].options):
-        if row is None or not sharing.is_still_taken(row):
-            others[id(plan)].append(task)
-        else:
-            yield plan, [row], all(row is not each for each in task.stored)
-
-
-def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterator[tuple[list[Row], bool]]:
-    """Yield a job's rows as they end, with whether they are new; tasks of other commands are added to ``others``."""
-    for row, new in plan.known:
-        yield [row], new
-    engine, config, timing = plan.engine, plan.job.engine_config, plan.options.timing
-    if plan.answers_here:
-        if plan.to_do:
-            assert isinstance(engine, Estimator)
-            yield from _in_this_process(engine, plan, sharing)
-        return
-    answered, to_do = sharing.answered(plan, plan.to_do)
-    for row in answered:
-        yield [row], False
-    found: Iterator[tuple[PointTask, Row | None]]
-    if plan.process is not None:
-        environment = engine.environment(plan.job.points)  # of all points: followers do not know which are stored
-        wait = partial(sharing.wait_and_take, plan)
-        found = zip(to_do, evaluate_lockstep(config, to_do, timing, environment, plan.process, wait), strict=True)
-    elif not to_do:
-        return
-    elif not sharing.any_free(plan, to_do):
-        others += to_do
-        return
-    else:
-        environment = engine.environment([task.point for task in to_do])
-        found = evaluated(plan, to_do, environment, partial(sharing.take, plan))
-    for task, row_or_none in found:
-        if row_or_none is None or not sharing.is_still_taken(row_or_none):
-            others.append(task)
-        else:
-            yield [row_or_none], all(row_or_none is not each for each in task.stored)
-
-
-def _in_this_process(engine: Estimator, plan: JobPlan, sharing: Sharing) -> Iterator[tuple[list[Row], bool]]:
-    """Yield stored rows that are still valid one by one, then the rows of all other tasks in one list."""
-    sharing.wait_for_estimates(plan)
-    try:
-        answered, tasks = sharing.answered(plan, plan.to_do)
-        for row in answered:
-            yield [row], False
-        left = []
-        for task in tasks:
-            stored = valid_stored_row(engine, task)
-            if stored is None:
-                left.append(task)
-            else:
-                yield [task.stored[stored]], False
-        if left:
-            yield answer_all(engine, left), True
-    finally:
-        sharing.estimated()
 
 
 def _is_follower(job: EngineJob) -> bool:

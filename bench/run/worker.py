@@ -2,15 +2,17 @@
 
 Started by :mod:`bench.run.child`. A crash, a hang or an out-of-memory kill ends this process and not the sweep.
 
-Messages: ``asked`` (the point_id of the next task, which the parent answers with :data:`GO` or :data:`PASS`),
-``started`` (it goes on), ``passed`` (it does not), ``row`` (its new row), ``stored_index`` (its stored row is still
-valid), ``restart`` (the remaining tasks need a new process), and in a team ``joined`` and ``finished``.
+Messages: ``asked`` (the point_id of the next task, which the parent answers with :data:`GO`, :data:`PASS` or
+:data:`WAIT`), ``started`` (it goes on), ``passed`` (it does not), ``row`` (its new row), ``stored_index`` (its stored
+row is still valid), ``restart`` (the remaining tasks need a new process), and in a team ``joined``, ``waiting`` (the
+point is somebody else's as yet; every process of the team says so, and none is taken for hung) and ``finished``.
 """
 
 import json
 import os
 import pickle
 import queue
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +35,8 @@ from engines.host.parent import end_at_end_of_stdin
 
 GO: Final = b"g"
 PASS: Final = b"p"
-"""What the parent says of a task: it is this worker's, or somebody else works on it."""
+WAIT: Final = b"w"
+"""What the parent says of a task: it is this worker's, somebody else works on it, or ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +55,23 @@ def main(pipe: int) -> None:
     work: WorkerInput = pickle.load(sys.stdin.buffer)
     answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     end_at_end_of_stdin(answers.put)
+    _leave_signals_to_parent()
     Limits.of(work.engine_config).set_affinity(work.cores)
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
         def send(**message: Any) -> None:
             print(json.dumps(message), file=out, flush=True)
 
-        def may_start(task: PointTask) -> bool:
+        def may_start(task: PointTask) -> bytes:
             send(asked=task.point_id)
-            return answers.get() == GO
+            return answers.get()
 
         engine = make_engine(work.engine_config)
         if work.process is not None:
             _evaluate_in_team(engine, work, send, may_start)
             return
         for task in work.tasks:
-            if not may_start(task):
+            if may_start(task) != GO:
                 send(passed=task.point_id)
                 continue
             send(started=task.point_id)
@@ -82,15 +86,26 @@ def main(pipe: int) -> None:
                 return
 
 
+def _leave_signals_to_parent() -> None:
+    """A batch system sends them to all processes of a job; the parent decides whether the present point goes on.
+
+    A handler that does nothing, since programs that this process starts would inherit that signals are ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+
 def _evaluate_in_team(
-    engine: Estimator | Runner, work: WorkerInput, send: Callable[..., None], may_start: Callable[[PointTask], bool]
+    engine: Estimator | Runner, work: WorkerInput, send: Callable[..., None], may_start: Callable[[PointTask], bytes]
 ) -> None:
     """Evaluate process 0's tasks in lockstep with the other processes; only process 0 sends rows."""
     team = engine.join()
     lockstep = Lockstep(team)
     send(joined=team.process.count)
     for task in lockstep.tasks(work.tasks):
-        if not lockstep.broadcast(may_start(task) if team.process.index == 0 else None):
+        while (said := lockstep.broadcast(may_start(task) if team.process.index == 0 else None)) == WAIT:
+            send(waiting=task.point_id)
+        if said != GO:
             send(passed=task.point_id)
             continue
         send(started=task.point_id)
