@@ -14,18 +14,21 @@ import pickle
 import queue
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bench.measure.background import between, snapshot
 from bench.measure.timing import TimingConfig, measure
 from bench.run.extras import extra_of
 from bench.run.keys import as_timed, program_id
 from bench.run.limits import Limits
 from bench.run.load_engine import Answering, make_engine
 from bench.run.lockstep import Lockstep
-from bench.run.make_row import PointTask, estimated, measured, row_without_time, with_energy
+from bench.run.make_row import PointTask, estimated, row_without_time, with_energy
+from bench.run.measured_row import measured
 from bench.run.under_load import answer_under_load
 from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
@@ -48,6 +51,7 @@ class WorkerInput:
     tasks: Sequence[PointTask]
     timing: TimingConfig
     process: JobProcess | None = None
+    cores: Sequence[int] | None = None
 
 
 def main(pipe: int) -> None:
@@ -56,7 +60,7 @@ def main(pipe: int) -> None:
     answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     end_at_end_of_stdin(answers.put)
     _leave_signals_to_parent()
-    Limits.of(work.engine_config).set_affinity()
+    Limits.of(work.engine_config).set_affinity(work.cores)
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
 
         def send(**message: Any) -> None:
@@ -141,7 +145,13 @@ def _current_program_id(engine: Engine, task: PointTask) -> str | None:
 
 
 def answer(engine: Answering, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None = None) -> Row:
-    """One point's row; an exception becomes a row with its status."""
+    """One point's row, with what it took; an exception becomes a row with its status."""
+    begin = time.perf_counter()
+    row = _answered(engine, task, timing, lockstep)
+    return replace(row, took_s=time.perf_counter() - begin)
+
+
+def _answered(engine: Answering, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None) -> Row:
     try:
         if isinstance(engine, Runner):
             return _measure(engine, task, timing, lockstep)
@@ -189,11 +199,14 @@ def _measure(engine: Runner, task: PointTask, timing: TimingConfig, lockstep: Lo
     try:
         verification = program.verify()
         # Of a job of several processes, nobody here sees the other machines' devices.
-        meter = energy_meter(task.point.num_chips) if task.point.chip.kind == "gpu" and lockstep is None else None
+        on_gpus = task.point.chip.kind == "gpu"
+        meter = energy_meter(task.point.num_chips) if on_gpus and lockstep is None else None
+        before = snapshot(gpus=on_gpus)
         with nullcontext() if meter is None else closing(meter):
             joules = None if meter is None else meter.joules
             samples = measure(program, timing, agree=lockstep.broadcast if lockstep else lambda own: own, joules=joules)
-        row = measured(task, program, samples, verification, timing)
+        background = between(before, snapshot(gpus=on_gpus))
+        row = measured(task, program, samples, verification, timing, background)
         if meter is not None:
             row = with_energy(row, samples.mean_power_w, meter.source)
         row = replace(row, program_id=as_timed(engine, row.program_id))

@@ -13,6 +13,7 @@ from engines.core.errors import InvalidRequest
 from engines.core.typed import described, is_of
 
 PRINT_FORMATS: Final = ("table", "json", "none")
+ORDERS: Final = ("sequential", "interleaved")
 LONGEST_S: Final = 1e6
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 WANDB: Final[Mapping[str, Any]] = {
@@ -38,6 +39,9 @@ class Options:
     timing: TimingConfig
     wandb: Mapping[str, Any]
     prices: Prices
+    repeat: int = 1
+    order: str = "sequential"
+    max_parallel: int = 1
     grace_s: float = 0.0
 
 
@@ -58,6 +62,15 @@ def options_from(config: Mapping[str, Any]) -> Options:
         raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
     if config["print"] not in PRINT_FORMATS:
         raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
+    for key in ("repeat", "max_parallel"):
+        if not is_of(config[key], int) or config[key] < 1:
+            raise InvalidRequest(key, config[key], "must be an integer ≥ 1", "the default is 1")
+    if config["order"] not in ORDERS:
+        raise InvalidRequest("order", config["order"], "is not known", f"use one of {', '.join(ORDERS)}")
+    if config["repeat"] > 1 and config["max_parallel"] > 1:
+        raise InvalidRequest(
+            "max_parallel", config["max_parallel"], "would disturb the processes of repeat=", "leave out one of them"
+        )
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
     for status in retry:
         if status not in RETRIABLE:
@@ -72,6 +85,9 @@ def options_from(config: Mapping[str, Any]) -> Options:
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
         prices=_prices(config["price"]),
+        repeat=config["repeat"],
+        order=config["order"],
+        max_parallel=config["max_parallel"],
         grace_s=_seconds("grace_s", config["grace_s"]),
     )
 

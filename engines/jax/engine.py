@@ -122,6 +122,10 @@ class JaxEngine(Runner):
                 kind = JaxProgram if point.exit_threshold is None else LeavingProgram
             return kind(run, plan, mesh, self.settings, source, self.settings.allowed_error(*formats), quality)
 
+    def shares_programs(self, point: Point) -> Point:
+        """The prompt's program is that of every phase and number of steps, and routing changes values alone."""
+        return replace(point, phase="decode", output_len=1, first_token="auto", routing_skew=0.0)
+
     def program_id(self, point: Point) -> str:
         """A digest of the StableHLO of the timed programs, the versions of JAX, and the compiler's flags and options.
 
