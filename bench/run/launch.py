@@ -9,6 +9,7 @@ from typing import Final
 
 from omegaconf import DictConfig
 
+from bench.rows.counted import counted
 from bench.run.launched import LaunchedJob, Report, read_reports
 from bench.run.progress import Output
 from bench.sweep.compose_errors import first_line
@@ -16,10 +17,12 @@ from bench.sweep.composer import Composer
 from bench.sweep.hydra_main import call, has_basic_sweeper
 from bench.sweep.overrides import parsed, quoted
 from bench.sweep.requests import carried, jobs_of, requests_of
-from engines.core.errors import ShardbenchError
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 
 SOME_FAILED: Final = 3
+ALL_CORES: Final = -1
+"""joblib's number of processes where the user gave none."""
 
 
 def launch(composer: Composer, config: DictConfig, flags: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -31,43 +34,93 @@ def launch(composer: Composer, config: DictConfig, flags: argparse.Namespace, ov
     Raises:
         ShardbenchError: a request is invalid, or the launcher or sweeper refuses it before any job.
     """
+    names = {kind: config.hydra.runtime.choices[f"hydra/{kind}"] for kind in ("launcher", "sweeper")}
     jobs: list[list[str]] | None = None
     if has_basic_sweeper(config):
         jobs = jobs_of(composer, overrides, config)
         if not any("hw=here" in word or "here" in word.partition("=")[2] for word in overrides):
             for job in jobs:
                 requests_of(composer, job)
+    workers = config.workers
+    if workers is not None and jobs is None:
+        remedy = "leave it out; a sweeper that searches launches its own jobs"
+        raise InvalidRequest("workers", workers, f"shares no jobs of hydra/sweeper={names['sweeper']}", remedy)
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     reports = folder / "reports"
     before = set(reports.glob("*.json"))
-    task = LaunchedJob(str(reports), composer.config_dir, composer.config_name)
-    names = {kind: config.hydra.runtime.choices[f"hydra/{kind}"] for kind in ("launcher", "sweeper")}
-    count = "" if jobs is None else f"{len(jobs)} "
+    task = LaunchedJob(str(reports), composer.config_dir, composer.config_name, None if workers is None else jobs)
+    words = carried(overrides) if workers is None else _of_workers(config, overrides, workers)
+    count = (
+        "jobs"
+        if jobs is None
+        else counted(len(jobs) if workers is None else workers, "job" if workers is None else "worker")
+    )
     print(
-        f"shardbench: {count}jobs launched with hydra/launcher={names['launcher']} hydra/sweeper={names['sweeper']}; "
+        f"shardbench: {count} launched with hydra/launcher={names['launcher']} hydra/sweeper={names['sweeper']}; "
         f"logs and reports in {folder}",
         file=sys.stderr,
     )
     failure: Exception | None = None
     try:
-        call(task, flags, [*carried(overrides), f"hydra.sweep.dir={quoted(str(folder))}"])
+        call(task, flags, [*words, f"hydra.sweep.dir={quoted(str(folder))}"])
     except Exception as error:  # a launcher raises what it likes for a job that died
         failure = error
     if isinstance(failure, ShardbenchError) and not read_reports(reports).keys() - before:
         raise failure
     done = [report for path, report in read_reports(reports).items() if path not in before]
+    if workers is not None:
+        return _end_of_workers(config, done, workers, failure, folder)
     lost = _lost(jobs, done)
     _show(config, done)
-    for words in lost:
-        print(f"shardbench: the job {' '.join(words)} ended without a report; see {folder}", file=sys.stderr)
+    for each in lost:
+        print(f"shardbench: the job {' '.join(each)} ended without a report; see {folder}", file=sys.stderr)
     if failure is not None or not done:
-        reason = "no job reported" if failure is None else first_line(failure)
-        print(
-            f"shardbench: {names['launcher']}: {reason}; the other jobs' rows are stored, run the command again",
-            file=sys.stderr,
-        )
+        _tell_failure(names["launcher"], failure)
+    return SOME_FAILED if lost or failure is not None else _exit_code(done)
+
+
+def _of_workers(config: DictConfig, overrides: Sequence[str], workers: int) -> list[str]:
+    """The overrides that make Hydra launch so many jobs, which are alike but for their number.
+
+    A pool of as many processes as the machine has cores would start the last workers when all is done.
+    """
+    about_hydra = [word for word in overrides if parsed(word).is_hydra_override()]
+    launcher = config.hydra.launcher
+    pool = [f"hydra.launcher.n_jobs={workers}"] if launcher.get("n_jobs") == ALL_CORES else []
+    numbers = ",".join(str(number) for number in range(workers))
+    return [*about_hydra, *pool, "hydra.sweeper.params=null", f"+worker={numbers}"]
+
+
+def _end_of_workers(
+    config: DictConfig, done: Sequence[Report], workers: int, failure: Exception | None, folder: Path
+) -> int:
+    """Print the rows that workers have made together, and return the exit code.
+
+    Who ends has seen a row of every point, so those that died are missed only if nobody is left.
+    """
+    ended = [report for report in done if report.error is None]
+    by_point = {(row["point_id"], row["sweep"]): row for report in ended for row in report.rows}
+    new = sum(len(report.rows) - report.stored for report in ended)
+    merged = Report(words=(), exit_code=0, stored=max(0, len(by_point) - new), rows=list(by_point.values()))
+    _show(config, [merged, *(report for report in done if report.error is not None)])
+    if len(done) < workers:
+        rest = "the others did their points" if ended else "run the command again"
+        died = f"{workers - len(done)} of {counted(workers, 'worker')} ended without a report"
+        print(f"shardbench: {died}; {rest}; see {folder}", file=sys.stderr)
+    if not ended and failure is not None:
+        _tell_failure(str(config.hydra.runtime.choices["hydra/launcher"]), failure)
+    return _exit_code(done)
+
+
+def _tell_failure(launcher: str, failure: Exception | None) -> None:
+    reason = "no job reported" if failure is None else first_line(failure)
+    print(f"shardbench: {launcher}: {reason}; the other jobs' rows are stored, run the command again", file=sys.stderr)
+
+
+def _exit_code(done: Sequence[Report]) -> int:
+    """The exit code that all jobs share; 0 where some had none of their own to say, 3 where they differ."""
     codes = {report.exit_code for report in done} - {0}
-    if lost or failure is not None or len(codes) > 1 or not done:
+    if len(codes) > 1 or not done:
         return SOME_FAILED
     if codes == {2} and any(report.exit_code == 0 for report in done):
         return SOME_FAILED

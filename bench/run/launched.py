@@ -11,6 +11,7 @@ from typing import Any
 from bench.rows.atomic import replaced
 from bench.run import runner
 from bench.sweep.composer import Composer
+from bench.sweep.expand import without_repeats
 from bench.sweep.requests import requests_of, unpacked
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
@@ -32,12 +33,15 @@ class LaunchedJob:
     """The task that Hydra calls where the job was launched; sent there with pickle.
 
     It composes the job's overrides itself, as the command does for jobs of its own process: Hydra cannot compose lists
-    of choices. ``reports`` is a folder that this process and the command both see.
+    of choices. ``reports`` is a folder that this process and the command both see. ``shared`` are the overrides of all
+    jobs of the command where this one is a worker, which does what the other workers have not taken; None if it is a
+    job of its own.
     """
 
     reports: str
     config_dir: str | None
     config_name: str
+    shared: Sequence[Sequence[str]] | None = None
 
     def __call__(self, config: Any) -> float:
         """Run the job and write its report.
@@ -54,7 +58,9 @@ class LaunchedJob:
         rows: list[Row] = []
         try:
             with Composer(self.config_dir, self.config_name).ready() as composer:
-                requests = requests_of(composer, words)
+                asked_jobs = [words] if self.shared is None else self.shared
+                requests = [request for job in asked_jobs for request in requests_of(composer, job)]
+            requests, _ = without_repeats(requests)
             quiet = [replace(request, options=replace(request.options, print="none")) for request in requests]
             summary = runner.run(quiet)
             rows = summary.rows

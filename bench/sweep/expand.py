@@ -20,7 +20,17 @@ from engines.core.runtime import AUTO, Runtime
 from engines.published.table import PublishedRow, published_rows, rows_in, tables
 
 GROUPS: Final = ("engine", "model", "hw", "runtime")
-OPTIONS: Final = ("results_dir", "sweep_name", "resume", "other_hosts", "retry", "print", "timing", "wandb")
+OPTIONS: Final = (
+    "results_dir",
+    "sweep_name",
+    "resume",
+    "other_hosts",
+    "retry",
+    "print",
+    "timing",
+    "wandb",
+    "workers",
+)
 
 Named = Callable[[str, str], Mapping[str, Any]]
 """Config group and choice → the plain content of that choice."""

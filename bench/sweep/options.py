@@ -35,6 +35,7 @@ class Options:
     print: str
     timing: TimingConfig
     wandb: Mapping[str, Any]
+    workers: int | None = None
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
@@ -52,6 +53,11 @@ def options_from(config: Mapping[str, Any]) -> Options:
         _check_type(key, config[key], wanted, remedy)
     if config["sweep_name"] == "":
         raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
+    workers = config["workers"]
+    if workers is not None and (not is_of(workers, int) or workers < 1):
+        raise InvalidRequest(
+            "workers", workers, "must be an integer >= 1", "use null for one launched job a combination"
+        )
     if config["print"] not in PRINT_FORMATS:
         raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
@@ -67,6 +73,7 @@ def options_from(config: Mapping[str, Any]) -> Options:
         print=config["print"],
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
+        workers=workers,
     )
 
 
