@@ -143,9 +143,8 @@ def _task_words(words: Sequence[str]) -> tuple[str, ...]:
 def _show(config: DictConfig, done: Sequence[Report]) -> None:
     """Print the rows of all jobs as one command does, and the sentences of those that were refused."""
     rows = [Row.from_dict(row) for report in sorted(done, key=lambda each: list(each.words)) for row in report.rows]
-    for report in done:
-        if report.error is not None:
-            print(f"shardbench: {report.error}", file=sys.stderr)
+    for error in dict.fromkeys(report.error for report in done if report.error is not None):
+        print(f"shardbench: {error}", file=sys.stderr)
     with Output(str(config["print"]), len(rows)) as output:
         for row in rows:
             output.show(row, new=True)

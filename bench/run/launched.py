@@ -11,7 +11,7 @@ from typing import Any
 from bench.rows.atomic import replaced
 from bench.run import runner
 from bench.sweep.composer import Composer
-from bench.sweep.expand import without_repeats
+from bench.sweep.expand import Request, without_repeats
 from bench.sweep.requests import requests_of, unpacked
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
@@ -61,8 +61,7 @@ class LaunchedJob:
                 asked_jobs = [words] if self.shared is None else self.shared
                 requests = [request for job in asked_jobs for request in requests_of(composer, job)]
             requests, _ = without_repeats(requests)
-            quiet = [replace(request, options=replace(request.options, print="none")) for request in requests]
-            summary = runner.run(quiet)
+            summary = runner.run([self._quiet(request) for request in requests])
             rows = summary.rows
             report = Report(
                 words=words,
@@ -77,6 +76,12 @@ class LaunchedJob:
         with replaced(folder / f"{uuid.uuid4().hex}.json") as aside:
             aside.write_text(json.dumps(asdict(report)), encoding="utf-8")
         return objective(rows)
+
+    def _quiet(self, request: Request) -> Request:
+        """The request of a job, which prints nothing; workers on several hosts use each other's rows."""
+        options = request.options
+        others = options.other_hosts or self.shared is not None
+        return replace(request, options=replace(options, print="none", other_hosts=others))
 
 
 def objective(rows: Iterable[Row]) -> float:

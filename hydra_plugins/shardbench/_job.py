@@ -46,6 +46,12 @@ class Job:
             job_subdir_key="hydra.sweep.subdir",
         )
 
+    def checkpoint(self) -> Any:
+        """What submitit queues again for a preempted job: the same one, which goes on from the stored rows."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
 
 def jobs(
     context: HydraContext, config: DictConfig, task: TaskFunction, overrides: Sequence[Sequence[str]], first: int
