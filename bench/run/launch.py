@@ -1,6 +1,7 @@
 """``shardbench run -m`` with a launcher or sweeper of Hydra other than its own: jobs run where they are launched."""
 
 import argparse
+import difflib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Final
 from omegaconf import DictConfig
 
 from bench.rows.counted import counted
+from bench.rows.metrics import METRICS
 from bench.run.launched import LaunchedJob, Report, read_reports
 from bench.run.progress import Output
 from bench.sweep.compose_errors import first_line
@@ -48,7 +50,13 @@ def launch(composer: Composer, config: DictConfig, flags: argparse.Namespace, ov
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     reports = folder / "reports"
     before = set(reports.glob("*.json"))
-    task = LaunchedJob(str(reports), composer.config_dir, composer.config_name, None if workers is None else jobs)
+    task = LaunchedJob(
+        reports=str(reports),
+        config_dir=composer.config_dir,
+        config_name=composer.config_name,
+        shared=None if workers is None else jobs,
+        objectives=_objectives(config),
+    )
     words = carried(overrides) if workers is None else _of_workers(config, overrides, workers)
     count = (
         "jobs"
@@ -70,6 +78,8 @@ def launch(composer: Composer, config: DictConfig, flags: argparse.Namespace, ov
     done = [report for path, report in read_reports(reports).items() if path not in before]
     if workers is not None:
         return _end_of_workers(config, done, workers, failure, folder)
+    if jobs is None:
+        return _end_of_search(config, done, failure)
     lost = _lost(jobs, done)
     _show(config, done)
     for each in lost:
@@ -77,6 +87,22 @@ def launch(composer: Composer, config: DictConfig, flags: argparse.Namespace, ov
     if failure is not None or not done:
         _tell_failure(names["launcher"], failure)
     return SOME_FAILED if lost or failure is not None else _exit_code(done)
+
+
+def _objectives(config: DictConfig) -> list[str]:
+    """The metrics that a sweeper searches by.
+
+    Raises:
+        InvalidRequest: rows have no such metric.
+    """
+    asked = config.hydra.sweeper.get("objective") or "latency_s"
+    names = [asked] if isinstance(asked, str) else [str(each) for each in asked]
+    for name in names:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, n=1)
+            remedy = f"did you mean {near[0]}" if near else "use one, such as latency_s, cost_chip_s_per_token or mfu"
+            raise InvalidRequest("hydra.sweeper.objective", name, "is not a metric of a row", remedy)
+    return names
 
 
 def _of_workers(config: DictConfig, overrides: Sequence[str], workers: int) -> list[str]:
@@ -99,10 +125,7 @@ def _end_of_workers(
     Who ends has seen a row of every point, so those that died are missed only if nobody is left.
     """
     ended = [report for report in done if report.error is None]
-    by_point = {(row["point_id"], row["sweep"]): row for report in ended for row in report.rows}
-    new = sum(len(report.rows) - report.stored for report in ended)
-    merged = Report(words=(), exit_code=0, stored=max(0, len(by_point) - new), rows=list(by_point.values()))
-    _show(config, [merged, *(report for report in done if report.error is not None)])
+    _show_together(config, done)
     if len(done) < workers:
         rest = "the others did their points" if ended else "run the command again"
         died = f"{workers - len(done)} of {counted(workers, 'worker')} ended without a report"
@@ -110,6 +133,15 @@ def _end_of_workers(
     if not ended and failure is not None:
         _tell_failure(str(config.hydra.runtime.choices["hydra/launcher"]), failure)
     return _exit_code(done)
+
+
+def _end_of_search(config: DictConfig, done: Sequence[Report], failure: Exception | None) -> int:
+    """Print the rows that a sweeper has asked for, each once; a point without a time is no failure of a search."""
+    _show_together(config, done)
+    if failure is not None or not done:
+        _tell_failure(str(config.hydra.runtime.choices["hydra/sweeper"]), failure)
+        return SOME_FAILED
+    return 0 if any(report.exit_code == 0 for report in done) else _exit_code(done)
 
 
 def _tell_failure(launcher: str, failure: Exception | None) -> None:
@@ -127,10 +159,8 @@ def _exit_code(done: Sequence[Report]) -> int:
     return codes.pop() if codes else 0
 
 
-def _lost(jobs: Sequence[Sequence[str]] | None, done: Sequence[Report]) -> list[tuple[str, ...]]:
-    """The jobs without a report; none where another sweeper alone knows what it launched."""
-    if jobs is None:
-        return []
+def _lost(jobs: Sequence[Sequence[str]], done: Sequence[Report]) -> list[tuple[str, ...]]:
+    """The jobs without a report."""
     left = Counter(_task_words(job) for job in jobs)
     left.subtract(_task_words(report.words) for report in done)
     return sorted(left.elements())
@@ -138,6 +168,14 @@ def _lost(jobs: Sequence[Sequence[str]] | None, done: Sequence[Report]) -> list[
 
 def _task_words(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in words if not parsed(word).is_hydra_override()))
+
+
+def _show_together(config: DictConfig, done: Sequence[Report]) -> None:
+    """Print the rows of jobs that may have the same points, each row once."""
+    by_point = {(row["point_id"], row["sweep"]): row for report in done for row in report.rows}
+    new = sum(len(report.rows) - report.stored for report in done)
+    merged = Report(words=(), exit_code=0, stored=max(0, len(by_point) - new), rows=list(by_point.values()))
+    _show(config, [merged, *(report for report in done if report.error is not None)])
 
 
 def _show(config: DictConfig, done: Sequence[Report]) -> None:

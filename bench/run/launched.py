@@ -42,13 +42,14 @@ class LaunchedJob:
     config_dir: str | None
     config_name: str
     shared: Sequence[Sequence[str]] | None = None
+    objectives: Sequence[str] = ("latency_s",)
 
-    def __call__(self, config: Any) -> float:
+    def __call__(self, config: Any) -> float | list[float]:
         """Run the job and write its report.
 
         Returns:
-            The objective of a sweeper that searches: the job's latency in seconds (the sum over its points), infinite
-            where a point has none.
+            The objective of a sweeper that searches, a list if it has several: a metric of rows (by default the
+            latency in seconds), summed over the job's points, and infinite where a point has none.
         """
         from hydra.core.hydra_config import HydraConfig
 
@@ -75,7 +76,8 @@ class LaunchedJob:
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(folder / f"{uuid.uuid4().hex}.json") as aside:
             aside.write_text(json.dumps(asdict(report)), encoding="utf-8")
-        return objective(rows)
+        found = [objective(rows, name) for name in self.objectives]
+        return found[0] if len(found) == 1 else found
 
     def _quiet(self, request: Request) -> Request:
         """The request of a job, which prints nothing; workers on several hosts use each other's rows."""
@@ -84,10 +86,10 @@ class LaunchedJob:
         return replace(request, options=replace(options, print="none", other_hosts=others))
 
 
-def objective(rows: Iterable[Row]) -> float:
-    """Seconds of all rows together; infinite if one has no time or is not valid, or there is none."""
-    times = [row.latency_s if row.status == "ok" and row.valid else None for row in rows]
-    return math.inf if not times or None in times else math.fsum(time for time in times if time is not None)
+def objective(rows: Iterable[Row], name: str = "latency_s") -> float:
+    """A metric of all rows together; infinite if one has no time, is not valid or lacks it, or there is none."""
+    values = [getattr(row, name) if row.status == "ok" and row.valid else None for row in rows]
+    return math.inf if not values or None in values else math.fsum(value for value in values if value is not None)
 
 
 def read_reports(folder: Path) -> dict[Path, Report]:

@@ -6,7 +6,12 @@ from typing import Final
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-GROUPS: Final = {"ray": "launcher", "submitit_local": "launcher", "submitit_slurm": "launcher"}
+GROUPS: Final = {
+    "ray": "launcher",
+    "submitit_local": "launcher",
+    "submitit_slurm": "launcher",
+    "optuna": "sweeper",
+}
 """Name of a choice, and of its file → its group."""
 
 
