@@ -161,15 +161,10 @@ def _distribution(override: Override) -> Any:
             return distributions.IntDistribution(sweep.start, sweep.end, log=log)
         return distributions.FloatDistribution(sweep.start, sweep.end, log=log)
     if isinstance(sweep, RangeSweep):
-        start, stop, step = sweep.start, sweep.stop, sweep.step
-        if (
-            isinstance(start, int)
-            and isinstance(stop, int)
-            and isinstance(step, int)
-            and (numbers := range(start, stop, step))
-        ):
+        ends: Sequence[Any] = (sweep.start, sweep.stop, sweep.step)
+        if all(isinstance(each, int) for each in ends) and (numbers := range(*ends)):
             low, high = sorted((numbers[0], numbers[-1]))
-            return distributions.IntDistribution(low, high, step=abs(step))
+            return distributions.IntDistribution(low, high, step=abs(numbers.step))
     return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
