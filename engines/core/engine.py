@@ -184,6 +184,14 @@ class Engine(ABC):
             ShardbenchError: the point is refused, or its program cannot be made here.
         """
 
+    def shares_programs(self, point: Point) -> Point:
+        """What is equal of points that run some of the same compiled programs, as far as can be told without compiling.
+
+        The harness answers them one after the other in one process, which then compiles once what they share. By
+        default a point shares nothing with others.
+        """
+        return point
+
     def check_runtime(self, point: Point) -> None:
         """Check that the engine answers for the runtime that a point asks for.
 

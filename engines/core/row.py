@@ -67,6 +67,9 @@ class Row:
     code_id: str | None = None  # digest of the source that answered
     created_at: str = ""  # UTC, ISO 8601
     sweep: str | None = None  # sweep_name of the run
+    claim: str | None = (
+        None  # ID.GENERATION of its writer's lease; of the rows of an ID the last generation counts
+    )
     source: Source  # measured | compiled | predicted | published
     system: str | None = None  # published rows: the program that was measured
     reference: str | None = None  # published rows: where the figure is from
@@ -95,8 +98,11 @@ class Row:
     ci_low: float | None = None
     ci_high: float | None = None
     ci_level: float | None = None  # of the interval of the median
+    process_medians_s: list[float] | None = None  # repeat=N: median of each process, whose median is latency_s
+    process_spread: float | None = None  # repeat=N: standard deviation of these medians over their median
     warmup_runs: int | None = None  # runs before the first sample
     compile_s: float | None = None
+    took_s: float | None = None  # wall time of answering the point alone: preparing, checking and all runs
     # Rates.
     tokens_per_s: float | None = None
     tokens_per_s_per_chip: float | None = None
@@ -137,6 +143,7 @@ class Row:
     xla_flags: str | None = None  # measured rows: XLA_FLAGS of the process that ran
     cpu_affinity: list[int] | None = None  # measured rows: numbers of the cores that it could use
     conditions: dict[str, Any] | None = None  # measured rows: what else changes an answer, compared before it is reused
+    background: dict[str, Any] | None = None  # measured rows: others' share of the cores, clocks, throttling, GPU users
     details: dict[str, Any] = field(default_factory=dict)  # the engine's own, never interpreted
 
     def to_dict(self) -> dict[str, Any]:

@@ -110,6 +110,10 @@ class JaxEngine(Runner):
         with out_of_memory(point):
             return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
 
+    def shares_programs(self, point: Point) -> Point:
+        """The prompt's program is that of every phase and number of steps, and routing changes values alone."""
+        return replace(point, phase="decode", output_len=1, first_token="auto", routing_skew=0.0)
+
     def program_id(self, point: Point) -> str:
         """A digest of the StableHLO of the timed programs, the versions of JAX, and the compiler's flags and options.
 

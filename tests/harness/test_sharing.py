@@ -11,7 +11,7 @@ import shared_sweeps
 from processes import wait_for
 
 from bench.rows.store import line_of
-from bench.run import runner
+from bench.run import jobs
 from bench.run.sharing import Sharing
 
 HERE = Path(__file__).parent
@@ -60,7 +60,7 @@ def test_what_another_machine_works_on_comes_last_and_its_row_is_used(shardbench
         part.write_text(theirs)
         (leases / f"{key}.0").unlink()
 
-    monkeypatch.setattr(runner.time, "sleep", their_row_arrives)
+    monkeypatch.setattr(jobs.time, "sleep", their_row_arrives)
     assert shardbench.here(monkeypatch, *words) == 0
     assert [size for _, size in shardbench.executed()] == [1, 3]
     assert sorted(row["batch_size"] for row in shardbench.stored()) == [1, 2, 3]
@@ -78,7 +78,7 @@ def test_who_was_asleep_too_long_stores_no_second_row(shardbench, monkeypatch):
             stolen.append(self._store.rows_dir / "20260101T000000000000-1-aaaaaaaa-n1.jsonl")
             self._store.rows_dir.mkdir(parents=True, exist_ok=True)
             stolen[0].write_text(f"{line_of(row)}\n")
-            self._leases._held[row.point_id].unlink()
+            self._leases._held[row.point_id].path.unlink()
         return asleep(self, row)
 
     monkeypatch.setattr(Sharing, "is_still_taken", wakes_up)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, Key
-from bench.cli.values import Choice, FilePath, ListOf, Text
+from bench.cli.values import Choice, FilePath, ListOf, StorePath, Text
 from bench.report.claims.checks import Check
 from bench.report.render.document import Written
 from bench.rows.counted import counted
+from bench.storage.place import folder_beside
 from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
@@ -26,7 +27,7 @@ FORMATS: Final = ("markdown", "html", "csv", "latex")
 ENDINGS: Final = ("png", "pdf", "svg")
 PIVOT_KEYS: Final = ("rows", "columns", "value", "where", "aggregate")
 KEYS: Final = (
-    Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(FilePath())),
+    Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(StorePath())),
     Key(
         "out",
         "reports/latest",
@@ -93,12 +94,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         document, entries = paper_report(settings["title"] or "Pope et al. 2022 reproduced", rows)
         written = write(document, out / "paper", formats, endings)
     elif verb == "compiler":
-        nights = [night for each in settings["results_dir"] for night in nights_of(each)]
+        nights = [night for each in settings["results_dir"] for night in nights_of(folder_beside(each))]
         rows = [row for night in nights for row in night.rows]
         document = compiler_report(nights, settings["title"] or "The same programs under releases of their compiler")
         written = write(document, out / "compiler", formats, endings)
     elif verb == "studies":
-        folders = [Path(each) / FOLDER for each in settings["results_dir"]]
+        folders = [Path(folder_beside(each)) / FOLDER for each in settings["results_dir"]]
         places = Places(next((each for each in folders if each.is_dir()), folders[0]), out / "studies")
         document = studies_report(rows, settings["title"] or "The studies of compiled programs", places)
         written = write(document, out / "studies", formats, endings)
@@ -188,7 +189,7 @@ def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -
     """Log one W&B run, kept in the store, with the rows as a table and every file of the report as an artifact."""
     from bench.run.tracking import open_tracker
 
-    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
+    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": folder_beside(results_dir)})
     if tracker is not None:
         tracker.log_report("report", rows, {name: Path(written.out) / name for name in written.files})
         tracker.close()
