@@ -78,12 +78,11 @@ class JobPlan:
 
     def candidates(self, rows: Sequence[Row]) -> list[Row]:
         """Those of a point's stored rows that stand for it as far as can be told without its program."""
-        return [
-            row
-            for row in rows
-            if _wanted(row, self.options.retry)
-            and hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
-        ]
+        return [row for row in rows if _wanted(row, self.options.retry) and self.holds(row)]
+
+    def holds(self, row: Row) -> bool:
+        """Whether a stored row was made under the conditions that are here now."""
+        return hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
 
 
 def plan_job(

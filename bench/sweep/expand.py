@@ -23,7 +23,7 @@ from engines.published.table import PublishedRow, published_rows, rows_in, table
 GROUPS: Final = ("engine", "model", "hw", "runtime")
 OPTIONS: Final = (
     *("results_dir", "sweep_name", "resume", "other_hosts", "retry", "print", "timing", "wandb"),
-    *("repeat", "order", "max_parallel", "grace_s", "price"),
+    *("repeat", "order", "max_parallel", "grace_s", "workers", "price"),
 )
 
 Named = Callable[[str, str], Mapping[str, Any]]

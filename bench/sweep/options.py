@@ -43,6 +43,7 @@ class Options:
     order: str = "sequential"
     max_parallel: int = 1
     grace_s: float = 0.0
+    workers: int | None = None
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
@@ -60,6 +61,11 @@ def options_from(config: Mapping[str, Any]) -> Options:
         _check_type(key, config[key], wanted, remedy)
     if config["sweep_name"] == "":
         raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
+    workers = config["workers"]
+    if workers is not None and (not is_of(workers, int) or workers < 1):
+        raise InvalidRequest(
+            "workers", workers, "must be an integer >= 1", "use null for one launched job a combination"
+        )
     if config["print"] not in PRINT_FORMATS:
         raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
     for key in ("repeat", "max_parallel"):
@@ -89,6 +95,7 @@ def options_from(config: Mapping[str, Any]) -> Options:
         order=config["order"],
         max_parallel=config["max_parallel"],
         grace_s=_seconds("grace_s", config["grace_s"]),
+        workers=workers,
     )
 
 
