@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from bench.rows.metrics import METRICS
 from bench.rows.row_types import kinds_of_fields
-from bench.rows.row_types import kinds_of_fields
 from bench.rows.table import plain_text
 from engines.core.row import POINT_FIELDS, Row
 
