@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.rows.metrics import METRICS
@@ -31,7 +30,7 @@ def load(results: str | os.PathLike[str] = "results", *, history: bool = False, 
     metric as tables print it, and ``frame.attrs["sources"]`` says what the four values of the column ``source`` are.
 
     Args:
-        results: the folder of the store.
+        results: the folder of the store, or its URL in an object store.
         history: every stored row, oldest first, in place of one a point.
         price: dollars of chips, by which rows have ``cost_usd_per_mtok``: a choice of ``conf/price``, or a file.
 
@@ -43,14 +42,17 @@ def load(results: str | os.PathLike[str] = "results", *, history: bool = False, 
     from bench.rows.labels import in_order
     from bench.rows.prices import load_prices
     from bench.rows.store import Store
+    from bench.storage.place import place_of, scheme_of
 
-    folder = Path(results).expanduser()
+    folder = place_of(os.fspath(results))
+    is_url = scheme_of(folder) is not None
+    folder = folder if is_url else folder.expanduser()
     store = Store(folder)
-    if not folder.exists():
+    if not is_url and not folder.exists():
         raise InvalidRequest("results", folder, "does not exist", "use the results_dir of shardbench run")
     rows = store.load() if history else in_order(store.latest().values())
     if not rows:
-        inside = sorted(str(path.parent) for path in folder.glob("*/rows") if path.is_dir())
+        inside = [] if is_url else sorted(str(path.parent) for path in folder.glob("*/rows") if path.is_dir())
         remedy = (
             f"use one of {', '.join(inside)}" if inside else f"bench.ask(…, results_dir={str(folder)!r}) stores one"
         )

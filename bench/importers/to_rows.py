@@ -12,7 +12,7 @@ from bench.importers.known import RULE, Known, by_rule, by_user
 from bench.importers.meaning import refuse_unknown_meanings
 from bench.importers.rules import sentence
 from bench.run.make_row import PointTask, estimated, under_load
-from bench.sweep.catalog import load_chip, load_model
+from bench.sweep.catalog import load_chip, load_model, with_draft
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest
@@ -193,7 +193,9 @@ def _point(entry: ImportedResult, values: dict[str, Known], model: str, hw: str,
         raise InvalidRequest(missing[0], "", f"is missing for {where}: {reason}", f"add {missing[0]}=…{also}")
     stated = {key: known.value for key, known in values.items()}
     lengths = dict.fromkeys(OF_A_BATCH, 0) if entry.phase == "serve" else {}
-    point = Point(model=load_model(model), chip=chip, engine=IMPORTED, phase=entry.phase, **{**lengths, **stated})
+    point = Point(
+        model=load_model(model), chip=chip, engine=IMPORTED, phase=entry.phase, **with_draft({**lengths, **stated})
+    )
     point.check()
     if entry.check is not None:
         entry.check(point)

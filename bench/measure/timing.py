@@ -6,7 +6,7 @@ import statistics as stdlib_statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from engines.core.errors import InvalidRequest
 
 TIMING_RULES_VERSION: Final = 1
 """Incremented when the same program at the same speed would get different samples; a test ties it to simulated runs."""
+
+ADDED_LATER: Final = frozenset({"max_background_share", "max_gpu_others"})
+"""Keys that rows stored before them were measured without; they change no sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +41,14 @@ class TimingConfig:
     max_relative_ci: float = 0.1
     bootstrap_resamples: int = 2000
     seed: int = 0
+    max_background_share: float = 0.1
+    max_gpu_others: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             kind = "an integer" if field.type is int else "a number"
-            least = 1 if field.type is int and field.name != "seed" else 0
+            least = 1 if field.type is int and field.name not in ("seed", "max_gpu_others") else 0
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if not is_number or (field.type is int and not isinstance(value, int)) or value < least:
                 raise InvalidRequest(
@@ -65,6 +70,14 @@ class TimingConfig:
             raise InvalidRequest(
                 "timing.ci_level", self.ci_level, "must be ≥ 0.5 and < 1", "use a fraction such as 0.95"
             )
+
+    def stated(self) -> dict[str, Any]:
+        """The keys as a row's conditions hold them: those of :data:`ADDED_LATER` where they are not the defaults."""
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in ADDED_LATER or getattr(self, each.name) != each.default
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bench.storage.place import folder_beside
 from engines.core.row import Row
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _paper(asked: Asked) -> Made:
 def _compiler(asked: Asked) -> Made:
     from bench.report.compiler.report import compiler_report, nights_of
 
-    nights = [night for each in asked.stores for night in nights_of(each)]
+    nights = [night for each in asked.stores for night in nights_of(folder_beside(each))]
     document = compiler_report(nights, asked.titled("The same programs under releases of their compiler"))
     return Made(document=document, rows=[row for night in nights for row in night.rows])
 
@@ -93,7 +94,7 @@ def _studies(asked: Asked) -> Made:
     from bench.report.studies.report import studies_report
     from bench.report.studies.traces import Places
 
-    folders = [Path(each) / FOLDER for each in asked.stores]
+    folders = [Path(folder_beside(each)) / FOLDER for each in asked.stores]
     places = Places(next((each for each in folders if each.is_dir()), folders[0]), asked.out / "studies")
     return Made(document=studies_report(asked.rows, asked.titled("The studies of compiled programs"), places))
 

@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from bench.rows.counted import counted
 from bench.rows.metrics import METRICS
 from bench.run import terminal
 from bench.run.load_columns import load_columns
+from bench.run.schedule import InOrder
+from bench.run.time_left import TimeLeft
 from engines.core.row import POINT_FIELDS, Row
 from engines.core.text import significant
 
@@ -30,11 +32,12 @@ COSTS = ("cost_usd_per_mtok",)
 
 
 class Output:
-    """Prints rows. ``how``: table (at the end), json (one per line, as each point ends) or none."""
+    """Prints rows. ``how``: table (at the end, in ``order``), json (one per line, as each point ends) or none."""
 
-    def __init__(self, how: str, total: int) -> None:
+    def __init__(self, how: str, total: int, order: InOrder | None = None, left: TimeLeft | None = None) -> None:
         self._how = how
         self._total = total
+        self._order, self._left = order, left
         self._rows: list[Row] = []
         self._failed = 0
         self._done = 0
@@ -48,13 +51,14 @@ class Output:
                 TextColumn("points"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[failed]} failed, {task.fields[left]} left"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[failed]} failed, {task.fields[left]} left{task.fields[to_go]}"),
                 console=Console(stderr=True),
                 transient=True,
                 redirect_stdout=False,
             )
-            self._task = self._progress.add_task("points", total=self._total, failed=0, left=self._total)
+            self._task = self._progress.add_task(
+                "points", total=self._total, failed=0, left=self._total, to_go=self._to_go()
+            )
             self._progress.start()
         return self
 
@@ -68,25 +72,35 @@ class Output:
         """Count a row, and print it now if rows are printed as JSON."""
         self._done += 1
         self._failed += row.status in ("failed", "timeout")
+        if self._left is not None:
+            self._left.ended(row, new=new)
         if self._how == "json":
             print(json.dumps(row.to_dict()), flush=True)
         elif self._how == "table":
             self._rows.append(row)
         if self._progress is not None:
             left = self._total - self._done
-            self._progress.update(self._task, completed=self._done, failed=self._failed, left=left)
+            to_go = self._to_go()
+            self._progress.update(self._task, completed=self._done, failed=self._failed, left=left, to_go=to_go)
         elif self._how != "none" and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             print(
-                f"{self._done} of {counted(self._total, 'point')}, {self._failed} failed", file=sys.stderr, flush=True
+                f"{self._done} of {counted(self._total, 'point')}, {self._failed} failed{self._to_go()}",
+                file=sys.stderr,
+                flush=True,
             )
+
+    def _to_go(self) -> str:
+        text = "" if self._left is None else self._left.text()
+        return f", {text}" if text else ""
 
     def close(self, stored: int, results_dir: str) -> None:
         """Print the table, and on stderr the number of points and the folder of the rows."""
         if self._progress is not None:
             self._progress.stop()
         if self._how == "table" and self._rows:
-            print_table(self._rows[:MOST_ROWS_SHOWN])
+            rows = self._rows if self._order is None else self._order.sorted(self._rows)
+            print_table(rows[:MOST_ROWS_SHOWN])
             if len(self._rows) > MOST_ROWS_SHOWN:
                 print(f"… and {len(self._rows) - MOST_ROWS_SHOWN} more; shardbench report shows all")
         if self._how != "none":

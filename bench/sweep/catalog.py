@@ -45,6 +45,22 @@ def _loaded_model(name: str, folders: tuple[Path, ...]) -> Model:
     return model_from(_named("model", name, folders))
 
 
+def with_draft(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a point with the draft model itself in the place of its name, where they have one.
+
+    Raises:
+        InvalidRequest: there is no such model, or its content is invalid.
+    """
+    name = keys.get("draft_model")
+    if not isinstance(name, str):
+        return dict(keys)
+    try:
+        draft = model_from(load_customised("model", name)) if "+" in name else load_model(name)
+    except InvalidRequest as error:
+        raise InvalidRequest("draft_model", name, error.problem, error.remedy) from None
+    return {**keys, "draft_model": draft}
+
+
 def load_chip(name: str) -> Chip:
     """The chip of ``hw/NAME.yaml`` in the first config folder that has it.
 

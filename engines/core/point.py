@@ -10,14 +10,15 @@ from engines.core.dtypes import ACTIVATION_DTYPES, WEIGHTS_ALONE, stream_dtype, 
 from engines.core.fingerprint import fingerprint
 from engines.core.keys import Key, keys_of
 from engines.core.layout import ABOUT_EXPERTS, ABOUT_LATENTS
-from engines.core.point_keys import PointKeys
+from engines.core.method_keys import MethodKeys
 from engines.core.pruning import NONE, as_run, pruning_of
 from engines.core.runtime import AUTO
 from engines.core.slice import MeshShape, Slice, slice_of
+from engines.core.speculative_keys import filled_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point(PointKeys):
+class Point(MethodKeys):
     """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
 
     ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best known.
@@ -49,6 +50,8 @@ class Point(PointKeys):
             object.__setattr__(self, "head_dtype", stream_dtype(self.act_dtype))
         elif self.head_dtype == self.weight_dtype and not blocks:
             object.__setattr__(self, "head_dtype", None)
+        for name, value in filled_in(self).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     @cache
@@ -138,7 +141,7 @@ class Point(PointKeys):
         """The point as flat names and plain values: what a row and a table hold of it.
 
         ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
-        of a model without them.
+        of a model without them, and ``speculative`` where it is none.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):
@@ -148,6 +151,8 @@ class Point(PointKeys):
         flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         flat["pruning"] = None if self.pruning == NONE else self.pruning
+        flat["draft_model"] = None if self.draft_model is None else self.draft_model.name
+        flat["speculative"] = None if self.speculative == "none" else self.speculative
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
         return flat | dict.fromkeys(lacks)
 

@@ -20,7 +20,6 @@ from engines.core.layout import (
     Partitioner,
 )
 from engines.core.model import Model
-from engines.core.pruning import NONE, PruningText
 from engines.core.runtime import Runtime
 
 Phase = Literal["prefill", "decode", "generate", "serve"]
@@ -158,14 +157,6 @@ class PointKeys:
         metadata=about(
             Choice(_VALUES),
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
-        ),
-    )
-    pruning: str = field(
-        default=NONE,
-        metadata=about(
-            PruningText(),
-            "fraction of heads, feed-forward columns or layers that is left out, or two of four weights (2:4)",
-            extends=True,
         ),
     )
     request_rate_per_s: float | None = field(

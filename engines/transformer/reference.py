@@ -22,16 +22,23 @@ Weights = dict[str, Array]
 
 
 def reference_logits(
-    model: Model, tokens: NDArray[np.int32], positions: list[int], source: Source, length: int | None = None
+    model: Model,
+    tokens: NDArray[np.int32],
+    positions: list[int],
+    source: Source,
+    length: int | None = None,
+    layers: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab], float32.
 
     ``length`` is that of the longest text, which rotary positions may be stretched for; by default that of ``tokens``.
+    ``layers`` [batch, time] are those that each token passes, all by default; from then on its stream stays as it is.
     """
     length = length or tokens.shape[1]
     x = embedded(model, read_first(model, source), tokens)
     for number, kind in enumerate(model.layer_kinds):
-        x = layer(model, kind, length, layer_weights(model, source, number), x)
+        passed = layer(model, kind, length, layer_weights(model, source, number), x)
+        x = passed if layers is None else jnp.where(number < layers[..., None], passed, x)
     return np.asarray(output_logits(model, read_last(model, source), x[:, jnp.asarray(positions)])).transpose(1, 0, 2)
 
 

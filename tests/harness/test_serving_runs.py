@@ -11,7 +11,13 @@ from bench.rows.store import Store
 
 STAND_INS = Path(__file__).parents[1] / "adapters" / "stand_ins"
 POINT = [
-    *("model=tiny", "hw=cpu", "num_chips=1", "phase=serve", "batch_size=0", "input_len=32", "output_len=8"),
+    "model=tiny",
+    "hw=cpu",
+    "num_chips=1",
+    "phase=serve",
+    "batch_size=0",
+    "input_len=32",
+    "output_len=8",
     "weight_dtype=float32",
 ]
 

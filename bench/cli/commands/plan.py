@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRICE, PRINT, Key
-from bench.cli.values import Choice, Integer, ListOf, Number, Text
+from bench.cli.values import Choice, FilePath, Integer, ListOf, Number, Text
 from engines.core.dtypes import BYTES_PER_ELEMENT
+from engines.core.errors import InvalidRequest
 from engines.core.layout import COLLECTIVES
+from engines.core.method_keys import PLANNERS
 from engines.core.point_keys import FIRST_TOKENS
 from engines.core.text import significant
 
@@ -44,6 +46,8 @@ KEYS: Final = (
     Key("latency_limit_s", None, "largest latency of the whole phase, in seconds", kind=Number(above=0)),
     Key("step_limit_s", None, "largest time of a decode step, in seconds", kind=Number(above=0)),
     Key("hbm_limit_bytes", None, "largest memory use of a chip, in bytes", kind=Number(above=0)),
+    Key("planner", "auto", "auto searches named layouts; alpa plans shardings of every operator", PLANNERS),
+    Key("out", None, "planner=alpa: the file of the plan, for shardings=FILE of run", kind=FilePath()),
     Key("runners", 8, "number of runners-up to show", kind=Integer(0)),
     PRICE,
     PRINT,
@@ -51,6 +55,7 @@ KEYS: Final = (
 EXAMPLES: Final = (
     "shardbench plan model=palm-540b num_chips=64 phase=decode batch_size=64 input_len=1984 weight_dtype=int8",
     "shardbench plan model=palm-62b objective=cost latency_limit_s=3",
+    "shardbench plan planner=alpa model=llama-3-70b num_chips=16 phase=decode batch_size=64 out=plan.json",
     "shardbench plan model=llama-3-70b hw=[h100-80gb,tpu-v6e] objective=cost price=example step_limit_s=0.03",
     "shardbench plan model=llama-3-70b hw=h100-80gb objective=throughput step_limit_s=0.03 weight_dtype=bfloat16",
 )
@@ -67,6 +72,15 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.rows.prices import load_prices
 
     del verb
+    if settings["planner"] == "alpa":
+        from bench.planner.alpa_print import show
+
+        if len(settings["hw"]) > 1:
+            raise InvalidRequest("hw", settings["hw"], "are several chips, and planner=alpa plans for one", "give one")
+        one = workload_from({**settings, "hw": settings["hw"][0]})
+        return show(one, out=settings["out"], as_json=settings["print"] == "json")
+    if settings["out"] is not None:
+        raise InvalidRequest("out", settings["out"], "is the file of a plan of planner=alpa", "use planner=alpa")
     prices = load_prices(settings["price"])
     check_comparable(settings["objective"], settings["hw"], prices)
     workloads = [workload_from({**settings, "hw": hw}) for hw in settings["hw"]]

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRICE, PRINT, Key
-from bench.cli.values import Choice, FilePath, ListOf, Text
+from bench.cli.values import Choice, FilePath, ListOf, StorePath, Text
 from bench.report.kinds import KINDS, WHOLE, Asked
 from bench.rows.counted import counted
+from bench.storage.place import folder_beside
 from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
@@ -27,7 +28,7 @@ FORMATS: Final = ("markdown", "html", "csv", "latex")
 ENDINGS: Final = ("png", "pdf", "svg")
 PIVOT_KEYS: Final = ("rows", "columns", "value", "where", "aggregate")
 KEYS: Final = (
-    Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(FilePath())),
+    Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(StorePath())),
     Key(
         "out",
         "reports/latest",
@@ -173,7 +174,7 @@ def _track(mode: str, results_dir: str, rows: Sequence[Row], written: "Written")
     """Log one W&B run, kept in the store, with the rows as a table and every file of the report as an artifact."""
     from bench.run.tracking import open_tracker
 
-    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
+    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": folder_beside(results_dir)})
     if tracker is not None:
         tracker.log_report("report", rows, {name: Path(written.out) / name for name in written.files})
         tracker.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRICE, PRINT, RESULTS_DIR, Key
-from bench.cli.values import FilePath, ListOf, Text
+from bench.cli.values import FilePath, ListOf, StorePath, Text
 from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
 from engines.core.row import PROGRAM, Row
@@ -37,7 +37,7 @@ KEYS: Final = (
         "data",
         None,
         "add: a file of JSON lines, or a list of files; merge: the results_dir of another store, or a list",
-        kind=ListOf(FilePath()),
+        kind=ListOf(StorePath()),
     ),
     Key(
         "proven",
@@ -160,7 +160,7 @@ def _merge(store: Any, data: Any, as_json: bool) -> int:
 
     if data is None:
         raise InvalidRequest("data", "", "is required for merge", "add data=FOLDER, the results_dir of another store")
-    found = merge(store, [Path(each) for each in data])
+    found = merge(store, data)
     if as_json:
         content = {"results_dir": str(store.results_dir), "added": found.stored, "already_stored": found.known}
         print(json.dumps(content))

@@ -19,10 +19,11 @@ MARKERS: Final = "osD^vP*Xph<>"
 STEP_LIMIT_S: Final = 0.05
 """Twenty tokens a second: somewhat faster than one reads."""
 HOW_TO_READ: Final = (
-    "Each line is the frontier of one system over batches, by one kind of evidence: filled marks are observed (measured, "
-    "published), hollow ones computed (compiled, predicted). Systems of one setting answer the same question; those "
-    "that change the model (pruned, sparse, distilled, another attention) do not give the same text, and what that "
-    "costs is in the row where it was measured. A speculative row holds at the acceptance rate that it names."
+    "Each line is the frontier of one system over batches, by one kind of evidence: filled marks are observed "
+    "(measured, published), hollow ones computed (compiled, predicted). Systems of one setting answer the same "
+    "question; those that change the model (pruned, sparse, distilled, another attention) do not give the same text, "
+    "and what that costs is in the row where it was measured. A speculative row holds at the acceptance rate that it "
+    "names."
 )
 
 
@@ -35,7 +36,7 @@ def field_report(rows: Sequence[Row], title: str) -> Document:
     mine = [row for row in of_field(list(rows)) if answered(row) and row.cost_chip_s_per_token is not None]
     if not mine:
         raise ShardbenchError("field: the store holds none of its rows; run shardbench run +sweep=field first")
-    settings = list(dict.fromkeys(setting_of(row) for row in mine))
+    settings = sorted(dict.fromkeys(setting_of(row) for row in mine), key=lambda each: ("tpu" not in each, each))
     sections = [Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(mine)])]
     found: list[Finding] = []
     for setting in settings:
@@ -153,8 +154,8 @@ def _finding(setting: str, rows: Sequence[Row]) -> list[Finding]:
     sentence = (
         f"{setting}: of the systems that leave the model as it is, {system_of(fastest)} is fastest, "
         f"{significant(1e3 * (time_of(fastest) or 0), 3)} ms at batch {fastest.batch_size}, and {system_of(cheapest)} "
-        f"cheapest within 50 ms, {significant(1e3 * (cheapest.cost_chip_s_per_token or 0), 3)} chip-ms a token at batch "
-        f"{cheapest.batch_size}."
+        f"cheapest within 50 ms, {significant(1e3 * (cheapest.cost_chip_s_per_token or 0), 3)} chip-ms a token at "
+        f"batch {cheapest.batch_size}."
     )
     return [
         Finding(
