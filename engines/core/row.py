@@ -59,6 +59,8 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    offload: str = "none"  # rows of before it was a key offloaded nothing
+    offload_kv: str = "none"
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format

@@ -12,6 +12,7 @@ from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
+from engines.jax.offload.checks import check_offload
 from engines.jax.settings import NOT_HELD, Settings
 
 if TYPE_CHECKING:
@@ -103,12 +104,14 @@ class JaxEngine(Runner):
         """
         plan, mesh = self._plan(point)
         from engines.jax.devices import out_of_memory
+        from engines.jax.offload.program import OffloadedProgram
         from engines.jax.program import JaxProgram
 
         formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
         source = self.settings.source(point.model)
         with out_of_memory(point):
-            return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
+            kind = JaxProgram if point.offload == "none" else OffloadedProgram
+            return kind(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
 
     def program_id(self, point: Point) -> str:
         """A digest of the StableHLO of the timed programs, the versions of JAX, and the compiler's flags and options.
@@ -127,6 +130,7 @@ class JaxEngine(Runner):
         self.check_runtime(point)
         self.sampling.check(point.model)
         _check_supported(point)
+        check_offload(point, self.settings)
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of
         from engines.jax.prompt_batch import check_prompts
@@ -134,6 +138,8 @@ class JaxEngine(Runner):
         from engines.transformer.partition.resolve import plan_of
 
         plan = replace(plan_of(point), prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
+        if point.offload != "none":
+            plan = replace(plan, unrolled=True)  # layers come one by one, each in arrays of its own
         plan.check()
         if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read
@@ -144,7 +150,7 @@ class JaxEngine(Runner):
 def _check_supported(point: Point) -> None:
     from engines.transformer.partition.resolve import check_formats
 
-    check_formats(point)
+    check_formats(point, more=("offload", "offload_kv"))
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"

@@ -28,6 +28,10 @@ def program_id_of(point: Point, plan: Plan, mesh: Mesh, texts: Mapping[str, str]
 
 def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> str:
     """:func:`program_id_of` the programs that :class:`engines.jax.program.JaxProgram` times, without any weights."""
+    if point.offload != "none":
+        from engines.jax.offload.program import layer_texts
+
+        return program_id_of(point, plan, mesh, layer_texts(point, plan, mesh, settings))
     whole = NamedSharding(mesh, P())
 
     def shape(value: Any) -> jax.ShapeDtypeStruct:

@@ -56,6 +56,12 @@ def abstract_parameters(plan: Plan, mesh: Mesh) -> Parameters:
 
 def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
     """The arrays on the mesh's devices. Each device's part is made from its own slice of the canonical tensors."""
+    parameters: Parameters = make_arrays(plan, mesh, described(plan, source))
+    return parameters
+
+
+def make_arrays(plan: Plan, mesh: Mesh, descriptions: Any) -> Any:
+    """A pytree of :class:`Described`, all parameters or those of a layer, as arrays on the mesh's devices."""
 
     def made(each: Described) -> jax.Array:
         # Computing a quantized matrix also computes its scales, which are kept until they are requested themselves.
@@ -74,8 +80,7 @@ def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
         array = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
         return relayout(array, placement(plan, mesh, each))
 
-    parameters: Parameters = jax.tree.map(made, described(plan, source))
-    return parameters
+    return jax.tree.map(made, descriptions)
 
 
 def placement(plan: Plan, mesh: Mesh, each: Described) -> Format | NamedSharding:

@@ -1,6 +1,7 @@
 """From a point to a plan: every ``auto`` resolved."""
 
 import math
+from collections.abc import Collection
 from typing import Final, Literal
 
 from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST, WEIGHTS_ALONE
@@ -69,13 +70,15 @@ READ: Final = (
 """Keys of models and points, of those that not every engine reads, that the partitioned Transformer does."""
 
 
-def check_formats(point: Point) -> None:
+def check_formats(point: Point, more: Collection[str] = ()) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
+
+    ``more`` are keys that the engine reads beside those of :data:`READ`.
 
     Raises:
         Unsupported: they do not.
     """
-    check_extensions(point, point.engine, read=READ)
+    check_extensions(point, point.engine, read=(*READ, *more))
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:

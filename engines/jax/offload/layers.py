@@ -1,0 +1,176 @@
+"""One layer's arrays outside the device: in pinned host memory, or as bytes in a file."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from numpy.typing import NDArray
+
+from engines.offload.events import Log
+from engines.offload.layer_file import LayerFile
+from engines.offload.read_ahead import ReadAhead, Staged
+
+Fetch = Callable[[int], Any]
+"""Layer → its parameters on the devices, once they have arrived."""
+
+
+class Layers(Protocol):
+    """Where the layers wait."""
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """What fetches the layers of ``order``, in that order, and logs it."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory that they take."""
+        ...
+
+
+class HostLayers:
+    """Layers in host memory, pinned where the platform has it, from which a device copies by itself."""
+
+    def __init__(self, layers: Sequence[Any], placed: Sequence[Any]) -> None:
+        """``layers`` are pytrees of arrays in host memory, ``placed`` the shapes and shardings on the devices."""
+        self.layers, self.placed = list(layers), placed
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`."""
+        del order
+
+        def fetch(layer: int) -> Any:
+            return _arrived(
+                lambda: jax.tree.map(
+                    lambda each, to: jax.device_put(each, _target(to)), self.layers[layer], self.placed[layer]
+                ),
+                layer,
+                log,
+            )
+
+        return nullcontext(fetch)
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        for each in jax.tree.leaves(self.layers):
+            each.delete()
+        self.layers = []
+
+
+def in_host_memory(arrays: Any) -> Any:
+    """The arrays of a pytree in host memory, split over the same devices."""
+
+    def moved(each: jax.Array) -> jax.Array:
+        kinds = {memory.kind for memory in next(iter(each.sharding.device_set)).addressable_memories()}
+        kind = "pinned_host" if "pinned_host" in kinds else "unpinned_host"
+        made: jax.Array = jax.device_put(each, each.sharding.with_memory_kind(kind))
+        return made
+
+    return jax.block_until_ready(jax.tree.map(moved, arrays))
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayers:
+    """Layers in a file, each array as its different shards one after another (:func:`shards_of`)."""
+
+    file: LayerFile
+    placed: Sequence[Any]
+    on_close: Callable[[], None]
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`. A layer is read, and then copied: both run ahead of the computation."""
+        return _FileFetch(ReadAhead(self.file, order, log), self.placed, log)
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        self.on_close()
+
+
+class _FileFetch:
+    def __init__(self, reader: ReadAhead, placed: Sequence[Any], log: Log) -> None:
+        self.reader, self.placed, self.log = reader, placed, log
+
+    def __enter__(self) -> Fetch:
+        return self.fetch
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+
+    def fetch(self, layer: int) -> Any:
+        staged = self.reader.take(layer)
+        try:
+            return _arrived(lambda: _placed(staged, self.placed[layer]), layer, self.log)
+        finally:
+            self.reader.release(staged)
+
+
+def shards_of(array: jax.Array) -> list[NDArray[Any]]:
+    """The array's different shards, in the order of its devices: what is replicated is there once."""
+    found: dict[Any, NDArray[Any]] = {}
+    for shard in sorted(array.addressable_shards, key=lambda each: each.device.id):
+        if (key := _key(shard.index, array.shape)) not in found:
+            found[key] = np.asarray(shard.data)
+    return list(found.values())
+
+
+def _placed(staged: Staged, placed: Any) -> Any:
+    """The pytree of a layer on the devices, from its bytes."""
+    shapes, structure = jax.tree.flatten(placed)
+    parts = _cut(staged.payload, shapes)
+    return jax.tree.unflatten(structure, [_assembled(each, parts) for each in shapes])
+
+
+def _cut(payload: memoryview, shapes: Sequence[jax.ShapeDtypeStruct]) -> Iterator[NDArray[Any]]:
+    """The shards of all arrays, as :func:`shards_of` wrote them; copies, as the buffer is used again."""
+    offset = 0
+    for each in shapes:
+        sharding, dtype = _sharding(each), np.dtype(each.dtype)
+        local = sharding.shard_shape(each.shape)
+        size = int(np.prod(local)) * dtype.itemsize
+        for _ in {_key(index, each.shape) for index in sharding.devices_indices_map(each.shape).values()}:
+            part = np.frombuffer(payload[offset : offset + size], np.uint8).copy()
+            offset += size
+            yield part.view(dtype).reshape(local)
+    assert offset == len(payload), "a layer's bytes are those of its arrays"
+
+
+def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> jax.Array:
+    sharding, found, arrays = _sharding(shape), dict[Any, NDArray[Any]](), []
+    indices = sharding.devices_indices_map(shape.shape)
+    for device in sorted(indices, key=lambda each: each.id):
+        key = _key(indices[device], shape.shape)
+        if key not in found:
+            found[key] = next(parts)
+        arrays.append(jax.device_put(found[key], device))
+    made: jax.Array = jax.make_array_from_single_device_arrays(shape.shape, sharding, arrays)
+    target = _target(shape)
+    return made if target is sharding else jax.device_put(made, target, donate=True)
+
+
+def _arrived(move: Callable[[], Any], layer: int, log: Log) -> Any:
+    start_s = time.perf_counter()
+    arrived = jax.block_until_ready(move())
+    log.add("copy", layer, start_s, sent_bytes(arrived))
+    return arrived
+
+
+def sent_bytes(arrays: Any) -> int:
+    """Bytes of all shards on all devices of this process: what a copy from the host sends them."""
+    return sum(shard.data.nbytes for each in jax.tree.leaves(arrays) for shard in each.addressable_shards)
+
+
+def _key(index: Any, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple(at.indices(size)[:2] for at, size in zip(index, shape, strict=True))
+
+
+def _target(shape: Any) -> Any:
+    """Where an array goes: its sharding, with its memory layout where the plan chose one."""
+    return shape.format if shape.format.layout is not None else shape.sharding
+
+
+def _sharding(shape: Any) -> NamedSharding:
+    found: NamedSharding = shape.sharding
+    return found
