@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
+from engines.analytic.offload_rates import HOST_LINK_SHARE, streams
 from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
@@ -31,6 +32,7 @@ EXTENSIONS: Final = (
     *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew"),
+    *("offload", "offload_kv"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -75,16 +77,23 @@ class AnalyticEngine(Estimator):
 
 
 def _program_id(point: Point) -> str:
-    constants = constants_of(point)
-    if point.model.num_experts is None:
-        return digest(CLOSED_FORM_VERSION, constants)
-    return digest(CLOSED_FORM_VERSION, constants, routing_constants(point.chip.kind))
+    parts: list[Any] = [CLOSED_FORM_VERSION, constants_of(point)]
+    if point.model.num_experts is not None:
+        parts.append(routing_constants(point.chip.kind))
+    if streams(point):
+        parts.append({"host_link_share": HOST_LINK_SHARE})
+    return digest(*parts)
 
 
 def _check(point: Point) -> None:
     point.check()
     check_extensions(point, "analytic", read=EXTENSIONS)
     record(point)
+    if streams(point) and point.pipeline_degree > 1:
+        raise Unsupported(
+            f"pipeline_parallel={point.pipeline_degree}: offload={point.offload} offload_kv={point.offload_kv} is "
+            "modelled with all layers in one stage; use pipeline_parallel=1"
+        )
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding in ("batch", "sequence"):
             raise Unsupported(

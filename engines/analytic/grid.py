@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
 from engines.analytic.model_arrays import model_arrays
+from engines.analytic.offload_rates import offload_record
 from engines.analytic.routing_constants import routing_constants
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
@@ -54,6 +55,9 @@ class Grid:
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
     matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
+
+    Where a point ``offloads`` its layers' weights or ``offloads_kv``, its cache, they come at ``host_bytes_per_s`` and,
+    from a drive, at ``nvme_bytes_per_s`` (infinite where there is none): :mod:`engines.analytic.offload`.
     """
 
     layers: Floats
@@ -160,6 +164,10 @@ class Grid:
     hbm_usable: Floats
     grouped_rows: Floats
     routing_s: Floats
+    offloads: Bools
+    offloads_kv: Bools
+    host_bytes_per_s: Floats
+    nvme_bytes_per_s: Floats
 
     def __len__(self) -> int:
         return max(array.size for array in self.arrays().values())
@@ -262,6 +270,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
         "grouped_rows": routing.grouped_rows,
         "routing_s": routing.routing_s,
+        **offload_record(point),
     }
 
 

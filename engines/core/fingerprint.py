@@ -9,8 +9,12 @@ from typing import Any, Final
 
 NOT_IDENTIFYING: Final = frozenset(
     {"sources", "source", "device_names", "xla", "cuda", "link_constants", "limits", "constants", "on_chip"}
+    | {"host_link_bytes_per_s", "nvme_bytes_per_s"}
 )
-"""Fields of a model, chip or runtime that change no answer, or that the program which answers stands for."""
+"""Fields of a model, chip or runtime that change no answer, or that the program which answers stands for.
+
+The rates of a host count where a point asks for them, which :meth:`engines.core.point.Point.fingerprint` adds.
+"""
 
 
 def fingerprint(content: Any) -> str:

@@ -145,7 +145,10 @@ class Point(PointKeys):
         ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        return fingerprint({"point": self, "of": asked_of})
+        content: dict[str, Any] = {"point": self, "of": asked_of}
+        if self.offload != "none" or self.offload_kv != "none":
+            content["host"] = [self.chip.host_link_bytes_per_s, self.chip.nvme_bytes_per_s]
+        return fingerprint(content)
 
 
 def default_act_dtype(weight_dtype: str) -> str:

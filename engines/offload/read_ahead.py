@@ -102,7 +102,9 @@ class ReadAhead:
                 finally:
                     part.release()
                 if not got:
-                    raise ShardbenchError(f"{self.file.path}: ends before byte {offset + size}; delete it to rewrite it")
+                    raise ShardbenchError(
+                        f"{self.file.path}: ends before byte {offset + size}; delete it to rewrite it"
+                    )
                 done += got
         if not self.direct:
             os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_DONTNEED)

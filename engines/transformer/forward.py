@@ -62,7 +62,7 @@ def hidden_states(
 
 
 def contexts_of(plan: Plan, positions: Positions, time: int, limit: int) -> Contexts:
-    """What the layers of each kind need of a pass of ``time`` tokens; those with one kind of rotary share its angles."""
+    """What the layers of each kind need of a pass of ``time`` tokens; layers with one kind of rotary share angles."""
     here = positions.shard(plan, plan.axes.sequence).ids(time)
     if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
         here = own_ids(plan, time)

@@ -16,8 +16,8 @@ def check_offload(point: Point, settings: Settings) -> None:
     if point.offload == "none":
         if point.offload_kv != "none":
             raise Unsupported(
-                f"offload_kv={point.offload_kv}: engine=jax moves a layer's cache with its weights; use offload=host or "
-                "offload=nvme, or offload_kv=none"
+                f"offload_kv={point.offload_kv}: engine=jax moves a layer's cache with its weights; use offload=host "
+                "or offload=nvme, or offload_kv=none"
             )
         return
     asked = f"offload={point.offload}"

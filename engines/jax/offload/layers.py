@@ -64,7 +64,8 @@ def in_host_memory(arrays: Any) -> Any:
     """The arrays of a pytree in host memory, split over the same devices."""
 
     def moved(each: jax.Array) -> jax.Array:
-        kinds = {memory.kind for memory in next(iter(each.sharding.device_set)).addressable_memories()}
+        device: Any = next(iter(each.sharding.device_set))
+        kinds = {memory.kind for memory in device.addressable_memories()}
         kind = "pinned_host" if "pinned_host" in kinds else "unpinned_host"
         made: jax.Array = jax.device_put(each, each.sharding.with_memory_kind(kind))
         return made
@@ -139,7 +140,7 @@ def _cut(payload: memoryview, shapes: Sequence[jax.ShapeDtypeStruct]) -> Iterato
 
 def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> jax.Array:
     sharding, found, arrays = _sharding(shape), dict[Any, NDArray[Any]](), []
-    indices = sharding.devices_indices_map(shape.shape)
+    indices: dict[Any, Any] = dict(sharding.devices_indices_map(shape.shape))
     for device in sorted(indices, key=lambda each: each.id):
         key = _key(indices[device], shape.shape)
         if key not in found:

@@ -46,15 +46,15 @@ class StreamedRun:
         self, programs: CompiledPass, resident: Parameters, cache: Caches, token: Array, positions: Sequence[Array]
     ) -> tuple[Array, Array, Caches]:
         """As :func:`engines.transformer.programs.make_decode`'s program; ``positions`` has each step's."""
-        written, tokens, scores = list(cache), [token], []
+        written, tokens, kept = list(cache), [token], list[Array]()
 
         def read(step: int) -> Array:
             return tokens[step][:, None]
 
-        for token, score in self._passes(programs, resident, written, positions, read):
-            tokens.append(token)
-            scores = [*scores, score][-KEPT_LOGITS:]
-        return jnp.stack(tokens[1:]), jnp.stack(scores), tuple(written)
+        for following, scores in self._passes(programs, resident, written, positions, read):
+            tokens.append(following)
+            kept = [*kept, scores][-KEPT_LOGITS:]
+        return jnp.stack(tokens[1:]), jnp.stack(kept), tuple(written)
 
     def _passes(
         self, programs: CompiledPass, resident: Parameters, cache: list[Any], positions: Sequence[Array], read: Any

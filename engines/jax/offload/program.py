@@ -132,4 +132,3 @@ def layer_texts(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> dic
         for made in [layer_pass(point, plan, mesh, settings, stage)]
         for name, program in made.programs()
     }
-

@@ -80,9 +80,7 @@ def _identity(plan: Plan, settings: Settings) -> str:
 
 def layer_payload_bytes(plan: Plan) -> list[float]:
     """Bytes of each layer's arrays over all chips, each array once: the closed form of what a file holds of it."""
-    return [
-        sum(_bytes(each) for each in jax.tree.leaves(description)) for description in described(plan).layers
-    ]
+    return [sum(_bytes(each) for each in jax.tree.leaves(description)) for description in described(plan).layers]
 
 
 def _bytes(each: Any) -> float:

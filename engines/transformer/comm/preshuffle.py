@@ -51,7 +51,8 @@ def preshuffle_layers(plan: Plan, mesh: Mesh, layers: Layers, specs: Layers) -> 
         return Projection(*(each and replace(each, values=of_matrix(each.values, matmul)) for each, matmul in sides))
 
     def roll(whole: Layers) -> Layers:
-        return jax.tree.map(of, whole, is_leaf=lambda node: isinstance(node, Projection))
+        moved: Layers = jax.tree.map(of, whole, is_leaf=lambda node: isinstance(node, Projection))
+        return moved
 
     mapped = jax.shard_map(roll, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False)
     done: Layers = jax.jit(mapped, donate_argnums=0)(layers)
