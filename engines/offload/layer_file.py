@@ -88,7 +88,7 @@ class LayerWriter:
         extent = Extent(offset, padded_bytes(payload), payload)
         try:
             for each in arrays:
-                self.file.write(memoryview(np.ascontiguousarray(each).reshape(-1).view(np.uint8)))
+                np.ascontiguousarray(each).tofile(self.file)
             self.file.write(bytes(extent.read_bytes - payload))
             # Written pages are given back at once: neither this process nor a later read is to find them in memory.
             self.file.flush()
