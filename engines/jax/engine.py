@@ -66,6 +66,9 @@ class JaxEngine(Runner):
         found = {XLA_FLAGS: f"{kept} {DEVICE_COUNT_FLAG}={devices}".lstrip()}
         if len(counts) == len(points):
             found["JAX_PLATFORMS"] = "cpu"
+        if any(point.offload != "none" for point in points):
+            # Layers come and go: glibc would keep their memory among what is still in use, and the process grow.
+            found |= {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
         return found
 
     def process(self) -> JobProcess | None:

@@ -179,7 +179,7 @@ class JaxProgram:
             **resolved_experts(plan),
         }
         requested = self.point.axes()
-        flops, copied = measured_peaks(self.mesh, plan.act_dtype, self._product()) or (None, None)
+        flops, copied = self._peaks() or (None, None)
         skipped_tokens = self.prompts.skipped_tokens
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
@@ -197,6 +197,9 @@ class JaxProgram:
             versions=versions_of(JAX_LIBRARIES),
             details=self._details(),
         )
+
+    def _peaks(self) -> tuple[float, float] | None:
+        return measured_peaks(self.mesh, self.plan.act_dtype, self._product())
 
     def _memory(self) -> dict[str, float | None]:
         """Bytes of one chip, by the names of :class:`Facts`."""

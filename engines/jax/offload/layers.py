@@ -1,10 +1,11 @@
 """One layer's arrays outside the device: in pinned host memory, or as bytes in a file."""
 
+import mmap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import jax
 import numpy as np
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 
 from engines.offload.events import Log
 from engines.offload.layer_file import LayerFile
+from engines.offload.pipeline import BUFFERS
 from engines.offload.read_ahead import ReadAhead, Staged
 
+ALIGNED_BYTES: Final = 64
+"""JAX on a CPU reads a numpy array where it lies if it begins at a multiple of this many bytes, and copies others."""
 Fetch = Callable[[int], Any]
 """Layer → its parameters on the devices, once they have arrived."""
 
@@ -91,8 +95,19 @@ class FileLayers:
 
 
 class _FileFetch:
+    """Copies each layer that has been read to the devices.
+
+    A CPU's device memory is the host's, and JAX reads an aligned numpy array where it lies: two rooms, of which the
+    pipeline fills one once its layer is done with, are then what two buffers are on an accelerator. New memory for
+    every layer would cost more in page faults than the copy.
+    """
+
     def __init__(self, reader: ReadAhead, placed: Sequence[Any], log: Log) -> None:
-        self.reader, self.placed, self.log = reader, placed, log
+        self.reader, self.placed, self.log, self.turn = reader, placed, log, 0
+        first = next(iter(jax.tree.leaves(placed[0])[0].sharding.device_set))
+        size = max(_room_bytes(jax.tree.leaves(each)) for each in placed)
+        rooms = BUFFERS if first.platform == "cpu" else 0
+        self.rooms = [np.frombuffer(mmap.mmap(-1, size), np.uint8) for _ in range(rooms)]
 
     def __enter__(self) -> Fetch:
         return self.fetch
@@ -102,8 +117,10 @@ class _FileFetch:
 
     def fetch(self, layer: int) -> Any:
         staged = self.reader.take(layer)
+        room = self.rooms[self.turn % BUFFERS] if self.rooms else None
+        self.turn += 1
         try:
-            return _arrived(lambda: _placed(staged, self.placed[layer]), layer, self.log)
+            return _arrived(lambda: _placed(staged, self.placed[layer], room), layer, self.log)
         finally:
             self.reader.release(staged)
 
@@ -117,25 +134,44 @@ def shards_of(array: jax.Array) -> list[NDArray[Any]]:
     return list(found.values())
 
 
-def _placed(staged: Staged, placed: Any) -> Any:
-    """The pytree of a layer on the devices, from its bytes."""
+def _placed(staged: Staged, placed: Any, room: NDArray[np.uint8] | None) -> Any:
+    """The pytree of a layer on the devices, from its bytes; copied to ``room`` first where there is one."""
     shapes, structure = jax.tree.flatten(placed)
-    parts = _cut(staged.payload, shapes)
+    parts = _cut(np.frombuffer(staged.payload, np.uint8), shapes, room)
     return jax.tree.unflatten(structure, [_assembled(each, parts) for each in shapes])
 
 
-def _cut(payload: memoryview, shapes: Sequence[jax.ShapeDtypeStruct]) -> Iterator[NDArray[Any]]:
-    """The shards of all arrays, as :func:`shards_of` wrote them; copies, as the buffer is used again."""
-    offset = 0
-    for each in shapes:
-        sharding, dtype = _sharding(each), np.dtype(each.dtype)
-        local = sharding.shard_shape(each.shape)
+def _cut(payload: NDArray[np.uint8], shapes: Sequence[Any], room: NDArray[np.uint8] | None) -> Iterator[NDArray[Any]]:
+    """The shards of all arrays, as :func:`shards_of` wrote them."""
+    offset = placed_at = 0
+    for local, dtype, count in _parts(shapes):
         size = int(np.prod(local)) * dtype.itemsize
-        for _ in {_key(index, each.shape) for index in sharding.devices_indices_map(each.shape).values()}:
-            part = np.frombuffer(payload[offset : offset + size], np.uint8).copy()
+        for _ in range(count):
+            part = payload[offset : offset + size]
+            if room is not None:
+                np.copyto(room[placed_at : placed_at + size], part)
+                part = room[placed_at : placed_at + size]
+                placed_at += _aligned(size)
             offset += size
             yield part.view(dtype).reshape(local)
     assert offset == len(payload), "a layer's bytes are those of its arrays"
+
+
+def _parts(shapes: Sequence[Any]) -> Iterator[tuple[tuple[int, ...], np.dtype[Any], int]]:
+    """Of each array a shard's shape and dtype, and how many different ones there are."""
+    for each in shapes:
+        sharding = _sharding(each)
+        indices = sharding.devices_indices_map(each.shape).values()
+        yield sharding.shard_shape(each.shape), np.dtype(each.dtype), len({_key(at, each.shape) for at in indices})
+
+
+def _room_bytes(shapes: Sequence[Any]) -> int:
+    """Bytes of a layer's arrays, each aligned as JAX needs it to read it in place."""
+    return sum(count * _aligned(int(np.prod(local)) * dtype.itemsize) for local, dtype, count in _parts(shapes))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNED_BYTES) * ALIGNED_BYTES
 
 
 def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from engines.jax.devices import compiler_options
 from engines.jax.offload.passes import CompiledPass, StreamedRun
 from engines.jax.offload.programs import layer_pass
 from engines.jax.offload.store import layers_of, resident_parameters
+from engines.jax.peaks import measured_peaks
 from engines.jax.program import JaxProgram, bytes_per_chip
 from engines.jax.settings import Settings
 from engines.offload.events import Log
@@ -22,6 +23,11 @@ from engines.transformer.params.quantize import stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Source
+
+TOLD_LAYERS: Final = 12
+"""A row keeps the times of so many layers, the last of its last run."""
+MOST_COPIED_BYTES: Final = 1 << 26
+"""Of the copy that measures a host's memory: beyond its caches, and little beside a layer."""
 
 
 class OffloadedProgram(JaxProgram):
@@ -86,7 +92,10 @@ class OffloadedProgram(JaxProgram):
 
     def _kept(self, stage: str) -> None:
         """The stage's last run, told as a row holds it."""
-        self.logs[stage] = self.run.log.summary(len(self.run.kinds))
+        self.logs[stage] = self.run.log.summary(TOLD_LAYERS)
+
+    def _peaks(self) -> tuple[float, float] | None:
+        return measured_peaks(self.mesh, self.plan.act_dtype, self._product(), MOST_COPIED_BYTES)
 
     def _memory(self) -> dict[str, float | None]:
         """The resident parameters and two layers; what the programs take beside arguments is the largest of theirs."""
@@ -106,7 +115,7 @@ class OffloadedProgram(JaxProgram):
         }
 
     def _details(self) -> dict[str, Any]:
-        return {**super()._details(), "offload": dict(self.logs)}
+        return {**super()._details(), "offload": {each.name: self.logs[each.name] for each in self.stages}}
 
     def close(self) -> None:
         """Free the devices' memory, and where the layers waited."""
