@@ -27,23 +27,26 @@ class Staged:
 
     layer: int
     payload: memoryview
-    buffer: mmap.mmap
+    buffer: memoryview
 
 
 class ReadAhead:
-    """Reads the layers of ``order`` on a thread of its own into ``staged`` buffers, as soon as one is free.
+    """Reads the layers of ``order`` on a thread of its own into a few buffers, as soon as one is free.
 
     With O_DIRECT a drive writes into the buffers themselves and nothing stays in the page cache, so every read is one
     of the drive; ``direct`` says whether the file system has it. Without it each layer's pages are dropped once read.
     """
 
-    def __init__(self, file: LayerFile, order: Sequence[int], log: Log, staged: int = STAGED) -> None:
+    def __init__(
+        self, file: LayerFile, order: Sequence[int], log: Log, buffers: Sequence[memoryview] | None = None
+    ) -> None:
+        """``buffers`` are page-aligned, each as large as the largest layer; by default :data:`STAGED` are made."""
         self.file, self.log = file, log
         self.descriptor, self.direct = _opened(file)
         size = max((each.read_bytes for each in file.extents), default=0) or mmap.PAGESIZE
-        self._free = queue.SimpleQueue[mmap.mmap | None]()
-        for _ in range(staged):
-            self._free.put(mmap.mmap(-1, size))  # page-aligned, as direct I/O needs
+        self._free = queue.SimpleQueue[memoryview | None]()
+        for each in buffers or [memoryview(mmap.mmap(-1, size)) for _ in range(STAGED)]:
+            self._free.put(each)
         self._ready = queue.SimpleQueue[Staged | BaseException]()
         self._thread = threading.Thread(target=self._work, args=(list(order),), name="offload-read", daemon=True)
         self._thread.start()
@@ -62,7 +65,6 @@ class ReadAhead:
 
     def release(self, staged: Staged) -> None:
         """Give a layer's buffer back; its bytes are overwritten."""
-        staged.payload.release()
         self._free.put(staged.buffer)
 
     def close(self) -> None:
@@ -88,24 +90,17 @@ class ReadAhead:
                 start_s, extent = time.perf_counter(), self.file.extents[layer]
                 self._read(buffer, extent.offset, extent.read_bytes)
                 self.log.add("read", layer, start_s, extent.read_bytes)
-                self._ready.put(Staged(layer, memoryview(buffer)[: extent.payload_bytes], buffer))
+                self._ready.put(Staged(layer, buffer[: extent.payload_bytes], buffer))
         except BaseException as error:  # the taker's to raise
             self._ready.put(error)
 
-    def _read(self, buffer: mmap.mmap, offset: int, size: int) -> None:
-        with memoryview(buffer) as view:
-            done = 0
-            while done < size:
-                part = view[done : min(size, done + CHUNK_BYTES)]
-                try:
-                    got = os.preadv(self.descriptor, [part], offset + done)
-                finally:
-                    part.release()
-                if not got:
-                    raise ShardbenchError(
-                        f"{self.file.path}: ends before byte {offset + size}; delete it to rewrite it"
-                    )
-                done += got
+    def _read(self, buffer: memoryview, offset: int, size: int) -> None:
+        done = 0
+        while done < size:
+            got = os.preadv(self.descriptor, [buffer[done : min(size, done + CHUNK_BYTES)]], offset + done)
+            if not got:
+                raise ShardbenchError(f"{self.file.path}: ends before byte {offset + size}; delete it to rewrite it")
+            done += got
         if not self.direct:
             os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_DONTNEED)
 

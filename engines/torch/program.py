@@ -53,7 +53,7 @@ class TorchProgram:
             ran["data_parallel"] = point.data_parallel
         if point.model.attention.is_latent and point.latent_attention == "auto" and point.phase != "generate":
             ran["latent_attention"] = "expanded" if point.phase == "prefill" else "absorbed"
-        requested = point.axes()
+        requested, offloads = point.axes(), point.offload != "none"
         ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"
         which = max if without_datasheet else min
@@ -77,6 +77,9 @@ class TorchProgram:
                 "micro_batches": ranks[0]["micro_batches"],
                 "checked_sequences": len(checked_rows(point)),
                 "seed": self.job.seed,
+                **(
+                    {"offload": {each.name: ranks[0]["offload"][each.name] for each in self.stages}} if offloads else {}
+                ),
             },
         )
 
