@@ -58,6 +58,7 @@ def test_offloaded_layers_give_the_logits_of_those_on_the_device(model, tmp_path
         assert facts.weights_bytes < on_device.weights_bytes
 
 
+@pytest.mark.slow(seconds=8)
 def test_every_rank_streams_its_own_part():
     asked = point(num_chips=2, tensor_parallel=2, phase="decode", offload="nvme")
     program = TorchEngine().prepare(asked)
