@@ -50,8 +50,8 @@ class Log:
         return sorted((each for each in self.events if each.kind == kind), key=lambda each: each.start_s)
 
     def overlapped(self) -> int:
-        """How many fetches (a copy, or a read where there is none) began before the compute before theirs had ended."""
-        computes, fetches = self.of("compute"), self.of("copy") or self.of("read")
+        """How many fetches (a layer's read, or its copy where none is read) began before the compute before ended."""
+        computes, fetches = self.of("compute"), self.of("read") or self.of("copy")
         following = zip(computes, fetches[1:], strict=False)
         return sum(fetch.start_s < compute.end_s for compute, fetch in following)
 
@@ -65,7 +65,7 @@ class Log:
             **{f"{kind}_bytes": self.sent_bytes(kind) for kind in kinds if kind != "compute"},
             **{f"{kind}_busy_s": sum(each.end_s - each.start_s for each in self.of(kind)) for kind in kinds},
             "fetches_overlapped": self.overlapped(),
-            "fetches": len(self.of("copy") or self.of("read")),
+            "fetches": len(self.of("read") or self.of("copy")),
             "timeline": self._timeline([each for kind in kinds for each in self.of(kind)[-last:]]),
         }
 

@@ -20,6 +20,7 @@ VERBS: Final[Mapping[str, str]] = {
     "paper": "tables and figures of Pope et al. 2022 from all kinds of evidence; exit code 1 if Table 1 differs",
     "compiler": "what each release of a compiler did to the same programs, from nights (+sweep=compiler-nightly)",
     "studies": "figure, table and finding of every study (+sweep=study-...), from compiled rows",
+    "offload": "the cheapest token with weights or cache off the chip (+sweep=study-offload), and what streaming did",
     "pivot": "one figure by keys of your choice, printed and written; kinds of evidence never share a cell",
 }
 FORMATS: Final = ("markdown", "html", "csv", "latex")
@@ -62,6 +63,7 @@ EXAMPLES: Final = (
     "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
     "shardbench report compiler results_dir=results/compiler out=reports",
     "shardbench report studies results_dir=results out=reports/mine",
+    "shardbench report offload results_dir=results/offload out=reports",
     "shardbench report pivot rows=[model,source] columns=num_chips value=mfu where=[phase=decode] aggregate=max",
     "shardbench report template=examples/reports/decode.md.j2 results_dir=results/reference out=reports/mine",
 )
@@ -71,6 +73,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails, else 0."""
     from bench.report.compiler.report import compiler_report, nights_of
     from bench.report.main.sections import comparison_report, full_report
+    from bench.report.offload.report import offload_report
     from bench.report.paper.closed_forms import ContextLimit
     from bench.report.paper.report import paper_report
     from bench.report.render.document import write
@@ -102,6 +105,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         places = Places(next((each for each in folders if each.is_dir()), folders[0]), out / "studies")
         document = studies_report(rows, settings["title"] or "The studies of compiled programs", places)
         written = write(document, out / "studies", formats, endings)
+    elif verb == "offload":
+        document = offload_report(rows, settings["title"] or "Weights and cache outside the chip")
+        written = write(document, out / "offload", formats, endings)
     elif verb == "pivot":
         written, more = _pivoted(rows, settings, formats)
     elif settings["template"] is not None:
