@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.offload_rates import HOST_LINK_SHARE, streams
+from engines.analytic.offload_rates import streams
 from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
@@ -20,6 +20,7 @@ from engines.core.extension import check_extensions
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
+from engines.offload.host_link import HOST_LINK_SHARE
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
@@ -42,7 +43,7 @@ class AnalyticEngine(Estimator):
 
     name: ClassVar[str] = "analytic"
     source: ClassVar[Source] = "predicted"
-    code: ClassVar[Sequence[str]] = ("analytic",)
+    code: ClassVar[Sequence[str]] = ("analytic", "offload")
     runtime: ClassVar[str | None] = BEST
     answers_any_runtime: ClassVar[bool] = True
 

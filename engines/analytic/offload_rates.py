@@ -1,21 +1,13 @@
 """At which rates weights and caches come to a chip from outside it, and how many layers of them it holds at once."""
 
 import math
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from engines.core.point import Point
-
-BUFFERS: Final = 2
-"""Layers on the chip at once, as :data:`engines.offload.pipeline.BUFFERS`: one computes while the next arrives."""
-
-HOST_LINK_SHARE: Final = 0.85
-"""Share of a host link's datasheet rate that large copies reach; a prior, no row has set it.
-
-A PCI Express packet of 256 bytes carries 20 to 28 bytes of header, check and framing (PCI Express Base Specification,
-transaction and data link layers), which leaves 0.90 to 0.93; the copy engine's gaps between packets take the rest.
-"""
+from engines.offload.host_link import HOST_LINK_SHARE
+from engines.offload.pipeline import BUFFERS
 
 
 def offload_record(point: Point) -> dict[str, Any]:

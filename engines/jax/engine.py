@@ -28,7 +28,7 @@ class JaxEngine(Runner):
 
     name: ClassVar[str] = "jax"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
+    code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax", "offload")
     runtime: ClassVar[str | None] = "xla"
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
     ignored_settings: ClassVar[Collection[str]] = {each.name for each in fields(Settings)} - NOT_HELD

@@ -42,7 +42,7 @@ class TorchEngine(Runner):
 
     name: ClassVar[str] = "torch"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("weights", "torch")
+    code: ClassVar[Sequence[str]] = ("weights", "torch", "offload")
     runtime: ClassVar[str | None] = "torch-eager"
     libraries: ClassVar[Sequence[str]] = ("torch", "triton")
     ignored_settings: ClassVar[Collection[str]] = (*("seed", "checkpoint", "decode", "rank_timeout_s", "offload_dir"),)

@@ -13,7 +13,7 @@ from engines.analytic.cost import Cost
 from engines.analytic.engine import AnalyticEngine
 from engines.analytic.grid import grid_of
 from engines.analytic.offload import LayerBytes, streamed
-from engines.analytic.offload_rates import HOST_LINK_SHARE
+from engines.offload.host_link import HOST_LINK_SHARE
 
 ZERO = np.zeros(1)
 KEYS = {

@@ -42,9 +42,10 @@ class Plan:
     own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
     (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of its torus close to rings. ``expert_axes`` names
     the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity``
-    the tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
-    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
-    how communication overlaps, and sizes with padding.
+    the tokens that an expert takes at most, as a multiple of its even share. With ``offloads`` the layers' matrices
+    lie in host memory, and the program fetches each. ``chunks`` and ``annotation`` are those of :meth:`global_view`.
+    ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what, how communication
+    overlaps, and sizes with padding.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -73,6 +74,7 @@ class Plan:
     expert_dispatch: str = "gather"
     expert_capacity: float | None = None
     longest_text: int | None = None
+    offloads: bool = False
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
