@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.grid import collectives_of, grid_of, record
-from engines.analytic.offload_rates import streams
+from engines.analytic.offload_rates import host_bytes, streams
 from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
@@ -152,6 +152,8 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         keys |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         keys["mesh_shape"] = [1, 1, point.num_chips]
     keys |= phases[-1].keys
+    if streams(point):
+        details["host_bytes"] = host_bytes(point, widest.memory["kv_cache_bytes"])
     if point.phase == "generate":
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}

@@ -37,3 +37,17 @@ def streams(point: Point) -> bool:
 def held_layers(layers: Any, offloaded: Any) -> Any:
     """Layers whose weights, or cache, are on the chip at once, arrays [points]."""
     return np.where(offloaded, np.minimum(layers, float(BUFFERS)), layers)
+
+
+def host_bytes(point: Point, held_cache_bytes: float) -> float:
+    """Bytes of host memory over all chips: the layers' weights, and the cache of which a chip holds a part.
+
+    Weights are the parameters without the tables; ``held_cache_bytes`` are those of the layers on one chip.
+    """
+    model, found = point.model, 0.0
+    if point.offload == "host":
+        tables = (1 if model.tied_embedding else 2) * model.vocab_size * model.d_model
+        found += (model.params - tables) * point.weight_bytes
+    if point.offload_kv == "host":
+        found += point.num_chips * held_cache_bytes * model.num_layers / float(held_layers(model.num_layers, True))
+    return found

@@ -67,10 +67,16 @@ def _finding(group: tuple[str, str], best: Sequence[Row]) -> Finding:
     seconds = cost(row) or 0.0
     sentence = (
         f"{model_label(model)} in {dtype} on one {row.hw} makes its cheapest token with {place(row)}, at batch "
-        f"{row.batch_size}: {significant(seconds)} chip-seconds, {significant(1 / seconds)} tokens per second."
+        f"{row.batch_size}: {significant(seconds)} chip-seconds, {significant(1 / seconds)} tokens per second"
+        f"{_hosted(row)}."
     )
     numbers = {f"{place(each)}, batch {each.batch_size}": cost(each) for each in best}
     return Finding(f"{model_label(model)}, {dtype}", ("predicted",), sentence, numbers)
+
+
+def _hosted(row: Row) -> str:
+    held = row.details.get("host_bytes")
+    return f", with {significant(held / 1e9)} GB in host memory" if held else ""
 
 
 def _predicted_section(rows: Sequence[Row], best: Mapping[tuple[str, str], Sequence[Row]]) -> Section:
@@ -80,7 +86,7 @@ def _predicted_section(rows: Sequence[Row], best: Mapping[tuple[str, str], Seque
         "FlexGen (Sheng et al. 2023, arXiv 2303.06865). A layer takes the longest of its compute, its link and its "
         "drive; two layers are on the chip. The cost is that of the whole request over its generated tokens, so the "
         "cache, which grows with every token and every sequence, counts in bytes moved and in what fits. Rates of host "
-        f"link and drive are those of `conf/hw/{first.hw}.yaml`; host memory is taken to be large enough. "
+        f"link and drive are those of `conf/hw/{first.hw}.yaml`; how much host memory that takes stands in the table. "
         f"Recipe: `{COMMAND}`."
     )
     columns = [
@@ -90,6 +96,7 @@ def _predicted_section(rows: Sequence[Row], best: Mapping[tuple[str, str], Seque
         Column("tokens_per_s", "generated tokens/s", 1.0, ".3g"),
         Column("step_time_s", "step (s)", 1.0, ".3g"),
         Column("held", "held on the chip (GB)", 1e-9, ".3g"),
+        Column("host", "in host memory (GB)", 1e-9, ".4g"),
     ]
 
     def cells(row: Row) -> dict[str, Any]:
@@ -103,6 +110,7 @@ def _predicted_section(rows: Sequence[Row], best: Mapping[tuple[str, str], Seque
             "tokens_per_s": None if seconds is None else row.num_chips / seconds,
             "step_time_s": row.step_time_s,
             "held": row.peak_hbm_bytes,
+            "host": row.details.get("host_bytes"),
         }
 
     whole = Table(name="offload_all", caption="All batches and places", columns=columns, rows=[*map(cells, rows)])
@@ -144,7 +152,7 @@ def _measured_section(rows: Sequence[Row]) -> Section:
         return {
             **{key: getattr(row, key) for key in ("model", "engine", "offload", "batch_size", "max_relative_error")},
             "stage": stage,
-            "limit": _limit(row),
+            "resident": row.details.get("peak_resident_bytes"),
             "layers": (run.get("read_bytes") or run["copy_bytes"]) / steps,
             "read": run.get("read_bytes"),
             "sent": run["copy_bytes"],
@@ -160,7 +168,7 @@ def _measured_section(rows: Sequence[Row]) -> Section:
         caption="Measured: bytes of the last run, and how long each part was busy",
         columns=[
             *(Column("model"), Column("engine"), Column("offload"), Column("stage")),
-            Column("limit", "memory limit (GB)", 1e-9, ".3g"),
+            Column("resident", "most memory of the process (GB)", 1e-9, ".3g"),
             Column("layers", "layers (GB)", 1e-9, ".4g"),
             Column("read", "read (GB)", 1e-9, ".4g"),
             Column("sent", "copied (GB)", 1e-9, ".4g"),
@@ -180,8 +188,3 @@ def _measured_section(rows: Sequence[Row]) -> Section:
     )
     drawn = next((row for row in rows if row.offload == "nvme"), rows[0])
     return Section(title="Measured", text=text, tables=[table], draw=lambda: [timeline_figure(drawn)])
-
-
-def _limit(row: Row) -> float | None:
-    limit = (row.conditions or {}).get("memory_limit_bytes")
-    return float(limit) if isinstance(limit, (int, float)) else None

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from engines.core.point import Point
+from engines.host.resident import peak_resident_bytes
 from engines.jax.devices import compiler_options
 from engines.jax.offload.passes import CompiledPass, StreamedRun
 from engines.jax.offload.programs import layer_pass
@@ -115,7 +116,8 @@ class OffloadedProgram(JaxProgram):
         }
 
     def _details(self) -> dict[str, Any]:
-        return {**super()._details(), "offload": {each.name: self.logs[each.name] for each in self.stages}}
+        runs = {each.name: self.logs[each.name] for each in self.stages}
+        return {**super()._details(), "offload": runs, "peak_resident_bytes": peak_resident_bytes()}
 
     def close(self) -> None:
         """Free the devices' memory, and where the layers waited."""
