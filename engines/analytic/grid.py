@@ -48,16 +48,15 @@ class Grid:
     which a token goes to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of
     ``expert_groups`` of them a token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch``
     index ``LATENT_ATTENTIONS``, ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where
-    data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
-    :mod:`engines.analytic.routing_constants`.
+    data_parallel and expert_parallel are left open. ``grouped_rows``, ``routing_s``: :mod:`.routing_constants`.
 
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
     matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
-
-    Where a point ``offloads`` its layers' weights or ``offloads_kv``, its cache, they come at ``host_bytes_per_s`` and,
-    from a drive, at ``nvme_bytes_per_s`` (infinite where there is none): :mod:`engines.analytic.offload`.
+    A decode is ``passes`` of ``pass_tokens`` a sequence, which yield ``steps`` tokens: as many passes of one token,
+    unless some are proposed (:mod:`engines.analytic.drafts`).
+    Where a point ``offloads`` weights or ``offloads_kv``, they come at the rates of :mod:`engines.analytic.offload`.
     """
 
     layers: Floats
@@ -117,6 +116,8 @@ class Grid:
     input_len: Floats
     output_len: Floats
     steps: Floats
+    passes: Floats
+    pass_tokens: Floats
     phase: Ints
     layout: Ints
     attention: Ints
@@ -229,7 +230,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         _check_links(chip, point.num_chips)
     return {
         **model_arrays(model),
-        "peak": chip.peak(point.act_dtype),
+        "peak": chip.peak(point.act_dtype) * (2 if point.is_sparse else 1),
         "stream_peak": beside,
         "head_peak": chip.peak(point.act_dtype) if point.head_format == point.act_dtype else beside,
         "hbm_bytes": float(chip.hbm_bytes or np.nan),
@@ -252,6 +253,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "input_len": float(point.input_len),
         "output_len": float(point.output_len),
         "steps": float(point.decode_steps),
+        "passes": float(point.decode_steps),
+        "pass_tokens": 1.0,
         "phase": PHASES.index(point.phase),
         "layout": FFN_LAYOUTS.index(point.ffn_layout),
         "attention": ATTN_SHARDINGS.index(point.attn_sharding),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.offload.host_link import HOST_LINK_SHARE
 from engines.offload.pipeline import BUFFERS
@@ -51,3 +52,22 @@ def host_bytes(point: Point, held_cache_bytes: float) -> float:
     if point.offload_kv == "host":
         found += point.num_chips * held_cache_bytes * model.num_layers / float(held_layers(model.num_layers, True))
     return found
+
+
+def check_streamed(point: Point) -> None:
+    """Check that what a point offloads is modelled.
+
+    Raises:
+        Unsupported: with pipeline stages, speculation, or shardings of every operator.
+    """
+    if not streams(point):
+        return
+    asked = f"offload={point.offload} offload_kv={point.offload_kv}"
+    if point.pipeline_degree > 1:
+        raise Unsupported(
+            f"pipeline_parallel={point.pipeline_degree}: {asked} is modelled with all layers in one stage; use "
+            "pipeline_parallel=1"
+        )
+    for key, plain in (("speculative", "none"), ("planner", "auto"), ("shardings", None)):
+        if getattr(point, key) != plain:
+            raise Unsupported(f"{key}={getattr(point, key)}: is not modelled with {asked}; leave it out")

@@ -13,6 +13,10 @@ def check_offload(point: Point) -> None:
     """
     if point.offload == "nvme":
         raise Unsupported("offload=nvme: a compiler knows host memory and no drive; use offload=host")
+    if point.offload != "none" and point.speculative != "none":
+        raise Unsupported(
+            f"speculative={point.speculative}: is not compiled with offload={point.offload}; leave it out"
+        )
     if point.offload != "none" and (point.chip.kind != "tpu" or point.partitioner != "manual"):
         raise Unsupported(
             f"offload={point.offload}: engine=compiled fetches layers in programs for TPUs with partitioner=manual, "

@@ -8,8 +8,21 @@ from functools import cache
 from typing import Any, Final
 
 NOT_IDENTIFYING: Final = frozenset(
-    {"sources", "source", "device_names", "xla", "cuda", "link_constants", "limits", "constants", "on_chip"}
-    | {"host_link_bytes_per_s", "nvme_bytes_per_s"}
+    {
+        "sources",
+        "source",
+        "device_names",
+        "xla",
+        "cuda",
+        "link_constants",
+        "limits",
+        "constants",
+        "on_chip",
+        "tdp_w",
+        "cloud",
+        "host_link_bytes_per_s",
+        "nvme_bytes_per_s",
+    }
 )
 """Fields of a model, chip or runtime that change no answer, or that the program which answers stands for.
 

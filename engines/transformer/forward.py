@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -46,7 +47,9 @@ def forward(
 
 def output(plan: Plan, parameters: Parameters, x: Array) -> Array:
     """The last layer's output, [batch.batch, E.residual] → logits [batch, vocab.all]."""
-    return logits(plan, parameters, norm(plan, parameters.final_norm, constrain(plan, x, residual)))
+    normed = norm(plan, parameters.final_norm, constrain(plan, x, residual))
+    with jax.named_scope("head"):
+        return logits(plan, parameters, normed)
 
 
 def hidden_states(
@@ -57,8 +60,10 @@ def hidden_states(
     ``tokens`` may also be rows of packed sequences; ``positions`` then say where each sequence begins.
     """
     time = tokens.shape[1]
-    x = embed(plan, parameters, tokens, positions)
-    contexts = contexts_of(plan, positions, time, limit)
+    here = positions.shard(plan, plan.axes.sequence).ids(time)
+    with jax.named_scope("embedding"):
+        x = embed(plan, parameters, tokens, positions)
+    contexts = contexts_of(plan, positions, here, time, limit)
     written: list[Cache] = []
     for turn in plan.loops:
         own = slice(len(written), len(written) + len(turn))
@@ -68,9 +73,8 @@ def hidden_states(
     return x.reshape(-1, time, x.shape[-1]), tuple(written)
 
 
-def contexts_of(plan: Plan, positions: Positions, time: int, limit: int) -> Contexts:
-    """What the layers of each kind need of a pass of ``time`` tokens; layers with one kind of rotary share angles."""
-    here = positions.shard(plan, plan.axes.sequence).ids(time)
+def contexts_of(plan: Plan, positions: Positions, here: Array, time: int, limit: int) -> Contexts:
+    """What layers need to know of ``time`` new tokens a sequence, which stand ``here``."""
     if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
         here = own_ids(plan, time)
     turned: dict[Rotary, RopeAngles | None] = {}

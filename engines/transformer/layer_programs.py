@@ -76,7 +76,9 @@ def make_layer_pass(
 
     def computed(kind: LayerKind) -> Callable[..., tuple[Array, Cache]]:
         def one(parameters: LayerParameters, cache: Cache, x: Array, position: Array) -> tuple[Array, Cache]:
-            context = contexts_of(plan, where(position), time, limit)[kind]
+            positions = where(position)
+            here = positions.shard(plan, plan.axes.sequence).ids(time)
+            context = contexts_of(plan, positions, here, time, limit)[kind]
             return layer(plan, only_layer(parameters), x, cache, context)
 
         return one

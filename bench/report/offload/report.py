@@ -14,12 +14,13 @@ from engines.core.text import significant
 
 SWEEP: Final = "study-offload"
 COMMAND: Final = f"shardbench run +sweep={SWEEP}"
-PLACES: Final[Mapping[str, str]] = {"none": "the chip", "host": "host memory", "nvme": "NVMe"}
+PLACES: Final[Mapping[str, str]] = {"none": "HBM", "host": "host memory", "nvme": "NVMe"}
 
 
 def place(row: Row) -> str:
     """Where weights and cache of a row wait, in words."""
-    return f"weights in {PLACES[row.offload]}, cache in {PLACES[row.offload_kv]}"
+    weights, cache = (PLACES[each or "none"] for each in (row.offload, row.offload_kv))
+    return f"weights in {weights}, cache in {cache}"
 
 
 def cost(row: Row) -> float | None:

@@ -21,6 +21,9 @@ def check_offload(point: Point, settings: Settings) -> None:
             )
         return
     asked = f"offload={point.offload}"
+    for key, plain in (("speculative", "none"), ("exit_threshold", None), ("pruning", "none")):
+        if getattr(point, key) != plain:
+            raise Unsupported(f"{key}={getattr(point, key)}: engine=jax does not run it with {asked}; use offload=none")
     if point.partitioner != "manual":
         raise Unsupported(f"{asked}: engine=jax cuts each layer itself; use partitioner=manual")
     if point.weight_dtype in FOUR_BITS:
