@@ -204,7 +204,7 @@ class JaxEngine(Runner):
 def _check_supported(point: Point) -> None:
     from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
-    check_formats(point, (*READ, *EXITS, "offload", "offload_kv"))
+    check_formats(point, (*READ, *EXITS, "offload"))
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"

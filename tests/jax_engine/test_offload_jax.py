@@ -93,7 +93,8 @@ def test_a_file_of_layers_is_written_once(tmp_path):
         ({"weight_dtype": "int4"}, {}, "weight_dtype=int4"),
         ({}, {"prefill_chunk": 4}, "engine.prefill_chunk=4"),
         ({}, {"unroll_layers": False}, "engine.unroll_layers=false"),
-        ({"offload": "none", "offload_kv": "host"}, {}, "offload_kv=host"),
+        ({"offload_kv": "host"}, {}, "offload_kv=host"),
+        ({"speculative": "ngram"}, {}, "speculative=ngram"),
     ],
 )
 def test_what_does_not_run_layer_by_layer_is_refused_by_its_key(keys, settings, named):

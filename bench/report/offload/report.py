@@ -14,6 +14,8 @@ from engines.core.text import significant
 
 SWEEP: Final = "study-offload"
 COMMAND: Final = f"shardbench run +sweep={SWEEP}"
+HOST_BYTES: Final = 1e12
+"""Of a host's memory: findings that take more say what is cheapest within it."""
 PLACES: Final[Mapping[str, str]] = {"none": "HBM", "host": "host memory", "nvme": "NVMe"}
 
 
@@ -42,7 +44,7 @@ def offload_report(rows: Sequence[Row], title: str) -> Document:
     findings, sections = [], []
     if predicted:
         best = cheapest(predicted)
-        findings += [_finding(group, own) for group, own in best.items() if own]
+        findings += [_finding(own, predicted) for own in best.values() if own]
         sections.append(_predicted_section(predicted, best))
     if measured:
         findings.append(_streamed(measured))
@@ -62,21 +64,37 @@ def cheapest(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def _finding(group: tuple[str, str], best: Sequence[Row]) -> Finding:
-    model, dtype = group
+def _finding(best: Sequence[Row], rows: Sequence[Row]) -> Finding:
     row = best[0]
+    model, dtype = row.model, row.weight_dtype
     seconds = cost(row) or 0.0
     sentence = (
         f"{model_label(model)} in {dtype} on one {row.hw} makes its cheapest token with {place(row)}, at batch "
         f"{row.batch_size}: {significant(seconds)} chip-seconds, {significant(1 / seconds)} tokens per second"
         f"{_hosted(row)}."
     )
+    if _host_bytes(row) > HOST_BYTES:
+        within = [
+            each
+            for each in rows
+            if (each.model, each.weight_dtype) == (model, dtype) and cost(each) and _host_bytes(each) <= HOST_BYTES
+        ]
+        other = min(within, key=lambda each: cost(each) or 0.0, default=None)
+        if other is not None:
+            sentence += (
+                f" Within {HOST_BYTES / 1e12:g} TB of host memory it is {place(other)}, at batch {other.batch_size}: "
+                f"{significant(cost(other) or 0.0)} chip-seconds."
+            )
     numbers = {f"{place(each)}, batch {each.batch_size}": cost(each) for each in best}
     return Finding(f"{model_label(model)}, {dtype}", ("predicted",), sentence, numbers)
 
 
+def _host_bytes(row: Row) -> float:
+    return float(row.details.get("host_bytes") or 0.0)
+
+
 def _hosted(row: Row) -> str:
-    held = row.details.get("host_bytes")
+    held = _host_bytes(row)
     return f", with {significant(held / 1e9)} GB in host memory" if held else ""
 
 

@@ -14,11 +14,6 @@ def check_offload(point: Point, settings: Settings) -> None:
         Unsupported: a key or a setting needs all layers in one program, or values that a host does not pack.
     """
     if point.offload == "none":
-        if point.offload_kv != "none":
-            raise Unsupported(
-                f"offload_kv={point.offload_kv}: engine=jax moves a layer's cache with its weights; use offload=host "
-                "or offload=nvme, or offload_kv=none"
-            )
         return
     asked = f"offload={point.offload}"
     for key, plain in (("speculative", "none"), ("exit_threshold", None), ("pruning", "none")):
