@@ -13,13 +13,13 @@ from bench.importers.meaning import refuse_unknown_meanings
 from bench.importers.rules import sentence
 from bench.run.make_row import PointTask, estimated, under_load
 from bench.sweep.catalog import load_chip, load_model, with_draft
-from engines.core.consistent import IMPORTED
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest
 from engines.core.keys import required
 from engines.core.point import Point
 from engines.core.row import Row
+from engines.core.serve_checks import IMPORTED
 
 USER_KEYS: Final = tuple(name for name in Point.schema() if name != "phase")
 """Keys of the point that come from the file or the user; model, hw and phase are handled separately."""
@@ -94,7 +94,7 @@ def _timed(
     task = PointTask(point=point, point_id=identity, source="published", sweep=None)
     answer = Estimate(system=entry.system, reference=reference, facts=Facts(details=details))
     if entry.phase == "serve":
-        load = _grouped({name: known.value for name, known in entry.load.items()})
+        load = grouped({name: known.value for name, known in entry.load.items()})
         return under_load(task, answer, figures, load, without)
     return estimated(task, replace(answer, **figures), without)
 
@@ -202,7 +202,7 @@ def _point(entry: ImportedResult, values: dict[str, Known], model: str, hw: str,
     return point
 
 
-def _grouped(load: Mapping[str, Any]) -> dict[str, Any]:
+def grouped(load: Mapping[str, Any]) -> dict[str, Any]:
     """``ttft_s.p99`` → ``{"ttft_s": {"p99": …}}``."""
     found: dict[str, Any] = {}
     for name, value in load.items():

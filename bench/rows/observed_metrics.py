@@ -59,15 +59,16 @@ OBSERVED: Final[dict[str, Metric]] = {
             "tokens_per_turn", "tokens/turn", "", "Tokens that a turn of speculative decoding yields a sequence."
         ),
         _observed("mean_layers", "layers", "", "Layers that a generated token passed before it left, on average."),
-        _observed("quality_kl", "KL to model", "nats", "Mean of KL(whole model ‖ output) over positions.", spec=".2g"),
+        _observed("quality_kl", "KL to whole", "nats", "Mean KL(whole model ‖ this one) over positions.", spec=".3g"),
         _observed(
             "quality_agreement",
-            "agreement",
+            "same token",
             "%",
-            "Share of positions at which the whole model's likeliest token is the same.",
+            "Share of positions whose most likely next token is the whole model's.",
             scale=1e2,
             spec=".1f",
         ),
+        _observed("quality_perplexity", "perplexity", "", "exp of the mean loss of a token of a held-out text."),
         _observed("peak_flops_per_s", "peak", "TFLOP/s", "One chip's dense peak, the denominator of mfu.", scale=1e-12),
         _observed(
             "hbm_bytes_per_s", "bandwidth", "GB/s", "One chip's memory bandwidth, the denominator of mbu.", scale=1e-9

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from engines.analytic.alpa.estimate import planned_estimate, planned_program_id
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.drafts import asked, draft_of
 from engines.analytic.grid import collectives_of, record
@@ -20,6 +21,7 @@ from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.extension import check_extensions
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import Source
 from engines.core.runtime import BEST
 from engines.core.speculation import tokens_per_turn
@@ -35,8 +37,9 @@ EXTENSIONS: Final = (
     *("dense_layers", "router_score", "router_normalized", "router_scale", "router_bias", "router_correction"),
     *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
-    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew"),
+    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "pruning"),
     *("speculative", "draft_model", "draft_len", "draft_layers", "acceptance_rate"),
+    *("planner", "shardings"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -64,23 +67,30 @@ class AnalyticEngine(Estimator):
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One estimate per point, in order; points of one kind of chip are computed together as arrays."""
         answers: dict[int, Estimate] = {}
+        run = list(points)
         torus: list[int] = []
         nodes: list[int] = []
         for index, point in enumerate(points):
             try:
-                _check(point)
+                run[index] = as_run(point)
+                _check(run[index])
             except ShardbenchError as error:
                 answers[index] = Estimate(status="unsupported", error=str(error))
+                continue
+            if point.planner == "alpa" or point.shardings is not None:
+                answers[index] = planned_estimate(run[index])
             else:
                 (nodes if point.chip.kind == "gpu" else torus).append(index)
         for positions in (torus, nodes):
             if positions:
-                chosen = [points[index] for index in positions]
+                chosen = [run[index] for index in positions]
                 answers.update(zip(positions, _estimates(chosen), strict=True))
         return [answers[index] for index in range(len(points))]
 
 
 def _program_id(point: Point) -> str:
+    if point.planner == "alpa" or point.shardings is not None:
+        return planned_program_id(point)
     constants = constants_of(point)
     if point.model.num_experts is None:
         return digest(CLOSED_FORM_VERSION, constants)

@@ -225,7 +225,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         _check_links(chip, point.num_chips)
     return {
         **model_arrays(model),
-        "peak": chip.peak(point.act_dtype),
+        "peak": chip.peak(point.act_dtype) * (2 if point.is_sparse else 1),
         "stream_peak": beside,
         "head_peak": chip.peak(point.act_dtype) if point.head_format == point.act_dtype else beside,
         "hbm_bytes": float(chip.hbm_bytes or np.nan),

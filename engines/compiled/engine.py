@@ -44,6 +44,7 @@ from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
+from engines.core.pruning import NONE, as_run
 from engines.core.row import Source, Status
 from engines.core.speculative_keys import check_rate
 from engines.core.versions import JAX_LIBRARIES, versions_of
@@ -120,6 +121,7 @@ class CompiledEngine(Estimator):
         Raises:
             ShardbenchError: the point is refused, or its compiler is not installed.
         """
+        point = as_run(point)
         check_installed(point.chip)
         kept = self.answers.get(self._answer_key(point))
         if kept is not None and kept.facts.program_id is not None:
@@ -143,6 +145,7 @@ class CompiledEngine(Estimator):
     def _answer(self, point: Point) -> Estimate:
         status: Status
         try:
+            point = as_run(point)
             check_installed(point.chip)
             key = self._answer_key(point)
             found = self.answers.get(key) if self.trace_dir is None else None
@@ -192,6 +195,8 @@ class CompiledEngine(Estimator):
 
         point.check()
         self.check_runtime(point)
+        if point.pruning != NONE:
+            raise Unsupported("pruning=2:4: XLA multiplies the zeros like other weights; use engine=analytic on a GPU")
         check_formats(point)
         check_rate(point)
         open_ = point.collectives == AUTO

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.select import cost_model_of
+from engines.compiled.operators import operators_of
 from engines.compiled.speculative import OF_A_DRAFT, details_of, tokens_of_a_turn
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import compiler_for
@@ -13,7 +14,7 @@ from engines.compiled.timed import TimedProgram
 from engines.core.engine import Estimate, Facts
 from engines.core.point import Point
 from engines.core.versions import versions_of
-from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def estimate_of(
     resolved = {
         "runtime": "xla",
         "mesh_shape": list(point.mesh),
-        "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
-        "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
+        **resolved_layout(plan),
         "collectives": plan.collectives,
         **({"latent_attention": form} if (form := resolved_form(plan, point.phase, point.input_len)) else {}),
         **resolved_experts(plan),
@@ -72,6 +72,7 @@ def estimate_of(
             "hbm_bytes_moved": total.hbm_bytes,
             "flops": total.flops or None,
             "hot_loop": {phase.name: phase.hot_loop for phase in phases},
+            **_operators(point, plan, phases),
             "unestimated_s": total.unestimated_s,
             "unestimated_instructions": dict(total.unestimated),
             "unestimated_by_label_s": dict(total.unestimated_by_label_s),
@@ -143,6 +144,18 @@ def _depths_sentence(plan: "Plan", phases: Sequence[TimedProgram]) -> str:
         return f"; all {layers} layers are unrolled"
     few, more = depths
     return f"; of {layers} unrolled layers, timed on the line through its programs of {few} and {more} layers"
+
+
+def _operators(point: Point, plan: "Plan", phases: Sequence[TimedProgram]) -> dict[str, Any]:
+    """What each operator became, of programs of several chips whose text has all layers."""
+    if plan.chips == 1 or any(phase.depths for phase in phases):
+        return {}
+    cost, found = cost_model_of(point.slice()), {}
+    for phase in phases:
+        decodes = phase.name == "decode"
+        tokens, passes = (1, point.decode_steps) if decodes else (point.input_len, 1)
+        found[phase.name] = operators_of(phase, plan, plan.batch_size * tokens, cost, passes)
+    return {"operators": found}
 
 
 def _program_sentence(point: Point, plan: "Plan") -> str:

@@ -92,8 +92,8 @@ class Verification:
     ``max_relative_error`` is max|output − reference| / max|reference| over the logits; ``kl_divergence`` is the mean
     of KL(reference ‖ output) over positions, in nats. Those that begin with ``bf16`` are the same against weights in
     bfloat16: the error of quantization, None for unquantized programs. Those that begin with ``quality`` compare an
-    output that is meant to differ with that of the whole model: the mean of KL(model ‖ output), in nats, and the share
-    of positions whose likeliest token is the same.
+    output that is meant to differ, of a model that was made smaller or left early, with that of the whole model, or its
+    teacher: fields of a row.
     """
 
     ok: bool
@@ -105,6 +105,7 @@ class Verification:
     bf16_kl_divergence: float | None = None
     quality_kl: float | None = None
     quality_agreement: float | None = None
+    quality_perplexity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,14 @@ class Engine(ABC):
         Raises:
             ShardbenchError: the point is refused, or its program cannot be made here.
         """
+
+    def shares_programs(self, point: Point) -> Point:
+        """What is equal of points that run some of the same compiled programs, as far as can be told without compiling.
+
+        The harness answers them one after the other in one process, which then compiles once what they share. By
+        default a point shares nothing with others.
+        """
+        return point
 
     def check_runtime(self, point: Point) -> None:
         """Check that the engine answers for the runtime that a point asks for.

@@ -157,6 +157,26 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A text that says more than a name; what reads it checks it."""
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest for anything but a text that says something."""
+        del phase
+        if not isinstance(value, str) or not value:
+            raise InvalidRequest(name, value, "must be a text", "leave it out, or write what it takes")
+
+    def parse(self, name: str, text: str) -> str:
+        """The text."""
+        del name
+        return text
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list is a grid."""
+        return _items(value)
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """Description of a key: its kind, its meaning in one line, and whether the engine chooses a missing value."""
 

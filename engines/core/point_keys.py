@@ -5,7 +5,7 @@ from typing import Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.dtypes import BYTES_PER_ELEMENT, WEIGHTS_ALONE
-from engines.core.keys import Choice, Integer, Named, Number, Sizes, about
+from engines.core.keys import Choice, Integer, Number, Sizes, about
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
@@ -24,8 +24,6 @@ from engines.core.runtime import Runtime
 
 Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
-Speculative = Literal["none", "draft", "self", "ngram"]
-SPECULATIVES: Final[tuple[str, ...]] = get_args(Speculative)
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
@@ -161,42 +159,26 @@ class PointKeys:
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
         ),
     )
-    speculative: Speculative = field(
-        default="none",
-        metadata=about(
-            Choice(SPECULATIVES),
-            "what proposes tokens that the model then verifies together: a draft model, the model's own first layers, "
-            "or the tokens that followed the same n-gram before",
-            extends=True,
-        ),
-    )
-    draft_model: Model | None = field(
-        default=None,
-        metadata=about(Named("model"), "the model that proposes tokens, of the same vocabulary", extends=True),
-    )
-    draft_len: int | None = field(
-        default=None, metadata=about(Integer(1), "tokens proposed a turn; auto is 4", extends=True)
-    )
-    draft_layers: int | None = field(
-        default=None,
-        metadata=about(Integer(1), "first layers of the model that propose; auto is a quarter of them", extends=True),
-    )
-    acceptance_rate: float | None = field(
+    request_rate_per_s: float | None = field(
         default=None,
         metadata=about(
-            Number(0.0, at_least=True),
-            "probability that a proposed token is accepted; a measurement that is given one forces it",
+            Number(0.0),
+            "of a serve point, requests sent a second; auto is the most under ttft_limit_s and tpot_limit_s, or all at "
+            "once where there is no limit",
             engine_chooses=True,
             extends=True,
         ),
     )
-    exit_threshold: float | None = field(
+    num_requests: int | None = field(
+        default=None, metadata=about(Integer(1), "of a serve point, requests sent", engine_chooses=True, extends=True)
+    )
+    ttft_limit_s: float | None = field(
+        default=None,
+        metadata=about(Number(0.0), "of a serve point, the longest time to a request's first token", extends=True),
+    )
+    tpot_limit_s: float | None = field(
         default=None,
         metadata=about(
-            Number(0.0), "probability of its likeliest token from which a token leaves at an exit layer", extends=True
+            Number(0.0), "of a serve point, the longest mean time of a request's tokens after the first", extends=True
         ),
-    )
-    exit_every: int | None = field(
-        default=None,
-        metadata=about(Integer(1), "layers between two exit layers; auto is a quarter of them", extends=True),
     )

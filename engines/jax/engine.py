@@ -5,11 +5,13 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.engine import JobProcess, Program, Runner, Team
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
 from engines.jax.settings import NOT_HELD, Settings
@@ -101,20 +103,28 @@ class JaxEngine(Runner):
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
-        plan, mesh = self._plan(point)
+        run = as_run(point)
+        plan, mesh = self._plan(run)
         from engines.jax.devices import out_of_memory
         from engines.jax.leaving import LeavingProgram
         from engines.jax.program import JaxProgram
+        from engines.jax.quality import pruned_source, quality_of
         from engines.jax.speculative import SpeculativeProgram
 
         formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
-        source = self.settings.source(point.model)
+        whole = self.settings.source(point.model)
         with out_of_memory(point):
+            source = pruned_source(point, self.settings, whole)
+            quality = partial(quality_of, point, run, self.settings, whole, source)
             if point.speculative != "none":
                 kind: type[JaxProgram] = SpeculativeProgram
             else:
                 kind = JaxProgram if point.exit_threshold is None else LeavingProgram
-            return kind(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
+            return kind(run, plan, mesh, self.settings, source, self.settings.allowed_error(*formats), quality)
+
+    def shares_programs(self, point: Point) -> Point:
+        """The prompt's program is that of every phase and number of steps, and routing changes values alone."""
+        return replace(point, phase="decode", output_len=1, first_token="auto", routing_skew=0.0)
 
     def program_id(self, point: Point) -> str:
         """A digest of the StableHLO of the timed programs, the versions of JAX, and the compiler's flags and options.
@@ -122,6 +132,7 @@ class JaxEngine(Runner):
         Raises:
             See :meth:`prepare`; no memory is taken.
         """
+        point = as_run(point)
         plan, mesh = self._plan(point)
         from engines.jax.identity import abstract_program_id
 

@@ -1,7 +1,7 @@
 """A point that is compiled and loaded on its devices, and can be run repeatedly."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import jax
@@ -16,16 +16,18 @@ from engines.core.point import Point
 from engines.core.versions import JAX_LIBRARIES, versions_of
 from engines.jax.devices import compiler_options, out_of_memory
 from engines.jax.identity import program_id_of
+from engines.jax.kept import compiled_once
 from engines.jax.output_error import Bfloat16, agreement, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
+from engines.jax.quality import Quality
 from engines.jax.settings import Settings
 from engines.jax.stop_token import complete_run
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
-from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
@@ -39,10 +41,17 @@ class JaxProgram:
     """Implements :class:`engines.core.engine.Program`."""
 
     def __init__(
-        self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source, tolerance: float
+        self,
+        point: Point,
+        plan: Plan,
+        mesh: Mesh,
+        settings: Settings,
+        source: Source,
+        tolerance: float,
+        quality: Callable[[], Quality | None],
     ) -> None:
         self.point, self.plan, self.mesh, self.tolerance = point, plan, mesh, tolerance
-        self.settings, self.source = settings, source
+        self.settings, self.source, self.quality = settings, source, quality
         self.prompts = prompts_of(point, plan, mesh, settings)
         self.prompt = self.prompts.tokens
         self.weights: Parameters | None = load_parameters(plan, mesh, source)
@@ -81,13 +90,16 @@ class JaxProgram:
     def _compile(self, name: str, function: Any, arguments: tuple[Any, ...], timed: bool) -> None:
         start = time.perf_counter()
         lowered = function.lower(*arguments)
-        self.compiled[name] = lowered.compile(compiler_options(self.plan, self.mesh))
+        text, lower_s = lowered.as_text(), time.perf_counter() - start
+        devices = tuple(device.id for device in self.mesh.devices.flat)
+        kept = compiled_once(lowered, text, compiler_options(self.plan, self.mesh), devices)
+        self.compiled[name] = kept.compiled
         # The jitted function is now compiled as well and accepts 4-bit arrays; the AOT program misreads their layout.
         four_bits = not {"int4", "mxfp4"}.isdisjoint((self.plan.weight_dtype, self.plan.head_format))
         self.calls[name] = function if four_bits else self.compiled[name]
         if timed:
-            self.compile_s += time.perf_counter() - start
-            self.timed_texts[name] = lowered.as_text()
+            self.compile_s += lower_s + kept.compile_s
+            self.timed_texts[name] = text
 
     def _prefill(self) -> None:
         with out_of_memory(self.point):
@@ -145,9 +157,15 @@ class JaxProgram:
         expected = reference(self.source)
         error = relative_error(expected, output)
         bfloat16 = reference(Bfloat16(self.source)) if is_quantized(self.plan) else None
-        made = len(positions)
-        whole = None if passed is None else reference(self.source, None)[-made:]
+        quality = self.quality()
+        if quality is None and passed is not None:
+            made = len(positions)
+            whole = reference(self.source, None)[-made:]
+            quality = Quality(kl_divergence(whole, output[-made:]), agreement(whole, output[-made:]), None)
         return Verification(
+            quality_kl=None if quality is None else quality.kl,
+            quality_agreement=None if quality is None else quality.agreement,
+            quality_perplexity=None if quality is None else quality.perplexity,
             ok=error <= self.tolerance,
             max_relative_error=error,
             tolerance=self.tolerance,
@@ -155,8 +173,6 @@ class JaxProgram:
             kl_divergence=kl_divergence(expected, output),
             bf16_max_relative_error=None if bfloat16 is None else relative_error(bfloat16, output),
             bf16_kl_divergence=None if bfloat16 is None else kl_divergence(bfloat16, output),
-            quality_kl=None if whole is None else kl_divergence(whole, output[-made:]),
-            quality_agreement=None if whole is None else agreement(whole, output[-made:]),
         )
 
     def _layers(self, rows: NDArray[np.int64], time: int) -> NDArray[np.int64] | None:
@@ -180,12 +196,10 @@ class JaxProgram:
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
-        single = plan.chips == 1
         resolved = {
             "runtime": "xla",
             "mesh_shape": list(plan.mesh_shape),
-            "ffn_layout": None if single else plan.ffn_layout,
-            "attn_sharding": None if single else plan.attn_sharding,
+            **resolved_layout(plan),
             "collectives": plan.collectives,
             **({"latent_attention": form} if (form := self._form()) else {}),
             **resolved_experts(plan),

@@ -1,5 +1,6 @@
 """The settings of ``conf/engine/jax.yaml``."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -12,6 +13,7 @@ from engines.core.point import Point
 from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling, check_unroll_layers
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
+from engines.weights.pruned.scores import BY
 from engines.weights.random import Source
 
 TOLERANCE: Final[Mapping[str, float]] = {
@@ -34,12 +36,18 @@ class Settings:
     """Settings of the JAX engine; ``conf/engine/jax.yaml`` describes each.
 
     ``tolerance``: number format → largest relative error of logits; formats that are not named keep their default.
-    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``. Others are fields
-    of :class:`engines.transformer.options.Sampling` and :class:`engines.transformer.options.PrefillOptions`.
+    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``. ``pruning_by``
+    says which parts of the point's ``pruning`` stay. ``teacher`` is the checkpoint that quality is measured against,
+    ``text`` what it is measured on. Others are fields of :class:`engines.transformer.options.Sampling` and
+    :class:`engines.transformer.options.PrefillOptions`.
     """
 
     seed: int = 0
     checkpoint: str | None = None
+    pruning_by: str = "magnitude"
+    calibration_text: str | None = None
+    teacher: str | None = None
+    text: str | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -62,6 +70,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_unroll_layers(self.unroll_layers)
+        if self.pruning_by not in BY:
+            raise InvalidRequest("engine.pruning_by", self.pruning_by, "is not known", f"use one of {', '.join(BY)}")
         if isinstance(self.ngram, bool) or not isinstance(self.ngram, int) or self.ngram < 1:
             raise InvalidRequest("engine.ngram", self.ngram, "must be an integer ≥ 1", "use 2")
 
@@ -134,18 +144,34 @@ class Settings:
     def options(self) -> dict[str, Any]:
         """The settings that change the result or how it is computed, where they differ from the defaults.
 
-        A checkpoint is identified by its content, not by its path.
+        A checkpoint or a text is identified by its content, not by its path.
 
         Raises:
-            InvalidRequest: there is no such checkpoint.
+            InvalidRequest: there is none.
         """
         defaults = type(self)()
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}
-        for name in ("checkpoint", "draft_checkpoint"):
-            if changed[name] is not None:
-                with _told_as(f"engine.{name}"):
-                    changed[name] = identity(Path(changed[name]).expanduser())
+        for key in ("checkpoint", "draft_checkpoint", "teacher"):
+            if changed[key] is not None:
+                with _told_as(f"engine.{key}"):
+                    changed[key] = identity(Path(changed[key]).expanduser())
+        for key in ("text", "calibration_text"):
+            if changed[key] is not None:
+                changed[key] = digest_of_file(key, changed[key])
         return {name: value for name, value in changed.items() if value != getattr(defaults, name)}
+
+
+def digest_of_file(key: str, path: str) -> str:
+    """16 hex digits over a file's content.
+
+    Raises:
+        InvalidRequest: it cannot be read.
+    """
+    try:
+        content = Path(path).expanduser().read_bytes()
+    except OSError:
+        raise InvalidRequest(f"engine.{key}", path, "cannot be read", "use a text file") from None
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 @contextmanager

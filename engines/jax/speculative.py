@@ -1,6 +1,6 @@
 """A point that decodes speculatively, compiled and loaded: all turns are one timed program."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from engines.core.engine import Facts
 from engines.core.point import Point
 from engines.jax.devices import out_of_memory
 from engines.jax.program import JaxProgram, gathered
+from engines.jax.quality import Quality
 from engines.jax.settings import Settings
 from engines.transformer.layers.kv_cache import Caches, make_cache
 from engines.transformer.params.tree import Parameters
@@ -31,7 +32,14 @@ class SpeculativeProgram(JaxProgram):
     """Proposes with a draft model, with the first layers, or by n-grams, and keeps what the model accepts."""
 
     def __init__(
-        self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source, tolerance: float
+        self,
+        point: Point,
+        plan: Plan,
+        mesh: Mesh,
+        settings: Settings,
+        source: Source,
+        tolerance: float,
+        quality: Callable[[], Quality | None],
     ) -> None:
         how = speculation_of(point, settings.ngram)
         assert how is not None
@@ -42,7 +50,7 @@ class SpeculativeProgram(JaxProgram):
         if self.draft is not None:
             self.draft_weights = load_parameters(self.draft, mesh, settings.draft_source(self.draft.model))
             self.draft_cache = make_cache(self.draft, mesh)
-        super().__init__(point, plan, mesh, settings, source, tolerance)
+        super().__init__(point, plan, mesh, settings, source, tolerance, quality)
 
     def _prepare_prefill(self, timed: bool) -> None:
         super()._prepare_prefill(timed)

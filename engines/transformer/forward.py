@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -39,7 +40,9 @@ def forward(
 
 def output(plan: Plan, parameters: Parameters, x: Array) -> Array:
     """The last layer's output, [batch.batch, E.residual] → logits [batch, vocab.all]."""
-    return logits(plan, parameters, norm(plan, parameters.final_norm, constrain(plan, x, residual)))
+    normed = norm(plan, parameters.final_norm, constrain(plan, x, residual))
+    with jax.named_scope("head"):
+        return logits(plan, parameters, normed)
 
 
 def hidden_states(
@@ -51,7 +54,8 @@ def hidden_states(
     """
     time = tokens.shape[1]
     here = positions.shard(plan, plan.axes.sequence).ids(time)
-    x = embed(plan, parameters, tokens, positions)
+    with jax.named_scope("embedding"):
+        x = embed(plan, parameters, tokens, positions)
     contexts = contexts_of(plan, positions, here, time, limit)
     written: list[Cache] = []
     for turn in plan.loops:

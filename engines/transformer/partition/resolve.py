@@ -10,6 +10,7 @@ from engines.core.extension import check_extensions
 from engines.core.layout import attention_batch_axes, layout_of
 from engines.core.model import Model
 from engines.core.point import Point
+from engines.core.shardings import Shardings
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve_experts import resolve_experts
@@ -22,6 +23,7 @@ FORMATS: Final = {
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 READ: Final = (
+    "pruning",
     "activation",
     "attention_sinks",
     "attention_window",
@@ -45,6 +47,7 @@ READ: Final = (
     "logit_softcap",
     "norm_position",
     "num_experts",
+    "planner",
     "position",
     "q_latent_dim",
     "qk_norm",
@@ -63,6 +66,7 @@ READ: Final = (
     "router_scale",
     "router_score",
     "shared_expert_d_ff",
+    "shardings",
     "shared_expert_gate",
     "value_head_dim",
     "window_kind",
@@ -112,6 +116,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
     ``mesh_shape`` is the mesh of devices where that is not the mesh of chips.
     """
     mesh = mesh_shape or point.mesh
+    _check_planner(point, mesh)
     layout, attention = resolve_layout(
         point.model,
         mesh,
@@ -140,10 +145,29 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         latent_attention=point.latent_attention,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
+        shardings=None if point.shardings is None else Shardings.parse(point.shardings),
         decodes=point.phase != "prefill",
         wrap=_wraps(point, mesh),
         overlapped_all_to_all_chips=point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None,
     )
+
+
+def _check_planner(point: Point, mesh: MeshShape) -> None:
+    """Engines run plans and make none; shardings are of a mesh of chips.
+
+    Raises:
+        Unsupported: there is no plan, or it is of another mesh than the devices'.
+    """
+    if point.planner != "auto" and point.shardings is None:
+        raise Unsupported(
+            f"planner={point.planner}: engine={point.engine} runs the shardings of a plan, and has none for this point; "
+            "shardbench plan planner=alpa says why, or writes some with out=FILE"
+        )
+    if point.shardings is not None and mesh != point.mesh:
+        raise Unsupported(
+            f"shardings: are of mesh_shape={list(point.mesh)}, and hw={point.chip.name} has devices {list(mesh)}; use "
+            "a chip that is one device, such as tpu-v4"
+        )
 
 
 def _wraps(point: Point, mesh: MeshShape) -> tuple[bool, bool, bool]:
@@ -179,6 +203,15 @@ def resolve_layout(
 def over_heads(model: Model) -> Literal["heads", "replicated"]:
     """The ``attn_sharding`` that splits query heads and no sequences: a cache of latent vectors is then replicated."""
     return "replicated" if model.attention.is_latent else "heads"
+
+
+def resolved_layout(plan: Plan) -> dict[str, str | None]:
+    """The keys of a point that say how a plan is laid out: no name of one chip, or where operators have shardings."""
+    named = plan.chips > 1 and plan.shardings is None
+    return {
+        "ffn_layout": plan.ffn_layout if named else None,
+        "attn_sharding": plan.attn_sharding if named else None,
+    }
 
 
 def resolved_form(plan: Plan, phase: str, input_len: int) -> str | None:
