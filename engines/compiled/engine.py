@@ -28,7 +28,15 @@ from engines.compiled.search import (
     unrolled,
     variants,
 )
-from engines.compiled.speculative import OF_A_DRAFT, check_turns, draft_for, over_turns, phases_of, turn_of
+from engines.compiled.speculative import (
+    OF_A_DRAFT,
+    check_both_fit,
+    check_turns,
+    draft_for,
+    over_turns,
+    phases_of,
+    turn_of,
+)
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
 from engines.compiled.target.select import target_of
@@ -271,6 +279,7 @@ class CompiledEngine(Estimator):
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
         plans = [each for each in (plan, draft_for(target.resolve(point), plan)) if each is not None]
         found_it = estimate_of(point, target, self.compiler.mesh(target), plans, phases, details)
+        check_both_fit(point, found_it.facts.peak_hbm_bytes or 0.0)
         return replace(found_it, facts=replace(found_it.facts, program_id=self.program_id(point)))
 
     def _write_traces(self, point: Point, phases: Sequence[TimedProgram]) -> dict[str, dict[str, str]]:

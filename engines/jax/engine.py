@@ -189,10 +189,6 @@ class JaxEngine(Runner):
         from engines.transformer.speculation.first_layers import first_layers
         from engines.transformer.speculation.options import check_speculation
 
-        if settings.stop_token is not None:
-            raise Unsupported(
-                f"engine.stop_token={settings.stop_token}: is not read with speculative={point.speculative}"
-            )
         check_speculation(point, plan)
         if point.draft_layers is not None:
             first_layers(plan, point.draft_layers)
