@@ -12,26 +12,26 @@ from engines.core.layout import LATENT_ATTENTIONS
 
 
 def seen_in_decode(grid: Grid) -> Floats:
-    """Mean keys that a token sees, over the ``steps`` after ``input_len`` cached tokens and over layers.
+    """Mean keys that a token sees, over the ``steps`` after ``prompt_len`` cached tokens and over layers.
 
-    input_len + (steps + 1)/2 of all keys. In a sliding window W those up to W; in chunks of W those of its own.
+    prompt_len + (steps + 1)/2 of all keys. In a sliding window W those up to W; in chunks of W those of its own.
     """
-    whole = grid.input_len + (grid.steps + 1) / 2
+    whole = grid.prompt_len + (grid.steps + 1) / 2
     if not np.any(grid.window_layers):
         return whole
-    last = grid.input_len + np.maximum(grid.steps, 1)
-    near = (_pairs_before(grid, last) - _pairs_before(grid, grid.input_len)) / np.maximum(grid.steps, 1)
+    last = grid.prompt_len + np.maximum(grid.steps, 1)
+    near = (_pairs_before(grid, last) - _pairs_before(grid, grid.prompt_len)) / np.maximum(grid.steps, 1)
     return _mixed(grid, near, whole)
 
 
 def seen_in_prefill(grid: Grid) -> Floats:
     """Keys that a prompt's token is counted with: all L of the prompt, or W of a window, as a mean over layers.
 
-    Causal attention does half of that; which part of the rate it reaches then is the constant attention_matmul's.
+    Of packed prompts a token's L is E[L²]/E[L] in the mean, so that B·E[L] tokens make B·E[L²] pairs. Causal attention does half of that; which part of the rate it reaches then is the constant attention_matmul's.
     """
     if not np.any(grid.window_layers):
-        return grid.input_len
-    return _mixed(grid, np.minimum(grid.input_len, grid.window), grid.input_len)
+        return grid.prompt_seen
+    return _mixed(grid, np.minimum(grid.prompt_seen, grid.window), grid.prompt_seen)
 
 
 def held(grid: Grid, context: Floats) -> Floats:

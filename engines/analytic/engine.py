@@ -19,6 +19,7 @@ from engines.core.extension import check_extensions
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
+from engines.weights.lengths import moments
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
@@ -30,7 +31,7 @@ EXTENSIONS: Final = (
     *("dense_layers", "router_score", "router_normalized", "router_scale", "router_bias", "router_correction"),
     *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
-    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew"),
+    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "lengths", "padding"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -146,9 +147,15 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}
         details |= {f"prefill_{key}": prefill.keys[key] for key in prefill.keys if key in other}
+    real = round(point.batch_size * moments(point.lengths, point.input_len).mean)
+    padding = point.batch_size * point.input_len - real
+    if point.lengths != "equal":
+        details |= {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len}
     facts = Facts(
         program_id=_program_id(point),
         resolved=keys,
+        processed_tokens=point.tokens - (0 if point.phase == "decode" else padding),
+        cached_tokens=real,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
         communication_s=total["communication_s"],

@@ -22,6 +22,7 @@ from engines.core.layout import (
 )
 from engines.core.point import Point
 from engines.core.point_keys import PHASES
+from engines.weights.lengths import moments
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -49,6 +50,9 @@ class Grid:
     index ``LATENT_ATTENTIONS``, ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where
     data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
     :mod:`engines.analytic.routing_constants`.
+
+    ``prompt_len`` are the tokens of a prompt that are computed and cached: input_len, or the mean where prompts are
+    packed. ``prompt_seen`` is E[length²]/E[length] then, the length of the prompt that a token belongs to.
 
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
@@ -110,7 +114,8 @@ class Grid:
     data: Floats
     expert_ranks: Floats
     batch: Floats
-    input_len: Floats
+    prompt_len: Floats
+    prompt_seen: Floats
     output_len: Floats
     steps: Floats
     phase: Ints
@@ -217,6 +222,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
     gpu, beside = chip.kind == "gpu", _peak_beside(chip, point.act_dtype)
     routing = routing_constants(chip.kind)
+    prompt = moments(point.lengths if point.padding == "packed" else "equal", point.input_len)
     if gpu and point.num_chips > 1:
         _check_links(chip, point.num_chips)
     return {
@@ -241,7 +247,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "data": float(point.data_parallel or 0),
         "expert_ranks": float(point.expert_parallel or 0),
         "batch": float(point.batch_size),
-        "input_len": float(point.input_len),
+        "prompt_len": prompt.mean,
+        "prompt_seen": prompt.keys_a_token if point.input_len else 0.0,
         "output_len": float(point.output_len),
         "steps": float(point.decode_steps),
         "phase": PHASES.index(point.phase),

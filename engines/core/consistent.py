@@ -56,6 +56,7 @@ def check_together(point: "Point") -> None:
         )
     _check_parallel_degrees(point)
     check_point_groups(point)
+    _check_lengths(point)
     tokens = point.input_len + point.output_len
     if point.model.position == "learned" and tokens > point.model.max_positions:
         raise InvalidRequest(
@@ -123,6 +124,20 @@ def _check_architecture(point: "Point") -> None:
             point.expert_parallel,
             f"does not divide num_experts={model.num_experts} of model={model.name}",
             "every GPU holds the same number of experts",
+        )
+
+
+def _check_lengths(point: "Point") -> None:
+    """Prompts of different lengths need prompts, and packing needs prompts of different lengths."""
+    if point.lengths == "equal":
+        if point.padding == "packed":
+            raise InvalidRequest(
+                "padding", "packed", "has no padding to leave out with lengths=equal", "use lengths=uniform or another"
+            )
+        return
+    if point.input_len == 0 or point.phase == "serve":
+        raise InvalidRequest(
+            "lengths", point.lengths, "is about prompts, and input_len=0", "use input_len ≥ 1, or lengths=equal"
         )
 
 

@@ -26,6 +26,10 @@ Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
+Lengths = Literal["equal", "uniform", "lognormal", "trace"]
+LENGTHS: Final[tuple[str, ...]] = get_args(Lengths)
+Padding = Literal["padded", "packed"]
+PADDINGS: Final[tuple[str, ...]] = get_args(Padding)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _VALUES: Final = tuple(each for each in BYTES_PER_ELEMENT if each not in WEIGHTS_ALONE)
 _DTYPES_OR_AUTO: Final = Choice(("auto", *_VALUES))
@@ -158,4 +162,12 @@ class PointKeys:
             Choice(_VALUES),
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
         ),
+    )
+    lengths: Lengths = field(
+        default="equal",
+        metadata=about(Choice(LENGTHS), "law of the prompts' lengths, of which input_len is the longest", extends=True),
+    )
+    padding: Padding = field(
+        default="padded",
+        metadata=about(Choice(PADDINGS), "whether shorter prompts are padded or packed without padding", extends=True),
     )

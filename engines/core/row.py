@@ -59,6 +59,8 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    lengths: str | None = None  # law of the prompts' lengths; None: all have input_len
+    padding: str | None = None  # padded | packed; None where there is nothing to pad
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
