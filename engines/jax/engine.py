@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.engine import JobProcess, Program, Runner, Team
-from engines.core.errors import Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from engines.transformer.partition.plan import Plan
 
+MOVED: Final = {
+    "lengths": "use lengths=uniform, lognormal or trace without engine.",
+    "packed": "use padding=packed with lengths=uniform, lognormal or trace",
+}
+"""Settings of before lengths and padding were keys of the point, and what to ask instead."""
 GPU_MEMORY: Final = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 
@@ -40,6 +45,9 @@ class JaxEngine(Runner):
             InvalidRequest: one makes no sense.
         """
         names = {each.name for each in fields(Settings)}
+        for name, remedy in MOVED.items():
+            if settings.get(name):
+                raise InvalidRequest(f"engine.{name}", settings[name], "is a key of the point now", remedy)
         self.settings = Settings(**{name: value for name, value in settings.items() if name in names})
         self.sampling = self.settings.sampling
         self.options = self.settings.options()
@@ -129,7 +137,7 @@ class JaxEngine(Runner):
         _check_supported(point)
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of
-        from engines.jax.prompt_batch import check_prompts
+        from engines.jax.prompt_batch import check_prompts, paged
         from engines.transformer.generate.prefill import prefix_plan
         from engines.transformer.partition.resolve import plan_of
 
@@ -138,7 +146,7 @@ class JaxEngine(Runner):
         if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read
         check_prompts(point, self.settings)
-        return plan, mesh_of(point)
+        return paged(point, plan, self.settings.seed), mesh_of(point)
 
 
 def _check_supported(point: Point) -> None:

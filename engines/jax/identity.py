@@ -36,12 +36,12 @@ def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings
 
     texts: dict[str, str] = {}
     arguments = abstract_arguments(plan, mesh, max(point.input_len, 1))
-    weights, cache, *decoded_from = arguments["decode"]
+    weights, cache, token, _ = arguments["decode"]
+    prompts = prompts_of(point, plan, mesh, settings)
     if point.phase != "decode":
-        prompts = prompts_of(point, plan, mesh, settings)
         read = jax.tree.map(shape, prompts.arguments)
         texts["prefill"] = prompts.prefill.lower(weights, cache, *read).as_text()
     if point.decode_steps:
         decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
-        texts["decode"] = decode.lower(weights, cache, *decoded_from).as_text()
+        texts["decode"] = decode.lower(weights, cache, token, jax.tree.map(shape, prompts.position)).as_text()
     return program_id_of(point, plan, mesh, texts)

@@ -30,6 +30,7 @@ from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
 from engines.weights.random import Source
+from engines.weights.texts import Texts
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once: it checks as many sequences as fit, evenly spaced."""
@@ -48,7 +49,7 @@ class JaxProgram:
         self.weights: Parameters | None = load_parameters(plan, mesh, source)
         self.cache = make_cache(plan, mesh)
         self.inputs = jax.tree.map(self._replicated, self.prompts.arguments)
-        self.position = self._replicated(np.asarray(point.input_len, np.int32))
+        self.position = jax.tree.map(self._replicated, self.prompts.position)
         self.compiled: dict[str, Any] = {}
         self.calls: dict[str, Any] = {}
         self.timed_texts: dict[str, str] = {}
@@ -109,12 +110,10 @@ class JaxProgram:
         for stage in self.stages:
             stage.run()
         rows = self._checked_rows()
-        tokens = self.prompt[rows, : self.point.input_len]
-        ends: list[int] = []
-        positions: list[int] = []
+        texts = Texts(self.prompt[rows], self.prompts.ends[rows] + 1)
         outputs = []
         if self.first_scores is not None:
-            ends = sorted(set(self.prompts.ends[rows].tolist()))
+            texts.compare_last()
             outputs.append(_gathered(self.first_scores)[None, rows])
         if self.decoded is not None:
             first, generated, scores = (_gathered(each) for each in (self.first, *self.decoded))
@@ -122,17 +121,15 @@ class JaxProgram:
                 self.generated = complete_run(
                     first, generated, self.settings.stop_token, int(_gathered(*self.steps_run))
                 )
-            tokens = np.concatenate([tokens, first[rows, None], generated.T[rows, :-1]], axis=1)
-            positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
+            texts.go_on(np.concatenate([first[rows, None], generated.T[rows, :-1]], axis=1), len(scores))
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
 
         def reference(source: Source) -> NDArray[np.float64]:
-            found = reference_logits(self.point.model, tokens, ends + positions, source, self.plan.cache_len).astype(
-                np.float64
-            )
-            last = found[np.searchsorted(ends, self.prompts.ends[rows]), np.arange(len(rows))] if ends else found[:0]
-            return np.concatenate([last.reshape(-1, *found.shape[1:]), found[len(ends) :]])
+            found = reference_logits(
+                self.point.model, texts.tokens, texts.asked, source, self.plan.cache_len
+            ).astype(np.float64)
+            return texts.of_each(found)
 
         expected = reference(self.source)
         error = relative_error(expected, output)

@@ -52,8 +52,6 @@ class Settings:
     attention_block: int | None = None
     prefill_chunk: int | None = None
     shared_prefix: int = 0
-    lengths: str | None = None
-    packed: bool = False
     unroll_layers: bool | str = "auto"
 
     def __post_init__(self) -> None:
@@ -76,7 +74,7 @@ class Settings:
             attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix
         )
         options.check(point.input_len)
-        options.check_kernel(point, self.packed)
+        options.check_kernel(point, point.padding == "packed")
         return options
 
     def unrolls(self, point: Point) -> bool:

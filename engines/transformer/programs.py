@@ -23,6 +23,7 @@ from engines.transformer.generate.sampling import next_tokens
 from engines.transformer.layers.kv_cache import Caches, abstract_cache, cache_specs
 from engines.transformer.layers.overlapped_block import compiler_options
 from engines.transformer.layers.positions import Consecutive
+from engines.transformer.layers.ragged import Ragged
 from engines.transformer.options import GREEDY, Sampling
 from engines.transformer.params.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.params.tree import Parameters
@@ -75,6 +76,8 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, token [batch], position) → (tokens [steps, batch], logits, cache).
 
+    ``position`` is that of all sequences, or each one's own: :class:`engines.transformer.layers.ragged.Ragged`.
+
     Logits are [kept, batch, vocab]: those of the last :data:`KEPT_LOGITS` steps. With a stop token a fourth output is
     the number of steps that ran, and the tokens of the other steps are the stop token.
 
@@ -84,14 +87,15 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
     """
     view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
 
-    def decode(parameters: Parameters, cache: Caches, token: Array, position: Array) -> tuple[Any, ...]:
+    def decode(parameters: Parameters, cache: Caches, token: Array, position: Any) -> tuple[Any, ...]:
+        one = not isinstance(position, Ragged)
+        last_drawn = position if one else plan.cache_len - steps
         last = jnp.zeros((kept, plan.batch_size, plan.padded.vocab // plan.axes.size(view.axes.all)), jnp.float32)
 
         def step(cache: Caches, token: Array, number: Array) -> tuple[Caches, Array, Array]:
-            scores, cache = forward(
-                view, parameters, cache, token[:, None], Consecutive(position + number), limit=plan.cache_len
-            )
-            return cache, scores, next_tokens(view, scores, sampling, position + number + 1)
+            here = Consecutive(position + number) if one else position.later(number)
+            scores, cache = forward(view, parameters, cache, token[:, None], here, limit=plan.cache_len)
+            return cache, scores, next_tokens(view, scores, sampling, last_drawn + number + 1)
 
         if stop_token is None:
             return every_step(step, cache, token, last, steps)

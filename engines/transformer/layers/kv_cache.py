@@ -38,6 +38,7 @@ from engines.transformer.partition.stacks import Stack
 PREFIX: Final = "prefix_"
 Cache = dict[str, Array]
 """k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantized, without ``dim``.
+A cache in pages (:mod:`engines.transformer.layers.ragged`) has pages for sequences and their size for ``cache_len``.
 
 Where slots are folded into the batch (:func:`engines.transformer.partition.kv_heads.folds_slots`) they are
 [layers, batch.attention · heads.rest, 1, cache_len, dim], ordered by chip.
@@ -83,6 +84,9 @@ def held_positions(plan: Plan, kind: LayerKind) -> int:
     written, behind the last of a prompt.
     """
     own, shared = plan.cache_len - plan.prefill.prefix, plan.axes.size(plan.axes.positions)
+    if plan.ragged:
+        # Sequences of different lengths keep all positions: a padded prompt's last ones are not a sequence's own.
+        return own if plan.pages is None else plan.pages[1]
     if shared == 1:
         return own if kind.window is None else min(kind.window, own)
     return plan.cache_positions if kind.window is None else min(-(-kind.window // shared) + 1, plan.cache_positions)
@@ -121,7 +125,8 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
     for name, spec in _specs(plan).items():
         scale = name.endswith("_scale")
         shared = prefix if stack.kind.window is None else min(stack.kind.window, prefix)
-        batch, length = (1, shared) if name.startswith(PREFIX) else (plan.batch_size, held)
+        own = plan.batch_size if plan.pages is None else plan.pages[0]
+        batch, length = (1, shared) if name.startswith(PREFIX) else (own, held)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
         shape = (len(stack.numbers), *rows, length, _dim(plan, name))
         # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
@@ -194,6 +199,15 @@ def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any
         each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
         at = (layer, 0, 0, position, 0)[: each.ndim + 1]
         written[name] = lax.dynamic_update_slice(cache[name], each[None], at)
+    return written
+
+
+def write_each(cache: Cache, parts: dict[str, Array], layer: Any, rows: Array, positions: Array) -> Cache:
+    """The cache with one token of each sequence in ``parts`` written to its own row at its own position [rows]."""
+    written = dict(cache)
+    for name, part in parts.items():
+        each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
+        written[name] = cache[name].at[layer, rows, :, positions].set(each[:, :, 0], unique_indices=True)
     return written
 
 

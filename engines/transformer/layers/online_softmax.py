@@ -74,7 +74,11 @@ def attend(
     if shared is not None:
         before = mask.of_prefix(time, plan.prefill.prefix, shared[0].values.shape[2])
         start = attend_prefix(plan, scaled, *shared, before, heads)
-    if in_strips(plan, q.shape, limit, mask) and start is None:
+    if getattr(mask, "owner", None) is not None:
+        from engines.transformer.layers.ragged import attend_pages
+
+        part = attend_pages(plan, scaled, keys, vals, mask, heads)
+    elif in_strips(plan, q.shape, limit, mask) and start is None:
         part = strips(plan, scaled, keys, vals, mask, heads)
     elif uses_blocks(plan, q.shape, limit):
         part = blockwise(plan, scaled, keys, vals, mask, start, heads)

@@ -40,10 +40,12 @@ READ: Final = (
     "global_every",
     "kv_latent_dim",
     "latent_attention",
+    "lengths",
     "logit_scale",
     "logit_softcap",
     "norm_position",
     "num_experts",
+    "padding",
     "position",
     "q_latent_dim",
     "qk_norm",
@@ -133,6 +135,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         partitioner=point.partitioner,
         decodes=point.phase != "prefill",
         wrap=_wraps(point, mesh),
+        ragged=point.lengths != "equal" and point.phase != "prefill",
         overlapped_all_to_all_chips=point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None,
     )
 
