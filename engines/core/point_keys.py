@@ -30,6 +30,11 @@ Lengths = Literal["equal", "uniform", "lognormal", "trace"]
 LENGTHS: Final[tuple[str, ...]] = get_args(Lengths)
 Padding = Literal["padded", "packed"]
 PADDINGS: Final[tuple[str, ...]] = get_args(Padding)
+MOVED: Final = {
+    "engine.lengths": "use lengths=uniform, lognormal or trace",
+    "engine.packed": "use padding=packed with lengths=uniform, lognormal or trace",
+}
+"""Settings of before they were keys of a point, and what to ask instead."""
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _VALUES: Final = tuple(each for each in BYTES_PER_ELEMENT if each not in WEIGHTS_ALONE)
 _DTYPES_OR_AUTO: Final = Choice(("auto", *_VALUES))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.core.engine import JobProcess, Program, Runner, Team
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
+from engines.core.point_keys import MOVED
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
 from engines.jax.settings import NOT_HELD, Settings
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
     from engines.transformer.partition.plan import Plan
 
-MOVED: Final = {
-    "lengths": "use lengths=uniform, lognormal or trace without engine.",
-    "packed": "use padding=packed with lengths=uniform, lognormal or trace",
-}
-"""Settings of before lengths and padding were keys of the point, and what to ask instead."""
 GPU_MEMORY: Final = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 
@@ -45,9 +41,10 @@ class JaxEngine(Runner):
             InvalidRequest: one makes no sense.
         """
         names = {each.name for each in fields(Settings)}
-        for name, remedy in MOVED.items():
-            if settings.get(name):
-                raise InvalidRequest(f"engine.{name}", settings[name], "is a key of the point now", remedy)
+        for key, remedy in MOVED.items():
+            value = settings.get(key.removeprefix("engine."))
+            if value:
+                raise InvalidRequest(key, value, "is a key of the point now", remedy)
         self.settings = Settings(**{name: value for name, value in settings.items() if name in names})
         self.sampling = self.settings.sampling
         self.options = self.settings.options()

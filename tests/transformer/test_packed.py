@@ -6,7 +6,6 @@ from builders.plans import mesh_of
 from builders.plans import plan_of as build_plan
 from partitioned_case import relative_error
 
-from engines.transformer.generate.prompt_lengths import draw_lengths
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.layers.packing import pack
 from engines.transformer.options import PrefillOptions
@@ -109,13 +108,3 @@ def test_packing_by_hand():
     assert packing.first.tolist() == [[0, 0, 0, 3, 4], [0, 1, 1, 1, 1]]
     assert packing.starts.tolist() == [0, 3, 0, 1]
     assert np.asarray(packing.ids(5)).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
-
-
-@pytest.mark.parametrize(("distribution", "mean"), [("uniform", 0.5), ("lognormal", 0.38)])
-def test_lengths(distribution, mean):
-    lengths = draw_lengths(distribution, 4000, 2000, 0)
-    assert lengths.min() >= 1
-    assert lengths.max() <= 2000
-    assert lengths.mean() / 2000 == pytest.approx(mean, abs=0.02)
-    assert np.array_equal(lengths[:10], draw_lengths(distribution, 10, 2000, 0))
-    assert not np.array_equal(lengths[:10], draw_lengths(distribution, 10, 2000, 1))
