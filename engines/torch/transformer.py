@@ -55,7 +55,10 @@ class Transformer:
         }
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """tokens: [batch, time] → [batch, time, embed]; each rank looks up its ids, and an all-reduce sums them."""
+        """tokens: [batch, time] → [batch, time, embed]; each rank looks up its ids, and an all-reduce sums them.
+
+        ``positions``: [time], or as tokens.
+        """
         table, model = self.parameters.embedding, self.model
         assert table is not None
         if self.shard.attention == 1:
@@ -68,7 +71,8 @@ class Transformer:
         if model.embedding_scale != 1:
             x = x * model.embedding_scale
         if model.position == "learned":
-            x = x + self.parameters.vectors["positions"].index_select(0, positions)
+            table = self.parameters.vectors["positions"]
+            x = x + (table.index_select(0, positions) if positions.ndim == 1 else F.embedding(positions, table))
         return self._norm(self.parameters.vectors, "embedding_norm", x) if model.embedding_norm else x
 
     def layers(self, x: Tensor, cache: Sequence[Cache], masks: Masks) -> Tensor:
@@ -77,11 +81,15 @@ class Transformer:
             x = self._layer(parameters, x, layer_cache, masks[parameters.kind])
         return x
 
-    def logits(self, x: Tensor) -> Tensor:
-        """x: [batch, time, embed] → [batch, this rank's ids] of the last token, float32, padding at −inf."""
+    def logits(self, x: Tensor, last: Tensor | None = None) -> Tensor:
+        """x: [batch, time, embed] → [batch, this rank's ids] of the last token, float32, padding at −inf.
+
+        ``last`` [batch] are the last tokens' places among all of x, where they are not at the end of each row.
+        """
         head, vectors = self.parameters.head, self.parameters.vectors
         assert head is not None
-        out = head(self._norm(vectors, "final_norm", x[:, -1])).float()
+        ends = x[:, -1] if last is None else x.flatten(0, 1).index_select(0, last)
+        out = head(self._norm(vectors, "final_norm", ends)).float()
         if "lm_head_bias" in vectors:
             out = out + vectors["lm_head_bias"].float()
         if self.model.logit_scale != 1:
