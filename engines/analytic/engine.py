@@ -19,7 +19,7 @@ from engines.core.extension import check_extensions
 from engines.core.point import Point
 from engines.core.row import Source
 from engines.core.runtime import BEST
-from engines.weights.lengths import moments
+from engines.weights.lengths import counted, moments
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
@@ -148,14 +148,12 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}
         details |= {f"prefill_{key}": prefill.keys[key] for key in prefill.keys if key in other}
     real = round(point.batch_size * moments(point.lengths, point.input_len).mean)
-    padding = point.batch_size * point.input_len - real
     if point.lengths != "equal":
         details |= {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len}
     facts = Facts(
         program_id=_program_id(point),
         resolved=keys,
-        processed_tokens=point.tokens - (0 if point.phase == "decode" else padding),
-        cached_tokens=real,
+        **counted(point, real),
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
         communication_s=total["communication_s"],

@@ -134,8 +134,9 @@ class JaxEngine(Runner):
         _check_supported(point)
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of
-        from engines.jax.prompt_batch import check_prompts, paged
+        from engines.jax.prompt_batch import check_prompts
         from engines.transformer.generate.prefill import prefix_plan
+        from engines.transformer.generate.ragged_prompts import paged
         from engines.transformer.partition.resolve import plan_of
 
         plan = replace(plan_of(point), prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))

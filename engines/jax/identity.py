@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -15,6 +14,7 @@ from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
 from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
+from engines.transformer.generate.ragged_prompts import shapes
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_decode
 
@@ -30,18 +30,14 @@ def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings
     """:func:`program_id_of` the programs that :class:`engines.jax.program.JaxProgram` times, without any weights."""
     whole = NamedSharding(mesh, P())
 
-    def shape(value: Any) -> jax.ShapeDtypeStruct:
-        array = np.asarray(value)
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=whole)
-
     texts: dict[str, str] = {}
     arguments = abstract_arguments(plan, mesh, max(point.input_len, 1))
     weights, cache, token, _ = arguments["decode"]
     prompts = prompts_of(point, plan, mesh, settings)
     if point.phase != "decode":
-        read = jax.tree.map(shape, prompts.arguments)
+        read = shapes(prompts.arguments, whole)
         texts["prefill"] = prompts.prefill.lower(weights, cache, *read).as_text()
     if point.decode_steps:
         decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
-        texts["decode"] = decode.lower(weights, cache, token, jax.tree.map(shape, prompts.position)).as_text()
+        texts["decode"] = decode.lower(weights, cache, token, shapes(prompts.position, whole)).as_text()
     return program_id_of(point, plan, mesh, texts)

@@ -10,6 +10,7 @@ from engines.torch.rank import Job
 from engines.torch.rank_group import RankGroup
 from engines.torch.result import Outputs, checked_rows, verification
 from engines.torch.trace import program_id_of
+from engines.weights.lengths import counted
 
 
 class TorchProgram:
@@ -53,7 +54,7 @@ class TorchProgram:
             ran["data_parallel"] = point.data_parallel
         if point.model.attention.is_latent and point.latent_attention == "auto" and point.phase != "generate":
             ran["latent_attention"] = "expanded" if point.phase == "prefill" else "absorbed"
-        padding = point.batch_size * point.input_len - int(self.job.lengths.sum())
+        real = int(self.job.lengths.sum())
         requested = point.axes()
         ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"
@@ -62,8 +63,7 @@ class TorchProgram:
         return Facts(
             program_id=program_id_of(self.job, torch_versions()),
             resolved={key: value for key, value in ran.items() if requested[key] != value},
-            processed_tokens=point.tokens - (0 if point.phase == "decode" else padding),
-            cached_tokens=point.batch_size * point.input_len - padding,
+            **counted(point, real),
             weights_bytes=_over(max, ranks, "weights_bytes"),
             kv_cache_bytes=_over(max, ranks, "kv_cache_bytes"),
             peak_hbm_bytes=_over(max, ranks, "peak_hbm_bytes"),
@@ -80,7 +80,7 @@ class TorchProgram:
                 "micro_batches": ranks[0]["micro_batches"],
                 "checked_sequences": len(checked_rows(point)),
                 "seed": self.job.seed,
-                **({} if point.lengths == "equal" else {"real_tokens": int(self.job.lengths.sum())}),
+                **({} if point.lengths == "equal" else {"real_tokens": real}),
             },
         )
 

@@ -51,17 +51,18 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     return after_prefix(plan, mesh, made) if prefix else made
 
 
-def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling = GREEDY) -> Any:
-    """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last, packing) → as prefill.
+def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling = GREEDY, packing: Any = ()) -> Any:
+    """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last) → as prefill.
 
     ``last``: [batch], the index of each prompt's last token in its row. Tokens are [batch, limit], padded at the end,
     and ``packing`` is (); or they are packed rows, and ``packing`` is their
-    :class:`engines.transformer.layers.packing.Packed`.
+    :class:`engines.transformer.layers.packing.Packed`, a constant of the program, whose loops then skip what no
+    token sees.
     """
     view = _view(plan, mesh)
 
     def prefill(
-        parameters: Parameters, cache: Caches, tokens: Array, last: Array, packing: Any
+        parameters: Parameters, cache: Caches, tokens: Array, last: Array
     ) -> tuple[Array, Array, Caches]:
         x, cache = hidden_states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
         mine = local_shard(last, view.axes.batch, 0, view.axes.size(view.axes.batch))
@@ -70,7 +71,7 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
         return next_tokens(view, scores, sampling, limit), scores, cache
 
     outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
-    return _jitted(plan, mesh, prefill, (P(), P(), P()), outputs)
+    return _jitted(plan, mesh, prefill, (P(), P()), outputs)
 
 
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:

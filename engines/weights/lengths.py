@@ -59,6 +59,18 @@ def lengths_of(point: Point, seed: int) -> NDArray[np.int32]:
     return draw_lengths(point.lengths, point.batch_size, point.input_len, seed)
 
 
+def counted(point: Point, real: int) -> dict[str, int]:
+    """The tokens that rates count, where all prompts together have ``real`` ones: no padding.
+
+    ``processed_tokens`` pass through the model in the phase, ``cached_tokens`` are cached before the first step.
+    """
+    padding = point.batch_size * point.input_len - real
+    return {
+        "processed_tokens": point.tokens - (0 if point.phase == "decode" else padding),
+        "cached_tokens": real,
+    }
+
+
 @lru_cache(maxsize=1024)
 def moments(law: str, max_len: int) -> Moments:
     """The exact means of :func:`draw_lengths` over all seeds: E[l^m] = Σ_k (k^m − (k − 1)^m) · P(l ≥ k)."""

@@ -30,7 +30,7 @@ def prefilled(plan: Plan, packed: bool):
     lengths = LENGTHS[: plan.batch_size]
     rows, packing = pack(plan, tokens, lengths) if packed else (tokens, ())
     last = lengths - 1 + (packing.starts if packed else 0)
-    return weights, tokens, make_ragged_prefill(plan, mesh, LIMIT)(weights, cache, rows, last, packing)
+    return weights, tokens, make_ragged_prefill(plan, mesh, LIMIT, packing=packing)(weights, cache, rows, last)
 
 
 def error(plan: Plan, tokens: np.ndarray, scores) -> float:

@@ -36,7 +36,7 @@ def decoded(plan: Plan, packed: bool) -> np.ndarray:
     tokens = prompt(plan.model, plan.batch_size, LIMIT, 0)
     rows, packing = pack(plan, tokens, lengths, pages) if packed else (tokens, ())
     last = lengths - 1 + (packing.starts if packed else 0)
-    first, scores, cache = run(make_ragged_prefill(plan, mesh, LIMIT), weights, cache, rows, last, packing)
+    first, scores, cache = run(make_ragged_prefill(plan, mesh, LIMIT, packing=packing), weights, cache, rows, last)
     made, steps, _ = run(make_decode(plan, mesh, STEPS), weights, cache, first, Ragged(lengths, pages))
     found = np.concatenate([np.asarray(scores)[None], np.asarray(steps)])[..., : plan.model.vocab_size]
     return found, np.concatenate([np.asarray(first)[:, None], np.asarray(made).T[:, :-1]], axis=1)

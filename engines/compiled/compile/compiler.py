@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engines.compiled.compile.cache import Cache, CompiledProgram, cache_key
 from engines.compiled.target.base import Target
 from engines.core.errors import ShardbenchError
+from engines.core.point import Point
 from engines.core.versions import compiler_flags, versions_of
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from engines.transformer.partition.plan import Plan
 
+SEED: Final = 0
+"""Of the lengths of prompts."""
 OUT_OF_MEMORY: Final = "RESOURCE_EXHAUSTED"
 
 
@@ -26,6 +29,7 @@ class CompilerFailed(ShardbenchError):
 class CompileRequest:
     """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode.
 
+    ``point`` is that of prompts of different lengths, whose shapes and constants follow from it; None of equal ones.
     ``libraries`` are those whose versions determine the compiler's output.
     """
 
@@ -35,6 +39,7 @@ class CompileRequest:
     phase: str
     input_len: int
     steps: int
+    point: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +148,28 @@ class Compiler:
         from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
         plan, mesh = request.plan, self.mesh(request.target)
+        if request.point is not None:
+            return _lower_ragged(request.point, request, mesh)
         arguments = abstract_arguments(plan, mesh, max(request.input_len, 1))[request.phase]
         made = make_prefill(plan, mesh) if request.phase == "prefill" else make_decode(plan, mesh, request.steps)
         return made.lower(*arguments)
+
+
+def _lower_ragged(point: Point, request: CompileRequest, mesh: "Mesh") -> Any:
+    """The program for prompts of the lengths that the seed 0 draws, as the ``jax`` engine runs it."""
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from engines.transformer.generate.ragged_prompts import ragged_prompts, shapes
+    from engines.transformer.programs import abstract_arguments, make_decode, make_ragged_prefill
+
+    plan, whole = request.plan, NamedSharding(mesh, PartitionSpec())
+    prompts = ragged_prompts(point, plan, SEED)
+    weights, cache, token, _ = abstract_arguments(plan, mesh, request.input_len)["decode"]
+    if request.phase == "prefill":
+        made = make_ragged_prefill(plan, mesh, request.input_len, packing=prompts.packing)
+        return made.lower(weights, cache, *shapes((prompts.rows, prompts.last), whole))
+    made = make_decode(plan, mesh, request.steps)
+    return made.lower(weights, cache, token, shapes(prompts.position, whole))
 
 
 def out_of_memory_sentence(message: str) -> str:

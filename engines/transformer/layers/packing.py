@@ -35,18 +35,19 @@ class Packed(NamedTuple):
     """Positions of packed sequences. ``first``: [rows, width], where in its row each token's sequence begins.
 
     ``starts``: [batch], where in its row each sequence begins. Sequences fill rows in order, equally many
-    a row. ``pages``: those of a cache in pages, else ().
+    a row. ``pages``: those of a cache in pages, else (). ``least``: [width], the least ``first`` of all rows.
     """
 
     first: Any
     starts: Any
     pages: Any = ()
+    least: Any = None
 
     def shard(self, plan: Plan, axes: Axes) -> "Packed":
         """This chip's rows and sequences, where both are split over ``axes``."""
         shards = plan.axes.size(axes)
         first, starts = (local_shard(each, axes, 0, shards) for each in (self.first, self.starts))
-        return Packed(first, starts, self.pages and self.pages.shard(plan, axes))
+        return Packed(first, starts, self.pages and self.pages.shard(plan, axes), self.least)
 
     def ids(self, _time: int) -> Array:
         """[rows, width]: the position of each token in its sequence."""
@@ -75,7 +76,7 @@ class Packed(NamedTuple):
         else:
             at = self.starts[:, None] + jnp.arange(limit)
         apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
-        mask = Causal(0, self.first[0], window_of(plan, kind))
+        mask = Causal(0, self.first[0], window_of(plan, kind), self.least)
         return CacheView(write_parts(cache, apart, layer, 0), *keys_and_values(parts), mask)
 
 
@@ -93,4 +94,4 @@ def pack(plan: Plan, tokens: Ids, lengths: Ids, pages: Any = ()) -> tuple[Ids, P
         row = number // by_row.shape[1]
         packed[row, start : start + length] = tokens[number, :length]
         first[row, start : start + length] = start
-    return packed, Packed(first, starts.ravel(), pages)
+    return packed, Packed(first, starts.ravel(), pages, first.min(axis=0))
