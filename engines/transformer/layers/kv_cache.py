@@ -36,6 +36,8 @@ from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.stacks import Stack
 
 PREFIX: Final = "prefix_"
+UNROLLED_ROWS: Final = 16
+"""Up to this many rows are written one after another without a loop."""
 Cache = dict[str, Array]
 """k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantized, without ``dim``.
 A cache in pages (:mod:`engines.transformer.layers.ragged`) has pages for sequences and their size for ``cache_len``.
@@ -203,12 +205,26 @@ def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any
 
 
 def write_each(cache: Cache, parts: dict[str, Array], layer: Any, rows: Array, positions: Array) -> Cache:
-    """The cache with one token of each sequence in ``parts`` written to its own row at its own position [rows]."""
-    written = dict(cache)
-    for name, part in parts.items():
-        each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
-        written[name] = cache[name].at[layer, rows, :, positions].set(each[:, :, 0], unique_indices=True)
-    return written
+    """The cache with one token of each sequence in ``parts`` written to its own row at its own position [rows].
+
+    One by one, in place: of a scatter into a stack of layers a TPU copies all of the stack.
+    """
+
+    def one(number: Any, written: Cache) -> Cache:
+        put = dict(written)
+        for name, part in parts.items():
+            each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
+            token = lax.dynamic_slice_in_dim(each, number, 1)
+            at = (layer, rows[number], 0, positions[number], 0)[: each.ndim + 1]
+            put[name] = lax.dynamic_update_slice(put[name], token[None], at)
+        return put
+
+    if rows.shape[0] > UNROLLED_ROWS:
+        looped: Cache = lax.fori_loop(0, rows.shape[0], one, dict(cache))
+        return looped
+    for number in range(rows.shape[0]):
+        cache = one(number, cache)
+    return cache
 
 
 def write_rolled(cache: Cache, parts: dict[str, Array], layer: Any, position: Any, length: int) -> Cache:
