@@ -32,6 +32,7 @@ EXTENSIONS: Final = (
     *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "lengths", "padding"),
+    *("sequence_parallel", "micro_batches"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 

@@ -54,6 +54,8 @@ class Grid:
     ``prompt_len`` are the tokens of a prompt that are computed and cached: input_len, or the mean where prompts are
     packed. ``prompt_seen`` is E[length²]/E[length] then, the length of the prompt that a token belongs to.
 
+    ``micro_batches`` is 0 where it is left open. ``norm_ranks`` split the tokens of norms and residual.
+
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
     matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
@@ -112,6 +114,8 @@ class Grid:
     tensor: Floats
     pipeline: Floats
     data: Floats
+    micro_batches: Floats
+    norm_ranks: Floats
     expert_ranks: Floats
     batch: Floats
     prompt_len: Floats
@@ -245,6 +249,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "tensor": float(point.tensor_degree),
         "pipeline": float(point.pipeline_degree),
         "data": float(point.data_parallel or 0),
+        "micro_batches": float(point.micro_batches or 0),
+        "norm_ranks": float(point.tensor_degree if point.sequence_parallel == "norms" else 1),
         "expert_ranks": float(point.expert_parallel or 0),
         "batch": float(point.batch_size),
         "prompt_len": prompt.mean,

@@ -57,6 +57,7 @@ def check_together(point: "Point") -> None:
     _check_parallel_degrees(point)
     check_point_groups(point)
     _check_lengths(point)
+    _check_pipeline(point)
     tokens = point.input_len + point.output_len
     if point.model.position == "learned" and tokens > point.model.max_positions:
         raise InvalidRequest(
@@ -124,6 +125,28 @@ def _check_architecture(point: "Point") -> None:
             point.expert_parallel,
             f"does not divide num_experts={model.num_experts} of model={model.name}",
             "every GPU holds the same number of experts",
+        )
+
+
+def _check_pipeline(point: "Point") -> None:
+    """Micro-batches are those of a pipeline, and sequence parallelism is that of tensor-parallel ranks."""
+    count = point.micro_batches
+    if count is not None and point.pipeline_degree == 1:
+        raise InvalidRequest(
+            "micro_batches", count, "is about a pipeline, and pipeline_parallel=1", "use pipeline_parallel=2 or more"
+        )
+    if count is not None and count > point.batch_size:
+        raise InvalidRequest(
+            "micro_batches",
+            count,
+            f"has no sequence for some of them, as batch_size={point.batch_size}",
+            f"use at most {point.batch_size}",
+        )
+    if point.sequence_parallel != "none" and (point.tensor_degree == 1 or point.chip.kind == "tpu"):
+        where = f"hw={point.chip.name}" if point.chip.kind == "tpu" else "tensor_parallel=1"
+        raise InvalidRequest(
+            "sequence_parallel", point.sequence_parallel, f"splits tokens over tensor-parallel ranks, and {where}",
+            "use sequence_parallel=none",
         )
 
 

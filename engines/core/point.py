@@ -127,7 +127,7 @@ class Point(PointKeys):
         """The point as flat names and plain values: what a row and a table hold of it.
 
         ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
-        of a model without them, and ``lengths`` and ``padding`` where all prompts have input_len tokens.
+        of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens, and ``sequence_parallel=none``.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):
@@ -138,6 +138,7 @@ class Point(PointKeys):
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
         lacks += ("lengths", "padding") * (self.lengths == "equal")
+        lacks += ("sequence_parallel",) * (self.sequence_parallel == "none")
         return flat | dict.fromkeys(lacks)
 
     def fingerprint(self, asked_of: str) -> str:

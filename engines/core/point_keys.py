@@ -30,6 +30,8 @@ Lengths = Literal["equal", "uniform", "lognormal", "trace"]
 LENGTHS: Final[tuple[str, ...]] = get_args(Lengths)
 Padding = Literal["padded", "packed"]
 PADDINGS: Final[tuple[str, ...]] = get_args(Padding)
+SequenceParallel = Literal["none", "norms"]
+SEQUENCE_PARALLELS: Final[tuple[str, ...]] = get_args(SequenceParallel)
 MOVED: Final = {
     "engine.lengths": "use lengths=uniform, lognormal or trace",
     "engine.packed": "use padding=packed with lengths=uniform, lognormal or trace",
@@ -175,4 +177,16 @@ class PointKeys:
     padding: Padding = field(
         default="padded",
         metadata=about(Choice(PADDINGS), "whether shorter prompts are padded or packed without padding", extends=True),
+    )
+    sequence_parallel: SequenceParallel = field(
+        default="none",
+        metadata=about(
+            Choice(SEQUENCE_PARALLELS),
+            "whether tensor-parallel ranks split tokens between their matmuls: norms is Megatron's sequence parallelism",
+            extends=True,
+        ),
+    )
+    micro_batches: int | None = field(
+        default=None,
+        metadata=about(Integer(1), "parts of the batch that follow each other through a pipeline", extends=True),
     )

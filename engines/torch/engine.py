@@ -31,7 +31,7 @@ READ: Final = (
     *(each.name for keys in (AttentionKeys, RotaryKeys, ExpertKeys) for each in fields(keys)),
     *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
     *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
-    *("lengths", "padding"),
+    *("lengths", "padding", "sequence_parallel", "micro_batches"),
 )
 """Keys beyond those of every engine that this one reads."""
 DECODES: Final = ("auto", "eager", "graph", "compile")
@@ -219,6 +219,11 @@ def _check_supported(point: Point) -> None:
     if point.lengths != "equal" and point.model.kv_latent_dim is not None:
         raise Unsupported(
             f"lengths={point.lengths}: engine=torch runs latent attention on prompts of equal length; use engine=jax"
+        )
+    if point.sequence_parallel != "none" and (point.data_parallel or 1) > 1:
+        raise Unsupported(
+            f"sequence_parallel={point.sequence_parallel}: data_parallel={point.data_parallel} splits sequences over the "
+            "same ranks; use one of them"
         )
     if point.padding == "packed" and (point.data_parallel or 1) > 1:
         raise Unsupported(

@@ -46,6 +46,8 @@ class TorchProgram:
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         ran |= {"runtime": "torch-eager", "collectives": "plain"}
+        if point.pipeline_degree > 1:
+            ran["micro_batches"] = min(point.micro_batches or point.pipeline_degree, point.batch_size)
         split = point.tensor_degree > 1
         ran |= {"ffn_layout": "ws_1d" if split else None, "attn_sharding": "heads" if split else None}
         if point.model.num_experts is not None:

@@ -91,6 +91,7 @@ class Rank:
         self.transformer = Transformer(
             shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention
         )
+        self.transformer.splits_tokens = point.sequence_parallel == "norms"
         own = shard.sequences(point.batch_size)
         batch_size = own.stop - own.start
         ids = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[own]
@@ -104,7 +105,7 @@ class Rank:
         self.start = self.sequences.start
         self.position = torch.zeros_like(self.start)
         self.number = torch.zeros(1, dtype=torch.long, device=self.device)
-        self.micro_batches = micro_batches(batch_size, shard.pipeline)
+        self.micro_batches = micro_batches(batch_size, point.micro_batches or shard.pipeline)
         steps = point.decode_steps
         ids_here = shard.vocab_size if shard.is_last else 0
         self.generated = torch.zeros(steps, batch_size, dtype=torch.long, device=self.device)

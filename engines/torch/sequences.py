@@ -172,8 +172,8 @@ def sequences_of(point: Point, transformer: Transformer, tokens: Tensor, lengths
     return kind(transformer, tokens, point.input_len, length, lengths)
 
 
-def micro_batches(batch_size: int, stages: int) -> list[slice]:
-    """Slices of the batch, one per stage (or per sequence, where there are fewer), so that every stage has work."""
-    count = min(batch_size, stages)
+def micro_batches(batch_size: int, wanted: int) -> list[slice]:
+    """Slices of the batch, as many as ``wanted``, or one per sequence where there are fewer."""
+    count = min(batch_size, wanted)
     bounds = [batch_size * number // count for number in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]

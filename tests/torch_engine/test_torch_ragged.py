@@ -41,9 +41,12 @@ def test_packed_is_padded_is_the_reference(model):
     assert np.array_equal(found["padded"].generated, found["packed"].generated)
 
 
-@pytest.mark.parametrize("padding", ["padded", "packed"])
-def test_ranks_and_stages_give_the_logits_of_the_reference(padding):
-    spread = job("llama", padding, tensor=2, pipeline=2)
+@pytest.mark.parametrize(
+    ("padding", "changes"),
+    [("padded", {"micro_batches": 3}), ("packed", {}), ("packed", {"sequence_parallel": "norms", "micro_batches": 4})],
+)
+def test_ranks_and_stages_give_the_logits_of_the_reference(padding, changes):
+    spread = job("llama", padding, tensor=2, pipeline=2, **changes)
     group = ForkedRanks(spread, PATIENCE_S)
     try:
         assert verification(spread, run(group), 1e-5).ok
