@@ -12,15 +12,15 @@ from engines.core.layout import LATENT_ATTENTIONS
 
 
 def seen_in_decode(grid: Grid) -> Floats:
-    """Mean keys that a token sees, over the ``steps`` after ``prompt_len`` cached tokens and over layers.
+    """Mean keys that a token sees, over the ``steps`` after ``input_len`` cached tokens and over layers.
 
-    prompt_len + (steps + 1)/2 of all keys. In a sliding window W those up to W; in chunks of W those of its own.
+    input_len + (steps + 1)/2 of all keys. In a sliding window W those up to W; in chunks of W those of its own.
     """
-    whole = grid.prompt_len + (grid.steps + 1) / 2
+    whole = grid.input_len + (grid.steps + 1) / 2
     if not np.any(grid.window_layers):
         return whole
-    last = grid.prompt_len + np.maximum(grid.steps, 1)
-    near = (_pairs_before(grid, last) - _pairs_before(grid, grid.prompt_len)) / np.maximum(grid.steps, 1)
+    last = grid.input_len + np.maximum(grid.steps, 1)
+    near = (_pairs_before(grid, last) - _pairs_before(grid, grid.input_len)) / np.maximum(grid.steps, 1)
     return _mixed(grid, near, whole)
 
 

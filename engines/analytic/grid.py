@@ -51,10 +51,8 @@ class Grid:
     data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
     :mod:`engines.analytic.routing_constants`.
 
-    ``prompt_len`` are the tokens of a prompt that are computed and cached: input_len, or the mean where prompts are
-    packed. ``prompt_seen`` is E[length²]/E[length] then, the length of the prompt that a token belongs to.
-
-    ``micro_batches`` is 0 where it is left open. ``norm_ranks`` split the tokens of norms and residual.
+    ``input_len`` is the mean where prompts are packed, and ``prompt_seen`` then E[length²]/E[length]. ``norm_ranks``
+    split the tokens of norms and residual, and ``micro_batches`` is 0 where it is left open.
 
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
@@ -114,11 +112,11 @@ class Grid:
     tensor: Floats
     pipeline: Floats
     data: Floats
-    micro_batches: Floats
     norm_ranks: Floats
+    micro_batches: Floats
     expert_ranks: Floats
     batch: Floats
-    prompt_len: Floats
+    input_len: Floats
     prompt_seen: Floats
     output_len: Floats
     steps: Floats
@@ -253,7 +251,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "norm_ranks": float(point.tensor_degree if point.sequence_parallel == "norms" else 1),
         "expert_ranks": float(point.expert_parallel or 0),
         "batch": float(point.batch_size),
-        "prompt_len": prompt.mean,
+        "input_len": prompt.mean,
         "prompt_seen": prompt.keys_a_token if point.input_len else 0.0,
         "output_len": float(point.output_len),
         "steps": float(point.decode_steps),

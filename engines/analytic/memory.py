@@ -82,7 +82,7 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> TorusMe
     gathered = size_of(grid, cut.gathered)
     shards = torus_attention.attention_shards(grid, layout, attention)
     tables = grid.vocab * grid.d_model * grid.tables
-    context = grid.prompt_len + grid.output_len
+    context = grid.input_len + grid.output_len
     absorbed = absorbs(grid, length, np.where(length > 1, length, context))
     tokens = grid.batch * length
     across = size_of(grid, cut.ffn)
@@ -101,7 +101,7 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> TorusMe
         * (gathered > 1)
     )
     rows = tokens / gathered * grid.act_bytes
-    seen = np.where(length > 1, grid.prompt_len, context)
+    seen = np.where(length > 1, grid.input_len, context)
     seen = np.where(grid.window_layers == grid.layers, np.minimum(seen, grid.window), seen)
     scores = tokens * seen * heads / (shards.batch * shards.heads * shards.positions)
     # Latent vectors are expanded for a layer at a time.
@@ -140,7 +140,7 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
     reading = np.where(length > 1, grid.cache_grows, 0.0) > 0
-    context = grid.prompt_len + np.where(reading, 0.0, grid.output_len)
+    context = grid.input_len + np.where(reading, 0.0, grid.output_len)
     absorbed = absorbs(grid, length, np.where(length > 1, length, context))
     most = np.maximum(grid.prefill_tokens, length)
     tokens = np.minimum(gpu_nodes.micro_batch(grid, length) * length, most)

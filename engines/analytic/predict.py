@@ -201,9 +201,9 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
     one = np.ones(1)
     runs = _runs(grid, name)
     if name == "prefill":
-        length, seen, keys, count = grid.prompt_len, seen_in_prefill(grid), grid.prompt_len, one
+        length, seen, keys, count = grid.input_len, seen_in_prefill(grid), grid.input_len, one
     else:
-        length, seen, keys, count = one, seen_in_decode(grid), grid.prompt_len + (grid.steps + 1) / 2, grid.steps
+        length, seen, keys, count = one, seen_in_decode(grid), grid.input_len + (grid.steps + 1) / 2, grid.steps
     if np.all(grid.gpu):
         ranks = ranks_of(grid, chosen)
         cost = gpu_nodes.forward(grid, length, seen, name == "prefill", ranks, keys)

@@ -19,8 +19,8 @@ from engines.core.point import Point
 def resolved(points: Sequence[Point], grid: Grid, name: str, strategies: Ints) -> list[dict[str, Any]]:
     """For each of the ``points`` of a grid the keys with which the phase ``name`` ran ``strategies`` [points]."""
     prefill = name == "prefill"
-    length = grid.prompt_len if prefill else np.ones(1)
-    keys = grid.prompt_len if prefill else grid.prompt_len + (grid.steps + 1) / 2
+    length = grid.input_len if prefill else np.ones(1)
+    keys = grid.input_len if prefill else grid.input_len + (grid.steps + 1) / 2
     absorbed = np.broadcast_to(absorbs(grid, length, keys), (len(points),))
     sends = np.zeros(len(points), dtype=bool)
     if np.any(grid.expert_layers):
@@ -34,7 +34,7 @@ def resolved(points: Sequence[Point], grid: Grid, name: str, strategies: Ints) -
 
 
 def _sends(grid: Grid, strategy: Strategy, prefill: bool) -> Bools:
-    length = grid.prompt_len if prefill else np.ones(1)
+    length = grid.input_len if prefill else np.ones(1)
     if not np.all(grid.gpu):
         return on_torus(grid, strategy.layout, strategy.experts, length).sends
     ranks, tokens = ranks_of(grid, strategy), micro_batch(grid, length) * length

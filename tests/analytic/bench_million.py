@@ -54,7 +54,7 @@ def main() -> None:
     start = time.perf_counter()
     grid = grid_of(bases).take(random.integers(0, len(bases), POINTS))
     lengths = random.integers(1, 8192, POINTS).astype(float)
-    grid = replace(grid, batch=2.0 ** random.integers(0, 11, POINTS), prompt_len=lengths, prompt_seen=lengths)
+    grid = replace(grid, batch=2.0 ** random.integers(0, 11, POINTS), input_len=lengths, prompt_seen=lengths)
     built = time.perf_counter()
     fits = 0
     layouts = np.zeros(10, dtype=int)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +102,15 @@ class Mask(BlockMask, Protocol):
         Of the prefix the last ``held`` tokens are there, in a rolling cache. The queries of all sequences are numbered
         one after another.
         """
+        ...
+
+
+@runtime_checkable
+class AttendsItself(Protocol):
+    """A mask of keys that lie in another way than by sequences, and how queries attend to them."""
+
+    def attend(self, plan: Any, scaled: Array, keys: Any, vals: Any, heads: Any) -> Any:
+        """Attention as a :class:`engines.transformer.layers.online_softmax.Partial` of the queries ``scaled``."""
         ...
 
 

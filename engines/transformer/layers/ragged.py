@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engines.core.layer_kind import LayerKind
 from engines.transformer.comm.collectives import local_shard
-from engines.transformer.layers.kv_cache import Cache, quantized_kv, read, window_of, write_each
+from engines.transformer.layers.kv_cache import Cache, Cached, quantized_kv, read, window_of, write_each
 from engines.transformer.layers.mask import Positions as Keys
 from engines.transformer.layers.mask import QueryBlock, Window
 from engines.transformer.layers.online_softmax import Partial, direct, nothing
@@ -98,7 +98,8 @@ class Ragged(NamedTuple):
             size = plan.pages[1]
             cache = write_each(cache, parts, layer, self.pages.first + self.position // size, self.position % size)
             owner, begins = self.pages.owner, self.pages.begins
-            mask, slots, limit = OfEach(self.position[owner], window, begins[:, None], owner), 1, size
+            mask: OfEach = OfPages(self.position[owner], window, begins[:, None], owner)
+            slots, limit = 1, size
         else:
             slots = k.shape[2] if folds_slots(plan) else 1
             at = jnp.repeat(self.position, slots)
@@ -111,14 +112,12 @@ class Ragged(NamedTuple):
 class OfEach:
     """What the one query of each row of keys sees: keys up to its ``position`` [rows], those of its ``window``.
 
-    Row r's key k stands at ``begins`` [rows, 1] + k. With ``owner`` [rows] rows are pages, each one of the sequence
-    ``owner``, which are to be attended to together.
+    Row r's key k stands at ``begins`` [rows, 1] + k.
     """
 
     position: Array
     window: Window | None = None
     begins: Any = 0
-    owner: Array | None = None
 
     is_whole_prompt = False
     sees_some = True
@@ -160,20 +159,26 @@ class OfEach:
         raise NotImplementedError("one query attends at once")
 
 
-def attend_pages(plan: Plan, scaled: Array, keys: Any, vals: Any, mask: OfEach, heads: PerHead) -> Partial:
-    """scaled: [batch, 1, slots, group, dim], keys and vals: [pages, slots, size, dim] → attention to each one's pages.
+@dataclass(frozen=True, slots=True)
+class OfPages(OfEach):
+    """:class:`OfEach` where rows are pages, those of the sequence ``owner`` [rows] attended to together."""
 
-    Every page is attended to by itself, and the parts of a sequence are then merged, as blocks are.
-    """
-    owner, batch = mask.owner, scaled.shape[0]
-    assert owner is not None
-    at, queries = jnp.arange(keys.values.shape[2])[None, :], QueryBlock(1)
-    start = nothing((owner.shape[0], *scaled.shape[2:4], 1), vals.values.shape[-1])
-    seen, bias = mask.seen(at, queries), heads.bias(mask, at, queries)
-    part = direct(plan, scaled[owner], keys, vals, seen, start, bias=bias)
-    tops = jax.ops.segment_max(part.tops, owner, batch, indices_are_sorted=True)
-    kept = jnp.exp2(part.tops - tops[owner])
-    values, sums = (
-        jax.ops.segment_sum(each * kept, owner, batch, indices_are_sorted=True) for each in (part.values, part.sums)
-    )
-    return Partial(values, tops, sums)
+    owner: Any = None
+
+    def attend(self, plan: Plan, scaled: Array, keys: Cached, vals: Cached, heads: PerHead) -> Partial:
+        """scaled: [batch, 1, slots, group, dim], keys and vals: [pages, slots, size, dim] → attention to each's pages.
+
+        Every page is attended to by itself, and the parts of a sequence are then merged, as blocks are.
+        """
+        owner, batch = self.owner, scaled.shape[0]
+        at, queries = jnp.arange(keys.values.shape[2])[None, :], QueryBlock(1)
+        start = nothing((owner.shape[0], *scaled.shape[2:4], 1), vals.values.shape[-1])
+        seen, bias = self.seen(at, queries), heads.bias(self, at, queries)
+        part = direct(plan, scaled[owner], keys, vals, seen, start, bias=bias)
+        tops = jax.ops.segment_max(part.tops, owner, batch, indices_are_sorted=True)
+        kept = jnp.exp2(part.tops - tops[owner])
+        values, sums = (
+            jax.ops.segment_sum(each * kept, owner, batch, indices_are_sorted=True)
+            for each in (part.values, part.sums)
+        )
+        return Partial(values, tops, sums)
