@@ -135,16 +135,18 @@ class JaxEngine(Runner):
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of
         from engines.jax.prompt_batch import check_prompts
+        from engines.jax.stages import asks_for_ranks, staged_plan
         from engines.transformer.generate.prefill import prefix_plan
         from engines.transformer.generate.ragged_prompts import paged
         from engines.transformer.partition.resolve import plan_of
 
-        plan = replace(plan_of(point), prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
+        made = staged_plan(point, self.settings) if asks_for_ranks(point) else plan_of(point)
+        plan = replace(made, prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
         plan.check()
         if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read
         check_prompts(point, self.settings)
-        return paged(point, plan, self.settings.seed), mesh_of(point)
+        return paged(point, plan, self.settings.seed), mesh_of(point, plan)
 
 
 def _check_supported(point: Point) -> None:
@@ -155,10 +157,5 @@ def _check_supported(point: Point) -> None:
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
         )
-    for key in ("tensor_parallel", "pipeline_parallel"):
-        if getattr(point, key) is not None:
-            raise Unsupported(
-                f"{key}={getattr(point, key)}: engine=jax cuts by ffn_layout and mesh_shape; leave it out"
-            )
     if math.prod(point.mesh) != point.num_chips:
         raise Unsupported(f"mesh_shape={list(point.mesh)}: is not num_chips={point.num_chips}")

@@ -12,11 +12,11 @@ from engines.core.point import Point
 from engines.core.stablehlo import nameless
 from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
-from engines.jax.prompt_batch import prompts_of
+from engines.jax.prompt_batch import decode_of, prompts_of
 from engines.jax.settings import Settings
 from engines.transformer.generate.ragged_prompts import shapes
 from engines.transformer.partition.plan import Plan
-from engines.transformer.programs import abstract_arguments, make_decode
+from engines.transformer.programs import abstract_arguments
 
 
 def program_id_of(point: Point, plan: Plan, mesh: Mesh, texts: Mapping[str, str]) -> str:
@@ -38,6 +38,6 @@ def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings
         read = shapes(prompts.arguments, whole)
         texts["prefill"] = prompts.prefill.lower(weights, cache, *read).as_text()
     if point.decode_steps:
-        decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
+        decode = decode_of(point, plan, mesh, settings)
         texts["decode"] = decode.lower(weights, cache, token, shapes(prompts.position, whole)).as_text()
     return program_id_of(point, plan, mesh, texts)

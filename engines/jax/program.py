@@ -18,8 +18,9 @@ from engines.jax.devices import compiler_options, out_of_memory
 from engines.jax.identity import program_id_of
 from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
-from engines.jax.prompt_batch import prompts_of
+from engines.jax.prompt_batch import decode_of, prompts_of
 from engines.jax.settings import Settings
+from engines.jax.stages import asks_for_ranks
 from engines.jax.stop_token import complete_run
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
@@ -27,7 +28,7 @@ from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import resolved_form
 from engines.transformer.partition.resolve_experts import resolved_experts
-from engines.transformer.programs import load_parameters, make_decode
+from engines.transformer.programs import load_parameters
 from engines.transformer.reference import reference_logits
 from engines.weights.random import Source
 from engines.weights.texts import Texts
@@ -65,7 +66,7 @@ class JaxProgram:
             self._compile("prefill", self.prompts.prefill, self.inputs, "prefill" in timed)
             self._prefill()
         if "decode" in timed and point.decode_steps:
-            decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
+            decode = decode_of(point, plan, mesh, settings)
             self._compile("decode", decode, (self.first, self.position), True)
         runs = {"prefill": self._prefill, "decode": self._decode}
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
@@ -152,11 +153,18 @@ class JaxProgram:
     def _product(self) -> tuple[int, int, int]:
         """The shape of one chip's part of the first feed-forward matmul: tokens, model width, hidden width."""
         model, point = self.point.model, self.point
-        tokens = self.plan.batch_size * (1 if point.phase == "decode" else point.input_len)
+        tokens = point.batch_size * (1 if point.phase == "decode" else point.input_len)
         return tokens, model.d_model, max(1, model.d_ff // self.plan.chips)
 
     def _form(self) -> str | None:
         return resolved_form(self.plan, self.point.phase, self.point.input_len)
+
+    def _ranks(self) -> dict[str, Any]:
+        """The keys of a point that is cut by ranks, which has no mesh."""
+        if not asks_for_ranks(self.point):
+            return {}
+        found = {"tensor_parallel": self.point.tensor_degree, "pipeline_parallel": self.plan.stages, "mesh_shape": None}
+        return found if self.plan.stages == 1 else {**found, "micro_batches": self.plan.micro_batches}
 
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
@@ -170,6 +178,7 @@ class JaxProgram:
             "collectives": plan.collectives,
             **({"latent_attention": form} if (form := self._form()) else {}),
             **resolved_experts(plan),
+            **self._ranks(),
         }
         requested = self.point.axes()
         timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
@@ -180,7 +189,7 @@ class JaxProgram:
             program_id=program_id_of(self.point, plan, self.mesh, self.timed_texts),
             resolved={key: value for key, value in resolved.items() if requested[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else skipped_tokens),
-            cached_tokens=plan.batch_size * self.point.input_len - skipped_tokens,
+            cached_tokens=self.point.batch_size * self.point.input_len - skipped_tokens,
             weights_bytes=_bytes_per_chip(self.weights),
             kv_cache_bytes=_bytes_per_chip(self.cache),
             activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.jax.settings import Settings
+from engines.transformer.generate.pipeline import make_pipelined_decode, make_pipelined_prefill
 from engines.transformer.generate.ragged_prompts import check_lengths, ragged_prompts
 from engines.transformer.partition.plan import Plan
-from engines.transformer.programs import make_prefill, make_ragged_prefill
+from engines.transformer.programs import make_decode, make_prefill, make_ragged_prefill
 from engines.weights.random import prompt
 
 
@@ -59,7 +60,9 @@ def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prom
         return Prompts(
             tokens=tokens,
             ends=np.full(batch, point.input_len - 1, np.int32),
-            prefill=make_prefill(plan, mesh, settings.sampling),
+            prefill=(
+                make_prefill(plan, mesh, settings.sampling) if plan.stages == 1 else make_pipelined_prefill(plan, mesh)
+            ),
             arguments=(tokens,),
             position=np.asarray(point.input_len, np.int32),
             skipped_tokens=plan.prefill.skipped_tokens(batch),
@@ -84,3 +87,10 @@ def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prom
             **({} if plan.pages is None else {"page": plan.pages[1], "cached_positions": math.prod(plan.pages)}),
         },
     )
+
+
+def decode_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Any:
+    """The jitted decode of the point."""
+    if plan.stages > 1:
+        return make_pipelined_decode(plan, mesh, point.decode_steps)
+    return make_decode(plan, mesh, point.decode_steps, settings.sampling)

@@ -46,8 +46,8 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
         scores, cache = read_prompt(view, parameters, cache, tokens)
         return next_tokens(view, scores, sampling, prefix + tokens.shape[1]), scores, cache
 
-    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
-    made = _jitted(plan, mesh, prefill, (P(),), outputs)
+    outputs = (P(), logits_spec(plan, 0), cache_specs(plan))
+    made = jitted(plan, mesh, prefill, (P(),), outputs)
     return after_prefix(plan, mesh, made) if prefix else made
 
 
@@ -70,8 +70,8 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
         scores = output(view, parameters, ends)
         return next_tokens(view, scores, sampling, limit), scores, cache
 
-    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
-    return _jitted(plan, mesh, prefill, (P(), P()), outputs)
+    outputs = (P(), logits_spec(plan, 0), cache_specs(plan))
+    return jitted(plan, mesh, prefill, (P(), P()), outputs)
 
 
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:
@@ -102,8 +102,8 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
             return every_step(step, cache, token, last, steps)
         return until_stopped(step, cache, token, last, steps, stop_token)
 
-    outputs = (P(), _logits_spec(plan, 1), cache_specs(plan), *([] if stop_token is None else [P()]))
-    return _jitted(plan, mesh, decode, (P(), P()), outputs)
+    outputs = (P(), logits_spec(plan, 1), cache_specs(plan), *([] if stop_token is None else [P()]))
+    return jitted(plan, mesh, decode, (P(), P()), outputs)
 
 
 def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
@@ -113,19 +113,20 @@ def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
 
 def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:
     """Arguments of ``prefill`` and ``decode`` as shapes, to lower for any mesh, devices present or not."""
-    whole = NamedSharding(mesh, P())
+    whole, batch = NamedSharding(mesh, P()), plan.batch_size * plan.micro_batches
     state = (abstract_parameters(plan, mesh), abstract_cache(plan, mesh))
 
     def ids(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=whole)
 
     return {
-        "prefill": (*state, ids(plan.batch_size, input_len)),
-        "decode": (*state, ids(plan.batch_size), ids()),
+        "prefill": (*state, ids(batch, input_len)),
+        "decode": (*state, ids(batch), ids()),
     }
 
 
-def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+def jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+    """``body`` (parameters, cache, …) jitted on the mesh; ``inputs`` and ``outputs`` are PartitionSpecs."""
     if plan.partitioner == "gspmd":
         placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), outputs)
         return jax.jit(body, out_shardings=placed, donate_argnums=1)
@@ -143,5 +144,6 @@ def _view(plan: Plan, mesh: Mesh) -> Plan:
     return plan.global_view(mesh) if plan.partitioner == "gspmd" else plan
 
 
-def _logits_spec(plan: Plan, leading: int) -> P:
+def logits_spec(plan: Plan, leading: int) -> P:
+    """The PartitionSpec of logits [..., batch, vocab]."""
     return P(*[None] * (leading + 1), plan.axes.all or None)

@@ -32,7 +32,7 @@ from engines.transformer.layers.mask import Window
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import quantize, stored_dtype
 from engines.transformer.partition.kv_heads import folds_slots, kv_slots
-from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.plan import STAGE, Plan
 from engines.transformer.partition.stacks import Stack
 
 PREFIX: Final = "prefix_"
@@ -65,11 +65,12 @@ class Cached(NamedTuple):
 def cache_spec(plan: Plan) -> P:
     """The PartitionSpec of k and v: the batch over attention's batch axes, slots over the other axes."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
+    stage = STAGE if plan.stages > 1 else None
     if folds_slots(plan):
-        return P(None, plan.axes.sequence + heads or None, None, plan.axes.positions or None, None)
+        return P(stage, plan.axes.sequence + heads or None, None, plan.axes.positions or None, None)
     if plan.model.attention.is_latent:
         heads = ()
-    return P(None, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
+    return P(stage, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
 
 
 def window_of(plan: Plan, kind: LayerKind) -> Window | None:
@@ -130,7 +131,7 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
         own = plan.batch_size if plan.pages is None else plan.pages[0]
         batch, length = (1, shared) if name.startswith(PREFIX) else (own, held)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
-        shape = (len(stack.numbers), *rows, length, _dim(plan, name))
+        shape = (len(stack.numbers) * plan.micro_batches, *rows, length, _dim(plan, name))
         # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
         # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
         order: Sequence[int] = range(len(shape) - scale)

@@ -6,7 +6,7 @@ Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in e
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from engines.core.dtypes import MX_BLOCK
 from engines.core.errors import InvalidRequest
@@ -24,6 +24,9 @@ from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
 
 
+STAGE: Final = "stage"
+
+
 class Annotation(NamedTuple):
     """How the compiler is to split global arrays: as ``plan`` does, over ``mesh``."""
 
@@ -39,7 +42,8 @@ class Plan:
     split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
     ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
     is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over
-    all chips, positions of each) their cache has no padding. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
+    all chips, positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
+    ``micro_batches``, and the mesh has an axis :data:`STAGE` before x. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
     own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
     (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of its torus close to rings. ``expert_axes`` names
     the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity``
@@ -76,6 +80,8 @@ class Plan:
     longest_text: int | None = None
     ragged: bool = False
     pages: tuple[int, int] | None = None
+    stages: int = 1
+    micro_batches: int = 1
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
