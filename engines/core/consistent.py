@@ -145,7 +145,9 @@ def _check_pipeline(point: "Point") -> None:
     if point.sequence_parallel != "none" and (point.tensor_degree == 1 or point.chip.kind == "tpu"):
         where = f"hw={point.chip.name}" if point.chip.kind == "tpu" else "tensor_parallel=1"
         raise InvalidRequest(
-            "sequence_parallel", point.sequence_parallel, f"splits tokens over tensor-parallel ranks, and {where}",
+            "sequence_parallel",
+            point.sequence_parallel,
+            f"splits tokens over tensor-parallel ranks, and {where}",
             "use sequence_parallel=none",
         )
 

@@ -1,9 +1,7 @@
 """The digest of the programs that a point is timed with."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 

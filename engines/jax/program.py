@@ -127,9 +127,9 @@ class JaxProgram:
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
 
         def reference(source: Source) -> NDArray[np.float64]:
-            found = reference_logits(
-                self.point.model, texts.tokens, texts.asked, source, self.plan.cache_len
-            ).astype(np.float64)
+            found = reference_logits(self.point.model, texts.tokens, texts.asked, source, self.plan.cache_len).astype(
+                np.float64
+            )
             return texts.of_each(found)
 
         expected = reference(self.source)

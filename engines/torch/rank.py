@@ -19,8 +19,8 @@ from engines.torch.cuda_graph import recorder_of
 from engines.torch.devices import device_of
 from engines.torch.parameters import DTYPES, ParameterLoader
 from engines.torch.peaks import measured_peaks, wait_for
-from engines.torch.shard import Shard
 from engines.torch.sequences import Pass, micro_batches, sequences_of
+from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
 from engines.weights.checkpoint.source import Checkpoint
 from engines.weights.lengths import lengths_of

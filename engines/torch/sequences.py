@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engines.core.point import Point
-from engines.torch.attention import Cache, CausalMask, PackedMask, RowMask
+from engines.torch.attention import Cache, PackedMask, RowMask
 from engines.torch.transformer import Masks, Transformer
 
 
@@ -68,9 +68,7 @@ class Padded(Equal):
         super().__init__(transformer, prompt, input_len, length)
         self.lengths = list(lengths)
         # The last positions of a padded prompt are not a sequence's own: the whole cache is kept, windows are masks.
-        self.windows = {
-            kind: window and replace(window, room=length) for kind, window in transformer.windows.items()
-        }
+        self.windows = {kind: window and replace(window, room=length) for kind, window in transformer.windows.items()}
         transformer.windows = self.windows
 
     @property

@@ -61,9 +61,7 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
     """
     view = _view(plan, mesh)
 
-    def prefill(
-        parameters: Parameters, cache: Caches, tokens: Array, last: Array
-    ) -> tuple[Array, Array, Caches]:
+    def prefill(parameters: Parameters, cache: Caches, tokens: Array, last: Array) -> tuple[Array, Array, Caches]:
         x, cache = hidden_states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
         mine = local_shard(last, view.axes.batch, 0, view.axes.size(view.axes.batch))
         ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]

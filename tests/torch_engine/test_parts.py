@@ -18,8 +18,8 @@ from engines.torch.collectives import Collectives
 from engines.torch.devices import is_out_of_memory
 from engines.torch.load_tensor import generate_on_device, load_tensor
 from engines.torch.parameters import Matrix, ParameterLoader
-from engines.torch.sequences import micro_batches
 from engines.torch.reference import reference_logits
+from engines.torch.sequences import micro_batches
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
 from engines.transformer.reference import reference_logits as reference_of_jax

@@ -64,9 +64,7 @@ def test_packed_steps_are_padded_steps_and_the_models(layout, changes):
     assert error_of(texts.of_each(expected), padded) < 1e-5
 
 
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=8, max_size=8), steps=st.integers(0, 9), size=st.integers(1, 16)
-)
+@given(lengths=st.lists(st.integers(1, 40), min_size=8, max_size=8), steps=st.integers(0, 9), size=st.integers(1, 16))
 def test_every_position_has_one_page_and_no_sequence_more_than_it_fills(lengths, steps, size):
     plan = build_plan("palm", (2, 2, 1), "wg_xy", "heads")
     owner, begins, first = pages_of(plan, np.asarray(lengths, np.int32), steps, size)

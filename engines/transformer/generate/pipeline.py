@@ -68,9 +68,7 @@ def make_pipelined_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
     stage, count, size = _Stage(plan), plan.micro_batches, plan.batch_size
     kept, period = min(steps, KEPT_LOGITS), max(count, plan.stages)
 
-    def decode(
-        parameters: Parameters, cache: Caches, token: Array, position: Array
-    ) -> tuple[Array, Array, Caches]:
+    def decode(parameters: Parameters, cache: Caches, token: Array, position: Array) -> tuple[Array, Array, Caches]:
         tokens = token.reshape(count, size)
         empty = jnp.zeros_like(embed(stage.plan, parameters, tokens[0][:, None], Consecutive(position)))
         made, scores = jnp.zeros((steps, count, size), token.dtype), jnp.zeros((kept, count, size, stage.vocab))

@@ -178,7 +178,6 @@ class OfPages(OfEach):
         tops = jax.ops.segment_max(part.tops, owner, batch, indices_are_sorted=True)
         kept = jnp.exp2(part.tops - tops[owner])
         values, sums = (
-            jax.ops.segment_sum(each * kept, owner, batch, indices_are_sorted=True)
-            for each in (part.values, part.sums)
+            jax.ops.segment_sum(each * kept, owner, batch, indices_are_sorted=True) for each in (part.values, part.sums)
         )
         return Partial(values, tops, sums)

@@ -23,7 +23,6 @@ from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
 
-
 STAGE: Final = "stage"
 
 
