@@ -121,7 +121,7 @@ def unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
     value = next((word.partition("=")[2] for word in words if name_of(word) == key), "")
     if key in MOVED:
         return InvalidRequest(key, value, "is a key of the point now", MOVED[key])
-    known = [*Point.schema(), *GROUPS, "sweep", "points", *OPTIONS]
+    known = [*Point.schema(), *GROUPS, "sweep", "preset", "points", *OPTIONS]
     near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
     return InvalidRequest(key, value, "is not a key of shardbench run", remedy)

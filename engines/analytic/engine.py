@@ -154,7 +154,8 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
     facts = Facts(
         program_id=_program_id(point),
         resolved=keys,
-        **counted(point, real),
+        processed_tokens=counted(point, real),
+        cached_tokens=real,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
         communication_s=total["communication_s"],

@@ -56,7 +56,7 @@ def vector_elements(grid: Grid) -> Floats:
 
 
 def _block_elements(grid: Grid) -> Floats:
-    """Elements of E that half a layer reads and writes: 2·E of its matmuls, and the norm's, split over ``norm_ranks``."""
+    """Elements of E that half a layer reads and writes: 2·E of matmuls, the norm's over ``norm_ranks``."""
     return 2 * grid.d_model * (1 + np.where(grid.serial, 2.0, 1.0) / grid.norm_ranks)
 
 
@@ -115,7 +115,7 @@ def forward(
     transfer, start = all_reduce_s(grid, tokens * grid.d_model * grid.act_bytes)
     of_attention = all_reduce_s(grid, of_group * grid.d_model * grid.act_bytes, ranks.attention(grid))
     attended, attention_start = sum(of_attention, np.zeros(1)), of_attention[1]
-    # Split norms put a reduce-scatter and an all-gather in the place of each all-reduce: the same bytes, one start more.
+    # Split norms put a reduce-scatter and an all-gather in the place of an all-reduce: the same bytes, one start more.
     starts = np.where(grid.norm_ranks > 1, 2.0, 1.0)
     attended, start = attended + (starts - 1) * attention_start, start * starts
     # A parallel block sums both halves at once: in one group by one all-reduce.

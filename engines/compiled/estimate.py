@@ -50,7 +50,8 @@ def estimate_of(
     if point.lengths != "equal":
         details = {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len, **details}
     facts = Facts(
-        **counted(point, real),
+        processed_tokens=counted(point, real),
+        cached_tokens=real,
         resolved={key: value for key, value in resolved.items() if given[key] != value},
         compute_s=total.compute_s,
         memory_s=total.memory_s,

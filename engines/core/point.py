@@ -127,7 +127,8 @@ class Point(PointKeys):
         """The point as flat names and plain values: what a row and a table hold of it.
 
         ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
-        of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens, and ``sequence_parallel=none``.
+        of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens, and
+        ``sequence_parallel=none``.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):

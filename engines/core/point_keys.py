@@ -182,7 +182,7 @@ class PointKeys:
         default="none",
         metadata=about(
             Choice(SEQUENCE_PARALLELS),
-            "whether tensor-parallel ranks split tokens between their matmuls: norms is Megatron's sequence parallelism",
+            "whether tensor-parallel ranks split the tokens of norms and residual, as Megatron does (norms)",
             extends=True,
         ),
     )

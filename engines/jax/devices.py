@@ -29,7 +29,8 @@ def mesh_of(point: Point, plan: Plan) -> Mesh:
         raise Unsupported(
             f"num_chips={point.num_chips}: JAX sees {len(devices)} devices for hw={point.chip.name}; {remedy}"
         )
-    shape, names = plan.mesh_shape, ("x", "y", "z")
+    shape: tuple[int, ...] = plan.mesh_shape
+    names: tuple[str, ...] = ("x", "y", "z")
     if plan.stages > 1:
         shape, names = (plan.stages, *shape), (STAGE, *names)
     return jax.make_mesh(

@@ -23,8 +23,8 @@ from engines.weights.random import prompt
 class Prompts:
     """``tokens``: [batch, time]; ``ends``: [batch], the position of each prompt's last token.
 
-    ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``position`` is where decode begins. ``skipped_tokens`` of the batch's tokens
-    do not go through the model, or are padding.
+    ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``position`` is where decode begins.
+    ``skipped_tokens`` of the batch's tokens do not go through the model, or are padding.
     """
 
     tokens: NDArray[np.int32]

@@ -47,7 +47,7 @@ def staged_plan(point: Point, settings: Settings) -> Plan:
         )
     if len(plan.stacks) > 1 or point.model.num_layers % stages:
         raise Unsupported(
-            f"pipeline_parallel={stages}: engine=jax splits layers of one kind evenly, and model={point.model.name} has "
+            f"pipeline_parallel={stages}: engine=jax splits layers of one kind evenly; model={point.model.name} has "
             f"{point.model.num_layers} of {len(plan.stacks)} kinds; use a divisor of the layers, or engine=torch"
         )
     for name, off in (("temperature", 0.0), ("stop_token", None), ("prefill_chunk", None), ("shared_prefix", 0)):

@@ -222,8 +222,8 @@ def _check_supported(point: Point) -> None:
         )
     if point.sequence_parallel != "none" and (point.data_parallel or 1) > 1:
         raise Unsupported(
-            f"sequence_parallel={point.sequence_parallel}: data_parallel={point.data_parallel} splits sequences over the "
-            "same ranks; use one of them"
+            f"sequence_parallel={point.sequence_parallel}: data_parallel={point.data_parallel} splits sequences over "
+            "the same ranks; use one of them"
         )
     if point.padding == "packed" and (point.data_parallel or 1) > 1:
         raise Unsupported(

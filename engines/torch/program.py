@@ -65,7 +65,8 @@ class TorchProgram:
         return Facts(
             program_id=program_id_of(self.job, torch_versions()),
             resolved={key: value for key, value in ran.items() if requested[key] != value},
-            **counted(point, real),
+            processed_tokens=counted(point, real),
+            cached_tokens=real,
             weights_bytes=_over(max, ranks, "weights_bytes"),
             kv_cache_bytes=_over(max, ranks, "kv_cache_bytes"),
             peak_hbm_bytes=_over(max, ranks, "peak_hbm_bytes"),

@@ -72,8 +72,8 @@ class Transformer:
         if model.embedding_scale != 1:
             x = x * model.embedding_scale
         if model.position == "learned":
-            table = self.parameters.vectors["positions"]
-            x = x + (table.index_select(0, positions) if positions.ndim == 1 else F.embedding(positions, table))
+            learned = self.parameters.vectors["positions"]
+            x = x + (learned.index_select(0, positions) if positions.ndim == 1 else F.embedding(positions, learned))
         return self._norm(self.parameters.vectors, "embedding_norm", x) if model.embedding_norm else x
 
     def layers(self, x: Tensor, cache: Sequence[Cache], masks: Masks) -> Tensor:

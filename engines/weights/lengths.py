@@ -59,16 +59,9 @@ def lengths_of(point: Point, seed: int) -> NDArray[np.int32]:
     return draw_lengths(point.lengths, point.batch_size, point.input_len, seed)
 
 
-def counted(point: Point, real: int) -> dict[str, int]:
-    """The tokens that rates count, where all prompts together have ``real`` ones: no padding.
-
-    ``processed_tokens`` pass through the model in the phase, ``cached_tokens`` are cached before the first step.
-    """
-    padding = point.batch_size * point.input_len - real
-    return {
-        "processed_tokens": point.tokens - (0 if point.phase == "decode" else padding),
-        "cached_tokens": real,
-    }
+def counted(point: Point, real: int) -> int:
+    """Tokens of the phase that rates count, where all prompts together have ``real`` ones: no padding."""
+    return point.tokens - (0 if point.phase == "decode" else point.batch_size * point.input_len - real)
 
 
 @lru_cache(maxsize=1024)

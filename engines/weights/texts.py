@@ -1,5 +1,7 @@
 """The texts that a reference reads to verify an engine: prompts of any lengths and what was generated after them."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,5 +37,5 @@ class Texts:
         """found: [asked, batch, vocab] → [compared, batch, vocab], each text's own positions."""
         return found[np.searchsorted(self.asked, self.positions), np.arange(len(self.lengths))]
 
-    def _compare(self, positions: NDArray[np.int64]) -> None:
+    def _compare(self, positions: NDArray[Any]) -> None:
         self.positions = np.concatenate([self.positions, positions])

@@ -1,9 +1,9 @@
-"""Prefill and decode through pipeline stages: layers split evenly over the mesh axis ``stage``, the batch in micro-batches.
+"""Prefill and decode through pipeline stages: layers split evenly over a mesh axis, the batch in micro-batches.
 
-Stage s has layers [s·L/p, (s + 1)·L/p) and, within them, the plan's tensor parallelism over x, y and z. In turn t it
-runs item t − s, a micro-batch of a prompt or of a step, and hands what comes out to the next stage by a
-collective-permute; a stage that has no item waits (GPipe, Huang et al. 2019, arXiv 1811.06965: p − 1 turns are a
-bubble). Steps follow each other without a bubble where there are as many micro-batches as stages, since a token comes
+Stage s, along the mesh axis ``stage``, has layers [s·L/p, (s + 1)·L/p) and, within them, the plan's tensor parallelism
+over x, y and z. In turn t it runs item t − s, a micro-batch of a prompt or of a step, and hands what comes out to the
+next stage by a collective-permute; a stage that has no item waits (GPipe, Huang et al. 2019, arXiv 1811.06965: p − 1
+turns are a bubble). Steps follow each other without a bubble where there are as many micro-batches as stages, since a token comes
 back to the first stage just in time. Tables and final norm are on every stage; the first uses the one, the last the
 other.
 """
@@ -105,7 +105,7 @@ def make_pipelined_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
 
         turns = jnp.arange(steps * period + plan.stages - 1)
         (_, _, cache, made, scores), _ = lax.scan(turn, (tokens, empty, cache, made, scores), turns)
-        made, scores = (stage.of_last(lambda each=each: each, lambda each=each: each * 0) for each in (made, scores))
+        made, scores = (stage.from_last(each) for each in (made, scores))
         return made.reshape(steps, -1), scores.reshape(kept, count * size, -1), cache
 
     return jitted(plan, mesh, decode, (P(), P()), (P(), logits_spec(plan, 1), cache_specs(plan)))
@@ -149,6 +149,10 @@ class _Stage:
         """What ``run`` gives on the last stage, on all of them."""
         found: Array = lax.psum(self.if_last(run, zeros), STAGE)
         return found
+
+    def from_last(self, x: Array) -> Array:
+        """x of the last stage, on all of them."""
+        return self.of_last(lambda: x, lambda: jnp.zeros_like(x))
 
     def to_next(self, x: Array) -> Array:
         """x of the stage before."""

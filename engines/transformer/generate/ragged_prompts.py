@@ -69,11 +69,11 @@ def ragged_prompts(point: Point, plan: Plan, seed: int) -> RaggedPrompts:
     pages: Pages | tuple[()] = ()
     if plan.pages is not None:
         pages = pages_of(plan, lengths, point.decode_steps, plan.pages[1])
-    rows, packing, last = tokens, (), lengths - 1
-    if point.padding == "packed":
-        rows, packing = pack(plan, tokens, lengths, pages)
-        last = last + packing.starts
-    return RaggedPrompts(tokens, lengths, rows, last, packing, Ragged(lengths, pages))
+    position = Ragged(lengths, pages)
+    if point.padding == "padded":
+        return RaggedPrompts(tokens, lengths, tokens, lengths - 1, (), position)
+    rows, packing = pack(plan, tokens, lengths, pages)
+    return RaggedPrompts(tokens, lengths, rows, lengths - 1 + packing.starts, packing, position)
 
 
 def shapes(arguments: Any, sharding: Any) -> Any:

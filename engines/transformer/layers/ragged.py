@@ -132,7 +132,8 @@ class OfEach:
 
     def distance(self, keys: Keys, _queries: QueryBlock) -> Array:
         """[rows, 1, 1, 1, keys]: see :class:`engines.transformer.layers.mask.Mask`."""
-        return (self.begins + keys - self.position[:, None])[:, None, None, None]
+        apart: Array = self.begins + keys - self.position[:, None]
+        return apart[:, None, None, None]
 
     def last(self, keys: Keys) -> Array:
         """See :class:`engines.transformer.layers.mask.Mask`."""

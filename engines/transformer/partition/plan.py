@@ -40,9 +40,10 @@ class Plan:
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
     split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
     ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
-    is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over
-    all chips, positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
-    ``micro_batches``, and the mesh has an axis :data:`STAGE` before x. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
+    is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over all chips,
+    positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
+    ``micro_batches``, and the mesh has an axis :data:`STAGE` before x. ``decodes`` says whether decode steps follow
+    the prompt. With ``unrolled`` every layer has arrays of its
     own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
     (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of its torus close to rings. ``expert_axes`` names
     the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity``
