@@ -15,8 +15,8 @@ from bench.sweep.catalog import invalid_yaml, unknown_choice
 from bench.sweep.expand import GROUPS, OPTIONS
 from bench.sweep.overrides import CONFIG_GROUPS, name_of, parsed
 from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.method_keys import MOVED
 from engines.core.point import Point
-from engines.core.point_keys import MOVED
 
 PACKAGES: Final = {
     "hydra/launcher": {

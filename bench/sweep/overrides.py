@@ -19,7 +19,7 @@ from engines.core.point import Point
 
 LISTABLE: Final = (*GROUPS, "sweep")
 """Config groups of which a list is several choices: each is composed by itself."""
-CONFIG_GROUPS: Final = (*LISTABLE, "preset", "timing", "wandb")
+CONFIG_GROUPS: Final = (*LISTABLE, "preset", "timing", "wandb", "price")
 ADDED: Final = ("sweep", "preset")
 """Groups of which a config has no choice until one is added with a +."""
 TEXT: Final = {

@@ -7,11 +7,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.analytic.chip_figures import check_links, peak_beside
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
 from engines.analytic.model_arrays import model_arrays
 from engines.analytic.routing_constants import routing_constants
-from engines.core.chip import Chip
-from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
+from engines.core.dtypes import BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.layout import (
     ATTN_SHARDINGS,
     EXPERT_AXES,
@@ -58,6 +58,8 @@ class Grid:
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
     matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
+    A decode is ``passes`` of ``pass_tokens`` a sequence, which yield ``steps`` tokens: as many passes of one token,
+    unless some are proposed (:mod:`engines.analytic.drafts`).
     """
 
     layers: Floats
@@ -120,6 +122,8 @@ class Grid:
     prompt_seen: Floats
     output_len: Floats
     steps: Floats
+    passes: Floats
+    pass_tokens: Floats
     phase: Ints
     layout: Ints
     attention: Ints
@@ -203,18 +207,6 @@ def grid_of(points: Sequence[Point], constants: Constants | None = None) -> Grid
     return Grid(**{name: np.asarray(values) for name, values in columns.items()})
 
 
-def _check_links(chip: Chip, num_gpus: int) -> None:
-    """Check that the file of a GPU states the bandwidths between that many.
-
-    Raises:
-        Unsupported: it does not.
-    """
-    if chip.node_size > 1:
-        chip.require("node_bytes_per_s", chip.node_bytes_per_s)
-    if num_gpus > chip.node_size:
-        chip.require("network_bytes_per_s", chip.network_bytes_per_s)
-
-
 def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     """One point as the plain values of a grid's arrays."""
     model, chip = point.model, point.chip
@@ -222,14 +214,14 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     place, variant = point.slice(), variant_of(collectives_of(point))
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
-    gpu, beside = chip.kind == "gpu", _peak_beside(chip, point.act_dtype)
+    gpu, beside = chip.kind == "gpu", peak_beside(chip, point.act_dtype)
     routing = routing_constants(chip.kind)
     prompt = moments(point.lengths if point.padding == "packed" else "equal", point.input_len)
     if gpu and point.num_chips > 1:
-        _check_links(chip, point.num_chips)
+        check_links(chip, point.num_chips)
     return {
         **model_arrays(model),
-        "peak": chip.peak(point.act_dtype),
+        "peak": chip.peak(point.act_dtype) * (2 if point.is_sparse else 1),
         "stream_peak": beside,
         "head_peak": chip.peak(point.act_dtype) if point.head_format == point.act_dtype else beside,
         "hbm_bytes": float(chip.hbm_bytes or np.nan),
@@ -255,6 +247,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "prompt_seen": prompt.keys_a_token if point.input_len else 0.0,
         "output_len": float(point.output_len),
         "steps": float(point.decode_steps),
+        "passes": float(point.decode_steps),
+        "pass_tokens": 1.0,
         "phase": PHASES.index(point.phase),
         "layout": FFN_LAYOUTS.index(point.ffn_layout),
         "attention": ATTN_SHARDINGS.index(point.attn_sharding),
@@ -282,14 +276,6 @@ def constants_read(point: Point) -> dict[str, str]:
     read = {name: own[name] for name in (each.name for each in fields(Grid)) if name in own}
     read |= {"weight_stream": stream_of(point.weight_dtype), "matmul_share": matmul_of(point.act_dtype)}
     return read | ({"score_passes": "encoder_score_passes"} if point.model.encoder else {})
-
-
-def _peak_beside(chip: Chip, act_dtype: str) -> float:
-    """The peak of what matmuls in 8 bits leave in 16: attention, and an output head that is not quantised."""
-    if act_dtype in ACTIVATION_DTYPES:
-        return chip.peak(act_dtype)
-    stated = [chip.peak_flops_per_s[each] for each in ("bfloat16", "float16") if each in chip.peak_flops_per_s]
-    return stated[0] if stated else chip.peak(act_dtype)
 
 
 def collectives_of(point: Point) -> str:

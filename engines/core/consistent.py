@@ -1,16 +1,18 @@
 """Are the values of a point consistent with each other?"""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from engines.core.batch_checks import check_batch
 from engines.core.errors import InvalidRequest
 from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
+from engines.core.serve_checks import check_serve
+from engines.core.shardings import Shardings
+from engines.core.slice import MeshShape
+from engines.core.speculative_keys import check_adaptive
 from engines.core.weight_groups import check_point_groups
 
 if TYPE_CHECKING:
     from engines.core.point import Point
-
-IMPORTED: Final = "imported"
-"""The engine of rows that another harness measured, the only one with points of the phase ``serve``."""
 
 
 def check_together(point: "Point") -> None:
@@ -19,13 +21,7 @@ def check_together(point: "Point") -> None:
     Raises:
         InvalidRequest: two values contradict each other.
     """
-    if point.phase == "serve" and point.engine != IMPORTED:
-        raise InvalidRequest(
-            "phase",
-            point.phase,
-            "is a server under load, which is only imported from other harnesses",
-            "use phase=prefill, decode or generate",
-        )
+    check_serve(point)
     point.model.check_phase(point.phase)
     _check_architecture(point)
     mesh = point.slice().mesh_shape
@@ -55,9 +51,10 @@ def check_together(point: "Point") -> None:
             f"use a multiple of {least}, or attn_sharding=heads",
         )
     _check_parallel_degrees(point)
+    _check_shardings(point, mesh)
     check_point_groups(point)
-    _check_lengths(point)
-    _check_pipeline(point)
+    check_batch(point)
+    check_adaptive(point)
     tokens = point.input_len + point.output_len
     if point.model.position == "learned" and tokens > point.model.max_positions:
         raise InvalidRequest(
@@ -128,42 +125,39 @@ def _check_architecture(point: "Point") -> None:
         )
 
 
-def _check_pipeline(point: "Point") -> None:
-    """Micro-batches are those of a pipeline, and sequence parallelism is that of tensor-parallel ranks."""
-    count = point.micro_batches
-    if count is not None and point.pipeline_degree == 1:
-        raise InvalidRequest(
-            "micro_batches", count, "is about a pipeline, and pipeline_parallel=1", "use pipeline_parallel=2 or more"
-        )
-    if count is not None and count > point.batch_size:
-        raise InvalidRequest(
-            "micro_batches",
-            count,
-            f"has no sequence for some of them, as batch_size={point.batch_size}",
-            f"use at most {point.batch_size}",
-        )
-    if point.sequence_parallel != "none" and (point.tensor_degree == 1 or point.chip.kind == "tpu"):
-        where = f"hw={point.chip.name}" if point.chip.kind == "tpu" else "tensor_parallel=1"
-        raise InvalidRequest(
-            "sequence_parallel",
-            point.sequence_parallel,
-            f"splits tokens over tensor-parallel ranks, and {where}",
-            "use sequence_parallel=none",
-        )
-
-
-def _check_lengths(point: "Point") -> None:
-    """Prompts of different lengths need prompts, and packing needs prompts of different lengths."""
-    if point.lengths == "equal":
-        if point.padding == "packed":
-            raise InvalidRequest(
-                "padding", "packed", "has no padding to leave out with lengths=equal", "use lengths=uniform or another"
-            )
+def _check_shardings(point: "Point", mesh: MeshShape) -> None:
+    """Shardings of every operator leave no layout to choose, and the compiler partitions by them."""
+    if point.planner == "alpa" or point.shardings is not None:
+        key = "planner" if point.shardings is None else "shardings"
+        for other, allowed in (
+            ("ffn_layout", ("auto",)),
+            ("attn_sharding", ("auto",)),
+            ("collectives", ("auto", "plain")),
+        ):
+            if getattr(point, other) not in allowed:
+                raise InvalidRequest(
+                    key,
+                    getattr(point, key),
+                    f"states what {other}={getattr(point, other)} does",
+                    f"leave {other}=auto",
+                )
+    if point.shardings is None:
         return
-    if point.input_len == 0 or point.phase == "serve":
+    if point.partitioner != "gspmd":
         raise InvalidRequest(
-            "lengths", point.lengths, "is about prompts, and input_len=0", "use input_len ≥ 1, or lengths=equal"
+            "shardings", point.shardings, "are told to the compiler, which partitions", "use partitioner=gspmd"
         )
+    shardings = Shardings.parse(point.shardings)
+    shardings.check(point.model)
+    for name, dims in shardings.cuts:
+        along = "".join(dims)
+        if axes_size(along, mesh) > 1 and any(axes_size(axis, mesh) == 1 for axis in along):
+            raise InvalidRequest(
+                "shardings",
+                f"{name}:{'.'.join(dims)}",
+                f"splits along an axis of one chip of mesh_shape={list(mesh)}",
+                "use a plan of this mesh",
+            )
 
 
 def _check_parallel_degrees(point: "Point") -> None:

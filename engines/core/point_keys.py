@@ -26,17 +26,6 @@ Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
-Lengths = Literal["equal", "uniform", "lognormal", "trace"]
-LENGTHS: Final[tuple[str, ...]] = get_args(Lengths)
-Padding = Literal["padded", "packed"]
-PADDINGS: Final[tuple[str, ...]] = get_args(Padding)
-SequenceParallel = Literal["none", "norms"]
-SEQUENCE_PARALLELS: Final[tuple[str, ...]] = get_args(SequenceParallel)
-MOVED: Final = {
-    "engine.lengths": "use lengths=uniform, lognormal or trace",
-    "engine.packed": "use padding=packed with lengths=uniform, lognormal or trace",
-}
-"""Settings of before they were keys of a point, and what to ask instead."""
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _VALUES: Final = tuple(each for each in BYTES_PER_ELEMENT if each not in WEIGHTS_ALONE)
 _DTYPES_OR_AUTO: Final = Choice(("auto", *_VALUES))
@@ -170,23 +159,26 @@ class PointKeys:
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
         ),
     )
-    lengths: Lengths = field(
-        default="equal",
-        metadata=about(Choice(LENGTHS), "law of the prompts' lengths, of which input_len is the longest", extends=True),
-    )
-    padding: Padding = field(
-        default="padded",
-        metadata=about(Choice(PADDINGS), "whether shorter prompts are padded or packed without padding", extends=True),
-    )
-    sequence_parallel: SequenceParallel = field(
-        default="none",
+    request_rate_per_s: float | None = field(
+        default=None,
         metadata=about(
-            Choice(SEQUENCE_PARALLELS),
-            "whether tensor-parallel ranks split the tokens of norms and residual, as Megatron does (norms)",
+            Number(0.0),
+            "of a serve point, requests sent a second; auto is the most under ttft_limit_s and tpot_limit_s, or all at "
+            "once where there is no limit",
+            engine_chooses=True,
             extends=True,
         ),
     )
-    micro_batches: int | None = field(
+    num_requests: int | None = field(
+        default=None, metadata=about(Integer(1), "of a serve point, requests sent", engine_chooses=True, extends=True)
+    )
+    ttft_limit_s: float | None = field(
         default=None,
-        metadata=about(Integer(1), "parts of the batch that follow each other through a pipeline", extends=True),
+        metadata=about(Number(0.0), "of a serve point, the longest time to a request's first token", extends=True),
+    )
+    tpot_limit_s: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0), "of a serve point, the longest mean time of a request's tokens after the first", extends=True
+        ),
     )

@@ -47,7 +47,7 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
         return next_tokens(view, scores, sampling, prefix + tokens.shape[1]), scores, cache
 
     outputs = (P(), logits_spec(plan, 0), cache_specs(plan))
-    made = jitted(plan, mesh, prefill, (P(),), outputs)
+    made = partitioned(plan, mesh, prefill, (P(),), outputs)
     return after_prefix(plan, mesh, made) if prefix else made
 
 
@@ -69,7 +69,7 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
         return next_tokens(view, scores, sampling, limit), scores, cache
 
     outputs = (P(), logits_spec(plan, 0), cache_specs(plan))
-    return jitted(plan, mesh, prefill, (P(), P()), outputs)
+    return partitioned(plan, mesh, prefill, (P(), P()), outputs)
 
 
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:
@@ -101,7 +101,7 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
         return until_stopped(step, cache, token, last, steps, stop_token)
 
     outputs = (P(), logits_spec(plan, 1), cache_specs(plan), *([] if stop_token is None else [P()]))
-    return jitted(plan, mesh, decode, (P(), P()), outputs)
+    return partitioned(plan, mesh, decode, (P(), P()), outputs)
 
 
 def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
@@ -123,8 +123,8 @@ def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tupl
     }
 
 
-def jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
-    """``body`` (parameters, cache, …) jitted on the mesh; ``inputs`` and ``outputs`` are PartitionSpecs."""
+def partitioned(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+    """``body`` (parameters, cache, further ``inputs``) jitted over the mesh; its third output is the cache, donated."""
     if plan.partitioner == "gspmd":
         placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), outputs)
         return jax.jit(body, out_shardings=placed, donate_argnums=1)
@@ -143,5 +143,5 @@ def _view(plan: Plan, mesh: Mesh) -> Plan:
 
 
 def logits_spec(plan: Plan, leading: int) -> P:
-    """The PartitionSpec of logits [..., batch, vocab]."""
+    """The PartitionSpec of logits with ``leading`` dimensions before [batch, vocab]."""
     return P(*[None] * (leading + 1), plan.axes.all or None)

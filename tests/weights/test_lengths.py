@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.core.point_keys import LENGTHS
+from engines.core.method_keys import LENGTHS
 from engines.weights.lengths import draw_lengths, moments
 
 DRAWN = [law for law in LENGTHS if law != "equal"]

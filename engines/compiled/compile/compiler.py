@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from engines.transformer.partition.plan import Plan
+    from engines.transformer.speculation.options import Speculation
 
 SEED: Final = 0
 """Of the lengths of prompts."""
@@ -29,8 +30,9 @@ class CompilerFailed(ShardbenchError):
 class CompileRequest:
     """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode.
 
-    ``point`` is that of prompts of different lengths, whose shapes and constants follow from it; None of equal ones.
-    ``libraries`` are those whose versions determine the compiler's output.
+    ``libraries`` are those whose versions determine the compiler's output. The phases ``draft`` and ``verify`` are the
+    parts of a turn of ``speculation``, with the plan of its draft model, if it has one. ``point`` is that of prompts of
+    different lengths, whose shapes and constants follow from it; None of equal ones.
     """
 
     plan: "Plan"
@@ -39,6 +41,8 @@ class CompileRequest:
     phase: str
     input_len: int
     steps: int
+    speculation: "Speculation | None" = None
+    draft: "Plan | None" = None
     point: Point | None = None
 
 
@@ -150,6 +154,13 @@ class Compiler:
         plan, mesh = request.plan, self.mesh(request.target)
         if request.point is not None:
             return _lower_ragged(request.point, request, mesh)
+        if request.speculation is not None:
+            from engines.transformer.speculation.programs import abstract_turn, make_proposal, make_verdict
+
+            how, draft = request.speculation, request.draft
+            of_turn = abstract_turn(plan, draft, mesh, how, plan.cache_len + 1)[request.phase]
+            turn = make_proposal(plan, draft, mesh, how) if request.phase == "draft" else make_verdict(plan, mesh, how)
+            return turn.lower(*of_turn)
         arguments = abstract_arguments(plan, mesh, max(request.input_len, 1))[request.phase]
         made = make_prefill(plan, mesh) if request.phase == "prefill" else make_decode(plan, mesh, request.steps)
         return made.lower(*arguments)

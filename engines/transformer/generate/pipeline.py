@@ -3,9 +3,9 @@
 Stage s, along the mesh axis ``stage``, has layers [s·L/p, (s + 1)·L/p) and, within them, the plan's tensor parallelism
 over x, y and z. In turn t it runs item t − s, a micro-batch of a prompt or of a step, and hands what comes out to the
 next stage by a collective-permute; a stage that has no item waits (GPipe, Huang et al. 2019, arXiv 1811.06965: p − 1
-turns are a bubble). Steps follow each other without a bubble where there are as many micro-batches as stages, since a token comes
-back to the first stage just in time. Tables and final norm are on every stage; the first uses the one, the last the
-other.
+turns are a bubble). Steps follow each other without a bubble where there are as many micro-batches as stages, since a
+token comes back to the first stage just in time. Tables and final norm are on every stage; the first uses the one, the
+last the other.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from engines.transformer.layers.rope import rope_angles
 from engines.transformer.options import GREEDY
 from engines.transformer.params.tree import Parameters, layer_parameters, scan_inputs
 from engines.transformer.partition.plan import STAGE, Plan
-from engines.transformer.programs import KEPT_LOGITS, jitted, logits_spec
+from engines.transformer.programs import KEPT_LOGITS, logits_spec, partitioned
 
 
 def make_pipelined_prefill(plan: Plan, mesh: Mesh) -> Any:
@@ -60,7 +60,7 @@ def make_pipelined_prefill(plan: Plan, mesh: Mesh) -> Any:
         scores = stage.of_last(lambda: output(stage.plan, parameters, whole), lambda: blank)
         return next_tokens(stage.plan, scores, GREEDY, time), scores, cache
 
-    return jitted(plan, mesh, prefill, (P(),), (P(), logits_spec(plan, 0), cache_specs(plan)))
+    return partitioned(plan, mesh, prefill, (P(),), (P(), logits_spec(plan, 0), cache_specs(plan)))
 
 
 def make_pipelined_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
@@ -108,7 +108,7 @@ def make_pipelined_decode(plan: Plan, mesh: Mesh, steps: int) -> Any:
         made, scores = (stage.from_last(each) for each in (made, scores))
         return made.reshape(steps, -1), scores.reshape(kept, count * size, -1), cache
 
-    return jitted(plan, mesh, decode, (P(), P()), (P(), logits_spec(plan, 1), cache_specs(plan)))
+    return partitioned(plan, mesh, decode, (P(), P()), (P(), logits_spec(plan, 1), cache_specs(plan)))
 
 
 class _Stage:

@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
 from engines.transformer.layers.mask import AttendsItself, BlockMask, Mask, QueryBlock
+from engines.transformer.layers.own_mask import OwnCausal
 from engines.transformer.layers.per_head import NONE, PerHead
 from engines.transformer.layers.score_blocks import block_shape, in_strips, uses_blocks
 from engines.transformer.options import KERNEL_TOKENS
@@ -78,7 +79,7 @@ def attend(
         part = mask.attend(plan, scaled, keys, vals, heads)
     elif in_strips(plan, q.shape, limit, mask) and start is None:
         part = strips(plan, scaled, keys, vals, mask, heads)
-    elif uses_blocks(plan, q.shape, limit):
+    elif uses_blocks(plan, q.shape, limit) and not isinstance(mask, OwnCausal):
         part = blockwise(plan, scaled, keys, vals, mask, start, heads)
     else:
         at, queries = jnp.arange(limit)[None, :], QueryBlock(time)
