@@ -1,12 +1,24 @@
 """Megatron's keys for the JAX engine: tensor-parallel ranks along z, pipeline stages along an axis of their own."""
 
 from dataclasses import replace
+from typing import Final
 
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
 from engines.jax.settings import Settings
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import over_heads, plan_of
+
+
+ONE_PROGRAM: Final = (
+    ("partitioner", ("manual",)),
+    ("collectives", ("auto", "plain")),
+    ("lengths", ("equal",)),
+    ("speculative", ("none",)),
+    ("exit_threshold", (None,)),
+    ("phase", ("prefill", "decode", "generate")),
+)
+"""What a pipeline's program runs alone."""
 
 
 def asks_for_ranks(point: Point) -> bool:
@@ -25,7 +37,7 @@ def staged_plan(point: Point, settings: Settings) -> Plan:
     for key, allowed in (
         ("ffn_layout", ("auto", "ws_1d")),
         ("mesh_shape", (None,)),
-        *((("partitioner", ("manual",)), ("collectives", ("auto", "plain")), ("lengths", ("equal",))) * (stages > 1)),
+        *(ONE_PROGRAM * (stages > 1)),
     ):
         if getattr(point, key) not in allowed:
             raise Unsupported(
