@@ -1,12 +1,16 @@
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from builders.plans import mesh_of
 from builders.plans import plan_of as build_plan
+from hypothesis import given
+from hypothesis import strategies as st
 from partitioned_case import relative_error
 
 from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.layers.mask import Causal
 from engines.transformer.layers.packing import pack
 from engines.transformer.options import PrefillOptions
 from engines.transformer.partition.plan import Plan
@@ -108,3 +112,18 @@ def test_packing_by_hand():
     assert packing.first.tolist() == [[0, 0, 0, 3, 4], [0, 1, 1, 1, 1]]
     assert packing.starts.tolist() == [0, 3, 0, 1]
     assert np.asarray(packing.ids(5)).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=4, max_size=4), rows=st.sampled_from([1, 2]), size=st.integers(1, 9)
+)
+def test_blocks_that_the_compiler_knows_hold_every_key_that_some_row_sees(lengths, rows, size):
+    plan = plan_of("palm", (rows, 1, 1), "wg_x" if rows > 1 else "ws_1d", "heads", batch_size=4)
+    _, packing = pack(plan, np.zeros((4, 30), np.int32), np.asarray(lengths, np.int32))
+    width = packing.first.shape[1]
+    for first in packing.first:
+        begins, ends = Causal(0, jnp.asarray(first), None, packing.least).key_blocks(size, width, size, width)
+        assert isinstance(begins, np.ndarray)
+        for query in range(width):
+            assert begins[query // size] * size <= first[query]
+            assert query < ends[query // size] * size
