@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.compiled.answers import Answers
 from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
-from engines.compiled.compile.compiler import Compiler, CompileRequest, CompilerFailed
+from engines.compiled.compile.compiler import SEED, Compiler, CompileRequest, CompilerFailed
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
@@ -193,6 +193,7 @@ class CompiledEngine(Estimator):
 
     def _question(self, point: Point) -> tuple[Target, list[tuple[str, ...]]]:
         """The target, and the collectives to try: of each kind, one that is compiled in every layout, then others."""
+        from engines.transformer.generate.ragged_prompts import check_lengths
         from engines.transformer.partition.resolve import READ, check_formats
 
         point.check()
@@ -201,6 +202,7 @@ class CompiledEngine(Estimator):
             raise Unsupported("pruning=2:4: XLA multiplies the zeros like other weights; use engine=analytic on a GPU")
         check_formats(point, (*READ, "offload"))
         check_offload(point)
+        check_lengths(point)
         check_rate(point)
         open_ = point.collectives == AUTO
         return target_of(point.slice()), families(self.try_collectives) if open_ else [(point.collectives,)]
@@ -209,12 +211,13 @@ class CompiledEngine(Estimator):
         """The variant in every open layout; ``also``: another kind was tried both looped and unrolled."""
         found = layouts(target.resolve(point), target.device_mesh, collectives)
         plans = [replace(each, offloads=point.offload != "none") for each in found]
-        return unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
+        plans = unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
+        return _with_pages(point, plans)
 
     def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
         """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
         more = variants(plans, collectives, point)
-        return more if self.unroll_layers != AUTO or also else unrolled([*plans, *more])
+        return _with_pages(point, more if self.unroll_layers != AUTO or also else unrolled([*plans, *more]))
 
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
@@ -263,6 +266,8 @@ class CompiledEngine(Estimator):
 
     def _request(self, point: Point, plan: "Plan", target: Target, phase: str) -> CompileRequest:
         steps, libraries = point.decode_steps if phase == "decode" else 0, compiler_for(point.chip).libraries
+        if point.lengths != "equal":
+            return CompileRequest(plan, target, libraries, phase, point.input_len, steps, point=point)
         if phase in ("prefill", "decode"):
             return CompileRequest(plan, target, libraries, phase, point.input_len, steps)
         draft = draft_for(target.resolve(point), plan)
@@ -292,3 +297,10 @@ class CompiledEngine(Estimator):
             path = write_trace(self.trace_dir, trace_name(point, phase.name), phase.timeline, layers, text)
             names[phase.name] = path.name
         return {"traces": names}
+
+
+def _with_pages(point: Point, plans: Sequence["Plan"]) -> list["Plan"]:
+    """The plans, each with the pages of its cache where sequences are decoded without padding."""
+    from engines.transformer.generate.ragged_prompts import paged
+
+    return [paged(point, plan, SEED) for plan in plans]

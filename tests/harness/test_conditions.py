@@ -146,8 +146,6 @@ def test_every_setting_of_an_engine_is_compared_or_part_of_what_ran_or_harmless(
         "attention_block": 64,
         "prefill_chunk": 4,
         "shared_prefix": 2,
-        "lengths": "uniform",
-        "packed": True,
         "unroll_layers": True,
     }
     changed |= {"num_processes": 2, "decode": "eager"}
