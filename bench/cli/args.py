@@ -53,7 +53,12 @@ PRINT: Final = Key("print", "table", "format of the output on stdout", ("table",
 def point_key(name: str) -> Key:
     """A key of a point, which has no value unless the user gives one."""
     about = Point.schema()[name].about
-    kinds: dict[type, Kind] = {keys.Integer: Integer(0), keys.Sizes: ListOf(Integer(1)), keys.Number: Number(0.0), keys.Text: Text()}
+    kinds: dict[type, Kind] = {
+        keys.Integer: Integer(0),
+        keys.Sizes: ListOf(Integer(1)),
+        keys.Number: Number(0.0),
+        keys.Text: Text(),
+    }
     kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds[type(about.kind)]
     return Key(name, None, about.meaning, kind=kind)
 

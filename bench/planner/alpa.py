@@ -140,7 +140,13 @@ def sharding_rows(found: Comparison) -> Sequence[Mapping[str, str]]:
             rows.append({"value": name, "split": shown(name), "matrix in memory": ""})
     for name in cuts:
         if name.endswith((".in", ".out")):
-            rows.append({"value": f"{name} [tokens, rows, columns]", "split": shown(name), "matrix in memory": shown(f"{name}.weights")})
+            rows.append(
+                {
+                    "value": f"{name} [tokens, rows, columns]",
+                    "split": shown(name),
+                    "matrix in memory": shown(f"{name}.weights"),
+                }
+            )
         elif name.endswith((".columns", ".joined")):
             rows.append({"value": name, "split": shown(name), "matrix in memory": ""})
     return rows
@@ -154,6 +160,4 @@ def sentence(found: Comparison) -> str:
     if best is None:
         return "Alpa's plan is no named layout; none of those fits in memory."
     assert found.gain is not None
-    return (
-        f"Alpa's plan is no named layout: {found.gain:.2%} less than {'/'.join(best)}, the best of them by the same costs."
-    )
+    return f"Alpa's plan is no named layout: {found.gain:.2%} less than {'/'.join(best)}, the best of them by the same costs."

@@ -50,7 +50,9 @@ def _print(found: Comparison) -> None:
     if best is not None and "/".join(best) != found.choice:
         table.add_row("best named", "/".join(best), "gspmd", "", _ms(plan.named_s[best]), "")
     own = "/".join(plan.name) if plan.name else f"shardings {plan.shardings.digest}"
-    table.add_row("alpa", own, "gspmd", "", _ms(plan.evaluated.seconds), f"{significant(plan.planning_s)} s", style="bold")
+    table.add_row(
+        "alpa", own, "gspmd", "", _ms(plan.evaluated.seconds), f"{significant(plan.planning_s)} s", style="bold"
+    )
     console.print(table)
     console.print(sentence(found))
     cuts = terminal.table()

@@ -82,6 +82,12 @@ def _compiler(asked: Asked) -> Made:
     return Made(document=document, rows=[row for night in nights for row in night.rows])
 
 
+def _operators(asked: Asked) -> Made:
+    from bench.report.operators.report import operators_report
+
+    return Made(document=operators_report(asked.rows, asked.titled("What compilers make of a layer's operators")))
+
+
 def _studies(asked: Asked) -> Made:
     from bench.report.studies.read_trace import FOLDER
     from bench.report.studies.report import studies_report
@@ -110,6 +116,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         make=_compiler,
         folder="compiler",
         needs="nights",
+    ),
+    "operators": Kind(
+        summary="what a compiler that partitions made of each operator, and Alpa's plans (+sweep=operators)",
+        make=_operators,
+        folder="operators",
     ),
     "studies": Kind(
         summary="figure, table and finding of every study (+sweep=study-...), from compiled rows",

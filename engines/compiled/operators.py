@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 OTHER: Final = "between operators"
 """What has no operator's name: loops, what adds to the residual stream, sampling."""
-_NAMES: Final = re.compile(
-    r"(?:^|/)(norm|embedding|head|attention|experts|(?:fused|attn|ffn)\.(?:in|out))(?=/|$)"
-)
+_NAMES: Final = re.compile(r"(?:^|/)(norm|embedding|head|attention|experts|(?:fused|attn|ffn)\.(?:in|out))(?=/|$)")
 _DEEPEST: Final = 8
 Dims = tuple[int, int, int]
 """Tokens, rows and columns of a matmul [tokens, rows]·[rows, columns]."""
@@ -48,7 +46,9 @@ def operator_of(operation: str) -> str:
     return str(found[-1]) if found else OTHER
 
 
-def operators_of(program: TimedProgram, plan: "Plan", tokens: int, cost: CostModel, passes: int) -> list[dict[str, Any]]:
+def operators_of(
+    program: TimedProgram, plan: "Plan", tokens: int, cost: CostModel, passes: int
+) -> list[dict[str, Any]]:
     """Every operator as JSON values, those of a layer first; seconds, counts and bytes are of one pass.
 
     ``tokens`` pass at once. Of each: ``matmuls`` with their shape on a chip and into how many parts that cuts tokens,
@@ -118,7 +118,9 @@ class _Operator:
             "compute_s": _rounded(self.compute_s),
             "collectives": [
                 {"kind": kind, "axes": axes, "bytes": size, "runs": _rounded(runs), "seconds": _rounded(seconds)}
-                for (kind, axes, size), (runs, seconds) in sorted(self.collectives.items(), key=lambda each: -each[1][1])
+                for (kind, axes, size), (runs, seconds) in sorted(
+                    self.collectives.items(), key=lambda each: -each[1][1]
+                )
             ],
         }
 

@@ -133,7 +133,11 @@ def _check_shardings(point: "Point", mesh: MeshShape) -> None:
     """Shardings of every operator leave no layout to choose, and the compiler partitions by them."""
     if point.planner == "alpa" or point.shardings is not None:
         key = "planner" if point.shardings is None else "shardings"
-        for other, allowed in (("ffn_layout", ("auto",)), ("attn_sharding", ("auto",)), ("collectives", ("auto", "plain"))):
+        for other, allowed in (
+            ("ffn_layout", ("auto",)),
+            ("attn_sharding", ("auto",)),
+            ("collectives", ("auto", "plain")),
+        ):
             if getattr(point, other) not in allowed:
                 raise InvalidRequest(
                     key,

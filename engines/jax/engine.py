@@ -145,10 +145,6 @@ def _check_supported(point: Point) -> None:
     from engines.transformer.partition.resolve import check_formats
 
     check_formats(point)
-    if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
-        raise Unsupported(
-            f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
-        )
     for key in ("tensor_parallel", "pipeline_parallel"):
         if getattr(point, key) is not None:
             raise Unsupported(

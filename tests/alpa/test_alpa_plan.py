@@ -55,7 +55,9 @@ def graphs(draw):
         if (shape := tuple(sizes[names.index(each)] for each in pair))
     ]
     fixed, prefetch = draw(st.sampled_from([(0.0, 0.0), (2e-5, 0.9)]))
-    return Graph(operators=operators, edges=edges, fixed_s=fixed, prefetch=prefetch, usable_bytes=6e9, constant_bytes=5e8)
+    return Graph(
+        operators=operators, edges=edges, fixed_s=fixed, prefetch=prefetch, usable_bytes=6e9, constant_bytes=5e8
+    )
 
 
 @given(graphs())

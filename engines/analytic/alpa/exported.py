@@ -29,7 +29,10 @@ def shardings_of(model: Model, mesh: MeshShape, choice: Choice) -> Shardings:
     first, last = projections(model)[0], projections(model)[-1]
     attended = axes(f"{first}.in", "n"), axes(f"{first}.out", "k")
     cuts = {
-        "attention": (tokens("attention", tokens(f"{first}.columns"), tokens(f"{first}.joined")), axes("attention", "c", *attended)),
+        "attention": (
+            tokens("attention", tokens(f"{first}.columns"), tokens(f"{first}.joined")),
+            axes("attention", "c", *attended),
+        ),
         "residual": (tokens("residual"), axes("residual", "c", axes(f"{last}.out", "n"), axes(f"{first}.in", "k"))),
         "table": (axes("table", "k"), axes("table", "n")),
     }

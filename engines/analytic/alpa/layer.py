@@ -140,9 +140,7 @@ class _Pass:
             lambda roles: Cost(held_bytes=held(self._shards(roles, "t"), self._shards(roles, "c"))),
         )
 
-    def _projection(
-        self, name: str, inputs: Sequence[Part], rows: Sequence[Part], source: str, target: str
-    ) -> None:
+    def _projection(self, name: str, inputs: Sequence[Part], rows: Sequence[Part], source: str, target: str) -> None:
         """A matmul in from the stream ``source``, what is between, and a matmul out to ``target``."""
         width: tuple[Part, ...] = ((self.width, EVEN),)
         hidden = self.costs.value("ffn_hidden") if name != "attn" else None
@@ -167,7 +165,10 @@ class _Pass:
         extents = (self.width, hidden) if into else (hidden, self.width)
 
         def splits(roles: str) -> bool:
-            return all(extent is None or extent % self._shards(roles, letter) == 0 for letter, extent in zip("kn", extents, strict=True))
+            return all(
+                extent is None or extent % self._shards(roles, letter) == 0
+                for letter, extent in zip("kn", extents, strict=True)
+            )
 
         def local(roles: str) -> tuple[float, float]:
             return on_chip(rows, self._shards(roles, "k")), on_chip(columns, self._shards(roles, "n"))

@@ -209,5 +209,3 @@ def _beside_s(grid: Grid, prefill: bool) -> float:
     chips = value("x") * value("y") * value("z")
     sampled = value("sampling_s_per_logit") * value("batch") * value("vocab") / chips
     return value("step_s") + sampled + value("request_s") * prefill
-
-

@@ -263,7 +263,9 @@ class Plan:
         if self.shardings is None:
             return self.axes.head if self.padded.kv_splits_by_head else ()
         counts = range(len(self.axes.head) + 1)
-        return self.axes.head[: max(n for n in counts if self.padded.kv_heads % self.axes.size(self.axes.head[:n]) == 0)]
+        return self.axes.head[
+            : max(n for n in counts if self.padded.kv_heads % self.axes.size(self.axes.head[:n]) == 0)
+        ]
 
     def is_ring(self, axis: str) -> bool:
         """Whether the chips along a mesh axis stand in a ring."""

@@ -75,10 +75,16 @@ READ: Final = (
 def check_formats(point: Point) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
 
+    A compiler that partitions chooses its own collectives.
+
     Raises:
         Unsupported: they do not.
     """
     check_extensions(point, point.engine, read=READ)
+    if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
+        raise Unsupported(
+            f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
+        )
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
