@@ -1,4 +1,4 @@
-"""Alpa's plan of a workload beside the closed forms' choice: what each is, how long it takes, how long planning took."""
+"""Alpa's plan of a workload beside the closed forms' choice: what each is and takes, and how long planning took."""
 
 import json
 import time
@@ -160,4 +160,4 @@ def sentence(found: Comparison) -> str:
     if best is None:
         return "Alpa's plan is no named layout; none of those fits in memory."
     assert found.gain is not None
-    return f"Alpa's plan is no named layout: {found.gain:.2%} less than {'/'.join(best)}, the best of them by the same costs."
+    return f"Alpa's plan is no named layout: {found.gain:.2%} less than {'/'.join(best)}, the best by these costs."

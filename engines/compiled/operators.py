@@ -1,8 +1,9 @@
 """What the compiler made of each operator of a layer: the shapes that a chip multiplies, and the collectives it runs.
 
-The Transformer names its operators (``jax.named_scope``), and a compiler keeps the name in the metadata of what it makes
-of one: of the matmul, and of every collective that it inserts for it. How a matmul is split is read from its shape on
-a chip: tokens, rows and columns of the whole matmul over those on a chip. Along which axes is only known of collectives.
+The Transformer names its operators (``jax.named_scope``), and a compiler keeps the name in the metadata of what it
+makes of one: of the matmul, and of every collective that it inserts for it. How a matmul is split is read from its
+shape on a chip: tokens, rows and columns of the whole matmul over those on a chip. Along which axes is only known of
+collectives.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Rows of one workload run in several ways: our own program, a compiler that partitions, and that compiler with a plan."""
+"""Rows of one workload run in several ways: by our program, by a compiler that partitions, and by that with a plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def way_of(row: Row) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One workload: the compiled row of each way that was compiled, and the predicted one of each that was predicted."""
+    """One workload: the compiled row of each way that was compiled, and the predicted one where there is one."""
 
     key: tuple[Any, ...]
     compiled: Mapping[str, Row]

@@ -1,4 +1,4 @@
-"""A plan of a point: shardings of every operator, beside the named layouts and the stages that a pipeline would have."""
+"""A plan of a point: shardings of every operator, beside the named layouts and the stages of a pipeline."""
 
 import time
 from collections.abc import Mapping

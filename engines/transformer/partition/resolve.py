@@ -156,8 +156,8 @@ def _check_planner(point: Point, mesh: MeshShape) -> None:
     """
     if point.planner != "auto" and point.shardings is None:
         raise Unsupported(
-            f"planner={point.planner}: engine={point.engine} runs the shardings of a plan, and has none for this point; "
-            "shardbench plan planner=alpa says why, or writes some with out=FILE"
+            f"planner={point.planner}: engine={point.engine} runs the shardings of a plan, and has none for this "
+            "point; shardbench plan planner=alpa says why, or writes some with out=FILE"
         )
     if point.shardings is not None and mesh != point.mesh:
         raise Unsupported(
