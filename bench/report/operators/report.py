@@ -14,8 +14,8 @@ from engines.core.text import significant
 COMMAND = "shardbench run +sweep=operators"
 ABOUT = (
     "*Compiled* is the schedule of XLA's TPU compiler, timed; *predicted* are the closed forms, and of Alpa's plan "
-    "their constants operator by operator. Our program states every collective; GSPMD is told how the values between matmuls "
-    "are split, by a named layout or by Alpa's plan, and inserts the collectives itself."
+    "their constants operator by operator. Our program states every collective; GSPMD is told how the values "
+    "between matmuls are split, by a named layout or by Alpa's plan, and inserts the collectives itself."
 )
 READING = (
     "A matmul ÷t·r·c has its tokens, rows and columns cut into that many parts, as its shape on a chip shows; "
