@@ -12,6 +12,7 @@ from bench.planner.workload import Workload
 from engines.analytic.alpa.planner import Planned, planned
 from engines.analytic.engine import AnalyticEngine
 from engines.core.errors import InvalidRequest
+from engines.core.layout import AttnSharding
 from engines.core.point import Point
 
 
@@ -97,7 +98,12 @@ def compare(workload: Workload) -> Comparison | SearchResult:
     layout, attention = chosen.layouts[workload.phase]
     steps = point.decode_steps or 1
     stated = replace(
-        point, planner="auto", partitioner="gspmd", ffn_layout=layout, attn_sharding=attention, collectives="plain"
+        point,
+        planner="auto",
+        partitioner="gspmd",
+        ffn_layout=layout,
+        attn_sharding=_over(attention),
+        collectives="plain",
     )
     by_compiler = AnalyticEngine().estimate([stated])[0].latency_s if point.num_chips > 1 else None
     return Comparison(
@@ -110,6 +116,11 @@ def compare(workload: Workload) -> Comparison | SearchResult:
         named_s=plan.named_s.get((layout, attention)),
         closed_form_s=closed_form_s,
     )
+
+
+def _over(attention: str) -> AttnSharding:
+    """A strategy's attention as a key of a point."""
+    return "batch" if attention == "batch" else "heads"
 
 
 def write_plan(found: Comparison, out: str) -> None:

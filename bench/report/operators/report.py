@@ -69,7 +69,7 @@ def _times(found: Sequence[Workload]) -> Table:
             compiled, predicted = each.compiled.get(way), each.predicted.get(way)
             if compiled is None and predicted is None:
                 continue
-            plan = (predicted or compiled).details.get("plan", {}) if (predicted or compiled) else {}
+            plan = next((row.details["plan"] for row in (predicted, compiled) if row and "plan" in row.details), {})
             refused = "" if compiled is None or compiled.status == "ok" else f"{compiled.status}: {compiled.error}"
             lines.append(
                 {

@@ -1,5 +1,6 @@
 """Rows of one workload run in several ways: by our program, by a compiler that partitions, and by that with a plan."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -55,9 +56,8 @@ class Workload:
 
     def sent_bytes(self, way: str) -> float:
         """Bytes of all collectives of one pass, each of a chip's larger side."""
-        return sum(
-            each["bytes"] * each["runs"] for told in self.operators(way).values() for each in told["collectives"]
-        )
+        every = (each for told in self.operators(way).values() for each in told["collectives"])
+        return math.fsum(each["bytes"] * each["runs"] for each in every)
 
 
 def workloads(rows: Sequence[Row]) -> list[Workload]:
