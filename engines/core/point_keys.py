@@ -21,6 +21,7 @@ from engines.core.layout import (
 )
 from engines.core.model import Model
 from engines.core.runtime import Runtime
+from engines.core.shardings import PATTERN
 
 Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
@@ -172,7 +173,7 @@ class PointKeys:
     shardings: str | None = field(
         default=None,
         metadata=about(
-            Text(),
+            Text(PATTERN, "use what plan planner=alpa out=FILE wrote, or the FILE"),
             "shardings of every operator, as plan planner=alpa writes them to a file, or that file; auto is a layout's",
             extends=True,
         ),
