@@ -83,7 +83,7 @@ quick: $(VENV)/.test
 studies: $(VENV)/.test
 	@echo "== study-targets, with traces"
 	@$(BIN)/shardbench run +sweep=study-targets results_dir=results/studies engine.trace_dir=results/studies/traces print=none
-	@for study in 1d-2d attention block collectives generations prefill weights gpu; do \
+	@for study in 1d-2d attention block collectives generations prefill weights gpu speculative; do \
 	  echo "== study-$$study"; \
 	  $(BIN)/shardbench run +sweep=study-$$study results_dir=results/studies print=none || exit; \
 	done

@@ -1,18 +1,27 @@
 """What holds for all tests."""
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from temporary import keep_in_one_folder
 from thinning import kept
 
 # Threads of PyTorch that wait for work keep their core from the other workers of the suite, and from each other: a test
 # of small matrices then takes several times as long. It is read when PyTorch is imported, here or in a child.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tests measure on a machine that others use, and workers of the suite on one that they share: what else it does is no
+# reason for a row not to be valid here, and no test waits for another's measurement. Tests of either say so themselves.
+os.environ["HOST_PROC"] = os.environ["HOST_SYS"] = os.devnull
+os.environ["SHARDBENCH_DEVICES"] = tempfile.mkdtemp(prefix="shardbench-tests-devices-")
+atexit.register(shutil.rmtree, os.environ["SHARDBENCH_DEVICES"], ignore_errors=True)
 # A shared machine stalls now and then: an example that took long, or was long in the making, is no failure. And the
 # same code passes or fails every time; --hypothesis-profile=explore draws other examples.
 STEADY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -30,6 +39,12 @@ gc.set_threshold(200_000, 20, 100)
 
 def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="every case of every test: make thorough")
+
+
+def pytest_configure(config):
+    """The controller's folder is that of its workers too."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.add_cleanup(keep_in_one_folder().close)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

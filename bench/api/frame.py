@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.rows.metrics import METRICS
@@ -23,7 +22,7 @@ COUNTS: Final = {"num_chips": "chips", "batch_size": "sequences", "input_len": "
 """Key of a point → what it counts."""
 
 
-def load(results: str | os.PathLike[str] = "results", *, history: bool = False) -> "pd.DataFrame":
+def load(results: str | os.PathLike[str] = "results", *, history: bool = False, price: str = "none") -> "pd.DataFrame":
     """The rows of a store, one a point: the one that stands for it. See :func:`bench.rows.standing.standing`.
 
     Columns are the keys of a row, values SI units and fractions (docs: reference, rows); a missing value is None's.
@@ -31,28 +30,34 @@ def load(results: str | os.PathLike[str] = "results", *, history: bool = False) 
     metric as tables print it, and ``frame.attrs["sources"]`` says what the four values of the column ``source`` are.
 
     Args:
-        results: the folder of the store.
+        results: the folder of the store, or its URL in an object store.
         history: every stored row, oldest first, in place of one a point.
+        price: dollars of chips, by which rows have ``cost_usd_per_mtok``: a choice of ``conf/price``, or a file.
 
     Raises:
-        InvalidRequest: there is no such folder.
+        InvalidRequest: there is no such folder, or no such prices.
         ShardbenchError: the store is empty, or has a damaged file; the sentence says how to repair it.
     """
+    from bench.rows.at_read import at_read
     from bench.rows.labels import in_order
+    from bench.rows.prices import load_prices
     from bench.rows.store import Store
+    from bench.storage.place import place_of, scheme_of
 
-    folder = Path(results).expanduser()
+    folder = place_of(os.fspath(results))
+    is_url = scheme_of(folder) is not None
+    folder = folder if is_url else folder.expanduser()
     store = Store(folder)
-    if not folder.exists():
+    if not is_url and not folder.exists():
         raise InvalidRequest("results", folder, "does not exist", "use the results_dir of shardbench run")
     rows = store.load() if history else in_order(store.latest().values())
     if not rows:
-        inside = sorted(str(path.parent) for path in folder.glob("*/rows") if path.is_dir())
+        inside = [] if is_url else sorted(str(path.parent) for path in folder.glob("*/rows") if path.is_dir())
         remedy = (
             f"use one of {', '.join(inside)}" if inside else f"bench.ask(…, results_dir={str(folder)!r}) stores one"
         )
         raise ShardbenchError(f"results={folder}: holds no rows; {remedy}")
-    return framed(rows)
+    return framed(at_read(rows, load_prices(price)))
 
 
 def framed(rows: Iterable[Row]) -> "pd.DataFrame":

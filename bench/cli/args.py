@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from bench.cli.values import Boolean, Choice, FilePath, Integer, Kind, ListOf, Number, Text, listed
+from bench.cli.values import Boolean, Choice, FilePath, Integer, Kind, ListOf, Number, StorePath, Text, listed
 from engines.core import keys
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
@@ -46,20 +46,20 @@ class Key:
         return self.takes.parse(self.name, text)
 
 
-RESULTS_DIR: Final = Key("results_dir", "results", "the store: the folder of the rows", kind=FilePath())
+RESULTS_DIR: Final = Key(
+    "results_dir", "results", "the store: the folder of the rows, or s3://BUCKET/PREFIX or gs://…", kind=StorePath()
+)
+PRICE: Final = Key(
+    "price", "none", "dollars of chips, for cost_usd_per_mtok: one of conf/price, or a file .yaml", kind=FilePath()
+)
 PRINT: Final = Key("print", "table", "format of the output on stdout", ("table", "json"))
 
 
 def point_key(name: str) -> Key:
     """A key of a point, which has no value unless the user gives one."""
     about = Point.schema()[name].about
-    kinds: dict[type, Kind] = {
-        keys.Integer: Integer(0),
-        keys.Sizes: ListOf(Integer(1)),
-        keys.Number: Number(0.0),
-        keys.Text: Text(),
-    }
-    kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds[type(about.kind)]
+    kinds: dict[type, Kind] = {keys.Integer: Integer(0), keys.Sizes: ListOf(Integer(1)), keys.Number: Number(0.0)}
+    kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds.get(type(about.kind), Text())
     return Key(name, None, about.meaning, kind=kind)
 
 

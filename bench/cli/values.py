@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
-from bench.sweep.paths import path_of
+from bench.sweep.paths import path_of, store_of
 from engines.core.errors import InvalidRequest
 
 LARGEST: Final = 2**53
@@ -53,6 +53,17 @@ class FilePath:
     def parse(self, key: str, text: str) -> str:
         """The path, as text."""
         return path_of(key, text)
+
+
+@dataclass(frozen=True, slots=True)
+class StorePath:
+    """A store of rows: a folder, or the URL of a prefix of an object store; see :func:`store_of`."""
+
+    is_text: ClassVar[bool] = True
+
+    def parse(self, key: str, text: str) -> str:
+        """The place, as text."""
+        return store_of(key, text)
 
 
 @dataclass(frozen=True, slots=True)

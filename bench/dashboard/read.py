@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.compare.nights.read import DATE, Night
+from bench.rows.claim import superseded
 from bench.rows.part_time import moment, time_of
 from bench.rows.store import Store, no_garbage_collection, read_part
 from bench.rows.wrong_peaks import withhold_wrong_shares
@@ -51,7 +52,8 @@ def read(folder: Path) -> Stored:
             if DATE.fullmatch(each.name) and (rows or faults):
                 nights.append(Night(day=each.name, store=each, rows=rows, damaged=faults))
             damaged += faults
-        ordered = sorted(found.values(), key=lambda entry: entry[0])
+        late = superseded(row for _, row, _ in found.values())
+        ordered = sorted((each for each in found.values() if id(each[1]) not in late), key=lambda entry: entry[0])
         rows = withhold_wrong_shares([row for _, row, _ in ordered])
     nights.sort(key=lambda night: night.day)
     return Stored(rows=rows, stores=[store for _, _, store in ordered], nights=nights, damaged=damaged)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bench.storage.place import folder_beside
 from engines.core.row import Row
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _paper(asked: Asked) -> Made:
 def _compiler(asked: Asked) -> Made:
     from bench.report.compiler.report import compiler_report, nights_of
 
-    nights = [night for each in asked.stores for night in nights_of(each)]
+    nights = [night for each in asked.stores for night in nights_of(folder_beside(each))]
     document = compiler_report(nights, asked.titled("The same programs under releases of their compiler"))
     return Made(document=document, rows=[row for night in nights for row in night.rows])
 
@@ -88,12 +89,18 @@ def _operators(asked: Asked) -> Made:
     return Made(document=operators_report(asked.rows, asked.titled("What compilers make of a layer's operators")))
 
 
+def _field(asked: Asked) -> Made:
+    from bench.report.field.report import field_report
+
+    return Made(document=field_report(asked.rows, asked.titled("Every system of the field, on the same chips")))
+
+
 def _studies(asked: Asked) -> Made:
     from bench.report.studies.read_trace import FOLDER
     from bench.report.studies.report import studies_report
     from bench.report.studies.traces import Places
 
-    folders = [Path(each) / FOLDER for each in asked.stores]
+    folders = [Path(folder_beside(each)) / FOLDER for each in asked.stores]
     places = Places(next((each for each in folders if each.is_dir()), folders[0]), asked.out / "studies")
     return Made(document=studies_report(asked.rows, asked.titled("The studies of compiled programs"), places))
 
@@ -121,6 +128,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         summary="what a compiler that partitions made of each operator, and Alpa's plans (+sweep=operators)",
         make=_operators,
         folder="operators",
+    ),
+    "field": Kind(
+        summary="latency against cost of every system that the paper names (+sweep=field, field-measured)",
+        make=_field,
+        folder="field",
     ),
     "studies": Kind(
         summary="figure, table and finding of every study (+sweep=study-...), from compiled rows",

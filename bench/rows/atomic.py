@@ -60,6 +60,8 @@ def cannot(be_done: str, results_dir: object) -> Iterator[None]:
 
 def _sentence(results_dir: object, be_done: str, error: OSError | ValueError) -> InvalidRequest:
     reason, remedy = str(error), f"use a {'readable' if be_done == 'read' else 'writable'} folder"
+    if "://" in str(results_dir):
+        remedy = "check the bucket, the credentials and the endpoint, or use a folder"
     if isinstance(error, OSError):
         reason = error.strerror or reason
         if error.errno in NOT_A_FOLDER:

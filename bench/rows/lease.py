@@ -1,8 +1,9 @@
 """Leases on points: which writer of a store works on which point, on any storage that several hosts may share.
 
-``RESULTS_DIR/leases`` has one small file a point that somebody works on. A file is made with ``O_EXCL``, which one
-writer alone can win, on NFS too; no lock of the system is used. Its holder touches it every :data:`RENEW_S`. A lease is
-over once its file was not touched for :data:`LEASE_S`, or at once where its holder ran on this machine and has ended.
+``RESULTS_DIR/leases`` has one small file a point that somebody works on. A file is made by ``create`` of
+:mod:`bench.storage`, which one writer alone can win (``O_EXCL`` in a folder, on NFS too; a conditional put in an object
+store); no lock of the system is used. Its holder touches it every :data:`RENEW_S`. A lease is over once its file was
+not touched for :data:`LEASE_S`, or at once where its holder ran on this machine and has ended.
 
 Clocks of hosts are not compared. The age of a file is the time of another that was touched just now *in that folder*:
 both are of the storage's clock. And no age alone ends a lease, since that clock may jump too: its file must have been
@@ -10,7 +11,11 @@ looked at twice, a while apart by this process's own monotonic clock, and not ha
 
 Taking over does not touch the file of the former holder: it makes the file of the next *generation*, ``POINT.1`` after
 ``POINT.0``, which again one writer alone can win, and looks at all generations afterwards. A former holder that was
-only asleep finds its file gone, or another beside it, and stores nothing.
+only asleep finds its file gone, or a later one beside it, and stores nothing.
+
+It may fall asleep after that look, too, and store a row all the same. Therefore every row says under which *claim* it
+was stored, ``ID.GENERATION``: who takes a lease over takes the ID over with it, and of several rows of one ID that of
+the last generation counts (:mod:`bench.rows.claim`).
 """
 
 import json
@@ -24,6 +29,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from bench.rows.claim import Claim, new_id
+from bench.storage.storage import storage_of
 
 FOLDER: Final = "leases"
 LEASE_S: Final = 60.0
@@ -43,13 +51,23 @@ class Seen:
     since_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease of this process: its file, what it holds, and the claim of rows that are stored under it."""
+
+    path: Path
+    content: bytes
+    claim: Claim
+
+
 class Leases:
     """The leases that this process has on a store, renewed by a thread until :meth:`close`."""
 
     def __init__(self, results_dir: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.folder = results_dir / FOLDER
+        self._storage = storage_of(results_dir)
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._held: dict[str, Path] = {}
+        self._held: dict[str, Held] = {}
         self._seen: dict[str, Seen] = {}
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -64,29 +82,26 @@ class Leases:
         """
         if self.holds(key):
             return True
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._storage.make_folder(self.folder)
         found = self._generations(key)
         if not all(self._is_over(path) for path in found.values()):
             return False
-        path = self.folder / f"{key}.{max(found, default=-1) + 1}"
+        generation = max(found, default=-1) + 1
+        claim = Claim((found and self._claimed(found[generation - 1])) or new_id(), generation)
+        path = self.folder / f"{key}.{generation}"
+        content = json.dumps({"owner": self._owner, "claim": claim.id, **_this_process()}).encode()
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            self._storage.create(path, content)
         except FileExistsError:
             return False  # somebody else was first
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({"owner": self._owner, **_this_process()}, file)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
         others = [other for other in self._generations(key).values() if other != path]
         if not all(self._is_over(other) for other in others):
-            path.unlink(missing_ok=True)  # between the two looks somebody took and gave back, and another took
+            self._storage.remove(path)  # between the two looks somebody took and gave back, and another took
             return False
         for other in others:
-            other.unlink(missing_ok=True)
+            self._storage.remove(other)
         with self._lock:
-            self._held[key] = path
+            self._held[key] = Held(path, content, claim)
             if self._renewer is None:
                 self._renewer = threading.Thread(target=self._renew, daemon=True, name="leases")
                 self._renewer.start()
@@ -96,12 +111,17 @@ class Leases:
         """Whether :meth:`take` would take it, as far as can be seen now."""
         return self.holds(key) or all(self._is_over(path) for path in self._generations(key).values())
 
+    def claim(self, key: str) -> Claim | None:
+        """The claim under which rows are stored by this lease; None if it is not this process's."""
+        held = self._held.get(key)
+        return None if held is None else held.claim
+
     def holds(self, key: str) -> bool:
         """Whether the lease is still this process's: nobody has taken it over."""
-        path = self._held.get(key)
-        if path is None:
+        held = self._held.get(key)
+        if held is None:
             return False
-        if list(self._generations(key).values()) == [path] and self._is_mine(path):
+        if max(self._generations(key), default=-1) == held.claim.generation and self._is_mine(held.path):
             return True
         self.release(key)
         return False
@@ -109,10 +129,15 @@ class Leases:
     def release(self, key: str) -> None:
         """Give a lease back, if it is this process's."""
         with self._lock:
-            path = self._held.pop(key, None)
-        if path is not None and self._is_mine(path):
+            held = self._held.pop(key, None)
+        if held is not None and self._is_mine(held.path):
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                self._storage.remove(held.path)
+
+    def abandon(self, key: str) -> None:
+        """Leave a lease to run out, so that who takes it over takes over its claim."""
+        with self._lock:
+            self._held.pop(key, None)
 
     def close(self) -> None:
         """Give all leases back, and remove the folder if nobody has any."""
@@ -121,69 +146,72 @@ class Leases:
             self.release(key)
         with suppress(OSError):
             self._sweep()
-            self.folder.rmdir()
+            self._storage.remove_folder(self.folder)
 
     def _is_mine(self, path: Path) -> bool:
         """Whether a file is of this process: once it was over, another may have made one of the same name."""
         try:
-            return f'"{self._owner}"' in path.read_text(encoding="utf-8", errors="replace")
+            return f'"{self._owner}"' in self._storage.touched(path).text
         except OSError:
             return False
+
+    def _claimed(self, path: Path) -> str | None:
+        """The ID of the claim of a lease that is over; None if its file does not say, or is gone."""
+        try:
+            said = json.loads(self._storage.touched(path).text)["claim"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return said if isinstance(said, str) else None
 
     def _generations(self, key: str) -> dict[int, Path]:
         """Generation → file of a lease."""
         found = {}
-        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
-            for entry in entries:
-                name, _, number = entry.name.rpartition(".")
-                if name == key and number.isdecimal():
-                    found[int(number)] = self.folder / entry.name
+        for each in self._storage.names(self.folder):
+            name, _, number = each.rpartition(".")
+            if name == key and number.isdecimal():
+                found[int(number)] = self.folder / each
         return found
 
     def _is_over(self, path: Path) -> bool:
         """Whether the holder of a lease has ended or given it back, as far as can be known now."""
         try:
-            with path.open(encoding="utf-8", errors="replace") as file:
-                # Of an open file: what NFS knows of a name alone may be a minute old.
-                touched_ns, holder = os.fstat(file.fileno()).st_mtime_ns, file.read()
+            now = self._storage.touched(path)
         except FileNotFoundError:
             return True
-        if _has_ended(holder):
+        if _has_ended(now.text):
             return True
         seen = self._seen.get(path.name)
-        if seen is None or seen.touched_ns != touched_ns:
-            self._seen[path.name] = Seen(touched_ns, self._monotonic())
+        if seen is None or seen.touched_ns != now.at_ns:
+            self._seen[path.name] = Seen(now.at_ns, self._monotonic())
             return False
         unchanged_s = self._monotonic() - seen.since_s
         if unchanged_s <= 2 * RENEW_S:
             return False
-        return unchanged_s > LEASE_S or self._now_ns() - touched_ns > LEASE_S * 1e9
+        return unchanged_s > LEASE_S or self._now_ns() - now.at_ns > LEASE_S * 1e9
 
     def _now_ns(self) -> int:
         """The time by the storage's clock."""
-        clock = self.folder / f"{CLOCK}{self._owner}"
-        clock.touch()
-        try:
-            os.utime(clock)
-            return clock.stat().st_mtime_ns
-        finally:
-            clock.unlink(missing_ok=True)
+        return self._storage.now_ns(self.folder / f"{CLOCK}{self._owner}")
 
     def _renew(self) -> None:
         while not self._over.wait(RENEW_S):
             with self._lock:
-                for path in self._held.values():
-                    if self._is_mine(path):
-                        with suppress(OSError):  # gone, which `holds` finds, or the storage is away for a while
-                            os.utime(path)
+                held = list(self._held.values())
+            for each in held:
+                if self._is_mine(each.path):
+                    with suppress(OSError):  # gone, which `holds` finds, or the storage is away for a while
+                        self._storage.touch(each.path, each.content)
 
     def _sweep(self) -> None:
         """Remove what dead processes left: leases of points that nobody asks any more, and clocks."""
-        now_ns = self._now_ns()
-        for path in self.folder.iterdir():
-            is_old_clock = path.name.startswith(CLOCK) and now_ns - path.stat().st_mtime_ns > LEASE_S * 1e9
-            if is_old_clock or (not path.name.startswith(CLOCK) and self._is_over(path)):
-                path.unlink(missing_ok=True)
+        names = self._storage.names(self.folder)
+        now_ns = self._now_ns() if any(name.startswith(CLOCK) for name in names) else 0
+        for path in (self.folder / name for name in names):
+            is_clock = path.name.startswith(CLOCK)
+            if (is_clock and now_ns - self._storage.touched(path).at_ns > LEASE_S * 1e9) or (
+                not is_clock and self._is_over(path)
+            ):
+                self._storage.remove(path)
 
 
 def _this_process() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.rows.part_time import time_of
 from bench.rows.store import Store, line_of, read_part
+from bench.storage.place import scheme_of
 from engines.core.errors import InvalidRequest, ShardbenchError
 
 
@@ -17,7 +18,7 @@ class Merged:
     known: int
 
 
-def merge(store: Store, others: Sequence[Path]) -> Merged:
+def merge(store: Store, others: Sequence[str | Path]) -> Merged:
     """Store every row of other stores that this one does not have, each file with the time that it had there.
 
     The others are only read. An interrupted merge is finished by another one: no row is lost, and none is there twice.
@@ -27,7 +28,7 @@ def merge(store: Store, others: Sequence[Path]) -> Merged:
         ShardbenchError: one of the others has a broken file; nothing is stored.
     """
     for folder in others:
-        if not folder.is_dir():
+        if scheme_of(folder) is None and not Path(folder).is_dir():
             raise InvalidRequest("data", folder, "is no folder", "use the results_dir of another store")
     parts = [part for folder in others for part in Store(folder).parts()]
     known = {line_of(row) for row in store.load()}

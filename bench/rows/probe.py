@@ -5,10 +5,11 @@ import secrets
 from datetime import UTC, datetime
 from typing import Final
 
-from bench.rows.atomic import cannot, write_durably
+from bench.rows.atomic import cannot
 from bench.rows.counted import counted
 from bench.rows.part_time import newest
-from bench.rows.store import TEMPORARY, Store
+from bench.rows.store import Store
+from bench.storage.folder import TEMPORARY
 from engines.core.errors import InvalidRequest
 
 PROBE_BYTES: Final = 16384
@@ -24,15 +25,12 @@ def check_writable(store: Store, rows: int) -> None:
         InvalidRequest: the folder cannot be written, or there is too little room; names the folder and the reason.
     """
     with cannot("written", store.results_dir):
-        store.rows_dir.mkdir(parents=True, exist_ok=True)
+        store.storage.make_folder(store.rows_dir)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        # Both names end so that readers ignore them, and what a kill leaves is removed by `results check repair=true`.
-        written, tried = (
-            store.rows_dir / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}-n0.jsonl{TEMPORARY}" for _ in range(2)
-        )
-        write_durably(written, b"\n" * PROBE_BYTES, tried)
-        written.unlink()
-        free = _free_bytes(store)
+        # The name ends so that readers ignore it, and what a kill leaves is removed by `results check repair=true`.
+        tried = store.rows_dir / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}-n0.jsonl{TEMPORARY}"
+        store.storage.try_to_write(tried, b"\n" * PROBE_BYTES)
+        free = store.storage.free_bytes(store.rows_dir)
     if free is not None and free < rows * ROW_BYTES:
         raise InvalidRequest(
             "results_dir",
@@ -52,11 +50,3 @@ def future_part(store: Store) -> str | None:
         f"{store.rows_dir} has a file dated {last.written:%Y-%m-%d %H:%M:%S} UTC, which is after now, so a clock is "
         "wrong; what is stored from now on counts as newer"
     )
-
-
-def _free_bytes(store: Store) -> int | None:
-    """Bytes that this user may still write; None where the file system does not say."""
-    if not hasattr(os, "statvfs"):
-        return None
-    found = os.statvfs(store.rows_dir)
-    return found.f_bavail * found.f_frsize if found.f_blocks else None

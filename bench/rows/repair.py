@@ -4,14 +4,18 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.rows.atomic import cannot, sync_folder
+from bench.rows.atomic import cannot
+from bench.rows.claim import superseded
 from bench.rows.part_time import time_of, time_of_merged
-from bench.rows.store import TEMPORARY, Store, read_part
+from bench.rows.store import Store, read_part
+from bench.storage.folder import TEMPORARY
+from engines.core.row import Row
 
 DEAD_WRITER_AGE_S: Final = 60.0
 ANY_WRITER_AGE_S: Final = 3600.0
@@ -71,13 +75,9 @@ def repair(store: Store, inspection: Inspection) -> list[Path]:
             valid = [line for _, line, row, _ in read_part(part) if row is not None]
             if valid:
                 store.write_part(valid, time_of(part))
-            broken_dir.mkdir(exist_ok=True)
-            target = _unused(broken_dir / part.name)
-            part.rename(target)
-            sync_folder(broken_dir)
-            moved.append(target)
+            moved.append(store.storage.move(part, broken_dir))
         for path in inspection.abandoned:
-            path.unlink(missing_ok=True)
+            store.storage.remove(path)
     return moved
 
 
@@ -99,16 +99,37 @@ def compact(store: Store) -> tuple[int, int]:
     store.write_part([entry.line for entry in entries], time_of_merged(entries, parts))
     with cannot("written", store.results_dir):
         for part in parts:
-            part.unlink(missing_ok=True)
+            store.storage.remove(part)
     return len(parts), len(entries)
+
+
+def remove_superseded(store: Store, point_ids: Collection[str]) -> None:
+    """Remove files whose only row is of one of these points, and of a claim that has a row of a later generation.
+
+    Raises:
+        InvalidRequest: the folder cannot be read or written.
+    """
+    parts = [part for part in store.parts() if part.stem.endswith("-n1")]
+    found: list[tuple[Path, Row]] = []
+    for part, content in zip(parts, store.storage.read_all(parts), strict=True):
+        with suppress(FileNotFoundError):
+            of_part = [row for _, _, row, _ in read_part(part, content) if row is not None]
+            found += [(part, row) for row in of_part if row.point_id in point_ids]
+    late = superseded(row for _, row in found)
+    with cannot("written", store.results_dir):
+        for part, row in found:
+            if id(row) in late:
+                store.storage.remove(part)
 
 
 def _abandoned(store: Store) -> list[Path]:
     """Unfinished files whose writers no longer run."""
     found = []
-    for path in sorted(store.rows_dir.glob(f"*{TEMPORARY}")):
+    now_ns = time.time_ns()
+    for name in sorted(each for each in store.storage.names(store.rows_dir) if each.endswith(TEMPORARY)):
+        path = store.rows_dir / name
         try:
-            age_s = time.time() - path.stat().st_mtime
+            age_s = (now_ns - store.storage.touched(path).at_ns) / 1e9
         except FileNotFoundError:
             continue
         writer = re.match(r"\w+-(\d+)-", path.name)
@@ -127,12 +148,3 @@ def _alive(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def _unused(path: Path) -> Path:
-    """The path, with a number appended if it exists."""
-    number, unused = 0, path
-    while unused.exists():
-        number += 1
-        unused = path.with_name(f"{path.name}.{number}")
-    return unused

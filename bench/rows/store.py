@@ -1,7 +1,8 @@
 """The store of rows: every append writes one new file atomically.
 
-``RESULTS_DIR/rows/*.jsonl`` holds one JSON row per line. A file gets its final name only once it is on disk, so a crash
-leaves no partial file; every file has a unique name, so writers need no lock; and files are never modified.
+``RESULTS_DIR/rows/*.jsonl`` holds one JSON row per line, in a folder or an object store (:mod:`bench.storage`). A file
+gets its final name only once it is on disk, so a crash leaves no partial file; every file has a unique name, so writers
+need no lock; and files are never modified.
 """
 
 import gc
@@ -17,12 +18,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.rows.atomic import cannot, write_durably
+from bench.rows.at_read import as_stored
+from bench.rows.atomic import cannot
+from bench.rows.claim import superseded
 from bench.rows.counted import counted
 from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, time_of
 from bench.rows.row_types import invalid_value, kinds_of_fields
 from bench.rows.standing import standing_rows
 from bench.rows.upgrade import upgrade
+from bench.storage.place import place_of
+from bench.storage.storage import storage_of
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 
@@ -30,8 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMES: Final = tuple(each.name for each in fields(Row))
-TEMPORARY: Final = ".tmp"
-"""Suffix of a file that is being written, which readers ignore."""
+SUFFIX: Final = ".jsonl"
 READ_ATTEMPTS: Final = 10
 """Most attempts to read a store while another process compacts it."""
 
@@ -40,17 +44,18 @@ class Store:
     """The rows under ``results_dir``. The first append creates the folders; a missing store has no rows.
 
     Raises:
-        InvalidRequest: ``results_dir`` is a file.
+        InvalidRequest: ``results_dir`` is a file, or a URL that no store can have.
     """
 
     def __init__(self, results_dir: str | Path) -> None:
-        self.results_dir = Path(results_dir)
+        self.results_dir = place_of(results_dir)
         self.rows_dir = self.results_dir / "rows"
+        self.storage = storage_of(self.results_dir)
         self._newest: PartTime | None = None
         self._looked = False
         self._seen: set[str] = set()
         with cannot("read", self.results_dir):
-            if self.results_dir.exists() and not self.results_dir.is_dir():
+            if self.storage.is_file(self.results_dir):
                 raise InvalidRequest("results_dir", results_dir, "is a file", "use a folder")
 
     def append(self, rows: Sequence[Row]) -> Path:
@@ -72,11 +77,10 @@ class Store:
         """
         lines = list(lines)
         with cannot("written", self.results_dir):
-            self.rows_dir.mkdir(parents=True, exist_ok=True)
+            self.storage.make_folder(self.rows_dir)
             when = self._time() if at is None else at
             name = f"{when.stamp}-{os.getpid()}-{secrets.token_hex(4)}-n{len(lines)}.jsonl"
-            content = "".join(f"{line}\n" for line in lines).encode()
-            write_durably(self.rows_dir / name, content, self.rows_dir / f"{name}{TEMPORARY}")
+            self.storage.write(self.rows_dir / name, "".join(f"{line}\n" for line in lines).encode())
             self._seen.add(name)
         return self.rows_dir / name
 
@@ -94,13 +98,13 @@ class Store:
             InvalidRequest: there is such a folder, and it cannot be read.
         """
         with cannot("read", self.results_dir):
-            try:
-                return sorted(path for path in self.rows_dir.iterdir() if path.suffix == ".jsonl")
-            except FileNotFoundError:
-                return []
+            names = self.storage.names(self.rows_dir)
+        return [self.rows_dir / name for name in sorted(names) if name.endswith(SUFFIX)]
 
     def load(self) -> list[Row]:
         """Every row, oldest first. A row that is stored twice (by an interrupted compaction) counts once.
+
+        Of the rows of one claim the last counts: :mod:`bench.rows.claim`.
 
         Raises:
             ShardbenchError: a file is truncated or has an invalid row; names the file, the line and the remedy.
@@ -126,20 +130,21 @@ class Store:
     def rows_of_others(self) -> list[Row]:
         """Rows that others have stored since this store was last asked for rows, in no order; without broken lines."""
         found: list[Row] = []
-        with cannot("read", self.results_dir), suppress(FileNotFoundError):
-            for name in os.listdir(self.rows_dir):
-                if name not in self._seen and name.endswith(".jsonl"):
-                    with suppress(FileNotFoundError):  # merged into another file meanwhile, which comes too
-                        found += [row for _, _, row, _ in read_part(self.rows_dir / name) if row is not None]
-                        self._seen.add(name)
+        with cannot("read", self.results_dir):
+            names = self.storage.names(self.rows_dir, fresh=True)
+            new = [self.rows_dir / name for name in names if name not in self._seen and name.endswith(SUFFIX)]
+            for part, content in zip(new, self.storage.read_all(new), strict=True):
+                with suppress(FileNotFoundError):  # merged into another file meanwhile, which comes too
+                    found += [row for _, _, row, _ in read_part(part, content) if row is not None]
+                    self._seen.add(part.name)
         return found
 
     def _read(self, parts: Sequence[Path], with_lines: bool) -> list[Entry]:
         found: dict[bytes, Entry] = {}
         with no_garbage_collection():
-            for part in parts:
+            for part, content in zip(parts, self.storage.read_all(parts), strict=True):
                 time = time_of(part)
-                for number, line, row, fault in read_part(part):
+                for number, line, row, fault in read_part(part, content):
                     if row is None:
                         raise ShardbenchError(
                             f"{part} line {number}: {fault}; shardbench results check repair=true "
@@ -148,7 +153,9 @@ class Store:
                     key = hashlib.blake2b(line.encode(), digest_size=16).digest()
                     if key not in found:
                         found[key] = Entry(moment(row.created_at, time), row, line if with_lines else "")
-            return sorted(found.values(), key=lambda entry: entry.moment)
+            late = superseded(entry.row for entry in found.values())
+            entries = (entry for entry in found.values() if id(entry.row) not in late)
+            return sorted(entries, key=lambda entry: entry.moment)
 
     def latest(self) -> dict[str, Row]:
         """point_id → the row that stands for it: :func:`bench.rows.standing.standing`."""
@@ -181,21 +188,25 @@ def frame_of(rows: Sequence[Row]) -> "pd.DataFrame":
     return pd.DataFrame(columns, columns=list(NAMES))
 
 
-def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
+def read_part(part: Path, content: bytes | OSError | None = None) -> Iterator[tuple[int, str, Row | None, str | None]]:
     """Yield every line of a file of rows: its number, its text, and its row or the problem with it.
 
-    The file's name has its number of rows, so that truncation between two lines is detected too.
+    The file's name has its number of rows, so that truncation between two lines is detected too. ``content``: what the
+    storage has read of it, if it has.
 
     Raises:
         FileNotFoundError: the file does not exist.
     """
-    try:
-        text = part.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        yield 1, "", None, f"cannot be read ({error.strerror})"
+    if content is None:
+        content = next(storage_of(part).read_all([part]))
+    if isinstance(content, FileNotFoundError):
+        raise content
+    if isinstance(content, OSError):
+        yield 1, "", None, f"cannot be read ({content.strerror})"
         return
+    text = content.decode(errors="replace")
+    if "\r" in text:  # as a file that an editor has saved
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     # Not splitlines(), which also splits at characters that a JSON string may contain.
     lines = text.removesuffix("\n").split("\n") if text else []
     for number, line in enumerate(lines, start=1):
@@ -209,11 +220,12 @@ def read_part(part: Path) -> Iterator[tuple[int, str, Row | None, str | None]]:
 
 
 def line_of(row: Row) -> str:
-    """The row as a line of JSON.
+    """The row as a line of JSON, without what a row has only when it is read (:mod:`bench.rows.at_read`).
 
     Raises:
         ShardbenchError: JSON cannot hold a value; names the key.
     """
+    row = as_stored(row)
     content = {name: getattr(row, name) for name in NAMES}
     try:
         return json.dumps(content, allow_nan=False)

@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from bench.measure.timing import TimingConfig
 from bench.run.limits import Limits
 from bench.run.make_row import PointTask, row_without_time
-from bench.run.worker import GO, PASS, WorkerInput
+from bench.run.worker import GO, PASS, WAIT, WorkerInput
 from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row, Status
@@ -46,10 +46,14 @@ def evaluate_shared(
     timing: TimingConfig,
     environment: Mapping[str, str],
     may_start: Callable[[PointTask], bool],
+    *,
+    cores: Sequence[int] | None = None,
+    started: Callable[[int], None] = lambda pid: None,
 ) -> Iterator[Row | None]:
     """Yield every task's row, in order, as soon as it ends: one of its stored rows if that is still valid.
 
     ``may_start`` is asked just before a task starts; None is yielded for one that may not, as it is somebody else's.
+    The children use ``cores`` (None: as the engine's config says), and ``started`` hears the id of each.
 
     A child that dies, sends nothing for ``timeout_s`` of the engine's config or exceeds ``memory_limit_bytes`` fails
     the point it was evaluating; a new child evaluates the remaining points, also after a point that failed. Earlier
@@ -62,7 +66,8 @@ def evaluate_shared(
     left = list(tasks)
     while left:
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment, may_start):
+        work = WorkerInput(dict(engine_config), left, timing, cores=cores)
+        for row in _one_child(work, environment, may_start, started=started):
             ended += 1
             yield row
         left = left[ended:]
@@ -74,9 +79,12 @@ def evaluate_lockstep(
     timing: TimingConfig,
     environment: Mapping[str, str],
     process: JobProcess,
-    may_start: Callable[[PointTask], bool] = lambda task: True,
+    may_start: Callable[[PointTask], bool | None] = lambda task: True,
 ) -> Iterator[Row | None]:
     """:func:`evaluate` in one process of a multi-process job: each process's child joins a team of all children.
+
+    ``may_start`` answers None while somebody else works on a task, which the team then asks again: so every process of
+    the team has a sign of life, however long the other takes.
 
     If a team breaks, its processes start new children, which form a new team. Process 0 yields the rows, and ends
     once it has told the others that no tasks remain. The others have no tasks and yield nothing. If a team does not
@@ -89,7 +97,8 @@ def evaluate_lockstep(
     while True:
         state: dict[str, Any] = {}
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment, may_start, process, state):
+        work = WorkerInput(dict(engine_config), left, timing, process)
+        for row in _one_child(work, environment, may_start, state):
             ended += 1
             yield row
         left = left[ended:]
@@ -109,20 +118,19 @@ def evaluate_lockstep(
 
 
 def _one_child(
-    engine_config: Mapping[str, Any],
-    tasks: Sequence[PointTask],
-    timing: TimingConfig,
+    work: WorkerInput,
     environment: Mapping[str, str],
-    may_start: Callable[[PointTask], bool],
-    process: JobProcess | None = None,
+    may_start: Callable[[PointTask], bool | None],
     state: dict[str, Any] | None = None,
+    started: Callable[[int], None] = lambda pid: None,
 ) -> Iterator[Row | None]:
     """Rows of one child; if the child dies, the last row is that of the point that it was evaluating.
 
     Its messages are merged into ``state``. A child that dies before its team has formed was evaluating no point.
     """
     state = {} if state is None else state
-    limits = Limits.of(engine_config)
+    tasks, process = work.tasks, work.process
+    limits = Limits.of(work.engine_config)
     timeout_s = math.inf if limits.timeout_s is None else limits.timeout_s
     reader, writer = os.pipe()
     with scratch_file() as stderr:
@@ -138,8 +146,9 @@ def _one_child(
         os.close(writer)
         done = 0
         try:
+            started(child.pid)
             with os.fdopen(reader, "rb", buffering=0) as pipe:
-                _send(child, WorkerInput(dict(engine_config), list(tasks), timing, process))
+                _send(child, work)
                 for message in _messages(pipe, timeout_s, lambda: limits.over(child.pid)):
                     state |= message or {}
                     evaluating = done < len(tasks) and (process is None or "joined" in state)
@@ -156,7 +165,8 @@ def _one_child(
                             yield _unanswered(tasks[done], "failed", state["exit_reason"], may_start)
                         return
                     if "asked" in message:
-                        _answer(child, GO if may_start(tasks[done]) else PASS)
+                        may = may_start(tasks[done])
+                        _answer(child, WAIT if may is None else GO if may else PASS)
                     if "passed" in message and done < len(tasks):  # a follower has no tasks of its own
                         done += 1
                         yield None
@@ -177,7 +187,9 @@ def _one_child(
             _kill(child)
 
 
-def _unanswered(task: PointTask, status: Status, error: str, may_start: Callable[[PointTask], bool]) -> Row | None:
+def _unanswered(
+    task: PointTask, status: Status, error: str, may_start: Callable[[PointTask], bool | None]
+) -> Row | None:
     """The row of a task that a child did not answer; None if the child had not asked yet, and it is somebody else's."""
     return row_without_time(task, status, error) if may_start(task) else None
 

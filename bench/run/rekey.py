@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
-from bench.rows.atomic import cannot, sync_folder
+from bench.rows.atomic import cannot
 from bench.rows.part_time import time_of_merged
 from bench.rows.store import Store, line_of
 from bench.run.again import requested_point, settings
@@ -187,14 +187,5 @@ def _difference(row: Row, answer: Row, libraries: Sequence[str]) -> str | None:
 
 
 def _move_aside(store: Store, parts: Sequence[Path]) -> list[Path]:
-    aside = store.results_dir / ASIDE
-    moved = []
     with cannot("written", store.results_dir):
-        aside.mkdir(exist_ok=True)
-        for part in parts:
-            target = aside / part.name
-            part.rename(target)
-            moved.append(target)
-        sync_folder(aside)
-        sync_folder(store.rows_dir)
-    return moved
+        return [store.storage.move(part, store.results_dir / ASIDE) for part in parts]

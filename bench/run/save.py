@@ -13,7 +13,7 @@ from engines.core.row import POINT_FIELDS, Row
 KEPT: Final = (
     *POINT_FIELDS,
     *("point_id", "program_id", "code_id", "created_at", "sweep", "source", "git_sha", "git_dirty", "versions", "host"),
-    *("xla_flags", "cpu_affinity", "conditions"),
+    *("xla_flags", "cpu_affinity", "conditions", "claim"),
 )
 """Keys of a row that hold what was asked and where, not what came of it."""
 

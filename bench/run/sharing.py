@@ -8,13 +8,17 @@ end: then their rows are there, or their holder has died and they are this comma
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from bench.rows.lease import Leases
+from bench.rows.repair import remove_superseded
 from bench.rows.store import Store
+from bench.run.grace import Grace
 from bench.run.make_row import PointTask
 from bench.run.resume import JobPlan, answer_of, by_point
+from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
 POLL_S: Final = 0.5
@@ -26,8 +30,9 @@ ESTIMATES: Final = "estimates"
 class Sharing:
     """The points of this command, among those of all commands that write the same store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, grace: Grace | None = None) -> None:
         self._store = store
+        self._grace = Grace(0) if grace is None else grace
         self._leases = Leases(store.results_dir)
         self._rows: dict[str, list[Row]] = {}
         self._taken: set[str] = set()
@@ -35,17 +40,22 @@ class Sharing:
 
     def take(self, plan: JobPlan, task: PointTask) -> bool:
         """Whether this command may start the task: nobody else works on it, nor has stored a row that may answer it."""
+        self._grace.check()
         if not plan.options.resume:
+            self._grace.begin(task.point_id)
             return True
         if not self._take(task.point_id):
             return False
         self._look()
         looked_at = {id(row) for row in task.stored}
-        if any(id(row) not in looked_at for row in self._candidates(plan, task)):
+        if self._failed_now(plan, task) is not None or any(
+            id(row) not in looked_at for row in self._candidates(plan, task)
+        ):
             self._leases.release(task.point_id)
             return False
         if self._works:
             self._taken.add(task.point_id)
+        self._grace.begin(task.point_id)
         return True
 
     def any_free(self, plan: JobPlan, tasks: Sequence[PointTask]) -> bool:
@@ -55,18 +65,20 @@ class Sharing:
         except OSError:
             return True  # then `take` says what is wrong
 
-    def wait_and_take(self, plan: JobPlan, task: PointTask) -> bool:
-        """:meth:`take` for a team of processes, which cannot come back later: it waits while somebody has the task.
+    def ask_to_take(self, plan: JobPlan, task: PointTask) -> bool | None:
+        """:meth:`take` for a team of processes, which cannot come back later: None while somebody else has the task.
 
         Then it is the team's, unless the other's row answers it whatever the program.
         """
-        while plan.options.resume:
+        self._grace.check()
+        if plan.options.resume:
             self._look()
             if answer_of(task, self._candidates(plan, task)) is not None:
                 return False
-            if self._take(task.point_id):
-                break
-            time.sleep(POLL_S)
+            if not self._take(task.point_id):
+                time.sleep(POLL_S)
+                return None
+        self._grace.begin(task.point_id)
         return True
 
     def is_still_taken(self, row: Row) -> bool:
@@ -79,11 +91,45 @@ class Sharing:
         except OSError:
             return True  # a row twice costs less than a row lost; the store says whether it can be written
 
+    def claimed(self, row: Row) -> Row:
+        """The row with the claim under which it is stored: :mod:`bench.rows.claim`."""
+        claim = self._leases.claim(row.point_id)
+        return row if claim is None else replace(row, claim=str(claim))
+
+    def settle(self, rows: Sequence[Row]) -> None:
+        """After rows were stored: remove what was stored of the same claims by writers whose leases were over.
+
+        Nothing depends on it, since such a row is ignored; but files that nobody counts are no file's worth.
+        """
+        contested = {
+            row.point_id
+            for row in rows
+            if row.point_id in self._taken and (self._was_taken_over(row.point_id) or not self.is_still_taken(row))
+        }
+        if contested:
+            with suppress(ShardbenchError):
+                remove_superseded(self._store, contested)
+
+    def _was_taken_over(self, key: str) -> bool:
+        claim = self._leases.claim(key)
+        return claim is not None and claim.generation > 0
+
     def release(self, rows: Sequence[Row]) -> None:
         """Give back the points of rows that are stored, or that nobody stores."""
         for row in rows:
             self._taken.discard(row.point_id)
             self._leases.release(row.point_id)
+            self._grace.end(row.point_id)
+
+    def abandon(self, rows: Sequence[Row]) -> None:
+        """Rows could not be stored, but may be some day (``results add``): one of the same claim takes their place.
+
+        Who measures their points next takes over the lease, and with it the claim.
+        """
+        for row in rows:
+            self._taken.discard(row.point_id)
+            self._leases.abandon(row.point_id)
+            self._grace.end(row.point_id)
 
     def answered(self, plan: JobPlan, tasks: Sequence[PointTask]) -> tuple[list[Row], list[PointTask]]:
         """Rows of others that answer tasks by now, and the other tasks, with the rows that may."""
@@ -91,21 +137,29 @@ class Sharing:
         self._look()
         for task in tasks:
             candidates = self._candidates(plan, task)
-            row = answer_of(task, candidates)
+            row = answer_of(task, candidates) or self._failed_now(plan, task)
             if row is not None:
                 rows.append(row)
             else:
                 left.append(replace(task, stored=_merged(candidates, task.stored)))
         return rows, left
 
-    def wait_for_estimates(self, plan: JobPlan) -> None:
-        """Wait until this command alone answers points in its own process; :meth:`estimated` lets the next one."""
+    def wait_for_estimates(self, plan: JobPlan) -> str | None:
+        """Wait until this command alone answers points in its own process; :meth:`estimated` lets the next one.
+
+        Returns:
+            the claim of the rows, if there is one.
+        """
         while plan.options.resume and not self._take(ESTIMATES):
             time.sleep(POLL_S / 10)
+        self._grace.begin(ESTIMATES)
+        claim = self._leases.claim(ESTIMATES)
+        return None if claim is None else str(claim)
 
     def estimated(self) -> None:
         """Let others answer points in their own process."""
         self._leases.release(ESTIMATES)
+        self._grace.end(ESTIMATES)
 
     def close(self) -> None:
         """Give everything back."""
@@ -137,6 +191,20 @@ class Sharing:
         rows.sort(key=lambda row: row.created_at)
         found = plan.candidates(by_point(rows)[task.point_id])
         return [row for row in found if row.program_id is not None or answer_of(task, [row]) is not None]
+
+    def _failed_now(self, plan: JobPlan, task: PointTask) -> Row | None:
+        """The row of a point that another command asked of the same code since this one began, and that has no time.
+
+        ``retry`` is about rows of before: a point that fails is not to fail once in each of the workers of a sweep.
+        """
+        return next(
+            (
+                row
+                for row in self._rows.get(task.point_id, ())
+                if row.status in ("failed", "timeout") and row.code_id == task.code_id and plan.holds(row)
+            ),
+            None,
+        )
 
 
 def _merged(candidates: Sequence[Row], stored: Sequence[Row]) -> list[Row]:

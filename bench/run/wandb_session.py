@@ -73,7 +73,7 @@ class WandbSession:
         if self._failed:
             return None
         try:
-            with _in_places_of_ours(self.folder):
+            with in_places_of_ours(self.folder):
                 return within(ACTION_TIMEOUT_S, action)
         except (Exception, SystemExit) as error:  # logging must never stop the sweep, and the library may exit
             if self.mode == "online":
@@ -226,7 +226,7 @@ def _scratch() -> ScratchFolder:
 
 
 @contextmanager
-def _in_places_of_ours(folder: Path) -> Iterator[None]:
+def in_places_of_ours(folder: Path) -> Iterator[None]:
     """The library and its service make temporary folders all the time: here they lie in :func:`_scratch`.
 
     What waits to be uploaded lies beside the runs, and not in the home folder, unless the user's variable says where.

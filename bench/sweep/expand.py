@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.planner.shardings import read_shardings, with_shardings
-from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from
+from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from, with_draft
 from bench.sweep.engine_settings import factory_of
 from bench.sweep.options import Options, options_from
 from bench.sweep.runtimes import runtime_from
@@ -21,7 +21,10 @@ from engines.core.runtime import AUTO, Runtime
 from engines.published.table import PublishedRow, published_rows, rows_in, tables
 
 GROUPS: Final = ("engine", "model", "hw", "runtime")
-OPTIONS: Final = ("results_dir", "sweep_name", "resume", "other_hosts", "retry", "print", "timing", "wandb")
+OPTIONS: Final = (
+    *("results_dir", "sweep_name", "resume", "other_hosts", "retry", "print", "timing", "wandb"),
+    *("repeat", "order", "max_parallel", "grace_s", "workers", "price"),
+)
 
 Named = Callable[[str, str], Mapping[str, Any]]
 """Config group and choice → the plain content of that choice."""
@@ -88,7 +91,7 @@ def request_from(config: Mapping[str, Any], given: Collection[str] = (), named: 
                     chip=_chip(_text(chip), folders),
                     engine=engine["name"],
                     runtime=_runtime(_text(runtime), folders),
-                    **values,
+                    **with_draft(values),
                 )
             )
             by_engine.setdefault(_text(engine), (engine, {}))[1][point] = None

@@ -1,18 +1,17 @@
 """Are the values of a point consistent with each other?"""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
+from engines.core.serve_checks import check_serve
 from engines.core.shardings import Shardings
 from engines.core.slice import MeshShape
+from engines.core.speculative_keys import check_adaptive
 from engines.core.weight_groups import check_point_groups
 
 if TYPE_CHECKING:
     from engines.core.point import Point
-
-IMPORTED: Final = "imported"
-"""The engine of rows that another harness measured, the only one with points of the phase ``serve``."""
 
 
 def check_together(point: "Point") -> None:
@@ -21,13 +20,7 @@ def check_together(point: "Point") -> None:
     Raises:
         InvalidRequest: two values contradict each other.
     """
-    if point.phase == "serve" and point.engine != IMPORTED:
-        raise InvalidRequest(
-            "phase",
-            point.phase,
-            "is a server under load, which is only imported from other harnesses",
-            "use phase=prefill, decode or generate",
-        )
+    check_serve(point)
     point.model.check_phase(point.phase)
     _check_architecture(point)
     mesh = point.slice().mesh_shape
@@ -59,6 +52,7 @@ def check_together(point: "Point") -> None:
     _check_parallel_degrees(point)
     _check_shardings(point, mesh)
     check_point_groups(point)
+    check_adaptive(point)
     tokens = point.input_len + point.output_len
     if point.model.position == "learned" and tokens > point.model.max_positions:
         raise InvalidRequest(

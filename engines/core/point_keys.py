@@ -5,7 +5,7 @@ from typing import Final, Literal, get_args
 
 from engines.core.chip import Chip
 from engines.core.dtypes import BYTES_PER_ELEMENT, WEIGHTS_ALONE
-from engines.core.keys import Choice, Integer, Number, Sizes, Text, about
+from engines.core.keys import Choice, Integer, Number, Sizes, about
 from engines.core.layout import (
     ATTN_SHARDINGS,
     COLLECTIVES,
@@ -21,14 +21,11 @@ from engines.core.layout import (
 )
 from engines.core.model import Model
 from engines.core.runtime import Runtime
-from engines.core.shardings import PATTERN
 
 Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
-Planner = Literal["auto", "alpa"]
-PLANNERS: Final[tuple[str, ...]] = get_args(Planner)
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _VALUES: Final = tuple(each for each in BYTES_PER_ELEMENT if each not in WEIGHTS_ALONE)
 _DTYPES_OR_AUTO: Final = Choice(("auto", *_VALUES))
@@ -162,19 +159,26 @@ class PointKeys:
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
         ),
     )
-    planner: Planner = field(
-        default="auto",
+    request_rate_per_s: float | None = field(
+        default=None,
         metadata=about(
-            Choice(PLANNERS),
-            "who plans: auto chooses among the named layouts, alpa shardings of every operator by integer programming",
+            Number(0.0),
+            "of a serve point, requests sent a second; auto is the most under ttft_limit_s and tpot_limit_s, or all at "
+            "once where there is no limit",
+            engine_chooses=True,
             extends=True,
         ),
     )
-    shardings: str | None = field(
+    num_requests: int | None = field(
+        default=None, metadata=about(Integer(1), "of a serve point, requests sent", engine_chooses=True, extends=True)
+    )
+    ttft_limit_s: float | None = field(
+        default=None,
+        metadata=about(Number(0.0), "of a serve point, the longest time to a request's first token", extends=True),
+    )
+    tpot_limit_s: float | None = field(
         default=None,
         metadata=about(
-            Text(PATTERN, "use what plan planner=alpa out=FILE wrote, or the FILE"),
-            "shardings of every operator, as plan planner=alpa writes them to a file, or that file; auto is a layout's",
-            extends=True,
+            Number(0.0), "of a serve point, the longest mean time of a request's tokens after the first", extends=True
         ),
     )

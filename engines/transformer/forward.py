@@ -56,6 +56,18 @@ def hidden_states(
     here = positions.shard(plan, plan.axes.sequence).ids(time)
     with jax.named_scope("embedding"):
         x = embed(plan, parameters, tokens, positions)
+    contexts = contexts_of(plan, positions, here, time, limit)
+    written: list[Cache] = []
+    for turn in plan.loops:
+        own = slice(len(written), len(written) + len(turn))
+        run = _once if plan.unrolled else _in_a_loop
+        x, kept = run(plan, turn, parameters.layers[own], cache[own], x, contexts)
+        written += kept
+    return x.reshape(-1, time, x.shape[-1]), tuple(written)
+
+
+def contexts_of(plan: Plan, positions: Positions, here: Array, time: int, limit: int) -> Contexts:
+    """What layers need to know of ``time`` new tokens a sequence, which stand ``here``."""
     if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
         here = own_ids(plan, time)
     turned: dict[Rotary, RopeAngles | None] = {}
@@ -65,13 +77,7 @@ def hidden_states(
         if rotary not in turned:
             turned[rotary] = rope_angles(plan.model, here, kind, plan.text_len)
         contexts[kind] = LayerContext(kind, 0, positions, limit, time, turned[rotary])
-    written: list[Cache] = []
-    for turn in plan.loops:
-        own = slice(len(written), len(written) + len(turn))
-        run = _once if plan.unrolled else _in_a_loop
-        x, kept = run(plan, turn, parameters.layers[own], cache[own], x, contexts)
-        written += kept
-    return x.reshape(-1, time, x.shape[-1]), tuple(written)
+    return contexts
 
 
 def _in_a_loop(

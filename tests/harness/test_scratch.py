@@ -50,6 +50,19 @@ def test_it_goes_with_its_user_however_that_ends(tmp_path, asked):
     wait_for(lambda: not list(tmp_path.iterdir()))
 
 
+def test_what_a_killed_session_of_tests_left_is_gone(tmp_path):
+    code = (
+        "import tempfile, time; from temporary import keep_in_one_folder\n"
+        "kept = keep_in_one_folder(); tempfile.mkdtemp(); print(flush=True); time.sleep(600)"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as session:
+        session.stdout.readline()
+        assert len(list(tmp_path.glob("shardbench-tests-*/*"))) == 1
+        session.kill()
+    wait_for(lambda: not list(tmp_path.iterdir()))
+
+
 def test_where_no_folder_can_be_made_is_one_sentence(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()

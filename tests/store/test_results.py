@@ -14,7 +14,8 @@ from builders.rows import a_row
 
 from bench.cli.main import main
 from bench.rows.repair import compact, inspect
-from bench.rows.store import TEMPORARY, Store, read_part
+from bench.rows.store import Store, read_part
+from bench.storage.folder import TEMPORARY
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import pytest
 from builders.rows import a_row
 from hypothesis import given
 
-from bench.rows.store import TEMPORARY, Store, frame_of, read_part
+from bench.rows.store import Store, frame_of, read_part
+from bench.storage.folder import TEMPORARY
 from engines.core.errors import InvalidRequest, ShardbenchError
 
 WRITER = """

@@ -16,6 +16,7 @@ from bench.rows.atomic import replaced, sync_folder
 from bench.rows.probe import check_writable, future_part
 from bench.rows.store import Store, line_of
 from bench.run.save import Saver
+from bench.storage.folder import Folders
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.text import shortened
 
@@ -61,7 +62,7 @@ def test_a_place_where_no_folder_can_be_is_told(tmp_path, capsys, place):
 
 def test_too_little_room_for_the_rows_that_are_left_is_told(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    monkeypatch.setattr(probe, "_free_bytes", lambda _: 10 * probe.ROW_BYTES)
+    monkeypatch.setattr(Folders, "free_bytes", lambda *_: 10 * probe.ROW_BYTES)
     check_writable(store, 10)
     with pytest.raises(InvalidRequest, match=r"has room for 0\.04 MB, and about 0\.05 MB are needed for 11 rows"):
         check_writable(store, 11)

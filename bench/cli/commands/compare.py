@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cli.args import PRINT, Key
-from bench.cli.values import FilePath, Number
+from bench.cli.values import Number, StorePath
 from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
 
@@ -32,8 +32,8 @@ RULES: Final = (
     Key("allow_hosts", False, "also compare times of different hosts or device kinds"),
 )
 KEYS: Final = (
-    Key("old", None, "the store to compare with", required=True, kind=FilePath()),
-    Key("new", None, "the store to check", required=True, kind=FilePath()),
+    Key("old", None, "the store to compare with", required=True, kind=StorePath()),
+    Key("new", None, "the store to check", required=True, kind=StorePath()),
     *RULES,
     Key("by_process", False, "compare medians per process instead of samples, as nightly processes=3 does"),
     PRINT,

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRINT, RESULTS_DIR, Key
@@ -27,15 +28,15 @@ TIMEOUT_S: Final = 120.0
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Print the environment. Returns 0."""
     del verb
-    from pathlib import Path
-
     from bench.run.conditions import variables
     from bench.run.environment import cpu_affinity, read_environment
     from bench.run.extras import extras
     from bench.run.wandb_mode import resolved_mode
+    from bench.storage.place import place_of, scheme_of
     from engines.core.versions import XLA_FLAGS
 
-    folder = Path(settings["results_dir"])
+    place = place_of(settings["results_dir"])
+    is_url = scheme_of(place) is not None
     content: dict[str, Any] = {
         **asdict(read_environment()),
         "cpu_affinity": cpu_affinity(),
@@ -43,8 +44,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         "variables": variables(os.environ),
         "extras": extras(),
         "wandb_mode": resolved_mode("auto"),
-        "results_dir": str(folder.resolve()),
-        "results_dir_exists": folder.is_dir(),
+        "results_dir": str(place if is_url else place.resolve()),
+        "results_dir_exists": _has_rows(place) if is_url else place.is_dir(),
     }
     if settings["devices"]:
         content["devices"] = _devices()
@@ -56,6 +57,16 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         for line, text in enumerate(_lines(key, value)):
             print(f"{'' if line else key:<{width}}{text}")
     return 0
+
+
+def _has_rows(place: Path) -> bool:
+    """Whether an object store answers, and has rows there."""
+    from bench.storage.storage import storage_of
+
+    try:
+        return bool(storage_of(place).names(place / "rows"))
+    except OSError:
+        return False
 
 
 def _lines(key: str, value: Any) -> list[str]:
@@ -83,8 +94,6 @@ def _lines(key: str, value: Any) -> list[str]:
 
 def _devices() -> dict[str, Any]:
     """Platform, number and kinds of JAX's devices, read in a child: the process that initialises them holds them."""
-    from pathlib import Path
-
     from engines.core.errors import ShardbenchError, TimedOut
     from engines.host.program import ExternalProgram
     from engines.host.python import code_words

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key
-from bench.cli.values import Choice, FilePath, ListOf, Text
+from bench.cli.args import PRICE, PRINT, Key
+from bench.cli.values import Choice, FilePath, ListOf, StorePath, Text
 from bench.report.kinds import KINDS, WHOLE, Asked
 from bench.rows.counted import counted
+from bench.storage.place import folder_beside
 from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
@@ -27,7 +28,7 @@ FORMATS: Final = ("markdown", "html", "csv", "latex")
 ENDINGS: Final = ("png", "pdf", "svg")
 PIVOT_KEYS: Final = ("rows", "columns", "value", "where", "aggregate")
 KEYS: Final = (
-    Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(FilePath())),
+    Key("results_dir", ["results"], "the store, or a list of stores: [a,b]", kind=ListOf(StorePath())),
     Key(
         "out",
         "reports/latest",
@@ -42,6 +43,7 @@ KEYS: Final = (
         kind=ListOf(Choice(ENDINGS), words=("none",), least=0),
     ),
     Key("title", None, "the heading of the report"),
+    PRICE,
     Key("template", None, "a Jinja template NAME.md.j2 (or .html, .tex, .csv, .txt) to fill instead", kind=FilePath()),
     Key("rows", None, "pivot: keys of a row whose values have a line each", kind=ListOf(Text())),
     Key("columns", None, "pivot: keys of a row whose values have a column each", kind=ListOf(Text())),
@@ -62,6 +64,8 @@ EXAMPLES: Final = (
     "shardbench report comparison print=json",
     "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
     "shardbench report compiler results_dir=results/compiler out=reports",
+    "shardbench report pivot rows=model columns=hw value=cost_usd_per_mtok price=example where=[phase=decode] "
+    "aggregate=min",
     "shardbench report studies results_dir=results out=reports/mine",
     "shardbench report pivot rows=[model,source] columns=num_chips value=mfu where=[phase=decode] aggregate=max",
     "shardbench report template=examples/reports/decode.md.j2 results_dir=results/reference out=reports/mine",
@@ -76,7 +80,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     formats = [name for name in FORMATS if name in settings["format"]]
     endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
     kind = KINDS.get(verb or "", WHOLE)
-    rows = [] if kind.needs == "nights" else _stored(settings["results_dir"], needed=kind.needs == "rows")
+    rows = [] if kind.needs == "nights" else _stored(settings, needed=kind.needs == "rows")
     out = Path(settings["out"])
     checks: Sequence[Check] = ()
     entries: Sequence[ContextLimit] = ()
@@ -155,21 +159,22 @@ def _from_template(rows: Sequence[Row], path: str, out: Path, endings: Sequence[
     return place(out / made.name.partition(".")[0], fill, remarks=remarks)
 
 
-def _stored(results_dirs: Sequence[str], *, needed: bool) -> list[Row]:
+def _stored(settings: Mapping[str, Any], *, needed: bool) -> list[Row]:
     """The rows of the stores; none where they have none and none are ``needed``."""
     from bench.rows.labels import read_rows
     from bench.rows.store import Store
 
+    results_dirs = settings["results_dir"]
     if not needed and not any(Store(each).load() for each in results_dirs):
         return []
-    return read_rows(*results_dirs)
+    return read_rows(*results_dirs, price=settings["price"])
 
 
 def _track(mode: str, results_dir: str, rows: Sequence[Row], written: "Written") -> None:
     """Log one W&B run, kept in the store, with the rows as a table and every file of the report as an artifact."""
     from bench.run.tracking import open_tracker
 
-    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": results_dir})
+    tracker = open_tracker({**load_group("wandb", "default"), "mode": mode, "results_dir": folder_beside(results_dir)})
     if tracker is not None:
         tracker.log_report("report", rows, {name: Path(written.out) / name for name in written.files})
         tracker.close()

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key
-from bench.cli.values import FilePath, ListOf, Text
+from bench.cli.args import PRICE, PRINT, RESULTS_DIR, Key
+from bench.cli.values import FilePath, ListOf, StorePath, Text
 from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
 from engines.core.row import PROGRAM, Row
@@ -37,7 +37,7 @@ KEYS: Final = (
         "data",
         None,
         "add: a file of JSON lines, or a list of files; merge: the results_dir of another store, or a list",
-        kind=ListOf(FilePath()),
+        kind=ListOf(StorePath()),
     ),
     Key(
         "proven",
@@ -45,6 +45,7 @@ KEYS: Final = (
         'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged',
         kind=FilePath(),
     ),
+    PRICE,
     PRINT,
 )
 EXAMPLES: Final = (
@@ -61,6 +62,8 @@ EXAMPLES: Final = (
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Run the verb; without one, list. Returns 1 if ``check`` leaves broken files, else 0."""
+    from bench.rows.at_read import at_read
+    from bench.rows.prices import load_prices
     from bench.rows.store import Store
 
     store = Store(settings["results_dir"])
@@ -76,6 +79,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if verb == "rekey":
         return _rekey(store, settings["proven"], as_json)
     rows = _filtered(store.load() if settings["history"] else list(store.latest().values()), settings)
+    rows = at_read(rows, load_prices(settings["price"]))
     if verb == "export":
         return _export(rows, settings)
     return _list(rows, settings, as_json)
@@ -156,7 +160,7 @@ def _merge(store: Any, data: Any, as_json: bool) -> int:
 
     if data is None:
         raise InvalidRequest("data", "", "is required for merge", "add data=FOLDER, the results_dir of another store")
-    found = merge(store, [Path(each) for each in data])
+    found = merge(store, data)
     if as_json:
         content = {"results_dir": str(store.results_dir), "added": found.stored, "already_stored": found.known}
         print(json.dumps(content))

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -19,7 +20,7 @@ VERBS: Final[Mapping[str, str]] = {
     "workspace": "save a view of the project that draws latency, MFU and cost; offline, write it as a file",
 }
 KEYS: Final = (
-    RESULTS_DIR,
+    replace(RESULTS_DIR, kind=FilePath()),
     Key("sweep", None, "only rows of this sweep (default: all), and one run for the sweep as a whole"),
     Key("source", None, "only rows of this source (default: sources of conf/wandb)", get_args(Source)),
     Key("mode", "auto", "auto is online where this machine is logged in", ("auto", "online", "offline")),
@@ -44,13 +45,17 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         InvalidRequest: there is no verb, the store is missing, or the library is not installed or turned off.
         ShardbenchError: the store cannot be read.
     """
+    from bench.run.wandb_session import in_places_of_ours
     from bench.sweep.catalog import load_group
 
     if verb is None:
         raise InvalidRequest("verb", "", "is required", f"use one of {', '.join(VERBS)}")
     given = {key: settings[key] for key in ("mode", "project", "entity") if settings[key] is not None}
     config = {**load_group("wandb", "default"), **given, "results_dir": str(settings["results_dir"])}
-    return _save_workspace(config, settings) if verb == "workspace" else _log_rows(config, settings)
+    if verb != "workspace":
+        return _log_rows(config, settings)
+    with in_places_of_ours(Path(config["results_dir"])):
+        return _save_workspace(config, settings)
 
 
 def _save_workspace(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.rows.claim import without_superseded
 from bench.rows.store import Store, read_part
 from engines.core.row import Row
 
@@ -45,4 +46,4 @@ def _night(path: Path) -> Night:
                 rows.append(row)
             else:
                 damaged.append(f"{part} line {number}: {fault}")
-    return Night(day=path.name, store=path, rows=rows, damaged=damaged)
+    return Night(day=path.name, store=path, rows=without_superseded(rows), damaged=damaged)

@@ -1,6 +1,7 @@
 """From a point to a plan: every ``auto`` resolved."""
 
 import math
+from collections.abc import Collection
 from typing import Final, Literal
 
 from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST, WEIGHTS_ALONE
@@ -22,6 +23,7 @@ FORMATS: Final = {
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 READ: Final = (
+    "pruning",
     "activation",
     "attention_sinks",
     "attention_window",
@@ -68,19 +70,26 @@ READ: Final = (
     "shared_expert_gate",
     "value_head_dim",
     "window_kind",
+    "speculative",
+    "draft_model",
+    "draft_len",
+    "draft_layers",
+    "acceptance_rate",
 )
 """Keys of models and points, of those that not every engine reads, that the partitioned Transformer does."""
+EXITS: Final = ("exit_threshold", "exit_every")
+"""Those that a measurement reads besides: how many layers a step takes depends on values."""
 
 
-def check_formats(point: Point) -> None:
-    """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
+def check_formats(point: Point, read: Collection[str] = READ) -> None:
+    """Check that the Transformer, and the chip, support the point's number formats, and every key that is not ``read``.
 
     A compiler that partitions chooses its own collectives.
 
     Raises:
         Unsupported: they do not.
     """
-    check_extensions(point, point.engine, read=READ)
+    check_extensions(point, point.engine, read=read)
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
@@ -129,7 +138,8 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         ffn_layout=layout,
         attn_sharding=attention,
         batch_size=point.batch_size,
-        cache_len=point.input_len + point.output_len,
+        # The tokens of the last turn of speculation stand behind the last one.
+        cache_len=point.input_len + point.output_len + (point.draft_len or 0),
         weight_dtype=point.weight_dtype,
         act_dtype=point.act_dtype,
         kv_dtype=point.kv_dtype,
