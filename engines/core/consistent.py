@@ -150,8 +150,7 @@ def _check_shardings(point: "Point", mesh: MeshShape) -> None:
     shardings = Shardings.parse(point.shardings)
     shardings.check(point.model)
     for name, dims in shardings.cuts:
-        along = "".join(dims)
-        if axes_size(along, mesh) > 1 and any(axes_size(axis, mesh) == 1 for axis in along):
+        if any(axes_size(axis, mesh) == 1 for axis in "".join(dims)):
             raise InvalidRequest(
                 "shardings",
                 f"{name}:{'.'.join(dims)}",

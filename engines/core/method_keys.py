@@ -7,6 +7,7 @@ from engines.core.keys import Choice, Integer, Named, Number, Text, about
 from engines.core.model import Model
 from engines.core.point_keys import PointKeys
 from engines.core.pruning import NONE, PruningText
+from engines.core.shardings import PATTERN
 
 Lengths = Literal["equal", "uniform", "lognormal", "trace"]
 LENGTHS: Final[tuple[str, ...]] = get_args(Lengths)
@@ -87,7 +88,7 @@ class MethodKeys(PointKeys):
     shardings: str | None = field(
         default=None,
         metadata=about(
-            Text(),
+            Text(PATTERN, "use what plan planner=alpa out=FILE wrote, or the FILE"),
             "shardings of every operator, as plan planner=alpa writes them to a file, or that file; auto is a layout's",
             extends=True,
         ),

@@ -209,9 +209,5 @@ def _check_supported(point: Point) -> None:
     from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
     check_formats(point, (*READ, *EXITS, "offload"))
-    if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
-        raise Unsupported(
-            f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
-        )
     if math.prod(point.mesh) != point.num_chips:
         raise Unsupported(f"mesh_shape={list(point.mesh)}: is not num_chips={point.num_chips}")

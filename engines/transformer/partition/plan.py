@@ -246,10 +246,7 @@ class Plan:
 
     @property
     def kv_axes(self) -> Axes:
-        """Axes that split key/value heads where each is stored once; () where there are fewer heads than chips.
-
-        Of shardings of their own, those first axes of the heads over which key/value heads split.
-        """
+        """Axes that split key/value heads where each is stored once; () where there are fewer heads than chips."""
         if self.shardings is None:
             return self.axes.head if self.padded.kv_splits_by_head else ()
         counts = range(len(self.axes.head) + 1)
