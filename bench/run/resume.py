@@ -9,13 +9,13 @@ from bench.run.durations import Durations
 from bench.run.environment import cpu_affinity
 from bench.run.keys import code_id, code_id_of, point_id
 from bench.run.limits import Limits
-from bench.run.load_engine import make_engine
+from bench.run.load_engine import Answering, make_engine
 from bench.run.make_row import PointTask, row_without_time
 from bench.run.repeats import check_repeat
 from bench.run.schedule import Expected, scheduled
 from bench.sweep.expand import EngineJob
 from bench.sweep.options import Options
-from engines.core.engine import Estimator, JobProcess, Runner
+from engines.core.engine import Estimator, JobProcess
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.core.row import Row
@@ -32,7 +32,7 @@ class JobPlan:
 
     job: EngineJob
     options: Options
-    engine: Estimator | Runner
+    engine: Answering
     process: JobProcess | None
     known: list[Row] = field(default_factory=list)
     refused: list[tuple[PointTask, Row]] = field(default_factory=list)
@@ -138,7 +138,7 @@ def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _task(
-    engine: Estimator | Runner,
+    engine: Answering,
     point: Point,
     options: Options,
     code: str | None,

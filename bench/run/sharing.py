@@ -118,6 +118,16 @@ class Sharing:
             self._leases.release(row.point_id)
             self._grace.end(row.point_id)
 
+    def abandon(self, rows: Sequence[Row]) -> None:
+        """Rows could not be stored, but may be some day (``results add``): one of the same claim takes their place.
+
+        Who measures their points next takes over the lease, and with it the claim.
+        """
+        for row in rows:
+            self._taken.discard(row.point_id)
+            self._leases.abandon(row.point_id)
+            self._grace.end(row.point_id)
+
     def answered(self, plan: JobPlan, tasks: Sequence[PointTask]) -> tuple[list[Row], list[PointTask]]:
         """Rows of others that answer tasks by now, and the other tasks, with the rows that may."""
         rows, left = [], []

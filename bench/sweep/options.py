@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
+from bench.rows.prices import Prices, prices_from
 from bench.run.wandb_mode import MODES
 from bench.sweep.paths import store_of
 from engines.core.errors import InvalidRequest
@@ -40,6 +41,7 @@ class Options:
     print: str
     timing: TimingConfig
     wandb: Mapping[str, Any]
+    prices: Prices
     repeat: int = 1
     order: str = "sequential"
     max_parallel: int = 1
@@ -92,6 +94,7 @@ def options_from(config: Mapping[str, Any]) -> Options:
         print=config["print"],
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
+        prices=_prices(config["price"]),
         repeat=config["repeat"],
         order=config["order"],
         max_parallel=config["max_parallel"],
@@ -111,6 +114,12 @@ def _seconds(key: str, value: Any) -> float:
 def _timing(content: Any) -> TimingConfig:
     _check_keys("timing", content, [each.name for each in fields(TimingConfig)])
     return TimingConfig(**content)
+
+
+def _prices(content: Any) -> Prices:
+    if not isinstance(content, Mapping):
+        raise InvalidRequest("price", content, "must be a mapping", "compare it with files of conf/price")
+    return prices_from(content)
 
 
 def _wandb(content: Any) -> Mapping[str, Any]:

@@ -117,6 +117,7 @@ class Chip:
 
     ``power_limit_w`` is what a GPU's driver is told to stay below, where that is less than the board's own limit. No
     datasheet says how much slower the chip is then: it is measured or imported, and nothing is predicted for it.
+    ``tdp_w`` is the thermal design power, by which energy is predicted; no time depends on it.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Chip:
     cuda: Cuda | None = None
     link_constants: LinkConstants | None = None
     power_limit_w: float | None = None
+    tdp_w: float | None = None
     cloud: Cloud | None = None
     sources: Mapping[str, str]
 
@@ -144,7 +146,7 @@ class Chip:
         for dtype, value in self.peak_flops_per_s.items():
             if value <= 0:
                 raise InvalidRequest(f"hw.peak_flops_per_s.{dtype}", value, "must be > 0", "give FLOP/s")
-        for name in ("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s"):
+        for name in ("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s", "tdp_w"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InvalidRequest(f"hw.{name}", value, "must be > 0", "give the datasheet's figure, or null")
