@@ -78,7 +78,7 @@ class JobPlan:
 
     def candidates(self, rows: Sequence[Row]) -> list[Row]:
         """Those of a point's stored rows that stand for it as far as can be told without its program."""
-        return [row for row in rows if _wanted(row, self.options.retry) and self.holds(row)]
+        return [row for row in rows if _wanted(row, self.options) and self.holds(row)]
 
     def holds(self, row: Row) -> bool:
         """Whether a stored row was made under the conditions that are here now."""
@@ -154,8 +154,10 @@ def _task(
     )
 
 
-def _wanted(row: Row, retry: Sequence[str]) -> bool:
-    """Whether a stored row may stand for its point as far as ``retry`` goes."""
-    if "invalid" in retry and row.status == "ok" and not row.valid:
+def _wanted(row: Row, options: Options) -> bool:
+    """Whether a stored row may stand for its point as far as ``retry`` goes: it is about rows of before the command."""
+    if options.asked_at is not None and row.created_at >= options.asked_at:
+        return True
+    if "invalid" in options.retry and row.status == "ok" and not row.valid:
         return False
-    return row.status not in retry
+    return row.status not in options.retry
