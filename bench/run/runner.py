@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bench.rows.probe import check_writable, future_part
+from bench.rows.probe import check_writable, future_part, overwriting_storage
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep, evaluate_shared
 from bench.run.grace import Grace
@@ -125,9 +125,9 @@ def _check_store(store: Store, new_rows: int) -> None:
     """Before anything is measured: raise if the store cannot take the rows, and say if one of its clocks is wrong."""
     if new_rows:
         check_writable(store, new_rows)
-        warning = future_part(store)
-        if warning is not None:
-            print(f"shardbench: {warning}", file=sys.stderr)
+        for warning in (future_part(store), overwriting_storage(store)):
+            if warning is not None:
+                print(f"shardbench: {warning}", file=sys.stderr)
 
 
 def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:

@@ -55,6 +55,10 @@ class Storage(Protocol):
         """Write such a file, and leave nothing of it; where it must have a name for a moment, that is ``path``."""
         ...
 
+    def creates_once(self, probe: Path) -> bool:
+        """Whether :meth:`create` refuses a name that is taken, as it has to; ``probe`` is made and removed again."""
+        ...
+
     def create(self, path: Path, content: bytes) -> None:
         """Write a small new file, which one of several writers alone can. Its folder exists.
 
