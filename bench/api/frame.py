@@ -22,7 +22,7 @@ COUNTS: Final = {"num_chips": "chips", "batch_size": "sequences", "input_len": "
 """Key of a point → what it counts."""
 
 
-def load(results: str | os.PathLike[str] = "results", *, history: bool = False) -> "pd.DataFrame":
+def load(results: str | os.PathLike[str] = "results", *, history: bool = False, price: str = "none") -> "pd.DataFrame":
     """The rows of a store, one a point: the one that stands for it. See :func:`bench.rows.standing.standing`.
 
     Columns are the keys of a row, values SI units and fractions (docs: reference, rows); a missing value is None's.
@@ -32,12 +32,15 @@ def load(results: str | os.PathLike[str] = "results", *, history: bool = False) 
     Args:
         results: the folder of the store, or its URL in an object store.
         history: every stored row, oldest first, in place of one a point.
+        price: dollars of chips, by which rows have ``cost_usd_per_mtok``: a choice of ``conf/price``, or a file.
 
     Raises:
-        InvalidRequest: there is no such folder.
+        InvalidRequest: there is no such folder, or no such prices.
         ShardbenchError: the store is empty, or has a damaged file; the sentence says how to repair it.
     """
+    from bench.rows.at_read import at_read
     from bench.rows.labels import in_order
+    from bench.rows.prices import load_prices
     from bench.rows.store import Store
     from bench.storage.place import place_of, scheme_of
 
@@ -54,7 +57,7 @@ def load(results: str | os.PathLike[str] = "results", *, history: bool = False) 
             f"use one of {', '.join(inside)}" if inside else f"bench.ask(…, results_dir={str(folder)!r}) stores one"
         )
         raise ShardbenchError(f"results={folder}: holds no rows; {remedy}")
-    return framed(rows)
+    return framed(at_read(rows, load_prices(price)))
 
 
 def framed(rows: Iterable[Row]) -> "pd.DataFrame":

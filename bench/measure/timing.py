@@ -5,8 +5,8 @@ import math
 import statistics as stdlib_statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from engines.core.errors import InvalidRequest
 
 TIMING_RULES_VERSION: Final = 1
 """Incremented when the same program at the same speed would get different samples; a test ties it to simulated runs."""
+
+ADDED_LATER: Final = frozenset({"max_background_share", "max_gpu_others"})
+"""Keys that rows stored before them were measured without; they change no sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +41,14 @@ class TimingConfig:
     max_relative_ci: float = 0.1
     bootstrap_resamples: int = 2000
     seed: int = 0
+    max_background_share: float = 0.1
+    max_gpu_others: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             kind = "an integer" if field.type is int else "a number"
-            least = 1 if field.type is int and field.name != "seed" else 0
+            least = 1 if field.type is int and field.name not in ("seed", "max_gpu_others") else 0
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if not is_number or (field.type is int and not isinstance(value, int)) or value < least:
                 raise InvalidRequest(
@@ -66,14 +71,26 @@ class TimingConfig:
                 "timing.ci_level", self.ci_level, "must be ≥ 0.5 and < 1", "use a fraction such as 0.95"
             )
 
+    def stated(self) -> dict[str, Any]:
+        """The keys as a row's conditions hold them: those of :data:`ADDED_LATER` where they are not the defaults."""
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in ADDED_LATER or getattr(self, each.name) != each.default
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Seconds of every timed run, one list [runs] per stage. ``warm`` is false if warm-up never became steady."""
+    """Seconds of every timed run, one list [runs] per stage. ``warm`` is false if warm-up never became steady.
+
+    ``mean_power_w`` is of the time in which the runs were done, with what lies between them; None if nobody measured.
+    """
 
     stages: dict[str, list[float]]
     warmup_runs: int
     warm: bool
+    mean_power_w: float | None = None
 
     @property
     def totals(self) -> list[float]:
@@ -90,8 +107,11 @@ def measure(
     config: TimingConfig,
     clock: Callable[[], float] = time.perf_counter,
     agree: Callable[[bool], bool] = _single_process,
+    joules: Callable[[], float] | None = None,
 ) -> Samples:
     """Time ``program`` (already compiled and loaded) by the rules of ``config``; ``clock`` is in seconds.
+
+    ``joules`` is a counter of the devices' energy, read before the first run and after the last.
 
     Sampling continues until the interval is narrow enough, a sequential fixed-width procedure (Chow and Robbins 1965,
     On the asymptotic theory of fixed-width sequential confidence intervals), within the minimum and maximum of the
@@ -103,6 +123,7 @@ def measure(
     warmup_runs, warm = _warm_up(program, config, clock, agree)
     stages: dict[str, list[float]] = {stage.name: [] for stage in program.stages}
     samples = Samples(stages, warmup_runs, warm)
+    joules_before = None if joules is None else joules()
     begin = clock()
     while True:
         for name, seconds in _one_run(program, clock).items():
@@ -111,7 +132,9 @@ def measure(
         at_maximum = count >= config.max_samples or elapsed >= config.max_time_s
         at_minimum = count >= config.min_samples and elapsed >= config.min_time_s
         if agree(at_maximum or (at_minimum and _is_narrow(samples, config))):
-            return samples
+            if joules is None or joules_before is None:
+                return samples
+            return replace(samples, mean_power_w=(joules() - joules_before) / (clock() - begin))
 
 
 def _warm_up(

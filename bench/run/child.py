@@ -46,10 +46,14 @@ def evaluate_shared(
     timing: TimingConfig,
     environment: Mapping[str, str],
     may_start: Callable[[PointTask], bool],
+    *,
+    cores: Sequence[int] | None = None,
+    started: Callable[[int], None] = lambda pid: None,
 ) -> Iterator[Row | None]:
     """Yield every task's row, in order, as soon as it ends: one of its stored rows if that is still valid.
 
     ``may_start`` is asked just before a task starts; None is yielded for one that may not, as it is somebody else's.
+    The children use ``cores`` (None: as the engine's config says), and ``started`` hears the id of each.
 
     A child that dies, sends nothing for ``timeout_s`` of the engine's config or exceeds ``memory_limit_bytes`` fails
     the point it was evaluating; a new child evaluates the remaining points, also after a point that failed. Earlier
@@ -62,7 +66,8 @@ def evaluate_shared(
     left = list(tasks)
     while left:
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment, may_start):
+        work = WorkerInput(dict(engine_config), left, timing, cores=cores)
+        for row in _one_child(work, environment, may_start, started=started):
             ended += 1
             yield row
         left = left[ended:]
@@ -92,7 +97,8 @@ def evaluate_lockstep(
     while True:
         state: dict[str, Any] = {}
         ended = 0
-        for row in _one_child(engine_config, left, timing, environment, may_start, process, state):
+        work = WorkerInput(dict(engine_config), left, timing, process)
+        for row in _one_child(work, environment, may_start, state):
             ended += 1
             yield row
         left = left[ended:]
@@ -112,20 +118,19 @@ def evaluate_lockstep(
 
 
 def _one_child(
-    engine_config: Mapping[str, Any],
-    tasks: Sequence[PointTask],
-    timing: TimingConfig,
+    work: WorkerInput,
     environment: Mapping[str, str],
     may_start: Callable[[PointTask], bool | None],
-    process: JobProcess | None = None,
     state: dict[str, Any] | None = None,
+    started: Callable[[int], None] = lambda pid: None,
 ) -> Iterator[Row | None]:
     """Rows of one child; if the child dies, the last row is that of the point that it was evaluating.
 
     Its messages are merged into ``state``. A child that dies before its team has formed was evaluating no point.
     """
     state = {} if state is None else state
-    limits = Limits.of(engine_config)
+    tasks, process = work.tasks, work.process
+    limits = Limits.of(work.engine_config)
     timeout_s = math.inf if limits.timeout_s is None else limits.timeout_s
     reader, writer = os.pipe()
     with scratch_file() as stderr:
@@ -141,8 +146,9 @@ def _one_child(
         os.close(writer)
         done = 0
         try:
+            started(child.pid)
             with os.fdopen(reader, "rb", buffering=0) as pipe:
-                _send(child, WorkerInput(dict(engine_config), list(tasks), timing, process))
+                _send(child, work)
                 for message in _messages(pipe, timeout_s, lambda: limits.over(child.pid)):
                     state |= message or {}
                     evaluating = done < len(tasks) and (process is None or "joined" in state)

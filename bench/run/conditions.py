@@ -7,7 +7,6 @@ what decides a predicted, compiled or published answer is in its ``program_id``.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
@@ -28,21 +27,25 @@ HARNESS_SETTINGS: Final = frozenset({"_target_", "name", "isolated", "timeout_s"
 """Keys of every engine's file that change no answer. ``cores`` does."""
 
 
-def conditions_of(engine: Engine, config: Mapping[str, Any], timing: TimingConfig) -> dict[str, Any] | None:
+def conditions_of(
+    engine: Engine, config: Mapping[str, Any], timing: TimingConfig, repeat: int = 1, order: str = "sequential"
+) -> dict[str, Any] | None:
     """The conditions that a row measured now records, as plain values; None for other kinds of evidence.
 
     ``timing`` are the rules of an engine that the harness times, ``settings`` those of the engine that neither
-    ``options`` nor ``program_id`` holds, such as its tolerances; then :func:`variables` and :func:`machine`.
+    ``options`` nor ``program_id`` holds, such as its tolerances; then :func:`variables` and :func:`machine`. Where
+    several processes measure a point, ``processes`` says how many, and in which order.
     """
     if engine.source != "measured":
         return None
     left_out = {*HARNESS_SETTINGS, *engine.ignored_settings, *engine.options}
     found = plain(
         {
-            "timing": asdict(timing) if isinstance(engine, Runner) else {},
+            "timing": timing.stated() if isinstance(engine, Runner) else {},
             "settings": {key: value for key, value in config.items() if key not in left_out},
             "variables": variables(os.environ),
             "machine": machine(),
+            **({"processes": {"repeat": repeat, "order": order}} if repeat > 1 else {}),
         }
     )
     assert isinstance(found, dict)

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,13 +70,15 @@ class Limits:
             f"engine.memory_limit_bytes={self.memory_bytes:g}; raise the limit or use a smaller point"
         )
 
-    def set_affinity(self) -> None:
-        """Restrict this process and all that it starts to ``cores`` cores.
+    def set_affinity(self, chosen: Sequence[int] | None = None) -> None:
+        """Restrict this process and all that it starts to the ``chosen`` cores, or else to ``cores`` of them.
 
-        The cores are chosen at random, so that concurrent commands do not all use the same ones.
+        These are chosen at random, so that concurrent commands do not all use the same ones.
         """
-        if self.cores is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, random.sample(_cores(), self.cores))
+        if chosen is None and self.cores is not None:
+            chosen = random.sample(_cores(), self.cores)
+        if chosen is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, chosen)
 
 
 def _positive(engine_config: Mapping[str, Any], key: str, example: str) -> float | None:

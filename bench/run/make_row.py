@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from bench.measure.processes import TimedProcess
 from bench.measure.stats import Summary, summarise
-from bench.measure.timing import Samples, TimingConfig
-from bench.rows.counted import counted
+from bench.measure.timing import TimingConfig
 from bench.rows.metrics import derive
 from bench.rows.min_hbm_bytes import forward_passes, min_hbm_bytes
 from bench.rows.plausible import plausible, without_cached_mbu
 from bench.run.environment import cpu_affinity, read_environment
-from engines.core.engine import Estimate, Facts, Program, Verification
+from engines.core.engine import Estimate, Facts
 from engines.core.errors import Unsupported
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 RATES_OF_A_SERVER: Final = ("tokens_per_s", "tokens_per_s_per_chip", "mfu", "cost_chip_s_per_token")
@@ -27,7 +28,8 @@ class PointTask:
     """A point to evaluate, with the row fields that do not depend on the result.
 
     ``conditions`` are those of a measurement (:mod:`bench.run.conditions`). ``stored`` holds candidate rows from the
-    store, best first; one is valid if its program would still run now. ``claim``: :mod:`bench.rows.claim`.
+    store, best first; one is valid if its program would still run now. ``claim``: :mod:`bench.rows.claim`. ``earlier``
+    is what other processes have found of the point, where several measure it; ``goes_on`` that others will.
     """
 
     point: Point
@@ -37,12 +39,14 @@ class PointTask:
     code_id: str | None = None
     conditions: Mapping[str, Any] | None = None
     stored: Sequence[Row] = ()
+    earlier: Sequence[TimedProcess] = ()
+    goes_on: bool = False
     claim: str | None = None
 
 
 def row_without_time(task: PointTask, status: Status, error: str, facts: Facts | None = None) -> Row:
     """The row of a point that ended without a time; ``error`` is one sentence."""
-    return _row(task, facts or Facts(), {"status": status, "error": error, "invalid_reason": error})
+    return row_from(task, facts or Facts(), {"status": status, "error": error, "invalid_reason": error})
 
 
 def estimated(task: PointTask, estimate: Estimate, without: Sequence[str] = ()) -> Row:
@@ -54,20 +58,18 @@ def estimated(task: PointTask, estimate: Estimate, without: Sequence[str] = ()) 
     if estimate.status != "ok" or estimate.latency_s is None:
         error = estimate.error or "the engine returned no time"
         status: Status = "failed" if estimate.status == "ok" else estimate.status
-        return _row(task, estimate.facts, {**origin, "status": status, "error": error, "invalid_reason": error})
-    point = _with_first_token(task.point, estimate.facts)
+        return row_from(task, estimate.facts, {**origin, "status": status, "error": error, "invalid_reason": error})
+    point = with_first_token(task.point, estimate.facts)
     steps = point.decode_steps
     decode_s = None if estimate.step_time_s is None else estimate.step_time_s * steps
     if decode_s is None and estimate.ttft_s is not None and steps:
         decode_s = estimate.latency_s - estimate.ttft_s
-    times = _times(point, estimate.facts, estimate.latency_s, estimate.ttft_s, decode_s)
-    sampled = (
-        _sampled(estimate.samples_s, _summarised(estimate.samples_s, TimingConfig())) if estimate.samples_s else {}
-    )
+    times = times_of(point, estimate.facts, estimate.latency_s, estimate.ttft_s, decode_s)
+    samples = sampled(estimate.samples_s, _summarised(estimate.samples_s, TimingConfig())) if estimate.samples_s else {}
     unknown = dict.fromkeys(without)
     interval = {"latency_low_s": estimate.latency_low_s, "latency_high_s": estimate.latency_high_s}
-    return _row(
-        task, estimate.facts, {**origin, **times, **interval, **sampled, **unknown, "status": "ok", "valid": True}
+    return row_from(
+        task, estimate.facts, {**origin, **times, **interval, **samples, **unknown, "status": "ok", "valid": True}
     )
 
 
@@ -90,79 +92,30 @@ def under_load(
         rates = derive(task.point, latency_s=1 / rate, tokens=1, peak_flops_per_s=peak)
         content = {**{name: rates[name] for name in RATES_OF_A_SERVER}, **content}
     unknown = dict.fromkeys(without)
-    return _row(task, estimate.facts, {**origin, **content, **unknown, "load": load, "status": "ok", "valid": True})
+    return row_from(task, estimate.facts, {**origin, **content, **unknown, "load": load, "status": "ok", "valid": True})
 
 
-def measured(
-    task: PointTask, program: Program, samples: Samples, verification: Verification, config: TimingConfig
-) -> Row:
-    """The row of a timed program. It is valid if its interval is narrow enough, its output matches the reference, and
-    it is plausible."""
-    summary = _summarised(samples.totals, config)
-    facts = program.facts()
-    stage = {name: _summarised(times, config).median for name, times in samples.stages.items()}
-    times = _times(
-        _with_first_token(task.point, facts), facts, summary.median, stage.get("prefill"), stage.get("decode")
-    )
-    reason = _invalid_reason(summary, samples, verification, config)
-    details = {
-        **facts.details,
-        "verified_against": verification.against,
-        "tolerance": verification.tolerance,
-        "stages_s": dict(samples.stages),
-    }
-    return _row(
-        task,
-        facts,
-        {
-            **times,
-            "status": "ok",
-            "valid": reason is None,
-            "invalid_reason": reason,
-            **_sampled(samples.totals, summary),
-            "warmup_runs": samples.warmup_runs,
-            "compile_s": program.compile_s,
-            "max_relative_error": verification.max_relative_error,
-            "kl_divergence": verification.kl_divergence,
-            "bf16_max_relative_error": verification.bf16_max_relative_error,
-            "bf16_kl_divergence": verification.bf16_kl_divergence,
-            "details": details,
-        },
-    )
+def with_energy(row: Row, mean_power_w: float | None, source: str) -> Row:
+    """The row with the energy of all chips in the time of its latency: their mean power while it was sampled · that."""
+    if mean_power_w is None or row.latency_s is None:
+        return row
+    details = {**row.details, "mean_power_w": mean_power_w}
+    return replace(row, energy_j=mean_power_w * row.latency_s, energy_source=source, details=details)
 
 
 def _summarised(samples: Sequence[float], config: TimingConfig) -> Summary:
     return summarise(samples, config.ci_level, config.bootstrap_resamples, config.seed)
 
 
-def _sampled(samples: Sequence[float], summary: Summary) -> dict[str, Any]:
+def sampled(samples: Sequence[float], summary: Summary) -> dict[str, Any]:
     """The samples and their statistics, under their row keys."""
     return {"samples_s": list(samples), **asdict(summary)}
 
 
-def _invalid_reason(summary: Summary, samples: Samples, verification: Verification, config: TimingConfig) -> str | None:
-    reasons = []
-    if not verification.ok:
-        reasons.append(
-            f"output differs from {verification.against} by {verification.max_relative_error:.2g} relative, "
-            f"more than {verification.tolerance:.2g}"
-        )
-    if not samples.warm:
-        reasons.append(f"still warming up after {counted(samples.warmup_runs, 'run')}")
-    half_width = (summary.ci_high - summary.ci_low) / 2 / summary.median
-    if half_width > config.max_relative_ci:
-        reasons.append(
-            f"{summary.ci_level:.0%} interval is ±{half_width:.1%} of the median, more than "
-            f"±{config.max_relative_ci:.1%}, after {counted(summary.n, 'sample')}"
-        )
-    if summary.n < config.min_samples:
-        reasons.append(f"{counted(summary.n, 'sample')}, fewer than {config.min_samples}, fit in timing.max_time_s")
-    return "; ".join(reasons) or None
-
-
-def _times(
+def times_of(
     point: Point, facts: Facts, latency_s: float, prefill_s: float | None, decode_s: float | None
 ) -> dict[str, Any]:
+    """The times and rates of a point that took so many seconds, and the peaks that its shares are of."""
     peak, bandwidth, peak_source = _peaks(point, facts)
     rates = derive(
         point,
@@ -193,7 +146,7 @@ def _peaks(point: Point, facts: Facts) -> tuple[float | None, float | None, str 
     return peak, point.chip.hbm_bytes_per_s, f"datasheet, dense {point.act_dtype}"
 
 
-def _with_first_token(point: Point, facts: Facts) -> Point:
+def with_first_token(point: Point, facts: Facts) -> Point:
     """The point with ``first_token`` resolved (decode by default), which determines its number of decode steps."""
     first_token = facts.resolved.get("first_token", "decode" if point.first_token == "auto" else point.first_token)
     return replace(point, first_token=first_token)
@@ -210,10 +163,11 @@ def _measuring_process(task: PointTask) -> dict[str, Any]:
     }
 
 
-def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
+def row_from(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
+    """A row of a point, what its engine knows of it, this environment, and other fields by name."""
     environment = read_environment()
     requested = task.point.axes()
-    first_token = _with_first_token(task.point, facts).axes()["first_token"]
+    first_token = with_first_token(task.point, facts).axes()["first_token"]
     resolved = {**requested, **facts.resolved, "first_token": first_token}
     if resolved["mesh_shape"] is not None:
         resolved["mesh_shape"] = list(resolved["mesh_shape"])
@@ -228,6 +182,8 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "weights_bytes",
         "kv_cache_bytes",
         "activations_bytes",
+        "tokens_per_turn",
+        "mean_layers",
         "measured_matmul_flops_per_s",
         "measured_copy_bytes_per_s",
         "device_kind",
@@ -251,7 +207,7 @@ def _row(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "details": dict(facts.details),
         **content,
     }
-    return plausible(_without_cached_mbu(Row(**fields), _with_first_token(task.point, facts), facts.cached_tokens))
+    return plausible(_without_cached_mbu(Row(**fields), with_first_token(task.point, facts), facts.cached_tokens))
 
 
 def _without_cached_mbu(row: Row, point: Point, cached_tokens: int | None) -> Row:
@@ -262,7 +218,7 @@ def _without_cached_mbu(row: Row, point: Point, cached_tokens: int | None) -> Ro
     """
     if row.status != "ok" or row.source not in ("measured", "published"):
         return row
-    read_bytes = min_hbm_bytes(point, cached_tokens) / forward_passes(point)
+    read_bytes = min_hbm_bytes(as_run(point), cached_tokens) / forward_passes(point)
     if point.chip.cuda is not None:
         return without_cached_mbu(row, read_bytes, point.num_chips * point.chip.cuda.l2_bytes)
     on_this_machine = row.source == "measured" and point.chip.kind == "cpu"

@@ -5,13 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.run.conditions import conditions_of, hold
+from bench.run.durations import Durations
+from bench.run.environment import cpu_affinity
 from bench.run.keys import code_id, code_id_of, point_id
 from bench.run.limits import Limits
-from bench.run.load_engine import make_engine
+from bench.run.load_engine import Answering, make_engine
 from bench.run.make_row import PointTask, row_without_time
+from bench.run.repeats import check_repeat
+from bench.run.schedule import Expected, scheduled
 from bench.sweep.expand import EngineJob
 from bench.sweep.options import Options
-from engines.core.engine import Estimator, JobProcess, Runner
+from engines.core.engine import Estimator, JobProcess
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.core.row import Row
@@ -23,17 +27,49 @@ class JobPlan:
 
     ``known``: stored rows that answer points. ``refused``: points that nothing can run, and the rows that say so.
     ``to_do``: the other points, each with the stored rows that stand for it if its program is still the same.
+    ``point_ids`` are those of all points, in their order; ``expected`` says of those to do what they will take.
     """
 
     job: EngineJob
     options: Options
-    engine: Estimator | Runner
+    engine: Answering
     process: JobProcess | None
     known: list[Row] = field(default_factory=list)
     refused: list[tuple[PointTask, Row]] = field(default_factory=list)
     to_do: list[PointTask] = field(default_factory=list)
     conditions: Mapping[str, object] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    point_ids: list[str] = field(default_factory=list)
+    expected: Mapping[str, Expected] = field(default_factory=dict)
+
+    @property
+    def answers_here(self) -> bool:
+        """Whether this process answers all points in one call of an estimator, which takes no time worth a plan."""
+        isolated = self.process is not None or self.job.engine_config.get("isolated")
+        return not isolated and isinstance(self.engine, Estimator)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether several processes measure each point."""
+        return self.options.repeat > 1 and self.engine.source == "measured"
+
+    @property
+    def at_once(self) -> int:
+        """The most points at once: with ``max_parallel``, those that estimate, or have cores of their own."""
+        config = self.job.engine_config
+        alone = self.process is not None or not config.get("isolated")
+        if self.engine.source != "measured":
+            return 1 if alone else self.options.max_parallel
+        cores = Limits.of(config).cores
+        on_cpu = all(point.chip.kind == "cpu" for point in self.job.points)
+        if alone or cores is None or not on_cpu:
+            return 1
+        return max(1, min(self.options.max_parallel, len(cpu_affinity()) // cores))
+
+    def schedule(self, durations: Durations) -> None:
+        """Put what is to do in the order in which to start it."""
+        if not self.answers_here:
+            self.to_do, self.expected = scheduled(self.to_do, self.engine, self.options.timing, durations)
 
     @property
     def new_rows(self) -> int:
@@ -42,12 +78,11 @@ class JobPlan:
 
     def candidates(self, rows: Sequence[Row]) -> list[Row]:
         """Those of a point's stored rows that stand for it as far as can be told without its program."""
-        return [
-            row
-            for row in rows
-            if _wanted(row, self.options.retry)
-            and hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
-        ]
+        return [row for row in rows if _wanted(row, self.options.retry) and self.holds(row)]
+
+    def holds(self, row: Row) -> bool:
+        """Whether a stored row was made under the conditions that are here now."""
+        return hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
 
 
 def plan_job(
@@ -65,11 +100,14 @@ def plan_job(
         Limits.of(job.engine_config)
     engine = make_engine(job.engine_config)
     code = code_id(engine)
-    conditions = conditions_of(engine, job.engine_config, options.timing)
+    process = engine.process()
+    check_repeat(options.repeat, engine, process, job.engine_config.get("isolated"))
+    conditions = conditions_of(engine, job.engine_config, options.timing, options.repeat, options.order)
     environment = {**os.environ, **engine.environment(job.points)}
-    plan = JobPlan(job, options, engine, engine.process(), conditions=conditions, environment=environment)
+    plan = JobPlan(job, options, engine, process, conditions=conditions, environment=environment)
     for point in job.points:
         task = _task(engine, point, options, code, conditions)
+        plan.point_ids.append(task.point_id)
         candidates = plan.candidates(stored.get(task.point_id, ())) if options.resume else []
         known = answer_of(task, candidates)
         if known is not None:
@@ -100,7 +138,7 @@ def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _task(
-    engine: Estimator | Runner,
+    engine: Answering,
     point: Point,
     options: Options,
     code: str | None,

@@ -1,28 +1,28 @@
 """Points → rows: skips stored points, runs the engines, and stores every row as soon as its point ends."""
 
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
+from bench.rows.at_read import with_dollars
 from bench.rows.probe import check_writable, future_part, overwriting_storage
 from bench.rows.store import Store
-from bench.run.child import evaluate_lockstep, evaluate_shared
+from bench.run.child import evaluate_lockstep
+from bench.run.durations import Durations
 from bench.run.grace import Grace
+from bench.run.jobs import run_jobs
 from bench.run.load_engine import make_engine
-from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.run.resume import JobPlan, by_point, plan_job
 from bench.run.save import Saver
-from bench.run.sharing import POLL_S, Sharing
+from bench.run.schedule import InOrder
+from bench.run.sharing import Sharing
+from bench.run.time_left import TimeLeft
 from bench.run.tracking import open_tracker
-from bench.run.worker import answer_all, valid_stored_row
 from bench.storage.place import folder_beside
 from bench.sweep.expand import EngineJob, Request
-from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 from engines.core.row import Row
@@ -62,20 +62,34 @@ def run(requests: Sequence[Request]) -> RunSummary:
     summary = RunSummary()
     total = sum(len(job.points) for request in requests for job in request.jobs)
     stores = {each: Store(each) for each in dict.fromkeys(request.options.results_dir for request in requests)}
+    durations = Durations()
     plans = {
-        each: _planned(store, [request for request in requests if request.options.results_dir == each], invalid)
+        each: _planned(
+            store, [request for request in requests if request.options.results_dir == each], invalid, durations
+        )
         for each, store in stores.items()
     }
-    with Output(requests[0].options.print, total) as output:
+    left = TimeLeft(durations)
+    order = InOrder()
+    for plan in (plan for here in plans.values() for plan in here):
+        plan.schedule(durations)
+        left.expect(plan)
+        order.add(plan.job.engine, plan.point_ids)
+    with Output(requests[0].options.print, total, order, left) as output:
         for results_dir, here in plans.items():
             _run_into(stores[results_dir], here, output, summary)
         output.close(summary.stored, ", ".join(stores))
+    summary.rows = order.sorted(summary.rows)
     return summary
 
 
-def _planned(store: Store, requests: Sequence[Request], invalid: Mapping[int, InvalidRequest]) -> list[JobPlan]:
+def _planned(
+    store: Store, requests: Sequence[Request], invalid: Mapping[int, InvalidRequest], durations: Durations
+) -> list[JobPlan]:
     """What is left to do of requests whose rows go to the same store, which can take them."""
-    stored = by_point(store.load())
+    rows = store.load()
+    durations.know(rows)
+    stored = by_point(rows)
     plans = [plan_job(job, request.options, invalid, stored) for request in requests for job in request.jobs]
     _check_store(store, sum(plan.new_rows for plan in plans))
     return plans
@@ -96,7 +110,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
         stack.callback(sharing.close)
         before = summary.unsaved
         left = sum(len(plan.job.points) for plan in plans)
-        for plan, found, new in _run_jobs(plans, sharing):
+        for plan, found, new in run_jobs(plans, sharing):
             rows = saver.save(grace.kept(found)) if new else found
             if before + saver.unsaved > summary.unsaved:
                 sharing.abandon(rows)
@@ -107,6 +121,8 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
             for row in rows:
                 summary.by_status[row.status] += 1
                 summary.stored += not new
+            rows = [with_dollars(row, plan.options.prices) for row in rows]
+            for row in rows:
                 output.show(row, new=new)
                 if new and tracker is not None:
                     tracker.log_row(row)
@@ -141,99 +157,6 @@ def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:
     if points and len(invalid) == len(points):
         raise invalid[id(points[0])]
     return invalid
-
-
-def _run_jobs(plans: Sequence[JobPlan], sharing: Sharing) -> Iterator[tuple[JobPlan, list[Row], bool]]:
-    """Yield rows as they end, with their job and whether they are new (else from the store).
-
-    What other commands work on is put off to the end, and then waited for.
-    """
-    left = list(plans)
-    while left:
-        put_off: list[JobPlan] = []
-        progress = False
-        for plan in left:
-            others: list[PointTask] = []
-            for rows, new in _run_job(plan, sharing, others):
-                progress = True
-                yield plan, rows, new
-            if others and plan.process is not None:
-                # A team comes together once, and leaves out only what a row answers by now.
-                yield plan, sharing.answered(plan, others)[0], False
-            elif others:
-                put_off.append(replace(plan, known=[], refused=[], to_do=others))
-        if put_off and not progress:
-            time.sleep(POLL_S)
-        left = put_off
-
-
-def _run_job(plan: JobPlan, sharing: Sharing, others: list[PointTask]) -> Iterator[tuple[list[Row], bool]]:
-    """Yield a job's rows as they end, with whether they are new; tasks of other commands are added to ``others``."""
-    if plan.known:
-        yield plan.known, False
-    if plan.refused:
-        yield from _refused(plan, sharing)
-    engine, config, timing = plan.engine, plan.job.engine_config, plan.options.timing
-    if plan.process is None and not config.get("isolated"):
-        if plan.to_do:
-            assert isinstance(engine, Estimator)
-            yield from _in_this_process(engine, plan, sharing)
-        return
-    answered, to_do = sharing.answered(plan, plan.to_do)
-    for row in answered:
-        yield [row], False
-    if plan.process is not None:
-        environment = engine.environment(plan.job.points)  # of all points: followers do not know which are stored
-        wait = partial(sharing.ask_to_take, plan)
-        found = evaluate_lockstep(config, to_do, timing, environment, plan.process, wait)
-    elif not to_do:
-        return
-    elif not sharing.any_free(plan, to_do):
-        others += to_do
-        return
-    else:
-        environment = engine.environment([task.point for task in to_do])
-        found = evaluate_shared(config, to_do, timing, environment, partial(sharing.take, plan))
-    for row_or_none, task in zip(found, to_do, strict=True):
-        if row_or_none is None or not sharing.is_still_taken(row_or_none):
-            others.append(task)
-        else:
-            new = all(row_or_none is not each for each in task.stored)
-            yield [sharing.claimed(row_or_none) if new else row_or_none], new
-
-
-def _refused(plan: JobPlan, sharing: Sharing) -> Iterator[tuple[list[Row], bool]]:
-    """Yield the rows of points that nothing can run; those of others who found that meanwhile stand for them."""
-    claim = sharing.wait_for_estimates(plan)
-    try:
-        answered, left = sharing.answered(plan, [task for task, _ in plan.refused])
-        yield answered, False
-        keys = {task.point_id for task in left}
-        rows = [replace(row, claim=claim) for task, row in plan.refused if task.point_id in keys]
-        if rows:
-            yield rows, True
-    finally:
-        sharing.estimated()
-
-
-def _in_this_process(engine: Estimator, plan: JobPlan, sharing: Sharing) -> Iterator[tuple[list[Row], bool]]:
-    """Yield stored rows that are still valid one by one, then the rows of all other tasks in one list."""
-    claim = sharing.wait_for_estimates(plan)
-    try:
-        answered, tasks = sharing.answered(plan, plan.to_do)
-        for row in answered:
-            yield [row], False
-        left = []
-        for task in tasks:
-            stored = valid_stored_row(engine, task)
-            if stored is None:
-                left.append(task)
-            else:
-                yield [task.stored[stored]], False
-        if left:
-            yield answer_all(engine, [replace(task, claim=claim) for task in left]), True
-    finally:
-        sharing.estimated()
 
 
 def _is_follower(job: EngineJob) -> bool:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
+from bench.rows.prices import Prices, prices_from
 from bench.run.wandb_mode import MODES
 from bench.sweep.paths import store_of
 from engines.core.errors import InvalidRequest
 from engines.core.typed import described, is_of
 
 PRINT_FORMATS: Final = ("table", "json", "none")
+ORDERS: Final = ("sequential", "interleaved")
 LONGEST_S: Final = 1e6
 RETRIABLE: Final = ("failed", "timeout", "oom", "unsupported", "invalid")
 WANDB: Final[Mapping[str, Any]] = {
@@ -36,7 +38,12 @@ class Options:
     print: str
     timing: TimingConfig
     wandb: Mapping[str, Any]
+    prices: Prices
+    repeat: int = 1
+    order: str = "sequential"
+    max_parallel: int = 1
     grace_s: float = 0.0
+    workers: int | None = None
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
@@ -54,8 +61,22 @@ def options_from(config: Mapping[str, Any]) -> Options:
         _check_type(key, config[key], wanted, remedy)
     if config["sweep_name"] == "":
         raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
+    workers = config["workers"]
+    if workers is not None and (not is_of(workers, int) or workers < 1):
+        raise InvalidRequest(
+            "workers", workers, "must be an integer >= 1", "use null for one launched job a combination"
+        )
     if config["print"] not in PRINT_FORMATS:
         raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
+    for key in ("repeat", "max_parallel"):
+        if not is_of(config[key], int) or config[key] < 1:
+            raise InvalidRequest(key, config[key], "must be an integer ≥ 1", "the default is 1")
+    if config["order"] not in ORDERS:
+        raise InvalidRequest("order", config["order"], "is not known", f"use one of {', '.join(ORDERS)}")
+    if config["repeat"] > 1 and config["max_parallel"] > 1:
+        raise InvalidRequest(
+            "max_parallel", config["max_parallel"], "would disturb the processes of repeat=", "leave out one of them"
+        )
     retry = config["retry"] if isinstance(config["retry"], list) else [config["retry"]]
     for status in retry:
         if status not in RETRIABLE:
@@ -69,7 +90,12 @@ def options_from(config: Mapping[str, Any]) -> Options:
         print=config["print"],
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
+        prices=_prices(config["price"]),
+        repeat=config["repeat"],
+        order=config["order"],
+        max_parallel=config["max_parallel"],
         grace_s=_seconds("grace_s", config["grace_s"]),
+        workers=workers,
     )
 
 
@@ -84,6 +110,12 @@ def _seconds(key: str, value: Any) -> float:
 def _timing(content: Any) -> TimingConfig:
     _check_keys("timing", content, [each.name for each in fields(TimingConfig)])
     return TimingConfig(**content)
+
+
+def _prices(content: Any) -> Prices:
+    if not isinstance(content, Mapping):
+        raise InvalidRequest("price", content, "must be a mapping", "compare it with files of conf/price")
+    return prices_from(content)
 
 
 def _wandb(content: Any) -> Mapping[str, Any]:

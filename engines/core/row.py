@@ -59,6 +59,20 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    request_rate_per_s: float | None = None  # serve rows of ours, as the three that follow; others' say it in load
+    num_requests: int | None = None
+    ttft_limit_s: float | None = None
+    tpot_limit_s: float | None = None
+    pruning: str | None = None  # None: nothing is left out
+    speculative: str | None = None  # None: no speculation
+    draft_model: str | None = None  # a name of conf/model
+    draft_len: int | None = None
+    draft_layers: int | None = None
+    acceptance_rate: float | None = None  # as asked, else as measured
+    exit_threshold: float | None = None
+    exit_every: int | None = None
+    planner: str | None = None  # None in rows of before it was a key
+    shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
@@ -67,7 +81,7 @@ class Row:
     code_id: str | None = None  # digest of the source that answered
     created_at: str = ""  # UTC, ISO 8601
     sweep: str | None = None  # sweep_name of the run
-    claim: str | None = None  # ID.GENERATION of the lease of its writer; of the rows of an ID the last generation counts
+    claim: str | None = None  # ID.GENERATION of its writer's lease; of the rows of an ID the last generation counts
     source: Source  # measured | compiled | predicted | published
     system: str | None = None  # published rows: the program that was measured
     reference: str | None = None  # published rows: where the figure is from
@@ -96,8 +110,11 @@ class Row:
     ci_low: float | None = None
     ci_high: float | None = None
     ci_level: float | None = None  # of the interval of the median
+    process_medians_s: list[float] | None = None  # repeat=N: median of each process, whose median is latency_s
+    process_spread: float | None = None  # repeat=N: standard deviation of these medians over their median
     warmup_runs: int | None = None  # runs before the first sample
     compile_s: float | None = None
+    took_s: float | None = None  # wall time of answering the point alone: preparing, checking and all runs
     # Rates.
     tokens_per_s: float | None = None
     tokens_per_s_per_chip: float | None = None
@@ -112,7 +129,13 @@ class Row:
     mfu_of_matmul: float | None = None
     mbu_of_copy: float | None = None
     cost_chip_s_per_token: float | None = None
+    tokens_per_turn: float | None = None  # of speculative decoding
+    mean_layers: float | None = None  # of early exit: layers that a generated token passed
     published_mfu: float | None = None
+    cost_usd_per_mtok: float | None = None  # by prices when it is read; no stored row has it
+    price: str | None = None  # whose prices, of which day
+    energy_j: float | None = None  # of all chips, in the time of latency_s; stored where it was measured
+    energy_source: str | None = None  # nvml_total_energy | nvml_power | tdp
     # Where the time goes.
     compute_s: float | None = None
     memory_s: float | None = None
@@ -129,6 +152,9 @@ class Row:
     kl_divergence: float | None = None
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
+    quality_kl: float | None = None  # of a model made smaller: mean KL(whole model ‖ this one) a token, in nats
+    quality_agreement: float | None = None  # share of tokens whose most likely successor is the same
+    quality_perplexity: float | None = None  # on the held-out text of engine.text
     # Where it ran.
     git_sha: str | None = None  # of shardbench's checkout
     git_dirty: bool | None = None  # whether the code differed from git_sha
@@ -138,6 +164,7 @@ class Row:
     xla_flags: str | None = None  # measured rows: XLA_FLAGS of the process that ran
     cpu_affinity: list[int] | None = None  # measured rows: numbers of the cores that it could use
     conditions: dict[str, Any] | None = None  # measured rows: what else changes an answer, compared before it is reused
+    background: dict[str, Any] | None = None  # measured rows: others' share of the cores, clocks, throttling, GPU users
     details: dict[str, Any] = field(default_factory=dict)  # the engine's own, never interpreted
 
     def to_dict(self) -> dict[str, Any]:

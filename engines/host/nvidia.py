@@ -9,6 +9,14 @@ from engines.core.chip import Chip
 from engines.core.errors import Unsupported
 
 QUERY_TIMEOUT_S: Final = 20
+SLOWED_BY: Final = (
+    "hw_slowdown",
+    "hw_thermal_slowdown",
+    "sw_thermal_slowdown",
+    "sw_power_cap",
+    "hw_power_brake_slowdown",
+)
+"""Why a GPU runs below the clock that it was asked for, as ``nvidia-smi --help-query-gpu`` calls it."""
 SAME_W: Final = 1.0
 """Power limits that differ by less are the same one, rounded."""
 
@@ -24,6 +32,17 @@ class PowerLimit:
     def is_lowered(self) -> bool:
         """Whether the GPU was told to use less than the board comes with."""
         return self.watts < self.default_watts - SAME_W
+
+
+@dataclass(frozen=True, slots=True)
+class GpuState:
+    """What a GPU does now: its clock of multiprocessors, the highest, what slows it down, and who computes on it."""
+
+    index: int
+    clock_hz: float
+    max_clock_hz: float
+    throttled_by: Sequence[str]
+    processes: Sequence[int]
 
 
 def check_present(chip: Chip, device_names: Sequence[str], power_limits: Sequence[PowerLimit] = ()) -> None:
@@ -89,8 +108,28 @@ def driver_and_gpus(nvidia_smi: str = "nvidia-smi") -> tuple[str | None, list[st
     return (found[0][0] if found else None), [described for _, _, described in found]
 
 
-def _query(keys: str, nvidia_smi: str, *formats: str) -> list[str]:
-    words = [nvidia_smi, f"--query-gpu={keys}", f"--format={','.join(('csv', 'noheader', *formats))}"]
+def gpu_states(nvidia_smi: str = "nvidia-smi") -> list[GpuState]:
+    """What each GPU does now; empty if ``nvidia-smi`` is missing, fails or does not know."""
+    keys = ["index", "uuid", "clocks.sm", "clocks.max.sm", *(f"clocks_throttle_reasons.{each}" for each in SLOWED_BY)]
+    users: dict[str, list[int]] = {}
+    for line in _query("gpu_uuid,pid", nvidia_smi, of="compute-apps"):
+        uuid, _, pid = line.partition(",")
+        if pid.strip().isdecimal():
+            users.setdefault(uuid.strip(), []).append(int(pid))
+    found = []
+    for line in _query(",".join(keys), nvidia_smi, "nounits"):
+        index, uuid, clock, most, *reasons = (text.strip() for text in line.split(","))
+        try:
+            hertz = float(clock) * 1e6, float(most) * 1e6
+        except ValueError:  # [N/A]
+            continue
+        slowed = [name for name, said in zip(SLOWED_BY, reasons, strict=False) if said == "Active"]
+        found.append(GpuState(int(index), *hertz, slowed, users.get(uuid, [])))
+    return found
+
+
+def _query(keys: str, nvidia_smi: str, *formats: str, of: str = "gpu") -> list[str]:
+    words = [nvidia_smi, f"--query-{of}={keys}", f"--format={','.join(('csv', 'noheader', *formats))}"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=QUERY_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError):

@@ -15,11 +15,14 @@ def end_at_end_of_stdin(received: Callable[[bytes], None] | None = None) -> None
     """End this process, and all that it started in its process group, once stdin is at its end.
 
     The parent holds the other end, so that means that it has ended, even by ``kill -9``. A process that leads no group
-    of its own ends alone. ``received`` is called, in another thread, with each byte that the parent sends.
+    of its own ends alone. ``received`` is called, in another thread, with each byte that the parent sends; those that
+    ``sys.stdin`` has read ahead are not among them.
     """
+    # Not ``sys.stdin`` itself: an interpreter that ends waits for a second to lock what this thread is reading.
+    descriptor = sys.stdin.fileno()
 
     def watch() -> None:
-        while byte := sys.stdin.buffer.read(1):
+        while byte := os.read(descriptor, 1):
             if received is not None:
                 received(byte)
         if os.getpgrp() == os.getpid():

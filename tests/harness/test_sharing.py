@@ -15,7 +15,7 @@ from processes import wait_for
 from bench.rows.lease import LEASE_S, Leases
 from bench.rows.repair import compact
 from bench.rows.store import Store, line_of
-from bench.run import runner
+from bench.run import jobs
 from bench.run.sharing import Sharing
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ def test_what_another_machine_works_on_comes_last_and_its_row_is_used(shardbench
         part.write_text(theirs)
         (leases / f"{key}.0").unlink()
 
-    monkeypatch.setattr(runner.time, "sleep", their_row_arrives)
+    monkeypatch.setattr(jobs.time, "sleep", their_row_arrives)
     assert shardbench.here(monkeypatch, *words) == 0
     assert [size for _, size in shardbench.executed()] == [1, 3]
     assert sorted(row["batch_size"] for row in shardbench.stored()) == [1, 2, 3]

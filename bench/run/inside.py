@@ -1,0 +1,46 @@
+"""Evaluates a runner's points in this process: no start-up of a child, and no protection from a crash or a hang."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from bench.measure.timing import TimingConfig
+from bench.run.make_row import PointTask
+from bench.run.worker import answer, valid_stored_row
+from engines.core.engine import Runner
+from engines.core.row import Row
+
+
+def evaluate_inside(
+    engine: Runner,
+    tasks: Sequence[PointTask],
+    timing: TimingConfig,
+    environment: Mapping[str, str],
+    may_start: Callable[[PointTask], bool],
+) -> Iterator[Row | None]:
+    """As :func:`bench.run.child.evaluate_shared`, but in this process, so limits of time and memory do not hold.
+
+    ``environment`` is set meanwhile. A library that was imported before keeps what it read then; what a point needs
+    and does not find, its engine refuses.
+    """
+    with _set(environment):
+        for task in tasks:
+            if not may_start(task):
+                yield None
+                continue
+            stored = valid_stored_row(engine, task)
+            yield answer(engine, task, timing) if stored is None else task.stored[stored]
+
+
+@contextmanager
+def _set(environment: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
