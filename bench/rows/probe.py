@@ -48,8 +48,8 @@ def overwriting_storage(store: Store) -> str | None:
         if store.storage.creates_once(store.results_dir / f".probe-{os.getpid()}-{secrets.token_hex(4)}"):
             return None
     return (
-        f"{store.results_dir}: its storage overwrites what is to be created (no If-None-Match), so two commands at once "
-        "may do a point twice"
+        f"{store.results_dir}: its storage overwrites what is to be created (no If-None-Match), so two commands at "
+        "once may do a point twice"
     )
 
 

@@ -116,7 +116,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 sharing.abandon(rows)
             elif new:
                 sharing.settle(rows)
-            sharing.release(rows)
+            sharing.release(found)
             summary.unsaved = before + saver.unsaved
             for row in rows:
                 summary.by_status[row.status] += 1

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from builders.rows import a_row
 from processes import wait_for
 
 from bench.run.grace import Grace
@@ -85,6 +86,21 @@ def test_handlers_are_as_before_afterwards():
         with pytest.raises(KeyboardInterrupt):
             grace.check()
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_what_several_children_have_under_way_ends_first():
+    with Grace(5) as grace:
+        for key in "ab":
+            grace.begin(key)
+        signal.raise_signal(signal.SIGINT)
+        assert grace.is_ending
+        grace.end("a")
+        grace.check()
+        kept = [a_row(), a_row(status="failed"), a_row(status="timeout"), a_row(status="oom")]
+        assert [row.status for row in grace.kept(kept)] == ["ok", "oom"]  # what failed may have failed of the signal
+        grace.end("b")
+        with pytest.raises(KeyboardInterrupt):
+            grace.check()
 
 
 @pytest.mark.parametrize("value", [-1, True, "soon", float("nan"), None, 1e9])
