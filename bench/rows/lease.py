@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.rows.claim import Claim, new_id
-from bench.storage.storage import storage_of
+from bench.storage.choose import storage_of
 
 FOLDER: Final = "leases"
 LEASE_S: Final = 60.0

@@ -90,15 +90,3 @@ class Storage(Protocol):
     def free_bytes(self, folder: Path) -> int | None:
         """Bytes that this user may still write; None where the storage does not say."""
         ...
-
-
-def storage_of(place: Path) -> Storage:
-    """The storage that holds a place: see :func:`bench.storage.place.place_of`."""
-    from bench.storage.folder import FOLDERS
-    from bench.storage.place import scheme_of
-
-    if scheme_of(place) is None:
-        return FOLDERS
-    from bench.storage.objects import Objects
-
-    return Objects(place)

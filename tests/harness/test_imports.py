@@ -109,3 +109,14 @@ def test_help_imports_nothing_heavy(words):
     code = f"import sys; from bench.cli.main import main; main({list(words)!r}); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stderr.split())
+
+
+def test_a_command_that_chooses_an_engine_imports_nothing_heavy_for_it():
+    """What an engine's module imports, every command of every engine would wait for."""
+    code = (
+        "import sys; from bench.sweep.catalog import load_group, names\n"
+        "from bench.sweep.engine_settings import factory_of\n"
+        "[factory_of(load_group('engine', name)['_target_']) for name in names('engine')]; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not (HEAVY - {"hydra"}) & set(done.stdout.split())

@@ -16,8 +16,8 @@ from bench.rows.probe import overwriting_storage
 from bench.rows.repair import compact, inspect, repair
 from bench.rows.store import Store
 from bench.run.save import Saver
+from bench.storage.choose import storage_of
 from bench.storage.place import place_of
-from bench.storage.storage import storage_of
 from engines.core.errors import InvalidRequest
 
 moto_server = pytest.importorskip("moto.server", reason="moto is in the extra test")
