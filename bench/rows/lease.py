@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.rows.claim import Claim, new_id
-from bench.storage.storage import storage_of
+from bench.storage.choose import storage_of
 
 FOLDER: Final = "leases"
 LEASE_S: Final = 60.0
@@ -132,7 +132,7 @@ class Leases:
         held = self._held.get(key)
         if held is None:
             return False
-        if max(self._generations(key), default=-1) == held.claim.generation and self._is_mine(held.path):
+        if max(self._generations(key, fresh=True), default=-1) == held.claim.generation and self._is_mine(held.path):
             return True
         self.release(key)
         return False
@@ -174,10 +174,10 @@ class Leases:
             return None
         return said if isinstance(said, str) else None
 
-    def _generations(self, key: str) -> dict[int, Path]:
+    def _generations(self, key: str, *, fresh: bool = False) -> dict[int, Path]:
         """Generation → file of a lease."""
         found = {}
-        for each in self._storage.names(self.folder):
+        for each in self._storage.names(self.folder, fresh=fresh):
             name, _, number = each.rpartition(".")
             if name == key and number.isdecimal():
                 found[int(number)] = self.folder / each

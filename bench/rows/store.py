@@ -26,8 +26,8 @@ from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, tim
 from bench.rows.row_types import invalid_value, kinds_of_fields
 from bench.rows.standing import standing_rows
 from bench.rows.upgrade import upgrade
+from bench.storage.choose import storage_of
 from bench.storage.place import place_of
-from bench.storage.storage import storage_of
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from bench.rows.at_read import with_dollars
-from bench.rows.probe import check_writable, future_part
+from bench.rows.probe import check_writable, future_part, overwriting_storage
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep
 from bench.run.durations import Durations
@@ -116,7 +116,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 sharing.abandon(rows)
             elif new:
                 sharing.settle(rows)
-            sharing.release(rows)
+            sharing.release(found)
             summary.unsaved = before + saver.unsaved
             for row in rows:
                 summary.by_status[row.status] += 1
@@ -141,9 +141,9 @@ def _check_store(store: Store, new_rows: int) -> None:
     """Before anything is measured: raise if the store cannot take the rows, and say if one of its clocks is wrong."""
     if new_rows:
         check_writable(store, new_rows)
-        warning = future_part(store)
-        if warning is not None:
-            print(f"shardbench: {warning}", file=sys.stderr)
+        for warning in (future_part(store), overwriting_storage(store)):
+            if warning is not None:
+                print(f"shardbench: {warning}", file=sys.stderr)
 
 
 def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:

@@ -41,6 +41,8 @@ class Sharing:
     def take(self, plan: JobPlan, task: PointTask) -> bool:
         """Whether this command may start the task: nobody else works on it, nor has stored a row that may answer it."""
         self._grace.check()
+        if self._grace.is_ending:  # another child of this command still has a point
+            return False
         if not plan.options.resume:
             self._grace.begin(task.point_id)
             return True
@@ -84,9 +86,12 @@ class Sharing:
         It does not where this process was asleep for so long that another has taken the point over.
         """
         try:
-            return row.point_id not in self._taken or self._leases.holds(row.point_id)
+            found = row.point_id not in self._taken or self._leases.holds(row.point_id)
         except OSError:
             return True  # a row twice costs less than a row lost; the store says whether it can be written
+        if not found:
+            self._grace.end(row.point_id)
+        return found
 
     def claimed(self, row: Row) -> Row:
         """The row with the claim under which it is stored: :mod:`bench.rows.claim`."""
@@ -147,6 +152,7 @@ class Sharing:
         Returns:
             the claim of the rows, if there is one.
         """
+        self._grace.check()
         while plan.options.resume and not self._take(ESTIMATES):
             time.sleep(POLL_S / 10)
         self._grace.begin(ESTIMATES)

@@ -153,9 +153,8 @@ class Point(MethodKeys):
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         flat["pruning"] = None if self.pruning == NONE else self.pruning
         flat["draft_model"] = None if self.draft_model is None else self.draft_model.name
-        for each in ("offload", "offload_kv"):
-            flat[each] = None if flat[each] == "none" else flat[each]
-        flat["speculative"] = None if self.speculative == "none" else self.speculative
+        for key in ("speculative", "offload", "offload_kv"):
+            flat[key] = None if flat[key] == "none" else flat[key]
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
         lacks += ("lengths", "padding") * (self.lengths == "equal")
         lacks += ("sequence_parallel",) * (self.sequence_parallel == "none")
