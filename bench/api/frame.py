@@ -1,8 +1,8 @@
 """Rows as a frame that knows its units."""
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.rows.metrics import METRICS
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -22,7 +22,13 @@ COUNTS: Final = {"num_chips": "chips", "batch_size": "sequences", "input_len": "
 """Key of a point → what it counts."""
 
 
-def load(results: str | os.PathLike[str] = "results", *, history: bool = False) -> "pd.DataFrame":
+def load(
+    results: str | os.PathLike[str] = "results",
+    *,
+    history: bool = False,
+    columns: Sequence[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> "pd.DataFrame":
     """The rows of a store, one a point: the one that stands for it. See :func:`bench.rows.standing.standing`.
 
     Columns are the keys of a row, values SI units and fractions (docs: reference, rows); a missing value is None's.
@@ -32,12 +38,16 @@ def load(results: str | os.PathLike[str] = "results", *, history: bool = False) 
     Args:
         results: the folder of the store, or its URL in an object store.
         history: every stored row, oldest first, in place of one a point.
+        columns: only these. Of a store of many rows this is quick where they are numbers, texts and truth values and
+            ``shardbench[parquet]`` is installed; rows then come in the order in which their points were first stored.
+        where: only rows with these values: ``{"model": "palm-540b", "phase": ["prefill", "decode"]}``.
 
     Raises:
-        InvalidRequest: there is no such folder.
+        InvalidRequest: there is no such folder, or no such column.
         ShardbenchError: the store is empty, or has a damaged file; the sentence says how to repair it.
     """
     from bench.rows.labels import in_order
+    from bench.rows.select import frame, select
     from bench.rows.store import Store
     from bench.storage.place import place_of, scheme_of
 
@@ -47,21 +57,32 @@ def load(results: str | os.PathLike[str] = "results", *, history: bool = False) 
     store = Store(folder)
     if not is_url and not folder.exists():
         raise InvalidRequest("results", folder, "does not exist", "use the results_dir of shardbench run")
-    rows = store.load() if history else in_order(store.latest().values())
-    if not rows:
+    if not store.parts():
         inside = [] if is_url else sorted(str(path.parent) for path in folder.glob("*/rows") if path.is_dir())
         remedy = (
             f"use one of {', '.join(inside)}" if inside else f"bench.ask(…, results_dir={str(folder)!r}) stores one"
         )
         raise ShardbenchError(f"results={folder}: holds no rows; {remedy}")
-    return framed(rows)
+    wanted = {name: _texts(value) for name, value in (where or {}).items()}
+    if columns is not None:
+        return _with_units(frame(store, columns, wanted, history=history))
+    rows = select(store, wanted, history=history)
+    return framed(rows if history else in_order(rows))
+
+
+def _texts(value: Any) -> frozenset[str]:
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return frozenset(map(str, value if several else [value]))
 
 
 def framed(rows: Iterable[Row]) -> "pd.DataFrame":
     """Rows as a frame with the columns, the types and the attributes that :func:`load` describes."""
     from bench.rows.store import frame_of
 
-    frame = frame_of(list(rows))
+    return _with_units(frame_of(list(rows)))
+
+
+def _with_units(frame: "pd.DataFrame") -> "pd.DataFrame":
     frame.attrs = {"units": units(), "titles": {name: title_of(name) for name in METRICS}, "sources": dict(SOURCES)}
     return frame
 

@@ -30,6 +30,13 @@ class OnDevices(Beside):
         """Wait for the devices."""
         self._devices.take(devices_of(task.point.chip, self.cores))
 
+    def try_begin(self, task: PointTask) -> bool:
+        """Whether the devices are this measurement's from now on; none of them is if one is not."""
+        if all(self._devices.try_take(name) for name in sorted(devices_of(task.point.chip, self.cores))):
+            return True
+        self._devices.release()
+        return False
+
     def end(self) -> None:
         """Give them back."""
         self._devices.release()

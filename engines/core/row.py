@@ -67,9 +67,7 @@ class Row:
     code_id: str | None = None  # digest of the source that answered
     created_at: str = ""  # UTC, ISO 8601
     sweep: str | None = None  # sweep_name of the run
-    claim: str | None = (
-        None  # ID.GENERATION of its writer's lease; of the rows of an ID the last generation counts
-    )
+    claim: str | None = None  # ID.GENERATION of its writer's lease; of the rows of an ID the last generation counts
     source: Source  # measured | compiled | predicted | published
     system: str | None = None  # published rows: the program that was measured
     reference: str | None = None  # published rows: where the figure is from
