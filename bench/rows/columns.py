@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from operator import attrgetter
@@ -70,16 +70,26 @@ class Columns:
         self._version = digest([folder_digests(root / each) for each in PACKAGES])
 
     def tables(self, columns: Sequence[str], *, keep_from: int) -> "list[pa.Table]":
-        """``columns`` and :data:`PLACE` of all rows, in the order of the files; no line twice.
+        """``columns`` and :data:`PLACE` of all rows, in no order; no line twice.
 
         A fragment is made of the files that have none yet once they hold ``keep_from`` rows together.
 
         Raises:
             ShardbenchError: a file of rows has a line that is no row.
         """
+        parts = self.store.parts()
+        wanted = list(dict.fromkeys([*columns, *PLACE]))
+        for least in (keep_from, 0):
+            try:
+                return self._tables(parts, wanted, least)
+            except _OutOfOrder:
+                self._remove(self.folder.glob("*.parquet"))  # one fragment of all files is in their order
+        # But not if one of them is never kept.
+        return [batch.select(wanted) for batch in self._batches(parts, (), "")]
+
+    def _tables(self, parts: Sequence[Path], wanted: Sequence[str], keep_from: int) -> "list[pa.Table]":
         import pyarrow.parquet as pq
 
-        parts = self.store.parts()
         fragments = self._fragments({part.name for part in parts})
         covered = {name for names in fragments.values() for name in names}
         new = [part for part in parts if part.name not in covered]
@@ -91,12 +101,12 @@ class Columns:
             made = self._write(kept, fragments)
             if made is not None:
                 fragments[made] = [part.name for part in kept]
-                new = [part for part in new if counted_rows(part) is None]
-        wanted = list(dict.fromkeys([*columns, *PLACE]))
+                covered |= set(fragments[made])
+                new = [part for part in new if part.name not in covered]
         found = [pq.read_table(path, columns=wanted, memory_map=True) for path in fragments]
         self.store.saw(parts)
         if new:
-            found += [batch.select(wanted) for batch in self._batches(new, self._known(fragments))]
+            found += [batch.select(wanted) for batch in self._batches(new, *self._known(fragments))]
         return found
 
     def _fragments(self, present: set[str]) -> dict[Path, list[str]]:
@@ -115,16 +125,16 @@ class Columns:
                 return {}
         return found
 
-    def _known(self, fragments: Iterable[Path]) -> set[bytes]:
-        """Digests of the lines that fragments hold."""
+    def _known(self, fragments: Mapping[Path, Sequence[str]]) -> tuple[set[bytes], str]:
+        """Digests of the lines that fragments hold, and the last of their files."""
         import pyarrow.parquet as pq
 
         found: set[bytes] = set()
         for path in fragments:
             found.update(pq.read_table(path, columns=["line_digest"])["line_digest"].to_pylist())
-        return found
+        return found, max((name for names in fragments.values() for name in names), default="")
 
-    def _write(self, parts: Sequence[Path], fragments: Iterable[Path]) -> Path | None:
+    def _write(self, parts: Sequence[Path], fragments: Mapping[Path, Sequence[str]]) -> Path | None:
         """Make a fragment; None where the cache cannot be written."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -137,7 +147,7 @@ class Columns:
             schema = _schema().with_metadata({META: said.encode()})
             try:
                 with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                    for table in self._batches(parts, self._known(fragments)):
+                    for table in self._batches(parts, *self._known(fragments)):
                         writer.write_table(table.replace_schema_metadata(schema.metadata))
                 temporary.rename(path)
             finally:
@@ -151,15 +161,23 @@ class Columns:
             with suppress(OSError):
                 path.unlink()
 
-    def _batches(self, parts: Sequence[Path], known: set[bytes]) -> "Iterator[pa.Table]":
-        """Tables of the rows of files, without the lines that are ``known``, which those found are added to."""
-        values = _Values()
+    def _batches(self, parts: Sequence[Path], elsewhere: Collection[bytes], last: str) -> "Iterator[pa.Table]":
+        """Tables of the rows of files, in order, without lines that are ``elsewhere`` (up to the file ``last``).
+
+        Of a line that is there twice, the first counts.
+
+        Raises:
+            _OutOfOrder: a line that is elsewhere is in a file that comes before some there.
+        """
+        values, own = _Values(), set[bytes]()
         for part in parts:
             written = time_of(part)
             for offset, line in _lines(self.store, part):
                 key = hashlib.blake2b(line, digest_size=16).digest()
-                if key not in known:
-                    known.add(key)
+                if key in elsewhere and part.name < last:
+                    raise _OutOfOrder
+                if key not in own and key not in elsewhere:
+                    own.add(key)
                     row = _row(self.store, part, line)
                     values.add(row, (part.name, offset, len(line), key, moment(row.created_at, written)))
                 if len(values) >= ROWS_OF_A_GROUP:
@@ -167,6 +185,10 @@ class Columns:
                     values = _Values()
         if len(values):
             yield values.table()
+
+
+class _OutOfOrder(Exception):
+    """Fragments hold a line whose first place is in a file that they do not hold."""
 
 
 class _Values:

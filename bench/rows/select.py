@@ -134,13 +134,16 @@ def _is_wanted(column: "pa.ChunkedArray", values: Collection[str]) -> Any:
 
 
 def _in_order(table: "pa.Table") -> "pa.Table":
-    """Oldest first; rows of one moment stay in the order of their files."""
+    """Oldest first; rows of one moment in the order of their files and lines."""
     import pyarrow.compute as pc
 
-    moments = table["moment"].combine_chunks()
-    if len(moments) < 2 or not pc.any(pc.less(moments[1:], moments[:-1])).as_py():
+    keys = [table[name].combine_chunks() for name in ("moment", "part", "offset")]
+    rises = pc.greater(keys[2][1:], keys[2][:-1])
+    for key in reversed(keys[:2]):
+        rises = pc.if_else(pc.equal(key[1:], key[:-1]), rises, pc.greater(key[1:], key[:-1]))
+    if pc.all(rises).as_py():
         return table
-    return table.take(pc.sort_indices(moments))  # which is stable
+    return table.take(pc.sort_indices(table, [(name, "ascending") for name in ("moment", "part", "offset")]))
 
 
 def _without_superseded(table: "pa.Table") -> "pa.Table":

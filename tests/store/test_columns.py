@@ -74,7 +74,7 @@ def by_lines(store, where, *, history):
     ]
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     parts=st.lists(st.lists(rows, min_size=1, max_size=5), min_size=1, max_size=4), where=wanted, history=st.booleans()
 )
@@ -83,7 +83,8 @@ def test_columns_choose_what_lines_do(tmp_path_factory, parts, where, history):
     store = Store(tmp_path_factory.mktemp("store"))
     for part in parts:
         store.append(part)
-        select(store, {}, history=True)  # makes a fragment now and then
+        if len(part) > 2:
+            select(store, {}, history=True)  # makes a fragment
     store.write_part([line_of(parts[0][0])])
     expected = by_lines(store, where, history=history)
     assert select(store, where, history=history) == expected
