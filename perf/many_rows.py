@@ -21,26 +21,27 @@ from engines.host.scratch import ScratchFolder
 
 ROOT = Path(__file__).parents[1]
 ROWS_OF_A_PART = 1000
+WHEN, POINT = "@when@", "@point@"
 LIMIT_S, LIMIT_BYTES = 5.0, 2e9
 
 
 def make(results_dir: Path, rows: int) -> None:
     """Write a store of so many rows."""
-    lines = [
-        json.loads(line)
-        for part in sorted(ROOT.glob("results/**/rows/*.jsonl"))
-        for line in part.read_text(encoding="utf-8").splitlines()
-    ]
+    patterns = []
+    for part in sorted(ROOT.glob("results/**/rows/*.jsonl")):
+        for line in part.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            patterns.append(json.dumps({**row, "created_at": WHEN, "point_id": POINT}))
     store = Store(results_dir)
     for begin in range(0, rows, ROWS_OF_A_PART):
-        part = []
-        for number in range(begin, min(rows, begin + ROWS_OF_A_PART)):
-            row = lines[number % len(lines)]
-            when = time.gmtime(1_700_000_000 + number)
-            row["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S.000+00:00", when)
-            row["point_id"] = f"{number:016x}"
-            part.append(json.dumps(row))
-        store.write_part(part)
+        store.write_part(
+            patterns[number % len(patterns)].replace(POINT, f"{number:016x}").replace(WHEN, _moment(number))
+            for number in range(begin, min(rows, begin + ROWS_OF_A_PART))
+        )
+
+
+def _moment(number: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000+00:00", time.gmtime(1_700_000_000 + number))
 
 
 def to_rows(store: Store) -> str:
