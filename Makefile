@@ -1,7 +1,7 @@
 # make bench   install and run the main job: predictions, a CPU measurement and the report; prints the files written
 # make test    install and run ruff, mypy and the whole test suite
 # make quick   run the fast tests (seconds)
-# make thorough  run every family of models in every layout: some minutes, of which the suite runs a third
+# make thorough  run all cases of the tests of which the suite runs some: about 20 minutes
 # make test-python  a short test under Python 3.12 or 3.13 with the newest libraries, where this machine has one
 # make studies compile and report the studies: about 20 minutes, seconds when repeated
 # make perf    time the jax engine on one CPU device against transformers on torch, on all cores or THREADS=n
@@ -75,7 +75,7 @@ test-python:
 	@.ci/other-python $(if $(findstring command,$(origin PYTHON)),$(PYTHON))
 
 thorough: $(VENV)/.test
-	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) --thorough tests/checkpoint/test_family_layouts.py
+	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) --thorough -m thorough
 
 quick: $(VENV)/.test
 	@$(BIN)/python -m pytest -n $(WORKERS) $(GROUPED) -m "not slow"
@@ -83,7 +83,7 @@ quick: $(VENV)/.test
 studies: $(VENV)/.test
 	@echo "== study-targets, with traces"
 	@$(BIN)/shardbench run +sweep=study-targets results_dir=results/studies engine.trace_dir=results/studies/traces print=none
-	@for study in 1d-2d attention block collectives generations prefill weights gpu; do \
+	@for study in 1d-2d attention block collectives generations prefill weights gpu speculative; do \
 	  echo "== study-$$study"; \
 	  $(BIN)/shardbench run +sweep=study-$$study results_dir=results/studies print=none || exit; \
 	done

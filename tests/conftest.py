@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from temporary import keep_in_one_folder
+from thinning import kept
 
 # Threads of PyTorch that wait for work keep their core from the other workers of the suite, and from each other: a test
 # of small matrices then takes several times as long. It is read when PyTorch is imported, here or in a child.
@@ -31,10 +32,13 @@ MOST_RESIDENT_BYTES = 3e9
 """Of a worker of the suite; there are three on a machine of 16 GB."""
 SLOW_S = 0.5
 """What a slow test takes where its marker does not say it: most stand in a file of many."""
+# Tracing a program makes many objects that live as long as the trace: collecting them often finds nothing, and takes a
+# tenth of a test's time.
+gc.set_threshold(200_000, 20, 100)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--thorough", action="store_true", help="every layout of every family: make thorough")
+    parser.addoption("--thorough", action="store_true", help="every case of every test: make thorough")
 
 
 def pytest_configure(config):
@@ -43,12 +47,15 @@ def pytest_configure(config):
         config.add_cleanup(keep_in_one_folder().close)
 
 
-def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one worker, unless they name a group of their own; begin with what takes longest.
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config, items):
+    """Thin out cases; keep a file's tests in one worker, unless they name a group of their own; begin with the longest.
 
     A file's tests share what they have compiled. Files whose slow tests take longest come first
     (``--no-loadscope-reorder`` keeps them there), so that no worker is left with a long file at the end.
     """
+    if not config.option.thorough and not _by_name(config):
+        _thin_out(config, items)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -57,6 +64,33 @@ def pytest_collection_modifyitems(items):
         if (slow := item.get_closest_marker("slow")) is not None:
             seconds[item.path] += slow.kwargs.get("seconds", SLOW_S)
     items.sort(key=lambda item: -seconds[item.path])
+
+
+def pytest_collection_finish(session):
+    """Raise where pytest-xdist would part the tests of a file, each of which then makes what they share again."""
+    grouped = hasattr(session.config, "workerinput") and session.config.getvalue("loadgroup")
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest does not show pytest-xdist the groups of tests: install pytest<9.2")
+
+
+def _by_name(config):
+    """Whether single cases are asked for: those run."""
+    return any("::" in each for each in config.args) or bool(config.option.keyword)
+
+
+def _thin_out(config, items):
+    """Leave out what only ``--thorough`` runs."""
+    cases, chosen = {}, []
+    for item in items:
+        if (marker := item.get_closest_marker("thorough")) is None:
+            chosen.append(item)
+        elif (every := marker.kwargs.get("every")) is not None:
+            cases.setdefault((item.path, item.function.__qualname__, every), []).append(item)
+    for (*_, every), of_one in cases.items():
+        chosen += kept(of_one, every)
+    chosen_ids = {id(item) for item in chosen}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen_ids])
+    items[:] = [item for item in items if id(item) in chosen_ids]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,6 +18,8 @@ SOURCES: Final = {
     "published": "measured by others; the column reference says where",
 }
 """Kind of evidence → what it is."""
+AT_READ: Final = frozenset({"energy_j", "energy_source", "cost_usd_per_mtok", "price"})
+"""Columns that no store holds: :mod:`bench.rows.at_read`."""
 COUNTS: Final = {"num_chips": "chips", "batch_size": "sequences", "input_len": "tokens", "output_len": "tokens"}
 """Key of a point → what it counts."""
 
@@ -26,6 +28,7 @@ def load(
     results: str | os.PathLike[str] = "results",
     *,
     history: bool = False,
+    price: str = "none",
     columns: Sequence[str] | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> "pd.DataFrame":
@@ -38,15 +41,18 @@ def load(
     Args:
         results: the folder of the store, or its URL in an object store.
         history: every stored row, oldest first, in place of one a point.
+        price: dollars of chips, by which rows have ``cost_usd_per_mtok``: a choice of ``conf/price``, or a file.
         columns: only these. Of a store of many rows this is quick where they are numbers, texts and truth values and
             ``shardbench[parquet]`` is installed; rows then come in the order in which their points were first stored.
-        where: only rows with these values: ``{"model": "palm-540b", "phase": ["prefill", "decode"]}``.
+        where: only rows with these stored values: ``{"model": "palm-540b", "phase": ["prefill", "decode"]}``.
 
     Raises:
-        InvalidRequest: there is no such folder, or no such column.
+        InvalidRequest: there is no such folder, no such column, or no such prices.
         ShardbenchError: the store is empty, or has a damaged file; the sentence says how to repair it.
     """
+    from bench.rows.at_read import at_read
     from bench.rows.labels import in_order
+    from bench.rows.prices import load_prices
     from bench.rows.select import frame, select
     from bench.rows.store import Store
     from bench.storage.place import place_of, scheme_of
@@ -64,10 +70,11 @@ def load(
         )
         raise ShardbenchError(f"results={folder}: holds no rows; {remedy}")
     wanted = {name: _texts(value) for name, value in (where or {}).items()}
-    if columns is not None:
+    if columns is not None and not AT_READ & {*columns, *wanted}:
         return _with_units(frame(store, columns, wanted, history=history))
     rows = select(store, wanted, history=history)
-    return framed(rows if history else in_order(rows))
+    found = framed(at_read(rows if history else in_order(rows), load_prices(price)))
+    return found if columns is None else found[list(columns)]
 
 
 def _texts(value: Any) -> frozenset[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from bench.cli.values import Boolean, Choice, Integer, Kind, ListOf, Number, StorePath, Text, listed
+from bench.cli.values import Boolean, Choice, FilePath, Integer, Kind, ListOf, Number, StorePath, Text, listed
 from engines.core import keys
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
@@ -49,6 +49,9 @@ class Key:
 RESULTS_DIR: Final = Key(
     "results_dir", "results", "the store: the folder of the rows, or s3://BUCKET/PREFIX or gs://…", kind=StorePath()
 )
+PRICE: Final = Key(
+    "price", "none", "dollars of chips, for cost_usd_per_mtok: one of conf/price, or a file .yaml", kind=FilePath()
+)
 PRINT: Final = Key("print", "table", "format of the output on stdout", ("table", "json"))
 
 
@@ -56,7 +59,7 @@ def point_key(name: str) -> Key:
     """A key of a point, which has no value unless the user gives one."""
     about = Point.schema()[name].about
     kinds: dict[type, Kind] = {keys.Integer: Integer(0), keys.Sizes: ListOf(Integer(1)), keys.Number: Number(0.0)}
-    kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds[type(about.kind)]
+    kind = Choice(about.kind.names) if isinstance(about.kind, keys.Choice) else kinds.get(type(about.kind), Text())
     return Key(name, None, about.meaning, kind=kind)
 
 

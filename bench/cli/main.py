@@ -35,14 +35,16 @@ COMMANDS: Final[dict[str, str]] = {
     "pareto": "cost against latency over chips, batch, layout and dtype: the Pareto frontier as CSV and figure",
     "calibrate": "fit the constants of the analytic or the compiled engine to measured times",
     "model": "write the model of a checkpoint into your own config folder, or print it as YAML",
+    "distill": "let a small model learn from a text, alone or from a teacher, and write it as a checkpoint",
     "import": "store results of other benchmark harnesses as published rows",
+    "jobs": "write the job file that runs a command on Kubernetes, SLURM, xpk or SkyPilot, with one store for all",
     "nightly": "run a sweep, judge it by the nights before it, write report and dashboard; exit code 1 if worse",
     "dashboard": "write a static site of all rows: explore, filter and compare them, and see each with its command",
     "wandb": "log stored rows to Weights & Biases that were stored without it, or save a view that draws them",
     "env": "show what a row records of here (git revision, versions, machine, flags), extras, results folder",
 }
 """Subcommand → its line in the help. The module is ``bench/cli/commands/<name>.py``."""
-STORING: Final = ("run", "estimate", "report", "validate", "calibrate", "import", "nightly", "dashboard")
+STORING: Final = ("run", "estimate", "report", "validate", "calibrate", "distill", "import", "nightly", "dashboard")
 """Subcommands that write files beside what they print."""
 MODULES: Final = {"import": "import_"}
 """Subcommand → module, if the subcommand is a keyword of Python."""

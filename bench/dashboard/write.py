@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,19 +17,23 @@ from bench.dashboard.columns import columns, outcome
 from bench.dashboard.details import CHUNK, chunks
 from bench.dashboard.judged import judged_nights
 from bench.dashboard.read import Stored, read
+from bench.rows.at_read import at_read
 from bench.rows.atomic import replaced
 from bench.rows.counted import counted
+from bench.rows.prices import Prices, load_prices
 from engines.core.errors import InvalidRequest
 
 MARKER: Final = "data/site.js"
 """A folder with this file is a site, which a new one may replace."""
 
 
-def write(results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRules | None = None) -> int:
+def write(
+    results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRules | None = None, prices: Prices | None = None
+) -> int:
     """Write the site of all rows under ``results_dir``: one file if ``out`` ends in ``.html``, else a folder.
 
     Either is replaced as a whole. ``steps`` judge the last of nights; a night passes its own, so that the page says
-    what it said.
+    what it said. Rows have energy, and dollars by ``prices``.
 
     Returns:
         the number of rows.
@@ -39,6 +44,7 @@ def write(results_dir: Path, out: Path, title: str, rules: Rules, steps: StepRul
     """
     plotly()  # which is refused before all rows are read
     stored = read(results_dir)
+    stored = replace(stored, rows=at_read(stored.rows, prices or load_prices("none")))
     data = data_of(stored, results_dir, title, rules, steps or StepRules())
     if out.suffix.lower() in (".html", ".htm"):
         with replaced(out) as aside, aside.open("w", encoding="utf-8") as file:

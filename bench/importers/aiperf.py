@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from bench.importers.content import Content, is_number
@@ -87,7 +88,7 @@ def entries(content: Content) -> list[ImportedResult]:
         completed=completed,
         failed=_failed(content),
         limit=content.integer(_first(content, CONCURRENCY)) or _of_phase(content, "concurrency"),
-        duration_s=_figure(content, "benchmark_duration", SECONDS),
+        duration_s=_duration(content, completed, rate),
         input_tokens=_tokens(content, "total_isl", lengths["input"], completed),
         output_tokens=_tokens(content, "total_osl", lengths["output"], completed),
         requests_per_s=rate,
@@ -109,6 +110,22 @@ def entries(content: Content) -> list[ImportedResult]:
             content, served, timed_by="aiperf" if ours else "aiperf or genai-perf", system="a server", model=model
         )
     ]
+
+
+def _duration(content: Content, completed: Known | None, rate: Known) -> Known | None:
+    """The seconds that rates are of: from the first request to the last answer, or in newer versions from
+    ``start_time`` to ``end_time`` of the run, whichever of the two requests/s state."""
+    spanned = _figure(content, "benchmark_duration", SECONDS)
+    begin, end = (content.values.get(key) for key in ("start_time", "end_time"))
+    try:
+        whole_s = (datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(begin))).total_seconds()
+    except (ValueError, TypeError):
+        return spanned
+    if spanned is None or completed is None or not whole_s > 0:
+        return spanned
+    stated_s = completed.value / rate.value
+    whole = Known(whole_s, "file: start_time, end_time")
+    return min(spanned, whole, key=lambda each: abs(float(each.value) - stated_s))
 
 
 def _scale(content: Content, metric: str, units: Mapping[str, float]) -> float:

@@ -110,14 +110,15 @@ def _check_rate_asked(content: Content, served: Served) -> None:
     """Requests end no faster than they are sent.
 
     The time between requests is random with mean 1/rate and, of a gamma distribution, the standard deviation
-    1/(rate·√burstiness) (1 if it is exponential): the time to send n of them is that of n/rate within a few √n.
+    1/(rate·√burstiness) (1 if it is exponential): the time to send n of them is that of n − 1 intervals, (n − 1)/rate,
+    within a few √n.
     """
     asked, rate, count = served.request_rate_per_s, served.requests_per_s, served.completed
-    if asked is None or rate is None or count is None or asked.value == "inf":
+    if asked is None or rate is None or count is None or asked.value == "inf" or count.value < 2:
         return
     shape = 1.0 if served.burstiness is None else served.burstiness.value
     least = 1 - DEVIATIONS / math.sqrt(count.value * shape)
-    if least > 0 and rate.value > asked.value / least:
+    if least > 0 and rate.value > asked.value * count.value / (count.value - 1) / least:
         raise _contradiction(content, rate, f"is above {asked.keys}={asked.value:.6g}, at which requests were sent")
 
 

@@ -12,14 +12,14 @@ from bench.importers.known import RULE, Known, by_rule, by_user
 from bench.importers.meaning import refuse_unknown_meanings
 from bench.importers.rules import sentence
 from bench.run.make_row import PointTask, estimated, under_load
-from bench.sweep.catalog import load_chip, load_model
-from engines.core.consistent import IMPORTED
+from bench.sweep.catalog import load_chip, load_model, with_draft
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import InvalidRequest
 from engines.core.keys import required
 from engines.core.point import Point
 from engines.core.row import Row
+from engines.core.serve_checks import IMPORTED
 
 USER_KEYS: Final = tuple(name for name in Point.schema() if name != "phase")
 """Keys of the point that come from the file or the user; model, hw and phase are handled separately."""
@@ -94,7 +94,7 @@ def _timed(
     task = PointTask(point=point, point_id=identity, source="published", sweep=None)
     answer = Estimate(system=entry.system, reference=reference, facts=Facts(details=details))
     if entry.phase == "serve":
-        load = _grouped({name: known.value for name, known in entry.load.items()})
+        load = grouped({name: known.value for name, known in entry.load.items()})
         return under_load(task, answer, figures, load, without)
     return estimated(task, replace(answer, **figures), without)
 
@@ -193,14 +193,16 @@ def _point(entry: ImportedResult, values: dict[str, Known], model: str, hw: str,
         raise InvalidRequest(missing[0], "", f"is missing for {where}: {reason}", f"add {missing[0]}=…{also}")
     stated = {key: known.value for key, known in values.items()}
     lengths = dict.fromkeys(OF_A_BATCH, 0) if entry.phase == "serve" else {}
-    point = Point(model=load_model(model), chip=chip, engine=IMPORTED, phase=entry.phase, **{**lengths, **stated})
+    point = Point(
+        model=load_model(model), chip=chip, engine=IMPORTED, phase=entry.phase, **with_draft({**lengths, **stated})
+    )
     point.check()
     if entry.check is not None:
         entry.check(point)
     return point
 
 
-def _grouped(load: Mapping[str, Any]) -> dict[str, Any]:
+def grouped(load: Mapping[str, Any]) -> dict[str, Any]:
     """``ttft_s.p99`` → ``{"ttft_s": {"p99": …}}``."""
     found: dict[str, Any] = {}
     for name, value in load.items():

@@ -5,7 +5,7 @@ import math
 import statistics as stdlib_statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -82,11 +82,15 @@ class TimingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Seconds of every timed run, one list [runs] per stage. ``warm`` is false if warm-up never became steady."""
+    """Seconds of every timed run, one list [runs] per stage. ``warm`` is false if warm-up never became steady.
+
+    ``mean_power_w`` is of the time in which the runs were done, with what lies between them; None if nobody measured.
+    """
 
     stages: dict[str, list[float]]
     warmup_runs: int
     warm: bool
+    mean_power_w: float | None = None
 
     @property
     def totals(self) -> list[float]:
@@ -103,8 +107,11 @@ def measure(
     config: TimingConfig,
     clock: Callable[[], float] = time.perf_counter,
     agree: Callable[[bool], bool] = _single_process,
+    joules: Callable[[], float] | None = None,
 ) -> Samples:
     """Time ``program`` (already compiled and loaded) by the rules of ``config``; ``clock`` is in seconds.
+
+    ``joules`` is a counter of the devices' energy, read before the first run and after the last.
 
     Sampling continues until the interval is narrow enough, a sequential fixed-width procedure (Chow and Robbins 1965,
     On the asymptotic theory of fixed-width sequential confidence intervals), within the minimum and maximum of the
@@ -116,6 +123,7 @@ def measure(
     warmup_runs, warm = _warm_up(program, config, clock, agree)
     stages: dict[str, list[float]] = {stage.name: [] for stage in program.stages}
     samples = Samples(stages, warmup_runs, warm)
+    joules_before = None if joules is None else joules()
     begin = clock()
     while True:
         for name, seconds in _one_run(program, clock).items():
@@ -124,7 +132,9 @@ def measure(
         at_maximum = count >= config.max_samples or elapsed >= config.max_time_s
         at_minimum = count >= config.min_samples and elapsed >= config.min_time_s
         if agree(at_maximum or (at_minimum and _is_narrow(samples, config))):
-            return samples
+            if joules is None or joules_before is None:
+                return samples
+            return replace(samples, mean_power_w=(joules() - joules_before) / (clock() - begin))
 
 
 def _warm_up(

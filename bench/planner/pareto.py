@@ -40,6 +40,7 @@ class Spot:
     mfu: float
     on_frontier: bool
     told_apart: bool
+    cost_usd_per_mtok: float | None = None
 
 
 def is_frontier(latency: Floats, cost: Floats) -> Bools:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from bench.rows.claim import superseded
 from bench.rows.part_time import PartTime, moment
 from bench.rows.store import Store, line_of, row_of
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -28,13 +29,15 @@ def add(store: Store, files: Sequence[Path]) -> Added:
     """Store the rows of all files in one file of the store, all or none.
 
     A row counts from when it was made, so that one which waited in a file is not newer than what was measured since.
-    Lines that do not begin with ``{`` are what else a command printed, and are left out.
+    One of a claim whose point was measured again meanwhile counts as known. Lines that do not begin with ``{`` are what
+    else a command printed, and are left out.
 
     Raises:
         InvalidRequest: a file cannot be read or holds no row, or the store cannot be written.
         ShardbenchError: a line begins a JSON object and is no valid row; names the file and the line.
     """
-    known = {line_of(row) for row in store.load()}
+    stored = store.load()
+    known = {line_of(row) for row in stored}
     rows: dict[str, Row] = {}
     held = others = 0
     for path in files:
@@ -46,6 +49,9 @@ def add(store: Store, files: Sequence[Path]) -> Added:
                 held += 1
             else:
                 rows[line] = row
+    late = superseded([*stored, *rows.values()])
+    held += sum(id(row) in late for row in rows.values())
+    rows = {line: row for line, row in rows.items() if id(row) not in late}
     if rows:
         store.write_part(rows, _written(list(rows.values())))
     return Added(len(rows), held, others)

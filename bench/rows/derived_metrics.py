@@ -57,7 +57,8 @@ def _ttft(basis: Basis) -> float | None:
 
 @_derived("step_time_s", "step time", "ms", needs=("decode_s",), better="lower", scale=1e3)
 def _step_time(basis: Basis) -> float | None:
-    """decode_s / decode steps: the mean time of one forward pass with one token per sequence."""
+    """decode_s / decode steps: the mean time of one forward pass with one token per sequence; with speculation, which
+    yields several in a pass, of a token."""
     if basis.decode_s is None or not basis.point.decode_steps:
         return None
     return basis.decode_s / basis.point.decode_steps
@@ -102,8 +103,11 @@ def _mfu(basis: Basis) -> float | None:
 def _mbu(basis: Basis) -> float | None:
     """Minimum bytes to read / (num_chips · hbm_bytes_per_s · latency_s): every weight once per forward pass in its
     dtype (with the output embedding, without the input embedding) and, in each decode step, the KV cache of the context
-    so far. None where that fits a GPU's L2 or a CPU's last-level cache, and the memory has to deliver nothing.
+    so far. None where that fits a GPU's L2 or a CPU's last-level cache, and the memory has to deliver nothing; and
+    where a pass yields several tokens or ends early.
     """
+    if basis.point.speculative != "none" or basis.point.exit_threshold is not None:
+        return None
     return _ratio(_min_bytes_per_chip_s(basis), basis.hbm_bytes_per_s)
 
 
@@ -117,6 +121,8 @@ def _mfu_of_matmul(basis: Basis) -> float | None:
 def _mbu_of_copy(basis: Basis) -> float | None:
     """As mbu, but relative to the bytes read and written per second by a copy measured in the same process on the same
     chips."""
+    if basis.done["mbu"] is None:
+        return None
     return _ratio(_min_bytes_per_chip_s(basis), basis.copy_bytes_per_s)
 
 

@@ -31,6 +31,9 @@ MARKDOWN_COLUMNS: Final = (
     "mfu_of_matmul",
     "mbu_of_copy",
     "cost_chip_s_per_token",
+    "cost_usd_per_mtok",
+    "energy_j",
+    "energy_source",
     "peak_hbm_bytes",
 )
 

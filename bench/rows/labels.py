@@ -34,12 +34,16 @@ MODEL_NAMES: Final = {
 }
 
 
-def read_rows(*results_dirs: str) -> list[Row]:
+def read_rows(*results_dirs: str, price: str = "none") -> list[Row]:
     """The newest row of every point in one or several stores, in an order that depends only on the rows.
+
+    They have energy, and dollars by the prices of :func:`bench.rows.prices.load_prices`.
 
     Raises:
         ShardbenchError: the stores are empty.
     """
+    from bench.rows.at_read import at_read
+    from bench.rows.prices import load_prices
     from bench.rows.standing import standing_rows
     from bench.rows.store import Store
 
@@ -49,7 +53,7 @@ def read_rows(*results_dirs: str) -> list[Row]:
     if not rows:
         where = results_dirs[0] if len(results_dirs) == 1 else f"[{','.join(results_dirs)}]"
         raise ShardbenchError(f"results_dir={where}: holds no rows; run shardbench run first, or use another store")
-    return rows
+    return at_read(rows, load_prices(price))
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:

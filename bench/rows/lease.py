@@ -134,6 +134,11 @@ class Leases:
             with suppress(OSError):
                 self._storage.remove(held.path)
 
+    def abandon(self, key: str) -> None:
+        """Leave a lease to run out, so that who takes it over takes over its claim."""
+        with self._lock:
+            self._held.pop(key, None)
+
     def close(self) -> None:
         """Give all leases back, and remove the folder if nobody has any."""
         self._over.set()

@@ -9,11 +9,13 @@ from typing import Final
 from bench.rows.derived_metrics import DERIVED
 from bench.rows.metric import Basis, Metric
 from bench.rows.observed_metrics import OBSERVED
+from bench.rows.read_metrics import AT_READ
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
+from engines.core.pruning import as_run
 
-METRICS: Final[dict[str, Metric]] = {**DERIVED, **OBSERVED}
-"""Name → metric: first the derived, then the observed ones."""
+METRICS: Final[dict[str, Metric]] = {**DERIVED, **AT_READ, **OBSERVED}
+"""Name → metric: first the derived, then those that a row has when it is read, then the observed ones."""
 
 
 def derive(
@@ -61,7 +63,7 @@ def derive(
         prefill_s = latency_s - decode_s
     done: dict[str, float | None] = {}
     basis = Basis(
-        point=point,
+        point=as_run(point),
         tokens=point.tokens if tokens is None else tokens,
         cached_tokens=point.batch_size * point.input_len if cached_tokens is None else cached_tokens,
         latency_s=latency_s,

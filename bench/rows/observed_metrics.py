@@ -55,6 +55,28 @@ OBSERVED: Final[dict[str, Metric]] = {
             "Output with quantised weights against output with bfloat16 weights.",
             spec=".2g",
         ),
+        _observed(
+            "tokens_per_turn", "tokens/turn", "", "Tokens that a turn of speculative decoding yields a sequence."
+        ),
+        _observed(
+            "acceptance_rate",
+            "accepted",
+            "%",
+            "Share of the judged proposed tokens that were kept; those behind a rejected one are not judged.",
+            scale=1e2,
+            spec=".1f",
+        ),
+        _observed("mean_layers", "layers", "", "Layers that a generated token passed before it left, on average."),
+        _observed("quality_kl", "KL to whole", "nats", "Mean KL(whole model ‖ this one) over positions.", spec=".3g"),
+        _observed(
+            "quality_agreement",
+            "same token",
+            "%",
+            "Share of positions whose most likely next token is the whole model's.",
+            scale=1e2,
+            spec=".1f",
+        ),
+        _observed("quality_perplexity", "perplexity", "", "exp of the mean loss of a token of a held-out text."),
         _observed("peak_flops_per_s", "peak", "TFLOP/s", "One chip's dense peak, the denominator of mfu.", scale=1e-12),
         _observed(
             "hbm_bytes_per_s", "bandwidth", "GB/s", "One chip's memory bandwidth, the denominator of mbu.", scale=1e-9

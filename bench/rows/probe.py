@@ -29,8 +29,7 @@ def check_writable(store: Store, rows: int) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         # The name ends so that readers ignore it, and what a kill leaves is removed by `results check repair=true`.
         tried = store.rows_dir / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}-n0.jsonl{TEMPORARY}"
-        store.storage.write(tried, b"\n" * PROBE_BYTES)
-        store.storage.remove(tried)
+        store.storage.try_to_write(tried, b"\n" * PROBE_BYTES)
         free = store.storage.free_bytes(store.rows_dir)
     if free is not None and free < rows * ROW_BYTES:
         raise InvalidRequest(

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bench.rows.at_read import as_stored
 from bench.rows.atomic import cannot
 from bench.rows.claim import superseded
 from bench.rows.counted import counted
@@ -223,11 +224,12 @@ def read_part(part: Path, content: bytes | OSError | None = None) -> Iterator[tu
 
 
 def line_of(row: Row) -> str:
-    """The row as a line of JSON.
+    """The row as a line of JSON, without what a row has only when it is read (:mod:`bench.rows.at_read`).
 
     Raises:
         ShardbenchError: JSON cannot hold a value; names the key.
     """
+    row = as_stored(row)
     content = {name: getattr(row, name) for name in NAMES}
     try:
         return json.dumps(content, allow_nan=False)

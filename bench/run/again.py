@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from bench.sweep.catalog import config_dirs, load_customised, load_group, model_from, names
+from bench.sweep.catalog import config_dirs, load_customised, load_group, model_from, names, with_draft
 from bench.sweep.runtimes import load_runtime
 from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
@@ -33,7 +33,7 @@ def requested_point(row: Row) -> Point:
     keys["model"] = model_from(load_customised("model", row.model))
     keys["runtime"] = load_runtime(keys.get("runtime", AUTO))
     keys["chip"] = Chip.from_config(load_customised("hw", keys.pop("hw")))
-    return Point(**keys)
+    return Point(**with_draft(keys))
 
 
 def stated(row: Row) -> dict[str, Any]:
@@ -90,8 +90,9 @@ def words(row: Row) -> list[str]:
     config = _config(row.engine, config_dirs())
     if not config:
         raise ShardbenchError(f"engine={row.engine} is not known here")
-    if "checkpoint" in row.details:
-        raise ShardbenchError("measured with a checkpoint whose folder the row does not say; add engine.checkpoint=")
+    for key in ("checkpoint", "draft_checkpoint"):
+        if key in row.details:
+            raise ShardbenchError(f"measured with a {key} whose folder the row does not say; add engine.{key}=")
     found = []
     for key, value in stated(row).items():
         if key in GROUPS:
@@ -118,4 +119,5 @@ def _plain(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_plain(each)}" for key, each in value.items()) + "}"
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
-    return str(value)
+    # A changed model's name has signs of the grammar: tiny+num_layers=2.
+    return f"'{value}'" if isinstance(value, str) and "=" in value else str(value)

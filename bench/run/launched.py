@@ -11,6 +11,7 @@ from typing import Any
 from bench.rows.atomic import replaced
 from bench.run import runner
 from bench.sweep.composer import Composer
+from bench.sweep.expand import Request, without_repeats
 from bench.sweep.requests import requests_of, unpacked
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
@@ -32,19 +33,23 @@ class LaunchedJob:
     """The task that Hydra calls where the job was launched; sent there with pickle.
 
     It composes the job's overrides itself, as the command does for jobs of its own process: Hydra cannot compose lists
-    of choices. ``reports`` is a folder that this process and the command both see.
+    of choices. ``reports`` is a folder that this process and the command both see. ``shared`` are the overrides of all
+    jobs of the command where this one is a worker, which does what the other workers have not taken; None if it is a
+    job of its own.
     """
 
     reports: str
     config_dir: str | None
     config_name: str
+    shared: Sequence[Sequence[str]] | None = None
+    objectives: Sequence[str] = ("latency_s",)
 
-    def __call__(self, config: Any) -> float:
+    def __call__(self, config: Any) -> float | list[float]:
         """Run the job and write its report.
 
         Returns:
-            The objective of a sweeper that searches: the job's latency in seconds (the sum over its points), infinite
-            where a point has none.
+            The objective of a sweeper that searches, a list if it has several: a metric of rows (by default the
+            latency in seconds), summed over the job's points, and infinite where a point has none.
         """
         from hydra.core.hydra_config import HydraConfig
 
@@ -54,9 +59,10 @@ class LaunchedJob:
         rows: list[Row] = []
         try:
             with Composer(self.config_dir, self.config_name).ready() as composer:
-                requests = requests_of(composer, words)
-            quiet = [replace(request, options=replace(request.options, print="none")) for request in requests]
-            summary = runner.run(quiet)
+                asked_jobs = [words] if self.shared is None else self.shared
+                requests = [request for job in asked_jobs for request in requests_of(composer, job)]
+            requests, _ = without_repeats(requests)
+            summary = runner.run([self._quiet(request) for request in requests])
             rows = summary.rows
             report = Report(
                 words=words,
@@ -70,13 +76,20 @@ class LaunchedJob:
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(folder / f"{uuid.uuid4().hex}.json") as aside:
             aside.write_text(json.dumps(asdict(report)), encoding="utf-8")
-        return objective(rows)
+        found = [objective(rows, name) for name in self.objectives]
+        return found[0] if len(found) == 1 else found
+
+    def _quiet(self, request: Request) -> Request:
+        """The request of a job, which prints nothing; workers on several hosts use each other's rows."""
+        options = request.options
+        others = options.other_hosts or self.shared is not None
+        return replace(request, options=replace(options, print="none", other_hosts=others))
 
 
-def objective(rows: Iterable[Row]) -> float:
-    """Seconds of all rows together; infinite if one has no time or is not valid, or there is none."""
-    times = [row.latency_s if row.status == "ok" and row.valid else None for row in rows]
-    return math.inf if not times or None in times else math.fsum(time for time in times if time is not None)
+def objective(rows: Iterable[Row], name: str = "latency_s") -> float:
+    """A metric of all rows together; infinite if one has no time, is not valid or lacks it, or there is none."""
+    values = [getattr(row, name) if row.status == "ok" and row.valid else None for row in rows]
+    return math.inf if not values or None in values else math.fsum(value for value in values if value is not None)
 
 
 def read_reports(folder: Path) -> dict[Path, Report]:

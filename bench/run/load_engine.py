@@ -6,9 +6,13 @@ from typing import Any
 from bench.sweep.engine_settings import check_settings, factory_of
 from engines.core.engine import Engine, Estimator, Runner
 from engines.core.errors import InvalidRequest
+from engines.core.load_test import LoadTester
+
+Answering = Estimator | Runner | LoadTester
+"""An engine that answers points, by stating times, by a program that is timed, or by a server under load."""
 
 
-def make_engine(engine_config: Mapping[str, Any]) -> Estimator | Runner:
+def make_engine(engine_config: Mapping[str, Any]) -> Answering:
     """The engine of a ``conf/engine/NAME.yaml``: its ``_target_`` called with all other keys.
 
     Raises:
@@ -31,7 +35,7 @@ def make_engine(engine_config: Mapping[str, Any]) -> Estimator | Runner:
             str(error).replace(f"{target.rpartition('.')[2]}.__init__() ", ""),
             "see its file in conf/engine",
         ) from None
-    if not isinstance(engine, (Estimator, Runner)):
+    if not isinstance(engine, Answering):
         raise InvalidRequest(
             "engine._target_", target, "is not an engine", "derive it from Estimator or Runner of engines.core.engine"
         )

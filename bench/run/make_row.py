@@ -16,6 +16,7 @@ from bench.run.environment import cpu_affinity, read_environment
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import Unsupported
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 RATES_OF_A_SERVER: Final = ("tokens_per_s", "tokens_per_s_per_chip", "mfu", "cost_chip_s_per_token")
@@ -92,6 +93,14 @@ def under_load(
         content = {**{name: rates[name] for name in RATES_OF_A_SERVER}, **content}
     unknown = dict.fromkeys(without)
     return row_from(task, estimate.facts, {**origin, **content, **unknown, "load": load, "status": "ok", "valid": True})
+
+
+def with_energy(row: Row, mean_power_w: float | None, source: str) -> Row:
+    """The row with the energy of all chips in the time of its latency: their mean power while it was sampled · that."""
+    if mean_power_w is None or row.latency_s is None:
+        return row
+    details = {**row.details, "mean_power_w": mean_power_w}
+    return replace(row, energy_j=mean_power_w * row.latency_s, energy_source=source, details=details)
 
 
 def _summarised(samples: Sequence[float], config: TimingConfig) -> Summary:
@@ -173,6 +182,8 @@ def row_from(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "weights_bytes",
         "kv_cache_bytes",
         "activations_bytes",
+        "tokens_per_turn",
+        "mean_layers",
         "measured_matmul_flops_per_s",
         "measured_copy_bytes_per_s",
         "device_kind",
@@ -207,7 +218,7 @@ def _without_cached_mbu(row: Row, point: Point, cached_tokens: int | None) -> Ro
     """
     if row.status != "ok" or row.source not in ("measured", "published"):
         return row
-    read_bytes = min_hbm_bytes(point, cached_tokens) / forward_passes(point)
+    read_bytes = min_hbm_bytes(as_run(point), cached_tokens) / forward_passes(point)
     if point.chip.cuda is not None:
         return without_cached_mbu(row, read_bytes, point.num_chips * point.chip.cuda.l2_bytes)
     on_this_machine = row.source == "measured" and point.chip.kind == "cpu"

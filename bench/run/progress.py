@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.rows.counted import counted
 from bench.rows.metrics import METRICS
 from bench.run import terminal
+from bench.run.load_columns import load_columns
 from bench.run.schedule import InOrder
 from bench.run.time_left import TimeLeft
 from engines.core.row import POINT_FIELDS, Row
@@ -20,7 +21,14 @@ from engines.core.text import significant
 MOST_ROWS_SHOWN = 60
 LINE_EVERY_S = 30.0
 """Seconds between two lines of progress in a log."""
-QUALITY = ("bf16_max_relative_error", "bf16_kl_divergence")
+QUALITY = (
+    "bf16_max_relative_error",
+    "bf16_kl_divergence",
+    "quality_kl",
+    "quality_agreement",
+    "quality_perplexity",
+)
+COSTS = ("cost_usd_per_mtok",)
 
 
 class Output:
@@ -107,20 +115,23 @@ def print_table(rows: list[Row]) -> None:
     for name in differing:
         table.add_column(name, overflow="fold")
     predicted = any(row.latency_low_s is not None for row in rows)
-    for heading in ("source", "latency", *(["80% interval"] if predicted else []), "step", "MFU"):
+    times = ["latency", *(["80% interval"] if predicted else []), "step"]
+    times = times if any(row.phase != "serve" for row in rows) else []  # a server has no time of a batch
+    loads = load_columns(rows)
+    for heading in ("source", *times, *(heading for heading, _ in loads), "MFU"):
         table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
-    # The error of quantisation, if any row has one.
-    quality = [METRICS[name] for name in QUALITY if any(getattr(row, name) is not None for row in rows)]
+    # The error of quantisation, and the cost in dollars, if any row has one.
+    quality = [METRICS[name] for name in (*QUALITY, *COSTS) if any(getattr(row, name) is not None for row in rows)]
     for metric in quality:
         table.add_column(metric.title, justify="right", overflow="fold")
     table.add_column("note", overflow="fold")
-    for row in rows:
+    for number, row in enumerate(rows):
+        timed = [seconds(row.latency_s), *([_interval(row)] if predicted else []), seconds(row.step_time_s)]
         table.add_row(
             *(_cell(getattr(row, name)) for name in differing),
             row.source,
-            seconds(row.latency_s),
-            *([_interval(row)] if predicted else []),
-            seconds(row.step_time_s),
+            *(timed if times else []),
+            *(cells[number] for _, cells in loads),
             "" if row.mfu is None else f"{row.mfu:.1%}",
             *(metric.show(getattr(row, metric.name)) for metric in quality),
             _note(row),

@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from bench.measure.processes import TimedProcess
+from bench.run.load_engine import Answering
 from bench.run.make_row import PointTask
 from bench.run.measured_row import process_of
-from engines.core.engine import Estimator, JobProcess, Runner
+from engines.core.engine import JobProcess, Runner
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
 Once = Callable[[PointTask], Row | None]
 
 
-def check_repeat(repeat: int, engine: Estimator | Runner, process: JobProcess | None, isolated: Any) -> None:
+def check_repeat(repeat: int, engine: Answering, process: JobProcess | None, isolated: Any) -> None:
     """Check that an engine's points can be measured by several processes. What is not measured is asked once.
 
     Raises:

@@ -10,13 +10,13 @@ from bench.run.durations import Durations
 from bench.run.environment import cpu_affinity
 from bench.run.keys import code_id, code_id_of, point_id
 from bench.run.limits import Limits
-from bench.run.load_engine import make_engine
+from bench.run.load_engine import Answering, make_engine
 from bench.run.make_row import PointTask, row_without_time
 from bench.run.repeats import check_repeat
 from bench.run.schedule import Expected, scheduled
 from bench.sweep.expand import EngineJob
 from bench.sweep.options import Options
-from engines.core.engine import Estimator, JobProcess, Runner
+from engines.core.engine import Estimator, JobProcess
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 from engines.core.row import Row
@@ -33,7 +33,7 @@ class JobPlan:
 
     job: EngineJob
     options: Options
-    engine: Estimator | Runner
+    engine: Answering
     process: JobProcess | None
     known: list[Row] = field(default_factory=list)
     refused: list[tuple[PointTask, Row]] = field(default_factory=list)
@@ -79,12 +79,11 @@ class JobPlan:
 
     def candidates(self, rows: Sequence[Row]) -> list[Row]:
         """Those of a point's stored rows that stand for it as far as can be told without its program."""
-        return [
-            row
-            for row in rows
-            if _wanted(row, self.options.retry)
-            and hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
-        ]
+        return [row for row in rows if _wanted(row, self.options.retry) and self.holds(row)]
+
+    def holds(self, row: Row) -> bool:
+        """Whether a stored row was made under the conditions that are here now."""
+        return hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
 
 
 def plan_job(job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Selection) -> JobPlan:
@@ -139,7 +138,7 @@ def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _task(
-    engine: Estimator | Runner,
+    engine: Answering,
     point: Point,
     options: Options,
     code: str | None,

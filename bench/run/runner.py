@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from bench.rows.at_read import with_dollars
 from bench.rows.probe import check_writable, future_part
 from bench.rows.select import Selection
 from bench.rows.store import Store
@@ -111,13 +112,17 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
         left = sum(len(plan.job.points) for plan in plans)
         for plan, found, new in run_jobs(plans, sharing):
             rows = saver.save(grace.kept(found)) if new else found
-            if new:
+            if before + saver.unsaved > summary.unsaved:
+                sharing.abandon(rows)
+            elif new:
                 sharing.settle(rows)
             sharing.release(rows)
             summary.unsaved = before + saver.unsaved
             for row in rows:
                 summary.by_status[row.status] += 1
                 summary.stored += not new
+            rows = [with_dollars(row, plan.options.prices) for row in rows]
+            for row in rows:
                 output.show(row, new=new)
                 if new and tracker is not None:
                     tracker.log_row(row)
@@ -125,7 +130,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
             left -= len(found)
             if plan.options.sweep_name:
                 by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
-            if left:
+            if left or len(rows) < len(found):
                 grace.check()
         if tracker is not None:
             for sweep_name, rows in by_sweep.items():

@@ -12,8 +12,9 @@ from typing import Final, TypeVar
 
 from bench.measure.timing import TimingConfig
 from bench.run.durations import LEAST_S, Durations, closed_forms, runs_of
+from bench.run.load_engine import Answering
 from bench.run.make_row import PointTask
-from engines.core.engine import Estimator, Runner
+from engines.core.engine import Runner
 from engines.core.point import Point
 from engines.core.row import Row
 
@@ -32,7 +33,7 @@ class Expected:
 
 
 def scheduled(
-    tasks: Sequence[PointTask], engine: Estimator | Runner, timing: TimingConfig, durations: Durations
+    tasks: Sequence[PointTask], engine: Answering, timing: TimingConfig, durations: Durations
 ) -> tuple[list[PointTask], dict[str, Expected]]:
     """The tasks in the order in which to start them, and what is expected of each, by ``point_id``."""
     runs = closed_forms([task.point for task in tasks])

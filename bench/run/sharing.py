@@ -48,7 +48,9 @@ class Sharing:
             return False
         self._look()
         looked_at = {id(row) for row in task.stored}
-        if any(id(row) not in looked_at for row in self._candidates(plan, task)):
+        if self._failed_now(plan, task) is not None or any(
+            id(row) not in looked_at for row in self._candidates(plan, task)
+        ):
             self._leases.release(task.point_id)
             return False
         if self._works:
@@ -119,13 +121,23 @@ class Sharing:
             self._leases.release(row.point_id)
             self._grace.end(row.point_id)
 
+    def abandon(self, rows: Sequence[Row]) -> None:
+        """Rows could not be stored, but may be some day (``results add``): one of the same claim takes their place.
+
+        Who measures their points next takes over the lease, and with it the claim.
+        """
+        for row in rows:
+            self._taken.discard(row.point_id)
+            self._leases.abandon(row.point_id)
+            self._grace.end(row.point_id)
+
     def answered(self, plan: JobPlan, tasks: Sequence[PointTask]) -> tuple[list[Row], list[PointTask]]:
         """Rows of others that answer tasks by now, and the other tasks, with the rows that may."""
         rows, left = [], []
         self._look()
         for task in tasks:
             candidates = self._candidates(plan, task)
-            row = answer_of(task, candidates)
+            row = answer_of(task, candidates) or self._failed_now(plan, task)
             if row is not None:
                 rows.append(row)
             else:
@@ -179,6 +191,20 @@ class Sharing:
         rows.sort(key=lambda row: row.created_at)
         found = plan.candidates(by_point(rows)[task.point_id])
         return [row for row in found if row.program_id is not None or answer_of(task, [row]) is not None]
+
+    def _failed_now(self, plan: JobPlan, task: PointTask) -> Row | None:
+        """The row of a point that another command asked of the same code since this one began, and that has no time.
+
+        ``retry`` is about rows of before: a point that fails is not to fail once in each of the workers of a sweep.
+        """
+        return next(
+            (
+                row
+                for row in self._rows.get(task.point_id, ())
+                if row.status in ("failed", "timeout") and row.code_id == task.code_id and plan.holds(row)
+            ),
+            None,
+        )
 
 
 def _merged(candidates: Sequence[Row], stored: Sequence[Row]) -> list[Row]:

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,13 +25,16 @@ from bench.measure.timing import TimingConfig, measure
 from bench.run.extras import extra_of
 from bench.run.keys import as_timed, program_id
 from bench.run.limits import Limits
-from bench.run.load_engine import make_engine
+from bench.run.load_engine import Answering, make_engine
 from bench.run.lockstep import Lockstep
-from bench.run.make_row import PointTask, estimated, row_without_time
+from bench.run.make_row import PointTask, estimated, row_without_time, with_energy
 from bench.run.measured_row import measured
+from bench.run.under_load import answer_under_load
 from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
+from engines.core.load_test import LoadTester
 from engines.core.row import Row
+from engines.host.nvml import energy_meter
 from engines.host.parent import end_at_end_of_stdin
 
 GO: Final = b"g"
@@ -96,7 +100,7 @@ def _leave_signals_to_parent() -> None:
 
 
 def _evaluate_in_team(
-    engine: Estimator | Runner, work: WorkerInput, send: Callable[..., None], may_start: Callable[[PointTask], bytes]
+    engine: Answering, work: WorkerInput, send: Callable[..., None], may_start: Callable[[PointTask], bytes]
 ) -> None:
     """Evaluate process 0's tasks in lockstep with the other processes; only process 0 sends rows."""
     team = engine.join()
@@ -140,17 +144,19 @@ def _current_program_id(engine: Engine, task: PointTask) -> str | None:
         return None
 
 
-def answer(engine: Estimator | Runner, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None = None) -> Row:
+def answer(engine: Answering, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None = None) -> Row:
     """One point's row, with what it took; an exception becomes a row with its status."""
     begin = time.perf_counter()
     row = _answered(engine, task, timing, lockstep)
     return replace(row, took_s=time.perf_counter() - begin)
 
 
-def _answered(engine: Estimator | Runner, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None) -> Row:
+def _answered(engine: Answering, task: PointTask, timing: TimingConfig, lockstep: Lockstep | None) -> Row:
     try:
         if isinstance(engine, Runner):
             return _measure(engine, task, timing, lockstep)
+        if isinstance(engine, LoadTester):
+            return answer_under_load(engine, task)
         return estimated(task, engine.estimate([task.point])[0])
     except OutOfMemory as error:
         return row_without_time(task, "oom", str(error), Facts(program_id=_current_program_id(engine, task)))
@@ -192,11 +198,17 @@ def _measure(engine: Runner, task: PointTask, timing: TimingConfig, lockstep: Lo
     program = lockstep.prepare(engine, task) if lockstep else engine.prepare(task.point)
     try:
         verification = program.verify()
+        # Of a job of several processes, nobody here sees the other machines' devices.
         on_gpus = task.point.chip.kind == "gpu"
+        meter = energy_meter(task.point.num_chips) if on_gpus and lockstep is None else None
         before = snapshot(gpus=on_gpus)
-        samples = measure(program, timing, agree=lockstep.broadcast) if lockstep else measure(program, timing)
+        with nullcontext() if meter is None else closing(meter):
+            joules = None if meter is None else meter.joules
+            samples = measure(program, timing, agree=lockstep.broadcast if lockstep else lambda own: own, joules=joules)
         background = between(before, snapshot(gpus=on_gpus))
         row = measured(task, program, samples, verification, timing, background)
+        if meter is not None:
+            row = with_energy(row, samples.mean_power_w, meter.source)
         row = replace(row, program_id=as_timed(engine, row.program_id))
         return lockstep.with_hosts(row) if lockstep else row
     finally:

@@ -3,7 +3,6 @@
 # ruff: noqa: D102
 
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 
 from bench.rows.atomic import sync_folder, write_durably
 from bench.storage.storage import Storage, Touched
+from engines.host.whole_file import write_nowhere
 
 TEMPORARY: Final = ".tmp"
 """Suffix of a file that is being written, which readers ignore."""
@@ -28,7 +28,10 @@ class Folders(Storage):
     def names(self, folder: Path, *, fresh: bool = False) -> list[str]:
         try:
             if fresh:
-                _make_known(folder)
+                # A client of NFS answers from what it remembers for up to a minute, but not once it has changed the
+                # folder itself: then the server says that others have, too.
+                with suppress(PermissionError):  # a folder that is only read here is as old as the system says
+                    os.utime(folder)
             return [path.name for path in folder.iterdir()]
         except FileNotFoundError:
             return []
@@ -51,6 +54,10 @@ class Folders(Storage):
     def write(self, path: Path, content: bytes) -> None:
         write_durably(path, content, path.with_name(f"{path.name}{TEMPORARY}"))
 
+    def try_to_write(self, path: Path, content: bytes) -> None:
+        write_nowhere(path, content)
+        sync_folder(path.parent)
+
     def create(self, path: Path, content: bytes) -> None:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         try:
@@ -65,12 +72,8 @@ class Folders(Storage):
         os.utime(path)
 
     def now_ns(self, probe: Path) -> int:
-        probe.touch()
-        try:
-            os.utime(probe)
-            return probe.stat().st_mtime_ns
-        finally:
-            probe.unlink(missing_ok=True)
+        os.utime(probe.parent)
+        return probe.parent.stat().st_mtime_ns
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -97,15 +100,3 @@ class Folders(Storage):
 
 
 FOLDERS: Final = Folders()
-
-
-def _make_known(folder: Path) -> None:
-    """Make this host ask the server what a folder holds.
-
-    A client of NFS answers from what it remembers for up to a minute, but not once it has changed the folder itself:
-    then the server says that others have, too.
-    """
-    probe = folder / f".look-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}"
-    with suppress(PermissionError):  # a folder that is only read here is as old as the system says
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        probe.unlink(missing_ok=True)

@@ -68,6 +68,12 @@ class Objects(Storage):
     def write(self, path: Path, content: bytes) -> None:
         self.create(path, content)
 
+    def try_to_write(self, path: Path, content: bytes) -> None:
+        try:
+            self.create(path, content)
+        finally:
+            self.remove(path)
+
     def create(self, path: Path, content: bytes) -> None:
         try:
             _asked(self._fs.pipe_file, _key(path), content, mode="create")

@@ -51,6 +51,10 @@ class Storage(Protocol):
         """Write a new file, which is whole and on disk when this returns, or not there at all. Its folder exists."""
         ...
 
+    def try_to_write(self, path: Path, content: bytes) -> None:
+        """Write such a file, and leave nothing of it; where it must have a name for a moment, that is ``path``."""
+        ...
+
     def create(self, path: Path, content: bytes) -> None:
         """Write a small new file, which one of several writers alone can. Its folder exists.
 
@@ -64,7 +68,7 @@ class Storage(Protocol):
         ...
 
     def now_ns(self, probe: Path) -> int:
-        """The time by the storage's clock, which is read from a file that is made and removed again."""
+        """The time by the storage's clock; where only a file has one, ``probe`` is made and removed again."""
         ...
 
     def remove(self, path: Path) -> None:

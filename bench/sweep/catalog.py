@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +16,9 @@ from engines.core.chip import Chip
 from engines.core.conf import conf_dir
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.model import Model
+
+ASIDE: Final = frozenset({"tdp_w"})
+"""Keys of a chip on which no answer depends."""
 
 
 def config_dirs() -> tuple[Path, ...]:
@@ -40,6 +43,22 @@ def load_model(name: str) -> Model:
 @cache
 def _loaded_model(name: str, folders: tuple[Path, ...]) -> Model:
     return model_from(_named("model", name, folders))
+
+
+def with_draft(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a point with the draft model itself in the place of its name, where they have one.
+
+    Raises:
+        InvalidRequest: there is no such model, or its content is invalid.
+    """
+    name = keys.get("draft_model")
+    if not isinstance(name, str):
+        return dict(keys)
+    try:
+        draft = model_from(load_customised("model", name)) if "+" in name else load_model(name)
+    except InvalidRequest as error:
+        raise InvalidRequest("draft_model", name, error.problem, error.remedy) from None
+    return {**keys, "draft_model": draft}
 
 
 def load_chip(name: str) -> Chip:
@@ -116,8 +135,8 @@ def customised_name(group: str, content: Mapping[str, Any]) -> str:
     if name not in names(group):
         return name
     original = load_original(group, name)
-    changed = [f"{key}={content[key]}" for key in content if content[key] != original.get(key)]
-    removed = [f"{key}=null" for key in original if key not in content]
+    changed = [f"{key}={content[key]}" for key in content if key not in ASIDE and content[key] != original.get(key)]
+    removed = [f"{key}=null" for key in original if key not in ASIDE and key not in content]
     return "+".join([name, *changed, *removed])
 
 

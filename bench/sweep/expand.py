@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from
+from bench.planner.shardings import read_shardings, with_shardings
+from bench.sweep.catalog import config_dirs, customised_name, load_group, model_from, with_draft
 from bench.sweep.engine_settings import factory_of
 from bench.sweep.options import Options, options_from
 from bench.sweep.runtimes import runtime_from
@@ -22,7 +23,7 @@ from engines.published.table import PublishedRow, published_rows, rows_in, table
 GROUPS: Final = ("engine", "model", "hw", "runtime")
 OPTIONS: Final = (
     *("results_dir", "sweep_name", "resume", "other_hosts", "retry", "print", "timing", "wandb"),
-    *("repeat", "order", "max_parallel", "grace_s"),
+    *("repeat", "order", "max_parallel", "grace_s", "workers", "price"),
 )
 
 Named = Callable[[str, str], Mapping[str, Any]]
@@ -83,12 +84,15 @@ def request_from(config: Mapping[str, Any], given: Collection[str] = (), named: 
             engine, model, chip, runtime = (_content(key, values.pop(key), named) for key in GROUPS)
             if recipe_asks and not _answers(engine, runtime):
                 runtime = {"name": AUTO}
-            point = Point(
-                model=_model(_text(model), folders),
-                chip=_chip(_text(chip), folders),
-                engine=engine["name"],
-                runtime=_runtime(_text(runtime), folders),
-                **values,
+            values["shardings"] = read_shardings(values["shardings"])
+            point = with_shardings(
+                Point(
+                    model=_model(_text(model), folders),
+                    chip=_chip(_text(chip), folders),
+                    engine=engine["name"],
+                    runtime=_runtime(_text(runtime), folders),
+                    **with_draft(values),
+                )
             )
             by_engine.setdefault(_text(engine), (engine, {}))[1][point] = None
     jobs = [EngineJob(engine, tuple(points)) for engine, points in by_engine.values()]

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ from engines.host.scratch import ScratchFolder
 
 HYDRAS: Final = "hydra._internal.core_plugins."
 """Begins the class of Hydra's own launcher and sweeper, which run one job after the other in this process."""
+LIBRARIES: Final = {"ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit", "optuna": "optuna"}
+"""Our own launchers and sweepers → the library beneath, which is an extra of the same name."""
 
 
 def flags_of(words: Sequence[str]) -> argparse.Namespace:
@@ -130,6 +133,9 @@ def check_plugins(config: DictConfig) -> None:
                 f"cannot be loaded by Hydra {hydra.__version__} here",
                 f"install a version of {package} that works with it, and all that it needs; or use basic",
             )
+        library = LIBRARIES.get(chosen)
+        if library is not None and find_spec(library) is None:
+            raise InvalidRequest(f"hydra/{kind}", chosen, f"needs {library}", f"pip install 'shardbench[{library}]'")
 
 
 def _words_of(flags: argparse.Namespace) -> list[str]:

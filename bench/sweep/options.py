@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from bench.measure.timing import TimingConfig
+from bench.rows.prices import Prices, prices_from
 from bench.run.wandb_mode import MODES
 from bench.sweep.paths import store_of
 from engines.core.errors import InvalidRequest
@@ -37,10 +38,12 @@ class Options:
     print: str
     timing: TimingConfig
     wandb: Mapping[str, Any]
+    prices: Prices
     repeat: int = 1
     order: str = "sequential"
     max_parallel: int = 1
     grace_s: float = 0.0
+    workers: int | None = None
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
@@ -58,6 +61,11 @@ def options_from(config: Mapping[str, Any]) -> Options:
         _check_type(key, config[key], wanted, remedy)
     if config["sweep_name"] == "":
         raise InvalidRequest("sweep_name", "", "is empty", "use a name, or null for none")
+    workers = config["workers"]
+    if workers is not None and (not is_of(workers, int) or workers < 1):
+        raise InvalidRequest(
+            "workers", workers, "must be an integer >= 1", "use null for one launched job a combination"
+        )
     if config["print"] not in PRINT_FORMATS:
         raise InvalidRequest("print", config["print"], "is not known", f"use one of {', '.join(PRINT_FORMATS)}")
     for key in ("repeat", "max_parallel"):
@@ -82,10 +90,12 @@ def options_from(config: Mapping[str, Any]) -> Options:
         print=config["print"],
         timing=_timing(config["timing"]),
         wandb=_wandb(config["wandb"]),
+        prices=_prices(config["price"]),
         repeat=config["repeat"],
         order=config["order"],
         max_parallel=config["max_parallel"],
         grace_s=_seconds("grace_s", config["grace_s"]),
+        workers=workers,
     )
 
 
@@ -100,6 +110,12 @@ def _seconds(key: str, value: Any) -> float:
 def _timing(content: Any) -> TimingConfig:
     _check_keys("timing", content, [each.name for each in fields(TimingConfig)])
     return TimingConfig(**content)
+
+
+def _prices(content: Any) -> Prices:
+    if not isinstance(content, Mapping):
+        raise InvalidRequest("price", content, "must be a mapping", "compare it with files of conf/price")
+    return prices_from(content)
 
 
 def _wandb(content: Any) -> Mapping[str, Any]:

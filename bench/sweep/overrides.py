@@ -19,7 +19,7 @@ from engines.core.point import Point
 
 LISTABLE: Final = (*GROUPS, "sweep")
 """Config groups of which a list is several choices: each is composed by itself."""
-CONFIG_GROUPS: Final = (*LISTABLE, "timing", "wandb")
+CONFIG_GROUPS: Final = (*LISTABLE, "timing", "wandb", "price")
 TEXT: Final = {
     "results_dir": False,
     "sweep_name": True,

@@ -5,6 +5,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from bench.sweep.config_dirs import user_dirs
+from hydra_plugins.shardbench._configs import store_configs
 
 
 class UserFolders(SearchPathPlugin):
@@ -17,5 +18,9 @@ class UserFolders(SearchPathPlugin):
 
 
 def use_user_folders() -> None:
-    """From now on, every config that Hydra composes in this process is looked up in the user's folders, too."""
-    Plugins.instance().register(UserFolders)
+    """From now on, every config that Hydra composes in this process is looked up in the user's folders, too.
+
+    And ours are the launchers and sweepers whose names others may have.
+    """
+    Plugins.instance().register(UserFolders)  # loads all other plugins first
+    store_configs()

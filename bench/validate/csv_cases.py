@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.run.make_row import PointTask, estimated
+from bench.sweep.catalog import with_draft
 from bench.validate.case import Case, Reading, Unused
 from bench.validate.csv_text import CsvLine, read_csv
 from bench.validate.described import model_and_chip
@@ -103,7 +104,7 @@ def _point(cells: Mapping[str, str], engine: str) -> Point:
     keys: dict[str, Any] = {"output_len": 0, "first_token": first_token_of(cells["system"])}
     keys |= parse(Point.schema(), cells)
     model, chip = model_and_chip(cells["model"], cells["hw"])
-    point = Point(model=model, chip=chip, engine=engine, **keys)
+    point = Point(model=model, chip=chip, engine=engine, **with_draft(keys))
     point.check()
     mfu = _number("mfu", cells["mfu"]) if cells["mfu"] else 0.0
     if not 0 <= mfu <= 1:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.rows.store import Store
+from bench.sweep.catalog import with_draft
 from bench.validate.case import Case, Reading, Unused
 from bench.validate.described import model_and_chip
 from bench.validate.runtimes import runtime_named
@@ -66,6 +67,6 @@ def _point(row: Row, engine: str) -> Point:
     if "mesh_shape" in resolved:
         resolved["mesh_shape"] = tuple(resolved["mesh_shape"])
     model, chip = model_and_chip(row.model, row.hw)
-    point = Point(model=model, chip=chip, engine=engine, **resolved)
+    point = Point(model=model, chip=chip, engine=engine, **with_draft(resolved))
     point.check()
     return point

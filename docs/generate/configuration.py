@@ -94,6 +94,9 @@ def page() -> str:
             "## wandb",
             "",
             *_files("wandb"),
+            "## price",
+            "",
+            *_files("price"),
         ]
     )
 

@@ -14,9 +14,10 @@ from engines.core.layout import LATENT_ATTENTIONS
 def seen_in_decode(grid: Grid) -> Floats:
     """Mean keys that a token sees, over the ``steps`` after ``input_len`` cached tokens and over layers.
 
-    input_len + (steps + 1)/2 of all keys. In a sliding window W those up to W; in chunks of W those of its own.
+    input_len + (steps + 1)/2 of all keys. In a sliding window W those up to W; in chunks of W those of its own. Of
+    several tokens of a pass each sees those before it, (pass_tokens − 1)/2 on average.
     """
-    whole = grid.input_len + (grid.steps + 1) / 2
+    whole = grid.input_len + (grid.steps + 1) / 2 + (grid.pass_tokens - 1) / 2
     if not np.any(grid.window_layers):
         return whole
     last = grid.input_len + np.maximum(grid.steps, 1)

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from engines.analytic.alpa.estimate import planned_estimate, planned_program_id
 from engines.analytic.constants import calibrated_name, constants_of, provenance
-from engines.analytic.grid import collectives_of, grid_of, record
+from engines.analytic.drafts import asked, draft_of
+from engines.analytic.grid import collectives_of, record
 from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
@@ -17,8 +21,11 @@ from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.extension import check_extensions
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import Source
 from engines.core.runtime import BEST
+from engines.core.speculation import tokens_per_turn
+from engines.core.speculative_keys import check_rate
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
@@ -30,7 +37,9 @@ EXTENSIONS: Final = (
     *("dense_layers", "router_score", "router_normalized", "router_scale", "router_bias", "router_correction"),
     *("router_groups", "router_groups_kept", "rotary_scaling", "rotary_attention_factor", "rotary_short_factors"),
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
-    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew"),
+    *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "pruning"),
+    *("speculative", "draft_model", "draft_len", "draft_layers", "acceptance_rate"),
+    *("planner", "shardings"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -58,23 +67,30 @@ class AnalyticEngine(Estimator):
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One estimate per point, in order; points of one kind of chip are computed together as arrays."""
         answers: dict[int, Estimate] = {}
+        run = list(points)
         torus: list[int] = []
         nodes: list[int] = []
         for index, point in enumerate(points):
             try:
-                _check(point)
+                run[index] = as_run(point)
+                _check(run[index])
             except ShardbenchError as error:
                 answers[index] = Estimate(status="unsupported", error=str(error))
+                continue
+            if point.planner == "alpa" or point.shardings is not None:
+                answers[index] = planned_estimate(run[index])
             else:
                 (nodes if point.chip.kind == "gpu" else torus).append(index)
         for positions in (torus, nodes):
             if positions:
-                chosen = [points[index] for index in positions]
+                chosen = [run[index] for index in positions]
                 answers.update(zip(positions, _estimates(chosen), strict=True))
         return [answers[index] for index in range(len(points))]
 
 
 def _program_id(point: Point) -> str:
+    if point.planner == "alpa" or point.shardings is not None:
+        return planned_program_id(point)
     constants = constants_of(point)
     if point.model.num_experts is None:
         return digest(CLOSED_FORM_VERSION, constants)
@@ -84,7 +100,11 @@ def _program_id(point: Point) -> str:
 def _check(point: Point) -> None:
     point.check()
     check_extensions(point, "analytic", read=EXTENSIONS)
+    check_rate(point)
     record(point)
+    draft = draft_of(point)
+    if draft is not None:
+        _check(draft)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding in ("batch", "sequence"):
             raise Unsupported(
@@ -114,21 +134,60 @@ def _check_ranks(point: Point) -> None:
 
 
 def _estimates(points: Sequence[Point]) -> list[Estimate]:
-    grid = grid_of(points)
-    prediction = predict(grid)
-    low, high = interval(prediction.cost, np.asarray([place_of(point) for point in points]))
-    ends = [(_at(low, index), _at(high, index)) for index in range(len(points))]
+    every = asked(points)
+    prediction = predict(every.grid)
+    low, high = interval(prediction.cost, np.asarray([place_of(point) for point in every.points]))
     possible = prediction.combined().possible
     phases = {name: getattr(prediction, name) for name in ("prefill", "decode")}
-    chosen = {name: resolved(points, grid, name, phase.strategy) for name, phase in phases.items()}
+    chosen = {name: resolved(every.points, every.grid, name, phase.strategy) for name, phase in phases.items()}
+
+    def of(index: int) -> list[_PhaseAtPoint]:
+        return [_PhaseAtPoint(phase, index, chosen[name][index], name) for name, phase in phases.items()]
+
     found = []
     for index, point in enumerate(points):
-        if not possible[index]:
-            found.append(Estimate(status="unsupported", error=_impossible(point)))
+        places = [index, *([every.draft[index]] if index in every.draft else [])]
+        refused = next((place for place in places if not possible[place]), None)
+        if refused is not None:
+            found.append(Estimate(status="unsupported", error=_impossible(every.points[refused])))
             continue
-        prefill, decode = (_PhaseAtPoint(phase, index, chosen[name][index]) for name, phase in phases.items())
-        found.append(_estimate(point, prefill, decode, ends[index]))
+        prefill, decode = of(index)
+        ends = _at(low, index), _at(high, index)
+        if index not in every.turns:
+            found.append(_estimate(point, prefill, decode, ends))
+            continue
+        drafted = of(every.draft[index]) if index in every.draft else None
+        found.append(_speculating(point, [prefill, decode], drafted, every.turns[index], ends))
     return found
+
+
+def _speculating(
+    point: Point,
+    own: "list[_PhaseAtPoint]",
+    drafted: "list[_PhaseAtPoint] | None",
+    turns: float,
+    ends: tuple[float, float],
+) -> Estimate:
+    """The estimate of a point that speculates: the passes that verify, and those that propose."""
+    verify_s = own[1].cost["latency_s"] / turns
+    details: dict[str, Any] = {"turns": turns, "verify_s": verify_s}
+    phases = own
+    if drafted is not None:
+        details["draft_s"] = drafted[1].cost["latency_s"] / turns
+        shared = point.speculative == "self"
+        phases = [mine.with_draft(theirs, shared) for mine, theirs in zip(own, drafted, strict=True)]
+        if not shared:
+            details |= {f"draft_{key}": value for key, value in drafted[1].keys.items()}
+    alone, both = (sum(phase.cost["latency_s"] for phase in each) for each in (own, phases))
+    prefill, decode = phases
+    found = _estimate(point, prefill, decode, (ends[0] * both / alone, ends[1] * both / alone))
+    rate, count = point.acceptance_rate or 0.0, point.draft_len or 0
+    facts = replace(
+        found.facts,
+        tokens_per_turn=tokens_per_turn(rate, count),
+        details={**found.facts.details, **details},
+    )
+    return replace(found, facts=facts)
 
 
 def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", ends: tuple[float, float]) -> Estimate:
@@ -177,10 +236,24 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
 class _PhaseAtPoint:
     """One phase of one point as plain numbers and names."""
 
-    def __init__(self, phase: PredictedPhase, index: int, keys: dict[str, Any]) -> None:
+    def __init__(self, phase: PredictedPhase, index: int, keys: dict[str, Any], name: str) -> None:
+        self.name = name
         self.cost = {name: _at(getattr(phase.cost, name), index) for name in (*COST, "latency_s")}
         self.memory = {name: _at(getattr(phase.memory, name), index) for name in MEMORY}
         self.keys = keys
+
+    def with_draft(self, draft: "_PhaseAtPoint", shared: bool) -> "_PhaseAtPoint":
+        """The phase and that of its draft one after the other, whose weights and cache are the model's if ``shared``.
+
+        A prefill of the first layers is part of the model's.
+        """
+        both = copy(self)
+        runs = not (shared and self.name == "prefill")
+        both.cost = {name: value + draft.cost[name] * runs for name, value in self.cost.items()}
+        held = {name: 0.0 if shared else draft.memory[name] for name in ("weights_bytes", "kv_cache_bytes")}
+        both.memory = {name: value + held.get(name, 0.0) for name, value in self.memory.items()}
+        both.memory["peak_hbm_bytes"] += sum(held.values())
+        return both
 
 
 COST = ("compute_s", "memory_s", "communication_s", "overlapped_s", "overhead_s")

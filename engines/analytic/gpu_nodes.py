@@ -140,7 +140,8 @@ def forward(
         # Kernels take turns: a matmul streams its weights while it multiplies, the others only move memory.
         overlapped_s=roofline_overlap(grid, compute_s, weights_s),
     )
-    logits = np.where(prefill & (grid.all_logits > 0), length, 1.0) * grid.batch * grid.vocab
+    last = np.ones(1) if prefill else grid.pass_tokens
+    logits = np.where(prefill & (grid.all_logits > 0), length, last) * grid.batch * grid.vocab
     logits_s = 2 * logits * grid.d_model / grid.tensor / (rate * (grid.head_peak / grid.peak))
     table_s = grid.vocab * grid.d_model * grid.head_bytes / grid.tensor / stream
     head = Cost(
@@ -148,7 +149,7 @@ def forward(
         memory_s=table_s,
         communication_s=np.zeros(1),
         # Groups of data-parallel attention sample for their own sequences.
-        overhead_s=grid.step_s + grid.sampling_s_per_logit * np.ceil(grid.batch / ranks.data) * grid.vocab,
+        overhead_s=grid.step_s + grid.sampling_s_per_logit * np.ceil(grid.batch / ranks.data) * last * grid.vocab,
         overlapped_s=roofline_overlap(grid, logits_s, table_s),
     )
     device = stage.times(turns) + head

@@ -54,6 +54,8 @@ class Grid:
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
     matmuls, in which it is sent, too: 2 where matmuls are in 8 bits. ``peak`` is the projections', ``stream_peak``
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
+    A decode is ``passes`` of ``pass_tokens`` a sequence, which yield ``steps`` tokens: as many passes of one token,
+    unless some are proposed (:mod:`engines.analytic.drafts`).
     """
 
     layers: Floats
@@ -113,6 +115,8 @@ class Grid:
     input_len: Floats
     output_len: Floats
     steps: Floats
+    passes: Floats
+    pass_tokens: Floats
     phase: Ints
     layout: Ints
     attention: Ints
@@ -221,7 +225,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         _check_links(chip, point.num_chips)
     return {
         **model_arrays(model),
-        "peak": chip.peak(point.act_dtype),
+        "peak": chip.peak(point.act_dtype) * (2 if point.is_sparse else 1),
         "stream_peak": beside,
         "head_peak": chip.peak(point.act_dtype) if point.head_format == point.act_dtype else beside,
         "hbm_bytes": float(chip.hbm_bytes or np.nan),
@@ -244,6 +248,8 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "input_len": float(point.input_len),
         "output_len": float(point.output_len),
         "steps": float(point.decode_steps),
+        "passes": float(point.decode_steps),
+        "pass_tokens": 1.0,
         "phase": PHASES.index(point.phase),
         "layout": FFN_LAYOUTS.index(point.ffn_layout),
         "attention": ATTN_SHARDINGS.index(point.attn_sharding),

@@ -82,7 +82,7 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> TorusMe
     gathered = size_of(grid, cut.gathered)
     shards = torus_attention.attention_shards(grid, layout, attention)
     tables = grid.vocab * grid.d_model * grid.tables
-    context = grid.input_len + grid.output_len
+    context = grid.input_len + grid.output_len + grid.pass_tokens - 1
     absorbed = absorbs(grid, length, np.where(length > 1, length, context))
     tokens = grid.batch * length
     across = size_of(grid, cut.ffn)
@@ -118,7 +118,7 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> TorusMe
         weights_bytes=grid.layers * tpu_torus.weights_on_chip(grid, layout) * grid.weight_bytes
         + tables / chips * grid.head_bytes,
         kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * held(grid, context)) * grid.kv_bytes,
-        activations_bytes=fullest + residual + grid.batch * grid.vocab / chips * 4,
+        activations_bytes=fullest + residual + grid.batch * _judged(grid, length) * grid.vocab / chips * 4,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )
     return TorusMemory(memory=whole, fullest=fullest)
@@ -139,8 +139,8 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
     dense, mixed = grid.dense_layers / grid.layers, grid.expert_layers / grid.layers
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
-    reading = np.where(length > 1, grid.cache_grows, 0.0) > 0
-    context = grid.input_len + np.where(reading, 0.0, grid.output_len)
+    reading = np.where(length > grid.pass_tokens, grid.cache_grows, 0.0) > 0
+    context = grid.input_len + np.where(reading, 0.0, grid.output_len + grid.pass_tokens - 1)
     absorbed = absorbs(grid, length, np.where(length > 1, length, context))
     most = np.maximum(grid.prefill_tokens, length)
     tokens = np.minimum(gpu_nodes.micro_batch(grid, length) * length, most)
@@ -156,7 +156,7 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
     hidden = hidden + gpu_ranks.expanded_elements(grid, ranks, sequences, context, absorbed)
     scores = np.where(grid.score_passes > 0, of_group * length * grid.heads / shared, 0.0)
     residual = 4 * np.minimum(grid.batch * length, most) * grid.d_model
-    logits = grid.batch * grid.vocab * np.where(grid.all_logits > 0, length, 1.0)
+    logits = grid.batch * grid.vocab * np.where(grid.all_logits > 0, length, _judged(grid, length))
     weights = gpu_ranks.attention_weights(grid, ranks) + dense * grid.ffn_params / grid.tensor
     experts = grid.num_experts * (grid.expert_params / grid.tensor + grid.d_model) + grid.shared_params / shared
     kept = np.ceil(grid.batch / ranks.data) * held(grid, context)
@@ -166,3 +166,8 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
         activations_bytes=(residual + hidden + scores) * grid.act_bytes + 2 * 4 * logits,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )
+
+
+def _judged(grid: Grid, length: Floats) -> Floats:
+    """Tokens of a sequence whose logits a pass of ``length`` makes: the last, or all that it verifies."""
+    return np.where(length > grid.pass_tokens, 1.0, grid.pass_tokens)

@@ -194,7 +194,7 @@ class Parts:
 def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) -> PredictedPhase:
     """The phase ``name`` (prefill or decode) of every point, run with one strategy; 0 where a point does not have it.
 
-    A prefill is one pass of input_len tokens a sequence. A decode is ``steps`` passes of one token, each taken at the
+    A prefill is one pass of input_len tokens a sequence. A decode is ``passes`` of ``pass_tokens``, each taken at the
     mean of the keys that they see, as every cost is linear in it.
     """
     chosen = STRATEGIES[strategy]
@@ -202,8 +202,10 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
     runs = _runs(grid, name)
     if name == "prefill":
         length, seen, keys, count = grid.input_len, seen_in_prefill(grid), grid.input_len, one
+        logits = one
     else:
-        length, seen, keys, count = one, seen_in_decode(grid), grid.input_len + (grid.steps + 1) / 2, grid.steps
+        length, seen, count = grid.pass_tokens, seen_in_decode(grid), grid.passes
+        keys, logits = grid.input_len + (grid.steps + 1) / 2, grid.pass_tokens
     if np.all(grid.gpu):
         ranks = ranks_of(grid, chosen)
         cost = gpu_nodes.forward(grid, length, seen, name == "prefill", ranks, keys)
@@ -214,7 +216,7 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
         known = Parts() if known is None else known
         if (name, layout, attention) not in known.attended:
             known.attended[name, layout, attention] = (
-                tpu_torus.attended(grid, layout, attention, length, seen, keys),
+                tpu_torus.attended(grid, layout, attention, length, seen, keys, logits),
                 memory.on_torus(grid, layout, attention, length),
             )
         routed = None

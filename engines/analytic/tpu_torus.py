@@ -125,6 +125,8 @@ class Attended:
     looped_s: Floats
     loaded_s: Floats
     transfers: LayerTransfers
+    logits: Floats
+    """Tokens of a sequence whose next one is chosen."""
 
 
 def forward(
@@ -139,16 +141,23 @@ def forward(
 
 
 def attended(
-    grid: Grid, layout: str, attention: str, length: Floats, seen: Floats, keys: Floats | None = None
+    grid: Grid,
+    layout: str,
+    attention: str,
+    length: Floats,
+    seen: Floats,
+    keys: Floats | None = None,
+    logits: Floats | None = None,
 ) -> Attended:
     """A forward pass of all but experts, ``length`` new tokens a sequence that attend to ``seen`` keys each.
 
     Compute: 2·T·W of the chip's part W of the projections and 4·T·seen·H·D over the attention shards, at the
-    matmul's efficiency; 2·B·V·E/n of the logits. Memory: weights once (gathered weights are written and read, N times
-    the chip's part), the cache of B·seen tokens once, the scores ``score_passes`` times. Communication:
-    :func:`layer_transfers` and :func:`attention_transfers`.
+    matmul's efficiency; 2·B·V·E/n of the logits of one token a sequence, or of ``logits``. Memory: weights once
+    (gathered weights are written and read, N times the chip's part), the cache of B·seen tokens once, the scores
+    ``score_passes`` times. Communication: :func:`layer_transfers` and :func:`attention_transfers`.
     """
     chips = size_of(grid, "xyz")
+    logits = np.ones(1) if logits is None else logits
     shards = attention_shards(grid, layout, attention)
     gathered = size_of(grid, LAYOUTS[layout].gathered)
     tokens = grid.batch * length
@@ -163,7 +172,7 @@ def attended(
     widths = query_width(grid, absorbed) + value_width(grid, absorbed)
     attention_rate = grid.stream_peak * grid.matmul_efficiency * grid.attention_matmul
     attention_s = 2 * pairs * widths / attention_rate
-    logits_s = 2 * grid.batch * grid.vocab * grid.d_model / chips / (rate * (grid.head_peak / grid.peak))
+    logits_s = 2 * grid.batch * logits * grid.vocab * grid.d_model / chips / (rate * (grid.head_peak / grid.peak))
 
     stream = grid.hbm_bytes_per_s * grid.hbm_efficiency
     copies = np.where(gathered > 1, 2 * gathered, 1.0)
@@ -189,6 +198,7 @@ def attended(
         looped_s=grid.layers * projections.transfer_s,
         loaded_s=grid.layers * loaded / stream,
         transfers=(projections + all_to_alls).times(grid.layers),
+        logits=logits,
     )
 
 
@@ -214,7 +224,7 @@ def together(grid: Grid, dense: Attended, routed: ExpertCost | None) -> Cost:
     # A compiler that fetches the next weights ahead does so while the chip waits for others, or starts a layer.
     waiting = transfers.total_s - hidden + fixed_s
     fetched = grid.prefetch * np.minimum(waiting, np.maximum(dense.loaded_s - under_memory, 0.0))
-    sampled = grid.sampling_s_per_logit * grid.batch * grid.vocab / size_of(grid, "xyz")
+    sampled = grid.sampling_s_per_logit * grid.batch * dense.logits * grid.vocab / size_of(grid, "xyz")
     return Cost(
         compute_s=compute_s,
         memory_s=memory_s,

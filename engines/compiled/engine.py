@@ -27,6 +27,7 @@ from engines.compiled.search import (
     unrolled,
     variants,
 )
+from engines.compiled.speculative import OF_A_DRAFT, check_turns, draft_for, over_turns, phases_of, turn_of
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
 from engines.compiled.target.select import target_of
@@ -35,14 +36,15 @@ from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, Unsupported
 from engines.core.point import Point
+from engines.core.pruning import NONE, as_run
 from engines.core.row import Source, Status
+from engines.core.speculative_keys import check_rate
 from engines.core.versions import JAX_LIBRARIES, versions_of
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
 
 PLAIN: Final = ("plain",)
-PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}
 
 
 class CompiledEngine(Estimator):
@@ -111,6 +113,7 @@ class CompiledEngine(Estimator):
         Raises:
             ShardbenchError: the point is refused, or its compiler is not installed.
         """
+        point = as_run(point)
         check_installed(point.chip)
         kept = self.answers.get(self._answer_key(point))
         if kept is not None and kept.facts.program_id is not None:
@@ -122,8 +125,9 @@ class CompiledEngine(Estimator):
                 plan.check()
             except InvalidRequest:
                 continue  # it answers nothing
-            for each in shallow(plan) or [plan]:
-                keys |= {self.compiler.key(self._request(point, each, target, phase)) for phase in PHASES[point.phase]}
+            for phase in phases_of(point):
+                plans = [plan] if phase in OF_A_DRAFT else shallow(plan) or [plan]
+                keys |= {self.compiler.key(self._request(point, each, target, phase)) for each in plans}
         return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice()))
 
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
@@ -133,6 +137,7 @@ class CompiledEngine(Estimator):
     def _answer(self, point: Point) -> Estimate:
         status: Status
         try:
+            point = as_run(point)
             check_installed(point.chip)
             key = self._answer_key(point)
             found = self.answers.get(key) if self.trace_dir is None else None
@@ -182,7 +187,10 @@ class CompiledEngine(Estimator):
 
         point.check()
         self.check_runtime(point)
+        if point.pruning != NONE:
+            raise Unsupported("pruning=2:4: XLA multiplies the zeros like other weights; use engine=analytic on a GPU")
         check_formats(point)
+        check_rate(point)
         open_ = point.collectives == AUTO
         return target_of(point.slice()), families(self.try_collectives) if open_ else [(point.collectives,)]
 
@@ -202,7 +210,8 @@ class CompiledEngine(Estimator):
         for plan in plans:
             try:
                 plan.check()
-                phases = [self._phase(point, plan, target, name) for name in PHASES[point.phase]]
+                check_turns(point, plan)
+                phases = [over_turns(point, self._phase(point, plan, target, name)) for name in phases_of(point)]
             except (OutOfMemory, InvalidRequest, CompilerFailed, NotCompiled) as error:
                 times[name_of(plan)] = str(error)
                 self.within_limits &= not isinstance(error, NotCompiled)
@@ -216,7 +225,8 @@ class CompiledEngine(Estimator):
     def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
         # Unrolled, compiling takes memory and time in proportion to layers and tokens.
         many = plan.unrolled and name == "prefill"
-        depths = [self._timed(point, each, target, name, apart=many) for each in shallow(plan)]
+        fewer = [] if name in OF_A_DRAFT else shallow(plan)
+        depths = [self._timed(point, each, target, name, apart=many) for each in fewer]
         if depths:
             whole = at_all_layers(depths[0], depths[1], plan.model)
             hbm_bytes = point.chip.require("hbm_bytes", point.chip.hbm_bytes)
@@ -240,8 +250,14 @@ class CompiledEngine(Estimator):
             raise UnreadableHlo(message) from error
 
     def _request(self, point: Point, plan: "Plan", target: Target, phase: str) -> CompileRequest:
-        steps = point.decode_steps if phase == "decode" else 0
-        return CompileRequest(plan, target, compiler_for(point.chip).libraries, phase, point.input_len, steps)
+        steps, libraries = point.decode_steps if phase == "decode" else 0, compiler_for(point.chip).libraries
+        if phase in ("prefill", "decode"):
+            return CompileRequest(plan, target, libraries, phase, point.input_len, steps)
+        draft = draft_for(target.resolve(point), plan)
+        if phase == "draft_prefill":
+            assert draft is not None
+            return CompileRequest(draft, target, libraries, "prefill", point.input_len, steps)
+        return CompileRequest(plan, target, libraries, phase, point.input_len, steps, turn_of(point), draft)
 
     def _told(self, point: Point, target: Target, found: Tried) -> Estimate:
         if found.best is None:
@@ -249,7 +265,8 @@ class CompiledEngine(Estimator):
             raise found.refusal
         plan, phases = found.best
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
-        found_it = estimate_of(point, target, self.compiler.mesh(target), plan, phases, details)
+        plans = [each for each in (plan, draft_for(target.resolve(point), plan)) if each is not None]
+        found_it = estimate_of(point, target, self.compiler.mesh(target), plans, phases, details)
         return replace(found_it, facts=replace(found_it.facts, program_id=self.program_id(point)))
 
     def _write_traces(self, point: Point, phases: Sequence[TimedProgram]) -> dict[str, dict[str, str]]:

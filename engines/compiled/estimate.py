@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.select import cost_model_of
+from engines.compiled.operators import operators_of
+from engines.compiled.speculative import OF_A_DRAFT, details_of, tokens_of_a_turn
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import compiler_for
 from engines.compiled.target.memory import peak_bytes
@@ -12,7 +14,7 @@ from engines.compiled.timed import TimedProgram
 from engines.core.engine import Estimate, Facts
 from engines.core.point import Point
 from engines.core.versions import versions_of
-from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
 
 if TYPE_CHECKING:
@@ -25,20 +27,24 @@ def estimate_of(
     point: Point,
     target: Target,
     mesh: "Mesh",
-    plan: "Plan",
+    plans: Sequence["Plan"],
     phases: Sequence[TimedProgram],
     details: Mapping[str, Any],
 ) -> Estimate:
-    """The estimate of the chosen plan. ``details`` are added to those made here."""
+    """The estimate of the chosen plan, the first of ``plans``; another is that of a draft model beside it.
+
+    ``details`` are added to those made here.
+    """
+    plan = plans[0]
     times = {phase.name: phase.account.total_s for phase in phases}
     total = _sum_accounts(phases)
-    sharded = _sharded_bytes(mesh, plan)
+    held = [_sharded_bytes(mesh, each) for each in plans]
+    sharded = {name: sum(each[name] for each in held) for name in ("weights", "cache")}
     temporaries = max(phase.compiled.memory["temp"] for phase in phases)
     resolved = {
         "runtime": "xla",
         "mesh_shape": list(point.mesh),
-        "ffn_layout": None if plan.chips == 1 else plan.ffn_layout,
-        "attn_sharding": None if plan.chips == 1 else plan.attn_sharding,
+        **resolved_layout(plan),
         "collectives": plan.collectives,
         **({"latent_attention": form} if (form := resolved_form(plan, point.phase, point.input_len)) else {}),
         **resolved_experts(plan),
@@ -51,10 +57,11 @@ def estimate_of(
         communication_s=total.communication_s,
         overlapped_s=total.overlapped_s,
         overhead_s=total.copy_wait_s,
-        peak_hbm_bytes=target.cores * max(peak_bytes(phase.compiled.memory) for phase in phases),
+        peak_hbm_bytes=target.cores * max(_peak_beside(phase, held) for phase in phases),
         weights_bytes=target.cores * sharded["weights"],
         kv_cache_bytes=target.cores * sharded["cache"],
         activations_bytes=target.cores * temporaries,
+        tokens_per_turn=tokens_of_a_turn(point),
         device_kind=target.topology_name,
         versions=versions_of(compiler_for(point.chip).libraries),
         details={
@@ -65,6 +72,7 @@ def estimate_of(
             "hbm_bytes_moved": total.hbm_bytes,
             "flops": total.flops or None,
             "hot_loop": {phase.name: phase.hot_loop for phase in phases},
+            **_operators(point, plan, phases),
             "unestimated_s": total.unestimated_s,
             "unestimated_instructions": dict(total.unestimated),
             "unestimated_by_label_s": dict(total.unestimated_by_label_s),
@@ -76,15 +84,24 @@ def estimate_of(
             "unrolled": plan.unrolled,
             "attention_batch_axes": "".join(plan.axes.sequence),
             "padded_heads": plan.padded.heads,
+            **(details_of(point, phases) if point.speculative != "none" else {}),
             **details,
         },
     )
+    reads = {name: seconds for name, seconds in times.items() if name.endswith("prefill")}
+    decode_s = sum(times.values()) - sum(reads.values())
     return Estimate(
         latency_s=sum(times.values()),
-        ttft_s=times.get("prefill"),
-        step_time_s=times["decode"] / point.decode_steps if point.decode_steps and "decode" in times else None,
+        ttft_s=sum(reads.values()) if reads else None,
+        step_time_s=decode_s / point.decode_steps if point.decode_steps and len(reads) < len(times) else None,
         facts=facts,
     )
+
+
+def _peak_beside(phase: TimedProgram, held: Sequence[Mapping[str, float]]) -> float:
+    """Peak bytes of a device that runs a phase, with what the other of two models holds meanwhile."""
+    other = 0 if phase.name in OF_A_DRAFT else 1
+    return peak_bytes(phase.compiled.memory) + (sum(held[other].values()) if len(held) > 1 else 0.0)
 
 
 def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
@@ -129,10 +146,27 @@ def _depths_sentence(plan: "Plan", phases: Sequence[TimedProgram]) -> str:
     return f"; of {layers} unrolled layers, timed on the line through its programs of {few} and {more} layers"
 
 
+def _operators(point: Point, plan: "Plan", phases: Sequence[TimedProgram]) -> dict[str, Any]:
+    """What each operator became, of programs of several chips whose text has all layers."""
+    if plan.chips == 1 or any(phase.depths for phase in phases):
+        return {}
+    cost, found = cost_model_of(point.slice()), {}
+    for phase in phases:
+        decodes = phase.name == "decode"
+        tokens, passes = (1, point.decode_steps) if decodes else (point.input_len, 1)
+        found[phase.name] = operators_of(phase, plan, plan.batch_size * tokens, cost, passes)
+    return {"operators": found}
+
+
 def _program_sentence(point: Point, plan: "Plan") -> str:
     prefill = f"one prefill of {point.input_len} tokens a sequence"
     decode = (
         f"{point.decode_steps} steps in one loop, each attending over the {plan.cache_len} positions of its cache, "
         "as its shapes are static"
     )
+    if point.speculative != "none":
+        decode = (
+            f"one turn, in which {point.draft_len} tokens are proposed and a pass of {(point.draft_len or 0) + 1} "
+            f"verifies them, each attending over the {plan.cache_len} positions of its cache; times the turns"
+        )
     return {"prefill": prefill, "decode": decode, "generate": f"{prefill}; {decode}"}[point.phase]

@@ -87,6 +87,21 @@ class LinkConstants:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cloud:
+    """A chip where it is rented: ``host_chips`` of them are in one virtual machine.
+
+    ``gke`` is Google Kubernetes Engine's label of its nodes; ``xpk`` and ``skypilot`` begin those programs' names of a
+    slice, which end with its chips times ``counted_a_chip`` (v4-128 has 64). None: not to be had there.
+    """
+
+    host_chips: int
+    gke: str | None = None
+    xpk: str | None = None
+    skypilot: str | None = None
+    counted_a_chip: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
     """One chip; every field is a key of ``conf/hw/*.yaml``, where its source stands beside it.
 
@@ -98,9 +113,11 @@ class Chip:
     ``device_names`` are the names that the driver, JAX and PyTorch give to a device of this chip. ``xla`` and ``cuda``
     describe a TPU and a GPU to XLA's compiler; without them ``engine=compiled`` does not support the chip.
     ``link_constants`` replace the defaults of ``engine=compiled`` where they were measured on this chip.
+    ``cloud`` says what job files call it.
 
     ``power_limit_w`` is what a GPU's driver is told to stay below, where that is less than the board's own limit. No
     datasheet says how much slower the chip is then: it is measured or imported, and nothing is predicted for it.
+    ``tdp_w`` is the thermal design power, by which energy is predicted; no time depends on it.
     """
 
     name: str
@@ -121,13 +138,15 @@ class Chip:
     cuda: Cuda | None = None
     link_constants: LinkConstants | None = None
     power_limit_w: float | None = None
+    tdp_w: float | None = None
+    cloud: Cloud | None = None
     sources: Mapping[str, str]
 
     def __post_init__(self) -> None:
         for dtype, value in self.peak_flops_per_s.items():
             if value <= 0:
                 raise InvalidRequest(f"hw.peak_flops_per_s.{dtype}", value, "must be > 0", "give FLOP/s")
-        for name in ("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s"):
+        for name in ("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s", "tdp_w"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InvalidRequest(f"hw.{name}", value, "must be > 0", "give the datasheet's figure, or null")
@@ -228,11 +247,12 @@ class Chip:
         return f"; use act_dtype={wide}, which stores weights as {dtype} and converts them, or a chip with that peak"
 
 
-PARTS: Final[Mapping[str, type[SliceShapes | XlaTpu | Cuda | LinkConstants]]] = {
+PARTS: Final[Mapping[str, type[SliceShapes | XlaTpu | Cuda | LinkConstants | Cloud]]] = {
     "slices": SliceShapes,
     "xla": XlaTpu,
     "cuda": Cuda,
     "link_constants": LinkConstants,
+    "cloud": Cloud,
 }
 """Key of a chip → the class of the object that it holds."""
 

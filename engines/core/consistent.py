@@ -1,16 +1,17 @@
 """Are the values of a point consistent with each other?"""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from engines.core.errors import InvalidRequest
 from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
+from engines.core.serve_checks import check_serve
+from engines.core.shardings import Shardings
+from engines.core.slice import MeshShape
+from engines.core.speculative_keys import check_adaptive
 from engines.core.weight_groups import check_point_groups
 
 if TYPE_CHECKING:
     from engines.core.point import Point
-
-IMPORTED: Final = "imported"
-"""The engine of rows that another harness measured, the only one with points of the phase ``serve``."""
 
 
 def check_together(point: "Point") -> None:
@@ -19,13 +20,7 @@ def check_together(point: "Point") -> None:
     Raises:
         InvalidRequest: two values contradict each other.
     """
-    if point.phase == "serve" and point.engine != IMPORTED:
-        raise InvalidRequest(
-            "phase",
-            point.phase,
-            "is a server under load, which is only imported from other harnesses",
-            "use phase=prefill, decode or generate",
-        )
+    check_serve(point)
     point.model.check_phase(point.phase)
     _check_architecture(point)
     mesh = point.slice().mesh_shape
@@ -55,7 +50,9 @@ def check_together(point: "Point") -> None:
             f"use a multiple of {least}, or attn_sharding=heads",
         )
     _check_parallel_degrees(point)
+    _check_shardings(point, mesh)
     check_point_groups(point)
+    check_adaptive(point)
     tokens = point.input_len + point.output_len
     if point.model.position == "learned" and tokens > point.model.max_positions:
         raise InvalidRequest(
@@ -124,6 +121,41 @@ def _check_architecture(point: "Point") -> None:
             f"does not divide num_experts={model.num_experts} of model={model.name}",
             "every GPU holds the same number of experts",
         )
+
+
+def _check_shardings(point: "Point", mesh: MeshShape) -> None:
+    """Shardings of every operator leave no layout to choose, and the compiler partitions by them."""
+    if point.planner == "alpa" or point.shardings is not None:
+        key = "planner" if point.shardings is None else "shardings"
+        for other, allowed in (
+            ("ffn_layout", ("auto",)),
+            ("attn_sharding", ("auto",)),
+            ("collectives", ("auto", "plain")),
+        ):
+            if getattr(point, other) not in allowed:
+                raise InvalidRequest(
+                    key,
+                    getattr(point, key),
+                    f"states what {other}={getattr(point, other)} does",
+                    f"leave {other}=auto",
+                )
+    if point.shardings is None:
+        return
+    if point.partitioner != "gspmd":
+        raise InvalidRequest(
+            "shardings", point.shardings, "are told to the compiler, which partitions", "use partitioner=gspmd"
+        )
+    shardings = Shardings.parse(point.shardings)
+    shardings.check(point.model)
+    for name, dims in shardings.cuts:
+        along = "".join(dims)
+        if axes_size(along, mesh) > 1 and any(axes_size(axis, mesh) == 1 for axis in along):
+            raise InvalidRequest(
+                "shardings",
+                f"{name}:{'.'.join(dims)}",
+                f"splits along an axis of one chip of mesh_shape={list(mesh)}",
+                "use a plan of this mesh",
+            )
 
 
 def _check_parallel_degrees(point: "Point") -> None:

@@ -21,8 +21,10 @@ class Facts:
 
     ``resolved`` holds the keys of the point that the engine chose or changed (``{"ffn_layout": "ws_2d"}``); its names
     are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; the
-    measured matmul and copy rates of this process are reported in addition, for any chip. ``details`` is the engine's
-    own, stored with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what answered.
+    measured matmul and copy rates of this process are reported in addition, for any chip. ``tokens_per_turn`` is that
+    of speculative decoding, ``mean_layers`` the layers that a generated token passed before it left. ``details`` is the
+    engine's own, stored with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what
+    answered.
     """
 
     program_id: str | None = None
@@ -38,6 +40,8 @@ class Facts:
     weights_bytes: float | None = None
     kv_cache_bytes: float | None = None
     activations_bytes: float | None = None
+    tokens_per_turn: float | None = None
+    mean_layers: float | None = None
     peak_flops_per_s: float | None = None
     hbm_bytes_per_s: float | None = None
     peak_source: str | None = None
@@ -87,7 +91,9 @@ class Verification:
 
     ``max_relative_error`` is max|output − reference| / max|reference| over the logits; ``kl_divergence`` is the mean
     of KL(reference ‖ output) over positions, in nats. Those that begin with ``bf16`` are the same against weights in
-    bfloat16: the error of quantization, None for unquantized programs.
+    bfloat16: the error of quantization, None for unquantized programs. Those that begin with ``quality`` compare an
+    output that is meant to differ, of a model that was made smaller or left early, with that of the whole model, or its
+    teacher: fields of a row.
     """
 
     ok: bool
@@ -97,6 +103,9 @@ class Verification:
     kl_divergence: float | None = None
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
+    quality_kl: float | None = None
+    quality_agreement: float | None = None
+    quality_perplexity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,19 @@ from functools import cache
 from typing import Any, Final
 
 NOT_IDENTIFYING: Final = frozenset(
-    {"sources", "source", "device_names", "xla", "cuda", "link_constants", "limits", "constants", "on_chip"}
+    {
+        "sources",
+        "source",
+        "device_names",
+        "xla",
+        "cuda",
+        "link_constants",
+        "limits",
+        "constants",
+        "on_chip",
+        "tdp_w",
+        "cloud",
+    }
 )
 """Fields of a model, chip or runtime that change no answer, or that the program which answers stands for."""
 

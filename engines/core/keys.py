@@ -115,6 +115,28 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """An object that a file of the config ``group`` describes; a config and a row have its name."""
+
+    group: str
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest for a name: whoever makes a point reads the file."""
+        del phase
+        if isinstance(value, str) or not hasattr(value, "name"):
+            raise InvalidRequest(name, value, f"is not what a file of conf/{self.group} describes", "give its name")
+
+    def parse(self, name: str, text: str) -> str:
+        """The name."""
+        del name
+        return text
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list is a grid."""
+        return _items(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """Sizes along the axes of a mesh. The slice decides which meshes exist."""
 
@@ -132,6 +154,26 @@ class Sizes:
         """A list of lists is a grid."""
         nested = isinstance(value, list) and value and not isinstance(value[0], int)
         return [tuple(each) if isinstance(each, list) else each for each in (_items(value) if nested else [value])]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that says more than a name; what reads it checks it."""
+
+    def check(self, name: str, value: object, phase: str) -> None:
+        """Raise InvalidRequest for anything but a text that says something."""
+        del phase
+        if not isinstance(value, str) or not value:
+            raise InvalidRequest(name, value, "must be a text", "leave it out, or write what it takes")
+
+    def parse(self, name: str, text: str) -> str:
+        """The text."""
+        del name
+        return text
+
+    def alternatives(self, value: object) -> list[Any]:
+        """A list is a grid."""
+        return _items(value)
 
 
 @dataclass(frozen=True, slots=True)

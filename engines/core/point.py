@@ -10,21 +10,23 @@ from engines.core.dtypes import ACTIVATION_DTYPES, WEIGHTS_ALONE, stream_dtype, 
 from engines.core.fingerprint import fingerprint
 from engines.core.keys import Key, keys_of
 from engines.core.layout import ABOUT_EXPERTS, ABOUT_LATENTS
-from engines.core.point_keys import PointKeys
+from engines.core.method_keys import MethodKeys
+from engines.core.pruning import NONE, as_run, pruning_of
 from engines.core.runtime import AUTO
 from engines.core.slice import MeshShape, Slice, slice_of
+from engines.core.speculative_keys import filled_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point(PointKeys):
+class Point(MethodKeys):
     """One configuration. ``None`` leaves a choice to the engine, as ``auto`` does for named choices.
 
     ``runtime`` is the software that runs the model; None is the engine's own, and of a prediction the best known.
 
     ``batch_size`` is global. A prefill point reads ``input_len`` tokens; a decode point starts with ``input_len``
     tokens in its cache and generates ``output_len`` one by one; a generate point does both. A serve point is a server
-    under load, which no engine runs: ``batch_size`` is the most requests in flight, and a batch or length is 0 where
-    the source states no one number. ``first_token`` says which pass yields the first of a generate point's
+    under load: ``batch_size`` is the most requests in flight, 0 without a bound; an imported one's batch or length is 0
+    where the source states no one number. ``first_token`` says which pass yields the first of a generate point's
     ``output_len`` tokens; the other phases have no such choice. Making a point checks each value by itself;
     :meth:`check` checks them together.
 
@@ -48,6 +50,8 @@ class Point(PointKeys):
             object.__setattr__(self, "head_dtype", stream_dtype(self.act_dtype))
         elif self.head_dtype == self.weight_dtype and not blocks:
             object.__setattr__(self, "head_dtype", None)
+        for name, value in filled_in(self).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     @cache
@@ -59,17 +63,27 @@ class Point(PointKeys):
         """Check that the values are consistent with each other.
 
         Raises:
-            InvalidRequest: an engine is asked for the phase ``serve``, an encoder for tokens, no slice has that many
+            InvalidRequest: a load is asked of an engine of batches, an encoder for tokens, no slice has that many
                 chips, a layout needs more chips or another batch, the parallel degrees do not multiply to the chips,
                 groups of weights do not divide a matrix or a GPU's part of it, the tokens exceed the model's learned
                 positions, or the runtime cannot run the model, on this chip, or in this way.
         """
-        check_together(self)
+        check_together(self if self.pruning == NONE else as_run(self))
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes of one weight of a layer's matrices, with its share of its group's scale and zero point."""
-        return weight_bytes(self.weight_dtype, self.weight_group_size)
+        """Bytes of one weight of a layer's matrices, with its share of its group's scale and zero point.
+
+        Of 2:4 where the chip multiplies it as such half of them, and two bits of each that says which it is.
+        """
+        whole = weight_bytes(self.weight_dtype, self.weight_group_size)
+        return whole / 2 + 1 / 8 if self.is_sparse else whole
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether weights are 2:4 and the chip multiplies them as such: NVIDIA's GPUs from Ampere on do."""
+        cuda = self.chip.cuda
+        return cuda is not None and cuda.compute_capability >= (8, 0) and pruning_of(self.pruning).two_of_four
 
     @property
     def head_format(self) -> str:
@@ -127,7 +141,7 @@ class Point(PointKeys):
         """The point as flat names and plain values: what a row and a table hold of it.
 
         ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
-        of a model without them.
+        of a model without them, and ``speculative`` where it is none.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):
@@ -136,6 +150,9 @@ class Point(PointKeys):
         flat["runtime"] = AUTO if self.runtime is None else self.runtime.name
         flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
         flat["first_token"] = self.first_token if self.phase == "generate" else None
+        flat["pruning"] = None if self.pruning == NONE else self.pruning
+        flat["draft_model"] = None if self.draft_model is None else self.draft_model.name
+        flat["speculative"] = None if self.speculative == "none" else self.speculative
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
         return flat | dict.fromkeys(lacks)
 

@@ -159,3 +159,26 @@ class PointKeys:
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
         ),
     )
+    request_rate_per_s: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0),
+            "of a serve point, requests sent a second; auto is the most under ttft_limit_s and tpot_limit_s, or all at "
+            "once where there is no limit",
+            engine_chooses=True,
+            extends=True,
+        ),
+    )
+    num_requests: int | None = field(
+        default=None, metadata=about(Integer(1), "of a serve point, requests sent", engine_chooses=True, extends=True)
+    )
+    ttft_limit_s: float | None = field(
+        default=None,
+        metadata=about(Number(0.0), "of a serve point, the longest time to a request's first token", extends=True),
+    )
+    tpot_limit_s: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0), "of a serve point, the longest mean time of a request's tokens after the first", extends=True
+        ),
+    )

@@ -59,6 +59,20 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    request_rate_per_s: float | None = None  # serve rows of ours, as the three that follow; others' say it in load
+    num_requests: int | None = None
+    ttft_limit_s: float | None = None
+    tpot_limit_s: float | None = None
+    pruning: str | None = None  # None: nothing is left out
+    speculative: str | None = None  # None: no speculation
+    draft_model: str | None = None  # a name of conf/model
+    draft_len: int | None = None
+    draft_layers: int | None = None
+    acceptance_rate: float | None = None  # as asked, else as measured
+    exit_threshold: float | None = None
+    exit_every: int | None = None
+    planner: str | None = None  # None in rows of before it was a key
+    shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format
@@ -115,7 +129,13 @@ class Row:
     mfu_of_matmul: float | None = None
     mbu_of_copy: float | None = None
     cost_chip_s_per_token: float | None = None
+    tokens_per_turn: float | None = None  # of speculative decoding
+    mean_layers: float | None = None  # of early exit: layers that a generated token passed
     published_mfu: float | None = None
+    cost_usd_per_mtok: float | None = None  # by prices when it is read; no stored row has it
+    price: str | None = None  # whose prices, of which day
+    energy_j: float | None = None  # of all chips, in the time of latency_s; stored where it was measured
+    energy_source: str | None = None  # nvml_total_energy | nvml_power | tdp
     # Where the time goes.
     compute_s: float | None = None
     memory_s: float | None = None
@@ -132,6 +152,9 @@ class Row:
     kl_divergence: float | None = None
     bf16_max_relative_error: float | None = None
     bf16_kl_divergence: float | None = None
+    quality_kl: float | None = None  # of a model made smaller: mean KL(whole model ‖ this one) a token, in nats
+    quality_agreement: float | None = None  # share of tokens whose most likely successor is the same
+    quality_perplexity: float | None = None  # on the held-out text of engine.text
     # Where it ran.
     git_sha: str | None = None  # of shardbench's checkout
     git_dirty: bool | None = None  # whether the code differed from git_sha

@@ -1,6 +1,7 @@
 """An external program, run to its end together with all processes that it starts."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,6 +19,8 @@ from engines.host.scratch import scratch_file
 
 TAIL_CHARACTERS: Final = 600
 POLL_S: Final = 0.05
+BOXES: Final = re.compile("[\u2500-\u259f]+")
+"""Lines and blocks that programs draw around their messages."""
 OUT_OF_MEMORY: Final = ("out of memory", "outofmemoryerror")
 """What CUDA programs print when memory runs out, in lower case."""
 
@@ -125,5 +128,5 @@ class ExternalProgram:
 
 def output_tail(output: str) -> str:
     """The end of a program's output, to append to an error message."""
-    tail = " ".join(output.split())[-TAIL_CHARACTERS:]
+    tail = " ".join(BOXES.sub(" ", output).split())[-TAIL_CHARACTERS:]
     return f"; its output ends with: {tail}" if tail else " and printed nothing"

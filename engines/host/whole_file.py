@@ -37,7 +37,28 @@ def write_whole(path: Path, content: bytes, temporary: Path, *, flush: bool) -> 
         raise
 
 
-def _write_unnamed(path: Path, content: bytes, *, flush: bool) -> bool:
+def write_nowhere(temporary: Path, content: bytes) -> None:
+    """Try whether such a file can be written and flushed, and leave nothing.
+
+    Args:
+        temporary: its name for a moment, where the system has no files without one.
+        content: what it would hold.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if _write_unnamed(temporary, content, flush=True, named=False):
+        return
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_unnamed(path: Path, content: bytes, *, flush: bool, named: bool = True) -> bool:
     """Whether the system could; a file that nobody has given a name is gone with its writer."""
     if not hasattr(os, "O_TMPFILE"):
         return False
@@ -47,6 +68,8 @@ def _write_unnamed(path: Path, content: bytes, *, flush: bool) -> bool:
             file.flush()
             if flush:
                 os.fsync(file.fileno())
+            if not named:
+                return True
             # A folder's descriptor, though the path is absolute, makes Python follow the link to the file itself.
             os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno(), follow_symlinks=True)
     except OSError as error:

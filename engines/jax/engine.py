@@ -5,11 +5,13 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.engine import JobProcess, Program, Runner, Team
-from engines.core.errors import Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
 from engines.jax.settings import NOT_HELD, Settings
@@ -101,14 +103,24 @@ class JaxEngine(Runner):
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
-        plan, mesh = self._plan(point)
+        run = as_run(point)
+        plan, mesh = self._plan(run)
         from engines.jax.devices import out_of_memory
+        from engines.jax.leaving import LeavingProgram
         from engines.jax.program import JaxProgram
+        from engines.jax.quality import pruned_source, quality_of
+        from engines.jax.speculative import SpeculativeProgram
 
         formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
-        source = self.settings.source(point.model)
+        whole = self.settings.source(point.model)
         with out_of_memory(point):
-            return JaxProgram(point, plan, mesh, self.settings, source, self.settings.allowed_error(*formats))
+            source = pruned_source(point, self.settings, whole)
+            quality = partial(quality_of, point, run, self.settings, whole, source)
+            if point.speculative != "none":
+                kind: type[JaxProgram] = SpeculativeProgram
+            else:
+                kind = JaxProgram if point.exit_threshold is None else LeavingProgram
+            return kind(run, plan, mesh, self.settings, source, self.settings.allowed_error(*formats), quality)
 
     def shares_programs(self, point: Point) -> Point:
         """The prompt's program is that of every phase and number of steps, and routing changes values alone."""
@@ -120,6 +132,7 @@ class JaxEngine(Runner):
         Raises:
             See :meth:`prepare`; no memory is taken.
         """
+        point = as_run(point)
         plan, mesh = self._plan(point)
         from engines.jax.identity import abstract_program_id
 
@@ -138,17 +151,49 @@ class JaxEngine(Runner):
         from engines.transformer.partition.resolve import plan_of
 
         plan = replace(plan_of(point), prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
+        if point.exit_threshold is not None:
+            from engines.transformer.generate.early_exit import check_exits
+
+            check_exits(plan)
         plan.check()
         if plan.prefill.prefix:
             prefix_plan(plan)  # refuses what it could not read
         check_prompts(point, self.settings)
+        self._check_speculation(point, plan)
         return plan, mesh_of(point)
+
+    def _check_speculation(self, point: Point, plan: "Plan") -> None:
+        settings, plainly = self.settings, point.speculative == "none" and point.exit_threshold is None
+        if settings.stop_token is not None and not plainly:
+            way = "exit_threshold" if point.speculative == "none" else f"speculative={point.speculative}"
+            raise Unsupported(f"engine.stop_token={settings.stop_token}: is not read with {way}; use null")
+        if point.speculative == "none":
+            if settings.draft_checkpoint is not None:
+                problem = "is of a draft model, and speculative=none"
+                raise InvalidRequest(
+                    "engine.draft_checkpoint", settings.draft_checkpoint, problem, "give speculative=draft"
+                )
+            return
+        from engines.transformer.speculation.draft import draft_plan
+        from engines.transformer.speculation.first_layers import first_layers
+        from engines.transformer.speculation.options import check_speculation
+
+        if settings.stop_token is not None:
+            raise Unsupported(
+                f"engine.stop_token={settings.stop_token}: is not read with speculative={point.speculative}"
+            )
+        check_speculation(point, plan)
+        if point.draft_layers is not None:
+            first_layers(plan, point.draft_layers)
+        draft = draft_plan(point, plan)
+        if draft is not None:
+            check_speculation(point, draft)
 
 
 def _check_supported(point: Point) -> None:
-    from engines.transformer.partition.resolve import check_formats
+    from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
-    check_formats(point)
+    check_formats(point, (*READ, *EXITS))
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"

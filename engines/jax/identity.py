@@ -15,8 +15,13 @@ from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
 from engines.jax.prompt_batch import prompts_of
 from engines.jax.settings import Settings
+from engines.transformer.generate.early_exit import Exits, make_leaving_decode
 from engines.transformer.partition.plan import Plan
-from engines.transformer.programs import abstract_arguments, make_decode
+from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
+from engines.transformer.speculation.draft import draft_plan
+from engines.transformer.speculation.options import speculation_of
+from engines.transformer.speculation.programs import abstract_state, make_speculative_decode
+from engines.transformer.speculation.propose import Both
 
 
 def program_id_of(point: Point, plan: Plan, mesh: Mesh, texts: Mapping[str, str]) -> str:
@@ -41,7 +46,29 @@ def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings
         prompts = prompts_of(point, plan, mesh, settings)
         read = jax.tree.map(shape, prompts.arguments)
         texts["prefill"] = prompts.prefill.lower(weights, cache, *read).as_text()
-    if point.decode_steps:
+    if point.speculative != "none":
+        return program_id_of(point, plan, mesh, texts | _speculative_texts(point, plan, mesh, settings))
+    if point.exit_threshold is not None and point.decode_steps:
+        exits = Exits(point.exit_threshold, point.exit_every or 0)
+        leaving = make_leaving_decode(plan, mesh, point.decode_steps, exits, settings.sampling)
+        texts["decode"] = leaving.lower(weights, cache, *decoded_from).as_text()
+    elif point.decode_steps:
         decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
         texts["decode"] = decode.lower(weights, cache, *decoded_from).as_text()
     return program_id_of(point, plan, mesh, texts)
+
+
+def _speculative_texts(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> dict[str, str]:
+    """What :class:`engines.jax.speculative.SpeculativeProgram` compiles besides the model's prefill."""
+    how, draft = speculation_of(point, settings.ngram), draft_plan(point, plan)
+    assert how is not None
+    texts: dict[str, str] = {}
+    if draft is not None and point.phase != "decode":
+        arguments = abstract_arguments(draft, mesh, point.input_len)["prefill"]
+        texts["draft_prefill"] = make_prefill(draft, mesh, settings.sampling).lower(*arguments).as_text()
+    if point.decode_steps:
+        decode = make_speculative_decode(plan, draft, mesh, how, point.decode_steps, settings.sampling)
+        *_, first = abstract_arguments(plan, mesh, point.input_len)["decode"][:3]
+        *_, prompt = abstract_arguments(plan, mesh, point.input_len)["prefill"]
+        texts["decode"] = decode.lower(*abstract_state(Both(plan, draft), mesh), first, prompt).as_text()
+    return texts

@@ -31,3 +31,8 @@ def kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) ->
     """Mean of KL(expected ‖ output) over all but the last axis, in nats; both are logits."""
     p, q = (each - np.logaddexp.reduce(each, axis=-1, keepdims=True) for each in (expected, output))
     return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
+
+
+def agreement(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:
+    """Share of positions at which both have the same likeliest id; both are logits."""
+    return float((expected.argmax(axis=-1) == output.argmax(axis=-1)).mean())

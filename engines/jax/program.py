@@ -1,7 +1,7 @@
 """A point that is compiled and loaded on its devices, and can be run repeatedly."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import jax
@@ -17,16 +17,17 @@ from engines.core.versions import JAX_LIBRARIES, versions_of
 from engines.jax.devices import compiler_options, out_of_memory
 from engines.jax.identity import program_id_of
 from engines.jax.kept import compiled_once
-from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
+from engines.jax.output_error import Bfloat16, agreement, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
 from engines.jax.prompt_batch import prompts_of
+from engines.jax.quality import Quality
 from engines.jax.settings import Settings
 from engines.jax.stop_token import complete_run
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
 from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
-from engines.transformer.partition.resolve import resolved_form
+from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
 from engines.transformer.programs import load_parameters, make_decode
 from engines.transformer.reference import reference_logits
@@ -40,10 +41,17 @@ class JaxProgram:
     """Implements :class:`engines.core.engine.Program`."""
 
     def __init__(
-        self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source, tolerance: float
+        self,
+        point: Point,
+        plan: Plan,
+        mesh: Mesh,
+        settings: Settings,
+        source: Source,
+        tolerance: float,
+        quality: Callable[[], Quality | None],
     ) -> None:
         self.point, self.plan, self.mesh, self.tolerance = point, plan, mesh, tolerance
-        self.settings, self.source = settings, source
+        self.settings, self.source, self.quality = settings, source, quality
         self.prompts = prompts_of(point, plan, mesh, settings)
         self.prompt = self.prompts.tokens
         self.weights: Parameters | None = load_parameters(plan, mesh, source)
@@ -62,20 +70,26 @@ class JaxProgram:
         self.generated: dict[str, int] = {}
         timed = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}[point.phase]
         if point.input_len:
-            self._compile("prefill", self.prompts.prefill, self.inputs, "prefill" in timed)
+            self._prepare_prefill("prefill" in timed)
             self._prefill()
         if "decode" in timed and point.decode_steps:
-            decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
-            self._compile("decode", decode, (self.first, self.position), True)
+            self._prepare_decode()
         runs = {"prefill": self._prefill, "decode": self._decode}
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
+
+    def _prepare_prefill(self, timed: bool) -> None:
+        self._compile("prefill", self.prompts.prefill, (self.weights, self.cache, *self.inputs), timed)
+
+    def _prepare_decode(self) -> None:
+        decode = make_decode(self.plan, self.mesh, self.point.decode_steps, self.settings.sampling)
+        self._compile("decode", decode, (self.weights, self.cache, self.first, self.position), True)
 
     def _replicated(self, value: NDArray[Any]) -> jax.Array:
         return jax.make_array_from_callback(value.shape, NamedSharding(self.mesh, P()), lambda index: value[index])
 
     def _compile(self, name: str, function: Any, arguments: tuple[Any, ...], timed: bool) -> None:
         start = time.perf_counter()
-        lowered = function.lower(self.weights, self.cache, *arguments)
+        lowered = function.lower(*arguments)
         text, lower_s = lowered.as_text(), time.perf_counter() - start
         devices = tuple(device.id for device in self.mesh.devices.flat)
         kept = compiled_once(lowered, text, compiler_options(self.plan, self.mesh), devices)
@@ -119,29 +133,39 @@ class JaxProgram:
         outputs = []
         if self.first_scores is not None:
             ends = sorted(set(self.prompts.ends[rows].tolist()))
-            outputs.append(_gathered(self.first_scores)[None, rows])
+            outputs.append(gathered(self.first_scores)[None, rows])
         if self.decoded is not None:
-            first, generated, scores = (_gathered(each) for each in (self.first, *self.decoded))
+            first, generated, scores = (gathered(each) for each in (self.first, *self.decoded))
             if self.settings.stop_token is not None:
                 self.generated = complete_run(
-                    first, generated, self.settings.stop_token, int(_gathered(*self.steps_run))
+                    first, generated, self.settings.stop_token, int(gathered(*self.steps_run))
                 )
             tokens = np.concatenate([tokens, first[rows, None], generated.T[rows, :-1]], axis=1)
             positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
 
-        def reference(source: Source) -> NDArray[np.float64]:
-            found = reference_logits(self.point.model, tokens, ends + positions, source, self.plan.cache_len).astype(
-                np.float64
-            )
+        passed = self._layers(rows, tokens.shape[1])
+
+        def reference(source: Source, layers: NDArray[np.int64] | None = passed) -> NDArray[np.float64]:
+            found = reference_logits(
+                self.point.model, tokens, ends + positions, source, self.plan.cache_len, layers
+            ).astype(np.float64)
             last = found[np.searchsorted(ends, self.prompts.ends[rows]), np.arange(len(rows))] if ends else found[:0]
             return np.concatenate([last.reshape(-1, *found.shape[1:]), found[len(ends) :]])
 
         expected = reference(self.source)
         error = relative_error(expected, output)
         bfloat16 = reference(Bfloat16(self.source)) if is_quantized(self.plan) else None
+        quality = self.quality()
+        if quality is None and passed is not None:
+            made = len(positions)
+            whole = reference(self.source, None)[-made:]
+            quality = Quality(kl_divergence(whole, output[-made:]), agreement(whole, output[-made:]), None)
         return Verification(
+            quality_kl=None if quality is None else quality.kl,
+            quality_agreement=None if quality is None else quality.agreement,
+            quality_perplexity=None if quality is None else quality.perplexity,
             ok=error <= self.tolerance,
             max_relative_error=error,
             tolerance=self.tolerance,
@@ -150,6 +174,10 @@ class JaxProgram:
             bf16_max_relative_error=None if bfloat16 is None else relative_error(bfloat16, output),
             bf16_kl_divergence=None if bfloat16 is None else kl_divergence(bfloat16, output),
         )
+
+    def _layers(self, rows: NDArray[np.int64], time: int) -> NDArray[np.int64] | None:
+        """The layers that each of the ``time`` tokens of some sequences passed, [rows, time]; None: all of them."""
+        return None
 
     def _checked_rows(self) -> NDArray[np.int64]:
         length = self.plan.cache_len
@@ -168,12 +196,10 @@ class JaxProgram:
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         plan = self.plan
-        single = plan.chips == 1
         resolved = {
             "runtime": "xla",
             "mesh_shape": list(plan.mesh_shape),
-            "ffn_layout": None if single else plan.ffn_layout,
-            "attn_sharding": None if single else plan.attn_sharding,
+            **resolved_layout(plan),
             "collectives": plan.collectives,
             **({"latent_attention": form} if (form := self._form()) else {}),
             **resolved_experts(plan),
@@ -188,8 +214,8 @@ class JaxProgram:
             resolved={key: value for key, value in resolved.items() if requested[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else skipped_tokens),
             cached_tokens=plan.batch_size * self.point.input_len - skipped_tokens,
-            weights_bytes=_bytes_per_chip(self.weights),
-            kv_cache_bytes=_bytes_per_chip(self.cache),
+            weights_bytes=_bytes_per_chip(self._all_weights()),
+            kv_cache_bytes=_bytes_per_chip(self._all_caches()),
             activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
             peak_hbm_bytes=max((_peak_bytes(each) for each in timed if each), default=None),
             peak_flops_per_s=flops if without_datasheet else None,
@@ -212,15 +238,23 @@ class JaxProgram:
             },
         )
 
+    def _all_weights(self) -> Any:
+        """Every array of weights on the devices."""
+        return self.weights
+
+    def _all_caches(self) -> Any:
+        """Every array of keys and values on the devices."""
+        return self.cache
+
     def close(self) -> None:
         """Free the devices' memory."""
-        for each in jax.tree.leaves((self.weights, self.cache)):
+        for each in jax.tree.leaves((self._all_weights(), self._all_caches())):
             each.delete()
         self.weights, self.cache, self.compiled, self.calls = None, (), {}, {}
         self.first_scores = self.decoded = None
 
 
-def _gathered(array: jax.Array) -> NDArray[Any]:
+def gathered(array: jax.Array) -> NDArray[Any]:
     """A global array as numpy; every process of the job must call this at the same time."""
     whole: NDArray[Any] = multihost_utils.process_allgather(array, tiled=True)
     return whole

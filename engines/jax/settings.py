@@ -1,15 +1,19 @@
 """The settings of ``conf/engine/jax.yaml``."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
 from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling, check_unroll_layers
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
+from engines.weights.pruned.scores import BY
 from engines.weights.random import Source
 
 TOLERANCE: Final[Mapping[str, float]] = {
@@ -32,12 +36,18 @@ class Settings:
     """Settings of the JAX engine; ``conf/engine/jax.yaml`` describes each.
 
     ``tolerance``: number format → largest relative error of logits; formats that are not named keep their default.
-    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``. Others are fields
-    of :class:`engines.transformer.options.Sampling` and :class:`engines.transformer.options.PrefillOptions`.
+    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``. ``pruning_by``
+    says which parts of the point's ``pruning`` stay. ``teacher`` is the checkpoint that quality is measured against,
+    ``text`` what it is measured on. Others are fields of :class:`engines.transformer.options.Sampling` and
+    :class:`engines.transformer.options.PrefillOptions`.
     """
 
     seed: int = 0
     checkpoint: str | None = None
+    pruning_by: str = "magnitude"
+    calibration_text: str | None = None
+    teacher: str | None = None
+    text: str | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -55,9 +65,15 @@ class Settings:
     lengths: str | None = None
     packed: bool = False
     unroll_layers: bool | str = "auto"
+    ngram: int = 2
+    draft_checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         check_unroll_layers(self.unroll_layers)
+        if self.pruning_by not in BY:
+            raise InvalidRequest("engine.pruning_by", self.pruning_by, "is not known", f"use one of {', '.join(BY)}")
+        if isinstance(self.ngram, bool) or not isinstance(self.ngram, int) or self.ngram < 1:
+            raise InvalidRequest("engine.ngram", self.ngram, "must be an integer ≥ 1", "use 2")
 
     def allowed_error(self, *formats: str) -> float:
         """The tolerance of the coarsest of ``formats``."""
@@ -89,7 +105,9 @@ class Settings:
         if isinstance(self.unroll_layers, bool):
             return self.unroll_layers
         as_stored = point.weight_dtype == point.act_dtype and point.weight_dtype in ("float32", "bfloat16")
-        return point.chip.kind == "cpu" and point.num_chips == 1 and as_stored and not self.shared_prefix
+        if self.shared_prefix or point.exit_threshold is not None:
+            return False
+        return point.chip.kind == "cpu" and point.num_chips == 1 and as_stored
 
     @property
     def sampling(self) -> Sampling:
@@ -113,18 +131,54 @@ class Settings:
             InvalidRequest: the checkpoint cannot be read, is of another model, or contains NaN or infinity.
             Unsupported: safetensors is not installed.
         """
-        return self.seed if self.checkpoint is None else open_checked(Path(self.checkpoint).expanduser(), model)
+        return self._from(self.checkpoint, model, "engine.checkpoint")
+
+    def draft_source(self, model: Model) -> Source:
+        """The source of a draft model's weights, as :meth:`source`."""
+        return self._from(self.draft_checkpoint, model, "engine.draft_checkpoint")
+
+    def _from(self, checkpoint: str | None, model: Model, key: str) -> Source:
+        with _told_as(key):
+            return self.seed if checkpoint is None else open_checked(Path(checkpoint).expanduser(), model)
 
     def options(self) -> dict[str, Any]:
         """The settings that change the result or how it is computed, where they differ from the defaults.
 
-        A checkpoint is identified by its content, not by its path.
+        A checkpoint or a text is identified by its content, not by its path.
 
         Raises:
-            InvalidRequest: there is no such checkpoint.
+            InvalidRequest: there is none.
         """
         defaults = type(self)()
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}
-        if self.checkpoint is not None:
-            changed["checkpoint"] = identity(Path(self.checkpoint).expanduser())
+        for key in ("checkpoint", "draft_checkpoint", "teacher"):
+            if changed[key] is not None:
+                with _told_as(f"engine.{key}"):
+                    changed[key] = identity(Path(changed[key]).expanduser())
+        for key in ("text", "calibration_text"):
+            if changed[key] is not None:
+                changed[key] = digest_of_file(key, changed[key])
         return {name: value for name, value in changed.items() if value != getattr(defaults, name)}
+
+
+def digest_of_file(key: str, path: str) -> str:
+    """16 hex digits over a file's content.
+
+    Raises:
+        InvalidRequest: it cannot be read.
+    """
+    try:
+        content = Path(path).expanduser().read_bytes()
+    except OSError:
+        raise InvalidRequest(f"engine.{key}", path, "cannot be read", "use a text file") from None
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@contextmanager
+def _told_as(key: str) -> Iterator[None]:
+    """Within it, what is wrong with a checkpoint is said of the setting ``key``."""
+    try:
+        yield
+    except InvalidRequest as error:
+        named = key if error.key == "engine.checkpoint" else error.key
+        raise InvalidRequest(named, error.value, error.problem, error.remedy) from None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -39,7 +40,9 @@ def forward(
 
 def output(plan: Plan, parameters: Parameters, x: Array) -> Array:
     """The last layer's output, [batch.batch, E.residual] → logits [batch, vocab.all]."""
-    return logits(plan, parameters, norm(plan, parameters.final_norm, constrain(plan, x, residual)))
+    normed = norm(plan, parameters.final_norm, constrain(plan, x, residual))
+    with jax.named_scope("head"):
+        return logits(plan, parameters, normed)
 
 
 def hidden_states(
@@ -51,7 +54,20 @@ def hidden_states(
     """
     time = tokens.shape[1]
     here = positions.shard(plan, plan.axes.sequence).ids(time)
-    x = embed(plan, parameters, tokens, positions)
+    with jax.named_scope("embedding"):
+        x = embed(plan, parameters, tokens, positions)
+    contexts = contexts_of(plan, positions, here, time, limit)
+    written: list[Cache] = []
+    for turn in plan.loops:
+        own = slice(len(written), len(written) + len(turn))
+        run = _once if plan.unrolled else _in_a_loop
+        x, kept = run(plan, turn, parameters.layers[own], cache[own], x, contexts)
+        written += kept
+    return x.reshape(-1, time, x.shape[-1]), tuple(written)
+
+
+def contexts_of(plan: Plan, positions: Positions, here: Array, time: int, limit: int) -> Contexts:
+    """What layers need to know of ``time`` new tokens a sequence, which stand ``here``."""
     if plan.axes.positions and not plan.model.attention.is_latent and reads_whole_prompt(positions, time, limit):
         here = own_ids(plan, time)
     turned: dict[Rotary, RopeAngles | None] = {}
@@ -61,13 +77,7 @@ def hidden_states(
         if rotary not in turned:
             turned[rotary] = rope_angles(plan.model, here, kind, plan.text_len)
         contexts[kind] = LayerContext(kind, 0, positions, limit, time, turned[rotary])
-    written: list[Cache] = []
-    for turn in plan.loops:
-        own = slice(len(written), len(written) + len(turn))
-        run = _once if plan.unrolled else _in_a_loop
-        x, kept = run(plan, turn, parameters.layers[own], cache[own], x, contexts)
-        written += kept
-    return x.reshape(-1, time, x.shape[-1]), tuple(written)
+    return contexts
 
 
 def _in_a_loop(

@@ -45,8 +45,8 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
         scores, cache = read_prompt(view, parameters, cache, tokens)
         return next_tokens(view, scores, sampling, prefix + tokens.shape[1]), scores, cache
 
-    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
-    made = _jitted(plan, mesh, prefill, (P(),), outputs)
+    outputs = (P(), logits_spec(plan, 0), cache_specs(plan))
+    made = partitioned(plan, mesh, prefill, (P(),), outputs)
     return after_prefix(plan, mesh, made) if prefix else made
 
 
@@ -68,8 +68,8 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
         scores = output(view, parameters, ends)
         return next_tokens(view, scores, sampling, limit), scores, cache
 
-    outputs = (P(), _logits_spec(plan, 0), cache_specs(plan))
-    return _jitted(plan, mesh, prefill, (P(), P(), P()), outputs)
+    outputs = (P(), logits_spec(plan, 0), cache_specs(plan))
+    return partitioned(plan, mesh, prefill, (P(), P(), P()), outputs)
 
 
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:
@@ -97,8 +97,8 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
             return every_step(step, cache, token, last, steps)
         return until_stopped(step, cache, token, last, steps, stop_token)
 
-    outputs = (P(), _logits_spec(plan, 1), cache_specs(plan), *([] if stop_token is None else [P()]))
-    return _jitted(plan, mesh, decode, (P(), P()), outputs)
+    outputs = (P(), logits_spec(plan, 1), cache_specs(plan), *([] if stop_token is None else [P()]))
+    return partitioned(plan, mesh, decode, (P(), P()), outputs)
 
 
 def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
@@ -120,7 +120,8 @@ def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tupl
     }
 
 
-def _jitted(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+def partitioned(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[P, ...], outputs: Any) -> Any:
+    """``body`` (parameters, cache, further ``inputs``) jitted over the mesh; its third output is the cache, donated."""
     if plan.partitioner == "gspmd":
         placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), outputs)
         return jax.jit(body, out_shardings=placed, donate_argnums=1)
@@ -138,5 +139,6 @@ def _view(plan: Plan, mesh: Mesh) -> Plan:
     return plan.global_view(mesh) if plan.partitioner == "gspmd" else plan
 
 
-def _logits_spec(plan: Plan, leading: int) -> P:
+def logits_spec(plan: Plan, leading: int) -> P:
+    """The PartitionSpec of logits with ``leading`` dimensions before [batch, vocab]."""
     return P(*[None] * (leading + 1), plan.axes.all or None)

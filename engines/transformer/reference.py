@@ -3,6 +3,7 @@
 It shares no code with the partitioned version; it makes the same tensors from the same source, one layer at a time.
 """
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Final
 
@@ -21,34 +22,59 @@ Weights = dict[str, Array]
 
 
 def reference_logits(
-    model: Model, tokens: NDArray[np.int32], positions: list[int], source: Source, length: int | None = None
+    model: Model,
+    tokens: NDArray[np.int32],
+    positions: list[int],
+    source: Source,
+    length: int | None = None,
+    layers: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Logits at ``positions`` of a forward pass over ``tokens`` [batch, time] → [positions, batch, vocab], float32.
 
     ``length`` is that of the longest text, which rotary positions may be stretched for; by default that of ``tokens``.
+    ``layers`` [batch, time] are those that each token passes, all by default; from then on its stream stays as it is.
     """
-    specs, length = tensors(model), length or tokens.shape[1]
-    x = jnp.asarray(values(specs["embedding"], source)[tokens]) * model.embedding_scale
-    if model.position == "learned":
-        x = x + values(specs["positions"], source)[: tokens.shape[1]]
-    if model.embedding_norm:
-        scales = {
-            name: jnp.asarray(values(specs[name], source)) for name in specs if name.startswith("embedding_norm.")
-        }
-        x = _norm(model, scales, "embedding_norm", x)
+    length = length or tokens.shape[1]
+    x = embedded(model, read_first(model, source), tokens)
     for number, kind in enumerate(model.layer_kinds):
-        prefix = f"layers.{number}."
-        names = [name for name in specs if name.startswith(prefix)]
-        held = {name.removeprefix(prefix): jnp.asarray(values(specs[name], source)) for name in names}
-        x = _layer(model, kind, length, held, x)
-    outer = {
-        name: jnp.asarray(values(tensor, source)) for name, tensor in specs.items() if not name.startswith("layers.")
-    }
-    return np.asarray(_output(model, outer, x[:, jnp.asarray(positions)])).transpose(1, 0, 2)
+        passed = layer(model, kind, length, layer_weights(model, source, number), x)
+        x = passed if layers is None else jnp.where(number < layers[..., None], passed, x)
+    return np.asarray(output_logits(model, read_last(model, source), x[:, jnp.asarray(positions)])).transpose(1, 0, 2)
+
+
+def read_first(model: Model, source: Source) -> Weights:
+    """The tensors before the first layer, by name."""
+    return _outer(model, source, ("embedding", "positions", "embedding_norm"))
+
+
+def read_last(model: Model, source: Source) -> Weights:
+    """The tensors after the last layer, by name."""
+    return _outer(model, source, ("final_norm", "lm_head", "lm_head_bias", *["embedding"] * model.tied_embedding))
+
+
+def _outer(model: Model, source: Source, names: Collection[str]) -> Weights:
+    outer = {name: spec for name, spec in tensors(model).items() if name.split(".")[0] in names}
+    return {name: jnp.asarray(values(spec, source)) for name, spec in outer.items()}
+
+
+def layer_weights(model: Model, source: Source, number: int) -> Weights:
+    """The tensors of a layer, by their names without its number."""
+    prefix = f"layers.{number}."
+    held = {name: spec for name, spec in tensors(model).items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): jnp.asarray(values(spec, source)) for name, spec in held.items()}
+
+
+def embedded(model: Model, w: Weights, tokens: NDArray[np.int32] | Array) -> Array:
+    """The residual stream before the first layer, [batch, time, E]."""
+    x = w["embedding"][jnp.asarray(tokens)] * model.embedding_scale
+    if model.position == "learned":
+        x = x + w["positions"][: tokens.shape[1]]
+    return _norm(model, w, "embedding_norm", x) if model.embedding_norm else x
 
 
 @partial(jax.jit, static_argnums=0)
-def _output(model: Model, w: Weights, x: Array) -> Array:
+def output_logits(model: Model, w: Weights, x: Array) -> Array:
+    """Logits […, V] of the residual stream after the last layer, […, E]."""
     with jax.default_matmul_precision("highest"):
         x = _norm(model, w, "final_norm", x)
         logits = x @ (w["embedding"].T if model.tied_embedding else w["lm_head"])
@@ -57,11 +83,12 @@ def _output(model: Model, w: Weights, x: Array) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _layer(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> Array:
+def layer(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> Array:
+    """The residual stream [batch, time, E] after one layer more."""
+
     def half(name: str, x: Array) -> Array:
         """What attention or the feed-forward adds to the stream, of which it reads x."""
-        if model.norm_position != "after":
-            x = _norm(model, w, f"{name if model.norms_per_layer > 1 else 'attn'}_norm", x)
+        x = half_input(model, w, name, x)
         x = _attention(model, kind, length, w, x) if name == "attn" else _second_half(model, w, x)
         x = x if model.norm_position == "before" else _norm(model, w, f"{name}_post_norm", x)
         return model.residual_scale * x
@@ -71,6 +98,13 @@ def _layer(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> 
             return x + half("attn", x) + half("ffn", x)
         x = x + half("attn", x)
         return x + half("ffn", x)
+
+
+def half_input(model: Model, w: Weights, name: str, x: Array) -> Array:
+    """What attention (``attn``) or the feed-forward (``ffn``) reads of the residual stream x."""
+    if model.norm_position == "after":
+        return x
+    return _norm(model, w, f"{name if model.norms_per_layer > 1 else 'attn'}_norm", x)
 
 
 def _norm(model: Model, w: Weights, name: str, x: Array) -> Array:
@@ -101,6 +135,12 @@ def _latent_qkv(model: Model, kind: LayerKind, length: int, w: Weights, x: Array
 
 
 def _attention(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> Array:
+    out = jnp.einsum("bqhd,hde->bqe", attended_values(model, kind, length, w, x), w["o"])
+    return out + w["o_bias"] if model.has_output_bias else out
+
+
+def attended_values(model: Model, kind: LayerKind, length: int, w: Weights, x: Array) -> Array:
+    """What each query head takes of the values, [batch, time, heads, value dim]: before the output matrix."""
     time = x.shape[1]
     if model.kv_latent_dim is not None:
         q, k, v = _latent_qkv(model, kind, length, w, x)
@@ -132,9 +172,8 @@ def _attention(model: Model, kind: LayerKind, length: int, w: Weights, x: Array)
         return jnp.einsum("bhk,bkhd->bhd", jax.nn.softmax(scores, axis=-1)[..., :time], v)
 
     # A block of queries at a time, so that the scores of a long prompt fit in memory.
-    out = lax.map(attended, jnp.arange(time), batch_size=QUERIES)
-    out = jnp.einsum("qbhd,hde->bqe", out, w["o"])
-    return out + w["o_bias"] if model.has_output_bias else out
+    taken: Array = lax.map(attended, jnp.arange(time), batch_size=QUERIES).transpose(1, 0, 2, 3)
+    return taken
 
 
 def _seen(model: Model, kind: LayerKind, at: Array, keys: Array) -> Array:
@@ -228,11 +267,17 @@ def _among_highest(x: Array, count: int) -> Array:
 
 
 def _feed_forward(model: Model, w: Weights, x: Array) -> Array:
+    out = hidden_columns(model, w, x) @ w["wo"]
+    return out + w["wo_bias"] if model.ffn_bias else out
+
+
+def hidden_columns(model: Model, w: Weights, x: Array) -> Array:
+    """What a feed-forward's output matrix reads, [batch, time, columns]."""
     inputs: list[Any] = [x @ w[name] for name in model.ffn.inputs]
     if model.ffn_bias:
         inputs = [each + w[f"{name}_bias"] for each, name in zip(inputs, model.ffn.inputs, strict=True)]
-    out: Array = _activated(model.activation, inputs) @ w["wo"]
-    return out + w["wo_bias"] if model.ffn_bias else out
+    hidden: Array = _activated(model.activation, inputs)
+    return hidden
 
 
 def _activated(activation: str, inputs: list[Any]) -> Any:

@@ -75,6 +75,7 @@ def test_batches_beyond_whole_shards_leave_layouts_out(make_point):
 
 
 @pytest.mark.slow(seconds=10)
+@pytest.mark.thorough
 def test_a_million_points_stay_under_two_gigabytes():
     program = Path(__file__).parent / "bench_million.py"
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True)

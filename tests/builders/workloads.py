@@ -12,4 +12,4 @@ def workload_of(**keys: Any) -> Workload:
     """``workload_of(model="palm-8b", batch_size=[1, 2])`` is that of ``plan model=palm-8b batch_size=[1,2]``."""
     texts = {key: listed(value) if isinstance(value, list) else str(value) for key, value in keys.items()}
     _, settings = parse("plan", [f"{key}={text}" for key, text in texts.items()], KEYS, {})
-    return workload_from(settings)
+    return workload_from({**settings, "hw": settings["hw"][0]})

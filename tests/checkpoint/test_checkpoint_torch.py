@@ -42,6 +42,7 @@ def test_its_reference_equals_transformers(name, tmp_path):
     assert np.abs(output - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     ("name", "ranks"),
     [*((each, 1) for each in (*CHIEF, "qwen2")), pytest.param("falcon-40b", 2, marks=pytest.mark.slow)],

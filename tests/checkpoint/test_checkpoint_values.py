@@ -91,6 +91,7 @@ def test_fusing_a_checkpoint_loses_nothing(opened):
                 assert np.array_equal(back, values(tensor, opened)), name
 
 
+@pytest.mark.thorough(every=4)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_range_is_the_range_of_the_whole(opened, data):

@@ -100,6 +100,7 @@ def changes_nothing(key, value, before, after):
     return value is None or (key in FEATURES and same(value, FEATURES[key].off))
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("name", sorted(set(FAMILIES.values()) | {"llama-3.1-8b", "falcon-40b", "qwen2.5-7b", "phi-2"}))
 def test_another_value_of_any_key_is_seen(name):
     content = RELEASED[name]["config"]
@@ -128,6 +129,7 @@ def test_a_key_that_is_left_out_is_a_key_that_is_null_or_refused(family):
             assert first_difference(without.model, null.model) is None, key
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_not_supported_is_refused_by_its_name(family):
     content, before = small(family), described(small(family))
@@ -213,6 +215,7 @@ def test_transformers_counts_what_we_count_of_any_config(family, data):
     assert found.model.params + counted_besides(family, found.model) == counted
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_that_change_nothing_change_no_size_in_transformers(family):
     content = small(family)

@@ -53,6 +53,7 @@ def test_any_two_choices_that_go_together_are_together_in_some_case():
     assert not any("model" in dict(pair) for pair in missed)
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(each, marks=pytest.mark.xdist_group(f"families-{at % 2}")) for at, each in enumerate(FAMILIES)],

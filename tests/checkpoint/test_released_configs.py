@@ -60,6 +60,7 @@ def test_a_refusal_names_what_is_missing(name, tmp_path):
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, entry in RELEASED.items() if not entry.get("cut")])
 def test_transformers_counts_the_same(name, tmp_path):

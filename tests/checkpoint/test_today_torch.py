@@ -79,12 +79,14 @@ def error(asked, outputs):
     return np.abs(np.concatenate([outputs.first_scores[None], outputs.kept]) - wanted).max()
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("name", TODAY)
 def test_one_rank_equals_the_reference_after_windows_of_decoding(name):
     asked = point(model(name))
     assert error(asked, run(asked)) < 1e-4
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("form", ["absorbed", "expanded"])
 @pytest.mark.parametrize("name", LATENT)
 def test_both_forms_of_latent_attention_are_the_same(name, form):
@@ -92,6 +94,7 @@ def test_both_forms_of_latent_attention_are_the_same(name, form):
     assert error(asked, run(asked)) < 1e-4
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -100,6 +100,7 @@ def test_what_does_not_fit_is_oom_in_the_compilers_words():
     assert "\n" not in answer.error
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("chip", "num_chips"), [("tpu-v5e", 4), ("tpu-v5p", 4), ("tpu-v6e", 4), ("tpu-7x", 4)])
 def test_every_generation(chip, num_chips):
@@ -228,6 +229,7 @@ AWQ = {"weight_dtype": "int4", "weight_group_size": 128}
 FLOAT8 = {"weight_dtype": "float8_e4m3", "act_dtype": "float8_e4m3", "kv_dtype": "bfloat16", "head_dtype": "bfloat16"}
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("hw", "formats"), [("tpu-v5e", AWQ), ("tpu-v6e", AWQ), ("tpu-7x", AWQ), ("tpu-7x", FLOAT8)])
 def test_served_formats_read_their_matrices_once_and_write_none(hw, formats):

@@ -70,6 +70,7 @@ def test_the_program_s_operations_are_those_of_the_model(phase):
     assert 1 < answer.facts.details["flops"] / ((products + attention) / 8) < 1.02
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["h100-80gb", "h200", "b200"])
 @pytest.mark.parametrize("num_chips", [1, 2])

@@ -21,6 +21,7 @@ from bench.run.make_row import PointTask
 from bench.run.worker import answer, answer_all
 from bench.sweep.catalog import load_group, load_model, names
 from engines.core.engine import Estimator, Runner
+from engines.core.load_test import LoadTester
 from engines.core.row import POINT_FIELDS, Row, Source, Status
 
 pytestmark = pytest.mark.slow(seconds=0.2)
@@ -83,7 +84,7 @@ def rows(request, small_peaks, plainly_prepared):
 @pytest.mark.parametrize("name", ENGINES)
 def test_it_is_one_kind_of_engine_and_says_which(name):
     engine = made(name)
-    assert isinstance(engine, Estimator) != isinstance(engine, Runner)
+    assert sum(isinstance(engine, kind) for kind in (Estimator, Runner, LoadTester)) == 1
     assert engine.name == name == load_group("engine", name)["name"]
     assert engine.source in get_args(Source)
     folder = Path(engines.__path__[0])

@@ -42,6 +42,7 @@ def config(**changes):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
     content |= {group: load_group(group, "default") for group in ("timing", "wandb")}
     content |= {"engine": load_group("engine", "analytic"), "runtime": load_group("runtime", "auto")}
+    content |= {"price": load_group("price", "none")}
     return {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, **changes}
 
 

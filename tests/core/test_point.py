@@ -135,12 +135,12 @@ def test_a_fingerprint_holds_every_value_and_what_is_asked():
 def test_a_new_field_at_its_default_changes_no_fingerprint():
     @dataclass(frozen=True, kw_only=True)
     class Wider(Point):
-        pruning: str = "none"
+        another: str = "none"
 
     one = point()
     stated = {field.name: getattr(one, field.name) for field in fields(one)}
     assert Wider(**stated).fingerprint("a") == one.fingerprint("a")
-    assert Wider(**stated, pruning="half").fingerprint("a") != one.fingerprint("a")
+    assert Wider(**stated, another="half").fingerprint("a") != one.fingerprint("a")
 
 
 def test_a_fingerprint_does_not_hold_how_a_number_was_written():
@@ -157,8 +157,8 @@ def test_attention_takes_the_most_shards_that_divide_the_batch(batch, shape):
 
 
 @pytest.mark.parametrize("engine", ["analytic", "compiled", "jax", "torch", "vllm", "published"])
-def test_no_engine_serves_a_load(engine):
-    with pytest.raises(InvalidRequest, match="phase=serve: is a server under load, which is only imported"):
+def test_an_engine_of_batches_serves_no_load(engine):
+    with pytest.raises(InvalidRequest, match=f"phase=serve: is a server under load and engine={engine} runs batches"):
         point(engine=engine, phase="serve").check()
 
 

@@ -45,6 +45,7 @@ LINES = (
 """Each with rows as JSON, which is most of what is printed; the first two with a table and with nothing as well."""
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(("line", "how"), [*((line, "json") for line in LINES), *product(LINES[:2], ("table", "none"))])
 def test_every_point_is_stored_and_counts(shardbench, line, how):
     done = in_shell(shardbench, line, *GRID, f"print={how}")

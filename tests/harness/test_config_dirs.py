@@ -66,6 +66,7 @@ WAYS = ["flag before", "flag after", "short flag", "equals", "variable"]
 """All commands take them from one place, so each command takes two of them in turn, and ``run`` all."""
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     ("words", "by"),
     [

@@ -52,6 +52,7 @@ def answered(done):
 
 
 @pytest.mark.slow(seconds=20)
+@pytest.mark.thorough
 def test_modules_of_the_user_are_taken_for_no_library(full_folder, tmp_path_factory):
     quick = {"SHARDBENCH_CONFIG_DIR": str(quick_config(tmp_path_factory.mktemp("own")))}
     measured = as_installed(full_folder, *ON_CPU, *SHORTLY, "num_chips=1", "engine=jax", env=quick)

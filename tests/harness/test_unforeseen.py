@@ -92,6 +92,7 @@ def typed(kind):
     return st.sampled_from([*FILES, *NAMES])
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("name", QUICK)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())

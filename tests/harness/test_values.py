@@ -44,6 +44,7 @@ def home(text):
     return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
 
+@pytest.mark.thorough(every=3)
 @EVERY_KEY
 @given(text=TEXTS)
 def test_a_text_reaches_every_command_as_it_was_typed(command, key, text):
@@ -57,6 +58,7 @@ def test_a_text_reaches_every_command_as_it_was_typed(command, key, text):
         assert read(key, listed([text, text])) == [expected, expected]
 
 
+@pytest.mark.thorough(every=3)
 @EVERY_KEY
 @given(text=TEXTS)
 def test_a_value_is_of_its_kind_or_refused_with_its_key(command, key, text):

@@ -196,6 +196,7 @@ def test_every_key_of_an_example_has_a_place(name):
         assert set(row.details["unmapped"]) <= reciprocals
 
 
+@pytest.mark.thorough(every=6)
 @pytest.mark.parametrize(
     ("name", "path"), ALL_LEAVES, ids=lambda each: each if isinstance(each, str) else ".".join(each)
 )

@@ -1,9 +1,11 @@
 """Servers under load that other harnesses measured, by hand, and what of them is refused."""
 
+import datetime
 import json
 
 import pytest
 from builders.files_of_others import BY_NAME, OTHERS, SERVED, File
+from builders.results_of_others import SERVE
 
 from bench.sweep.catalog import load_chip, load_model
 from engines.core.errors import InvalidRequest, ShardbenchError
@@ -301,3 +303,34 @@ def test_a_text_of_no_format_is_refused(rows_of, tmp_path, text):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ShardbenchError, match="is not JSON"):
         rows_of(path, SERVED)
+
+
+def test_newer_aiperf_divides_by_the_time_of_the_whole_run(rows_of, tmp_path):
+    """From start_time to end_time, which is longer than from the first request to the last answer."""
+    content = json.loads(BY_NAME["profile_export_aiperf.json"].path.read_text(encoding="utf-8"))
+    spanned_s = content["request_count"]["avg"] / content["request_throughput"]["avg"]
+    content["benchmark_duration"] = {"unit": "sec", "avg": spanned_s * 0.97}
+    path = tmp_path / "profile_export_aiperf.json"
+    content |= {"start_time": None, "end_time": None}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ShardbenchError, match=r"request_throughput\.avg=.* differs from"):
+        rows_of(path, SERVED)
+    begin = datetime.datetime(2026, 11, 27, 1, 0, 0)
+    end = begin + datetime.timedelta(seconds=spanned_s)
+    path.write_text(json.dumps({**content, "start_time": begin.isoformat(), "end_time": end.isoformat()}), "utf-8")
+    [row] = rows_of(path, SERVED)
+    assert row.load["duration_s"] == pytest.approx(spanned_s)
+    assert row.origins["load.duration_s"] == "file: start_time, end_time"
+
+
+@pytest.mark.parametrize(("rate", "fits"), [(1.996, True), (1.97, False)])
+def test_even_arrivals_end_in_one_interval_less_than_there_are_requests(rows_of, tmp_path, rate, fits):
+    """100 requests at 1.996 a second are sent in 99 intervals, 49.6 s, and may end in 50 s; at 1.97 they are not."""
+    path = tmp_path / "serve.json"
+    path.write_text(json.dumps({**SERVE, "request_rate": rate, "burstiness": 1e6}), encoding="utf-8")
+    if fits:
+        [row] = rows_of(path, SERVED)
+        assert row.load["requests_per_s"] == 2.0
+    else:
+        with pytest.raises(ShardbenchError, match=r"is above request_rate=1\.97"):
+            rows_of(path, SERVED)

@@ -150,6 +150,7 @@ def test_decode_without_a_prompt():
     program.close()
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     ("formats", "tolerance", "kv_bytes"),
     [

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_all_contestants_run_and_their_ratio_is_told():
     words = ["perf", "-q", "--size=tiny", "--seconds=0", "--threads=1", "--without-compile"]
     done = subprocess.run(

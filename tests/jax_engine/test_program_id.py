@@ -24,6 +24,7 @@ CASES = {
 QUICK = ("one chip", "int4", "chunks after a prefix", "packed", "without a prompt")
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     "case", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in CASES]
 )

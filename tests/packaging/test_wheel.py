@@ -36,7 +36,7 @@ def run(site, folder, *words):
 
 
 def test_configs_and_data_travel_in_the_wheel(installed):
-    for group in ("model", "hw", "engine", "sweep", "timing", "wandb"):
+    for group in ("model", "hw", "engine", "sweep", "timing", "wandb", "price"):
         here = {path.name for path in (ROOT / "conf" / group).glob("*.yaml")}
         assert here
         assert {path.name for path in (installed / "engines" / "conf" / group).glob("*.yaml")} == here

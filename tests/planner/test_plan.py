@@ -136,7 +136,10 @@ def test_shortfall_is_only_for_what_failed():
 def test_the_command_in_json(command):
     code, content = command("plan", "model=palm-540b", "num_chips=64", "batch_size=64", "runners=3")
     assert code == 0
-    assert set(content) == {"objective", "chosen", "runners_up", "not_told_apart", "crossovers"}
+    assert set(content) == {
+        *("objective", "hw", "price", "chosen", "runners_up", "not_told_apart", "crossovers", "other_hw")
+    }
+    assert (content["hw"], content["price"], content["other_hw"]) == ("tpu-v4", None, [])
     assert content["chosen"]["mesh_shape"] == [4, 4, 4]
     assert set(content["chosen"]["layouts"]) == {"prefill", "decode"}
     assert len(content["runners_up"]) == 3

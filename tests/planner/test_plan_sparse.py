@@ -77,7 +77,7 @@ def test_a_dense_model_on_more_gpus_than_key_value_heads_may_be_data_parallel():
 
 
 def test_the_command_says_what_was_chosen(capsys):
-    settings = {"model": "gpt-oss-120b", "hw": "h100-80gb", "num_chips": [8], "runners": 3, "print": "table"}
+    settings = {"model": "gpt-oss-120b", "hw": ["h100-80gb"], "num_chips": [8], "runners": 3, "print": "table"}
     assert main(None, {**{key.name: key.default for key in _keys()}, **settings}) == 0
     said = "".join(capsys.readouterr().out.split())
     assert "dp1ep" in said or "dp8ep" in said

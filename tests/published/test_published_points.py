@@ -16,6 +16,7 @@ named = cache(load_group)
 def asked(points):
     content = {group: load_group(group, name) for group, name in (("model", "palm-540b"), ("hw", "tpu-v4"))}
     content |= {group: load_group(group, "default") for group in ("timing", "wandb")}
+    content |= {"price": load_group("price", "none")}
     content |= {"engine": load_group("engine", "analytic"), "runtime": load_group("runtime", "auto")}
     config = {**OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml")), **content, "points": points}
     return {job.engine: list(job.points) for job in expand.request_from(config, named=named).jobs}

@@ -131,6 +131,7 @@ def rows_with(text):
     return [measured, replace(measured, point_id="b", status="failed", latency_s=None)]
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_every_renderer_shows_hostile_rows_as_they_are(text, tmp_path, capsys):
     rows = rows_with(text)

@@ -39,6 +39,7 @@ def of_one_rank():
     return call
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("model", ARCHITECTURES)
 def test_one_rank_gives_the_logits_of_the_jax_reference(of_one_rank, model):
     outputs = of_one_rank(model)

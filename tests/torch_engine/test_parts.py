@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow(seconds=0.05)
 CPU = torch.device("cpu")
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("model", ARCHITECTURES)
 def test_the_reference_is_that_of_jax(model):
     architecture = ARCHITECTURES[model]

@@ -70,6 +70,7 @@ def test_prompt_of_one_token_and_answer_of_one():
         program.close()
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     "formats",
     [

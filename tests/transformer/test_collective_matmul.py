@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 VARIANTS = ["oneway", "throughput", "latency"]
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("collectives", VARIANTS)
 @pytest.mark.parametrize(
     ("model", "ffn_layout", "attn_sharding"),
@@ -73,6 +74,7 @@ def test_shards_arrive_and_sums_leave_on_rings_of_any_size(shape, axes, shard, c
     assert np.array_equal(scattered[0], own.sum(axis=0)[0])
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("collectives", VARIANTS)
 @pytest.mark.parametrize(
     ("ffn_layout", "mesh_shape"),

@@ -90,6 +90,7 @@ def rounding(block: str, prefill: bool) -> float:
     return error(("ws_1d", "heads", block, "plain"), "int8", prefill=prefill)
 
 
+@pytest.mark.thorough(every=5)
 @pytest.mark.parametrize(
     "combination",
     [pytest.param(each, id="-".join(each), marks=pytest.mark.xdist_group(f"combinations-{each[1]}")) for each in CASES],

@@ -40,6 +40,7 @@ def generated(model, shape, ffn_layout, attn_sharding, partitioner, batch_size=8
     return fed, np.asarray(made), np.asarray(scores)[..., : plan.model.vocab_size], [int(each) for each in ran]
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     ("shape", "ffn_layout", "attn_sharding", "partitioner"),
     [

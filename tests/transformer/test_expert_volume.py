@@ -25,6 +25,7 @@ def closed_form(plan: Plan) -> Counter[Any]:
     return Counter((each.kind, each.axes, each.payload_bytes) for each in layer_transfers(plan, TIME))
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     ("ffn_layout", "expert_axes", "dispatch", "changes", "settings"),
     [

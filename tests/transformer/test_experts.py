@@ -81,6 +81,7 @@ def test_routed_tokens_equal_a_loop_over_experts(drawn: tuple[Model, int, float,
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()))
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
@@ -111,6 +112,7 @@ def test_every_layout_equals_one_device(changes: dict[str, Any], keys: dict[str,
     assert max(errors(plan)) < 2e-6
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     ("keys", "bound"),
     [

@@ -112,6 +112,7 @@ CHIEF = [
 AFTER_A_PREFIX = [(model, "after a prefix") for model in FEATURES if (model, "after a prefix") not in CHIEF]
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     ("model", "layout"), [*CHIEF, *(pytest.param(*each, marks=pytest.mark.slow) for each in AFTER_A_PREFIX)]
 )

@@ -113,6 +113,7 @@ def errors_of_one_device():
     return errors(plan_of(MODELS["gpt"], **EXACT))
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("attn_sharding", ["heads", "batch"])
 @pytest.mark.parametrize("ffn_layout", LAYOUTS)
 def test_groups_are_the_same_in_every_layout(ffn_layout, attn_sharding):
@@ -122,6 +123,7 @@ def test_groups_are_the_same_in_every_layout(ffn_layout, attn_sharding):
     assert 0.02 < max(cut) < 0.2
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     ("model", "shape", "ffn_layout", "attn_sharding", "changes"),
     [

@@ -33,6 +33,7 @@ LAYOUTS = [name for name in FFN_LAYOUTS if name != "auto"]
 DEEPSEEK = MODELS["deepseek"]
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize("attn_sharding", ["replicated", "batch"])
 @pytest.mark.parametrize(("ffn_layout", "form"), [*zip(LAYOUTS, ["absorbed", "expanded", "auto"] * 2, strict=False)])
@@ -40,6 +41,7 @@ def test_every_layout_equals_the_reference(ffn_layout, form, attn_sharding):
     assert max(errors(plan_of("deepseek", (2, 2, 2), ffn_layout, attn_sharding, latent_attention=form))) < 1e-5
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "shape", "settings"),
@@ -64,6 +66,7 @@ def test_one_sequence_on_eight_chips():
     assert max(errors(plan_of("deepseek lite", (2, 2, 2), "ws_2d", "replicated", 1))) < 1e-5
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "formats"),

@@ -73,6 +73,7 @@ def test_a_whole_prompt_does_not_read_the_cache_that_it_writes(model):
     assert readings(make_decode(plan, mesh, 1).lower(*arguments["decode"]))
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "phase", "changes"),

@@ -31,6 +31,7 @@ def overlapped(model, mesh_shape, ffn_layout="ws_2d", attn_sharding="batch", **c
     return plan
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     ("model", "mesh_shape", "ffn_layout", "attn_sharding"),
     [
@@ -55,6 +56,7 @@ def test_a_large_batch_has_two_output_matrices_and_equals_the_reference(model):
     assert max(errors(plan)) < 1e-5
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("batch_size", [8, LANES])
 @pytest.mark.parametrize("act_dtype", ["float32", "int8"])
 def test_with_int8_it_errs_as_plain_does(act_dtype, batch_size):

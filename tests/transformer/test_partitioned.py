@@ -27,6 +27,7 @@ def test_a_model_without_positions():
     assert max(errors(plan_of(MODELS["no positions"], (2, 2, 2), "ws_1d", "heads"))) < 1e-5
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(
     ("model", "shape", "ffn_layout", "attn_sharding", "batch_size"),
     [
@@ -47,6 +48,7 @@ def test_other_meshes_and_small_batches(model, shape, ffn_layout, attn_sharding,
     assert max(errors(plan_of(MODELS[model], shape, ffn_layout, attn_sharding, batch_size))) < 1e-5
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(5, 5), (9, 3), (3, 1)])
 @pytest.mark.parametrize(("shape", "attn_sharding"), [((1, 2, 3), "heads"), ((1, 2, 3), "batch"), ((3, 2, 1), "batch")])
 def test_heads_that_the_chips_do_not_divide(heads, kv_heads, shape, attn_sharding):

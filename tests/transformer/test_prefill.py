@@ -55,6 +55,7 @@ def test_chunks_of_any_length(chunk):
     assert max(errors(plan_of(*LAYOUTS[0], chunk=chunk, attention="blockwise", block=3))) < 1e-5
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("layout", LAYOUTS[1:], ids=name_of)
 def test_after_a_shared_prefix(layout):
     assert max(errors(plan_of(*layout, prefix=6))) < 1e-5

@@ -144,6 +144,7 @@ def differ(plan, other) -> float:
     )
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("attn_sharding", ["heads", "batch"])
 @pytest.mark.parametrize("ffn_layout", LAYOUTS)
 def test_a_quantized_cache_is_the_same_in_every_layout(ffn_layout, attn_sharding):
@@ -152,6 +153,7 @@ def test_a_quantized_cache_is_the_same_in_every_layout(ffn_layout, attn_sharding
     assert differ(plan_of(model, (2, 2, 2), ffn_layout, attn_sharding, **NARROW_CACHE), single) < 5e-4
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     ("model", "ffn_layout", "attn_sharding", "changes"),
     [

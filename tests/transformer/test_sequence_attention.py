@@ -35,6 +35,7 @@ def error(model, ffn_layout="ws_2d", batch_size=1, shape=CHIPS, **rest) -> float
     return max(errors(plan, LENGTH))
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "ffn_layout", "batch_size"),
@@ -53,6 +54,7 @@ def test_every_layout_equals_the_reference(model, ffn_layout, batch_size):
     assert error(model, ffn_layout, batch_size) < 1e-5
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "settings"),

@@ -17,6 +17,7 @@ from engines.transformer.programs import abstract_arguments, make_decode, make_p
 pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize(
     ("model", "ffn_layout", "attn_sharding", "settings"),
     [

@@ -24,6 +24,7 @@ def closed_form(plan: Plan, time: int = TIME) -> Counter:
     return Counter((each.kind, each.axes, each.payload_bytes) for each in layer_transfers(plan, time))
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("attn_sharding", ["heads", "batch"])
 @pytest.mark.parametrize("ffn_layout", LAYOUTS)
 @pytest.mark.parametrize("model", ["palm", "gpt"])

@@ -119,6 +119,7 @@ def test_a_line_is_named_by_its_number_in_the_file(tmp_path, first):
 TIMES = {"output": 64 * 1024 / 5000, "all": 64 * 2048 / 5000}
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("counted", ["output", "all"])
 @pytest.mark.parametrize("how", ["key", "column", "name"])
 def test_a_throughput_gives_the_time_of_the_tokens_that_it_counts(tmp_path, counted, how):

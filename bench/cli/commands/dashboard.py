@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, Key
+from bench.cli.args import PRICE, PRINT, Key
 from bench.cli.values import FilePath, Number
 from bench.rows.counted import counted
 
@@ -38,6 +38,7 @@ KEYS: Final = (
         "a computed time is slower if it rose by more than this fraction (default: as the nights were judged)",
         kind=Number(minimum=0),
     ),
+    PRICE,
     PRINT,
 )
 EXAMPLES: Final = (
@@ -54,11 +55,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.compare.nights.kept_rules import rules_for
     from bench.compare.verdicts import Rules
     from bench.dashboard.write import write
+    from bench.rows.prices import load_prices
 
     out = Path(settings["out"])
     folder = Path(settings["results_dir"])
     steps, threshold = rules_for(folder, {name: settings[name] for name in RULES})
-    rows = write(folder, out, settings["title"], Rules(threshold=threshold), steps)
+    rows = write(folder, out, settings["title"], Rules(threshold=threshold), steps, load_prices(settings["price"]))
     if settings["print"] == "json":
         print(json.dumps({"out": str(out), "rows": rows}))
     else:

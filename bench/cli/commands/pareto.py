@@ -3,11 +3,11 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key
+from bench.cli.args import PRICE, PRINT, Key
 from bench.cli.commands.plan import SIZES, WEIGHT_DTYPES, workload_from
 from bench.cli.values import Choice, FilePath, Integer, ListOf, Text
 from engines.core.errors import InvalidRequest
@@ -30,6 +30,7 @@ KEYS: Final = (
     Key("num_chips", "auto", "chips: a number, a list, or auto (up to max_chips)", kind=SIZES),
     Key("max_chips", 256, "largest number of chips for num_chips=auto", kind=Integer(1)),
     Key("weight_dtype", ["bfloat16", "int8"], "dtype of the weights, or a list", kind=WEIGHT_DTYPES),
+    PRICE,
     Key("out", "reports/pareto", "folder for pareto.csv, pareto.png and pareto.pdf", kind=FilePath()),
     PRINT,
 )
@@ -42,11 +43,16 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Predict every configuration, write the files, print the frontier. Returns 1 if none fits in memory, else 0."""
     from bench.planner.pareto import draw, write_csv
+    from bench.rows.prices import load_prices
     from bench.sweep.catalog import load_chip
     from bench.validate.ratios import ratio_error
 
     del verb
-    found = _spots(settings)
+    prices = load_prices(settings["price"])
+    found = [
+        replace(spot, cost_usd_per_mtok=prices.usd_per_mtok(spot.hw, spot.cost_chip_s_per_token))
+        for spot in _spots(settings)
+    ]
     if not found:
         print("no configuration fits in memory; use more chips or a smaller weight_dtype", file=sys.stderr)
         return 1
@@ -114,7 +120,9 @@ def _print(best: "list[Spot]") -> None:
     from bench.run import terminal
 
     table = terminal.table()
-    for heading in ("model", "phase", "weights", "chips", "mesh", "batch", "layout", "latency", "chip-ms/token", "MFU"):
+    priced = any(spot.cost_usd_per_mtok is not None for spot in best)
+    headings = ("model", "phase", "weights", "chips", "mesh", "batch", "layout", "latency", "chip-ms/token", "MFU")
+    for heading in (*headings, *(["USD/Mtok"] if priced else [])):
         table.add_column(heading)
     for spot in sorted(best, key=lambda each: (each.model, each.phase, each.weight_dtype, each.latency_s)):
         table.add_row(
@@ -128,5 +136,6 @@ def _print(best: "list[Spot]") -> None:
             f"{significant(spot.latency_s, 4)} s",
             significant(1e3 * spot.cost_chip_s_per_token),
             f"{spot.mfu:.1%}",
+            *([significant(spot.cost_usd_per_mtok or 0.0)] if priced else []),
         )
     terminal.console(160).print(table)

@@ -4,17 +4,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key
-from bench.cli.values import Choice, Integer, ListOf, Number
+from bench.cli.args import PRICE, PRINT, Key
+from bench.cli.values import Choice, FilePath, Integer, ListOf, Number, Text
 from engines.core.dtypes import BYTES_PER_ELEMENT
+from engines.core.errors import InvalidRequest
 from engines.core.layout import COLLECTIVES
+from engines.core.method_keys import PLANNERS
 from engines.core.point_keys import FIRST_TOKENS
 from engines.core.text import significant
 
 if TYPE_CHECKING:
+    from bench.planner.chips import OfChip
     from bench.planner.crossovers import Crossover
     from bench.planner.search import Candidate, SearchResult
     from bench.planner.workload import Workload
+    from bench.rows.prices import Prices
 
 SUMMARY: Final = "choose chips, mesh, layouts and dtype for a workload, and compare it with the runners-up"
 VERBS: Final[Mapping[str, str]] = {}
@@ -22,10 +26,15 @@ SIZES: Final = ListOf(Integer(1), words=("auto",))
 WEIGHT_DTYPES: Final = ListOf(Choice(tuple(BYTES_PER_ELEMENT)))
 KEYS: Final = (
     Key("model", None, "the model, one of conf/model", required=True),
-    Key("hw", "tpu-v4", "the chip, one of conf/hw"),
+    Key("hw", ["tpu-v4"], "the chip, one of conf/hw, or a list to choose from", kind=ListOf(Text())),
     Key("runtime", "auto", "the runtime to predict, one of conf/runtime; auto is best"),
     Key("phase", "generate", "the workload's phase", ("prefill", "decode", "generate")),
-    Key("objective", "latency", "what to optimise; limits apply to each", ("latency", "cost", "throughput")),
+    Key(
+        "objective",
+        "latency",
+        "what to optimise; limits apply to each; cost is in dollars with price=",
+        ("latency", "cost", "throughput"),
+    ),
     Key("input_len", 2048, "tokens of the prompt, or in the cache of a decode", kind=Integer(0)),
     Key("output_len", 64, "tokens generated", kind=Integer(1)),
     Key("first_token", "auto", "the pass that samples the first token; auto is decode", FIRST_TOKENS),
@@ -37,12 +46,17 @@ KEYS: Final = (
     Key("latency_limit_s", None, "largest latency of the whole phase, in seconds", kind=Number(above=0)),
     Key("step_limit_s", None, "largest time of a decode step, in seconds", kind=Number(above=0)),
     Key("hbm_limit_bytes", None, "largest memory use of a chip, in bytes", kind=Number(above=0)),
+    Key("planner", "auto", "auto searches named layouts; alpa plans shardings of every operator", PLANNERS),
+    Key("out", None, "planner=alpa: the file of the plan, for shardings=FILE of run", kind=FilePath()),
     Key("runners", 8, "number of runners-up to show", kind=Integer(0)),
+    PRICE,
     PRINT,
 )
 EXAMPLES: Final = (
     "shardbench plan model=palm-540b num_chips=64 phase=decode batch_size=64 input_len=1984 weight_dtype=int8",
     "shardbench plan model=palm-62b objective=cost latency_limit_s=3",
+    "shardbench plan planner=alpa model=llama-3-70b num_chips=16 phase=decode batch_size=64 out=plan.json",
+    "shardbench plan model=llama-3-70b hw=[h100-80gb,tpu-v6e] objective=cost price=example step_limit_s=0.03",
     "shardbench plan model=llama-3-70b hw=h100-80gb objective=throughput step_limit_s=0.03 weight_dtype=bfloat16",
 )
 SHORT: Final = {"compute_s": "compute", "memory_s": "memory", "communication_s": "links", "overhead_s": "fixed costs"}
@@ -51,12 +65,27 @@ SHORT: Final = {"compute_s": "compute", "memory_s": "memory", "communication_s":
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Search and print. Returns 1 if no plan fits, and prints what is missing and what would fit."""
     from bench.planner.apart import with_intervals
+    from bench.planner.chips import by_chip, check_comparable, dollars
     from bench.planner.crossovers import crossovers
     from bench.planner.search import search
     from bench.planner.shortfall import shortfall
+    from bench.rows.prices import load_prices
 
     del verb
-    found = with_intervals(search(workload_from(settings), runners=settings["runners"]))
+    if settings["planner"] == "alpa":
+        from bench.planner.alpa_print import show
+
+        if len(settings["hw"]) > 1:
+            raise InvalidRequest("hw", settings["hw"], "are several chips, and planner=alpa plans for one", "give one")
+        one = workload_from({**settings, "hw": settings["hw"][0]})
+        return show(one, out=settings["out"], as_json=settings["print"] == "json")
+    if settings["out"] is not None:
+        raise InvalidRequest("out", settings["out"], "is the file of a plan of planner=alpa", "use planner=alpa")
+    prices = load_prices(settings["price"])
+    check_comparable(settings["objective"], settings["hw"], prices)
+    workloads = [workload_from({**settings, "hw": hw}) for hw in settings["hw"]]
+    compared = by_chip([search(each, runners=settings["runners"]) for each in workloads], prices)
+    found = with_intervals(compared[0].found)
     as_json = settings["print"] == "json"
     if found.chosen is None:
         missing = shortfall(found)
@@ -69,14 +98,18 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if as_json:
         content = {
             "objective": found.workload.objective,
-            "chosen": found.chosen.to_dict(),
-            "runners_up": [plan.to_dict() for plan in found.runners_up],
+            "hw": compared[0].hw,
+            "price": prices.label if prices.usd_per_chip_hour else None,
+            "chosen": found.chosen.to_dict() | {"cost_usd_per_mtok": dollars(found.chosen, prices)},
+            "runners_up": [plan.to_dict() | {"cost_usd_per_mtok": dollars(plan, prices)} for plan in found.runners_up],
+            "other_hw": [each.to_dict() for each in compared[1:]],
             "not_told_apart": sum(plan.told_apart is False for plan in found.runners_up),
             "crossovers": [each.to_dict() for each in found_crossovers],
         }
         print(json.dumps(content))
     else:
-        _print(found, found.chosen, found_crossovers)
+        _print(found, found.chosen, found_crossovers, prices)
+        _print_other_chips(compared)
     return 0
 
 
@@ -90,7 +123,7 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
     from bench.sweep.catalog import load_chip, load_model
     from bench.sweep.runtimes import load_runtime
 
-    values = {key.name: key.default for key in KEYS} | dict(settings)
+    values = {key.name: key.default for key in KEYS} | {"hw": "tpu-v4"} | dict(settings)
     chip = load_chip(values["hw"])
     counts, batches = values["num_chips"], values["batch_size"]
     return Workload(
@@ -112,7 +145,8 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
     )
 
 
-def _print(found: "SearchResult", chosen: "Candidate", crossovers: "Sequence[Crossover]") -> None:
+def _print(found: "SearchResult", chosen: "Candidate", crossovers: "Sequence[Crossover]", prices: "Prices") -> None:
+    from bench.planner.chips import dollars
     from bench.run import terminal
 
     workload = found.workload
@@ -128,13 +162,35 @@ def _print(found: "SearchResult", chosen: "Candidate", crossovers: "Sequence[Cro
     )
     for heading in headings:
         table.add_column(heading)
+    priced = dollars(chosen, prices) is not None
+    if priced:
+        table.add_column("USD/Mtok")
     for plan in (chosen, *found.runners_up):
-        table.add_row(*_cells(plan), style="bold" if plan is chosen else None)
+        usd = [significant(dollars(plan, prices) or 0.0)] if priced else []
+        table.add_row(*_cells(plan), *usd, style="bold" if plan is chosen else None)
     console.print(table)
+    if priced:
+        console.print(prices.note)
     _print_not_told_apart(found)
     for each in crossovers:
         closed = "" if each.closed_form is None else f" (by communication volume alone: {each.closed_form:,.0f})"
         console.print(f"{each.before} → {each.after} from {each.at:,.0f} {each.unit}{closed}")
+
+
+def _print_other_chips(compared: "Sequence[OfChip]") -> None:
+    """What the best plan on each other chip loses against the best of all."""
+    best = compared[0].value
+    for each in compared[1:]:
+        if each.value is None or best is None:
+            print(f"{each.hw}: no plan fits")
+            continue
+        usd = "" if each.cost_usd_per_mtok is None else f", {significant(each.cost_usd_per_mtok)} USD/Mtok"
+        chosen = each.found.chosen
+        assert chosen is not None
+        print(
+            f"{each.hw}: +{each.value / best - 1:.1%}, with {chosen.point.num_chips} chips in "
+            f"{significant(chosen.latency_s, 4)} s{usd}"
+        )
 
 
 def _print_not_told_apart(found: "SearchResult") -> None:

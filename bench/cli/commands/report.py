@@ -3,25 +3,26 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from bench.cli.args import PRINT, Key
+from bench.cli.args import PRICE, PRINT, Key
 from bench.cli.values import Choice, FilePath, ListOf, StorePath, Text
-from bench.report.claims.checks import Check
-from bench.report.render.document import Written
+from bench.report.kinds import KINDS, WHOLE, Asked
 from bench.rows.counted import counted
 from bench.storage.place import folder_beside
 from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
 from engines.core.row import Row
 
+if TYPE_CHECKING:
+    from bench.report.claims.checks import Check
+    from bench.report.paper.closed_forms import ContextLimit
+    from bench.report.render.document import Written
+
 SUMMARY: Final = "write latency and MFU tables, figures and findings from stored rows"
-VERBS: Final[Mapping[str, str]] = {
-    "comparison": "PaLM 540B and MT-NLG 530B on 64 TPU v4 against FasterTransformer; exit code 1 if a claim fails",
-    "paper": "tables and figures of Pope et al. 2022 from all kinds of evidence; exit code 1 if Table 1 differs",
-    "compiler": "what each release of a compiler did to the same programs, from nights (+sweep=compiler-nightly)",
-    "studies": "figure, table and finding of every study (+sweep=study-...), from compiled rows",
-    "pivot": "one figure by keys of your choice, printed and written; kinds of evidence never share a cell",
+PIVOT: Final = "pivot"
+VERBS: Final[Mapping[str, str]] = {name: kind.summary for name, kind in KINDS.items()} | {
+    PIVOT: "one figure by keys of your choice, printed and written; kinds of evidence never share a cell",
 }
 FORMATS: Final = ("markdown", "html", "csv", "latex")
 ENDINGS: Final = ("png", "pdf", "svg")
@@ -42,6 +43,7 @@ KEYS: Final = (
         kind=ListOf(Choice(ENDINGS), words=("none",), least=0),
     ),
     Key("title", None, "the heading of the report"),
+    PRICE,
     Key("template", None, "a Jinja template NAME.md.j2 (or .html, .tex, .csv, .txt) to fill instead", kind=FilePath()),
     Key("rows", None, "pivot: keys of a row whose values have a line each", kind=ListOf(Text())),
     Key("columns", None, "pivot: keys of a row whose values have a column each", kind=ListOf(Text())),
@@ -62,6 +64,8 @@ EXAMPLES: Final = (
     "shardbench report comparison print=json",
     "shardbench report paper results_dir=[results/reference,results/studies,results/calibration] out=reports/mine",
     "shardbench report compiler results_dir=results/compiler out=reports",
+    "shardbench report pivot rows=model columns=hw value=cost_usd_per_mtok price=example where=[phase=decode] "
+    "aggregate=min",
     "shardbench report studies results_dir=results out=reports/mine",
     "shardbench report pivot rows=[model,source] columns=num_chips value=mfu where=[phase=decode] aggregate=max",
     "shardbench report template=examples/reports/decode.md.j2 results_dir=results/reference out=reports/mine",
@@ -70,46 +74,26 @@ EXAMPLES: Final = (
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails, else 0."""
-    from bench.report.compiler.report import compiler_report, nights_of
-    from bench.report.main.sections import comparison_report, full_report
-    from bench.report.paper.closed_forms import ContextLimit
-    from bench.report.paper.report import paper_report
     from bench.report.render.document import write
-    from bench.report.studies.read_trace import FOLDER
-    from bench.report.studies.report import studies_report
-    from bench.report.studies.traces import Places
 
     _check_keys(verb, settings)
     formats = [name for name in FORMATS if name in settings["format"]]
     endings = [] if settings["figures"] == "none" else [name for name in ENDINGS if name in settings["figures"]]
-    rows = [] if verb == "compiler" else _stored(settings["results_dir"], needed=verb != "paper")
+    kind = KINDS.get(verb or "", WHOLE)
+    rows = [] if kind.needs == "nights" else _stored(settings, needed=kind.needs == "rows")
     out = Path(settings["out"])
-    checks: list[Check] = []
-    entries: list[ContextLimit] = []
+    checks: Sequence[Check] = ()
+    entries: Sequence[ContextLimit] = ()
     more: dict[str, Any] = {}
-    if verb == "comparison":
-        document, checks = comparison_report(rows, settings["title"] or "The comparison with FasterTransformer")
-        written = write(document, out / "comparison", formats, endings)
-    elif verb == "paper":
-        document, entries = paper_report(settings["title"] or "Pope et al. 2022 reproduced", rows)
-        written = write(document, out / "paper", formats, endings)
-    elif verb == "compiler":
-        nights = [night for each in settings["results_dir"] for night in nights_of(folder_beside(each))]
-        rows = [row for night in nights for row in night.rows]
-        document = compiler_report(nights, settings["title"] or "The same programs under releases of their compiler")
-        written = write(document, out / "compiler", formats, endings)
-    elif verb == "studies":
-        folders = [Path(folder_beside(each)) / FOLDER for each in settings["results_dir"]]
-        places = Places(next((each for each in folders if each.is_dir()), folders[0]), out / "studies")
-        document = studies_report(rows, settings["title"] or "The studies of compiled programs", places)
-        written = write(document, out / "studies", formats, endings)
-    elif verb == "pivot":
+    if verb == PIVOT:
         written, more = _pivoted(rows, settings, formats)
     elif settings["template"] is not None:
         written = _from_template(rows, settings["template"], out, endings)
     else:
-        document = full_report(rows, settings["title"] or "shardbench report")
-        written = write(document, out, formats, endings)
+        made = kind.make(Asked(rows=rows, stores=settings["results_dir"], out=out, title=settings["title"]))
+        written = write(made.document, out / kind.folder, formats, endings)
+        checks, entries = made.checks, made.entries
+        rows = rows if made.rows is None else list(made.rows)
     _track(settings["wandb"], settings["results_dir"][0], rows, written)
     if settings["print"] == "json":
         all_checks = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
@@ -123,19 +107,19 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 def _check_keys(verb: str | None, settings: Mapping[str, Any]) -> None:
     """Refuse keys that this report would leave unread, and a pivot without what it is of."""
     for key in PIVOT_KEYS:
-        if verb != "pivot" and settings[key] is not None:
+        if verb != PIVOT and settings[key] is not None:
             raise InvalidRequest(key, settings[key], "is a key of the verb pivot", "ask shardbench report pivot")
     if verb is not None and settings["template"] is not None:
         remedy = f"ask shardbench report template=FILE without {verb}"
         raise InvalidRequest("template", settings["template"], "is a report of its own", remedy)
     for key in ("rows", "value"):
-        if verb == "pivot" and settings[key] is None:
+        if verb == PIVOT and settings[key] is None:
             raise InvalidRequest(key, "", "is required for pivot", f"add {key}=KEY, a key of a row")
 
 
 def _pivoted(
     rows: Sequence[Row], settings: Mapping[str, Any], formats: Sequence[str]
-) -> tuple[Written, dict[str, Any]]:
+) -> "tuple[Written, dict[str, Any]]":
     from bench.report.own.pivot import Question, conditions, pivot
     from bench.report.render.document import Document, Front, write
     from bench.rows.table import to_markdown
@@ -156,7 +140,7 @@ def _pivoted(
     return written, {"pivot": {"caption": table.caption, "note": table.note, "rows": list(table.rows)}}
 
 
-def _from_template(rows: Sequence[Row], path: str, out: Path, endings: Sequence[str]) -> Written:
+def _from_template(rows: Sequence[Row], path: str, out: Path, endings: Sequence[str]) -> "Written":
     from bench.report.own.template import Made
     from bench.report.render import style
     from bench.report.render.document import NO_FIGURES, has_matplotlib, place
@@ -175,17 +159,18 @@ def _from_template(rows: Sequence[Row], path: str, out: Path, endings: Sequence[
     return place(out / made.name.partition(".")[0], fill, remarks=remarks)
 
 
-def _stored(results_dirs: Sequence[str], *, needed: bool) -> list[Row]:
+def _stored(settings: Mapping[str, Any], *, needed: bool) -> list[Row]:
     """The rows of the stores; none where they have none and none are ``needed``."""
     from bench.rows.labels import read_rows
     from bench.rows.store import Store
 
+    results_dirs = settings["results_dir"]
     if not needed and not any(Store(each).load() for each in results_dirs):
         return []
-    return read_rows(*results_dirs)
+    return read_rows(*results_dirs, price=settings["price"])
 
 
-def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -> None:
+def _track(mode: str, results_dir: str, rows: Sequence[Row], written: "Written") -> None:
     """Log one W&B run, kept in the store, with the rows as a table and every file of the report as an artifact."""
     from bench.run.tracking import open_tracker
 
@@ -195,7 +180,7 @@ def _track(mode: str, results_dir: str, rows: Sequence[Row], written: Written) -
         tracker.close()
 
 
-def _plain(check: Check) -> dict[str, Any]:
+def _plain(check: "Check") -> dict[str, Any]:
     return {
         "claim": check.claim.text,
         "relation": check.claim.relation,
@@ -209,7 +194,7 @@ def _plain(check: Check) -> dict[str, Any]:
     }
 
 
-def _print(written: Written, checks: Sequence[Check]) -> None:
+def _print(written: "Written", checks: "Sequence[Check]") -> None:
     for finding in written.first:
         print(f"{finding.topic} ({', '.join(finding.sources)}): {finding.sentence}")
     for remark in written.remarks:

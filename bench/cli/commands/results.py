@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cli.args import PRINT, RESULTS_DIR, Key
+from bench.cli.args import PRICE, PRINT, RESULTS_DIR, Key
 from bench.cli.values import FilePath, ListOf, StorePath, Text
 from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
@@ -45,6 +45,7 @@ KEYS: Final = (
         'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged',
         kind=FilePath(),
     ),
+    PRICE,
     PRINT,
 )
 EXAMPLES: Final = (
@@ -61,6 +62,8 @@ EXAMPLES: Final = (
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Run the verb; without one, list. Returns 1 if ``check`` leaves broken files, else 0."""
+    from bench.rows.at_read import at_read
+    from bench.rows.prices import load_prices
     from bench.rows.store import Store
 
     store = Store(settings["results_dir"])
@@ -78,7 +81,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.rows.select import select
 
     where = {name: settings[name] for name in FILTERS if settings[name] is not None}
-    rows = select(store, where, history=settings["history"])
+    rows = at_read(select(store, where, history=settings["history"]), load_prices(settings["price"]))
     if verb == "export":
         return _export(rows, settings)
     return _list(rows, settings, as_json)

@@ -43,6 +43,9 @@ def run(words: Sequence[str]) -> int:
         with explained(overrides):
             has_work = _hydra_has_work(config, overrides, multirun)
             variables = dict(config.hydra.job.env_set)
+        if config.get("workers") is not None and (not multirun or runs_here(config)):
+            remedy = "add -m and hydra/launcher=joblib, submitit_local, submitit_slurm or ray"
+            raise InvalidRequest("workers", config.workers, "needs a launcher to start them", remedy)
         if multirun and not runs_here(config):
             check_plugins(config)
             return launch(composer, config, flags, overrides)

@@ -12,6 +12,7 @@ from bench.report.main.architectures import (
     experts_table,
 )
 from bench.report.main.best import decode_table, headline_table, layout_table
+from bench.report.main.dollars import dollars_over_time, dollars_table
 from bench.report.main.evidence import evidence_table, failures_table, table_2
 from bench.report.main.figure_measured import mfu_over_chips, step_time_over_batch
 from bench.report.main.figure_mfu import all_lengths
@@ -22,6 +23,7 @@ from bench.report.main.findings import Finding, findings, headline, prediction_e
 from bench.report.main.front import front
 from bench.report.main.programs import programs_table
 from bench.report.main.provenance import calibration_table, environment_table
+from bench.report.main.quality import quality_figure, quality_table
 from bench.report.main.serving import batches, served_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
 from bench.report.main.today import compared, source_table, today_findings
@@ -67,12 +69,14 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             draw=lambda: _present(by_chip_and_runtime(stacks)),
         ),
         *_architectures(rows),
+        *_quality(rows),
         Section(title="Claims of the paper", tables=[claims_table(checks)]),
         Section(
             title="Cost against latency",
             tables=_present(decode_table(rows)),
             draw=lambda: cost_against_latency(rows),
         ),
+        *_dollars(rows),
         Section(
             title="Measured",
             linked=_present(layout_table(rows)),
@@ -93,6 +97,14 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
     return Document(name="report", title=title, findings=found, sections=sections, front=top)
 
 
+def _dollars(rows: Sequence[Row]) -> list[Section]:
+    """Costs in dollars, where the command was given prices."""
+    table = dollars_table(rows)
+    if table is None:
+        return []
+    return [Section(title="Cost in dollars", tables=[table], draw=lambda: _present(dollars_over_time(rows)))]
+
+
 def _architectures(rows: Sequence[Row]) -> list[Section]:
     """Today's architectures and what experts buy, where the sweep of that name has run."""
     table, experts = architectures_table(rows), experts_table(rows)
@@ -106,6 +118,14 @@ def _architectures(rows: Sequence[Row]) -> list[Section]:
             draw=lambda: _present(architectures_figure(rows)),
         )
     ]
+
+
+def _quality(rows: Sequence[Row]) -> list[Section]:
+    """Pruned, distilled and quantised models, where rows state their quality."""
+    table = quality_table(rows)
+    if table is None:
+        return []
+    return [Section(title="Smaller models", tables=[table], draw=lambda: _present(quality_figure(rows)))]
 
 
 def _metrics_table() -> Table:

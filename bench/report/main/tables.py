@@ -23,7 +23,7 @@ OF_MEASURED: Final = ("mfu_of_matmul", "mbu_of_copy")
 INTERVAL: Final = ("latency_low_s", "latency_high_s")
 """Of a prediction; printed where a row has it."""
 RATES: Final = ("tokens_per_s", "mfu", "mbu", *OF_MEASURED)
-FIGURES: Final = ("latency_s", *INTERVAL, "ttft_s", "step_time_s", *RATES, "cost_chip_s_per_token")
+FIGURES: Final = ("latency_s", *INTERVAL, "ttft_s", "step_time_s", *RATES, "cost_chip_s_per_token", "cost_usd_per_mtok")
 ROW_KEYS: Final = (*POINT_FIELDS, "source", "system", "reference", "status", "valid", "invalid_reason", *METRICS)
 ERROR_COLUMN: Final = Column("relative_error", "error (%)", 100.0, "+.1f")
 INTERVAL_COLUMN: Final = Column("relative_interval", "± (%)", 100.0, ".1f")

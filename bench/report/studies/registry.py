@@ -9,6 +9,7 @@ from bench.report.studies import findings as found
 from bench.report.studies.gpus import bounds_below_published
 from bench.report.studies.held_back import held_back
 from bench.report.studies.shapes import Bars, Lines, Rooflines, Shape
+from bench.report.studies.speedups import SpeedUps, best_speed_ups
 from bench.rows.labels import model_label
 from engines.core.row import Row
 
@@ -197,6 +198,14 @@ STUDIES: Final = (
         paper="it is older than they are",
         find=partial(found.against_peers, panel=_served),
         shape=Bars(panel=_served, bar=_maker, panel_label="workload"),
+    ),
+    Study(
+        recipe="study-speculative",
+        title="Speculative decoding over the acceptance rate",
+        paper="it decodes one token a step; speculative decoding was published in the same month",
+        find=best_speed_ups,
+        has_mfu=False,  # MFU counts generated tokens alone
+        shape=SpeedUps(),
     ),
     Study(
         recipe="study-gpu",

@@ -36,6 +36,9 @@ IDENTITY: Final = {
     "collectives": "collectives",
     "partitioner": "partitioner",
     "weight_dtype": "weights",
+    "speculative": "speculative",
+    "draft_len": "proposed",
+    "acceptance_rate": "accepted",
 }
 """Keys with their headings; a study's table shows those that vary in it."""
 MOST_WHOLE: Final = 12

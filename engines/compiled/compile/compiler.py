@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from engines.transformer.partition.plan import Plan
+    from engines.transformer.speculation.options import Speculation
 
 OUT_OF_MEMORY: Final = "RESOURCE_EXHAUSTED"
 
@@ -26,7 +27,8 @@ class CompilerFailed(ShardbenchError):
 class CompileRequest:
     """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode.
 
-    ``libraries`` are those whose versions determine the compiler's output.
+    ``libraries`` are those whose versions determine the compiler's output. The phases ``draft`` and ``verify`` are the
+    parts of a turn of ``speculation``, with the plan of its draft model, if it has one.
     """
 
     plan: "Plan"
@@ -35,6 +37,8 @@ class CompileRequest:
     phase: str
     input_len: int
     steps: int
+    speculation: "Speculation | None" = None
+    draft: "Plan | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,13 @@ class Compiler:
         from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
         plan, mesh = request.plan, self.mesh(request.target)
+        if request.speculation is not None:
+            from engines.transformer.speculation.programs import abstract_turn, make_proposal, make_verdict
+
+            how, draft = request.speculation, request.draft
+            of_turn = abstract_turn(plan, draft, mesh, how, plan.cache_len + 1)[request.phase]
+            turn = make_proposal(plan, draft, mesh, how) if request.phase == "draft" else make_verdict(plan, mesh, how)
+            return turn.lower(*of_turn)
         arguments = abstract_arguments(plan, mesh, max(request.input_len, 1))[request.phase]
         made = make_prefill(plan, mesh) if request.phase == "prefill" else make_decode(plan, mesh, request.steps)
         return made.lower(*arguments)

@@ -20,6 +20,7 @@ from engines.transformer.params.memory_layout import SUBLANES
 from engines.transformer.params.quantize import dequantize, einsum, quantize_tokens
 from engines.transformer.params.tree import Stacked
 from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.constraint import Split, constrain
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
 
@@ -33,7 +34,7 @@ class Matmul(NamedTuple):
 
     x is gathered over ``gathered`` along its rows before; the result is scattered over ``scattered`` along its columns
     after, or summed over ``summed``. w itself is gathered over ``contracted`` along its rows, over ``produced`` along
-    its columns.
+    its columns. ``told`` says how a compiler that partitions is to split w in use, of a plan with shardings.
     """
 
     gathered: Axes
@@ -41,6 +42,7 @@ class Matmul(NamedTuple):
     contracted: Axes
     produced: Axes
     summed: Axes = ()
+    told: Split | None = None
 
 
 def matmul_in(plan: Plan) -> Matmul:
@@ -86,6 +88,9 @@ def _plain(
     plan: Plan, matmul: Matmul, x: Array, w: Stacked, scale: Array | None, kind: Any, factor: Array | None = None
 ) -> Array:
     whole = all_gather(all_gather(w.whole(), matmul.contracted, 0), matmul.produced, 1)
+    if matmul.told is not None:
+        assert isinstance(whole, Array)
+        whole = constrain(plan, whole, matmul.told)
     x = all_gather(x, matmul.gathered, 1)
     if not plan.fuses_rows:
         # The barrier keeps the producer of x (a norm) from being fused into the matmul, which would recompute it for

@@ -30,15 +30,15 @@ def next_tokens(plan: Plan, scores: Array, sampling: Sampling, position: Array |
     few = gathers_few(plan, sampling)
     if few:
         candidates = top_candidates(candidates, sampling.top_k)
-    scaled = (candidates.scores - _highest(candidates)[:, None]) / sampling.temperature
+    scaled = (candidates.scores - highest_of(candidates)[:, None]) / sampling.temperature
     noisy = scaled + gumbel(sampling.seed, position, candidates.ids)
     kept = kept_mask(plan, candidates, scaled, 0 if few else sampling.top_k, sampling.top_p)
-    return _best(plan, candidates._replace(scores=jnp.where(kept, noisy, -jnp.inf)))
+    return best_of(plan, candidates._replace(scores=jnp.where(kept, noisy, -jnp.inf)))
 
 
 def greedy(plan: Plan, scores: Array) -> Array:
     """scores: [batch, vocab.all] → the most likely id of each sequence, on every chip; ties go to the lowest."""
-    return _best(plan, Candidates(scores, vocab_ids(plan), plan.axes.all))
+    return best_of(plan, Candidates(scores, vocab_ids(plan), plan.axes.all))
 
 
 def gumbel(seed: int, position: Array | int, ids: Array) -> Array:
@@ -57,7 +57,7 @@ def gumbel(seed: int, position: Array | int, ids: Array) -> Array:
     return -jnp.log(-jnp.log1p(-jnp.minimum(uniform, 1 - 2.0**-24)))
 
 
-def _best(plan: Plan, candidates: Candidates) -> Array:
+def best_of(plan: Plan, candidates: Candidates) -> Array:
     """The id of each sequence's highest score; ties go to the lowest."""
     scores, ids, axes, _ = candidates
     best = scores.max(axis=1)
@@ -69,7 +69,8 @@ def _best(plan: Plan, candidates: Candidates) -> Array:
     return lowest
 
 
-def _highest(candidates: Candidates) -> Array:
+def highest_of(candidates: Candidates) -> Array:
+    """The highest score of each sequence, [batch]."""
     highest = candidates.scores.max(axis=1)
     return lax.pmax(highest, candidates.axes) if candidates.axes else highest
 

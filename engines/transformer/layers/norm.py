@@ -1,5 +1,6 @@
 """Layernorm and RMSnorm of the partitioned residual stream."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -15,7 +16,12 @@ def norm(plan: Plan, parameters: Norm, x: Array, axes: Axes | None = None) -> Ar
     ``axes`` defaults to those of the residual stream. Normalizing before the all-gather divides the work among the
     chips and sends only the sums, two numbers a token.
     """
-    model, axes = plan.model, plan.axes.residual if axes is None else axes
+    with jax.named_scope("norm"):
+        return _normalized(plan, parameters, x, plan.axes.residual if axes is None else axes)
+
+
+def _normalized(plan: Plan, parameters: Norm, x: Array, axes: Axes) -> Array:
+    model = plan.model
     shards = plan.axes.size(axes)
     wide = x.astype(jnp.float32)
     centered = model.norm == "layernorm"

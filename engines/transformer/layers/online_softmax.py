@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
 from engines.transformer.layers.mask import BlockMask, Mask, QueryBlock
+from engines.transformer.layers.own_mask import OwnCausal
 from engines.transformer.layers.per_head import NONE, PerHead
 from engines.transformer.layers.score_blocks import block_shape, in_strips, uses_blocks
 from engines.transformer.options import KERNEL_TOKENS
@@ -76,7 +77,7 @@ def attend(
         start = attend_prefix(plan, scaled, *shared, before, heads)
     if in_strips(plan, q.shape, limit, mask) and start is None:
         part = strips(plan, scaled, keys, vals, mask, heads)
-    elif uses_blocks(plan, q.shape, limit):
+    elif uses_blocks(plan, q.shape, limit) and not isinstance(mask, OwnCausal):
         part = blockwise(plan, scaled, keys, vals, mask, start, heads)
     else:
         at, queries = jnp.arange(limit)[None, :], QueryBlock(time)

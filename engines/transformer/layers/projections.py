@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -18,7 +19,15 @@ from engines.transformer.comm.collective_matmul import combined, matmul_in, matm
 from engines.transformer.comm.collectives import all_gather, local_shard
 from engines.transformer.params.fusion import matmul_widths
 from engines.transformer.params.tree import Matrix
-from engines.transformer.partition.constraint import columns, constrain, residual
+from engines.transformer.partition.constraint import (
+    constrain,
+    made_columns,
+    matrix_in_use,
+    operand,
+    projection_of,
+    read_columns,
+    stream_behind,
+)
 from engines.transformer.partition.plan import Plan
 
 Multiply = Callable[..., Array]
@@ -27,13 +36,18 @@ Multiply = Callable[..., Array]
 
 def project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     """x: [tokens, E.residual] → the parts of :func:`matmul_widths`: [tokens, chunks.column, width] each."""
+    with jax.named_scope(f"{projection_of(matrix.parts)}.in"):
+        return _project_in(plan, matrix, x)
+
+
+def _project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     widths = matmul_widths(plan, matrix.parts)
     cuts = list(pairwise(accumulate(widths, initial=0)))
-    x = constrain(plan, x, lambda cut: (cut.axes.batch, cut.axes.embed))
+    x = constrain(plan, x, operand(matrix.parts, "in"))
     if plan.separates_tensors:
         return _tensor_by_tensor(plan, matrix, x, cuts, project)
-    out = project(plan, matmul_in(plan), x, matrix.values)
-    out = constrain(plan, out.reshape(out.shape[0], -1, sum(widths)), columns)
+    out = project(plan, matmul_in(plan)._replace(told=matrix_in_use(plan, matrix.parts, "in")), x, matrix.values)
+    out = constrain(plan, out.reshape(out.shape[0], -1, sum(widths)), made_columns(matrix.parts))
     for vector, combine in column_vectors(matrix):
         out = combine(out, local_columns(plan, vector)).astype(x.dtype)
     return [out[..., start:stop] for start, stop in cuts]
@@ -42,7 +56,7 @@ def project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
 def project_attention(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     """Only attention's part of a fused input projection (q and k | v), with plain collectives."""
     cuts = list(pairwise(accumulate(matmul_widths(plan, matrix.parts), initial=0)))[:2]
-    x = constrain(plan, x, lambda cut: (cut.axes.batch, cut.axes.embed))
+    x = constrain(plan, x, operand(matrix.parts, "in"))
     return _tensor_by_tensor(plan, matrix, x, cuts, project_plain)
 
 
@@ -60,17 +74,24 @@ def _tensor_by_tensor(
 
 def project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
     """Consecutive parts of each chunk's columns, [tokens, chunks.column, width] each → [tokens, E.residual]."""
+    with jax.named_scope(f"{projection_of(matrix.parts)}.out"):
+        return _project_out(plan, matrix, parts)
+
+
+def _project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
     if plan.separates_tensors:
         cuts = pairwise(accumulate([part.shape[2] for part in parts], initial=0))
         terms = [unreduced(plan, matrix, part, cut) for part, cut in zip(parts, cuts, strict=True)]
         return reduced(plan, matrix, sum(terms[1:], terms[0]), parts[0].dtype)
-    x = constrain(plan, parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1), columns)
-    x = constrain(plan, x.reshape(x.shape[0], -1), lambda cut: (cut.axes.batch, cut.axes.ffn))
+    x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+    x = constrain(plan, x, read_columns(matrix.parts))
+    x = constrain(plan, x.reshape(x.shape[0], -1), operand(matrix.parts, "out"))
+    matmul = matmul_out(plan)._replace(told=matrix_in_use(plan, matrix.parts, "out"))
     if plan.axes.summed and matrix.scale is not None:
         # Every chip applies the scale to its own terms: part of the matmul, and not of what follows the sum.
-        out = project_plain(plan, matmul_out(plan), x, matrix.values, factor=local_embed(plan, matrix.scale))
+        out = project_plain(plan, matmul, x, matrix.values, factor=local_embed(plan, matrix.scale))
         return scaled(plan, replace(matrix, scale=None), out)
-    return scaled(plan, matrix, project(plan, matmul_out(plan), x, matrix.values))
+    return scaled(plan, matrix, project(plan, matmul, x, matrix.values))
 
 
 def unreduced(plan: Plan, matrix: Matrix, x: Array, cut: tuple[int, int], multiply: Multiply = project) -> Array:
@@ -91,7 +112,7 @@ def scaled(plan: Plan, matrix: Matrix, x: Array) -> Array:
         x = (x * local_embed(plan, matrix.scale)).astype(dtype)
     if matrix.bias is not None:
         x = (x + local_embed(plan, matrix.bias)).astype(dtype)
-    return constrain(plan, x, residual)
+    return constrain(plan, x, stream_behind(matrix.parts))
 
 
 def column_vectors(matrix: Matrix) -> list[tuple[Array, Any]]:

@@ -8,6 +8,7 @@ from engines.transformer.params.describer import Describer
 from engines.transformer.params.fill import Fill, Index, padded
 from engines.transformer.params.quantize import float_dtype
 from engines.transformer.params.tree import Matrix, Norm, Parameters
+from engines.transformer.partition.constraint import told
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Floats, Source, values
 
@@ -53,7 +54,8 @@ class _Model(Describer):
         """[vocab, E], zeros beyond the vocabulary's real size."""
         shape = (self.plan.padded.vocab, self.model.d_model)
         fill = padded(fill, self.model.vocab_size)
-        spec, dtype = P(self.columns, self.rows), self.plan.head_format
+        rows, columns = told(self.plan, "table") or (self.rows, self.columns)
+        spec, dtype = P(columns or None, rows or None), self.plan.head_format
         return self.matrix(shape, fill, dtype=dtype, spec=spec, scale_spec=P(), contracted=(1,), bias=bias)
 
     def _norm(self, name: str) -> Norm:

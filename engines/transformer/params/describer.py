@@ -11,6 +11,8 @@ from engines.transformer.params.fusion import Fusion
 from engines.transformer.params.grouped import Grouped, steps
 from engines.transformer.params.quantize import MX_SCALE, stored_dtype
 from engines.transformer.params.tree import Matrix, Parts
+from engines.transformer.partition.axes import Axes
+from engines.transformer.partition.constraint import projection_of, told
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Source, values
 
@@ -26,6 +28,13 @@ class Describer:
         self.fusion = fusion or Fusion(plan, source)
         axes = plan.axes
         self.columns, self.rows, self.every = axes.stored_ffn or None, axes.stored_embed or None, axes.all or None
+
+    def stored(self, parts: Parts, side: str) -> tuple[Axes | None, Axes | None]:
+        """The axes that split a projection's matrix ``in`` or ``out`` in memory, along its rows and its columns."""
+        both = told(self.plan, f"{projection_of(parts)}.{side}.weights")
+        if both is None:
+            return (self.rows, self.columns) if side == "in" else (self.columns, self.rows)
+        return both[0] or None, both[1] or None
 
     def canonical(self, name: str) -> Fill:
         """The values of a tensor by its canonical name."""

@@ -148,3 +148,23 @@ class MeshAxes:
     def head(self) -> Axes:
         """Axes of ``column`` over which attention splits heads; z slowest."""
         return tuple(axis for axis in self.column if axis not in self.moved)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAxes(MeshAxes):
+    """Axes of a plan whose operators have shardings of their own: ``told`` are attention's [sequences, heads].
+
+    The layout's other axes say what is fused and padded, and split nothing.
+    """
+
+    told: tuple[str, ...] = ("", "")
+
+    @property
+    def sequence(self) -> Axes:
+        """Axes that split the batch within attention."""
+        return tuple(self.told[0])
+
+    @property
+    def head(self) -> Axes:
+        """Axes over which attention splits heads; z slowest."""
+        return tuple(self.told[1])

@@ -12,15 +12,17 @@ from engines.core.dtypes import MX_BLOCK
 from engines.core.errors import InvalidRequest
 from engines.core.layout import Partitioner, layout_of, variant_of
 from engines.core.model import Model
+from engines.core.shardings import Shardings
 from engines.core.slice import MeshShape
 from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.attention_checks import check_attention
-from engines.transformer.partition.axes import Axes, MeshAxes
+from engines.transformer.partition.axes import Axes, MeshAxes, PlannedAxes
 from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.expert_checks import check_experts
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
+from engines.transformer.partition.sharding_checks import check_shardings
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
 
 
@@ -42,7 +44,8 @@ class Plan:
     own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
     (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of its torus close to rings. ``expert_axes`` names
     the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity``
-    the tokens that an expert takes at most, as a multiple of its even share. ``chunks`` and ``annotation`` are those of
+    the tokens that an expert takes at most, as a multiple of its even share. ``shardings`` are those of every operator,
+    in place of a layout's, for a compiler that partitions. ``chunks`` and ``annotation`` are those of
     :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
     how communication overlaps, and sizes with padding.
 
@@ -73,6 +76,7 @@ class Plan:
     expert_dispatch: str = "gather"
     expert_capacity: float | None = None
     longest_text: int | None = None
+    shardings: Shardings | None = None
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
@@ -82,13 +86,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         variant = variant_of(self.collectives)
-        axes = MeshAxes(
+        told = () if self.shardings is None or self.annotation is not None else (self.shardings["attention"],)
+        axes = (PlannedAxes if told else MeshAxes)(
             layout_of(self.ffn_layout),
             self.mesh_shape,
             self.attn_sharding,
             self.batch_size,
             variant.whole_residual,
             1 if self.model.attention.is_latent else self.model.num_kv_heads,
+            *told,
         )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
@@ -122,6 +128,7 @@ class Plan:
                     f"use a mesh whose size divides {size}",
                 )
         check_experts(self)
+        check_shardings(self)
         if self.rows_of_group is not None:
             check_groups(self.rows_of_group, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
@@ -249,8 +256,16 @@ class Plan:
 
     @property
     def kv_axes(self) -> Axes:
-        """Axes that split key/value heads where each is stored once; () where there are fewer heads than chips."""
-        return self.axes.head if self.padded.kv_splits_by_head else ()
+        """Axes that split key/value heads where each is stored once; () where there are fewer heads than chips.
+
+        Of shardings of their own, those first axes of the heads over which key/value heads split.
+        """
+        if self.shardings is None:
+            return self.axes.head if self.padded.kv_splits_by_head else ()
+        counts = range(len(self.axes.head) + 1)
+        return self.axes.head[
+            : max(n for n in counts if self.padded.kv_heads % self.axes.size(self.axes.head[:n]) == 0)
+        ]
 
     def is_ring(self, axis: str) -> bool:
         """Whether the chips along a mesh axis stand in a ring."""

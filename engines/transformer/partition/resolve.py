@@ -1,6 +1,7 @@
 """From a point to a plan: every ``auto`` resolved."""
 
 import math
+from collections.abc import Collection
 from typing import Final, Literal
 
 from engines.core.dtypes import ACTIVATION_DTYPES, LARGEST, WEIGHTS_ALONE
@@ -9,6 +10,7 @@ from engines.core.extension import check_extensions
 from engines.core.layout import attention_batch_axes, layout_of
 from engines.core.model import Model
 from engines.core.point import Point
+from engines.core.shardings import Shardings
 from engines.core.slice import MeshShape
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve_experts import resolve_experts
@@ -21,6 +23,7 @@ FORMATS: Final = {
 """Key of a point → the number formats that the partitioned Transformer supports for it."""
 
 READ: Final = (
+    "pruning",
     "activation",
     "attention_sinks",
     "attention_window",
@@ -44,6 +47,7 @@ READ: Final = (
     "logit_softcap",
     "norm_position",
     "num_experts",
+    "planner",
     "position",
     "q_latent_dim",
     "qk_norm",
@@ -62,20 +66,28 @@ READ: Final = (
     "router_scale",
     "router_score",
     "shared_expert_d_ff",
+    "shardings",
     "shared_expert_gate",
     "value_head_dim",
     "window_kind",
+    "speculative",
+    "draft_model",
+    "draft_len",
+    "draft_layers",
+    "acceptance_rate",
 )
 """Keys of models and points, of those that not every engine reads, that the partitioned Transformer does."""
+EXITS: Final = ("exit_threshold", "exit_every")
+"""Those that a measurement reads besides: how many layers a step takes depends on values."""
 
 
-def check_formats(point: Point) -> None:
-    """Check that the Transformer, and the chip, support the point's number formats, and every key of its model.
+def check_formats(point: Point, read: Collection[str] = READ) -> None:
+    """Check that the Transformer, and the chip, support the point's number formats, and every key that is not ``read``.
 
     Raises:
         Unsupported: they do not.
     """
-    check_extensions(point, point.engine, read=READ)
+    check_extensions(point, point.engine, read=read)
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
@@ -104,6 +116,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
     ``mesh_shape`` is the mesh of devices where that is not the mesh of chips.
     """
     mesh = mesh_shape or point.mesh
+    _check_planner(point, mesh)
     layout, attention = resolve_layout(
         point.model,
         mesh,
@@ -119,7 +132,8 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         ffn_layout=layout,
         attn_sharding=attention,
         batch_size=point.batch_size,
-        cache_len=point.input_len + point.output_len,
+        # The tokens of the last turn of speculation stand behind the last one.
+        cache_len=point.input_len + point.output_len + (point.draft_len or 0),
         weight_dtype=point.weight_dtype,
         act_dtype=point.act_dtype,
         kv_dtype=point.kv_dtype,
@@ -131,10 +145,29 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         latent_attention=point.latent_attention,
         collectives="plain" if point.collectives == "auto" else point.collectives,
         partitioner=point.partitioner,
+        shardings=None if point.shardings is None else Shardings.parse(point.shardings),
         decodes=point.phase != "prefill",
         wrap=_wraps(point, mesh),
         overlapped_all_to_all_chips=point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None,
     )
+
+
+def _check_planner(point: Point, mesh: MeshShape) -> None:
+    """Engines run plans and make none; shardings are of a mesh of chips.
+
+    Raises:
+        Unsupported: there is no plan, or it is of another mesh than the devices'.
+    """
+    if point.planner != "auto" and point.shardings is None:
+        raise Unsupported(
+            f"planner={point.planner}: engine={point.engine} runs the shardings of a plan, and has none for this point; "
+            "shardbench plan planner=alpa says why, or writes some with out=FILE"
+        )
+    if point.shardings is not None and mesh != point.mesh:
+        raise Unsupported(
+            f"shardings: are of mesh_shape={list(point.mesh)}, and hw={point.chip.name} has devices {list(mesh)}; use "
+            "a chip that is one device, such as tpu-v4"
+        )
 
 
 def _wraps(point: Point, mesh: MeshShape) -> tuple[bool, bool, bool]:
@@ -170,6 +203,15 @@ def resolve_layout(
 def over_heads(model: Model) -> Literal["heads", "replicated"]:
     """The ``attn_sharding`` that splits query heads and no sequences: a cache of latent vectors is then replicated."""
     return "replicated" if model.attention.is_latent else "heads"
+
+
+def resolved_layout(plan: Plan) -> dict[str, str | None]:
+    """The keys of a point that say how a plan is laid out: no name of one chip, or where operators have shardings."""
+    named = plan.chips > 1 and plan.shardings is None
+    return {
+        "ffn_layout": plan.ffn_layout if named else None,
+        "attn_sharding": plan.attn_sharding if named else None,
+    }
 
 
 def resolved_form(plan: Plan, phase: str, input_len: int) -> str | None:

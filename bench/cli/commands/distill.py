@@ -1,0 +1,110 @@
+"""``shardbench distill``: a small model that learns from a text, alone or from a teacher."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bench.cli.args import Key
+from bench.cli.values import FilePath, Integer, Number
+from engines.core.errors import InvalidRequest
+
+SUMMARY: Final = "let a small model learn from a text, alone or from a teacher, and write it as a checkpoint"
+VERBS: Final[Mapping[str, str]] = {}
+PYTHON_DOCS: Final = "python-docs"
+HELD_OUT: Final = "held-out.txt"
+NUMBER: Final = Number(0.0)
+KEYS: Final = (
+    Key("student", "bytes-0.4m", "the model that learns: a name of conf/model, of 256 byte values"),
+    Key("teacher", None, "the checkpoint to learn from; null: from the text alone", kind=FilePath()),
+    Key("text", PYTHON_DOCS, f"a text file, or {PYTHON_DOCS}: the reference topics that Python ships (pydoc_data)"),
+    Key("out", None, f"the folder for the checkpoint and {HELD_OUT}, the last tenth of the text", required=True,
+        kind=FilePath()),
+    Key("steps", 600, "steps of AdamW", kind=Integer(1)),
+    Key("batch_size", 16, "pieces of text a step", kind=Integer(1)),
+    Key("time", 128, "tokens of a piece", kind=Integer(2)),
+    Key("learning_rate", 0.003, "highest learning rate", kind=NUMBER),
+    Key("soft_share", 0.7, "share of the teacher's distribution in the loss, the rest is the text's", kind=NUMBER),
+    Key("temperature", 2.0, "by which both models' logits are divided for it", kind=NUMBER),
+    Key("seed", 0, "of the first weights and of the pieces", kind=Integer(0)),
+)  # fmt: skip
+EXAMPLES: Final = (
+    "shardbench distill student=bytes-1.8m out=teacher",
+    "shardbench distill student=bytes-0.4m teacher=teacher out=student",
+    "shardbench run model=bytes-0.4m engine=jax hw=cpu num_chips=1 weight_dtype=float32 engine.checkpoint=student "
+    "engine.teacher=teacher engine.text=student/held-out.txt",
+)
+
+
+def main(verb: str | None, settings: Mapping[str, Any]) -> int:
+    """Train and write. Returns 0.
+
+    Raises:
+        InvalidRequest: the text is too short, the student or the teacher does not read bytes, or a share or a
+            temperature makes no sense.
+        Unsupported: optax or safetensors is not installed.
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Small models learn on a CPU; whoever has something better and wants it says so.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from bench.sweep.catalog import load_model
+    from engines.transformer.training import Lesson, trained
+    from engines.weights.checkpoint.describe import model_of
+    from engines.weights.checkpoint.source import open_checked
+    from engines.weights.checkpoint.write import llama_config, write_checkpoint
+
+    del verb
+    if not settings["soft_share"] <= 1:
+        raise InvalidRequest("soft_share", settings["soft_share"], "is a share", "use a number from 0 to 1")
+    if not settings["temperature"] > 0:
+        raise InvalidRequest("temperature", settings["temperature"], "must be > 0", "use a number like 2")
+    student = load_model(settings["student"])
+    teacher = None
+    if settings["teacher"] is not None:
+        folder = Path(settings["teacher"])
+        teacher = model_of(folder), open_checked(folder, model_of(folder))
+    for key, model in (("student", student), *([("teacher", teacher[0])] if teacher else [])):
+        if model.vocab_size != 256:
+            raise InvalidRequest(key, settings[key], f"has {model.vocab_size} tokens, not 256 bytes", "use bytes-0.4m")
+    llama_config(student)  # refuses what could not be written, before it is learned
+    content = _text(settings["text"])
+    cut = len(content) * 9 // 10
+    if len(content) - cut <= settings["time"]:
+        raise InvalidRequest(
+            "text", settings["text"], f"has {len(content)} bytes", f"use {20 * settings['time']} or more"
+        )
+    names = ("steps", "batch_size", "time", "learning_rate", "soft_share", "temperature", "seed")
+    lesson = Lesson(**{name: settings[name] for name in names})
+    losses: list[float] = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("steps", total=lesson.steps)
+
+        def told(number: int, loss: float) -> None:
+            losses.append(loss)
+            progress.update(task, completed=number + 1)
+
+        ids = np.frombuffer(content[:cut], np.uint8).astype(np.int32)
+        weights = trained(student, ids, lesson, teacher, told)
+    out = Path(settings["out"])
+    write_checkpoint(out, student, weights)
+    (out / HELD_OUT).write_bytes(content[cut:])
+    told_of = {name: settings[name] for name in ("student", "teacher", "text", *names)} | {"losses": losses}
+    (out / "lesson.json").write_text(json.dumps(told_of) + "\n", encoding="utf-8")
+    last = losses[-20:]
+    print(f"{student.name}: loss {losses[0]:.3f} → {sum(last) / len(last):.3f} after {lesson.steps} steps; {out}")
+    return 0
+
+
+def _text(source: str) -> bytes:
+    if source == PYTHON_DOCS:
+        from pydoc_data.topics import topics
+
+        return "\n".join(topics[name] for name in sorted(topics)).encode()
+    try:
+        return Path(source).read_bytes()
+    except OSError:
+        raise InvalidRequest("text", source, "cannot be read", f"give a text file, or {PYTHON_DOCS}") from None

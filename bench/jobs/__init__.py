@@ -1,0 +1,1 @@
+"""Job files of clusters: what they run, and how each system writes it down."""

@@ -1,0 +1,96 @@
+"""Which system or method of the field is a row?"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bench.rows.labels import model_label
+from engines.core.row import Row
+
+SWEEPS: Final = ("field", "field-measured")
+RUNTIMES: Final[Mapping[str, str]] = {
+    "fastertransformer": "FasterTransformer",
+    "megatron": "NeMo Megatron",
+    "deepspeed": "DeepSpeed Inference",
+    "tensorrt-llm": "TensorRT-LLM",
+    "vllm": "vLLM",
+    "torch-eager": "PyTorch eager",
+}
+
+
+def of_field(rows: list[Row]) -> list[Row]:
+    """The rows of the sweeps of the field."""
+    return [row for row in rows if row.sweep in SWEEPS]
+
+
+def system_of(row: Row) -> str:
+    """The name under which a row stands: the first of :data:`RULES` that it meets, else its runtime, else the paper."""
+    for name, meets in RULES.items():
+        if (found := meets(row)) is not None:
+            return f"{name} ({found})" if found else name
+    if row.source == "published" and row.system:
+        return f"{row.system}, published"
+    if row.runtime in RUNTIMES:
+        return RUNTIMES[row.runtime or ""]
+    return "Pope et al. 2022" if row.weight_dtype != "int8" else "Pope et al. 2022, int8"
+
+
+def _asked(row: Row, key: str) -> Any:
+    """A value that was asked for, and is not the key's default."""
+    value = getattr(row, key)
+    return None if value in (None, "none", "auto", "equal", "padded", "manual") or key in row.chosen else value
+
+
+def _speculative(row: Row) -> str | None:
+    if (how := _asked(row, "speculative")) is None:
+        return None
+    draft = getattr(row, "draft_model", None)
+    by = model_label(draft) if how == "draft" and draft else how
+    return f"{by}, {row.acceptance_rate:.0%} accepted" if row.acceptance_rate is not None else str(by)
+
+
+def _early_exit(row: Row) -> str | None:
+    threshold = _asked(row, "exit_threshold")
+    return None if threshold is None else f"from {threshold:g}"
+
+
+def _packing(row: Row) -> str | None:
+    lengths = _asked(row, "lengths")
+    return None if lengths is None else f"{row.padding}, {lengths} lengths"
+
+
+def _key(key: str) -> Callable[[Row], str | None]:
+    return lambda row: None if (value := _asked(row, key)) is None else str(value)
+
+
+def _other_model(*words: str) -> Callable[[Row], str | None]:
+    return lambda row: model_label(row.model) if any(word in row.model for word in words) else None
+
+
+def _planned(row: Row) -> str | None:
+    return None if _asked(row, "planner") is None else ""
+
+
+def _by_compiler(row: Row) -> str | None:
+    return "" if row.partitioner == "gspmd" and row.engine != "published" else None
+
+
+def _megatron(row: Row) -> str | None:
+    tensor_parallel_alone = row.runtime in ("xla", "xla-2022", "best") and row.ffn_layout == "ws_1d"
+    asked = tensor_parallel_alone and "ffn_layout" not in row.chosen and row.source != "published"
+    return "" if row.runtime == "megatron" or asked or _asked(row, "sequence_parallel") else None
+
+
+RULES: Final[Mapping[str, Callable[[Row], str | None]]] = {
+    "Speculative decoding": _speculative,
+    "Early exit": _early_exit,
+    "EffectiveTransformer": _packing,
+    "ZeRO-Inference": _key("offload"),
+    "Pruned": _key("pruning"),
+    "Sparse": _other_model("switch", "mixtral"),
+    "Distilled": _other_model("palm-62b", "llama-3-8b", "bytes-0.4m"),
+    "Multihead attention": _other_model("multihead"),
+    "Alpa": _planned,
+    "GSPMD": _by_compiler,
+    "NeMo Megatron": _megatron,
+}
+"""Name of a system → what a row of it is called besides, "" for nothing, None where the row is none of it."""

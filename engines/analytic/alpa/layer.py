@@ -1,0 +1,239 @@
+"""The graph of a pass on a torus: a layer's matmuls, what lies between them, attention, and the tables.
+
+A layer is solved once and counts as often as it is repeated. Attention's windows count by their mean over layers, as in
+the closed forms.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from engines.analytic.alpa.costs import EVEN, Cost, Costs, Part, on_chip
+from engines.analytic.alpa.graph import Edge, Graph, Operator
+from engines.analytic.alpa.network import Local, Network
+from engines.analytic.alpa.roles import MATMUL, MATRIX, VALUE, assignments, having, renamed, sent
+from engines.analytic.grid import Grid
+from engines.core.model import Model
+from engines.core.shardings import projections
+from engines.core.slice import MeshShape
+
+Renaming = tuple[tuple[str, str], ...]
+AS_IT_IS: Final[Renaming] = (("t", "t"), ("c", "c"))
+READ: Final[Renaming] = (("t", "t"), ("k", "c"))
+"""What a matmul reads, as a value: the axes that contract split its columns."""
+MADE: Final[Renaming] = (("t", "t"), ("n", "c"), ("k", "u"))
+"""What it makes: terms along the axes that contract."""
+MATRIX_AS_VALUE: Final[Renaming] = (("k", "t"), ("n", "c"))
+LOGIT_BYTES: Final = 4.0
+
+
+def graph_of(
+    model: Model, grid: Grid, mesh: MeshShape, *, prefill: bool, tables: bool = True, micro_batches: int = 1
+) -> Graph:
+    """The graph of one forward pass of the one point of ``grid``, over a prompt or of one token a sequence.
+
+    With ``tables`` the embedding and the output matrix are part of it. The layer is the one that runs: where attention
+    and feed-forward read one norm, they share one matmul in and one out. The cache holds ``micro_batches`` batches.
+    """
+    return _Pass(model, mesh, Costs(grid, prefill=prefill, micro_batches=micro_batches)).graph(tables)
+
+
+def _free(roles: str) -> Cost:
+    """What takes nothing in any sharding: the columns between two matmuls are part of these."""
+    del roles
+    return Cost()
+
+
+class _Pass:
+    def __init__(self, model: Model, mesh: MeshShape, costs: Costs) -> None:
+        self.model, self.mesh, self.costs = model, mesh, costs
+        self.network = Network(costs.grid, mesh)
+        self.width = self.costs.d_model
+        self.operators: dict[str, Operator] = {}
+        self.edges: list[Edge] = []
+
+    def graph(self, tables: bool) -> Graph:
+        costs, model = self.costs, self.model
+        serial = model.block == "serial"
+        for name in ("residual", "middle") if serial else ("residual",):
+            self._stream(name)
+        attended: tuple[Part, ...] = (costs.queries(), costs.keys_and_values())
+        inputs, hidden = (costs.value("ffn_inputs"), EVEN), (costs.value("ffn_hidden"), EVEN)
+        if projections(model) == ("fused",):
+            self._projection("fused", (*attended, inputs), (costs.queries(), hidden), "residual", "residual")
+        else:
+            middle = "middle" if serial else "residual"
+            self._projection("attn", attended, (costs.queries(),), "residual", middle)
+            self._projection("ffn", (inputs,), (hidden,), middle, "residual")
+        if tables:
+            self._tables()
+        value, chips = costs.value, self.network.size("xyz")
+        return Graph(
+            operators=tuple(self.operators.values()),
+            edges=tuple(self.edges),
+            fixed_s=costs.layers * value("layer_s"),
+            prefetch=value("prefetch"),
+            usable_bytes=value("hbm_bytes") * value("hbm_usable"),
+            constant_bytes=costs.batch * value("vocab") / chips * LOGIT_BYTES * tables,
+        )
+
+    def _operator(self, name: str, shardings: Sequence[str], cost: Callable[[str], Cost]) -> None:
+        found = [cost(each) for each in shardings]
+        columns = {field: np.asarray([getattr(each, field) for each in found]) for field in Cost._fields}
+        self.operators[name] = Operator(name=name, shardings=tuple(shardings), **columns)
+
+    def _edge(
+        self,
+        source: str,
+        target: str,
+        held: Local,
+        *,
+        made: Renaming = AS_IT_IS,
+        read: Renaming = AS_IT_IS,
+        times: float | None = None,
+        written_s: Callable[[str], float] | None = None,
+        after: Callable[[str], float] | None = None,
+    ) -> None:
+        """What is sent of a value of which a chip holds ``held`` bytes, and ``after`` that by the target's sharding.
+
+        ``written_s`` is what HBM takes where anything is sent.
+        """
+        network, count = self.network, self.costs.layers if times is None else times
+        ends = self.operators[source].shardings, self.operators[target].shardings
+        waiting, memory = np.zeros((len(ends[0]), len(ends[1]))), np.zeros((len(ends[0]), len(ends[1])))
+        known: dict[tuple[str, str], float] = {}
+        more = [0.0 if after is None else count * after(each) for each in ends[1]]
+        for row, before in enumerate(ends[0]):
+            for column, wanted in enumerate(ends[1]):
+                pair = renamed(before, made), renamed(wanted, read)
+                if pair not in known:
+                    known[pair] = count * network.total_s(sent(*pair), held)
+                waiting[row, column] = known[pair] + more[column]
+                if written_s is not None and sent(*pair):
+                    memory[row, column] = written_s(wanted)
+        self.edges.append(Edge(ends=(source, target), waiting_s=waiting, memory_s=memory))
+
+    def _shards(self, roles: str, letters: str) -> int:
+        return self.network.size(having(roles, letters))
+
+    def _held(self, parts: Sequence[Part], tokens: float | None = None, element: float | None = None) -> Local:
+        rows = self.costs.tokens if tokens is None else tokens
+        size = self.costs.act if element is None else element
+        return lambda over, across: rows / over * on_chip(parts, across) * size
+
+    def _values(self, columns: float | None) -> list[str]:
+        """Shardings of a value: rows split by whole sequences, columns evenly."""
+        return [
+            each
+            for each in assignments(VALUE, self.mesh)
+            if self.costs.batch % self._shards(each, "t") == 0
+            and (columns is None or columns % self._shards(each, "c") == 0)
+        ]
+
+    def _stream(self, name: str) -> None:
+        """The residual stream. Norms are part of a layer's fixed cost, as in the closed forms."""
+        held = self._held(((self.width, EVEN),))
+        self._operator(
+            name,
+            self._values(self.width),
+            lambda roles: Cost(held_bytes=held(self._shards(roles, "t"), self._shards(roles, "c"))),
+        )
+
+    def _projection(self, name: str, inputs: Sequence[Part], rows: Sequence[Part], source: str, target: str) -> None:
+        """A matmul in from the stream ``source``, what is between, and a matmul out to ``target``."""
+        width: tuple[Part, ...] = ((self.width, EVEN),)
+        hidden = self.costs.value("ffn_hidden") if name != "attn" else None
+        self._matmul(f"{name}.in", width, inputs, hidden)
+        self._matmul(f"{name}.out", rows, width, hidden)
+        self._operator(f"{name}.columns", self._values(hidden), _free)
+        self._edge(source, f"{name}.in", self._held(width), read=READ)
+        self._edge(f"{name}.in", f"{name}.columns", self._held(inputs), made=MADE)
+        last, read = f"{name}.columns", [(self.costs.value("ffn_hidden"), EVEN)]
+        if name != "ffn":
+            self._operator(f"{name}.joined", self._values(hidden), _free)
+            self._attention(f"{name}.columns", f"{name}.joined")
+            if hidden is not None:
+                self._edge(last, f"{name}.joined", self._held(read))
+            last, read = f"{name}.joined", [(columns, EVEN) for columns, _ in rows]
+        self._edge(last, f"{name}.out", self._held(read), read=READ)
+        self._edge(f"{name}.out", target, self._held(width), made=MADE)
+
+    def _matmul(self, name: str, rows: Sequence[Part], columns: Sequence[Part], hidden: float | None) -> None:
+        """The matmul, its matrix in memory, and the edge between them: gathering weights."""
+        into, costs = name.endswith(".in"), self.costs
+        extents = (self.width, hidden) if into else (hidden, self.width)
+
+        def splits(roles: str) -> bool:
+            return all(
+                extent is None or extent % self._shards(roles, letter) == 0
+                for letter, extent in zip("kn", extents, strict=True)
+            )
+
+        def local(roles: str) -> tuple[float, float]:
+            return on_chip(rows, self._shards(roles, "k")), on_chip(columns, self._shards(roles, "n"))
+
+        def cost(roles: str) -> Cost:
+            here = local(roles)
+            tokens = costs.tokens / self._shards(roles, "t")
+            return costs.matmul(tokens, *here, here[0] if into else here[1], whole=here[0] * here[1])
+
+        matmuls = [each for each in assignments(MATMUL, self.mesh) if splits(each)]
+        self._operator(name, [each for each in matmuls if costs.batch % self._shards(each, "t") == 0], cost)
+        weights = f"{name}.weights"
+        stored = [each for each in assignments(MATRIX, self.mesh) if splits(each)]
+        self._operator(weights, stored, lambda roles: costs.matrix(float(np.prod(local(roles)))))
+        element = costs.value("weight_bytes")
+        self._edge(
+            weights,
+            name,
+            lambda over, across: on_chip(rows, over) * on_chip(columns, across) * element,
+            made=MATRIX_AS_VALUE,
+            read=MATRIX_AS_VALUE,
+            written_s=lambda roles: costs.written_s(float(np.prod(local(roles)))),
+        )
+
+    def _attention(self, columns: str, joined: str) -> None:
+        """Attention, queries, keys and values to it, and its result back."""
+        costs = self.costs
+        self._operator(
+            "attention",
+            self._values(None),
+            lambda roles: costs.attention(self._shards(roles, "t"), self._shards(roles, "c")),
+        )
+        queries, keys = costs.queries()[0], costs.keys_and_values()[0]
+        self._edge(columns, "attention", self._held(((queries + keys, EVEN),)), after=self._copied_s)
+        self._edge("attention", joined, self._held(((queries, EVEN),)))
+
+    def _copied_s(self, roles: str) -> float:
+        """Gathering keys and values where more chips split the heads than there are key/value heads to split."""
+        left, copied = int(self.costs.kv_heads), ""
+        for axis in having(roles, "c"):
+            if left % self.network.size(axis) == 0:
+                left //= self.network.size(axis)
+            else:
+                copied += axis
+        one = 2 * self.costs.head_dim * left * self.costs.tokens / self._shards(roles, "t")
+        return self.network.seconds("all-gather", copied, one * self.costs.act) if copied else 0.0
+
+    def _tables(self) -> None:
+        """The embedding, whose rows a chip has in part are summed to the stream, and logits of each last token."""
+        costs, network, vocab = self.costs, self.network, self.costs.value("vocab")
+        last = self._held(((self.width, EVEN),), costs.batch)
+        logits = self._held(((vocab, EVEN),), costs.batch, LOGIT_BYTES)
+        matrices = [each for each in assignments(MATRIX, self.mesh) if self.width % self._shards(each, "k") == 0]
+
+        def cost(roles: str) -> Cost:
+            width = self.width / self._shards(roles, "k")
+            return costs.table(width * vocab / self._shards(roles, "n"), width)
+
+        self._operator("table", matrices, cost)
+        self._edge("table", "residual", self._held(((self.width, EVEN),)), made=(("k", "c"), ("n", "u")), times=1.0)
+        self._edge("residual", "table", last, read=(("k", "c"),), times=1.0)
+        every = "".join("c" if size > 1 else "r" for size in self.mesh)
+        table = self.operators["table"]
+        waiting = [network.total_s(sent(renamed(each, (("n", "c"), ("k", "u"))), every), logits) for each in matrices]
+        self.operators["table"] = Operator(
+            **{field: getattr(table, field) for field in ("name", "shardings", *Cost._fields) if field != "waiting_s"},
+            waiting_s=np.asarray(waiting),
+        )

@@ -1,0 +1,49 @@
+"""Seconds of collectives along any axes of one slice, with the constants of the closed forms."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from engines.analytic.alpa.roles import Sent
+from engines.analytic.grid import Grid
+from engines.analytic.torus_links import exchange, gathering
+from engines.core.layout import axes_size
+from engines.core.slice import MeshShape
+
+Local = Callable[[int, int], float]
+"""(shards of rows, shards of columns) → bytes of a value that a chip holds."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The links of the one point of ``grid``."""
+
+    grid: Grid
+    mesh: MeshShape
+
+    @cached_property
+    def _linear(self) -> dict[tuple[bool, str], tuple[float, float]]:
+        """(whether it is an all-to-all, axes) → seconds to start, seconds a byte: both kinds are linear in bytes."""
+        found = {}
+        for count in range(4):
+            for axes in map("".join, itertools.combinations("xyz", count)):
+                for exchanges, timed in ((True, exchange), (False, gathering)):
+                    one = timed(self.grid, axes, np.ones(1))
+                    found[exchanges, axes] = float(np.ravel(one.start_s)[0]), float(np.ravel(one.transfer_s)[0])
+        return found
+
+    def size(self, axes: str) -> int:
+        """Chips along ``axes``."""
+        return axes_size(axes, self.mesh)
+
+    def seconds(self, kind: str, axes: str, size_bytes: float) -> float:
+        """One collective whose payload takes ``size_bytes``; an all-reduce is a reduce-scatter and an all-gather."""
+        start, each = self._linear[kind == "all-to-all", axes]
+        return (start + each * size_bytes) * (2 if kind == "all-reduce" else 1)
+
+    def total_s(self, steps: tuple[Sent, ...], held: Local) -> float:
+        """Collectives one after the other, of a value of which a chip holds ``held``."""
+        return sum(self.seconds(*each[:2], held(self.size(each.rows), self.size(each.columns))) for each in steps)

@@ -1,0 +1,120 @@
+"""The keys of a point about speculative decoding and early exit: what is filled in, and what goes together."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from engines.core.errors import InvalidRequest, Unsupported
+
+if TYPE_CHECKING:
+    from engines.core.point import Point
+
+DRAFT_LEN: Final = 4
+SHARE: Final = 4
+"""``draft_layers`` and ``exit_every`` are this part of the layers where they are left open."""
+
+
+def filled_in(point: "Point") -> dict[str, Any]:
+    """Key → value of what the point leaves open and needs."""
+    found: dict[str, Any] = {}
+    quarter = max(1, point.model.num_layers // SHARE)
+    if point.speculative != "none" and point.draft_len is None:
+        found["draft_len"] = DRAFT_LEN
+    if point.speculative == "self" and point.draft_layers is None:
+        found["draft_layers"] = quarter
+    if point.exit_threshold is not None and point.exit_every is None:
+        found["exit_every"] = quarter
+    return found
+
+
+def check_adaptive(point: "Point") -> None:
+    """Check the keys about speculative decoding and early exit together.
+
+    Raises:
+        InvalidRequest: a key is given without the one that it is about, or the phase, the draft model's vocabulary, or
+            a number of layers does not fit.
+    """
+    _check_owners(point)
+    for key, off in (("speculative", "none"), ("exit_threshold", None)):
+        if getattr(point, key) != off and point.phase not in ("decode", "generate"):
+            raise InvalidRequest(
+                key, getattr(point, key), f"is a way to decode, and phase={point.phase}", "use phase=decode or generate"
+            )
+    if point.speculative != "none" and point.exit_threshold is not None:
+        raise InvalidRequest(
+            "exit_threshold",
+            point.exit_threshold,
+            f"changes the output that speculative={point.speculative} would keep",
+            "use one of them",
+        )
+    if point.speculative == "draft":
+        _check_draft(point)
+    for key in ("draft_layers", "exit_every"):
+        layers = getattr(point, key)
+        if layers is not None and layers >= point.model.num_layers:
+            raise InvalidRequest(
+                key,
+                layers,
+                f"are not fewer than the {point.model.num_layers} layers of model={point.model.name}",
+                f"use at most {point.model.num_layers - 1}",
+            )
+    for key in ("acceptance_rate", "exit_threshold"):
+        share = getattr(point, key)
+        if share is not None and share > 1:
+            raise InvalidRequest(key, share, "is a probability", "use a number up to 1")
+    _check_positions(point)
+
+
+def _check_owners(point: "Point") -> None:
+    for key, owner, values in (
+        ("draft_model", "speculative", ("draft",)),
+        ("draft_layers", "speculative", ("self",)),
+        ("draft_len", "speculative", ("draft", "self", "ngram")),
+        ("acceptance_rate", "speculative", ("draft", "self", "ngram")),
+    ):
+        if getattr(point, key) is not None and getattr(point, owner) not in values:
+            given = point.draft_model.name if key == "draft_model" and point.draft_model else getattr(point, key)
+            problem = f"is read with {owner}={' or '.join(values)} alone, and {owner}={getattr(point, owner)}"
+            raise InvalidRequest(key, given, problem, f"give {owner}={values[0]}, or leave it out")
+    if point.exit_every is not None and point.exit_threshold is None:
+        raise InvalidRequest("exit_every", point.exit_every, "needs an exit_threshold", "give exit_threshold=0.9")
+
+
+def _check_draft(point: "Point") -> None:
+    draft = point.draft_model
+    if draft is None:
+        raise InvalidRequest("draft_model", None, "is needed by speculative=draft", "name a small model of conf/model")
+    if draft.vocab_size != point.model.vocab_size:
+        raise InvalidRequest(
+            "draft_model",
+            draft.name,
+            f"has a vocabulary of {draft.vocab_size}, and model={point.model.name} one of {point.model.vocab_size}",
+            "use a draft of the same vocabulary",
+        )
+    draft.check_phase(point.phase)
+
+
+def _check_positions(point: "Point") -> None:
+    """The last turn proposes tokens behind the last one, which take positions too."""
+    if point.draft_len is None:
+        return
+    tokens = point.input_len + point.output_len + point.draft_len
+    for model in (point.model, point.draft_model):
+        if model is not None and model.position == "learned" and tokens > model.max_positions:
+            raise InvalidRequest(
+                "draft_len" if model is point.model else "draft_model",
+                point.draft_len if model is point.model else model.name,
+                f"makes {tokens} tokens with those proposed, and {model.name} has {model.max_positions} positions",
+                f"keep input_len + output_len + draft_len within {model.max_positions}",
+            )
+
+
+def check_rate(point: "Point") -> None:
+    """Check that an engine that runs nothing is told what decides the number of turns.
+
+    Raises:
+        Unsupported: it is not.
+    """
+    if point.speculative != "none" and point.acceptance_rate is None:
+        raise Unsupported(
+            f"acceptance_rate=auto: engine={point.engine} does not run speculative={point.speculative}; give "
+            "acceptance_rate=0.8, or measure it with engine=jax"
+        )

@@ -1,0 +1,1 @@
+"""A server under load: vLLM's, AIPerf's or MLPerf LoadGen's client against any server with OpenAI's interface."""
