@@ -44,7 +44,7 @@ _COUNTED: Final = re.compile(r"^\d{8}T\d{12}s?-\d+-[0-9a-f]+-n(\d+)$")
 
 def plain_fields() -> dict[str, type]:
     """The fields of a row that are columns, with their types: those that are no list and no mapping."""
-    found = {}
+    found: dict[str, type] = {}
     for name, kinds in kinds_of_fields().items():
         kind = next((each for each in (str, bool, float, int) if each in kinds), None)
         if kind is not None and list not in kinds and dict not in kinds:

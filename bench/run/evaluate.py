@@ -13,7 +13,6 @@ from bench.run.parallel import Beside, Workers
 from bench.run.repeats import Once, evaluate_repeated
 from bench.run.resume import JobPlan
 from bench.sweep.options import Options
-from engines.core.engine import Runner
 from engines.core.row import Row
 
 Start = Callable[[PointTask], bool]
@@ -64,7 +63,6 @@ def evaluated(
     if config.get("isolated"):
         rows = evaluate_shared(config, tasks, timing, environment, begin, cores=alone.cores)
     else:
-        assert isinstance(plan.engine, Runner)
         rows = evaluate_inside(plan.engine, tasks, timing, environment, begin)
     try:
         for task, row in zip(tasks, rows, strict=True):
