@@ -45,9 +45,9 @@ def _moment(number: int) -> str:
 
 
 def to_rows(store: Store) -> str:
-    """All rows of some model and phase that stand for their points."""
-    found = select(store, {"model": ["palm-540b"], "engine": ["compiled"]})
-    return f"{len(found)} rows of engine=compiled model=palm-540b"
+    """All rows of a model and a kind of evidence that stand for their points."""
+    where = {"model": ["palm-62b"], "engine": ["compiled"]}
+    return f"{len(select(store, where))} rows of engine=compiled model=palm-62b"
 
 
 def to_frame(store: Store) -> str:
@@ -69,11 +69,13 @@ def main(words: list[str]) -> None:
     """Run every step in a process of its own, or with ``step=`` one in this."""
     asked = dict(word.split("=", 1) for word in words)
     if "step" in asked:
-        begin = time.perf_counter()
+        begin, began_s = time.perf_counter(), time.process_time()
         said = STEPS[asked["step"]](Store(asked["folder"]))
-        took_s = time.perf_counter() - begin
+        took_s, busy_s = time.perf_counter() - begin, time.process_time() - began_s
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(f"{asked['step']}: {took_s:.2f} s, {used / 1e9:.2f} GB: {said}", flush=True)
+        print(
+            f"{asked['step']}: {took_s:.2f} s ({busy_s:.2f} s of a processor), {used / 1e9:.2f} GB: {said}", flush=True
+        )
         return
     with ScratchFolder() as scratch:
         folder = Path(asked.get("folder", scratch / "results"))

@@ -22,6 +22,7 @@ from bench.rows.claim import claim_of
 from bench.rows.part_time import moment, time_of
 from bench.rows.row_types import kinds_of_fields
 from bench.rows.store import Store, row_of
+from bench.rows.upgrade import upgrade
 from bench.storage.folder import FOLDERS
 from engines.core.digest import digest
 from engines.core.errors import ShardbenchError
@@ -36,8 +37,10 @@ PACKAGES: Final = ("bench/rows", "engines/core", "engines/published", "conf/hw")
 MOST_FRAGMENTS: Final = 8
 ROWS_OF_A_GROUP: Final = 20_000
 """Rows that are held in memory while a fragment is written."""
-PLACE: Final = ("part", "offset", "length", "line_digest", "moment", "claim_id", "claim_generation")
-"""Columns beside those of a row: its file, the bytes of its line there, and what its order and its claim need."""
+ORDER: Final = ("part", "offset", "moment", "claim_id", "claim_generation")
+"""Columns beside those of a row: its file, where its line begins there, and what its order and its claim need."""
+LINE: Final = ("length", "line_digest")
+PLACE: Final = (*ORDER, *LINE)
 META: Final = b"shardbench"
 _COUNTED: Final = re.compile(r"^\d{8}T\d{12}s?-\d+-[0-9a-f]+-n(\d+)$")
 
@@ -70,7 +73,7 @@ class Columns:
         self._version = digest([folder_digests(root / each) for each in PACKAGES])
 
     def tables(self, columns: Sequence[str], *, keep_from: int) -> "list[pa.Table]":
-        """``columns`` and :data:`PLACE` of all rows, in no order; no line twice.
+        """``columns`` and :data:`ORDER` of all rows, in no order; no line twice.
 
         A fragment is made of the files that have none yet once they hold ``keep_from`` rows together.
 
@@ -78,7 +81,7 @@ class Columns:
             ShardbenchError: a file of rows has a line that is no row.
         """
         parts = self.store.parts()
-        wanted = list(dict.fromkeys([*columns, *PLACE]))
+        wanted = list(dict.fromkeys([*columns, *ORDER]))
         for least in (keep_from, 0):
             try:
                 return self._tables(parts, wanted, least)
@@ -179,7 +182,7 @@ class Columns:
                 if key not in own and key not in elsewhere:
                     own.add(key)
                     row = _row(self.store, part, line)
-                    values.add(row, (part.name, offset, len(line), key, moment(row.created_at, written)))
+                    values.add(row, (part.name, offset, moment(row.created_at, written)), (len(line), key))
                 if len(values) >= ROWS_OF_A_GROUP:
                     yield values.table()
                     values = _Values()
@@ -201,11 +204,10 @@ class _Values:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, row: Row, place: tuple[str, int, int, bytes, str]) -> None:
+    def add(self, row: Row, order: tuple[str, int, str], line: tuple[int, bytes]) -> None:
         claim = claim_of(row)
-        self._rows.append(
-            (*self._plain(row), *place, *((None, None) if claim is None else (claim.id, claim.generation)))
-        )
+        claimed = (None, None) if claim is None else (claim.id, claim.generation)
+        self._rows.append((*self._plain(row), *order, *claimed, *line))
 
     def table(self) -> "pa.Table":
         import pyarrow as pa
@@ -218,7 +220,7 @@ def _schema() -> "pa.Schema":
     import pyarrow as pa
 
     types: Mapping[type, Any] = {str: pa.string(), bool: pa.bool_(), float: pa.float64(), int: pa.int64()}
-    place = (pa.string(), pa.int64(), pa.int64(), pa.binary(16), pa.string(), pa.string(), pa.int64())
+    place = (pa.string(), pa.int64(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.binary(16))
     columns = {name: types[kind] for name, kind in plain_fields().items()}
     return pa.schema([*columns.items(), *zip(PLACE, place, strict=True)])
 
@@ -267,7 +269,7 @@ def rows_at(store: Store, places: Sequence[tuple[str, int, int, bytes]]) -> list
         for index, line in _lines_at(store, part, [(index, *places[index][1:3]) for index in indices]):
             if hashlib.blake2b(line, digest_size=16).digest() != places[index][3]:
                 raise _broken(store, part, "has changed since it was written")
-            found[index] = _row(store, part, line)
+            found[index] = upgrade(Row.from_dict(json.loads(line)))  # which was found valid when its digest was made
     return [found[index] for index in range(len(places))]
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from bench.rows.columns import LINE, Columns, counted_rows, plain_fields, rows_at
 from bench.rows.standing import SAYS_NOTHING, standing_rows
 from bench.rows.store import Store, frame_of
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import InvalidRequest
 from engines.core.row import ROW_FIELDS, Row
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def select(store: Store, where: Wanted, *, history: bool = False) -> list[Row]:
     if not _by_columns(store, where):
         rows = store.load() if history else list(standing_rows(store.load()).values())
         return [row for row in rows if all(str(getattr(row, name)) in values for name, values in where.items())]
-    return _rows(store, _chosen(store, where, (), history=history))
+    return _rows(store, _chosen(store, where, LINE, history=history))
 
 
 def frame(
@@ -51,8 +52,6 @@ def frame(
         InvalidRequest: a column is no field of a row.
         ShardbenchError: as :func:`select`.
     """
-    from bench.rows.columns import plain_fields
-
     for name in (*(columns or ()), *(where or {})):
         if name not in ROW_FIELDS:
             raise InvalidRequest("columns", name, "is no field of a row", "see the reference of rows")
@@ -90,35 +89,32 @@ class Selection:
         if self._all is not None:
             rows = [row for row in self._all if row.engine == engine and getattr(row, having) is not None]
             return rows[-most:]
-        table = _chosen(self._store, {"engine": [engine]}, [having], history=True)
+        table = _chosen(self._store, {"engine": [engine]}, [having, *LINE], history=True)
         table = table.filter(table[having].is_valid())
         return _rows(self._store, table.slice(max(0, len(table) - most)))
 
 
 def _by_columns(store: Store, where: Wanted) -> bool:
-    from bench.rows.columns import counted_rows, plain_fields
-
     if find_spec("pyarrow") is None or not plain_fields().keys() >= where.keys():
         return False
     return sum(counted_rows(part) or 0 for part in store.parts()) >= MANY_ROWS
 
 
 def _chosen(store: Store, where: Wanted, columns: Sequence[str], *, history: bool) -> "pa.Table":
-    """The places and ``columns`` of the chosen rows, in the order of :meth:`Store.load`."""
+    """``columns`` of the chosen rows, in the order of :func:`select`."""
     import pyarrow as pa
-
-    from bench.rows.columns import Columns
 
     needed = dict.fromkeys([*where, *columns, *(() if history else STANDING), "point_id"])
     tables = Columns(store).tables(list(needed), keep_from=MANY_ROWS)
-    if not tables:
-        raise ShardbenchError(f"results_dir={store.results_dir}: holds no rows")
     table = _in_order(_without_superseded(pa.concat_tables(tables)))
-    if not history:
-        table = table.take(_standing(table))
+    wanted = np.ones(len(table), dtype=bool)
     for name, values in where.items():
-        table = table.filter(_is_wanted(table[name], values))
-    return table
+        wanted &= _is_wanted(table[name], values).to_numpy()
+    if history:
+        return table.filter(pa.array(wanted))
+    standing = _standing(table)
+    chosen = standing[wanted[standing]]
+    return table if len(chosen) == len(table) and (np.diff(chosen) > 0).all() else table.take(chosen)
 
 
 def _is_wanted(column: "pa.ChunkedArray", values: Collection[str]) -> Any:
@@ -190,8 +186,6 @@ def _codes(column: "pa.ChunkedArray") -> tuple[int, "np.ndarray[Any, np.dtype[np
 
 
 def _rows(store: Store, table: "pa.Table") -> list[Row]:
-    from bench.rows.columns import rows_at
-
     places = (table[name].to_pylist() for name in ("part", "offset", "length", "line_digest"))
     return rows_at(store, list(zip(*places, strict=True)))
 

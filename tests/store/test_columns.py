@@ -1,7 +1,5 @@
 """A store looked through by its columns gives the rows that reading every line gives."""
 
-import json
-
 import pytest
 from builders.rows import a_row
 from hypothesis import given, settings
@@ -101,7 +99,7 @@ def test_a_fragment_is_made_once_and_read_after_that(tmp_path, monkeypatch):
     select(store, {})
     (fragment,) = Columns(store).folder.iterdir()
     read = []
-    monkeypatch.setattr("bench.rows.columns.row_of", lambda line: read.append(json.loads(line)["point_id"]) or a_row())
+    monkeypatch.setattr("bench.rows.columns.upgrade", lambda row: read.append(row.point_id) or row)
     assert len(select(store, {"model": ["palm-8b"]})) == 1
     assert read == ["b"]  # the line of what was chosen, and no other
     assert list(Columns(store).folder.iterdir()) == [fragment]
