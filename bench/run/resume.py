@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from bench.rows.select import Selection
 from bench.run.conditions import conditions_of, hold
 from bench.run.durations import Durations
 from bench.run.environment import cpu_affinity
@@ -85,13 +86,11 @@ class JobPlan:
         return hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
 
 
-def plan_job(
-    job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Mapping[str, Sequence[Row]]
-) -> JobPlan:
+def plan_job(job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Selection) -> JobPlan:
     """Sort the points of a job.
 
     A stored row stands for a point without asking for its program if the same source would answer it under the same
-    conditions. ``invalid``: id() of each invalid point → its error. ``stored``: :func:`by_point` of the store.
+    conditions. ``invalid``: id() of each invalid point → its error. ``stored``: the rows of the store.
 
     Raises:
         InvalidRequest: a setting or a limit of the engine is invalid.
@@ -105,15 +104,16 @@ def plan_job(
     conditions = conditions_of(engine, job.engine_config, options.timing, options.repeat, options.order)
     environment = {**os.environ, **engine.environment(job.points)}
     plan = JobPlan(job, options, engine, process, conditions=conditions, environment=environment)
-    for point in job.points:
-        task = _task(engine, point, options, code, conditions)
-        plan.point_ids.append(task.point_id)
-        candidates = plan.candidates(stored.get(task.point_id, ())) if options.resume else []
+    tasks = [_task(engine, point, options, code, conditions) for point in job.points]
+    plan.point_ids = [task.point_id for task in tasks]
+    rows = by_point(stored.of_points(plan.point_ids)) if options.resume else {}
+    for task in tasks:
+        candidates = plan.candidates(rows.get(task.point_id, ()))
         known = answer_of(task, candidates)
         if known is not None:
             plan.known.append(known)
-        elif id(point) in invalid:
-            plan.refused.append((task, row_without_time(task, "unsupported", str(invalid[id(point)]))))
+        elif id(task.point) in invalid:
+            plan.refused.append((task, row_without_time(task, "unsupported", str(invalid[id(task.point)]))))
         else:
             plan.to_do.append(replace(task, stored=[row for row in candidates if row.program_id is not None]))
     return plan

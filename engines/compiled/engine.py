@@ -113,6 +113,10 @@ class CompiledEngine(Estimator):
         """
         return compiling_environment()
 
+    def shares_programs(self, point: Point) -> Point:
+        """A generate point runs the decode point's program, and is timed from it."""
+        return point if point.phase == "prefill" else replace(point, phase="generate", first_token="auto")
+
     def program_id(self, point: Point) -> str:
         """A digest of every program that may answer, compiled for the target, and of what times it.
 
