@@ -157,12 +157,13 @@ def _distribution(override: Override) -> Any:
     sweep: Any = override.value()
     if isinstance(sweep, IntervalSweep):
         log = "log" in sweep.tags
-        if isinstance(sweep.start, int) and isinstance(sweep.end, int):
-            return distributions.IntDistribution(sweep.start, sweep.end, log=log)
-        return distributions.FloatDistribution(sweep.start, sweep.end, log=log)
+        ends: Sequence[Any] = (sweep.start, sweep.end)
+        if all(isinstance(each, int) for each in ends):
+            return distributions.IntDistribution(*ends, log=log)
+        return distributions.FloatDistribution(*ends, log=log)
     if isinstance(sweep, RangeSweep):
-        ends: Sequence[Any] = (sweep.start, sweep.stop, sweep.step)
-        if all(isinstance(each, int) for each in ends) and (numbers := range(*ends)):
+        steps: Sequence[Any] = (sweep.start, sweep.stop, sweep.step)
+        if all(isinstance(each, int) for each in steps) and (numbers := range(*steps)):
             low, high = sorted((numbers[0], numbers[-1]))
             return distributions.IntDistribution(low, high, step=abs(numbers.step))
     return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))

@@ -149,3 +149,17 @@ def stand_in(folder):
         (place / name).symlink_to(HERE / "slurm" / "slurm.py")
     path = os.pathsep.join([str(place), os.environ["PATH"]])
     return {"PATH": path, "SLURM_STAND_IN": str(jobs)}
+
+
+def test_optuna_prunes_what_has_no_time_and_finds_the_best(shardbench, monkeypatch, capsys):
+    """All four trials of a space of four: two have a time, one does not fit, and one is refused."""
+    pytest.importorskip("optuna")
+    words = ["run", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=20", "model=palm-62b", "hw=tpu-v4"]
+    words += ["num_chips=8", "batch_size=64,128,4096,-1", "wandb.mode=disabled", "print=none"]
+    assert shardbench.here(monkeypatch, *words) == 0
+    assert sizes(shardbench.stored()) == [64, 128, 4096]
+    told = capsys.readouterr().err
+    assert "4 trials, 2 of them pruned" in told
+    best = min((row for row in shardbench.stored() if row["status"] == "ok"), key=lambda row: row["latency_s"])
+    assert f"latency_s={best['latency_s']:.6g} with batch_size={best['batch_size']}" in told
+    assert shardbench.here(monkeypatch, *words, "hydra.sweeper.objective=latency") == 2

@@ -68,6 +68,6 @@ def _text(verb: str, settings: Mapping[str, Any]) -> str:
             raise InvalidRequest("cluster", "", "is required", "add cluster=NAME, as in xpk cluster list")
         return clouds.xpk(found, place, cluster=settings["cluster"])
     if verb == "skypilot":
-        return yaml.safe_dump(clouds.skypilot(found, place), sort_keys=False, width=1000)
+        return str(yaml.safe_dump(clouds.skypilot(found, place), sort_keys=False, width=1000))
     documents = kubernetes.job(found, place) if verb == "kubernetes" else kubernetes.jobset(found, place)
-    return yaml.safe_dump_all(documents, sort_keys=False, width=1000)
+    return str(yaml.safe_dump_all(documents, sort_keys=False, width=1000))
