@@ -83,10 +83,22 @@ def _compiler(asked: Asked) -> Made:
     return Made(document=document, rows=[row for night in nights for row in night.rows])
 
 
+def _operators(asked: Asked) -> Made:
+    from bench.report.operators.report import operators_report
+
+    return Made(document=operators_report(asked.rows, asked.titled("What compilers make of a layer's operators")))
+
+
 def _field(asked: Asked) -> Made:
     from bench.report.field.report import field_report
 
     return Made(document=field_report(asked.rows, asked.titled("Every system of the field, on the same chips")))
+
+
+def _offload(asked: Asked) -> Made:
+    from bench.report.offload.report import offload_report
+
+    return Made(document=offload_report(asked.rows, asked.titled("Weights and cache outside the chip")))
 
 
 def _studies(asked: Asked) -> Made:
@@ -118,10 +130,20 @@ KINDS: Final[Mapping[str, Kind]] = {
         folder="compiler",
         needs="nights",
     ),
+    "operators": Kind(
+        summary="what a compiler that partitions made of each operator, and Alpa's plans (+sweep=operators)",
+        make=_operators,
+        folder="operators",
+    ),
     "field": Kind(
         summary="latency against cost of every system that the paper names (+sweep=field, field-measured)",
         make=_field,
         folder="field",
+    ),
+    "offload": Kind(
+        summary="the cheapest token with weights or cache off the chip (+sweep=study-offload), and what streaming did",
+        make=_offload,
+        folder="offload",
     ),
     "studies": Kind(
         summary="figure, table and finding of every study (+sweep=study-...), from compiled rows",

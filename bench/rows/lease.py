@@ -38,6 +38,8 @@ LEASE_S: Final = 60.0
 RENEW_S: Final = 15.0
 CLOCK: Final = ".clock-"
 """How the name of a file begins that is touched to read the storage's clock."""
+MOST_REMOVALS: Final = 100
+"""How often in a row the folder may be gone between its making and that of a file in it."""
 PROCESSES: Final = Path("/proc")
 START_FIELD: Final = 19
 """Field of ``/proc/PID/stat`` after the name: when the process began (number 22 in proc(5))."""
@@ -91,7 +93,7 @@ class Leases:
         path = self.folder / f"{key}.{generation}"
         content = json.dumps({"owner": self._owner, "claim": claim.id, **_this_process()}).encode()
         try:
-            self._storage.create(path, content)
+            self._create(path, content)
         except FileExistsError:
             return False  # somebody else was first
         others = [other for other in self._generations(key).values() if other != path]
@@ -106,6 +108,15 @@ class Leases:
                 self._renewer = threading.Thread(target=self._renew, daemon=True, name="leases")
                 self._renewer.start()
         return True
+
+    def _create(self, path: Path, content: bytes) -> None:
+        """Create a file, also where whoever gave the last lease back removes the empty folder at this moment."""
+        for _ in range(MOST_REMOVALS):
+            with suppress(FileNotFoundError):
+                self._storage.create(path, content)
+                return
+            self._storage.make_folder(self.folder)
+        self._storage.create(path, content)
 
     def is_free(self, key: str) -> bool:
         """Whether :meth:`take` would take it, as far as can be seen now."""

@@ -121,11 +121,15 @@ class Store:
             parts = self.parts()
             try:
                 found = self._read(parts, with_lines)
-                self._seen = {part.name for part in parts}
+                self.saw(parts)
                 return found, parts
             except FileNotFoundError:
                 continue  # a compaction merged it into another file after parts() listed it
         raise ShardbenchError(f"{self.rows_dir}: its files changed during all {READ_ATTEMPTS} reads; try again")
+
+    def saw(self, parts: Iterable[Path]) -> None:
+        """Take files as read, as :meth:`rows_of_others` asks."""
+        self._seen = {part.name for part in parts}
 
     def rows_of_others(self) -> list[Row]:
         """Rows that others have stored since this store was last asked for rows, in no order; without broken lines."""

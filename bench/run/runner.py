@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from bench.rows.at_read import with_dollars
 from bench.rows.probe import check_writable, future_part, overwriting_storage
+from bench.rows.select import Selection
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep
 from bench.run.durations import Durations
@@ -15,7 +16,7 @@ from bench.run.grace import Grace
 from bench.run.jobs import run_jobs
 from bench.run.load_engine import make_engine
 from bench.run.progress import Output
-from bench.run.resume import JobPlan, by_point, plan_job
+from bench.run.resume import JobPlan, plan_job
 from bench.run.save import Saver
 from bench.run.schedule import InOrder
 from bench.run.sharing import Sharing
@@ -87,9 +88,8 @@ def _planned(
     store: Store, requests: Sequence[Request], invalid: Mapping[int, InvalidRequest], durations: Durations
 ) -> list[JobPlan]:
     """What is left to do of requests whose rows go to the same store, which can take them."""
-    rows = store.load()
-    durations.know(rows)
-    stored = by_point(rows)
+    stored = Selection(store)
+    durations.know(stored)
     plans = [plan_job(job, request.options, invalid, stored) for request in requests for job in request.jobs]
     _check_store(store, sum(plan.new_rows for plan in plans))
     return plans

@@ -46,13 +46,10 @@ class Sharing:
         if not plan.options.resume:
             self._grace.begin(task.point_id)
             return True
-        if not self._take(task.point_id):
+        if self._may_be_answered(plan, task) or not self._take(task.point_id):
             return False
         self._look()
-        looked_at = {id(row) for row in task.stored}
-        if self._failed_now(plan, task) is not None or any(
-            id(row) not in looked_at for row in self._candidates(plan, task)
-        ):
+        if self._may_be_answered(plan, task):
             self._leases.release(task.point_id)
             return False
         if self._works:
@@ -197,6 +194,12 @@ class Sharing:
         rows.sort(key=lambda row: row.created_at)
         found = plan.candidates(by_point(rows)[task.point_id])
         return [row for row in found if row.program_id is not None or answer_of(task, [row]) is not None]
+
+    def _may_be_answered(self, plan: JobPlan, task: PointTask) -> bool:
+        """Whether others have stored a row that may stand for the task, and that nobody has compared with it yet."""
+        looked_at = {id(row) for row in task.stored}
+        candidates = self._candidates(plan, task)
+        return any(id(row) not in looked_at for row in candidates) or self._failed_now(plan, task) is not None
 
     def _failed_now(self, plan: JobPlan, task: PointTask) -> Row | None:
         """The row of a point that another command asked of the same code since this one began, and that has no time.

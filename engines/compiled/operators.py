@@ -1,8 +1,9 @@
 """What the compiler made of each operator of a layer: the shapes that a chip multiplies, and the collectives it runs.
 
-The Transformer names its operators (``jax.named_scope``), and a compiler keeps the name in the metadata of what it makes
-of one: of the matmul, and of every collective that it inserts for it. How a matmul is split is read from its shape on
-a chip: tokens, rows and columns of the whole matmul over those on a chip. Along which axes is only known of collectives.
+The Transformer names its operators (``jax.named_scope``), and a compiler keeps the name in the metadata of what it
+makes of one: of the matmul, and of every collective that it inserts for it. How a matmul is split is read from its
+shape on a chip: tokens, rows and columns of the whole matmul over those on a chip. Along which axes is only known of
+collectives.
 """
 
 import math
@@ -26,6 +27,9 @@ OTHER: Final = "between operators"
 """What has no operator's name: loops, what adds to the residual stream, sampling."""
 _NAMES: Final = re.compile(r"(?:^|/)(norm|embedding|head|attention|experts|(?:fused|attn|ffn)\.(?:in|out))(?=/|$)")
 _DEEPEST: Final = 8
+"""Most fusions inside one another that are searched for matmuls."""
+_MOST: Final = 8
+"""Matmuls of an operator that are told, the largest first."""
 Dims = tuple[int, int, int]
 """Tokens, rows and columns of a matmul [tokens, rows]·[rows, columns]."""
 
@@ -37,6 +41,11 @@ class _Product:
     left: int
     contracted: int
     right: int
+
+    @property
+    def work(self) -> int:
+        """Products of two numbers."""
+        return self.left * self.contracted * self.right
 
 
 def operator_of(operation: str) -> str:
@@ -111,11 +120,12 @@ class _Operator:
     def plain(self, whole: Dims | None) -> dict[str, Any]:
         """As JSON values."""
         matmuls = []
-        for product, runs in self.products.items():
+        largest = sorted(self.products.items(), key=lambda each: -each[0].work * each[1])
+        for product, runs in largest[:_MOST]:
             dims, parts = _split(product, whole)
             matmuls.append({"on_chip": list(dims), "parts": parts, "runs": _rounded(runs)})
         return {
-            "matmuls": sorted(matmuls, key=lambda each: -math.prod(each["on_chip"]) * each["runs"])[:_DEEPEST],
+            "matmuls": matmuls,
             "compute_s": _rounded(self.compute_s),
             "collectives": [
                 {"kind": kind, "axes": axes, "bytes": size, "runs": _rounded(runs), "seconds": _rounded(seconds)}
