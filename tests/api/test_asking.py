@@ -16,7 +16,7 @@ from bench.rows.store import Store
 from bench.sweep.overrides import parsed
 
 POINT = {"model": "palm-62b", "hw": "tpu-v4", "num_chips": 16, "engine": "analytic", "batch_size": 16}
-RAN_NOW = {"created_at"}
+RAN_NOW = {"created_at", "claim"}
 
 
 def test_a_row_is_the_command_lines_row(tmp_path):

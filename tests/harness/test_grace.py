@@ -111,7 +111,7 @@ def test_what_is_no_time_is_refused(value):
 
 def test_the_batch_script_of_the_documentation_queues_its_job_again(shardbench):
     page = (ROOT / "docs" / "how-to" / "several-hosts.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)
+    (script,) = re.findall(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)
     command = shlex.join(shardbench.words(*shardbench.scripted("batch_size=[1,114,3]", "print=none", "grace_s=100")))
     script, changed = re.subn(
         r"^shardbench run .* grace_s=100 &$", lambda _: f"{command} &", script, flags=re.MULTILINE
