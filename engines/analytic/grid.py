@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
 from engines.analytic.model_arrays import model_arrays
+from engines.analytic.offload_rates import offload_record
 from engines.analytic.routing_constants import routing_constants
 from engines.core.chip import Chip
 from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
@@ -47,8 +48,7 @@ class Grid:
     which a token goes to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of
     ``expert_groups`` of them a token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch``
     index ``LATENT_ATTENTIONS``, ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where
-    data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
-    :mod:`engines.analytic.routing_constants`.
+    data_parallel and expert_parallel are left open. ``grouped_rows``, ``routing_s``: :mod:`.routing_constants`.
 
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
@@ -56,6 +56,7 @@ class Grid:
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
     A decode is ``passes`` of ``pass_tokens`` a sequence, which yield ``steps`` tokens: as many passes of one token,
     unless some are proposed (:mod:`engines.analytic.drafts`).
+    Where a point ``offloads`` weights or ``offloads_kv``, they come at the rates of :mod:`engines.analytic.offload`.
     """
 
     layers: Floats
@@ -164,6 +165,10 @@ class Grid:
     hbm_usable: Floats
     grouped_rows: Floats
     routing_s: Floats
+    offloads: Bools
+    offloads_kv: Bools
+    host_bytes_per_s: Floats
+    nvme_bytes_per_s: Floats
 
     def __len__(self) -> int:
         return max(array.size for array in self.arrays().values())
@@ -268,6 +273,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
         "grouped_rows": routing.grouped_rows,
         "routing_s": routing.routing_s,
+        **offload_record(point),
     }
 
 
