@@ -153,8 +153,8 @@ class Point(MethodKeys):
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         flat["pruning"] = None if self.pruning == NONE else self.pruning
         flat["draft_model"] = None if self.draft_model is None else self.draft_model.name
-        for each in ("offload", "offload_kv"):
-            flat[each] = None if flat[each] == "none" else flat[each]
+        flat["offload"] = None if self.offload == "none" else self.offload
+        flat["offload_kv"] = None if self.offload_kv == "none" else self.offload_kv
         flat["speculative"] = None if self.speculative == "none" else self.speculative
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
         return flat | dict.fromkeys(lacks)

@@ -1,7 +1,7 @@
 """A point whose layers' weights are not on the devices, compiled and loaded."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import jax
@@ -16,6 +16,7 @@ from engines.jax.offload.programs import layer_pass
 from engines.jax.offload.store import layers_of, resident_parameters
 from engines.jax.peaks import measured_peaks
 from engines.jax.program import JaxProgram, bytes_per_chip
+from engines.jax.quality import Quality
 from engines.jax.settings import Settings
 from engines.offload.events import Log
 from engines.offload.pipeline import BUFFERS
@@ -35,7 +36,14 @@ class OffloadedProgram(JaxProgram):
     """As :class:`engines.jax.program.JaxProgram`, with a program for each kind of layer, driven from the host."""
 
     def __init__(
-        self, point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source, tolerance: float
+        self,
+        point: Point,
+        plan: Plan,
+        mesh: Mesh,
+        settings: Settings,
+        source: Source,
+        tolerance: float,
+        quality: Callable[[], Quality | None],
     ) -> None:
         self.run = StreamedRun(
             layers=layers_of(point, plan, mesh, settings, source),
@@ -45,7 +53,7 @@ class OffloadedProgram(JaxProgram):
         self.logs: dict[str, Mapping[str, Any]] = {}
         self.temporary_bytes = 0.0
         try:
-            super().__init__(point, plan, mesh, settings, source, tolerance)
+            super().__init__(point, plan, mesh, settings, source, tolerance, quality)
         except BaseException:
             self.run.layers.close()
             raise
