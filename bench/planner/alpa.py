@@ -1,4 +1,4 @@
-"""Alpa's plan of a workload beside the closed forms' choice: what each is, how long it takes, how long planning took."""
+"""Alpa's plan of a workload beside the closed forms' choice: what each is and takes, and how long planning took."""
 
 import json
 import time
@@ -12,6 +12,7 @@ from bench.planner.workload import Workload
 from engines.analytic.alpa.planner import Planned, planned
 from engines.analytic.engine import AnalyticEngine
 from engines.core.errors import InvalidRequest
+from engines.core.layout import AttnSharding
 from engines.core.point import Point
 
 
@@ -97,7 +98,12 @@ def compare(workload: Workload) -> Comparison | SearchResult:
     layout, attention = chosen.layouts[workload.phase]
     steps = point.decode_steps or 1
     stated = replace(
-        point, planner="auto", partitioner="gspmd", ffn_layout=layout, attn_sharding=attention, collectives="plain"
+        point,
+        planner="auto",
+        partitioner="gspmd",
+        ffn_layout=layout,
+        attn_sharding=_over(attention),
+        collectives="plain",
     )
     by_compiler = AnalyticEngine().estimate([stated])[0].latency_s if point.num_chips > 1 else None
     return Comparison(
@@ -110,6 +116,11 @@ def compare(workload: Workload) -> Comparison | SearchResult:
         named_s=plan.named_s.get((layout, attention)),
         closed_form_s=closed_form_s,
     )
+
+
+def _over(attention: str) -> AttnSharding:
+    """A strategy's attention as a key of a point."""
+    return "batch" if attention == "batch" else "heads"
 
 
 def write_plan(found: Comparison, out: str) -> None:
@@ -160,4 +171,4 @@ def sentence(found: Comparison) -> str:
     if best is None:
         return "Alpa's plan is no named layout; none of those fits in memory."
     assert found.gain is not None
-    return f"Alpa's plan is no named layout: {found.gain:.2%} less than {'/'.join(best)}, the best of them by the same costs."
+    return f"Alpa's plan is no named layout: {found.gain:.2%} less than {'/'.join(best)}, the best by these costs."

@@ -83,6 +83,12 @@ def _compiler(asked: Asked) -> Made:
     return Made(document=document, rows=[row for night in nights for row in night.rows])
 
 
+def _operators(asked: Asked) -> Made:
+    from bench.report.operators.report import operators_report
+
+    return Made(document=operators_report(asked.rows, asked.titled("What compilers make of a layer's operators")))
+
+
 def _field(asked: Asked) -> Made:
     from bench.report.field.report import field_report
 
@@ -123,6 +129,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         make=_compiler,
         folder="compiler",
         needs="nights",
+    ),
+    "operators": Kind(
+        summary="what a compiler that partitions made of each operator, and Alpa's plans (+sweep=operators)",
+        make=_operators,
+        folder="operators",
     ),
     "field": Kind(
         summary="latency against cost of every system that the paper names (+sweep=field, field-measured)",

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Final
 
 from bench.rows.error_stats import ErrorStats, error_stats, oom_counts, relative_error
@@ -15,7 +15,8 @@ OPEN: Final = ("runtime", *(name for name, key in Point.schema().items() if key.
 """Keys that a point may leave to the engine."""
 STATED: Final = ("model", "hw", *(name for name in Point.schema() if name not in OPEN))
 """Keys that every question states."""
-DEFAULT_PARTITIONER: Final = Point.schema()["partitioner"].default
+DEFAULTS: Final = {name: key.default for name, key in Point.schema().items() if key.default is not MISSING}
+"""What a row of before a key was one was asked with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def pair_oom_counts(pairs: Iterable[Pair]) -> dict[str, int]:
 def stated(row: Row) -> tuple[Any, ...]:
     """The values of :data:`STATED`. What an imported row leaves unstated is asked of engines by their defaults."""
     act_dtype = row.act_dtype or default_act_dtype(row.weight_dtype)
-    defaults = {"act_dtype": act_dtype, "kv_dtype": row.kv_dtype or act_dtype, "partitioner": DEFAULT_PARTITIONER}
+    defaults = {**DEFAULTS, "act_dtype": act_dtype, "kv_dtype": row.kv_dtype or act_dtype}
     return tuple(getattr(row, key) or defaults.get(key, getattr(row, key)) for key in STATED)
 
 

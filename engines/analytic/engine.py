@@ -29,6 +29,7 @@ from engines.core.runtime import BEST
 from engines.core.speculation import tokens_per_turn
 from engines.core.speculative_keys import check_rate
 from engines.offload.host_link import HOST_LINK_SHARE
+from engines.weights.lengths import counted, moments
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
@@ -42,7 +43,7 @@ EXTENSIONS: Final = (
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "pruning"),
     *("speculative", "draft_model", "draft_len", "draft_layers", "acceptance_rate"),
-    *("planner", "shardings", "offload", "offload_kv"),
+    *("planner", "shardings", "offload", "offload_kv", "lengths", "padding", "sequence_parallel", "micro_batches"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -213,9 +214,14 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}
         details |= {f"prefill_{key}": prefill.keys[key] for key in prefill.keys if key in other}
+    real = round(point.batch_size * moments(point.lengths, point.input_len).mean)
+    if point.lengths != "equal":
+        details |= {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len}
     facts = Facts(
         program_id=_program_id(point),
         resolved=keys,
+        processed_tokens=counted(point, real),
+        cached_tokens=real,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
         communication_s=total["communication_s"],

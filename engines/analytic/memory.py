@@ -159,7 +159,8 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
     sequences = np.ceil(gpu_nodes.micro_batch(grid, length) / ranks.data)
     hidden = hidden + gpu_ranks.expanded_elements(grid, ranks, sequences, context, absorbed)
     scores = np.where(grid.score_passes > 0, of_group * length * grid.heads / shared, 0.0)
-    residual = 4 * np.minimum(grid.batch * length, most) * grid.d_model
+    # In and out of matmuls are whole, the residual and what is normed lie on the ranks that split their tokens.
+    residual = (2 + 2 / grid.norm_ranks) * np.minimum(grid.batch * length, most) * grid.d_model
     logits = grid.batch * grid.vocab * np.where(grid.all_logits > 0, length, _judged(grid, length))
     kept = np.ceil(grid.batch / ranks.data) * held(grid, context)
     return Memory(

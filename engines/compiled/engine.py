@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.compiled.answers import Answers
 from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
-from engines.compiled.compile.compiler import Compiler, CompileRequest, CompilerFailed
+from engines.compiled.compile.compiler import SEED, Compiler, CompileRequest, CompilerFailed
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
@@ -28,7 +28,15 @@ from engines.compiled.search import (
     unrolled,
     variants,
 )
-from engines.compiled.speculative import OF_A_DRAFT, check_turns, draft_for, over_turns, phases_of, turn_of
+from engines.compiled.speculative import (
+    OF_A_DRAFT,
+    check_both_fit,
+    check_turns,
+    draft_for,
+    over_turns,
+    phases_of,
+    turn_of,
+)
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
 from engines.compiled.target.select import target_of
@@ -104,6 +112,10 @@ class CompiledEngine(Estimator):
             InvalidRequest: ``XLA_FLAGS`` holds no flags and names no file of flags.
         """
         return compiling_environment()
+
+    def shares_programs(self, point: Point) -> Point:
+        """A generate point runs the decode point's program, and is timed from it."""
+        return point if point.phase == "prefill" else replace(point, phase="generate", first_token="auto")
 
     def program_id(self, point: Point) -> str:
         """A digest of every program that may answer, compiled for the target, and of what times it.
@@ -185,6 +197,7 @@ class CompiledEngine(Estimator):
 
     def _question(self, point: Point) -> tuple[Target, list[tuple[str, ...]]]:
         """The target, and the collectives to try: of each kind, one that is compiled in every layout, then others."""
+        from engines.transformer.generate.ragged_prompts import check_lengths
         from engines.transformer.partition.resolve import READ, check_formats
 
         point.check()
@@ -193,6 +206,7 @@ class CompiledEngine(Estimator):
             raise Unsupported("pruning=2:4: XLA multiplies the zeros like other weights; use engine=analytic on a GPU")
         check_formats(point, (*READ, "offload"))
         check_offload(point)
+        check_lengths(point)
         check_rate(point)
         open_ = point.collectives == AUTO
         return target_of(point.slice()), families(self.try_collectives) if open_ else [(point.collectives,)]
@@ -201,12 +215,13 @@ class CompiledEngine(Estimator):
         """The variant in every open layout; ``also``: another kind was tried both looped and unrolled."""
         found = layouts(target.resolve(point), target.device_mesh, collectives)
         plans = [replace(each, offloads=point.offload != "none") for each in found]
-        return unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
+        plans = unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
+        return _with_pages(point, plans)
 
     def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
         """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
         more = variants(plans, collectives, point)
-        return more if self.unroll_layers != AUTO or also else unrolled([*plans, *more])
+        return _with_pages(point, more if self.unroll_layers != AUTO or also else unrolled([*plans, *more]))
 
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
@@ -255,6 +270,8 @@ class CompiledEngine(Estimator):
 
     def _request(self, point: Point, plan: "Plan", target: Target, phase: str) -> CompileRequest:
         steps, libraries = point.decode_steps if phase == "decode" else 0, compiler_for(point.chip).libraries
+        if point.lengths != "equal":
+            return CompileRequest(plan, target, libraries, phase, point.input_len, steps, point=point)
         if phase in ("prefill", "decode"):
             return CompileRequest(plan, target, libraries, phase, point.input_len, steps)
         draft = draft_for(target.resolve(point), plan)
@@ -271,6 +288,7 @@ class CompiledEngine(Estimator):
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
         plans = [each for each in (plan, draft_for(target.resolve(point), plan)) if each is not None]
         found_it = estimate_of(point, target, self.compiler.mesh(target), plans, phases, details)
+        check_both_fit(point, found_it.facts.peak_hbm_bytes or 0.0)
         return replace(found_it, facts=replace(found_it.facts, program_id=self.program_id(point)))
 
     def _write_traces(self, point: Point, phases: Sequence[TimedProgram]) -> dict[str, dict[str, str]]:
@@ -283,3 +301,10 @@ class CompiledEngine(Estimator):
             path = write_trace(self.trace_dir, trace_name(point, phase.name), phase.timeline, layers, text)
             names[phase.name] = path.name
         return {"traces": names}
+
+
+def _with_pages(point: Point, plans: Sequence["Plan"]) -> list["Plan"]:
+    """The plans, each with the pages of its cache where sequences are decoded without padding."""
+    from engines.transformer.generate.ragged_prompts import paged
+
+    return [paged(point, plan, SEED) for plan in plans]

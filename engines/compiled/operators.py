@@ -1,8 +1,9 @@
 """What the compiler made of each operator of a layer: the shapes that a chip multiplies, and the collectives it runs.
 
-The Transformer names its operators (``jax.named_scope``), and a compiler keeps the name in the metadata of what it makes
-of one: of the matmul, and of every collective that it inserts for it. How a matmul is split is read from its shape on
-a chip: tokens, rows and columns of the whole matmul over those on a chip. Along which axes is only known of collectives.
+The Transformer names its operators (``jax.named_scope``), and a compiler keeps the name in the metadata of what it
+makes of one: of the matmul, and of every collective that it inserts for it. How a matmul is split is read from its
+shape on a chip: tokens, rows and columns of the whole matmul over those on a chip. Along which axes is only known of
+collectives.
 """
 
 import math
@@ -18,7 +19,6 @@ from engines.compiled.hlo.schedule import Kind, Step
 from engines.compiled.hlo.source import NOWHERE, read_sources
 from engines.compiled.program.breakdown import axes_of, runs_of
 from engines.compiled.timed import TimedProgram
-from engines.transformer.params.fusion import input_parts, output_parts
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -27,6 +27,9 @@ OTHER: Final = "between operators"
 """What has no operator's name: loops, what adds to the residual stream, sampling."""
 _NAMES: Final = re.compile(r"(?:^|/)(norm|embedding|head|attention|experts|(?:fused|attn|ffn)\.(?:in|out))(?=/|$)")
 _DEEPEST: Final = 8
+"""Most fusions inside one another that are searched for matmuls."""
+_MOST: Final = 8
+"""Matmuls of an operator that are told, the largest first."""
 Dims = tuple[int, int, int]
 """Tokens, rows and columns of a matmul [tokens, rows]·[rows, columns]."""
 
@@ -38,6 +41,11 @@ class _Product:
     left: int
     contracted: int
     right: int
+
+    @property
+    def work(self) -> int:
+        """Products of two numbers."""
+        return self.left * self.contracted * self.right
 
 
 def operator_of(operation: str) -> str:
@@ -74,6 +82,8 @@ def operators_of(
 
 def whole_matmuls(plan: "Plan", tokens: int) -> dict[str, Dims]:
     """Operator → tokens, rows and columns of its matmul over all chips, padding included; the head's are of a batch."""
+    from engines.transformer.params.fusion import input_parts, output_parts
+
     width, chips = plan.model.d_model, plan.chips
     found = {}
     for name, parts in input_parts(plan).items():
@@ -110,11 +120,12 @@ class _Operator:
     def plain(self, whole: Dims | None) -> dict[str, Any]:
         """As JSON values."""
         matmuls = []
-        for product, runs in self.products.items():
+        largest = sorted(self.products.items(), key=lambda each: -each[0].work * each[1])
+        for product, runs in largest[:_MOST]:
             dims, parts = _split(product, whole)
             matmuls.append({"on_chip": list(dims), "parts": parts, "runs": _rounded(runs)})
         return {
-            "matmuls": sorted(matmuls, key=lambda each: -math.prod(each["on_chip"]) * each["runs"])[:_DEEPEST],
+            "matmuls": matmuls,
             "compute_s": _rounded(self.compute_s),
             "collectives": [
                 {"kind": kind, "axes": axes, "bytes": size, "runs": _rounded(runs), "seconds": _rounded(seconds)}

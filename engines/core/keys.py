@@ -5,6 +5,7 @@ the names and kinds of their keys from it.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, Protocol
@@ -158,13 +159,16 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that says more than a name; what reads it checks it."""
+    """Texts of the ``pattern``, a regular expression; ``remedy`` says where to take one from."""
+
+    pattern: str
+    remedy: str
 
     def check(self, name: str, value: object, phase: str) -> None:
-        """Raise InvalidRequest for anything but a text that says something."""
+        """Raise InvalidRequest for anything but such a text."""
         del phase
-        if not isinstance(value, str) or not value:
-            raise InvalidRequest(name, value, "must be a text", "leave it out, or write what it takes")
+        if not isinstance(value, str) or re.fullmatch(self.pattern, value) is None:
+            raise InvalidRequest(name, value, "is no such text", self.remedy)
 
     def parse(self, name: str, text: str) -> str:
         """The text."""

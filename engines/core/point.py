@@ -141,8 +141,8 @@ class Point(MethodKeys):
         """The point as flat names and plain values: what a row and a table hold of it.
 
         ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
-        of a model without them, and ``speculative``, ``offload`` and ``offload_kv`` where they are
-        none.
+        of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens, and
+        ``sequence_parallel``, ``speculative``, ``offload`` and ``offload_kv`` where they are none.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):
@@ -153,10 +153,11 @@ class Point(MethodKeys):
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         flat["pruning"] = None if self.pruning == NONE else self.pruning
         flat["draft_model"] = None if self.draft_model is None else self.draft_model.name
-        flat["offload"] = None if self.offload == "none" else self.offload
-        flat["offload_kv"] = None if self.offload_kv == "none" else self.offload_kv
-        flat["speculative"] = None if self.speculative == "none" else self.speculative
+        for key in ("speculative", "offload", "offload_kv"):
+            flat[key] = None if flat[key] == "none" else flat[key]
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
+        lacks += ("lengths", "padding") * (self.lengths == "equal")
+        lacks += ("sequence_parallel",) * (self.sequence_parallel == "none")
         return flat | dict.fromkeys(lacks)
 
     def fingerprint(self, asked_of: str) -> str:

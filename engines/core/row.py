@@ -75,6 +75,10 @@ class Row:
     exit_every: int | None = None
     planner: str | None = None  # None in rows of before it was a key
     shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
+    lengths: str | None = None  # law of the prompts' lengths; None: all have input_len
+    padding: str | None = None  # padded | packed; None where there is nothing to pad
+    sequence_parallel: str | None = None  # none | norms; None where nothing is split by ranks of tensors
+    micro_batches: int | None = None
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format

@@ -26,7 +26,11 @@ from engines.core.digest import digest
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 
-_ENTRY: Final = re.compile(r"([a-z.]+):((?:-|[xyz]{1,3})(?:\.(?:-|[xyz]{1,3}))+)")
+_NAMED: Final = r"[a-z]+(?:\.[a-z]+)*"
+_AXES: Final = r"(?:-|[xyz]{1,3})(?:\.(?:-|[xyz]{1,3}))+"
+_ENTRY: Final = re.compile(f"({_NAMED}):({_AXES})")
+PATTERN: Final = f"{_NAMED}:{_AXES}(?:/{_NAMED}:{_AXES})*"
+"""Of :attr:`Shardings.text`."""
 
 
 def projections(model: Model) -> tuple[str, ...]:

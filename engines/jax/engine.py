@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.engine import JobProcess, Program, Runner, Team
 from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.method_keys import MOVED
 from engines.core.point import Point
 from engines.core.pruning import as_run
 from engines.core.row import Source
@@ -43,6 +44,10 @@ class JaxEngine(Runner):
             InvalidRequest: one makes no sense.
         """
         names = {each.name for each in fields(Settings)}
+        for key, remedy in MOVED.items():
+            value = settings.get(key.removeprefix("engine."))
+            if value:
+                raise InvalidRequest(key, value, "is a key of the point now", remedy)
         self.settings = Settings(**{name: value for name, value in settings.items() if name in names})
         self.sampling = self.settings.sampling
         self.options = self.settings.options()
@@ -156,10 +161,13 @@ class JaxEngine(Runner):
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of
         from engines.jax.prompt_batch import check_prompts
+        from engines.jax.stages import asks_for_ranks, staged_plan
         from engines.transformer.generate.prefill import prefix_plan
+        from engines.transformer.generate.ragged_prompts import paged
         from engines.transformer.partition.resolve import plan_of
 
-        plan = replace(plan_of(point), prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
+        made = staged_plan(point, self.settings) if asks_for_ranks(point) else plan_of(point)
+        plan = replace(made, prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
         if point.offload != "none":
             plan = replace(plan, unrolled=True)  # layers come one by one, each in arrays of its own
         if point.exit_threshold is not None:
@@ -171,7 +179,7 @@ class JaxEngine(Runner):
             prefix_plan(plan)  # refuses what it could not read
         check_prompts(point, self.settings)
         self._check_speculation(point, plan)
-        return plan, mesh_of(point)
+        return paged(point, plan, self.settings.seed), mesh_of(point, plan)
 
     def _check_speculation(self, point: Point, plan: "Plan") -> None:
         settings, plainly = self.settings, point.speculative == "none" and point.exit_threshold is None
@@ -189,10 +197,6 @@ class JaxEngine(Runner):
         from engines.transformer.speculation.first_layers import first_layers
         from engines.transformer.speculation.options import check_speculation
 
-        if settings.stop_token is not None:
-            raise Unsupported(
-                f"engine.stop_token={settings.stop_token}: is not read with speculative={point.speculative}"
-            )
         check_speculation(point, plan)
         if point.draft_layers is not None:
             first_layers(plan, point.draft_layers)
@@ -205,14 +209,5 @@ def _check_supported(point: Point) -> None:
     from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
     check_formats(point, (*READ, *EXITS, "offload"))
-    if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
-        raise Unsupported(
-            f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
-        )
-    for key in ("tensor_parallel", "pipeline_parallel"):
-        if getattr(point, key) is not None:
-            raise Unsupported(
-                f"{key}={getattr(point, key)}: engine=jax cuts by ffn_layout and mesh_shape; leave it out"
-            )
     if math.prod(point.mesh) != point.num_chips:
         raise Unsupported(f"mesh_shape={list(point.mesh)}: is not num_chips={point.num_chips}")

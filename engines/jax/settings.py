@@ -64,8 +64,6 @@ class Settings:
     attention_block: int | None = None
     prefill_chunk: int | None = None
     shared_prefix: int = 0
-    lengths: str | None = None
-    packed: bool = False
     unroll_layers: bool | str = "auto"
     ngram: int = 2
     draft_checkpoint: str | None = None
@@ -95,7 +93,7 @@ class Settings:
             attention=self.attention, block=block, chunk=self.prefill_chunk, prefix=self.shared_prefix
         )
         options.check(point.input_len)
-        options.check_kernel(point, self.packed)
+        options.check_kernel(point, point.padding == "packed")
         return options
 
     def unrolls(self, point: Point) -> bool:

@@ -32,6 +32,7 @@ READ: Final = (
     *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
     *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
     "offload",
+    *("lengths", "padding", "sequence_parallel", "micro_batches"),
 )
 """Keys beyond those of every engine that this one reads."""
 DECODES: Final = ("auto", "eager", "graph", "compile")
@@ -152,7 +153,16 @@ class TorchEngine(Runner):
                     "the host; use engine.decode=eager"
                 )
             return "eager"
+        from engines.torch.rank import MOST_RECORDED
+
         recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1 and _has_static_shapes(point)
+        if point.padding == "packed":
+            # A recording holds each step's own sizes, and a compiler would make a program for each.
+            recordable = recordable and point.decode_steps <= MOST_RECORDED
+            if self.decode == "compile":
+                raise Unsupported("engine.decode=compile: every step of padding=packed has sizes of its own; use eager")
+        if self.decode == "auto" and recordable and point.padding == "packed":
+            return "graph"
         if self.decode == "auto" and recordable:
             # Only a compiler fuses the conversion of int8 weights into the matmuls that read them.
             return "compile" if point.weight_dtype == "int8" and point.num_chips == 1 and _can_compile() else "graph"
@@ -221,6 +231,19 @@ def _check_supported(point: Point) -> None:
     if point.data_parallel is not None and point.batch_size % point.data_parallel:
         raise Unsupported(
             f"data_parallel={point.data_parallel}: must divide batch_size={point.batch_size} for engine=torch"
+        )
+    if point.lengths != "equal" and point.model.kv_latent_dim is not None:
+        raise Unsupported(
+            f"lengths={point.lengths}: engine=torch runs latent attention on prompts of equal length; use engine=jax"
+        )
+    if point.sequence_parallel != "none" and (point.data_parallel or 1) > 1:
+        raise Unsupported(
+            f"sequence_parallel={point.sequence_parallel}: data_parallel={point.data_parallel} splits sequences over "
+            "the same ranks; use one of them"
+        )
+    if point.padding == "packed" and (point.data_parallel or 1) > 1:
+        raise Unsupported(
+            f"padding=packed: data_parallel={point.data_parallel} gathers rows of equal size; use padding=padded"
         )
     if point.mesh_shape is not None:
         raise Unsupported(

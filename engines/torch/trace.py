@@ -104,6 +104,16 @@ class TracedCollectives(Collectives):
             self.operations.note("all_reduce", x)
         return x
 
+    def gather_tokens(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        self.operations.note("gather_tokens", x)
+        return x[None].expand(self.shard.tensor, *x.shape).flatten(0, 1)
+
+    def reduce_scatter_tokens(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        self.operations.note("reduce_scatter_tokens", x)
+        return self.own_tokens(x)
+
     def gather_vocabulary(self, x: Tensor) -> Tensor:
         """See :class:`Collectives`."""
         if self.shard.attention > 1:

@@ -155,6 +155,7 @@ def test_a_plan_is_the_same_again_and_reads_back():
         ({"hw": "h100-80gb", "model": "llama-3-8b"}, "plans slices of TPUs"),
         ({"model": "palm-540b"}, "fit in a chip's memory"),
         ({"ffn_layout": "ws_2d"}, "leave ffn_layout=auto"),
+        ({"speculative": "ngram", "acceptance_rate": 0.5}, "planner=alpa does not count it"),
     ],
 )
 def test_what_has_no_plan_is_told(keys, message):
@@ -166,8 +167,8 @@ def test_what_has_no_plan_is_told(keys, message):
 
 def test_shardings_of_another_point_are_refused():
     text = planned(a_point(batch_size=8, planner="alpa"), stages=False).shardings.text
-    other = a_point("llama-3-8b", 4, batch_size=8, shardings=text.replace("attention:", "attention:x.y/"))
-    assert "NAME:AXES" in AnalyticEngine().estimate([replace(other, partitioner="gspmd")])[0].error
+    with pytest.raises(InvalidRequest, match="plan planner=alpa out=FILE"):
+        a_point("llama-3-8b", 4, batch_size=8, shardings=text.replace("attention:", "attention:x.q/"))
     wrong = a_point("palm-8b", 4, shardings=text, partitioner="gspmd")
     assert "model=palm-8b has none" in AnalyticEngine().estimate([wrong])[0].error
     for message, keys in (

@@ -1,7 +1,7 @@
 """What an operator costs a chip in one sharding, with the closed forms' constants and symbols.
 
-These are the terms of :mod:`engines.analytic.tpu_torus`, an operator at a time: a matmul's share of the peak, the reading
-of its weights, what it reads and writes of activations; attention's products, its cache and its scores.
+These are the terms of :mod:`engines.analytic.tpu_torus`, an operator at a time: a matmul's share of the peak, the
+reading of its weights, what it reads and writes of activations; attention's products, its cache and its scores.
 """
 
 from collections.abc import Iterable
@@ -87,7 +87,7 @@ class Costs:
         return self.value("peak") * share
 
     def matmul(self, tokens: float, rows: float, columns: float, width: float, *, whole: float) -> Cost:
-        """A chip's [tokens, rows]·[rows, columns], ``width`` of them d_model's, of a matrix of ``whole`` elements in use.
+        """A chip's [tokens, rows]·[rows, columns], ``width`` of them d_model's, of ``whole`` elements of a matrix.
 
         2·tokens·rows·columns operations; the matrix is read once, activations cross HBM ``vector_passes`` times.
         """

@@ -79,7 +79,8 @@ def _estimate(point: Point, found: Evaluated, shardings: Shardings, details: dic
         details=details,
     )
     if found.peak_bytes > found.usable_bytes * (1 + 1e-9):
-        message = f"needs {found.peak_bytes / 1e9:.1f} GB of a chip's usable {found.usable_bytes / 1e9:.1f} GB; plan for this point"
+        usable = f"{found.usable_bytes / 1e9:.1f} GB"
+        message = f"needs {found.peak_bytes / 1e9:.1f} GB of a chip's usable {usable}; plan for this point"
         return Estimate(status="oom", error=message, facts=facts)
     decodes = point.phase == "decode"
     return Estimate(

@@ -1,8 +1,9 @@
 """The best choice of shardings, as an integer program solved by HiGHS.
 
 As in Alpa (Zheng et al. 2022, section 4.2) every operator has one of its shardings, and every pair of neighbours one
-pair of them; here the pairs are tied to the operators by their marginals, which leaves the relaxation tighter. Time that
-prefetching hides is a minimum of two sums, so that the time of a pass is a maximum of two, and the program stays linear.
+pair of them; here the pairs are tied to the operators by their marginals, which leaves the relaxation tighter. Time
+that prefetching hides is a minimum of two sums, so that the time of a pass is a maximum of two and the program stays
+linear.
 """
 
 from typing import Final

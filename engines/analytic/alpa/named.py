@@ -22,12 +22,8 @@ def named_choices(model: Model, mesh: MeshShape, batch: int, graph: Graph) -> It
             if attention == "batch" and not axes.attention and axes.column:
                 continue
             found = choice_of(model, axes)
-            if graph.allows({name: found[name] for name in found if name != "table"} | _table(graph, found)):
+            if graph.allows(found):
                 yield (layout.name, attention), {each.name: found[each.name] for each in graph.operators}
-
-
-def _table(graph: Graph, found: Choice) -> Choice:
-    return {"table": found["table"]} if any(each.name == "table" for each in graph.operators) else {}
 
 
 def choice_of(model: Model, axes: MeshAxes) -> Choice:

@@ -1,8 +1,8 @@
-"""A plan of a point: shardings of every operator, beside the named layouts and the stages that a pipeline would have."""
+"""A plan of a point: shardings of every operator, beside the named layouts and the stages of a pipeline."""
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,9 +15,12 @@ from engines.analytic.alpa.named import Name, named_choices
 from engines.analytic.alpa.pipeline import Pipeline, best_pipeline
 from engines.analytic.grid import Grid, grid_of
 from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.extension import EXTENSION
 from engines.core.point import Point
 from engines.core.shardings import Shardings
 
+READ: Final = ("attn_sharding", "planner", "shardings")
+"""Keys that not every engine reads and a plan does; the first is then auto."""
 SAME: Final = 1e-6
 """Share of a pass within which the best named layout is the plan: the solver's tolerance."""
 
@@ -105,7 +108,7 @@ def check_planned(point: Point) -> None:
 
 
 def check_place(point: Point) -> None:
-    """Check that the chips are a slice of TPUs, and a layer is of dense matmuls and heads alone.
+    """Check that the chips are a slice of TPUs, a layer is of dense matmuls and heads alone, and nothing else is asked.
 
     Raises:
         Unsupported: they are not.
@@ -116,6 +119,12 @@ def check_place(point: Point) -> None:
             f"planner=alpa: plans slices of TPUs, and hw={point.chip.name}; plan for a TPU slice of this mesh and give "
             "its shardings=FILE"
         )
+    for key in fields(point):
+        value = getattr(point, key.name)
+        if EXTENSION in key.metadata and key.name not in READ and value != key.default:
+            raise Unsupported(
+                f"{key.name}={value}: planner=alpa does not count it; use planner=auto, or leave {key.name} out"
+            )
     for has, what in (
         (model.num_experts is not None, "experts"),
         (model.attention.is_latent, "latent attention"),

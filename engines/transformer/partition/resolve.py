@@ -43,10 +43,13 @@ READ: Final = (
     "global_every",
     "kv_latent_dim",
     "latent_attention",
+    "lengths",
     "logit_scale",
     "logit_softcap",
+    "micro_batches",
     "norm_position",
     "num_experts",
+    "padding",
     "planner",
     "position",
     "q_latent_dim",
@@ -66,6 +69,7 @@ READ: Final = (
     "router_scale",
     "router_score",
     "shared_expert_d_ff",
+    "sequence_parallel",
     "shardings",
     "shared_expert_gate",
     "value_head_dim",
@@ -84,12 +88,16 @@ EXITS: Final = ("exit_threshold", "exit_every")
 def check_formats(point: Point, read: Collection[str] = READ) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key that is not ``read``.
 
-    ``more`` are keys that the engine reads beside those of :data:`READ`.
+    A compiler that partitions chooses its own collectives.
 
     Raises:
         Unsupported: they do not.
     """
     check_extensions(point, point.engine, read=read)
+    if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
+        raise Unsupported(
+            f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"
+        )
     for key, allowed in FORMATS.items():
         value = getattr(point, key)
         if value not in allowed:
@@ -150,6 +158,7 @@ def plan_of(point: Point, *, ffn_layout: str | None = None, mesh_shape: MeshShap
         shardings=None if point.shardings is None else Shardings.parse(point.shardings),
         decodes=point.phase != "prefill",
         wrap=_wraps(point, mesh),
+        ragged=point.lengths != "equal" and point.phase != "prefill",
         overlapped_all_to_all_chips=point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None,
     )
 
@@ -162,8 +171,8 @@ def _check_planner(point: Point, mesh: MeshShape) -> None:
     """
     if point.planner != "auto" and point.shardings is None:
         raise Unsupported(
-            f"planner={point.planner}: engine={point.engine} runs the shardings of a plan, and has none for this point; "
-            "shardbench plan planner=alpa says why, or writes some with out=FILE"
+            f"planner={point.planner}: engine={point.engine} runs the shardings of a plan, and has none for this "
+            "point; shardbench plan planner=alpa says why, or writes some with out=FILE"
         )
     if point.shardings is not None and mesh != point.mesh:
         raise Unsupported(
