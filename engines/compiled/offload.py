@@ -17,6 +17,10 @@ def check_offload(point: Point) -> None:
         raise Unsupported(
             f"speculative={point.speculative}: is not compiled with offload={point.offload}; leave it out"
         )
+    if point.offload != "none" and point.pipeline_degree > 1:
+        raise Unsupported(
+            f"pipeline_parallel={point.pipeline_degree}: is not compiled with offload={point.offload}; use 1"
+        )
     if point.offload != "none" and (point.chip.kind != "tpu" or point.partitioner != "manual"):
         raise Unsupported(
             f"offload={point.offload}: engine=compiled fetches layers in programs for TPUs with partitioner=manual, "

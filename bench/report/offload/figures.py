@@ -7,6 +7,8 @@ from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels
 from bench.rows.labels import model_label
 from engines.core.row import Row
 
+DRAWN: Final = 36
+"""Events that a timeline shows, the last of a run."""
 LANES: Final = ("read", "copy", "compute", "write")
 """Kinds of events, from below."""
 
@@ -40,14 +42,23 @@ def cost_figure(rows: Sequence[Row], place: Callable[[Row], str], cost: Callable
 def timeline_figure(row: Row) -> Drawn:
     """The last layers of a measured row's last run: one bar an event, the number of its layer in it."""
     stage, run = list(row.details["offload"].items())[-1]
-    events = run["timeline"]
+    events = run["timeline"][-DRAWN:]
+    first_s = min(event[2] for event in events)
     lanes = [kind for kind in LANES if any(event[0] == kind for event in events)]
     figure, (axis,) = panels(1, width=9.0, height=2.6)
     for kind, layer, start_s, end_s in events:
         lane = lanes.index(kind)
         colour = COLOURS[layer % 2 * 4 + LANES.index(kind) % 2]
-        axis.barh(lane, 1e3 * (end_s - start_s), left=1e3 * start_s, height=0.7, color=colour)
-        axis.text(1e3 * (start_s + end_s) / 2, lane, str(layer), ha="center", va="center", fontsize=7, color="white")
+        axis.barh(lane, 1e3 * (end_s - start_s), left=1e3 * (start_s - first_s), height=0.7, color=colour)
+        axis.text(
+            1e3 * ((start_s + end_s) / 2 - first_s),
+            lane,
+            str(layer),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white",
+        )
     axis.set_yticks(range(len(lanes)), lanes)
     axis.set_xlabel("ms")
     axis.grid(visible=False, axis="y")

@@ -16,7 +16,10 @@ def check_offload(point: Point, settings: Settings) -> None:
     if point.offload == "none":
         return
     asked = f"offload={point.offload}"
-    for key, plain in (("speculative", "none"), ("exit_threshold", None), ("pruning", "none")):
+    for key, plain in (
+        *(("speculative", "none"), ("exit_threshold", None), ("pruning", "none"), ("lengths", "equal")),
+        *(("pipeline_parallel", None), ("micro_batches", None)),
+    ):
         if getattr(point, key) != plain:
             raise Unsupported(f"{key}={getattr(point, key)}: engine=jax does not run it with {asked}; use offload=none")
     if point.partitioner != "manual":
@@ -29,7 +32,6 @@ def check_offload(point: Point, settings: Settings) -> None:
     for key, plain in (
         ("prefill_chunk", None),
         ("shared_prefix", 0),
-        ("lengths", None),
         ("stop_token", None),
         ("num_processes", 1),
         ("coordinator", None),

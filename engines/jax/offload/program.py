@@ -51,7 +51,6 @@ class OffloadedProgram(JaxProgram):
             log=Log(),
         )
         self.logs: dict[str, Mapping[str, Any]] = {}
-        self.temporary_bytes = 0.0
         try:
             super().__init__(point, plan, mesh, settings, source, tolerance, quality)
         except BaseException:
