@@ -20,9 +20,9 @@ _shardbench() {
     done < <(command shardbench --complete "${COMP_LINE:0:COMP_POINT}" 2>/dev/null </dev/null)
 }
 complete -o nospace -o default -F _shardbench shardbench"""
-GROUPS: Final = ("model", "hw", "runtime", "engine", "sweep")
+GROUPS: Final = ("model", "hw", "runtime", "engine", "sweep", "preset")
 """Keys whose values are the choices of the config group of that name."""
-RUN_KEYS: Final = ("results_dir", "sweep_name", "resume", "retry", "print", "sweep")
+RUN_KEYS: Final = ("results_dir", "sweep_name", "resume", "retry", "print", "sweep", "preset")
 
 
 def script(shell: str) -> str:

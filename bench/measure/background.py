@@ -95,7 +95,7 @@ def too_noisy(background: Mapping[str, Any], config: TimingConfig) -> list[str]:
     """Sentences on what of the background is more than the keys of ``timing`` allow; empty if all is well."""
     reasons = []
     steal, others = background.get("steal_share", 0.0), background.get("others_share", 0.0)
-    if steal + others > config.max_background_share:
+    if round(steal + others, 4) > config.max_background_share:
         reasons.append(
             f"other processes took {others:.0%} and the hypervisor {steal:.0%} of the cores' time, more than "
             f"timing.max_background_share={config.max_background_share:g} together"

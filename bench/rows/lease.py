@@ -31,13 +31,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.rows.claim import Claim, new_id
-from bench.storage.storage import storage_of
+from bench.storage.choose import storage_of
 
 FOLDER: Final = "leases"
 LEASE_S: Final = 60.0
 RENEW_S: Final = 15.0
 CLOCK: Final = ".clock-"
 """How the name of a file begins that is touched to read the storage's clock."""
+MOST_REMOVALS: Final = 100
+"""How often in a row the folder may be gone between its making and that of a file in it."""
 PROCESSES: Final = Path("/proc")
 START_FIELD: Final = 19
 """Field of ``/proc/PID/stat`` after the name: when the process began (number 22 in proc(5))."""
@@ -91,7 +93,7 @@ class Leases:
         path = self.folder / f"{key}.{generation}"
         content = json.dumps({"owner": self._owner, "claim": claim.id, **_this_process()}).encode()
         try:
-            self._storage.create(path, content)
+            self._create(path, content)
         except FileExistsError:
             return False  # somebody else was first
         others = [other for other in self._generations(key).values() if other != path]
@@ -107,6 +109,15 @@ class Leases:
                 self._renewer.start()
         return True
 
+    def _create(self, path: Path, content: bytes) -> None:
+        """Create a file, also where whoever gave the last lease back removes the empty folder at this moment."""
+        for _ in range(MOST_REMOVALS):
+            with suppress(FileNotFoundError):
+                self._storage.create(path, content)
+                return
+            self._storage.make_folder(self.folder)
+        self._storage.create(path, content)
+
     def is_free(self, key: str) -> bool:
         """Whether :meth:`take` would take it, as far as can be seen now."""
         return self.holds(key) or all(self._is_over(path) for path in self._generations(key).values())
@@ -121,7 +132,7 @@ class Leases:
         held = self._held.get(key)
         if held is None:
             return False
-        if max(self._generations(key), default=-1) == held.claim.generation and self._is_mine(held.path):
+        if max(self._generations(key, fresh=True), default=-1) == held.claim.generation and self._is_mine(held.path):
             return True
         self.release(key)
         return False
@@ -163,10 +174,10 @@ class Leases:
             return None
         return said if isinstance(said, str) else None
 
-    def _generations(self, key: str) -> dict[int, Path]:
+    def _generations(self, key: str, *, fresh: bool = False) -> dict[int, Path]:
         """Generation → file of a lease."""
         found = {}
-        for each in self._storage.names(self.folder):
+        for each in self._storage.names(self.folder, fresh=fresh):
             name, _, number = each.rpartition(".")
             if name == key and number.isdecimal():
                 found[int(number)] = self.folder / each

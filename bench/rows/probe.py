@@ -41,6 +41,18 @@ def check_writable(store: Store, rows: int) -> None:
         )
 
 
+def overwriting_storage(store: Store) -> str | None:
+    """A sentence where the storage does not let one of several writers alone create a file; None if all is well."""
+    with cannot("written", store.results_dir):
+        store.storage.make_folder(store.results_dir)
+        if store.storage.creates_once(store.results_dir / f".probe-{os.getpid()}-{secrets.token_hex(4)}"):
+            return None
+    return (
+        f"{store.results_dir}: its storage overwrites what is to be created (no If-None-Match), so two commands at "
+        "once may do a point twice"
+    )
+
+
 def future_part(store: Store) -> str | None:
     """A sentence where the newest file is dated after now, so that a clock is or was wrong; None if all is well."""
     last = newest(store.parts())

@@ -26,8 +26,8 @@ from bench.rows.part_time import Entry, PartTime, moment, newest, next_time, tim
 from bench.rows.row_types import invalid_value, kinds_of_fields
 from bench.rows.standing import standing_rows
 from bench.rows.upgrade import upgrade
+from bench.storage.choose import storage_of
 from bench.storage.place import place_of
-from bench.storage.storage import storage_of
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import Row
 
@@ -121,11 +121,15 @@ class Store:
             parts = self.parts()
             try:
                 found = self._read(parts, with_lines)
-                self._seen = {part.name for part in parts}
+                self.saw(parts)
                 return found, parts
             except FileNotFoundError:
                 continue  # a compaction merged it into another file after parts() listed it
         raise ShardbenchError(f"{self.rows_dir}: its files changed during all {READ_ATTEMPTS} reads; try again")
+
+    def saw(self, parts: Iterable[Path]) -> None:
+        """Take files as read, as :meth:`rows_of_others` asks."""
+        self._seen = {part.name for part in parts}
 
     def rows_of_others(self) -> list[Row]:
         """Rows that others have stored since this store was last asked for rows, in no order; without broken lines."""

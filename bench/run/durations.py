@@ -1,7 +1,7 @@
 """How long points take to answer: from earlier rows of the same engine, and from closed forms where there are none."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from bench.measure.timing import TimingConfig
+from bench.rows.select import Selection
 from bench.run.again import requested_point
 from engines.analytic.engine import AnalyticEngine
 from engines.core.errors import ShardbenchError
@@ -83,13 +84,11 @@ class Durations:
 
     def __init__(self) -> None:
         self._engines: dict[str, EngineDurations] = {}
-        self._stored: dict[str, list[Row]] = {}
+        self._stores: list[Selection] = []
 
-    def know(self, stored: Iterable[Row]) -> None:
-        """Learn from the rows of a store, oldest first, where it is asked of their engine."""
-        for row in stored:
-            if row.took_s:
-                self._stored.setdefault(row.engine, []).append(row)
+    def know(self, stored: Selection) -> None:
+        """Learn from the rows of a store, where it is asked of their engine."""
+        self._stores.append(stored)
 
     def learn(self, row: Row, run_s: float | None) -> None:
         """Learn from a new row, with the closed form of its point."""
@@ -103,7 +102,7 @@ class Durations:
     def _of(self, engine: str) -> EngineDurations:
         if engine not in self._engines:
             found = self._engines[engine] = EngineDurations()
-            rows = self._stored.pop(engine, [])[-MOST_ROWS:]
+            rows = [row for stored in self._stores for row in stored.newest(engine, "took_s", MOST_ROWS)]
             points = {index: point for index, row in enumerate(rows) if (point := _point(row)) is not None}
             runs = dict(zip(points, closed_forms(list(points.values())), strict=True))
             for index, row in enumerate(rows):

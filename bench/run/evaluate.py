@@ -13,7 +13,6 @@ from bench.run.parallel import Beside, Workers
 from bench.run.repeats import Once, evaluate_repeated
 from bench.run.resume import JobPlan
 from bench.sweep.options import Options
-from engines.core.engine import Runner
 from engines.core.row import Row
 
 Start = Callable[[PointTask], bool]
@@ -29,6 +28,13 @@ class OnDevices(Beside):
     def begin(self, task: PointTask) -> None:
         """Wait for the devices."""
         self._devices.take(devices_of(task.point.chip, self.cores))
+
+    def try_begin(self, task: PointTask) -> bool:
+        """Whether the devices are this measurement's from now on; none of them is if one is not."""
+        if all(self._devices.try_take(name) for name in sorted(devices_of(task.point.chip, self.cores))):
+            return True
+        self._devices.release()
+        return False
 
     def end(self) -> None:
         """Give them back."""
@@ -57,7 +63,6 @@ def evaluated(
     if config.get("isolated"):
         rows = evaluate_shared(config, tasks, timing, environment, begin, cores=alone.cores)
     else:
-        assert isinstance(plan.engine, Runner)
         rows = evaluate_inside(plan.engine, tasks, timing, environment, begin)
     try:
         for task, row in zip(tasks, rows, strict=True):

@@ -46,13 +46,13 @@ class Grace:
             if signal.getsignal(number) == self._stop:
                 signal.signal(number, before)
 
-    def begin(self, key: str) -> None:
-        """Something is under way from now on whose row would be lost.
+    @property
+    def is_ending(self) -> bool:
+        """Whether the command was told to end, so that nothing else shall be begun."""
+        return self._asked is not None
 
-        Raises:
-            KeyboardInterrupt: the command was told to end.
-        """
-        self.check()
+    def begin(self, key: str) -> None:
+        """Something is under way from now on whose row would be lost."""
         self._under_way.add(key)
 
     def end(self, key: str) -> None:
@@ -60,12 +60,12 @@ class Grace:
         self._under_way.discard(key)
 
     def check(self) -> None:
-        """End the command if it was told to, before something else is begun.
+        """End the command if it was told to and nothing is under way any more.
 
         Raises:
             KeyboardInterrupt: it was.
         """
-        if self._asked is not None:
+        if self._asked is not None and not self._under_way:
             self._pass_on(self._asked)
 
     def kept(self, rows: Sequence[Row]) -> list[Row]:

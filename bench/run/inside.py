@@ -1,18 +1,18 @@
-"""Evaluates a runner's points in this process: no start-up of a child, and no protection from a crash or a hang."""
+"""Evaluates measured points in this process: no start-up of a child, and no protection from a crash or a hang."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from bench.measure.timing import TimingConfig
+from bench.run.load_engine import Answering
 from bench.run.make_row import PointTask
 from bench.run.worker import answer, valid_stored_row
-from engines.core.engine import Runner
 from engines.core.row import Row
 
 
 def evaluate_inside(
-    engine: Runner,
+    engine: Answering,
     tasks: Sequence[PointTask],
     timing: TimingConfig,
     environment: Mapping[str, str],

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from bench.run.child import evaluate_lockstep
-from bench.run.evaluate import evaluated, evaluated_repeatedly
+from bench.run.evaluate import OnDevices, evaluated, evaluated_repeatedly
 from bench.run.make_row import PointTask
 from bench.run.resume import JobPlan
 from bench.run.sharing import POLL_S, Sharing
@@ -88,9 +88,22 @@ def _found(plan: JobPlan, to_do: Sequence[PointTask], sharing: Sharing) -> Itera
         yield from evaluated(plan, to_do, environment, partial(sharing.take, plan))
         return
     environment = plan.engine.environment(plan.job.points)  # of all points: followers do not know which are stored
-    ask, config = partial(sharing.ask_to_take, plan), plan.job.engine_config
-    rows = evaluate_lockstep(config, to_do, plan.options.timing, environment, plan.process, ask)
-    yield from zip(to_do, rows, strict=True)
+    config, here = plan.job.engine_config, OnDevices(None)  # process 0's; the others go on when it does
+
+    def may_start(task: PointTask) -> bool | None:
+        may = sharing.ask_to_take(plan, task)
+        if may and not here.try_begin(task):
+            time.sleep(POLL_S)
+            return None  # asked again, as every process of the team must show that it lives
+        return may
+
+    try:
+        rows = evaluate_lockstep(config, to_do, plan.options.timing, environment, plan.process, may_start)
+        for task, row in zip(to_do, rows, strict=True):
+            here.end()
+            yield task, row
+    finally:
+        here.close()
 
 
 def _accepted(

@@ -5,6 +5,7 @@ import math
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class LaunchedJob:
     config_name: str
     shared: Sequence[Sequence[str]] | None = None
     objectives: Sequence[str] = ("latency_s",)
+    asked_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
     def __call__(self, config: Any) -> float | list[float]:
         """Run the job and write its report.
@@ -80,10 +82,14 @@ class LaunchedJob:
         return found[0] if len(found) == 1 else found
 
     def _quiet(self, request: Request) -> Request:
-        """The request of a job, which prints nothing; workers on several hosts use each other's rows."""
-        options = request.options
-        others = options.other_hosts or self.shared is not None
-        return replace(request, options=replace(options, print="none", other_hosts=others))
+        """The request of a job, which prints nothing.
+
+        Workers on several hosts use each other's rows, and one that begins late those of points that failed, too.
+        """
+        options = replace(request.options, print="none")
+        if self.shared is not None:
+            options = replace(options, other_hosts=True, asked_at=self.asked_at)
+        return replace(request, options=options)
 
 
 def objective(rows: Iterable[Row], name: str = "latency_s") -> float:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from bench.rows.select import Selection
 from bench.run.conditions import conditions_of, hold
 from bench.run.durations import Durations
 from bench.run.environment import cpu_affinity
@@ -78,20 +79,18 @@ class JobPlan:
 
     def candidates(self, rows: Sequence[Row]) -> list[Row]:
         """Those of a point's stored rows that stand for it as far as can be told without its program."""
-        return [row for row in rows if _wanted(row, self.options.retry) and self.holds(row)]
+        return [row for row in rows if _wanted(row, self.options) and self.holds(row)]
 
     def holds(self, row: Row) -> bool:
         """Whether a stored row was made under the conditions that are here now."""
         return hold(row, self.conditions, self.environment, other_hosts=self.options.other_hosts)
 
 
-def plan_job(
-    job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Mapping[str, Sequence[Row]]
-) -> JobPlan:
+def plan_job(job: EngineJob, options: Options, invalid: Mapping[int, InvalidRequest], stored: Selection) -> JobPlan:
     """Sort the points of a job.
 
     A stored row stands for a point without asking for its program if the same source would answer it under the same
-    conditions. ``invalid``: id() of each invalid point → its error. ``stored``: :func:`by_point` of the store.
+    conditions. ``invalid``: id() of each invalid point → its error. ``stored``: the rows of the store.
 
     Raises:
         InvalidRequest: a setting or a limit of the engine is invalid.
@@ -105,15 +104,16 @@ def plan_job(
     conditions = conditions_of(engine, job.engine_config, options.timing, options.repeat, options.order)
     environment = {**os.environ, **engine.environment(job.points)}
     plan = JobPlan(job, options, engine, process, conditions=conditions, environment=environment)
-    for point in job.points:
-        task = _task(engine, point, options, code, conditions)
-        plan.point_ids.append(task.point_id)
-        candidates = plan.candidates(stored.get(task.point_id, ())) if options.resume else []
+    tasks = [_task(engine, point, options, code, conditions) for point in job.points]
+    plan.point_ids = [task.point_id for task in tasks]
+    rows = by_point(stored.of_points(plan.point_ids)) if options.resume else {}
+    for task in tasks:
+        candidates = plan.candidates(rows.get(task.point_id, ()))
         known = answer_of(task, candidates)
         if known is not None:
             plan.known.append(known)
-        elif id(point) in invalid:
-            plan.refused.append((task, row_without_time(task, "unsupported", str(invalid[id(point)]))))
+        elif id(task.point) in invalid:
+            plan.refused.append((task, row_without_time(task, "unsupported", str(invalid[id(task.point)]))))
         else:
             plan.to_do.append(replace(task, stored=[row for row in candidates if row.program_id is not None]))
     return plan
@@ -154,8 +154,10 @@ def _task(
     )
 
 
-def _wanted(row: Row, retry: Sequence[str]) -> bool:
-    """Whether a stored row may stand for its point as far as ``retry`` goes."""
-    if "invalid" in retry and row.status == "ok" and not row.valid:
+def _wanted(row: Row, options: Options) -> bool:
+    """Whether a stored row may stand for its point as far as ``retry`` goes: it is about rows of before the command."""
+    if options.asked_at is not None and row.created_at >= options.asked_at:
+        return True
+    if "invalid" in options.retry and row.status == "ok" and not row.valid:
         return False
-    return row.status not in retry
+    return row.status not in options.retry

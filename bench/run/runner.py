@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from bench.rows.at_read import with_dollars
-from bench.rows.probe import check_writable, future_part
+from bench.rows.probe import check_writable, future_part, overwriting_storage
+from bench.rows.select import Selection
 from bench.rows.store import Store
 from bench.run.child import evaluate_lockstep
 from bench.run.durations import Durations
@@ -15,7 +16,7 @@ from bench.run.grace import Grace
 from bench.run.jobs import run_jobs
 from bench.run.load_engine import make_engine
 from bench.run.progress import Output
-from bench.run.resume import JobPlan, by_point, plan_job
+from bench.run.resume import JobPlan, plan_job
 from bench.run.save import Saver
 from bench.run.schedule import InOrder
 from bench.run.sharing import Sharing
@@ -87,9 +88,8 @@ def _planned(
     store: Store, requests: Sequence[Request], invalid: Mapping[int, InvalidRequest], durations: Durations
 ) -> list[JobPlan]:
     """What is left to do of requests whose rows go to the same store, which can take them."""
-    rows = store.load()
-    durations.know(rows)
-    stored = by_point(rows)
+    stored = Selection(store)
+    durations.know(stored)
     plans = [plan_job(job, request.options, invalid, stored) for request in requests for job in request.jobs]
     _check_store(store, sum(plan.new_rows for plan in plans))
     return plans
@@ -116,7 +116,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 sharing.abandon(rows)
             elif new:
                 sharing.settle(rows)
-            sharing.release(rows)
+            sharing.release(found)
             summary.unsaved = before + saver.unsaved
             for row in rows:
                 summary.by_status[row.status] += 1
@@ -141,9 +141,9 @@ def _check_store(store: Store, new_rows: int) -> None:
     """Before anything is measured: raise if the store cannot take the rows, and say if one of its clocks is wrong."""
     if new_rows:
         check_writable(store, new_rows)
-        warning = future_part(store)
-        if warning is not None:
-            print(f"shardbench: {warning}", file=sys.stderr)
+        for warning in (future_part(store), overwriting_storage(store)):
+            if warning is not None:
+                print(f"shardbench: {warning}", file=sys.stderr)
 
 
 def _invalid_points(points: Sequence[Point]) -> dict[int, InvalidRequest]:

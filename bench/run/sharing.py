@@ -41,16 +41,15 @@ class Sharing:
     def take(self, plan: JobPlan, task: PointTask) -> bool:
         """Whether this command may start the task: nobody else works on it, nor has stored a row that may answer it."""
         self._grace.check()
+        if self._grace.is_ending:  # another child of this command still has a point
+            return False
         if not plan.options.resume:
             self._grace.begin(task.point_id)
             return True
-        if not self._take(task.point_id):
+        if self._may_be_answered(plan, task) or not self._take(task.point_id):
             return False
         self._look()
-        looked_at = {id(row) for row in task.stored}
-        if self._failed_now(plan, task) is not None or any(
-            id(row) not in looked_at for row in self._candidates(plan, task)
-        ):
+        if self._may_be_answered(plan, task):
             self._leases.release(task.point_id)
             return False
         if self._works:
@@ -87,9 +86,12 @@ class Sharing:
         It does not where this process was asleep for so long that another has taken the point over.
         """
         try:
-            return row.point_id not in self._taken or self._leases.holds(row.point_id)
+            found = row.point_id not in self._taken or self._leases.holds(row.point_id)
         except OSError:
             return True  # a row twice costs less than a row lost; the store says whether it can be written
+        if not found:
+            self._grace.end(row.point_id)
+        return found
 
     def claimed(self, row: Row) -> Row:
         """The row with the claim under which it is stored: :mod:`bench.rows.claim`."""
@@ -150,6 +152,7 @@ class Sharing:
         Returns:
             the claim of the rows, if there is one.
         """
+        self._grace.check()
         while plan.options.resume and not self._take(ESTIMATES):
             time.sleep(POLL_S / 10)
         self._grace.begin(ESTIMATES)
@@ -191,6 +194,12 @@ class Sharing:
         rows.sort(key=lambda row: row.created_at)
         found = plan.candidates(by_point(rows)[task.point_id])
         return [row for row in found if row.program_id is not None or answer_of(task, [row]) is not None]
+
+    def _may_be_answered(self, plan: JobPlan, task: PointTask) -> bool:
+        """Whether others have stored a row that may stand for the task, and that nobody has compared with it yet."""
+        looked_at = {id(row) for row in task.stored}
+        candidates = self._candidates(plan, task)
+        return any(id(row) not in looked_at for row in candidates) or self._failed_now(plan, task) is not None
 
     def _failed_now(self, plan: JobPlan, task: PointTask) -> Row | None:
         """The row of a point that another command asked of the same code since this one began, and that has no time.

@@ -1,7 +1,8 @@
 """Object stores by way of fsspec: S3 and what speaks its protocol, Google Cloud Storage.
 
 An object is there as a whole or not at all. ``create`` is a conditional put (S3: ``If-None-Match: *``, Google:
-``ifGenerationMatch=0``). Both stores list what was put as soon as the put has returned.
+``ifGenerationMatch=0``). Both stores list what was put as soon as the put has returned. Some that speak their protocols
+ignore the condition, which :meth:`Objects.creates_once` finds.
 """
 
 # ruff: noqa: D102
@@ -73,6 +74,16 @@ class Objects(Storage):
             self.create(path, content)
         finally:
             self.remove(path)
+
+    def creates_once(self, probe: Path) -> bool:
+        try:
+            self.create(probe, b"first")
+            self.create(probe, b"second")
+        except FileExistsError:
+            return True
+        finally:
+            self.remove(probe)
+        return False
 
     def create(self, path: Path, content: bytes) -> None:
         try:

@@ -1,5 +1,6 @@
 """What the text of a ``results_dir`` means: a folder, or a prefix of an object store such as ``s3://bucket/prefix``."""
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -52,6 +53,8 @@ def place_of(results_dir: str | os.PathLike[str]) -> Path:
     try:
         from upath import UPath
 
+        # What its library says of a request that fails is told as one sentence by who asked.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         return cast(Path, UPath(results_dir.rstrip("/"), **OPTIONS[scheme]))
     except ImportError as error:
         raise InvalidRequest(

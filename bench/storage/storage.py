@@ -55,6 +55,10 @@ class Storage(Protocol):
         """Write such a file, and leave nothing of it; where it must have a name for a moment, that is ``path``."""
         ...
 
+    def creates_once(self, probe: Path) -> bool:
+        """Whether :meth:`create` refuses a name that is taken, as it has to; ``probe`` is made and removed again."""
+        ...
+
     def create(self, path: Path, content: bytes) -> None:
         """Write a small new file, which one of several writers alone can. Its folder exists.
 
@@ -86,15 +90,3 @@ class Storage(Protocol):
     def free_bytes(self, folder: Path) -> int | None:
         """Bytes that this user may still write; None where the storage does not say."""
         ...
-
-
-def storage_of(place: Path) -> Storage:
-    """The storage that holds a place: see :func:`bench.storage.place.place_of`."""
-    from bench.storage.folder import FOLDERS
-    from bench.storage.place import scheme_of
-
-    if scheme_of(place) is None:
-        return FOLDERS
-    from bench.storage.objects import Objects
-
-    return Objects(place)

@@ -15,6 +15,7 @@ from bench.sweep.catalog import invalid_yaml, unknown_choice
 from bench.sweep.expand import GROUPS, OPTIONS
 from bench.sweep.overrides import CONFIG_GROUPS, name_of, parsed
 from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.method_keys import MOVED
 from engines.core.point import Point
 
 PACKAGES: Final = {
@@ -118,7 +119,9 @@ def unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
     if f"~{key}" in words:
         return InvalidRequest(f"~{key}", "", f"deletes a key and {key}= gives it a value", "leave one of them out")
     value = next((word.partition("=")[2] for word in words if name_of(word) == key), "")
-    known = [*Point.schema(), *GROUPS, "sweep", "points", *OPTIONS]
+    if key in MOVED:
+        return InvalidRequest(key, value, "is a key of the point now", MOVED[key])
+    known = [*Point.schema(), *GROUPS, "sweep", "preset", "points", *OPTIONS]
     near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
     return InvalidRequest(key, value, "is not a key of shardbench run", remedy)

@@ -12,7 +12,7 @@ from engines.core.errors import InvalidRequest
 VARIABLE: Final = "SHARDBENCH_CONFIG_DIR"
 """Environment variable with folders, separated as in ``PATH``. Child processes find the folders there, too."""
 FLAGS: Final = ("--config-dir", "-cd")
-GROUPS: Final = ("engine", "hw", "model", "price", "runtime", "sweep", "timing", "wandb")
+GROUPS: Final = ("engine", "hw", "model", "preset", "price", "runtime", "sweep", "timing", "wandb")
 """The groups of ``conf/``; a user's folder may have others for Hydra's own use."""
 
 

@@ -28,7 +28,10 @@ WANDB: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Settings of the whole command."""
+    """Settings of the whole command.
+
+    ``asked_at`` is no key: a launched worker has from its command when that began, in UTC as rows have their time.
+    """
 
     results_dir: str
     sweep_name: str | None
@@ -44,6 +47,7 @@ class Options:
     max_parallel: int = 1
     grace_s: float = 0.0
     workers: int | None = None
+    asked_at: str | None = None
 
 
 def options_from(config: Mapping[str, Any]) -> Options:

@@ -19,7 +19,9 @@ from engines.core.point import Point
 
 LISTABLE: Final = (*GROUPS, "sweep")
 """Config groups of which a list is several choices: each is composed by itself."""
-CONFIG_GROUPS: Final = (*LISTABLE, "timing", "wandb", "price")
+CONFIG_GROUPS: Final = (*LISTABLE, "preset", "timing", "wandb", "price")
+ADDED: Final = ("sweep", "preset")
+"""Groups of which a config has no choice until one is added with a +."""
 TEXT: Final = {
     "results_dir": False,
     "sweep_name": True,
@@ -145,7 +147,7 @@ def _one_text(value: str, nullable: bool) -> str:
 
 
 def _group(name: str, value: str, multirun: bool) -> str:
-    lead = "+" if name == "sweep" else ""
+    lead = "+" if name in ADDED else ""
     try:
         override = parsed(f"{name}={value}")
     except InvalidRequest:

@@ -18,7 +18,7 @@ from bench.sweep.overrides import LISTABLE, choice, choices_of, in_grammar, name
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.point import Point
 
-KNOWN: Final = frozenset({*Point.schema(), *GROUPS, *OPTIONS, "points", "sweep", "hydra"})
+KNOWN: Final = frozenset({*Point.schema(), *GROUPS, *OPTIONS, "points", "sweep", "preset", "hydra"})
 _CARRIED: Final = "++group_lists."
 """Before a group whose value Hydra cannot compose (a list of choices, ``here``) on its way through Hydra."""
 _CARRIED_SETTING: Final = "++group_settings."

@@ -28,11 +28,12 @@ def seen_in_decode(grid: Grid) -> Floats:
 def seen_in_prefill(grid: Grid) -> Floats:
     """Keys that a prompt's token is counted with: all L of the prompt, or W of a window, as a mean over layers.
 
-    Causal attention does half of that; which part of the rate it reaches then is the constant attention_matmul's.
+    Of packed prompts a token's L is E[L²]/E[L] in the mean, so that B·E[L] tokens make B·E[L²] pairs. Causal attention
+    does half of that; which part of the rate it reaches then is the constant attention_matmul's.
     """
     if not np.any(grid.window_layers):
-        return grid.input_len
-    return _mixed(grid, np.minimum(grid.input_len, grid.window), grid.input_len)
+        return grid.prompt_seen
+    return _mixed(grid, np.minimum(grid.prompt_seen, grid.window), grid.prompt_seen)
 
 
 def held(grid: Grid, context: Floats) -> Floats:

@@ -12,6 +12,8 @@ from engines.analytic.alpa.estimate import planned_estimate, planned_program_id
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.drafts import asked, draft_of
 from engines.analytic.grid import collectives_of, record
+from engines.analytic.impossible import impossible
+from engines.analytic.offload_rates import check_streamed, host_bytes, streams
 from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
@@ -26,6 +28,8 @@ from engines.core.row import Source
 from engines.core.runtime import BEST
 from engines.core.speculation import tokens_per_turn
 from engines.core.speculative_keys import check_rate
+from engines.offload.host_link import HOST_LINK_SHARE
+from engines.weights.lengths import counted, moments
 
 CLOSED_FORM_VERSION: Final = 3
 """Raised when the closed forms answer differently with the same constants; a test ties it to a table of answers."""
@@ -39,7 +43,7 @@ EXTENSIONS: Final = (
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "pruning"),
     *("speculative", "draft_model", "draft_len", "draft_layers", "acceptance_rate"),
-    *("planner", "shardings"),
+    *("planner", "shardings", "offload", "offload_kv", "lengths", "padding", "sequence_parallel", "micro_batches"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -49,7 +53,7 @@ class AnalyticEngine(Estimator):
 
     name: ClassVar[str] = "analytic"
     source: ClassVar[Source] = "predicted"
-    code: ClassVar[Sequence[str]] = ("analytic",)
+    code: ClassVar[Sequence[str]] = ("analytic", "offload")
     runtime: ClassVar[str | None] = BEST
     answers_any_runtime: ClassVar[bool] = True
 
@@ -91,10 +95,12 @@ class AnalyticEngine(Estimator):
 def _program_id(point: Point) -> str:
     if point.planner == "alpa" or point.shardings is not None:
         return planned_program_id(point)
-    constants = constants_of(point)
-    if point.model.num_experts is None:
-        return digest(CLOSED_FORM_VERSION, constants)
-    return digest(CLOSED_FORM_VERSION, constants, routing_constants(point.chip.kind))
+    parts: list[Any] = [CLOSED_FORM_VERSION, constants_of(point)]
+    if point.model.num_experts is not None:
+        parts.append(routing_constants(point.chip.kind))
+    if streams(point):
+        parts.append({"host_link_share": HOST_LINK_SHARE})
+    return digest(*parts)
 
 
 def _check(point: Point) -> None:
@@ -102,6 +108,7 @@ def _check(point: Point) -> None:
     check_extensions(point, "analytic", read=EXTENSIONS)
     check_rate(point)
     record(point)
+    check_streamed(point)
     draft = draft_of(point)
     if draft is not None:
         _check(draft)
@@ -149,7 +156,7 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
         places = [index, *([every.draft[index]] if index in every.draft else [])]
         refused = next((place for place in places if not possible[place]), None)
         if refused is not None:
-            found.append(Estimate(status="unsupported", error=_impossible(every.points[refused])))
+            found.append(Estimate(status="unsupported", error=impossible(every.points[refused])))
             continue
         prefill, decode = of(index)
         ends = _at(low, index), _at(high, index)
@@ -201,13 +208,20 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         keys |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         keys["mesh_shape"] = [1, 1, point.num_chips]
     keys |= phases[-1].keys
+    if streams(point):
+        details["host_bytes"] = host_bytes(point, widest.memory["kv_cache_bytes"])
     if point.phase == "generate":
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}
         details |= {f"prefill_{key}": prefill.keys[key] for key in prefill.keys if key in other}
+    real = round(point.batch_size * moments(point.lengths, point.input_len).mean)
+    if point.lengths != "equal":
+        details |= {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len}
     facts = Facts(
         program_id=_program_id(point),
         resolved=keys,
+        processed_tokens=counted(point, real),
+        cached_tokens=real,
         compute_s=total["compute_s"],
         memory_s=total["memory_s"],
         communication_s=total["communication_s"],
@@ -262,25 +276,6 @@ MEMORY = ("peak_hbm_bytes", "weights_bytes", "kv_cache_bytes", "activations_byte
 
 def _at(array: Any, index: int) -> float:
     return float(array[index] if np.size(array) > 1 else np.ravel(array)[0])
-
-
-def _impossible(point: Point) -> str:
-    """Which key of a point that no strategy answers is why."""
-    model, chips = point.model, point.num_chips
-    if point.attn_sharding == "sequence":
-        heads = 1 if model.attention.is_latent else model.num_kv_heads
-        return (
-            f"attn_sharding=sequence: needs a layout that gathers no weights, and more than num_kv_heads={heads} chips "
-            f"to split positions over; use ffn_layout=ws_1d or ws_2d, or attn_sharding=heads on {chips} chips"
-        )
-    if model.num_experts is not None:
-        key = "expert_parallel" if point.chip.kind == "gpu" else "expert_axes"
-        width = model.experts.expert.d_ff if model.experts else 0
-        return (
-            f"{key}={getattr(point, key)}: num_experts={model.num_experts} and the {width} columns of an expert do not "
-            f"split over {chips} chips so; use {key} whose chips divide the experts, and whose rest the columns"
-        )
-    return f"attn_sharding={point.attn_sharding} with ffn_layout={point.ffn_layout}: is not possible on {chips} chips"
 
 
 def _oom_message(point: Point, answer: _PhaseAtPoint, missing: float) -> str:

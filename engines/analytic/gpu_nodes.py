@@ -30,7 +30,7 @@ MICRO_BATCH_TOKENS = 2048
 
 
 def micro_batch(grid: Grid, length: Floats) -> Floats:
-    """Sequences in a micro-batch, as FasterTransformer's getLocalBatchSize picks them.
+    """Sequences in a micro-batch: the largest of those asked for, else as FasterTransformer's getLocalBatchSize picks.
 
     Without a pipeline the whole batch. With one, the batch over the p stages where that is whole, then halved while
     it has more than 1024 tokens and stays whole.
@@ -40,7 +40,8 @@ def micro_batch(grid: Grid, length: Floats) -> Floats:
     wanted = np.ceil(np.log2(np.maximum(size * length / MICRO_BATCH_TOKENS, 1.0)))
     whole = size.astype(np.int64)
     possible = np.log2((whole & -whole).astype(np.float64))
-    return np.where(grid.pipeline > 1, size / 2 ** np.minimum(wanted, possible), grid.batch)
+    open_ = np.where(grid.pipeline > 1, size / 2 ** np.minimum(wanted, possible), grid.batch)
+    return np.where(grid.micro_batches > 0, np.ceil(grid.batch / np.maximum(grid.micro_batches, 1.0)), open_)
 
 
 def vector_elements(grid: Grid) -> Floats:
@@ -55,8 +56,8 @@ def vector_elements(grid: Grid) -> Floats:
 
 
 def _block_elements(grid: Grid) -> Floats:
-    """Elements of E that half a layer reads and writes."""
-    return 2 * grid.d_model * np.where(grid.serial, 3.0, 2.0)
+    """Elements of E that half a layer reads and writes: 2·E of matmuls, the norm's over ``norm_ranks``."""
+    return 2 * grid.d_model * (1 + np.where(grid.serial, 2.0, 1.0) / grid.norm_ranks)
 
 
 def attention_elements(grid: Grid, ranks: Ranks, absorbed: Bools) -> Floats:
@@ -112,7 +113,11 @@ def forward(
     weights = (on_rank + dense * grid.ffn_params / grid.tensor) * grid.weight_bytes
 
     transfer, start = all_reduce_s(grid, tokens * grid.d_model * grid.act_bytes)
-    attended = sum(all_reduce_s(grid, of_group * grid.d_model * grid.act_bytes, ranks.attention(grid)), np.zeros(1))
+    of_attention = all_reduce_s(grid, of_group * grid.d_model * grid.act_bytes, ranks.attention(grid))
+    attended, attention_start = sum(of_attention, np.zeros(1)), of_attention[1]
+    # Split norms put a reduce-scatter and an all-gather in the place of an all-reduce: the same bytes, one start more.
+    starts = np.where(grid.norm_ranks > 1, 2.0, 1.0)
+    attended, start = attended + (starts - 1) * attention_start, start * starts
     # A parallel block sums both halves at once: in one group by one all-reduce.
     own = np.where(grid.serial | (ranks.data > 1), attended, 0.0)
     sent_s = own + dense * (transfer + start)

@@ -7,11 +7,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.analytic.chip_figures import check_links, peak_beside
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
 from engines.analytic.model_arrays import model_arrays
+from engines.analytic.offload_rates import offload_record
 from engines.analytic.routing_constants import routing_constants
-from engines.core.chip import Chip
-from engines.core.dtypes import ACTIVATION_DTYPES, BYTES_PER_ELEMENT, stream_dtype, weight_bytes
+from engines.core.dtypes import BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.layout import (
     ATTN_SHARDINGS,
     EXPERT_AXES,
@@ -22,6 +23,7 @@ from engines.core.layout import (
 )
 from engines.core.point import Point
 from engines.core.point_keys import PHASES
+from engines.weights.lengths import moments
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -47,8 +49,10 @@ class Grid:
     which a token goes to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of
     ``expert_groups`` of them a token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch``
     index ``LATENT_ATTENTIONS``, ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where
-    data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
-    :mod:`engines.analytic.routing_constants`.
+    data_parallel and expert_parallel are left open. ``grouped_rows``, ``routing_s``: :mod:`.routing_constants`.
+
+    ``input_len`` is the mean where prompts are packed, and ``prompt_seen`` then E[length²]/E[length]. ``norm_ranks``
+    split the tokens of norms and residual, and ``micro_batches`` is 0 where it is left open.
 
     ``weight_bytes`` are those of a weight of a layer with its share of group scales, ``head_bytes`` those of one of the
     ``tables`` (embedding and output head, 1 where they are tied). ``act_bytes`` are those of an activation between
@@ -56,6 +60,7 @@ class Grid:
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
     A decode is ``passes`` of ``pass_tokens`` a sequence, which yield ``steps`` tokens: as many passes of one token,
     unless some are proposed (:mod:`engines.analytic.drafts`).
+    Where a point ``offloads`` weights or ``offloads_kv``, they come at the rates of :mod:`engines.analytic.offload`.
     """
 
     layers: Floats
@@ -110,9 +115,12 @@ class Grid:
     tensor: Floats
     pipeline: Floats
     data: Floats
+    norm_ranks: Floats
+    micro_batches: Floats
     expert_ranks: Floats
     batch: Floats
     input_len: Floats
+    prompt_seen: Floats
     output_len: Floats
     steps: Floats
     passes: Floats
@@ -164,6 +172,10 @@ class Grid:
     hbm_usable: Floats
     grouped_rows: Floats
     routing_s: Floats
+    offloads: Bools
+    offloads_kv: Bools
+    host_bytes_per_s: Floats
+    nvme_bytes_per_s: Floats
 
     def __len__(self) -> int:
         return max(array.size for array in self.arrays().values())
@@ -200,18 +212,6 @@ def grid_of(points: Sequence[Point], constants: Constants | None = None) -> Grid
     return Grid(**{name: np.asarray(values) for name, values in columns.items()})
 
 
-def _check_links(chip: Chip, num_gpus: int) -> None:
-    """Check that the file of a GPU states the bandwidths between that many.
-
-    Raises:
-        Unsupported: it does not.
-    """
-    if chip.node_size > 1:
-        chip.require("node_bytes_per_s", chip.node_bytes_per_s)
-    if num_gpus > chip.node_size:
-        chip.require("network_bytes_per_s", chip.network_bytes_per_s)
-
-
 def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     """One point as the plain values of a grid's arrays."""
     model, chip = point.model, point.chip
@@ -219,10 +219,11 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
     place, variant = point.slice(), variant_of(collectives_of(point))
     x, y, z = place.mesh_shape
     links = [0 if size == 1 else 1 + wrap for size, wrap in zip(place.mesh_shape, place.wrap, strict=True)]
-    gpu, beside = chip.kind == "gpu", _peak_beside(chip, point.act_dtype)
+    gpu, beside = chip.kind == "gpu", peak_beside(chip, point.act_dtype)
     routing = routing_constants(chip.kind)
+    prompt = moments(point.lengths if point.padding == "packed" else "equal", point.input_len)
     if gpu and point.num_chips > 1:
-        _check_links(chip, point.num_chips)
+        check_links(chip, point.num_chips)
     return {
         **model_arrays(model),
         "peak": chip.peak(point.act_dtype) * (2 if point.is_sparse else 1),
@@ -243,9 +244,12 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         "tensor": float(point.tensor_degree),
         "pipeline": float(point.pipeline_degree),
         "data": float(point.data_parallel or 0),
+        "micro_batches": float(point.micro_batches or 0),
+        "norm_ranks": float(point.tensor_degree if point.sequence_parallel == "norms" else 1),
         "expert_ranks": float(point.expert_parallel or 0),
         "batch": float(point.batch_size),
-        "input_len": float(point.input_len),
+        "input_len": prompt.mean,
+        "prompt_seen": prompt.keys_a_token if point.input_len else 0.0,
         "output_len": float(point.output_len),
         "steps": float(point.decode_steps),
         "passes": float(point.decode_steps),
@@ -268,6 +272,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
         "grouped_rows": routing.grouped_rows,
         "routing_s": routing.routing_s,
+        **offload_record(point),
     }
 
 
@@ -277,14 +282,6 @@ def constants_read(point: Point) -> dict[str, str]:
     read = {name: own[name] for name in (each.name for each in fields(Grid)) if name in own}
     read |= {"weight_stream": stream_of(point.weight_dtype), "matmul_share": matmul_of(point.act_dtype)}
     return read | ({"score_passes": "encoder_score_passes"} if point.model.encoder else {})
-
-
-def _peak_beside(chip: Chip, act_dtype: str) -> float:
-    """The peak of what matmuls in 8 bits leave in 16: attention, and an output head that is not quantised."""
-    if act_dtype in ACTIVATION_DTYPES:
-        return chip.peak(act_dtype)
-    stated = [chip.peak_flops_per_s[each] for each in ("bfloat16", "float16") if each in chip.peak_flops_per_s]
-    return stated[0] if stated else chip.peak(act_dtype)
 
 
 def collectives_of(point: Point) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engines.compiled.compile.compiler import SEED
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.operators import operators_of
@@ -16,6 +17,7 @@ from engines.core.point import Point
 from engines.core.versions import versions_of
 from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
+from engines.weights.lengths import counted, lengths_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -50,7 +52,12 @@ def estimate_of(
         **resolved_experts(plan),
     }
     given = point.axes()
+    real = int(lengths_of(point, SEED).sum()) if point.lengths != "equal" else point.batch_size * point.input_len
+    if point.lengths != "equal":
+        details = {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len, **details}
     facts = Facts(
+        processed_tokens=counted(point, real),
+        cached_tokens=real,
         resolved={key: value for key, value in resolved.items() if given[key] != value},
         compute_s=total.compute_s,
         memory_s=total.memory_s,
@@ -105,7 +112,7 @@ def _peak_beside(phase: TimedProgram, held: Sequence[Mapping[str, float]]) -> fl
 
 
 def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
-    """Bytes of one device's weights and cache, without padding."""
+    """Bytes of one device's weights and cache, without padding; weights in host memory are not on it."""
     import jax
 
     from engines.transformer.layers.kv_cache import abstract_cache
@@ -114,7 +121,11 @@ def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
 
     described: dict[str, Any] = {"weights": abstract_parameters(plan, mesh), "cache": abstract_cache(plan, mesh)}
     return {
-        name: sum(stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in jax.tree.leaves(arrays))
+        name: sum(
+            stored_bytes(each.sharding.shard_shape(each.shape), each.dtype)
+            for each in jax.tree.leaves(arrays)
+            if each.sharding.memory_kind != "pinned_host"
+        )
         for name, arrays in described.items()
     }
 

@@ -19,7 +19,6 @@ from engines.compiled.hlo.schedule import Kind, Step
 from engines.compiled.hlo.source import NOWHERE, read_sources
 from engines.compiled.program.breakdown import axes_of, runs_of
 from engines.compiled.timed import TimedProgram
-from engines.transformer.params.fusion import input_parts, output_parts
 
 if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
@@ -83,6 +82,8 @@ def operators_of(
 
 def whole_matmuls(plan: "Plan", tokens: int) -> dict[str, Dims]:
     """Operator → tokens, rows and columns of its matmul over all chips, padding included; the head's are of a batch."""
+    from engines.transformer.params.fusion import input_parts, output_parts
+
     width, chips = plan.model.d_model, plan.chips
     found = {}
     for name, parts in input_parts(plan).items():

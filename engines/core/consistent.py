@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from engines.core.batch_checks import check_batch
 from engines.core.errors import InvalidRequest
 from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
 from engines.core.serve_checks import check_serve
@@ -52,6 +53,7 @@ def check_together(point: "Point") -> None:
     _check_parallel_degrees(point)
     _check_shardings(point, mesh)
     check_point_groups(point)
+    check_batch(point)
     check_adaptive(point)
     tokens = point.input_len + point.output_len
     if point.model.position == "learned" and tokens > point.model.max_positions:

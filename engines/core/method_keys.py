@@ -9,6 +9,17 @@ from engines.core.point_keys import PointKeys
 from engines.core.pruning import NONE, PruningText
 from engines.core.shardings import PATTERN
 
+Lengths = Literal["equal", "uniform", "lognormal", "trace"]
+LENGTHS: Final[tuple[str, ...]] = get_args(Lengths)
+Padding = Literal["padded", "packed"]
+PADDINGS: Final[tuple[str, ...]] = get_args(Padding)
+SequenceParallel = Literal["none", "norms"]
+SEQUENCE_PARALLELS: Final[tuple[str, ...]] = get_args(SequenceParallel)
+MOVED: Final = {
+    "engine.lengths": "use lengths=uniform, lognormal or trace",
+    "engine.packed": "use padding=packed with lengths=uniform, lognormal or trace",
+}
+"""Settings of before they were keys of a point, and what to ask instead."""
 Speculative = Literal["none", "draft", "self", "ngram"]
 SPECULATIVES: Final[tuple[str, ...]] = get_args(Speculative)
 Planner = Literal["auto", "alpa"]
@@ -81,4 +92,24 @@ class MethodKeys(PointKeys):
             "shardings of every operator, as plan planner=alpa writes them to a file, or that file; auto is a layout's",
             extends=True,
         ),
+    )
+    lengths: Lengths = field(
+        default="equal",
+        metadata=about(Choice(LENGTHS), "law of the prompts' lengths, of which input_len is the longest", extends=True),
+    )
+    padding: Padding = field(
+        default="padded",
+        metadata=about(Choice(PADDINGS), "whether shorter prompts are padded or packed without padding", extends=True),
+    )
+    sequence_parallel: SequenceParallel = field(
+        default="none",
+        metadata=about(
+            Choice(SEQUENCE_PARALLELS),
+            "whether tensor-parallel ranks split the tokens of norms and residual, as Megatron does (norms)",
+            extends=True,
+        ),
+    )
+    micro_batches: int | None = field(
+        default=None,
+        metadata=about(Integer(1), "parts of the batch that follow each other through a pipeline", extends=True),
     )

@@ -59,6 +59,8 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    offload: str | None = None  # None: everything is on the chip
+    offload_kv: str | None = None
     request_rate_per_s: float | None = None  # serve rows of ours, as the three that follow; others' say it in load
     num_requests: int | None = None
     ttft_limit_s: float | None = None
@@ -73,6 +75,10 @@ class Row:
     exit_every: int | None = None
     planner: str | None = None  # None in rows of before it was a key
     shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
+    lengths: str | None = None  # law of the prompts' lengths; None: all have input_len
+    padding: str | None = None  # padded | packed; None where there is nothing to pad
+    sequence_parallel: str | None = None  # none | norms; None where nothing is split by ranks of tensors
+    micro_batches: int | None = None
     chosen: list[str] = field(default_factory=list)  # keys above that the engine chose
     # What this is.
     schema_version: int = SCHEMA_VERSION  # of this format

@@ -10,11 +10,11 @@ from jax.sharding import AxisType, Mesh
 from engines.core.errors import OutOfMemory, Unsupported
 from engines.core.point import Point
 from engines.host.nvidia import check_power, power_limits
-from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.plan import STAGE, Plan
 
 
-def mesh_of(point: Point) -> Mesh:
-    """A mesh [x, y, z] of the point's shape over the devices present.
+def mesh_of(point: Point, plan: Plan) -> Mesh:
+    """A mesh [x, y, z] of the plan's shape over the devices present, [stage, x, y, z] of a pipeline.
 
     Raises:
         Unsupported: the devices are other chips than the point's, or fewer.
@@ -29,8 +29,12 @@ def mesh_of(point: Point) -> Mesh:
         raise Unsupported(
             f"num_chips={point.num_chips}: JAX sees {len(devices)} devices for hw={point.chip.name}; {remedy}"
         )
+    shape: tuple[int, ...] = plan.mesh_shape
+    names: tuple[str, ...] = ("x", "y", "z")
+    if plan.stages > 1:
+        shape, names = (plan.stages, *shape), (STAGE, *names)
     return jax.make_mesh(
-        point.mesh, ("x", "y", "z"), axis_types=(AxisType.Auto,) * 3, devices=_shared(devices, point.num_chips)
+        shape, names, axis_types=(AxisType.Auto,) * len(names), devices=_shared(devices, point.num_chips)
     )
 
 

@@ -1,10 +1,7 @@
 """The digest of the programs that a point is timed with."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -13,11 +10,13 @@ from engines.core.point import Point
 from engines.core.stablehlo import nameless
 from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
-from engines.jax.prompt_batch import prompts_of
+from engines.jax.offload.programs import layer_texts
+from engines.jax.prompt_batch import decode_of, prompts_of
 from engines.jax.settings import Settings
 from engines.transformer.generate.early_exit import Exits, make_leaving_decode
+from engines.transformer.generate.ragged_prompts import shapes
 from engines.transformer.partition.plan import Plan
-from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
+from engines.transformer.programs import abstract_arguments, make_prefill
 from engines.transformer.speculation.draft import draft_plan
 from engines.transformer.speculation.options import speculation_of
 from engines.transformer.speculation.programs import abstract_state, make_speculative_decode
@@ -33,28 +32,27 @@ def program_id_of(point: Point, plan: Plan, mesh: Mesh, texts: Mapping[str, str]
 
 def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> str:
     """:func:`program_id_of` the programs that :class:`engines.jax.program.JaxProgram` times, without any weights."""
+    if point.offload != "none":
+        return program_id_of(point, plan, mesh, layer_texts(point, plan, mesh, settings))
     whole = NamedSharding(mesh, P())
-
-    def shape(value: Any) -> jax.ShapeDtypeStruct:
-        array = np.asarray(value)
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=whole)
 
     texts: dict[str, str] = {}
     arguments = abstract_arguments(plan, mesh, max(point.input_len, 1))
-    weights, cache, *decoded_from = arguments["decode"]
+    weights, cache, token, _ = arguments["decode"]
+    prompts = prompts_of(point, plan, mesh, settings)
     if point.phase != "decode":
-        prompts = prompts_of(point, plan, mesh, settings)
-        read = jax.tree.map(shape, prompts.arguments)
+        read = shapes(prompts.arguments, whole)
         texts["prefill"] = prompts.prefill.lower(weights, cache, *read).as_text()
     if point.speculative != "none":
         return program_id_of(point, plan, mesh, texts | _speculative_texts(point, plan, mesh, settings))
+    start = shapes(prompts.position, whole)
     if point.exit_threshold is not None and point.decode_steps:
         exits = Exits(point.exit_threshold, point.exit_every or 0)
         leaving = make_leaving_decode(plan, mesh, point.decode_steps, exits, settings.sampling)
-        texts["decode"] = leaving.lower(weights, cache, *decoded_from).as_text()
+        texts["decode"] = leaving.lower(weights, cache, token, start).as_text()
     elif point.decode_steps:
-        decode = make_decode(plan, mesh, point.decode_steps, settings.sampling)
-        texts["decode"] = decode.lower(weights, cache, *decoded_from).as_text()
+        decode = decode_of(point, plan, mesh, settings)
+        texts["decode"] = decode.lower(weights, cache, token, start).as_text()
     return program_id_of(point, plan, mesh, texts)
 
 

@@ -19,9 +19,10 @@ from engines.jax.identity import program_id_of
 from engines.jax.kept import compiled_once
 from engines.jax.output_error import Bfloat16, agreement, kl_divergence, relative_error
 from engines.jax.peaks import measured_peaks
-from engines.jax.prompt_batch import prompts_of
+from engines.jax.prompt_batch import decode_of, prompts_of
 from engines.jax.quality import Quality
 from engines.jax.settings import Settings
+from engines.jax.stages import asks_for_ranks
 from engines.jax.stop_token import complete_run
 from engines.transformer.layers.kv_cache import make_cache
 from engines.transformer.params.quantize import is_quantized, stored_bytes
@@ -29,9 +30,10 @@ from engines.transformer.params.tree import Parameters
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
-from engines.transformer.programs import load_parameters, make_decode
+from engines.transformer.programs import load_parameters
 from engines.transformer.reference import reference_logits
 from engines.weights.random import Source
+from engines.weights.texts import Texts
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once: it checks as many sequences as fit, evenly spaced."""
@@ -54,10 +56,10 @@ class JaxProgram:
         self.settings, self.source, self.quality = settings, source, quality
         self.prompts = prompts_of(point, plan, mesh, settings)
         self.prompt = self.prompts.tokens
-        self.weights: Parameters | None = load_parameters(plan, mesh, source)
+        self.weights: Parameters | None = self._load()
         self.cache = make_cache(plan, mesh)
         self.inputs = jax.tree.map(self._replicated, self.prompts.arguments)
-        self.position = self._replicated(np.asarray(point.input_len, np.int32))
+        self.position = jax.tree.map(self._replicated, self.prompts.position)
         self.compiled: dict[str, Any] = {}
         self.calls: dict[str, Any] = {}
         self.timed_texts: dict[str, str] = {}
@@ -77,11 +79,15 @@ class JaxProgram:
         runs = {"prefill": self._prefill, "decode": self._decode}
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
 
+    def _load(self) -> Parameters:
+        """The parameters that every run is given."""
+        return load_parameters(self.plan, self.mesh, self.source)
+
     def _prepare_prefill(self, timed: bool) -> None:
         self._compile("prefill", self.prompts.prefill, (self.weights, self.cache, *self.inputs), timed)
 
     def _prepare_decode(self) -> None:
-        decode = make_decode(self.plan, self.mesh, self.point.decode_steps, self.settings.sampling)
+        decode = decode_of(self.point, self.plan, self.mesh, self.settings)
         self._compile("decode", decode, (self.weights, self.cache, self.first, self.position), True)
 
     def _replicated(self, value: NDArray[Any]) -> jax.Array:
@@ -127,12 +133,10 @@ class JaxProgram:
         for stage in self.stages:
             stage.run()
         rows = self._checked_rows()
-        tokens = self.prompt[rows, : self.point.input_len]
-        ends: list[int] = []
-        positions: list[int] = []
+        texts = Texts(self.prompt[rows], self.prompts.ends[rows] + 1)
         outputs = []
         if self.first_scores is not None:
-            ends = sorted(set(self.prompts.ends[rows].tolist()))
+            texts.compare_last()
             outputs.append(gathered(self.first_scores)[None, rows])
         if self.decoded is not None:
             first, generated, scores = (gathered(each) for each in (self.first, *self.decoded))
@@ -140,26 +144,25 @@ class JaxProgram:
                 self.generated = complete_run(
                     first, generated, self.settings.stop_token, int(gathered(*self.steps_run))
                 )
-            tokens = np.concatenate([tokens, first[rows, None], generated.T[rows, :-1]], axis=1)
-            positions += range(tokens.shape[1] - len(scores), tokens.shape[1])
+            texts.go_on(np.concatenate([first[rows, None], generated.T[rows, :-1]], axis=1), len(scores))
             outputs.append(scores[:, rows])
         output = np.concatenate(outputs)[..., : self.point.model.vocab_size].astype(np.float64)
 
-        passed = self._layers(rows, tokens.shape[1])
+        passed = self._layers(rows, texts.tokens.shape[1])
 
         def reference(source: Source, layers: NDArray[np.int64] | None = passed) -> NDArray[np.float64]:
             found = reference_logits(
-                self.point.model, tokens, ends + positions, source, self.plan.cache_len, layers
+                self.point.model, texts.tokens, texts.asked, source, self.plan.cache_len, layers
             ).astype(np.float64)
-            last = found[np.searchsorted(ends, self.prompts.ends[rows]), np.arange(len(rows))] if ends else found[:0]
-            return np.concatenate([last.reshape(-1, *found.shape[1:]), found[len(ends) :]])
+            return texts.of_each(found)
 
         expected = reference(self.source)
         error = relative_error(expected, output)
         bfloat16 = reference(Bfloat16(self.source)) if is_quantized(self.plan) else None
         quality = self.quality()
         if quality is None and passed is not None:
-            made = len(positions)
+            assert self.decoded is not None
+            made = len(self.decoded[1])
             whole = reference(self.source, None)[-made:]
             quality = Quality(kl_divergence(whole, output[-made:]), agreement(whole, output[-made:]), None)
         return Verification(
@@ -187,11 +190,18 @@ class JaxProgram:
     def _product(self) -> tuple[int, int, int]:
         """The shape of one chip's part of the first feed-forward matmul: tokens, model width, hidden width."""
         model, point = self.point.model, self.point
-        tokens = self.plan.batch_size * (1 if point.phase == "decode" else point.input_len)
+        tokens = point.batch_size * (1 if point.phase == "decode" else point.input_len)
         return tokens, model.d_model, max(1, model.d_ff // self.plan.chips)
 
     def _form(self) -> str | None:
         return resolved_form(self.plan, self.point.phase, self.point.input_len)
+
+    def _ranks(self) -> dict[str, Any]:
+        """The keys of a point that is cut by ranks, which has no mesh."""
+        if not asks_for_ranks(self.point):
+            return {}
+        found = {"tensor_parallel": self.point.tensor_degree, "pipeline_parallel": self.plan.stages, "mesh_shape": None}
+        return found if self.plan.stages == 1 else {**found, "micro_batches": self.plan.micro_batches}
 
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
@@ -203,21 +213,18 @@ class JaxProgram:
             "collectives": plan.collectives,
             **({"latent_attention": form} if (form := self._form()) else {}),
             **resolved_experts(plan),
+            **self._ranks(),
         }
         requested = self.point.axes()
-        timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
-        flops, copied = measured_peaks(self.mesh, plan.act_dtype, self._product()) or (None, None)
+        flops, copied = self._peaks() or (None, None)
         skipped_tokens = self.prompts.skipped_tokens
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
             program_id=program_id_of(self.point, plan, self.mesh, self.timed_texts),
             resolved={key: value for key, value in resolved.items() if requested[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else skipped_tokens),
-            cached_tokens=plan.batch_size * self.point.input_len - skipped_tokens,
-            weights_bytes=_bytes_per_chip(self._all_weights()),
-            kv_cache_bytes=_bytes_per_chip(self._all_caches()),
-            activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
-            peak_hbm_bytes=max((_peak_bytes(each) for each in timed if each), default=None),
+            cached_tokens=self.point.batch_size * self.point.input_len - skipped_tokens,
+            **self._memory(),
             peak_flops_per_s=flops if without_datasheet else None,
             hbm_bytes_per_s=copied if without_datasheet else None,
             peak_source="measured matmul and copy in this process" if without_datasheet else None,
@@ -225,18 +232,35 @@ class JaxProgram:
             measured_copy_bytes_per_s=copied,
             device_kind=self.mesh.devices.flat[0].device_kind,
             versions=versions_of(JAX_LIBRARIES),
-            details={
-                "attention_batch_axes": "".join(plan.axes.sequence),
-                "padded_heads": plan.padded.heads,
-                "padded_kv_heads": plan.padded.kv_heads,
-                "checked_sequences": len(self._checked_rows()),
-                "seed": self.settings.seed,
-                "unrolled": plan.unrolled,
-                **self.prompts.details,
-                **self.generated,
-                **self.settings.options(),
-            },
+            details=self._details(),
         )
+
+    def _peaks(self) -> tuple[float, float] | None:
+        return measured_peaks(self.mesh, self.plan.act_dtype, self._product())
+
+    def _memory(self) -> dict[str, float | None]:
+        """Bytes of one chip, by the names of :class:`Facts`."""
+        timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
+        return {
+            "weights_bytes": bytes_per_chip(self._all_weights()),
+            "kv_cache_bytes": bytes_per_chip(self._all_caches()),
+            "activations_bytes": max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
+            "peak_hbm_bytes": max((_peak_bytes(each) for each in timed if each), default=None),
+        }
+
+    def _details(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "attention_batch_axes": "".join(plan.axes.sequence),
+            "padded_heads": plan.padded.heads,
+            "padded_kv_heads": plan.padded.kv_heads,
+            "checked_sequences": len(self._checked_rows()),
+            "seed": self.settings.seed,
+            "unrolled": plan.unrolled,
+            **self.prompts.details,
+            **self.generated,
+            **self.settings.options(),
+        }
 
     def _all_weights(self) -> Any:
         """Every array of weights on the devices."""
@@ -260,7 +284,8 @@ def gathered(array: jax.Array) -> NDArray[Any]:
     return whole
 
 
-def _bytes_per_chip(arrays: Any) -> float:
+def bytes_per_chip(arrays: Any) -> float:
+    """Bytes of the first chip's part of all arrays of a pytree."""
     local = [each.addressable_shards[0].data for each in jax.tree.leaves(arrays)]
     return sum(stored_bytes(each.shape, each.dtype) for each in local)
 

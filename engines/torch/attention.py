@@ -1,5 +1,6 @@
 """Attention over a static cache, and rotary position embeddings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,6 +104,89 @@ class CausalMask:
         back = self.positions - slots
         return back if self.window is None else back % self.window.room
 
+    def bias(self, scores: "Scores", kv_heads: int) -> Tensor | None:
+        """ALiBi's part of the scores of the only new token."""
+        return None if scores.slopes is None else scores.bias(self.distances()[None], kv_heads)
+
+    def write(self, cache: Cache, new: Sequence[Tensor]) -> None:
+        """Keep the new keys and values [batch, kv_heads, time, dim] at their positions."""
+        room = cache[0].shape[2]
+        for held, each in zip(cache, new, strict=True):
+            if each.shape[2] > room:
+                held.index_copy_(2, self.slots[-room:], each[:, :, -room:])
+            else:
+                held.index_copy_(2, self.slots, each)
+
+
+class RowMask(CausalMask):
+    """What one new token of each sequence sees, at a position of its own. ``positions``: [batch, 1]."""
+
+    def __init__(self, positions: Tensor, limit: int, rope: Rope | None, window: Window | None) -> None:
+        self.positions, self.window, self.limit = positions, window, limit
+        keys = torch.arange(limit, device=positions.device)
+        allowed = keys <= positions
+        if window is not None:
+            allowed = allowed & window.sees(positions[:, 0], keys)
+        self.allowed = allowed[:, None, None, :]
+        self.rows = torch.arange(len(positions), device=positions.device)
+        self.rope_tables = None
+        if rope is not None:
+            cos, sin = rope.at(positions[:, 0])
+            self.rope_tables = cos[:, None], sin[:, None]
+
+    def bias(self, scores: "Scores", kv_heads: int) -> Tensor | None:
+        """[batch, kv_heads, heads of each, limit]: see :class:`CausalMask`."""
+        if scores.slopes is None:
+            return None
+        back = self.positions - torch.arange(self.limit, device=self.positions.device)
+        return -scores.slopes.view(1, kv_heads, -1, 1) * back[:, None, None, :]
+
+    def write(self, cache: Cache, new: Sequence[Tensor]) -> None:
+        """See :class:`CausalMask`."""
+        for held, each in zip(cache, new, strict=True):
+            held[self.rows, :, self.positions[:, 0]] = each[:, :, 0]
+
+
+class PackedMask(CausalMask):
+    """What tokens of several sequences in one row see: those of their own sequence, in one row of the cache.
+
+    Tokens of sequence i are those of ``queries[i]`` (start, stop); they stand at the positions ``standing[i]``, and
+    its cache begins at ``rooms[i]``. ``slots`` [tokens] are the tokens' places in the cache.
+    """
+
+    def __init__(
+        self,
+        positions: Tensor,
+        slots: Tensor,
+        queries: Sequence[tuple[int, int]],
+        rooms: Sequence[int],
+        standing: Sequence[range],
+        rope: Rope | None,
+        window: Window | None,
+    ) -> None:
+        self.positions, self.slots, self.window, self.allowed = positions, slots, window, None
+        self.queries, self.rooms, self.standing = queries, rooms, standing
+        self.rope_tables = None if rope is None else rope.at(positions)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: Cache, scores: "Scores") -> Tensor:
+        """See :func:`attend`; q: [1, tokens, heads, dim]."""
+        self.write(cache, (k, v))
+        one = _causal if scores.plain and scores.slopes is None and self.window is None else _in_blocks
+        out = []
+        for (start, stop), room, at in zip(self.queries, self.rooms, self.standing, strict=True):
+            own = q[:, start:stop]
+            if at.start == 0 and len(at) > 1:
+                key, value = (each[:, :, start:stop].to(q.dtype) for each in (k, v))
+                out.append(one(own.transpose(1, 2), key, value, self.window, scores).transpose(1, 2))
+                continue
+            first = 0 if self.window is None else self.window.first_seen(at.start)
+            key, value = (each[:, :, room + first : room + at.stop].to(q.dtype) for each in cache)
+            rows = own.reshape(1, k.shape[1], -1, q.shape[3])
+            back = at.start - torch.arange(first, at.stop, device=q.device)
+            bias = None if scores.slopes is None else scores.bias(back[None], k.shape[1])
+            out.append(weighed(rows, key, value, None, bias, scores).reshape(own.shape))
+        return torch.cat(out, dim=1).flatten(2)
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -141,13 +225,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, cache: Cache, mask: CausalMask, scor
     """
     batch, time, heads, dim = q.shape
     new_k, new_v = (each.transpose(1, 2).to(cache[0].dtype) for each in (k, v))
-    room = cache[0].shape[2]
-    if time > room:
-        cache[0].index_copy_(2, mask.slots[-room:], new_k[:, :, -room:])
-        cache[1].index_copy_(2, mask.slots[-room:], new_v[:, :, -room:])
-    else:
-        cache[0].index_copy_(2, mask.slots, new_k)
-        cache[1].index_copy_(2, mask.slots, new_v)
+    if isinstance(mask, PackedMask):
+        return mask.attend(q, new_k, new_v, cache, scores)
+    mask.write(cache, (new_k, new_v))
     if time > 1:
         of_prompt = _causal if scores.plain and scores.slopes is None and mask.window is None else _in_blocks
         out = of_prompt(q.transpose(1, 2), new_k.to(q.dtype), new_v.to(q.dtype), mask.window, scores)
@@ -156,7 +236,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, cache: Cache, mask: CausalMask, scor
     # On GPUs only the kernel without a mask splits a long context over the whole device.
     keys, values = (each[:, :, : mask.limit].to(q.dtype) for each in cache)
     rows = q.reshape(batch, k.shape[2], -1, dim)
-    bias = None if scores.slopes is None else scores.bias(mask.distances()[None], k.shape[2])
+    bias = mask.bias(scores, k.shape[2])
     return weighed(rows, keys, values, mask.allowed, bias, scores).reshape(batch, 1, heads * dim)
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 from engines.torch.shard import Shard
 
@@ -67,6 +68,25 @@ class Collectives:
         if self.shard.attention > 1:
             dist.all_reduce(x, group=self.attention_group)
         return x
+
+    def own_tokens(self, x: Tensor) -> Tensor:
+        """x: [tokens, embed] → this tensor rank's, of as many for each rank, zeros behind the last one."""
+        size = -(-x.shape[0] // self.shard.tensor)
+        own = x[self.shard.tensor_rank * size : (self.shard.tensor_rank + 1) * size]
+        return F.pad(own, (0, 0, 0, size - own.shape[0]))
+
+    def gather_tokens(self, x: Tensor) -> Tensor:
+        """x: :meth:`own_tokens` → those of all tensor ranks, in order."""
+        return self._gathered(x, self.shard.tensor, self.tensor_group).flatten(0, 1)
+
+    def reduce_scatter_tokens(self, x: Tensor) -> Tensor:
+        """x: [tokens, embed] → the sum over the tensor ranks of this one's :meth:`own_tokens`."""
+        ranks = self.shard.tensor
+        size = -(-x.shape[0] // ranks)
+        parts = list(F.pad(x, (0, 0, 0, ranks * size - x.shape[0])).chunk(ranks))
+        own = torch.empty_like(parts[0])
+        dist.reduce_scatter(own, parts, group=self.tensor_group)
+        return own
 
     def gather_vocabulary(self, x: Tensor) -> Tensor:
         """x: [...] → [ranks that share the vocabulary, ...]."""

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 
 from engines.core.engine import Facts, Stage, Verification
+from engines.host.resident import peak_resident_bytes
 from engines.torch.rank import Job
 from engines.torch.rank_group import RankGroup
 from engines.torch.result import Outputs, checked_rows, verification
 from engines.torch.trace import program_id_of
+from engines.weights.lengths import counted
 
 
 class TorchProgram:
@@ -45,6 +47,8 @@ class TorchProgram:
         point = self.job.point
         ran: dict[str, Any] = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         ran |= {"runtime": "torch-eager", "collectives": "plain"}
+        if point.pipeline_degree > 1:
+            ran["micro_batches"] = min(point.micro_batches or point.pipeline_degree, point.batch_size)
         split = point.tensor_degree > 1
         ran |= {"ffn_layout": "ws_1d" if split else None, "attn_sharding": "heads" if split else None}
         if point.model.num_experts is not None:
@@ -53,7 +57,8 @@ class TorchProgram:
             ran["data_parallel"] = point.data_parallel
         if point.model.attention.is_latent and point.latent_attention == "auto" and point.phase != "generate":
             ran["latent_attention"] = "expanded" if point.phase == "prefill" else "absorbed"
-        requested = point.axes()
+        requested, offloads = point.axes(), point.offload != "none"
+        real = int(self.job.lengths.sum())
         ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"
         which = max if without_datasheet else min
@@ -61,6 +66,8 @@ class TorchProgram:
         return Facts(
             program_id=program_id_of(self.job, torch_versions()),
             resolved={key: value for key, value in ran.items() if requested[key] != value},
+            processed_tokens=counted(point, real),
+            cached_tokens=real,
             weights_bytes=_over(max, ranks, "weights_bytes"),
             kv_cache_bytes=_over(max, ranks, "kv_cache_bytes"),
             peak_hbm_bytes=_over(max, ranks, "peak_hbm_bytes"),
@@ -77,6 +84,8 @@ class TorchProgram:
                 "micro_batches": ranks[0]["micro_batches"],
                 "checked_sequences": len(checked_rows(point)),
                 "seed": self.job.seed,
+                **(_streamed(self.stages, ranks) if offloads else {}),
+                **({} if point.lengths == "equal" else {"real_tokens": real}),
             },
         )
 
@@ -89,6 +98,12 @@ def _over(which: Callable[[list[float]], float], ranks: Sequence[dict[str, Any]]
     """min or max of a figure over the ranks; None where a rank does not know it."""
     found = [rank[key] for rank in ranks]
     return None if None in found else which(found)
+
+
+def _streamed(stages: Sequence[Stage], ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What rank 0 streamed in each stage, and the most memory of this process, which is the rank where there is one."""
+    runs = {each.name: ranks[0]["offload"][each.name] for each in stages}
+    return {"offload": runs, "peak_resident_bytes": peak_resident_bytes()}
 
 
 def torch_versions() -> dict[str, str]:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.core.point import Point
@@ -16,11 +17,14 @@ from engines.torch.cache import make_cache
 from engines.torch.collectives import Collectives
 from engines.torch.cuda_graph import recorder_of
 from engines.torch.devices import device_of
-from engines.torch.parameters import DTYPES, ParameterLoader
+from engines.torch.offload import loaded, logs_of, rooms_bytes, running
+from engines.torch.parameters import DTYPES
 from engines.torch.peaks import measured_peaks, wait_for
+from engines.torch.sequences import Pass, micro_batches, sequences_of
 from engines.torch.shard import Shard
-from engines.torch.transformer import Masks, Transformer
+from engines.torch.transformer import Transformer
 from engines.weights.checkpoint.source import Checkpoint
+from engines.weights.lengths import lengths_of
 from engines.weights.random import Source, prompt
 
 KEPT_LOGITS: Final = 4
@@ -49,10 +53,16 @@ class Job:
     checkpoint: str | None = None
     threads: int = 0
     timeout_s: float = 600
+    offload_dir: str | None = None
 
     def source(self) -> Source:
         """The source of the weights. The engine has already checked a checkpoint's values."""
         return self.seed if self.checkpoint is None else Checkpoint(Path(self.checkpoint), self.point.model)
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each sequence's prompt [batch_size]."""
+        return lengths_of(self.point, self.seed)
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -77,22 +87,27 @@ class Rank:
         self.device = self.make_device(local_rank)
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
-        self.parameters = ParameterLoader(shard, job.source(), self.device, point.weight_dtype, point.act_dtype).load()
+        self.parameters, self.streamed = loaded(job, shard, self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.transformer = Transformer(
-            shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention
+            shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention, self.streamed
         )
+        self.transformer.splits_tokens = point.sequence_parallel == "norms"
         own = shard.sequences(point.batch_size)
         batch_size = own.stop - own.start
-        self.cache = make_cache(shard, batch_size, self.length, DTYPES[point.kv_dtype], self.device)
         ids = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[own]
         self.prompt = torch.from_numpy(ids).long().to(self.device)
+        self.sequences = sequences_of(point, self.transformer, self.prompt, job.lengths[own].tolist())
+        rolls = point.lengths == "equal"
+        self.cache = make_cache(shard, *self.sequences.cache_size, DTYPES[point.kv_dtype], self.device, rolls)
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self.prompt[:, 0].clone()
         self.token = self.first.clone()
-        self.position, self.number = (torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(2))
-        self.micro_batches = _micro_batches(batch_size, shard.pipeline)
+        self.start = self.sequences.start
+        self.position = torch.zeros_like(self.start)
+        self.number = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.micro_batches = micro_batches(batch_size, point.micro_batches or shard.pipeline)
         steps = point.decode_steps
         ids_here = shard.vocab_size if shard.is_last else 0
         self.generated = torch.zeros(steps, batch_size, dtype=torch.long, device=self.device)
@@ -126,18 +141,20 @@ class Rank:
     @torch.inference_mode()
     def prefill(self) -> None:
         """Run the prompt through all stages: fills the cache, computes the first token and its logits."""
-        (self.replay_prompt or self.run_prompt)()
+        with running(self.streamed, "prefill", 1):
+            (self.replay_prompt or self.run_prompt)()
         wait_for(self.device)
 
     @torch.inference_mode()
     def decode(self) -> None:
         """All decode steps; each reads the previous token on the device, without returning to the host."""
         self._reset()
-        for number in range(self.point.decode_steps):
-            if self.replay_steps:
-                self.replay_steps[number % len(self.replay_steps)]()
-            else:
-                self.step_at(number)
+        with running(self.streamed, "decode", self.point.decode_steps):
+            for number in range(self.point.decode_steps):
+                if self.replay_steps:
+                    self.replay_steps[number % len(self.replay_steps)]()
+                else:
+                    self.step_at(number)
         wait_for(self.device)
 
     @torch.inference_mode()
@@ -166,13 +183,14 @@ class Rank:
         self._record_peak_memory()
         flops, copied = measured_peaks(self.device, self.dtype, self._product()) or (None, None)
         return {
-            "weights_bytes": float(sum(each.nbytes for each in self.parameters.all())),
+            "weights_bytes": float(sum(each.nbytes for each in self.parameters.all()) + rooms_bytes(self.streamed)),
             "kv_cache_bytes": float(sum(each.nbytes for layer in self.cache for each in layer)),
             "peak_hbm_bytes": self.peak_bytes,
             "device_kind": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "flops_per_s": flops,
             "bytes_per_s": copied,
             "micro_batches": len(self.micro_batches),
+            "offload": logs_of(self.streamed),
         }
 
     def _product(self) -> tuple[int, int, int]:
@@ -185,7 +203,7 @@ class Rank:
         # Each run starts at the same position and overwrites what the last one wrote before reading it, so there is
         # nothing else to reset.
         self.token.copy_(self.first)
-        self.position.fill_(self.point.input_len)
+        self.position.copy_(self.start)
         self.number.zero_()
 
     def _record_peak_memory(self) -> None:
@@ -194,10 +212,9 @@ class Rank:
             self.peak_bytes = float(torch.cuda.max_memory_allocated(self.device))
 
     def _prompt(self) -> None:
-        positions = torch.arange(self.point.input_len, device=self.device)
-        masks = self.transformer.masks(positions, self.point.input_len, True)
+        read = self.sequences.prompt()
         for rows in self.micro_batches:
-            scores = self._run_stage(self.prompt[rows], rows, positions, masks)
+            scores = self._run_stage(read(rows), rows)
             if scores is None:
                 continue
             assert self.first_scores is not None
@@ -217,11 +234,11 @@ class Rank:
 
     def _step(self, number: int, limit: int, exact: bool) -> None:
         """One token for every sequence. Step 0 receives no tokens: the first stage already has them."""
-        masks = self.transformer.masks(self.position, limit, exact)
+        read = self.sequences.step(self.position, number, limit, exact)
         for rows in self.micro_batches:
             if self.shard.is_first and not self.shard.is_last and number:
                 self.collectives.receive_tokens(self.token[rows])
-            scores = self._run_stage(self.token[rows, None], rows, self.position, masks)
+            scores = self._run_stage(read(rows, self.token), rows)
             if scores is None:
                 continue
             token = self.transformer.greedy(scores)
@@ -234,16 +251,16 @@ class Rank:
         self.number += 1
         self.collectives.flush()
 
-    def _run_stage(self, tokens: Tensor, rows: slice, positions: Tensor, masks: Masks) -> Tensor | None:
+    def _run_stage(self, read: Pass, rows: slice) -> Tensor | None:
         """Run a micro-batch through this stage: returns logits on the last stage, None on others."""
         if self.shard.is_first:
-            x = self.transformer.embed(tokens, positions)
+            x = self.transformer.embed(read.tokens, read.positions)
         else:
-            x = torch.empty(*tokens.shape, self.point.model.d_model, dtype=self.dtype, device=self.device)
+            x = torch.empty(*read.tokens.shape, self.point.model.d_model, dtype=self.dtype, device=self.device)
             self.collectives.receive_activations(x)
-        x = self.transformer.layers(x, [tuple(each[rows] for each in layer) for layer in self.cache], masks)
+        x = self.transformer.layers(x, self.sequences.cache(self.cache, rows), read.masks)
         if self.shard.is_last:
-            return self.transformer.logits(x)
+            return self.transformer.logits(x, read.last)
         self.collectives.send_activations(x)
         return None
 
@@ -282,10 +299,3 @@ class Rank:
 def compiled(work: Callable[..., None], device: torch.device) -> Callable[..., None]:
     """``work`` compiled with torch.compile for the device, at its first call."""
     return torch.compile(work, options=COMPILE_OPTIONS[device.type])
-
-
-def _micro_batches(batch_size: int, stages: int) -> list[slice]:
-    """Slices of the batch, one per stage (or per sequence, where there are fewer), so that every stage has work."""
-    count = min(batch_size, stages)
-    bounds = [batch_size * number // count for number in range(count + 1)]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]

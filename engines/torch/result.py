@@ -13,6 +13,7 @@ from engines.core.point import Point
 from engines.torch.rank import Job
 from engines.torch.reference import reference_logits
 from engines.weights.random import Source, prompt
+from engines.weights.texts import Texts
 
 CHECKED_SCORES: Final = 1 << 26
 """Attention scores that the reference may hold at once: it checks as many sequences as fit, evenly spaced."""
@@ -63,19 +64,17 @@ def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
     """
     point = job.point
     rows = checked_rows(point)
-    tokens = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[rows, : point.input_len]
-    positions: list[int] = []
+    texts = Texts(prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[rows], job.lengths[rows])
     found: list[NDArray[np.float32]] = []
     if outputs.first_scores is not None:
-        positions.append(point.input_len - 1)
+        texts.compare_last()
         found.append(outputs.first_scores[None, rows])
     if len(outputs.kept):
         generated = outputs.generated.T[rows, :-1]
-        tokens = np.concatenate([tokens, outputs.first[rows, None], generated], axis=1)
-        positions += range(tokens.shape[1] - len(outputs.kept), tokens.shape[1])
+        texts.go_on(np.concatenate([outputs.first[rows, None], generated], axis=1), len(outputs.kept))
         found.append(outputs.kept[:, rows])
-    expected = _expected(point, torch.from_numpy(tokens).long(), positions, job.source())
-    truth, output = expected.double().cpu().numpy(), np.concatenate(found).astype(np.float64)
+    expected = _expected(point, torch.from_numpy(texts.tokens).long(), texts.asked, job.source())
+    truth, output = texts.of_each(expected.double().cpu().numpy()), np.concatenate(found).astype(np.float64)
     error = float(np.abs(output - truth).max() / np.abs(truth).max())
     return Verification(
         ok=error <= tolerance,

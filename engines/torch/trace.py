@@ -28,7 +28,9 @@ def program_id_of(job: Job, versions: Mapping[str, str]) -> str:
     if job.decode != "eager":
         on = "cuda" if point.chip.kind == "gpu" else "cpu"
         how = [job.decode, COMPILE_OPTIONS[on] if job.decode == "compile" else {}, MOST_RECORDED, WARM_UP_RUNS]
-    return digest(list(traced(job)), how, degrees, versions)
+    # What streams the layers runs beside these operations.
+    where = () if point.offload == "none" else (point.offload,)
+    return digest(list(traced(job)), how, degrees, versions, *where)
 
 
 def traced(job: Job) -> Iterator[str]:
@@ -101,6 +103,16 @@ class TracedCollectives(Collectives):
         if self.shard.attention > 1:
             self.operations.note("all_reduce", x)
         return x
+
+    def gather_tokens(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        self.operations.note("gather_tokens", x)
+        return x[None].expand(self.shard.tensor, *x.shape).flatten(0, 1)
+
+    def reduce_scatter_tokens(self, x: Tensor) -> Tensor:
+        """See :class:`Collectives`."""
+        self.operations.note("reduce_scatter_tokens", x)
+        return self.own_tokens(x)
 
     def gather_vocabulary(self, x: Tensor) -> Tensor:
         """See :class:`Collectives`."""

@@ -1,6 +1,6 @@
 """A rank's part of the forward pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from engines.torch.attention import Cache, CausalMask, Rope, Scores, Window, att
 from engines.torch.collectives import Collectives
 from engines.torch.experts import partial_experts, sent_to_experts
 from engines.torch.latent_attention import attend_latents
+from engines.torch.offload import StreamedLayers
 from engines.torch.parameters import LayerParameters, Parameters
 from engines.torch.shard import Shard
 
@@ -31,11 +32,16 @@ class Transformer:
         length: int,
         dtype: torch.dtype,
         latent_attention: str = "auto",
+        streamed: StreamedLayers | None = None,
     ) -> None:
+        """``streamed`` are the layers where ``parameters`` has none."""
         self.shard, self.parameters, self.collectives, self.dtype = shard, parameters, collectives, dtype
         self.model, self.latent_attention = shard.model, latent_attention
+        self.splits_tokens = False
         device = parameters.all()[0].device
-        self.kinds = list(dict.fromkeys(each.kind for each in parameters.layers))
+        self.stage: Iterable[LayerParameters] = parameters.layers if streamed is None else streamed
+        kinds = [each.kind for each in parameters.layers] if streamed is None else streamed.kinds
+        self.kinds = list(dict.fromkeys(kinds))
         self.windows = {kind: window_of(self.model, kind, length) for kind in self.kinds}
         self.ropes: dict[LayerKind, Rope] = {}
         if self.model.position == "rotary":
@@ -55,7 +61,10 @@ class Transformer:
         }
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """tokens: [batch, time] → [batch, time, embed]; each rank looks up its ids, and an all-reduce sums them."""
+        """tokens: [batch, time] → [batch, time, embed]; each rank looks up its ids, and an all-reduce sums them.
+
+        ``positions``: [time], or as tokens.
+        """
         table, model = self.parameters.embedding, self.model
         assert table is not None
         if self.shard.attention == 1:
@@ -68,20 +77,39 @@ class Transformer:
         if model.embedding_scale != 1:
             x = x * model.embedding_scale
         if model.position == "learned":
-            x = x + self.parameters.vectors["positions"].index_select(0, positions)
+            learned = self.parameters.vectors["positions"]
+            x = x + (learned.index_select(0, positions) if positions.ndim == 1 else F.embedding(positions, learned))
         return self._norm(self.parameters.vectors, "embedding_norm", x) if model.embedding_norm else x
 
     def layers(self, x: Tensor, cache: Sequence[Cache], masks: Masks) -> Tensor:
         """x: [batch, time, embed] through this stage; ``cache`` has one entry per layer."""
-        for parameters, layer_cache in zip(self.parameters.layers, cache, strict=True):
-            x = self._layer(parameters, x, layer_cache, masks[parameters.kind])
-        return x
+        shape = x.shape
+        if self.splits_tokens:
+            x = self.collectives.own_tokens(x.flatten(0, 1))
+        for parameters, layer_cache in zip(self.stage, cache, strict=True):
+            x = self._layer(parameters, x, layer_cache, masks[parameters.kind], shape)
+        return self._whole(x, shape)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """x: [batch, time, embed] → [batch, this rank's ids] of the last token, float32, padding at −inf."""
+    def _whole(self, x: Tensor, shape: torch.Size) -> Tensor:
+        """x, gathered to ``shape`` [batch, time, embed] where each rank has the norms of its own tokens."""
+        return self.collectives.gather_tokens(x)[: shape[:2].numel()].view(shape) if self.splits_tokens else x
+
+    def _summed(self, partial: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """The sum over ranks of ``partial`` [batch, time, embed], whole by ``reduce``, or of this rank's own tokens.
+
+        A reduce-scatter and the next all-gather take the place of an all-reduce (Korthikanti et al. 2022, section 4.2).
+        """
+        return self.collectives.reduce_scatter_tokens(partial.flatten(0, 1)) if self.splits_tokens else reduce(partial)
+
+    def logits(self, x: Tensor, last: Tensor | None = None) -> Tensor:
+        """x: [batch, time, embed] → [batch, this rank's ids] of the last token, float32, padding at −inf.
+
+        ``last`` [batch] are the last tokens' places among all of x, where they are not at the end of each row.
+        """
         head, vectors = self.parameters.head, self.parameters.vectors
         assert head is not None
-        out = head(self._norm(vectors, "final_norm", x[:, -1])).float()
+        ends = x[:, -1] if last is None else x.flatten(0, 1).index_select(0, last)
+        out = head(self._norm(vectors, "final_norm", ends)).float()
         if "lm_head_bias" in vectors:
             out = out + vectors["lm_head_bias"].float()
         if self.model.logit_scale != 1:
@@ -101,20 +129,24 @@ class Transformer:
         bests, all_ids = self.collectives.gather_vocabulary(sent).unbind(dim=1)
         return torch.where(bests == bests.amax(dim=0), all_ids, torch.inf).amin(dim=0).long()
 
-    def _layer(self, w: LayerParameters, x: Tensor, cache: Cache, mask: CausalMask) -> Tensor:
-        model = self.model
+    def _layer(self, w: LayerParameters, x: Tensor, cache: Cache, mask: CausalMask, shape: torch.Size) -> Tensor:
+        model, reduce = self.model, self.collectives.reduce_attention
         if model.block == "serial":
-            out = self.collectives.reduce_attention(self._attention(w, self._before(w, "attn", x), cache, mask))
+            read = self._whole(self._before(w, "attn", x), shape)
+            out = self._summed(self._attention(w, read, cache, mask), reduce)
             x = self._joined(w, "attn", x, self._with_bias(w, "o_bias", out))
-            out = self._fed_forward(w, self._before(w, "ffn", x))
+            out = self._fed_forward(w, self._whole(self._before(w, "ffn", x), shape))
             return self._joined(w, "ffn", x, self._with_bias(w, "wo_bias", out))
-        first = self._norm(w.vectors, "attn_norm", x)
-        second = self._norm(w.vectors, "ffn_norm", x) if model.norms_per_layer == 2 else first
+        first = self._whole(self._norm(w.vectors, "attn_norm", x), shape)
+        second = first
+        if model.norms_per_layer == 2:
+            second = self._whole(self._norm(w.vectors, "ffn_norm", x), shape)
         if self.shard.data == 1:
             # Both halves are partial sums of the same shape: one all-reduce serves both.
-            both = self.collectives.all_reduce(self._attention(w, first, cache, mask) + self._feed_forward(w, second))
+            partial = self._attention(w, first, cache, mask) + self._feed_forward(w, second)
+            both = self._summed(partial, self.collectives.all_reduce)
         else:
-            both = self.collectives.reduce_attention(self._attention(w, first, cache, mask))
+            both = reduce(self._attention(w, first, cache, mask))
             both = both + self._fed_forward(w, second)
         return self._joined(w, "", x, self._with_bias(w, "wo_bias", self._with_bias(w, "o_bias", both)))
 
@@ -150,7 +182,7 @@ class Transformer:
     def _fed_forward(self, w: LayerParameters, x: Tensor) -> Tensor:
         """x: [batch, time, embed] of this rank's sequences → the whole output of the feed-forward for them."""
         if self.shard.data == 1:
-            return self.collectives.all_reduce(self._feed_forward(w, x))
+            return self._summed(self._feed_forward(w, x), self.collectives.all_reduce)
         layer = self.model.experts if w.kind.has_experts else None
         sent = None
         if layer is not None and self.shard.sends_tokens:

@@ -23,6 +23,7 @@ from engines.transformer.generate.sampling import next_tokens
 from engines.transformer.layers.kv_cache import Caches, abstract_cache, cache_specs
 from engines.transformer.layers.overlapped_block import compiler_options
 from engines.transformer.layers.positions import Consecutive
+from engines.transformer.layers.ragged import Ragged
 from engines.transformer.options import GREEDY, Sampling
 from engines.transformer.params.parameters import abstract_parameters, make_parameters, parameter_specs
 from engines.transformer.params.tree import Parameters
@@ -50,18 +51,17 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     return after_prefix(plan, mesh, made) if prefix else made
 
 
-def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling = GREEDY) -> Any:
-    """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last, packing) → as prefill.
+def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling = GREEDY, packing: Any = ()) -> Any:
+    """Jitted prefill of prompts of up to ``limit`` tokens: (parameters, cache, tokens, last) → as prefill.
 
     ``last``: [batch], the index of each prompt's last token in its row. Tokens are [batch, limit], padded at the end,
     and ``packing`` is (); or they are packed rows, and ``packing`` is their
-    :class:`engines.transformer.layers.packing.Packed`.
+    :class:`engines.transformer.layers.packing.Packed`, a constant of the program, whose loops then skip what no
+    token sees.
     """
     view = _view(plan, mesh)
 
-    def prefill(
-        parameters: Parameters, cache: Caches, tokens: Array, last: Array, packing: Any
-    ) -> tuple[Array, Array, Caches]:
+    def prefill(parameters: Parameters, cache: Caches, tokens: Array, last: Array) -> tuple[Array, Array, Caches]:
         x, cache = hidden_states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
         mine = local_shard(last, view.axes.batch, 0, view.axes.size(view.axes.batch))
         ends = x[jnp.arange(mine.size) // (mine.size // x.shape[0]), mine]
@@ -69,11 +69,13 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
         return next_tokens(view, scores, sampling, limit), scores, cache
 
     outputs = (P(), logits_spec(plan, 0), cache_specs(plan))
-    return partitioned(plan, mesh, prefill, (P(), P(), P()), outputs)
+    return partitioned(plan, mesh, prefill, (P(), P()), outputs)
 
 
 def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, cache, token [batch], position) → (tokens [steps, batch], logits, cache).
+
+    ``position`` is that of all sequences, or each one's own: :class:`engines.transformer.layers.ragged.Ragged`.
 
     Logits are [kept, batch, vocab]: those of the last :data:`KEPT_LOGITS` steps. With a stop token a fourth output is
     the number of steps that ran, and the tokens of the other steps are the stop token.
@@ -84,14 +86,15 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
     """
     view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
 
-    def decode(parameters: Parameters, cache: Caches, token: Array, position: Array) -> tuple[Any, ...]:
+    def decode(parameters: Parameters, cache: Caches, token: Array, position: Any) -> tuple[Any, ...]:
+        one = not isinstance(position, Ragged)
+        last_drawn = position if one else plan.cache_len - steps
         last = jnp.zeros((kept, plan.batch_size, plan.padded.vocab // plan.axes.size(view.axes.all)), jnp.float32)
 
         def step(cache: Caches, token: Array, number: Array) -> tuple[Caches, Array, Array]:
-            scores, cache = forward(
-                view, parameters, cache, token[:, None], Consecutive(position + number), limit=plan.cache_len
-            )
-            return cache, scores, next_tokens(view, scores, sampling, position + number + 1)
+            here = Consecutive(position + number) if one else position.later(number)
+            scores, cache = forward(view, parameters, cache, token[:, None], here, limit=plan.cache_len)
+            return cache, scores, next_tokens(view, scores, sampling, last_drawn + number + 1)
 
         if stop_token is None:
             return every_step(step, cache, token, last, steps)
@@ -108,15 +111,15 @@ def load_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
 
 def abstract_arguments(plan: Plan, mesh: Mesh, input_len: int) -> dict[str, tuple[Any, ...]]:
     """Arguments of ``prefill`` and ``decode`` as shapes, to lower for any mesh, devices present or not."""
-    whole = NamedSharding(mesh, P())
+    whole, batch = NamedSharding(mesh, P()), plan.batch_size * plan.micro_batches
     state = (abstract_parameters(plan, mesh), abstract_cache(plan, mesh))
 
     def ids(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=whole)
 
     return {
-        "prefill": (*state, ids(plan.batch_size, input_len)),
-        "decode": (*state, ids(plan.batch_size), ids()),
+        "prefill": (*state, ids(batch, input_len)),
+        "decode": (*state, ids(batch), ids()),
     }
 
 

@@ -53,11 +53,8 @@ def main() -> None:
     random = np.random.default_rng(0)
     start = time.perf_counter()
     grid = grid_of(bases).take(random.integers(0, len(bases), POINTS))
-    grid = replace(
-        grid,
-        batch=2.0 ** random.integers(0, 11, POINTS),
-        input_len=random.integers(1, 8192, POINTS).astype(float),
-    )
+    lengths = random.integers(1, 8192, POINTS).astype(float)
+    grid = replace(grid, batch=2.0 ** random.integers(0, 11, POINTS), input_len=lengths, prompt_seen=lengths)
     built = time.perf_counter()
     fits = 0
     layouts = np.zeros(10, dtype=int)

@@ -109,7 +109,8 @@ def test_runs_are_composed(tmp_path):
     for words in runs:
         asked = ["hw=h100-80gb" if word == "hw=here" else word for word in words]
         if "-m" in asked:  # one config shows no jobs: that of the first
-            asked = [word.partition(",")[0] for word in asked if word != "-m" and not word.startswith("hydra/")]
+            asked = [word for word in asked if word != "-m" and not word.startswith(("hydra/", "hydra."))]
+            asked = [word if "=[" in word else word.partition(",")[0] for word in asked]
         asked_for.append([*asked, *([] if "--cfg" in asked else ["--cfg", "job"])])
     succeed_in_one_process(asked_for, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
 

@@ -30,7 +30,7 @@ from bench.rows import lease, store
 from bench.rows.add import add
 from bench.rows.repair import inspect, repair
 from bench.rows.store import Store
-from bench.run import child, make_row, runner
+from bench.run import child, jobs, make_row, runner
 from bench.storage.folder import Folders
 from bench.sweep.composer import Composer
 from bench.sweep.requests import requests_of
@@ -261,7 +261,7 @@ def main(place, seed, kinds):
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     child.subprocess = SimpleNamespace(Popen=ForkedWorker, PIPE=-1)
     lease.LEASE_S, lease.RENEW_S = 0.2, 0.05
-    runner.POLL_S = 0.05
+    jobs.POLL_S = 0.05
     place.mkdir(parents=True, exist_ok=True)
     with Composer(None, "config").ready() as composer:
         composed = requests_of(composer, WORDS)

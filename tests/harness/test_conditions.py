@@ -20,7 +20,16 @@ from engines.core.versions import compiler_flags
 
 MEASURING = [name for name in names("engine") if make_engine(load_group("engine", name)).source == "measured"]
 HARMLESS = {
-    *("_target_", "name", "isolated", "timeout_s", "memory_limit_bytes", "run_timeout_s", "rank_timeout_s"),
+    *(
+        "_target_",
+        "name",
+        "isolated",
+        "timeout_s",
+        "memory_limit_bytes",
+        "run_timeout_s",
+        "start_timeout_s",
+        "rank_timeout_s",
+    ),
     *("nvidia_smi", "coordinator", "process_id", "join_timeout_s"),
 }
 """Settings of engines that change no answer: limits, where a tool is, who meets whom."""
@@ -137,8 +146,6 @@ def test_every_setting_of_an_engine_is_compared_or_part_of_what_ran_or_harmless(
         "attention_block": 64,
         "prefill_chunk": 4,
         "shared_prefix": 2,
-        "lengths": "uniform",
-        "packed": True,
         "unroll_layers": True,
     }
     changed |= {"num_processes": 2, "decode": "eager"}
@@ -150,7 +157,15 @@ def test_every_setting_of_an_engine_is_compared_or_part_of_what_ran_or_harmless(
 def test_a_stated_tolerance_and_the_timing_rules_are_recorded_in_full():
     config = load_group("engine", "jax")
     found = conditions_of(make_engine(config), config, TimingConfig(max_samples=50))
-    assert found["timing"] == asdict(TimingConfig(max_samples=50))
+    later = {"max_background_share": 0.1, "max_gpu_others": 0}  # which rows stored before them do not state
+    assert found["timing"] == {
+        key: value for key, value in asdict(TimingConfig(max_samples=50)).items() if key not in later
+    }
+    stricter = conditions_of(make_engine(config), config, TimingConfig(max_background_share=0.05))
+    assert stricter["timing"]["max_background_share"] == 0.05
+    several = conditions_of(make_engine(config), config, TimingConfig(), 3, "interleaved")
+    assert several["processes"] == {"repeat": 3, "order": "interleaved"}
+    assert "processes" not in found
     assert found["settings"] == {"tolerance": config["tolerance"], "virtual_devices": config["virtual_devices"]}
     assert conditions_of(make_engine(load_group("engine", "analytic")), {}, TimingConfig()) is None
 

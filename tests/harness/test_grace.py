@@ -1,15 +1,23 @@
 """A command that is told to end finishes the present point, if it can within ``grace_s``, and begins no other."""
 
 import os
+import re
+import shlex
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
+from builders.rows import a_row
 from processes import wait_for
 
 from bench.run.grace import Grace
 from bench.sweep.options import _seconds
 from engines.core.errors import InvalidRequest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow(seconds=2)
 
 
 def told(shardbench, number, *words, to_all=False, **more):
@@ -80,7 +88,46 @@ def test_handlers_are_as_before_afterwards():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
+def test_what_several_children_have_under_way_ends_first():
+    with Grace(5) as grace:
+        for key in "ab":
+            grace.begin(key)
+        signal.raise_signal(signal.SIGINT)
+        assert grace.is_ending
+        grace.end("a")
+        grace.check()
+        kept = [a_row(), a_row(status="failed"), a_row(status="timeout"), a_row(status="oom")]
+        assert [row.status for row in grace.kept(kept)] == ["ok", "oom"]  # what failed may have failed of the signal
+        grace.end("b")
+        with pytest.raises(KeyboardInterrupt):
+            grace.check()
+
+
 @pytest.mark.parametrize("value", [-1, True, "soon", float("nan"), None, 1e9])
 def test_what_is_no_time_is_refused(value):
     with pytest.raises(InvalidRequest, match="grace_s="):
         _seconds("grace_s", value)
+
+
+def test_the_batch_script_of_the_documentation_queues_its_job_again(shardbench):
+    page = (ROOT / "docs" / "how-to" / "several-hosts.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)
+    command = shlex.join(shardbench.words(*shardbench.scripted("batch_size=[1,114,3]", "print=none", "grace_s=100")))
+    script, changed = re.subn(
+        r"^shardbench run .* grace_s=100 &$", lambda _: f"{command} &", script, flags=re.MULTILINE
+    )
+    assert changed == 1
+    scontrol = shardbench.folder / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $* > {shardbench.folder}/queued\n")
+    scontrol.chmod(0o755)
+    barred = shardbench.log.with_name("barred")
+    barred.touch()
+    env = shardbench.env | {"PATH": f"{shardbench.folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    batch = subprocess.Popen(["bash", "-c", script], cwd=shardbench.folder, env=env)
+    wait_for(lambda: len(shardbench.executed()) == 2)
+    batch.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    barred.unlink()
+    assert batch.wait(timeout=60) == 143
+    assert (shardbench.folder / "queued").read_text() == "requeue 7\n"
+    assert stored(shardbench) == [1, 114]

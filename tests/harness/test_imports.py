@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from bench.cli.main import COMMANDS, MODULES
+from bench.sweep.catalog import load_group, names
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("bench", "engines") for path in (ROOT / folder).rglob("*.py"))
-SHARED = {"core", "host", "weights", "transformer"}
+SHARED = {"core", "host", "offload", "weights", "transformer"}
 """What engines share: each may import those before it."""
 HEAVY = {"jax", "torch", "wandb", "matplotlib", "scipy", "pandas", "hydra", "plotly"}
 
@@ -109,3 +110,12 @@ def test_help_imports_nothing_heavy(words):
     code = f"import sys; from bench.cli.main import main; main({list(words)!r}); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stderr.split())
+
+
+def test_an_engine_is_known_without_what_it_runs_on():
+    """Each command asks for the engine's class, to read its settings; its libraries are for where points run."""
+    targets = [load_group("engine", name)["_target_"] for name in names("engine")]
+    code = "import sys; from bench.sweep.engine_settings import factory_of; [factory_of(each) for each in sys.argv[1:]]"
+    code += "; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *targets], capture_output=True, text=True, check=True)
+    assert not {"jax", "jaxlib", "torch", "scipy", "pandas"} & set(done.stdout.split())

@@ -12,11 +12,12 @@ from processes import wait_for
 from bench.cli.main import main
 from bench.rows.lease import LEASE_S, Leases
 from bench.rows.merge import merge
+from bench.rows.probe import overwriting_storage
 from bench.rows.repair import compact, inspect, repair
 from bench.rows.store import Store
 from bench.run.save import Saver
+from bench.storage.choose import storage_of
 from bench.storage.place import place_of
-from bench.storage.storage import storage_of
 from engines.core.errors import InvalidRequest
 
 moto_server = pytest.importorskip("moto.server", reason="moto is in the extra test")
@@ -98,6 +99,15 @@ def test_a_name_is_given_once(store):
     store.storage.remove(path)
     store.storage.remove(path)
     assert store.storage.names(store.rows_dir) == []
+
+
+def test_a_store_that_overwrites_is_told(store, monkeypatch):
+    """As emulators and older servers do."""
+    assert overwriting_storage(store) is None
+    put = store.storage._fs.pipe_file
+    monkeypatch.setattr(store.storage._fs, "pipe_file", lambda path, content, mode=None: put(path, content))
+    assert "no If-None-Match" in overwriting_storage(store)
+    assert store.storage.names(store.results_dir) == []
 
 
 def test_a_lease_is_one_writer_s_and_ends(store):

@@ -8,10 +8,10 @@ from builders.points import point as build_point
 
 from bench.sweep.catalog import load_group, load_model
 from engines.core.engine import Runner
-from engines.core.errors import InvalidRequest, Unsupported
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.jax.engine import JaxEngine
 from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
-from engines.transformer.generate.prompt_lengths import draw_lengths
+from engines.weights.lengths import draw_lengths
 from engines.weights.random import Tensor
 
 point = partial(
@@ -105,8 +105,9 @@ def test_a_prompt_in_chunks_after_a_prefix_that_all_sequences_share():
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_prompts_of_different_lengths(packed):
-    runner = JaxEngine(lengths="lognormal", packed=packed)
-    program = runner.prepare(point(phase="prefill", input_len=24, ffn_layout="ws_2d", attn_sharding="heads"))
+    lengths = {"lengths": "lognormal", "padding": "packed" if packed else "padded"}
+    asked = point(phase="prefill", input_len=24, ffn_layout="ws_2d", attn_sharding="heads", **lengths)
+    program = JaxEngine().prepare(asked)
     assert program.verify().ok
     facts, lengths = program.facts(), draw_lengths("lognormal", 8, 24, 0)
     assert len(set(lengths)) > 3
@@ -121,9 +122,8 @@ def test_prompts_of_different_lengths(packed):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lengths": "normal"}, "engine.lengths=normal: .*uniform, lognormal"),
-        ({"packed": True}, "engine.packed=true: .*set engine.lengths"),
-        ({"lengths": "uniform", "prefill_chunk": 2}, "engine.prefill_chunk=2: .*engine.lengths=uniform"),
+        ({"lengths": "uniform"}, "engine.lengths=uniform: is a key of the point now; use lengths=uniform"),
+        ({"packed": True}, "engine.packed=true: is a key of the point now; use padding=packed"),
         ({"shared_prefix": 6}, "engine.shared_prefix=6: .*input_len=6"),
         ({"prefill_chunk": 0}, "engine.prefill_chunk=0"),
         ({"prefill_chunk": "all"}, "engine.prefill_chunk=all: must be an integer ≥ 1"),
@@ -137,11 +137,20 @@ def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(setti
     assert len(jax.live_arrays()) <= before  # those of a former test may be collected meanwhile
 
 
-def test_prompts_of_different_lengths_are_only_read():
-    with pytest.raises(Unsupported, match=r"engine.lengths=uniform: .*use phase=prefill"):
-        JaxEngine(lengths="uniform").prepare(point())
-    with pytest.raises(Unsupported, match=r"engine.packed=true: .*use partitioner=manual"):
-        JaxEngine(lengths="uniform", packed=True).prepare(point(phase="prefill", partitioner="gspmd"))
+@pytest.mark.parametrize(
+    ("settings", "changes", "says"),
+    [
+        ({"prefill_chunk": 2}, {}, "engine.prefill_chunk=2: .*lengths=uniform"),
+        ({"shared_prefix": 2}, {}, "engine.shared_prefix=2: .*lengths=uniform"),
+        ({}, {"padding": "packed", "partitioner": "gspmd"}, "padding=packed: .*use partitioner=manual"),
+        ({}, {"attn_sharding": "sequence"}, "lengths=uniform: attn_sharding=sequence .*use attn_sharding=heads"),
+        ({}, {"lengths": "equal", "padding": "packed"}, "padding=packed: .*lengths=equal; use lengths=uniform"),
+        ({}, {"phase": "decode", "input_len": 0}, "lengths=uniform: .*input_len=0"),
+    ],
+)
+def test_what_prompts_of_different_lengths_do_not_go_with(settings, changes, says):
+    with pytest.raises(ShardbenchError, match=says):
+        JaxEngine(**settings).prepare(point(**{"lengths": "uniform", **changes}))
 
 
 def test_decode_without_a_prompt():

@@ -17,7 +17,7 @@ CASES = {
     "int8": ({"weight_dtype": "int8", "phase": "decode"}, {}),
     "int4": ({"weight_dtype": "int4", "phase": "prefill"}, {}),
     "chunks after a prefix": ({"phase": "prefill"}, {"prefill_chunk": 2, "shared_prefix": 2}),
-    "packed": ({"phase": "prefill", "input_len": 16}, {"lengths": "uniform", "packed": True}),
+    "packed": ({"input_len": 16, "lengths": "uniform", "padding": "packed"}, {}),
     "without a prompt": ({"phase": "decode", "input_len": 0}, {}),
     "sampled": ({"phase": "decode"}, {"temperature": 0.7, "top_k": 5}),
 }

@@ -18,8 +18,8 @@ from engines.torch.collectives import Collectives
 from engines.torch.devices import is_out_of_memory
 from engines.torch.load_tensor import generate_on_device, load_tensor
 from engines.torch.parameters import Matrix, ParameterLoader
-from engines.torch.rank import _micro_batches
 from engines.torch.reference import reference_logits
+from engines.torch.sequences import micro_batches
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
 from engines.transformer.reference import reference_logits as reference_of_jax
@@ -118,7 +118,7 @@ def test_what_does_not_split_is_refused(model, tensor, pipeline, key):
 
 @given(batch=st.integers(1, 40), stages=st.integers(1, 9))
 def test_micro_batches_hold_every_sequence_once(batch, stages):
-    parts = _micro_batches(batch, stages)
+    parts = micro_batches(batch, stages)
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(batch))
     assert len(parts) == min(batch, stages)
     sizes = [part.stop - part.start for part in parts]

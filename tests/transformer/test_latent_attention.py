@@ -94,7 +94,7 @@ def test_packed_prompts():
     rows, packing = pack(plan, tokens, lengths)
     last = np.asarray(packing.starts) + lengths - 1
     weights, cache = load_parameters(plan, mesh, 0), make_cache(plan, mesh)
-    _, scores, _ = run(make_ragged_prefill(plan, mesh, 5), weights, cache, rows, last, packing)
+    _, scores, _ = run(make_ragged_prefill(plan, mesh, 5, packing=packing), weights, cache, rows, last)
     for row, length in enumerate(lengths):
         expected = tokens[row : row + 1, :length]
         found = np.asarray(scores)[None, row : row + 1, : plan.model.vocab_size]

@@ -1,13 +1,16 @@
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from builders.plans import mesh_of
 from builders.plans import plan_of as build_plan
+from hypothesis import given
+from hypothesis import strategies as st
 from partitioned_case import relative_error
 
-from engines.transformer.generate.prompt_lengths import draw_lengths
 from engines.transformer.layers.kv_cache import make_cache
+from engines.transformer.layers.mask import Causal
 from engines.transformer.layers.packing import pack
 from engines.transformer.options import PrefillOptions
 from engines.transformer.partition.plan import Plan
@@ -31,7 +34,7 @@ def prefilled(plan: Plan, packed: bool):
     lengths = LENGTHS[: plan.batch_size]
     rows, packing = pack(plan, tokens, lengths) if packed else (tokens, ())
     last = lengths - 1 + (packing.starts if packed else 0)
-    return weights, tokens, make_ragged_prefill(plan, mesh, LIMIT)(weights, cache, rows, last, packing)
+    return weights, tokens, make_ragged_prefill(plan, mesh, LIMIT, packing=packing)(weights, cache, rows, last)
 
 
 def error(plan: Plan, tokens: np.ndarray, scores) -> float:
@@ -111,11 +114,16 @@ def test_packing_by_hand():
     assert np.asarray(packing.ids(5)).tolist() == [[0, 1, 2, 0, 0], [0, 0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize(("distribution", "mean"), [("uniform", 0.5), ("lognormal", 0.38)])
-def test_lengths(distribution, mean):
-    lengths = draw_lengths(distribution, 4000, 2000, 0)
-    assert lengths.min() >= 1
-    assert lengths.max() <= 2000
-    assert lengths.mean() / 2000 == pytest.approx(mean, abs=0.02)
-    assert np.array_equal(lengths[:10], draw_lengths(distribution, 10, 2000, 0))
-    assert not np.array_equal(lengths[:10], draw_lengths(distribution, 10, 2000, 1))
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=4, max_size=4), rows=st.sampled_from([1, 2]), size=st.integers(1, 9)
+)
+def test_blocks_that_the_compiler_knows_hold_every_key_that_some_row_sees(lengths, rows, size):
+    plan = plan_of("palm", (rows, 1, 1), "wg_x" if rows > 1 else "ws_1d", "heads", batch_size=4)
+    _, packing = pack(plan, np.zeros((4, 30), np.int32), np.asarray(lengths, np.int32))
+    width = packing.first.shape[1]
+    for first in packing.first:
+        begins, ends = Causal(0, jnp.asarray(first), None, packing.least).key_blocks(size, width, size, width)
+        assert isinstance(begins, np.ndarray)
+        for query in range(width):
+            assert begins[query // size] * size <= first[query]
+            assert query < ends[query // size] * size

@@ -61,7 +61,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
 def _has_rows(place: Path) -> bool:
     """Whether an object store answers, and has rows there."""
-    from bench.storage.storage import storage_of
+    from bench.storage.choose import storage_of
 
     try:
         return bool(storage_of(place).names(place / "rows"))

@@ -78,16 +78,13 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         return _compact(store, as_json)
     if verb == "rekey":
         return _rekey(store, settings["proven"], as_json)
-    rows = _filtered(store.load() if settings["history"] else list(store.latest().values()), settings)
-    rows = at_read(rows, load_prices(settings["price"]))
+    from bench.rows.select import select
+
+    where = {name: settings[name] for name in FILTERS if settings[name] is not None}
+    rows = at_read(select(store, where, history=settings["history"]), load_prices(settings["price"]))
     if verb == "export":
         return _export(rows, settings)
     return _list(rows, settings, as_json)
-
-
-def _filtered(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
-    allowed = {name: settings[name] for name in FILTERS if settings[name] is not None}
-    return [row for row in rows if all(str(getattr(row, name)) in values for name, values in allowed.items())]
 
 
 def _list(rows: list[Row], settings: Mapping[str, Any], as_json: bool) -> int:

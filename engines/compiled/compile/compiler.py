@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engines.compiled.compile.cache import Cache, CompiledProgram, cache_key
 from engines.compiled.target.base import Target
 from engines.core.errors import ShardbenchError
+from engines.core.point import Point
 from engines.core.versions import compiler_flags, versions_of
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
     from engines.transformer.speculation.options import Speculation
 
+SEED: Final = 0
+"""Of the lengths of prompts."""
 OUT_OF_MEMORY: Final = "RESOURCE_EXHAUSTED"
 
 
@@ -28,7 +31,8 @@ class CompileRequest:
     """One program to compile: a phase of a plan, for a target. ``steps`` are those of a decode.
 
     ``libraries`` are those whose versions determine the compiler's output. The phases ``draft`` and ``verify`` are the
-    parts of a turn of ``speculation``, with the plan of its draft model, if it has one.
+    parts of a turn of ``speculation``, with the plan of its draft model, if it has one. ``point`` is that of prompts of
+    different lengths, whose shapes and constants follow from it; None of equal ones.
     """
 
     plan: "Plan"
@@ -39,6 +43,7 @@ class CompileRequest:
     steps: int
     speculation: "Speculation | None" = None
     draft: "Plan | None" = None
+    point: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,8 @@ class Compiler:
         from engines.transformer.programs import abstract_arguments, make_decode, make_prefill
 
         plan, mesh = request.plan, self.mesh(request.target)
+        if request.point is not None:
+            return _lower_ragged(request.point, request, mesh)
         if request.speculation is not None:
             from engines.transformer.speculation.programs import abstract_turn, make_proposal, make_verdict
 
@@ -157,6 +164,23 @@ class Compiler:
         arguments = abstract_arguments(plan, mesh, max(request.input_len, 1))[request.phase]
         made = make_prefill(plan, mesh) if request.phase == "prefill" else make_decode(plan, mesh, request.steps)
         return made.lower(*arguments)
+
+
+def _lower_ragged(point: Point, request: CompileRequest, mesh: "Mesh") -> Any:
+    """The program for prompts of the lengths that the seed 0 draws, as the ``jax`` engine runs it."""
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from engines.transformer.generate.ragged_prompts import ragged_prompts, shapes
+    from engines.transformer.programs import abstract_arguments, make_decode, make_ragged_prefill
+
+    plan, whole = request.plan, NamedSharding(mesh, PartitionSpec())
+    prompts = ragged_prompts(point, plan, SEED)
+    weights, cache, token, _ = abstract_arguments(plan, mesh, request.input_len)["decode"]
+    if request.phase == "prefill":
+        made = make_ragged_prefill(plan, mesh, request.input_len, packing=prompts.packing)
+        return made.lower(weights, cache, *shapes((prompts.rows, prompts.last), whole))
+    made = make_decode(plan, mesh, request.steps)
+    return made.lower(weights, cache, token, shapes(prompts.position, whole))
 
 
 def out_of_memory_sentence(message: str) -> str:

@@ -1,1 +1,1 @@
-"""Prefill, the decode loop, sampling and prompt lengths."""
+"""Prefill, the decode loop and sampling."""

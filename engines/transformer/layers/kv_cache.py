@@ -32,12 +32,15 @@ from engines.transformer.layers.mask import Window
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import quantize, stored_dtype
 from engines.transformer.partition.kv_heads import folds_slots, kv_slots
-from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.plan import STAGE, Plan
 from engines.transformer.partition.stacks import Stack
 
 PREFIX: Final = "prefix_"
+UNROLLED_ROWS: Final = 16
+"""Up to this many rows are written one after another without a loop."""
 Cache = dict[str, Array]
 """k and v: [layers, batch.attention, heads.rest, cache_len, dim]; their scales, where quantized, without ``dim``.
+A cache in pages (:mod:`engines.transformer.layers.ragged`) has pages for sequences and their size for ``cache_len``.
 
 Where slots are folded into the batch (:func:`engines.transformer.partition.kv_heads.folds_slots`) they are
 [layers, batch.attention · heads.rest, 1, cache_len, dim], ordered by chip.
@@ -62,11 +65,12 @@ class Cached(NamedTuple):
 def cache_spec(plan: Plan) -> P:
     """The PartitionSpec of k and v: the batch over attention's batch axes, slots over the other axes."""
     heads = plan.kv_axes if plan.partitioner == "gspmd" else plan.axes.head
+    stage = STAGE if plan.stages > 1 else None
     if folds_slots(plan):
-        return P(None, plan.axes.sequence + heads or None, None, plan.axes.positions or None, None)
+        return P(stage, plan.axes.sequence + heads or None, None, plan.axes.positions or None, None)
     if plan.model.attention.is_latent:
         heads = ()
-    return P(None, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
+    return P(stage, plan.axes.sequence or None, heads or None, plan.axes.positions or None, None)
 
 
 def window_of(plan: Plan, kind: LayerKind) -> Window | None:
@@ -83,6 +87,9 @@ def held_positions(plan: Plan, kind: LayerKind) -> int:
     written, behind the last of a prompt.
     """
     own, shared = plan.cache_len - plan.prefill.prefix, plan.axes.size(plan.axes.positions)
+    if plan.ragged:
+        # Sequences of different lengths keep all positions: a padded prompt's last ones are not a sequence's own.
+        return own if plan.pages is None else plan.pages[1]
     if shared == 1:
         return own if kind.window is None else min(kind.window, own)
     return plan.cache_positions if kind.window is None else min(-(-kind.window // shared) + 1, plan.cache_positions)
@@ -121,9 +128,10 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
     for name, spec in _specs(plan).items():
         scale = name.endswith("_scale")
         shared = prefix if stack.kind.window is None else min(stack.kind.window, prefix)
-        batch, length = (1, shared) if name.startswith(PREFIX) else (plan.batch_size, held)
+        own = plan.batch_size if plan.pages is None else plan.pages[0]
+        batch, length = (1, shared) if name.startswith(PREFIX) else (own, held)
         rows = (batch * slots, 1) if folds_slots(plan) else (batch, slots)
-        shape = (len(stack.numbers), *rows, length, _dim(plan, name))
+        shape = (len(stack.numbers) * plan.micro_batches, *rows, length, _dim(plan, name))
         # A folded cache of multihead attention stores the heads of one position side by side, over all sequences: a
         # vector unit reads them so. Queries that share a head are a matmul's rows, which reads position after position.
         order: Sequence[int] = range(len(shape) - scale)
@@ -195,6 +203,29 @@ def write_parts(cache: Cache, parts: dict[str, Array], layer: Any, position: Any
         at = (layer, 0, 0, position, 0)[: each.ndim + 1]
         written[name] = lax.dynamic_update_slice(cache[name], each[None], at)
     return written
+
+
+def write_each(cache: Cache, parts: dict[str, Array], layer: Any, rows: Array, positions: Array) -> Cache:
+    """The cache with one token of each sequence in ``parts`` written to its own row at its own position [rows].
+
+    One by one, in place: of a scatter into a stack of layers a TPU copies all of the stack.
+    """
+
+    def one(number: Any, written: Cache) -> Cache:
+        put = dict(written)
+        for name, part in parts.items():
+            each = part if cache[name].shape[2] == part.shape[1] else part.reshape(-1, 1, *part.shape[2:])
+            token = lax.dynamic_slice_in_dim(each, number, 1)
+            at = (layer, rows[number], 0, positions[number], 0)[: each.ndim + 1]
+            put[name] = lax.dynamic_update_slice(put[name], token[None], at)
+        return put
+
+    if rows.shape[0] > UNROLLED_ROWS:
+        looped: Cache = lax.fori_loop(0, rows.shape[0], one, dict(cache))
+        return looped
+    for number in range(rows.shape[0]):
+        cache = one(number, cache)
+    return cache
 
 
 def write_rolled(cache: Cache, parts: dict[str, Array], layer: Any, position: Any, length: int) -> Cache:

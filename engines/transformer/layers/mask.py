@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -105,16 +105,27 @@ class Mask(BlockMask, Protocol):
         ...
 
 
+@runtime_checkable
+class AttendsItself(Protocol):
+    """A mask of keys that lie in another way than by sequences, and how queries attend to them."""
+
+    def attend(self, plan: Any, scaled: Array, keys: Any, vals: Any, heads: Any) -> Any:
+        """Attention as a :class:`engines.transformer.layers.online_softmax.Partial` of the queries ``scaled``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Causal:
     """Query t sees keys up to ``position`` + t, those of its ``window`` where there is one.
 
-    Where sequences are packed it sees keys from ``first`` [time] (ascending) on, where its own sequence begins.
+    Where sequences are packed it sees keys from ``first`` [time] (ascending) on, where its own sequence begins; on no
+    chip is that before ``least`` [time], which the compiler knows.
     """
 
     position: Any
     first: Array | None = None
     window: Window | None = None
+    least: NDArray[np.int32] | None = None
 
     sees_some = True
 
@@ -170,14 +181,17 @@ class Causal:
         """See :class:`Mask`."""
         if self.first is None:
             return self
-        return replace(self, first=jnp.pad(self.first, (0, time - self.first.shape[0]), mode="edge"))
+        more = (0, time - self.first.shape[0])
+        least = None if self.least is None else np.pad(self.least, more, mode="edge")
+        return replace(self, first=jnp.pad(self.first, more, mode="edge"), least=least)
 
     def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
         """See :class:`Mask`."""
         parts = math.ceil(time / queries)
         last = self.position + np.minimum(np.arange(1, parts + 1) * queries, time) - 1
         ends: Any = (last // keys + 1).clip(max=math.ceil(limit / keys))
-        firsts: Any = None if self.first is None else self.first[::queries]
+        known = self.first if self.least is None else self.least
+        firsts: Any = None if known is None else known[::queries]
         if self.window is not None:
             firsts = _first(self.window, self.position + np.arange(parts) * queries, firsts).clip(min=0)
         begins: Any = np.zeros(parts, np.int32) if firsts is None else firsts // keys

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from engines.transformer.layers.kv_cache import Cached
-from engines.transformer.layers.mask import BlockMask, Mask, QueryBlock
+from engines.transformer.layers.mask import AttendsItself, BlockMask, Mask, QueryBlock
 from engines.transformer.layers.own_mask import OwnCausal
 from engines.transformer.layers.per_head import NONE, PerHead
 from engines.transformer.layers.score_blocks import block_shape, in_strips, uses_blocks
@@ -75,7 +75,9 @@ def attend(
     if shared is not None:
         before = mask.of_prefix(time, plan.prefill.prefix, shared[0].values.shape[2])
         start = attend_prefix(plan, scaled, *shared, before, heads)
-    if in_strips(plan, q.shape, limit, mask) and start is None:
+    if isinstance(mask, AttendsItself):
+        part = mask.attend(plan, scaled, keys, vals, heads)
+    elif in_strips(plan, q.shape, limit, mask) and start is None:
         part = strips(plan, scaled, keys, vals, mask, heads)
     elif uses_blocks(plan, q.shape, limit) and not isinstance(mask, OwnCausal):
         part = blockwise(plan, scaled, keys, vals, mask, start, heads)

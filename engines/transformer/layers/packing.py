@@ -35,16 +35,19 @@ class Packed(NamedTuple):
     """Positions of packed sequences. ``first``: [rows, width], where in its row each token's sequence begins.
 
     ``starts``: [batch], where in its row each sequence begins. Sequences fill rows in order, equally many
-    a row.
+    a row. ``pages``: those of a cache in pages, else (). ``least``: [width], the least ``first`` of all rows.
     """
 
     first: Any
     starts: Any
+    pages: Any = ()
+    least: Any = None
 
     def shard(self, plan: Plan, axes: Axes) -> "Packed":
         """This chip's rows and sequences, where both are split over ``axes``."""
         shards = plan.axes.size(axes)
-        return Packed(local_shard(self.first, axes, 0, shards), local_shard(self.starts, axes, 0, shards))
+        first, starts = (local_shard(each, axes, 0, shards) for each in (self.first, self.starts))
+        return Packed(first, starts, self.pages and self.pages.shard(plan, axes), self.least)
 
     def ids(self, _time: int) -> Array:
         """[rows, width]: the position of each token in its sequence."""
@@ -58,24 +61,26 @@ class Packed(NamedTuple):
     def store(
         self, plan: Plan, cache: Cache, k: Array, v: Array, *, kind: LayerKind, layer: Any, limit: int
     ) -> CacheView:
-        """Write k and v [1, width, slots, dim] of a chip's row to each sequence's first ``limit`` positions.
+        """Write k and v [1, width, slots, dim] of a chip's row to each sequence's first ``limit`` positions, or pages.
 
         Of a layer with a window that is shorter, to each sequence's last positions. The returned keys and values are in
         the cache's format, but still packed in their row: [1, slots, width, dim].
         """
         parts, length = quantized_kv(plan, k, v), held_positions(plan, kind)
-        if length < limit:
+        if self.pages:
+            at = (self.starts[self.pages.owner] + self.pages.begins)[:, None] + jnp.arange(length)
+        elif length < limit:
             ends = self.starts + (self.first == self.starts[:, None]).sum(axis=1)
             last = (ends - self.starts - 1)[:, None]
             at = self.starts[:, None] + last - (last - jnp.arange(length)) % length
         else:
             at = self.starts[:, None] + jnp.arange(limit)
         apart = {name: jnp.take(each[0], at, axis=1, mode="clip").swapaxes(0, 1) for name, each in parts.items()}
-        mask = Causal(0, self.first[0], window_of(plan, kind))
+        mask = Causal(0, self.first[0], window_of(plan, kind), self.least)
         return CacheView(write_parts(cache, apart, layer, 0), *keys_and_values(parts), mask)
 
 
-def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packed]:
+def pack(plan: Plan, tokens: Ids, lengths: Ids, pages: Any = ()) -> tuple[Ids, Packed]:
     """tokens: [batch, time], of which ``lengths`` [batch] count → tokens [rows, width] and their positions."""
     rows = plan.axes.size(plan.axes.sequence)
     by_row = lengths.reshape(rows, -1)
@@ -89,4 +94,4 @@ def pack(plan: Plan, tokens: Ids, lengths: Ids) -> tuple[Ids, Packed]:
         row = number // by_row.shape[1]
         packed[row, start : start + length] = tokens[number, :length]
         first[row, start : start + length] = start
-    return packed, Packed(first, starts.ravel())
+    return packed, Packed(first, starts.ravel(), pages, first.min(axis=0))

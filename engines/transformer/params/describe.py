@@ -1,5 +1,8 @@
 """The description of every array of a plan's parameters, by the tables of :mod:`params.parameters`."""
 
+from dataclasses import replace
+
+import jax
 from jax.sharding import PartitionSpec as P
 
 from engines.transformer.params.describe_layers import describe_layers
@@ -9,13 +12,20 @@ from engines.transformer.params.fill import Fill, Index, padded
 from engines.transformer.params.quantize import float_dtype
 from engines.transformer.params.tree import Matrix, Norm, Parameters
 from engines.transformer.partition.constraint import told
-from engines.transformer.partition.plan import Plan
+from engines.transformer.partition.plan import STAGE, Plan
 from engines.weights.random import Floats, Source, values
 
 
 def described(plan: Plan, source: Source = 0) -> Parameters:
     """The description of every array; values are computed only when requested."""
-    return _Model(plan, source).parameters()
+    whole = _Model(plan, source).parameters()
+    if plan.stages == 1:
+        return whole
+
+    def staged(each: Described) -> Described:
+        return replace(each, spec=P(STAGE, *each.spec[1:]))
+
+    return replace(whole, layers=jax.tree.map(staged, whole.layers))
 
 
 class _Model(Describer):

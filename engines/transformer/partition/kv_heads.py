@@ -44,9 +44,11 @@ def folds_slots(plan: Plan) -> bool:
     """Whether the cache folds slots into the batch: each slot of a sequence is then stored as a sequence.
 
     A TPU stores the cache in tiles of [written together, head_dim]: the few slots of one sequence would fill only a
-    fraction of each tile. Not where the compiler partitions, where a prefix is shared, or where slots are shared
-    unevenly.
+    fraction of each tile. Not where the compiler partitions, where a prefix is shared, where slots are shared
+    unevenly, or of a cache in pages.
     """
+    if plan.pages is not None:
+        return False
     kept, _, even = kv_slots(plan)
     return even and len(kept[0]) > 1 and plan.partitioner == "manual" and not plan.prefill.prefix
 

@@ -1,12 +1,11 @@
 """A plan: a model, a mesh and a layout, resolved into axes and local sizes before any array exists.
 
-Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in every layout (:mod:`partition.axes`);
-``ws_2d`` and all ``wg_*`` use the same stored weights.
+Gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in every layout; ``ws_2d`` and ``wg_*`` store the same.
 """
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from engines.core.dtypes import MX_BLOCK
 from engines.core.errors import InvalidRequest
@@ -20,10 +19,13 @@ from engines.transformer.partition.attention_checks import check_attention
 from engines.transformer.partition.axes import Axes, MeshAxes, PlannedAxes
 from engines.transformer.partition.expert_axes import ExpertAxes
 from engines.transformer.partition.expert_checks import check_experts
+from engines.transformer.partition.group_rows import rows_of_a_chip
 from engines.transformer.partition.overlap import Overlap, overlap_of
 from engines.transformer.partition.padding import Padded
 from engines.transformer.partition.sharding_checks import check_shardings
 from engines.transformer.partition.stacks import Stack, Turn, loops_of
+
+STAGE: Final = "stage"
 
 
 class Annotation(NamedTuple):
@@ -40,14 +42,14 @@ class Plan:
     ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
     split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
     ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
-    is longer. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
-    own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
-    (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of its torus close to rings. ``expert_axes`` names
-    the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity``
-    the tokens that an expert takes at most, as a multiple of its even share. ``shardings`` are those of every operator,
-    in place of a layout's, for a compiler that partitions. ``chunks`` and ``annotation`` are those of
-    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
-    how communication overlaps, and sizes with padding.
+    is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over all chips,
+    positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
+    ``micro_batches``, and the mesh has an axis :data:`STAGE` before x. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
+    own and no loop runs over layers. ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its
+    torus close to rings. ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is
+    gather or all_to_all, ``expert_capacity`` the most tokens of an expert, as a multiple of its even share.
+    ``shardings`` are those of every operator, for a compiler that partitions; with ``offloads`` the layers' matrices
+    are in host memory. ``chunks`` and ``annotation`` are of :meth:`global_view`; which axes split what, follows.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -77,6 +79,11 @@ class Plan:
     expert_capacity: float | None = None
     longest_text: int | None = None
     shardings: Shardings | None = None
+    offloads: bool = False
+    ragged: bool = False
+    pages: tuple[int, int] | None = None
+    stages: int = 1
+    micro_batches: int = 1
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
@@ -98,10 +105,9 @@ class Plan:
         )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
-        cuts = overlap is Overlap.RING_OF_ACTIVATIONS
         # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
         copies = manual and variant.whole_residual and not axes.batch and not axes.moved
-        padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
+        padded = Padded(self.model, self.chunks or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS, copies)
         split = axes.nontrivial("".join(sorted(self.expert_axes)))
         experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
         for name, value in (("axes", axes), ("experts", experts), ("overlap", overlap), ("padded", padded)):
@@ -130,7 +136,7 @@ class Plan:
         check_experts(self)
         check_shardings(self)
         if self.rows_of_group is not None:
-            check_groups(self.rows_of_group, self._rows_of_a_chip(), f" on a chip of mesh_shape={shape}")
+            check_groups(self.rows_of_group, rows_of_a_chip(self), f" on a chip of mesh_shape={shape}")
         if self.batch_size % axes.size(axes.batch):
             raise InvalidRequest(
                 "batch_size",
@@ -165,22 +171,6 @@ class Plan:
     def local_experts(self) -> int:
         """Experts of one chip."""
         return (self.model.num_experts or 0) // self.experts.shards
-
-    def _rows_of_a_chip(self) -> dict[str, int]:
-        """Rows of each kind of matrix that lie together on a chip, or in a ring's share of it."""
-        axes, embed = self.axes, self.model.d_model
-        latent = {name: getattr(self.model, name) for name in ("q_latent_dim", "kv_latent_dim")}
-        inputs = embed // axes.size(axes.stored_embed)
-        if self.overlap is Overlap.RING_OF_ACTIVATIONS and len(axes.scattered) == 1:
-            inputs //= axes.size(axes.scattered)
-        found = {"d_model": inputs, "heads · head_dim": self.padded.o_width}
-        if any(not kind.has_experts for kind in self.model.layer_kinds):
-            found["d_ff"] = self.padded.ffn_width
-        experts = self.model.experts
-        if experts is not None:
-            found["expert_d_ff"] = experts.expert.d_ff // self.experts.chunks
-            found |= {} if experts.shared is None else {"shared_expert_d_ff": experts.shared.d_ff // self.chips}
-        return found | {name: size for name, size in latent.items() if size is not None}
 
     @property
     def text_len(self) -> int:
@@ -278,8 +268,8 @@ class Plan:
         """Whether the tensors of a fused matrix are gathered and multiplied one by one.
 
         A fused matmul with gathered weights has the columns of many chunks; separating its tensors and rejoining the
-        chunks would cost more than fusion saves. They stay fused with int8
-        activations (one scale a token) and where products are summed over chips.
+        chunks would cost more than fusion saves. They stay fused with int8 activations (one scale a token) and where
+        products are summed over chips.
         """
         return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
 

@@ -29,6 +29,7 @@ def sbatch(words):
             "SLURM_JOB_NUM_NODES": nodes,
             "SLURM_NNODES": nodes,
             "SLURM_JOB_NODELIST": "localhost",
+            "SLURM_STEP_NODELIST": "localhost",
             "SLURM_NTASKS": str(int(nodes) * int(options.get("ntasks-per-node", "1"))),
             "SLURMD_NODENAME": "localhost",
         }

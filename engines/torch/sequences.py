@@ -1,0 +1,177 @@
+"""How a rank's sequences lie in the tensors of a pass: of equal length, padded to the longest, or packed in one row."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from engines.core.point import Point
+from engines.torch.attention import Cache, PackedMask, RowMask
+from engines.torch.transformer import Masks, Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one micro-batch reads. ``tokens``: [batch, time], or [1, tokens] where it is packed.
+
+    ``positions`` are those of the tokens, [time] or as tokens. ``last``: [batch], the places of the tokens whose logits
+    are wanted among all of ``tokens``; None is each sequence's last.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    masks: Masks
+    last: Tensor | None = None
+
+
+class Equal:
+    """Sequences of equal length. ``prompt``: [batch, input_len]; ``length`` is that of the cache."""
+
+    def __init__(self, transformer: Transformer, prompt: Tensor, input_len: int, length: int) -> None:
+        self.transformer, self.tokens, self.input_len, self.length = transformer, prompt, input_len, length
+        self.device = prompt.device
+
+    @property
+    def cache_size(self) -> tuple[int, int]:
+        """Rows of the cache and positions of a row."""
+        return len(self.tokens), self.length
+
+    @property
+    def start(self) -> Tensor:
+        """Where the first step's tokens stand, in the shape of the rank's position."""
+        return torch.full((1,), self.input_len, dtype=torch.long, device=self.device)
+
+    def prompt(self) -> Callable[[slice], Pass]:
+        """Micro-batch → what its prefill reads."""
+        positions = torch.arange(self.input_len, device=self.device)
+        masks = self.transformer.masks(positions, self.input_len, True)
+        return lambda rows: Pass(self.tokens[rows], positions, masks)
+
+    def step(self, position: Tensor, _number: int, limit: int, exact: bool) -> Callable[[slice, Tensor], Pass]:
+        """Micro-batch and tokens [batch] → what step ``number`` reads of a cache of ``limit`` positions."""
+        masks = self.transformer.masks(position, limit, exact)
+        return lambda rows, token: Pass(token[rows, None], position, masks)
+
+    def cache(self, layers: Sequence[Cache], rows: slice) -> list[Cache]:
+        """The micro-batch's part of the cache."""
+        return [tuple(each[rows] for each in layer) for layer in layers]
+
+
+class Padded(Equal):
+    """Sequences of ``lengths``, each padded at its end to ``input_len``; a step reads the longest one's positions."""
+
+    def __init__(
+        self, transformer: Transformer, prompt: Tensor, input_len: int, length: int, lengths: Sequence[int]
+    ) -> None:
+        super().__init__(transformer, prompt, input_len, length)
+        self.lengths = list(lengths)
+        # The last positions of a padded prompt are not a sequence's own: the whole cache is kept, windows are masks.
+        self.windows = {kind: window and replace(window, room=length) for kind, window in transformer.windows.items()}
+        transformer.windows = self.windows
+
+    @property
+    def start(self) -> Tensor:
+        """See :class:`Equal`: [batch]."""
+        return self._tensor(self.lengths)
+
+    def prompt(self) -> Callable[[slice], Pass]:
+        """See :class:`Equal`."""
+        positions = torch.arange(self.input_len, device=self.device)
+        masks = self.transformer.masks(positions, self.input_len, True)
+
+        def of(rows: slice) -> Pass:
+            ends = [number * self.input_len + each - 1 for number, each in enumerate(self.lengths[rows])]
+            return Pass(self.tokens[rows], positions, masks, self._tensor(ends))
+
+        return of
+
+    def step(self, position: Tensor, _number: int, limit: int, _exact: bool) -> Callable[[slice, Tensor], Pass]:
+        """See :class:`Equal`."""
+        ropes = self.transformer.ropes
+
+        def of(rows: slice, token: Tensor) -> Pass:
+            here = position[rows, None]
+            masks: Masks = {
+                kind: RowMask(here, limit, ropes.get(kind), window) for kind, window in self.windows.items()
+            }
+            return Pass(token[rows, None], here, masks)
+
+        return of
+
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long).to(self.device)
+
+
+class Packed(Padded):
+    """Sequences of ``lengths`` one after another, in one row of tokens and one row of cached positions: no padding."""
+
+    def __init__(
+        self, transformer: Transformer, prompt: Tensor, input_len: int, length: int, lengths: Sequence[int]
+    ) -> None:
+        super().__init__(transformer, prompt, input_len, length, lengths)
+        steps = length - input_len
+        self.rooms = list(accumulate((each + steps for each in self.lengths), initial=0))
+
+    @property
+    def cache_size(self) -> tuple[int, int]:
+        """See :class:`Equal`."""
+        return 1, self.rooms[-1]
+
+    def prompt(self) -> Callable[[slice], Pass]:
+        """See :class:`Equal`."""
+
+        def of(rows: slice) -> Pass:
+            lengths = self.lengths[rows]
+            tokens = torch.cat([row[:length] for row, length in zip(self.tokens[rows], lengths, strict=True)])
+            ends = list(accumulate(lengths))
+            queries = [(end - length, end) for length, end in zip(lengths, ends, strict=True)]
+            positions, masks = self._masks(rows, [range(length) for length in lengths], queries)
+            return Pass(tokens[None], positions, masks, self._tensor([end - 1 for end in ends]))
+
+        return of
+
+    def step(self, _position: Tensor, number: int, _limit: int, _exact: bool) -> Callable[[slice, Tensor], Pass]:
+        """See :class:`Equal`."""
+
+        def of(rows: slice, token: Tensor) -> Pass:
+            standing = [range(each + number, each + number + 1) for each in self.lengths[rows]]
+            positions, masks = self._masks(rows, standing, [(each, each + 1) for each in range(len(standing))])
+            return Pass(token[None, rows], positions, masks, self._tensor(range(len(standing))))
+
+        return of
+
+    def cache(self, layers: Sequence[Cache], rows: slice) -> list[Cache]:
+        """See :class:`Equal`."""
+        own = slice(self.rooms[rows.start], self.rooms[rows.stop])
+        return [tuple(each[:, :, own] for each in layer) for layer in layers]
+
+    def _masks(
+        self, rows: slice, standing: Sequence[range], queries: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Masks]:
+        """Positions [tokens] of the sequences' tokens, and what they see; ``queries`` are their places in the row."""
+        rooms = [each - self.rooms[rows.start] for each in self.rooms[rows]]
+        positions = self._tensor([each for some in standing for each in some])
+        slots = self._tensor([room + each for room, some in zip(rooms, standing, strict=True) for each in some])
+        ropes = self.transformer.ropes
+        return positions, {
+            kind: PackedMask(positions, slots, queries, rooms, standing, ropes.get(kind), window)
+            for kind, window in self.windows.items()
+        }
+
+
+def sequences_of(point: Point, transformer: Transformer, tokens: Tensor, lengths: Sequence[int]) -> Equal:
+    """Those of a rank that reads ``tokens`` [batch, input_len], of which each sequence has its own ``lengths``."""
+    length = point.input_len + point.output_len
+    if point.lengths == "equal":
+        return Equal(transformer, tokens, point.input_len, length)
+    kind = Packed if point.padding == "packed" else Padded
+    return kind(transformer, tokens, point.input_len, length, lengths)
+
+
+def micro_batches(batch_size: int, wanted: int) -> list[slice]:
+    """Slices of the batch, as many as ``wanted``, or one per sequence where there are fewer."""
+    count = min(batch_size, wanted)
+    bounds = [batch_size * number // count for number in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
