@@ -44,8 +44,8 @@ class Plan:
     ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
     is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over all chips,
     positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
-    ``micro_batches``, and the mesh has an axis :data:`STAGE` before x. ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its
-    own and no loop runs over layers. ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its
+    ``micro_batches``, and the mesh has an axis :data:`STAGE` before x. ``decodes`` says whether decode steps follow the
+    prompt. With ``unrolled`` every layer has arrays of its own and no loop runs over layers. ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its
     torus close to rings. ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is
     gather or all_to_all, ``expert_capacity`` the most tokens of an expert, as a multiple of its even share.
     ``shardings`` are those of every operator, for a compiler that partitions; with ``offloads`` the layers' matrices
