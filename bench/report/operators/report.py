@@ -73,7 +73,8 @@ def _times(found: Sequence[Workload]) -> Table:
             compiled, predicted = each.compiled.get(way), each.predicted.get(way)
             if compiled is None and predicted is None:
                 continue
-            plan = next((row.details["plan"] for row in (predicted, compiled) if row and "plan" in row.details), {})
+            told = [row.details["plan"] for row in (predicted, compiled) if row and "plan" in row.details]
+            plan: Mapping[str, Any] = told[0] if told else {}
             refused = "" if compiled is None or compiled.status == "ok" else f"{compiled.status}: {compiled.error}"
             lines.append(
                 {
