@@ -39,7 +39,11 @@ def operators_report(rows: Sequence[Row], title: str) -> Document:
         findings=[finding for each in found for finding in _findings(each)],
         sections=[
             Section(title="Time of each way", text=ABOUT, tables=[_times(found)]),
-            *(Section(title=each.label, text=READING, tables=[_operators(each)]) for each in found),
+            *(
+                Section(title=each.label, text=READING, tables=[_operators(each)])
+                for each in found
+                if any(each.operators(way) for way in WAYS)
+            ),
         ],
     )
 
@@ -51,13 +55,13 @@ def _findings(each: Workload) -> list[Finding]:
         mine = times.get(way)
         if manual is None or mine is None:
             continue
-        ratio, sent = mine / manual, each.sent_bytes(way) / max(each.sent_bytes(MANUAL), 1.0)
+        ratio, figures = mine / manual, {"ratio": mine / manual}
         what = f"GSPMD in {each.layout}" if way == GSPMD else "GSPMD by Alpa's plan"
-        text = (
-            f"{each.label}: {what} takes {significant(ratio)} times as long as our program in {each.layout}, and its "
-            f"collectives move {significant(sent)} times the bytes."
-        )
-        figures = {"ratio": ratio, "bytes_ratio": sent}
+        text = f"{each.label}: {what} takes {significant(ratio)} times as long as our program in {each.layout}"
+        if each.sent_bytes(MANUAL) and each.sent_bytes(way):
+            figures["bytes_ratio"] = each.sent_bytes(way) / each.sent_bytes(MANUAL)
+            text += f", and its collectives move {significant(figures['bytes_ratio'])} times the bytes"
+        text += "."
         found.append(Finding("operators", ("compiled",), text, figures))
     return found
 
@@ -69,7 +73,8 @@ def _times(found: Sequence[Workload]) -> Table:
             compiled, predicted = each.compiled.get(way), each.predicted.get(way)
             if compiled is None and predicted is None:
                 continue
-            plan = next((row.details["plan"] for row in (predicted, compiled) if row and "plan" in row.details), {})
+            told = [row.details["plan"] for row in (predicted, compiled) if row and "plan" in row.details]
+            plan: Mapping[str, Any] = told[0] if told else {}
             refused = "" if compiled is None or compiled.status == "ok" else f"{compiled.status}: {compiled.error}"
             lines.append(
                 {

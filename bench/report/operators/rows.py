@@ -61,14 +61,14 @@ class Workload:
 
 
 def workloads(rows: Sequence[Row]) -> list[Workload]:
-    """The workloads that have a compiled row that says what operators became, in order of the rows."""
+    """The workloads compiled in several ways, or with a row that says what operators became, in order of the rows."""
     found: dict[tuple[Any, ...], tuple[dict[str, Row], dict[str, Row]]] = {}
     for row in rows:
         if row.source in ("compiled", "predicted") and row.phase in ("prefill", "decode"):
             both = found.setdefault(tuple(getattr(row, key) for key in KEYS), ({}, {}))
             both[row.source == "predicted"].setdefault(way_of(row), row)
     kept = [Workload(key=key, compiled=compiled, predicted=predicted) for key, (compiled, predicted) in found.items()]
-    return [each for each in kept if any(each.operators(way) for way in WAYS)]
+    return [each for each in kept if len(each.compiled) > 1 or any(each.operators(way) for way in WAYS)]
 
 
 def seconds(row: Row | None) -> float | None:
