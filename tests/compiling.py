@@ -64,5 +64,5 @@ def _plain_reference():
     """Its jitted functions. Compiled once a process for the same shapes, whichever module asks."""
     return {
         name: jax.jit(getattr(reference, name).__wrapped__, static_argnums=static, compiler_options=plainly())
-        for name, static in (("_layer", (0, 1, 2)), ("_output", 0))
+        for name, static in (("layer", (0, 1, 2)), ("output_logits", 0))
     }

@@ -21,8 +21,11 @@ OUTCOMES: Final[Mapping[str, str]] = {
     "timeout": "timeout",
 }
 """What a status other than ok is called, apart from the two of an answer: valid and not valid."""
-NOT_COLUMNS: Final = frozenset({"samples_s", "origins", "load", "conditions", "details", "versions"})
-"""Fields that are shown with a single row alone; ``versions`` has a column a library."""
+NOT_COLUMNS: Final = frozenset(name for name, kinds in kinds_of_fields().items() if dict in kinds) | {
+    "samples_s",
+    "process_medians_s",
+}
+"""Fields that are shown with a single row alone, all mappings among them; ``versions`` has a column a library."""
 MOST_OF_ROWS: Final = 0.25
 """Share of distinct numbers up to which a dictionary is smaller than the numbers themselves."""
 

@@ -89,6 +89,12 @@ def _field(asked: Asked) -> Made:
     return Made(document=field_report(asked.rows, asked.titled("Every system of the field, on the same chips")))
 
 
+def _offload(asked: Asked) -> Made:
+    from bench.report.offload.report import offload_report
+
+    return Made(document=offload_report(asked.rows, asked.titled("Weights and cache outside the chip")))
+
+
 def _studies(asked: Asked) -> Made:
     from bench.report.studies.read_trace import FOLDER
     from bench.report.studies.report import studies_report
@@ -122,6 +128,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         summary="latency against cost of every system that the paper names (+sweep=field, field-measured)",
         make=_field,
         folder="field",
+    ),
+    "offload": Kind(
+        summary="the cheapest token with weights or cache off the chip (+sweep=study-offload), and what streaming did",
+        make=_offload,
+        folder="offload",
     ),
     "studies": Kind(
         summary="figure, table and finding of every study (+sweep=study-...), from compiled rows",

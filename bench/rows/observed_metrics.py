@@ -58,14 +58,6 @@ OBSERVED: Final[dict[str, Metric]] = {
         _observed(
             "tokens_per_turn", "tokens/turn", "", "Tokens that a turn of speculative decoding yields a sequence."
         ),
-        _observed(
-            "acceptance_rate",
-            "accepted",
-            "%",
-            "Share of the judged proposed tokens that were kept; those behind a rejected one are not judged.",
-            scale=1e2,
-            spec=".1f",
-        ),
         _observed("mean_layers", "layers", "", "Layers that a generated token passed before it left, on average."),
         _observed("quality_kl", "KL to whole", "nats", "Mean KL(whole model ‖ this one) over positions.", spec=".3g"),
         _observed(

@@ -13,6 +13,7 @@ from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.drafts import asked, draft_of
 from engines.analytic.grid import collectives_of, record
 from engines.analytic.impossible import impossible
+from engines.analytic.offload_rates import check_streamed, host_bytes, streams
 from engines.analytic.predict import PredictedPhase, predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
@@ -27,6 +28,7 @@ from engines.core.row import Source
 from engines.core.runtime import BEST
 from engines.core.speculation import tokens_per_turn
 from engines.core.speculative_keys import check_rate
+from engines.offload.host_link import HOST_LINK_SHARE
 from engines.weights.lengths import counted, moments
 
 CLOSED_FORM_VERSION: Final = 3
@@ -41,7 +43,7 @@ EXTENSIONS: Final = (
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "pruning"),
     *("speculative", "draft_model", "draft_len", "draft_layers", "acceptance_rate"),
-    *("planner", "shardings", "lengths", "padding", "sequence_parallel", "micro_batches"),
+    *("planner", "shardings", "offload", "offload_kv", "lengths", "padding", "sequence_parallel", "micro_batches"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
 
@@ -51,7 +53,7 @@ class AnalyticEngine(Estimator):
 
     name: ClassVar[str] = "analytic"
     source: ClassVar[Source] = "predicted"
-    code: ClassVar[Sequence[str]] = ("analytic",)
+    code: ClassVar[Sequence[str]] = ("analytic", "offload")
     runtime: ClassVar[str | None] = BEST
     answers_any_runtime: ClassVar[bool] = True
 
@@ -93,10 +95,12 @@ class AnalyticEngine(Estimator):
 def _program_id(point: Point) -> str:
     if point.planner == "alpa" or point.shardings is not None:
         return planned_program_id(point)
-    constants = constants_of(point)
-    if point.model.num_experts is None:
-        return digest(CLOSED_FORM_VERSION, constants)
-    return digest(CLOSED_FORM_VERSION, constants, routing_constants(point.chip.kind))
+    parts: list[Any] = [CLOSED_FORM_VERSION, constants_of(point)]
+    if point.model.num_experts is not None:
+        parts.append(routing_constants(point.chip.kind))
+    if streams(point):
+        parts.append({"host_link_share": HOST_LINK_SHARE})
+    return digest(*parts)
 
 
 def _check(point: Point) -> None:
@@ -104,6 +108,7 @@ def _check(point: Point) -> None:
     check_extensions(point, "analytic", read=EXTENSIONS)
     check_rate(point)
     record(point)
+    check_streamed(point)
     draft = draft_of(point)
     if draft is not None:
         _check(draft)
@@ -203,6 +208,8 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         keys |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         keys["mesh_shape"] = [1, 1, point.num_chips]
     keys |= phases[-1].keys
+    if streams(point):
+        details["host_bytes"] = host_bytes(point, widest.memory["kv_cache_bytes"])
     if point.phase == "generate":
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}

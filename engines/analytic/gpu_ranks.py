@@ -57,6 +57,14 @@ def attention_weights(grid: Grid, ranks: Ranks) -> Floats:
     return np.where(grid.latent, grid.d_model * whole + cut / shared, by_head)
 
 
+def weights_on_rank(grid: Grid, ranks: Ranks) -> Floats:
+    """Elements of a layer's matrices on a rank, as a mean over layers: experts lie 1/t on each, the router on all."""
+    dense, mixed = grid.dense_layers / grid.layers, grid.expert_layers / grid.layers
+    weights = attention_weights(grid, ranks) + dense * grid.ffn_params / grid.tensor
+    experts = grid.num_experts * (grid.expert_params / grid.tensor + grid.d_model)
+    return weights + mixed * (experts + grid.shared_params / ranks.attention(grid))
+
+
 def cached_elements(grid: Grid, ranks: Ranks, tokens: Floats) -> Floats:
     """Elements of one layer's cache on a rank for ``tokens`` of its sequences; latent vectors have no heads."""
     kv_heads = np.maximum(np.ceil(grid.kv_heads / ranks.attention(grid)), 1.0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engines.analytic.chip_figures import check_links, peak_beside
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
 from engines.analytic.model_arrays import model_arrays
+from engines.analytic.offload_rates import offload_record
 from engines.analytic.routing_constants import routing_constants
 from engines.core.dtypes import BYTES_PER_ELEMENT, stream_dtype, weight_bytes
 from engines.core.layout import (
@@ -48,8 +49,7 @@ class Grid:
     which a token goes to ``experts_per_token``, and one of ``shared_params`` for all; what is 0 is not there. Of
     ``expert_groups`` of them a token reaches ``expert_groups_kept``. ``latent_form``, ``expert_axes`` and ``dispatch``
     index ``LATENT_ATTENTIONS``, ``EXPERT_AXES`` and ``EXPERT_DISPATCHES``; ``data`` and ``expert_ranks`` are 0 where
-    data_parallel and expert_parallel are left open. ``grouped_rows`` and ``routing_s`` are the constants of
-    :mod:`engines.analytic.routing_constants`.
+    data_parallel and expert_parallel are left open. ``grouped_rows``, ``routing_s``: :mod:`.routing_constants`.
 
     ``input_len`` is the mean where prompts are packed, and ``prompt_seen`` then E[length²]/E[length]. ``norm_ranks``
     split the tokens of norms and residual, and ``micro_batches`` is 0 where it is left open.
@@ -60,6 +60,7 @@ class Grid:
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
     A decode is ``passes`` of ``pass_tokens`` a sequence, which yield ``steps`` tokens: as many passes of one token,
     unless some are proposed (:mod:`engines.analytic.drafts`).
+    Where a point ``offloads`` weights or ``offloads_kv``, they come at the rates of :mod:`engines.analytic.offload`.
     """
 
     layers: Floats
@@ -171,6 +172,10 @@ class Grid:
     hbm_usable: Floats
     grouped_rows: Floats
     routing_s: Floats
+    offloads: Bools
+    offloads_kv: Bools
+    host_bytes_per_s: Floats
+    nvme_bytes_per_s: Floats
 
     def __len__(self) -> int:
         return max(array.size for array in self.arrays().values())
@@ -267,6 +272,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
         "grouped_rows": routing.grouped_rows,
         "routing_s": routing.routing_s,
+        **offload_record(point),
     }
 
 

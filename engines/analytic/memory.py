@@ -8,6 +8,7 @@ from engines.analytic import gpu_nodes, gpu_ranks, torus_attention, torus_expert
 from engines.analytic.attention import absorbs, cached_width, held, query_width, value_width
 from engines.analytic.expert_load import busiest_rows
 from engines.analytic.grid import Bools, Floats, Grid
+from engines.analytic.offload_rates import held_layers
 from engines.analytic.torus_links import size_of
 from engines.core.layout import LAYOUTS
 
@@ -115,9 +116,13 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> TorusMe
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
     whole = Memory(
-        weights_bytes=grid.layers * tpu_torus.weights_on_chip(grid, layout) * grid.weight_bytes
+        weights_bytes=held_layers(grid.layers, grid.offloads)
+        * tpu_torus.weights_on_chip(grid, layout)
+        * grid.weight_bytes
         + tables / chips * grid.head_bytes,
-        kv_cache_bytes=grid.layers * shards.kv_elements(grid, grid.batch * held(grid, context)) * grid.kv_bytes,
+        kv_cache_bytes=held_layers(grid.layers, grid.offloads_kv)
+        * shards.kv_elements(grid, grid.batch * held(grid, context))
+        * grid.kv_bytes,
         activations_bytes=fullest + residual + grid.batch * _judged(grid, length) * grid.vocab / chips * 4,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )
@@ -136,7 +141,6 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
     """
     ranks = gpu_ranks.Ranks(data=np.ones(1), experts=np.ones(1)) if ranks is None else ranks
     shared = ranks.attention(grid)
-    dense, mixed = grid.dense_layers / grid.layers, grid.expert_layers / grid.layers
     layers = np.ceil(grid.layers / grid.pipeline)
     tables = grid.vocab * grid.d_model * 2
     reading = np.where(length > grid.pass_tokens, grid.cache_grows, 0.0) > 0
@@ -158,12 +162,13 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
     # In and out of matmuls are whole, the residual and what is normed lie on the ranks that split their tokens.
     residual = (2 + 2 / grid.norm_ranks) * np.minimum(grid.batch * length, most) * grid.d_model
     logits = grid.batch * grid.vocab * np.where(grid.all_logits > 0, length, _judged(grid, length))
-    weights = gpu_ranks.attention_weights(grid, ranks) + dense * grid.ffn_params / grid.tensor
-    experts = grid.num_experts * (grid.expert_params / grid.tensor + grid.d_model) + grid.shared_params / shared
     kept = np.ceil(grid.batch / ranks.data) * held(grid, context)
     return Memory(
-        weights_bytes=layers * (weights + mixed * experts) * grid.weight_bytes + tables * grid.head_bytes,
-        kv_cache_bytes=layers * gpu_ranks.cached_elements(grid, ranks, kept) * grid.kv_bytes,
+        weights_bytes=held_layers(layers, grid.offloads) * gpu_ranks.weights_on_rank(grid, ranks) * grid.weight_bytes
+        + tables * grid.head_bytes,
+        kv_cache_bytes=held_layers(layers, grid.offloads_kv)
+        * gpu_ranks.cached_elements(grid, ranks, kept)
+        * grid.kv_bytes,
         activations_bytes=(residual + hidden + scores) * grid.act_bytes + 2 * 4 * logits,
         usable_bytes=grid.hbm_bytes * grid.hbm_usable,
     )

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from engines.analytic import gpu_nodes, memory, torus_attention, torus_experts, tpu_torus
+from engines.analytic import gpu_nodes, memory, offload, torus_attention, torus_experts, tpu_torus
 from engines.analytic.attention import seen_in_decode, seen_in_prefill
 from engines.analytic.cost import Cost
 from engines.analytic.gpu_ranks import Ranks
@@ -183,6 +183,11 @@ def _ranks_possible(grid: Grid, strategy: Strategy) -> Bools:
     return np.asarray(fits & stated & spread)
 
 
+def comes_from_host(grid: Grid) -> bool:
+    """Whether some point of the grid has weights or a cache outside its chips."""
+    return bool(np.any(grid.offloads | grid.offloads_kv))
+
+
 @dataclass(slots=True)
 class Parts:
     """What strategies of a torus have in common, each computed once: all but experts does not depend on their axes."""
@@ -211,6 +216,7 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
         cost = gpu_nodes.forward(grid, length, seen, name == "prefill", ranks, keys)
         taken = memory.on_nodes(grid, length, ranks)
         possible = _ranks_possible(grid, chosen)
+        of_layer = offload.nodes_bytes(grid, ranks, length, seen) if comes_from_host(grid) else None
     else:
         layout, attention, experts = chosen.layout, chosen.attention, chosen.experts
         known = Parts() if known is None else known
@@ -228,11 +234,14 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
         cost, taken = tpu_torus.together(grid, dense, routed), held.with_experts(routed)
         requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         requested = requested & _attention_asked(grid, attention) & _experts_asked(grid, chosen)
-        possible = requested & torus_attention.attention_shards(grid, layout, attention).possible
+        shards = torus_attention.attention_shards(grid, layout, attention)
+        possible = requested & shards.possible
+        of_layer = offload.torus_bytes(grid, layout, shards, length, seen) if comes_from_host(grid) else None
     if name == "prefill":
         cost = replace(cost, overhead_s=cost.overhead_s + grid.request_s)
+    passes = np.where(runs, count, 0.0)
     return PredictedPhase(
-        cost=cost.times(np.where(runs, count, 0.0)),
+        cost=cost.times(passes) if of_layer is None else offload.streamed(grid, cost, of_layer, passes),
         memory=taken.masked(runs),
         strategy=np.full(len(grid), strategy),
         possible=np.broadcast_to(possible | ~runs, (len(grid),)),

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.compiled.answers import Answers
 from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
-from engines.compiled.compile.compiler import SEED, Compiler, CompileRequest, CompilerFailed
+from engines.compiled.compile.compiler import Compiler, CompileRequest, CompilerFailed
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
 from engines.compiled.depth import at_all_layers, shallow, surely_fits
 from engines.compiled.estimate import estimate_of
 from engines.compiled.hlo.parser import UnreadableHlo
+from engines.compiled.offload import check_offload, host_rate
 from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.search import (
     AUTO,
@@ -26,8 +27,17 @@ from engines.compiled.search import (
     total_s,
     unrolled,
     variants,
+    with_pages,
 )
-from engines.compiled.speculative import OF_A_DRAFT, check_turns, draft_for, over_turns, phases_of, turn_of
+from engines.compiled.speculative import (
+    OF_A_DRAFT,
+    check_both_fit,
+    check_turns,
+    draft_for,
+    over_turns,
+    phases_of,
+    turn_of,
+)
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
 from engines.compiled.target.select import target_of
@@ -52,7 +62,7 @@ class CompiledEngine(Estimator):
 
     name: ClassVar[str] = "compiled"
     source: ClassVar[Source] = "compiled"
-    code: ClassVar[Sequence[str]] = ("weights", "transformer", "compiled")
+    code: ClassVar[Sequence[str]] = ("weights", "transformer", "compiled", "offload")
     runtime: ClassVar[str | None] = "xla"
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
 
@@ -128,7 +138,8 @@ class CompiledEngine(Estimator):
             for phase in phases_of(point):
                 plans = [plan] if phase in OF_A_DRAFT else shallow(plan) or [plan]
                 keys |= {self.compiler.key(self._request(point, each, target, phase)) for each in plans}
-        return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice()))
+        rate = [] if point.offload == "none" else [host_rate(point)]
+        return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice()), *rate)
 
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
         """One answer a point, in order; each may take its compiler a while."""
@@ -184,13 +195,14 @@ class CompiledEngine(Estimator):
     def _question(self, point: Point) -> tuple[Target, list[tuple[str, ...]]]:
         """The target, and the collectives to try: of each kind, one that is compiled in every layout, then others."""
         from engines.transformer.generate.ragged_prompts import check_lengths
-        from engines.transformer.partition.resolve import check_formats
+        from engines.transformer.partition.resolve import READ, check_formats
 
         point.check()
         self.check_runtime(point)
         if point.pruning != NONE:
             raise Unsupported("pruning=2:4: XLA multiplies the zeros like other weights; use engine=analytic on a GPU")
-        check_formats(point)
+        check_formats(point, (*READ, "offload"))
+        check_offload(point)
         check_lengths(point)
         check_rate(point)
         open_ = point.collectives == AUTO
@@ -198,14 +210,15 @@ class CompiledEngine(Estimator):
 
     def _layouts(self, point: Point, target: Target, collectives: str, *, also: bool) -> list["Plan"]:
         """The variant in every open layout; ``also``: another kind was tried both looped and unrolled."""
-        plans = layouts(target.resolve(point), target.device_mesh, collectives)
+        found = layouts(target.resolve(point), target.device_mesh, collectives)
+        plans = [replace(each, offloads=point.offload != "none") for each in found]
         plans = unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
-        return _with_pages(point, plans)
+        return with_pages(point, plans)
 
     def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
         """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
         more = variants(plans, collectives, point)
-        return _with_pages(point, more if self.unroll_layers != AUTO or also else unrolled([*plans, *more]))
+        return with_pages(point, more if self.unroll_layers != AUTO or also else unrolled([*plans, *more]))
 
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
@@ -245,7 +258,7 @@ class CompiledEngine(Estimator):
         if too_large is not None:
             raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")
         try:
-            return timed(name, compiled, cost_model_of(point.slice()))
+            return timed(name, compiled, cost_model_of(point.slice()), host_bytes_per_s=host_rate(point))
         except UnreadableHlo as error:
             library = with_what.libraries[-1]
             whose = f"{library} {versions_of([library]).get(library)}"
@@ -272,6 +285,7 @@ class CompiledEngine(Estimator):
         details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
         plans = [each for each in (plan, draft_for(target.resolve(point), plan)) if each is not None]
         found_it = estimate_of(point, target, self.compiler.mesh(target), plans, phases, details)
+        check_both_fit(point, found_it.facts.peak_hbm_bytes or 0.0)
         return replace(found_it, facts=replace(found_it.facts, program_id=self.program_id(point)))
 
     def _write_traces(self, point: Point, phases: Sequence[TimedProgram]) -> dict[str, dict[str, str]]:
@@ -284,10 +298,3 @@ class CompiledEngine(Estimator):
             path = write_trace(self.trace_dir, trace_name(point, phase.name), phase.timeline, layers, text)
             names[phase.name] = path.name
         return {"traces": names}
-
-
-def _with_pages(point: Point, plans: Sequence["Plan"]) -> list["Plan"]:
-    """The plans, each with the pages of its cache where sequences are decoded without padding."""
-    from engines.transformer.generate.ragged_prompts import paged
-
-    return [paged(point, plan, SEED) for plan in plans]

@@ -112,7 +112,7 @@ def _peak_beside(phase: TimedProgram, held: Sequence[Mapping[str, float]]) -> fl
 
 
 def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
-    """Bytes of one device's weights and cache, without padding."""
+    """Bytes of one device's weights and cache, without padding; weights in host memory are not on it."""
     import jax
 
     from engines.transformer.layers.kv_cache import abstract_cache
@@ -121,7 +121,11 @@ def _sharded_bytes(mesh: Any, plan: "Plan") -> dict[str, float]:
 
     described: dict[str, Any] = {"weights": abstract_parameters(plan, mesh), "cache": abstract_cache(plan, mesh)}
     return {
-        name: sum(stored_bytes(each.sharding.shard_shape(each.shape), each.dtype) for each in jax.tree.leaves(arrays))
+        name: sum(
+            stored_bytes(each.sharding.shard_shape(each.shape), each.dtype)
+            for each in jax.tree.leaves(arrays)
+            if each.sharding.memory_kind != "pinned_host"
+        )
         for name, arrays in described.items()
     }
 

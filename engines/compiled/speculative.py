@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.timeline import Timeline
 from engines.compiled.timed import TimedProgram
+from engines.core.errors import OutOfMemory
 from engines.core.point import Point
 from engines.core.speculation import tokens_per_turn, turns_until
 
@@ -47,6 +48,20 @@ def check_turns(point: Point, plan: "Plan") -> None:
     draft = draft_for(point, plan)
     if draft is not None:
         check_speculation(point, draft)
+
+
+def check_both_fit(point: Point, peak_bytes: float) -> None:
+    """Check that a chip holds both models: the compiler has seen only the one that a program runs.
+
+    Raises:
+        OutOfMemory: it does not.
+    """
+    hbm_bytes = point.chip.hbm_bytes
+    if point.draft_model is not None and hbm_bytes is not None and peak_bytes > hbm_bytes:
+        raise OutOfMemory(
+            f"model={point.model.name} and draft_model={point.draft_model.name} need {peak_bytes / 1e9:.1f} GB of a "
+            f"chip's {hbm_bytes / 1e9:.1f} GB"
+        )
 
 
 def turn_of(point: Point) -> "Speculation | None":

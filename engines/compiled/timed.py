@@ -43,8 +43,14 @@ class TimedProgram:
         return dict(self.schedule.unknown)
 
 
-def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: Trips | None = None) -> TimedProgram:
-    """Read and time a program that fits.
+def timed(
+    name: str,
+    compiled: CompiledProgram,
+    cost: CostModel,
+    unknown_trips: Trips | None = None,
+    host_bytes_per_s: float | None = None,
+) -> TimedProgram:
+    """Read and time a program that fits; ``host_bytes_per_s`` is the rate of the host's link, None if unknown.
 
     Raises:
         UnreadableHlo: the text is no scheduled HLO that can be read, or has a loop of unknown trip count and
@@ -53,7 +59,7 @@ def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: 
     """
     module = parse_module(compiled.text)
     schedule = read_schedule(module, unknown_trips)
-    best_case, timeline = cost.best_case(), walk(schedule, cost)
+    best_case, timeline = cost.best_case(), walk(schedule, cost, host_bytes_per_s=host_bytes_per_s)
     is_open = bool(schedule.unknown or schedule.assumed or timeline.branches)
     return TimedProgram(
         name,
@@ -61,7 +67,7 @@ def timed(name: str, compiled: CompiledProgram, cost: CostModel, unknown_trips: 
         module,
         schedule,
         timeline,
-        walk(schedule, cost, least=True) if is_open else timeline,
+        walk(schedule, cost, least=True, host_bytes_per_s=host_bytes_per_s) if is_open else timeline,
         hot_loop(schedule, cost),
-        walk(schedule, best_case).account.total_s if best_case is not None else None,
+        walk(schedule, best_case, host_bytes_per_s=host_bytes_per_s).account.total_s if best_case is not None else None,
     )

@@ -108,7 +108,9 @@ class Chip:
     Bandwidths are one direction, in bytes per second. A TPU has ``torus_dims`` axes with two links each
     (``link_bytes_per_s`` a link) and comes in ``slices``. A GPU reaches the ``node_size`` GPUs of its NVLink/NVSwitch
     domain at ``node_bytes_per_s`` and all others at ``network_bytes_per_s``. A cpu has no datasheet: its peaks are
-    measured in the run that needs them, so the figures are None.
+    measured in the run that needs them, so the figures are None. Host memory reaches a chip at
+    ``host_link_bytes_per_s``, and the drives that serve it read ``nvme_bytes_per_s``: what a point asks of neither
+    (``offload``) does not change with them.
 
     ``device_names`` are the names that the driver, JAX and PyTorch give to a device of this chip. ``xla`` and ``cuda``
     describe a TPU and a GPU to XLA's compiler; without them ``engine=compiled`` does not support the chip.
@@ -133,6 +135,8 @@ class Chip:
     node_size: int = 1
     node_bytes_per_s: float | None = None
     network_bytes_per_s: float | None = None
+    host_link_bytes_per_s: float | None = None
+    nvme_bytes_per_s: float | None = None
     device_names: tuple[str, ...] = ()
     xla: XlaTpu | None = None
     cuda: Cuda | None = None
@@ -146,7 +150,10 @@ class Chip:
         for dtype, value in self.peak_flops_per_s.items():
             if value <= 0:
                 raise InvalidRequest(f"hw.peak_flops_per_s.{dtype}", value, "must be > 0", "give FLOP/s")
-        for name in ("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s", "tdp_w"):
+        for name in (
+            *("hbm_bytes", "hbm_bytes_per_s", "clock_hz", "link_bytes_per_s", "node_bytes_per_s", "tdp_w"),
+            *("host_link_bytes_per_s", "nvme_bytes_per_s"),
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InvalidRequest(f"hw.{name}", value, "must be > 0", "give the datasheet's figure, or null")

@@ -20,9 +20,14 @@ NOT_IDENTIFYING: Final = frozenset(
         "on_chip",
         "tdp_w",
         "cloud",
+        "host_link_bytes_per_s",
+        "nvme_bytes_per_s",
     }
 )
-"""Fields of a model, chip or runtime that change no answer, or that the program which answers stands for."""
+"""Fields of a model, chip or runtime that change no answer, or that the program which answers stands for.
+
+The rates of a host count where a point asks for them, which :meth:`engines.core.point.Point.fingerprint` adds.
+"""
 
 
 def fingerprint(content: Any) -> str:

@@ -141,8 +141,8 @@ class Point(MethodKeys):
         """The point as flat names and plain values: what a row and a table hold of it.
 
         ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
-        of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens,
-        ``sequence_parallel=none``, and ``speculative`` where it is none.
+        of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens, and
+        ``speculative``, ``offload``, ``offload_kv`` and ``sequence_parallel`` where they are none.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):
@@ -153,6 +153,8 @@ class Point(MethodKeys):
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         flat["pruning"] = None if self.pruning == NONE else self.pruning
         flat["draft_model"] = None if self.draft_model is None else self.draft_model.name
+        for each in ("offload", "offload_kv"):
+            flat[each] = None if flat[each] == "none" else flat[each]
         flat["speculative"] = None if self.speculative == "none" else self.speculative
         lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
         lacks += ("lengths", "padding") * (self.lengths == "equal")
@@ -165,7 +167,10 @@ class Point(MethodKeys):
         ``asked_of`` says what else tells two questions apart: the kind of evidence and the engine's options. A field
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
-        return fingerprint({"point": self, "of": asked_of})
+        content: dict[str, Any] = {"point": self, "of": asked_of}
+        if self.offload != "none" or self.offload_kv != "none":
+            content["host"] = [self.chip.host_link_bytes_per_s, self.chip.nvme_bytes_per_s]
+        return fingerprint(content)
 
 
 def default_act_dtype(weight_dtype: str) -> str:

@@ -22,6 +22,10 @@ from engines.core.layout import (
 from engines.core.model import Model
 from engines.core.runtime import Runtime
 
+Offload = Literal["none", "host", "nvme"]
+OFFLOADS: Final[tuple[str, ...]] = get_args(Offload)
+OffloadKv = Literal["none", "host"]
+OFFLOADS_KV: Final[tuple[str, ...]] = get_args(OffloadKv)
 Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
 FirstToken = Literal["auto", "decode", "prefill"]
@@ -158,6 +162,16 @@ class PointKeys:
             Choice(_VALUES),
             "number format of the embedding and the output head; auto is weight_dtype, or 16 bits beside groups",
         ),
+    )
+    offload: Offload = field(
+        default="none",
+        metadata=about(
+            Choice(OFFLOADS), "where the layers' weights wait, to be sent to the chip one by one", extends=True
+        ),
+    )
+    offload_kv: OffloadKv = field(
+        default="none",
+        metadata=about(Choice(OFFLOADS_KV), "where the cache of a layer waits while others run", extends=True),
     )
     request_rate_per_s: float | None = field(
         default=None,

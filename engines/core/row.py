@@ -59,6 +59,8 @@ class Row:
     kv_dtype: str = ""
     weight_group_size: int | None = None
     head_dtype: str | None = None  # None: weight_dtype
+    offload: str | None = None  # None: everything is on the chip
+    offload_kv: str | None = None
     request_rate_per_s: float | None = None  # serve rows of ours, as the three that follow; others' say it in load
     num_requests: int | None = None
     ttft_limit_s: float | None = None

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from engines.core.point import Point
 
 DRAFT_LEN: Final = 4
+OTHER_PROGRAMS: Final = {"planner": "auto", "shardings": None, "offload": "none", "lengths": "equal"}
+"""Keys whose other values decode by programs of their own, and their default."""
 SHARE: Final = 4
 """``draft_layers`` and ``exit_every`` are this part of the layers where they are left open."""
 
@@ -45,6 +47,8 @@ def check_adaptive(point: "Point") -> None:
             f"changes the output that speculative={point.speculative} would keep",
             "use one of them",
         )
+    if point.speculative != "none" or point.exit_threshold is not None:
+        _check_others(point)
     if point.speculative == "draft":
         _check_draft(point)
     for key in ("draft_layers", "exit_every"):
@@ -76,6 +80,15 @@ def _check_owners(point: "Point") -> None:
             raise InvalidRequest(key, given, problem, f"give {owner}={values[0]}, or leave it out")
     if point.exit_every is not None and point.exit_threshold is None:
         raise InvalidRequest("exit_every", point.exit_every, "needs an exit_threshold", "give exit_threshold=0.9")
+
+
+def _check_others(point: "Point") -> None:
+    """Keys that choose another program of decoding."""
+    way = "exit_threshold" if point.speculative == "none" else f"speculative={point.speculative}"
+    for key, off in OTHER_PROGRAMS.items():
+        value = getattr(point, key, off)
+        if value not in (off, None):
+            raise InvalidRequest(key, value, f"is not supported with {way}", "leave one of them out")
 
 
 def _check_draft(point: "Point") -> None:

@@ -15,6 +15,7 @@ from engines.core.point import Point
 from engines.core.pruning import as_run
 from engines.core.row import Source
 from engines.core.versions import DEVICE_COUNT_FLAG, JAX_LIBRARIES, XLA_FLAGS, xla_flags
+from engines.jax.offload.checks import check_offload
 from engines.jax.settings import NOT_HELD, Settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class JaxEngine(Runner):
 
     name: ClassVar[str] = "jax"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax")
+    code: ClassVar[Sequence[str]] = ("weights", "transformer", "jax", "offload")
     runtime: ClassVar[str | None] = "xla"
     libraries: ClassVar[Sequence[str]] = JAX_LIBRARIES
     ignored_settings: ClassVar[Collection[str]] = {each.name for each in fields(Settings)} - NOT_HELD
@@ -72,6 +73,9 @@ class JaxEngine(Runner):
         found = {XLA_FLAGS: f"{kept} {DEVICE_COUNT_FLAG}={devices}".lstrip()}
         if len(counts) == len(points):
             found["JAX_PLATFORMS"] = "cpu"
+        if any(point.offload != "none" for point in points):
+            # Layers come and go: glibc would keep their memory among what is still in use, and the process grow.
+            found |= {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
         return found
 
     def process(self) -> JobProcess | None:
@@ -108,10 +112,12 @@ class JaxEngine(Runner):
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
+        check_offload(point, self.settings)
         run = as_run(point)
         plan, mesh = self._plan(run)
         from engines.jax.devices import out_of_memory
         from engines.jax.leaving import LeavingProgram
+        from engines.jax.offload.program import OffloadedProgram
         from engines.jax.program import JaxProgram
         from engines.jax.quality import pruned_source, quality_of
         from engines.jax.speculative import SpeculativeProgram
@@ -123,8 +129,10 @@ class JaxEngine(Runner):
             quality = partial(quality_of, point, run, self.settings, whole, source)
             if point.speculative != "none":
                 kind: type[JaxProgram] = SpeculativeProgram
+            elif point.exit_threshold is not None:
+                kind = LeavingProgram
             else:
-                kind = JaxProgram if point.exit_threshold is None else LeavingProgram
+                kind = JaxProgram if point.offload == "none" else OffloadedProgram
             return kind(run, plan, mesh, self.settings, source, self.settings.allowed_error(*formats), quality)
 
     def shares_programs(self, point: Point) -> Point:
@@ -149,6 +157,7 @@ class JaxEngine(Runner):
         self.check_runtime(point)
         self.sampling.check(point.model)
         _check_supported(point)
+        check_offload(point, self.settings)
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of
         from engines.jax.prompt_batch import check_prompts
@@ -159,6 +168,8 @@ class JaxEngine(Runner):
 
         made = staged_plan(point, self.settings) if asks_for_ranks(point) else plan_of(point)
         plan = replace(made, prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
+        if point.offload != "none":
+            plan = replace(plan, unrolled=True)  # layers come one by one, each in arrays of its own
         if point.exit_threshold is not None:
             from engines.transformer.generate.early_exit import check_exits
 
@@ -186,10 +197,6 @@ class JaxEngine(Runner):
         from engines.transformer.speculation.first_layers import first_layers
         from engines.transformer.speculation.options import check_speculation
 
-        if settings.stop_token is not None:
-            raise Unsupported(
-                f"engine.stop_token={settings.stop_token}: is not read with speculative={point.speculative}"
-            )
         check_speculation(point, plan)
         if point.draft_layers is not None:
             first_layers(plan, point.draft_layers)
@@ -201,7 +208,7 @@ class JaxEngine(Runner):
 def _check_supported(point: Point) -> None:
     from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
-    check_formats(point, (*READ, *EXITS))
+    check_formats(point, (*READ, *EXITS, "offload"))
     if point.partitioner == "gspmd" and point.collectives not in ("auto", "plain"):
         raise Unsupported(
             f"collectives={point.collectives}: partitioner=gspmd leaves them to the compiler; use collectives=plain"

@@ -10,6 +10,7 @@ from engines.core.point import Point
 from engines.core.stablehlo import nameless
 from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
+from engines.jax.offload.programs import layer_texts
 from engines.jax.prompt_batch import decode_of, prompts_of
 from engines.jax.settings import Settings
 from engines.transformer.generate.early_exit import Exits, make_leaving_decode
@@ -31,6 +32,8 @@ def program_id_of(point: Point, plan: Plan, mesh: Mesh, texts: Mapping[str, str]
 
 def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> str:
     """:func:`program_id_of` the programs that :class:`engines.jax.program.JaxProgram` times, without any weights."""
+    if point.offload != "none":
+        return program_id_of(point, plan, mesh, layer_texts(point, plan, mesh, settings))
     whole = NamedSharding(mesh, P())
 
     texts: dict[str, str] = {}

@@ -39,17 +39,24 @@ ON_ACCELERATOR: Final = Sizes((8192,), 1 << 30, False, 8)
 """Beyond any cache, and so much at once that starting the work does not count."""
 
 
-def measured_peaks(mesh: Mesh, dtype: str, product: Product) -> tuple[float, float] | None:
+def measured_peaks(
+    mesh: Mesh, dtype: str, product: Product, most_copied: int | None = None
+) -> tuple[float, float] | None:
     """(FLOP/s, bytes/s read and written) of one of the mesh's devices while all of them work, the best of 0.3 s each.
 
     Devices that share a processor share its rate. It is the best that matmuls reach on all of them together or on one
     of them alone, which has all threads: several squares, and the timed program's own ``product`` (up to
     :data:`LONGEST_S`). So no program that consists of such matmuls exceeds it. Each matmul and the copy are measured
-    once a process for each mesh and dtype. None where the devices have too little memory left for it.
+    once a process for each mesh and dtype. A copy on a host takes several times its bytes: a program that is to fit in
+    little memory says how many it may be (``most_copied``), of those that no cache holds. None where the devices have
+    too little memory left for it.
     """
     try:
         on_host = mesh.devices.flat[0].platform == "cpu"
-        return _peaks(mesh, dtype, ON_HOST if on_host else ON_ACCELERATOR, product if on_host else None)
+        sizes = ON_HOST if on_host else ON_ACCELERATOR
+        if on_host and most_copied is not None:
+            sizes = sizes._replace(copy_bytes=min(sizes.copy_bytes, most_copied))
+        return _peaks(mesh, dtype, sizes, product if on_host else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -56,7 +56,7 @@ class JaxProgram:
         self.settings, self.source, self.quality = settings, source, quality
         self.prompts = prompts_of(point, plan, mesh, settings)
         self.prompt = self.prompts.tokens
-        self.weights: Parameters | None = load_parameters(plan, mesh, source)
+        self.weights: Parameters | None = self._load()
         self.cache = make_cache(plan, mesh)
         self.inputs = jax.tree.map(self._replicated, self.prompts.arguments)
         self.position = jax.tree.map(self._replicated, self.prompts.position)
@@ -78,6 +78,10 @@ class JaxProgram:
             self._prepare_decode()
         runs = {"prefill": self._prefill, "decode": self._decode}
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed if name in self.compiled]
+
+    def _load(self) -> Parameters:
+        """The parameters that every run is given."""
+        return load_parameters(self.plan, self.mesh, self.source)
 
     def _prepare_prefill(self, timed: bool) -> None:
         self._compile("prefill", self.prompts.prefill, (self.weights, self.cache, *self.inputs), timed)
@@ -212,8 +216,7 @@ class JaxProgram:
             **self._ranks(),
         }
         requested = self.point.axes()
-        timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
-        flops, copied = measured_peaks(self.mesh, plan.act_dtype, self._product()) or (None, None)
+        flops, copied = self._peaks() or (None, None)
         skipped_tokens = self.prompts.skipped_tokens
         without_datasheet = self.point.chip.kind == "cpu"
         return Facts(
@@ -221,10 +224,7 @@ class JaxProgram:
             resolved={key: value for key, value in resolved.items() if requested[key] != value},
             processed_tokens=self.point.tokens - (0 if self.point.phase == "decode" else skipped_tokens),
             cached_tokens=self.point.batch_size * self.point.input_len - skipped_tokens,
-            weights_bytes=_bytes_per_chip(self._all_weights()),
-            kv_cache_bytes=_bytes_per_chip(self._all_caches()),
-            activations_bytes=max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
-            peak_hbm_bytes=max((_peak_bytes(each) for each in timed if each), default=None),
+            **self._memory(),
             peak_flops_per_s=flops if without_datasheet else None,
             hbm_bytes_per_s=copied if without_datasheet else None,
             peak_source="measured matmul and copy in this process" if without_datasheet else None,
@@ -232,18 +232,35 @@ class JaxProgram:
             measured_copy_bytes_per_s=copied,
             device_kind=self.mesh.devices.flat[0].device_kind,
             versions=versions_of(JAX_LIBRARIES),
-            details={
-                "attention_batch_axes": "".join(plan.axes.sequence),
-                "padded_heads": plan.padded.heads,
-                "padded_kv_heads": plan.padded.kv_heads,
-                "checked_sequences": len(self._checked_rows()),
-                "seed": self.settings.seed,
-                "unrolled": plan.unrolled,
-                **self.prompts.details,
-                **self.generated,
-                **self.settings.options(),
-            },
+            details=self._details(),
         )
+
+    def _peaks(self) -> tuple[float, float] | None:
+        return measured_peaks(self.mesh, self.plan.act_dtype, self._product())
+
+    def _memory(self) -> dict[str, float | None]:
+        """Bytes of one chip, by the names of :class:`Facts`."""
+        timed = [self.compiled[stage.name].memory_analysis() for stage in self.stages]
+        return {
+            "weights_bytes": bytes_per_chip(self._all_weights()),
+            "kv_cache_bytes": bytes_per_chip(self._all_caches()),
+            "activations_bytes": max((float(each.temp_size_in_bytes) for each in timed if each), default=None),
+            "peak_hbm_bytes": max((_peak_bytes(each) for each in timed if each), default=None),
+        }
+
+    def _details(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "attention_batch_axes": "".join(plan.axes.sequence),
+            "padded_heads": plan.padded.heads,
+            "padded_kv_heads": plan.padded.kv_heads,
+            "checked_sequences": len(self._checked_rows()),
+            "seed": self.settings.seed,
+            "unrolled": plan.unrolled,
+            **self.prompts.details,
+            **self.generated,
+            **self.settings.options(),
+        }
 
     def _all_weights(self) -> Any:
         """Every array of weights on the devices."""
@@ -267,7 +284,8 @@ def gathered(array: jax.Array) -> NDArray[Any]:
     return whole
 
 
-def _bytes_per_chip(arrays: Any) -> float:
+def bytes_per_chip(arrays: Any) -> float:
+    """Bytes of the first chip's part of all arrays of a pytree."""
     local = [each.addressable_shards[0].data for each in jax.tree.leaves(arrays)]
     return sum(stored_bytes(each.shape, each.dtype) for each in local)
 

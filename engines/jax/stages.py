@@ -9,13 +9,13 @@ from engines.jax.settings import Settings
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import over_heads, plan_of
 
-
 ONE_PROGRAM: Final = (
     ("partitioner", ("manual",)),
     ("collectives", ("auto", "plain")),
     ("lengths", ("equal",)),
     ("speculative", ("none",)),
     ("exit_threshold", (None,)),
+    ("offload", ("none",)),
     ("phase", ("prefill", "decode", "generate")),
 )
 """What a pipeline's program runs alone."""

@@ -31,7 +31,7 @@ READ: Final = (
     *(each.name for keys in (AttentionKeys, RotaryKeys, ExpertKeys) for each in fields(keys)),
     *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
     *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
-    *("lengths", "padding", "sequence_parallel", "micro_batches"),
+    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload"),
 )
 """Keys beyond those of every engine that this one reads."""
 DECODES: Final = ("auto", "eager", "graph", "compile")
@@ -42,10 +42,10 @@ class TorchEngine(Runner):
 
     name: ClassVar[str] = "torch"
     source: ClassVar[Source] = "measured"
-    code: ClassVar[Sequence[str]] = ("weights", "torch")
+    code: ClassVar[Sequence[str]] = ("weights", "torch", "offload")
     runtime: ClassVar[str | None] = "torch-eager"
     libraries: ClassVar[Sequence[str]] = ("torch", "triton")
-    ignored_settings: ClassVar[Collection[str]] = ("seed", "checkpoint", "decode", "rank_timeout_s")
+    ignored_settings: ClassVar[Collection[str]] = (*("seed", "checkpoint", "decode", "rank_timeout_s", "offload_dir"),)
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class TorchEngine(Runner):
         tolerance: Mapping[str, float] | None = None,
         decode: str = "auto",
         rank_timeout_s: float = 300,
+        offload_dir: str | None = None,
         **_settings: Any,
     ) -> None:
         """See ``conf/engine/torch.yaml``. Other settings are the harness's.
@@ -69,6 +70,7 @@ class TorchEngine(Runner):
         self.tolerance = {**TOLERANCE, **(tolerance or {})}
         self.decode = decode
         self.rank_timeout_s = rank_timeout_s
+        self.offload_dir = offload_dir
         plain = {"seed": 0, "decode": "auto"}
         options = {key: getattr(self, key) for key, value in plain.items() if getattr(self, key) != value}
         if self.checkpoint is not None:
@@ -135,6 +137,7 @@ class TorchEngine(Runner):
             checkpoint=None if self.checkpoint is None else str(self.checkpoint),
             threads=threads_a_rank(point, here),
             timeout_s=2 * self.rank_timeout_s,  # so that the process that waits for the rank times out first
+            offload_dir=self.offload_dir,
         )
         job.shard(0).check()
         if self.checkpoint is not None:
@@ -144,6 +147,13 @@ class TorchEngine(Runner):
     def _decode_of(self, point: Point) -> str:
         from engines.torch.rank import MOST_RECORDED
 
+        if point.offload != "none":
+            if self.decode not in ("auto", "eager"):
+                raise Unsupported(
+                    f"engine.decode={self.decode}: the layers of offload={point.offload} come one by one, driven from "
+                    "the host; use engine.decode=eager"
+                )
+            return "eager"
         recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1 and _has_static_shapes(point)
         if point.padding == "packed":
             # A recording holds each step's own sizes, and a compiler would make a program for each.
@@ -210,6 +220,11 @@ def _check_supported(point: Point) -> None:
         value = getattr(point, key)
         if value not in allowed:
             raise Unsupported(f"{key}={value}: engine=torch does not support it; it supports {', '.join(allowed)}")
+    if point.offload != "none" and point.pipeline_degree > 1:
+        raise Unsupported(
+            f"pipeline_parallel={point.pipeline_degree}: engine=torch streams the layers of offload={point.offload} "
+            "through one stage; use pipeline_parallel=1"
+        )
     if point.model.kv_latent_dim is not None and point.model.attn_bias:
         raise Unsupported("model.attn_bias=true: engine=torch does not run it with kv_latent_dim; use attn_bias=false")
     if point.data_parallel is not None and point.batch_size % point.data_parallel:

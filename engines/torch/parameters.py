@@ -96,10 +96,10 @@ class ParameterLoader:
         self.weight_dtype, self.act_dtype = DTYPES[weight_dtype], DTYPES[act_dtype]
         self.specs = tensors(shard.model)
 
-    def load(self) -> Parameters:
-        """All of this rank's parameters."""
+    def load(self, layers: bool = True) -> Parameters:
+        """All of this rank's parameters, or those that are of no layer."""
         shard, model = self.shard, self.shard.model
-        made = Parameters([self._layer(f"layers.{number}.", model.layer_kinds[number]) for number in shard.layers])
+        made = Parameters([self.layer(number) for number in shard.layers] if layers else [])
         tied = model.tied_embedding
         if shard.is_first or (shard.is_last and tied):
             made.embedding = self._vocab_rows("embedding")
@@ -114,8 +114,10 @@ class ParameterLoader:
                 made.vectors["lm_head_bias"] = self._padded(self._load("lm_head_bias", shard.vocab)).to(self.act_dtype)
         return made
 
-    def _layer(self, prefix: str, kind: LayerKind) -> LayerParameters:
-        model = self.shard.model
+    def layer(self, number: int) -> LayerParameters:
+        """Those of one layer."""
+        model, prefix = self.shard.model, f"layers.{number}."
+        kind = model.layer_kinds[number]
         names = [f"{norm}.{part}" for norm in WHOLE for part in ("scale", "bias")]
         made = LayerParameters(kind, {}, self._vectors(prefix, [*names, "o_bias"]))
         (self._latent if model.attention.is_latent else self._by_head)(prefix, made)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from engines.core.engine import Facts, Stage, Verification
+from engines.host.resident import peak_resident_bytes
 from engines.torch.rank import Job
 from engines.torch.rank_group import RankGroup
 from engines.torch.result import Outputs, checked_rows, verification
@@ -57,7 +58,7 @@ class TorchProgram:
         if point.model.attention.is_latent and point.latent_attention == "auto" and point.phase != "generate":
             ran["latent_attention"] = "expanded" if point.phase == "prefill" else "absorbed"
         real = int(self.job.lengths.sum())
-        requested = point.axes()
+        requested, offloads = point.axes(), point.offload != "none"
         ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"
         which = max if without_datasheet else min
@@ -84,6 +85,7 @@ class TorchProgram:
                 "checked_sequences": len(checked_rows(point)),
                 "seed": self.job.seed,
                 **({} if point.lengths == "equal" else {"real_tokens": real}),
+                **(_streamed(self.stages, ranks) if offloads else {}),
             },
         )
 
@@ -96,6 +98,12 @@ def _over(which: Callable[[list[float]], float], ranks: Sequence[dict[str, Any]]
     """min or max of a figure over the ranks; None where a rank does not know it."""
     found = [rank[key] for rank in ranks]
     return None if None in found else which(found)
+
+
+def _streamed(stages: Sequence[Stage], ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What rank 0 streamed in each stage, and the most memory of this process, which is the rank where there is one."""
+    runs = {each.name: ranks[0]["offload"][each.name] for each in stages}
+    return {"offload": runs, "peak_resident_bytes": peak_resident_bytes()}
 
 
 def torch_versions() -> dict[str, str]:

@@ -17,7 +17,8 @@ from engines.torch.cache import make_cache
 from engines.torch.collectives import Collectives
 from engines.torch.cuda_graph import recorder_of
 from engines.torch.devices import device_of
-from engines.torch.parameters import DTYPES, ParameterLoader
+from engines.torch.offload import loaded, logs_of, rooms_bytes, running
+from engines.torch.parameters import DTYPES
 from engines.torch.peaks import measured_peaks, wait_for
 from engines.torch.sequences import Pass, micro_batches, sequences_of
 from engines.torch.shard import Shard
@@ -52,6 +53,7 @@ class Job:
     checkpoint: str | None = None
     threads: int = 0
     timeout_s: float = 600
+    offload_dir: str | None = None
 
     def source(self) -> Source:
         """The source of the weights. The engine has already checked a checkpoint's values."""
@@ -59,7 +61,7 @@ class Job:
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each sequence's prompt [batch_size]."""
+        """Tokens of each prompt [batch_size]."""
         return lengths_of(self.point, self.seed)
 
     @property
@@ -85,11 +87,11 @@ class Rank:
         self.device = self.make_device(local_rank)
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
-        self.parameters = ParameterLoader(shard, job.source(), self.device, point.weight_dtype, point.act_dtype).load()
+        self.parameters, self.streamed = loaded(job, shard, self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.transformer = Transformer(
-            shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention
+            shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention, self.streamed
         )
         self.transformer.splits_tokens = point.sequence_parallel == "norms"
         own = shard.sequences(point.batch_size)
@@ -103,8 +105,7 @@ class Rank:
         self.first = self.prompt[:, 0].clone()
         self.token = self.first.clone()
         self.start = self.sequences.start
-        self.position = torch.zeros_like(self.start)
-        self.number = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.position, self.number = torch.zeros_like(self.start), torch.zeros_like(self.start[:1])
         self.micro_batches = micro_batches(batch_size, point.micro_batches or shard.pipeline)
         steps = point.decode_steps
         ids_here = shard.vocab_size if shard.is_last else 0
@@ -139,18 +140,20 @@ class Rank:
     @torch.inference_mode()
     def prefill(self) -> None:
         """Run the prompt through all stages: fills the cache, computes the first token and its logits."""
-        (self.replay_prompt or self.run_prompt)()
+        with running(self.streamed, "prefill", 1):
+            (self.replay_prompt or self.run_prompt)()
         wait_for(self.device)
 
     @torch.inference_mode()
     def decode(self) -> None:
         """All decode steps; each reads the previous token on the device, without returning to the host."""
         self._reset()
-        for number in range(self.point.decode_steps):
-            if self.replay_steps:
-                self.replay_steps[number % len(self.replay_steps)]()
-            else:
-                self.step_at(number)
+        with running(self.streamed, "decode", self.point.decode_steps):
+            for number in range(self.point.decode_steps):
+                if self.replay_steps:
+                    self.replay_steps[number % len(self.replay_steps)]()
+                else:
+                    self.step_at(number)
         wait_for(self.device)
 
     @torch.inference_mode()
@@ -179,13 +182,14 @@ class Rank:
         self._record_peak_memory()
         flops, copied = measured_peaks(self.device, self.dtype, self._product()) or (None, None)
         return {
-            "weights_bytes": float(sum(each.nbytes for each in self.parameters.all())),
+            "weights_bytes": float(sum(each.nbytes for each in self.parameters.all()) + rooms_bytes(self.streamed)),
             "kv_cache_bytes": float(sum(each.nbytes for layer in self.cache for each in layer)),
             "peak_hbm_bytes": self.peak_bytes,
             "device_kind": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "flops_per_s": flops,
             "bytes_per_s": copied,
             "micro_batches": len(self.micro_batches),
+            "offload": logs_of(self.streamed),
         }
 
     def _product(self) -> tuple[int, int, int]:

@@ -64,6 +64,8 @@ class InProcess:
 
     def close(self) -> None:
         """See :class:`RankGroup`."""
+        if self.rank is not None and self.rank.streamed is not None:
+            self.rank.streamed.close()
         self.rank = None
         _free(self.job.point)
 

@@ -28,7 +28,9 @@ def program_id_of(job: Job, versions: Mapping[str, str]) -> str:
     if job.decode != "eager":
         on = "cuda" if point.chip.kind == "gpu" else "cpu"
         how = [job.decode, COMPILE_OPTIONS[on] if job.decode == "compile" else {}, MOST_RECORDED, WARM_UP_RUNS]
-    return digest(list(traced(job)), how, degrees, versions)
+    # What streams the layers runs beside these operations.
+    where = () if point.offload == "none" else (point.offload,)
+    return digest(list(traced(job)), how, degrees, versions, *where)
 
 
 def traced(job: Job) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """A rank's part of the forward pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from engines.torch.attention import Cache, CausalMask, Rope, Scores, Window, att
 from engines.torch.collectives import Collectives
 from engines.torch.experts import partial_experts, sent_to_experts
 from engines.torch.latent_attention import attend_latents
+from engines.torch.offload import StreamedLayers
 from engines.torch.parameters import LayerParameters, Parameters
 from engines.torch.shard import Shard
 
@@ -31,12 +32,16 @@ class Transformer:
         length: int,
         dtype: torch.dtype,
         latent_attention: str = "auto",
+        streamed: StreamedLayers | None = None,
     ) -> None:
+        """``streamed`` are the layers where ``parameters`` has none."""
         self.shard, self.parameters, self.collectives, self.dtype = shard, parameters, collectives, dtype
         self.model, self.latent_attention = shard.model, latent_attention
         self.splits_tokens = False
         device = parameters.all()[0].device
-        self.kinds = list(dict.fromkeys(each.kind for each in parameters.layers))
+        self.stage: Iterable[LayerParameters] = parameters.layers if streamed is None else streamed
+        kinds = [each.kind for each in parameters.layers] if streamed is None else streamed.kinds
+        self.kinds = list(dict.fromkeys(kinds))
         self.windows = {kind: window_of(self.model, kind, length) for kind in self.kinds}
         self.ropes: dict[LayerKind, Rope] = {}
         if self.model.position == "rotary":
@@ -81,7 +86,7 @@ class Transformer:
         shape = x.shape
         if self.splits_tokens:
             x = self.collectives.own_tokens(x.flatten(0, 1))
-        for parameters, layer_cache in zip(self.parameters.layers, cache, strict=True):
+        for parameters, layer_cache in zip(self.stage, cache, strict=True):
             x = self._layer(parameters, x, layer_cache, masks[parameters.kind], shape)
         return self._whole(x, shape)
 

@@ -18,7 +18,14 @@ from engines.transformer.layers.positions import Positions
 from engines.transformer.layers.rope import RopeAngles, rope_angles
 from engines.transformer.layers.sequence_attention import reads_whole_prompt
 from engines.transformer.layers.stripes import own_ids
-from engines.transformer.params.tree import LayerParameters, Parameters, layer_parameters, only_layer, scan_inputs
+from engines.transformer.params.tree import (
+    LayerParameters,
+    Parameters,
+    fetched,
+    layer_parameters,
+    only_layer,
+    scan_inputs,
+)
 from engines.transformer.partition.constraint import constrain, residual
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.stacks import Turn
@@ -89,7 +96,10 @@ def _in_a_loop(
         (x, caches), (number, vectors) = carry, each
         written = []
         for stack, own, matrices, cache in zip(turn, vectors, layers, caches, strict=True):
-            one = layer_parameters(own, matrices, number)
+            if plan.offloads:
+                one = layer_parameters(own, fetched(matrices, number), 0)
+            else:
+                one = layer_parameters(own, matrices, number)
             x, kept = layer(plan, one, x, cache, contexts[stack.kind]._replace(layer=number))
             written.append(kept)
         return (x, tuple(written)), None
@@ -104,5 +114,6 @@ def _once(
 ) -> tuple[Array, Caches]:
     """x through a layer that has arrays of its own: a TPU fetches the next ones while a layer waits or computes."""
     (stack,), (one,), (cache,) = turn, layers, caches
+    one = fetched(one, 0) if plan.offloads else one
     x, kept = layer(plan, only_layer(one), x, cache, contexts[stack.kind])
     return x, (kept,)

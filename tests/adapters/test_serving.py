@@ -14,6 +14,7 @@ from builders.points import point as build_point
 from processes import wait_until_gone
 
 from bench.measure.timing import TimingConfig
+from bench.run.again import requested_point, words
 from bench.run.keys import point_id
 from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
@@ -80,7 +81,7 @@ def test_a_rate_makes_a_row_of_the_clients_own_figures(serving):
     assert (row.latency_s, row.step_time_s, row.samples_s) == (None, None, None)
     assert (row.request_rate_per_s, row.num_requests, row.chosen) == (20.0, 200, [])
     assert row.details["timed_by"] == "vllm bench serve"
-    assert (row.details["served_model"], row.details["server_version"]) == ("stand-in", "1.2.3")
+    assert (row.details["server_model"], row.details["server_version"]) == ("stand-in", "1.2.3")
     assert row.program_id == engine.program_id(point(tpot_limit_s=0.02, ttft_limit_s=0.06))
 
 
@@ -95,6 +96,16 @@ def test_the_largest_rate_is_the_one_that_the_law_of_the_server_gives(serving):
     assert [each["request_rate_per_s"] for each in tried[:3]] == [10.0, 20.0, 40.0]
     assert [each["under_the_limits"] for each in tried[:3]] == [True, True, False]
     assert row.load["request_rate_per_s"] == pytest.approx(row.request_rate_per_s)
+
+
+def test_the_command_that_asks_again_asks_the_same(serving, server):
+    """What the engine chose is left to it, and what the user set is set again."""
+    engine = serving(system="SGLang 0.5", max_runs=9)
+    row = row_of(engine, point(**{**KNEE, "num_requests": None}))
+    asked = words(row)
+    assert {"ttft_limit_s=0.15", f"engine.url={server}", "engine.system=SGLang 0.5", "engine.max_runs=9"} <= set(asked)
+    assert not any(each.startswith(("request_rate_per_s", "num_requests", "engine.served_model")) for each in asked)
+    assert requested_point(row).fingerprint("x") == point(**{**KNEE, "num_requests": None}).fingerprint("x")
 
 
 def test_a_limit_that_no_rate_meets_says_how_far_it_went(serving):
@@ -198,8 +209,8 @@ def test_a_server_is_started_and_ended_with_all_its_processes(serving, program, 
     engine = serving(url=None, server=server)
     row = row_of(engine, point())
     assert row.valid, row.error
-    assert row.details["served_model"] == "stand-in"
-    assert "openai_server" in row.details["server"]
+    assert row.details["server_model"] == "stand-in"
+    assert "openai_server" in row.details["server_command"]
     assert row.program_id == engine.program_id(point())
     wait_until_gone(int(noted.read_text(encoding="utf-8")))
 

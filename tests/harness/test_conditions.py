@@ -20,7 +20,16 @@ from engines.core.versions import compiler_flags
 
 MEASURING = [name for name in names("engine") if make_engine(load_group("engine", name)).source == "measured"]
 HARMLESS = {
-    *("_target_", "name", "isolated", "timeout_s", "memory_limit_bytes", "run_timeout_s", "rank_timeout_s"),
+    *(
+        "_target_",
+        "name",
+        "isolated",
+        "timeout_s",
+        "memory_limit_bytes",
+        "run_timeout_s",
+        "start_timeout_s",
+        "rank_timeout_s",
+    ),
     *("nvidia_smi", "coordinator", "process_id", "join_timeout_s"),
 }
 """Settings of engines that change no answer: limits, where a tool is, who meets whom."""

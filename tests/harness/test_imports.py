@@ -13,7 +13,7 @@ from bench.cli.main import COMMANDS, MODULES
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("bench", "engines") for path in (ROOT / folder).rglob("*.py"))
-SHARED = {"core", "host", "weights", "transformer"}
+SHARED = {"core", "host", "offload", "weights", "transformer"}
 """What engines share: each may import those before it."""
 HEAVY = {"jax", "torch", "wandb", "matplotlib", "scipy", "pandas", "hydra", "plotly"}
 

@@ -67,6 +67,7 @@ EXAMPLES: Final = (
     "shardbench report pivot rows=model columns=hw value=cost_usd_per_mtok price=example where=[phase=decode] "
     "aggregate=min",
     "shardbench report studies results_dir=results out=reports/mine",
+    "shardbench report offload results_dir=results/offload out=reports",
     "shardbench report pivot rows=[model,source] columns=num_chips value=mfu where=[phase=decode] aggregate=max",
     "shardbench report template=examples/reports/decode.md.j2 results_dir=results/reference out=reports/mine",
 )

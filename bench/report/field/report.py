@@ -36,7 +36,7 @@ def field_report(rows: Sequence[Row], title: str) -> Document:
     mine = [row for row in of_field(list(rows)) if answered(row) and row.cost_chip_s_per_token is not None]
     if not mine:
         raise ShardbenchError("field: the store holds none of its rows; run shardbench run +sweep=field first")
-    settings = list(dict.fromkeys(setting_of(row) for row in mine))
+    settings = sorted(dict.fromkeys(setting_of(row) for row in mine), key=lambda each: ("tpu" not in each, each))
     sections = [Section(title="Evidence", text=HOW_TO_READ, tables=[evidence_table(mine)])]
     found: list[Finding] = []
     for setting in settings:

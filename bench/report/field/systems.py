@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bench.rows.labels import model_label
+from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.row import Row
 
 SWEEPS: Final = ("field", "field-measured")
@@ -23,20 +24,20 @@ def of_field(rows: list[Row]) -> list[Row]:
 
 
 def system_of(row: Row) -> str:
-    """The name under which a row stands: the first of :data:`RULES` that it meets, else its runtime, else the paper."""
+    """The name under which a row stands: the first of :data:`RULES` that it meets, or its runtime, or the paper's."""
     for name, meets in RULES.items():
         if (found := meets(row)) is not None:
             return f"{name} ({found})" if found else name
     if row.source == "published" and row.system:
         return f"{row.system}, published"
-    if row.runtime in RUNTIMES:
-        return RUNTIMES[row.runtime or ""]
-    return "Pope et al. 2022" if row.weight_dtype != "int8" else "Pope et al. 2022, int8"
+    ours = "best known stack" if row.runtime == "best" and row.tensor_parallel is not None else "Pope et al. 2022"
+    name = RUNTIMES.get(row.runtime or "", ours)
+    return name if row.weight_dtype in ACTIVATION_DTYPES else f"{name}, {row.weight_dtype}"
 
 
 def _asked(row: Row, key: str) -> Any:
     """A value that was asked for, and is not the key's default."""
-    value = getattr(row, key)
+    value = getattr(row, key, None)
     return None if value in (None, "none", "auto", "equal", "padded", "manual") or key in row.chosen else value
 
 

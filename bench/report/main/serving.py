@@ -62,6 +62,8 @@ def _cells(row: Row) -> dict[str, Any]:
     for key, part, _, _ in OF_REQUESTS:
         value = row.load.get(key)
         cells[_name(key, part)] = value.get(part) if part and isinstance(value, dict) else value
+    if cells[KNEE] is None:  # a client that does not say it; the row does
+        cells[KNEE] = row.request_rate_per_s
     cells["note"] = _note(row)
     return cells
 

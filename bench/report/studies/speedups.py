@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SAME: Final = ("model", "hw", "num_chips", "phase", "batch_size", "input_len", "output_len", "weight_dtype", "source")
 """Keys in which the plain row must agree with the row that it is compared with."""
+MOST: Final = 2
+"""Machines that a sentence names."""
 
 
 def speed_up(row: Row, rows: Sequence[Row]) -> float | None:
@@ -35,12 +37,8 @@ def best_speed_ups(rows: Sequence[Row]) -> tuple[str, dict[str, Any]] | None:
         gains = [row.acceptance_rate for up, row in ups if up > 1 and row.acceptance_rate is not None]
         numbers |= {f"{panel}.speed_up": most, f"{panel}.draft_len": row.draft_len}
         numbers |= {f"{panel}.acceptance_rate": row.acceptance_rate, f"{panel}.gains_from": min(gains, default=None)}
-        from_ = f", and gains from {min(gains):.0%} on" if gains else ""
-        words.append(
-            f"{panel} decodes up to {most:.2f} times as fast, with {row.draft_len} tokens proposed at "
-            f"{row.acceptance_rate:.0%} accepted{from_}"
-        )
-    return (f"With an 8B draft, {'; '.join(words)}.", numbers) if words else None
+        words.append(f"{model_label(row.model)} decodes up to {most:.2f}×")
+    return (f"With an 8B draft {' and '.join(words[:MOST])} as fast as without.", numbers) if words else None
 
 
 @dataclass(frozen=True, slots=True)

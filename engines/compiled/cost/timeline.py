@@ -9,12 +9,12 @@ waits for whatever it started, also where the next one uses it.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from engines.compiled.cost.account import Account, Branch
 from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
-from engines.compiled.cost.copies import CopyQueue
+from engines.compiled.cost.beside import Beside, Running
 from engines.compiled.hlo.schedule import UPDATE, Kind, Schedule, Step
 
 COMPUTE: Final = "compute"
@@ -23,6 +23,7 @@ MATMUL: Final = "matmul"
 EXPOSED: Final = "exposed"
 COPY_WAIT: Final = "copy wait"
 TURNS: Final = "turns"
+HOST_LINK: Final = "host link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,50 +83,24 @@ class Timeline:
     branches: Sequence[Branch] = ()
 
 
-def walk(schedule: Schedule, cost: CostModel, *, least: bool = False) -> Timeline:
+def walk(
+    schedule: Schedule, cost: CostModel, *, least: bool = False, host_bytes_per_s: float | None = None
+) -> Timeline:
     """Time a schedule: with the longest branch of each conditional, the most turns of a loop of unknown trip count and
     instructions that no rule knows at their roofline; with ``least`` the shortest, the fewest and nothing.
+    Asynchronous transfers from the host's memory take the link of that rate, where it is known.
 
     Raises:
         ShardbenchError: no links connect the devices of a collective.
     """
-    walker = _Walker(schedule, cost, least)
+    walker = _Walker(schedule, cost, least, host_bytes_per_s)
     account = walker.computation(schedule.entry, 0.0)
     return Timeline(account, walker.events, walker.loops, walker.branches)
 
 
-@dataclass(slots=True)
-class _Running:
-    """An asynchronous collective in flight."""
-
-    end_s: float
-    seconds: float
-    step: Step
-
-
-@dataclass(slots=True)
-class _Beside:
-    """What runs beside the stream of one computation: when its links are free, what is in flight, by the start's name.
-
-    ``copying`` are the starts of the ``copies`` in flight.
-    """
-
-    links: dict[str, float] = field(default_factory=dict)
-    sending: dict[str, _Running] = field(default_factory=dict)
-    copies: CopyQueue = field(default_factory=CopyQueue)
-    copying: dict[str, Step] = field(default_factory=dict)
-
-    def rename(self, name: str, other: str) -> None:
-        """What is in flight goes by another name, if there is anything."""
-        if name in self.sending:
-            self.sending[other] = self.sending.pop(name)
-        if name in self.copying:
-            self.copying[other] = self.copying.pop(name)
-            self.copies.rename(name, other)
-
-
 class _Walker:
-    def __init__(self, schedule: Schedule, cost: CostModel, least: bool) -> None:
+    def __init__(self, schedule: Schedule, cost: CostModel, least: bool, host_bytes_per_s: float | None = None) -> None:
+        self.host_bytes_per_s = host_bytes_per_s
         self.schedule, self.cost, self.least = schedule, cost, least
         self.branches: list[Branch] = []
         self.events: list[Event] = []
@@ -137,7 +112,7 @@ class _Walker:
     def computation(self, name: str, origin: float) -> Account:
         """Walk one computation that begins at ``origin`` with all lanes free."""
         account = Account()
-        now, beside = 0.0, _Beside()
+        now, beside = 0.0, Beside()
         for step in self.schedule.computations[name]:
             now = self._step(step, now, origin, account, beside)
         for each in [*beside.sending, *beside.copying]:  # done in a later iteration: charged to this one
@@ -145,7 +120,7 @@ class _Walker:
         account.total_s = now
         return account
 
-    def _step(self, step: Step, now: float, origin: float, account: Account, beside: _Beside) -> float:
+    def _step(self, step: Step, now: float, origin: float, account: Account, beside: Beside) -> float:
         account.hbm_bytes += step.hbm_bytes
         account.memory_s += step.hbm_bytes / self.cost.hbm_bytes_per_s
         if step.kind in (Kind.LOOP, Kind.CALL):
@@ -225,13 +200,22 @@ class _Walker:
         account.add(chosen, 1)
         return now + chosen.total_s
 
-    def _start(self, step: Step, now: float, origin: float, account: Account, beside: _Beside) -> None:
+    def _start(self, step: Step, now: float, origin: float, account: Account, beside: Beside) -> None:
         if step.collective is not None:
             timed = self.cost.collective_time(step.collective)
             start = max([now, *(beside.links.get(lane, 0.0) for lane in timed.lanes)])
             self._communicated(step, timed, account)
             self._occupy(step, timed, start, origin, beside.links)
-            beside.sending[step.name] = _Running(start + timed.seconds, timed.seconds, step)
+            beside.sending[step.name] = Running(start + timed.seconds, timed.seconds, step)
+            return
+        if step.with_host and self.host_bytes_per_s is not None:
+            seconds = step.moved_bytes / self.host_bytes_per_s
+            start = max(now, beside.links.get(HOST_LINK, 0.0))
+            beside.links[HOST_LINK] = start + seconds
+            account.communication_s += seconds
+            account.by_kind[step.opcode] += seconds  # type: ignore[assignment]
+            self._event(HOST_LINK, step, origin + start, seconds, step.opcode, bound=LINK)
+            beside.sending[step.name] = Running(start + seconds, seconds, step)
             return
         seconds = 0.0 if self.least and not step.known else step.moved_bytes / self.cost.hbm_bytes_per_s
         if step.with_host:
@@ -240,7 +224,7 @@ class _Walker:
         beside.copies.issue(step.name, now, seconds)
         beside.copying[step.name] = step
 
-    def _wait(self, name: str, now: float, origin: float, account: Account, beside: _Beside) -> float:
+    def _wait(self, name: str, now: float, origin: float, account: Account, beside: Beside) -> float:
         """The time when the operation of this name is done; now if it started in another turn of the loop."""
         if name in beside.sending:
             sent = beside.sending.pop(name)

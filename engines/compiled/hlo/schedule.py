@@ -168,7 +168,10 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         base = inner.opcode if inner is not None else opcode.removesuffix("-start")
         # An asynchronous call runs on a core of its own (a SparseCore that copies): its time is that of its bytes.
         known = collective is not None or base in MOVES or base in WORK or opcode == "call-start"
-        moved = min(shape.bytes for shape in each.shapes[:2]) if len(each.shapes) > 1 else each.bytes
+        # Its result is (its operand, its result, …); of a dynamic slice the operands include the start indices.
+        second = len(each.operands) if base == "dynamic-slice" else 1
+        ends = (each.shapes[0], each.shapes[second]) if len(each.shapes) > second else ()
+        moved = min(shape.bytes for shape in ends) if ends else each.bytes
         return Step(
             name=each.name,
             opcode=opcode,

@@ -230,10 +230,11 @@ class ServerUnderLoad:
         details = {
             "timed_by": self.engine.client.timed_by,
             "command": self._line,
-            "url": self._url if started is None else None,
-            "server": started.line if started is not None else None,
+            "server_command": started.line if started is not None else None,
             "server_version": version_of(self._url),
-            "served_model": self._model,
+            "server_model": self._model,
+            # Under their own names, so that the command which asks again has them.
+            **self.engine.settings.stated(),
         }
         resolved: dict[str, Any] = {}
         if started is not None:

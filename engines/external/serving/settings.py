@@ -56,9 +56,12 @@ class ServingSettings:
 
     def options(self) -> dict[str, Any]:
         """Those of :data:`ASKED` that are not at their defaults, as plain values."""
-        defaults = {each.name: _plain(each.default) for each in fields(self)}
-        found = {name: _plain(getattr(self, name)) for name in ASKED}
-        return {name: value for name, value in found.items() if value != defaults[name]}
+        return {name: value for name, value in self.stated().items() if name in ASKED}
+
+    def stated(self) -> dict[str, Any]:
+        """All settings that are not at their defaults, as plain values."""
+        found = {each.name: (_plain(getattr(self, each.name)), _plain(each.default)) for each in fields(self)}
+        return {name: value for name, (value, default) in found.items() if value != default}
 
     @property
     def rules(self) -> LoadRules:

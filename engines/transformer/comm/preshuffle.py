@@ -13,9 +13,11 @@ from engines.transformer.comm.collective_matmul import Matmul, matmul_in, matmul
 from engines.transformer.comm.collectives import axis_index
 from engines.transformer.comm.ring import ring_axes
 from engines.transformer.params.parameters import parameter_specs
-from engines.transformer.params.tree import Parameters, Projection
+from engines.transformer.params.tree import LayerParameters, Parameters, Projection
 from engines.transformer.partition.overlap import Overlap
 from engines.transformer.partition.plan import Plan
+
+Layers = tuple[LayerParameters, ...]
 
 
 def preshuffle(plan: Plan, mesh: Mesh, parameters: Parameters) -> Parameters:
@@ -23,8 +25,14 @@ def preshuffle(plan: Plan, mesh: Mesh, parameters: Parameters) -> Parameters:
 
     Every block is then a static slice. Only the ring of activations needs this; other strategies return ``parameters``.
     """
+    layers = preshuffle_layers(plan, mesh, parameters.layers, parameter_specs(plan).layers)
+    return replace(parameters, layers=layers)
+
+
+def preshuffle_layers(plan: Plan, mesh: Mesh, layers: Layers, specs: Layers) -> Layers:
+    """:func:`preshuffle` of some layers, whose arrays are split as ``specs`` says."""
     if plan.overlap is not Overlap.RING_OF_ACTIVATIONS:
-        return parameters
+        return layers
 
     def rolled(stack: Array, matmul: Matmul) -> Array:
         # Of a matrix in groups these are its rows, a ring's shares being whole ones.
@@ -42,11 +50,10 @@ def preshuffle(plan: Plan, mesh: Mesh, parameters: Parameters) -> Parameters:
         sides = ((node.inputs, matmul_in(plan)), (node.outputs, matmul_out(plan)))
         return Projection(*(each and replace(each, values=of_matrix(each.values, matmul)) for each, matmul in sides))
 
-    def roll(whole: Parameters) -> Parameters:
-        layers = jax.tree.map(of, whole.layers, is_leaf=lambda node: isinstance(node, Projection))
-        return replace(whole, layers=layers)
+    def roll(whole: Layers) -> Layers:
+        moved: Layers = jax.tree.map(of, whole, is_leaf=lambda node: isinstance(node, Projection))
+        return moved
 
-    specs = parameter_specs(plan)
     mapped = jax.shard_map(roll, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False)
-    done: Parameters = jax.jit(mapped, donate_argnums=0)(parameters)
+    done: Layers = jax.jit(mapped, donate_argnums=0)(layers)
     return done

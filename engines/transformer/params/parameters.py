@@ -20,6 +20,7 @@ merging dimensions later would copy the weights in every layer. Biases of inputs
 vectors are replicated.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ from engines.transformer.params.described import Described
 from engines.transformer.params.fill import rows_at_once
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import stored_dtype
-from engines.transformer.params.tree import Parameters
+from engines.transformer.params.tree import Matrix, Parameters, map_matrices
 from engines.transformer.partition.plan import Plan
 from engines.weights.random import Source
 
@@ -51,11 +52,30 @@ def abstract_parameters(plan: Plan, mesh: Mesh) -> Parameters:
         return jax.ShapeDtypeStruct(each.shape, stored_dtype(each.dtype), sharding=placement(plan, mesh, each))
 
     shapes: Parameters = jax.tree.map(abstract, described(plan))
-    return shapes
+    if not plan.offloads:
+        return shapes
+    return replace(shapes, layers=tuple(map_matrices(_on_host, each) for each in shapes.layers))
+
+
+def _on_host(matrix: Matrix) -> Matrix:
+    """A described matrix whose values are in host memory, in the same memory layout."""
+
+    def moved(each: Any) -> jax.ShapeDtypeStruct:
+        sharding = each.sharding.with_memory_kind("pinned_host")
+        placed = sharding if each.format.layout is None else Format(each.format.layout, sharding)
+        return jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=placed)
+
+    return replace(matrix, values=jax.tree.map(moved, matrix.values))
 
 
 def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
     """The arrays on the mesh's devices. Each device's part is made from its own slice of the canonical tensors."""
+    parameters: Parameters = make_arrays(plan, mesh, described(plan, source))
+    return parameters
+
+
+def make_arrays(plan: Plan, mesh: Mesh, descriptions: Any) -> Any:
+    """A pytree of :class:`Described`, all parameters or those of a layer, as arrays on the mesh's devices."""
 
     def made(each: Described) -> jax.Array:
         # Computing a quantized matrix also computes its scales, which are kept until they are requested themselves.
@@ -74,8 +94,7 @@ def make_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
         array = jax.make_array_from_callback(each.shape, NamedSharding(mesh, each.spec), part)
         return relayout(array, placement(plan, mesh, each))
 
-    parameters: Parameters = jax.tree.map(made, described(plan, source))
-    return parameters
+    return jax.tree.map(made, descriptions)
 
 
 def placement(plan: Plan, mesh: Mesh, each: Described) -> Format | NamedSharding:

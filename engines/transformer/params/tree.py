@@ -274,6 +274,17 @@ def layer_parameters(vectors: LayerParameters, layers: LayerParameters, number: 
     return map_matrices(lambda mine, all_: replace(mine, values=Stacked(all_.values, number)), vectors, layers)
 
 
+def fetched(layers: LayerParameters, number: Any) -> LayerParameters:
+    """Layer ``number`` of stacks in host memory, its matrices on the device as stacks of one."""
+
+    def arrived(each: Array) -> Array:
+        one = lax.dynamic_slice_in_dim(each, number, 1, axis=0)
+        moved: Array = jax.device_put(one, jax.memory.Space.Device)
+        return moved
+
+    return map_matrices(lambda matrix: replace(matrix, values=jax.tree.map(arrived, matrix.values)), layers)
+
+
 Layered = TypeVar("Layered", LayerParameters, ExpertParameters)
 
 

@@ -1,7 +1,6 @@
 """A plan: a model, a mesh and a layout, resolved into axes and local sizes before any array exists.
 
-Once weights are gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in every layout (:mod:`partition.axes`);
-``ws_2d`` and all ``wg_*`` use the same stored weights.
+Gathered over ``axes.batch``, a matrix is [E.embed, F.ffn] in every layout; ``ws_2d`` and ``wg_*`` store the same.
 """
 
 import math
@@ -45,15 +44,13 @@ class Plan:
     ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
     is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over all chips,
     positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
-    ``micro_batches``, and the mesh has an axis :data:`STAGE` before x. ``decodes`` says whether decode steps follow
-    the prompt. With ``unrolled`` every layer has arrays of its
-    own and the program no loop over layers. ``overlapped_all_to_all_chips`` is the chip's
-    (:class:`engines.core.chip.XlaTpu`), and ``wrap`` says which axes of its torus close to rings. ``expert_axes`` names
-    the mesh axes that split experts ("" is none), ``expert_dispatch`` is gather or all_to_all, and ``expert_capacity``
-    the tokens that an expert takes at most, as a multiple of its even share. ``shardings`` are those of every operator,
-    in place of a layout's, for a compiler that partitions. ``chunks`` and ``annotation`` are those of
-    :meth:`global_view`. ``axes``, ``experts``, ``overlap`` and ``padded`` follow from the rest: which axes split what,
-    how communication overlaps, and sizes with padding.
+    ``micro_batches``, and the mesh has an axis :data:`STAGE`. ``decodes`` says whether decode steps follow the
+    prompt. With ``unrolled`` every layer has arrays of its
+    own and no loop runs over layers. ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its
+    torus close to rings. ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is
+    gather or all_to_all, ``expert_capacity`` the most tokens of an expert, as a multiple of its even share.
+    ``shardings`` are those of every operator, for a compiler that partitions; with ``offloads`` the layers' matrices
+    are in host memory. ``chunks`` and ``annotation`` are of :meth:`global_view`; which axes split what, follows.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -87,6 +84,7 @@ class Plan:
     pages: tuple[int, int] | None = None
     stages: int = 1
     micro_batches: int = 1
+    offloads: bool = False
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
@@ -108,10 +106,9 @@ class Plan:
         )
         manual = self.partitioner == "manual"
         overlap = overlap_of(self.model, axes, self.collectives, manual=manual, decodes=self.decodes)
-        cuts = overlap is Overlap.RING_OF_ACTIVATIONS
         # Only where a chip attends with the heads of one chunk: with those of several it would cache a head twice.
         copies = manual and variant.whole_residual and not axes.batch and not axes.moved
-        padded = Padded(self.model, self.chunks or axes.chips, cuts, copies)
+        padded = Padded(self.model, self.chunks or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS, copies)
         split = axes.nontrivial("".join(sorted(self.expert_axes)))
         experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
         for name, value in (("axes", axes), ("experts", experts), ("overlap", overlap), ("padded", padded)):
@@ -275,8 +272,8 @@ class Plan:
         """Whether the tensors of a fused matrix are gathered and multiplied one by one.
 
         A fused matmul with gathered weights has the columns of many chunks; separating its tensors and rejoining the
-        chunks would cost more than fusion saves. They stay fused with int8
-        activations (one scale a token) and where products are summed over chips.
+        chunks would cost more than fusion saves. They stay fused with int8 activations (one scale a token) and where
+        products are summed over chips.
         """
         return bool(self.axes.batch) and not self.axes.embed and self.act_dtype != "int8"
 

@@ -88,6 +88,8 @@ EXITS: Final = ("exit_threshold", "exit_every")
 def check_formats(point: Point, read: Collection[str] = READ) -> None:
     """Check that the Transformer, and the chip, support the point's number formats, and every key that is not ``read``.
 
+    ``more`` are keys that the engine reads beside those of :data:`READ`.
+
     Raises:
         Unsupported: they do not.
     """

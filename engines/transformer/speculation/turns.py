@@ -70,14 +70,15 @@ def all_turns(
         kept, following = verdict(plan, scores, proposal, sampling, last + 1, forced)
         number = jnp.arange(tokens.shape[1])
         new = jnp.where(number < kept[:, None], jnp.pad(proposed, ((0, 0), (0, 1))), following[:, None])
-        at = last[:, None] + 1 + number
+        # Beyond the end, where it has no effect, of a sequence that has all of its tokens.
+        at = jnp.where(active[:, None], last[:, None] + 1 + number, state.text.ids.shape[1] + number)
         ids = state.text.ids.at[jnp.arange(at.shape[0])[:, None], at].set(new, mode="drop", unique_indices=True)
         judged = jnp.minimum(kept + 1, proposed.shape[1])
         more = Count(jnp.ones_like(judged), judged, kept)
         counted = Count(*(old + jnp.where(active, each, 0) for old, each in zip(state.counted, more, strict=True)))
         logits = _last_logits(state.logits, scores, steps, state.done, kept)
         done = jnp.minimum(state.done + kept + 1, steps)
-        return State(cache, Text(ids, first + done), done, logits, counted)
+        return State(cache, Text(ids, first + jnp.minimum(done, steps - 1)), done, logits, counted)
 
     none = jnp.zeros_like(text.last)
     return lax.while_loop(goes_on, turn, State(cache, text, none, logits, Count(none, none, none)))

@@ -2,7 +2,7 @@
 /* Explorer: any two figures of all rows against each other, with the Pareto frontier, and the rows themselves. */
 (function () {
   const { h, replace, select, checkbox, counted, commandBox, download } = shardbench.dom;
-  const FIGURES = ["outcome", "latency_s", "step_time_s", "tokens_per_s_per_chip", "mfu", "mbu", "cost_chip_s_per_token"];
+  const FIGURES = ["outcome", "latency_s", "step_time_s", "tokens_per_s_per_chip", "mfu", "mbu", "cost_chip_s_per_token", "cost_usd_per_mtok", "energy_j"];
   const SHOWN = ["source", "label", "engine", "runtime", "ffn_layout", "latency_s", "step_time_s", "mfu", "cost_chip_s_per_token", "outcome", "created_at"];
 
   function show(root, query, site) {
@@ -125,7 +125,7 @@
     const first = (names) => names.find(has);
     if (!figures.length) return null;
     const x = has(query.get("x")) ? query.get("x") : first(["latency_s", "tokens_per_s", "num_chips"]) || figures[0].name;
-    const y = has(query.get("y")) ? query.get("y") : first(["cost_chip_s_per_token", "mfu", "batch_size"]) || figures[0].name;
+    const y = has(query.get("y")) ? query.get("y") : first(["cost_usd_per_mtok", "cost_chip_s_per_token", "mfu", "batch_size"]) || figures[0].name;
     const known = (name) => (rows.columns.has(name) ? name : null);
     return { x, y, figures, color: known(query.get("color")) || known("source"), facet: known(query.get("facet")), panel: Number(query.get("panel")) || 0,
       log: { x: query.get("xlog") !== "no", y: query.get("ylog") !== "no" }, frontier: query.get("frontier") !== "no",

@@ -1,0 +1,1 @@
+"""DeepSpeed: ZeRO-Inference where weights are offloaded, else its inference engine, run in its own Python."""

@@ -1,0 +1,213 @@
+"""One layer's arrays outside the device: in pinned host memory, or as bytes in a file."""
+
+import mmap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from numpy.typing import NDArray
+
+from engines.offload.events import Log
+from engines.offload.layer_file import LayerFile
+from engines.offload.pipeline import BUFFERS
+from engines.offload.read_ahead import ReadAhead, Staged
+
+ALIGNED_BYTES: Final = 64
+"""JAX on a CPU reads a numpy array where it lies if it begins at a multiple of this many bytes, and copies others."""
+Fetch = Callable[[int], Any]
+"""Layer → its parameters on the devices, once they have arrived."""
+
+
+class Layers(Protocol):
+    """Where the layers wait."""
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """What fetches the layers of ``order``, in that order, and logs it."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory that they take."""
+        ...
+
+
+class HostLayers:
+    """Layers in host memory, pinned where the platform has it, from which a device copies by itself."""
+
+    def __init__(self, layers: Sequence[Any], placed: Sequence[Any]) -> None:
+        """``layers`` are pytrees of arrays in host memory, ``placed`` the shapes and shardings on the devices."""
+        self.layers, self.placed = list(layers), placed
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`."""
+        del order
+
+        def fetch(layer: int) -> Any:
+            return _arrived(
+                lambda: jax.tree.map(
+                    lambda each, to: jax.device_put(each, _target(to)), self.layers[layer], self.placed[layer]
+                ),
+                layer,
+                log,
+            )
+
+        return nullcontext(fetch)
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        for each in jax.tree.leaves(self.layers):
+            each.delete()
+        self.layers = []
+
+
+def in_host_memory(arrays: Any) -> Any:
+    """The arrays of a pytree in host memory, split over the same devices."""
+
+    def moved(each: jax.Array) -> jax.Array:
+        device: Any = next(iter(each.sharding.device_set))
+        kinds = {memory.kind for memory in device.addressable_memories()}
+        kind = "pinned_host" if "pinned_host" in kinds else "unpinned_host"
+        made: jax.Array = jax.device_put(each, each.sharding.with_memory_kind(kind))
+        return made
+
+    return jax.block_until_ready(jax.tree.map(moved, arrays))
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayers:
+    """Layers in a file, each array as its different shards one after another (:func:`shards_of`)."""
+
+    file: LayerFile
+    placed: Sequence[Any]
+    on_close: Callable[[], None]
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`. A layer is read, and then copied: both run ahead of the computation."""
+        return _FileFetch(ReadAhead(self.file, order, log), self.placed, log)
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        self.on_close()
+
+
+class _FileFetch:
+    """Copies each layer that has been read to the devices.
+
+    A CPU's device memory is the host's, and JAX reads an aligned numpy array where it lies: two rooms, of which the
+    pipeline fills one once its layer is done with, are then what two buffers are on an accelerator. New memory for
+    every layer would cost more in page faults than the copy.
+    """
+
+    def __init__(self, reader: ReadAhead, placed: Sequence[Any], log: Log) -> None:
+        self.reader, self.placed, self.log, self.turn = reader, placed, log, 0
+        first = next(iter(jax.tree.leaves(placed[0])[0].sharding.device_set))
+        size = max(_room_bytes(jax.tree.leaves(each)) for each in placed)
+        rooms = BUFFERS if first.platform == "cpu" else 0
+        self.rooms = [np.frombuffer(mmap.mmap(-1, size), np.uint8) for _ in range(rooms)]
+
+    def __enter__(self) -> Fetch:
+        return self.fetch
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+
+    def fetch(self, layer: int) -> Any:
+        staged = self.reader.take(layer)
+        room = self.rooms[self.turn % BUFFERS] if self.rooms else None
+        self.turn += 1
+        try:
+            return _arrived(lambda: _placed(staged, self.placed[layer], room), layer, self.log)
+        finally:
+            self.reader.release(staged)
+
+
+def shards_of(array: jax.Array) -> list[NDArray[Any]]:
+    """The array's different shards, in the order of its devices: what is replicated is there once."""
+    found: dict[Any, NDArray[Any]] = {}
+    for shard in sorted(array.addressable_shards, key=lambda each: each.device.id):
+        if (key := _key(shard.index, array.shape)) not in found:
+            found[key] = np.asarray(shard.data)
+    return list(found.values())
+
+
+def _placed(staged: Staged, placed: Any, room: NDArray[np.uint8] | None) -> Any:
+    """The pytree of a layer on the devices, from its bytes; copied to ``room`` first where there is one."""
+    shapes, structure = jax.tree.flatten(placed)
+    parts = _cut(np.frombuffer(staged.payload, np.uint8), shapes, room)
+    return jax.tree.unflatten(structure, [_assembled(each, parts) for each in shapes])
+
+
+def _cut(payload: NDArray[np.uint8], shapes: Sequence[Any], room: NDArray[np.uint8] | None) -> Iterator[NDArray[Any]]:
+    """The shards of all arrays, as :func:`shards_of` wrote them."""
+    offset = placed_at = 0
+    for local, dtype, count in _parts(shapes):
+        size = int(np.prod(local)) * dtype.itemsize
+        for _ in range(count):
+            part = payload[offset : offset + size]
+            if room is not None:
+                np.copyto(room[placed_at : placed_at + size], part)
+                part = room[placed_at : placed_at + size]
+                placed_at += _aligned(size)
+            offset += size
+            yield part.view(dtype).reshape(local)
+    assert offset == len(payload), "a layer's bytes are those of its arrays"
+
+
+def _parts(shapes: Sequence[Any]) -> Iterator[tuple[tuple[int, ...], np.dtype[Any], int]]:
+    """Of each array a shard's shape and dtype, and how many different ones there are."""
+    for each in shapes:
+        sharding = _sharding(each)
+        indices = sharding.devices_indices_map(each.shape).values()
+        yield sharding.shard_shape(each.shape), np.dtype(each.dtype), len({_key(at, each.shape) for at in indices})
+
+
+def _room_bytes(shapes: Sequence[Any]) -> int:
+    """Bytes of a layer's arrays, each aligned as JAX needs it to read it in place."""
+    return sum(count * _aligned(int(np.prod(local)) * dtype.itemsize) for local, dtype, count in _parts(shapes))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNED_BYTES) * ALIGNED_BYTES
+
+
+def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> jax.Array:
+    sharding, found, arrays = _sharding(shape), dict[Any, NDArray[Any]](), []
+    indices: dict[Any, Any] = dict(sharding.devices_indices_map(shape.shape))
+    for device in sorted(indices, key=lambda each: each.id):
+        key = _key(indices[device], shape.shape)
+        if key not in found:
+            found[key] = next(parts)
+        arrays.append(jax.device_put(found[key], device))
+    made: jax.Array = jax.make_array_from_single_device_arrays(shape.shape, sharding, arrays)
+    target = _target(shape)
+    return made if target is sharding else jax.device_put(made, target, donate=True)
+
+
+def _arrived(move: Callable[[], Any], layer: int, log: Log) -> Any:
+    start_s = time.perf_counter()
+    arrived = jax.block_until_ready(move())
+    log.add("copy", layer, start_s, sent_bytes(arrived))
+    return arrived
+
+
+def sent_bytes(arrays: Any) -> int:
+    """Bytes of all shards on all devices of this process: what a copy from the host sends them."""
+    return sum(shard.data.nbytes for each in jax.tree.leaves(arrays) for shard in each.addressable_shards)
+
+
+def _key(index: Any, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple(at.indices(size)[:2] for at, size in zip(index, shape, strict=True))
+
+
+def _target(shape: Any) -> Any:
+    """Where an array goes: its sharding, with its memory layout where the plan chose one."""
+    return shape.format if shape.format.layout is not None else shape.sharding
+
+
+def _sharding(shape: Any) -> NamedSharding:
+    found: NamedSharding = shape.sharding
+    return found
