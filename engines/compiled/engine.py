@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engines.compiled.answers import Answers
 from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
-from engines.compiled.compile.compiler import SEED, Compiler, CompileRequest, CompilerFailed
+from engines.compiled.compile.compiler import Compiler, CompileRequest, CompilerFailed
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
@@ -17,17 +17,9 @@ from engines.compiled.hlo.parser import UnreadableHlo
 from engines.compiled.offload import check_offload, host_rate
 from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.search import (
-    AUTO,
-    Tried,
-    checked_collectives,
-    checked_unrolling,
-    families,
-    layouts,
-    name_of,
-    total_s,
-    unrolled,
-    variants,
-)
+    AUTO, Tried, checked_collectives, checked_unrolling, families, layouts, name_of, total_s, unrolled,
+    variants, with_pages,
+)  # fmt: skip
 from engines.compiled.speculative import (
     OF_A_DRAFT,
     check_both_fit,
@@ -216,12 +208,12 @@ class CompiledEngine(Estimator):
         found = layouts(target.resolve(point), target.device_mesh, collectives)
         plans = [replace(each, offloads=point.offload != "none") for each in found]
         plans = unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
-        return _with_pages(point, plans)
+        return with_pages(point, plans)
 
     def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
         """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
         more = variants(plans, collectives, point)
-        return _with_pages(point, more if self.unroll_layers != AUTO or also else unrolled([*plans, *more]))
+        return with_pages(point, more if self.unroll_layers != AUTO or also else unrolled([*plans, *more]))
 
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
         """The fastest of these plans and of those tried before."""
@@ -301,10 +293,3 @@ class CompiledEngine(Estimator):
             path = write_trace(self.trace_dir, trace_name(point, phase.name), phase.timeline, layers, text)
             names[phase.name] = path.name
         return {"traces": names}
-
-
-def _with_pages(point: Point, plans: Sequence["Plan"]) -> list["Plan"]:
-    """The plans, each with the pages of its cache where sequences are decoded without padding."""
-    from engines.transformer.generate.ragged_prompts import paged
-
-    return [paged(point, plan, SEED) for plan in plans]

@@ -136,3 +136,11 @@ def name_of(plan: Plan) -> str:
     if variant_of(plan.collectives).whole_residual:
         words.append(plan.attn_sharding)
     return " ".join([*words, *(["unrolled"] if plan.unrolled else [])])
+
+
+def with_pages(point: Point, plans: Sequence[Plan]) -> list[Plan]:
+    """The plans, each with the pages of its cache where sequences are decoded without padding."""
+    from engines.compiled.compile.compiler import SEED
+    from engines.transformer.generate.ragged_prompts import paged
+
+    return [paged(point, plan, SEED) for plan in plans]

@@ -142,7 +142,7 @@ class Point(MethodKeys):
 
         ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
         of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens, and
-        ``sequence_parallel``, ``speculative``, ``offload`` and ``offload_kv`` where they are none.
+        ``speculative``, ``offload``, ``offload_kv`` and ``sequence_parallel`` where they are none.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
         for each in fields(self):

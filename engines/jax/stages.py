@@ -15,6 +15,7 @@ ONE_PROGRAM: Final = (
     ("lengths", ("equal",)),
     ("speculative", ("none",)),
     ("exit_threshold", (None,)),
+    ("offload", ("none",)),
     ("phase", ("prefill", "decode", "generate")),
 )
 """What a pipeline's program runs alone."""

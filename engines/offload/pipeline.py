@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Final, TypeVar
 
 from engines.offload.events import Log
@@ -15,7 +15,7 @@ BUFFERS: Final = 2
 
 def fetched_ahead(
     order: Sequence[int], fetch: Callable[[int], Fetched], log: Log, buffers: int = BUFFERS
-) -> Iterator[tuple[int, Fetched]]:
+) -> Generator[tuple[int, Fetched], None, None]:
     """(layer, what ``fetch`` returned for it) in ``order``, each fetched while the caller works on those before.
 
     A layer's buffer is free again when the caller asks for the next; the time between is logged as its compute, so the

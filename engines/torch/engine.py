@@ -31,8 +31,7 @@ READ: Final = (
     *(each.name for keys in (AttentionKeys, RotaryKeys, ExpertKeys) for each in fields(keys)),
     *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
     *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
-    "offload",
-    *("lengths", "padding", "sequence_parallel", "micro_batches"),
+    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload"),
 )
 """Keys beyond those of every engine that this one reads."""
 DECODES: Final = ("auto", "eager", "graph", "compile")
@@ -146,6 +145,8 @@ class TorchEngine(Runner):
         return job
 
     def _decode_of(self, point: Point) -> str:
+        from engines.torch.rank import MOST_RECORDED
+
         if point.offload != "none":
             if self.decode not in ("auto", "eager"):
                 raise Unsupported(
@@ -153,8 +154,6 @@ class TorchEngine(Runner):
                     "the host; use engine.decode=eager"
                 )
             return "eager"
-        from engines.torch.rank import MOST_RECORDED
-
         recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1 and _has_static_shapes(point)
         if point.padding == "packed":
             # A recording holds each step's own sizes, and a compiler would make a program for each.

@@ -149,7 +149,7 @@ class StreamedLayers:
         if self.stream is not None:  # pinned memory is page-aligned: a drive writes to it, and a GPU reads it
             size = max(each.read_bytes for each in file.extents)
             pinned = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(STAGED)]
-            buffers = [memoryview(each.numpy()) for each in pinned]
+            buffers = [memoryview(each.numpy().data) for each in pinned]
         with ReadAhead(file, order, self.log, buffers) as reader:
 
             def fetch(layer: int) -> LayerParameters:

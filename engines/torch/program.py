@@ -57,8 +57,8 @@ class TorchProgram:
             ran["data_parallel"] = point.data_parallel
         if point.model.attention.is_latent and point.latent_attention == "auto" and point.phase != "generate":
             ran["latent_attention"] = "expanded" if point.phase == "prefill" else "absorbed"
-        requested, offloads = point.axes(), point.offload != "none"
         real = int(self.job.lengths.sum())
+        requested, offloads = point.axes(), point.offload != "none"
         ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"
         which = max if without_datasheet else min
@@ -84,8 +84,8 @@ class TorchProgram:
                 "micro_batches": ranks[0]["micro_batches"],
                 "checked_sequences": len(checked_rows(point)),
                 "seed": self.job.seed,
-                **(_streamed(self.stages, ranks) if offloads else {}),
                 **({} if point.lengths == "equal" else {"real_tokens": real}),
+                **(_streamed(self.stages, ranks) if offloads else {}),
             },
         )
 

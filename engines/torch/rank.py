@@ -61,7 +61,7 @@ class Job:
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each sequence's prompt [batch_size]."""
+        """Tokens of each prompt [batch_size]."""
         return lengths_of(self.point, self.seed)
 
     @property
@@ -105,8 +105,7 @@ class Rank:
         self.first = self.prompt[:, 0].clone()
         self.token = self.first.clone()
         self.start = self.sequences.start
-        self.position = torch.zeros_like(self.start)
-        self.number = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.position, self.number = torch.zeros_like(self.start), torch.zeros_like(self.start[:1])
         self.micro_batches = micro_batches(batch_size, point.micro_batches or shard.pipeline)
         steps = point.decode_steps
         ids_here = shard.vocab_size if shard.is_last else 0

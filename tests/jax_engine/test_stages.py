@@ -44,10 +44,7 @@ def test_ranks_without_stages_are_the_layout_of_one_dimension():
     ("changes", "says"),
     [
         ({"batch_size": 5}, "batch_size=5: does not split into 2 micro-batches"),
-        (
-            {"pipeline_parallel": 3, "num_chips": 6, "batch_size": 6},
-            "pipeline_parallel=3: .*a divisor of the layers, or engine=torch",
-        ),
+        ({"pipeline_parallel": 3, "num_chips": 6, "batch_size": 6}, "pipeline_parallel=3: .*a divisor of the layers"),
         ({"ffn_layout": "ws_2d"}, "ffn_layout=ws_2d: .*runs ffn_layout=ws_1d alone"),
         ({"lengths": "uniform"}, "lengths=uniform: .*leave it out"),
         ({"micro_batches": 5}, "micro_batches=5: .*batch_size=4"),

@@ -61,7 +61,7 @@ def main() -> None:
 def _made(asked: dict[str, Any], dtype: Any) -> Any:
     import transformers
 
-    kind = transformers.AutoModelForCausalLM
+    kind: Any = transformers.AutoModelForCausalLM
     if asked["weights"]:
         return kind.from_pretrained(asked["model"], torch_dtype=dtype)
     return kind.from_config(transformers.AutoConfig.from_pretrained(asked["model"]), torch_dtype=dtype)
@@ -70,9 +70,10 @@ def _made(asked: dict[str, Any], dtype: Any) -> Any:
 def _zero(asked: dict[str, Any], dtype: Any) -> Any:
     """ZeRO-Inference: parameters are made where they are offloaded to, and fetched layer by layer."""
     import deepspeed
-    from transformers.integrations import HfDeepSpeedConfig  # type: ignore[import-not-found,unused-ignore]
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-    kept = HfDeepSpeedConfig(asked["zero"])  # from_pretrained loads into ZeRO's partitions while this is alive
+    keep: Any = HfDeepSpeedConfig
+    kept = keep(asked["zero"])  # from_pretrained loads into ZeRO's partitions while this is alive
     with deepspeed.zero.Init(config_dict_or_path=asked["zero"], dtype=dtype):
         made = _made(asked, dtype)
     engine = deepspeed.initialize(model=made.eval(), config=asked["zero"])[0]

@@ -29,15 +29,9 @@ def check_offload(point: Point, settings: Settings) -> None:
             f"weight_dtype={point.weight_dtype}: engine=jax keeps no packed 4-bit values on the host, and {asked}; "
             "use weight_dtype=int8, or offload=none"
         )
-    for key, plain in (
-        ("prefill_chunk", None),
-        ("shared_prefix", 0),
-        ("stop_token", None),
-        ("num_processes", 1),
-        ("coordinator", None),
-    ):
+    for key in ("prefill_chunk", "shared_prefix", "stop_token", "num_processes", "coordinator"):
         value = getattr(settings, key)
-        if value != plain:
+        if value != getattr(Settings(), key):
             raise Unsupported(f"engine.{key}={value}: does not run with {asked}; leave it out, or use offload=none")
     if settings.unroll_layers is False:
         raise Unsupported(f"engine.unroll_layers=false: {asked} has arrays of its own for each layer; use auto")

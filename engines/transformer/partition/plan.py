@@ -39,19 +39,18 @@ class Annotation(NamedTuple):
 class Plan:
     """A resolved layout of one model on one mesh, for one batch and cache length.
 
-    ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what
-    attention is split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto``
-    (:meth:`absorbs`). ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the
-    longest text where this is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages``
-    (how many over all chips, positions of each) their cache has no padding. With ``stages`` of a pipeline,
-    ``batch_size`` is that of one of its ``micro_batches``, and the mesh has an axis :data:`STAGE` before x.
-    ``decodes`` says whether decode steps follow the prompt. With ``unrolled`` every layer has arrays of its own and
-    no loop runs over layers. ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its torus
-    close to rings. ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is
+    ``ffn_layout`` and ``collectives`` are names of :mod:`engines.core.layout`, ``attn_sharding`` says what attention is
+    split over: no ``auto``, and replicated is heads. ``latent_attention`` may be ``auto`` (:meth:`absorbs`).
+    ``cache_len`` is the number of positions that the cache holds, ``longest_text`` that of the longest text where this
+    is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over all chips,
+    positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
+    ``micro_batches``, and the mesh has an axis :data:`STAGE`. ``decodes`` says whether decode steps follow the
+    prompt. With ``unrolled`` every layer has arrays of its
+    own and no loop runs over layers. ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its
+    torus close to rings. ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is
     gather or all_to_all, ``expert_capacity`` the most tokens of an expert, as a multiple of its even share.
-    ``shardings`` are those of every operator, for a compiler that partitions; with ``offloads`` the layers'
-    matrices are in host memory. ``chunks`` and ``annotation`` are of :meth:`global_view`; which axes split what,
-    follows.
+    ``shardings`` are those of every operator, for a compiler that partitions; with ``offloads`` the layers' matrices
+    are in host memory. ``chunks`` and ``annotation`` are of :meth:`global_view`; which axes split what, follows.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -81,11 +80,11 @@ class Plan:
     expert_capacity: float | None = None
     longest_text: int | None = None
     shardings: Shardings | None = None
-    offloads: bool = False
     ragged: bool = False
     pages: tuple[int, int] | None = None
     stages: int = 1
     micro_batches: int = 1
+    offloads: bool = False
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
