@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from engines.compiled import search
 from engines.compiled.answers import Answers
 from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
@@ -16,10 +17,6 @@ from engines.compiled.estimate import estimate_of
 from engines.compiled.hlo.parser import UnreadableHlo
 from engines.compiled.offload import check_offload, host_rate
 from engines.compiled.perfetto import trace_name, write_trace
-from engines.compiled.search import (
-    AUTO, Tried, checked_collectives, checked_unrolling, families, layouts, name_of, total_s, unrolled,
-    variants, with_pages,
-)  # fmt: skip
 from engines.compiled.speculative import (
     OF_A_DRAFT,
     check_both_fit,
@@ -76,15 +73,15 @@ class CompiledEngine(Estimator):
         A point that leaves its collectives open gets the fastest of ``try_collectives``: the first that splits the
         residual stream is compiled in every open layout, the others of its kind in its fastest one; those with a whole
         residual likewise, in 1D. With ``unroll_layers`` every layer has arrays of its own, and the program no loop over
-        layers; ``auto`` tries the fastest plan of the first variant both ways, and the others unrolled. A plan that
+        layers; ``auto`` tries the fastest plan of the first variant both ways, and the others search.unrolled. A plan that
         cannot be compiled within ``memory_limit_bytes`` and ``timeout_s``, which are the harness's, answers nothing.
 
         Raises:
-            InvalidRequest: ``try_collectives`` is not a list of variants, or ``unroll_layers`` neither true, false nor
+            InvalidRequest: ``try_collectives`` is not a list of search.variants, or ``unroll_layers`` neither true, false nor
                 auto.
         """
-        self.unroll_layers = checked_unrolling(unroll_layers)
-        self.try_collectives = checked_collectives(try_collectives)
+        self.unroll_layers = search.checked_unrolling(unroll_layers)
+        self.try_collectives = search.checked_collectives(try_collectives)
         self.options = {
             **({"compiler_options": dict(compiler_options)} if compiler_options else {}),
             **({"try_collectives": self.try_collectives} if self.try_collectives != PLAIN else {}),
@@ -169,10 +166,10 @@ class CompiledEngine(Estimator):
     def _estimate(self, point: Point) -> Estimate:
         target, kinds = self._question(point)
         self.limits, self.within_limits = Limits.of(self.memory_limit_bytes, self.timeout_s), True
-        found = Tried()
+        found = search.Tried()
         for number, (first, *others) in enumerate(kinds):
             plans = self._layouts(point, target, first, also=number > 0)
-            ours = self._fastest(point, target, plans, Tried())
+            ours = self._fastest(point, target, plans, search.Tried())
             # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
             plans = plans if ours.best is None else [ours.best[0]]
             ours = self._fastest(point, target, self._others(point, plans, others, also=number > 0), ours)
@@ -200,22 +197,28 @@ class CompiledEngine(Estimator):
         check_offload(point)
         check_lengths(point)
         check_rate(point)
-        open_ = point.collectives == AUTO
-        return target_of(point.slice()), families(self.try_collectives) if open_ else [(point.collectives,)]
+        open_ = point.collectives == search.AUTO
+        return target_of(point.slice()), search.families(self.try_collectives) if open_ else [(point.collectives,)]
 
     def _layouts(self, point: Point, target: Target, collectives: str, *, also: bool) -> list["Plan"]:
-        """The variant in every open layout; ``also``: another kind was tried both looped and unrolled."""
-        found = layouts(target.resolve(point), target.device_mesh, collectives)
+        """The variant in every open layout; ``also``: another kind was tried both looped and search.unrolled."""
+        found = search.layouts(target.resolve(point), target.device_mesh, collectives)
         plans = [replace(each, offloads=point.offload != "none") for each in found]
-        plans = unrolled(plans) if self.unroll_layers is True or (also and self.unroll_layers == AUTO) else plans
-        return with_pages(point, plans)
+        plans = (
+            search.unrolled(plans)
+            if self.unroll_layers is True or (also and self.unroll_layers == search.AUTO)
+            else plans
+        )
+        return search.with_pages(point, plans)
 
     def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
-        """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
-        more = variants(plans, collectives, point)
-        return with_pages(point, more if self.unroll_layers != AUTO or also else unrolled([*plans, *more]))
+        """What is tried after ``plans``, in their search.layouts: the other search.variants, and search.unrolled layers."""
+        more = search.variants(plans, collectives, point)
+        return search.with_pages(
+            point, more if self.unroll_layers != search.AUTO or also else search.unrolled([*plans, *more])
+        )
 
-    def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: Tried) -> Tried:
+    def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: search.Tried) -> search.Tried:
         """The fastest of these plans and of those tried before."""
         best, refusal, times = before.best, before.refusal, dict(before.times_s)
         for plan in plans:
@@ -224,14 +227,14 @@ class CompiledEngine(Estimator):
                 check_turns(point, plan)
                 phases = [over_turns(point, self._phase(point, plan, target, name)) for name in phases_of(point)]
             except (OutOfMemory, InvalidRequest, CompilerFailed, NotCompiled) as error:
-                times[name_of(plan)] = str(error)
+                times[search.name_of(plan)] = str(error)
                 self.within_limits &= not isinstance(error, NotCompiled)
                 refusal = refusal or error
                 continue
-            times[name_of(plan)] = total_s(phases)
-            if best is None or total_s(phases) < total_s(best[1]):
+            times[search.name_of(plan)] = search.total_s(phases)
+            if best is None or search.total_s(phases) < search.total_s(best[1]):
                 best = plan, phases
-        return Tried(best, refusal, times)
+        return search.Tried(best, refusal, times)
 
     def _phase(self, point: Point, plan: "Plan", target: Target, name: str) -> TimedProgram:
         # Unrolled, compiling takes memory and time in proportion to layers and tokens.
@@ -272,7 +275,7 @@ class CompiledEngine(Estimator):
             return CompileRequest(draft, target, libraries, "prefill", point.input_len, steps)
         return CompileRequest(plan, target, libraries, phase, point.input_len, steps, turn_of(point), draft)
 
-    def _told(self, point: Point, target: Target, found: Tried) -> Estimate:
+    def _told(self, point: Point, target: Target, found: search.Tried) -> Estimate:
         if found.best is None:
             assert found.refusal is not None
             raise found.refusal
