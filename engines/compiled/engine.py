@@ -73,11 +73,11 @@ class CompiledEngine(Estimator):
         A point that leaves its collectives open gets the fastest of ``try_collectives``: the first that splits the
         residual stream is compiled in every open layout, the others of its kind in its fastest one; those with a whole
         residual likewise, in 1D. With ``unroll_layers`` every layer has arrays of its own, and the program no loop over
-        layers; ``auto`` tries the fastest plan of the first variant both ways, and the others search.unrolled. A plan that
+        layers; ``auto`` tries the fastest plan of the first variant both ways, and the others unrolled. A plan that
         cannot be compiled within ``memory_limit_bytes`` and ``timeout_s``, which are the harness's, answers nothing.
 
         Raises:
-            InvalidRequest: ``try_collectives`` is not a list of search.variants, or ``unroll_layers`` neither true, false nor
+            InvalidRequest: ``try_collectives`` is not a list of variants, or ``unroll_layers`` neither true, false nor
                 auto.
         """
         self.unroll_layers = search.checked_unrolling(unroll_layers)
@@ -201,7 +201,7 @@ class CompiledEngine(Estimator):
         return target_of(point.slice()), search.families(self.try_collectives) if open_ else [(point.collectives,)]
 
     def _layouts(self, point: Point, target: Target, collectives: str, *, also: bool) -> list["Plan"]:
-        """The variant in every open layout; ``also``: another kind was tried both looped and search.unrolled."""
+        """The variant in every open layout; ``also``: another kind was tried both looped and unrolled."""
         found = search.layouts(target.resolve(point), target.device_mesh, collectives)
         plans = [replace(each, offloads=point.offload != "none") for each in found]
         plans = (
@@ -212,7 +212,7 @@ class CompiledEngine(Estimator):
         return search.with_pages(point, plans)
 
     def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
-        """What is tried after ``plans``, in their search.layouts: the other search.variants, and search.unrolled layers."""
+        """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
         more = search.variants(plans, collectives, point)
         return search.with_pages(
             point, more if self.unroll_layers != search.AUTO or also else search.unrolled([*plans, *more])

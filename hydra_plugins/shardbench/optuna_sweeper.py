@@ -159,8 +159,8 @@ def _distribution(override: Override) -> Any:
         log = "log" in sweep.tags
         ends: Sequence[Any] = (sweep.start, sweep.end)
         if all(isinstance(each, int) for each in ends):
-            return distributions.IntDistribution(*ends, log=log)
-        return distributions.FloatDistribution(*ends, log=log)
+            return distributions.IntDistribution(low=ends[0], high=ends[1], log=log)
+        return distributions.FloatDistribution(low=ends[0], high=ends[1], log=log)
     if isinstance(sweep, RangeSweep):
         steps: Sequence[Any] = (sweep.start, sweep.stop, sweep.step)
         if all(isinstance(each, int) for each in steps) and (numbers := range(*steps)):
