@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from bench.cli.args import RESULTS_DIR, parse
 from bench.cli.main import main
-from bench.run import runner
+from bench.run import evaluate, parallel
 from bench.run.make_row import row_without_time
 from bench.sweep.catalog import conf_dir, names
 from bench.sweep.overrides import in_grammar, parsed
@@ -59,13 +59,15 @@ def all_keys():
 def anywhere(tmp_path_factory):
     """The command line in a folder of its own; points of engines that need a process are not run."""
 
-    def not_run(_config, tasks, _timing, _environment, may_start):
+    def not_run(_config, tasks, _timing, _environment, may_start, **_places):
         return (row_without_time(task, "failed", "not run") if may_start(task) else None for task in tasks)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("anywhere"))
         patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr(runner, "evaluate_shared", not_run)
+        patch.setattr(evaluate, "evaluate_shared", not_run)
+        patch.setattr(evaluate, "evaluate_inside", not_run)
+        patch.setattr(parallel, "evaluate_shared", not_run)
         yield
 
 
@@ -95,8 +97,6 @@ def test_any_override_of_any_key_ends_in_an_exit_code(anywhere, words, engine, f
         (["~batch_size"], "~batch_size=: leaves no value"),
         (["~model"], "~model=: leaves no value"),
         (["-m", "--cfg", "job"], "leave out -m"),
-        (["hydra/sweeper=optuna"], "pip install hydra-optuna-sweeper"),
-        (["-m", "hydra/launcher=joblib", "batch_size=1,2"], "pip install hydra-joblib-launcher"),
         (["timing=null"], "timing=null: names no choice"),
         (["timing=[default]"], "use one, or -m"),
         (["wandb=3"], "wandb=3: is not known"),
@@ -195,7 +195,7 @@ def test_a_variable_of_a_job_is_set_where_its_points_run(shardbench):
     code = f"""
 import os
 from bench.cli.main import main
-from bench.run import runner
+from bench.run import evaluate, parallel, runner
 runner.run = lambda requests: print(os.environ["SHARDBENCH_TEST"]) or runner.RunSummary()
 main({words!r})
 """

@@ -10,6 +10,7 @@ from bench.sweep.catalog import load_model
 from engines.core.errors import InvalidRequest, OutOfMemory, Unsupported
 from engines.jax import peaks
 from engines.jax.devices import mesh_of, out_of_memory
+from engines.transformer.partition.resolve import plan_of
 
 pytestmark = [pytest.mark.usefixtures("plainly_prepared"), pytest.mark.slow]
 
@@ -22,7 +23,6 @@ pytestmark = [pytest.mark.usefixtures("plainly_prepared"), pytest.mark.slow]
         ({"act_dtype": "float8_e4m3"}, "act_dtype=float8_e4m3: a matmul in float8_e4m3 needs float8_e4m3 weights"),
         ({"kv_dtype": "int4"}, "kv_dtype=int4"),
         ({"act_dtype": "int8", "weight_dtype": "bfloat16"}, "act_dtype=int8: .* weight_dtype=bfloat16; use weight"),
-        ({"tensor_parallel": 8}, "tensor_parallel=8"),
     ],
 )
 def test_what_it_does_not_run(changes, says):
@@ -86,10 +86,10 @@ def test_a_device_is_the_chip_that_its_whole_name_says(monkeypatch, hw, platform
     monkeypatch.setattr(jax, "make_mesh", lambda shape, names, axis_types, devices: devices)
     asked = point(hw=hw, num_chips=1, weight_dtype="bfloat16")
     if here:
-        assert mesh_of(asked) == devices
+        assert mesh_of(asked, plan_of(asked)) == devices
         return
     with pytest.raises(Unsupported, match=f"hw={hw} is not on this machine, which has 1 × {kind}"):
-        mesh_of(asked)
+        mesh_of(asked, plan_of(asked))
 
 
 def test_a_gpu_gives_jax_nearly_all_of_its_memory_unless_told_otherwise(monkeypatch):
