@@ -41,6 +41,8 @@ QUICK = {
     "estimate": ["topology=v5e:2x2"],
     "nightly": ["run=no"],
     "wandb": ["results_dir=no"],
+    "distill": ["student=tiny", "out=/dev/null/x"],
+    "jobs": ["run=no"],
 }
 """Words with which a command ends soon; what is drawn replaces some of them."""
 
@@ -51,6 +53,8 @@ FIXED = {
     "validate": ("engine",),
     "pareto": ("out",),
     "wandb": ("results_dir",),
+    "distill": ("student", "out"),
+    "jobs": ("out",),
 }
 """Keys that are not drawn: other values take long, or would write where a test must not."""
 

@@ -49,10 +49,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    # Small models learn on a CPU; whoever has something better and wants it says so.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from bench.sweep.catalog import load_model
-    from engines.transformer.training import Lesson, trained
     from engines.weights.checkpoint.describe import model_of
     from engines.weights.checkpoint.source import open_checked
     from engines.weights.checkpoint.write import llama_config, write_checkpoint
@@ -77,6 +74,10 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         raise InvalidRequest(
             "text", settings["text"], f"has {len(content)} bytes", f"use {20 * settings['time']} or more"
         )
+    # Small models learn on a CPU; whoever has something better and wants it says so, before JAX is imported.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from engines.transformer.training import Lesson, trained
+
     names = ("steps", "batch_size", "time", "learning_rate", "soft_share", "temperature", "seed")
     lesson = Lesson(**{name: settings[name] for name in names})
     losses: list[float] = []
