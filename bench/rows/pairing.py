@@ -1,7 +1,7 @@
 """Pairs of rows of different sources that answer the same point."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any, Final
 
@@ -72,9 +72,14 @@ def pair_oom_counts(pairs: Iterable[Pair]) -> dict[str, int]:
 
 def stated(row: Row) -> tuple[Any, ...]:
     """The values of :data:`STATED`. What an imported row leaves unstated is asked of engines by their defaults."""
-    act_dtype = row.act_dtype or default_act_dtype(row.weight_dtype)
-    defaults = {**DEFAULTS, "act_dtype": act_dtype, "kv_dtype": row.kv_dtype or act_dtype}
-    return tuple(getattr(row, key) or defaults.get(key, getattr(row, key)) for key in STATED)
+    return question({key: getattr(row, key) for key in STATED})
+
+
+def question(asked: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of :data:`STATED` among those of a point or a row; one that is missing counts as its key's default."""
+    act_dtype = asked["act_dtype"] or default_act_dtype(asked["weight_dtype"])
+    defaults = {**DEFAULTS, "act_dtype": act_dtype, "kv_dtype": asked["kv_dtype"] or act_dtype}
+    return tuple(asked[key] or defaults.get(key, asked[key]) for key in STATED)
 
 
 def _meets(answer: Row, reference: Row, key: str) -> bool:

@@ -8,7 +8,6 @@ The system gives the lock back when the process ends, whatever ends it. Commands
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import IO, Final
 
 from bench.run.environment import cpu_affinity, read_environment
 from engines.core.chip import Chip
+from engines.host.scratch import temporary_place
 
 FOLDER: Final = "SHARDBENCH_DEVICES"
 SHARED_MEMORY: Final = Path("/dev/shm")
@@ -30,7 +30,7 @@ def folder() -> Path:
     named = os.environ.get(FOLDER)
     if named:
         return Path(named)
-    return (SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())) / "shardbench-devices"
+    return (SHARED_MEMORY if SHARED_MEMORY.is_dir() else temporary_place()) / "shardbench-devices"
 
 
 def devices_of(chip: Chip, cores: Sequence[int] | None = None) -> list[str]:

@@ -25,9 +25,7 @@ TOLERANCE: Final[Mapping[str, float]] = {
     "int4": 0.4,
 }
 """About 1.5 times the worst error over small models of every kind (int8 weights and activations: 0.051 on tiny)."""
-_SAME_ANSWER: Final = frozenset(
-    {"tolerance", "virtual_devices", "coordinator", "process_id", "join_timeout_s", "offload_dir"}
-)
+_SAME_ANSWER: Final = frozenset({"tolerance", "virtual_devices", "coordinator", "process_id", "join_timeout_s"})
 """Settings that change neither the result nor how it is computed."""
 NOT_HELD: Final = frozenset({"tolerance", "virtual_devices"})
 """Those of them that may still change a row: whether it is valid, and how many threads a device has."""

@@ -75,6 +75,8 @@ class TorchEngine(Runner):
         options = {key: getattr(self, key) for key, value in plain.items() if getattr(self, key) != value}
         if self.checkpoint is not None:
             options["checkpoint"] = identity(self.checkpoint)
+        if offload_dir is not None:  # a drive has a rate of its own
+            options["offload_dir"] = offload_dir
         self.options = options
 
     def prepare(self, point: Point) -> Program:

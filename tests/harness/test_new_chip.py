@@ -21,6 +21,7 @@ from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.slice import chip_counts, slice_of
 from engines.host.nvidia import check_present
 from engines.jax.devices import mesh_of
+from engines.transformer.partition.resolve import plan_of
 
 ROOT = Path(__file__).parents[2]
 TPU = """
@@ -121,10 +122,10 @@ def test_a_new_chip_s_devices_are_recognised(conf, monkeypatch, hw, platform, na
 
     monkeypatch.setattr(jax, "make_mesh", lambda *_, devices, **__: devices)
     devices_called(name)
-    assert [each.device_kind for each in mesh_of(point(hw=hw))] == [name]
+    assert [each.device_kind for each in mesh_of(point(hw=hw), plan_of(point(hw=hw)))] == [name]
     devices_called("TPU v4" if platform == "tpu" else "NVIDIA H200")
     with pytest.raises(Unsupported, match=f"hw={hw} is not on this machine"):
-        mesh_of(point(hw=hw))
+        mesh_of(point(hw=hw), plan_of(point(hw=hw)))
 
 
 def test_a_new_gpu_is_found_by_the_driver_s_name(conf, tmp_path):

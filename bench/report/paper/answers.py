@@ -10,7 +10,7 @@ from bench.report.studies.rows import points_of
 from bench.rows.error_stats import relative_error
 from bench.rows.frontier import time_of
 from bench.rows.labels import answered
-from bench.rows.pairing import OPEN, STATED, is_open, stated
+from bench.rows.pairing import OPEN, is_open, question, stated
 from bench.run.make_row import PointTask, estimated
 from engines.core.engine import Estimator
 from engines.core.point import Point
@@ -80,7 +80,7 @@ def answers_of(points: Sequence[Point], rows: Sequence[Row]) -> Asked:
     found: list[dict[str, Row]] = []
     for point in points:
         asked = point.axes()
-        near = by_question[tuple(asked[key] for key in STATED)]
+        near = by_question[question(asked)]
         mine: dict[str, Row] = {}
         for row in sorted((row for row in near if _meets(row, asked)), key=_rank):
             mine.setdefault(row.source, row)

@@ -1,7 +1,6 @@
 """MLPerf LoadGen: how the program that drives it is started, and what it left."""
 
 import json
-import sys
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -10,7 +9,7 @@ from engines.external.serving import loadgen_driver
 from engines.external.serving.settings import ClientRun
 from engines.external.serving.vllm_client import rate_of, read_json
 from engines.host.program import ProgramFailed
-from engines.host.python import script_words
+from engines.host.python import python_of, script_words
 
 SUMMARY: Final = "mlperf_log_summary.txt"
 LONGEST_S: Final = 3600.0
@@ -20,7 +19,7 @@ LONGEST_S: Final = 3600.0
 class LoadgenClient:
     """Prompts of random token ids, exactly ``input_len``; LoadGen sets when they are sent, and writes the figures."""
 
-    program: ClassVar[str] = sys.executable
+    program: ClassVar[str] = python_of(None)
     timed_by: ClassVar[str] = "MLPerf LoadGen"
     file_format: ClassVar[str] = "mlperf"
     library: ClassVar[str] = "mlcommons-loadgen"
