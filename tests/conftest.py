@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -28,6 +29,9 @@ STEADY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("explore", **STEADY)
 settings.register_profile("shardbench", derandomize=True, **STEADY)
 settings.load_profile("shardbench")
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would every command of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 MOST_RESIDENT_BYTES = 3e9
 """Of a worker of the suite; there are three on a machine of 16 GB."""
 SLOW_S = 0.5

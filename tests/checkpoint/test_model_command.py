@@ -164,6 +164,7 @@ def test_keys_that_are_not_known_are_told(released, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_printed_model_runs_from_its_checkpoint(tmp_path, capsys):
     saved("neox", tmp_path / "small")
     assert main(["model", f"checkpoint={tmp_path}/small", "name=mine", f"out={tmp_path}/own"]) == 0

@@ -112,6 +112,7 @@ def test_keys_go_together_that_no_family_has_together(name, changes):
 
 
 @pytest.mark.parametrize("name", ["gemma 3", "gpt-oss", "bloom", "deepseek-v3", "mistral with window"])
+@pytest.mark.thorough(every=2)
 def test_one_recorded_step_for_all_reads_the_cache_under_a_mask(name, monkeypatch):
     monkeypatch.setattr("engines.torch.rank.compiled", lambda work, *_: work)
     monkeypatch.setattr("engines.torch.rank.MOST_RECORDED", 0)
@@ -151,6 +152,7 @@ def test_all_is_on_the_device_and_no_value_is_on_the_host(monkeypatch, name, wei
 
 
 @pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
+@pytest.mark.thorough(every=2)
 def test_narrow_weights_of_experts_and_latents_are_near(weight_dtype):
     for name in ("gpt-oss", "deepseek-v3"):
         program = TorchEngine(seed=SEED).prepare(point(model(name), weight_dtype=weight_dtype))

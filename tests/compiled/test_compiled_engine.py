@@ -206,6 +206,7 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_open_collectives_are_the_fastest_of_those_tried(tmp_path):
     asked = point(model=SMALL, phase="prefill", batch_size=4, input_len=512, ffn_layout="auto", collectives="auto")
     plain, _ = ask(asked, cache_dir=str(tmp_path))

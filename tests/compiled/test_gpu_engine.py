@@ -145,6 +145,7 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
     installed.check_installed(load_chip("tpu-v4"))
 
 
+@pytest.mark.thorough
 def test_the_second_run_compiles_nothing_and_another_gpu_does(tmp_path):
     small = replace(GPT, num_layers=2)
     first, engine = ask(point(model=small), cache_dir=str(tmp_path))

@@ -37,6 +37,7 @@ def test_the_block_sends_beside_its_products_and_waits_less_than_plain(tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_chips", "beside"), [(16, True), (32, False)])
+@pytest.mark.thorough
 def test_a_slice_whose_compiler_refuses_all_to_alls_beside_products_waits_for_them(tmp_path, num_chips, beside):
     asked = point(
         model=replace(load_model("palm-8b"), num_layers=LAYERS), hw="tpu-v5e", engine="compiled",

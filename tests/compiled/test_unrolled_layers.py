@@ -159,6 +159,7 @@ def test_no_order_of_the_variants_changes_what_is_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_auto_is_the_fastest_of_looped_and_unrolled():
     pytest.importorskip("libtpu", reason="the compiler comes with shardbench[tpu]")
     asked = point(batch_size=8, ffn_layout="auto", attn_sharding="auto", collectives="auto")

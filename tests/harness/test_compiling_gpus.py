@@ -23,6 +23,7 @@ def words(folder, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_gpus_of_a_node_are_rows_and_more_of_them_one_sentence(shardbench, tmp_path):
     asked = words(tmp_path / "programs", "num_chips=[2,16]", "batch_size=8")
     done = shardbench(*asked, code=0)

@@ -132,6 +132,7 @@ def test_two_processes_measure_together_and_the_first_writes(shardbench, port):
 
 @linux
 @pytest.mark.slow(seconds=50)
+@pytest.mark.thorough
 def test_lost_processes_cost_their_point_and_no_more(shardbench, port):
     """However late this process sees a row: only which points are lost may then differ."""
 

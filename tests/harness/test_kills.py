@@ -92,6 +92,7 @@ def any_one(pid, found):
 
 
 @pytest.mark.parametrize("chosen", [the_command, a_worker, all_but_keepers, any_one])
+@pytest.mark.thorough(every=2)
 def test_nothing_stays_behind_a_kill_at_any_moment(shardbench, chosen):
     moments = random.Random(chosen.__name__)
     for number in range(4):

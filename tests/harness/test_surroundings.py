@@ -123,6 +123,7 @@ ENVIRONMENTS = {
 @pytest.mark.slow(seconds=10)
 @settings(max_examples=5, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=st.fixed_dictionaries({}, optional={name: st.sampled_from(each) for name, each in ENVIRONMENTS.items()}))
+@pytest.mark.thorough
 def test_no_variable_of_the_environment_costs_a_point(shardbench, env):
     words = shardbench.scripted("batch_size=[1,105]", "resume=false", "print=table", "sweep_name=größer…")
     before = len(shardbench.stored())

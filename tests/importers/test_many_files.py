@@ -54,6 +54,7 @@ def test_a_pattern_or_folder_without_files_is_refused(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_thousand_files_and_one_that_is_bad(run, tmp_path, capsys):
     where = tmp_path / "runs"
     where.mkdir()

@@ -55,6 +55,7 @@ def outcome(asked, **settings):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.slow(seconds=4)
+@pytest.mark.thorough(every=3)
 def test_offloaded_layers_give_the_tokens_and_logits_of_those_on_the_device(case, tmp_path):
     asked = point(**CASES[case])
     tokens, logits, on_device, _ = outcome(asked)

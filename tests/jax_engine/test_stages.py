@@ -21,6 +21,7 @@ def asked(model, tensor, pipeline, **changes):
 @pytest.mark.parametrize(
     ("model", "tensor", "pipeline", "parts"), [("tiny", 2, 2, None), ("tiny-gpt", 2, 4, 2), ("tiny", 1, 2, 4)]
 )
+@pytest.mark.thorough(every=2)
 def test_stages_give_the_logits_of_the_model(model, tensor, pipeline, parts):
     """As many micro-batches as stages, fewer (a step then waits for its token), and more."""
     program = JaxEngine().prepare(asked(model, tensor, pipeline, micro_batches=parts))

@@ -21,6 +21,7 @@ def test_every_table_has_a_name_and_the_name_is_its_file():
     assert sources_of([]) == list(tables().values())
 
 
+@pytest.mark.thorough
 def test_a_table_by_name_is_its_file_in_every_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for command in (["validate"], ["calibrate", "hw=tpu-v4"]):

@@ -210,6 +210,7 @@ def test_seeds_differ(of_one_rank):
 
 @pytest.mark.slow(seconds=20)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.thorough
 def test_a_compiled_step_gives_the_same_and_writes_its_cache_in_place():
     from torch._inductor.utils import run_and_get_code
 

@@ -36,6 +36,7 @@ def outcome(asked, **settings):
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-gpt"])
+@pytest.mark.thorough(every=2)
 def test_offloaded_layers_give_the_logits_of_those_on_the_device(model, tmp_path):
     asked = point(model)
     tokens, logits, on_device, _ = outcome(asked)
@@ -59,6 +60,7 @@ def test_offloaded_layers_give_the_logits_of_those_on_the_device(model, tmp_path
 
 
 @pytest.mark.slow(seconds=8)
+@pytest.mark.thorough
 def test_every_rank_streams_its_own_part():
     asked = point(num_chips=2, tensor_parallel=2, phase="decode", offload="nvme")
     program = TorchEngine().prepare(asked)

@@ -32,6 +32,7 @@ def job(model, padding, **changes):
 
 
 @pytest.mark.parametrize("model", MODELS)
+@pytest.mark.thorough(every=4)
 def test_packed_is_padded_is_the_reference(model):
     found = {padding: run(InProcess(job(model, padding))) for padding in ("padded", "packed")}
     for padding, outputs in found.items():

@@ -51,6 +51,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("layout", "changes"), CASES)
+@pytest.mark.thorough(every=2)
 def test_packed_steps_are_padded_steps_and_the_models(layout, changes):
     plan = build_plan(*layout, cache_len=LIMIT + STEPS, **changes)
     padded, generated = decoded(plan, packed=False)

@@ -61,6 +61,7 @@ def tokens_of(settings, way):
         pytest.param(SAMPLINGS[2], "ngram", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.thorough(every=2)
 def test_the_output_of_a_turn_has_the_distribution_of_the_model(settings, way):
     proposed, kept, following, model = tokens_of(tuple(settings.items()), way)
     first = np.where(kept > 0, proposed[:, 0], following)

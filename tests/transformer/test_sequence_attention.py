@@ -91,6 +91,7 @@ LLAMA, WINDOWED = MODELS["llama"], {"attention_window": 9}
         (WINDOWED, 24, 8),
     ],
 )
+@pytest.mark.thorough(every=2)
 def test_windows_whose_caches_roll_on_every_chip(changes, time, chunk):
     # Three windows of decoding: past every place of the rolling caches.
     steps, prefill = 3 * changes["attention_window"], PrefillOptions(chunk=chunk)

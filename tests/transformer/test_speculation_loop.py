@@ -64,6 +64,7 @@ def speculative(plan, draft, how, sampling=GREEDY, steps=STEPS):
         pytest.param("falcon", (1, 2, 2), "wg_x", "heads", "ngram", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.thorough(every=3)
 def test_greedy_output_is_the_models_own_token_for_token(model, shape, ffn_layout, attn_sharding, way):
     _, expected, scores = plain(model)
     plan = plan_of(MODELS[model], shape, ffn_layout, attn_sharding)
