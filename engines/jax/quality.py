@@ -16,7 +16,7 @@ from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.pruning import pruning_of
-from engines.jax.settings import Settings
+from engines.jax.settings import Settings, digest_of_file
 from engines.transformer.activation_scores import by_activation
 from engines.transformer.reference import reference_logits
 from engines.weights.checkpoint.describe import model_of
@@ -45,13 +45,21 @@ class Quality:
 
 
 def pruned_source(asked: Point, settings: Settings, source: Source) -> Source:
-    """The weights of the model that is left of ``asked``; ``source`` are those of the whole."""
+    """The weights of the model that is left of ``asked``; ``source`` are those of the whole.
+
+    Raises:
+        InvalidRequest: the calibration text cannot be read, or is the one that quality is measured on.
+    """
     if not pruning_of(asked.pruning).by_parts and not pruning_of(asked.pruning).two_of_four:
         return source
     model = asked.model
     if settings.pruning_by == "magnitude":
         return PrunedWeights(model, asked.pruning, source, partial(by_magnitude, model, source))
     text = settings.calibration_text
+    texts = [digest_of_file("text", each) for each in (text, settings.text) if each is not None]
+    if len(texts) == 2 and texts[0] == texts[1]:
+        problem = "is the text that quality is measured on, which must not choose what stays"
+        raise InvalidRequest("engine.calibration_text", text, problem, "use another text")
     tokens = prompt(model, 4, WINDOW, settings.seed + 1) if text is None else windows_of(text, model, settings)
     return PrunedWeights(model, asked.pruning, source, by_activation(model, source, tokens).__getitem__)
 
