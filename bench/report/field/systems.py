@@ -68,7 +68,7 @@ def _other_model(*words: str) -> Callable[[Row], str | None]:
 
 
 def _planned(row: Row) -> str | None:
-    return None if _asked(row, "planner") is None else ""
+    return None if _asked(row, "planner") is None and _asked(row, "shardings") is None else ""
 
 
 def _by_compiler(row: Row) -> str | None:
