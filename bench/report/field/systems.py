@@ -16,6 +16,8 @@ RUNTIMES: Final[Mapping[str, str]] = {
     "vllm": "vLLM",
     "torch-eager": "PyTorch eager",
 }
+OURS: Final = ("xla", "xla-2022", "auto", "best", None)
+"""Runtimes that run the paper's layouts on a TPU."""
 
 
 def of_field(rows: list[Row]) -> list[Row]:
@@ -30,8 +32,9 @@ def system_of(row: Row) -> str:
             return f"{name} ({found})" if found else name
     if row.source == "published" and row.system:
         return f"{row.system}, published"
-    ours = "best known stack" if row.runtime == "best" and row.tensor_parallel is not None else "Pope et al. 2022"
-    name = RUNTIMES.get(row.runtime or "", ours)
+    name = RUNTIMES.get(row.runtime or "", row.runtime or "")
+    if row.runtime in OURS:
+        name = "best known stack" if row.runtime == "best" and row.tensor_parallel is not None else "Pope et al. 2022"
     return name if row.weight_dtype in ACTIVATION_DTYPES else f"{name}, {row.weight_dtype}"
 
 
