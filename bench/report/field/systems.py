@@ -49,7 +49,9 @@ def _speculative(row: Row) -> str | None:
         return None
     draft = getattr(row, "draft_model", None)
     by = model_label(draft) if how == "draft" and draft else how
-    return f"{by}, {row.acceptance_rate:.0%} accepted" if row.acceptance_rate is not None else str(by)
+    if row.acceptance_rate is None or row.source == "measured":  # each measured row has a rate of its own
+        return str(by)
+    return f"{by}, {row.acceptance_rate:.0%} accepted"
 
 
 def _early_exit(row: Row) -> str | None:
