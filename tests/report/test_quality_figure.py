@@ -13,20 +13,24 @@ def row(**changes):
 
 def test_only_measured_rows_with_a_quality_are_shown():
     shown = [row(), row(pruning="columns:0.5"), row(quality_kl=None)]
-    left = [row(source="predicted"), row(quality_kl=None, quality_perplexity=None), row(status="failed", valid=False)]
+    left = [
+        row(source="predicted"),
+        row(quality_kl=None, quality_perplexity=None),
+        row(status="failed", valid=False),
+        row(valid=False),
+    ]
     assert with_quality([*shown, *left]) == shown
     assert quality_table(left) is None
     assert quality_figure([row()]) is None
 
 
 def test_a_line_says_what_was_done_to_the_model_and_what_it_cost():
-    rows = [row(), row(pruning="columns:0.5", details={"pruning_by": "activation"}, quality_kl=0.2, valid=False)]
+    rows = [row(), row(pruning="columns:0.5", details={"pruning_by": "activation"}, quality_kl=0.2)]
     table = quality_table(rows)
     assert [line["by"] for line in table.rows] == [None, "activation"]
     assert [line["quality_kl"] for line in table.rows] == [0.1, 0.2]
     axis = quality_figure(rows).figure.axes[0]
     assert [text.get_text() for text in axis.texts] == ["bytes-1.8m", "columns:0.5 activation"]
-    assert [line.get_markerfacecolor() for line in axis.lines][1] == "none"
     assert axis.get_ylabel() == "perplexity of held-out text"
     without = [row(quality_perplexity=None), row(pruning="2:4", quality_perplexity=None)]
     assert "KL" in quality_figure(without).figure.axes[0].get_ylabel()

@@ -11,7 +11,7 @@ FIGURES = ("weights_bytes", "step_time_s", "tokens_per_s", "quality_kl", "qualit
 
 
 def with_quality(rows: Sequence[Row]) -> list[Row]:
-    """Measured rows that state how near their model is to the whole one, or how well it predicts a text."""
+    """Valid measured rows that state how near their model is to the whole one, or how well it predicts a text."""
     known = [row for row in rows if row.source == "measured" and answered(row)]
     return [row for row in known if row.quality_kl is not None or row.quality_perplexity is not None]
 
@@ -28,13 +28,13 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
     if not mine:
         return None
     keys = [Column(key) for key in ("model", "hw", "phase", "batch_size", "pruning")]
-    columns = [*keys, Column("by"), Column("weight_dtype"), *(Column(key) for key in FIGURES), Column("valid")]
+    columns = [*keys, Column("by"), Column("weight_dtype"), *(Column(key) for key in FIGURES)]
     lines = []
     for row in mine:
         told = {key: getattr(row, key) for key in ("model", "hw", "phase", "batch_size", "pruning", "weight_dtype")}
         figures = {key: getattr(row, key) for key in FIGURES}
         by = row.details.get("pruning_by", "magnitude") if row.pruning else None
-        lines.append({**told, "by": by, **figures, "valid": row.valid})
+        lines.append({**told, "by": by, **figures})
     note = (
         "KL and agreement are against the whole model, or the teacher of a distilled one, in float32 on one device; "
         "perplexity is on held-out text. Number formats change the program that is timed, and not these."
@@ -57,7 +57,7 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
     for row in mine:
         x, y = row.tokens_per_s or 0.0, getattr(row, key)
         face = colours.get(row.model, COLOURS[-1])
-        axis.plot([x], [y], marker="o", linestyle="", color=face, markerfacecolor=face if row.valid else "none")
+        axis.plot([x], [y], marker="o", linestyle="", color=face)
         axis.annotate(label(row), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=face)
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -68,6 +68,6 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
     first = mine[0]
     caption = (
         f"Measured {first.phase} on {first.hw}, batch {first.batch_size}: speed against quality of whole, pruned and "
-        "distilled models. Right and down is better; hollow points are rows that are not valid."
+        "distilled models. Right and down is better."
     )
     return Drawn("quality_over_speed", caption, figure)
