@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.model import Model
 from engines.core.point import Point
-from engines.core.pruning import pruning_of
+from engines.core.pruning import NONE
 from engines.jax.settings import Settings, digest_of_file
 from engines.transformer.activation_scores import by_activation
 from engines.transformer.reference import reference_logits
@@ -50,7 +50,7 @@ def pruned_source(asked: Point, settings: Settings, source: Source) -> Source:
     Raises:
         InvalidRequest: the calibration text cannot be read, or is the one that quality is measured on.
     """
-    if not pruning_of(asked.pruning).by_parts and not pruning_of(asked.pruning).two_of_four:
+    if asked.pruning == NONE:
         return source
     model = asked.model
     if settings.pruning_by == "magnitude":
@@ -74,10 +74,10 @@ def quality_of(asked: Point, run: Point, settings: Settings, whole: Source, sour
         InvalidRequest: the teacher is no checkpoint or has another vocabulary, or the text has too few tokens.
         Unsupported: the text needs a tokenizer that is not installed.
     """
-    pruned = asked.pruning != "none"
+    pruned = asked.pruning != NONE
     if not pruned and settings.teacher is None and settings.text is None:
         return None
-    teacher, knows = (asked.model, whole) if pruned else (None, None)
+    teacher, weights = (asked.model, whole) if pruned else (None, None)
     if settings.teacher is not None:
         folder = Path(settings.teacher).expanduser()
         teacher = model_of(folder)
@@ -86,7 +86,7 @@ def quality_of(asked: Point, run: Point, settings: Settings, whole: Source, sour
                 "engine.teacher", folder, f"has a vocabulary of {teacher.vocab_size}, the model {run.model.vocab_size}",
                 "use a teacher of the same tokens",
             )  # fmt: skip
-        knows = open_checked(folder, teacher)
+        weights = open_checked(folder, teacher)
     if settings.text is None:
         tokens = prompt(run.model, WINDOWS, min(WINDOW, run.model.max_positions), settings.seed + 2)
     else:
@@ -96,8 +96,8 @@ def quality_of(asked: Point, run: Point, settings: Settings, whole: Source, sour
     for start in range(0, len(tokens), at_once):
         part = tokens[start : start + at_once]
         ours = _log_probabilities(run.model, part, source)
-        if teacher is not None and knows is not None:
-            theirs = _log_probabilities(teacher, part, knows)
+        if teacher is not None and weights is not None:
+            theirs = _log_probabilities(teacher, part, weights)
             kl.append((np.exp(theirs) * (theirs - ours)).sum(-1).ravel())
             same.append((theirs.argmax(-1) == ours.argmax(-1)).ravel())
         following = part.T[1:, :, None]

@@ -21,7 +21,7 @@ from engines.weights.random import Floats, Source, tensors, values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class TrainingConfig:
     """``steps`` of AdamW on ``batch_size`` random pieces of ``time`` tokens, the rate rising over a tenth of them and
     falling to 0 by a cosine.
 
@@ -41,11 +41,11 @@ class Lesson:
 def trained(
     model: Model,
     ids: NDArray[np.int32],
-    lesson: Lesson,
+    config: TrainingConfig,
     teacher: tuple[Model, Source] | None,
     told: Callable[[int, float], None],
 ) -> dict[str, Floats]:
-    """Canonical tensors of ``model`` after a lesson on the tokens ``ids``; ``told`` hears step and loss.
+    """Canonical tensors of ``model`` trained on the tokens ``ids``; ``told`` hears step and loss.
 
     Raises:
         Unsupported: optax is not installed.
@@ -54,40 +54,40 @@ def trained(
         import optax
     except ImportError:
         raise Unsupported("distill needs optax: pip install 'shardbench[distill]'") from None
-    rate = optax.warmup_cosine_decay_schedule(0.0, lesson.learning_rate, max(1, lesson.steps // 10), lesson.steps)
+    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(1, config.steps // 10), config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.01))
-    weights = read_all(model, lesson.seed)
-    knows = None if teacher is None else (teacher[0], read_all(*teacher))
+    weights = read_all(model, config.seed)
+    held = None if teacher is None else (teacher[0], read_all(*teacher))
     state = optimizer.init(weights)
 
     @jax.jit
     def step(weights: Weights, state: Any, pieces: Array) -> tuple[Weights, Any, Array]:
-        loss, slopes = jax.value_and_grad(partial(loss_of, model, lesson, knows))(weights, pieces)
+        loss, slopes = jax.value_and_grad(partial(loss_of, model, config, held))(weights, pieces)
         changes, state = optimizer.update(slopes, state, weights)
         return optax.apply_updates(weights, changes), state, loss
 
-    draws = np.random.default_rng(lesson.seed)
-    for number in range(lesson.steps):
-        starts = draws.integers(0, len(ids) - lesson.time, lesson.batch_size)
-        pieces = ids[starts[:, None] + np.arange(lesson.time + 1)]
+    draws = np.random.default_rng(config.seed)
+    for number in range(config.steps):
+        starts = draws.integers(0, len(ids) - config.time, config.batch_size)
+        pieces = ids[starts[:, None] + np.arange(config.time + 1)]
         weights, state, loss = step(weights, state, jnp.asarray(pieces))
         told(number, float(loss))
     return {name: np.asarray(each, np.float32) for name, each in weights.items()}
 
 
 def loss_of(
-    model: Model, lesson: Lesson, knows: tuple[Model, Weights] | None, weights: Weights, pieces: Array
+    model: Model, config: TrainingConfig, teacher: tuple[Model, Weights] | None, weights: Weights, pieces: Array
 ) -> Array:
     """The mean loss of predicting each token of ``pieces`` [batch, time + 1] from those before it."""
     read, following = pieces[:, :-1], pieces[:, 1:]
     logits = forward(model, weights, read)
     hard = -jnp.take_along_axis(jax.nn.log_softmax(logits), following[..., None], -1).mean()
-    if knows is None:
+    if teacher is None:
         return hard
-    theirs = jax.nn.log_softmax(jax.lax.stop_gradient(forward(*knows, read)) / lesson.temperature)
-    ours = jax.nn.log_softmax(logits / lesson.temperature)
-    soft = lesson.temperature**2 * (jnp.exp(theirs) * (theirs - ours)).sum(-1).mean()
-    return (1 - lesson.soft_share) * hard + lesson.soft_share * soft
+    theirs = jax.nn.log_softmax(jax.lax.stop_gradient(forward(*teacher, read)) / config.temperature)
+    ours = jax.nn.log_softmax(logits / config.temperature)
+    soft = config.temperature**2 * (jnp.exp(theirs) * (theirs - ours)).sum(-1).mean()
+    return (1 - config.soft_share) * hard + config.soft_share * soft
 
 
 def forward(model: Model, weights: Mapping[str, Array], tokens: Array) -> Array:

@@ -14,7 +14,7 @@ from engines.core.errors import InvalidRequest, Unsupported
 from engines.jax.quality import quality_of, windows_of
 from engines.jax.settings import Settings
 from engines.transformer.reference import reference_logits
-from engines.transformer.training import Lesson, forward, loss_of, read_all, trained
+from engines.transformer.training import TrainingConfig, forward, loss_of, read_all, trained
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.checkpoint.write import write_checkpoint
@@ -27,7 +27,7 @@ SMALL = small_model(
 STUDENT = small_model(
     block="serial", norm="rmsnorm", norms_per_layer=2, num_kv_heads=2, vocab_size=256, norm_epsilon=1e-6, num_layers=1
 )
-LESSON = Lesson(steps=30, batch_size=4, time=16, learning_rate=0.02, soft_share=0.5, temperature=2.0, seed=0)
+CONFIG = TrainingConfig(steps=30, batch_size=4, time=16, learning_rate=0.02, soft_share=0.5, temperature=2.0, seed=0)
 TEXT = b"one two three four five six seven eight nine ten. " * 40
 IDS = np.frombuffer(TEXT, np.uint8).astype(np.int32)
 
@@ -36,7 +36,7 @@ IDS = np.frombuffer(TEXT, np.uint8).astype(np.int32)
 def taught(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     losses = []
-    weights = trained(SMALL, IDS, LESSON, None, lambda _, loss: losses.append(loss))
+    weights = trained(SMALL, IDS, CONFIG, None, lambda _, loss: losses.append(loss))
     write_checkpoint(folder, SMALL, weights)
     (folder / "text.txt").write_bytes(TEXT)
     return folder, weights, losses
@@ -76,8 +76,8 @@ def test_the_losses_are_those_of_the_formula():
     hard = -np.log(shares(logits)[np.arange(9), IDS[1:10]]).mean()
     p, q = shares(wanted / 2), shares(logits / 2)
     soft = 4 * (p * np.log(p / q)).sum(-1).mean()
-    assert float(loss_of(STUDENT, LESSON, None, own, pieces)) == pytest.approx(hard, rel=1e-4)
-    both = float(loss_of(STUDENT, LESSON, (SMALL, other), own, pieces))
+    assert float(loss_of(STUDENT, CONFIG, None, own, pieces)) == pytest.approx(hard, rel=1e-4)
+    both = float(loss_of(STUDENT, CONFIG, (SMALL, other), own, pieces))
     assert both == pytest.approx(0.5 * hard + 0.5 * soft, rel=1e-3)
 
 
@@ -103,7 +103,7 @@ def test_a_student_comes_nearer_to_its_teacher(taught):
     folder, _, _ = taught
     teacher = model_of(folder), open_checked(folder, model_of(folder))
     kept = []
-    trained(STUDENT, IDS, LESSON, teacher, lambda _, loss: kept.append(loss))
+    trained(STUDENT, IDS, CONFIG, teacher, lambda _, loss: kept.append(loss))
     assert kept[-1] < 0.7 * kept[0]
 
 
@@ -118,14 +118,14 @@ def test_a_student_comes_nearer_to_its_teacher(taught):
         (["steps=0"], "steps=0"),
     ],
 )
-def test_bad_lessons_are_refused_before_anything_is_learned(words, sentence, tmp_path, capsys, monkeypatch):
+def test_bad_keys_are_refused_before_anything_is_learned(words, sentence, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["distill", "out=made", *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_writes_checkpoint_held_out_text_and_lesson(tmp_path, capsys, monkeypatch):
+def test_the_command_writes_checkpoint_held_out_text_and_losses(tmp_path, capsys, monkeypatch):
     config = tmp_path / "conf" / "model"
     config.mkdir(parents=True)
     from bench.sweep.model_files import model_yaml
@@ -137,7 +137,7 @@ def test_the_command_writes_checkpoint_held_out_text_and_lesson(tmp_path, capsys
     assert main(["distill", "--config-dir", "conf", *words]) == 0
     assert "after 2 steps" in capsys.readouterr().out
     assert (tmp_path / "made" / "held-out.txt").read_bytes() == TEXT[len(TEXT) * 9 // 10 :]
-    assert len(json.loads((tmp_path / "made" / "lesson.json").read_text())["losses"]) == 2
+    assert len(json.loads((tmp_path / "made" / "training.json").read_text())["losses"]) == 2
     assert model_of(tmp_path / "made").num_layers == 1
 
 

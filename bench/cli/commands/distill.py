@@ -76,27 +76,27 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         )
     # Small models learn on a CPU; whoever has something better and wants it says so, before JAX is imported.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from engines.transformer.training import Lesson, trained
+    from engines.transformer.training import TrainingConfig, trained
 
     names = ("steps", "batch_size", "time", "learning_rate", "soft_share", "temperature", "seed")
-    lesson = Lesson(**{name: settings[name] for name in names})
+    config = TrainingConfig(**{name: settings[name] for name in names})
     losses: list[float] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("steps", total=lesson.steps)
+        task = progress.add_task("steps", total=config.steps)
 
         def told(number: int, loss: float) -> None:
             losses.append(loss)
             progress.update(task, completed=number + 1)
 
         ids = np.frombuffer(content[:cut], np.uint8).astype(np.int32)
-        weights = trained(student, ids, lesson, teacher, told)
+        weights = trained(student, ids, config, teacher, told)
     out = Path(settings["out"])
     write_checkpoint(out, student, weights)
     (out / HELD_OUT).write_bytes(content[cut:])
     told_of = {name: settings[name] for name in ("student", "teacher", "text", *names)} | {"losses": losses}
-    (out / "lesson.json").write_text(json.dumps(told_of) + "\n", encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(told_of) + "\n", encoding="utf-8")
     last = losses[-20:]
-    print(f"{student.name}: loss {losses[0]:.3f} → {sum(last) / len(last):.3f} after {lesson.steps} steps; {out}")
+    print(f"{student.name}: loss {losses[0]:.3f} → {sum(last) / len(last):.3f} after {config.steps} steps; {out}")
     return 0
 
 
