@@ -10,6 +10,7 @@ from bench.planner.search import Candidate, SearchResult, fitting, within_limits
 from bench.planner.workload import Workload, counts_up_to, ways_of
 from engines.analytic.constants import of
 from engines.analytic.predict import predict
+from engines.core.errors import InvalidRequest
 from engines.core.runtime import shipped
 from engines.core.text import significant
 
@@ -86,6 +87,9 @@ def _remedies(workload: Workload) -> dict[str, Any]:
 
 
 def _fits(workload: Workload) -> bool:
-    ways = ways_of(workload)
+    try:
+        ways = ways_of(workload)
+    except InvalidRequest:  # such a number of chips cannot share this model in any way, which is no answer to the user
+        return False
     prediction = predict(ways.grid)
     return bool(np.any(fitting(workload, prediction) & within_limits(workload, ways.grid, prediction)))
