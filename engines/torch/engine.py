@@ -24,16 +24,17 @@ from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 
 if TYPE_CHECKING:
-    from engines.torch.rank import Job
+    from engines.torch.job import Job
 
 TOLERANCE: Final = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
 READ: Final = (
     *(each.name for keys in (AttentionKeys, RotaryKeys, ExpertKeys) for each in fields(keys)),
     *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
     *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
-    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload"),
+    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload", "offload_kv"),
 )
 """Keys beyond those of every engine that this one reads."""
+OFFLOADS: Final = ("offload", "offload_kv")
 DECODES: Final = ("auto", "eager", "graph", "compile")
 
 
@@ -127,7 +128,7 @@ class TorchEngine(Runner):
         self.check_runtime(point)
         _check_supported(point)
         from engines.torch.devices import check_devices
-        from engines.torch.rank import Job
+        from engines.torch.job import Job
         from engines.torch.rank_group import threads_a_rank
 
         here = point.num_chips if here is None else here
@@ -149,11 +150,12 @@ class TorchEngine(Runner):
     def _decode_of(self, point: Point) -> str:
         from engines.torch.rank import MOST_RECORDED
 
-        if point.offload != "none":
+        waiting = [f"{key}={getattr(point, key)}" for key in OFFLOADS if getattr(point, key) != "none"]
+        if waiting:
             if self.decode not in ("auto", "eager"):
                 raise Unsupported(
-                    f"engine.decode={self.decode}: the layers of offload={point.offload} come one by one, driven from "
-                    "the host; use engine.decode=eager"
+                    f"engine.decode={self.decode}: the layers of {waiting[0]} come one by one, driven from the host; "
+                    "use engine.decode=eager"
                 )
             return "eager"
         recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1 and _has_static_shapes(point)
@@ -222,11 +224,6 @@ def _check_supported(point: Point) -> None:
         value = getattr(point, key)
         if value not in allowed:
             raise Unsupported(f"{key}={value}: engine=torch does not support it; it supports {', '.join(allowed)}")
-    if point.offload != "none" and point.pipeline_degree > 1:
-        raise Unsupported(
-            f"pipeline_parallel={point.pipeline_degree}: engine=torch streams the layers of offload={point.offload} "
-            "through one stage; use pipeline_parallel=1"
-        )
     if point.model.kv_latent_dim is not None and point.model.attn_bias:
         raise Unsupported("model.attn_bias=true: engine=torch does not run it with kv_latent_dim; use attn_bias=false")
     if point.data_parallel is not None and point.batch_size % point.data_parallel:

@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.core.model import Model
-from engines.torch.attention import Cache, CausalMask, Rope
+from engines.torch.attention import Cache, CausalMask
 from engines.torch.parameters import LayerParameters
+from engines.torch.rope import Rope
 
 
 def attend_latents(

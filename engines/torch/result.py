@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engines.core.engine import Verification
 from engines.core.point import Point
-from engines.torch.rank import Job
+from engines.torch.job import Job
 from engines.torch.reference import reference_logits
 from engines.weights.random import Source, prompt
 from engines.weights.texts import Texts

@@ -8,7 +8,7 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.runtime import AUTO, Runtime
 from engines.torch.engine import TorchEngine
-from engines.torch.rank import Job
+from engines.torch.job import Job
 
 
 def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:

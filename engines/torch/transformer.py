@@ -1,6 +1,6 @@
 """A rank's part of the forward pass."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
 from engines.torch.activation import activated
-from engines.torch.attention import Cache, CausalMask, Rope, Scores, Window, attend
+from engines.torch.attention import Cache, CausalMask, Scores, Window, attend
 from engines.torch.collectives import Collectives
 from engines.torch.experts import partial_experts, sent_to_experts
 from engines.torch.latent_attention import attend_latents
-from engines.torch.offload import StreamedLayers
 from engines.torch.parameters import LayerParameters, Parameters
+from engines.torch.rope import Rope
 from engines.torch.shard import Shard
 
 Masks = Mapping[LayerKind, CausalMask]
@@ -32,16 +32,12 @@ class Transformer:
         length: int,
         dtype: torch.dtype,
         latent_attention: str = "auto",
-        streamed: StreamedLayers | None = None,
     ) -> None:
-        """``streamed`` are the layers where ``parameters`` has none."""
         self.shard, self.parameters, self.collectives, self.dtype = shard, parameters, collectives, dtype
         self.model, self.latent_attention = shard.model, latent_attention
         self.splits_tokens = False
         device = parameters.all()[0].device
-        self.stage: Iterable[LayerParameters] = parameters.layers if streamed is None else streamed
-        kinds = [each.kind for each in parameters.layers] if streamed is None else streamed.kinds
-        self.kinds = list(dict.fromkeys(kinds))
+        self.kinds = list(dict.fromkeys(self.model.layer_kinds[number] for number in shard.layers))
         self.windows = {kind: window_of(self.model, kind, length) for kind in self.kinds}
         self.ropes: dict[LayerKind, Rope] = {}
         if self.model.position == "rotary":
@@ -81,12 +77,12 @@ class Transformer:
             x = x + (learned.index_select(0, positions) if positions.ndim == 1 else F.embedding(positions, learned))
         return self._norm(self.parameters.vectors, "embedding_norm", x) if model.embedding_norm else x
 
-    def layers(self, x: Tensor, cache: Sequence[Cache], masks: Masks) -> Tensor:
-        """x: [batch, time, embed] through this stage; ``cache`` has one entry per layer."""
+    def layers(self, x: Tensor, stage: Iterable[tuple[LayerParameters, Cache]], masks: Masks) -> Tensor:
+        """x: [batch, time, embed] through this stage's layers, each with its cache."""
         shape = x.shape
         if self.splits_tokens:
             x = self.collectives.own_tokens(x.flatten(0, 1))
-        for parameters, layer_cache in zip(self.stage, cache, strict=True):
+        for parameters, layer_cache in stage:
             x = self._layer(parameters, x, layer_cache, masks[parameters.kind], shape)
         return self._whole(x, shape)
 

@@ -10,8 +10,8 @@ from torch_cases import ARCHITECTURES, changed, logits, point, run
 
 from engines.core.errors import Unsupported
 from engines.torch.engine import TorchEngine
+from engines.torch.job import Job
 from engines.torch.program import TorchProgram
-from engines.torch.rank import Job
 from engines.torch.rank_group import InProcess
 from engines.torch.result import verification
 from engines.weights.lengths import draw_lengths

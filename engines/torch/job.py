@@ -1,0 +1,53 @@
+"""What the ranks of a point are told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.core.point import Point
+from engines.torch.shard import Shard
+from engines.weights.checkpoint.source import Checkpoint
+from engines.weights.lengths import lengths_of
+from engines.weights.random import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What every rank of a point runs. ``decode`` is eager, graph or compile; ``threads`` 0 keeps PyTorch's default.
+
+    A collective times out after ``timeout_s``. ``checkpoint`` is the folder of the weights, None for random weights.
+    """
+
+    point: Point
+    seed: int
+    decode: str
+    checkpoint: str | None = None
+    threads: int = 0
+    timeout_s: float = 600
+    offload_dir: str | None = None
+
+    def source(self) -> Source:
+        """The source of the weights. The engine has already checked a checkpoint's values."""
+        return self.seed if self.checkpoint is None else Checkpoint(Path(self.checkpoint), self.point.model)
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each prompt [batch_size]."""
+        return lengths_of(self.point, self.seed)
+
+    @property
+    def offloads(self) -> bool:
+        """Whether layers' weights, or their keys and values, wait elsewhere."""
+        return self.point.offload != "none" or self.point.offload_kv != "none"
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Groups of experts and of sequences, where there is more than one of either."""
+        found = self.point.expert_parallel or 1, self.point.data_parallel or 1
+        return found if max(found) > 1 else ()
+
+    def shard(self, rank: int) -> Shard:
+        """The part of the model that a rank holds."""
+        return Shard(self.point.model, self.point.tensor_degree, self.point.pipeline_degree, rank, *self.groups)
