@@ -230,18 +230,10 @@ def _check_supported(point: Point) -> None:
         raise Unsupported(
             f"data_parallel={point.data_parallel}: must divide batch_size={point.batch_size} for engine=torch"
         )
-    if point.lengths != "equal" and point.model.kv_latent_dim is not None:
-        raise Unsupported(
-            f"lengths={point.lengths}: engine=torch runs latent attention on prompts of equal length; use engine=jax"
-        )
     if point.sequence_parallel != "none" and (point.data_parallel or 1) > 1:
         raise Unsupported(
             f"sequence_parallel={point.sequence_parallel}: data_parallel={point.data_parallel} splits sequences over "
             "the same ranks; use one of them"
-        )
-    if point.padding == "packed" and (point.data_parallel or 1) > 1:
-        raise Unsupported(
-            f"padding=packed: data_parallel={point.data_parallel} gathers rows of equal size; use padding=padded"
         )
     if point.mesh_shape is not None:
         raise Unsupported(

@@ -56,7 +56,8 @@ class Rank:
         batch_size = own.stop - own.start
         ids = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[own]
         self.prompt = torch.from_numpy(ids).long().to(self.device)
-        self.sequences = sequences_of(point, self.transformer, self.prompt, job.lengths[own].tolist())
+        lengths = job.lengths.reshape(shard.data, -1).tolist()
+        self.sequences = sequences_of(point, self.transformer, self.prompt, lengths, shard.group)
         self.micro_batches = micro_batches(batch_size, point.micro_batches or shard.pipeline)
         self.layers = layers_of(job, shard, self.device, self.parameters, self.sequences, self.micro_batches)
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
@@ -214,7 +215,7 @@ class Rank:
         else:
             x = torch.empty(*read.tokens.shape, self.point.model.d_model, dtype=self.dtype, device=self.device)
             self.collectives.receive_activations(x)
-        x = self.transformer.layers(x, self.layers.of(rows), read.masks)
+        x = self.transformer.layers(x, self.layers.of(rows), read.masks, read.longest)
         if self.shard.is_last:
             return self.transformer.logits(x, read.last)
         self.collectives.send_activations(x)

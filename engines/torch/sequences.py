@@ -18,13 +18,15 @@ class Pass:
     """What one micro-batch reads. ``tokens``: [batch, time], or [1, tokens] where it is packed.
 
     ``positions`` are those of the tokens, [time] or as tokens. ``last``: [batch], the places of the tokens whose logits
-    are wanted among all of ``tokens``; None is each sequence's last.
+    are wanted among all of ``tokens``; None is each sequence's last. ``longest`` is the time of the group of sequences
+    that has most, where they differ.
     """
 
     tokens: Tensor
     positions: Tensor
     masks: Masks
     last: Tensor | None = None
+    longest: int | None = None
 
 
 class Equal:
@@ -130,12 +132,22 @@ class Padded(Equal):
 
 
 class Packed(Padded):
-    """Sequences of ``lengths`` one after another, in one row of tokens and one row of cached positions: no padding."""
+    """Sequences of ``lengths`` one after another, in one row of tokens and one row of cached positions: no padding.
+
+    ``groups`` has the lengths of every group of sequences, this one's among them.
+    """
 
     def __init__(
-        self, transformer: Transformer, prompt: Tensor, input_len: int, length: int, lengths: Sequence[int]
+        self,
+        transformer: Transformer,
+        prompt: Tensor,
+        input_len: int,
+        length: int,
+        lengths: Sequence[int],
+        groups: Sequence[Sequence[int]],
     ) -> None:
         super().__init__(transformer, prompt, input_len, length, lengths)
+        self.groups = groups
         steps = length - input_len
         self.rooms = list(accumulate((each + steps for each in self.lengths), initial=0))
 
@@ -152,7 +164,8 @@ class Packed(Padded):
             ends = list(accumulate(lengths))
             queries = [(end - length, end) for length, end in zip(lengths, ends, strict=True)]
             positions, masks = self._masks(rows, [range(length) for length in lengths], queries)
-            return Pass(tokens[None], positions, masks, self._tensor([end - 1 for end in ends]))
+            longest = max(sum(each[rows]) for each in self.groups)
+            return Pass(tokens[None], positions, masks, self._tensor([end - 1 for end in ends]), longest)
 
         return of
 
@@ -210,13 +223,16 @@ class Packed(Padded):
         }
 
 
-def sequences_of(point: Point, transformer: Transformer, tokens: Tensor, lengths: Sequence[int]) -> Equal:
-    """Those of a rank that reads ``tokens`` [batch, input_len], of which each sequence has its own ``lengths``."""
+def sequences_of(
+    point: Point, transformer: Transformer, tokens: Tensor, groups: Sequence[Sequence[int]], group: int
+) -> Equal:
+    """Those of a rank of a ``group``, which reads ``tokens`` [batch, input_len]; ``groups`` has the lengths of each."""
     length = point.input_len + point.output_len
     if point.lengths == "equal":
         return Equal(transformer, tokens, point.input_len, length)
-    kind = Packed if point.padding == "packed" else Padded
-    return kind(transformer, tokens, point.input_len, length, lengths)
+    if point.padding == "packed":
+        return Packed(transformer, tokens, point.input_len, length, groups[group], groups)
+    return Padded(transformer, tokens, point.input_len, length, groups[group])
 
 
 def micro_batches(batch_size: int, wanted: int) -> list[slice]:

@@ -77,10 +77,10 @@ def test_each_step_reads_what_is_cached_and_writes_its_own(model, offload):
     assert logs["decode"]["fetches"] == STEPS * one.num_layers
 
 
-@pytest.mark.parametrize("padding", ["padded", "packed"])
-def test_sequences_of_different_lengths(padding):
+@pytest.mark.parametrize(("model", "padding"), [("palm", "padded"), ("latent", "packed")])
+def test_sequences_of_different_lengths(model, padding):
     """Padded, the longest one's places are read of all; packed, each sequence's own."""
-    asked = job(lengths="uniform", padding=padding)
+    asked = job(model, lengths="uniform", padding=padding)
     found, logs = ran(asked)
     assert np.abs(found - ran(on_device(asked))[0]).max() <= 1e-6 * np.abs(found).max()
     lengths = draw_lengths("uniform", BATCH, PROMPT, asked.seed)
