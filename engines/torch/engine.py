@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -17,11 +17,13 @@ from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.experts import ExpertKeys
 from engines.core.extension import check_extensions
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.rotary import RotaryKeys
 from engines.core.row import Source
 from engines.core.weight_groups import check_one_weight_format
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
+from engines.weights.quality import QualitySettings
 
 if TYPE_CHECKING:
     from engines.torch.job import Job
@@ -31,7 +33,7 @@ READ: Final = (
     *(each.name for keys in (AttentionKeys, RotaryKeys, ExpertKeys) for each in fields(keys)),
     *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
     *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
-    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload", "offload_kv"),
+    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload", "offload_kv", "pruning"),
 )
 """Keys beyond those of every engine that this one reads."""
 OFFLOADS: Final = ("offload", "offload_kv")
@@ -46,7 +48,10 @@ class TorchEngine(Runner):
     code: ClassVar[Sequence[str]] = ("weights", "torch", "offload")
     runtime: ClassVar[str | None] = "torch-eager"
     libraries: ClassVar[Sequence[str]] = ("torch", "triton")
-    ignored_settings: ClassVar[Collection[str]] = (*("seed", "checkpoint", "decode", "rank_timeout_s", "offload_dir"),)
+    ignored_settings: ClassVar[Collection[str]] = (
+        *(each.name for each in fields(QualitySettings)),
+        *("decode", "rank_timeout_s", "offload_dir"),
+    )
 
     def __init__(
         self,
@@ -57,17 +62,21 @@ class TorchEngine(Runner):
         decode: str = "auto",
         rank_timeout_s: float = 300,
         offload_dir: str | None = None,
-        **_settings: Any,
+        **settings: Any,
     ) -> None:
-        """See ``conf/engine/torch.yaml``. Other settings are the harness's.
+        """See ``conf/engine/torch.yaml``; further ones are those of QualitySettings. Others are the harness's.
 
         Raises:
-            InvalidRequest: ``decode`` is not known, or ``checkpoint`` is not a checkpoint.
+            InvalidRequest: ``decode`` or ``pruning_by`` is not known, ``checkpoint`` or ``teacher`` is not a
+                checkpoint, or a text cannot be read.
         """
         if decode not in DECODES:
             raise InvalidRequest("engine.decode", decode, "is not known", f"use one of {', '.join(DECODES)}")
         self.seed = seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint).expanduser()
+        names = {each.name for each in fields(QualitySettings)} & settings.keys()
+        of_quality = {name: settings[name] for name in names}
+        self.quality = QualitySettings(seed=seed, checkpoint=checkpoint, **of_quality)
         self.tolerance = {**TOLERANCE, **(tolerance or {})}
         self.decode = decode
         self.rank_timeout_s = rank_timeout_s
@@ -78,7 +87,7 @@ class TorchEngine(Runner):
             options["checkpoint"] = identity(self.checkpoint)
         if offload_dir is not None:  # a drive has a rate of its own
             options["offload_dir"] = offload_dir
-        self.options = options
+        self.options = options | self.quality.options()
 
     def prepare(self, point: Point) -> Program:
         """Load, and record or compile the decode step.
@@ -91,8 +100,10 @@ class TorchEngine(Runner):
         """
         job = self.job(point)
         from engines.torch.program import TorchProgram
+        from engines.torch.quality import scores_of
         from engines.torch.rank_group import make_rank_group
 
+        job = replace(job, scores=scores_of(job))
         rank_group = make_rank_group(job, self.rank_timeout_s)
         try:
             return TorchProgram(job, rank_group, self.tolerance_of(point), self.options)
@@ -127,6 +138,7 @@ class TorchEngine(Runner):
         point.check()
         self.check_runtime(point)
         _check_supported(point)
+        asked, point = point, as_run(point)
         from engines.torch.devices import check_devices
         from engines.torch.job import Job
         from engines.torch.rank_group import threads_a_rank
@@ -141,10 +153,12 @@ class TorchEngine(Runner):
             threads=threads_a_rank(point, here),
             timeout_s=2 * self.rank_timeout_s,  # so that the process that waits for the rank times out first
             offload_dir=self.offload_dir,
+            unpruned=asked,
+            quality=self.quality,
         )
         job.shard(0).check()
         if self.checkpoint is not None:
-            open_checked(self.checkpoint, point.model)
+            open_checked(self.checkpoint, asked.model)
         return job
 
     def _decode_of(self, point: Point) -> str:

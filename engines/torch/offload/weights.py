@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engines.core.fingerprint import fingerprint
+from engines.core.pruning import NONE
 from engines.host.scratch import ScratchFolder
 from engines.offload.events import Log
 from engines.offload.layer_file import LayerFile, LayerWriter
@@ -149,5 +150,8 @@ def _identity(job: Job, shard: Shard) -> str:
     weights: Any = job.seed if job.checkpoint is None else identity(Path(job.checkpoint))
     point, model = job.point, fingerprint({"model": job.point.model})
     place = (shard.tensor, shard.pipeline, shard.rank, shard.experts, shard.data)
-    parts = ("torch", model, point.weight_dtype, point.act_dtype, place, weights)
+    pruned: tuple[Any, ...] = ()
+    if job.asked.pruning != NONE:
+        pruned = (job.asked.pruning, fingerprint({"model": job.asked.model}), job.quality.options())
+    parts = ("torch", model, point.weight_dtype, point.act_dtype, place, weights, *pruned)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
