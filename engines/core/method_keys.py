@@ -77,6 +77,15 @@ class MethodKeys(PointKeys):
         default=None,
         metadata=about(Integer(1), "layers between two exit layers; auto is a quarter of them", extends=True),
     )
+    exit_rate: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0, at_least=True),
+            "probability that a token leaves at an exit layer it comes to; a measurement that is given one forces it",
+            engine_chooses=True,
+            extends=True,
+        ),
+    )
     planner: Planner = field(
         default="auto",
         metadata=about(

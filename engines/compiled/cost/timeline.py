@@ -8,7 +8,7 @@ waits for whatever it started, also where the next one uses it.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ EXPOSED: Final = "exposed"
 COPY_WAIT: Final = "copy wait"
 TURNS: Final = "turns"
 HOST_LINK: Final = "host link"
+NO_SHARES: Final[Mapping[str, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +85,38 @@ class Timeline:
 
 
 def walk(
-    schedule: Schedule, cost: CostModel, *, least: bool = False, host_bytes_per_s: float | None = None
+    schedule: Schedule,
+    cost: CostModel,
+    *,
+    least: bool = False,
+    host_bytes_per_s: float | None = None,
+    shares: Mapping[str, float] = NO_SHARES,
 ) -> Timeline:
     """Time a schedule: with the longest branch of each conditional, the most turns of a loop of unknown trip count and
     instructions that no rule knows at their roofline; with ``least`` the shortest, the fewest and nothing.
     Asynchronous transfers from the host's memory take the link of that rate, where it is known.
 
+    ``shares`` says of conditionals, by a part of their operation's path, how often of all times the longest branch
+    runs: such a one takes the mean of its longest and its shortest, and the longest is drawn.
+
     Raises:
         ShardbenchError: no links connect the devices of a collective.
     """
-    walker = _Walker(schedule, cost, least, host_bytes_per_s)
+    walker = _Walker(schedule, cost, least, host_bytes_per_s, shares)
     account = walker.computation(schedule.entry, 0.0)
     return Timeline(account, walker.events, walker.loops, walker.branches)
 
 
 class _Walker:
-    def __init__(self, schedule: Schedule, cost: CostModel, least: bool, host_bytes_per_s: float | None = None) -> None:
-        self.host_bytes_per_s = host_bytes_per_s
+    def __init__(
+        self,
+        schedule: Schedule,
+        cost: CostModel,
+        least: bool,
+        host_bytes_per_s: float | None,
+        shares: Mapping[str, float],
+    ) -> None:
+        self.host_bytes_per_s, self.shares = host_bytes_per_s, shares
         self.schedule, self.cost, self.least = schedule, cost, least
         self.branches: list[Branch] = []
         self.events: list[Event] = []
@@ -183,22 +199,29 @@ class _Walker:
         return now
 
     def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
-        """The longest branch, or the shortest, as it is not known which one runs."""
+        """The longest branch, or the shortest, as it is not known which one runs; with a share the mean of both."""
+        share = next((share for part, share in self.shares.items() if part in step.operation.split("/")), None)
         mark, outer = len(self.events), len(self.loops)
-        chosen, kept, loops = Account(), list[Event](), list[Loop]()
-        seconds = list[float]()
+        walked, drawn = list[Account](), list[tuple[list[Event], list[Loop]]]()
         for name in step.called:
-            branch = self.computation(name, origin + now)
-            further = branch.total_s < chosen.total_s if self.least else branch.total_s >= chosen.total_s
-            if further or not seconds:
-                chosen, kept, loops = branch, self.events[mark:], self.loops[outer:]
-            seconds.append(branch.total_s)
+            walked.append(self.computation(name, origin + now))
+            drawn.append((self.events[mark:], self.loops[outer:]))
             del self.events[mark:], self.loops[outer:]
-        self.branches.append(Branch(step.name, self.turns, tuple(seconds)))
-        self.events += kept
+        ranked = sorted(range(len(walked)), key=lambda number: walked[number].total_s)
+        shortest, longest = ranked[0], ranked[-1]
+        chosen = shortest if self.least and share is None else longest
+        events, loops = drawn[chosen]
+        self.events += events
         self.loops += loops
-        account.add(chosen, 1)
-        return now + chosen.total_s
+        if share is None:
+            self.branches.append(Branch(step.name, self.turns, tuple(each.total_s for each in walked)))
+            account.add(walked[chosen], 1)
+            return now + walked[chosen].total_s
+        mean = Account()
+        mean.add(walked[longest], share)
+        mean.add(walked[shortest], 1 - share)
+        account.add(mean, 1)
+        return now + mean.total_s
 
     def _start(self, step: Step, now: float, origin: float, account: Account, beside: Beside) -> None:
         if step.collective is not None:
