@@ -50,7 +50,7 @@ def test_where_all_leave_at_once_memory_is_by_hand_that_of_the_layers_a_head_and
         answer(each).facts.memory_s / 32 for each in (ONE(exit_threshold=0.9, exit_rate=1.0), ONE(model=few))
     )
     constants = constants_of(ONE())
-    hbm, stream = 1228e9 * constants.hbm_efficiency, getattr(constants, stream_of("bfloat16"))
+    hbm, stream = 1.2e12 * constants.hbm_efficiency, getattr(constants, stream_of("bfloat16"))
     # bfloat16; one key/value head of 256 for 4096 of d_model, in 24 skipped layers; a vocabulary of 256,000.
     keys_and_values = 24 * 2 * 256 * 4096 * 2 / (hbm * stream)
     head = 256_000 * 4096 * 2 / hbm
