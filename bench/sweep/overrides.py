@@ -54,7 +54,8 @@ def in_grammar(words: Sequence[str], *, multirun: bool) -> list[str]:
 
     Text of paths and names is quoted, so that ``#``, ``=``, ``,`` and letters beyond ASCII are part of it. A group
     may be chosen with ``+`` or ``++``, or without; lists of choices are ``model=[a,b]``, however they were quoted and
-    spaced. A file of prices is several overrides, one a key. With ``multirun``, values are separated by commas (``a,b``) in any key.
+    spaced. A file of prices is several overrides, one a key. With ``multirun``, values are separated by commas
+    (``a,b``) in any key.
 
     Raises:
         InvalidRequest: a word cannot be parsed, a group gets no choice, or several values come without ``multirun``.

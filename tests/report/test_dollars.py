@@ -102,7 +102,7 @@ def test_a_run_takes_a_file_of_prices_and_typed_ones(words, told, tmp_path, caps
     folder = tmp_path / "a folder, mine"
     folder.mkdir()
     file = folder / "mine.yaml"
-    text = "name: mine\nterms: own\nsource: \"it's #1, ours\"\ndate: 2026-01-31\nusd_per_chip_hour: {tpu-v4: 1.5}\n"
+    text = 'name: mine\nterms: own\nsource: "it\'s #1, ours"\ndate: 2026-01-31\nusd_per_chip_hour: {tpu-v4: 1.5}\n'
     file.write_text(text, encoding="utf-8")
     point = ["model=palm-8b", "num_chips=8", "batch_size=8", f"results_dir={tmp_path}/rows", "print=json"]
     assert shardbench(["run", *point, *(word.format(file=file) for word in words)]) == 0
@@ -133,6 +133,7 @@ def planned(command, *words):
 @pytest.fixture
 def command(capsys):
     """Exit code and JSON of a subcommand."""
+
     def run(name, *words):
         module = import_module(f"bench.cli.commands.{name}")
         verb, settings = parse(name, [*words, "print=json"], module.KEYS, module.VERBS)
