@@ -27,7 +27,7 @@ def with_quality(rows: Sequence[Row]) -> list[Row]:
 
 
 def method(row: Row) -> str:
-    """What was done to the model: ``heads``, ``columns+2:4``, ``int8``, or its name and checkpoint where it is whole."""
+    """What was done to the model: ``pruned heads``, ``int8``; its name and checkpoint where it is whole."""
     if row.pruning:
         parts = [part if part == TWO_OF_FOUR else part.partition(":")[0] for part in row.pruning.split("+")]
         return "+".join(["pruned", *parts]).replace("+", " ", 1)

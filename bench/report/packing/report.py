@@ -8,6 +8,7 @@ from bench.report.main.findings import Finding
 from bench.report.packing.figure import packing_figure
 from bench.report.packing.pairs import SWEEP, PackingPair, of_packing, pairs_of, question
 from bench.report.render.document import Document, Front, Section
+from bench.rows.counted import counted
 from bench.rows.labels import SOURCES
 from bench.rows.table import Column, Table
 from engines.core.errors import ShardbenchError
@@ -107,11 +108,11 @@ def _findings(pairs: Sequence[PackingPair], phase: str) -> list[Finding]:
         ratios = [pair.ratio or 0.0 for pair in mine]
         shares = [(pair.ratio or 0.0) / pair.token_bound for pair in mine]
         sentence = (
-            f"{phase}: padded prompts take {min(ratios):.2f} to {max(ratios):.2f} times as long as packed ones in "
-            f"{len(mine)} pairs, in the median {statistics.median(ratios):.2f}"
+            f"{phase}: padded prompts take {statistics.median(ratios):.2f} times as long as packed ones, the median of "
+            f"{counted(len(mine), 'pair')} from {min(ratios):.2f} to {max(ratios):.2f}"
         )
         if phase == "prefill":
-            sentence += f" and {statistics.median(shares):.0%} of padded over real tokens"
+            sentence += f"; that is {statistics.median(shares):.0%} of padded over real tokens"
         numbers = {"median": statistics.median(ratios), "median_of_bound": statistics.median(shares)}
         found.append(Finding("Packing", (source,), sentence + ".", numbers))
     return found
