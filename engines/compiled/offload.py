@@ -17,6 +17,8 @@ def check_offload(point: Point) -> None:
         raise Unsupported(
             f"speculative={point.speculative}: is not compiled with offload={point.offload}; leave it out"
         )
+    if point.offload != "none" and point.lengths != "equal":
+        raise Unsupported(f"lengths={point.lengths}: is not compiled with offload={point.offload}; leave it out")
     if point.offload != "none" and point.pipeline_degree > 1:
         raise Unsupported(
             f"pipeline_parallel={point.pipeline_degree}: is not compiled with offload={point.offload}; use 1"

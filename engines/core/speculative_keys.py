@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from engines.core.point import Point
 
 DRAFT_LEN: Final = 4
-OTHER_PROGRAMS: Final = {"planner": "auto", "shardings": None, "offload": "none", "lengths": "equal"}
+OTHER_PROGRAMS: Final = {"planner": "auto", "shardings": None, "lengths": "equal"}
 """Keys whose other values decode by programs of their own, and their default."""
 SHARE: Final = 4
 """``draft_layers`` and ``exit_every`` are this part of the layers where they are left open."""
@@ -121,11 +121,16 @@ def _check_positions(point: "Point") -> None:
 
 
 def check_rate(point: "Point") -> None:
-    """Check that an engine that runs nothing is told what decides the number of turns.
+    """Check that an engine that runs nothing is told what decides the number of turns, and has a time for each.
 
     Raises:
-        Unsupported: it is not.
+        Unsupported: it is not, or layers come from the host in every turn.
     """
+    if point.speculative != "none" and point.offload != "none":
+        raise Unsupported(
+            f"offload={point.offload}: engine={point.engine} has no turns of speculative={point.speculative} whose "
+            "layers come from the host; use offload=none, or measure it with engine=jax"
+        )
     if point.speculative != "none" and point.acceptance_rate is None:
         raise Unsupported(
             f"acceptance_rate=auto: engine={point.engine} does not run speculative={point.speculative}; give "

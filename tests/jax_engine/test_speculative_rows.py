@@ -89,8 +89,6 @@ def test_tokens_leave_early_and_the_row_has_their_quality():
         ({}, {"speculative": "self", "partitioner": "gspmd"}, "speculative=self: needs partitioner=manual"),
         ({}, {"speculative": "self", "input_len": 0}, "input_len=0: leaves speculative=self"),
         ({"shared_prefix": 2}, {"speculative": "ngram"}, "engine.shared_prefix=2"),
-        ({"stop_token": 3}, {"speculative": "ngram"}, "engine.stop_token=3: is not read with speculative=ngram"),
-        ({"stop_token": 3}, {"exit_threshold": 0.5}, "engine.stop_token=3: is not read with exit_threshold"),
         ({"unroll_layers": True}, {"exit_threshold": 0.5}, "engine.unroll_layers=true has none"),
         ({}, {"exit_threshold": 0.5, "partitioner": "gspmd"}, "exit_threshold: needs partitioner=manual"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from numpy.typing import NDArray
 
-from engines.offload.events import Log
+from engines.offload.events import Kind, Log
 from engines.offload.layer_file import LayerFile
 from engines.offload.pipeline import BUFFERS
 from engines.offload.read_ahead import ReadAhead, Staged
@@ -35,6 +35,24 @@ class Layers(Protocol):
         ...
 
 
+class ResidentLayers:
+    """Layers that are on the devices, where their caches alone come and go."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = layers
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`."""
+        del order, log
+        return nullcontext(self.layers.__getitem__)
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        for each in jax.tree.leaves(self.layers):
+            each.delete()
+        self.layers = []
+
+
 class HostLayers:
     """Layers in host memory, pinned where the platform has it, from which a device copies by itself."""
 
@@ -47,13 +65,7 @@ class HostLayers:
         del order
 
         def fetch(layer: int) -> Any:
-            return _arrived(
-                lambda: jax.tree.map(
-                    lambda each, to: jax.device_put(each, _target(to)), self.layers[layer], self.placed[layer]
-                ),
-                layer,
-                log,
-            )
+            return arrived(lambda: on_devices(self.layers[layer], self.placed[layer]), layer, log)
 
         return nullcontext(fetch)
 
@@ -62,6 +74,11 @@ class HostLayers:
         for each in jax.tree.leaves(self.layers):
             each.delete()
         self.layers = []
+
+
+def on_devices(arrays: Any, placed: Any) -> Any:
+    """The arrays of a pytree where ``placed``, their shapes and shardings, says."""
+    return jax.tree.map(lambda each, to: jax.device_put(each, _target(to)), arrays, placed)
 
 
 def in_host_memory(arrays: Any) -> Any:
@@ -120,7 +137,7 @@ class _FileFetch:
         room = self.rooms[self.turn % BUFFERS] if self.rooms else None
         self.turn += 1
         try:
-            return _arrived(lambda: _placed(staged, self.placed[layer], room), layer, self.log)
+            return arrived(lambda: _placed(staged, self.placed[layer], room), layer, self.log)
         finally:
             self.reader.release(staged)
 
@@ -187,11 +204,12 @@ def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> ja
     return made if target is sharding else jax.device_put(made, target, donate=True)
 
 
-def _arrived(move: Callable[[], Any], layer: int, log: Log) -> Any:
+def arrived(move: Callable[[], Any], layer: int, log: Log, kind: Kind = "copy") -> Any:
+    """What ``move`` returns, once it is on the devices, and logged."""
     start_s = time.perf_counter()
-    arrived = jax.block_until_ready(move())
-    log.add("copy", layer, start_s, sent_bytes(arrived))
-    return arrived
+    there = jax.block_until_ready(move())
+    log.add(kind, layer, start_s, sent_bytes(there))
+    return there
 
 
 def sent_bytes(arrays: Any) -> int:
