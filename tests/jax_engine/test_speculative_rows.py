@@ -84,6 +84,23 @@ def test_tokens_leave_early_and_the_row_has_their_quality():
 
 
 @pytest.mark.parametrize(
+    "keys", [{"speculative": "self", "draft_len": 2}, {"exit_threshold": 0.05, "exit_every": 2}], ids=["self", "exits"]
+)
+def test_a_stop_token_ends_sequences_as_where_it_is_not_asked_for(keys):
+    """Where it is never made, nothing changes; where it is, the tokens up to it are counted and no row is made."""
+    _, ids, _ = ran(**keys)
+    never = next(each for each in range(TINY.vocab_size) if each not in ids)
+    checked, made, facts = ran((("stop_token", never),), **keys)
+    assert checked.ok
+    assert np.array_equal(made, ids)
+    assert facts.details["generated_tokens"] == STEPS * BATCH
+    stop = int(ids[1, 0])
+    until = [min([*np.flatnonzero(column == stop), STEPS - 1]) + 1 for column in ids.T]
+    with pytest.raises(InvalidRequest, match=f"stop_token={stop}: stopped early: {sum(until)} of {STEPS * BATCH} tok"):
+        ran((("stop_token", stop),), **keys)
+
+
+@pytest.mark.parametrize(
     ("settings", "keys", "says"),
     [
         ({}, {"speculative": "self", "partitioner": "gspmd"}, "speculative=self: needs partitioner=manual"),

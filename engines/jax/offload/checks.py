@@ -4,14 +4,12 @@ from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.jax.settings import Settings
 
-FOUR_BITS = ("int4", "mxfp4")
-
 
 def check_offload(point: Point, settings: Settings) -> None:
     """Check that layers of the point can come one by one.
 
     Raises:
-        Unsupported: a key or a setting needs all layers in one program, or values that a host does not pack.
+        Unsupported: a key or a setting needs all layers in one program.
     """
     if point.offload == "none" and point.offload_kv == "none":
         return
@@ -33,11 +31,6 @@ def check_offload(point: Point, settings: Settings) -> None:
         raise Unsupported(
             f"{asked}: engine=jax cuts each layer itself, as the compiler would know neither the layer before it nor "
             "the next; use partitioner=manual"
-        )
-    if point.offload != "none" and point.weight_dtype in FOUR_BITS:
-        raise Unsupported(
-            f"weight_dtype={point.weight_dtype}: engine=jax keeps no packed 4-bit values on the host, and {asked}; "
-            f"use weight_dtype=int8, or {off}"
         )
     for key in ("shared_prefix", "num_processes", "coordinator"):
         value = getattr(settings, key)

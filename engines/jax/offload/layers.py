@@ -24,7 +24,9 @@ Fetch = Callable[[int], Any]
 
 
 class Layers(Protocol):
-    """Where the layers wait."""
+    """Where the layers wait. While one arrives, ``copies`` more of it are on the devices."""
+
+    copies: int
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """What fetches the layers of ``order``, in that order, and logs it."""
@@ -37,6 +39,8 @@ class Layers(Protocol):
 
 class ResidentLayers:
     """Layers that are on the devices, where their caches alone come and go."""
+
+    copies = 0
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = layers
@@ -55,6 +59,8 @@ class ResidentLayers:
 
 class HostLayers:
     """Layers in host memory, pinned where the platform has it, from which a device copies by itself."""
+
+    copies = 0
 
     def __init__(self, layers: Sequence[Any], placed: Sequence[Any]) -> None:
         """``layers`` are pytrees of arrays in host memory, ``placed`` the shapes and shardings on the devices."""
@@ -101,6 +107,7 @@ class FileLayers:
     file: LayerFile
     placed: Sequence[Any]
     on_close: Callable[[], None]
+    copies: int = 0
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`. A layer is read, and then copied: both run ahead of the computation."""

@@ -65,12 +65,15 @@ class LayerByLayer:
 
     def held_bytes(self) -> tuple[float, float]:
         """The resident parameters, and of what comes and goes as many layers as are there at once."""
-        plan, mesh, count = self.work.plan, self.work.mesh, self.stream.held_layers
+        plan, mesh, stream = self.work.plan, self.work.mesh, self.stream
         layers = [described_bytes_per_chip(each) for each in abstract_parameters(plan, mesh).layers]
         caches = [described_bytes_per_chip(each) for each in abstract_cache(plan, mesh)]
-        streams = self.work.point.offload != "none"
-        weights = bytes_per_chip(self.weights) + (count * max(layers) if streams else sum(layers))
-        return weights, sum(caches) if self.stream.caches is None else count * max(caches)
+        if self.work.point.offload == "none":
+            weights = sum(layers)
+        else:
+            weights = (stream.held_layers + stream.layers.copies) * max(layers)
+        cache = sum(caches) if stream.caches is None else stream.held_layers * max(caches)
+        return bytes_per_chip(self.weights) + weights, cache
 
     def most_copied_bytes(self) -> int | None:
         """See :class:`engines.jax.places.Place`."""

@@ -1,7 +1,7 @@
 """Makes a plan's layers where a point wants them to wait, one layer at a time, and what stays on the devices."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from engines.core.fingerprint import fingerprint
 from engines.core.pruning import NONE
 from engines.host.scratch import ScratchFolder
 from engines.jax.offload.layers import FileLayers, HostLayers, Layers, ResidentLayers, in_host_memory, shards_of
+from engines.jax.offload.packed import PackedLayers, has_four_bits, packed, packed_shapes
 from engines.jax.work import Work
 from engines.offload.layer_file import LayerFile, LayerWriter
 from engines.transformer.comm.preshuffle import preshuffle_layers
@@ -36,12 +37,19 @@ def layers_of(work: Work, source: Source) -> Layers:
     Raises:
         ShardbenchError: ``offload_dir`` cannot be written.
     """
-    plan, mesh, settings = work.plan, work.mesh, work.settings
+    plan, mesh = work.plan, work.mesh
     if work.point.offload == "none":
         return ResidentLayers(list(_made(plan, mesh, source)))
     placed = abstract_parameters(plan, mesh).layers
+    waiting = [packed_shapes(each) for each in placed]
+    layers = _waiting(work, source, waiting)
+    return PackedLayers(layers, placed) if any(map(has_four_bits, placed)) else layers
+
+
+def _waiting(work: Work, source: Source, placed: Sequence[Any]) -> Layers:
+    plan, mesh, settings = work.plan, work.mesh, work.settings
     if work.point.offload == "host":
-        return HostLayers([in_host_memory(each) for each in _made(plan, mesh, source)], placed)
+        return HostLayers([in_host_memory(packed(each)) for each in _made(plan, mesh, source)], placed)
     identity = _identity(work)
     if settings.offload_dir is not None:
         folder = Path(settings.offload_dir).expanduser() / identity
@@ -57,7 +65,7 @@ def layers_of(work: Work, source: Source) -> Layers:
 
 def _written(folder: Path, identity: str, plan: Plan, mesh: Mesh, source: Source) -> LayerFile:
     writer = LayerWriter(folder, identity)
-    for each in _made(plan, mesh, source):
+    for each in map(packed, _made(plan, mesh, source)):
         writer.add([shard for array in jax.tree.leaves(each) for shard in shards_of(array)])
         for array in jax.tree.leaves(each):
             array.delete()
