@@ -18,13 +18,13 @@ from engines.jax.peaks import measured_peaks
 from engines.jax.places import place_of
 from engines.jax.programs import Programs
 from engines.jax.prompt_batch import prompts_of
-from engines.jax.quality import Quality
 from engines.jax.stages import asks_for_ranks
 from engines.jax.verification import Outputs, checked_rows, verified
 from engines.jax.ways.chosen import way_of
 from engines.jax.work import Work
 from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
+from engines.weights.quality import Quality
 from engines.weights.random import Source
 
 TIMED = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}

@@ -11,11 +11,11 @@ from engines.core.engine import Verification
 from engines.jax.arrays import gathered
 from engines.jax.output_error import Bfloat16, agreement, kl_divergence, relative_error
 from engines.jax.prompt_batch import Prompts
-from engines.jax.quality import Quality
 from engines.jax.ways.steps import Steps
 from engines.jax.work import Work
 from engines.transformer.params.quantize import is_quantized
 from engines.transformer.reference import reference_logits
+from engines.weights.quality import Quality
 from engines.weights.random import Source
 from engines.weights.texts import Texts
 

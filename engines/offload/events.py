@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["read", "copy", "copy_kv", "compute", "write"]
+Kind = Literal["read", "copy", "compute", "write"]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One layer's read (storage to host), copy (host to device), compute, or write (device to host).
-
-    ``copy`` is of its weights, ``copy_kv`` of its cache, of which ``write`` sends back what is new.
 
     Seconds are those of ``time.perf_counter``; ``sent_bytes`` is what was moved, 0 of a compute.
     """
@@ -51,13 +49,9 @@ class Log:
         """The events of a kind, by their start."""
         return sorted((each for each in self.events if each.kind == kind), key=lambda each: each.start_s)
 
-    def fetches(self) -> list[Event]:
-        """What begins a layer's way to the device: its read, its copy where none is read, or that of its cache."""
-        return self.of("read") or self.of("copy") or self.of("copy_kv")
-
     def overlapped(self) -> int:
-        """How many of :meth:`fetches` began before the compute before them ended."""
-        computes, fetches = self.of("compute"), self.fetches()
+        """How many fetches (a layer's read, or its copy where none is read) began before the compute before ended."""
+        computes, fetches = self.of("compute"), self.of("read") or self.of("copy")
         following = zip(computes, fetches[1:], strict=False)
         return sum(fetch.start_s < compute.end_s for compute, fetch in following)
 
@@ -71,7 +65,7 @@ class Log:
             **{f"{kind}_bytes": self.sent_bytes(kind) for kind in kinds if kind != "compute"},
             **{f"{kind}_busy_s": sum(each.end_s - each.start_s for each in self.of(kind)) for kind in kinds},
             "fetches_overlapped": self.overlapped(),
-            "fetches": len(self.fetches()),
+            "fetches": len(self.of("read") or self.of("copy")),
             "timeline": self._timeline([each for kind in kinds for each in self.of(kind)[-last:]]),
         }
 

@@ -3,9 +3,8 @@
 import ctypes
 import functools
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from threading import Event
 from typing import Any, Protocol
 
 import jax
@@ -14,8 +13,9 @@ from jax import lax
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from engines.jax.offload.layers import arrived, in_host_memory, on_devices, sent_bytes
+from engines.jax.offload.layers import Arrived, arrived, in_host_memory, on_devices, sent_bytes
 from engines.offload.events import Log
+from engines.offload.write_behind import WriteBehind
 from engines.transformer.layers.kv_cache import Cache, Caches, abstract_cache, empty_arrays, held_positions
 from engines.transformer.partition.plan import Plan
 
@@ -26,12 +26,16 @@ POSITIONS = 3
 class Coming(Protocol):
     """The caches of one run, which come and go with their layers."""
 
-    def fetch(self, layer: int) -> Cache:
+    def fetch(self, layer: int) -> Arrived:
         """A layer's cache on the devices. Asked by the thread that fetches."""
         ...
 
-    def computed(self, layer: int, cache: Cache, first: int | None, time: int) -> None:
-        """``cache`` is the layer's now; new are ``time`` positions from ``first`` on, anywhere where it is None."""
+    def computed(self, layer: int, cache: Cache, first: int | None, count: int) -> None:
+        """``cache`` is the layer's now; new are ``count`` positions from ``first`` on, anywhere where it is None."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until everything is where it waits."""
         ...
 
     def held(self) -> Caches:
@@ -45,14 +49,17 @@ class HeldCaches:
     def __init__(self, caches: Sequence[Cache]) -> None:
         self.caches = list(caches)
 
-    def fetch(self, layer: int) -> Cache:
+    def fetch(self, layer: int) -> Arrived:
         """See :class:`Coming`."""
-        return self.caches[layer]
+        return Arrived(self.caches[layer], time.perf_counter(), 0)
 
-    def computed(self, layer: int, cache: Cache, first: int | None, time: int) -> None:
+    def computed(self, layer: int, cache: Cache, first: int | None, count: int) -> None:
         """See :class:`Coming`."""
-        del first, time
+        del first, count
         self.caches[layer] = cache
+
+    def settle(self) -> None:
+        """See :class:`Coming`."""
 
     def held(self) -> Caches:
         """See :class:`Coming`."""
@@ -60,29 +67,29 @@ class HeldCaches:
 
 
 class HostCaches:
-    """Caches in host memory, pinned where the platform has it, of the same shards as on the devices."""
+    """Caches in host memory, pinned where the platform has it, of the same shards as on the devices.
+
+    ``copied_bytes`` are those that the last run sent to the devices.
+    """
 
     def __init__(self, plan: Plan, mesh: Mesh) -> None:
-        self.plan = plan
+        self.plan, self.copied_bytes = plan, 0
         self.placed = abstract_cache(plan, mesh)
         self.layers = [_emptied(each) for each in self.placed]
 
-    @contextmanager
-    def opened(self, log: Log, *, fresh: bool) -> Iterator["_ComingFromHost"]:
-        """What brings caches and takes them back; all is back at the end. ``fresh``: nothing is read of them before."""
-        with ThreadPoolExecutor(1, "offload-write") as writer:
-            coming = _ComingFromHost(self, writer, log, fresh)
-            yield coming
-            coming.settle()
+    def coming(self, log: Log, *, fresh: bool) -> Coming:
+        """What brings caches and takes them back in one run. ``fresh``: the run reads nothing that they hold before."""
+        self.copied_bytes = 0
+        return _ComingFromHost(self, WriteBehind(log), fresh)
 
-    def written_from(self, layer: int, first: int | None, time: int) -> int | None:
-        """The first of the ``time`` slots that are written from the position ``first`` on, where they are in a row."""
+    def written_from(self, layer: int, first: int | None, count: int) -> int | None:
+        """The first of the ``count`` slots that are written from the position ``first`` on, where they are in a row."""
         length = held_positions(self.plan, self.plan.stacks[layer].kind)
         if first is None or self.plan.axes.positions:
             return None
         if length == self.plan.cache_len:
             return first
-        return first % length if time == 1 else None
+        return first % length if count == 1 else None
 
     def write(self, layer: int, part: Cache, first: int | None) -> None:
         """Put a part of a layer's cache from the slot ``first`` on, or all of it."""
@@ -105,44 +112,36 @@ class HostCaches:
 
 
 class _ComingFromHost:
-    """Implements :class:`Coming`: a thread fetches, and another takes back what a step wrote.
+    """Implements :class:`Coming`: the thread that fetches is ahead, and another takes back what was written."""
 
-    A layer's cache is fetched again only once it has been taken back. The pipeline fetches a layer of the next pass
-    when that layer has been computed, so that what it waits for has begun.
-    """
-
-    def __init__(self, caches: HostCaches, writer: ThreadPoolExecutor, log: Log, fresh: bool) -> None:
-        self.caches, self.writer, self.log, self.fresh = caches, writer, log, fresh
-        self.pending: dict[int, Future[None]] = {}
+    def __init__(self, caches: HostCaches, writer: WriteBehind, fresh: bool) -> None:
+        self.caches, self.writer, self.fresh = caches, writer, fresh
+        self.reserved: dict[int, Event] = {}
         self.rooms: list[tuple[Any, Cache]] = []
 
-    def fetch(self, layer: int) -> Cache:
+    def fetch(self, layer: int) -> Arrived:
         """See :class:`Coming`. A whole prompt reads no cache: it is given room alone, that of a layer before."""
         placed = self.caches.placed[layer]
-        if self.fresh:
-            shape = _shape(placed)
-            found = next((each for each in self.rooms if each[0] == shape), None)
-            if found is None:
-                made: Cache = empty_arrays(placed)
-                return made
-            self.rooms.remove(found)
-            return found[1]
-        if (before := self.pending.pop(layer, None)) is not None:
-            before.result()
-        there: Cache = arrived(lambda: on_devices(self.caches.layers[layer], placed), layer, self.log, "copy_kv")
-        return there
+        self.reserved[layer] = self.writer.reserve(layer)
+        if not self.fresh:
+            there = arrived(lambda: on_devices(self.caches.layers[layer], placed))
+            self.caches.copied_bytes += there.sent_bytes
+            return there
+        room = next((each for each in self.rooms if each[0] == _shape(placed)), None)
+        if room is None:
+            return Arrived(empty_arrays(placed), time.perf_counter(), 0)
+        self.rooms.remove(room)
+        return Arrived(room[1], time.perf_counter(), 0)
 
-    def computed(self, layer: int, cache: Cache, first: int | None, time: int) -> None:
+    def computed(self, layer: int, cache: Cache, first: int | None, count: int) -> None:
         """See :class:`Coming`."""
-        at = self.caches.written_from(layer, first, time)
-        part = cache if at is None else _part(cache, at, time)
-        jax.block_until_ready(part)
-        self.pending[layer] = self.writer.submit(self._write, layer, cache, part, at)
+        at = self.caches.written_from(layer, first, count)
+        part = jax.block_until_ready(cache if at is None else _part(cache, at, count))
+        self.writer.put(self.reserved.pop(layer), layer, lambda: self._write(layer, cache, part, at))
 
     def settle(self) -> None:
-        """Wait until everything is back."""
-        for each in self.pending.values():
-            each.result()
+        """See :class:`Coming`."""
+        self.writer.close()
         for _, cache in self.rooms:
             _deleted(cache)
 
@@ -150,31 +149,31 @@ class _ComingFromHost:
         """See :class:`Coming`."""
         return ()
 
-    def _write(self, layer: int, cache: Cache, part: Cache, first: int | None) -> None:
-        start_s = time.perf_counter()
+    def _write(self, layer: int, cache: Cache, part: Cache, first: int | None) -> int:
+        sent = sent_bytes(part)
         self.caches.write(layer, part, first)
-        self.log.add("write", layer, start_s, sent_bytes(part))
         if self.fresh:
             self.rooms.append((_shape(self.caches.placed[layer]), cache))
         else:
             _deleted(cache)
+        return sent
 
 
-def _part(cache: Cache, first: int, time: int) -> Cache:
-    """``time`` positions of every array, split over the devices as the arrays are."""
+def _part(cache: Cache, first: int, count: int) -> Cache:
+    """``count`` positions of every array, split over the devices as the arrays are."""
     placed = tuple(each.sharding for each in cache.values())
-    cut = _cutter(time, placed)(tuple(cache.values()), np.int32(first))
+    cut = _cutter(count, placed)(tuple(cache.values()), np.int32(first))
     return dict(zip(cache, cut, strict=True))
 
 
 @functools.cache
-def _cutter(time: int, placed: tuple[Any, ...]) -> Any:
+def _cutter(count: int, placed: tuple[Any, ...]) -> Any:
     """The program that cuts arrays of such shardings, jitted once."""
-    return jax.jit(functools.partial(_cut, time=time), out_shardings=placed)
+    return jax.jit(functools.partial(_cut, count=count), out_shardings=placed)
 
 
-def _cut(arrays: tuple[Any, ...], first: Any, *, time: int) -> tuple[Any, ...]:
-    return tuple(lax.dynamic_slice_in_dim(each, first, time, axis=POSITIONS) for each in arrays)
+def _cut(arrays: tuple[Any, ...], first: Any, *, count: int) -> tuple[Any, ...]:
+    return tuple(lax.dynamic_slice_in_dim(each, first, count, axis=POSITIONS) for each in arrays)
 
 
 def _emptied(placed: Any) -> Cache:

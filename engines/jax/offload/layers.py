@@ -5,22 +5,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 from numpy.typing import NDArray
 
-from engines.offload.events import Kind, Log
+from engines.offload.events import Log
 from engines.offload.layer_file import LayerFile
 from engines.offload.pipeline import BUFFERS
 from engines.offload.read_ahead import ReadAhead, Staged
 
 ALIGNED_BYTES: Final = 64
 """JAX on a CPU reads a numpy array where it lies if it begins at a multiple of this many bytes, and copies others."""
-Fetch = Callable[[int], Any]
-"""Layer → its parameters on the devices, once they have arrived."""
+
+
+class Arrived(NamedTuple):
+    """Arrays that are on the devices now, since when they were on their way, and the bytes that were sent."""
+
+    arrays: Any
+    start_s: float
+    sent_bytes: int
+
+
+Fetch = Callable[[int], Arrived]
+"""Layer → its parameters, once they have arrived."""
 
 
 class Layers(Protocol):
@@ -29,7 +39,7 @@ class Layers(Protocol):
     copies: int
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
-        """What fetches the layers of ``order``, in that order, and logs it."""
+        """What fetches the layers of ``order``, in that order, and logs what it reads."""
         ...
 
     def close(self) -> None:
@@ -48,7 +58,7 @@ class ResidentLayers:
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`."""
         del order, log
-        return nullcontext(self.layers.__getitem__)
+        return nullcontext(lambda layer: Arrived(self.layers[layer], time.perf_counter(), 0))
 
     def close(self) -> None:
         """See :class:`Layers`."""
@@ -68,12 +78,8 @@ class HostLayers:
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`."""
-        del order
-
-        def fetch(layer: int) -> Any:
-            return arrived(lambda: on_devices(self.layers[layer], self.placed[layer]), layer, log)
-
-        return nullcontext(fetch)
+        del order, log
+        return nullcontext(lambda layer: arrived(lambda: on_devices(self.layers[layer], self.placed[layer])))
 
     def close(self) -> None:
         """See :class:`Layers`."""
@@ -111,7 +117,7 @@ class FileLayers:
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`. A layer is read, and then copied: both run ahead of the computation."""
-        return _FileFetch(ReadAhead(self.file, order, log), self.placed, log)
+        return _FileFetch(ReadAhead(self.file, order, log), self.placed)
 
     def close(self) -> None:
         """See :class:`Layers`."""
@@ -126,8 +132,8 @@ class _FileFetch:
     every layer would cost more in page faults than the copy.
     """
 
-    def __init__(self, reader: ReadAhead, placed: Sequence[Any], log: Log) -> None:
-        self.reader, self.placed, self.log, self.turn = reader, placed, log, 0
+    def __init__(self, reader: ReadAhead, placed: Sequence[Any]) -> None:
+        self.reader, self.placed, self.turn = reader, placed, 0
         first = next(iter(jax.tree.leaves(placed[0])[0].sharding.device_set))
         size = max(_room_bytes(jax.tree.leaves(each)) for each in placed)
         rooms = BUFFERS if first.platform == "cpu" else 0
@@ -139,12 +145,12 @@ class _FileFetch:
     def __exit__(self, *_: object) -> None:
         self.reader.close()
 
-    def fetch(self, layer: int) -> Any:
+    def fetch(self, layer: int) -> Arrived:
         staged = self.reader.take(layer)
         room = self.rooms[self.turn % BUFFERS] if self.rooms else None
         self.turn += 1
         try:
-            return arrived(lambda: _placed(staged, self.placed[layer], room), layer, self.log)
+            return arrived(lambda: _placed(staged, self.placed[layer], room))
         finally:
             self.reader.release(staged)
 
@@ -211,12 +217,11 @@ def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> ja
     return made if target is sharding else jax.device_put(made, target, donate=True)
 
 
-def arrived(move: Callable[[], Any], layer: int, log: Log, kind: Kind = "copy") -> Any:
-    """What ``move`` returns, once it is on the devices, and logged."""
+def arrived(move: Callable[[], Any]) -> Arrived:
+    """What ``move`` returns, once it is on the devices."""
     start_s = time.perf_counter()
     there = jax.block_until_ready(move())
-    log.add(kind, layer, start_s, sent_bytes(there))
-    return there
+    return Arrived(there, start_s, sent_bytes(there))
 
 
 def sent_bytes(arrays: Any) -> int:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engines.core.errors import Unsupported
-from engines.jax.offload.layers import Fetch, Layers
+from engines.jax.offload.layers import Arrived, Fetch, Layers
 from engines.offload.events import Log
 from engines.transformer.params.quantize import FOUR_BITS
 
@@ -28,7 +28,12 @@ class PackedLayers:
     def opened(self, order: Sequence[int], log: Log) -> Iterator[Fetch]:
         """See :class:`engines.jax.offload.layers.Layers`."""
         with self.layers.opened(order, log) as fetch:
-            yield lambda layer: _unpacked(fetch(layer), self.placed[layer])
+
+            def unpacking(layer: int) -> Arrived:
+                found = fetch(layer)
+                return found._replace(arrays=_unpacked(found.arrays, self.placed[layer]))
+
+            yield unpacking
 
     def close(self) -> None:
         """See :class:`engines.jax.offload.layers.Layers`."""

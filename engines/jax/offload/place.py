@@ -61,7 +61,7 @@ class LayerByLayer:
 
     def ran(self, stage: str) -> None:
         """Keep the stage's last run as a row holds it."""
-        self.logs[stage] = self.stream.log.summary(TOLD_LAYERS)
+        self.logs[stage] = self.stream.summary(TOLD_LAYERS)
 
     def held_bytes(self) -> tuple[float, float]:
         """The resident parameters, and of what comes and goes as many layers as are there at once."""

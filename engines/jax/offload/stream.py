@@ -14,7 +14,7 @@ from engines.jax.programs import Programs
 from engines.offload.events import Log
 from engines.offload.pipeline import BUFFERS, fetched_ahead
 from engines.transformer.layer_programs import LayerPass, Reading
-from engines.transformer.layers.kv_cache import Caches
+from engines.transformer.layers.kv_cache import Cache, Caches
 from engines.transformer.params.tree import Parameters
 
 
@@ -59,12 +59,24 @@ class Stream:
             fetch = stack.enter_context(self.layers.opened(order, self.log))
             coming: Coming = HeldCaches(caches)
             if self.caches is not None:
-                coming = stack.enter_context(self.caches.opened(self.log, fresh=fresh))
-            # What a layer writes is there for the next pass only where another layer lies between.
-            buffers = min(BUFFERS, len(self.kinds))
-            fetched = fetched_ahead(order, lambda layer: (fetch(layer), coming.fetch(layer)), self.log, buffers)
+                coming = self.caches.coming(self.log, fresh=fresh)
+
+            def both(layer: int) -> tuple[Any, Cache]:
+                found, cache = fetch(layer), coming.fetch(layer)
+                if sent := found.sent_bytes + cache.sent_bytes:
+                    self.log.add("copy", layer, found.start_s, sent)
+                return found.arrays, cache.arrays
+
+            # Held caches have no writer to wait for: what a layer wrote is there if another was computed since.
+            fetched = fetched_ahead(order, both, self.log, self.held_layers)
             stack.callback(fetched.close)
+            stack.callback(coming.settle)  # first: a fetch may wait for a write that does not come
             yield Run(self.kinds, fetched, coming)
+
+    def summary(self, last: int) -> dict[str, Any]:
+        """What a row keeps of the last run: its log, and how many of the bytes copied were those of caches."""
+        of_caches = {} if self.caches is None else {"cache_copy_bytes": self.caches.copied_bytes}
+        return {**self.log.summary(last), **of_caches}
 
     @property
     def held_layers(self) -> int:
