@@ -10,8 +10,8 @@ from builders.points import point as build_point
 from bench.sweep.catalog import load_model
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.jax.engine import JaxEngine
-from engines.jax.offload.caches import HostCaches
 from engines.jax.offload.store import layer_payload_bytes
+from engines.jax.offload.written import All, InARow, OfRows, written_by
 from engines.transformer.partition.resolve import plan_of
 
 pytestmark = pytest.mark.usefixtures("plainly_prepared", "small_peaks")
@@ -109,6 +109,8 @@ def test_a_turn_of_speculation_is_one_pass_over_the_layers_that_come(way):
     run, turns = facts.details["offload"]["decode"], facts.details["turns"]
     # The first layers of a turn that does not come may be on their way: two are on the device at most.
     assert turns * LAYERS <= run["fetches"] <= turns * LAYERS + 2
+    # Each writes the token that it begins with and those proposed.
+    assert run["write_bytes"] == turns * LAYERS * 3 * BATCH * 2 * TINY.head_dim * 4
     assert facts.details["kept_tokens"] <= BATCH * 2 * turns
 
 
@@ -143,22 +145,16 @@ def run_small(**keys):
         program.close()
 
 
-def test_what_is_written_of_a_window_is_a_slot_or_all_of_it():
-    import jax
-
-    plan = plan_of(replace(asked(), model=replace(TINY, attention_window=4, global_every=3)))
-    plan = replace(plan, unrolled=True)
-    mesh = jax.make_mesh((1, 1, 1), ("x", "y", "z"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
-    caches = HostCaches(plan, mesh)
-    try:
-        local = next(number for number, each in enumerate(plan.stacks) if each.kind.window)
-        whole = next(number for number, each in enumerate(plan.stacks) if not each.kind.window)
-        assert caches.written_from(local, 6, 1) == 2
-        assert caches.written_from(local, 2, 3) is None
-        assert caches.written_from(whole, 6, 3) == 6
-        assert caches.written_from(whole, None, 1) is None
-    finally:
-        caches.close()
+def test_what_a_pass_writes_of_a_cache_is_all_that_goes_back():
+    plan = replace(plan_of(replace(asked(), model=replace(TINY, attention_window=4, global_every=3))), unrolled=True)
+    local = next(each.kind for each in plan.stacks if each.kind.window)
+    whole = next(each.kind for each in plan.stacks if not each.kind.window)
+    starts = np.array([6, 2], np.int32)
+    assert written_by(plan, local, 6, 1) == InARow(2, 1)  # in a window of 4, position 6 has slot 2
+    assert written_by(plan, local, 2, 3) == written_by(plan, local, starts, 1) == All()
+    assert written_by(plan, whole, 6, 3) == InARow(6, 3)
+    assert written_by(plan, whole, starts, 3) == OfRows((6, 2), 3)
+    assert written_by(plan, whole, None, 1) == All()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def streamed_prompt(
     zero = _number(work, 0)
 
     def at_once(resident: Any, caches: Any, tokens: Any, last: Any = zero) -> tuple[Any, ...]:
-        first = 0 if prompts.rows is None else None
+        first = None if prompts.packing else 0
         with stream.opened(1, caches, fresh=True) as run:
             found = run.forward(passes["prefill"], resident, tokens, zero, last, first=first)
         return *found, run.coming.held()
@@ -103,7 +103,7 @@ def streamed_steps(work: Work, stream: Stream, programs: Programs, prompts: Prom
             for step in range(steps):
                 if stop_token is not None and (np.asarray(tokens[-1]) == stop_token).all():
                     break
-                first = None if ragged else int(begins) + step
+                first = np.asarray(begins.position + step) if ragged else int(begins) + step
                 where, asked = placed[step], drawn[step]
                 following, scores = run.forward(made, resident, tokens[-1][:, None], where, asked, first=first)
                 if stop_token is not None:

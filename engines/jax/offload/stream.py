@@ -10,6 +10,7 @@ import jax
 from engines.core.layer_kind import LayerKind
 from engines.jax.offload.caches import Coming, HeldCaches, HostCaches
 from engines.jax.offload.layers import Layers
+from engines.jax.offload.written import First
 from engines.jax.programs import Programs
 from engines.offload.events import Log
 from engines.offload.pipeline import BUFFERS, fetched_ahead
@@ -100,11 +101,11 @@ class Run:
         where: Any,
         asked: Any = None,
         *,
-        first: int | None = None,
+        first: First = None,
     ) -> Any:
         """What the pass returns of ``asked``, nothing where that is None. ``where`` and ``asked`` are its reading's.
 
-        ``first`` is the position from which on every sequence writes, where it is the same for all.
+        ``first`` is the position from which on sequences write.
         """
         x = programs.embed(resident, tokens, where)
         for kind in self.kinds:

@@ -59,7 +59,9 @@ def streamed_turns(
             while (np.asarray(state.done) < steps).any():
                 proposal, cache = calls["decode propose"](alone, cache, state.text.ids, state.text.last)
                 tokens = jnp.concatenate([state.text.newest(1), proposal.tokens], axis=1)
-                state = run.forward(verify, parameters.model, tokens, state.text.last, (state, proposal))
+                last = state.text.last
+                asked, first = (state, proposal), np.asarray(last)
+                state = run.forward(verify, parameters.model, tokens, last, asked, first=first)
         made = generated(settling, state, prompt)
         return made, state.logits, Both(run.coming.held(), cache.draft), state.counted
 
