@@ -30,9 +30,10 @@ _kept: OrderedDict[str, Kept] = OrderedDict()
 def compiled_once(lowered: Any, text: str, options: Mapping[str, Any] | None, devices: tuple[int, ...]) -> Kept:
     """The compiled program of ``lowered`` (JAX's), whose StableHLO is ``text``, for devices of these ids.
 
-    Programs of one text may take their arguments in different pytrees, and are then not the same.
+    A text has neither the pytrees of arguments and results nor an argument that is not used, and a compiled program is
+    strict about them: those that differ there are not the same.
     """
-    key = digest(text, options, devices, str(lowered.in_tree), str(lowered.out_tree))
+    key = digest(text, options, devices, str(lowered.args_info), str(lowered.out_tree))
     if key in _kept:
         _kept.move_to_end(key)
         return _kept[key]

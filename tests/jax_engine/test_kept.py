@@ -15,8 +15,8 @@ class Lowered:
 
     out_tree = "*"
 
-    def __init__(self, in_tree="*"):
-        self.in_tree = in_tree
+    def __init__(self, args_info="*"):
+        self.args_info = args_info
         self.times = 0
 
     def compile(self, options):

@@ -120,7 +120,7 @@ def never_and_ever():
     return next(each for each in range(TINY.vocab_size) if each not in tokens), int(tokens[0, 0])
 
 
-@pytest.mark.parametrize("keys", [HOST, {"speculative": "ngram", "draft_len": 2}, {**HOST, "speculative": "ngram"}])
+@pytest.mark.parametrize("keys", [HOST, {**HOST, "speculative": "ngram", "draft_len": 2}], ids=["steps", "turns"])
 def test_a_stop_token_that_cuts_nothing_changes_nothing_and_one_that_cuts_makes_no_row(keys):
     never, early = never_and_ever()
     tokens, _, facts = ran((("stop_token", never),), **keys)
