@@ -34,9 +34,12 @@ Fetch = Callable[[int], Arrived]
 
 
 class Layers(Protocol):
-    """Where the layers wait. While one arrives, ``copies`` more of it are on the devices."""
+    """Where the layers wait."""
 
-    copies: int
+    @property
+    def copies(self) -> int:
+        """How many more of a layer are on the devices while it arrives."""
+        ...
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """What fetches the layers of ``order``, in that order, and logs what it reads."""

@@ -64,8 +64,7 @@ class Stream:
 
             def both(layer: int) -> tuple[Any, Cache]:
                 found, cache = fetch(layer), coming.fetch(layer)
-                if sent := found.sent_bytes + cache.sent_bytes:
-                    self.log.add("copy", layer, found.start_s, sent)
+                self.log.add("copy", layer, found.start_s, found.sent_bytes + cache.sent_bytes)
                 return found.arrays, cache.arrays
 
             # Held caches have no writer to wait for: what a layer wrote is there if another was computed since.
