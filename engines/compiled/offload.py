@@ -17,6 +17,10 @@ def check_offload(point: Point) -> None:
         raise Unsupported(
             f"speculative={point.speculative}: is not compiled with offload={point.offload}; leave it out"
         )
+    if point.offload != "none" and point.exit_threshold is not None:
+        raise Unsupported(
+            f"exit_threshold={point.exit_threshold}: is not compiled with offload={point.offload}; leave it out"
+        )
     if point.offload != "none" and point.lengths != "equal":
         raise Unsupported(f"lengths={point.lengths}: is not compiled with offload={point.offload}; leave it out")
     if point.offload != "none" and point.pipeline_degree > 1:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from engines.core.engine import Facts
 from engines.jax.arrays import gathered
 from engines.jax.ways.steps import Steps
-from engines.transformer.generate.early_exit import Exits, make_leaving_decode
+from engines.transformer.generate.early_exit import FORCED, exits_of, make_leaving_decode
 
 
 class Leaving(Steps):
@@ -17,10 +17,8 @@ class Leaving(Steps):
 
     def whole(self) -> Any:
         """See :class:`engines.jax.ways.steps.Steps`; it counts the layers that tokens passed."""
-        work, point = self.work, self.work.point
-        assert point.exit_threshold is not None
-        exits = Exits(point.exit_threshold, point.exit_every or 0)
-        return make_leaving_decode(work.plan, work.mesh, point.decode_steps, exits, work.sampling)
+        work, exits = self.work, exits_of(self.work.point, self.work.settings.seed)
+        return make_leaving_decode(work.plan, work.mesh, work.point.decode_steps, exits, work.sampling)
 
     def layers(self, rows: NDArray[np.int64], time: int) -> NDArray[np.int64] | None:
         """See :class:`engines.jax.ways.steps.Steps`."""
@@ -39,4 +37,17 @@ class Leaving(Steps):
             "layers_of_a_step": float(layers.max(axis=1).mean()),
             "tokens_by_layers": dict(zip(map(str, passed.tolist()), tokens.tolist(), strict=True)),
         }
-        return replace(facts, mean_layers=float(layers.mean()), details={**facts.details, **details})
+        forced = self.work.point.exit_rate is not None
+        return replace(
+            facts,
+            mean_layers=float(layers.mean()),
+            resolved={**facts.resolved, **({} if forced else {"exit_rate": self._rate(layers)})},
+            details={**facts.details, **details, **({"outputs": FORCED} if forced else {})},
+        )
+
+    def _rate(self, layers: NDArray[np.int64]) -> float:
+        """Share of the tokens that came to an exit layer and left there, of all exit layers."""
+        whole, every = self.work.point.model.num_layers, self.work.point.exit_every or 0
+        left = int((layers < whole).sum())
+        came = np.where(layers < whole, layers // every, -(-whole // every) - 1)
+        return left / int(came.sum())
