@@ -144,7 +144,7 @@ def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(setti
         ({"shared_prefix": 2}, {}, "engine.shared_prefix=2: .*lengths=uniform"),
         ({}, {"padding": "packed", "partitioner": "gspmd"}, "padding=packed: .*use partitioner=manual"),
         ({}, {"attn_sharding": "sequence"}, "lengths=uniform: attn_sharding=sequence .*use attn_sharding=heads"),
-        ({}, {"lengths": "equal", "padding": "packed"}, "padding=packed: .*lengths=equal; use lengths=uniform"),
+        ({}, {"lengths": "equal", "padding": "packed"}, "padding=packed: .*lengths=equal; give lengths=uniform"),
         ({}, {"phase": "decode", "input_len": 0}, "lengths=uniform: .*input_len=0"),
     ],
 )
