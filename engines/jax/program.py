@@ -54,14 +54,10 @@ class JaxProgram:
         except BaseException:
             self.close()
             raise
+        self.compile_s = self.programs.compile_s
         runs = {"prefill": self._prefill, "decode": self._decode}
         timed = [name for name in TIMED[point.phase] if name in self.programs.calls]
         self.stages: Sequence[Stage] = [Stage(name, runs[name]) for name in timed]
-
-    @property
-    def compile_s(self) -> float:
-        """Seconds that compiling what is timed took."""
-        return self.programs.compile_s
 
     def _prepare(self, timed: Sequence[str]) -> None:
         if self.work.point.input_len:

@@ -68,9 +68,9 @@ def proposal_reading(plan: Plan, settling: Settling, state: State, proposal: Pro
     ``asked`` is (the state, the proposal), given here as shapes; returns the state behind the turn. ``first`` is the
     position of the token that followed the prompt.
     """
-    spread = P(None, None, plan.axes.all or None)
     states = jax.tree.map(lambda _: P(), state)._replace(logits=logits_spec(plan, 1))
-    proposals = Proposal(P(), None if proposal.log_q is None else spread)
+    specs: Any = (P(), None if proposal.log_q is None else P(None, None, plan.axes.all or None))
+    proposals = Proposal(*specs)
 
     def finish(parameters: Parameters, x: Array, asked: tuple[State, Proposal]) -> State:
         before, made = asked

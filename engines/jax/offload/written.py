@@ -155,4 +155,5 @@ def _memory_of(shard: jax.Array) -> NDArray[Any]:
     Nothing else may read the array meanwhile.
     """
     memory = (ctypes.c_char * shard.nbytes).from_address(shard.unsafe_buffer_pointer())
-    return np.frombuffer(memory, np.uint8).view(shard.dtype).reshape(shard.shape)
+    values: NDArray[Any] = np.frombuffer(memoryview(memory), np.uint8)
+    return values.view(shard.dtype).reshape(shard.shape)

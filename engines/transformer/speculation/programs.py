@@ -94,8 +94,8 @@ def make_drafting(draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sa
     def drafted(parameters: Both, cache: Both, ids: Array, last: Array) -> tuple[Proposal, Both]:
         return propose(parameters, cache, Text(ids, last))
 
-    log_q = None if sampling.greedy else P(None, None, draft.axes.all or None)
-    return _jitted(Both(None, draft), mesh, drafted, 2, (Proposal(P(), log_q),))
+    specs: Any = (P(), None if sampling.greedy else P(None, None, draft.axes.all or None))
+    return _jitted(Both(None, draft), mesh, drafted, 2, (Proposal(*specs),))
 
 
 def make_verdict(plan: Plan, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
