@@ -15,9 +15,9 @@ from bench.run.load_engine import make_engine
 from bench.sweep.catalog import load_group
 from engines.core.engine import Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, Unsupported
+from engines.torch import quality
 from engines.torch.devices import check_devices
 from engines.torch.engine import TorchEngine
-from engines.torch.result import _expected
 
 pytestmark = [pytest.mark.usefixtures("small_peaks", "small_torch_peaks"), pytest.mark.slow]
 
@@ -268,8 +268,8 @@ def test_a_gpu_without_room_for_the_reference_leaves_it_to_the_host(monkeypatch)
         def to(self, device):
             return f"on the {'GPU' if device == 'cuda' else device}"
 
-    monkeypatch.setattr("engines.torch.result.reference_logits", reference)
+    monkeypatch.setattr(quality, "reference_logits", reference)
     tokens = Tokens()
-    assert _expected(point(hw="h200"), tokens, [0], 0) == "logits"
-    assert _expected(point(), tokens, [0], 0) == "logits"
+    for asked in (point(hw="h200"), point()):
+        assert quality.reference(asked, asked.model, tokens, [0], 0) == "logits"
     assert places == ["on the GPU", tokens, tokens]
