@@ -58,12 +58,8 @@ def _check_pipeline(point: "Point") -> None:
 
 
 def _check_lengths(point: "Point") -> None:
-    """Prompts of different lengths need prompts, and packing needs prompts of different lengths."""
+    """Prompts of different lengths need prompts."""
     if point.lengths == "equal":
-        if point.padding == "packed":
-            raise InvalidRequest(
-                "padding", "packed", "has no padding to leave out with lengths=equal", "use lengths=uniform or another"
-            )
         return
     if point.input_len == 0 or point.phase == "serve":
         raise InvalidRequest(

@@ -31,10 +31,9 @@ def check_adaptive(point: "Point") -> None:
     """Check the keys about speculative decoding and early exit together.
 
     Raises:
-        InvalidRequest: a key is given without the one that it is about, or the phase, the draft model's vocabulary, or
+        InvalidRequest: the phase, the draft model's vocabulary, or
             a number of layers does not fit.
     """
-    _check_owners(point)
     for key, off in (("speculative", "none"), ("exit_threshold", None)):
         if getattr(point, key) != off and point.phase not in ("decode", "generate"):
             raise InvalidRequest(
@@ -65,22 +64,6 @@ def check_adaptive(point: "Point") -> None:
         if share is not None and share > 1:
             raise InvalidRequest(key, share, "is a probability", "use a number up to 1")
     _check_positions(point)
-
-
-def _check_owners(point: "Point") -> None:
-    for key, owner, values in (
-        ("draft_model", "speculative", ("draft",)),
-        ("draft_layers", "speculative", ("self",)),
-        ("draft_len", "speculative", ("draft", "self", "ngram")),
-        ("acceptance_rate", "speculative", ("draft", "self", "ngram")),
-    ):
-        if getattr(point, key) is not None and getattr(point, owner) not in values:
-            given = point.draft_model.name if key == "draft_model" and point.draft_model else getattr(point, key)
-            problem = f"is read with {owner}={' or '.join(values)} alone, and {owner}={getattr(point, owner)}"
-            raise InvalidRequest(key, given, problem, f"give {owner}={values[0]}, or leave it out")
-    for key in ("exit_every", "exit_rate"):
-        if getattr(point, key) is not None and point.exit_threshold is None:
-            raise InvalidRequest(key, getattr(point, key), "needs an exit_threshold", "give exit_threshold=0.9")
 
 
 def _check_others(point: "Point") -> None:
