@@ -20,7 +20,7 @@ def check_offload(point: Point) -> None:
 
     Raises:
         Unsupported: it is on a drive, which no compiler knows, for another chip, or for a program without layers in
-            turn.
+            turn; or the chip's file does not state its link.
     """
     if point.offload == "nvme":
         raise Unsupported("offload=nvme: a compiler knows host memory and no drive; use offload=host")
@@ -38,11 +38,10 @@ def check_offload(point: Point) -> None:
             "no host memory and would keep everything in HBM; use engine=analytic, or a TPU"
         )
     if point.partitioner != "manual":
-        raise Unsupported(
-            f"{asked}: engine=compiled fetches layers with partitioner=manual, not {point.partitioner}; use manual"
-        )
+        raise Unsupported(f"partitioner={point.partitioner}: is not compiled with {asked}; use partitioner=manual")
     if point.offload_kv != "none" and point.lengths != "equal":
         raise Unsupported(f"lengths={point.lengths}: is not compiled with {asked}; use lengths=equal")
+    host_rate(point)
 
 
 def check_offloaded_plan(plan: "Plan") -> None:
@@ -65,11 +64,14 @@ def check_offloaded_plan(plan: "Plan") -> None:
 
 
 def host_rate(point: Point) -> float | None:
-    """Bytes per second of the host link as large copies reach it; None of a point that fetches nothing.
+    """Bytes per second of a device's part of the host link, as large copies reach it; None where nothing is fetched.
+
+    The cores of a chip that are devices of their own share its link.
 
     Raises:
         Unsupported: the chip's file does not state it.
     """
     if not offloads(point):
         return None
-    return HOST_LINK_SHARE * point.chip.require("host_link_bytes_per_s", point.chip.host_link_bytes_per_s)
+    rate = point.chip.require("host_link_bytes_per_s", point.chip.host_link_bytes_per_s)
+    return HOST_LINK_SHARE * rate / (point.chip.xla.cores if point.chip.xla else 1)

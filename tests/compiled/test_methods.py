@@ -105,7 +105,7 @@ def test_a_cache_in_host_memory_takes_the_link_and_is_not_held():
         ({"speculative": "ngram"}, "acceptance_rate=auto: engine=compiled does not run speculative=ngram"),
         ({"exit_threshold": 0.9}, "exit_rate=auto: engine=compiled does not run exit_threshold=0.9"),
         ({"offload_kv": "host", "hw": "h100-80gb"}, "JAX's absent GPUs have no memories"),
-        ({"offload_kv": "host", "hw": "tpu-7x"}, "host_link_bytes_per_s is not known"),
+        ({"offload_kv": "host", "hw": "tpu-7x"}, "tpu-7x.yaml, or give +hw.host_link_bytes_per_s="),
         ({"pipeline_parallel": 3, "num_chips": 4}, "pipeline_parallel=3"),
         ({"pipeline_parallel": 8, "num_chips": 8}, "a divisor of the layers"),
         ({"offload": "host", "exit_threshold": 0.9, "exit_rate": 0.5}, "offload=host"),
