@@ -15,7 +15,7 @@ from engines.core.runtime import shipped
 from engines.core.text import significant
 
 NARROWER: Final = ("int8", "int4")
-OFFLOADS: Final[tuple[Mapping[str, str], ...]] = (
+OFFLOADS: Final[tuple[Mapping[str, Any], ...]] = (
     {"offload_kv": "host"},
     {"offload": "host"},
     {"offload": "host", "offload_kv": "host"},
