@@ -17,7 +17,7 @@ from engines.core.row import Status
 from engines.core.runtime import BEST
 from engines.core.shardings import Shardings
 
-ALPA_VERSION = 1
+ALPA_VERSION = 2
 """Raised when a plan, or the time of one, comes out differently with the same constants."""
 
 
