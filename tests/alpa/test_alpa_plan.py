@@ -14,7 +14,7 @@ from engines.analytic.alpa.exported import choice_of_shardings, shardings_of
 from engines.analytic.alpa.graph import Edge, Graph, Operator
 from engines.analytic.alpa.ilp import best_choice
 from engines.analytic.alpa.named import named_choices
-from engines.analytic.alpa.planner import planned
+from engines.analytic.alpa.planner import evaluated, planned
 from engines.analytic.engine import AnalyticEngine
 from engines.analytic.grid import grid_of
 from engines.analytic.torus_links import gathering
@@ -164,6 +164,21 @@ def test_a_plan_is_the_same_again_and_reads_back():
     assert sum(parts) == pytest.approx(answers[0].latency_s)
     assert facts.program_id == AnalyticEngine().program_id(point)
     assert facts.resolved["shardings"] == first.shardings.text
+
+
+def test_a_generation_has_one_plan_of_least_time_for_both_phases():
+    point = a_point("palm-8b", 4, mesh_shape=(1, 2, 2), batch_size=16, phase="generate", output_len=32, planner="alpa")
+    plan = planned(point)
+    assert {phase: each.times for phase, each in plan.passes.items()} == {"prefill": 1, "decode": point.decode_steps}
+    alone = {phase: planned(replace(point, phase=phase), stages=False) for phase in plan.passes}
+    least = alone["prefill"].seconds + point.decode_steps * alone["decode"].seconds
+    assert least * (1 - 1e-6) <= plan.seconds <= min(plan.named_s.values()) * (1 + 1e-6)
+    for phase, one in alone.items():  # either phase's plan takes no less for both
+        other = evaluated(point, one.choice)
+        assert plan.seconds <= sum(each.times * each.seconds for each in other.values()) * (1 + 1e-6), phase
+    (answer,) = AnalyticEngine().estimate([point])
+    assert answer.latency_s == pytest.approx(plan.seconds)
+    assert answer.latency_s == pytest.approx(answer.ttft_s + point.decode_steps * answer.step_time_s)
 
 
 @pytest.mark.parametrize(
