@@ -73,6 +73,7 @@ class Row:
     acceptance_rate: float | None = None  # as asked, else as measured
     exit_threshold: float | None = None
     exit_every: int | None = None
+    exit_rate: float | None = None  # as asked, else as measured
     planner: str | None = None  # None in rows of before it was a key
     shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
     lengths: str | None = None  # law of the prompts' lengths; None: all have input_len
