@@ -16,6 +16,8 @@ def meanings() -> dict[str, str]:
             text = f"{text}: an integer ≥ {kind.minimum}{zero}"
         elif isinstance(kind, Number):
             text = f"{text}: a number {'≥' if kind.at_least else '>'} {kind.minimum:g}"
+        if (needs := key.about.needs) is not None:
+            text = f"{text}; {needs.words} alone"
         left_open = key.about.engine_chooses and "engine" not in text
         found[name] = f"{text}; auto: the engine chooses" if left_open else text
     return found

@@ -46,8 +46,9 @@ def _check_pipeline(point: "Point") -> None:
             f"has no sequence for some of them, as batch_size={point.batch_size}",
             f"use at most {point.batch_size}",
         )
-    if point.sequence_parallel != "none" and (point.tensor_degree == 1 or point.chip.kind == "tpu"):
-        where = f"hw={point.chip.name}" if point.chip.kind == "tpu" else "tensor_parallel=1"
+    without_ranks = point.chip.kind == "tpu" and point.pipeline_degree == 1
+    if point.sequence_parallel != "none" and (point.tensor_degree == 1 or without_ranks):
+        where = f"hw={point.chip.name}" if without_ranks else "tensor_parallel=1"
         raise InvalidRequest(
             "sequence_parallel",
             point.sequence_parallel,
@@ -57,12 +58,8 @@ def _check_pipeline(point: "Point") -> None:
 
 
 def _check_lengths(point: "Point") -> None:
-    """Prompts of different lengths need prompts, and packing needs prompts of different lengths."""
+    """Prompts of different lengths need prompts."""
     if point.lengths == "equal":
-        if point.padding == "packed":
-            raise InvalidRequest(
-                "padding", "packed", "has no padding to leave out with lengths=equal", "use lengths=uniform or another"
-            )
         return
     if point.input_len == 0 or point.phase == "serve":
         raise InvalidRequest(

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from engines.core.batch_checks import check_batch
 from engines.core.errors import InvalidRequest
-from engines.core.layout import ABOUT_EXPERTS, LAYOUTS, attention_batch_axes, axes_size
+from engines.core.layout import LAYOUTS, attention_batch_axes, axes_size
+from engines.core.needs import check_needs
 from engines.core.serve_checks import check_serve
 from engines.core.shardings import Shardings
 from engines.core.slice import MeshShape
@@ -23,6 +24,7 @@ def check_together(point: "Point") -> None:
     """
     check_serve(point)
     point.model.check_phase(point.phase)
+    check_needs(point)
     _check_architecture(point)
     mesh = point.slice().mesh_shape
     if point.num_chips == 1:
@@ -68,20 +70,8 @@ def check_together(point: "Point") -> None:
 
 
 def _check_architecture(point: "Point") -> None:
-    """Keys about experts and latents are asked of models that have them."""
+    """Attention is split over what the model has of it, and experts over what the chip has."""
     model = point.model
-    for key in ABOUT_EXPERTS:
-        if model.num_experts is None and getattr(point, key) not in ("auto", None, 0.0):
-            raise InvalidRequest(
-                key, getattr(point, key), f"is about experts and model={model.name} has none", "leave it out"
-            )
-    if model.kv_latent_dim is None and point.latent_attention != "auto":
-        raise InvalidRequest(
-            "latent_attention",
-            point.latent_attention,
-            f"is about latent attention and model={model.name} has none",
-            "leave it out",
-        )
     if model.kv_latent_dim is not None and point.attn_sharding == "heads":
         raise InvalidRequest(
             "attn_sharding",
@@ -162,10 +152,13 @@ def _check_shardings(point: "Point", mesh: MeshShape) -> None:
 def _check_parallel_degrees(point: "Point") -> None:
     if point.tensor_parallel is None and point.pipeline_parallel is None:
         return
-    if point.chip.kind == "tpu":
+    if point.chip.kind == "tpu" and point.pipeline_degree == 1:
         key = "tensor_parallel" if point.tensor_parallel is not None else "pipeline_parallel"
         raise InvalidRequest(
-            key, getattr(point, key), f"is a GPU setting and hw={point.chip.name}", "use ffn_layout and mesh_shape"
+            key,
+            getattr(point, key),
+            f"is for GPUs and for stages of a pipeline, and hw={point.chip.name}",
+            "use ffn_layout and mesh_shape, or pipeline_parallel=2 or more",
         )
     if point.tensor_degree * point.pipeline_degree != point.num_chips:
         key = "tensor_parallel" if point.tensor_parallel is not None else "pipeline_parallel"

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from engines.core.errors import InvalidRequest
 from engines.core.extension import EXTENSION
+from engines.core.needs import Needs
 
 ABOUT: Final = "about"
 """Key of a field's metadata that holds an :class:`About`."""
@@ -182,11 +183,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Description of a key: its kind, its meaning in one line, and whether the engine chooses a missing value."""
+    """Description of a key: its kind, its meaning in one line, and whether the engine chooses a missing value.
+
+    ``needs`` is what the key means nothing without. A key whose default ``is_off`` has None in a row that leaves it.
+    """
 
     kind: Kind
     meaning: str
     engine_chooses: bool = False
+    is_off: bool = False
+    needs: Needs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +213,26 @@ class Key:
         given = self.about.kind.alternatives(value)
         return [None if each == "auto" and self.default is None else each for each in given]
 
+    def in_row(self, value: Any) -> Any:
+        """The value as rows and tables have it: an object by its name, None for a default that is off."""
+        if self.about.is_off and value == self.default:
+            return None
+        if isinstance(value, tuple):
+            return list(value)
+        return value.name if isinstance(self.about.kind, Named) and value is not None else value
 
-def about(kind: Kind, meaning: str, *, engine_chooses: bool = False, extends: Any = None) -> Mapping[str, Any]:
-    """The metadata of a key's field; ``extends`` is that of :data:`engines.core.extension.EXTENSION`."""
-    found = {ABOUT: About(kind, meaning, engine_chooses)}
+
+def about(
+    kind: Kind,
+    meaning: str,
+    *,
+    engine_chooses: bool = False,
+    extends: Any = None,
+    is_off: bool = False,
+    needs: Needs | None = None,
+) -> Mapping[str, Any]:
+    """The metadata of a key's field: an :class:`About`; ``extends`` is :data:`engines.core.extension.EXTENSION`'s."""
+    found = {ABOUT: About(kind, meaning, engine_chooses, is_off, needs)}
     return found if extends is None else {**found, EXTENSION: extends}
 
 

@@ -14,9 +14,6 @@ LatentAttention = Literal["auto", "absorbed", "expanded"]
 ExpertDispatch = Literal["auto", "gather", "all_to_all"]
 Partitioner = Literal["manual", "gspmd"]
 
-ABOUT_EXPERTS: Final = ("expert_axes", "expert_dispatch", "expert_parallel", "expert_capacity", "routing_skew")
-ABOUT_LATENTS: Final = ("latent_attention",)
-"""Keys of a point that mean something for models with experts, or with latent vectors, alone."""
 ATTN_SHARDINGS: Final[tuple[str, ...]] = get_args(AttnSharding)
 LATENT_ATTENTIONS: Final[tuple[str, ...]] = get_args(LatentAttention)
 EXPERT_AXES: Final[tuple[str, ...]] = ("auto", "none", "x", "y", "z", "xy", "xz", "yz", "xyz")

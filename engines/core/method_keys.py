@@ -5,6 +5,7 @@ from typing import Final, Literal, get_args
 
 from engines.core.keys import Choice, Integer, Named, Number, Text, about
 from engines.core.model import Model
+from engines.core.needs import With
 from engines.core.point_keys import PointKeys
 from engines.core.pruning import NONE, PruningText
 from engines.core.shardings import PATTERN
@@ -36,6 +37,7 @@ class MethodKeys(PointKeys):
             PruningText(),
             "fraction of heads, feed-forward columns or layers that is left out, or two of four weights (2:4)",
             extends=True,
+            is_off=True,
         ),
     )
     speculative: Speculative = field(
@@ -45,18 +47,32 @@ class MethodKeys(PointKeys):
             "what proposes tokens that the model then verifies together: a draft model, the model's own first layers, "
             "or the tokens that followed the same n-gram before",
             extends=True,
+            is_off=True,
         ),
     )
     draft_model: Model | None = field(
         default=None,
-        metadata=about(Named("model"), "the model that proposes tokens, of the same vocabulary", extends=True),
+        metadata=about(
+            Named("model"),
+            "the model that proposes tokens, of the same vocabulary",
+            extends=True,
+            needs=With("speculative", ("draft",)),
+        ),
     )
     draft_len: int | None = field(
-        default=None, metadata=about(Integer(1), "tokens proposed a turn; auto is 4", extends=True)
+        default=None,
+        metadata=about(
+            Integer(1), "tokens proposed a turn; auto is 4", extends=True, needs=With("speculative", SPECULATIVES[1:])
+        ),
     )
     draft_layers: int | None = field(
         default=None,
-        metadata=about(Integer(1), "first layers of the model that propose; auto is a quarter of them", extends=True),
+        metadata=about(
+            Integer(1),
+            "first layers of the model that propose; auto is a quarter of them",
+            extends=True,
+            needs=With("speculative", ("self",)),
+        ),
     )
     acceptance_rate: float | None = field(
         default=None,
@@ -65,6 +81,7 @@ class MethodKeys(PointKeys):
             "probability that a proposed token is accepted; a measurement that is given one forces it",
             engine_chooses=True,
             extends=True,
+            needs=With("speculative", SPECULATIVES[1:]),
         ),
     )
     exit_threshold: float | None = field(
@@ -75,7 +92,22 @@ class MethodKeys(PointKeys):
     )
     exit_every: int | None = field(
         default=None,
-        metadata=about(Integer(1), "layers between two exit layers; auto is a quarter of them", extends=True),
+        metadata=about(
+            Integer(1),
+            "layers between two exit layers; auto is a quarter of them",
+            extends=True,
+            needs=With("exit_threshold"),
+        ),
+    )
+    exit_rate: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0, at_least=True),
+            "probability that a token leaves at an exit layer it comes to; a measurement that is given one forces it",
+            engine_chooses=True,
+            extends=True,
+            needs=With("exit_threshold"),
+        ),
     )
     planner: Planner = field(
         default="auto",
@@ -95,11 +127,18 @@ class MethodKeys(PointKeys):
     )
     lengths: Lengths = field(
         default="equal",
-        metadata=about(Choice(LENGTHS), "law of the prompts' lengths, of which input_len is the longest", extends=True),
+        metadata=about(
+            Choice(LENGTHS), "law of the prompts' lengths, of which input_len is the longest", extends=True, is_off=True
+        ),
     )
     padding: Padding = field(
         default="padded",
-        metadata=about(Choice(PADDINGS), "whether shorter prompts are padded or packed without padding", extends=True),
+        metadata=about(
+            Choice(PADDINGS),
+            "whether shorter prompts are padded or packed without padding",
+            extends=True,
+            needs=With("lengths", LENGTHS[1:]),
+        ),
     )
     sequence_parallel: SequenceParallel = field(
         default="none",
@@ -107,6 +146,7 @@ class MethodKeys(PointKeys):
             Choice(SEQUENCE_PARALLELS),
             "whether tensor-parallel ranks split the tokens of norms and residual, as Megatron does (norms)",
             extends=True,
+            is_off=True,
         ),
     )
     micro_batches: int | None = field(

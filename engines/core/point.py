@@ -9,7 +9,6 @@ from engines.core.consistent import check_together
 from engines.core.dtypes import ACTIVATION_DTYPES, WEIGHTS_ALONE, stream_dtype, weight_bytes
 from engines.core.fingerprint import fingerprint
 from engines.core.keys import Key, keys_of
-from engines.core.layout import ABOUT_EXPERTS, ABOUT_LATENTS
 from engines.core.method_keys import MethodKeys
 from engines.core.pruning import NONE, as_run, pruning_of
 from engines.core.runtime import AUTO
@@ -140,25 +139,17 @@ class Point(MethodKeys):
     def axes(self) -> dict[str, Any]:
         """The point as flat names and plain values: what a row and a table hold of it.
 
-        ``first_token`` is None in the phases that have no such choice, and so are keys about experts or latent vectors
-        of a model without them, ``lengths`` and ``padding`` where all prompts have input_len tokens, and
-        ``speculative``, ``offload``, ``offload_kv`` and ``sequence_parallel`` where they are none.
+        A key is None where it means nothing (``first_token`` of other phases, what is about experts of a model without
+        any) and where its default does nothing, such as ``offload`` of none.
         """
         flat: dict[str, Any] = {"model": self.model.name, "hw": self.chip.name}
-        for each in fields(self):
-            if each.name not in ("model", "chip"):
-                flat[each.name] = getattr(self, each.name)
+        flat |= {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("model", "chip")}
         flat["runtime"] = AUTO if self.runtime is None else self.runtime.name
-        flat["mesh_shape"] = None if self.mesh_shape is None else list(self.mesh_shape)
+        for name, key in self.schema().items():
+            needs = key.about.needs
+            flat[name] = key.in_row(flat[name]) if needs is None or needs.met(self) else None
         flat["first_token"] = self.first_token if self.phase == "generate" else None
-        flat["pruning"] = None if self.pruning == NONE else self.pruning
-        flat["draft_model"] = None if self.draft_model is None else self.draft_model.name
-        for key in ("speculative", "offload", "offload_kv"):
-            flat[key] = None if flat[key] == "none" else flat[key]
-        lacks = ABOUT_EXPERTS * (self.model.num_experts is None) + ABOUT_LATENTS * (self.model.kv_latent_dim is None)
-        lacks += ("lengths", "padding") * (self.lengths == "equal")
-        lacks += ("sequence_parallel",) * (self.sequence_parallel == "none")
-        return flat | dict.fromkeys(lacks)
+        return flat
 
     def fingerprint(self, asked_of: str) -> str:
         """16 hex digits over every value of the point, architecture and datasheet included, and ``asked_of``.

@@ -20,6 +20,7 @@ from engines.core.layout import (
     Partitioner,
 )
 from engines.core.model import Model
+from engines.core.needs import OfModels
 from engines.core.runtime import Runtime
 
 Offload = Literal["none", "host", "nvme"]
@@ -30,6 +31,8 @@ Phase = Literal["prefill", "decode", "generate", "serve"]
 PHASES: Final[tuple[str, ...]] = get_args(Phase)
 FirstToken = Literal["auto", "decode", "prefill"]
 FIRST_TOKENS: Final[tuple[str, ...]] = get_args(FirstToken)
+_EXPERTS: Final = OfModels("num_experts", "experts")
+_LATENTS: Final = OfModels("kv_latent_dim", "latent attention")
 _DTYPES: Final = Choice(tuple(BYTES_PER_ELEMENT))
 _VALUES: Final = tuple(each for each in BYTES_PER_ELEMENT if each not in WEIGHTS_ALONE)
 _DTYPES_OR_AUTO: Final = Choice(("auto", *_VALUES))
@@ -87,12 +90,17 @@ class PointKeys:
             "whether queries go to the latent space or its keys and values are made for every head",
             engine_chooses=True,
             extends=True,
+            needs=_LATENTS,
         ),
     )
     expert_axes: str = field(
         default="auto",
         metadata=about(
-            Choice(EXPERT_AXES), "mesh axes of a TPU slice that spread the experts", engine_chooses=True, extends=True
+            Choice(EXPERT_AXES),
+            "mesh axes of a TPU slice that spread the experts",
+            engine_chooses=True,
+            extends=True,
+            needs=_EXPERTS,
         ),
     )
     expert_dispatch: ExpertDispatch = field(
@@ -102,6 +110,7 @@ class PointKeys:
             "whether each token is sent to its experts' chips, or all of them gather all tokens",
             engine_chooses=True,
             extends=True,
+            needs=_EXPERTS,
         ),
     )
     collectives: str = field(
@@ -118,7 +127,8 @@ class PointKeys:
         default=None, metadata=about(Integer(1), "stages that share the layers", engine_chooses=True)
     )
     expert_parallel: int | None = field(
-        default=None, metadata=about(Integer(1), "GPUs that spread the experts", engine_chooses=True, extends=True)
+        default=None,
+        metadata=about(Integer(1), "GPUs that spread the experts", engine_chooses=True, extends=True, needs=_EXPERTS),
     )
     data_parallel: int | None = field(
         default=None,
@@ -135,12 +145,16 @@ class PointKeys:
             Number(0.0),
             "tokens that an expert takes at most, as a multiple of its even share; auto drops none",
             extends=True,
+            needs=_EXPERTS,
         ),
     )
     routing_skew: float = field(
         default=0.0,
         metadata=about(
-            Number(0.0, at_least=True), "s of the Zipf law 1/rank^s of how often experts are chosen", extends=True
+            Number(0.0, at_least=True),
+            "s of the Zipf law 1/rank^s of how often experts are chosen",
+            extends=True,
+            needs=_EXPERTS,
         ),
     )
     weight_dtype: str = field(default="bfloat16", metadata=about(_DTYPES, "number format of the weights"))
@@ -166,12 +180,17 @@ class PointKeys:
     offload: Offload = field(
         default="none",
         metadata=about(
-            Choice(OFFLOADS), "where the layers' weights wait, to be sent to the chip one by one", extends=True
+            Choice(OFFLOADS),
+            "where the layers' weights wait, to be sent to the chip one by one",
+            extends=True,
+            is_off=True,
         ),
     )
     offload_kv: OffloadKv = field(
         default="none",
-        metadata=about(Choice(OFFLOADS_KV), "where the cache of a layer waits while others run", extends=True),
+        metadata=about(
+            Choice(OFFLOADS_KV), "where the cache of a layer waits while others run", extends=True, is_off=True
+        ),
     )
     request_rate_per_s: float | None = field(
         default=None,

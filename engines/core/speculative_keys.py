@@ -31,10 +31,9 @@ def check_adaptive(point: "Point") -> None:
     """Check the keys about speculative decoding and early exit together.
 
     Raises:
-        InvalidRequest: a key is given without the one that it is about, or the phase, the draft model's vocabulary, or
+        InvalidRequest: the phase, the draft model's vocabulary, or
             a number of layers does not fit.
     """
-    _check_owners(point)
     for key, off in (("speculative", "none"), ("exit_threshold", None)):
         if getattr(point, key) != off and point.phase not in ("decode", "generate"):
             raise InvalidRequest(
@@ -60,26 +59,11 @@ def check_adaptive(point: "Point") -> None:
                 f"are not fewer than the {point.model.num_layers} layers of model={point.model.name}",
                 f"use at most {point.model.num_layers - 1}",
             )
-    for key in ("acceptance_rate", "exit_threshold"):
+    for key in ("acceptance_rate", "exit_threshold", "exit_rate"):
         share = getattr(point, key)
         if share is not None and share > 1:
             raise InvalidRequest(key, share, "is a probability", "use a number up to 1")
     _check_positions(point)
-
-
-def _check_owners(point: "Point") -> None:
-    for key, owner, values in (
-        ("draft_model", "speculative", ("draft",)),
-        ("draft_layers", "speculative", ("self",)),
-        ("draft_len", "speculative", ("draft", "self", "ngram")),
-        ("acceptance_rate", "speculative", ("draft", "self", "ngram")),
-    ):
-        if getattr(point, key) is not None and getattr(point, owner) not in values:
-            given = point.draft_model.name if key == "draft_model" and point.draft_model else getattr(point, key)
-            problem = f"is read with {owner}={' or '.join(values)} alone, and {owner}={getattr(point, owner)}"
-            raise InvalidRequest(key, given, problem, f"give {owner}={values[0]}, or leave it out")
-    if point.exit_every is not None and point.exit_threshold is None:
-        raise InvalidRequest("exit_every", point.exit_every, "needs an exit_threshold", "give exit_threshold=0.9")
 
 
 def _check_others(point: "Point") -> None:
@@ -121,7 +105,7 @@ def _check_positions(point: "Point") -> None:
 
 
 def check_rate(point: "Point") -> None:
-    """Check that an engine that runs nothing is told what decides the number of turns.
+    """Check that an engine that runs nothing is told what decides the number of turns, or of layers.
 
     Raises:
         Unsupported: it is not.
@@ -130,4 +114,9 @@ def check_rate(point: "Point") -> None:
         raise Unsupported(
             f"acceptance_rate=auto: engine={point.engine} does not run speculative={point.speculative}; give "
             "acceptance_rate=0.8, or measure it with engine=jax"
+        )
+    if point.exit_threshold is not None and point.exit_rate is None:
+        raise Unsupported(
+            f"exit_rate=auto: engine={point.engine} does not run exit_threshold={point.exit_threshold}; give "
+            "exit_rate=0.3, or measure it with engine=jax"
         )

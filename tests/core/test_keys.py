@@ -11,6 +11,7 @@ from bench.sweep.catalog import conf_dir, load_chip, load_group, load_model
 from bench.validate import csv_cases
 from engines.core.errors import InvalidRequest
 from engines.core.keys import Choice, Integer, about
+from engines.core.needs import With
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, Row
 from engines.published.table import NAMES, columns, published_rows
@@ -24,18 +25,30 @@ ASKED = {
     "output_len": 64,
 }
 OF_ANOTHER_KIND = "no-such-name"
+OF_KIND = ("packed", "absorbed", "all_to_all", "xyz", load_model("palm-8b"), 1)
+"""A value of every kind of key that needs something; no two kinds take the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WiderPoint(Point):
-    """A point with two keys more."""
+    """A point with more keys."""
 
     experts: int | None = field(default=None, metadata=about(Integer(1), "experts a token", engine_chooses=True))
     offload: str = field(default="none", metadata=about(Choice(("none", "host")), "where idle weights are"))
+    early: str = field(default="no", metadata=about(Choice(("no", "yes")), "leaves early", is_off=True))
+    how_early: int | None = field(default=None, metadata=about(Integer(1), "layers", needs=With("early", ("yes",))))
 
 
 def a_point(cls=Point, **changes):
     return cls(**{"model": load_model("palm-540b"), "chip": load_chip("tpu-v4"), **ASKED, **changes})
+
+
+def refuses(key, value):
+    try:
+        key.check(value, "generate")
+    except InvalidRequest:
+        return True
+    return False
 
 
 def config(**changes):
@@ -83,23 +96,47 @@ def test_every_key_is_either_stated_or_left_open():
 
 def test_a_key_that_is_added_is_checked_and_told():
     wide = a_point(WiderPoint, experts=2, offload="host")
-    assert wide.axes() == {**a_point().axes(), "experts": 2, "offload": "host"}
+    assert wide.axes() == {**a_point().axes(), "experts": 2, "offload": "host", "early": None, "how_early": None}
     assert wide.fingerprint("a") != replace(wide, offload="none").fingerprint("a")
     for wrong in ({"experts": 0}, {"offload": "nvme"}):
         with pytest.raises(InvalidRequest, match=next(iter(wrong))):
             a_point(WiderPoint, **wrong)
 
 
+def test_a_key_that_is_added_says_what_it_needs():
+    early = a_point(WiderPoint, early="yes", how_early=2)
+    early.check()
+    assert [early.axes()[key] for key in ("early", "how_early")] == ["yes", 2]
+    with pytest.raises(
+        InvalidRequest, match=r"how_early=2: is read with early=yes alone, and early=no; give early=yes,"
+    ):
+        a_point(WiderPoint, how_early=2).check()
+
+
+@pytest.mark.parametrize("name", [name for name, key in Point.schema().items() if key.about.needs is not None])
+def test_a_key_without_what_it_needs_is_refused_and_left_out_of_the_row(name):
+    key = Point.schema()[name]
+    [value] = [each for each in OF_KIND if not refuses(key, each) and each != key.default][:1]
+    asked = a_point(**{name: value})
+    assert not key.about.needs.met(asked)
+    with pytest.raises(InvalidRequest) as refused:
+        asked.check()
+    assert refused.value.key == name
+    assert a_point().axes()[name] is None
+    a_point().check()
+
+
 def test_a_key_that_is_added_makes_grids(monkeypatch):
     monkeypatch.setattr(expand, "Point", WiderPoint)
-    found = points(experts=["auto", 2], offload=["none", "host"], mesh_shape=[[4, 4, 4], [2, 4, 8]])
+    other = {"early": "no", "how_early": "auto"}
+    found = points(experts=["auto", 2], offload=["none", "host"], mesh_shape=[[4, 4, 4], [2, 4, 8]], **other)
     assert {(each.experts, each.offload, each.mesh_shape) for each in found} == {
         (experts, offload, mesh)
         for experts in (None, 2)
         for offload in ("none", "host")
         for mesh in ((4, 4, 4), (2, 4, 8))
     }
-    [swept] = points(experts="auto", offload="none", points=[{"experts": 4, "offload": "host"}])
+    [swept] = points(experts="auto", offload="none", **other, points=[{"experts": 4, "offload": "host"}])
     assert (swept.experts, swept.offload) == (4, "host")
 
 
