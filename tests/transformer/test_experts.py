@@ -62,7 +62,7 @@ def mixtures(draw: Any) -> tuple[Model, int, float, float | None, int]:
     return model, draw(st.integers(1, 40)), draw(st.sampled_from([0.0, 5.0])), capacity, cached_bytes
 
 
-@settings(deadline=None, max_examples=16)
+@settings(deadline=None, max_examples=8)
 @given(mixtures())
 def test_routed_tokens_equal_a_loop_over_experts(drawn: tuple[Model, int, float, float | None, int]) -> None:
     model, tokens, skew, capacity, cached_bytes = drawn
