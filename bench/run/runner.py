@@ -116,7 +116,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 sharing.abandon(rows)
             elif new:
                 sharing.settle(rows)
-            sharing.release(found)
+            sharing.release(found, stored=rows if new else ())
             summary.unsaved = before + saver.unsaved
             for row in rows:
                 summary.by_status[row.status] += 1
