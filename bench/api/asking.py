@@ -105,7 +105,7 @@ def _rows(asked: Mapping[str, Any], config_dir: Folder | Sequence[Folder], most:
 
     Without ``results_dir`` they have a store that is gone afterwards, so that they take the way of all points.
     """
-    from bench.api.words import word_of
+    from bench.api.words import words_of
     from bench.run import runner
     from bench.sweep.config_dirs import in_use
     from engines.host.scratch import ScratchFolder
@@ -113,7 +113,7 @@ def _rows(asked: Mapping[str, Any], config_dir: Folder | Sequence[Folder], most:
     folders = [config_dir] if isinstance(config_dir, (str, os.PathLike)) else config_dir
     is_kept = "results_dir" in asked
     options = {} if is_kept else {"wandb.mode": "disabled"}
-    words = [word_of(key, value) for key, value in {**options, **asked}.items()]
+    words = [word for key, value in {**options, **asked}.items() for word in words_of(key, value)]
     with ExitStack() as stack:
         stack.enter_context(in_use([os.fspath(folder) for folder in folders]))
         requests = _requests(words)

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bench.sweep.overrides import CONFIG_GROUPS, in_grammar, quoted
+from bench.sweep.price_words import OF_CHIPS
 from engines.core.errors import InvalidRequest
 
 COMMANDS_OWN: Final = ("print", "hydra")
 """Keys of the command line that mean nothing where rows are returned."""
 
 
-def word_of(key: str, value: Any) -> str:
+def words_of(key: str, value: Any) -> list[str]:
     """``key=value`` in Hydra's grammar, with every text quoted: a comma or a bracket in it separates nothing.
+
+    It is one word, and of a file of prices several.
 
     Values are None, booleans, numbers (NumPy's too), texts, paths, and lists, tuples and mappings of them; ``~/`` at
     the beginning of a text is the home folder.
@@ -25,7 +28,7 @@ def word_of(key: str, value: Any) -> str:
     if not name or name.partition(".")[0].partition("/")[0] in COMMANDS_OWN:
         raise InvalidRequest(name or "key", value, "means nothing in Python", "leave it out")
     word = f"{key}={_text(name, value)}"
-    return in_grammar([word], multirun=False)[0] if name in CONFIG_GROUPS else word
+    return in_grammar([word], multirun=False) if name in CONFIG_GROUPS or name.startswith(OF_CHIPS) else [word]
 
 
 def _text(key: str, value: Any) -> str:

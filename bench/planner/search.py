@@ -15,7 +15,7 @@ from engines.core.layout import ATTN_SHARDINGS
 from engines.core.point import Point
 
 TERMS: Final = ("compute_s", "memory_s", "communication_s", "overhead_s")
-DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size")
+DIMENSIONS: Final = ("num_chips", "mesh", "weight_dtype", "batch_size", "micro_batches")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,8 @@ class Candidate:
         cut: dict[str, Any] = {"mesh_shape": list(point.mesh)}
         if point.chip.kind == "gpu":
             cut = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
+        if point.pipeline_degree > 1:
+            cut["micro_batches"] = point.micro_batches
         return {
             "num_chips": point.num_chips,
             **cut,
@@ -227,7 +229,10 @@ def _dimension(point: Point, name: str) -> Any:
 def _other_configurations(
     workload: Workload, ways: Ways, prediction: Prediction, ranked: Floats, best: int
 ) -> list[Candidate]:
-    """For each dimension, the best plan for every other value of it (for meshes: of the same number of chips)."""
+    """For each dimension, the best plan for every other value of it (for meshes: of the same number of chips).
+
+    Other micro-batches are those of the same stages.
+    """
     points = [ways.points[int(index)] for index in ways.index]
     picked: set[int] = set()
     for name in DIMENSIONS:
@@ -238,6 +243,8 @@ def _other_configurations(
                 break
             point = points[position]
             if name == "mesh" and point.num_chips != points[best].num_chips:
+                continue
+            if name == "micro_batches" and _dimension(point, "mesh") != _dimension(points[best], "mesh"):
                 continue
             value = int(ways.grid.batch[position]) if name == "batch_size" else _dimension(point, name)
             if value != own:

@@ -10,10 +10,19 @@ from bench.planner.search import Candidate, SearchResult, fitting, within_limits
 from bench.planner.workload import Workload, counts_up_to, ways_of
 from engines.analytic.constants import of
 from engines.analytic.predict import predict
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.runtime import shipped
 from engines.core.text import significant
 
 NARROWER: Final = ("int8", "int4")
+OFFLOADS: Final[tuple[Mapping[str, str], ...]] = (
+    {"offload_kv": "host"},
+    {"offload": "host"},
+    {"offload": "host", "offload_kv": "host"},
+    {"offload": "nvme"},
+    {"offload": "nvme", "offload_kv": "host"},
+)
+"""Places from which weights and caches may come, the fastest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +46,10 @@ def shortfall(found: SearchResult) -> Shortfall:
     if found.chosen is not None or found.closest is None:
         raise ValueError("a plan was chosen")
     remedies = _remedies(found.workload)
-    changes = [f"{key}={value}" for key, value in remedies.items()]
+    kept = {key: value for key, value in remedies.items() if not key.startswith("offload")}
+    changes = [f"{key}={value}" for key, value in kept.items()]
+    places = [f"{key}={remedies[key]}" for key in remedies if key not in kept]
+    changes += [" with ".join(places)] if places else []
     remedy = f"would fit: {', or '.join(changes)}" if changes else "nothing nearby would fit"
     return Shortfall(message=f"no plan fits: {_missing(found, found.closest)}; {remedy}", would_fit=remedies)
 
@@ -82,10 +94,21 @@ def _remedies(workload: Workload) -> dict[str, Any]:
         if dtype not in workload.weight_dtypes and _fits(replace(workload, weight_dtypes=(dtype,))):
             remedies["weight_dtype"] = dtype
             break
-    return remedies
+    return remedies | _offloaded(workload)
+
+
+def _offloaded(workload: Workload) -> dict[str, Any]:
+    """The nearest place outside the chips from which weights, and with them the cache, may come, if that fits."""
+    for places in OFFLOADS:
+        if all(getattr(workload, key) == "none" for key in places) and _fits(replace(workload, **places)):
+            return dict(places)
+    return {}
 
 
 def _fits(workload: Workload) -> bool:
-    ways = ways_of(workload)
+    try:
+        ways = ways_of(workload)
+    except (InvalidRequest, Unsupported):
+        return False  # no such slice, or the chip's file does not state the link or the drive
     prediction = predict(ways.grid)
     return bool(np.any(fitting(workload, prediction) & within_limits(workload, ways.grid, prediction)))

@@ -18,10 +18,13 @@ from engines.core.slice import chip_counts, mesh_shapes, slice_of
 MOST_RANKS: Final = 64
 """Tensor-parallel degrees considered on GPUs: over more nodes all-reduces dominate."""
 
+MULTIPLES: Final = (1, 2, 4)
+"""Micro-batches of a pipeline that are tried, as multiples of its stages."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A request to the planner. Lists are the options; a limit is None where there is none.
+    """A request to the planner. Lists are the options; a limit, and ``micro_batches`` left open, are None.
 
     ``latency_limit_s`` bounds the phase, ``step_limit_s`` a decode step, ``hbm_limit_bytes`` the memory of one chip
     (the chip's own limit holds in any case).
@@ -39,6 +42,9 @@ class Workload:
     runtime: Runtime | None = None
     first_token: FirstToken = "auto"
     collectives: str = "auto"
+    micro_batches: tuple[int, ...] | None = None
+    offload: str = "none"
+    offload_kv: str = "none"
     latency_limit_s: float | None = None
     step_limit_s: float | None = None
     hbm_limit_bytes: float | None = None
@@ -61,10 +67,10 @@ class Ways:
 
 
 def ways_of(workload: Workload) -> Ways:
-    """Chips × mesh (or tensor × pipeline degrees) × weight dtype × batch size; layouts are left open.
+    """Chips × mesh (or tensor × pipeline degrees, micro-batches) × weight dtype × batch size; layouts are left open.
 
     Raises:
-        InvalidRequest: no such chip count exists.
+        InvalidRequest: no such chip count exists, or no batch has so many micro-batches.
         InvalidRequest: the runtime does not run this model on this chip.
         Unsupported: the chip has no datasheet.
     """
@@ -82,6 +88,8 @@ def ways_of(workload: Workload) -> Ways:
             weight_dtype=weight_dtype,
             first_token=workload.first_token,
             collectives=workload.collectives,
+            offload=workload.offload,
+            offload_kv=workload.offload_kv,
             **cut,
         )
         for count in workload.num_chips
@@ -96,6 +104,13 @@ def ways_of(workload: Workload) -> Ways:
     base = grid_of(points)
     index = np.repeat(np.arange(len(points)), len(workload.batch_sizes))
     batch = np.tile(np.asarray(workload.batch_sizes, dtype=float), len(points))
+    # Every micro-batch has a sequence; the first cuts of all leave micro-batches open, so that something is left.
+    some = np.broadcast_to(base.micro_batches, (len(points),))[index] <= batch
+    if not some.any():
+        raise InvalidRequest(
+            "micro_batches", workload.micro_batches, "are more than any batch has sequences", "give fewer, or auto"
+        )
+    index, batch = index[some], batch[some]
     return Ways(points, replace(base.take(index), batch=batch), index)
 
 
@@ -126,10 +141,28 @@ def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:
         and count // degree <= workload.model.num_layers
     ]
     cuts = [{"tensor_parallel": degree, "pipeline_parallel": count // degree} for degree in ranks]
+    if workload.offload != "none" or workload.offload_kv != "none":
+        # Offloaded layers are modelled with all of them in one stage.
+        cuts = [cut for cut in cuts if cut["pipeline_parallel"] == 1]
+    cuts = [{**cut, **parts} for cut in cuts for parts in _parts(workload, cut["pipeline_parallel"])]
     if model.attention.is_latent or model.num_experts is not None:
         return cuts
     groups = [(cut, cut["tensor_parallel"] // kv_heads) for cut in cuts]
     return cuts + [{**cut, "data_parallel": group} for cut, group in groups if group > 1 and group & (group - 1) == 0]
+
+
+def _parts(workload: Workload, stages: int) -> list[dict[str, Any]]:
+    """Micro-batches of a pipeline: those asked for; else FasterTransformer's rule, one, and multiples of the stages.
+
+    One part passes the stages in the fewest turns; more of them keep the stages busy, and read their weights as often.
+    """
+    if stages == 1:
+        return [{}]
+    asked = (
+        (1, *(stages * factor for factor in MULTIPLES)) if workload.micro_batches is None else workload.micro_batches
+    )
+    found: list[dict[str, Any]] = [{"micro_batches": each} for each in asked]
+    return [{}, *found] if workload.micro_batches is None else found
 
 
 def counts_up_to(chip: Chip, most: int) -> tuple[int, ...]:

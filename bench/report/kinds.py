@@ -101,6 +101,18 @@ def _offload(asked: Asked) -> Made:
     return Made(document=offload_report(asked.rows, asked.titled("Weights and cache outside the chip")))
 
 
+def _packing(asked: Asked) -> Made:
+    from bench.report.packing.report import packing_report
+
+    return Made(document=packing_report(asked.rows, asked.titled("What padding costs")))
+
+
+def _megatron(asked: Asked) -> Made:
+    from bench.report.megatron.report import megatron_report
+
+    return Made(document=megatron_report(asked.rows, asked.titled("Megatron beside FasterTransformer")))
+
+
 def _studies(asked: Asked) -> Made:
     from bench.report.studies.read_trace import FOLDER
     from bench.report.studies.report import studies_report
@@ -144,6 +156,16 @@ KINDS: Final[Mapping[str, Kind]] = {
         summary="the cheapest token with weights or cache off the chip (+sweep=study-offload), and what streaming did",
         make=_offload,
         folder="offload",
+    ),
+    "packing": Kind(
+        summary="padded over packed times of prompts of different lengths, beside their bounds (+sweep=packing)",
+        make=_packing,
+        folder="packing",
+    ),
+    "megatron": Kind(
+        summary="Megatron beside FasterTransformer, published and predicted, and pipelines measured (+sweep=megatron)",
+        make=_megatron,
+        folder="megatron",
     ),
     "studies": Kind(
         summary="figure, table and finding of every study (+sweep=study-...), from compiled rows",

@@ -20,9 +20,9 @@ AT_READ: Final[dict[str, Metric]] = {
             name="energy_j",
             heading="energy",
             unit="J",
-            formula="Energy of all chips in the time of latency_s: measured by the device (energy_source nvml_…), or "
-            "num_chips · tdp_w · latency_s (tdp), as if each drew its thermal design power throughout; hosts, network "
-            "and cooling do not count.",
+            formula="Energy of all chips in the time of latency_s, or of all requests of a serve point: measured by "
+            "the device (energy_source nvml_…), or num_chips · tdp_w · latency_s (tdp), as if each drew its thermal "
+            "design power throughout; hosts, network and cooling do not count.",
             needs=("latency_s",),
             better="lower",
         ),

@@ -68,9 +68,10 @@ def estimated(task: PointTask, estimate: Estimate, without: Sequence[str] = ()) 
     samples = sampled(estimate.samples_s, _summarised(estimate.samples_s, TimingConfig())) if estimate.samples_s else {}
     unknown = dict.fromkeys(without)
     interval = {"latency_low_s": estimate.latency_low_s, "latency_high_s": estimate.latency_high_s}
-    return row_from(
+    row = row_from(
         task, estimate.facts, {**origin, **times, **interval, **samples, **unknown, "status": "ok", "valid": True}
     )
+    return with_energy(row, row.latency_s, estimate.mean_power_w, estimate.energy_source)
 
 
 def under_load(
@@ -95,12 +96,12 @@ def under_load(
     return row_from(task, estimate.facts, {**origin, **content, **unknown, "load": load, "status": "ok", "valid": True})
 
 
-def with_energy(row: Row, mean_power_w: float | None, source: str) -> Row:
-    """The row with the energy of all chips in the time of its latency: their mean power while it was sampled · that."""
-    if mean_power_w is None or row.latency_s is None:
+def with_energy(row: Row, seconds: float | None, mean_power_w: float | None, source: str | None) -> Row:
+    """The row with the energy of all chips in ``seconds``: their mean power while it was sampled · that."""
+    if mean_power_w is None or seconds is None:
         return row
     details = {**row.details, "mean_power_w": mean_power_w}
-    return replace(row, energy_j=mean_power_w * row.latency_s, energy_source=source, details=details)
+    return replace(row, energy_j=mean_power_w * seconds, energy_source=source, details=details)
 
 
 def _summarised(samples: Sequence[float], config: TimingConfig) -> Summary:

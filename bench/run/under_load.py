@@ -1,7 +1,7 @@
 """A server under load: finds the rate where it is looked for, and makes the row of what the client's file says."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from bench.importers.files import read_file
 from bench.importers.formats import FORMATS
 from bench.importers.to_rows import grouped
 from bench.measure.knee import find_knee
-from bench.run.make_row import PointTask, under_load
+from bench.run.make_row import PointTask, under_load, with_energy
 from engines.core.engine import Estimate
 from engines.core.errors import ShardbenchError
 from engines.core.load_test import LoadTester, Server
@@ -30,13 +30,18 @@ LENGTHS_AGREE: Final = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRun:
-    """One run: what its file says, the ``requests`` sent, and those that ``failed`` where the client says beside it."""
+    """One run: what its file says, the ``requests`` sent, and those that ``failed`` where the client says beside it.
+
+    ``watts`` and ``energy_source`` are those of the client's result.
+    """
 
     result: ImportedResult
     requests: int
     requests_per_s: float | None
     sent_per_s: float | None
     failed: int | None
+    watts: Callable[[float], float | None] | None = None
+    energy_source: str | None = None
 
     def value(self, name: str) -> Any:
         """A figure of ``load``; None where the file does not have it."""
@@ -50,6 +55,12 @@ class LoadRun:
             return self.failed
         completed = self.value("completed")
         return int(self.value("failed") or 0) if completed is None else max(0, self.requests - int(completed))
+
+    @property
+    def seconds(self) -> float | None:
+        """The time in which its requests were answered, by the rate of answers; None where that is not known."""
+        rate = self.value("requests_per_s")
+        return (self.requests - self.unanswered) / float(rate) if rate else None
 
 
 def answer_under_load(engine: LoadTester, task: PointTask) -> Row:
@@ -138,6 +149,8 @@ def _run(server: Server, point: Point, requests_per_s: float | None) -> LoadRun:
         requests_per_s=requests_per_s,
         sent_per_s=left.sent_per_s,
         failed=left.failed,
+        watts=left.watts,
+        energy_source=left.energy_source,
     )
 
 
@@ -161,6 +174,9 @@ def _row(task: PointTask, server: Server, run: LoadRun, more: Mapping[str, Any])
     row = replace(row, num_requests=run.requests)
     if point.num_requests is None:
         row = replace(row, chosen=[*row.chosen, "num_requests"])
+    seconds = run.seconds
+    if run.watts is not None and seconds is not None:
+        row = with_energy(row, seconds, run.watts(seconds), run.energy_source)
     for reason in _doubts(point, run):
         row = _invalid(row, reason)
     return row

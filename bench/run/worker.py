@@ -208,7 +208,7 @@ def _measure(engine: Runner, task: PointTask, timing: TimingConfig, lockstep: Lo
         background = between(before, snapshot(gpus=on_gpus))
         row = measured(task, program, samples, verification, timing, background)
         if meter is not None:
-            row = with_energy(row, samples.mean_power_w, meter.source)
+            row = with_energy(row, row.latency_s, samples.mean_power_w, meter.source)
         row = replace(row, program_id=as_timed(engine, row.program_id))
         return lockstep.with_hosts(row) if lockstep else row
     finally:

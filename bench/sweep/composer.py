@@ -37,6 +37,7 @@ class Composer:
         self.config_name = config_name
         self._bases: dict[tuple[str, ...], DictConfig | None] = {}
         self._is_group: dict[str, bool] = {}
+        self._repository: Any = None
 
     @contextmanager
     def ready(self) -> Iterator["Composer"]:
@@ -104,8 +105,15 @@ class Composer:
             return False
         key = override.key_or_group
         if key not in self._is_group:
-            self._is_group[key] = bool(self.loader.get_group_options(key, config_name=self.config_name))
+            self._is_group[key] = bool(self._files().get_group_options(key))
         return self._is_group[key]
+
+    def _files(self) -> Any:
+        """Hydra's view of the folders of configs. Its loader reads the primary config for each question about them."""
+        if self._repository is None:
+            loader: Any = self.loader
+            _, self._repository = loader._parse_overrides_and_create_caching_repo(self.config_name, [])
+        return self._repository
 
     def _apply(self, words: Sequence[str], config: DictConfig) -> None:
         loader: Any = self.loader

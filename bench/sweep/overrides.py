@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from bench.sweep.catalog import names
 from bench.sweep.engine_settings import HARNESS, text_settings
 from bench.sweep.expand import GROUPS
+from bench.sweep.price_words import price_words
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
@@ -53,12 +54,13 @@ def in_grammar(words: Sequence[str], *, multirun: bool) -> list[str]:
 
     Text of paths and names is quoted, so that ``#``, ``=``, ``,`` and letters beyond ASCII are part of it. A group
     may be chosen with ``+`` or ``++``, or without; lists of choices are ``model=[a,b]``, however they were quoted and
-    spaced. With ``multirun``, values are separated by commas (``a,b``) in any key.
+    spaced. A file of prices is several overrides, one a key. With ``multirun``, values are separated by commas
+    (``a,b``) in any key.
 
     Raises:
         InvalidRequest: a word cannot be parsed, a group gets no choice, or several values come without ``multirun``.
     """
-    return [_in_grammar(word, multirun) for word in words]
+    return [each for word in words for each in price_words(word) or [_in_grammar(word, multirun)]]
 
 
 @cache

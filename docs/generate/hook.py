@@ -16,6 +16,7 @@ import metrics
 import published
 import python_api
 import rows
+import stored_tables
 import worked_example
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -53,9 +54,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put docstrings in the place of ``:::`` lines, and the worked example in its place.
+    """Put docstrings in the place of ``:::`` lines, and the worked example and stored tables in theirs.
 
     Raises:
-        LookupError: there is no such module or name, or it has no docstring.
+        LookupError: there is no such module, name or table, or it has no docstring.
     """
-    return docstrings.expand(worked_example.expand(markdown))
+    return docstrings.expand(worked_example.expand(stored_tables.expand(markdown)))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -11,10 +10,12 @@ import numpy as np
 from engines.analytic.alpa.estimate import planned_estimate, planned_program_id
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.drafts import asked, draft_of
+from engines.analytic.exit_record import check_exits, exit_facts
 from engines.analytic.grid import collectives_of, record
 from engines.analytic.impossible import impossible
 from engines.analytic.offload_rates import check_streamed, host_bytes, streams
-from engines.analytic.predict import PredictedPhase, predict
+from engines.analytic.phase_at_point import PhaseAtPoint, oom_message, value_at
+from engines.analytic.predict import predict
 from engines.analytic.resolved import resolved
 from engines.analytic.routing_constants import routing_constants
 from engines.analytic.uncertainty import interval, place_of
@@ -43,6 +44,7 @@ EXTENSIONS: Final = (
     *("rotary_long_factors", "rotary_window_base", "attn_sharding", "latent_attention", "expert_axes"),
     *("expert_dispatch", "expert_parallel", "data_parallel", "expert_capacity", "routing_skew", "pruning"),
     *("speculative", "draft_model", "draft_len", "draft_layers", "acceptance_rate"),
+    *("exit_threshold", "exit_every", "exit_rate"),
     *("planner", "shardings", "offload", "offload_kv", "lengths", "padding", "sequence_parallel", "micro_batches"),
 )
 """Keys of a model or a point that the closed forms read, or that change nothing that they count."""
@@ -109,6 +111,12 @@ def _check(point: Point) -> None:
     check_rate(point)
     record(point)
     check_streamed(point)
+    check_exits(point)
+    if point.chip.kind != "gpu" and point.pipeline_degree > 1:
+        raise Unsupported(
+            f"pipeline_parallel={point.pipeline_degree}: stages are modelled on GPU nodes, and not on the torus of "
+            f"hw={point.chip.name}; use engine=compiled, or leave it out"
+        )
     draft = draft_of(point)
     if draft is not None:
         _check(draft)
@@ -148,8 +156,8 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
     phases = {name: getattr(prediction, name) for name in ("prefill", "decode")}
     chosen = {name: resolved(every.points, every.grid, name, phase.strategy) for name, phase in phases.items()}
 
-    def of(index: int) -> list[_PhaseAtPoint]:
-        return [_PhaseAtPoint(phase, index, chosen[name][index], name) for name, phase in phases.items()]
+    def of(index: int) -> list[PhaseAtPoint]:
+        return [PhaseAtPoint(phase, index, chosen[name][index], name) for name, phase in phases.items()]
 
     found = []
     for index, point in enumerate(points):
@@ -159,7 +167,7 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
             found.append(Estimate(status="unsupported", error=impossible(every.points[refused])))
             continue
         prefill, decode = of(index)
-        ends = _at(low, index), _at(high, index)
+        ends = value_at(low, index), value_at(high, index)
         if index not in every.turns:
             found.append(_estimate(point, prefill, decode, ends))
             continue
@@ -170,8 +178,8 @@ def _estimates(points: Sequence[Point]) -> list[Estimate]:
 
 def _speculating(
     point: Point,
-    own: "list[_PhaseAtPoint]",
-    drafted: "list[_PhaseAtPoint] | None",
+    own: list[PhaseAtPoint],
+    drafted: list[PhaseAtPoint] | None,
     turns: float,
     ends: tuple[float, float],
 ) -> Estimate:
@@ -197,7 +205,7 @@ def _speculating(
     return replace(found, facts=facts)
 
 
-def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", ends: tuple[float, float]) -> Estimate:
+def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: tuple[float, float]) -> Estimate:
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
     total = {name: math.fsum(phase.cost[name] for phase in phases) for name in prefill.cost}
@@ -217,8 +225,10 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
     real = round(point.batch_size * moments(point.lengths, point.input_len).mean)
     if point.lengths != "equal":
         details |= {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len}
+    mean_layers, of_exits = exit_facts(point)
     facts = Facts(
         program_id=_program_id(point),
+        mean_layers=mean_layers,
         resolved=keys,
         processed_tokens=counted(point, real),
         cached_tokens=real,
@@ -231,11 +241,11 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         weights_bytes=widest.memory["weights_bytes"],
         kv_cache_bytes=widest.memory["kv_cache_bytes"],
         activations_bytes=widest.memory["activations_bytes"],
-        details=details,
+        details=details | of_exits,
     )
     missing = widest.memory["peak_hbm_bytes"] - widest.memory["usable_bytes"]
     if missing > 0:
-        return Estimate(status="oom", error=_oom_message(point, widest, missing), facts=facts)
+        return Estimate(status="oom", error=oom_message(point, widest, missing), facts=facts)
     latency = total["latency_s"]
     return Estimate(
         latency_s=latency,
@@ -245,50 +255,3 @@ def _estimate(point: Point, prefill: "_PhaseAtPoint", decode: "_PhaseAtPoint", e
         step_time_s=decode.cost["latency_s"] / point.decode_steps if point.decode_steps else None,
         facts=facts,
     )
-
-
-class _PhaseAtPoint:
-    """One phase of one point as plain numbers and names."""
-
-    def __init__(self, phase: PredictedPhase, index: int, keys: dict[str, Any], name: str) -> None:
-        self.name = name
-        self.cost = {name: _at(getattr(phase.cost, name), index) for name in (*COST, "latency_s")}
-        self.memory = {name: _at(getattr(phase.memory, name), index) for name in MEMORY}
-        self.keys = keys
-
-    def with_draft(self, draft: "_PhaseAtPoint", shared: bool) -> "_PhaseAtPoint":
-        """The phase and that of its draft one after the other, whose weights and cache are the model's if ``shared``.
-
-        A prefill of the first layers is part of the model's.
-        """
-        both = copy(self)
-        runs = not (shared and self.name == "prefill")
-        both.cost = {name: value + draft.cost[name] * runs for name, value in self.cost.items()}
-        held = {name: 0.0 if shared else draft.memory[name] for name in ("weights_bytes", "kv_cache_bytes")}
-        both.memory = {name: value + held.get(name, 0.0) for name, value in self.memory.items()}
-        both.memory["peak_hbm_bytes"] += sum(held.values())
-        return both
-
-
-COST = ("compute_s", "memory_s", "communication_s", "overlapped_s", "overhead_s")
-MEMORY = ("peak_hbm_bytes", "weights_bytes", "kv_cache_bytes", "activations_bytes", "usable_bytes")
-
-
-def _at(array: Any, index: int) -> float:
-    return float(array[index] if np.size(array) > 1 else np.ravel(array)[0])
-
-
-def _oom_message(point: Point, answer: _PhaseAtPoint, missing: float) -> str:
-    """How much memory is missing, and what would fit."""
-    bytes_of = answer.memory
-    usable = bytes_of["usable_bytes"]
-    message = (
-        f"needs {bytes_of['peak_hbm_bytes'] / 1e9:.1f} GB of a chip's usable {usable / 1e9:.1f} GB, "
-        f"{missing / 1e9:.1f} GB too much"
-    )
-    per_sequence = (bytes_of["kv_cache_bytes"] + bytes_of["activations_bytes"]) / point.batch_size
-    batch = int((usable - bytes_of["weights_bytes"]) / per_sequence)
-    if batch >= 1:
-        return f"{message}; a batch of about {batch} fits"
-    chips = int(np.ceil(point.num_chips * bytes_of["weights_bytes"] / usable))
-    return f"{message}; the weights alone need more than {chips - 1} such chips, or a smaller weight_dtype"

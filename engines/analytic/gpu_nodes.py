@@ -88,7 +88,7 @@ def forward(
     ranks = Ranks(data=np.ones(1), experts=np.ones(1)) if ranks is None else ranks
     micro = micro_batch(grid, length)
     turns = np.ceil(grid.batch / micro) + grid.pipeline - 1
-    layers = np.ceil(grid.layers / grid.pipeline)
+    layers = np.where(grid.pipeline > 1, np.ceil(grid.layers / grid.pipeline), grid.layers)
     dense, mixed = grid.dense_layers / grid.layers, grid.expert_layers / grid.layers
     sequences = np.ceil(micro / ranks.data)
     tokens, of_group = micro * length, sequences * length
@@ -145,10 +145,11 @@ def forward(
         # Kernels take turns: a matmul streams its weights while it multiplies, the others only move memory.
         overlapped_s=roofline_overlap(grid, compute_s, weights_s),
     )
-    last = np.ones(1) if prefill else grid.pass_tokens
+    tables = 1 + grid.exit_heads
+    last = tables * (np.ones(1) if prefill else grid.pass_tokens)
     logits = np.where(prefill & (grid.all_logits > 0), length, last) * grid.batch * grid.vocab
     logits_s = 2 * logits * grid.d_model / grid.tensor / (rate * (grid.head_peak / grid.peak))
-    table_s = grid.vocab * grid.d_model * grid.head_bytes / grid.tensor / stream
+    table_s = tables * grid.vocab * grid.d_model * grid.head_bytes / grid.tensor / stream
     head = Cost(
         compute_s=logits_s,
         memory_s=table_s,

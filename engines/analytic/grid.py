@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engines.analytic.chip_figures import check_links, peak_beside
 from engines.analytic.constants import Constants, constants_of, matmul_of, stream_of
+from engines.analytic.exit_record import exit_record
 from engines.analytic.model_arrays import model_arrays
 from engines.analytic.offload_rates import offload_record
 from engines.analytic.routing_constants import routing_constants
@@ -60,6 +61,8 @@ class Grid:
     attention's, ``head_peak`` the logits'. ``weight_stream`` and ``matmul_share`` are the constants of those formats.
     A decode is ``passes`` of ``pass_tokens`` a sequence, which yield ``steps`` tokens: as many passes of one token,
     unless some are proposed (:mod:`engines.analytic.drafts`).
+    Where tokens leave early, a step skips ``skipped`` of its layers and computes logits at ``exit_heads`` exits
+    (:mod:`engines.analytic.exits`).
     Where a point ``offloads`` weights or ``offloads_kv``, they come at the rates of :mod:`engines.analytic.offload`.
     """
 
@@ -172,6 +175,8 @@ class Grid:
     hbm_usable: Floats
     grouped_rows: Floats
     routing_s: Floats
+    skipped: Floats
+    exit_heads: Floats
     offloads: Bools
     offloads_kv: Bools
     host_bytes_per_s: Floats
@@ -272,6 +277,7 @@ def record(point: Point, constants: Constants | None = None) -> dict[str, Any]:
         **{name: getattr(calibrated, constant) for name, constant in constants_read(point).items()},
         "grouped_rows": routing.grouped_rows,
         "routing_s": routing.routing_s,
+        **exit_record(point),
         **offload_record(point),
     }
 

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from engines.analytic import gpu_nodes, memory, offload, torus_attention, torus_experts, tpu_torus
+from engines.analytic import exits, gpu_nodes, memory, offload, torus_attention, torus_experts, tpu_torus
 from engines.analytic.attention import seen_in_decode, seen_in_prefill
 from engines.analytic.cost import Cost
 from engines.analytic.gpu_ranks import Ranks
@@ -211,9 +211,11 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
     else:
         length, seen, count = grid.pass_tokens, seen_in_decode(grid), grid.passes
         keys, logits = grid.input_len + (grid.steps + 1) / 2, grid.pass_tokens
+    run, skips = exits.passed(grid, name), name == "decode" and np.any(grid.exit_heads)
     if np.all(grid.gpu):
         ranks = ranks_of(grid, chosen)
-        cost = gpu_nodes.forward(grid, length, seen, name == "prefill", ranks, keys)
+        cost = gpu_nodes.forward(run, length, seen, name == "prefill", ranks, keys)
+        cost = cost + exits.cached_on_nodes(grid, ranks, length) if skips else cost
         taken = memory.on_nodes(grid, length, ranks)
         possible = _ranks_possible(grid, chosen)
         of_layer = offload.nodes_bytes(grid, ranks, length, seen) if comes_from_host(grid) else None
@@ -222,19 +224,20 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
         known = Parts() if known is None else known
         if (name, layout, attention) not in known.attended:
             known.attended[name, layout, attention] = (
-                tpu_torus.attended(grid, layout, attention, length, seen, keys, logits),
+                tpu_torus.attended(run, layout, attention, length, seen, keys, logits),
                 memory.on_torus(grid, layout, attention, length),
             )
         routed = None
         if np.any(grid.expert_layers):
             if (name, layout, experts) not in known.routed:
-                known.routed[name, layout, experts] = torus_experts.expert_cost(grid, layout, experts, length)
+                known.routed[name, layout, experts] = torus_experts.expert_cost(run, layout, experts, length)
             routed = known.routed[name, layout, experts]
         dense, held = known.attended[name, layout, attention]
-        cost, taken = tpu_torus.together(grid, dense, routed), held.with_experts(routed)
+        cost, taken = tpu_torus.together(run, dense, routed), held.with_experts(routed)
         requested = np.isin(grid.layout, (FFN_LAYOUTS.index("auto"), FFN_LAYOUTS.index(layout)))
         requested = requested & _attention_asked(grid, attention) & _experts_asked(grid, chosen)
         shards = torus_attention.attention_shards(grid, layout, attention)
+        cost = cost + exits.cached_on_torus(grid, layout, shards, length) if skips else cost
         possible = requested & shards.possible
         of_layer = offload.torus_bytes(grid, layout, shards, length, seen) if comes_from_host(grid) else None
     if name == "prefill":

@@ -54,10 +54,23 @@ def attention_on_chip(grid: Grid, layout: str) -> Floats:
     layouts that keep weights in two dimensions. Those to latent vectors are cut by columns, over all chips.
     """
     chips = size_of(grid, "xyz")
-    key_value = np.where(grid.latent, 0.0, 2 * grid.d_model * grid.head_dim * run_kv_heads(grid))
+    key_value = np.where(grid.latent, 0.0, _key_value_weights(grid))
+    return (attention_weights(grid) - key_value) / chips + np.where(grid.latent, 0.0, _copied(grid, layout))
+
+
+def key_value_on_chip(grid: Grid, layout: str) -> Floats:
+    """Of :func:`attention_on_chip` those that make what is cached: k|v, or latent vectors."""
+    latent = grid.d_model * cached_width(grid) / size_of(grid, "xyz")
+    return np.where(grid.latent, latent, _copied(grid, layout))
+
+
+def _key_value_weights(grid: Grid) -> Floats:
+    return 2 * grid.d_model * grid.head_dim * run_kv_heads(grid)
+
+
+def _copied(grid: Grid, layout: str) -> Floats:
     rows = size_of(grid, LAYOUTS[layout].stored_embed)
-    copied = key_value / rows / np.minimum(chips / rows, run_kv_heads(grid))
-    return (attention_weights(grid) - key_value) / chips + copied
+    return _key_value_weights(grid) / rows / np.minimum(size_of(grid, "xyz") / rows, run_kv_heads(grid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,12 +152,13 @@ def attended(
     """A forward pass of all but experts, ``length`` new tokens a sequence that attend to ``seen`` keys each.
 
     Compute: 2·T·W of the chip's part W of the projections and 4·T·seen·H·D over the attention shards, at the
-    matmul's efficiency; 2·B·V·E/n of the logits of one token a sequence, or of ``logits``. Memory: weights once
+    matmul's efficiency; 2·B·V·E/n of the logits of one token a sequence, or of ``logits``, at the end and at
+    ``exit_heads`` exits. Memory: weights once
     (gathered weights are written and read, N times the chip's part), the cache of B·seen tokens once, the scores
     ``score_passes`` times. Communication: :func:`layer_transfers` and :func:`attention_transfers`.
     """
     chips = size_of(grid, "xyz")
-    logits = np.ones(1) if logits is None else logits
+    logits = (np.ones(1) if logits is None else logits) * (1 + grid.exit_heads)
     shards = attention_shards(grid, layout, attention)
     gathered = size_of(grid, LAYOUTS[layout].gathered)
     tokens = grid.batch * length
@@ -187,13 +188,13 @@ def attended(
         projections_s = projections_s + 2 * made_again(grid, shards, length, seen, absorbed) / rate
         made = expanded_elements(grid, shards, seen, absorbed)
         vectors = vectors + 2 * made * grid.act_bytes * grid.vector_passes
-    embedding = grid.vocab * grid.d_model * grid.head_bytes / chips
+    tables = grid.vocab * grid.d_model * grid.head_bytes / chips * (1 + grid.exit_heads)
 
     all_to_alls = attention_transfers(grid, layout, shards, length, absorbed)
     projections = layer_transfers(grid, layout, tokens)
     return Attended(
         compute_s=grid.layers * (projections_s + attention_s) + logits_s,
-        memory_s=(grid.layers * (loaded + cached + scores + vectors) + embedding) / stream,
+        memory_s=(grid.layers * (loaded + cached + scores + vectors) + tables) / stream,
         projections_s=grid.layers * projections_s,
         looped_s=grid.layers * projections.transfer_s,
         loaded_s=grid.layers * loaded / stream,

@@ -8,27 +8,21 @@ from engines.compiled import search
 from engines.compiled.answers import Answers
 from engines.compiled.compile.apart import NO_LIMITS, Limits, NotCompiled
 from engines.compiled.compile.cache import Cache, default_folder
-from engines.compiled.compile.compiler import Compiler, CompileRequest, CompilerFailed
+from engines.compiled.compile.compiler import Compiler, CompilerFailed
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.version import TIMING_VERSION
 from engines.compiled.depth import at_all_layers, shallow, surely_fits
 from engines.compiled.estimate import estimate_of
+from engines.compiled.exits import check_leaving, shares_of
 from engines.compiled.hlo.parser import UnreadableHlo
 from engines.compiled.offload import check_offload, host_rate
 from engines.compiled.perfetto import trace_name, write_trace
-from engines.compiled.speculative import (
-    OF_A_DRAFT,
-    check_both_fit,
-    check_turns,
-    draft_for,
-    over_turns,
-    phases_of,
-    turn_of,
-)
+from engines.compiled.requests import request_of
+from engines.compiled.speculative import OF_A_DRAFT, check_both_fit, check_turns, draft_for, over_turns, phases_of
 from engines.compiled.target.base import Target
 from engines.compiled.target.installed import check_installed, compiler_for
-from engines.compiled.target.select import target_of
+from engines.compiled.target.stages import check_stages, target_for
 from engines.compiled.timed import TimedProgram, timed
 from engines.core.digest import digest
 from engines.core.engine import Estimate, Estimator, Facts
@@ -129,9 +123,9 @@ class CompiledEngine(Estimator):
                 continue  # it answers nothing
             for phase in phases_of(point):
                 plans = [plan] if phase in OF_A_DRAFT else shallow(plan) or [plan]
-                keys |= {self.compiler.key(self._request(point, each, target, phase)) for each in plans}
+                keys |= {self.compiler.key(request_of(point, each, target, phase)) for each in plans}
         rate = [] if point.offload == "none" else [host_rate(point)]
-        return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice()), *rate)
+        return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice(), target.places), *rate)
 
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
         """One answer a point, in order; each may take its compiler a while."""
@@ -187,21 +181,28 @@ class CompiledEngine(Estimator):
     def _question(self, point: Point) -> tuple[Target, list[tuple[str, ...]]]:
         """The target, and the collectives to try: of each kind, one that is compiled in every layout, then others."""
         from engines.transformer.generate.ragged_prompts import check_lengths
-        from engines.transformer.partition.resolve import READ, check_formats
+        from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
         point.check()
         self.check_runtime(point)
         if point.pruning != NONE:
             raise Unsupported("pruning=2:4: XLA multiplies the zeros like other weights; use engine=analytic on a GPU")
-        check_formats(point, (*READ, "offload"))
+        check_formats(point, (*READ, *EXITS, "offload", "micro_batches"))
         check_offload(point)
         check_lengths(point)
         check_rate(point)
+        if point.pipeline_degree > 1:
+            check_stages(point, self.unroll_layers)
+            return target_for(point), [PLAIN]
         open_ = point.collectives == search.AUTO
-        return target_of(point.slice()), search.families(self.try_collectives) if open_ else [(point.collectives,)]
+        return target_for(point), search.families(self.try_collectives) if open_ else [(point.collectives,)]
 
     def _layouts(self, point: Point, target: Target, collectives: str, *, also: bool) -> list["Plan"]:
         """The variant in every open layout; ``also``: another kind was tried both looped and unrolled."""
+        if point.pipeline_degree > 1:
+            from engines.transformer.partition.stages import staged_plan
+
+            return [staged_plan(point, target.device_mesh)]
         found = search.layouts(target.resolve(point), target.device_mesh, collectives)
         plans = [replace(each, offloads=point.offload != "none") for each in found]
         plans = (
@@ -213,6 +214,8 @@ class CompiledEngine(Estimator):
 
     def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
         """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
+        if point.pipeline_degree > 1:
+            return []
         more = search.variants(plans, collectives, point)
         return search.with_pages(
             point, more if self.unroll_layers != search.AUTO or also else search.unrolled([*plans, *more])
@@ -225,6 +228,7 @@ class CompiledEngine(Estimator):
             try:
                 plan.check()
                 check_turns(point, plan)
+                check_leaving(point, plan)
                 phases = [over_turns(point, self._phase(point, plan, target, name)) for name in phases_of(point)]
             except (OutOfMemory, InvalidRequest, CompilerFailed, NotCompiled) as error:
                 times[search.name_of(plan)] = str(error)
@@ -250,30 +254,19 @@ class CompiledEngine(Estimator):
 
     def _timed(self, point: Point, plan: "Plan", target: Target, name: str, *, apart: bool) -> TimedProgram:
         with_what = compiler_for(point.chip)
-        request = self._request(point, plan, target, name)
+        request = request_of(point, plan, target, name)
         compiled = self.limits.compile(self.compiler, request) if apart else self.compiler.compile(request)
         too_large = compiled.out_of_memory or target.too_large(compiled.memory)
         if too_large is not None:
             raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")
         try:
-            return timed(name, compiled, cost_model_of(point.slice()), host_bytes_per_s=host_rate(point))
+            cost, rate = cost_model_of(point.slice(), target.places), host_rate(point)
+            return timed(name, compiled, cost, host_bytes_per_s=rate, shares=shares_of(point, name))
         except UnreadableHlo as error:
             library = with_what.libraries[-1]
             whose = f"{library} {versions_of([library]).get(library)}"
             message = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
             raise UnreadableHlo(message) from error
-
-    def _request(self, point: Point, plan: "Plan", target: Target, phase: str) -> CompileRequest:
-        steps, libraries = point.decode_steps if phase == "decode" else 0, compiler_for(point.chip).libraries
-        if point.lengths != "equal":
-            return CompileRequest(plan, target, libraries, phase, point.input_len, steps, point=point)
-        if phase in ("prefill", "decode"):
-            return CompileRequest(plan, target, libraries, phase, point.input_len, steps)
-        draft = draft_for(target.resolve(point), plan)
-        if phase == "draft_prefill":
-            assert draft is not None
-            return CompileRequest(draft, target, libraries, "prefill", point.input_len, steps)
-        return CompileRequest(plan, target, libraries, phase, point.input_len, steps, turn_of(point), draft)
 
     def _told(self, point: Point, target: Target, found: search.Tried) -> Estimate:
         if found.best is None:

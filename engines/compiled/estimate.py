@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from engines.compiled.compile.compiler import SEED
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.select import cost_model_of
+from engines.compiled.exits import exit_details
 from engines.compiled.operators import operators_of
 from engines.compiled.speculative import OF_A_DRAFT, details_of, tokens_of_a_turn
 from engines.compiled.target.base import Target
@@ -50,7 +51,9 @@ def estimate_of(
         "collectives": plan.collectives,
         **({"latent_attention": form} if (form := resolved_form(plan, point.phase, point.input_len)) else {}),
         **resolved_experts(plan),
+        **_ranks(point, plan),
     }
+    mean_layers, of_exits = exit_details(point)
     given = point.axes()
     real = int(lengths_of(point, SEED).sum()) if point.lengths != "equal" else point.batch_size * point.input_len
     if point.lengths != "equal":
@@ -69,6 +72,7 @@ def estimate_of(
         kv_cache_bytes=target.cores * sharded["cache"],
         activations_bytes=target.cores * temporaries,
         tokens_per_turn=tokens_of_a_turn(point),
+        mean_layers=mean_layers,
         device_kind=target.topology_name,
         versions=versions_of(compiler_for(point.chip).libraries),
         details={
@@ -86,12 +90,13 @@ def estimate_of(
             "unknown_s": total.unknown_s,
             "unknown_instructions": _merged([phase.unknown for phase in phases]),
             "compile_s": {phase.name: phase.compiled.compile_s for phase in phases},
-            **cost_model_of(point.slice()).describe(),
+            **cost_model_of(point.slice(), target.places).describe(),
             "compiled_program": _program_sentence(point, plan) + _depths_sentence(plan, phases),
             "unrolled": plan.unrolled,
             "attention_batch_axes": "".join(plan.axes.sequence),
             "padded_heads": plan.padded.heads,
             **(details_of(point, phases) if point.speculative != "none" else {}),
+            **of_exits,
             **details,
         },
     )
@@ -158,8 +163,8 @@ def _depths_sentence(plan: "Plan", phases: Sequence[TimedProgram]) -> str:
 
 
 def _operators(point: Point, plan: "Plan", phases: Sequence[TimedProgram]) -> dict[str, Any]:
-    """What each operator became, of programs of several chips whose text has all layers."""
-    if plan.chips == 1 or any(phase.depths for phase in phases):
+    """What each operator became, of programs of several chips whose text has all layers, and no stages."""
+    if plan.chips == 1 or plan.stages > 1 or any(phase.depths for phase in phases):
         return {}
     cost, found = cost_model_of(point.slice()), {}
     for phase in phases:
@@ -167,6 +172,14 @@ def _operators(point: Point, plan: "Plan", phases: Sequence[TimedProgram]) -> di
         tokens, passes = (1, point.decode_steps) if decodes else (point.input_len, 1)
         found[phase.name] = operators_of(phase, plan, plan.batch_size * tokens, cost, passes)
     return {"operators": found}
+
+
+def _ranks(point: Point, plan: "Plan") -> dict[str, Any]:
+    """The keys of a point that is cut by ranks and stages, which has no mesh."""
+    if point.tensor_parallel is None and point.pipeline_parallel is None:
+        return {}
+    found = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": plan.stages}
+    return found if plan.stages == 1 else {**found, "micro_batches": plan.micro_batches, "mesh_shape": None}
 
 
 def _program_sentence(point: Point, plan: "Plan") -> str:
@@ -179,5 +192,14 @@ def _program_sentence(point: Point, plan: "Plan") -> str:
         decode = (
             f"one turn, in which {point.draft_len} tokens are proposed and a pass of {(point.draft_len or 0) + 1} "
             f"verifies them, each attending over the {plan.cache_len} positions of its cache; times the turns"
+        )
+    if point.exit_threshold is not None:
+        decode += (
+            "; after every exit layer the rest of a step passes tokens, or only makes keys and values, by exit_rate"
+        )
+    if plan.stages > 1:
+        prefill, decode = (
+            f"{each}, in {plan.micro_batches} micro-batches through {plan.stages} stages, of which the slowest decides"
+            for each in (prefill, decode)
         )
     return {"prefill": prefill, "decode": decode, "generate": f"{prefill}; {decode}"}[point.phase]

@@ -16,7 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from engines.compiled.cost.timeline import COMPUTE, COPY, COPY_WAIT, EXPOSED, MATMUL, Event, Loop, Timeline
+from engines.compiled.cost.bars import Event, Loop
+from engines.compiled.cost.timeline import COMPUTE, COPY, COPY_WAIT, EXPOSED, MATMUL, Timeline
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 

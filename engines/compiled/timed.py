@@ -1,13 +1,13 @@
 """A compiled program's text, read and timed: the one path of our own programs and of everybody else's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.base import CostModel
-from engines.compiled.cost.timeline import Timeline, walk
+from engines.compiled.cost.timeline import NO_SHARES, Timeline, walk
 from engines.compiled.hlo.parser import Module, parse_module
 from engines.compiled.hlo.schedule import Schedule, Trips, read_schedule
 from engines.compiled.hotspots import hot_loop
@@ -49,8 +49,12 @@ def timed(
     cost: CostModel,
     unknown_trips: Trips | None = None,
     host_bytes_per_s: float | None = None,
+    shares: Mapping[str, float] = NO_SHARES,
 ) -> TimedProgram:
     """Read and time a program that fits; ``host_bytes_per_s`` is the rate of the host's link, None if unknown.
+
+    ``shares`` are those of :func:`engines.compiled.cost.timeline.walk`; its timeline is drawn without them, so that
+    what is drawn follows one another, and accounted with them.
 
     Raises:
         UnreadableHlo: the text is no scheduled HLO that can be read, or has a loop of unknown trip count and
@@ -59,7 +63,16 @@ def timed(
     """
     module = parse_module(compiled.text)
     schedule = read_schedule(module, unknown_trips)
-    best_case, timeline = cost.best_case(), walk(schedule, cost, host_bytes_per_s=host_bytes_per_s)
+    best_case = cost.best_case()
+
+    def timeline_of(cost: CostModel, *, least: bool = False) -> Timeline:
+        drawn = walk(schedule, cost, least=least, host_bytes_per_s=host_bytes_per_s)
+        if not shares:
+            return drawn
+        mean = walk(schedule, cost, least=least, host_bytes_per_s=host_bytes_per_s, shares=shares)
+        return replace(drawn, account=mean.account, branches=mean.branches)
+
+    timeline = timeline_of(cost)
     is_open = bool(schedule.unknown or schedule.assumed or timeline.branches)
     return TimedProgram(
         name,
@@ -67,7 +80,7 @@ def timed(
         module,
         schedule,
         timeline,
-        walk(schedule, cost, least=True, host_bytes_per_s=host_bytes_per_s) if is_open else timeline,
+        timeline_of(cost, least=True) if is_open else timeline,
         hot_loop(schedule, cost),
-        walk(schedule, best_case, host_bytes_per_s=host_bytes_per_s).account.total_s if best_case is not None else None,
+        timeline_of(best_case).account.total_s if best_case is not None else None,
     )

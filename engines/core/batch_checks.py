@@ -46,8 +46,9 @@ def _check_pipeline(point: "Point") -> None:
             f"has no sequence for some of them, as batch_size={point.batch_size}",
             f"use at most {point.batch_size}",
         )
-    if point.sequence_parallel != "none" and (point.tensor_degree == 1 or point.chip.kind == "tpu"):
-        where = f"hw={point.chip.name}" if point.chip.kind == "tpu" else "tensor_parallel=1"
+    without_ranks = point.chip.kind == "tpu" and point.pipeline_degree == 1
+    if point.sequence_parallel != "none" and (point.tensor_degree == 1 or without_ranks):
+        where = f"hw={point.chip.name}" if without_ranks else "tensor_parallel=1"
         raise InvalidRequest(
             "sequence_parallel",
             point.sequence_parallel,

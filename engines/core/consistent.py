@@ -152,10 +152,13 @@ def _check_shardings(point: "Point", mesh: MeshShape) -> None:
 def _check_parallel_degrees(point: "Point") -> None:
     if point.tensor_parallel is None and point.pipeline_parallel is None:
         return
-    if point.chip.kind == "tpu":
+    if point.chip.kind == "tpu" and point.pipeline_degree == 1:
         key = "tensor_parallel" if point.tensor_parallel is not None else "pipeline_parallel"
         raise InvalidRequest(
-            key, getattr(point, key), f"is a GPU setting and hw={point.chip.name}", "use ffn_layout and mesh_shape"
+            key,
+            getattr(point, key),
+            f"is for GPUs and for stages of a pipeline, and hw={point.chip.name}",
+            "use ffn_layout and mesh_shape, or pipeline_parallel=2 or more",
         )
     if point.tensor_degree * point.pipeline_degree != point.num_chips:
         key = "tensor_parallel" if point.tensor_parallel is not None else "pipeline_parallel"

@@ -60,7 +60,8 @@ class Estimate:
     the mean decode step. ``latency_low_s`` and ``latency_high_s`` are the 80% interval of a prediction: what is
     measured lies below the one in 10% of cases, and above the other in 10%. ``system``, ``reference`` and ``mfu`` are
     for what somebody published. ``samples_s`` are the times of single runs, where another program timed them and
-    ``latency_s`` is their median.
+    ``latency_s`` is their median. ``mean_power_w`` is that of all chips in that time, where it was measured here, and
+    ``energy_source`` by what.
     """
 
     status: Status = "ok"
@@ -74,6 +75,8 @@ class Estimate:
     reference: str | None = None
     published_mfu: float | None = None
     samples_s: Sequence[float] | None = None
+    mean_power_w: float | None = None
+    energy_source: str | None = None
     facts: Facts = field(default_factory=Facts)
 
 

@@ -5,6 +5,7 @@ the client's own result file, by the code that imports such files, and decides w
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -60,13 +61,16 @@ class ClientResult:
     """What a client left of one run: its result ``file``, of a ``format`` that can be imported.
 
     ``sent_per_s`` is the rate at which it really sent requests, and ``failed`` how many were not answered; None where
-    the one is not known, and where the file says the other.
+    the one is not known, and where the file says the other. ``watts`` tells the mean power of the server's chips in
+    the run's busiest stretch of so many seconds, where they are on this machine, by ``energy_source``.
     """
 
     file: Path
     format: str
     sent_per_s: float | None = None
     failed: int | None = None
+    watts: Callable[[float], float | None] | None = None
+    energy_source: str | None = None
 
 
 class Server(Protocol):

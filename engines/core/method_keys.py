@@ -99,6 +99,16 @@ class MethodKeys(PointKeys):
             needs=With("exit_threshold"),
         ),
     )
+    exit_rate: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0, at_least=True),
+            "probability that a token leaves at an exit layer it comes to; a measurement that is given one forces it",
+            engine_chooses=True,
+            extends=True,
+            needs=With("exit_threshold"),
+        ),
+    )
     planner: Planner = field(
         default="auto",
         metadata=about(

@@ -73,6 +73,7 @@ class Row:
     acceptance_rate: float | None = None  # as asked, else as measured
     exit_threshold: float | None = None
     exit_every: int | None = None
+    exit_rate: float | None = None  # as asked, else as measured
     planner: str | None = None  # None in rows of before it was a key
     shardings: str | None = None  # of every operator, as engines/core/shardings.py reads them; None: a layout's
     lengths: str | None = None  # law of the prompts' lengths; None: all have input_len
@@ -140,7 +141,7 @@ class Row:
     published_mfu: float | None = None
     cost_usd_per_mtok: float | None = None  # by prices when it is read; no stored row has it
     price: str | None = None  # whose prices, of which day
-    energy_j: float | None = None  # of all chips, in the time of latency_s; stored where it was measured
+    energy_j: float | None = None  # of all chips, in latency_s or (serve) the requests' time; stored where measured
     energy_source: str | None = None  # nvml_total_energy | nvml_power | tdp
     # Where the time goes.
     compute_s: float | None = None

@@ -99,6 +99,9 @@ class Shardings:
     def __getitem__(self, name: str) -> tuple[str, ...]:
         return self._by_name[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def check(self, model: Model) -> None:
         """Check that these are the values of a layer of ``model``.
 

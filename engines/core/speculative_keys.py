@@ -59,7 +59,7 @@ def check_adaptive(point: "Point") -> None:
                 f"are not fewer than the {point.model.num_layers} layers of model={point.model.name}",
                 f"use at most {point.model.num_layers - 1}",
             )
-    for key in ("acceptance_rate", "exit_threshold"):
+    for key in ("acceptance_rate", "exit_threshold", "exit_rate"):
         share = getattr(point, key)
         if share is not None and share > 1:
             raise InvalidRequest(key, share, "is a probability", "use a number up to 1")
@@ -105,7 +105,7 @@ def _check_positions(point: "Point") -> None:
 
 
 def check_rate(point: "Point") -> None:
-    """Check that an engine that runs nothing is told what decides the number of turns.
+    """Check that an engine that runs nothing is told what decides the number of turns, or of layers.
 
     Raises:
         Unsupported: it is not.
@@ -114,4 +114,9 @@ def check_rate(point: "Point") -> None:
         raise Unsupported(
             f"acceptance_rate=auto: engine={point.engine} does not run speculative={point.speculative}; give "
             "acceptance_rate=0.8, or measure it with engine=jax"
+        )
+    if point.exit_threshold is not None and point.exit_rate is None:
+        raise Unsupported(
+            f"exit_rate=auto: engine={point.engine} does not run exit_threshold={point.exit_threshold}; give "
+            "exit_rate=0.3, or measure it with engine=jax"
         )

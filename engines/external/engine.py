@@ -21,6 +21,7 @@ from engines.core.point import Point
 from engines.core.row import Source, Status
 from engines.core.versions import versions_of
 from engines.core.weight_groups import check_one_weight_format
+from engines.host.energy_trace import traced_energy
 from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram, ProgramFailed
 from engines.host.scratch import ScratchFolder
@@ -109,22 +110,31 @@ class ExternalEngine(Estimator):
             words = self.command(point, folder)
             program_id = self._program_id(words, folder)
             program = ExternalProgram(words, folder, self.run_timeout_s)
-            timed = self.read(point, folder, program.run())
+            with traced_energy(point.num_chips) as energy:
+                output = program.run()
+            timed = self.read(point, folder, output)
         resolved = {
             "runtime": self.runtime,
             "tensor_parallel": point.tensor_degree,
             "pipeline_parallel": point.pipeline_degree,
             "first_token": "prefill",
         }
+        timed_s = sum(timed.samples_s) if timed.samples_s else timed.latency_s
+        watts = None if energy is None else energy.watts(timed_s)
+        details = {"timed_by": self.timed_by, "command": program.line, **timed.details}
+        if energy is not None and watts is not None:
+            details["power_stretch_s"] = energy.stretch_s(timed_s)
         return Estimate(
             latency_s=timed.latency_s,
             samples_s=timed.samples_s,
             system=self.name,
+            mean_power_w=watts,
+            energy_source=None if energy is None else energy.source,
             facts=Facts(
                 resolved={key: value for key, value in resolved.items() if getattr(point, key) in (None, "auto")},
                 program_id=program_id,
                 device_kind=names[0],
-                details={"timed_by": self.timed_by, "command": program.line, **timed.details},
+                details=details,
             ),
         )
 

@@ -13,7 +13,7 @@ from engines.jax.devices import compiler_options
 from engines.jax.offload.programs import layer_texts
 from engines.jax.prompt_batch import decode_of, prompts_of
 from engines.jax.settings import Settings
-from engines.transformer.generate.early_exit import Exits, make_leaving_decode
+from engines.transformer.generate.early_exit import exits_of, make_leaving_decode
 from engines.transformer.generate.ragged_prompts import shapes
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import abstract_arguments, make_prefill
@@ -47,7 +47,7 @@ def abstract_program_id(point: Point, plan: Plan, mesh: Mesh, settings: Settings
         return program_id_of(point, plan, mesh, texts | _speculative_texts(point, plan, mesh, settings))
     start = shapes(prompts.position, whole)
     if point.exit_threshold is not None and point.decode_steps:
-        exits = Exits(point.exit_threshold, point.exit_every or 0)
+        exits = exits_of(point, settings.seed)
         leaving = make_leaving_decode(plan, mesh, point.decode_steps, exits, settings.sampling)
         texts["decode"] = leaving.lower(weights, cache, token, start).as_text()
     elif point.decode_steps:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engines.core.engine import Facts
 from engines.jax.devices import out_of_memory
 from engines.jax.program import JaxProgram, gathered
-from engines.transformer.generate.early_exit import Exits, make_leaving_decode
+from engines.transformer.generate.early_exit import FORCED, exits_of, make_leaving_decode
 
 
 class LeavingProgram(JaxProgram):
@@ -19,10 +19,7 @@ class LeavingProgram(JaxProgram):
     layers: jax.Array | None = None
 
     def _prepare_decode(self) -> None:
-        threshold, every = self.point.exit_threshold, self.point.exit_every
-        assert threshold is not None
-        assert every is not None
-        exits = Exits(threshold, every)
+        exits = exits_of(self.point, self.settings.seed)
         decode = make_leaving_decode(self.plan, self.mesh, self.point.decode_steps, exits, self.settings.sampling)
         self._compile("decode", decode, (self.weights, self.cache, self.first, self.position), True)
 
@@ -51,4 +48,17 @@ class LeavingProgram(JaxProgram):
             "layers_of_a_step": float(layers.max(axis=1).mean()),
             "tokens_by_layers": dict(zip(map(str, passed.tolist()), tokens.tolist(), strict=True)),
         }
-        return replace(found, mean_layers=float(layers.mean()), details={**found.details, **details})
+        forced = self.point.exit_rate is not None
+        return replace(
+            found,
+            mean_layers=float(layers.mean()),
+            resolved={**found.resolved, **({} if forced else {"exit_rate": self._rate(layers)})},
+            details={**found.details, **details, **({"outputs": FORCED} if forced else {})},
+        )
+
+    def _rate(self, layers: NDArray[np.int64]) -> float:
+        """Share of the tokens that came to an exit layer and left there, of all exit layers."""
+        whole, every = self.point.model.num_layers, self.point.exit_every or 0
+        left = int((layers < whole).sum())
+        came = np.where(layers < whole, layers // every, -(-whole // every) - 1)
+        return left / int(came.sum())

@@ -1,6 +1,5 @@
 """The settings of ``conf/engine/jax.yaml``."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -13,6 +12,7 @@ from engines.core.point import Point
 from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling, check_unroll_layers
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
+from engines.weights.held_out import digest_of_file
 from engines.weights.pruned.scores import BY
 from engines.weights.random import Source
 
@@ -158,19 +158,6 @@ class Settings:
             if changed[key] is not None:
                 changed[key] = digest_of_file(key, changed[key])
         return {name: value for name, value in changed.items() if value != getattr(defaults, name)}
-
-
-def digest_of_file(key: str, path: str) -> str:
-    """16 hex digits over a file's content.
-
-    Raises:
-        InvalidRequest: it cannot be read.
-    """
-    try:
-        content = Path(path).expanduser().read_bytes()
-    except OSError:
-        raise InvalidRequest(f"engine.{key}", path, "cannot be read", "use a text file") from None
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 @contextmanager

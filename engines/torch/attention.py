@@ -1,6 +1,6 @@
-"""Attention over a static cache, and rotary position embeddings."""
+"""Attention over a static cache."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,49 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engines.core.layer_kind import LayerKind
-from engines.core.model import Model
+from engines.torch.rope import Rope
 
 Cache = tuple[Tensor, ...]
 """Keys and values of one layer, [batch, kv_heads, length, dim] each; or latent vectors, :mod:`latent_attention`."""
 BLOCK: Final = 256
 """Queries of a prompt whose scores are in memory at once, where a kernel for the whole prompt doesn't know them."""
-FIRST: Final = LayerKind()
-
-
-class Rope:
-    """Rotary position embeddings (Su et al. 2021) on pairs (2i, 2i+1), or (i, i + half), of the first ``rotary_dim``.
-
-    (a, b) → (a·cos − b·sin, b·cos + a·sin) is x·cos + partner·(±sin), with tables [length, dim] as wide as x.
-    """
-
-    def __init__(self, model: Model, length: int, device: torch.device, kind: LayerKind = FIRST) -> None:
-        self.dim = model.rotated_dim
-        self.interleaved = model.rotary_interleaved
-        turned = model.rotary(kind, length)
-        frequencies = torch.tensor(turned.frequencies, dtype=torch.float64)
-        angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
-        cos, sin = angles.cos() * turned.scale, angles.sin() * turned.scale
-        if self.interleaved:
-            wide_cos, wide_sin = cos.repeat_interleave(2, dim=1), torch.stack([-sin, sin], dim=2).flatten(1)
-        else:
-            wide_cos, wide_sin = torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
-        self.cos, self.sin = (each.to(device, torch.float32) for each in (wide_cos, wide_sin))
-
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """(cos, sin) at ``positions`` [time], each [time, 1, dim]: computed once a forward pass, for all layers."""
-        return self.cos.index_select(0, positions)[:, None], self.sin.index_select(0, positions)[:, None]
-
-    def rotate(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """x: [batch, time, heads, dim] → the same, rotated in float32 by the tables of :meth:`at`."""
-        cos, sin = tables
-        rotated = x[..., : self.dim]
-        if self.interleaved:
-            partner = rotated.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-        else:
-            partner = rotated.roll(self.dim // 2, dims=-1)
-        rotated = torch.addcmul(rotated * cos, partner, sin).to(x.dtype)
-        return rotated if self.dim == x.shape[-1] else torch.cat([rotated, x[..., self.dim :]], dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +31,10 @@ class Window:
         """Slots that the query at position ``limit`` − 1 reads: the first ones."""
         return (limit - 1) % self.width + 1 if self.chunked else min(limit, self.room)
 
+    def filled(self, position: int) -> int:
+        """Slots that hold what the query at ``position`` sees, beside its own: the first ones."""
+        return position % self.width if self.chunked else min(position, self.room)
+
     def first_seen(self, position: int) -> int:
         """The first position that the query at ``position`` sees."""
         return position // self.width * self.width if self.chunked else max(0, position - self.width + 1)
@@ -84,6 +51,7 @@ class CausalMask:
 
     ``positions`` [time] are those of the new tokens, on the device. ``limit`` is the number of cached positions to
     read: if ``exact``, all of them are seen; otherwise ``allowed`` [1, 1, 1, limit] masks those after the position.
+    Positions of a prompt (``is_prompt``) begin at 0 and read one another.
     """
 
     def __init__(
@@ -97,6 +65,7 @@ class CausalMask:
             last = self.slots if window is not None and window.chunked else positions
             self.allowed = (torch.arange(self.limit, device=positions.device) <= last)[None, None, None, :]
         self.rope_tables = None if rope is None else rope.at(positions)
+        self.is_prompt = len(positions) > 1
 
     def distances(self) -> Tensor:
         """[limit]: how far before the only new token each cached position lies."""
@@ -129,6 +98,7 @@ class RowMask(CausalMask):
             allowed = allowed & window.sees(positions[:, 0], keys)
         self.allowed = allowed[:, None, None, :]
         self.rows = torch.arange(len(positions), device=positions.device)
+        self.is_prompt = False
         self.rope_tables = None
         if rope is not None:
             cos, sin = rope.at(positions[:, 0])
@@ -166,6 +136,7 @@ class PackedMask(CausalMask):
     ) -> None:
         self.positions, self.slots, self.window, self.allowed = positions, slots, window, None
         self.queries, self.rooms, self.standing = queries, rooms, standing
+        self.is_prompt = any(len(each) > 1 for each in standing)
         self.rope_tables = None if rope is None else rope.at(positions)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: Cache, scores: "Scores") -> Tensor:
@@ -173,19 +144,38 @@ class PackedMask(CausalMask):
         self.write(cache, (k, v))
         one = _causal if scores.plain and scores.slopes is None and self.window is None else _in_blocks
         out = []
-        for (start, stop), room, at in zip(self.queries, self.rooms, self.standing, strict=True):
-            own = q[:, start:stop]
-            if at.start == 0 and len(at) > 1:
-                key, value = (each[:, :, start:stop].to(q.dtype) for each in (k, v))
+        for each in self.parts(cache, (k, v)):
+            own, (key, value) = q[:, each.queries], (part.to(q.dtype) for part in each.read)
+            if each.is_prompt:
                 out.append(one(own.transpose(1, 2), key, value, self.window, scores).transpose(1, 2))
                 continue
-            first = 0 if self.window is None else self.window.first_seen(at.start)
-            key, value = (each[:, :, room + first : room + at.stop].to(q.dtype) for each in cache)
             rows = own.reshape(1, k.shape[1], -1, q.shape[3])
-            back = at.start - torch.arange(first, at.stop, device=q.device)
+            back = torch.arange(key.shape[2] - 1, -1, -1, device=q.device)
             bias = None if scores.slopes is None else scores.bias(back[None], k.shape[1])
             out.append(weighed(rows, key, value, None, bias, scores).reshape(own.shape))
         return torch.cat(out, dim=1).flatten(2)
+
+    def parts(self, cache: Cache, new: Sequence[Tensor]) -> Iterator["PackedPart"]:
+        """Sequence by sequence, once ``new`` [1, kv_heads, tokens, dim] is in the cache."""
+        for (start, stop), room, at in zip(self.queries, self.rooms, self.standing, strict=True):
+            queries = slice(start, stop)
+            if at.start == 0 and len(at) > 1:
+                yield PackedPart(queries, True, [each[:, :, queries] for each in new])
+                continue
+            first = 0 if self.window is None else self.window.first_seen(at.start)
+            yield PackedPart(queries, False, [each[:, :, room + first : room + at.stop] for each in cache])
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPart:
+    """One sequence of several in a row: the places of its ``queries``, and what they ``read`` of each tensor.
+
+    ``is_prompt``: each token of a whole prompt reads those up to itself; else one token reads all.
+    """
+
+    queries: slice
+    is_prompt: bool
+    read: Sequence[Tensor]
 
 
 @dataclass(frozen=True, slots=True)

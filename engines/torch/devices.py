@@ -72,10 +72,12 @@ def does_not_fit(point: Point, reason: str) -> OutOfMemory:
 
 def _check_host_memory(point: Point) -> None:
     # Linux overcommits and would kill a process instead of failing the allocation, so check beforehand.
-    needed = point.model.params * BYTES_PER_ELEMENT[point.weight_dtype] + cache_bytes(point)
+    needed, what = cache_bytes(point), "the cache is"
+    if point.offload != "nvme":
+        what, needed = "weights and cache are", needed + point.model.params * BYTES_PER_ELEMENT[point.weight_dtype]
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         raise does_not_fit(
             point,
-            f"weights and cache are {significant(needed / 1e9)} GB, this machine has {significant(present / 1e9)}",
+            f"{what} {significant(needed / 1e9)} GB, this machine has {significant(present / 1e9)}",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -17,23 +17,26 @@ from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.experts import ExpertKeys
 from engines.core.extension import check_extensions
 from engines.core.point import Point
+from engines.core.pruning import as_run
 from engines.core.rotary import RotaryKeys
 from engines.core.row import Source
 from engines.core.weight_groups import check_one_weight_format
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
+from engines.weights.quality import QualitySettings
 
 if TYPE_CHECKING:
-    from engines.torch.rank import Job
+    from engines.torch.job import Job
 
 TOLERANCE: Final = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.06, "int8": 0.06}
 READ: Final = (
     *(each.name for keys in (AttentionKeys, RotaryKeys, ExpertKeys) for each in fields(keys)),
     *("activation", "position", "norm_position", "embedding_norm", "embedding_scale", "residual_scale"),
     *("logit_scale", "logit_softcap", "latent_attention", "expert_parallel", "data_parallel"),
-    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload"),
+    *("lengths", "padding", "sequence_parallel", "micro_batches", "offload", "offload_kv", "pruning"),
 )
 """Keys beyond those of every engine that this one reads."""
+OFFLOADS: Final = ("offload", "offload_kv")
 DECODES: Final = ("auto", "eager", "graph", "compile")
 
 
@@ -45,7 +48,10 @@ class TorchEngine(Runner):
     code: ClassVar[Sequence[str]] = ("weights", "torch", "offload")
     runtime: ClassVar[str | None] = "torch-eager"
     libraries: ClassVar[Sequence[str]] = ("torch", "triton")
-    ignored_settings: ClassVar[Collection[str]] = (*("seed", "checkpoint", "decode", "rank_timeout_s", "offload_dir"),)
+    ignored_settings: ClassVar[Collection[str]] = (
+        *(each.name for each in fields(QualitySettings)),
+        *("decode", "rank_timeout_s", "offload_dir"),
+    )
 
     def __init__(
         self,
@@ -56,17 +62,21 @@ class TorchEngine(Runner):
         decode: str = "auto",
         rank_timeout_s: float = 300,
         offload_dir: str | None = None,
-        **_settings: Any,
+        **settings: Any,
     ) -> None:
-        """See ``conf/engine/torch.yaml``. Other settings are the harness's.
+        """See ``conf/engine/torch.yaml``; further ones are those of QualitySettings. Others are the harness's.
 
         Raises:
-            InvalidRequest: ``decode`` is not known, or ``checkpoint`` is not a checkpoint.
+            InvalidRequest: ``decode`` or ``pruning_by`` is not known, ``checkpoint`` or ``teacher`` is not a
+                checkpoint, or a text cannot be read.
         """
         if decode not in DECODES:
             raise InvalidRequest("engine.decode", decode, "is not known", f"use one of {', '.join(DECODES)}")
         self.seed = seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint).expanduser()
+        names = {each.name for each in fields(QualitySettings)} & settings.keys()
+        of_quality = {name: settings[name] for name in names}
+        self.quality = QualitySettings(seed=seed, checkpoint=checkpoint, **of_quality)
         self.tolerance = {**TOLERANCE, **(tolerance or {})}
         self.decode = decode
         self.rank_timeout_s = rank_timeout_s
@@ -77,7 +87,7 @@ class TorchEngine(Runner):
             options["checkpoint"] = identity(self.checkpoint)
         if offload_dir is not None:  # a drive has a rate of its own
             options["offload_dir"] = offload_dir
-        self.options = options
+        self.options = options | self.quality.options()
 
     def prepare(self, point: Point) -> Program:
         """Load, and record or compile the decode step.
@@ -90,8 +100,10 @@ class TorchEngine(Runner):
         """
         job = self.job(point)
         from engines.torch.program import TorchProgram
+        from engines.torch.quality import scores_of
         from engines.torch.rank_group import make_rank_group
 
+        job = replace(job, scores=scores_of(job))
         rank_group = make_rank_group(job, self.rank_timeout_s)
         try:
             return TorchProgram(job, rank_group, self.tolerance_of(point), self.options)
@@ -126,8 +138,9 @@ class TorchEngine(Runner):
         point.check()
         self.check_runtime(point)
         _check_supported(point)
+        asked, point = point, as_run(point)
         from engines.torch.devices import check_devices
-        from engines.torch.rank import Job
+        from engines.torch.job import Job
         from engines.torch.rank_group import threads_a_rank
 
         here = point.num_chips if here is None else here
@@ -140,20 +153,23 @@ class TorchEngine(Runner):
             threads=threads_a_rank(point, here),
             timeout_s=2 * self.rank_timeout_s,  # so that the process that waits for the rank times out first
             offload_dir=self.offload_dir,
+            unpruned=asked,
+            quality=self.quality,
         )
         job.shard(0).check()
         if self.checkpoint is not None:
-            open_checked(self.checkpoint, point.model)
+            open_checked(self.checkpoint, asked.model)
         return job
 
     def _decode_of(self, point: Point) -> str:
         from engines.torch.rank import MOST_RECORDED
 
-        if point.offload != "none":
+        waiting = [f"{key}={getattr(point, key)}" for key in OFFLOADS if getattr(point, key) != "none"]
+        if waiting:
             if self.decode not in ("auto", "eager"):
                 raise Unsupported(
-                    f"engine.decode={self.decode}: the layers of offload={point.offload} come one by one, driven from "
-                    "the host; use engine.decode=eager"
+                    f"engine.decode={self.decode}: the layers of {waiting[0]} come one by one, driven from the host; "
+                    "use engine.decode=eager"
                 )
             return "eager"
         recordable = point.chip.kind == "gpu" and point.pipeline_degree == 1 and _has_static_shapes(point)
@@ -222,29 +238,16 @@ def _check_supported(point: Point) -> None:
         value = getattr(point, key)
         if value not in allowed:
             raise Unsupported(f"{key}={value}: engine=torch does not support it; it supports {', '.join(allowed)}")
-    if point.offload != "none" and point.pipeline_degree > 1:
-        raise Unsupported(
-            f"pipeline_parallel={point.pipeline_degree}: engine=torch streams the layers of offload={point.offload} "
-            "through one stage; use pipeline_parallel=1"
-        )
     if point.model.kv_latent_dim is not None and point.model.attn_bias:
         raise Unsupported("model.attn_bias=true: engine=torch does not run it with kv_latent_dim; use attn_bias=false")
     if point.data_parallel is not None and point.batch_size % point.data_parallel:
         raise Unsupported(
             f"data_parallel={point.data_parallel}: must divide batch_size={point.batch_size} for engine=torch"
         )
-    if point.lengths != "equal" and point.model.kv_latent_dim is not None:
-        raise Unsupported(
-            f"lengths={point.lengths}: engine=torch runs latent attention on prompts of equal length; use engine=jax"
-        )
     if point.sequence_parallel != "none" and (point.data_parallel or 1) > 1:
         raise Unsupported(
             f"sequence_parallel={point.sequence_parallel}: data_parallel={point.data_parallel} splits sequences over "
             "the same ranks; use one of them"
-        )
-    if point.padding == "packed" and (point.data_parallel or 1) > 1:
-        raise Unsupported(
-            f"padding=packed: data_parallel={point.data_parallel} gathers rows of equal size; use padding=padded"
         )
     if point.mesh_shape is not None:
         raise Unsupported(

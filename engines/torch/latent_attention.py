@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.core.model import Model
-from engines.torch.attention import Cache, CausalMask, Rope
+from engines.torch.attention import Cache, CausalMask, PackedMask
 from engines.torch.parameters import LayerParameters
+from engines.torch.rope import Rope
 
 
 def attend_latents(
@@ -27,10 +28,16 @@ def attend_latents(
     normed = F.rms_norm(compressed, (latent,), w.vectors["kv_a_norm.scale"], model.norm_epsilon)
     new = torch.cat([normed, rope.rotate(shared[:, :, None], mask.rope_tables)[:, :, 0]], dim=-1)[:, None]
     new = new.to(cache[0].dtype)
-    cache[0].index_copy_(2, mask.slots, new)
-    read = (new if x.shape[1] > 1 else cache[0][:, :, : mask.limit]).to(x.dtype)
-    out = (_absorbed if absorbed else _expanded)(model, w, still, turning, read, mask)
-    return out.flatten(2)
+    mask.write(cache, (new,))
+    way = _absorbed if absorbed else _expanded
+    if isinstance(mask, PackedMask):
+        out = []
+        for each in mask.parts(cache, (new,)):
+            own, read = (part[:, each.queries] for part in (still, turning)), each.read[0].to(x.dtype)
+            out.append(way(model, w, *own, read, mask))
+        return torch.cat(out, dim=1).flatten(2)
+    read = (new if mask.is_prompt else cache[0][:, :, : mask.limit]).to(x.dtype)
+    return way(model, w, still, turning, read, mask).flatten(2)
 
 
 def _queries(model: Model, w: LayerParameters, x: Tensor) -> Tensor:

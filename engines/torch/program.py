@@ -7,7 +7,7 @@ import torch
 
 from engines.core.engine import Facts, Stage, Verification
 from engines.host.resident import peak_resident_bytes
-from engines.torch.rank import Job
+from engines.torch.job import Job
 from engines.torch.rank_group import RankGroup
 from engines.torch.result import Outputs, checked_rows, verification
 from engines.torch.trace import program_id_of
@@ -58,7 +58,7 @@ class TorchProgram:
         if point.model.attention.is_latent and point.latent_attention == "auto" and point.phase != "generate":
             ran["latent_attention"] = "expanded" if point.phase == "prefill" else "absorbed"
         real = int(self.job.lengths.sum())
-        requested, offloads = point.axes(), point.offload != "none"
+        requested = point.axes()
         ranks: list[dict[str, Any]] = self.rank_group.call("facts")
         without_datasheet = point.chip.kind == "cpu"
         which = max if without_datasheet else min
@@ -85,7 +85,7 @@ class TorchProgram:
                 "checked_sequences": len(checked_rows(point)),
                 "seed": self.job.seed,
                 **({} if point.lengths == "equal" else {"real_tokens": real}),
-                **(_streamed(self.stages, ranks) if offloads else {}),
+                **(_streamed(self.stages, ranks) if self.job.offloads else {}),
             },
         )
 

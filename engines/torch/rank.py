@@ -2,30 +2,23 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.core.point import Point
-from engines.torch.cache import make_cache
 from engines.torch.collectives import Collectives
 from engines.torch.cuda_graph import recorder_of
 from engines.torch.devices import device_of
-from engines.torch.offload import loaded, logs_of, rooms_bytes, running
+from engines.torch.job import Job
+from engines.torch.layers import layers_of, loaded
 from engines.torch.parameters import DTYPES
 from engines.torch.peaks import measured_peaks, wait_for
 from engines.torch.sequences import Pass, micro_batches, sequences_of
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer
-from engines.weights.checkpoint.source import Checkpoint
-from engines.weights.lengths import lengths_of
-from engines.weights.random import Source, prompt
+from engines.weights.random import prompt
 
 KEPT_LOGITS: Final = 4
 """Decode keeps the logits of this many last steps (of all, where there are fewer), to be verified."""
@@ -40,41 +33,6 @@ COMPILE_OPTIONS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What every rank of a point runs. ``decode`` is eager, graph or compile; ``threads`` 0 keeps PyTorch's default.
-
-    A collective times out after ``timeout_s``. ``checkpoint`` is the folder of the weights, None for random weights.
-    """
-
-    point: Point
-    seed: int
-    decode: str
-    checkpoint: str | None = None
-    threads: int = 0
-    timeout_s: float = 600
-    offload_dir: str | None = None
-
-    def source(self) -> Source:
-        """The source of the weights. The engine has already checked a checkpoint's values."""
-        return self.seed if self.checkpoint is None else Checkpoint(Path(self.checkpoint), self.point.model)
-
-    @property
-    def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each prompt [batch_size]."""
-        return lengths_of(self.point, self.seed)
-
-    @property
-    def groups(self) -> tuple[int, ...]:
-        """Groups of experts and of sequences, where there is more than one of either."""
-        found = self.point.expert_parallel or 1, self.point.data_parallel or 1
-        return found if max(found) > 1 else ()
-
-    def shard(self, rank: int) -> Shard:
-        """The part of the model that a rank holds."""
-        return Shard(self.point.model, self.point.tensor_degree, self.point.pipeline_degree, rank, *self.groups)
-
-
 class Rank:
     """Each method is called on every rank at the same time, and returns when this rank's device is done."""
 
@@ -87,26 +45,26 @@ class Rank:
         self.device = self.make_device(local_rank)
         self.dtype = DTYPES[point.act_dtype]
         self.length = point.input_len + point.output_len
-        self.parameters, self.streamed = loaded(job, shard, self.device)
+        self.parameters = loaded(job, shard, self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.transformer = Transformer(
-            shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention, self.streamed
+            shard, self.parameters, self.collectives, self.length, self.dtype, point.latent_attention
         )
         self.transformer.splits_tokens = point.sequence_parallel == "norms"
         own = shard.sequences(point.batch_size)
         batch_size = own.stop - own.start
         ids = prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[own]
         self.prompt = torch.from_numpy(ids).long().to(self.device)
-        self.sequences = sequences_of(point, self.transformer, self.prompt, job.lengths[own].tolist())
-        rolls = point.lengths == "equal"
-        self.cache = make_cache(shard, *self.sequences.cache_size, DTYPES[point.kv_dtype], self.device, rolls)
+        lengths = job.lengths.reshape(shard.data, -1).tolist()
+        self.sequences = sequences_of(point, self.transformer, self.prompt, lengths, shard.group)
+        self.micro_batches = micro_batches(batch_size, point.micro_batches or shard.pipeline)
+        self.layers = layers_of(job, shard, self.device, self.parameters, self.sequences, self.micro_batches)
         # A decode point starts from a cache that a real prefill filled; without a prompt, from the first token.
         self.first = self.prompt[:, 0].clone()
         self.token = self.first.clone()
         self.start = self.sequences.start
         self.position, self.number = torch.zeros_like(self.start), torch.zeros_like(self.start[:1])
-        self.micro_batches = micro_batches(batch_size, point.micro_batches or shard.pipeline)
         steps = point.decode_steps
         ids_here = shard.vocab_size if shard.is_last else 0
         self.generated = torch.zeros(steps, batch_size, dtype=torch.long, device=self.device)
@@ -140,7 +98,7 @@ class Rank:
     @torch.inference_mode()
     def prefill(self) -> None:
         """Run the prompt through all stages: fills the cache, computes the first token and its logits."""
-        with running(self.streamed, "prefill", 1):
+        with self.layers.running("prefill", [None]):
             (self.replay_prompt or self.run_prompt)()
         wait_for(self.device)
 
@@ -148,7 +106,7 @@ class Rank:
     def decode(self) -> None:
         """All decode steps; each reads the previous token on the device, without returning to the host."""
         self._reset()
-        with running(self.streamed, "decode", self.point.decode_steps):
+        with self.layers.running("decode", range(self.point.decode_steps)):
             for number in range(self.point.decode_steps):
                 if self.replay_steps:
                     self.replay_steps[number % len(self.replay_steps)]()
@@ -182,14 +140,14 @@ class Rank:
         self._record_peak_memory()
         flops, copied = measured_peaks(self.device, self.dtype, self._product()) or (None, None)
         return {
-            "weights_bytes": float(sum(each.nbytes for each in self.parameters.all()) + rooms_bytes(self.streamed)),
-            "kv_cache_bytes": float(sum(each.nbytes for layer in self.cache for each in layer)),
+            "weights_bytes": float(sum(each.nbytes for each in self.parameters.all()) + self.layers.weights_bytes),
+            "kv_cache_bytes": float(self.layers.cache_bytes),
             "peak_hbm_bytes": self.peak_bytes,
             "device_kind": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "flops_per_s": flops,
             "bytes_per_s": copied,
             "micro_batches": len(self.micro_batches),
-            "offload": logs_of(self.streamed),
+            "offload": self.layers.logs,
         }
 
     def _product(self) -> tuple[int, int, int]:
@@ -257,7 +215,7 @@ class Rank:
         else:
             x = torch.empty(*read.tokens.shape, self.point.model.d_model, dtype=self.dtype, device=self.device)
             self.collectives.receive_activations(x)
-        x = self.transformer.layers(x, self.sequences.cache(self.cache, rows), read.masks)
+        x = self.transformer.layers(x, self.layers.of(rows), read.masks, read.longest)
         if self.shard.is_last:
             return self.transformer.logits(x, read.last)
         self.collectives.send_activations(x)

@@ -15,7 +15,8 @@ from engines.core.point import Point
 from engines.host.python import environment, module_words
 from engines.host.scratch import ScratchFolder
 from engines.torch.devices import does_not_fit, is_out_of_memory
-from engines.torch.rank import Job, Rank
+from engines.torch.job import Job
+from engines.torch.rank import Rank
 
 GRACE_S: Final = 0.5
 """Wait this long for more replies after a first failure: the rank that caused it may be seen after its neighbors."""
@@ -64,8 +65,8 @@ class InProcess:
 
     def close(self) -> None:
         """See :class:`RankGroup`."""
-        if self.rank is not None and self.rank.streamed is not None:
-            self.rank.streamed.close()
+        if self.rank is not None:
+            self.rank.layers.close()
         self.rank = None
         _free(self.job.point)
 

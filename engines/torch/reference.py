@@ -28,31 +28,49 @@ def reference_logits(
     ``length`` is that of the whole text, where it goes on after ``tokens``: scaled rotary positions may depend on it.
     """
     device = tokens.device
-    specs = tensors(model)
+    x = embedded(model, outer_weights(model, source, device), tokens)
+    for number, kind in enumerate(model.layer_kinds):
+        x = layer(model, kind, layer_weights(model, source, number, device), x, length or tokens.shape[1])
+    return _output(model, outer_weights(model, source, device), x[:, positions]).transpose(0, 1)
 
-    def made(prefix: str) -> Weights:
-        return {
-            name.removeprefix(prefix): load_tensor(spec, source, [slice(None)] * len(spec.shape), device)
-            for name, spec in specs.items()
-            if (name.startswith(prefix) if prefix else not name.startswith("layers."))
-        }
 
-    outer = made("")
+def outer_weights(model: Model, source: Source, device: torch.device) -> Weights:
+    """The tensors of no layer, by name."""
+    return {
+        name: load_tensor(spec, source, [slice(None)] * len(spec.shape), device)
+        for name, spec in tensors(model).items()
+        if not name.startswith("layers.")
+    }
+
+
+def layer_weights(model: Model, source: Source, number: int, device: torch.device) -> Weights:
+    """The tensors of a layer, by their names without its number."""
+    prefix = f"layers.{number}."
+    return {
+        name.removeprefix(prefix): load_tensor(spec, source, [slice(None)] * len(spec.shape), device)
+        for name, spec in tensors(model).items()
+        if name.startswith(prefix)
+    }
+
+
+def embedded(model: Model, outer: Weights, tokens: Tensor) -> Tensor:
+    """The residual stream before the first layer, [batch, time, embed]."""
     x = outer["embedding"][tokens] * model.embedding_scale
     if model.position == "learned":
         x = x + outer["positions"][: tokens.shape[1]]
-    if model.embedding_norm:
-        x = norm(model, outer, "embedding_norm", x)
-    for number, kind in enumerate(model.layer_kinds):
-        x = _layer(model, kind, made(f"layers.{number}."), x, length or tokens.shape[1])
-    x = norm(model, outer, "final_norm", x[:, positions])
+    return norm(model, outer, "embedding_norm", x) if model.embedding_norm else x
+
+
+def _output(model: Model, outer: Weights, x: Tensor) -> Tensor:
+    """Logits of the residual stream after the last layer."""
+    x = norm(model, outer, "final_norm", x)
     logits = x @ (outer["embedding"].T if model.tied_embedding else outer["lm_head"])
     if model.lm_head_bias:
         logits = logits + outer["lm_head_bias"]
     logits = logits * model.logit_scale
     if model.logit_softcap is not None:
         logits = torch.tanh(logits / model.logit_softcap) * model.logit_softcap
-    return logits.transpose(0, 1)
+    return logits
 
 
 def norm(model: Model, w: Weights, name: str, x: Tensor) -> Tensor:
@@ -63,19 +81,26 @@ def norm(model: Model, w: Weights, name: str, x: Tensor) -> Tensor:
     return x + w[f"{name}.bias"] if model.norm_bias else x
 
 
-def _layer(model: Model, kind: LayerKind, w: Weights, x: Tensor, length: int) -> Tensor:
+def layer(model: Model, kind: LayerKind, w: Weights, x: Tensor, length: int) -> Tensor:
+    """The residual stream after one layer more, of texts of up to ``length``."""
     if model.block == "parallel":
-        first = norm(model, w, "attn_norm", x)
-        second = norm(model, w, "ffn_norm", x) if model.norms_per_layer == 2 else first
+        first, second = (half_input(model, w, half, x) for half in ("attn", "ffn"))
         return x + model.residual_scale * (
             attention(model, kind, w, first, length) + _feed_forward(model, kind, w, second)
         )
-    before, after = model.norm_position != "after", model.norm_position != "before"
     for half in ("attn", "ffn"):
-        y = norm(model, w, f"{half}_norm", x) if before else x
+        y = half_input(model, w, half, x)
         y = attention(model, kind, w, y, length) if half == "attn" else _feed_forward(model, kind, w, y)
-        x = x + model.residual_scale * (norm(model, w, f"{half}_post_norm", y) if after else y)
+        y = y if model.norm_position == "before" else norm(model, w, f"{half}_post_norm", y)
+        x = x + model.residual_scale * y
     return x
+
+
+def half_input(model: Model, w: Weights, half: str, x: Tensor) -> Tensor:
+    """What attention (``attn``) or the feed-forward (``ffn``) reads of the residual stream x."""
+    if model.block != "parallel" and model.norm_position == "after":
+        return x
+    return norm(model, w, f"{half if model.norms_per_layer > 1 else 'attn'}_norm", x)
 
 
 def _feed_forward(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> Tensor:
@@ -87,11 +112,16 @@ def _feed_forward(model: Model, kind: LayerKind, w: Weights, x: Tensor) -> Tenso
 
 def dense(ffn: FeedForward, w: Weights, prefix: str, x: Tensor) -> Tensor:
     """A feed-forward whose tensors' names begin with ``prefix``."""
+    out = hidden(ffn, w, prefix, x) @ w[f"{prefix}wo"]
+    return out + w[f"{prefix}wo_bias"] if ffn.has_bias else out
+
+
+def hidden(ffn: FeedForward, w: Weights, prefix: str, x: Tensor) -> Tensor:
+    """What the output matrix of :func:`dense` reads, [..., columns]."""
     inputs = [x @ w[prefix + name] for name in ffn.inputs]
     if ffn.has_bias:
         inputs = [each + w[f"{prefix}{name}_bias"] for each, name in zip(inputs, ffn.inputs, strict=True)]
-    out = _activated(ffn.activation, inputs) @ w[f"{prefix}wo"]
-    return out + w[f"{prefix}wo_bias"] if ffn.has_bias else out
+    return _activated(ffn.activation, inputs)
 
 
 def _activated(activation: str, inputs: list[Tensor]) -> Tensor:

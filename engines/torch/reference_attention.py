@@ -14,6 +14,12 @@ Weights = dict[str, Tensor]
 
 def attention(model: Model, kind: LayerKind, w: Weights, x: Tensor, length: int) -> Tensor:
     """x: [batch, time, embed] of texts of up to ``length`` → the same, before it joins the residual stream."""
+    out = torch.einsum("bhtd,hde->bte", attended(model, kind, w, x, length), w["o"])
+    return out + w["o_bias"] if model.has_output_bias else out
+
+
+def attended(model: Model, kind: LayerKind, w: Weights, x: Tensor, length: int) -> Tensor:
+    """What each query head takes of the values, [batch, heads, time, value dim]: before the output matrix."""
     q, k, v = (_latent if model.attention.is_latent else _by_head)(model, model.rotary(kind, length), w, x)
     seen, distance = _seen(model, kind, x.shape[1], x.device)
     group = q.shape[1] // k.shape[1]
@@ -32,8 +38,7 @@ def attention(model: Model, kind: LayerKind, w: Weights, x: Tensor, length: int)
         else:
             weights = scores.softmax(dim=-1)
         heads.append(weights @ v[:, head // group])
-    out = torch.einsum("bhtd,hde->bte", torch.stack(heads, dim=1), w["o"])
-    return out + w["o_bias"] if model.has_output_bias else out
+    return torch.stack(heads, dim=1)
 
 
 def _by_head(model: Model, rotary: Rotary, w: Weights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

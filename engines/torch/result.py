@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from engines.core.engine import Verification
 from engines.core.point import Point
-from engines.torch.rank import Job
-from engines.torch.reference import reference_logits
-from engines.weights.random import Source, prompt
+from engines.torch.job import Job
+from engines.torch.quality import quality, reference
+from engines.weights.random import prompt
 from engines.weights.texts import Texts
 
 CHECKED_SCORES: Final = 1 << 26
@@ -73,8 +73,10 @@ def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
         generated = outputs.generated.T[rows, :-1]
         texts.go_on(np.concatenate([outputs.first[rows, None], generated], axis=1), len(outputs.kept))
         found.append(outputs.kept[:, rows])
-    expected = _expected(point, torch.from_numpy(texts.tokens).long(), texts.asked, job.source())
+    tokens, length = torch.from_numpy(texts.tokens).long(), point.input_len + point.output_len
+    expected = reference(point, point.model, tokens, texts.asked, job.source(), length)
     truth, output = texts.of_each(expected.double().cpu().numpy()), np.concatenate(found).astype(np.float64)
+    against_whole = quality(job)
     error = float(np.abs(output - truth).max() / np.abs(truth).max())
     return Verification(
         ok=error <= tolerance,
@@ -82,19 +84,10 @@ def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
         tolerance=tolerance,
         against="float32 on a single device",
         kl_divergence=_kl_divergence(truth, output),
+        quality_kl=None if against_whole is None else against_whole.kl,
+        quality_agreement=None if against_whole is None else against_whole.agreement,
+        quality_perplexity=None if against_whole is None else against_whole.perplexity,
     )
-
-
-def _expected(point: Point, tokens: torch.Tensor, positions: list[int], source: Source) -> torch.Tensor:
-    """The reference's logits, computed on the GPU if they fit beside the model, else on the host."""
-    length = point.input_len + point.output_len
-    if point.chip.kind == "gpu":
-        try:
-            return reference_logits(point.model, tokens.to("cuda"), positions, source, length)
-        except torch.OutOfMemoryError:
-            pass  # freed below: here the traceback still references the tensors
-        torch.cuda.empty_cache()
-    return reference_logits(point.model, tokens, positions, source, length)
 
 
 def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:

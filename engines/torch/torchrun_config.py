@@ -1,5 +1,6 @@
 """The job of a composed config, for ranks that torchrun starts."""
 
+from dataclasses import replace
 from typing import Any
 
 from engines.core.chip import Chip
@@ -8,7 +9,8 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.runtime import AUTO, Runtime
 from engines.torch.engine import TorchEngine
-from engines.torch.rank import Job
+from engines.torch.job import Job
+from engines.torch.quality import scores_of
 
 
 def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
@@ -37,4 +39,5 @@ def job_from(path: str, ranks: int, here: int) -> tuple[Job, TorchEngine]:
         raise InvalidRequest("num_chips", point.num_chips, f"must be torchrun's {ranks} ranks", "change one of them")
     settings.pop("_target_", None)
     engine = TorchEngine(**settings)
-    return engine.job(point, here), engine
+    job = engine.job(point, here)
+    return replace(job, scores=scores_of(job)), engine

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from engines.core.digest import digest
 from engines.torch.collectives import Collectives, Exchanged
-from engines.torch.rank import COMPILE_OPTIONS, MOST_RECORDED, WARM_UP_RUNS, Job, Rank
+from engines.torch.job import Job
+from engines.torch.rank import COMPILE_OPTIONS, MOST_RECORDED, WARM_UP_RUNS, Rank
 from engines.torch.shard import Shard
 
 
@@ -29,7 +30,7 @@ def program_id_of(job: Job, versions: Mapping[str, str]) -> str:
         on = "cuda" if point.chip.kind == "gpu" else "cpu"
         how = [job.decode, COMPILE_OPTIONS[on] if job.decode == "compile" else {}, MOST_RECORDED, WARM_UP_RUNS]
     # What streams the layers runs beside these operations.
-    where = () if point.offload == "none" else (point.offload,)
+    where = [each for each in (point.offload, f"kv:{point.offload_kv}") if not each.endswith("none")]
     return digest(list(traced(job)), how, degrees, versions, *where)
 
 

@@ -1,6 +1,6 @@
 """A rank's part of the forward pass."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from engines.core.layer_kind import LayerKind
 from engines.core.model import Model
 from engines.torch.activation import activated
-from engines.torch.attention import Cache, CausalMask, Rope, Scores, Window, attend
+from engines.torch.attention import Cache, CausalMask, Scores, Window, attend
 from engines.torch.collectives import Collectives
 from engines.torch.experts import partial_experts, sent_to_experts
 from engines.torch.latent_attention import attend_latents
-from engines.torch.offload import StreamedLayers
 from engines.torch.parameters import LayerParameters, Parameters
+from engines.torch.rope import Rope
 from engines.torch.shard import Shard
 
 Masks = Mapping[LayerKind, CausalMask]
@@ -32,16 +32,12 @@ class Transformer:
         length: int,
         dtype: torch.dtype,
         latent_attention: str = "auto",
-        streamed: StreamedLayers | None = None,
     ) -> None:
-        """``streamed`` are the layers where ``parameters`` has none."""
         self.shard, self.parameters, self.collectives, self.dtype = shard, parameters, collectives, dtype
         self.model, self.latent_attention = shard.model, latent_attention
         self.splits_tokens = False
         device = parameters.all()[0].device
-        self.stage: Iterable[LayerParameters] = parameters.layers if streamed is None else streamed
-        kinds = [each.kind for each in parameters.layers] if streamed is None else streamed.kinds
-        self.kinds = list(dict.fromkeys(kinds))
+        self.kinds = list(dict.fromkeys(self.model.layer_kinds[number] for number in shard.layers))
         self.windows = {kind: window_of(self.model, kind, length) for kind in self.kinds}
         self.ropes: dict[LayerKind, Rope] = {}
         if self.model.position == "rotary":
@@ -81,13 +77,18 @@ class Transformer:
             x = x + (learned.index_select(0, positions) if positions.ndim == 1 else F.embedding(positions, learned))
         return self._norm(self.parameters.vectors, "embedding_norm", x) if model.embedding_norm else x
 
-    def layers(self, x: Tensor, cache: Sequence[Cache], masks: Masks) -> Tensor:
-        """x: [batch, time, embed] through this stage; ``cache`` has one entry per layer."""
+    def layers(
+        self, x: Tensor, stage: Iterable[tuple[LayerParameters, Cache]], masks: Masks, longest: int | None = None
+    ) -> Tensor:
+        """x: [batch, time, embed] through this stage's layers, each with its cache.
+
+        ``longest`` is the time of the group of sequences that has most, where they differ.
+        """
         shape = x.shape
         if self.splits_tokens:
             x = self.collectives.own_tokens(x.flatten(0, 1))
-        for parameters, layer_cache in zip(self.stage, cache, strict=True):
-            x = self._layer(parameters, x, layer_cache, masks[parameters.kind], shape)
+        for parameters, layer_cache in stage:
+            x = self._layer(parameters, x, layer_cache, masks[parameters.kind], shape, longest or shape[1])
         return self._whole(x, shape)
 
     def _whole(self, x: Tensor, shape: torch.Size) -> Tensor:
@@ -129,13 +130,15 @@ class Transformer:
         bests, all_ids = self.collectives.gather_vocabulary(sent).unbind(dim=1)
         return torch.where(bests == bests.amax(dim=0), all_ids, torch.inf).amin(dim=0).long()
 
-    def _layer(self, w: LayerParameters, x: Tensor, cache: Cache, mask: CausalMask, shape: torch.Size) -> Tensor:
+    def _layer(
+        self, w: LayerParameters, x: Tensor, cache: Cache, mask: CausalMask, shape: torch.Size, longest: int
+    ) -> Tensor:
         model, reduce = self.model, self.collectives.reduce_attention
         if model.block == "serial":
             read = self._whole(self._before(w, "attn", x), shape)
             out = self._summed(self._attention(w, read, cache, mask), reduce)
             x = self._joined(w, "attn", x, self._with_bias(w, "o_bias", out))
-            out = self._fed_forward(w, self._whole(self._before(w, "ffn", x), shape))
+            out = self._fed_forward(w, self._whole(self._before(w, "ffn", x), shape), longest)
             return self._joined(w, "ffn", x, self._with_bias(w, "wo_bias", out))
         first = self._whole(self._norm(w.vectors, "attn_norm", x), shape)
         second = first
@@ -147,7 +150,7 @@ class Transformer:
             both = self._summed(partial, self.collectives.all_reduce)
         else:
             both = reduce(self._attention(w, first, cache, mask))
-            both = both + self._fed_forward(w, second)
+            both = both + self._fed_forward(w, second, longest)
         return self._joined(w, "", x, self._with_bias(w, "wo_bias", self._with_bias(w, "o_bias", both)))
 
     def _before(self, w: LayerParameters, half: str, x: Tensor) -> Tensor:
@@ -164,7 +167,7 @@ class Transformer:
         rope = self.ropes.get(w.kind)
         if model.attention.is_latent:
             assert rope is not None
-            absorbed = self.latent_attention == "absorbed" or (self.latent_attention == "auto" and x.shape[1] == 1)
+            absorbed = self.latent_attention == "absorbed" or (self.latent_attention == "auto" and not mask.is_prompt)
             return w.matrices["o"](attend_latents(model, w, x, cache, mask, rope, absorbed))
         kv_heads = cache[0].shape[1]
         out = self._with_bias(w, "qkv_bias", w.matrices["qkv"](x)).unflatten(-1, (-1, dim))
@@ -179,8 +182,11 @@ class Transformer:
         scores = Scores(model.attn_scale, model.attn_softcap, self.slopes, w.vectors.get("sinks"))
         return w.matrices["o"](attend(q, k, v, cache, mask, scores))
 
-    def _fed_forward(self, w: LayerParameters, x: Tensor) -> Tensor:
-        """x: [batch, time, embed] of this rank's sequences → the whole output of the feed-forward for them."""
+    def _fed_forward(self, w: LayerParameters, x: Tensor, longest: int) -> Tensor:
+        """x: [batch, time, embed] of this rank's sequences → the whole output of the feed-forward for them.
+
+        Groups of sequences are gathered at the time of the ``longest``: a gather takes parts of one size.
+        """
         if self.shard.data == 1:
             return self._summed(self._feed_forward(w, x), self.collectives.all_reduce)
         layer = self.model.experts if w.kind.has_experts else None
@@ -189,9 +195,9 @@ class Transformer:
             sent = sent_to_experts(self.shard, layer, w, x, self.collectives)
             if layer.shared is None:
                 return sent
-        every = self.collectives.gather_sequences(x)
+        every = self.collectives.gather_sequences(F.pad(x, (0, 0, 0, longest - x.shape[1])))
         partial = self._feed_forward(w, every) if sent is None else self._shared(w, every)
-        whole = self.collectives.all_reduce(partial)[self.shard.sequences(every.shape[0])]
+        whole = self.collectives.all_reduce(partial)[self.shard.sequences(every.shape[0]), : x.shape[1]]
         return whole if sent is None else whole + sent
 
     def _feed_forward(self, w: LayerParameters, x: Tensor) -> Tensor:

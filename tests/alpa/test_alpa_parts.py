@@ -5,15 +5,18 @@ import itertools
 import numpy as np
 import pytest
 from alpa_cases import a_graph, a_point
+from builders.models import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.sweep.catalog import load_model
 from engines.analytic.alpa.pipeline import _Cut, _least_s, best_pipeline
 from engines.analytic.alpa.roles import VALUE, Sent, assignments, having, sent
 from engines.analytic.alpa.stages import Part, best_stages, parts_of
 from engines.analytic.grid import grid_of
 from engines.core.errors import InvalidRequest
 from engines.core.layout import axes_size
+from engines.core.sharding_summary import summary
 from engines.core.shardings import Shardings, sharded_values
 
 
@@ -128,3 +131,19 @@ def test_shardings_name_every_value_of_a_layer():
 def test_what_is_no_plan_is_refused(text):
     with pytest.raises(InvalidRequest, match="shardings"):
         Shardings.parse(text)
+
+
+def test_a_summary_says_how_matmuls_and_attention_are_cut():
+    def said(cuts, model):
+        names = sharded_values(MODELS.get(model) or load_model(model))
+        return summary(Shardings.of({name: cuts.get(name, ("",) * count) for name, count in names.items()}))
+
+    assert said({}, "palm-8b") == "matmuls in whole, out whole, attention whole"
+    feed_forward = {"ffn.in": ("", "y", "zx"), "ffn.out": ("x", "zx", "y"), "ffn.in.weights": ("yx", "z")}
+    cuts = feed_forward | {"attention": ("xy", "z")}
+    assert said(cuts, "llama-3-8b") == (
+        "feed-forward in y→zx, out zx→y tokens x, attention's matmuls in whole, out whole, "
+        "attention over batch xy and heads z"
+    )
+    gathered = {"fused.in": ("x", "", "z"), "fused.in.weights": ("yx", "z")}
+    assert said(gathered, "palm-8b").startswith("matmuls in -→z tokens x weights gathered over yx, out whole")

@@ -66,6 +66,14 @@ def test_more_is_accepted_in_less_time_and_one_proposal_never_accepted_only_cost
     assert times[0] > answer(LLAMA()).latency_s > times[-1]
 
 
+def test_where_all_is_accepted_a_turn_yields_all_and_where_nothing_is_one_token():
+    """64 tokens: 16 turns of 3 + 1, or 64 turns of which each makes the one token that the model would make."""
+    always, never = (answer(LLAMA(speculative="ngram", draft_len=3, acceptance_rate=rate)) for rate in (1.0, 0.0))
+    assert (always.facts.details["turns"], never.facts.details["turns"]) == (16, 64)
+    assert (always.facts.tokens_per_turn, never.facts.tokens_per_turn) == (4, 1)
+    assert never.latency_s == pytest.approx(4 * always.latency_s)
+
+
 def test_answers_do_not_depend_on_what_else_is_asked():
     drafted = PALM(speculative="draft", draft_model=load_model("palm-8b"), acceptance_rate=0.5)
     together = AnalyticEngine().estimate([PALM(), drafted, LLAMA(), replace(drafted, draft_len=2), PALM(batch_size=64)])

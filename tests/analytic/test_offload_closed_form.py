@@ -1,6 +1,8 @@
 """What layers that come from the host cost: the pipeline's closed form, its rates, and what fits."""
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from engines.analytic.grid import grid_of
 from engines.analytic.offload import LayerBytes, streamed
 from engines.offload.host_link import HOST_LINK_SHARE
 
+ROOT = Path(__file__).parents[2]
 ZERO = np.zeros(1)
 KEYS = {
     "model": "llama-2-70b",
@@ -104,6 +107,19 @@ def test_an_offloaded_cache_makes_room_and_takes_the_link(make_point):
     seen = 512 + (32 + 1) / 2
     cache = 512 * seen * 2 * 8 * 128 * 2 * 80
     assert found.step_time_s - alone.step_time_s == pytest.approx(cache / (HOST_LINK_SHARE * 64e9), rel=0.01)
+
+
+@pytest.mark.parametrize(("batch", "cached"), [("1024", True), ("256", False)])
+def test_a_step_of_the_report_is_by_hand_the_bytes_that_pass_the_link(batch, cached):
+    """Llama 2 70B in float16 on an H100, 512 in and 32 out: matrices of 80 layers, keys and values of 8 heads."""
+    place = "weights in host memory, cache in " + ("host memory" if cached else "HBM")
+    with (ROOT / "reports/offload/tables/offload_all.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["weight_dtype"] == "float16" and row["place"] == place]
+    (row,) = [row for row in rows if row["model"] == "llama-2-70b" and row["batch_size"] == batch]
+    layer = 2 * (8192 * (64 + 2 * 8) * 128 + 64 * 128 * 8192 + 3 * 8192 * 28672)
+    keys_and_values = int(batch) * (512 + (32 + 1) / 2) * 2 * 8 * 128 * 2 * cached
+    step_s = 80 * (layer + keys_and_values) / (0.85 * 64e9)
+    assert float(row["step_time_s"]) == pytest.approx(step_s, rel=1e-3)
 
 
 def test_a_chip_without_a_drive_and_stages_are_refused_by_their_keys(make_point):

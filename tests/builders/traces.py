@@ -1,7 +1,8 @@
 """A program's timeline that can be checked by hand."""
 
 from engines.compiled.cost.account import Account
-from engines.compiled.cost.timeline import Event, Loop, Timeline
+from engines.compiled.cost.bars import Event, Loop
+from engines.compiled.cost.timeline import Timeline
 
 
 def by_hand():

@@ -11,13 +11,14 @@ from builders.points import point
 
 from bench.cli.main import main
 from engines.core.errors import InvalidRequest, Unsupported
-from engines.jax.quality import quality_of, windows_of
+from engines.jax.quality import quality_of
 from engines.jax.settings import Settings
 from engines.transformer.reference import reference_logits
 from engines.transformer.training import TrainingConfig, forward, loss_of, read_all, trained
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.checkpoint.write import write_checkpoint
+from engines.weights.held_out import windows_of
 from engines.weights.random import prompt, tensors, values
 
 pytest.importorskip("optax", reason="comes with shardbench[distill]")
@@ -144,9 +145,9 @@ def test_the_command_writes_checkpoint_held_out_text_and_losses(tmp_path, capsys
 def test_a_text_without_tokens_or_too_short_is_refused(tmp_path):
     (tmp_path / "text").write_text("short")
     with pytest.raises(InvalidRequest, match="has 5 tokens"):
-        windows_of(str(tmp_path / "text"), SMALL, Settings())
+        windows_of(str(tmp_path / "text"), SMALL, None)
     with pytest.raises(InvalidRequest, match="without a tokenizer"):
-        windows_of(str(tmp_path / "text"), small_model(), Settings())
+        windows_of(str(tmp_path / "text"), small_model(), None)
 
 
 def test_only_what_llamas_config_says_is_written(tmp_path):

@@ -14,8 +14,9 @@ from processes import PATIENCE_S
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.torch.engine import TorchEngine
 from engines.torch.experts import route
+from engines.torch.job import Job
 from engines.torch.parameters import LayerParameters, ParameterLoader
-from engines.torch.rank import Job, Rank
+from engines.torch.rank import Rank
 from engines.torch.rank_group import InProcess
 from engines.torch.reference import reference_logits
 from engines.torch.reference_experts import route as reference_route

@@ -106,11 +106,11 @@ def test_what_does_not_fit_is_oom_with_the_compiler_s_figures():
     [
         ({"num_chips": 16, "tensor_parallel": 16}, "num_chips=16: engine=compiled compiles for the 8 GPUs of one node"),
         ({"num_chips": 3, "tensor_parallel": 3}, "num_chips=3"),
-        ({"tensor_parallel": 4}, "pipeline_parallel=2"),
         (
-            {"tensor_parallel": 4, "pipeline_parallel": 2},
-            "pipeline_parallel=2: engine=compiled does not support pipeline stages",
+            {"tensor_parallel": 4, "batch_size": 5},
+            "batch_size=5: does not split into 2 micro-batches of engine=compiled",
         ),
+        ({"tensor_parallel": 4, "collectives": "throughput"}, "collectives=throughput: engine=compiled with tensor_"),
         ({"ffn_layout": "ws_2d"}, "tensor_parallel=8 implies ffn_layout=ws_1d"),
         (
             {"hw": replace(load_chip("a100-80gb"), name="gtx", cuda=None)},

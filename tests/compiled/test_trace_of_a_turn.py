@@ -6,7 +6,8 @@ import pytest
 from hand_schedule import MACHINE, MEGABYTE, PROGRAM
 
 from engines.compiled.cost.account import Account
-from engines.compiled.cost.timeline import Event, Timeline, walk
+from engines.compiled.cost.bars import Event
+from engines.compiled.cost.timeline import Timeline, walk
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import read_schedule
 from engines.compiled.perfetto import trace_events, write_trace

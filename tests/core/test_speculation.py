@@ -88,6 +88,8 @@ def test_what_is_left_open_is_filled_in_where_it_is_read():
         ({"speculative": "self", "exit_threshold": 0.5}, "exit_threshold"),
         ({"speculative": "self", "planner": "alpa", "partitioner": "gspmd"}, "planner"),
         ({"exit_every": 4}, "exit_every"),
+        ({"exit_rate": 0.5}, "exit_rate"),
+        ({"exit_threshold": 0.5, "exit_rate": 1.5}, "exit_rate"),
         ({"exit_threshold": 1.5}, "exit_threshold"),
         ({"exit_threshold": 0.5, "phase": "prefill"}, "exit_threshold"),
     ],

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_commands
 import pytest
 
 from bench.cli.main import main
@@ -23,9 +24,7 @@ class Shardbench:
         return [sys.executable, "-m", "bench.cli.main", *words]
 
     def __call__(self, *words, env=None, code=0):
-        done = subprocess.run(
-            self.words(*words), cwd=self.folder, env=self.env | (env or {}), capture_output=True, text=True, check=False
-        )
+        done = forked_commands.run(words, self.folder, self.env | (env or {}))
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

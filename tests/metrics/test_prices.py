@@ -128,6 +128,14 @@ def test_a_day_may_be_written_as_yaml_reads_one(tmp_path):
         load_prices("exampel")
 
 
+def test_typed_prices_come_first_and_are_said_to_be_typed():
+    both = Prices(**MINE, usd_per_chip_hour={"tpu-v4": 1.0, "h200": 1.0}, typed={"tpu-v4": 3.6})
+    assert (both.usd_per_mtok("tpu-v4", 0.01), both.usd_per_chip_hour_of("h200")) == (pytest.approx(10.0), 1.0)
+    assert both.label == "mine (spot, 2026-01-31; a bill), tpu-v4 at 3.6 as typed"
+    alone = replace(load_prices("none"), typed={"tpu-v4": 3.6})
+    assert (alone.label, alone.note) == ("tpu-v4 at 3.6 as typed", "Dollars are by price=tpu-v4 at 3.6 as typed.")
+
+
 def test_the_shipped_prices_are_nobodys():
     assert not load_prices("none").usd_per_chip_hour
     assert set(load_prices("example").usd_per_chip_hour.values()) == {1.0}

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 from builders.workloads import workload_of
 
+from bench.planner.drafts import LENGTHS, drafted
 from bench.planner.search import TERMS, search
 from bench.planner.shortfall import shortfall
 from bench.planner.workload import counts_up_to, ways_of
+from bench.sweep.catalog import load_model
 from engines.analytic.engine import AnalyticEngine
 from engines.core.errors import InvalidRequest, Unsupported
 
@@ -111,10 +113,55 @@ def test_no_memory_says_by_how_much_and_what_would_fit():
     assert not found.memory_fits
     missing = shortfall(found)
     assert "GB too much" in missing.message
-    assert missing.would_fit
+    assert set(missing.would_fit) > {"num_chips", "offload"}
     for key, value in missing.would_fit.items():
-        plural = {"num_chips": "num_chips", "batch_size": "batch_sizes", "weight_dtype": "weight_dtypes"}[key]
-        assert search(replace(asked, **{plural: (value,)})).chosen is not None, key
+        plural = {"batch_size": "batch_sizes", "weight_dtype": "weight_dtypes"}.get(key, key)
+        change = value if key == "offload" else (value,)
+        assert search(replace(asked, **{plural: change})).chosen is not None, key
+
+
+def test_a_model_too_large_for_one_gpu_is_told_where_its_weights_and_cache_may_wait():
+    keys = {"model": "llama-2-70b", "hw": "h100-80gb", "num_chips": 1, "phase": "decode", "input_len": 512}
+    asked = workload(**keys, weight_dtype="bfloat16", batch_size=[512])
+    missing = shortfall(search(asked))
+    assert missing.would_fit["offload"] == missing.would_fit["offload_kv"] == "host"
+    assert "or offload=host with offload_kv=host" in missing.message
+    assert search(replace(asked, offload="host", offload_kv="host")).chosen.point.offload == "host"
+    # A chip whose file states no link is told nothing of it.
+    unknown = replace(asked, chip=replace(asked.chip, host_link_bytes_per_s=None))
+    assert "offload" not in shortfall(search(unknown)).would_fit
+
+
+def test_micro_batches_are_chosen_and_are_no_more_than_the_batch():
+    keys = {"model": "gpt-175b", "hw": "a100-80gb", "num_chips": 16, "weight_dtype": "bfloat16", "batch_size": [2, 64]}
+    open_ = workload(**keys, phase="generate", input_len=128, output_len=8)
+    ways = ways_of(open_)
+    assert all(
+        ways.point(place).micro_batches in (None, 1) for place in range(len(ways.index)) if ways.grid.batch[place] < 2
+    )
+    for place in range(len(ways.index)):
+        ways.point(place).check()
+    staged = [search(replace(open_, micro_batches=(each,))) for each in (1, 2)]
+    best = search(open_).chosen
+    assert best.value <= min(each.chosen.value for each in staged)
+    fixed = {each.point.micro_batches for each in (staged[1].chosen, *staged[1].runners_up)}
+    assert fixed <= {None, 2}
+
+
+def test_a_draft_is_as_long_as_is_fastest():
+    """The lengths are asked one by one: none is faster, and none pays where nothing is accepted."""
+    asked = {"model": "llama-3-70b", "hw": "h100-80gb", "num_chips": 8, "phase": "decode", "batch_size": 1}
+    chosen = search(workload(**asked, input_len=512)).chosen
+    found = drafted(chosen, {"speculative": "draft", "draft_model": load_model("llama-3-8b"), "acceptance_rate": 0.8})
+    times = [each.latency_s for each in AnalyticEngine().estimate([replace(found.point, draft_len=n) for n in LENGTHS])]
+    assert found.latency_s == min(times)
+    assert found.point.draft_len == 1 + times.index(min(times))
+    assert found.speedup > 1
+    assert f"draft_len={found.point.draft_len} is the fastest of 1 to 16" in found.sentence
+    hopeless = drafted(chosen, {"speculative": "ngram", "acceptance_rate": 0.0})
+    assert (hopeless.point.draft_len, hopeless.speedup < 1) == (1, True)
+    with pytest.raises(Unsupported, match="acceptance_rate=auto"):
+        drafted(chosen, {"speculative": "ngram"})
 
 
 def test_too_slow_says_by_how_much():

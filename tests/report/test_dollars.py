@@ -1,6 +1,7 @@
 """Dollars in reports, plans and the dashboard's data: only where prices are given, and the same in each."""
 
 import csv
+import json
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -89,6 +90,42 @@ def test_a_run_shows_dollars_and_stores_none(tmp_path, capsys):
     assert float(cells["energy_j"]) == pytest.approx(8 * 192 * stored.latency_s)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["price={file}"], "mine (own, 2026-01-31; it's #1, ours)"),
+        (["price={file}", "price.usd_per_chip_hour.tpu-v4=3.6"], "ours), tpu-v4 at 3.6 as typed"),
+        (["price.usd_per_chip_hour.tpu-v4=3.6"], "tpu-v4 at 3.6 as typed"),
+    ],
+)
+def test_a_run_takes_a_file_of_prices_and_typed_ones(words, told, tmp_path, capsys):
+    folder = tmp_path / "a folder, mine"
+    folder.mkdir()
+    file = folder / "mine.yaml"
+    text = 'name: mine\nterms: own\nsource: "it\'s #1, ours"\ndate: 2026-01-31\nusd_per_chip_hour: {tpu-v4: 1.5}\n'
+    file.write_text(text, encoding="utf-8")
+    point = ["model=palm-8b", "num_chips=8", "batch_size=8", f"results_dir={tmp_path}/rows", "print=json"]
+    assert shardbench(["run", *point, *(word.format(file=file) for word in words)]) == 0
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["price"].endswith(told)
+    usd = 3.6 if "typed" in told else 1.5
+    assert row["cost_usd_per_mtok"] == pytest.approx(row["cost_chip_s_per_token"] * usd / 3600 * 1e6)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("price=/nowhere.yaml", "price=/nowhere.yaml: cannot be read (No such file or directory); use a choice"),
+        ("price.usd_per_chip_hour.tpu-v9=3", "price.usd_per_chip_hour.tpu-v9=3: is of no known chip; did you mean"),
+        ("price.usd_per_chip_hour.tpu-v4=-3", "price.usd_per_chip_hour.tpu-v4=-3: must be a number > 0"),
+        ("price.usd_per_chip_hour.tpu-v4=", "price.usd_per_chip_hour.tpu-v4=: is empty; give US dollars"),
+    ],
+)
+def test_a_run_refuses_prices_of_nothing(word, said, tmp_path, capsys):
+    assert shardbench(["run", "model=palm-8b", f"results_dir={tmp_path}", word]) == 2
+    assert said in capsys.readouterr().err
+
+
 def planned(command, *words):
     return command("plan", *["model=palm-8b", "num_chips=8", "batch_size=[8,64]", "input_len=512", "runners=2"], *words)
 
@@ -96,7 +133,6 @@ def planned(command, *words):
 @pytest.fixture
 def command(capsys):
     """Exit code and JSON of a subcommand."""
-    import json
 
     def run(name, *words):
         module = import_module(f"bench.cli.commands.{name}")

@@ -1,6 +1,8 @@
 """Speed against quality of smaller models, in the report."""
 
-from bench.report.main.quality import quality_figure, quality_table, with_quality
+import pytest
+
+from bench.report.main.quality import method, quality_figure, quality_table, share, with_quality
 from engines.core.row import Row
 
 
@@ -24,13 +26,29 @@ def test_only_measured_rows_with_a_quality_are_shown():
     assert quality_figure([row()]) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ("bytes-1.8m", "")),
+        ({"details": {"checkpoint": "student@ce68"}}, ("bytes-1.8m (student)", "")),
+        ({"pruning": "heads:0.25"}, ("pruned heads", "0.25")),
+        ({"pruning": "2:4"}, ("pruned 2:4", "")),
+        ({"pruning": "columns:0.5+2:4"}, ("pruned columns+2:4", "0.5")),
+        ({"weight_dtype": "int8"}, ("bytes-1.8m, int8", "")),
+    ],
+)
+def test_a_mark_says_what_was_done_to_the_model(changes, told):
+    assert (method(row(**changes)), share(row(**changes))) == told
+
+
 def test_a_line_says_what_was_done_to_the_model_and_what_it_cost():
     rows = [row(), row(pruning="columns:0.5", details={"pruning_by": "activation"}, quality_kl=0.2)]
     table = quality_table(rows)
     assert [line["by"] for line in table.rows] == [None, "activation"]
     assert [line["quality_kl"] for line in table.rows] == [0.1, 0.2]
     axis = quality_figure(rows).figure.axes[0]
-    assert [text.get_text() for text in axis.texts] == ["bytes-1.8m", "columns:0.5 activation"]
+    assert [text.get_text() for text in axis.texts] == ["", "0.5"]
+    assert [line.get_marker() for line in axis.get_lines()] == ["o", "s"]
     assert axis.get_ylabel() == "perplexity of held-out text"
     without = [row(quality_perplexity=None), row(pruning="2:4", quality_perplexity=None)]
     assert "KL" in quality_figure(without).figure.axes[0].get_ylabel()

@@ -58,17 +58,25 @@ def test_of_each_place_the_cheapest_batch_stands_and_the_cheapest_place_first():
 
 
 def test_the_report_says_both_and_draws_them():
-    document = offload_report([*ROWS, streamed()], "Offload")
-    first, last = document.findings
+    document = offload_report([*ROWS, streamed(), replace(streamed(), engine="torch")], "Offload")
+    answer, first, last = document.findings
+    # 64 s for 64 · 32 tokens, against 25.6 s for 16 · 32.
+    assert answer.sentence == (
+        "The cheapest token of OPT 175B on one h100-80gb: batch 64, float16, weights in host memory, cache in host "
+        "memory, 0.0312 chip-seconds; the next best place (weights in host memory, cache in HBM, float16, batch 16) "
+        "costs 1.6 times that."
+    )
+    assert document.front.findings == [answer]
     assert "weights in host memory, cache in host memory, at batch 64" in first.sentence
-    assert last.sentence == "100.0% of 3 fetches began before the layer before them was computed, in 1 measured rows."
+    ahead = "100.0% of 6 fetches began before the layer before them was computed, in 2 measured rows of jax and torch."
+    assert last.sentence == ahead
     tables = {table.name: table for section in document.sections for table in (*section.tables, *section.linked)}
     assert len(tables["offload_all"].rows) == len(ROWS)
     assert tables["offload_measured"].rows[0]["read"] == 8192
     pytest.importorskip("matplotlib")
     with style.settings():
         drawn = [figure.name for section in document.sections for figure in section.draw()]
-    assert drawn == ["offload_cost", "offload_timeline"]
+    assert drawn == ["offload_cost", "offload_timeline_jax", "offload_timeline_torch"]
 
 
 def test_without_rows_the_command_is_named():

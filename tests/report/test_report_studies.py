@@ -12,6 +12,7 @@ from bench.report.render import style
 from bench.report.studies.registry import STUDIES
 from bench.report.studies.report import studies_report
 from bench.report.studies.rows import answers, find_rows, parts_of
+from bench.rows.pairing import DEFAULTS
 from bench.rows.store import Store
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,17 @@ def test_a_choice_left_open_is_met_by_what_the_engine_chose_and_not_by_what_was_
     assert not answers(replace(row, ffn_layout="ws_1d"), point)
     assert not answers(replace(row, weight_dtype="int8"), point)
     assert not answers(replace(row, partitioner="gspmd"), point)
+
+
+def test_a_row_of_before_a_key_was_one_was_asked_with_its_default(points):
+    point = points["study-block"][0]
+    row = a_row_of(point, 0.1)
+    added = {key: None for key, default in DEFAULTS.items() if default in ("none", "equal", "padded")}
+    assert {"offload", "lengths", "padding", "sequence_parallel"} <= set(added)
+    assert answers(replace(row, **added), point)
+    assert find_rows([replace(row, source="compiled", **added)], [point]).missing == 0
+    assert not answers(replace(row, **added | {"lengths": "trace"}), point)
+    assert not answers(replace(row, **added | {"offload": "host"}), point)
 
 
 def test_a_publication_meets_what_is_open_but_not_what_is_asked(points):

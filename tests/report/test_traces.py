@@ -14,7 +14,8 @@ from bench.report.studies.figure_iteration import COLOUR_OF, turn
 from bench.report.studies.read_trace import read_turn
 from bench.report.studies.traces import Places, traces_of
 from engines.compiled.cost.account import Account
-from engines.compiled.cost.timeline import Event, Timeline, walk
+from engines.compiled.cost.bars import Event
+from engines.compiled.cost.timeline import Timeline, walk
 from engines.compiled.cost.torus import Torus
 from engines.compiled.cost.tpu import TpuCostModel
 from engines.compiled.hlo.parser import parse_module

@@ -2,9 +2,11 @@
 
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from builders.nvml import Nvml, stand_in
 from builders.points import point
 from test_timing import Script
 
@@ -16,56 +18,10 @@ from engines.host import nvml as under_test
 from engines.host.nvml import POWER, TOTAL_ENERGY, energy_meter
 
 
-class Nvml:
-    """GPUs that draw ``watts`` each; ``now`` is in seconds. Without a counter, they only state their power."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, watts, *, counts=True, names=None, clock=None):
-        self.watts, self.counts, self.open = watts, counts, 0
-        self.names = names or ["NVIDIA H100 80GB HBM3"] * len(watts)
-        self.clock = clock or (lambda: 0.0)
-
-    def nvmlInit(self):
-        self.open += 1
-
-    def nvmlShutdown(self):
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self):
-        return len(self.watts)
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid):
-        return int(uuid.removeprefix("GPU-"))
-
-    def nvmlDeviceGetName(self, handle):
-        return self.names[handle]
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
-        if not self.counts:
-            raise self.NVMLError("Not Supported")
-        return int(1000 * (5000 + self.watts[handle] * self.clock()))
-
-    def nvmlDeviceGetPowerUsage(self, handle):
-        return int(1000 * self.watts[handle])
-
-
 @pytest.fixture
 def machine(monkeypatch):
     """``machine(…)``: the library, as if these GPUs were here."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-
-    def make(*args, **keys):
-        found = Nvml(*args, **keys)
-        monkeypatch.setitem(sys.modules, "pynvml", found)
-        return found
-
-    return make
+    return partial(stand_in, monkeypatch)
 
 
 @pytest.mark.parametrize(

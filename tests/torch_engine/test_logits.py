@@ -13,7 +13,8 @@ from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, fed, logits, point, run
 
 from engines.jax.engine import JaxEngine
-from engines.torch.rank import Job, Rank
+from engines.torch.job import Job
+from engines.torch.rank import Rank
 from engines.torch.rank_group import InProcess
 from engines.transformer.reference import reference_logits
 

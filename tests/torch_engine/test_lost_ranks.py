@@ -19,7 +19,7 @@ from bench.run.worker import answer
 from engines.core.errors import OutOfMemory, TimedOut
 from engines.torch import rank_group
 from engines.torch.engine import TorchEngine
-from engines.torch.rank import Job
+from engines.torch.job import Job
 from engines.torch.rank_group import ChildProcesses, RankFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]

@@ -13,12 +13,13 @@ from torch_cases import ARCHITECTURES, changed
 from bench.sweep.catalog import load_model, names
 from engines.core.errors import Unsupported
 from engines.torch import peaks
-from engines.torch.attention import CausalMask, Rope, attend
+from engines.torch.attention import CausalMask, attend
 from engines.torch.collectives import Collectives
 from engines.torch.devices import is_out_of_memory
 from engines.torch.load_tensor import generate_on_device, load_tensor
 from engines.torch.parameters import Matrix, ParameterLoader
 from engines.torch.reference import reference_logits
+from engines.torch.rope import Rope
 from engines.torch.sequences import micro_batches
 from engines.torch.shard import Shard
 from engines.torch.transformer import Transformer

@@ -4,14 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from builders.models import MODELS as SHAPES
+from builders.models import moe_model
 from forked_ranks import ForkedRanks
 from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, changed, logits, point, run
 
 from engines.core.errors import Unsupported
 from engines.torch.engine import TorchEngine
+from engines.torch.job import Job
 from engines.torch.program import TorchProgram
-from engines.torch.rank import Job
 from engines.torch.rank_group import InProcess
 from engines.torch.result import verification
 from engines.weights.lengths import draw_lengths
@@ -22,6 +24,8 @@ MODELS = {
     **ARCHITECTURES,
     "alibi": changed(position="alibi"),
     "window": changed(attention_window=4, num_kv_heads=4),
+    "latent": SHAPES["deepseek"],
+    "experts": moe_model(shared_expert_d_ff=32),
     "sinks": changed(attention_sinks=True, attention_window=3, attn_softcap=20.0),
 }
 
@@ -40,6 +44,18 @@ def test_packed_is_padded_is_the_reference(model):
     padded, packed = (logits(found[each]) for each in ("padded", "packed"))
     assert np.abs(padded - packed).max() < 1e-5 * np.abs(padded).max()
     assert np.array_equal(found["padded"].generated, found["packed"].generated)
+
+
+@pytest.mark.parametrize("model", ["llama", "experts"])
+def test_groups_of_sequences_gather_rows_of_different_lengths_to_experts_and_dense_layers(model):
+    spread = job(model, "packed", tensor=2, batch_size=4, data_parallel=2)
+    first, second = draw_lengths("uniform", 4, 11, 2).reshape(2, 2).sum(axis=1)
+    assert first != second
+    group = ForkedRanks(spread, PATIENCE_S)
+    try:
+        assert verification(spread, run(group), 1e-5).ok
+    finally:
+        group.close()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +84,5 @@ def test_rates_count_real_tokens(phase):
 
 
 def test_what_is_refused():
-    with pytest.raises(Unsupported, match="padding=packed: data_parallel=2"):
-        TorchEngine().job(point(tensor=2, batch_size=4, data_parallel=2, lengths="trace", padding="packed"))
     with pytest.raises(Unsupported, match=r"engine.decode=compile: every step of padding=packed"):
         TorchEngine(decode="compile").job(point(lengths="trace", padding="packed"))

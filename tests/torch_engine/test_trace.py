@@ -6,7 +6,7 @@ import pytest
 from torch_cases import ARCHITECTURES, point
 
 from engines.torch.engine import TorchEngine
-from engines.torch.rank import Job
+from engines.torch.job import Job
 from engines.torch.trace import program_id_of, traced
 
 VERSIONS = {"torch": "1"}

@@ -9,13 +9,15 @@ from bench.cli.values import Choice, FilePath, Integer, ListOf, Number, Text
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.errors import InvalidRequest
 from engines.core.layout import COLLECTIVES
-from engines.core.method_keys import PLANNERS
-from engines.core.point_keys import FIRST_TOKENS
+from engines.core.method_keys import PLANNERS, SPECULATIVES
+from engines.core.point_keys import FIRST_TOKENS, OFFLOADS, OFFLOADS_KV
+from engines.core.speculative_keys import SHARE
 from engines.core.text import significant
 
 if TYPE_CHECKING:
     from bench.planner.chips import OfChip
     from bench.planner.crossovers import Crossover
+    from bench.planner.drafts import Drafted
     from bench.planner.search import Candidate, SearchResult
     from bench.planner.workload import Workload
     from bench.rows.prices import Prices
@@ -46,6 +48,14 @@ KEYS: Final = (
     Key("latency_limit_s", None, "largest latency of the whole phase, in seconds", kind=Number(above=0)),
     Key("step_limit_s", None, "largest time of a decode step, in seconds", kind=Number(above=0)),
     Key("hbm_limit_bytes", None, "largest memory use of a chip, in bytes", kind=Number(above=0)),
+    Key("micro_batches", "auto", "of a pipeline: a number, a list to choose from, or auto", kind=SIZES),
+    Key("offload", "none", "where the layers' weights wait", OFFLOADS),
+    Key("offload_kv", "none", "where the cache waits", OFFLOADS_KV),
+    Key("speculative", "none", "what proposes tokens, on the chosen plan", SPECULATIVES),
+    Key("draft_model", None, "speculative=draft: the model that proposes, one of conf/model"),
+    Key("draft_layers", None, "speculative=self: first layers that propose", kind=Integer(1)),
+    Key("draft_len", "auto", "tokens proposed a turn: a number, a list, or auto (1 to 16): the fastest", kind=SIZES),
+    Key("acceptance_rate", None, "probability that a proposed token is accepted", kind=Number(minimum=0)),
     Key("planner", "auto", "auto searches named layouts; alpa plans shardings of every operator", PLANNERS),
     Key("out", None, "planner=alpa: the file of the plan, for shardings=FILE of run", kind=FilePath()),
     Key("runners", 8, "number of runners-up to show", kind=Integer(0)),
@@ -55,6 +65,8 @@ KEYS: Final = (
 EXAMPLES: Final = (
     "shardbench plan model=palm-540b num_chips=64 phase=decode batch_size=64 input_len=1984 weight_dtype=int8",
     "shardbench plan model=palm-62b objective=cost latency_limit_s=3",
+    "shardbench plan model=llama-3-70b hw=h100-80gb num_chips=8 phase=decode batch_size=1 speculative=draft "
+    "draft_model=llama-3-8b acceptance_rate=0.8",
     "shardbench plan planner=alpa model=llama-3-70b num_chips=16 phase=decode batch_size=64 out=plan.json",
     "shardbench plan model=llama-3-70b hw=[h100-80gb,tpu-v6e] objective=cost price=example step_limit_s=0.03",
     "shardbench plan model=llama-3-70b hw=h100-80gb objective=throughput step_limit_s=0.03 weight_dtype=bfloat16",
@@ -87,6 +99,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     compared = by_chip([search(each, runners=settings["runners"]) for each in workloads], prices)
     found = with_intervals(compared[0].found)
     as_json = settings["print"] == "json"
+    draft = None if found.chosen is None else draft_from(found.chosen, settings)
     if found.chosen is None:
         missing = shortfall(found)
         if as_json:
@@ -105,12 +118,40 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
             "other_hw": [each.to_dict() for each in compared[1:]],
             "not_told_apart": sum(plan.told_apart is False for plan in found.runners_up),
             "crossovers": [each.to_dict() for each in found_crossovers],
+            **({} if draft is None else {"draft": draft.to_dict()}),
         }
         print(json.dumps(content))
     else:
         _print(found, found.chosen, found_crossovers, prices)
         _print_other_chips(compared)
+        if draft is not None:
+            print(draft.sentence)
     return 0
+
+
+def draft_from(chosen: "Candidate", settings: Mapping[str, Any]) -> "Drafted | None":
+    """The draft that a command's keys ask for on the chosen plan; None where they ask for none.
+
+    Raises:
+        InvalidRequest: keys of a draft without ``speculative``, or a name is unknown.
+        Unsupported: it cannot be predicted.
+    """
+    from bench.planner.drafts import LENGTHS, drafted
+    from bench.sweep.catalog import load_model
+
+    given = {key: settings[key] for key in ("draft_model", "draft_layers", "acceptance_rate")}
+    if settings["speculative"] == "none":
+        named = {key: value for key, value in given.items() if value is not None}
+        if named:
+            key, value = next(iter(named.items()))
+            raise InvalidRequest(key, value, "is about a draft, and speculative=none", "give speculative=draft")
+        return None
+    if given["draft_model"] is not None:
+        given["draft_model"] = load_model(given["draft_model"])
+    if settings["speculative"] == "self" and given["draft_layers"] is None:
+        given["draft_layers"] = max(1, chosen.point.model.num_layers // SHARE)
+    lengths = LENGTHS if settings["draft_len"] == "auto" else tuple(settings["draft_len"])
+    return drafted(chosen, {"speculative": settings["speculative"], **given}, lengths)
 
 
 def workload_from(settings: Mapping[str, Any]) -> "Workload":
@@ -139,6 +180,9 @@ def workload_from(settings: Mapping[str, Any]) -> "Workload":
         num_chips=counts_up_to(chip, values["max_chips"]) if counts == "auto" else tuple(counts),
         first_token=values["first_token"],
         collectives=values["collectives"],
+        micro_batches=None if values["micro_batches"] == "auto" else tuple(values["micro_batches"]),
+        offload=values["offload"],
+        offload_kv=values["offload_kv"],
         latency_limit_s=values["latency_limit_s"],
         step_limit_s=values["step_limit_s"],
         hbm_limit_bytes=values["hbm_limit_bytes"],
@@ -228,6 +272,7 @@ def _cells(plan: "Candidate") -> list[str]:
     point = plan.point
     gpu = point.chip.kind == "gpu"
     mesh = f"tp{point.tensor_degree} pp{point.pipeline_degree}" if gpu else "×".join(map(str, point.mesh))
+    mesh += f" in {point.micro_batches}" if point.micro_batches else ""
     low, high = plan.latency_low_s, plan.latency_high_s
     layouts = [f"{phase} {_choices(keys)}" for phase, keys in plan.choices.items()]
     return [

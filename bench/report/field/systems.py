@@ -1,11 +1,12 @@
-"""Which system or method of the field is a row?"""
+"""Which system or method of the field is a row, of which kind, and what does it do to the model's text?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bench.rows.labels import model_label
 from engines.core.dtypes import ACTIVATION_DTYPES
 from engines.core.row import Row
+from engines.core.text import significant
 
 SWEEPS: Final = ("field", "field-measured")
 RUNTIMES: Final[Mapping[str, str]] = {
@@ -33,7 +34,9 @@ def system_of(row: Row) -> str:
     if row.source == "published" and row.system:
         return f"{row.system}, published"
     name = RUNTIMES.get(row.runtime or "", row.runtime or "")
-    if row.runtime in OURS:
+    if row.engine == "torch":
+        name = "PyTorch, tensor parallel"
+    elif row.runtime in OURS:
         name = "best known stack" if row.runtime == "best" and row.tensor_parallel is not None else "Pope et al. 2022"
     return name if row.weight_dtype in ACTIVATION_DTYPES else f"{name}, {row.weight_dtype}"
 
@@ -69,7 +72,13 @@ def _key(key: str) -> Callable[[Row], str | None]:
 
 
 def _other_model(*words: str) -> Callable[[Row], str | None]:
-    return lambda row: model_label(row.model) if any(word in row.model for word in words) else None
+    def told(row: Row) -> str | None:
+        if not any(word in row.model for word in words):
+            return None
+        runtime = RUNTIMES.get(row.runtime or "")
+        return model_label(row.model) + (f", {runtime}" if runtime and row.source != "measured" else "")
+
+    return told
 
 
 def _planned(row: Row) -> str | None:
@@ -92,11 +101,49 @@ RULES: Final[Mapping[str, Callable[[Row], str | None]]] = {
     "EffectiveTransformer": _packing,
     "ZeRO-Inference": _key("offload"),
     "Pruned": _key("pruning"),
-    "Sparse": _other_model("switch", "mixtral"),
-    "Distilled": _other_model("palm-62b", "llama-3-8b", "bytes-0.4m"),
+    "Sparse": _other_model("switch", "mixtral", "mixture"),
+    "Distilled": _other_model("palm-62b", "llama-3-8b", "student"),
     "Multihead attention": _other_model("multihead"),
     "Alpa": _planned,
     "GSPMD": _by_compiler,
     "NeMo Megatron": _megatron,
 }
 """Name of a system → what a row of it is called besides, "" for nothing, None where the row is none of it."""
+STACKS: Final = "Partitioning and stacks"
+FORMATS: Final = "Number formats"
+FAMILIES: Final[Mapping[str, Sequence[str]]] = {
+    STACKS: (),
+    FORMATS: (),
+    "Offload, and without padding": ("ZeRO-Inference", "EffectiveTransformer"),
+    "Adaptive computation": ("Speculative decoding", "Early exit"),
+    "Another model": ("Pruned", "Sparse", "Distilled", "Multihead attention"),
+}
+"""Kinds of systems, a panel each, and those of :data:`RULES` that are of them; all others partition or run a model."""
+OTHER_TEXT: Final = (*FAMILIES["Another model"], "Early exit")
+"""Systems whose text is not the model's."""
+
+
+def family_of(row: Row) -> str:
+    """The key of :data:`FAMILIES` under which a row is drawn."""
+    system = system_of(row)
+    found = next((family for family, those in FAMILIES.items() if those and system.startswith(tuple(those))), None)
+    return found or (STACKS if row.weight_dtype in ACTIVATION_DTYPES or row.source == "published" else FORMATS)
+
+
+def changes_the_text(row: Row) -> bool:
+    """Whether what it writes is another model's."""
+    return system_of(row).startswith(OTHER_TEXT)
+
+
+def quality_of(row: Row) -> str:
+    """What the row's text is to that of the whole model: the same, how far from it, or not known."""
+    if row.quality_kl is not None or row.quality_perplexity is not None:
+        parts = [] if row.quality_kl is None else [f"KL {significant(row.quality_kl, 2)} nats"]
+        parts += [] if row.quality_agreement is None else [f"{row.quality_agreement:.0%} agree"]
+        parts += [] if row.quality_perplexity is None else [f"perplexity {significant(row.quality_perplexity, 3)}"]
+        return ", ".join(parts)
+    if changes_the_text(row):
+        return "not known"
+    if row.weight_dtype not in ACTIVATION_DTYPES:
+        return "not known" if row.kl_divergence is None else f"KL {significant(row.kl_divergence, 2)} nats"
+    return "the same"

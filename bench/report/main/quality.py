@@ -1,13 +1,23 @@
 """What a smaller model saves and what it costs: speed against quality of pruned, distilled and quantised models."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from bench.report.render.style import COLOURS, Drawn, plain_log_ticks
+from bench.report.render.style import COLOURS, Drawn, legend, plain_log_ticks
 from bench.rows.labels import answered
 from bench.rows.table import Column, Table
 from engines.core.row import Row
 
-FIGURES = ("weights_bytes", "step_time_s", "tokens_per_s", "quality_kl", "quality_agreement", "quality_perplexity")
+TWO_OF_FOUR: Final = "2:4"
+FIGURES: Final = (
+    "weights_bytes",
+    "step_time_s",
+    "tokens_per_s",
+    "quality_kl",
+    "quality_agreement",
+    "quality_perplexity",
+    "kl_divergence",
+)
 
 
 def with_quality(rows: Sequence[Row]) -> list[Row]:
@@ -16,10 +26,25 @@ def with_quality(rows: Sequence[Row]) -> list[Row]:
     return [row for row in known if row.quality_kl is not None or row.quality_perplexity is not None]
 
 
-def label(row: Row) -> str:
-    """What was done to the model: ``columns:0.5``, ``int8``, or its name where it is whole."""
-    done = [row.pruning or "", row.details.get("pruning_by", ""), row.weight_dtype * (row.weight_dtype != "float32")]
-    return " ".join(filter(None, done)) or row.model
+def method(row: Row) -> str:
+    """What was done to the model: ``pruned heads``, ``int8``; its name and checkpoint where it is whole."""
+    if row.pruning:
+        parts = [part if part == TWO_OF_FOUR else part.partition(":")[0] for part in row.pruning.split("+")]
+        return "+".join(["pruned", *parts]).replace("+", " ", 1)
+    if row.weight_dtype != "float32":
+        return f"{row.model}, {row.weight_dtype}"
+    checkpoint = str(row.details.get("checkpoint", "")).partition("@")[0]
+    return f"{row.model} ({checkpoint})" if checkpoint else row.model
+
+
+def share(row: Row) -> str:
+    """The shares that were left out: ``0.5``; empty where there are none."""
+    return "+".join(part.partition(":")[2] for part in (row.pruning or "").split("+") if part and part != TWO_OF_FOUR)
+
+
+def by_activation(row: Row) -> bool:
+    """Whether a text chose the parts that were left out."""
+    return row.details.get("pruning_by") == "activation"
 
 
 def quality_table(rows: Sequence[Row]) -> Table | None:
@@ -37,13 +62,14 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
         lines.append({**told, "by": by, **figures})
     note = (
         "KL and agreement are against the whole model, or the teacher of a distilled one, in float32 on one device; "
-        "perplexity is on held-out text. Number formats change the program that is timed, and not these."
+        "perplexity is on held-out text. Number formats change the program that is timed, and not these: what they "
+        "add is in the last column, the program's own KL to the same weights in float32."
     )
     return Table(name="quality", caption="Speed and quality of smaller models", columns=columns, rows=lines, note=note)
 
 
 def quality_figure(rows: Sequence[Row]) -> Drawn | None:
-    """Perplexity, or KL where no text was read, over tokens/s; one colour a model; None with fewer than two points."""
+    """Perplexity, or KL where no text was read, over tokens/s; one colour a method; None with fewer than two points."""
     mine = with_quality(rows)
     key = "quality_perplexity" if any(row.quality_perplexity is not None for row in mine) else "quality_kl"
     mine = [row for row in mine if getattr(row, key) is not None]
@@ -51,14 +77,18 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
         return None
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 4.4), layout="constrained")
+    figure = Figure(figsize=(9.0, 4.8), layout="constrained")
     axis = figure.subplots()
-    colours = dict(zip(sorted({row.model for row in mine}), COLOURS, strict=False))
+    methods = list(dict.fromkeys(map(method, sorted(mine, key=lambda row: (bool(row.pruning), method(row))))))
+    looks = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(methods)}
     for row in mine:
-        x, y = row.tokens_per_s or 0.0, getattr(row, key)
-        face = colours.get(row.model, COLOURS[-1])
-        axis.plot([x], [y], marker="o", linestyle="", color=face)
-        axis.annotate(label(row), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=face)
+        x, y, colour = row.tokens_per_s or 0.0, getattr(row, key), looks[method(row)]
+        marker = "s" if by_activation(row) else "o"
+        axis.plot([x], [y], marker=marker, markersize=7.0, linestyle="", color=colour)
+        beside = (6, -9) if by_activation(row) else (6, 4)
+        axis.annotate(share(row), (x, y), xytext=beside, textcoords="offset points", fontsize=7, color=colour)
+    marks = [("chosen by magnitude", "o"), ("chosen by activations", "s")] if any(map(by_activation, mine)) else []
+    legend(figure, list(looks.items()), [], marks)
     axis.set_xscale("log")
     axis.set_yscale("log")
     plain_log_ticks(axis.xaxis)
@@ -68,6 +98,7 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
     first = mine[0]
     caption = (
         f"Measured {first.phase} on {first.hw}, batch {first.batch_size}: speed against quality of whole, pruned and "
-        "distilled models. Right and down is better."
+        "distilled models; beside a mark, the share that was left out. Right and down is better. The quality of a "
+        "number format is that of its weights before they are rounded."
     )
     return Drawn("quality_over_speed", caption, figure)

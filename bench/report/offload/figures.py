@@ -66,4 +66,4 @@ def timeline_figure(row: Row) -> Drawn:
         f"The last layers of a {stage} of {row.model} by engine={row.engine} offload={row.offload}, measured: while a "
         "layer computes, the next is copied and the one after it read."
     )
-    return Drawn("offload_timeline", caption, figure)
+    return Drawn(f"offload_timeline_{row.engine}", caption, figure)

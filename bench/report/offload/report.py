@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.offload.figures import cost_figure, timeline_figure
-from bench.report.render.document import Document, Section
+from bench.report.render.document import Document, Front, Section
+from bench.rows.counted import counted
 from bench.rows.labels import model_label
 from bench.rows.table import Column, Table
 from engines.core.errors import ShardbenchError
@@ -42,14 +43,18 @@ def offload_report(rows: Sequence[Row], title: str) -> Document:
     if not predicted and not measured:
         raise ShardbenchError(f"offload: the store holds no row of an offloaded point; run {COMMAND} first")
     findings, sections = [], []
+    front = None
     if predicted:
         best = cheapest(predicted)
-        findings += [_finding(own, predicted) for own in best.values() if own]
-        sections.append(_predicted_section(predicted, best))
+        first = _answers(best, predicted)
+        findings += first + [_finding(own, predicted) for own in best.values() if own]
+        section = _predicted_section(predicted, best)
+        sections.append(section)
+        front = Front(findings=first, draw=section.draw, table=section.tables[0], text=section.text)
     if measured:
         findings.append(_streamed(measured))
         sections.append(_measured_section(measured))
-    return Document(name="offload", title=title, findings=findings, sections=sections)
+    return Document(name="offload", title=title, findings=findings, sections=sections, front=front)
 
 
 def cheapest(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -62,6 +67,46 @@ def cheapest(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
             of_place.setdefault(place(row), row)
         found[group] = list(of_place.values())
     return found
+
+
+def _answers(best: Mapping[tuple[str, str], Sequence[Row]], rows: Sequence[Row]) -> list[Finding]:
+    """The answer in a sentence a model: batch, place and number format of its cheapest token, and by how much."""
+    found = []
+    for model in dict.fromkeys(model for model, _ in best):
+        ranked = sorted((row for (of, _), rows in best.items() if of == model for row in rows), key=_cost)
+        if not ranked:
+            continue
+        row = ranked[0]
+        sentence = (
+            f"The cheapest token of {model_label(model)} on one {row.hw}: batch {row.batch_size}, {row.weight_dtype}, "
+            f"{place(row)}, {significant(_cost(row), 3)} chip-seconds"
+        )
+        usd = usd_per_mtok(row)
+        sentence += "" if usd is None else f" or {significant(usd, 3)} USD a million"
+        small = [each for each in rows if each.model == model and cost(each) and _host_bytes(each) <= HOST_BYTES]
+        within = min(small, key=_cost, default=row)
+        if _host_bytes(row) > HOST_BYTES and within is not row:
+            sentence += f" with {significant(_host_bytes(row) / 1e12, 2)} TB of host memory"
+            sentence += f" (within {HOST_BYTES / 1e12:g} TB: batch {within.batch_size}, {within.weight_dtype}, "
+            sentence += f"{place(within)}, {significant(_cost(within), 3)})"
+        other = next((each for each in ranked if place(each) != place(row)), None)
+        if other is not None:
+            more = _cost(other) / _cost(row)
+            sentence += f"; the next best place ({place(other)}, {other.weight_dtype}, batch {other.batch_size}) costs "
+            sentence += "the same" if more < 1.005 else f"{significant(more, 3)} times that"
+        found.append(Finding("The cheapest token", ("predicted",), sentence + ".", {"chip_s_per_token": _cost(row)}))
+    return found
+
+
+def _cost(row: Row) -> float:
+    return cost(row) or 0.0
+
+
+def usd_per_mtok(row: Row) -> float | None:
+    """US dollars for a million generated tokens, where the command was given a price of the chip."""
+    if row.cost_usd_per_mtok is None or not row.cost_chip_s_per_token:
+        return None
+    return _cost(row) * row.cost_usd_per_mtok / row.cost_chip_s_per_token
 
 
 def _finding(best: Sequence[Row], rows: Sequence[Row]) -> Finding:
@@ -112,6 +157,7 @@ def _predicted_section(rows: Sequence[Row], best: Mapping[tuple[str, str], Seque
         *(Column("model"), Column("weight_dtype", "weights"), Column("place", "where")),
         Column("batch_size", "batch"),
         Column("cost", "chip-s per token", 1.0, ".3g"),
+        *([Column("usd", "USD/Mtok generated", 1.0, ".3g")] if any(map(usd_per_mtok, rows)) else []),
         Column("tokens_per_s", "generated tokens/s", 1.0, ".3g"),
         Column("step_time_s", "step (s)", 1.0, ".3g"),
         Column("held", "held on the chip (GB)", 1e-9, ".3g"),
@@ -126,6 +172,7 @@ def _predicted_section(rows: Sequence[Row], best: Mapping[tuple[str, str], Seque
             "place": place(row),
             "batch_size": row.batch_size,
             "cost": seconds if row.status == "ok" else row.status,
+            "usd": usd_per_mtok(row),
             "tokens_per_s": None if seconds is None else row.num_chips / seconds,
             "step_time_s": row.step_time_s,
             "held": row.peak_hbm_bytes,
@@ -160,7 +207,7 @@ def _streamed(rows: Sequence[Row]) -> Finding:
     possible = fetches - len(runs)  # nothing computes while the first layer arrives
     sentence = (
         f"{overlapped / max(possible, 1):.1%} of {possible} fetches began before the layer before them was computed, "
-        f"in {len(rows)} measured rows."
+        f"in {counted(len(rows), 'measured row')} of {' and '.join(sorted({row.engine for row in rows}))}."
     )
     return Finding("Fetching ahead", ("measured",), sentence, {"fetches": fetches, "overlapped": overlapped})
 
@@ -180,6 +227,7 @@ def _measured_section(rows: Sequence[Row]) -> Section:
             "computed": run["compute_busy_s"],
             "latency_s": row.latency_s,
             "overlapped": f"{run['fetches_overlapped']} of {run['fetches'] - 1}",
+            "valid": row.valid,
         }
 
     table = Table(
@@ -195,7 +243,7 @@ def _measured_section(rows: Sequence[Row]) -> Section:
             Column("copied", "copying (s)", 1.0, ".3g"),
             Column("computed", "computing (s)", 1.0, ".3g"),
             Column("latency_s", "latency (s)", 1.0, ".4g"),
-            Column("overlapped", "fetched ahead"),
+            *(Column("overlapped", "fetched ahead"), Column("valid")),
             Column("max_relative_error", "error of logits", 1.0, ".1e"),
         ],
         rows=[cells(row, stage, run) for row in rows for stage, run in _runs(row)],
@@ -205,5 +253,10 @@ def _measured_section(rows: Sequence[Row]) -> Section:
         "Layers that wait in a file or in host memory are read and copied while others compute. Bytes are counted by "
         "the reader itself; where the kernel counts what a process reads from a drive, a test compares both."
     )
-    drawn = next((row for row in rows if row.offload == "nvme"), rows[0])
-    return Section(title="Measured", text=text, tables=[table], draw=lambda: [timeline_figure(drawn)])
+    # One timeline an engine, of a file where there is one: that has reads as well.
+    ordered = sorted(rows, key=lambda row: row.offload != "nvme")
+    drawn = {row.engine: row for row in reversed(ordered)}
+    engines = sorted(drawn)
+    return Section(
+        title="Measured", text=text, tables=[table], draw=lambda: [timeline_figure(drawn[each]) for each in engines]
+    )

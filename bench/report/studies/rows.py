@@ -1,12 +1,13 @@
 """The rows of a study: the points of its sweep recipe, the stored rows of these points, and what bounds each row."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, answered, by_source
-from bench.rows.pairing import OPEN, STATED, is_open
+from bench.rows.pairing import OPEN, is_open, question, stated
 from bench.sweep.expand import request_from
 from engines.core.conf import conf_dir
 from engines.core.point import Point
@@ -101,9 +102,12 @@ def find_rows(rows: Sequence[Row], points: Sequence[Point], recipe: str | None =
         own = row.sweep == recipe
         return own, own or not row.details.get("unrolled"), row.created_at
 
+    asked_alike: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        asked_alike[stated(row)].append(row)
     for point in points:
         newest: dict[tuple[str, str], Row] = {}
-        for row in rows:
+        for row in asked_alike[question(point.axes())]:
             if answers(row, point) and (answered(row) or row.status != "ok"):
                 kind = (row.source, row.engine)
                 if kind not in newest or rank(newest[kind]) < rank(row):
@@ -119,10 +123,11 @@ def find_rows(rows: Sequence[Row], points: Sequence[Point], recipe: str | None =
 def answers(row: Row, point: Point) -> bool:
     """Whether the row is an answer to the point, of whatever engine. Keys that the point leaves open, the engine chose.
 
-    A published row may state an open key; it must state the keys that the point states.
+    A published row may state an open key; it must state the keys that the point states. A row of before a key was one
+    was asked with its default.
     """
     asked = point.axes()
-    if any(getattr(row, key) != asked[key] for key in STATED):
+    if stated(row) != question(asked):
         return False
     for key in OPEN:
         if asked[key] in (None, "auto"):

@@ -1,4 +1,10 @@
-"""A choice as shardings that a compiler can be told: roles as ordered axes."""
+"""A choice as shardings that a compiler can be told: roles as ordered axes.
+
+A compiler moves a dimension's fastest axes, and appends what comes to a dimension as its fastest, in the order that it
+had: that takes one collective. Any other order takes a permute of the whole value more, and behind a matmul it may
+gather the matrix. So every value's axes stand as they came from the value before: those that stay, then those that
+move on.
+"""
 
 from engines.analytic.alpa.graph import Choice
 from engines.analytic.alpa.roles import having, roles_of
@@ -10,46 +16,72 @@ BATCH_ORDER, COLUMN_ORDER = "xyz", "zyx"
 
 
 def shardings_of(model: Model, mesh: MeshShape, choice: Choice) -> Shardings:
-    """The shardings of a choice; axes of one chip split nothing.
-
-    Axes that stay where they are between two operators come first, as slowest: a collective over the others then moves
-    whole blocks.
-    """
-    real = {axis for axis, size in zip("xyz", mesh, strict=True) if size > 1}
-
-    def axes(name: str, letters: str, *before: str) -> str:
-        mine = [axis for axis in having(choice[name], letters) if axis in real]
-        ranks = [*"".join(before), *COLUMN_ORDER]
-        return "".join(sorted(mine, key=ranks.index))
-
-    def tokens(name: str, *before: str) -> str:
-        mine = [axis for axis in having(choice[name], "t") if axis in real]
-        return "".join(sorted(mine, key=[*"".join(before), *BATCH_ORDER].index))
-
-    first, last = projections(model)[0], projections(model)[-1]
-    attended = axes(f"{first}.in", "n"), axes(f"{first}.out", "k")
-    cuts = {
-        "attention": (
-            tokens("attention", tokens(f"{first}.columns"), tokens(f"{first}.joined")),
-            axes("attention", "c", *attended),
-        ),
-        "residual": (tokens("residual"), axes("residual", "c", axes(f"{last}.out", "n"), axes(f"{first}.in", "k"))),
-        "table": (axes("table", "k"), axes("table", "n")),
-    }
-    if model.block == "serial":
-        order = axes("attn.out", "n"), axes("ffn.in", "k")
-        cuts["middle"] = (tokens("middle"), axes("middle", "c", *order))
-    for name in projections(model):
-        into, out = axes(f"{name}.in", "n"), axes(f"{name}.out", "k")
-        cuts[f"{name}.columns"] = (tokens(f"{name}.columns"), axes(f"{name}.columns", "c", into, out))
-        if name != "ffn":
-            cuts[f"{name}.joined"] = (tokens(f"{name}.joined"), axes(f"{name}.joined", "c", out, into))
-        for side in ("in", "out"):
-            matmul = f"{name}.{side}"
-            cuts[matmul] = (tokens(matmul), axes(matmul, "k"), axes(matmul, "n"))  # type: ignore[assignment]
-            stored = f"{matmul}.weights"
-            cuts[stored] = (axes(stored, "k", axes(matmul, "k")), axes(stored, "n", axes(matmul, "n")))
+    """The shardings of a choice, ordered along the layer; axes of one chip split nothing."""
+    stream: tuple[str, ...] = ("", "")
+    for _ in range(3):  # the residual stream's order follows from the end of a layer, which follows from its beginning
+        cuts = _Ordered(model, mesh, choice).cuts(stream)
+        stream = cuts["residual"]
     return Shardings.of(cuts)
+
+
+class _Ordered:
+    def __init__(self, model: Model, mesh: MeshShape, choice: Choice) -> None:
+        self.model, self.choice = model, choice
+        self.real = {axis for axis, size in zip("xyz", mesh, strict=True) if size > 1}
+
+    def _axes(self, name: str, letters: str, *before: str) -> str:
+        """The axes of a dimension, those of ``before`` first and in their order."""
+        mine = [axis for axis in having(self.choice[name], letters) if axis in self.real]
+        rest = BATCH_ORDER if letters == "t" else COLUMN_ORDER
+        return "".join(sorted(mine, key=[*"".join(before), *rest].index))
+
+    def cuts(self, stream: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Every value's axes, where the residual stream [tokens, E] is in the order ``stream``."""
+        found: dict[str, tuple[str, ...]] = {"table": (self._axes("table", "k"), self._axes("table", "n"))}
+        first, *more = projections(self.model)
+        entry: tuple[str, ...] = (self._axes("residual", "t", stream[0]), self._axes("residual", "c", stream[1]))
+        leaving = self._attended(found, first, entry)
+        if self.model.block == "serial":
+            found["middle"] = leaving = self._left("middle", leaving)
+            entry = leaving
+        for name in more:
+            leaving = self._fed(found, name, entry)
+        found["residual"] = self._left("residual", leaving)
+        return found
+
+    def _left(self, name: str, made: tuple[str, ...]) -> tuple[str, ...]:
+        """The value that a matmul [tokens, rows, columns] makes: terms along its rows are scattered, others exchanged."""
+        tokens, rows, columns = made
+        return self._axes(name, "t", tokens, rows, columns), self._axes(name, "c", columns, rows, tokens)
+
+    def _matmul(
+        self, found: dict[str, tuple[str, ...]], name: str, read: tuple[str, ...], kept: str = ""
+    ) -> tuple[str, ...]:
+        """A matmul of what it reads [tokens, columns], and its matrix in memory; ``kept`` of what it makes is first."""
+        tokens, rows = self._axes(name, "t", *read), self._axes(name, "k", read[1], read[0])
+        columns = self._axes(name, "n", kept)
+        stored = f"{name}.weights"
+        found[stored] = (self._axes(stored, "k", rows), self._axes(stored, "n", columns))
+        found[name] = (tokens, rows, columns)
+        return found[name]
+
+    def _attended(self, found: dict[str, tuple[str, ...]], name: str, entry: tuple[str, ...]) -> tuple[str, ...]:
+        """From the stream into attention and out of it; with one norm the feed-forward's columns go beside it."""
+        columns = self._left(f"{name}.columns", self._matmul(found, f"{name}.in", entry, self._axes("attention", "c")))
+        heads = self._axes("attention", "c", columns[1], columns[0])
+        sequences = self._axes("attention", "t", *columns)
+        beside = columns[1] if name == "fused" else ""
+        joined = (
+            self._axes(f"{name}.joined", "t", sequences, heads),
+            self._axes(f"{name}.joined", "c", beside, heads, sequences),
+        )
+        found |= {f"{name}.columns": columns, f"{name}.joined": joined, "attention": (sequences, heads)}
+        return self._matmul(found, f"{name}.out", joined)
+
+    def _fed(self, found: dict[str, tuple[str, ...]], name: str, entry: tuple[str, ...]) -> tuple[str, ...]:
+        into = self._matmul(found, f"{name}.in", entry, self._axes(f"{name}.out", "k"))
+        found[f"{name}.columns"] = self._left(f"{name}.columns", into)
+        return self._matmul(found, f"{name}.out", found[f"{name}.columns"])
 
 
 def choice_of_shardings(shardings: Shardings) -> Choice:

@@ -5,6 +5,7 @@ the closed forms.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from engines.analytic.alpa.costs import EVEN, Cost, Costs, Part, on_chip
 from engines.analytic.alpa.graph import Edge, Graph, Operator
 from engines.analytic.alpa.network import Local, Network
 from engines.analytic.alpa.roles import MATMUL, MATRIX, VALUE, assignments, having, renamed, sent
+from engines.analytic.alpa.sums import TERM_BYTES, Product
 from engines.analytic.grid import Grid
 from engines.core.model import Model
 from engines.core.shardings import projections
@@ -22,10 +24,10 @@ Renaming = tuple[tuple[str, str], ...]
 AS_IT_IS: Final[Renaming] = (("t", "t"), ("c", "c"))
 READ: Final[Renaming] = (("t", "t"), ("k", "c"))
 """What a matmul reads, as a value: the axes that contract split its columns."""
-MADE: Final[Renaming] = (("t", "t"), ("n", "c"), ("k", "u"))
-"""What it makes: terms along the axes that contract."""
 MATRIX_AS_VALUE: Final[Renaming] = (("k", "t"), ("n", "c"))
 LOGIT_BYTES: Final = 4.0
+NORM_BYTES: Final = 8.0
+"""Of the sums of a token that a norm takes over its width."""
 
 
 def graph_of(
@@ -87,32 +89,50 @@ class _Pass:
         self,
         source: str,
         target: str,
-        held: Local,
-        *,
+        *held: Local,
         made: Renaming = AS_IT_IS,
         read: Renaming = AS_IT_IS,
         times: float | None = None,
         written_s: Callable[[str], float] | None = None,
         after: Callable[[str], float] | None = None,
     ) -> None:
-        """What is sent of a value of which a chip holds ``held`` bytes, and ``after`` that by the target's sharding.
+        """What is sent of values of which a chip holds ``held`` bytes, and ``after`` that by the target's sharding.
 
         ``written_s`` is what HBM takes where anything is sent.
         """
         network, count = self.network, self.costs.layers if times is None else times
-        ends = self.operators[source].shardings, self.operators[target].shardings
-        waiting, memory = np.zeros((len(ends[0]), len(ends[1]))), np.zeros((len(ends[0]), len(ends[1])))
         known: dict[tuple[str, str], float] = {}
-        more = [0.0 if after is None else count * after(each) for each in ends[1]]
-        for row, before in enumerate(ends[0]):
-            for column, wanted in enumerate(ends[1]):
-                pair = renamed(before, made), renamed(wanted, read)
-                if pair not in known:
-                    known[pair] = count * network.total_s(sent(*pair), held)
-                waiting[row, column] = known[pair] + more[column]
-                if written_s is not None and sent(*pair):
-                    memory[row, column] = written_s(wanted)
-        self.edges.append(Edge(ends=(source, target), waiting_s=waiting, memory_s=memory))
+
+        def pair(before: str, wanted: str) -> tuple[float, float]:
+            ends = renamed(before, made), renamed(wanted, read)
+            if ends not in known:
+                known[ends] = count * sum(network.total_s(sent(*ends), each) for each in held)
+            more = 0.0 if after is None else count * after(wanted)
+            return known[ends] + more, written_s(wanted) if written_s is not None and sent(*ends) else 0.0
+
+        self._join(source, target, pair)
+
+    def _join(self, source: str, target: str, pair: Callable[[str, str], tuple[float, float]]) -> None:
+        """An edge of which ``pair`` says (waiting, memory) in seconds by the shardings of its ends."""
+        ends = self.operators[source].shardings, self.operators[target].shardings
+        table = np.asarray([[pair(before, wanted) for wanted in ends[1]] for before in ends[0]])
+        self.edges.append(Edge(ends=(source, target), waiting_s=table[..., 0], memory_s=table[..., 1]))
+
+    def _product_edge(self, source: str, target: str, product: Product, held: Local) -> None:
+        """What summing the terms of a matmul takes, and then sending what it made, ``held`` bytes on a chip."""
+        count = self.costs.layers
+
+        @cache
+        def moved_s(before: str, wanted: str) -> float:
+            return count * self.network.total_s(sent(before, wanted), held)
+
+        def pair(before: str, wanted: str) -> tuple[float, float]:
+            waiting, busy = product.seconds(before, wanted)
+            roles = {"k": None, "n": "c", "t": "t", "r": "r"}
+            summed = "".join(roles[role] or to for role, to in zip(before, wanted, strict=True))
+            return waiting + moved_s(summed, wanted), busy
+
+        self._join(source, target, pair)
 
     def _shards(self, roles: str, letters: str) -> int:
         return self.network.size(having(roles, letters))
@@ -132,23 +152,25 @@ class _Pass:
         ]
 
     def _stream(self, name: str) -> None:
-        """The residual stream. Norms are part of a layer's fixed cost, as in the closed forms."""
-        held = self._held(((self.width, EVEN),))
-        self._operator(
-            name,
-            self._values(self.width),
-            lambda roles: Cost(held_bytes=held(self._shards(roles, "t"), self._shards(roles, "c"))),
-        )
+        """The residual stream, and the sums of a norm of it; its reading is part of a layer's fixed cost."""
+        held, costs = self._held(((self.width, EVEN),)), self.costs
+
+        def cost(roles: str) -> Cost:
+            over = self._shards(roles, "t")
+            summed = self.network.seconds("all-reduce", having(roles, "c"), costs.tokens / over * NORM_BYTES)
+            return Cost(waiting_s=costs.layers * summed, held_bytes=held(over, self._shards(roles, "c")))
+
+        self._operator(name, self._values(self.width), cost)
 
     def _projection(self, name: str, inputs: Sequence[Part], rows: Sequence[Part], source: str, target: str) -> None:
         """A matmul in from the stream ``source``, what is between, and a matmul out to ``target``."""
         width: tuple[Part, ...] = ((self.width, EVEN),)
         hidden = self.costs.value("ffn_hidden") if name != "attn" else None
-        self._matmul(f"{name}.in", width, inputs, hidden)
-        self._matmul(f"{name}.out", rows, width, hidden)
+        into = self._matmul(f"{name}.in", width, inputs, hidden)
+        out = self._matmul(f"{name}.out", rows, width, hidden)
         self._operator(f"{name}.columns", self._values(hidden), _free)
         self._edge(source, f"{name}.in", self._held(width), read=READ)
-        self._edge(f"{name}.in", f"{name}.columns", self._held(inputs), made=MADE)
+        self._product_edge(f"{name}.in", f"{name}.columns", into, self._held(inputs))
         last, read = f"{name}.columns", [(self.costs.value("ffn_hidden"), EVEN)]
         if name != "ffn":
             self._operator(f"{name}.joined", self._values(hidden), _free)
@@ -157,12 +179,13 @@ class _Pass:
                 self._edge(last, f"{name}.joined", self._held(read))
             last, read = f"{name}.joined", [(columns, EVEN) for columns, _ in rows]
         self._edge(last, f"{name}.out", self._held(read), read=READ)
-        self._edge(f"{name}.out", target, self._held(width), made=MADE)
+        self._product_edge(f"{name}.out", target, out, self._held(width))
 
-    def _matmul(self, name: str, rows: Sequence[Part], columns: Sequence[Part], hidden: float | None) -> None:
+    def _matmul(self, name: str, rows: Sequence[Part], columns: Sequence[Part], hidden: float | None) -> Product:
         """The matmul, its matrix in memory, and the edge between them: gathering weights."""
-        into, costs = name.endswith(".in"), self.costs
-        extents = (self.width, hidden) if into else (hidden, self.width)
+        costs = self.costs
+        product = Product(costs, self.network, rows, columns, into=name.endswith(".in"))
+        extents = (self.width, hidden) if product.into else (hidden, self.width)
 
         def splits(roles: str) -> bool:
             return all(
@@ -170,19 +193,14 @@ class _Pass:
                 for letter, extent in zip("kn", extents, strict=True)
             )
 
-        def local(roles: str) -> tuple[float, float]:
-            return on_chip(rows, self._shards(roles, "k")), on_chip(columns, self._shards(roles, "n"))
-
-        def cost(roles: str) -> Cost:
-            here = local(roles)
-            tokens = costs.tokens / self._shards(roles, "t")
-            return costs.matmul(tokens, *here, here[0] if into else here[1], whole=here[0] * here[1])
+        def elements(roles: str) -> float:
+            return float(np.prod(product.local(roles)[1:]))
 
         matmuls = [each for each in assignments(MATMUL, self.mesh) if splits(each)]
-        self._operator(name, [each for each in matmuls if costs.batch % self._shards(each, "t") == 0], cost)
+        self._operator(name, [each for each in matmuls if costs.batch % self._shards(each, "t") == 0], product.cost)
         weights = f"{name}.weights"
         stored = [each for each in assignments(MATRIX, self.mesh) if splits(each)]
-        self._operator(weights, stored, lambda roles: costs.matrix(float(np.prod(local(roles)))))
+        self._operator(weights, stored, lambda roles: costs.matrix(elements(roles)))
         element = costs.value("weight_bytes")
         self._edge(
             weights,
@@ -190,11 +208,16 @@ class _Pass:
             lambda over, across: on_chip(rows, over) * on_chip(columns, across) * element,
             made=MATRIX_AS_VALUE,
             read=MATRIX_AS_VALUE,
-            written_s=lambda roles: costs.written_s(float(np.prod(local(roles)))),
+            written_s=lambda roles: costs.written_s(elements(roles)),
         )
+        return product
 
     def _attention(self, columns: str, joined: str) -> None:
-        """Attention, queries, keys and values to it, and its result back."""
+        """Attention, queries, keys and values to it, and its result back.
+
+        A compiler exchanges queries twice, with keys and values before they are rotated and alone behind that; and the
+        result before it is divided by its sums of weights, with these, both as float32.
+        """
         costs = self.costs
         self._operator(
             "attention",
@@ -202,8 +225,11 @@ class _Pass:
             lambda roles: costs.attention(self._shards(roles, "t"), self._shards(roles, "c")),
         )
         queries, keys = costs.queries()[0], costs.keys_and_values()[0]
-        self._edge(columns, "attention", self._held(((queries + keys, EVEN),)), after=self._copied_s)
-        self._edge("attention", joined, self._held(((queries, EVEN),)))
+        heads = queries / costs.head_dim
+        arrive = self._held(((queries + keys, EVEN),)), self._held(((queries, EVEN),))
+        leave = (self._held(((each, EVEN),), element=TERM_BYTES) for each in (queries, heads))
+        self._edge(columns, "attention", *arrive, after=self._copied_s)
+        self._edge("attention", joined, *leave)
 
     def _copied_s(self, roles: str) -> float:
         """Gathering keys and values where more chips split the heads than there are key/value heads to split."""

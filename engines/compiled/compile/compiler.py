@@ -14,6 +14,7 @@ from engines.core.versions import compiler_flags, versions_of
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from engines.transformer.generate.early_exit import Exits
     from engines.transformer.partition.plan import Plan
     from engines.transformer.speculation.options import Speculation
 
@@ -32,7 +33,8 @@ class CompileRequest:
 
     ``libraries`` are those whose versions determine the compiler's output. The phases ``draft`` and ``verify`` are the
     parts of a turn of ``speculation``, with the plan of its draft model, if it has one. ``point`` is that of prompts of
-    different lengths, whose shapes and constants follow from it; None of equal ones.
+    different lengths, whose shapes and constants follow from it; None of equal ones. Tokens of a decode leave at
+    ``exits``, if there are some.
     """
 
     plan: "Plan"
@@ -44,6 +46,7 @@ class CompileRequest:
     speculation: "Speculation | None" = None
     draft: "Plan | None" = None
     point: Point | None = None
+    exits: "Exits | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +165,24 @@ class Compiler:
             turn = make_proposal(plan, draft, mesh, how) if request.phase == "draft" else make_verdict(plan, mesh, how)
             return turn.lower(*of_turn)
         arguments = abstract_arguments(plan, mesh, max(request.input_len, 1))[request.phase]
-        made = make_prefill(plan, mesh) if request.phase == "prefill" else make_decode(plan, mesh, request.steps)
+        if plan.stages > 1:
+            made = _pipelined(request, mesh)
+        elif request.exits is not None:
+            from engines.transformer.generate.early_exit import make_leaving_decode
+
+            made = make_leaving_decode(plan, mesh, request.steps, request.exits)
+        else:
+            made = make_prefill(plan, mesh) if request.phase == "prefill" else make_decode(plan, mesh, request.steps)
         return made.lower(*arguments)
+
+
+def _pipelined(request: CompileRequest, mesh: "Mesh") -> Any:
+    """The program of a pipeline's stages."""
+    from engines.transformer.generate.pipeline import make_pipelined_decode, make_pipelined_prefill
+
+    if request.phase == "prefill":
+        return make_pipelined_prefill(request.plan, mesh)
+    return make_pipelined_decode(request.plan, mesh, request.steps)
 
 
 def _lower_ragged(point: Point, request: CompileRequest, mesh: "Mesh") -> Any:

@@ -8,11 +8,12 @@ waits for whatever it started, also where the next one uses it.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from engines.compiled.cost.account import Account, Branch
+from engines.compiled.cost.bars import Event, Loop
 from engines.compiled.cost.base import LINK, CollectiveTime, ComputeTime, CostModel
 from engines.compiled.cost.beside import Beside, Running
 from engines.compiled.hlo.schedule import UPDATE, Kind, Schedule, Step
@@ -24,51 +25,7 @@ EXPOSED: Final = "exposed"
 COPY_WAIT: Final = "copy wait"
 TURNS: Final = "turns"
 HOST_LINK: Final = "host link"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One bar of the trace: a lane, a start, a duration, a category, and ``turns``, how often it runs in all.
-
-    ``note`` is an opcode or, in the compute lane, ``matmul``, ``exposed`` and ``copy wait`` (the stream waits for a
-    collective or a copy), or ``turns`` for the remaining iterations of a loop, which the first one's ``turns`` already
-    count and so have 0 ``turns`` themselves: Σ seconds · turns of that lane is the account's total. ``bytes`` is the
-    HBM traffic or, on a link, the collective's bytes per chip; ``latency_s`` the part of a collective's time that does
-    not depend on its size. ``flops``, the compiler's ``cycles`` and ``bound`` are None if unknown. ``loop`` is the
-    index of the innermost loop around the bar, 0 outside of all; ``repeats`` is the index of the loop whose remaining
-    iterations the bar stands for, 0 for any other bar.
-    """
-
-    lane: str
-    name: str
-    start_s: float
-    seconds: float
-    note: str = ""
-    turns: int = 1
-    bytes: float = 0.0
-    latency_s: float = 0.0
-    flops: float | None = None
-    cycles: int | None = None
-    bound: str | None = None
-    loop: int = 0
-    repeats: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
-    """A loop of two turns or more, of which the first is drawn from ``start_s`` on for ``turn_s``.
-
-    ``index`` is 1 or more and no other loop's; ``parent`` is the loop around it, 0 outside of all. Its ``turns`` follow
-    one another, and the whole loop runs ``runs`` times in the program.
-    """
-
-    index: int
-    name: str
-    parent: int
-    turns: int
-    runs: int
-    start_s: float
-    turn_s: float
+NO_SHARES: Final[Mapping[str, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +41,38 @@ class Timeline:
 
 
 def walk(
-    schedule: Schedule, cost: CostModel, *, least: bool = False, host_bytes_per_s: float | None = None
+    schedule: Schedule,
+    cost: CostModel,
+    *,
+    least: bool = False,
+    host_bytes_per_s: float | None = None,
+    shares: Mapping[str, float] = NO_SHARES,
 ) -> Timeline:
     """Time a schedule: with the longest branch of each conditional, the most turns of a loop of unknown trip count and
     instructions that no rule knows at their roofline; with ``least`` the shortest, the fewest and nothing.
     Asynchronous transfers from the host's memory take the link of that rate, where it is known.
 
+    ``shares`` says of conditionals, by a part of their operation's path, how often of all times the longest branch
+    runs: such a one takes the mean of its longest and its shortest, and the longest is drawn.
+
     Raises:
         ShardbenchError: no links connect the devices of a collective.
     """
-    walker = _Walker(schedule, cost, least, host_bytes_per_s)
+    walker = _Walker(schedule, cost, least, host_bytes_per_s, shares)
     account = walker.computation(schedule.entry, 0.0)
     return Timeline(account, walker.events, walker.loops, walker.branches)
 
 
 class _Walker:
-    def __init__(self, schedule: Schedule, cost: CostModel, least: bool, host_bytes_per_s: float | None = None) -> None:
-        self.host_bytes_per_s = host_bytes_per_s
+    def __init__(
+        self,
+        schedule: Schedule,
+        cost: CostModel,
+        least: bool,
+        host_bytes_per_s: float | None,
+        shares: Mapping[str, float],
+    ) -> None:
+        self.host_bytes_per_s, self.shares = host_bytes_per_s, shares
         self.schedule, self.cost, self.least = schedule, cost, least
         self.branches: list[Branch] = []
         self.events: list[Event] = []
@@ -183,22 +155,29 @@ class _Walker:
         return now
 
     def _branch(self, step: Step, now: float, origin: float, account: Account) -> float:
-        """The longest branch, or the shortest, as it is not known which one runs."""
+        """The longest branch, or the shortest, as it is not known which one runs; with a share the mean of both."""
+        share = next((share for part, share in self.shares.items() if part in step.operation.split("/")), None)
         mark, outer = len(self.events), len(self.loops)
-        chosen, kept, loops = Account(), list[Event](), list[Loop]()
-        seconds = list[float]()
+        walked, drawn = list[Account](), list[tuple[list[Event], list[Loop]]]()
         for name in step.called:
-            branch = self.computation(name, origin + now)
-            further = branch.total_s < chosen.total_s if self.least else branch.total_s >= chosen.total_s
-            if further or not seconds:
-                chosen, kept, loops = branch, self.events[mark:], self.loops[outer:]
-            seconds.append(branch.total_s)
+            walked.append(self.computation(name, origin + now))
+            drawn.append((self.events[mark:], self.loops[outer:]))
             del self.events[mark:], self.loops[outer:]
-        self.branches.append(Branch(step.name, self.turns, tuple(seconds)))
-        self.events += kept
+        ranked = sorted(range(len(walked)), key=lambda number: walked[number].total_s)
+        shortest, longest = ranked[0], ranked[-1]
+        chosen = shortest if self.least and share is None else longest
+        events, loops = drawn[chosen]
+        self.events += events
         self.loops += loops
-        account.add(chosen, 1)
-        return now + chosen.total_s
+        if share is None:
+            self.branches.append(Branch(step.name, self.turns, tuple(each.total_s for each in walked)))
+            account.add(walked[chosen], 1)
+            return now + walked[chosen].total_s
+        mean = Account()
+        mean.add(walked[longest], share)
+        mean.add(walked[shortest], 1 - share)
+        account.add(mean, 1)
+        return now + mean.total_s
 
     def _start(self, step: Step, now: float, origin: float, account: Account, beside: Beside) -> None:
         if step.collective is not None:

@@ -14,6 +14,7 @@ from engines.compiled.hlo.megascale import joins_slices, send_of
 from engines.compiled.hlo.opcodes import CUSTOM_CALL, MOVES, WORK, is_free, is_known, label_of
 from engines.compiled.hlo.parser import Computation, Instruction, Module
 from engines.compiled.hlo.ragged_dot import ragged_dot_cost
+from engines.compiled.hlo.source import operation_of
 from engines.compiled.hlo.trip_count import UnknownTripCount, trip_count
 
 UPDATE: Final = "-update"
@@ -53,7 +54,8 @@ class Step:
 
     ``matmul`` marks a matrix multiplication, also inside a fusion. ``flops`` counts the arithmetic, without
     convolutions; None if the instruction calls code that is not in the module. ``trips`` is a loop's trip count, the
-    most where only a range is known, and ``least_trips`` the least. ``stated`` is the cost that a kernel states itself.
+    most where only a range is known, and ``least_trips`` the least. ``stated`` is the cost that a kernel states itself,
+    ``operation`` of a conditional JAX's path to it.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Step:
     flops: Flops | None = None
     stated: StatedCost | None = None
     with_host: bool = False
+    operation: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,9 @@ def _classified(module: Module, computation: Computation, each: Instruction) -> 
         return Step(name=each.name, opcode=opcode, kind=Kind.CALL, called=tuple(each.called("to_apply")))
     if opcode == "conditional":
         branches = each.called("branch_computations", "true_computation", "false_computation")
-        return Step(name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches))
+        return Step(
+            name=each.name, opcode=opcode, kind=Kind.BRANCH, called=tuple(branches), operation=operation_of(each)
+        )
     if joins_slices(each):
         return _between_slices(computation, each)
     if opcode.endswith(("-done", UPDATE)):

@@ -43,6 +43,13 @@ class Source:
 NOWHERE: Final = Source()
 
 
+def operation_of(each: Instruction) -> str:
+    """JAX's path to the operation that an instruction's own metadata name; empty without any."""
+    at = each.rest.find("metadata={")
+    found = _OP_NAME.search(each.rest, at) if at >= 0 else None
+    return found[1] if found else ""
+
+
 @dataclass(frozen=True)
 class Sources:
     """Frame id → place, read from the head of a module."""

@@ -30,7 +30,7 @@ from engines.host.scratch import ScratchFolder
 
 SCRIPTS: Final = Path(__file__).parent / "scripts"
 PHASES: Final = {"prefill": ("prefill",), "decode": ("decode",), "generate": ("prefill", "decode")}
-OWN: Final = ("ffn_layout", "attn_sharding", "collectives")
+OWN: Final = ("ffn_layout", "attn_sharding", "collectives", "tensor_parallel", "pipeline_parallel")
 """Keys of our own program that a peer has not."""
 ASK_VERSIONS: Final = (
     "import json, sys; from importlib.metadata import PackageNotFoundError, version\n"

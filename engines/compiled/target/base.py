@@ -33,6 +33,11 @@ class Target(Protocol):
         """Compiler options of every program."""
         ...
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The number of the device of each partition of a program; empty where they are numbered alike."""
+        ...
+
     def resolve(self, point: Point) -> Point:
         """The point with GPU settings expressed as this project's layouts.
 

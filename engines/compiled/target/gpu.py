@@ -54,6 +54,7 @@ class GpuTarget:
     memory_bytes: float
 
     cores: ClassVar[int] = 1
+    places: ClassVar[tuple[int, ...]] = ()
     options: ClassVar[Mapping[str, str | bool]] = OPTIONS
 
     @property
@@ -65,13 +66,8 @@ class GpuTarget:
         """Tensor parallelism is ``ws_1d`` with attention over heads (Shoeybi et al. 2019).
 
         Raises:
-            Unsupported: pipeline stages, or tensor parallelism with another layout.
+            Unsupported: tensor parallelism with another layout.
         """
-        if point.pipeline_degree > 1:
-            raise Unsupported(
-                f"pipeline_parallel={point.pipeline_degree}: engine=compiled does not support pipeline stages; "
-                "leave it out and set tensor_parallel=num_chips"
-            )
         if point.tensor_parallel is None or point.num_chips == 1:
             return point
         heads = over_heads(point.model)

@@ -42,6 +42,11 @@ class SeveralSlices:
         """Those of one slice."""
         return self.one.options
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Partitions are numbered as devices are."""
+        return ()
+
     def resolve(self, point: Point) -> Point:
         """Not for points: the Transformer is partitioned over one slice.
 

@@ -33,6 +33,7 @@ class TpuTarget:
     cores: int
 
     options: ClassVar[Mapping[str, str | bool]] = {}
+    places: ClassVar[tuple[int, ...]] = ()
 
     @property
     def device_mesh(self) -> MeshShape:

@@ -2,7 +2,8 @@
 
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from contextlib import nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
@@ -21,6 +22,7 @@ from engines.external.serving.loadgen_client import LoadgenClient
 from engines.external.serving.settings import ClientRun, ServingSettings
 from engines.external.serving.vllm_client import VllmClient
 from engines.host.background import BackgroundProgram
+from engines.host.energy_trace import traced_energy
 from engines.host.nvidia import check_present, device_names, power_limits
 from engines.host.program import ExternalProgram
 from engines.host.scratch import ScratchFolder
@@ -222,7 +224,12 @@ class ServerUnderLoad:
         run = engine._run(self.point, self._url, self._model, requests_per_s, requests, folder)
         program = ExternalProgram(engine.client.command(engine._program, run), folder, engine.settings.run_timeout_s)
         self._line = program.line.replace(str(folder), "FOLDER")
-        return engine.client.result(run, program.run())
+        # Which GPUs a server at a URL has, or on which machine, nobody here knows.
+        here = self._started is not None and self.point.chip.kind == "gpu"
+        with traced_energy(self.point.num_chips) if here else nullcontext() as energy:
+            output = program.run()
+        found = engine.client.result(run, output)
+        return found if energy is None else replace(found, watts=energy.watts, energy_source=energy.source)
 
     def facts(self) -> Facts:
         """As :meth:`engines.core.load_test.Server.facts`."""

@@ -4,8 +4,12 @@ After every ``every`` layers the output head reads the residual stream; a token 
 probability above the threshold leaves. Later layers still need keys and values of it: they make them from the stream
 as it left (Schuster et al. 2022, "Confident adaptive language modeling", section 3.2, copies the hidden state so). The
 batch goes on until every token has left; from then on layers only cache keys and values.
+
+One loop runs the layers up to each exit, and those after the last exit follow it, so that all trip counts are known.
+Both choose by a conditional, named :data:`BEFORE_EXITS` and :data:`AFTER_EXITS`, whether layers pass tokens or cache.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +20,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from engines.core.errors import Unsupported
+from engines.core.point import Point
 from engines.transformer.comm.collectives import all_reduce, local_shard
 from engines.transformer.forward import contexts_of, output
 from engines.transformer.generate.decode_loop import every_step
@@ -25,7 +30,7 @@ from engines.transformer.layers.attention import LayerContext
 from engines.transformer.layers.block import layer
 from engines.transformer.layers.embedding import embed, vocab_ids
 from engines.transformer.layers.kv_cache import Cache, Caches, cache_specs
-from engines.transformer.layers.positions import Consecutive, Positions
+from engines.transformer.layers.positions import Consecutive
 from engines.transformer.options import GREEDY, Sampling
 from engines.transformer.params.tree import LayerParameters, Parameters, layer_parameters, scan_inputs
 from engines.transformer.partition.plan import Plan
@@ -35,11 +40,25 @@ KEPT_LOGITS: Final = 16
 """More than plain decoding keeps: they are what the output's quality is known by."""
 
 
+BEFORE_EXITS: Final = "layers_before_an_exit"
+AFTER_EXITS: Final = "layers_after_the_exits"
+FORCED: Final = "tokens left by engine.seed and exit_rate: not the model's"
+"""What a row says of outputs whose exits were drawn."""
+
+
 class Exits(NamedTuple):
-    """A token leaves where its likeliest next one is likelier than ``threshold``, after every ``every`` layers."""
+    """A token leaves where its likeliest next one is likelier than ``threshold``, after every ``every`` layers.
+
+    With ``forced`` it leaves with that probability, drawn by ``seed``, whatever it is likely to be, to study times.
+    """
 
     threshold: float
     every: int
+    forced: float | None = None
+    seed: int = 0
+
+
+Judged = Callable[[Array, "State"], "State"]
 
 
 class State(NamedTuple):
@@ -48,6 +67,13 @@ class State(NamedTuple):
     x: Array
     cache: Cache
     layers: Array
+
+
+def exits_of(point: Point, seed: int) -> Exits:
+    """The exits of a point with an exit_threshold, which ``seed`` draws where their rate is given."""
+    assert point.exit_threshold is not None
+    assert point.exit_every is not None
+    return Exits(point.exit_threshold, point.exit_every, point.exit_rate, seed)
 
 
 def check_exits(plan: Plan) -> None:
@@ -77,7 +103,7 @@ def leaving(
     parameters: Parameters,
     cache: Caches,
     tokens: Array,
-    positions: Positions,
+    positions: Consecutive,
     exits: Exits,
     *,
     limit: int,
@@ -89,19 +115,30 @@ def leaving(
     (context,) = contexts_of(plan, positions, here, 1, limit).values()
     (layers,), (held,) = parameters.layers, cache
 
-    def turn(number: Array, state: State) -> State:
-        first = number * exits.every
-        last = jnp.minimum(first + exits.every, total)
+    count = -(-total // exits.every) - 1
+
+    def part(state: State, first: Array | int, size: int, judged: Judged | None) -> State:
         # Every chip has the logits' largest and their sum, so all of them take the same way.
         stays = state.layers > first
-        passed, cached = (partial(_layers, plan, layers, context, (first, last), keeps=each) for each in (False, True))
-        state = lax.cond(stays.any(), partial(passed, stays), partial(cached, stays), state)
-        judged = partial(_judged, plan, parameters, exits.threshold, last)
-        found: State = lax.cond(stays.any() & (last < total), judged, lambda state: state, state)
+        passed, cached = (
+            partial(_layers, plan, layers, context, first, size, stays, keeps=each) for each in (False, True)
+        )
+
+        def runs(state: State) -> State:
+            state = passed(state)
+            return state if judged is None else judged(first + size, state)
+
+        with jax.named_scope(AFTER_EXITS if judged is None else BEFORE_EXITS):
+            found: State = lax.cond(stays.any(), runs, cached, state)
         return found
 
+    def judged(passed: Array, state: State) -> State:
+        sure = _leaves(plan, parameters, exits, passed, positions.start, state)
+        return state._replace(layers=jnp.where(sure, jnp.minimum(state.layers, passed), state.layers))
+
     state = State(x, held, jnp.full(plan.batch_size, total, jnp.int32))
-    state = lax.fori_loop(0, -(-total // exits.every), turn, state)
+    state = lax.fori_loop(0, count, lambda number, state: part(state, number * exits.every, exits.every, judged), state)
+    state = part(state, count * exits.every, total - count * exits.every, None)
     return output(plan, parameters, state.x), (state.cache,), state.layers
 
 
@@ -109,13 +146,14 @@ def _layers(
     plan: Plan,
     layers: LayerParameters,
     context: LayerContext,
-    numbers: tuple[Any, Any],
+    first: Array | int,
+    size: int,
     stays: Array,
     state: State,
     *,
     keeps: bool,
 ) -> State:
-    """Layers ``numbers`` (first, end) of the tokens that stay [batch]; the others keep their stream, from which keys
+    """``size`` layers from ``first`` on of the tokens that stay [batch]; the others keep their stream, from which keys
     and values are made.
 
     With ``keeps`` all do: what a layer adds to the stream is used by nothing, and the compiler leaves it out.
@@ -125,19 +163,24 @@ def _layers(
 
     def step(number: Array, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
         x, cache = carry
+        number = first + number
         mine = jax.tree.map(lambda each: lax.dynamic_index_in_dim(each, number, keepdims=False), vectors)
         one = layer_parameters(mine, layers, number)
         passed, cache = layer(plan, one, x, cache, context._replace(layer=number))
         return x if keeps else jnp.where(own, passed, x), cache
 
-    x, cache = lax.fori_loop(*numbers, step, (state.x, state.cache))
+    x, cache = lax.fori_loop(0, size, step, (state.x, state.cache))
     return State(x, cache, state.layers)
 
 
-def _judged(plan: Plan, parameters: Parameters, threshold: float, last: Array, state: State) -> State:
-    """The state behind ``last`` layers: who is confident leaves."""
-    sure = confidence(plan, output(plan, parameters, state.x)) > threshold
-    return state._replace(layers=jnp.where(sure, jnp.minimum(state.layers, last), state.layers))
+def _leaves(plan: Plan, parameters: Parameters, exits: Exits, passed: Array, position: Any, state: State) -> Array:
+    """Which tokens are clear behind ``passed`` layers, [batch]."""
+    sure = confidence(plan, output(plan, parameters, state.x))
+    if exits.forced is None:
+        return sure > exits.threshold
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(exits.seed), position), passed)
+    # Read, so that a forced exit takes the time of one that is judged.
+    return (jax.random.uniform(key, (plan.batch_size,)) < exits.forced) & (sure >= 0)
 
 
 def make_leaving_decode(plan: Plan, mesh: Mesh, steps: int, exits: Exits, sampling: Sampling = GREEDY) -> Any:

@@ -24,6 +24,7 @@ from engines.transformer.partition.constraint import (
     made_columns,
     matrix_in_use,
     operand,
+    product,
     projection_of,
     read_columns,
     stream_behind,
@@ -47,6 +48,7 @@ def _project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     if plan.separates_tensors:
         return _tensor_by_tensor(plan, matrix, x, cuts, project)
     out = project(plan, matmul_in(plan)._replace(told=matrix_in_use(plan, matrix.parts, "in")), x, matrix.values)
+    out = product(plan, out, matrix.parts, "in")
     out = constrain(plan, out.reshape(out.shape[0], -1, sum(widths)), made_columns(matrix.parts))
     for vector, combine in column_vectors(matrix):
         out = combine(out, local_columns(plan, vector)).astype(x.dtype)
@@ -91,7 +93,7 @@ def _project_out(plan: Plan, matrix: Matrix, parts: list[Array]) -> Array:
         # Every chip applies the scale to its own terms: part of the matmul, and not of what follows the sum.
         out = project_plain(plan, matmul, x, matrix.values, factor=local_embed(plan, matrix.scale))
         return scaled(plan, replace(matrix, scale=None), out)
-    return scaled(plan, matrix, project(plan, matmul, x, matrix.values))
+    return scaled(plan, matrix, product(plan, project(plan, matmul, x, matrix.values), matrix.parts, "out"))
 
 
 def unreduced(plan: Plan, matrix: Matrix, x: Array, cut: tuple[int, int], multiply: Multiply = project) -> Array:

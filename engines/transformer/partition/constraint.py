@@ -70,6 +70,21 @@ def matrix_in_use(plan: Plan, parts: Parts, side: str) -> Split | None:
     return lambda _plan: cut
 
 
+def product(plan: Plan, x: Array, parts: Parts, side: str) -> Array:
+    """What a matmul ``in`` or ``out`` makes, [tokens, columns], split as its own shardings say, its terms summed.
+
+    Without it a compiler that is told only where the value goes next may gather the matrix to make it there.
+    """
+    projection = projection_of(parts)
+    used = told(plan, f"{projection}.{side}")
+    if used is None:
+        return x
+    tokens, rows, columns = used
+    target = made_columns(parts)(plan) if side == "in" else stream_behind(parts)(plan)
+    scattered = [tuple(axis for axis in rows if axis in dim) for dim in target[:2]]
+    return constrain(plan, x, lambda _plan: (tokens + scattered[0], columns + scattered[1]))
+
+
 def made_columns(parts: Parts) -> Split:
     """[tokens, chunks, width] that a projection's matmul in makes."""
     name = f"{projection_of(parts)}.columns"

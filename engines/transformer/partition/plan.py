@@ -152,7 +152,7 @@ class Plan:
                 f"does not go with engine.shared_prefix={self.prefill.prefix}",
                 "use engine.unroll_layers=false",
             )
-        if self.attn_sharding == "batch" and self.chips > 1 and not axes.sequence:
+        if self.shardings is None and self.attn_sharding == "batch" and self.chips > 1 and not axes.sequence:
             raise InvalidRequest(
                 "batch_size",
                 self.batch_size,

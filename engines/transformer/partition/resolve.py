@@ -81,7 +81,7 @@ READ: Final = (
     "acceptance_rate",
 )
 """Keys of models and points, of those that not every engine reads, that the partitioned Transformer does."""
-EXITS: Final = ("exit_threshold", "exit_every")
+EXITS: Final = ("exit_threshold", "exit_every", "exit_rate")
 """Those that a measurement reads besides: how many layers a step takes depends on values."""
 
 

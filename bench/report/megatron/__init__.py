@@ -1,0 +1,1 @@
+"""Megatron's partitioning: published beside FasterTransformer, predicted, and measured pipelines."""

@@ -1,0 +1,1 @@
+"""Padded against packed prompts of different lengths: what padding costs."""
