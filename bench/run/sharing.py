@@ -68,9 +68,11 @@ class Sharing:
     def ask_to_take(self, plan: JobPlan, task: PointTask) -> bool | None:
         """:meth:`take` for a team of processes, which cannot come back later: None while somebody else has the task.
 
-        Then it is the team's, unless the other's row answers it whatever the program.
+        Then it is the team's, unless the other's row answers it whatever the program. A command that was told to end
+        passes all that is left, so that the other processes of the team know that it ends.
         """
-        self._grace.check()
+        if self._grace.is_ending:
+            return False
         if plan.options.resume:
             self._look()
             if answer_of(task, self._candidates(plan, task)) is not None:
