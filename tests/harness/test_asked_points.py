@@ -155,7 +155,7 @@ def command_lines(draw):
     return [*words[:position], *(["-m"] if multirun else []), *words[position:]], jobs
 
 
-@examples(max_examples=12)
+@examples(max_examples=8)
 @given(asking=command_lines())
 def test_every_point_that_was_asked_is_evaluated_once_and_no_other(asked, asking):
     words, jobs = asking

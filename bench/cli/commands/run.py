@@ -1,17 +1,15 @@
 """``shardbench run``: Hydra composes the configs, the runner evaluates their points."""
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bench.rows.counted import counted
+from bench.run.variables import variables_set
 from bench.sweep.compose_errors import explained
 from bench.sweep.composer import Composer
 from bench.sweep.expand import without_repeats
@@ -61,7 +59,7 @@ def run(words: Sequence[str]) -> int:
             jobs = jobs_of(composer, overrides, config) if multirun else [overrides]
         requests = [request for job in _shown(jobs) for request in requests_of(composer, job)]
     requests, repeats = without_repeats(requests)
-    with _environment(variables):
+    with variables_set(variables):
         code = runner.run(requests).exit_code
     _tell(overrides, repeats)
     return code
@@ -124,18 +122,3 @@ def _tell(overrides: Sequence[str], repeats: int) -> None:
         last[name] = word
     if repeats:
         print(f"shardbench: {counted(repeats, 'point')} asked more than once; each runs once", file=sys.stderr)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, Any]) -> Iterator[None]:
-    """The variables of ``hydra.job.env_set``, while the points run."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update({str(name): str(value) for name, value in variables.items()})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -1,9 +1,8 @@
 """Command lines forked from one process that has imported what they import, rather than each importing it.
 
-A command is a process of its own all the same, with a folder, an environment and files of its own, and
-``bench.cli.main`` runs in it as ``python -m`` runs it. Where it would start otherwise than this process did, it is
-started anew: its environment says something else to the interpreter, or Python files lie in its folder, where imports
-look first.
+A command is a process of its own all the same, with a folder, an environment and files of its own; ``bench.cli.main``
+runs in it as ``python -m`` runs it. Where it would start otherwise than this process did, it is started anew: its
+environment says something else to the interpreter, or Python files lie in its folder, where imports look first.
 """
 
 import contextlib
