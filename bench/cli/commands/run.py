@@ -9,12 +9,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bench.rows.counted import counted
-from bench.run import runner
-from bench.run.launch import launch
 from bench.run.variables import variables_set
 from bench.sweep.compose_errors import explained
 from bench.sweep.composer import Composer
 from bench.sweep.expand import without_repeats
+from bench.sweep.help import help_of
 from bench.sweep.hydra_main import call, check_plugins, flags_of, runs_here, show
 from bench.sweep.overrides import Words, in_grammar, name_of
 from bench.sweep.requests import carried, jobs_of, requests_of, unpacked
@@ -35,8 +34,15 @@ def run(words: Sequence[str]) -> int:
     with composer.ready():
         multirun = flags.multirun or _is_multirun(composer, flags, typed.overrides)
         overrides = in_grammar(typed.overrides, multirun=multirun)
+        if flags.help and not (flags.resolve or flags.config_path or flags.config_name):
+            print(help_of(composer, composer.whole(carried(overrides))))
+            return 0
         if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
             return show(flags, carried(overrides))
+        # Not before: what shows something needs none of what runs points, which takes longest to import.
+        from bench.run import runner
+        from bench.run.launch import launch
+
         config = composer.whole(carried(overrides), multirun=multirun)
         with explained(overrides):
             has_work = _hydra_has_work(config, overrides, multirun)
