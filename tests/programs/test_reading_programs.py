@@ -186,3 +186,23 @@ def test_groups_number_partitions_and_not_places():
     # Partitions 0 and 1 are neighbours in both; across the diagonal a send takes two hops over shared links.
     assert time_of((0, 1, 2, 3)) == pytest.approx(time_of((0, 2, 1, 3)))
     assert time_of((0, 3, 1, 2)) > time_of((0, 1, 2, 3))
+
+
+def test_a_sort_takes_at_least_one_pass_over_its_values():
+    text = """\
+HloModule sorts, is_scheduled=true
+
+%less (a: f32[], b: f32[]) -> pred[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %is = pred[] compare(%a, %b), direction=LT
+}
+
+ENTRY %main (x: f32[262144]) -> f32[262144] {
+  %x = f32[262144]{0} parameter(0)
+  ROOT %sorted = f32[262144]{0} sort(%x), dimensions={0}, to_apply=%less
+}
+"""
+    found = estimated(text)
+    assert found.step_time_s == found.account.at_least_s == pytest.approx(2 * 4 * 262144 / V5E.hbm_bytes_per_s)
+    assert "the least that kernels, sorts" in found.explain()

@@ -14,8 +14,8 @@ class Account:
 
     ``unestimated`` counts the instructions that only their bytes and operations time, by label, and
     ``unestimated_by_label_s`` their seconds; ``unknown_s`` is the part of instructions that no rule knows, which may
-    take anything between nothing and this, and ``at_least_s`` that of kernels and transfers with the host that may take
-    any longer: they are charged the roofline of what their author states, and HBM's bandwidth.
+    take anything between nothing and this, and ``at_least_s`` that of kernels, sorts and transfers with the host that
+    may take any longer: they are charged the roofline of what their author states, and HBM's bandwidth.
     """
 
     total_s: float = 0.0

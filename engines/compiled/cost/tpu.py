@@ -8,6 +8,7 @@ from engines.compiled.cost.base import CollectiveTime, ComputeTime
 from engines.compiled.cost.constants import link_constants_of
 from engines.compiled.cost.torus import Torus, collective_time
 from engines.compiled.hlo.collective import Collective
+from engines.compiled.hlo.opcodes import SEVERAL_PASSES
 from engines.compiled.hlo.schedule import Step
 from engines.core.chip import LinkConstants
 from engines.core.slice import Slice
@@ -51,8 +52,11 @@ class TpuCostModel:
             seconds = max(arithmetic_s, step.stated.bytes / self.hbm_bytes_per_s)
             # What its author states, at the roofline: no chip is faster, and how much slower it is nobody knows.
             return ComputeTime(seconds=seconds, flops=step.stated.flops, is_estimated=False, least_s=seconds)
-        # No cycle count: the bytes that it moves at HBM bandwidth, an upper bound as on-chip memory is faster.
-        return ComputeTime(seconds=memory_s or step.moved_bytes / self.hbm_bytes_per_s, is_estimated=False)
+        # No cycle count: the bytes that it moves at HBM bandwidth, an upper bound as on-chip memory is faster; of one that
+        # goes over them several times, a lower one.
+        seconds = memory_s or step.moved_bytes / self.hbm_bytes_per_s
+        least_s = seconds if step.opcode in SEVERAL_PASSES else 0.0
+        return ComputeTime(seconds=seconds, is_estimated=False, least_s=least_s)
 
     def collective_time(self, collective: Collective) -> CollectiveTime:
         """Time of a collective on the torus; see :func:`engines.compiled.cost.torus.collective_time`."""

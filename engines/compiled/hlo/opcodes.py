@@ -56,6 +56,8 @@ WORK: Final = frozenset(
     }
 )  # fmt: skip
 """Opcodes whose time is that of their cycles or, without them, of their bytes and operations."""
+SEVERAL_PASSES: Final = frozenset({"sort", "topk"})
+"""Opcodes that go over their values several times: without cycles, their bytes' time is the least that they take."""
 CUBLAS: Final = "__cublas"
 
 

@@ -119,8 +119,8 @@ def _unknown(found: "ProgramEstimate") -> Iterator[str]:
         )
     if account.at_least_s >= LARGE_SHARE * total:
         yield (
-            f"{_share(account.at_least_s, total)} of the step is the least that kernels and transfers with the host "
-            "can take; nobody states the most."
+            f"{_share(account.at_least_s, total)} of the step is the least that kernels, sorts and transfers with "
+            "the host can take; nobody states the most."
         )
     if found.timed.schedule.assumed:
         places = dict.fromkeys(_place(found.sources[name].place) or name for name in found.timed.schedule.assumed)
