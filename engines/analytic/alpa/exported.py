@@ -78,12 +78,13 @@ class _Ordered:
             self._axes(f"{name}.joined", "c", beside, heads, sequences),
         )
         found |= {f"{name}.columns": columns, f"{name}.joined": joined, "attention": (sequences, heads)}
-        return self._matmul(found, f"{name}.out", joined)
+        after = "middle" if self.model.block == "serial" else "residual"
+        return self._matmul(found, f"{name}.out", joined, self._axes(after, "c"))
 
     def _fed(self, found: dict[str, tuple[str, ...]], name: str, entry: tuple[str, ...]) -> tuple[str, ...]:
         into = self._matmul(found, f"{name}.in", entry, self._axes(f"{name}.out", "k"))
         found[f"{name}.columns"] = self._left(f"{name}.columns", into)
-        return self._matmul(found, f"{name}.out", found[f"{name}.columns"])
+        return self._matmul(found, f"{name}.out", found[f"{name}.columns"], self._axes("residual", "c"))
 
 
 def choice_of_shardings(shardings: Shardings) -> Choice:
