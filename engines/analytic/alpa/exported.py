@@ -50,7 +50,7 @@ class _Ordered:
         return found
 
     def _left(self, name: str, made: tuple[str, ...]) -> tuple[str, ...]:
-        """The value that a matmul [tokens, rows, columns] makes: terms along its rows are scattered, others exchanged."""
+        """What a matmul [tokens, rows, columns] makes: terms along its rows are scattered, others exchanged."""
         tokens, rows, columns = made
         return self._axes(name, "t", tokens, rows, columns), self._axes(name, "c", columns, rows, tokens)
 
