@@ -19,7 +19,10 @@ import tempfile
 from pathlib import Path
 
 MAIN = "bench.cli.main"
-IMPORTED = ("bench.cli.commands.run", *(f"engines.{name}.engine" for name in ("analytic", "compiled", "jax", "torch")))
+IMPORTED = (
+    *("bench.cli.commands.run", "bench.run.launch", "bench.run.runner"),
+    *(f"engines.{name}.engine" for name in ("analytic", "compiled", "jax", "torch")),
+)
 STARTS = ("PYTHON", "LC_", "LANG")
 """Beginnings of the names of variables that an interpreter reads when it starts."""
 
