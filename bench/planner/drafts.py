@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from bench.planner.search import Candidate
 from engines.analytic.engine import AnalyticEngine
-from engines.core.errors import Unsupported
+from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
+from engines.core.speculative_keys import SHARE
 from engines.core.text import significant
 
 LENGTHS: Final = tuple(range(1, 17))
@@ -79,3 +80,28 @@ def drafted(chosen: Candidate, keys: Mapping[str, Any], lengths: Sequence[int] =
         plain_s=chosen.latency_s,
         tried=lengths,
     )
+
+
+def drafted_as_asked(chosen: Candidate, settings: Mapping[str, Any]) -> Drafted | None:
+    """The draft that a command's keys ask for on the chosen plan; None where they ask for none.
+
+    Raises:
+        InvalidRequest: keys of a draft without ``speculative``, or a name is unknown.
+        Unsupported: see :func:`drafted`.
+    """
+    from bench.sweep.catalog import load_model
+
+    given = {key: settings[key] for key in ("draft_model", "draft_layers", "acceptance_rate")}
+    lengths = LENGTHS if settings["draft_len"] == "auto" else tuple(settings["draft_len"])
+    if settings["speculative"] == "none":
+        named = {key: value for key, value in given.items() if value is not None}
+        named |= {} if lengths is LENGTHS else {"draft_len": settings["draft_len"]}
+        if named:
+            key, value = next(iter(named.items()))
+            raise InvalidRequest(key, value, "is about a draft, and speculative=none", "give speculative=draft")
+        return None
+    if given["draft_model"] is not None:
+        given["draft_model"] = load_model(given["draft_model"])
+    if settings["speculative"] == "self" and given["draft_layers"] is None:
+        given["draft_layers"] = max(1, chosen.point.model.num_layers // SHARE)
+    return drafted(chosen, {"speculative": settings["speculative"], **given}, lengths)

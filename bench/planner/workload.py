@@ -11,7 +11,7 @@ from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
-from engines.core.point_keys import FirstToken, Phase
+from engines.core.point_keys import FirstToken, Offload, OffloadKv, Phase
 from engines.core.runtime import Runtime
 from engines.core.slice import chip_counts, mesh_shapes, slice_of
 
@@ -43,8 +43,8 @@ class Workload:
     first_token: FirstToken = "auto"
     collectives: str = "auto"
     micro_batches: tuple[int, ...] | None = None
-    offload: str = "none"
-    offload_kv: str = "none"
+    offload: Offload = "none"
+    offload_kv: OffloadKv = "none"
     latency_limit_s: float | None = None
     step_limit_s: float | None = None
     hbm_limit_bytes: float | None = None

@@ -217,7 +217,8 @@ def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: t
         keys["mesh_shape"] = [1, 1, point.num_chips]
     keys |= phases[-1].keys
     if streams(point):
-        details["host_bytes"] = host_bytes(point, widest.memory["kv_cache_bytes"])
+        # What waits on the host stays there in both phases; the cache is at its largest behind the last step.
+        details["host_bytes"] = host_bytes(point, max(phase.memory["kv_cache_bytes"] for phase in phases))
     if point.phase == "generate":
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}

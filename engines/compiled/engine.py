@@ -16,7 +16,7 @@ from engines.compiled.depth import at_all_layers, shallow, surely_fits
 from engines.compiled.estimate import estimate_of
 from engines.compiled.exits import check_leaving, shares_of
 from engines.compiled.hlo.parser import UnreadableHlo
-from engines.compiled.offload import check_offload, host_rate
+from engines.compiled.offload import check_offload, check_offloaded_plan, host_rate, offloads
 from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.requests import request_of
 from engines.compiled.speculative import OF_A_DRAFT, check_both_fit, check_turns, draft_for, over_turns, phases_of
@@ -124,7 +124,7 @@ class CompiledEngine(Estimator):
             for phase in phases_of(point):
                 plans = [plan] if phase in OF_A_DRAFT else shallow(plan) or [plan]
                 keys |= {self.compiler.key(request_of(point, each, target, phase)) for each in plans}
-        rate = [] if point.offload == "none" else [host_rate(point)]
+        rate = [host_rate(point)] if offloads(point) else []
         return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice(), target.places), *rate)
 
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
@@ -187,7 +187,7 @@ class CompiledEngine(Estimator):
         self.check_runtime(point)
         if point.pruning != NONE:
             raise Unsupported("pruning=2:4: XLA multiplies the zeros like other weights; use engine=analytic on a GPU")
-        check_formats(point, (*READ, *EXITS, "offload", "micro_batches"))
+        check_formats(point, (*READ, *EXITS, "offload", "offload_kv", "micro_batches"))
         check_offload(point)
         check_lengths(point)
         check_rate(point)
@@ -204,7 +204,9 @@ class CompiledEngine(Estimator):
 
             return [staged_plan(point, target.device_mesh)]
         found = search.layouts(target.resolve(point), target.device_mesh, collectives)
-        plans = [replace(each, offloads=point.offload != "none") for each in found]
+        plans = [
+            replace(each, offloads=point.offload != "none", offloads_kv=point.offload_kv != "none") for each in found
+        ]
         plans = (
             search.unrolled(plans)
             if self.unroll_layers is True or (also and self.unroll_layers == search.AUTO)
@@ -229,6 +231,7 @@ class CompiledEngine(Estimator):
                 plan.check()
                 check_turns(point, plan)
                 check_leaving(point, plan)
+                check_offloaded_plan(plan)
                 phases = [over_turns(point, self._phase(point, plan, target, name)) for name in phases_of(point)]
             except (OutOfMemory, InvalidRequest, CompilerFailed, NotCompiled) as error:
                 times[search.name_of(plan)] = str(error)

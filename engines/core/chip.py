@@ -209,7 +209,8 @@ class Chip:
             Unsupported: the chip's file does not state it.
         """
         if figure is None:
-            raise Unsupported(f"hw={self.name}: {key} is not known; add it to conf/hw/{self.name}.yaml")
+            remedy = f"add it to conf/hw/{self.name}.yaml, or give +hw.{key}="
+            raise Unsupported(f"hw={self.name}: {key} is not known; {remedy}")
         return figure
 
     def check_full_power(self) -> None:

@@ -12,9 +12,10 @@ from engines.core.rotary import Rotary
 from engines.transformer.layers.attention import LayerContext
 from engines.transformer.layers.block import layer
 from engines.transformer.layers.embedding import embed, logits
-from engines.transformer.layers.kv_cache import Cache, Caches
+from engines.transformer.layers.host_cache import arrived, returned
+from engines.transformer.layers.kv_cache import Cache, Caches, held_positions
 from engines.transformer.layers.norm import norm
-from engines.transformer.layers.positions import Positions
+from engines.transformer.layers.positions import Consecutive, Positions
 from engines.transformer.layers.rope import RopeAngles, rope_angles
 from engines.transformer.layers.sequence_attention import reads_whole_prompt
 from engines.transformer.layers.stripes import own_ids
@@ -100,13 +101,26 @@ def _in_a_loop(
                 one = layer_parameters(own, fetched(matrices, number), 0)
             else:
                 one = layer_parameters(own, matrices, number)
-            x, kept = layer(plan, one, x, cache, contexts[stack.kind]._replace(layer=number))
+            context = contexts[stack.kind]._replace(layer=number)
+            run = _with_its_cache if plan.offloads_kv else layer
+            x, kept = run(plan, one, x, cache, context)
             written.append(kept)
         return (x, tuple(written)), None
 
     turns = (jnp.arange(len(turn[0].numbers)), tuple(map(scan_inputs, layers)))
     (x, caches), _ = lax.scan(step, (x, caches), turns)
     return x, caches
+
+
+def _with_its_cache(
+    plan: Plan, one: LayerParameters, x: Array, cache: Cache, context: LayerContext
+) -> tuple[Array, Cache]:
+    """A layer whose part of the cache comes from host memory for it."""
+    held, number, here = held_positions(plan, context.kind), context.layer, context.positions
+    assert isinstance(here, Consecutive)
+    empty = reads_whole_prompt(here, context.time, context.limit)
+    x, kept = layer(plan, one, x, arrived(cache, number, held, empty=empty), context._replace(layer=0))
+    return x, returned(cache, kept, number, held, here.start, context.time)
 
 
 def _once(

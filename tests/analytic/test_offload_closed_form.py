@@ -1,6 +1,6 @@
 """What layers that come from the host cost: the pipeline's closed form, its rates, and what fits."""
 
-import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,17 +109,27 @@ def test_an_offloaded_cache_makes_room_and_takes_the_link(make_point):
     assert found.step_time_s - alone.step_time_s == pytest.approx(cache / (HOST_LINK_SHARE * 64e9), rel=0.01)
 
 
-@pytest.mark.parametrize(("batch", "cached"), [("1024", True), ("256", False)])
-def test_a_step_of_the_report_is_by_hand_the_bytes_that_pass_the_link(batch, cached):
+@pytest.mark.parametrize(("batch", "cached"), [(1024, True), (256, False)])
+def test_a_stored_step_of_the_study_is_by_hand_the_bytes_that_pass_the_link(batch, cached):
     """Llama 2 70B in float16 on an H100, 512 in and 32 out: matrices of 80 layers, keys and values of 8 heads."""
-    place = "weights in host memory, cache in " + ("host memory" if cached else "HBM")
-    with (ROOT / "reports/offload/tables/offload_all.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["weight_dtype"] == "float16" and row["place"] == place]
-    (row,) = [row for row in rows if row["model"] == "llama-2-70b" and row["batch_size"] == batch]
+    asked = {"model": "llama-2-70b", "weight_dtype": "float16", "batch_size": batch, "offload": "host"}
+    asked |= {"engine": "analytic", "offload_kv": "host" if cached else None}
+    (row,) = [row for row in rows_in(ROOT / "results/offload") if all(row[key] == asked[key] for key in asked)]
     layer = 2 * (8192 * (64 + 2 * 8) * 128 + 64 * 128 * 8192 + 3 * 8192 * 28672)
-    keys_and_values = int(batch) * (512 + (32 + 1) / 2) * 2 * 8 * 128 * 2 * cached
+    keys_and_values = batch * (512 + (32 + 1) / 2) * 2 * 8 * 128 * 2 * cached
     step_s = 80 * (layer + keys_and_values) / (0.85 * 64e9)
-    assert float(row["step_time_s"]) == pytest.approx(step_s, rel=1e-3)
+    assert row["step_time_s"] == pytest.approx(step_s, rel=1e-3)
+
+
+def rows_in(folder):
+    """Stored rows as mappings, whatever files they lie in."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted((folder / "rows").glob("*.jsonl")))
+    return [json.loads(line) for text in texts for line in text.splitlines()]
+
+
+def test_the_host_holds_the_cache_of_all_tokens_whichever_phase_needs_most_of_the_chip(make_point):
+    found = answer(make_point, phase="generate", batch_size=1024, offload="nvme", offload_kv="host")
+    assert found.facts.details["host_bytes"] == pytest.approx(1024 * (512 + 32) * 2 * 8 * 128 * 2 * 80)
 
 
 def test_a_chip_without_a_drive_and_stages_are_refused_by_their_keys(make_point):

@@ -1,8 +1,11 @@
 """Weights in host memory: what a scheduled program fetches of them, when, and how long the host's link takes."""
 
+from dataclasses import replace
+
 import pytest
 from builders.points import point
 
+from bench.sweep.catalog import load_chip
 from engines.compiled.cost.select import cost_model_of
 from engines.compiled.cost.timeline import HOST_LINK, walk
 from engines.compiled.hlo.parser import parse_module
@@ -53,10 +56,13 @@ def test_without_a_rate_a_fetch_is_only_bounded_by_hbm():
 def test_the_rate_is_the_chips_and_what_no_compiler_knows_is_refused():
     assert host_rate(asked()) == HOST_LINK_SHARE * 15e9
     assert host_rate(asked(offload="none")) is None
+    # The two cores of a chip are a device each, and share its link.
+    linked = replace(load_chip("tpu-7x"), host_link_bytes_per_s=32e9)
+    assert host_rate(asked(hw=linked)) == HOST_LINK_SHARE * 16e9
     check_offload(asked())
     for keys, named in (
         ({"offload": "nvme"}, "offload=nvme"),
-        ({"hw": "h100-80gb"}, "not hw=h100-80gb"),
+        ({"hw": "h100-80gb"}, "hw=h100-80gb is told of no host memory"),
         ({"partitioner": "gspmd"}, "partitioner=gspmd"),
     ):
         with pytest.raises(Unsupported, match=named):

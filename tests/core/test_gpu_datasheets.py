@@ -73,7 +73,8 @@ def test_what_a_datasheet_does_not_say_is_refused_in_a_sentence(name):
         found = answer(num_chips)
         if getattr(chip, figure) is None:
             assert found.status == "unsupported"
-            assert found.error == f"hw={name}: {figure} is not known; add it to conf/hw/{name}.yaml"
+            remedy = f"add it to conf/hw/{name}.yaml, or give +hw.{figure}="
+            assert found.error == f"hw={name}: {figure} is not known; {remedy}"
         else:
             assert found.status == "ok"
     if chip.cuda is None:

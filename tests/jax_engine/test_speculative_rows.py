@@ -81,6 +81,17 @@ def test_tokens_leave_early_and_the_row_has_their_quality():
     assert some.ok
     assert set(facts.details["tokens_by_layers"]) <= {"2", "3"}
     assert facts.mean_layers <= facts.details["layers_of_a_step"]
+    # 2 of 3 layers are the only exit, at which every token is judged.
+    left = facts.details["tokens_by_layers"].get("2", 0)
+    assert facts.resolved["exit_rate"] == left / (STEPS * BATCH)
+
+
+def test_a_rate_makes_tokens_leave_and_the_row_says_so():
+    forced, _, facts = ran(exit_threshold=1.0, exit_every=1, exit_rate=1.0)
+    assert forced.ok
+    assert facts.mean_layers == 1
+    assert facts.details["outputs"].startswith("tokens left by")
+    assert "exit_rate" not in facts.resolved
 
 
 @pytest.mark.parametrize(

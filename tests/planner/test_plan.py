@@ -164,6 +164,11 @@ def test_a_draft_is_as_long_as_is_fastest():
         drafted(chosen, {"speculative": "ngram"})
 
 
+def test_what_would_fit_is_found_where_some_numbers_of_chips_cannot_share_the_model():
+    found = search(workload(model="llama-3-8b", hw="h100-80gb", num_chips=1, batch_size=100_000, weight_dtype="int8"))
+    assert shortfall(found).would_fit  # 2,048 GPUs cannot share 32 layers and 32 heads in any way
+
+
 def test_too_slow_says_by_how_much():
     found = search(workload(latency_limit_s=0.5))
     assert found.chosen is None
@@ -238,3 +243,25 @@ def test_chips_that_form_no_slice_and_chips_without_datasheet():
         search(workload(num_chips=7))
     with pytest.raises(Unsupported, match="no datasheet"):
         search(workload(model="tiny", hw="cpu", num_chips=8))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["acceptance_rate=0.5"], "acceptance_rate=0.5: is about a draft, and speculative=none"),
+        (["draft_len=[2,4]"], "is about a draft"),
+        (["planner=alpa", "offload=host"], "offload=host: is not read with planner=alpa"),
+        (["speculative=draft", "acceptance_rate=0.5"], "draft_model"),
+    ],
+)
+def test_keys_of_a_method_alone_are_refused(command, words, says):
+    with pytest.raises((InvalidRequest, Unsupported), match=says):
+        command("plan", "model=palm-8b", "num_chips=4", "batch_size=8", "phase=decode", *words)
+
+
+def test_the_command_prints_the_draft_beside_the_plan(command):
+    words = ["speculative=self", "acceptance_rate=0.9", "draft_layers=4", "draft_len=[2,6]"]
+    code, content = command("plan", "model=palm-8b", "num_chips=4", "batch_size=1", "phase=decode", *words)
+    assert code == 0
+    assert content["draft"]["draft_len"] in (2, 6)
+    assert content["draft"]["speedup"] == pytest.approx(content["chosen"]["latency_s"] / content["draft"]["latency_s"])

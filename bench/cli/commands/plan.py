@@ -11,13 +11,11 @@ from engines.core.errors import InvalidRequest
 from engines.core.layout import COLLECTIVES
 from engines.core.method_keys import PLANNERS, SPECULATIVES
 from engines.core.point_keys import FIRST_TOKENS, OFFLOADS, OFFLOADS_KV
-from engines.core.speculative_keys import SHARE
 from engines.core.text import significant
 
 if TYPE_CHECKING:
     from bench.planner.chips import OfChip
     from bench.planner.crossovers import Crossover
-    from bench.planner.drafts import Drafted
     from bench.planner.search import Candidate, SearchResult
     from bench.planner.workload import Workload
     from bench.rows.prices import Prices
@@ -74,11 +72,16 @@ EXAMPLES: Final = (
 SHORT: Final = {"compute_s": "compute", "memory_s": "memory", "communication_s": "links", "overhead_s": "fixed costs"}
 
 
+NAMED_LAYOUTS: Final = {"micro_batches": "auto", "offload": "none", "offload_kv": "none", "speculative": "none"}
+"""Keys that go with the search among named layouts alone, and their defaults."""
+
+
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Search and print. Returns 1 if no plan fits, and prints what is missing and what would fit."""
     from bench.planner.apart import with_intervals
     from bench.planner.chips import by_chip, check_comparable, dollars
     from bench.planner.crossovers import crossovers
+    from bench.planner.drafts import drafted_as_asked
     from bench.planner.search import search
     from bench.planner.shortfall import shortfall
     from bench.rows.prices import load_prices
@@ -89,6 +92,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
         if len(settings["hw"]) > 1:
             raise InvalidRequest("hw", settings["hw"], "are several chips, and planner=alpa plans for one", "give one")
+        for key, off in NAMED_LAYOUTS.items():
+            if settings[key] != off:
+                raise InvalidRequest(key, settings[key], "is not read with planner=alpa", "leave one of them out")
         one = workload_from({**settings, "hw": settings["hw"][0]})
         return show(one, out=settings["out"], as_json=settings["print"] == "json")
     if settings["out"] is not None:
@@ -99,7 +105,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     compared = by_chip([search(each, runners=settings["runners"]) for each in workloads], prices)
     found = with_intervals(compared[0].found)
     as_json = settings["print"] == "json"
-    draft = None if found.chosen is None else draft_from(found.chosen, settings)
+    draft = None if found.chosen is None else drafted_as_asked(found.chosen, settings)
     if found.chosen is None:
         missing = shortfall(found)
         if as_json:
@@ -127,31 +133,6 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         if draft is not None:
             print(draft.sentence)
     return 0
-
-
-def draft_from(chosen: "Candidate", settings: Mapping[str, Any]) -> "Drafted | None":
-    """The draft that a command's keys ask for on the chosen plan; None where they ask for none.
-
-    Raises:
-        InvalidRequest: keys of a draft without ``speculative``, or a name is unknown.
-        Unsupported: it cannot be predicted.
-    """
-    from bench.planner.drafts import LENGTHS, drafted
-    from bench.sweep.catalog import load_model
-
-    given = {key: settings[key] for key in ("draft_model", "draft_layers", "acceptance_rate")}
-    if settings["speculative"] == "none":
-        named = {key: value for key, value in given.items() if value is not None}
-        if named:
-            key, value = next(iter(named.items()))
-            raise InvalidRequest(key, value, "is about a draft, and speculative=none", "give speculative=draft")
-        return None
-    if given["draft_model"] is not None:
-        given["draft_model"] = load_model(given["draft_model"])
-    if settings["speculative"] == "self" and given["draft_layers"] is None:
-        given["draft_layers"] = max(1, chosen.point.model.num_layers // SHARE)
-    lengths = LENGTHS if settings["draft_len"] == "auto" else tuple(settings["draft_len"])
-    return drafted(chosen, {"speculative": settings["speculative"], **given}, lengths)
 
 
 def workload_from(settings: Mapping[str, Any]) -> "Workload":

@@ -58,7 +58,7 @@ class Exits(NamedTuple):
     seed: int = 0
 
 
-Judged = Callable[[Array, "State"], "State"]
+Judged = Callable[[Array | int, "State"], "State"]
 
 
 class State(NamedTuple):
@@ -132,7 +132,7 @@ def leaving(
             found: State = lax.cond(stays.any(), runs, cached, state)
         return found
 
-    def judged(passed: Array, state: State) -> State:
+    def judged(passed: Array | int, state: State) -> State:
         sure = _leaves(plan, parameters, exits, passed, positions.start, state)
         return state._replace(layers=jnp.where(sure, jnp.minimum(state.layers, passed), state.layers))
 
@@ -173,7 +173,9 @@ def _layers(
     return State(x, cache, state.layers)
 
 
-def _leaves(plan: Plan, parameters: Parameters, exits: Exits, passed: Array, position: Any, state: State) -> Array:
+def _leaves(
+    plan: Plan, parameters: Parameters, exits: Exits, passed: Array | int, position: Any, state: State
+) -> Array:
     """Which tokens are clear behind ``passed`` layers, [batch]."""
     sure = confidence(plan, output(plan, parameters, state.x))
     if exits.forced is None:

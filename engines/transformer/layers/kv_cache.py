@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from engines.core.dtypes import LARGEST
 from engines.core.layer_kind import LayerKind
+from engines.transformer.layers.host_cache import host_spec, on_host
 from engines.transformer.layers.mask import Window
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import quantize, stored_dtype
@@ -97,7 +98,8 @@ def held_positions(plan: Plan, kind: LayerKind) -> int:
 
 def cache_specs(plan: Plan) -> tuple[dict[str, P], ...]:
     """The PartitionSpec of every array, in the structure of :data:`Caches`."""
-    return (_specs(plan),) * len(plan.stacks)
+    specs = {name: host_spec(each) if plan.offloads_kv else each for name, each in _specs(plan).items()}
+    return (specs,) * len(plan.stacks)
 
 
 def _specs(plan: Plan) -> dict[str, P]:
@@ -145,6 +147,8 @@ def _abstract(plan: Plan, mesh: Mesh, stack: Stack) -> dict[str, Any]:
             np.dtype(np.float32) if scale else stored_dtype(plan.kv_dtype),
             sharding=array_format(mesh, spec, order),
         )
+        if plan.offloads_kv:
+            described[name] = on_host(described[name], mesh, spec)
     return described
 
 

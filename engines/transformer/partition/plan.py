@@ -45,12 +45,13 @@ class Plan:
     is longer. Steps of ``ragged`` sequences stand at positions of their own; with ``pages`` (how many over all chips,
     positions of each) their cache has no padding. With ``stages`` of a pipeline, ``batch_size`` is that of one of its
     ``micro_batches``, and the mesh has an axis :data:`STAGE`. ``decodes`` says whether decode steps follow the
-    prompt. With ``unrolled`` every layer has arrays of its
-    own and no loop runs over layers. ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its
-    torus close to rings. ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is
+    prompt. With ``unrolled`` every layer has arrays of its own and no loop runs over layers.
+    ``overlapped_all_to_all_chips`` is the chip's, ``wrap`` says which axes of its torus close to rings.
+    ``expert_axes`` names the mesh axes that split experts ("" is none), ``expert_dispatch`` is
     gather or all_to_all, ``expert_capacity`` the most tokens of an expert, as a multiple of its even share.
     ``shardings`` are those of every operator, for a compiler that partitions; with ``offloads`` the layers' matrices
-    are in host memory. ``chunks`` and ``annotation`` are of :meth:`global_view`; which axes split what, follows.
+    are in host memory, with ``offloads_kv`` the cache. ``chunks`` and ``annotation`` are of :meth:`global_view`; which
+    axes split what, follows.
 
     Raises:
         InvalidRequest: there is no such layout or variant of collectives.
@@ -85,6 +86,7 @@ class Plan:
     stages: int = 1
     micro_batches: int = 1
     offloads: bool = False
+    offloads_kv: bool = False
     chunks: int | None = None
     annotation: Annotation | None = None
     axes: MeshAxes = field(init=False)
