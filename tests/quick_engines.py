@@ -3,6 +3,8 @@
 Measuring this machine's peaks takes more time than all else that a test's small point does, and then to compile well.
 """
 
+import json
+
 import pytest
 
 from engines.jax.engine import JaxEngine
@@ -24,6 +26,18 @@ def use_small_torch_peaks(patch):
     patch.setattr(peaks, "MATRIX_SIZES", {**peaks.MATRIX_SIZES, "cpu": (64,)})
     patch.setattr(peaks, "COPY_BYTES", {**peaks.COPY_BYTES, "cpu": 1 << 16})
     patch.setattr(peaks, "MEASURE_S", 0.0)
+
+
+FEW_RUNS = {
+    "min_time_s": 0.0,
+    "min_samples": 2,
+    "max_samples": 4,
+    "min_warmup_runs": 1,
+    "warmup_window": 1,
+    "warmup_tolerance": 100.0,
+    "max_relative_ci": 100.0,
+}
+"""Keys of ``timing`` with which a measurement ends soon, and is valid whatever else this machine does."""
 
 
 class QuickJaxEngine(JaxEngine):
@@ -51,10 +65,15 @@ class QuickTorchEngine(TorchEngine):
 
 
 def quick_config(folder):
-    """A folder for ``--config-dir`` in which both engines are the quick ones: what it says else is as in ours."""
-    from bench.sweep.catalog import conf_dir
+    """A folder for ``--config-dir`` in which both engines are the quick ones, and a few runs are enough samples.
 
-    (folder / "engine").mkdir(parents=True)
+    What it says else is as in ours.
+    """
+    from bench.sweep.catalog import conf_dir, load_group
+
+    for group in ("engine", "timing"):
+        (folder / group).mkdir(parents=True)
+    (folder / "timing" / "default.yaml").write_text(json.dumps({**load_group("timing", "default"), **FEW_RUNS}))
     for name, quick in (("jax", QuickJaxEngine), ("torch", QuickTorchEngine)):
         (ours,) = quick.__bases__
         text = (conf_dir() / "engine" / f"{name}.yaml").read_text(encoding="utf-8")

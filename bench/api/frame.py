@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.rows.metrics import METRICS
-from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ def load(
     from bench.rows.select import frame, select
     from bench.rows.store import Store
     from bench.storage.place import place_of, scheme_of
+    from bench.storage.there import check_there
 
     folder = place_of(os.fspath(results))
     is_url = scheme_of(folder) is not None
     folder = folder if is_url else folder.expanduser()
     store = Store(folder)
-    if not is_url and not folder.exists():
-        raise InvalidRequest("results", folder, "does not exist", "use the results_dir of shardbench run")
+    check_there(folder, "results")
     if not store.parts():
         inside = [] if is_url else sorted(str(path.parent) for path in folder.glob("*/rows") if path.is_dir())
         remedy = (

@@ -16,7 +16,7 @@ COMMANDS_OWN: Final = ("print", "hydra")
 def words_of(key: str, value: Any) -> list[str]:
     """``key=value`` in Hydra's grammar, with every text quoted: a comma or a bracket in it separates nothing.
 
-    It is one word, and of a file of prices several.
+    It is one word, and of a file or a mapping of prices several.
 
     Values are None, booleans, numbers (NumPy's too), texts, paths, and lists, tuples and mappings of them; ``~/`` at
     the beginning of a text is the home folder.
@@ -27,6 +27,8 @@ def words_of(key: str, value: Any) -> list[str]:
     name = key.lstrip("+~")
     if not name or name.partition(".")[0].partition("/")[0] in COMMANDS_OWN:
         raise InvalidRequest(name or "key", value, "means nothing in Python", "leave it out")
+    if isinstance(value, Mapping) and OF_CHIPS.startswith(f"{name}."):  # names of chips are no names of Hydra's grammar
+        return [word for inner, each in value.items() for word in words_of(f"{key}.{inner}", each)]
     word = f"{key}={_text(name, value)}"
     return in_grammar([word], multirun=False) if name in CONFIG_GROUPS or name.startswith(OF_CHIPS) else [word]
 

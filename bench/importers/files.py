@@ -5,14 +5,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from bench.importers.content import Content
 from bench.importers.formats import FORMATS
+from bench.importers.text import text_of
 from engines.core.errors import InvalidRequest, ShardbenchError
-
-LARGEST_BYTES: Final = 1 << 28
-"""Files above this size are refused rather than read into memory."""
 
 
 def read_file(path: Path) -> list[Content]:
@@ -22,12 +20,14 @@ def read_file(path: Path) -> list[Content]:
         InvalidRequest: the file does not exist or cannot be read.
         ShardbenchError: it has other content.
     """
-    data = _bytes(path)
-    sha256 = hashlib.sha256(data).hexdigest()
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ShardbenchError(f"{path}: is not JSON (not UTF-8 text); use a file of results") from None
+        text = text_of(path)
+    except OSError as error:
+        raise InvalidRequest("data", path, f"cannot be read ({error.strerror})", "use a file of results") from None
+    except ShardbenchError as error:
+        raise ShardbenchError(f"{path}: {error}") from None
+    # Of the text: the same result is the same, packed or not.
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
     if not text.strip():
         raise ShardbenchError(f"{path}: is not JSON (it is empty); use a file of results")
     try:
@@ -39,17 +39,6 @@ def read_file(path: Path) -> list[Content]:
         raise ShardbenchError(
             f"{path}: is not JSON ({error.msg}, line {error.lineno}); use a file of {', '.join(FORMATS)}"
         ) from None
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_BYTES + 1)
-    except OSError as error:
-        raise InvalidRequest("data", path, f"cannot be read ({error.strerror})", "use a file of results") from None
-    if len(data) > LARGEST_BYTES:
-        raise ShardbenchError(f"{path}: is larger than {LARGEST_BYTES >> 20} MiB; use the summary of the benchmark")
-    return data
 
 
 def _parsed(path: Path, text: str) -> Any:

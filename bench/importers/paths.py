@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from bench.importers.text import suffix_of
 from engines.core.errors import InvalidRequest
 
 SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".csv", ".md", ".txt", ".sql")
-"""Endings of the files that are taken from a folder; others are named one by one or by a pattern."""
+"""Endings of the files that are taken from a folder, packed (``.json.gz``) or not; others are named one by one or by
+a pattern."""
 
 
 def files_of(data: Any) -> list[Path]:
@@ -33,7 +35,7 @@ def names_one_file(data: Any) -> bool:
 def _expanded(text: str) -> list[Path]:
     path = Path(text)
     if path.is_dir():
-        found = [file for file in _below(path) if file.suffix.lower() in SUFFIXES]
+        found = [file for file in _below(path) if suffix_of(file) in SUFFIXES]
         problem = f"is a folder without a file that ends in {', '.join(SUFFIXES)}"
     elif path.exists() or not glob.has_magic(text):
         return [path]

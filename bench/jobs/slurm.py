@@ -42,11 +42,11 @@ def script(wanted: Wanted, place: Place, *, minutes: int, partition: str | None)
     return "\n".join(
         [
             *lines,
-            "# Each node starts a rank on each of its GPUs; rank 0 prints the times as JSON.",
+            "# Each node starts a rank on each of its GPUs; rank 0 stores the rows.",
             'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            f"{wanted.line} --cfg job > point.yaml",
             f"srun torchrun --nnodes={wanted.hosts} --nproc-per-node={wanted.host_chips} --rdzv-id=$SLURM_JOB_ID \\",
-            f"  --rdzv-backend=c10d --rdzv-endpoint=$first:{PORT} -m engines.torch.worker point.yaml runs=10",
+            f"  --rdzv-backend=c10d --rdzv-endpoint=$first:{PORT} --no-python \\",
+            f"  {wanted.line}",
             "",
         ]
     )

@@ -27,7 +27,7 @@ class Wanted:
 
     ``teams`` work side by side and share the points of one store; each has ``hosts`` hosts, on which the same command
     starts, with ``host_chips`` chips each: 0 where nothing is measured on chips. ``chip`` and ``mesh_shape`` are those
-    of the slice. ``torchrun`` says that PyTorch's ranks of all hosts are started by torchrun, which answers one point.
+    of the slice. ``torchrun`` says that PyTorch's ranks of all hosts are started by torchrun.
     """
 
     words: tuple[str, ...]
@@ -108,10 +108,8 @@ def wanted(run: str, workers: int) -> Wanted:
     if hosts > 1:
         team = _team(engines, words, hosts)
     torchrun = hosts > 1 and engines == {"torch"}
-    if torchrun and (len(points) > 1 or workers > 1):
-        raise InvalidRequest("run", run, "is several points, and torchrun answers one", "ask one point, workers=1")
     return Wanted(
-        words=(*words, *([] if torchrun else shared), *team),
+        words=(*words, *shared, *team),
         hosts=hosts,
         host_chips=host_chips,
         chip=chip,

@@ -18,10 +18,13 @@ from engines.core.point import Point
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A plan of ``point`` and the closed forms' choice for it. Seconds are of one pass: a prompt, or a decode step.
+    """A plan of ``point`` and the closed forms' choice for it.
+
+    Seconds are of one pass, a prompt or a decode step; of phase=generate they are of the prompt and all decode steps.
 
     ``manual_s`` is the choice as our own program runs it, ``gspmd_s`` as a compiler partitions it, both by the closed
-    forms; ``named_s`` is the same by the planner's costs, which overlap compute and memory by operator.
+    forms; ``named_s`` is the same by the planner's costs, those of what a compiler sends. The last two are None where
+    the choice has another layout in each phase.
     """
 
     point: Point
@@ -38,17 +41,16 @@ class Comparison:
     def gain(self) -> float | None:
         """Share of the best named layout's pass that the plan saves, by the planner's costs."""
         best = self.plan.best_named
-        return None if best is None else 1 - self.plan.evaluated.seconds / self.plan.named_s[best]
+        return None if best is None else 1 - self.plan.seconds / self.plan.named_s[best]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        found = self.plan.evaluated
         return {
             **_place(self.point),
             "planner": "alpa",
             **self.plan.to_dict(),
             "shardings_text": self.plan.shardings.text,
-            "peak_hbm_bytes": found.peak_bytes,
+            "peak_hbm_bytes": self.plan.peak_bytes,
             "gain": self.gain,
             "planning_s": self.plan.planning_s,
             "closed_form": {
@@ -83,10 +85,6 @@ def compare(workload: Workload) -> Comparison | SearchResult:
     Raises:
         InvalidRequest, Unsupported, OutOfMemory: see :func:`engines.analytic.alpa.planner.planned`.
     """
-    if workload.phase == "generate":
-        raise InvalidRequest(
-            "phase", "generate", "has two phases, and planner=alpa plans one", "use phase=prefill or phase=decode"
-        )
     begun = time.perf_counter()
     found = search(workload, runners=0)
     closed_form_s = time.perf_counter() - begun
@@ -95,8 +93,23 @@ def compare(workload: Workload) -> Comparison | SearchResult:
     chosen = found.chosen
     point = replace(chosen.point, mesh_shape=chosen.point.mesh, attn_sharding="auto", planner="alpa")
     plan = planned(point)
-    layout, attention = chosen.layouts[workload.phase]
-    steps = point.decode_steps or 1
+    steps = (point.decode_steps or 1) if workload.phase == "decode" else 1
+    layouts = dict.fromkeys(chosen.layouts[phase] for phase in plan.passes)
+    alike = next(iter(layouts)) if len(layouts) == 1 else None
+    return Comparison(
+        point=point,
+        plan=plan,
+        chosen=chosen,
+        choice=", then ".join("/".join(each) for each in layouts),
+        manual_s=chosen.latency_s / steps,
+        gspmd_s=None if alike is None or point.num_chips == 1 else _by_compiler_s(point, *alike) / steps,
+        named_s=None if alike is None else plan.named_s.get(alike),
+        closed_form_s=closed_form_s,
+    )
+
+
+def _by_compiler_s(point: Point, layout: str, attention: str) -> float:
+    """Seconds of a named layout as a compiler partitions it, by the closed forms."""
     stated = replace(
         point,
         planner="auto",
@@ -105,17 +118,9 @@ def compare(workload: Workload) -> Comparison | SearchResult:
         attn_sharding=_over(attention),
         collectives="plain",
     )
-    by_compiler = AnalyticEngine().estimate([stated])[0].latency_s if point.num_chips > 1 else None
-    return Comparison(
-        point=point,
-        plan=plan,
-        chosen=chosen,
-        choice=f"{layout}/{attention}",
-        manual_s=chosen.latency_s / steps,
-        gspmd_s=None if by_compiler is None else by_compiler / steps,
-        named_s=plan.named_s.get((layout, attention)),
-        closed_form_s=closed_form_s,
-    )
+    found = AnalyticEngine().estimate([stated])[0].latency_s
+    assert found is not None
+    return found
 
 
 def _over(attention: str) -> AttnSharding:

@@ -41,7 +41,7 @@ def _print(found: Comparison) -> None:
         f"{point.input_len} in, {point.weight_dtype}"
     )
     table = terminal.table()
-    what = "step" if point.phase == "decode" else "prefill"
+    what = {"decode": "step", "prefill": "prefill", "generate": "generation"}[point.phase]
     for heading in ("planner", "plan", "partitioned by", f"{what}, closed form", f"{what}, by operator", "planning"):
         table.add_column(heading)
     table.add_row("auto", found.choice, "manual", _ms(found.manual_s), "", f"{significant(found.closed_form_s)} s")
@@ -50,9 +50,7 @@ def _print(found: Comparison) -> None:
     if best is not None and "/".join(best) != found.choice:
         table.add_row("best named", "/".join(best), "gspmd", "", _ms(plan.named_s[best]), "")
     own = "/".join(plan.name) if plan.name else f"shardings {plan.shardings.digest}"
-    table.add_row(
-        "alpa", own, "gspmd", "", _ms(plan.evaluated.seconds), f"{significant(plan.planning_s)} s", style="bold"
-    )
+    table.add_row("alpa", own, "gspmd", "", _ms(plan.seconds), f"{significant(plan.planning_s)} s", style="bold")
     console.print(table)
     console.print(sentence(found))
     cuts = terminal.table()

@@ -109,6 +109,8 @@ def _fits(workload: Workload) -> bool:
     try:
         ways = ways_of(workload)
     except (InvalidRequest, Unsupported):
-        return False  # no such slice, or the chip's file does not state the link or the drive
+        return (
+            False  # no such slice, it cannot share this model, or the chip's file does not state the link or the drive
+        )
     prediction = predict(ways.grid)
     return bool(np.any(fitting(workload, prediction) & within_limits(workload, ways.grid, prediction)))

@@ -3,7 +3,8 @@
 A command that shares a store stores its rows under the claim of its lease (:mod:`bench.rows.lease`): an ID that is made
 with the first lease on a point and taken over with it, and the generation of the lease. Two rows of one point and one
 ID mean that the earlier holder was asleep when its lease was taken over, and stored its row all the same. The row of
-the last generation counts; the other is ignored wherever rows are loaded, and gone with the next compaction.
+the last generation counts; the other is ignored wherever rows are loaded, and gone with the next compaction. Rows of
+two programs are two answers, whatever their claims.
 """
 
 import secrets
@@ -38,23 +39,23 @@ def claim_of(row: Row) -> Claim | None:
 
 
 def superseded(rows: Iterable[Row]) -> set[int]:
-    """id() of each row of a claim that has a row of a later generation."""
-    last: dict[tuple[str, str], tuple[int, Row]] = {}
-    found: set[int] = set()
+    """id() of each row of a claim that has a row of a later generation, and of no other program."""
+    claimed: dict[tuple[str, str], list[tuple[int, Row]]] = {}
     for row in rows:
         claim = claim_of(row)
-        if claim is None:
-            continue
-        key = (claim.id, row.point_id)
-        before = last.get(key)
-        if before is None:
-            last[key] = (claim.generation, row)
-        elif claim.generation > before[0]:
-            found.add(id(before[1]))
-            last[key] = (claim.generation, row)
-        elif claim.generation < before[0]:
-            found.add(id(row))
+        if claim is not None:
+            claimed.setdefault((claim.id, row.point_id), []).append((claim.generation, row))
+    found: set[int] = set()
+    for several in claimed.values():
+        for generation, row in several if len(several) > 1 else ():
+            if any(later > generation and _same_program(other, row) for later, other in several):
+                found.add(id(row))
     return found
+
+
+def _same_program(one: Row, other: Row) -> bool:
+    """Whether two rows are of the same program, as far as both say which ran."""
+    return one.program_id == other.program_id or None in (one.program_id, other.program_id)
 
 
 def without_superseded(rows: Sequence[Row]) -> list[Row]:

@@ -15,10 +15,11 @@ only asleep finds its file gone, or a later one beside it, and stores nothing.
 
 It may fall asleep after that look, too, and store a row all the same. Therefore every row says under which *claim* it
 was stored, ``ID.GENERATION``: who takes a lease over takes the ID over with it, and of several rows of one ID that of
-the last generation counts (:mod:`bench.rows.claim`).
+the last generation counts (:mod:`bench.rows.claim`). As long as a former holder may be asleep, the ID must not be
+forgotten before a row of it is stored: who gives such a lease back makes a file of the next generation that nobody
+holds, for the next to take over, and no sweep removes it in :data:`FORGET_S`.
 """
 
-import json
 import os
 import secrets
 import socket
@@ -28,9 +29,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bench.rows.claim import Claim, new_id
+from bench.rows.holder import Holder, read_holder, this_process
 from bench.storage.choose import storage_of
 
 FOLDER: Final = "leases"
@@ -40,9 +42,8 @@ CLOCK: Final = ".clock-"
 """How the name of a file begins that is touched to read the storage's clock."""
 MOST_REMOVALS: Final = 100
 """How often in a row the folder may be gone between its making and that of a file in it."""
-PROCESSES: Final = Path("/proc")
-START_FIELD: Final = 19
-"""Field of ``/proc/PID/stat`` after the name: when the process began (number 22 in proc(5))."""
+FORGET_S: Final = 7 * 24 * 3600.0
+"""Age at which a lease goes that nobody holds and under whose claim a row might still come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lease of this process: its file, what it holds, and the claim of rows that are stored under it."""
+    """A lease of this process: its file, what it holds, and the claim of rows that are stored under it.
+
+    ``asleep``: another may still store a row under the claim.
+    """
 
     path: Path
     content: bytes
     claim: Claim
+    asleep: bool
 
 
 class Leases:
@@ -89,21 +94,24 @@ class Leases:
         if not all(self._is_over(path) for path in found.values()):
             return False
         generation = max(found, default=-1) + 1
-        claim = Claim((found and self._claimed(found[generation - 1])) or new_id(), generation)
+        last = self._said(found[generation - 1]) if found else None
+        asleep = any(said.asleep or not said.has_ended for said in map(self._said, found.values()) if said is not None)
+        inherited = last.claim if last is not None and asleep else None
+        claim = Claim(inherited or new_id(), generation)
         path = self.folder / f"{key}.{generation}"
-        content = json.dumps({"owner": self._owner, "claim": claim.id, **_this_process()}).encode()
+        content = this_process(self._owner, claim.id, asleep=asleep).text.encode()
         try:
             self._create(path, content)
         except FileExistsError:
             return False  # somebody else was first
-        others = [other for other in self._generations(key).values() if other != path]
-        if not all(self._is_over(other) for other in others):
-            self._storage.remove(path)  # between the two looks somebody took and gave back, and another took
+        others = {number: other for number, other in self._generations(key).items() if number != generation}
+        if max(others, default=-1) > generation or not all(self._is_over(other) for other in others.values()):
+            self._storage.remove(path)  # others took and gave back between the two looks, or the first was of old
             return False
-        for other in others:
+        for other in others.values():
             self._storage.remove(other)
         with self._lock:
-            self._held[key] = Held(path, content, claim)
+            self._held[key] = Held(path, content, claim, asleep)
             if self._renewer is None:
                 self._renewer = threading.Thread(target=self._renew, daemon=True, name="leases")
                 self._renewer.start()
@@ -137,18 +145,32 @@ class Leases:
         self.release(key)
         return False
 
-    def release(self, key: str) -> None:
-        """Give a lease back, if it is this process's."""
+    def release(self, key: str, *, stored: bool = False) -> None:
+        """Give a lease back, if it is this process's; ``stored``: a row of its claim, or a later one, is."""
         with self._lock:
             held = self._held.pop(key, None)
         if held is not None and self._is_mine(held.path):
-            with suppress(OSError):
-                self._storage.remove(held.path)
+            self._give_back(key, held, keeps_claim=held.asleep and not stored)
 
     def abandon(self, key: str) -> None:
-        """Leave a lease to run out, so that who takes it over takes over its claim."""
+        """Give a lease back whose row may come some day, so that who takes it over takes over its claim."""
         with self._lock:
-            self._held.pop(key, None)
+            held = self._held.pop(key, None)
+        if held is not None and self._is_mine(held.path):
+            self._give_back(key, held, keeps_claim=True)
+
+    def _give_back(self, key: str, held: Held, *, keeps_claim: bool) -> None:
+        with suppress(OSError):  # then it runs out
+            if keeps_claim:
+                kept = Holder(claim=held.claim.id).text.encode()
+                with suppress(FileExistsError):  # somebody has taken it over at this moment
+                    self._storage.create(self.folder / f"{key}.{held.claim.generation + 1}", kept)
+            self._storage.remove(held.path)
+
+    def may_be_claimed(self, key: str) -> bool:
+        """Whether another may store, or have stored, a row under the claim of a lease of this process."""
+        held = self._held.get(key)
+        return held is not None and held.asleep
 
     def close(self) -> None:
         """Give all leases back, and remove the folder if nobody has any."""
@@ -166,13 +188,12 @@ class Leases:
         except OSError:
             return False
 
-    def _claimed(self, path: Path) -> str | None:
-        """The ID of the claim of a lease that is over; None if its file does not say, or is gone."""
+    def _said(self, path: Path) -> Holder | None:
+        """What the file of a lease says; None if it is gone."""
         try:
-            said = json.loads(self._storage.touched(path).text)["claim"]
-        except (OSError, ValueError, TypeError, KeyError):
+            return read_holder(self._storage.touched(path).text)
+        except FileNotFoundError:
             return None
-        return said if isinstance(said, str) else None
 
     def _generations(self, key: str, *, fresh: bool = False) -> dict[int, Path]:
         """Generation → file of a lease."""
@@ -189,7 +210,8 @@ class Leases:
             now = self._storage.touched(path)
         except FileNotFoundError:
             return True
-        if _has_ended(now.text):
+        said = read_holder(now.text)
+        if said.gave_back or said.has_ended:
             return True
         seen = self._seen.get(path.name)
         if seen is None or seen.touched_ns != now.at_ns:
@@ -216,44 +238,14 @@ class Leases:
     def _sweep(self) -> None:
         """Remove what dead processes left: leases of points that nobody asks any more, and clocks."""
         names = self._storage.names(self.folder)
-        now_ns = self._now_ns() if any(name.startswith(CLOCK) for name in names) else 0
+        now_ns = self._now_ns() if names else 0
         for path in (self.folder / name for name in names):
-            is_clock = path.name.startswith(CLOCK)
-            if (is_clock and now_ns - self._storage.touched(path).at_ns > LEASE_S * 1e9) or (
-                not is_clock and self._is_over(path)
-            ):
-                self._storage.remove(path)
-
-
-def _this_process() -> dict[str, Any]:
-    """What tells this process from all others, on this machine and elsewhere."""
-    return {"machine": _machine(), "pid": os.getpid(), "started": _start_of(os.getpid())}
-
-
-def _machine() -> str | None:
-    """This boot of this machine and this space of process ids (a container has its own); None where unknown."""
-    try:
-        boot = (PROCESSES / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink(PROCESSES / 'self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process of this machine began, in ticks since boot; None if there is none."""
-    try:
-        text = (PROCESSES / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "XZ" else fields[START_FIELD]
-
-
-def _has_ended(holder: str) -> bool:
-    """Whether the process that a lease's file names ran on this machine and is no more; False where that is unknown."""
-    try:
-        said = json.loads(holder)
-        machine, pid, started = said["machine"], int(said["pid"]), said["started"]
-    except (ValueError, TypeError, KeyError):
-        return False
-    return machine is not None and machine == _machine() and _start_of(pid) != started
+            with suppress(FileNotFoundError):
+                found = self._storage.touched(path)
+                said, age_s = read_holder(found.text), (now_ns - found.at_ns) / 1e9
+                if path.name.startswith(CLOCK):
+                    is_left = age_s > LEASE_S
+                else:
+                    is_left = (said.has_ended and not said.asleep) or (age_s > FORGET_S and self._is_over(path))
+                if is_left:
+                    self._storage.remove(path)

@@ -5,7 +5,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,6 @@ from bench.rows.claim import superseded
 from bench.rows.part_time import time_of, time_of_merged
 from bench.rows.store import Store, read_part
 from bench.storage.folder import TEMPORARY
-from engines.core.row import Row
 
 DEAD_WRITER_AGE_S: Final = 60.0
 ANY_WRITER_AGE_S: Final = 3600.0
@@ -109,16 +107,11 @@ def remove_superseded(store: Store, point_ids: Collection[str]) -> None:
     Raises:
         InvalidRequest: the folder cannot be read or written.
     """
-    parts = [part for part in store.parts() if part.stem.endswith("-n1")]
-    found: list[tuple[Path, Row]] = []
-    for part, content in zip(parts, store.storage.read_all(parts), strict=True):
-        with suppress(FileNotFoundError):
-            of_part = [row for _, _, row, _ in read_part(part, content) if row is not None]
-            found += [(part, row) for row in of_part if row.point_id in point_ids]
+    found = list(store.rows_of(point_ids))
     late = superseded(row for _, row in found)
     with cannot("written", store.results_dir):
         for part, row in found:
-            if id(row) in late:
+            if id(row) in late and part.stem.endswith("-n1"):
                 store.storage.remove(part)
 
 

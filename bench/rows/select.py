@@ -4,7 +4,7 @@ A store of many rows is looked through by its columns (:mod:`bench.rows.columns`
 one, or without pyarrow, is read as a whole. Both give the same rows.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,8 +33,10 @@ def select(store: Store, where: Wanted, *, history: bool = False) -> list[Row]:
     """The rows that stand for their points, or with ``history`` every row, oldest first, whose fields are as wanted.
 
     Raises:
+        InvalidRequest: what is wanted is of no field of a row.
         ShardbenchError: a file of rows is broken; names it and the remedy.
     """
+    _check_fields("where", where)
     if not _by_columns(store, where):
         rows = store.load() if history else list(standing_rows(store.load()).values())
         return [row for row in rows if all(str(getattr(row, name)) in values for name, values in where.items())]
@@ -52,9 +54,8 @@ def frame(
         InvalidRequest: a column is no field of a row.
         ShardbenchError: as :func:`select`.
     """
-    for name in (*(columns or ()), *(where or {})):
-        if name not in ROW_FIELDS:
-            raise InvalidRequest("columns", name, "is no field of a row", "see the reference of rows")
+    _check_fields("columns", columns or ())
+    _check_fields("where", where or {})
     plain = plain_fields()
     if columns is None or any(name not in plain for name in columns) or not _by_columns(store, where or {}):
         found = frame_of(select(store, where or {}, history=history))
@@ -92,6 +93,12 @@ class Selection:
         table = _chosen(self._store, {"engine": [engine]}, [having, *LINE], history=True)
         table = table.filter(table[having].is_valid())
         return _rows(self._store, table.slice(max(0, len(table) - most)))
+
+
+def _check_fields(key: str, fields: Iterable[str]) -> None:
+    for name in fields:
+        if name not in ROW_FIELDS:
+            raise InvalidRequest(key, name, "is no field of a row", "see the reference of rows")
 
 
 def _by_columns(store: Store, where: Wanted) -> bool:

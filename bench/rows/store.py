@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -142,6 +142,15 @@ class Store:
                     found += [row for _, _, row, _ in read_part(part, content) if row is not None]
                     self._seen.add(part.name)
         return found
+
+    def rows_of(self, point_ids: Collection[str]) -> Iterator[tuple[Path, Row]]:
+        """Every row of these points with its file, superseded or not; without broken lines."""
+        parts = self.parts()
+        for part, content in zip(parts, self.storage.read_all(parts), strict=True):
+            with suppress(FileNotFoundError):
+                for _, _, row, _ in read_part(part, content):
+                    if row is not None and row.point_id in point_ids:
+                        yield part, row
 
     def _read(self, parts: Sequence[Path], with_lines: bool) -> list[Entry]:
         found: dict[bytes, Entry] = {}

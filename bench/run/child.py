@@ -80,15 +80,16 @@ def evaluate_lockstep(
     environment: Mapping[str, str],
     process: JobProcess,
     may_start: Callable[[PointTask], bool | None] = lambda task: True,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[Row | None]:
     """:func:`evaluate` in one process of a multi-process job: each process's child joins a team of all children.
 
     ``may_start`` answers None while somebody else works on a task, which the team then asks again: so every process of
     the team has a sign of life, however long the other takes.
 
-    If a team breaks, its processes start new children, which form a new team. Process 0 yields the rows, and ends
-    once it has told the others that no tasks remain. The others have no tasks and yield nothing. If a team does not
-    form, every remaining task gets a row with status ``timeout``.
+    If a team breaks, its processes start new children, which form a new team, as long as it ``goes_on``. Process 0
+    yields the rows, and ends once it has told the others that no tasks remain. The others have no tasks and yield
+    nothing. If a team does not form, every remaining task gets a row with status ``timeout``.
 
     Raises:
         ShardbenchError: this is not process 0, and process 0 did not join in time.
@@ -102,7 +103,7 @@ def evaluate_lockstep(
             ended += 1
             yield row
         left = left[ended:]
-        if "finished" in state:
+        if "finished" in state or not goes_on():
             return
         if "joined" not in state:
             break

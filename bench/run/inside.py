@@ -1,12 +1,11 @@
 """Evaluates measured points in this process: no start-up of a child, and no protection from a crash or a hang."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 from bench.measure.timing import TimingConfig
 from bench.run.load_engine import Answering
 from bench.run.make_row import PointTask
+from bench.run.variables import variables_set
 from bench.run.worker import answer, valid_stored_row
 from engines.core.row import Row
 
@@ -23,24 +22,10 @@ def evaluate_inside(
     ``environment`` is set meanwhile. A library that was imported before keeps what it read then; what a point needs
     and does not find, its engine refuses.
     """
-    with _set(environment):
+    with variables_set(environment):
         for task in tasks:
             if not may_start(task):
                 yield None
                 continue
             stored = valid_stored_row(engine, task)
             yield answer(engine, task, timing) if stored is None else task.stored[stored]
-
-
-@contextmanager
-def _set(environment: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -116,7 +116,7 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
                 sharing.abandon(rows)
             elif new:
                 sharing.settle(rows)
-            sharing.release(found)
+            sharing.release(found, stored=rows if new else ())
             summary.unsaved = before + saver.unsaved
             for row in rows:
                 summary.by_status[row.status] += 1
@@ -130,8 +130,10 @@ def _run_into(store: Store, plans: Sequence[JobPlan], output: Output, summary: R
             left -= len(found)
             if plan.options.sweep_name:
                 by_sweep.setdefault(plan.options.sweep_name, []).extend(rows)
-            if left or len(rows) < len(found):
+            if plan.process is None and (left or len(rows) < len(found)):
                 grace.check()
+        if left:  # a team has ended together
+            grace.check()
         if tracker is not None:
             for sweep_name, rows in by_sweep.items():
                 tracker.log_sweep(sweep_name, rows)
@@ -169,6 +171,7 @@ def _run_follower(requests: Sequence[Request]) -> RunSummary:
     """Take part in every multi-process job; single-process jobs are left to process 0."""
     summary = RunSummary(is_follower=True)
     announced = False
+    grace = Grace(max(request.options.grace_s for request in requests))
     try:
         for request in requests:
             for job in request.jobs:
@@ -183,7 +186,16 @@ def _run_follower(requests: Sequence[Request]) -> RunSummary:
                     )
                     announced = True
                 environment = engine.environment(job.points)
-                list(evaluate_lockstep(job.engine_config, [], request.options.timing, environment, process))
+                timing = request.options.timing
+                with grace:
+                    grace.begin(job.engine)
+                    list(
+                        evaluate_lockstep(
+                            job.engine_config, [], timing, environment, process, goes_on=lambda: not grace.is_ending
+                        )
+                    )
+                    grace.end(job.engine)
+                    grace.check()
     except ShardbenchError as error:
         print(f"shardbench: {error}", file=sys.stderr)
         summary.by_status["failed"] += 1

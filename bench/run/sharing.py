@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from bench.rows.claim import claim_of
 from bench.rows.lease import Leases
 from bench.rows.repair import remove_superseded
 from bench.rows.store import Store
@@ -67,9 +68,11 @@ class Sharing:
     def ask_to_take(self, plan: JobPlan, task: PointTask) -> bool | None:
         """:meth:`take` for a team of processes, which cannot come back later: None while somebody else has the task.
 
-        Then it is the team's, unless the other's row answers it whatever the program.
+        Then it is the team's, unless the other's row answers it whatever the program. A command that was told to end
+        passes all that is left, so that the other processes of the team know that it ends.
         """
-        self._grace.check()
+        if self._grace.is_ending:
+            return False
         if plan.options.resume:
             self._look()
             if answer_of(task, self._candidates(plan, task)) is not None:
@@ -116,11 +119,12 @@ class Sharing:
         claim = self._leases.claim(key)
         return claim is not None and claim.generation > 0
 
-    def release(self, rows: Sequence[Row]) -> None:
-        """Give back the points of rows that are stored, or that nobody stores."""
+    def release(self, rows: Sequence[Row], stored: Sequence[Row] = ()) -> None:
+        """Give back the points of rows; those of ``stored`` have been stored under their claims by now."""
+        of_claims = {row.point_id for row in stored}
         for row in rows:
             self._taken.discard(row.point_id)
-            self._leases.release(row.point_id)
+            self._leases.release(row.point_id, stored=row.point_id in of_claims)
             self._grace.end(row.point_id)
 
     def abandon(self, rows: Sequence[Row]) -> None:
@@ -170,7 +174,13 @@ class Sharing:
 
     def _take(self, key: str) -> bool:
         try:
-            return not self._works or self._leases.take(key)
+            if not self._works or not self._leases.take(key):
+                return not self._works
+            if key == ESTIMATES or not self._has_row_of_claim(key):
+                return True
+            # What another may still store under this claim counts no more: the next row is one of a claim of its own.
+            self._leases.release(key, stored=True)
+            return self._leases.take(key)
         except OSError as error:
             # A point without a lease may be measured twice, which costs time; without its row it would be lost.
             self._works = False
@@ -180,6 +190,14 @@ class Sharing:
                 file=sys.stderr,
             )
             return True
+
+    def _has_row_of_claim(self, key: str) -> bool:
+        """Whether a row is stored under the claim of a lease that was taken over."""
+        claim = self._leases.claim(key)
+        if claim is None or not self._leases.may_be_claimed(key):
+            return False
+        known = (claim_of(row) for _, row in self._store.rows_of({key}))
+        return any(each is not None and each.id == claim.id for each in known)
 
     def _look(self) -> None:
         """Read what others have stored since the last look."""

@@ -29,7 +29,6 @@ from bench.run.load_engine import Answering, make_engine
 from bench.run.lockstep import Lockstep
 from bench.run.make_row import PointTask, estimated, row_without_time, with_energy
 from bench.run.measured_row import measured
-from bench.run.under_load import answer_under_load
 from engines.core.engine import Engine, Estimator, Facts, JobProcess, Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, ShardbenchError, TimedOut, Unsupported
 from engines.core.load_test import LoadTester
@@ -156,6 +155,8 @@ def _answered(engine: Answering, task: PointTask, timing: TimingConfig, lockstep
         if isinstance(engine, Runner):
             return _measure(engine, task, timing, lockstep)
         if isinstance(engine, LoadTester):
+            from bench.run.under_load import answer_under_load  # and all formats that it reads
+
             return answer_under_load(engine, task)
         return estimated(task, engine.estimate([task.point])[0])
     except OutOfMemory as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.importers.text import text_of
 from engines.core.errors import ShardbenchError
 
 DELIMITERS: Final = (",", ";", "\t")
@@ -34,16 +35,15 @@ class CsvText:
 def read_csv(path: Path) -> CsvText:
     """The cells of a file with a header, stripped; empty lines are left out.
 
-    The delimiter is a comma, a semicolon or a tab: what the header has most of. A byte order mark and either line end
-    are read. With semicolons or tabs a decimal comma is a point, as spreadsheets write numbers in many countries.
+    The delimiter is a comma, a semicolon or a tab: what the header has most of. A byte order mark, either line end
+    and packed files are read. With semicolons or tabs a decimal comma is a point, as spreadsheets write numbers in many
+    countries.
 
     Raises:
-        ShardbenchError: it cannot be read, is not UTF-8 text or no CSV, or a column stands twice.
+        ShardbenchError: it cannot be read, is no text or no CSV, or a column stands twice.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ShardbenchError("is not UTF-8 text; save it as CSV UTF-8") from None
+        text = text_of(path)
     except OSError as error:
         raise ShardbenchError(f"cannot be read ({error.strerror}); use a file that can") from None
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -4,6 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.importers.text import suffix_of
 from bench.validate.case import Reading, merged
 from bench.validate.csv_cases import read_cases
 from bench.validate.stored_cases import read_stored_cases
@@ -64,7 +65,7 @@ def _sources(text: str) -> list[Path]:
 
 
 def _in_folder(text: str, folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv" and path.is_file())
+    files = sorted(path for path in folder.iterdir() if suffix_of(path) == ".csv" and path.is_file())
     store = [folder] if (folder / "rows").is_dir() else []
     if not files and not store:
         raise InvalidRequest("data", text, "holds no rows and no CSV files", "use a results folder or one of tables")

@@ -58,7 +58,7 @@ def check_streamed(point: Point) -> None:
     """Check that what a point offloads is modelled.
 
     Raises:
-        Unsupported: with pipeline stages, speculation, or shardings of every operator.
+        Unsupported: with pipeline stages, speculation, exits, or shardings of every operator.
     """
     if not streams(point):
         return
@@ -68,6 +68,6 @@ def check_streamed(point: Point) -> None:
             f"pipeline_parallel={point.pipeline_degree}: {asked} is modelled with all layers in one stage; use "
             "pipeline_parallel=1"
         )
-    for key, plain in (("speculative", "none"), ("planner", "auto"), ("shardings", None)):
+    for key, plain in (("speculative", "none"), ("exit_threshold", None), ("planner", "auto"), ("shardings", None)):
         if getattr(point, key) != plain:
             raise Unsupported(f"{key}={getattr(point, key)}: is not modelled with {asked}; leave it out")

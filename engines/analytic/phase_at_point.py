@@ -52,5 +52,7 @@ def oom_message(point: Point, answer: PhaseAtPoint, missing: float) -> str:
     batch = int((usable - bytes_of["weights_bytes"]) / per_sequence)
     if batch >= 1:
         return f"{message}; a batch of about {batch} fits"
+    if bytes_of["weights_bytes"] <= usable:
+        return f"{message}; beside the weights not one sequence fits: use fewer tokens, or more chips"
     chips = int(np.ceil(point.num_chips * bytes_of["weights_bytes"] / usable))
     return f"{message}; the weights alone need more than {chips - 1} such chips, or a smaller weight_dtype"

@@ -39,7 +39,7 @@ def check_offload(point: Point) -> None:
         )
     if point.partitioner != "manual":
         raise Unsupported(f"partitioner={point.partitioner}: is not compiled with {asked}; use partitioner=manual")
-    if point.offload_kv != "none" and point.lengths != "equal":
+    if point.lengths != "equal":
         raise Unsupported(f"lengths={point.lengths}: is not compiled with {asked}; use lengths=equal")
     host_rate(point)
 

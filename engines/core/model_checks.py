@@ -1,11 +1,15 @@
 """Whether the keys of a model go together."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from engines.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from engines.core.model import Model
+
+
+MOST: Final = 100_000
+"""Of what is listed one by one, the most: each layer has a kind, each head a slope, each pair of a head an angle."""
 
 
 def check_model(model: "Model") -> None:
@@ -14,12 +18,20 @@ def check_model(model: "Model") -> None:
     Raises:
         InvalidRequest: two keys contradict each other; names the key, its value and what would do.
     """
+    _check_counts(model)
     _check_heads(model)
     _check_rotary(model)
     _check_norms(model)
     _check_windows(model)
     _check_latent(model)
     _check_experts(model)
+
+
+def _check_counts(model: "Model") -> None:
+    for name in ("num_layers", "num_heads", "head_dim", "num_experts"):
+        value = getattr(model, name)
+        if value is not None and value > MOST:
+            raise InvalidRequest(f"model.{name}", value, f"is larger than {MOST}, as no model is", "correct it")
 
 
 def _check_heads(model: "Model") -> None:

@@ -42,11 +42,13 @@ def turns_scope(turns: int) -> str:
 def _chosen(num_experts: int, per_token: int, skew: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    weights = np.arange(1, num_experts + 1, dtype=np.float64) ** -skew
+    ranks = np.arange(1, num_experts + 1, dtype=np.float64)
     capped = 0
-    # The experts that every token chooses are the first ranks; the law holds among the others.
+    # The experts that every token chooses are the first ranks; the law holds among the others. Weights relative to the
+    # first of those: it has 1, so that no skew makes a sum of 0.
     while True:
-        rest = (per_token - capped) * weights[capped:] / weights[capped:].sum()
+        weights = (ranks[capped:] / ranks[min(capped, num_experts - 1)]) ** -skew
+        rest = (per_token - capped) * weights / weights.sum()
         if not len(rest) or rest[0] <= 1:
             break
         capped += int((rest > 1).sum())

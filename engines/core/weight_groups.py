@@ -1,5 +1,6 @@
 """Weights in groups with a scale and a zero point each: which groups are possible, and who knows them."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,20 @@ def check_groups(group_size: int, rows: Mapping[str, float], where: str = "") ->
     """
     for name, count in rows.items():
         if count % group_size:
-            whole = max((size for size in range(1, group_size) if count % size == 0), default=None)
+            whole = _largest_divisor(count, group_size - 1)
             remedy = "use fewer ranks" if whole is None else f"use a divisor, such as {whole}"
             raise InvalidRequest("weight_group_size", group_size, f"does not divide {name} = {count:g}{where}", remedy)
+
+
+def _largest_divisor(count: float, most: int) -> int | None:
+    """The largest divisor of ``count`` up to ``most``, or None where ``count`` is no whole number.
+
+    Divisors come in pairs about the root, so that a group size of any magnitude is answered at once.
+    """
+    if count != int(count):
+        return None
+    small = [size for size in range(1, math.isqrt(int(count)) + 1) if count % size == 0]
+    return max((size for each in small for size in (each, int(count) // each) if size <= most), default=None)
 
 
 def check_point_groups(point: "Point") -> None:

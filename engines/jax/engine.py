@@ -21,6 +21,7 @@ from engines.jax.settings import NOT_HELD, Settings
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from engines.jax.work import Work
     from engines.transformer.partition.plan import Plan
 
 GPU_MEMORY: Final = "XLA_PYTHON_CLIENT_MEM_FRACTION"
@@ -73,7 +74,7 @@ class JaxEngine(Runner):
         found = {XLA_FLAGS: f"{kept} {DEVICE_COUNT_FLAG}={devices}".lstrip()}
         if len(counts) == len(points):
             found["JAX_PLATFORMS"] = "cpu"
-        if any(point.offload != "none" for point in points):
+        if any(point.offload != "none" or point.offload_kv != "none" for point in points):
             # Layers come and go: glibc would keep their memory among what is still in use, and the process grow.
             found |= {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
         return found
@@ -112,28 +113,17 @@ class JaxEngine(Runner):
             Unsupported: this engine, or these devices, cannot run the point.
             OutOfMemory: it does not fit.
         """
-        check_offload(point, self.settings)
-        run = as_run(point)
-        plan, mesh = self._plan(run)
+        work = self._work(point)
         from engines.jax.devices import out_of_memory
-        from engines.jax.leaving import LeavingProgram
-        from engines.jax.offload.program import OffloadedProgram
         from engines.jax.program import JaxProgram
         from engines.jax.quality import pruned_source, quality_of
-        from engines.jax.speculative import SpeculativeProgram
 
         formats = (point.weight_dtype, point.head_format, point.act_dtype, point.kv_dtype)
         whole = self.settings.source(point.model)
         with out_of_memory(point):
             source = pruned_source(point, self.settings, whole)
-            quality = partial(quality_of, point, run, self.settings, whole, source)
-            if point.speculative != "none":
-                kind: type[JaxProgram] = SpeculativeProgram
-            elif point.exit_threshold is not None:
-                kind = LeavingProgram
-            else:
-                kind = JaxProgram if point.offload == "none" else OffloadedProgram
-            return kind(run, plan, mesh, self.settings, source, self.settings.allowed_error(*formats), quality)
+            quality = partial(quality_of, point, work.point, self.settings, whole, source)
+            return JaxProgram(work, source, self.settings.allowed_error(*formats), quality)
 
     def shares_programs(self, point: Point) -> Point:
         """The prompt's program is that of every phase and number of steps, and routing changes values alone."""
@@ -145,11 +135,17 @@ class JaxEngine(Runner):
         Raises:
             See :meth:`prepare`; no memory is taken.
         """
-        point = as_run(point)
-        plan, mesh = self._plan(point)
+        work = self._work(point)
         from engines.jax.identity import abstract_program_id
 
-        return abstract_program_id(point, plan, mesh, self.settings)
+        return abstract_program_id(work)
+
+    def _work(self, asked: Point) -> "Work":
+        point = as_run(asked)
+        plan, mesh = self._plan(point)
+        from engines.jax.work import Work
+
+        return Work(asked=asked, point=point, plan=plan, mesh=mesh, settings=self.settings)
 
     def _plan(self, point: Point) -> "tuple[Plan, Mesh]":
         """The plan and the mesh of a point that has passed every check short of loading it."""
@@ -168,7 +164,7 @@ class JaxEngine(Runner):
 
         made = staged_plan(point, self.settings) if asks_for_ranks(point) else plan_of(point)
         plan = replace(made, prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
-        if point.offload != "none":
+        if point.offload != "none" or point.offload_kv != "none":
             plan = replace(plan, unrolled=True)  # layers come one by one, each in arrays of its own
         if point.exit_threshold is not None:
             from engines.transformer.generate.early_exit import check_exits
@@ -182,10 +178,7 @@ class JaxEngine(Runner):
         return paged(point, plan, self.settings.seed), mesh_of(point, plan)
 
     def _check_speculation(self, point: Point, plan: "Plan") -> None:
-        settings, plainly = self.settings, point.speculative == "none" and point.exit_threshold is None
-        if settings.stop_token is not None and not plainly:
-            way = "exit_threshold" if point.speculative == "none" else f"speculative={point.speculative}"
-            raise Unsupported(f"engine.stop_token={settings.stop_token}: is not read with {way}; use null")
+        settings = self.settings
         if point.speculative == "none":
             if settings.draft_checkpoint is not None:
                 problem = "is of a draft model, and speculative=none"
@@ -208,6 +201,6 @@ class JaxEngine(Runner):
 def _check_supported(point: Point) -> None:
     from engines.transformer.partition.resolve import EXITS, READ, check_formats
 
-    check_formats(point, (*READ, *EXITS, "offload"))
+    check_formats(point, (*READ, *EXITS, "offload", "offload_kv"))
     if math.prod(point.mesh) != point.num_chips:
         raise Unsupported(f"mesh_shape={list(point.mesh)}: is not num_chips={point.num_chips}")

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from engines.core.digest import digest
 
-MOST_KEPT: Final = 4
-"""Those of two points: a prefill and a decode loop each."""
+MOST_KEPT: Final = 16
+"""Those of two points that run layer by layer: a prefill and a step of about four programs each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,12 @@ _kept: OrderedDict[str, Kept] = OrderedDict()
 
 
 def compiled_once(lowered: Any, text: str, options: Mapping[str, Any] | None, devices: tuple[int, ...]) -> Kept:
-    """The compiled program of ``lowered`` (JAX's), whose StableHLO is ``text``, for devices of these ids."""
-    key = digest(text, options, devices)
+    """The compiled program of ``lowered`` (JAX's), whose StableHLO is ``text``, for devices of these ids.
+
+    A text has neither the pytrees of arguments and results nor an argument that is not used, and a compiled program is
+    strict about them: those that differ there are not the same.
+    """
+    key = digest(text, options, devices, str(lowered.args_info), str(lowered.out_tree))
     if key in _kept:
         _kept.move_to_end(key)
         return _kept[key]

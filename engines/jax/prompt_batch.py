@@ -24,6 +24,7 @@ class Prompts:
     """``tokens``: [batch, time]; ``ends``: [batch], the position of each prompt's last token.
 
     ``prefill`` is jitted and takes ``arguments`` after parameters and cache. ``position`` is where decode begins.
+    Prompts of different lengths are read in ``rows`` [rows, width], packed by ``packing`` unless it is ().
     ``skipped_tokens`` of the batch's tokens do not go through the model, or are padding.
     """
 
@@ -34,6 +35,8 @@ class Prompts:
     position: Any
     skipped_tokens: int
     details: Mapping[str, Any]
+    rows: NDArray[np.int32] | None = None
+    packing: Any = ()
 
 
 def check_prompts(point: Point, settings: Settings) -> None:
@@ -76,6 +79,8 @@ def prompts_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings) -> Prom
         prefill=make_ragged_prefill(plan, mesh, time, settings.sampling, read.packing),
         arguments=(read.rows, read.last),
         position=read.position,
+        rows=read.rows,
+        packing=read.packing,
         skipped_tokens=batch * time - real,
         details={
             "real_tokens": real,

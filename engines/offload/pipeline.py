@@ -48,8 +48,10 @@ def fetched_ahead(
             if error is not None:
                 raise error
             start_s = time.perf_counter()
-            yield layer, value  # type: ignore[misc]
-            log.add("compute", layer, start_s)
+            try:
+                yield layer, value  # type: ignore[misc]
+            finally:  # the last layer too, after which the caller closes the iterator
+                log.add("compute", layer, start_s)
             del value
             free.release()
     finally:

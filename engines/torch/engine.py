@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.core.attention import AttentionKeys
 from engines.core.dtypes import ACTIVATION_DTYPES
-from engines.core.engine import Program, Runner
+from engines.core.engine import JobProcess, Program, Runner, Team
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.experts import ExpertKeys
 from engines.core.extension import check_extensions
@@ -21,6 +21,7 @@ from engines.core.pruning import as_run
 from engines.core.rotary import RotaryKeys
 from engines.core.row import Source
 from engines.core.weight_groups import check_one_weight_format
+from engines.torch.torchrun import TorchrunTeam, process_of, ranks_here
 from engines.weights.checkpoint.identity import identity
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.quality import QualitySettings
@@ -50,7 +51,7 @@ class TorchEngine(Runner):
     libraries: ClassVar[Sequence[str]] = ("torch", "triton")
     ignored_settings: ClassVar[Collection[str]] = (
         *(each.name for each in fields(QualitySettings)),
-        *("decode", "rank_timeout_s", "offload_dir"),
+        *("decode", "rank_timeout_s", "join_timeout_s", "offload_dir"),
     )
 
     def __init__(
@@ -61,6 +62,7 @@ class TorchEngine(Runner):
         tolerance: Mapping[str, float] | None = None,
         decode: str = "auto",
         rank_timeout_s: float = 300,
+        join_timeout_s: float = 300,
         offload_dir: str | None = None,
         **settings: Any,
     ) -> None:
@@ -80,6 +82,8 @@ class TorchEngine(Runner):
         self.tolerance = {**TOLERANCE, **(tolerance or {})}
         self.decode = decode
         self.rank_timeout_s = rank_timeout_s
+        self.join_timeout_s = join_timeout_s
+        self._team: TorchrunTeam | None = None
         self.offload_dir = offload_dir
         plain = {"seed": 0, "decode": "auto"}
         options = {key: getattr(self, key) for key, value in plain.items() if getattr(self, key) != value}
@@ -88,6 +92,19 @@ class TorchEngine(Runner):
         if offload_dir is not None:  # a drive has a rate of its own
             options["offload_dir"] = offload_dir
         self.options = options | self.quality.options()
+
+    def process(self) -> JobProcess | None:
+        """One of torchrun's, if that started this process among others."""
+        return process_of()
+
+    def join(self) -> Team:
+        """Meet the other processes of torchrun.
+
+        Raises:
+            ShardbenchError: not all came.
+        """
+        self._team = TorchrunTeam(self.join_timeout_s, 2 * self.rank_timeout_s)
+        return self._team
 
     def prepare(self, point: Point) -> Program:
         """Load, and record or compile the decode step.
@@ -104,7 +121,7 @@ class TorchEngine(Runner):
         from engines.torch.rank_group import make_rank_group
 
         job = replace(job, scores=scores_of(job))
-        rank_group = make_rank_group(job, self.rank_timeout_s)
+        rank_group = self._team.ranks(job) if self._team else make_rank_group(job, self.rank_timeout_s)
         try:
             return TorchProgram(job, rank_group, self.tolerance_of(point), self.options)
         except BaseException:
@@ -127,10 +144,8 @@ class TorchEngine(Runner):
         """The largest relative error of logits that the point's number formats explain."""
         return max(self.tolerance[each] for each in (point.weight_dtype, point.act_dtype, point.kv_dtype))
 
-    def job(self, point: Point, here: int | None = None) -> Job:
+    def job(self, point: Point) -> Job:
         """The job of a point's ranks, after every check that needs no loading.
-
-        ``here`` is the number of ranks on this machine: all, unless torchrun started some on other machines.
 
         Raises:
             See :meth:`prepare`.
@@ -143,7 +158,7 @@ class TorchEngine(Runner):
         from engines.torch.job import Job
         from engines.torch.rank_group import threads_a_rank
 
-        here = point.num_chips if here is None else here
+        here = ranks_here(point)
         check_devices(point, here)
         job = Job(
             point=point,

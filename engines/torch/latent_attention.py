@@ -33,8 +33,8 @@ def attend_latents(
     if isinstance(mask, PackedMask):
         out = []
         for each in mask.parts(cache, (new,)):
-            own, read = (part[:, each.queries] for part in (still, turning)), each.read[0].to(x.dtype)
-            out.append(way(model, w, *own, read, mask))
+            read = each.read[0].to(x.dtype)
+            out.append(way(model, w, still[:, each.queries], turning[:, each.queries], read, mask))
         return torch.cat(out, dim=1).flatten(2)
     read = (new if mask.is_prompt else cache[0][:, :, : mask.limit]).to(x.dtype)
     return way(model, w, still, turning, read, mask).flatten(2)

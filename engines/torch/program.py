@@ -37,7 +37,7 @@ class TorchProgram:
         for stage in self.stages:
             stage.run()
         outputs = Outputs.joined(self.rank_group.call("outputs"))
-        return verification(self.job, outputs, self.tolerance)
+        return self.rank_group.once(lambda: verification(self.job, outputs, self.tolerance))
 
     def facts(self) -> Facts:
         """Parallel degrees as run, memory of the fullest rank, and the measured peaks.

@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from engines.core.errors import ShardbenchError, TimedOut, Unsupported
 from engines.core.point import Point
@@ -18,6 +19,7 @@ from engines.torch.devices import does_not_fit, is_out_of_memory
 from engines.torch.job import Job
 from engines.torch.rank import Rank
 
+T = TypeVar("T")
 GRACE_S: Final = 0.5
 """Wait this long for more replies after a first failure: the rank that caused it may be seen after its neighbors."""
 
@@ -39,12 +41,16 @@ class RankGroup(Protocol):
         """
         ...
 
+    def once(self, compute: Callable[[], T]) -> T:
+        """What ``compute`` returns, which one process calls where several have the ranks."""
+        return compute()
+
     def close(self) -> None:
         """End every rank and free its memory."""
         ...
 
 
-class InProcess:
+class InProcess(RankGroup):
     """The one rank of a point, in this process."""
 
     def __init__(self, job: Job) -> None:
@@ -74,7 +80,7 @@ class InProcess:
         return does_not_fit(self.job.point, str(error)) if is_out_of_memory(error) else error
 
 
-class ChildProcesses:
+class ChildProcesses(RankGroup):
     """The ranks of a point, each a child process with a pipe.
 
     They end with this process: when their stdin closes and, on Linux, by PR_SET_PDEATHSIG.

@@ -15,14 +15,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from engines.core.layer_kind import LayerKind
-from engines.transformer.forward import contexts_of, output
-from engines.transformer.generate.sampling import next_tokens
+from engines.transformer.forward import contexts_of
 from engines.transformer.layers.block import layer
 from engines.transformer.layers.embedding import embed
 from engines.transformer.layers.kv_cache import Cache, abstract_cache, cache_specs
 from engines.transformer.layers.overlapped_block import compiler_options
-from engines.transformer.layers.positions import Consecutive
-from engines.transformer.options import GREEDY, Sampling
+from engines.transformer.layers.positions import Positions
 from engines.transformer.params.parameters import abstract_parameters, parameter_specs
 from engines.transformer.params.quantize import stream_dtype
 from engines.transformer.params.tree import LayerParameters, Parameters, only_layer
@@ -31,12 +29,33 @@ from engines.transformer.partition.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerPass:
-    """The programs of a pass of ``time`` tokens a sequence, of a plan that is ``unrolled``; all are jitted.
+class Reading:
+    """What a pass reads and makes: ``rows`` of ``time`` tokens each, of which attention sees ``limit`` positions.
 
-    ``embed``: (parameters without layers, tokens [batch, time], position) → x [batch·time, E.residual].
-    ``layers``, by kind: (a layer's parameters, its cache, x, position) → (x, cache); x and cache are donated.
-    ``output``: (parameters without layers, x, position) → (next token [batch], logits [batch, vocab]).
+    ``positions`` makes the tokens' positions of the argument ``where``, and ``finish`` what the pass returns of (the
+    parameters without layers, the last layer's output [rows, time, E.residual], the argument ``asked``); both run
+    inside ``shard_map``. ``where`` and ``asked`` are pytrees of shapes, ``asked_specs`` and ``outputs`` the
+    PartitionSpecs of what is asked and returned; ``where`` is whole on every chip.
+    """
+
+    rows: int
+    time: int
+    limit: int
+    positions: Callable[[Any], Positions]
+    where: Any
+    finish: Callable[[Parameters, Array, Any], Any]
+    asked: Any
+    asked_specs: Any
+    outputs: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPass:
+    """The programs of a :class:`Reading` by a plan that is ``unrolled``; all are jitted.
+
+    ``embed``: (parameters without layers, tokens [rows, time], where) → x [rows·time, E.residual].
+    ``layers``, by kind: (a layer's parameters, its cache, x, where) → (x, cache); x and cache are donated.
+    ``output``: (parameters without layers, x, asked) → what the reading returns.
 
     ``arguments`` are those of each program as shapes, by the names of :meth:`programs`.
     """
@@ -54,57 +73,50 @@ class LayerPass:
         yield "output", self.output
 
 
-def make_layer_pass(
-    plan: Plan, mesh: Mesh, time: int, limit: int, *, start: int | None = None, sampling: Sampling = GREEDY
-) -> LayerPass:
-    """The programs of a pass that reads ``limit`` cached positions and begins at ``start``.
-
-    ``start`` None is the argument ``position``, as of a decode step; of a prompt it is 0 and the argument is ignored.
-    """
+def make_layer_pass(plan: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
+    """The programs of a pass."""
     assert plan.unrolled, "each layer has arrays of its own"
-    specs, caches, axes = parameter_specs(plan), cache_specs(plan), plan.axes
+    specs, caches = parameter_specs(plan), cache_specs(plan)
     resident = replace(specs, layers=())
     spread = P(*(each or None for each in residual(plan)))
-    logits = P(None, axes.all or None)
-    whole = P()
+    whole, time = P(), reading.time
+    where_specs = jax.tree.map(lambda _: whole, reading.where)
 
-    def where(position: Array) -> Consecutive:
-        return Consecutive(position if start is None else start)
-
-    def embedded(parameters: Parameters, tokens: Array, position: Array) -> Array:
-        return embed(plan, parameters, tokens, where(position))
+    def embedded(parameters: Parameters, tokens: Array, where: Any) -> Array:
+        return embed(plan, parameters, tokens, reading.positions(where))
 
     def computed(kind: LayerKind) -> Callable[..., tuple[Array, Cache]]:
-        def one(parameters: LayerParameters, cache: Cache, x: Array, position: Array) -> tuple[Array, Cache]:
-            positions = where(position)
+        def one(parameters: LayerParameters, cache: Cache, x: Array, where: Any) -> tuple[Array, Cache]:
+            positions = reading.positions(where)
             here = positions.shard(plan, plan.axes.sequence).ids(time)
-            context = contexts_of(plan, positions, here, time, limit)[kind]
+            context = contexts_of(plan, positions, here, time, reading.limit)[kind]
             return layer(plan, only_layer(parameters), x, cache, context)
 
         return one
 
-    def finished(parameters: Parameters, x: Array, position: Array) -> tuple[Array, Array]:
-        scores = output(plan, parameters, x.reshape(-1, time, x.shape[-1])[:, -1])
-        return next_tokens(plan, scores, sampling, where(position).start + time), scores
+    def finished(parameters: Parameters, x: Array, asked: Any) -> Any:
+        return reading.finish(parameters, x.reshape(-1, time, x.shape[-1]), asked)
 
     first = {stack.kind: number for number, stack in reversed(list(enumerate(plan.stacks)))}
     kinds = dict.fromkeys(stack.kind for stack in plan.stacks)
     cached = abstract_cache(plan, mesh)
     weights = abstract_parameters(plan, mesh)
 
-    def shape(spec: P, dtype: Any, *sizes: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(sizes, dtype, sharding=NamedSharding(mesh, spec))
+    def shape(spec: P, each: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=NamedSharding(mesh, spec))
 
-    x = shape(spread, jnp.dtype(stream_dtype(plan)), plan.batch_size * time, plan.model.d_model)
-    position = shape(whole, jnp.int32)
+    tokens = reading.rows * time
+    stream = jax.ShapeDtypeStruct((tokens, plan.model.d_model), jnp.dtype(stream_dtype(plan)))
+    x, ids = shape(spread, stream), jax.ShapeDtypeStruct((reading.rows, time), jnp.int32)
+    where = jax.tree.map(lambda each: shape(whole, each), reading.where)
     kept = replace(weights, layers=())
     arguments: dict[str, tuple[Any, ...]] = {
-        "embed": (kept, shape(whole, jnp.int32, plan.batch_size, time), position),
+        "embed": (kept, shape(whole, ids), where),
         **{
-            f"layer {number}": (weights.layers[first[kind]], cached[first[kind]], x, position)
+            f"layer {number}": (weights.layers[first[kind]], cached[first[kind]], x, where)
             for number, kind in enumerate(kinds)
         },
-        "output": (kept, x, position),
+        "output": (kept, x, jax.tree.map(shape, reading.asked_specs, reading.asked)),
     }
 
     def jitted(body: Any, inputs: tuple[Any, ...], outputs: Any, **options: Any) -> Any:
@@ -113,15 +125,15 @@ def make_layer_pass(
 
     def of_kind(kind: LayerKind) -> Any:
         number = first[kind]
-        inputs = (specs.layers[number], caches[number], spread, whole)
+        inputs = (specs.layers[number], caches[number], spread, where_specs)
         # A donated buffer must keep its format: the cache comes out as it went in.
         placed = (NamedSharding(mesh, spread), jax.tree.map(lambda each: each.format, cached[number]))
         outputs = (spread, caches[number])
         return jitted(computed(kind), inputs, outputs, donate_argnums=(1, 2), out_shardings=placed)
 
     return LayerPass(
-        embed=jitted(embedded, (resident, whole, whole), spread),
+        embed=jitted(embedded, (resident, whole, where_specs), spread),
         layers={kind: of_kind(kind) for kind in kinds},
-        output=jitted(finished, (resident, spread, whole), (whole, logits)),
+        output=jitted(finished, (resident, spread, reading.asked_specs), reading.outputs),
         arguments=arguments,
     )

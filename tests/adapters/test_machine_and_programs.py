@@ -2,10 +2,9 @@
 
 import dataclasses
 import sys
-from functools import partial
 
 import pytest
-from builders.points import point as build_point
+from a_point import point
 from processes import PATIENCE_S, wait_until_gone
 
 from bench.sweep.catalog import hw_of, load_chip, names
@@ -13,19 +12,6 @@ from bench.sweep.hw_here import hw_here
 from engines.core.errors import OutOfMemory, TimedOut, Unsupported
 from engines.host.nvidia import check_present
 from engines.host.program import ExternalProgram, ProgramFailed
-
-point = partial(
-    build_point,
-    model="gpt-20b",
-    hw="a100-80gb",
-    engine="fastertransformer",
-    phase="generate",
-    num_chips=2,
-    batch_size=3,
-    input_len=20,
-    output_len=8,
-    weight_dtype="float16",
-)
 
 
 def pids(folder):

@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
-from builders.points import point as build_point
+from a_point import point
 from processes import wait_for, wait_until_gone
 
 from bench.measure.timing import TimingConfig
@@ -17,19 +16,6 @@ from bench.run.make_row import PointTask
 from bench.run.worker import answer
 from bench.sweep.catalog import load_group, load_model
 from engines.external.fastertransformer.output import read_latency_s
-
-point = partial(
-    build_point,
-    model="gpt-20b",
-    hw="a100-80gb",
-    engine="fastertransformer",
-    phase="generate",
-    num_chips=2,
-    batch_size=3,
-    input_len=20,
-    output_len=8,
-    weight_dtype="float16",
-)
 
 
 def llama(engine, **changes):

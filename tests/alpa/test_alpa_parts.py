@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.sweep.catalog import load_model
+from engines.analytic.alpa.exported import choice_of_shardings, shardings_of
 from engines.analytic.alpa.pipeline import _Cut, _least_s, best_pipeline
 from engines.analytic.alpa.roles import VALUE, Sent, assignments, having, sent
 from engines.analytic.alpa.stages import Part, best_stages, parts_of
@@ -17,7 +18,7 @@ from engines.analytic.grid import grid_of
 from engines.core.errors import InvalidRequest
 from engines.core.layout import axes_size
 from engines.core.sharding_summary import summary
-from engines.core.shardings import Shardings, sharded_values
+from engines.core.shardings import Shardings, projections, sharded_values
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ from engines.core.shardings import Shardings, sharded_values
         ("uur", "ccr", (Sent("reduce-scatter", "xy", "", ""),)),
         ("ucc", "rcc", (Sent("all-reduce", "x", "", "yz"),)),
         ("ccc", "ttt", (Sent("all-to-all", "xyz", "", "xyz"),)),
+        ("ctr", "rrr", (Sent("all-gather", "xy", "", ""), Sent("copy", "", "", ""))),
+        ("tcr", "crr", (Sent("all-gather", "xy", "", ""), Sent("copy", "", "", ""))),
         # 2D weight-stationary columns: terms along x, columns over y and z, then over all.
         ("ucc", "ccc", (Sent("reduce-scatter", "x", "", "yz"),)),
         ("urc", "tcr", (Sent("reduce-scatter", "x", "", "yz"), Sent("all-gather", "z", "x", "y"))),
@@ -42,6 +45,13 @@ def test_what_turns_one_sharding_into_another(source, target, steps):
 @given(st.sampled_from(assignments("tcur", (2, 2, 2))), st.sampled_from(assignments(VALUE, (2, 2, 2))))
 def test_nothing_is_sent_twice_and_only_what_differs(source, target):
     steps = sent(source, target)
+    pairs = list(zip(source, target, strict=True))
+    if {("t", "c"), ("c", "t")} & {*pairs} and {("t", "r"), ("c", "r")} & {*pairs}:
+        # Exchanged and gathered: a compiler gathers the whole value along all that split it by then.
+        gathered = [each for each in steps if each.kind != "copy"][-1]
+        assert (gathered.kind, gathered.rows, gathered.columns) == ("all-gather", "", "")
+        return
+    steps = [each for each in steps if each.kind != "copy"]
     along = "".join(each.axes for each in steps)
     assert len(set(along)) == len(along)
     moved = {axis for axis, a, b in zip("xyz", source, target, strict=True) if a != b and a != "r"}
@@ -125,6 +135,30 @@ def test_shardings_name_every_value_of_a_layer():
         point = a_point(model, 4)
         operators = {each.name for each in a_graph(point).operators}
         assert operators == sharded_values(point.model).keys()
+
+
+@given(st.sampled_from(["palm-8b", "llama-3-8b"]), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_axes_that_move_keep_their_order_behind_those_that_stay(name, seed):
+    model, rng = load_model(name), np.random.default_rng(seed)
+    choice = {}
+    for value, dims in sharded_values(model).items():
+        matrix = value == "table" or value.endswith(".weights")
+        letters = "knr" if matrix else "tknr" if dims == 3 else VALUE
+        choice[value] = str(rng.choice(assignments(letters, (2, 2, 2))))
+    cuts = shardings_of(model, (2, 2, 2), choice)
+    assert choice_of_shardings(cuts) == choice
+    first = projections(model)[0]
+    into, made, attended = cuts[f"{first}.in"], cuts[f"{first}.columns"], cuts["attention"]
+    for order, came in (
+        (made[0], (into[0], into[1], into[2])),
+        (made[1], (into[2], into[1], into[0])),
+        (attended[0], made),
+        (attended[1], made[::-1]),
+    ):
+        # Copies of a chip come last, in any order.
+        known = [axis for axis in "".join(came) if axis in order]
+        assert order.startswith("".join(known))
 
 
 @pytest.mark.parametrize("text", ["", "a", "a:x", "a:x.x", "residual:x.q", "residual:x.y/"])

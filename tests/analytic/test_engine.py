@@ -229,6 +229,12 @@ def test_out_of_memory_says_by_how_much_and_what_fits(make_point):
     assert ask(replace(point, batch_size=fits + 8)).status == "oom"
 
 
+def test_a_cache_of_one_sequence_that_is_too_large_is_not_blamed_on_the_weights(make_point):
+    answer = ask(make_point(model="llama-3-8b", hw="h100-80gb", num_chips=1, batch_size=64, input_len=10**9))
+    assert answer.status == "oom"
+    assert "beside the weights not one sequence fits" in answer.error
+
+
 def test_weights_that_fit_nowhere_ask_for_chips(make_point):
     answer = ask(make_point(num_chips=4, batch_size=1))
     assert answer.status == "oom"

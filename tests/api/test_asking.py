@@ -61,6 +61,14 @@ def test_a_key_with_a_dot_changes_the_model():
     assert row.model == "palm-62b+num_layers=8"
 
 
+def test_prices_are_a_mapping_of_chips_or_keys_with_dots():
+    for asked in ({"price": {"usd_per_chip_hour": {"tpu-v4": 3.6}}}, {"price.usd_per_chip_hour.tpu-v4": 3.6}):
+        row = bench.ask(asked, **POINT)
+        assert row.cost_usd_per_mtok == pytest.approx(row.cost_chip_s_per_token * 1e6 * 3.6 / 3600)
+    with pytest.raises(bench.InvalidRequest, match="tpu-v4=-1: must be a number > 0"):
+        bench.ask(price={"usd_per_chip_hour": {"tpu-v4": -1}}, **POINT)
+
+
 def test_a_bad_point_among_good_ones_is_a_row_that_says_so():
     frame = bench.ask_all(**{**POINT, "num_chips": [16, 7]})
     assert list(frame.status) == ["ok", "unsupported"]

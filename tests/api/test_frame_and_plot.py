@@ -68,6 +68,13 @@ def test_one_row_stands_for_a_point_unless_history_is_asked(tmp_path):
     assert list(bench.load(str(tmp_path), history=True).latency_s) == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("columns", [None, ["model"], ["cost_usd_per_mtok"]])
+def test_a_filter_names_a_field_of_a_row(tmp_path, columns):
+    Store(tmp_path).append([a_row()])
+    with pytest.raises(bench.InvalidRequest, match="where=modle: is no field of a row"):
+        bench.load(tmp_path, columns=columns, where={"modle": "tiny"})
+
+
 def test_no_store_and_an_empty_store_are_sentences(tmp_path):
     with pytest.raises(bench.InvalidRequest, match="does not exist"):
         bench.load(tmp_path / "none")

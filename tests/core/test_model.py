@@ -294,6 +294,8 @@ def test_deepseek_v3_counted_by_hand():
         ({"kv_latent_dim": 32}, "must be num_heads=8 with kv_latent_dim"),
         ({"global_every": 2}, "says which layers see beyond a window, and there is none"),
         ({"norm_position": "both"}, "needs a serial block"),
+        ({"num_layers": 10**9}, "model.num_layers=1000000000: is larger than 100000"),
+        ({"head_dim": 2**31 - 1}, "model.head_dim=2147483647: is larger"),
     ],
 )
 def test_keys_that_contradict_each_other(changes, message):

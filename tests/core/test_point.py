@@ -191,6 +191,7 @@ def test_a_head_in_the_format_of_the_weights_is_no_other_point():
         ({"weight_dtype": "bfloat16"}, "use weight_dtype=int8 or int4"),
         ({"weight_dtype": "float8_e4m3"}, "use weight_dtype=int8 or int4"),
         ({"weight_group_size": 96}, "d_model = 8192"),
+        ({"weight_group_size": 2**31 - 1}, "d_model = 8192"),  # its divisors are found at once, not one by one
         # 28672/16 = 1792 hidden columns on a rank are 7 groups of 256, and 3.5 of 512.
         ({"weight_group_size": 512, "num_chips": 16, "tensor_parallel": 16}, "d_ff = 1792 on each of"),
     ],

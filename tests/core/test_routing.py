@@ -32,6 +32,14 @@ def test_a_token_has_k_experts_whose_popularity_follows_zipf_where_not_every_tok
     assert np.ptp(scaled[inside]) <= 1e-9 * max(1.0, scaled.max()) if inside.any() else per_token == experts
 
 
+@given(st.integers(1, 64), st.integers(1, 64), st.floats(0, allow_infinity=False))
+def test_any_skew_gives_each_token_its_k_experts(experts: int, per_token: int, skew: float) -> None:
+    per_token = min(per_token, experts)
+    found = choice_probabilities(experts, per_token, skew)
+    assert found.sum() == pytest.approx(per_token)
+    assert np.all(np.diff(found) <= 1e-12)
+
+
 @given(st.integers(2, 64), st.integers(1, 8), st.floats(0, 2))
 def test_more_tokens_hit_more_experts_and_skew_hits_fewer(experts: int, per_token: int, skew: float) -> None:
     per_token = min(per_token, experts)

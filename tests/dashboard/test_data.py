@@ -97,13 +97,14 @@ def test_nothing_in_the_rows_ends_an_element_of_the_page():
 
 def test_the_site_takes_the_place_of_a_site_and_of_nothing_else(tmp_path, capsys):
     out = tmp_path / "site"
+    (tmp_path / "none").mkdir()
     assert main(["dashboard", f"results_dir={tmp_path / 'none'}", f"out={out}"]) == 0  # a page that says so
     assert "No rows in" in (out / "data" / "site.js").read_text()
     Store(tmp_path / "store").append([a_row()])
     assert main(["dashboard", f"results_dir={tmp_path / 'store'}", f"out={out}/", "title=night watch"]) == 0
     assert "1 row in" in capsys.readouterr().out
     assert "night watch" in (out / "index.html").read_text()
-    assert {path.name for path in tmp_path.iterdir()} == {"site", "store"}
+    assert {path.name for path in tmp_path.iterdir()} == {"none", "site", "store"}
     assert all((out / name).is_file() for name in scripts())
     for taken in ("store", "store/rows", "/proc/none/site", "/proc/none/page.html", "."):
         assert main(["dashboard", f"results_dir={tmp_path / 'store'}", f"out={tmp_path / taken}"]) == 2

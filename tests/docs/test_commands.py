@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_commands
 import pytest
 from quick_engines import quick_config
 
@@ -139,24 +140,19 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(tmp_path, quickly):
 @pytest.mark.slow(seconds=30)
 def test_the_tutorial_runs_from_beginning_to_end(tmp_path, quickly):
     """As a reader does it: write the files that it shows, type every command, in order, in one folder."""
-    script = tmp_path / "bin" / "shardbench"
-    script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bench.cli.main "$@"\n')
-    script.chmod(0o755)
-    folder = tmp_path / "reader"
-    folder.mkdir()
-    environment = {**quickly, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     ran = 0
     for name in TUTORIAL:
         for kind, file, text in blocks(DOCS / "tutorial" / f"{name}.md"):
             if file is not None:
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                (folder / file).write_text(text)
+                (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / file).write_text(text)
             elif kind == "sh":
-                done = subprocess.run(
-                    ["bash", "-e", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, check=False
-                )
-                assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-                ran += 1
+                lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+                typed = [*commands(text)]
+                assert len(typed) == len(lines), f"{name}: not only commands:\n{text}"
+                for words in typed:
+                    done = forked_commands.run(words, tmp_path, quickly)
+                    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+                    ran += 1
     assert ran > 12
-    assert (folder / "reports" / "first" / "report.md").is_file()
+    assert (tmp_path / "reports" / "first" / "report.md").is_file()

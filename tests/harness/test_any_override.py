@@ -79,7 +79,7 @@ def overrides(draw):
 
 
 @pytest.mark.slow(seconds=15)
-@examples(max_examples=40)
+@examples(max_examples=20)
 @given(
     words=st.lists(overrides(), min_size=1, max_size=2),
     engine=st.sampled_from(names("engine")),

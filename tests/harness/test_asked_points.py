@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from bench.cli.commands import run as command
 from bench.cli.main import main
+from bench.run import runner
 from bench.run.runner import RunSummary
 
 pytestmark = pytest.mark.slow
@@ -113,7 +113,7 @@ def asked(tmp_path_factory):
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     found = Asked(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command.runner, "run", found.evaluate)
+        patch.setattr(runner, "run", found.evaluate)
         yield found
 
 
@@ -155,7 +155,7 @@ def command_lines(draw):
     return [*words[:position], *(["-m"] if multirun else []), *words[position:]], jobs
 
 
-@examples(max_examples=12)
+@examples(max_examples=8)
 @given(asking=command_lines())
 def test_every_point_that_was_asked_is_evaluated_once_and_no_other(asked, asking):
     words, jobs = asking

@@ -78,7 +78,7 @@ def by_us(composer, words):
 
 
 @pytest.mark.slow
-@examples(max_examples=20)
+@examples(max_examples=10)
 @given(words=st.lists(st.sampled_from(WORDS), max_size=6))
 def test_a_job_is_what_hydra_composes(composer, words):
     assert by_us(composer, words) == by_hydra(words)

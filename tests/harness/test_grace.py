@@ -49,6 +49,26 @@ def test_the_present_point_is_stored_and_no_other_begun(shardbench):
     assert sorted(stored(shardbench)) == [1, 3, 114]
 
 
+def test_a_team_ends_its_point_together(shardbench):
+    """All processes of a job get the signal: each lets its child go on, and process 0 tells the others when it ends."""
+    barred, meet = shardbench.log.with_name("barred"), shardbench.folder / "meet"
+    barred.touch()
+    meet.mkdir()
+    words = shardbench.scripted("batch_size=[1,114,3]", "print=none", "grace_s=200", "engine.join_timeout_s=60")
+    words[words.index("engine._target_=scripted_engine.ScriptedEngine")] = (
+        "engine._target_=scripted_team.ScriptedTeamEngine"
+    )
+    team = [shardbench.start(*words, f"+engine.meet={meet}", f"engine.process_id={each}") for each in (0, 1)]
+    wait_for(lambda: len(shardbench.executed()) == 4)
+    for each in team:
+        each.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    barred.unlink()
+    assert [each.wait(timeout=60) for each in team] == [143, 143]
+    assert stored(shardbench) == [1, 114]
+    assert not (shardbench.results / "leases").exists()
+
+
 def test_a_point_that_takes_longer_is_dropped(shardbench):
     command, _ = told(shardbench, signal.SIGTERM, "grace_s=0.3")
     assert command.wait(timeout=60) == 143

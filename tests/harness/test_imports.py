@@ -112,6 +112,17 @@ def test_help_imports_nothing_heavy(words):
     assert not HEAVY & set(done.stderr.split())
 
 
+def test_the_help_of_run_is_hydras_without_what_runs_points():
+    code = (
+        "import sys; from bench.cli.main import main;"
+        "main(['run', '--help']); print('bench.run.runner' in sys.modules);"
+        "main(['run', '--help', '--resolve'])"  # by Hydra itself; no key's default asks for another
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours, hydras = done.stdout.split("\nFalse\n")
+    assert ours.strip() == hydras.strip()
+
+
 def test_an_engine_is_known_without_what_it_runs_on():
     """Each command asks for the engine's class, to read its settings; its libraries are for where points run."""
     targets = [load_group("engine", name)["_target_"] for name in names("engine")]

@@ -98,7 +98,7 @@ def typed(kind):
 
 @pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("name", QUICK)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_typed_ends_in_an_answer_or_a_sentence(folder, capfd, monkeypatch, name, data):
     monkeypatch.chdir(folder)

@@ -42,16 +42,18 @@ def sizes(rows):
     return sorted(row["batch_size"] for row in rows)
 
 
-def kill_whoever_holds_the_barred_point(shardbench):
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def kill_whoever_holds_the_barred_point(shardbench, kill=lambda worker: os.kill(worker, signal.SIGKILL)):
     """Kill -9 the worker whose child has begun the point that does not end; then let it end."""
     (shardbench.folder / "barred").touch()
 
     def child():
         return next((pid for pid, size in shardbench.executed() if size == BARRED), None)
 
-    pid = wait_for(child)
-    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(parent, signal.SIGKILL)
+    kill(parent_of(wait_for(child)))
     (shardbench.folder / "barred").unlink()
 
 
@@ -111,6 +113,32 @@ def test_ray_starts_a_killed_worker_again(shardbench, sweep, tmp_path):
     assert "ended without a report" not in (tmp_path / "stderr").read_text()
 
 
+def test_what_a_lost_node_of_ray_had_is_done_by_the_others(shardbench, sweep, tmp_path):
+    """A cluster of two nodes, each with room for one worker: one node is gone with all that ran on it."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        of_raylet = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+
+        def kill_node(worker):
+            while worker not in of_raylet:
+                worker = parent_of(worker)
+            cluster.remove_node(of_raylet[worker], allow_graceful=False)
+
+        address = f"hydra.launcher.init.address='{cluster.address}'"
+        done = sweep("ray", f"batch_size=[{BARRED},1,2,3]", "print=none", address)
+        kill_whoever_holds_the_barred_point(shardbench, kill_node)
+        assert done.wait(240) == 0, (tmp_path / "stderr").read_text()
+    finally:
+        cluster.shutdown()
+    assert sizes(shardbench.stored()) == [1, 2, 3, BARRED]
+    assert sorted(size for _, size in shardbench.executed()) == [1, 2, 3, BARRED, BARRED]
+
+
 def test_an_array_of_slurm(shardbench, sweep, tmp_path):
     """With a stand-in for sbatch and srun that runs the script of submitit on this machine."""
     pytest.importorskip("submitit")
@@ -163,3 +191,19 @@ def test_optuna_prunes_what_has_no_time_and_finds_the_best(shardbench, monkeypat
     best = min((row for row in shardbench.stored() if row["status"] == "ok"), key=lambda row: row["latency_s"])
     assert f"latency_s={best['latency_s']:.6g} with batch_size={best['batch_size']}" in told
     assert shardbench.here(monkeypatch, *words, "hydra.sweeper.objective=latency") == 2
+
+
+def test_optuna_searches_points_that_are_measured(shardbench, monkeypatch, capsys):
+    """Each trial is timed, in a process of its own; asked again, the store answers and finds the same."""
+    pytest.importorskip("optuna")
+    words = shardbench.scripted("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "print=none")
+    words += [f"batch_size=1,2,{FAILS}", "wandb.mode=disabled", "hydra.sweeper.objective=[latency_s]", "retry=[]"]
+    told = []
+    for _ in range(2):
+        assert shardbench.here(monkeypatch, *words) == 0
+        told.append(next(line for line in capsys.readouterr().err.splitlines() if "latency_s=" in line))
+    assert "3 trials, 1 of them pruned" in told[0]
+    assert told[0].partition("latency_s=")[2] == told[1].partition("latency_s=")[2]
+    assert sizes(shardbench.stored()) == [1, 2, FAILS]
+    assert sorted(size for _, size in shardbench.executed()) == [1, 2, FAILS]
+    assert {row["source"] for row in shardbench.stored()} == {"measured"}

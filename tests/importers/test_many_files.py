@@ -118,7 +118,7 @@ def test_files_of_every_odd_kind_are_named_and_keep_no_other_out(run, folder, tm
     out = capfd.readouterr().out
     for words in (
         r"empty.json: is not JSON (it is empty)",
-        "bytes.json: is not JSON (not UTF-8 text)",
+        "bytes.json: is not UTF-8 text",
         "deep.json: is nested too deeply",
         "digits.json: has an integer of thousands of digits",
         "twice.json: has conc twice",

@@ -25,11 +25,11 @@ def converts_rows_of_bfloat16():
 
 def made_anew(program, name):
     """The matrices of a layer that a compiled program makes again, in whatever format: their shapes."""
-    layers = program.weights.layers
+    layers = program.place.weights.layers
     each = layers[0] if isinstance(layers, tuple) else layers
     shapes = {leaf.shape[1:] for leaf in jax.tree.leaves(each) if leaf.ndim == 3}
     assert len(shapes) >= 2
-    text = program.compiled[name].as_text()
+    text = program.programs.compiled[name].as_text()
     written = re.findall(r"= \w+\[(?:1,)?(\d+),(\d+)\]\S* (?:fusion|copy|convert|dynamic-slice)\(", text)
     return shapes & {tuple(map(int, sizes)) for sizes in written}
 

@@ -144,7 +144,7 @@ def test_a_prompt_that_cannot_be_read_so_is_refused_before_memory_is_taken(setti
         ({"shared_prefix": 2}, {}, "engine.shared_prefix=2: .*lengths=uniform"),
         ({}, {"padding": "packed", "partitioner": "gspmd"}, "padding=packed: .*use partitioner=manual"),
         ({}, {"attn_sharding": "sequence"}, "lengths=uniform: attn_sharding=sequence .*use attn_sharding=heads"),
-        ({}, {"lengths": "equal", "padding": "packed"}, "padding=packed: .*lengths=equal; use lengths=uniform"),
+        ({}, {"lengths": "equal", "padding": "packed"}, "padding=packed: .*lengths=equal; give lengths=uniform"),
         ({}, {"phase": "decode", "input_len": 0}, "lengths=uniform: .*input_len=0"),
     ],
 )
@@ -208,10 +208,10 @@ def test_relative_error_by_hand():
 
 def test_a_wrong_output_is_not_verified():
     program = engine().prepare(point())
-    (layers,) = program.weights.layers
+    (layers,) = program.place.weights.layers
     fused = layers.fused
     wrong = replace(fused, outputs=replace(fused.outputs, values=fused.outputs.values * 1.01))
-    program.weights = replace(program.weights, layers=(replace(layers, fused=wrong),))
+    program.place.weights = replace(program.place.weights, layers=(replace(layers, fused=wrong),))
     checked = program.verify()
     assert not checked.ok
     assert checked.max_relative_error > checked.tolerance
@@ -228,5 +228,5 @@ def test_kl_divergence_by_hand():
 def test_narrow_weights_are_widened_one_layer_at_a_time(weight_dtype):
     program = engine().prepare(point(num_chips=1, weight_dtype=weight_dtype, phase="decode"))
     widened = 4 * load_model("tiny").params
-    assert program.compiled["decode"].memory_analysis().temp_size_in_bytes < widened / 2
+    assert program.programs.compiled["decode"].memory_analysis().temp_size_in_bytes < widened / 2
     program.close()

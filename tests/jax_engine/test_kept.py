@@ -13,7 +13,10 @@ from engines.jax import kept
 class Lowered:
     """Counts how often it is compiled."""
 
-    def __init__(self):
+    out_tree = "*"
+
+    def __init__(self, args_info="*"):
+        self.args_info = args_info
         self.times = 0
 
     def compile(self, options):
@@ -35,7 +38,10 @@ def test_the_same_text_options_and_devices_are_compiled_once():
         again = Lowered()
         kept.compiled_once(again, *other)
         assert again.times == 1
-    assert lowered.times == 1
+    # One text, whose arguments are other pytrees.
+    apart = Lowered("{'a': *}")
+    kept.compiled_once(apart, "text", {"a": "b"}, (0, 1))
+    assert (lowered.times, apart.times) == (1, 1)
 
 
 def test_the_last_used_are_kept():

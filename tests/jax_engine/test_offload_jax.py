@@ -8,7 +8,6 @@ import pytest
 from builders.points import point as build_point
 
 from bench.sweep.catalog import load_model
-from engines.core.errors import Unsupported
 from engines.jax.engine import JaxEngine
 from engines.jax.offload.store import layer_payload_bytes
 from engines.offload.layer_file import padded_bytes
@@ -85,20 +84,3 @@ def test_a_file_of_layers_is_written_once(tmp_path):
         written += [(each, each.stat().st_mtime_ns) for each in tmp_path.glob("*/layers.bin")]
     assert len(written) == 2
     assert written[0] == written[1]
-
-
-@pytest.mark.parametrize(
-    ("keys", "settings", "named"),
-    [
-        ({"partitioner": "gspmd"}, {}, "partitioner=manual"),
-        ({"weight_dtype": "int4"}, {}, "weight_dtype=int4"),
-        ({}, {"prefill_chunk": 4}, "engine.prefill_chunk=4"),
-        ({}, {"unroll_layers": False}, "engine.unroll_layers=false"),
-        ({"offload_kv": "host"}, {}, "offload_kv=host"),
-        ({"speculative": "ngram"}, {}, "speculative=ngram"),
-    ],
-)
-def test_what_does_not_run_layer_by_layer_is_refused_by_its_key(keys, settings, named):
-    asked = point(**{"num_chips": 8, "offload": "host", **keys})
-    with pytest.raises(Unsupported, match=named):
-        JaxEngine(**settings).prepare(asked)

@@ -95,13 +95,28 @@ def test_a_rate_makes_tokens_leave_and_the_row_says_so():
 
 
 @pytest.mark.parametrize(
+    "keys", [{"speculative": "self", "draft_len": 2}, {"exit_threshold": 0.05, "exit_every": 2}], ids=["self", "exits"]
+)
+def test_a_stop_token_ends_sequences_as_where_it_is_not_asked_for(keys):
+    """Where it is never made, nothing changes; where it is, the tokens up to it are counted and no row is made."""
+    _, ids, _ = ran(**keys)
+    never = next(each for each in range(TINY.vocab_size) if each not in ids)
+    checked, made, facts = ran((("stop_token", never),), **keys)
+    assert checked.ok
+    assert np.array_equal(made, ids)
+    assert facts.details["generated_tokens"] == STEPS * BATCH
+    stop = int(ids[1, 0])
+    until = [min([*np.flatnonzero(column == stop), STEPS - 1]) + 1 for column in ids.T]
+    with pytest.raises(InvalidRequest, match=f"stop_token={stop}: stopped early: {sum(until)} of {STEPS * BATCH} tok"):
+        ran((("stop_token", stop),), **keys)
+
+
+@pytest.mark.parametrize(
     ("settings", "keys", "says"),
     [
         ({}, {"speculative": "self", "partitioner": "gspmd"}, "speculative=self: needs partitioner=manual"),
         ({}, {"speculative": "self", "input_len": 0}, "input_len=0: leaves speculative=self"),
         ({"shared_prefix": 2}, {"speculative": "ngram"}, "engine.shared_prefix=2"),
-        ({"stop_token": 3}, {"speculative": "ngram"}, "engine.stop_token=3: is not read with speculative=ngram"),
-        ({"stop_token": 3}, {"exit_threshold": 0.5}, "engine.stop_token=3: is not read with exit_threshold"),
         ({"unroll_layers": True}, {"exit_threshold": 0.5}, "engine.unroll_layers=true has none"),
         ({}, {"exit_threshold": 0.5, "partitioner": "gspmd"}, "exit_threshold: needs partitioner=manual"),
     ],

@@ -176,7 +176,6 @@ def test_a_batch_script_is_one_of_bash(written, run):
         ("xpk", f"{JAX} hw=tpu-v5e num_chips=4", ["image=i"], "cluster=: is required"),
         ("xpk", "+sweep=palm results_dir=gs://b/r", ["image=i", "cluster=c"], "measures nothing"),
         ("skypilot", f"{JAX} hw=tpu-7x num_chips=4", [], "has no name in skypilot"),
-        ("slurm", "engine=torch hw=h100-80gb num_chips=16 model=gpt-175b batch_size=[1,2]", [], "torchrun answers one"),
         ("slurm", "engine=vllm hw=h100-80gb num_chips=16 model=gpt-175b", [], "does not span 2 hosts"),
     ],
 )

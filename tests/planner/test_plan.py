@@ -164,6 +164,11 @@ def test_a_draft_is_as_long_as_is_fastest():
         drafted(chosen, {"speculative": "ngram"})
 
 
+def test_what_would_fit_is_found_where_some_numbers_of_chips_cannot_share_the_model():
+    found = search(workload(model="llama-3-8b", hw="h100-80gb", num_chips=1, batch_size=100_000, weight_dtype="int8"))
+    assert shortfall(found).would_fit  # 2,048 GPUs cannot share 32 layers and 32 heads in any way
+
+
 def test_too_slow_says_by_how_much():
     found = search(workload(latency_limit_s=0.5))
     assert found.chosen is None

@@ -36,6 +36,7 @@ def row(**changes):
         ({"speculative": "ngram", "acceptance_rate": 0.7}, "Speculative decoding (ngram, 70% accepted)"),
         ({"speculative": "ngram", "acceptance_rate": 0.7, "source": "measured"}, "Speculative decoding (ngram)"),
         ({"exit_threshold": 0.5}, "Early exit (from 0.5)"),
+        ({"exit_threshold": 0.9, "exit_rate": 0.2}, "Early exit (from 0.9, 20% leave)"),
         ({"model": "palm-62b"}, "Distilled (PaLM 62B)"),
         ({"source": "published", "engine": "published", "system": "paper"}, "paper, published"),
         ({"hw": "h100-80gb", "runtime": "vllm"}, "vLLM"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.report.main.quality import method, quality_figure, quality_table, share, with_quality
+from bench.report.main.quality import method, quality_figure, quality_finding, quality_table, share, with_quality
 from engines.core.row import Row
 
 
@@ -52,3 +52,19 @@ def test_a_line_says_what_was_done_to_the_model_and_what_it_cost():
     assert axis.get_ylabel() == "perplexity of held-out text"
     without = [row(quality_perplexity=None), row(pruning="2:4", quality_perplexity=None)]
     assert "KL" in quality_figure(without).figure.axes[0].get_ylabel()
+
+
+def test_the_finding_is_the_fastest_of_those_that_are_nearly_as_good():
+    rows = [
+        row(quality_perplexity=4.0, tokens_per_s=100.0),
+        row(pruning="columns:0.25", quality_perplexity=4.3, tokens_per_s=150.0),
+        row(model="bytes-0.4m", quality_perplexity=4.2, tokens_per_s=300.0),
+        row(pruning="heads:0.5", quality_perplexity=9.0, tokens_per_s=900.0),
+    ]
+    [found] = quality_finding(rows)
+    assert found.numbers == {"speed_up": 3.0, "perplexity": 4.2}
+    assert (
+        "bytes-0.4m makes 3 times the tokens a second of bytes-1.8m, with a perplexity of 4.2 against 4"
+        in found.sentence
+    )
+    assert quality_finding(rows[:1]) == quality_finding([]) == []

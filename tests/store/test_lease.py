@@ -6,11 +6,14 @@ import threading
 import time
 
 import pytest
+from builders.rows import a_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.rows import lease
-from bench.rows.lease import LEASE_S, RENEW_S, Leases
+from bench.rows.lease import FORGET_S, LEASE_S, RENEW_S, Leases
+from bench.rows.store import Store
+from bench.run.sharing import Sharing
 
 
 class Clock:
@@ -145,12 +148,71 @@ def test_who_was_asleep_does_not_take_a_new_file_of_the_old_name_for_its_own(tmp
     assert not mine.take("k")
     clock.now_s = LEASE_S + 1
     assert mine.take("k")
-    mine.release("k")
+    mine.release("k", stored=True)
     assert third.take("k")
     assert files(tmp_path) == ["k.0"]
     assert not asleep.holds("k")
     asleep.release("k")
     assert third.holds("k")
+
+
+def taken_over(folder, clock):
+    """A lease whose holder sleeps on another machine, and who took it over."""
+    asleep, mine = Leases(folder), Leases(folder, monotonic=clock)
+    asleep.take("k")
+    elsewhere(folder)
+    assert not mine.take("k")
+    clock.now_s += LEASE_S + 1
+    assert mine.take("k")
+    return asleep, mine
+
+
+@pytest.mark.parametrize("gives_back", ["release", "abandon"])
+def test_a_claim_outlives_who_gives_it_back_while_a_row_of_it_may_come(tmp_path, gives_back):
+    clock = Clock()
+    asleep, mine = taken_over(tmp_path, clock)
+    getattr(mine, gives_back)("k")
+    mine.close()
+    assert files(tmp_path) == ["k.2"]
+    third = Leases(tmp_path)
+    assert third.is_free("k")
+    assert third.take("k")
+    assert third.claim("k").id == asleep._held["k"].claim.id
+    assert third.claim("k").generation == 3
+    third.release("k", stored=True)
+    third.close()
+    assert files(tmp_path) == []
+
+
+def test_a_lease_that_may_be_a_sleeper_s_is_swept_after_a_week_alone(tmp_path):
+    clock = Clock()
+    asleep = Leases(tmp_path)
+    asleep.take("k")
+    elsewhere(tmp_path)
+    for age_s, left in ((2 * LEASE_S, ["k.0"]), (2 * FORGET_S, ["k.0"]), (2 * FORGET_S, [])):
+        sweeper = Leases(tmp_path, monotonic=clock)
+        set_age(tmp_path, "k.0", age_s)
+        sweeper._is_over(tmp_path / "leases" / "k.0")  # no age alone ends a lease
+        clock.now_s += LEASE_S + 1 if not left else 0
+        sweeper.close()
+        assert files(tmp_path) == left
+
+
+def test_the_next_row_is_of_another_claim_once_one_of_this_is_stored(tmp_path):
+    """Its writer ended before it gave the lease back; who measures the point again does not replace its row."""
+    clock = Clock()
+    dead, store = Leases(tmp_path), Store(tmp_path)
+    dead.take("k")
+    elsewhere(tmp_path)
+    store.append([a_row(point_id="k", claim=str(dead.claim("k")))])
+    sharing = Sharing(store)
+    sharing._leases._monotonic = clock
+    assert not sharing._take("k")
+    clock.now_s = LEASE_S + 1
+    assert sharing._take("k")
+    assert sharing._leases.claim("k").id != dead.claim("k").id
+    assert files(tmp_path) == ["k.0"]
+    sharing.close()
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

@@ -46,9 +46,20 @@ def test_check_counts_what_is_there(store, capsys):
 
 
 def test_check_of_nothing_is_no_fault(tmp_path, capsys):
-    assert results(Store(tmp_path / "none"), "check") == 0
+    assert results(Store(tmp_path), "check") == 0
     assert "0 valid rows" in capsys.readouterr().out
-    assert not (tmp_path / "none").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["list"], ["check"], ["export"], ["compact"], ["rekey"], ["dashboard"]], ids=lambda words: words[0]
+)
+def test_a_store_that_is_not_there_is_a_mistyped_one(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    command = words if words == ["dashboard"] else ["results", *words]
+    assert main([*command, "results_dir=resutls"]) == 2
+    assert "results_dir=resutls: does not exist" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_broken_file_is_told_and_left_then_mended_and_kept(store, capsys):

@@ -100,25 +100,46 @@ class Writer:
             self.measures = False
             return
         self.store.append([a_row(point_id="p", claim=str(claim), latency_s=1.0 + self.name)])
-        self.leases.release("p")
+        self.leases.release("p", stored=True)
         self.measures, self.done = False, True
 
+    def give_back(self):
+        """It is told to end before it has a row."""
+        self.leases.release("p")
+        self.measures = False
 
-ACTIONS = ("take", "take", "finish", "finish", "late", "take over", "look", "time")
-STEPS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from(ACTIONS)), min_size=4, max_size=30)
+    def sweep(self):
+        """What a command does to the leases of others when it ends."""
+        self.leases._sweep()
+
+
+ACTIONS = ("take", "take", "finish", "finish", "late", "take over", "give back", "sweep", "look", "time")
+STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(ACTIONS)), min_size=4, max_size=30)
 SLEEPS_AND_STORES = [(0, "take"), (1, "take over"), (1, "finish"), (0, "late")]
 STORES_AND_IS_OVERTAKEN = [(0, "take"), (1, "take over"), (0, "late"), (1, "finish")]
+ITS_SUCCESSOR_GIVES_BACK = [(0, "take"), (1, "take over"), (1, "give back"), (2, "take"), (2, "finish"), (0, "late")]
+IT_IS_SWEPT_AWAY = [
+    (0, "take"),
+    (1, "take over"),
+    (1, "give back"),
+    (1, "sweep"),
+    (2, "take"),
+    (0, "late"),
+    (2, "finish"),
+]
 SEES_AN_OLD_LIST = [(0, "look"), (1, "take"), (1, "finish"), (0, "take"), (0, "finish")]
 
 
 @settings(max_examples=80)
 @example(steps=SLEEPS_AND_STORES, skew_s=0.0)
 @example(steps=STORES_AND_IS_OVERTAKEN, skew_s=0.0)
+@example(steps=ITS_SUCCESSOR_GIVES_BACK, skew_s=0.0)
+@example(steps=IT_IS_SWEPT_AWAY, skew_s=-3600.0)
 @example(steps=SEES_AN_OLD_LIST, skew_s=0.0)
 @given(steps=STEPS, skew_s=st.sampled_from([0.0, -3600.0, 86400.0]))
 def test_one_row_a_point(tmp_path_factory, steps, skew_s):
     folder, now = tmp_path_factory.mktemp("store"), [1000.0]
-    writers = [Writer(folder, now, skew_s, number) for number in range(2)]
+    writers = [Writer(folder, now, skew_s, number) for number in range(3)]
 
     def goes_by(seconds, awake):
         for _ in range(int(seconds / RENEW_S)):
@@ -134,7 +155,11 @@ def test_one_row_a_point(tmp_path_factory, steps, skew_s):
             writer.store.storage.names(writer.store.rows_dir)
         elif what == "take":
             writer.take()
-        elif what == "take over":  # the other sleeps for longer than a lease lasts
+        elif what == "give back":
+            writer.give_back()
+        elif what == "sweep":
+            writer.sweep()
+        elif what == "take over":  # the others sleep for longer than a lease lasts
             writer.take()
             goes_by(LEASE_S + 2 * RENEW_S, [writer])
             writer.take()
@@ -161,6 +186,14 @@ def test_of_a_claim_the_last_generation_counts_in_any_order(stored, order):
         [("", "p"), *((f"{name}.{generation}", point) for (name, point), generation in best.items())]
     )
     assert len(superseded(rows)) == len(rows) - len(kept)
+
+
+def test_rows_of_two_programs_are_two_answers_whatever_their_claims():
+    rows = [
+        a_row(point_id="p", claim=f"a.{number}", program_id=name) for number, name in enumerate(["x", "y", "x", None])
+    ]
+    assert without_superseded(rows[:3]) == rows[1:3]
+    assert without_superseded(rows) == rows[3:]  # it does not say which program ran
 
 
 def test_what_is_no_claim_is_none():

@@ -119,7 +119,7 @@ def addresses(rank):
         rank.generated,
         rank.kept,
     )
-    return [each.data_ptr() for each in (*kept, *(each for layer in rank.cache for each in layer))]
+    return [each.data_ptr() for each in (*kept, *(each for layer in rank.layers.cache for each in layer))]
 
 
 class Replays:

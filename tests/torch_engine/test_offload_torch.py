@@ -72,14 +72,7 @@ def test_every_rank_streams_its_own_part():
         program.close()
 
 
-@pytest.mark.parametrize(
-    ("keys", "settings", "named"),
-    [
-        ({"num_chips": 2, "pipeline_parallel": 2}, {}, "pipeline_parallel=2"),
-        ({}, {"decode": "compile"}, "engine.decode=compile"),
-        ({"offload_kv": "host"}, {}, "offload_kv=host"),
-    ],
-)
-def test_what_does_not_run_layer_by_layer_is_refused_by_its_key(keys, settings, named):
-    with pytest.raises(Unsupported, match=named):
-        TorchEngine(**settings).prepare(point(**{"offload": "host", **keys}))
+@pytest.mark.parametrize("key", ["offload", "offload_kv"])
+def test_steps_that_come_from_the_host_are_not_compiled(key):
+    with pytest.raises(Unsupported, match=f"engine.decode=compile: the layers of {key}=host"):
+        TorchEngine(decode="compile").job(point(**{key: "host"}))

@@ -1,23 +1,20 @@
 """The engine as the harness sees it."""
 
 import dataclasses
-import json
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from processes import PATIENCE_S
 from torch_cases import ARCHITECTURES, changed, point
 
 from bench.run.load_engine import make_engine
 from bench.sweep.catalog import load_group
 from engines.core.engine import Runner
 from engines.core.errors import InvalidRequest, OutOfMemory, Unsupported
+from engines.torch import quality
 from engines.torch.devices import check_devices
 from engines.torch.engine import TorchEngine
-from engines.torch.result import _expected
 
 pytestmark = [pytest.mark.usefixtures("small_peaks", "small_torch_peaks"), pytest.mark.slow]
 
@@ -175,53 +172,6 @@ def test_two_ranks_know_their_facts():
     program.close()
 
 
-@pytest.mark.slow
-def test_torchrun_prints_a_result_on_rank_0(tmp_path):
-    words = "model=tiny hw=cpu engine=torch num_chips=2 tensor_parallel=1 pipeline_parallel=2 weight_dtype=float32"
-    lengths = "phase=generate batch_size=2 input_len=5 output_len=4"
-    composed = subprocess.run(
-        [sys.executable, "-m", "bench.cli.main", "run", *words.split(), *lengths.split(), "--cfg", "job"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    (tmp_path / "point.yaml").write_text(composed.stdout, encoding="utf-8")
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "engines.torch.worker",
-        "point.yaml",
-        "runs=3",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [sys.executable, *launch],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env=environment,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    result = json.loads(line)
-    assert (result["model"], result["pipeline_parallel"], len(result["ranks"])) == ("tiny", 2, 2)
-    assert {name: len(times) for name, times in result["samples_s"].items()} == {"prefill": 3, "decode": 3}
-    assert result["valid"]
-    assert result["max_relative_error"] < 1e-5
-
-
-def test_a_worker_by_itself_says_how_it_is_started():
-    done = subprocess.run([sys.executable, "-m", "engines.torch.worker"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "usage: torchrun" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("asked", "compiler", "decode"),
     [
@@ -268,8 +218,8 @@ def test_a_gpu_without_room_for_the_reference_leaves_it_to_the_host(monkeypatch)
         def to(self, device):
             return f"on the {'GPU' if device == 'cuda' else device}"
 
-    monkeypatch.setattr("engines.torch.result.reference_logits", reference)
+    monkeypatch.setattr(quality, "reference_logits", reference)
     tokens = Tokens()
-    assert _expected(point(hw="h200"), tokens, [0], 0) == "logits"
-    assert _expected(point(), tokens, [0], 0) == "logits"
+    for asked in (point(hw="h200"), point()):
+        assert quality.reference(asked, asked.model, tokens, [0], 0) == "logits"
     assert places == ["on the GPU", tokens, tokens]

@@ -1,15 +1,11 @@
 """What experts send: the closed form against compiled HLO, on 8 and 64 devices."""
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hlo_collectives import compiled_experts, experts_plan, loop_collectives
+from many_devices import counted_on_64_devices
 from partitioned_case import TIME
 
 from engines.transformer.comm.volume import layer_transfers
@@ -55,22 +51,7 @@ def test_on_64_devices() -> None:
         ((4, 4, 4), "ws_2d", "yz", "all_to_all", None, {}),
         ((4, 4, 4), "ws_2d", "xy", "gather", None, {}),
     ]
-    here = Path(__file__).parent
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=64",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run(
-        [sys.executable, str(here / "hlo_collectives.py"), json.dumps(cases)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    for (*layout, settings), line in zip(cases, done.stdout.splitlines(), strict=True):
-        counted = Counter({tuple(each[:3]): each[3] for each in json.loads(line)})
+    for (*layout, settings), counted in zip(cases, counted_on_64_devices(cases), strict=True):
         assert counted == closed_form(experts_plan(*layout, **settings)), layout
 
 

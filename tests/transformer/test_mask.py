@@ -59,7 +59,7 @@ def test_the_kernel_s_mask_is_the_same(mask):
     assert np.array_equal(mask.for_kernel(TIME)[:, :], seen_by_all(mask, TIME))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     start=st.integers(0, 20),
     time=st.integers(1, 5),
@@ -82,7 +82,7 @@ def test_a_rolling_cache_and_new_keys_show_what_all_keys_in_order_do(start, time
     assert np.array_equal(apart, np.arange(time)[None, :] - np.arange(time)[:, None])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     prefix=st.integers(1, 9),
     own=st.integers(0, 5),

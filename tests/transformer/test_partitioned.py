@@ -138,7 +138,7 @@ def test_lowers_without_an_array():
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.sampled_from([(1, 1, 2), (1, 2, 2), (2, 2, 1), (2, 1, 3), (1, 3, 2), (2, 2, 2)]),
     kv_heads=st.integers(1, 3),

@@ -81,6 +81,14 @@ def test_shardings_that_do_not_go_with_a_plan_are_refused(change, message):
         replace(planned("palm", FUSED), **change).check()
 
 
+def test_what_a_plan_leaves_whole_needs_no_batch_to_split():
+    names = sharded_values(MODELS["llama"])
+    whole = Shardings.of({name: ("",) * dims for name, dims in names.items()})
+    plan = plan_of(MODELS["llama"], (2, 2, 2), partitioner="gspmd", shardings=whole, attn_sharding="batch")
+    plan.check()
+    assert max(errors(plan)) < 1e-5
+
+
 def test_every_value_has_a_name():
     assert sharded_values(MODELS["palm"]).keys() == {name for name, _ in Shardings.parse(FUSED).cuts}
     assert sharded_values(MODELS["llama"]).keys() == {name for name, _ in Shardings.parse(SERIAL).cuts}

@@ -57,7 +57,7 @@ def loop(model: Model, logits: np.ndarray, correction: np.ndarray | None) -> tup
     return chosen, weights
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(routers())
 def test_the_router_chooses_and_weighs_as_a_loop_does(drawn: tuple[Model, int, float]) -> None:
     model, seed, skew = drawn

@@ -1,14 +1,10 @@
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from builders.models import small_model
 from builders.plans import plan_of
 from hlo_collectives import compiled_prefill, loop_collectives, one_sequence_a_chip
+from many_devices import counted_on_64_devices
 from partitioned_case import TIME
 
 from engines.core.layout import FFN_LAYOUTS
@@ -45,22 +41,7 @@ def test_on_64_devices():
         ("palm", (4, 4, 4), "ws_1d", "heads"),
         ("palm", (4, 4, 4), "wg_xy", "batch"),
     ]
-    here = Path(__file__).parent
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=64",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run(
-        [sys.executable, str(here / "hlo_collectives.py"), json.dumps(cases)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    for case, line in zip(cases, done.stdout.splitlines(), strict=True):
-        counted = Counter({tuple(each[:3]): each[3] for each in json.loads(line)})
+    for case, counted in zip(cases, counted_on_64_devices(cases), strict=True):
         assert counted == closed_form(one_sequence_a_chip(*case)), case
 
 

@@ -56,9 +56,11 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.compare.verdicts import Rules
     from bench.dashboard.write import write
     from bench.rows.prices import load_prices
+    from bench.storage.there import check_there
 
     out = Path(settings["out"])
     folder = Path(settings["results_dir"])
+    check_there(folder)
     steps, threshold = rules_for(folder, {name: settings[name] for name in RULES})
     rows = write(folder, out, settings["title"], Rules(threshold=threshold), steps, load_prices(settings["price"]))
     if settings["print"] == "json":

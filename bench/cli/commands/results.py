@@ -22,6 +22,8 @@ VERBS: Final[Mapping[str, str]] = {
     "compact": "merge all files into one",
     "rekey": "convert rows of schema version 1 to the current keys if they are still valid; drop the others",
 }
+WRITERS: Final = ("add", "merge")
+"""Verbs that make the store if it is not there; the others read or change one that is."""
 FILTERS: Final = ("model", "hw", "engine", "phase", "source", "status", "sweep")
 KEYS: Final = (
     RESULTS_DIR,
@@ -65,9 +67,12 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     from bench.rows.at_read import at_read
     from bench.rows.prices import load_prices
     from bench.rows.store import Store
+    from bench.storage.there import check_there
 
     store = Store(settings["results_dir"])
     as_json = settings["print"] == "json"
+    if verb not in WRITERS:
+        check_there(store.results_dir)
     if verb == "check":
         return _check(store, settings["repair"], as_json)
     if verb == "add":

@@ -1,22 +1,19 @@
 """``shardbench run``: Hydra composes the configs, the runner evaluates their points."""
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bench.rows.counted import counted
-from bench.run import runner
-from bench.run.launch import launch
+from bench.run.variables import variables_set
 from bench.sweep.compose_errors import explained
 from bench.sweep.composer import Composer
 from bench.sweep.expand import without_repeats
+from bench.sweep.help import help_of
 from bench.sweep.hydra_main import call, check_plugins, flags_of, runs_here, show
 from bench.sweep.overrides import Words, in_grammar, name_of
 from bench.sweep.requests import carried, jobs_of, requests_of, unpacked
@@ -37,8 +34,15 @@ def run(words: Sequence[str]) -> int:
     with composer.ready():
         multirun = flags.multirun or _is_multirun(composer, flags, typed.overrides)
         overrides = in_grammar(typed.overrides, multirun=multirun)
+        if flags.help and not (flags.resolve or flags.config_path or flags.config_name):
+            print(help_of(composer, composer.whole(carried(overrides))))
+            return 0
         if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
             return show(flags, carried(overrides))
+        # Not before: what shows something needs none of what runs points, which takes longest to import.
+        from bench.run import runner
+        from bench.run.launch import launch
+
         config = composer.whole(carried(overrides), multirun=multirun)
         with explained(overrides):
             has_work = _hydra_has_work(config, overrides, multirun)
@@ -55,7 +59,7 @@ def run(words: Sequence[str]) -> int:
             jobs = jobs_of(composer, overrides, config) if multirun else [overrides]
         requests = [request for job in _shown(jobs) for request in requests_of(composer, job)]
     requests, repeats = without_repeats(requests)
-    with _environment(variables):
+    with variables_set(variables):
         code = runner.run(requests).exit_code
     _tell(overrides, repeats)
     return code
@@ -118,18 +122,3 @@ def _tell(overrides: Sequence[str], repeats: int) -> None:
         last[name] = word
     if repeats:
         print(f"shardbench: {counted(repeats, 'point')} asked more than once; each runs once", file=sys.stderr)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, Any]) -> Iterator[None]:
-    """The variables of ``hydra.job.env_set``, while the points run."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update({str(name): str(value) for name, value in variables.items()})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -80,10 +80,10 @@ def _log_rows(config: dict[str, Any], settings: Mapping[str, Any]) -> int:
     from bench.rows.store import Store
     from bench.run.logged_rows import LoggedRows
     from bench.run.tracking import open_tracker, run_id
+    from bench.storage.there import check_there
 
     folder = Path(config["results_dir"])
-    if not folder.is_dir():
-        raise InvalidRequest("results_dir", folder, "does not exist", "use a folder with stored rows")
+    check_there(folder)
     if settings["source"] is not None:
         config["sources"] = [settings["source"]]
     tracker = open_tracker(config)

@@ -12,6 +12,9 @@ from engines.core.row import Row
 
 MARKERS: Final = "osD^vP*Xph<>"
 GREY: Final = "#d4d4d4"
+DARKER: Final = "#8a8a8a"
+BASE: Final = ("Pope et al. 2022", "best known stack")
+"""The systems that others are compared with, darker behind each panel."""
 ACROSS: Final = 3
 CAPTION: Final = (
     "Each line is the frontier of one system over batches, by one kind of evidence: filled marks are observed, hollow "
@@ -48,8 +51,9 @@ def _panel(axis: Any, family: str, rows: Sequence[Row]) -> None:
 
     mine = [row for row in rows if family_of(row) == family]
     others = [row for row in rows if family_of(row) != family]
-    for own in by_system(others).values():
-        axis.plot(*_points(own), color=GREY, linewidth=0.8, marker=".", markersize=3, zorder=1.5)
+    for (system, source), own in by_system(others).items():
+        look = {"color": DARKER, "linestyle": KINDS[source]["linestyle"]} if system in BASE else {"color": GREY}
+        axis.plot(*_points(own), linewidth=0.8, marker=".", markersize=3, zorder=1.6 if system in BASE else 1.5, **look)
     systems = sorted({system_of(row) for row in mine})
     looks = {name: (COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]) for at, name in enumerate(systems)}
     for (system, source), own in by_system(mine).items():
@@ -98,4 +102,6 @@ def _sources(axis: Any, rows: Sequence[Row]) -> None:
         style = {"color": "#555555", "linestyle": KINDS[source]["linestyle"], "marker": "o", "markerfacecolor": face}
         handles.append(Line2D([], [], label=source, **style))
     handles.append(Line2D([], [], label="systems of the other panels", color=GREY, marker=".", linewidth=0.8))
+    for system in (each for each in BASE if any(system_of(row) == each for row in rows)):
+        handles.append(Line2D([], [], label=f"{system}, for comparison", color=DARKER, marker=".", linewidth=0.8))
     axis.legend(handles=handles, loc="upper left", fontsize=9, title="kind of evidence")

@@ -59,7 +59,11 @@ def _speculative(row: Row) -> str | None:
 
 def _early_exit(row: Row) -> str | None:
     threshold = _asked(row, "exit_threshold")
-    return None if threshold is None else f"from {threshold:g}"
+    if threshold is None:
+        return None
+    return f"from {threshold:g}" + (
+        f", {row.exit_rate:.0%} leave" if row.exit_rate is not None and row.source != "measured" else ""
+    )
 
 
 def _packing(row: Row) -> str | None:

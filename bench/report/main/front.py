@@ -12,6 +12,7 @@ from bench.report.main.figure_mfu import mfu_over_latency
 from bench.report.main.figure_pareto import cost_against_latency
 from bench.report.main.figure_scatter import against_published
 from bench.report.main.findings import Finding
+from bench.report.main.quality import quality_figure
 from bench.report.render.document import Front
 from bench.rows.labels import answered
 from bench.rows.pairing import Pair
@@ -25,8 +26,8 @@ MOST_FINDINGS: Final = 6
 MOST_ROWS: Final = 12
 """Of the table: it shares its page with a figure."""
 TOPICS: Final = (
-    *("headline", "prediction error", "held-out error", "today's stacks", "claims", "validity", "highest MFU"),
-    *("fastest decode step", "fastest layout", "out of memory", "rows"),
+    *("headline", "prediction error", "held-out error", "today's stacks", "claims", "smaller models", "validity"),
+    *("highest MFU", "fastest decode step", "fastest layout", "out of memory", "rows"),
 )
 """The order in which topics come to the first page, each with its first finding; others come after them."""
 
@@ -64,7 +65,8 @@ def _figure(rows: Sequence[Row], pairs: Sequence[Pair], all_curves: Sequence[Cur
         drawn = against_published(pairs)
     else:
         drawn = (
-            architectures_figure(rows)
+            quality_figure(rows)
+            or architectures_figure(rows)
             or next(iter(cost_against_latency(rows)), None)
             or step_time_over_batch(rows)
             or mfu_over_chips(rows)

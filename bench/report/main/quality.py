@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Final
 
+from bench.report.main.findings import Finding
 from bench.report.render.style import COLOURS, Drawn, legend, plain_log_ticks
 from bench.rows.labels import answered
 from bench.rows.table import Column, Table
 from engines.core.row import Row
+from engines.core.text import significant
 
 TWO_OF_FOUR: Final = "2:4"
+NEAR: Final = 1.1
+"""Times the least perplexity: what a finding takes as nearly as good."""
 FIGURES: Final = (
     "weights_bytes",
     "step_time_s",
@@ -45,6 +49,31 @@ def share(row: Row) -> str:
 def by_activation(row: Row) -> bool:
     """Whether a text chose the parts that were left out."""
     return row.details.get("pruning_by") == "activation"
+
+
+def quality_finding(rows: Sequence[Row]) -> list[Finding]:
+    """The fastest changed model whose perplexity is near the least of all, beside the fastest row of that least."""
+    known = [row for row in with_quality(rows) if row.quality_perplexity is not None and row.tokens_per_s]
+    if len(known) < 2:
+        return []
+    least = min(row.quality_perplexity or 0.0 for row in known)
+    whole = max((row for row in known if row.quality_perplexity == least), key=_speed)
+    near = [row for row in known if (row.quality_perplexity or 0.0) <= NEAR * least]
+    best = max(near, key=_speed)
+    more = _speed(best) / _speed(whole)
+    sentence = (
+        f"Of {len(known)} measured models, {method(best)}{f' {share(best)}' if share(best) else ''} makes "
+        f"{significant(more, 3)} times the tokens a second of {method(whole)}, with a perplexity of "
+        f"{significant(best.quality_perplexity or 0.0, 3)} against {significant(least, 3)}; none within {NEAR - 1:.0%} "
+        "of the least perplexity is faster."
+    )
+    return [
+        Finding("smaller models", ("measured",), sentence, {"speed_up": more, "perplexity": best.quality_perplexity})
+    ]
+
+
+def _speed(row: Row) -> float:
+    return row.tokens_per_s or 0.0
 
 
 def quality_table(rows: Sequence[Row]) -> Table | None:

@@ -23,7 +23,7 @@ from bench.report.main.findings import Finding, findings, headline, prediction_e
 from bench.report.main.front import front
 from bench.report.main.programs import programs_table
 from bench.report.main.provenance import calibration_table, environment_table
-from bench.report.main.quality import quality_figure, quality_table
+from bench.report.main.quality import quality_figure, quality_finding, quality_table
 from bench.report.main.serving import batches, served_table
 from bench.report.main.tables import beside_published, error_table, latency_tables, unanswered_table
 from bench.report.main.today import compared, source_table, today_findings
@@ -92,7 +92,8 @@ def full_report(rows: Sequence[Row], title: str) -> Document:
             linked=[_metrics_table()],
         ),
     ]
-    found = [*findings(rows, pairs), *today_findings(stacks), *architectures_findings(rows), *_claims_finding(checks)]
+    found = [*findings(rows, pairs), *quality_finding(rows), *today_findings(stacks), *architectures_findings(rows)]
+    found += _claims_finding(checks)
     top = front(rows, pairs, all_curves, found)
     return Document(name="report", title=title, findings=found, sections=sections, front=top)
 

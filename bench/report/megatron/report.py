@@ -79,8 +79,8 @@ def beside(rows: Sequence[Row]) -> Table:
         line[f"{row.runtime} {row.source}"] = row.latency_s
     shown = [f"{runtime} {source}" for runtime in NAMES for source in ("published", "predicted")]
     for line in lines.values():
-        both = [line.get(f"{runtime} published") for runtime in NAMES]
-        line["ratio"] = both[0] / both[1] if all(both) else None
+        megatron, other = (line.get(f"{runtime} published") for runtime in NAMES)
+        line["ratio"] = megatron / other if megatron and other else None
     columns = [
         *(Column("model"), Column("chips"), Column("lengths", "in + out"), Column("batch", "batch")),
         *(Column(key, _heading(key), 1.0, ".3f") for key in shown),

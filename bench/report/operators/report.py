@@ -9,13 +9,16 @@ from bench.report.render.document import Document, Section
 from bench.rows.table import Column, Table
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
+from engines.core.sharding_summary import summary
+from engines.core.shardings import Shardings
 from engines.core.text import significant
 
 COMMAND = "shardbench run +sweep=operators"
 ABOUT = (
-    "*Compiled* is the schedule of XLA's TPU compiler, timed; *predicted* are the closed forms, and of Alpa's plan "
-    "their constants operator by operator. Our program states every collective; GSPMD is told how the values "
-    "between matmuls are split, by a named layout or by Alpa's plan, and inserts the collectives itself."
+    "*Compiled* is the schedule of XLA's TPU compiler, timed. *Predicted* are, of our program, the closed forms; of a "
+    "compiler that partitions, their constants operator by operator, with the collectives that XLA emits. Our program "
+    "states every collective; GSPMD is told how the values between matmuls are split, by a named layout or by Alpa's "
+    "plan, and inserts the collectives itself."
 )
 READING = (
     "A matmul ÷t·r·c has its tokens, rows and columns cut into that many parts, as its shape on a chip shows; "
@@ -69,24 +72,21 @@ def _findings(each: Workload) -> list[Finding]:
 def _times(found: Sequence[Workload]) -> Table:
     lines: list[Mapping[str, Any]] = []
     for each in found:
+        by_plan = each.predicted.get(ALPA)
         for way in WAYS:
             compiled, predicted = each.compiled.get(way), each.predicted.get(way)
             if compiled is None and predicted is None:
                 continue
-            told = [row.details["plan"] for row in (predicted, compiled) if row and "plan" in row.details]
-            plan: Mapping[str, Any] = told[0] if told else {}
             refused = "" if compiled is None or compiled.status == "ok" else f"{compiled.status}: {compiled.error}"
             lines.append(
                 {
                     "workload": each.label,
                     "way": WAYS[way],
-                    "plan": (plan.get("named_layout") or f"shardings {plan.get('shardings_digest', '')}")
-                    if way == ALPA
-                    else each.layout,
-                    "predicted_s": seconds(predicted),
+                    "plan": _plan(each, way),
+                    "predicted_s": each.named_s if way == GSPMD and each.named_s is not None else seconds(predicted),
                     "compiled_s": seconds(compiled),
                     "sent_bytes": each.sent_bytes(way) or None,
-                    "planning_s": predicted.details.get("planning_s") if predicted is not None else None,
+                    "planning_s": by_plan.details.get("planning_s") if way == ALPA and by_plan is not None else None,
                     "error": refused,
                 }
             )
@@ -104,6 +104,14 @@ def _times(found: Sequence[Workload]) -> Table:
         columns=columns,
         rows=lines,
     )
+
+
+def _plan(each: Workload, way: str) -> str:
+    """The layout, or what Alpa's plan is."""
+    row = each.compiled.get(way) or each.predicted.get(way)
+    if way != ALPA or row is None or row.shardings is None:
+        return each.layout
+    return summary(Shardings.parse(row.shardings))
 
 
 def _operators(each: Workload) -> Table:

@@ -48,6 +48,14 @@ class Workload:
         row = next((row for way, row in self.compiled.items() if way != ALPA), None)
         return "" if row is None else f"{row.ffn_layout}/{row.attn_sharding}"
 
+    @property
+    def named_s(self) -> float | None:
+        """Seconds of the named layout by the costs that Alpa's plan was made with; None without a plan's prediction."""
+        row = self.predicted.get(ALPA)
+        plan = {} if row is None else row.details.get("plan", {})
+        found: float | None = plan.get("named_pass_s", {}).get(self.layout)
+        return found
+
     def operators(self, way: str) -> Mapping[str, Mapping[str, Any]]:
         """Operator → what it became (:mod:`engines.compiled.operators`); empty without an answer."""
         row = self.compiled.get(way)

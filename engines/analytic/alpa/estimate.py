@@ -1,5 +1,7 @@
 """The prediction of a point whose operators have shardings of their own: a plan's, or stated ones."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from engines.core.row import Status
 from engines.core.runtime import BEST
 from engines.core.shardings import Shardings
 
-ALPA_VERSION = 1
+ALPA_VERSION = 2
 """Raised when a plan, or the time of one, comes out differently with the same constants."""
 
 
@@ -32,7 +34,7 @@ def planned_estimate(point: Point) -> Estimate:
     try:
         if point.shardings is None:
             plan = planned(point, stages=False)
-            found, shardings = plan.evaluated, plan.shardings
+            found, shardings = plan.passes, plan.shardings
             details |= {"plan": plan.to_dict(), "planning_s": plan.planning_s}
         else:
             shardings = Shardings.parse(point.shardings)
@@ -44,18 +46,24 @@ def planned_estimate(point: Point) -> Estimate:
     return _estimate(point, found, shardings, details)
 
 
-def _estimate(point: Point, found: Evaluated, shardings: Shardings, details: dict[str, Any]) -> Estimate:
-    passes = point.decode_steps if point.phase == "decode" else 1
+def _cost(runs: int, found: Evaluated) -> Cost:
     terms = found.terms
-    cost = Cost(
-        compute_s=np.full(1, passes * terms.compute_s),
-        memory_s=np.full(1, passes * terms.memory_s),
-        communication_s=np.full(1, passes * terms.waiting_s),
-        overhead_s=np.full(1, passes * (found.fixed_s + found.beside_s)),
-        overlapped_s=np.full(1, passes * (terms.overlapped_s + found.hidden_s)),
+    return Cost(
+        compute_s=np.full(1, runs * terms.compute_s),
+        memory_s=np.full(1, runs * terms.memory_s),
+        communication_s=np.full(1, runs * terms.waiting_s),
+        overhead_s=np.full(1, runs * (found.fixed_s + found.beside_s)),
+        overlapped_s=np.full(1, runs * (terms.overlapped_s + found.hidden_s)),
     )
+
+
+def _estimate(point: Point, phases: Mapping[str, Evaluated], shardings: Shardings, details: dict[str, Any]) -> Estimate:
+    runs = {"prefill": 1, "decode": point.decode_steps}
+    costs = {phase: _cost(runs[phase], found) for phase, found in phases.items()}
+    cost = Cost(**{each.name: sum(getattr(one, each.name) for one in costs.values()) for each in fields(Cost)})
+    found = max(phases.values(), key=lambda each: each.peak_bytes)
     low, high = interval(cost, np.asarray([place_of(point)]))
-    latency = float(cost.latency_s[0])
+    latency = {phase: float(one.latency_s[0]) for phase, one in costs.items()}
     facts = Facts(
         program_id=planned_program_id(point),
         resolved={
@@ -82,12 +90,12 @@ def _estimate(point: Point, found: Evaluated, shardings: Shardings, details: dic
         usable = f"{found.usable_bytes / 1e9:.1f} GB"
         message = f"needs {found.peak_bytes / 1e9:.1f} GB of a chip's usable {usable}; plan for this point"
         return Estimate(status="oom", error=message, facts=facts)
-    decodes = point.phase == "decode"
+    steps = point.decode_steps if "decode" in phases else 0
     return Estimate(
-        latency_s=latency,
+        latency_s=float(cost.latency_s[0]),
         latency_low_s=float(low[0]),
         latency_high_s=float(high[0]),
-        ttft_s=None if decodes else latency,
-        step_time_s=latency / passes if decodes and passes else None,
+        ttft_s=latency.get("prefill"),
+        step_time_s=latency["decode"] / steps if steps else None,
         facts=facts,
     )

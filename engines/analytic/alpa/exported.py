@@ -50,7 +50,7 @@ class _Ordered:
         return found
 
     def _left(self, name: str, made: tuple[str, ...]) -> tuple[str, ...]:
-        """The value that a matmul [tokens, rows, columns] makes: terms along its rows are scattered, others exchanged."""
+        """The value that a matmul [tokens, rows, columns] makes: terms along its rows are scattered."""
         tokens, rows, columns = made
         return self._axes(name, "t", tokens, rows, columns), self._axes(name, "c", columns, rows, tokens)
 
@@ -67,7 +67,9 @@ class _Ordered:
 
     def _attended(self, found: dict[str, tuple[str, ...]], name: str, entry: tuple[str, ...]) -> tuple[str, ...]:
         """From the stream into attention and out of it; with one norm the feed-forward's columns go beside it."""
-        columns = self._left(f"{name}.columns", self._matmul(found, f"{name}.in", entry, self._axes("attention", "c")))
+        heads, rows = self._axes("attention", "c"), self._axes(f"{name}.out", "k")
+        stay = [axis for axis in heads if axis in rows] + [*heads, *rows]
+        columns = self._left(f"{name}.columns", self._matmul(found, f"{name}.in", entry, "".join(stay)))
         heads = self._axes("attention", "c", columns[1], columns[0])
         sequences = self._axes("attention", "t", *columns)
         beside = columns[1] if name == "fused" else ""

@@ -6,11 +6,12 @@ that prefetching hides is a minimum of two sums, so that the time of a pass is a
 linear.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
 
-from engines.analytic.alpa.graph import Choice, Graph
+from engines.analytic.alpa.graph import Choice, Floats, Graph
 from engines.core.errors import OutOfMemory, ShardbenchError
 
 UNIT_S: Final = 1e-6
@@ -19,8 +20,11 @@ INFEASIBLE: Final = 2
 """Status of SciPy's milp where no choice fits."""
 
 
-def best_choice(graph: Graph, *, time_limit_s: float | None = None) -> Choice:
+def best_choice(graph: Graph, *later: tuple[float, Graph], time_limit_s: float | None = None) -> Choice:
     """The choice of least :meth:`engines.analytic.alpa.graph.Graph.seconds` that fits in memory.
+
+    ``later`` are other passes of the same operators and shardings, with how often they run: their seconds are added,
+    and all of them fit.
 
     Raises:
         OutOfMemory: none fits.
@@ -36,14 +40,8 @@ def best_choice(graph: Graph, *, time_limit_s: float | None = None) -> Choice:
     count = sum(sizes)
     pairs = [np.arange(each.waiting_s.size).reshape(each.waiting_s.shape) for each in graph.edges]
     edge_starts = count + np.cumsum([0, *(each.size for each in pairs)])
-    total = int(edge_starts[-1]) + 1  # the last is what waiting adds
-    busy, waiting, fetched = np.zeros(total), np.zeros(total), np.zeros(total)
-    for each, start in zip(graph.operators, starts.values(), strict=True):
-        place = slice(start, start + len(each.shardings))
-        busy[place], waiting[place], fetched[place] = each.busy_s, each.waiting_s, each.fetched_s
-    for edge, start in zip(graph.edges, edge_starts, strict=False):
-        place = slice(int(start), int(start) + edge.waiting_s.size)
-        busy[place], waiting[place] = edge.memory_s.ravel(), edge.waiting_s.ravel()
+    passes = [(1.0, graph), *later]
+    total = int(edge_starts[-1]) + len(passes)  # the last are what waiting adds to each pass
 
     rows: list[np.ndarray] = []
     columns: list[np.ndarray] = []
@@ -66,33 +64,29 @@ def best_choice(graph: Graph, *, time_limit_s: float | None = None) -> Choice:
             for sharding, line in enumerate(lines):
                 at = np.append(int(start) + line, starts[end] + sharding)
                 add(at, np.append(np.ones(line.size), -1.0), 0, 0)
-    every, fixed = np.arange(total), graph.fixed_s / UNIT_S
-    for share, hidden in ((1 - graph.prefetch, 0.0), (1.0, graph.prefetch)):
-        # waiting ≥ (1 − p)·(sent + fixed), and ≥ sent + fixed − p·fetched
-        line = (share * waiting - hidden * fetched) / UNIT_S
-        line[-1] = -1.0
-        kept = np.flatnonzero(line)
-        add(every[kept], line[kept], -np.inf, -share * fixed)
-    held = np.zeros(total)
-    for each in graph.operators:
-        held[starts[each.name] + np.arange(len(each.shardings))] = each.held_bytes
-    room = (graph.usable_bytes - graph.constant_bytes) / UNIT_BYTES
-    for each in graph.operators:
-        if np.any(each.work_bytes) or each is graph.operators[0]:
-            line = held.copy()
-            line[starts[each.name] + np.arange(len(each.shardings))] += each.work_bytes
+    every, objective = np.arange(total), np.zeros(total)
+    for number, (times, one) in enumerate(passes):
+        adds = total - len(passes) + number
+        busy, waiting, fetched = _sums(one, starts, edge_starts, total)
+        objective += times * busy / UNIT_S
+        objective[adds] = times
+        for share, hidden in ((1 - one.prefetch, 0.0), (1.0, one.prefetch)):
+            # waiting ≥ (1 − p)·(sent + fixed), and ≥ sent + fixed − p·fetched
+            line = (share * waiting - hidden * fetched) / UNIT_S
+            line[adds] = -1.0
             kept = np.flatnonzero(line)
-            add(every[kept], line[kept] / UNIT_BYTES, -np.inf, room)
+            add(every[kept], line[kept], -np.inf, -share * one.fixed_s / UNIT_S)
+        for line in _held(one, starts, total):
+            kept = np.flatnonzero(line)
+            add(every[kept], line[kept] / UNIT_BYTES, -np.inf, (one.usable_bytes - one.constant_bytes) / UNIT_BYTES)
 
     matrix = coo_array(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(low), total)
     ).tocsr()
-    objective = busy / UNIT_S
-    objective[-1] = 1.0
     integer = np.zeros(total)
     integer[:count] = 1
     upper = np.ones(total)
-    upper[-1] = np.inf
+    upper[-len(passes) :] = np.inf
     options: dict[str, float] = {"mip_rel_gap": 0.0}
     if time_limit_s is not None:
         options["time_limit"] = time_limit_s
@@ -111,3 +105,27 @@ def best_choice(graph: Graph, *, time_limit_s: float | None = None) -> Choice:
         each.name: each.shardings[int(np.argmax(found.x[starts[each.name] : starts[each.name] + size]))]
         for each, size in zip(graph.operators, sizes, strict=True)
     }
+
+
+def _sums(graph: Graph, starts: Mapping[str, int], edge_starts: Floats, total: int) -> tuple[Floats, Floats, Floats]:
+    """Seconds that every variable adds to what a pass computes, waits for and fetches."""
+    busy, waiting, fetched = np.zeros(total), np.zeros(total), np.zeros(total)
+    for each, start in zip(graph.operators, starts.values(), strict=True):
+        place = slice(start, start + len(each.shardings))
+        busy[place], waiting[place], fetched[place] = each.busy_s, each.waiting_s, each.fetched_s
+    for edge, first in zip(graph.edges, edge_starts, strict=False):
+        place = slice(int(first), int(first) + edge.waiting_s.size)
+        busy[place], waiting[place] = edge.memory_s.ravel(), edge.waiting_s.ravel()
+    return busy, waiting, fetched
+
+
+def _held(graph: Graph, starts: Mapping[str, int], total: int) -> Iterator[Floats]:
+    """Bytes that every variable holds while each operator runs."""
+    held = np.zeros(total)
+    for each in graph.operators:
+        held[starts[each.name] + np.arange(len(each.shardings))] = each.held_bytes
+    for each in graph.operators:
+        if np.any(each.work_bytes) or each is graph.operators[0]:
+            line = held.copy()
+            line[starts[each.name] + np.arange(len(each.shardings))] += each.work_bytes
+            yield line

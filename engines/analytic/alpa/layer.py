@@ -28,6 +28,8 @@ MATRIX_AS_VALUE: Final[Renaming] = (("k", "t"), ("n", "c"))
 LOGIT_BYTES: Final = 4.0
 NORM_BYTES: Final = 8.0
 """Of the sums of a token that a norm takes over its width."""
+STREAM_PASSES: Final = 6.0
+"""Of the residual stream through HBM: a norm reads it twice and writes, a sum reads two and writes."""
 
 
 def graph_of(
@@ -68,6 +70,9 @@ class _Pass:
             middle = "middle" if serial else "residual"
             self._projection("attn", attended, (costs.queries(),), "residual", middle)
             self._projection("ffn", (inputs,), (hidden,), middle, "residual")
+        if serial:  # what each half's result is added to
+            self._edge("residual", "middle", self._held(((self.width, EVEN),)))
+            self._edge("middle", "residual", self._held(((self.width, EVEN),)))
         if tables:
             self._tables()
         value, chips = costs.value, self.network.size("xyz")
@@ -98,7 +103,7 @@ class _Pass:
     ) -> None:
         """What is sent of values of which a chip holds ``held`` bytes, and ``after`` that by the target's sharding.
 
-        ``written_s`` is what HBM takes where anything is sent.
+        ``written_s`` is what HBM takes where the two differ.
         """
         network, count = self.network, self.costs.layers if times is None else times
         known: dict[tuple[str, str], float] = {}
@@ -108,7 +113,7 @@ class _Pass:
             if ends not in known:
                 known[ends] = count * sum(network.total_s(sent(*ends), each) for each in held)
             more = 0.0 if after is None else count * after(wanted)
-            return known[ends] + more, written_s(wanted) if written_s is not None and sent(*ends) else 0.0
+            return known[ends] + more, written_s(wanted) if written_s is not None and ends[0] != ends[1] else 0.0
 
         self._join(source, target, pair)
 
@@ -128,9 +133,9 @@ class _Pass:
 
         def pair(before: str, wanted: str) -> tuple[float, float]:
             waiting, busy = product.seconds(before, wanted)
-            roles = {"k": None, "n": "c", "t": "t", "r": "r"}
-            summed = "".join(roles[role] or to for role, to in zip(before, wanted, strict=True))
-            return waiting + moved_s(summed, wanted), busy
+            return waiting + moved_s(product.left(before, wanted), wanted) + count * product.turned_s(
+                before, wanted
+            ), busy
 
         self._join(source, target, pair)
 
@@ -152,13 +157,15 @@ class _Pass:
         ]
 
     def _stream(self, name: str) -> None:
-        """The residual stream, and the sums of a norm of it; its reading is part of a layer's fixed cost."""
+        """The residual stream, a norm of it and what is added to it."""
         held, costs = self._held(((self.width, EVEN),)), self.costs
 
         def cost(roles: str) -> Cost:
             over = self._shards(roles, "t")
             summed = self.network.seconds("all-reduce", having(roles, "c"), costs.tokens / over * NORM_BYTES)
-            return Cost(waiting_s=costs.layers * summed, held_bytes=held(over, self._shards(roles, "c")))
+            here = held(over, self._shards(roles, "c"))
+            read_s = STREAM_PASSES * here * costs.value("vector_passes") / costs.stream
+            return Cost(memory_s=costs.layers * read_s, waiting_s=costs.layers * summed, held_bytes=here)
 
         self._operator(name, self._values(self.width), cost)
 

@@ -35,12 +35,27 @@ class Network:
                     found[exchanges, axes] = float(np.ravel(one.start_s)[0]), float(np.ravel(one.transfer_s)[0])
         return found
 
+    @cached_property
+    def _stream(self) -> float:
+        return float(np.ravel(self.grid.hbm_bytes_per_s * self.grid.hbm_efficiency)[0])
+
+    @cached_property
+    def _link(self) -> float:
+        return float(np.ravel(self.grid.link_bytes_per_s * self.grid.link_efficiency)[0])
+
     def size(self, axes: str) -> int:
         """Chips along ``axes``."""
         return axes_size(axes, self.mesh)
 
     def seconds(self, kind: str, axes: str, size_bytes: float) -> float:
-        """One collective whose payload takes ``size_bytes``; an all-reduce is a reduce-scatter and an all-gather."""
+        """One collective whose payload takes ``size_bytes``; an all-reduce is a reduce-scatter and an all-gather.
+
+        A copy reads and writes the payload; a permute sends it over one link, as an all-to-all starts.
+        """
+        if kind == "copy":
+            return 2 * size_bytes / self._stream
+        if kind == "collective-permute":
+            return self._linear[True, axes][0] + size_bytes / self._link
         start, each = self._linear[kind == "all-to-all", axes]
         return (start + each * size_bytes) * (2 if kind == "all-reduce" else 1)
 

@@ -1,5 +1,6 @@
 """A plan of a point: shardings of every operator, beside the named layouts and the stages of a pipeline."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -29,10 +30,12 @@ SAME: Final = 1e-6
 class Evaluated:
     """What a choice takes: seconds of one forward pass, of a prompt or a decode step, and bytes of a chip.
 
+    ``times`` is how often the pass counts in a plan: a decode step in phase=generate as often as it runs, else once.
     ``fixed_s`` is of the layers, ``beside_s`` what a pass takes besides; ``hidden_s`` of both and of collectives runs
     under the reading of weights.
     """
 
+    times: int
     terms: Terms
     fixed_s: float
     beside_s: float
@@ -46,18 +49,29 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan of a point's phase; ``seconds`` of ``named_s``, the named layouts that fit, are of one forward pass.
+    """A plan of a point: ``passes`` by phase, of a prompt, a decode step or both; a whole generation counts all of it.
 
-    ``name`` is the named layout that the plan is, None where it is none of them.
+    ``named_s`` are the seconds of the named layouts that fit, as ``seconds``. ``name`` is the named layout that the
+    plan is, None where it is none of them.
     """
 
     choice: Choice
     shardings: Shardings
-    evaluated: Evaluated
+    passes: Mapping[str, Evaluated]
     name: Name | None
     named_s: Mapping[Name, float]
     pipeline: Pipeline | None
     planning_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Of one forward pass; of phase=generate the prompt and all decode steps."""
+        return math.fsum(each.times * each.seconds for each in self.passes.values())
+
+    @property
+    def peak_bytes(self) -> float:
+        """Most bytes of a chip at once."""
+        return max(each.peak_bytes for each in self.passes.values())
 
     @property
     def best_named(self) -> Name | None:
@@ -71,7 +85,7 @@ class Planned:
             "shardings": self.shardings.to_dict(),
             "shardings_digest": self.shardings.digest,
             "named_layout": None if self.name is None else "/".join(self.name),
-            "pass_s": self.evaluated.seconds,
+            "pass_s": self.seconds,
             "best_named_layout": None if best is None else "/".join(best),
             "best_named_pass_s": None if best is None else self.named_s[best],
             "named_pass_s": {"/".join(name): seconds for name, seconds in self.named_s.items()},
@@ -83,17 +97,10 @@ def check_planned(point: Point) -> None:
     """Check that a plan can be made for a point.
 
     Raises:
-        InvalidRequest: it has two phases, or states a layout itself.
+        InvalidRequest: it states a layout itself.
         Unsupported: it is no dense model on a TPU slice.
     """
     model = point.model
-    if point.phase not in ("prefill", "decode"):
-        raise InvalidRequest(
-            "planner",
-            point.planner,
-            f"plans one phase, and phase={point.phase} has two",
-            "plan phase=prefill and phase=decode",
-        )
     for key in ("ffn_layout", "attn_sharding"):
         if getattr(point, key) != "auto":
             raise InvalidRequest(
@@ -145,40 +152,51 @@ def planned(point: Point, *, stages: bool = True) -> Planned:
     """
     check_planned(point)
     begun = time.perf_counter()
-    mesh, prefill = point.mesh, point.phase == "prefill"
-    grid, graph = _graph(point)
+    mesh = point.mesh
+    passes = _passes(point)
+    graph = passes[0].graph
     named = dict(named_choices(point.model, mesh, point.batch_size, graph))
-    fitting = {name: graph.seconds(choice) for name, choice in named.items() if graph.fits(choice)}
-    choice, name = best_choice(graph), None
-    best = min(fitting, key=lambda each: fitting[each]) if fitting else None
-    if best is not None and fitting[best] <= graph.seconds(choice) * (1 + SAME):
+    fitting = {name: choice for name, choice in named.items() if all(each.graph.fits(choice) for each in passes)}
+
+    def seconds(choice: Choice) -> float:
+        return math.fsum(each.times * (each.graph.seconds(choice) + each.beside_s) for each in passes)
+
+    named_s = {name: seconds(choice) for name, choice in fitting.items()}
+    choice, name = best_choice(graph, *((each.times, each.graph) for each in passes[1:])), None
+    best = min(named_s, key=lambda each: named_s[each]) if named_s else None
+    if best is not None and named_s[best] <= seconds(choice) * (1 + SAME):
         choice, name = named[best], best
-    beside_s = _beside_s(grid, prefill)
     found = None
-    if stages:
-        one_stage_s = graph.seconds(choice) + beside_s
-        found = best_pipeline(point.model, grid, mesh, prefill=prefill, one_stage_s=one_stage_s, beside_s=beside_s)
+    if stages and len(passes) == 1:
+        found = best_pipeline(
+            point.model,
+            passes[0].grid,
+            mesh,
+            prefill=passes[0].phase == "prefill",
+            one_stage_s=seconds(choice),
+            beside_s=passes[0].beside_s,
+        )
     return Planned(
         choice=choice,
         shardings=shardings_of(point.model, mesh, choice),
-        evaluated=_evaluated(graph, choice, beside_s),
+        passes={each.phase: each.evaluated(choice) for each in passes},
         name=name,
-        named_s={each: seconds + beside_s for each, seconds in fitting.items()},
+        named_s=named_s,
         pipeline=found,
         planning_s=time.perf_counter() - begun,
     )
 
 
-def evaluated(point: Point, choice: Choice) -> Evaluated:
-    """What a stated choice takes at a point.
+def evaluated(point: Point, choice: Choice) -> Mapping[str, Evaluated]:
+    """What a stated choice takes at a point, by phase.
 
     Raises:
         Unsupported: the model's layers, or the chip, have no such plans.
         InvalidRequest: an operator has no such sharding.
     """
     check_place(point)
-    grid, graph = _graph(point)
-    for each in graph.operators:
+    passes = _passes(point)
+    for each in passes[0].graph.operators:
         if choice[each.name] not in each.shardings:
             raise InvalidRequest(
                 "shardings",
@@ -186,27 +204,47 @@ def evaluated(point: Point, choice: Choice) -> Evaluated:
                 f"does not split so over mesh_shape={list(point.mesh)} with batch_size={point.batch_size}",
                 "use a plan of this point",
             )
-    return _evaluated(graph, choice, _beside_s(grid, point.phase == "prefill"))
+    return {each.phase: each.evaluated(choice) for each in passes}
 
 
-def _graph(point: Point) -> tuple[Grid, Graph]:
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A forward pass of a point, which counts ``times``: its graph, and what it takes besides that."""
+
+    phase: str
+    times: int
+    grid: Grid
+    graph: Graph
+    beside_s: float
+
+    def evaluated(self, choice: Choice) -> Evaluated:
+        graph = self.graph
+        places = {
+            each.name: float(each.held_bytes[each.shardings.index(choice[each.name])]) for each in graph.operators
+        }
+        return Evaluated(
+            times=self.times,
+            terms=graph.terms(choice),
+            fixed_s=graph.fixed_s,
+            beside_s=self.beside_s,
+            hidden_s=graph.hidden_s(choice),
+            seconds=graph.seconds(choice) + self.beside_s,
+            weights_bytes=sum(size for name, size in places.items() if name == "table" or name.endswith(".weights")),
+            cache_bytes=places["attention"],
+            peak_bytes=graph.peak_bytes(choice),
+            usable_bytes=graph.usable_bytes,
+        )
+
+
+def _passes(point: Point) -> list[_Pass]:
     grid = grid_of([replace(point, partitioner="gspmd", planner="auto", shardings=None)])
-    return grid, graph_of(point.model, grid, point.mesh, prefill=point.phase == "prefill")
-
-
-def _evaluated(graph: Graph, choice: Choice, beside_s: float) -> Evaluated:
-    places = {each.name: float(each.held_bytes[each.shardings.index(choice[each.name])]) for each in graph.operators}
-    return Evaluated(
-        terms=graph.terms(choice),
-        fixed_s=graph.fixed_s,
-        beside_s=beside_s,
-        hidden_s=graph.hidden_s(choice),
-        seconds=graph.seconds(choice) + beside_s,
-        weights_bytes=sum(size for name, size in places.items() if name == "table" or name.endswith(".weights")),
-        cache_bytes=places["attention"],
-        peak_bytes=graph.peak_bytes(choice),
-        usable_bytes=graph.usable_bytes,
-    )
+    found = []
+    for phase in ("prefill", "decode"):
+        if point.phase in (phase, "generate"):
+            times = max(point.decode_steps, 1) if point.phase == "generate" and phase == "decode" else 1
+            graph = graph_of(point.model, grid, point.mesh, prefill=phase == "prefill")
+            found.append(_Pass(phase, times, grid, graph, _beside_s(grid, phase == "prefill")))
+    return found
 
 
 def _beside_s(grid: Grid, prefill: bool) -> float:

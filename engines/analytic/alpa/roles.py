@@ -20,7 +20,8 @@ MATRIX: Final = "knr"
 class Sent(NamedTuple):
     """A collective along ``axes``; its payload is what a chip holds of the value with these axes along each dimension.
 
-    As in :class:`engines.core.volume.Payload`: the result of an all-gather, the input of the others.
+    As in :class:`engines.core.volume.Payload`: the result of an all-gather, the input of the others. A ``copy`` sends
+    nothing: a chip puts what came along both dimensions in order.
     """
 
     kind: str
@@ -60,7 +61,8 @@ def sent(source: str, target: str) -> tuple[Sent, ...]:
     """The collectives that turn a value of roles ``source`` into one of roles ``target``.
 
     What only takes a part is done first, then sums, then exchanges, then what makes a chip hold more, so that each
-    sends as little as it can. A sum that every chip needs is a reduce-scatter and an all-gather.
+    sends as little as it can. A sum that every chip needs is a reduce-scatter and an all-gather. What is exchanged
+    along some axes and gathered along others is more than a compiler finds: it gathers the whole value.
     """
     rows, columns = set(having(source, "t")), set(having(source, "c"))
     pairs = dict(zip("xyz", zip(source, target, strict=True), strict=True))
@@ -82,9 +84,16 @@ def sent(source: str, target: str) -> tuple[Sent, ...]:
     place(scattered)
     add("all-reduce", [axis for axis, (before, after) in pairs.items() if before == "u" and after == "r"])
     exchanged = [axis for axis, pair in pairs.items() if pair in (("t", "c"), ("c", "t"))]
-    add("all-to-all", exchanged)
-    place(exchanged)
     gathered = [axis for axis, (before, after) in pairs.items() if before in "tc" and after == "r"]
-    place(gathered)
+    if exchanged and gathered:
+        gathered = sorted(rows | columns)
+        rows.clear()
+        columns.clear()
+    else:
+        add("all-to-all", exchanged)
+        place(exchanged)
+        place(gathered)
     add("all-gather", gathered)
+    if {pairs[axis][0] for axis in gathered} >= {"t", "c"}:
+        found.append(found[-1]._replace(kind="copy", axes=""))
     return tuple(found)

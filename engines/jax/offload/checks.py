@@ -1,37 +1,40 @@
-"""Which points run with their layers' weights outside the devices."""
+"""Which points run with their layers' weights or caches outside the devices."""
 
 from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.jax.settings import Settings
-
-FOUR_BITS = ("int4", "mxfp4")
 
 
 def check_offload(point: Point, settings: Settings) -> None:
     """Check that layers of the point can come one by one.
 
     Raises:
-        Unsupported: a key or a setting needs all layers in one program, or values that a host does not pack.
+        Unsupported: a key or a setting needs all layers in one program.
     """
-    if point.offload == "none":
+    if point.offload == "none" and point.offload_kv == "none":
         return
-    asked = f"offload={point.offload}"
-    for key, plain in (
-        *(("speculative", "none"), ("exit_threshold", None), ("pruning", "none"), ("lengths", "equal")),
-        *(("pipeline_parallel", None), ("micro_batches", None)),
+    asked = f"offload={point.offload}" if point.offload != "none" else f"offload_kv={point.offload_kv}"
+    off = f"{asked.split('=', maxsplit=1)[0]}=none"
+    for key, plain, why in (
+        ("pipeline_parallel", None, "a stage's program has all of its layers"),
+        ("micro_batches", None, "a stage's program has all of its layers"),
+        ("exit_threshold", None, "the layers behind an exit still make keys and values, so that all of them come"),
     ):
         if getattr(point, key) != plain:
-            raise Unsupported(f"{key}={getattr(point, key)}: engine=jax does not run it with {asked}; use offload=none")
-    if point.partitioner != "manual":
-        raise Unsupported(f"{asked}: engine=jax cuts each layer itself; use partitioner=manual")
-    if point.weight_dtype in FOUR_BITS:
+            raise Unsupported(f"{key}={getattr(point, key)}: engine=jax does not run it with {asked}: {why}; use {off}")
+    if point.speculative == "self":
         raise Unsupported(
-            f"weight_dtype={point.weight_dtype}: engine=jax keeps no packed 4-bit values on the host, and {asked}; "
-            "use weight_dtype=int8, or offload=none"
+            f"speculative=self: its first layers would come once for each proposed token, with {asked}; "
+            "use speculative=draft or ngram"
         )
-    for key in ("prefill_chunk", "shared_prefix", "stop_token", "num_processes", "coordinator"):
+    if point.partitioner != "manual":
+        raise Unsupported(
+            f"{asked}: engine=jax cuts each layer itself, as the compiler would know neither the layer before it nor "
+            "the next; use partitioner=manual"
+        )
+    for key in ("shared_prefix", "num_processes", "coordinator"):
         value = getattr(settings, key)
         if value != getattr(Settings(), key):
-            raise Unsupported(f"engine.{key}={value}: does not run with {asked}; leave it out, or use offload=none")
+            raise Unsupported(f"engine.{key}={value}: does not run with {asked}; leave it out, or use {off}")
     if settings.unroll_layers is False:
         raise Unsupported(f"engine.unroll_layers=false: {asked} has arrays of its own for each layer; use auto")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -19,15 +19,30 @@ from engines.offload.read_ahead import ReadAhead, Staged
 
 ALIGNED_BYTES: Final = 64
 """JAX on a CPU reads a numpy array where it lies if it begins at a multiple of this many bytes, and copies others."""
-Fetch = Callable[[int], Any]
-"""Layer → its parameters on the devices, once they have arrived."""
+
+
+class Arrived(NamedTuple):
+    """Arrays that are on the devices now, since when they were on their way, and the bytes that were sent."""
+
+    arrays: Any
+    start_s: float
+    sent_bytes: int
+
+
+Fetch = Callable[[int], Arrived]
+"""Layer → its parameters, once they have arrived."""
 
 
 class Layers(Protocol):
     """Where the layers wait."""
 
+    @property
+    def copies(self) -> int:
+        """How many more of a layer are on the devices while it arrives."""
+        ...
+
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
-        """What fetches the layers of ``order``, in that order, and logs it."""
+        """What fetches the layers of ``order``, in that order, and logs what it reads."""
         ...
 
     def close(self) -> None:
@@ -35,8 +50,30 @@ class Layers(Protocol):
         ...
 
 
+class ResidentLayers:
+    """Layers that are on the devices, where their caches alone come and go."""
+
+    copies = 0
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = layers
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`."""
+        del order, log
+        return nullcontext(lambda layer: Arrived(self.layers[layer], time.perf_counter(), 0))
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        for each in jax.tree.leaves(self.layers):
+            each.delete()
+        self.layers = []
+
+
 class HostLayers:
     """Layers in host memory, pinned where the platform has it, from which a device copies by itself."""
+
+    copies = 0
 
     def __init__(self, layers: Sequence[Any], placed: Sequence[Any]) -> None:
         """``layers`` are pytrees of arrays in host memory, ``placed`` the shapes and shardings on the devices."""
@@ -44,24 +81,19 @@ class HostLayers:
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`."""
-        del order
-
-        def fetch(layer: int) -> Any:
-            return _arrived(
-                lambda: jax.tree.map(
-                    lambda each, to: jax.device_put(each, _target(to)), self.layers[layer], self.placed[layer]
-                ),
-                layer,
-                log,
-            )
-
-        return nullcontext(fetch)
+        del order, log
+        return nullcontext(lambda layer: arrived(lambda: on_devices(self.layers[layer], self.placed[layer])))
 
     def close(self) -> None:
         """See :class:`Layers`."""
         for each in jax.tree.leaves(self.layers):
             each.delete()
         self.layers = []
+
+
+def on_devices(arrays: Any, placed: Any) -> Any:
+    """The arrays of a pytree where ``placed``, their shapes and shardings, says."""
+    return jax.tree.map(lambda each, to: jax.device_put(each, _target(to)), arrays, placed)
 
 
 def in_host_memory(arrays: Any) -> Any:
@@ -84,10 +116,11 @@ class FileLayers:
     file: LayerFile
     placed: Sequence[Any]
     on_close: Callable[[], None]
+    copies: int = 0
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`. A layer is read, and then copied: both run ahead of the computation."""
-        return _FileFetch(ReadAhead(self.file, order, log), self.placed, log)
+        return _FileFetch(ReadAhead(self.file, order, log), self.placed)
 
     def close(self) -> None:
         """See :class:`Layers`."""
@@ -102,8 +135,8 @@ class _FileFetch:
     every layer would cost more in page faults than the copy.
     """
 
-    def __init__(self, reader: ReadAhead, placed: Sequence[Any], log: Log) -> None:
-        self.reader, self.placed, self.log, self.turn = reader, placed, log, 0
+    def __init__(self, reader: ReadAhead, placed: Sequence[Any]) -> None:
+        self.reader, self.placed, self.turn = reader, placed, 0
         first = next(iter(jax.tree.leaves(placed[0])[0].sharding.device_set))
         size = max(_room_bytes(jax.tree.leaves(each)) for each in placed)
         rooms = BUFFERS if first.platform == "cpu" else 0
@@ -115,12 +148,12 @@ class _FileFetch:
     def __exit__(self, *_: object) -> None:
         self.reader.close()
 
-    def fetch(self, layer: int) -> Any:
+    def fetch(self, layer: int) -> Arrived:
         staged = self.reader.take(layer)
         room = self.rooms[self.turn % BUFFERS] if self.rooms else None
         self.turn += 1
         try:
-            return _arrived(lambda: _placed(staged, self.placed[layer], room), layer, self.log)
+            return arrived(lambda: _placed(staged, self.placed[layer], room))
         finally:
             self.reader.release(staged)
 
@@ -187,11 +220,11 @@ def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> ja
     return made if target is sharding else jax.device_put(made, target, donate=True)
 
 
-def _arrived(move: Callable[[], Any], layer: int, log: Log) -> Any:
+def arrived(move: Callable[[], Any]) -> Arrived:
+    """What ``move`` returns, once it is on the devices."""
     start_s = time.perf_counter()
-    arrived = jax.block_until_ready(move())
-    log.add("copy", layer, start_s, sent_bytes(arrived))
-    return arrived
+    there = jax.block_until_ready(move())
+    return Arrived(there, start_s, sent_bytes(there))
 
 
 def sent_bytes(arrays: Any) -> int:

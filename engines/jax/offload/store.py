@@ -1,7 +1,7 @@
 """Makes a plan's layers where a point wants them to wait, one layer at a time, and what stays on the devices."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.fingerprint import fingerprint
-from engines.core.point import Point
+from engines.core.pruning import NONE
 from engines.host.scratch import ScratchFolder
-from engines.jax.offload.layers import FileLayers, HostLayers, Layers, in_host_memory, shards_of
-from engines.jax.settings import Settings
+from engines.jax.offload.layers import FileLayers, HostLayers, Layers, ResidentLayers, in_host_memory, shards_of
+from engines.jax.offload.packed import PackedLayers, has_four_bits, packed, packed_shapes
+from engines.jax.work import Work
 from engines.offload.layer_file import LayerFile, LayerWriter
 from engines.transformer.comm.preshuffle import preshuffle_layers
 from engines.transformer.params.describe import described
@@ -30,16 +31,26 @@ def resident_parameters(plan: Plan, mesh: Mesh, source: Source) -> Parameters:
     return made
 
 
-def layers_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: Source) -> Layers:
-    """The layers where ``point.offload`` says; never more than one of them is on the devices meanwhile.
+def layers_of(work: Work, source: Source) -> Layers:
+    """The layers where ``offload`` says; never more than one of them is on the devices meanwhile.
 
     Raises:
         ShardbenchError: ``offload_dir`` cannot be written.
     """
+    plan, mesh = work.plan, work.mesh
+    if work.point.offload == "none":
+        return ResidentLayers(list(_made(plan, mesh, source)))
     placed = abstract_parameters(plan, mesh).layers
-    if point.offload == "host":
-        return HostLayers([in_host_memory(each) for each in _made(plan, mesh, source)], placed)
-    identity = _identity(plan, settings)
+    waiting = [packed_shapes(each) for each in placed]
+    layers = _waiting(work, source, waiting)
+    return PackedLayers(layers, placed) if any(map(has_four_bits, placed)) else layers
+
+
+def _waiting(work: Work, source: Source, placed: Sequence[Any]) -> Layers:
+    plan, mesh, settings = work.plan, work.mesh, work.settings
+    if work.point.offload == "host":
+        return HostLayers([in_host_memory(packed(each)) for each in _made(plan, mesh, source)], placed)
+    identity = _identity(work)
     if settings.offload_dir is not None:
         folder = Path(settings.offload_dir).expanduser() / identity
         file = LayerFile.found(folder, identity) or _written(folder, identity, plan, mesh, source)
@@ -54,7 +65,7 @@ def layers_of(point: Point, plan: Plan, mesh: Mesh, settings: Settings, source: 
 
 def _written(folder: Path, identity: str, plan: Plan, mesh: Mesh, source: Source) -> LayerFile:
     writer = LayerWriter(folder, identity)
-    for each in _made(plan, mesh, source):
+    for each in map(packed, _made(plan, mesh, source)):
         writer.add([shard for array in jax.tree.leaves(each) for shard in shards_of(array)])
         for array in jax.tree.leaves(each):
             array.delete()
@@ -69,13 +80,19 @@ def _made(plan: Plan, mesh: Mesh, source: Source) -> Iterator[Any]:
         yield made
 
 
-def _identity(plan: Plan, settings: Settings) -> str:
-    """A digest of the values and of how they are cut: two plans with the same have the same file."""
+def _identity(work: Work) -> str:
+    """A digest of the values and of how they are cut: two points with the same have the same file."""
+    plan, settings, asked = work.plan, work.settings, work.asked
     shapes = [(each.shape, each.dtype, str(each.spec)) for each in jax.tree.leaves(described(plan).layers)]
-    weights = {"seed": settings.seed, **settings.options()}.get("checkpoint", settings.seed)
+    options = {"seed": settings.seed, **settings.options()}
+    weights = options.get("checkpoint", settings.seed)
     model, overlap = fingerprint({"model": plan.model}), plan.overlap.name
-    text = repr((model, plan.mesh_shape, overlap, plan.collectives, shapes, weights))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    values: tuple[Any, ...] = (model, plan.mesh_shape, overlap, plan.collectives, shapes, weights)
+    if asked.pruning != NONE:
+        # Which parts stay depends on the whole model, and on what they are chosen by.
+        by = [settings.pruning_by, options.get("calibration_text"), settings.seed]
+        values += (asked.pruning, fingerprint({"model": asked.model}), by)
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
 def layer_payload_bytes(plan: Plan) -> list[float]:

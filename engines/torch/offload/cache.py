@@ -63,6 +63,10 @@ class KeysAndValues(Protocol):
         """Have ``write`` run, once the device has computed the turn."""
         ...
 
+    def told(self) -> dict[str, int]:
+        """What a row keeps beside the log: of the bytes that were copied, those of the cache."""
+        ...
+
 
 class CacheOnDevice:
     """Nothing waits."""
@@ -89,6 +93,10 @@ class CacheOnDevice:
 
     def put(self, _turn: Turn, _reserved: Event | None, _write: Callable[[], int] | None) -> None:
         """See :class:`KeysAndValues`."""
+
+    def told(self) -> dict[str, int]:
+        """See :class:`KeysAndValues`."""
+        return {}
 
 
 class WaitingCache:
@@ -172,3 +180,7 @@ class WaitingCache:
         """See :class:`KeysAndValues`."""
         if self.writer is not None and reserved is not None and write is not None:
             self.writer.put(reserved, turn.layer, write)
+
+    def told(self) -> dict[str, int]:
+        """See :class:`KeysAndValues`."""
+        return {"cache_copy_bytes": self.copied_bytes}

@@ -85,7 +85,7 @@ class StreamedLayers:
                 self.passes = run
                 yield
                 next(run, None)  # the last layer has been computed
-        self.logs[stage] = {**self.log.summary(TOLD_LAYERS), "cache_copy_bytes": self.cache.copied_bytes}
+        self.logs[stage] = {**self.log.summary(TOLD_LAYERS), **self.cache.told()}
 
     def close(self) -> None:
         """See :class:`engines.torch.layers.Layers`."""

@@ -23,7 +23,7 @@ from engines.core.errors import Unsupported
 from engines.core.point import Point
 from engines.transformer.comm.collectives import all_reduce, local_shard
 from engines.transformer.forward import contexts_of, output
-from engines.transformer.generate.decode_loop import every_step
+from engines.transformer.generate.decode_loop import every_step, until_stopped
 from engines.transformer.generate.sampling import highest_of, next_tokens
 from engines.transformer.generate.top_k_top_p import Candidates
 from engines.transformer.layers.attention import LayerContext
@@ -189,9 +189,10 @@ def make_leaving_decode(plan: Plan, mesh: Mesh, steps: int, exits: Exits, sampli
     """Jitted (parameters, cache, token [batch], position) → (ids [steps, batch], logits, cache, layers [steps, batch]).
 
     As :func:`engines.transformer.programs.make_decode`, with the layers that each step's token passed, and the logits
-    of the last :data:`KEPT_LOGITS` steps.
+    of the last :data:`KEPT_LOGITS` steps. With a stop token the number of steps that ran follows; no token passed a
+    layer in the others.
     """
-    kept = min(steps, KEPT_LOGITS)
+    kept, stop_token = min(steps, KEPT_LOGITS), sampling.stop_token
 
     def decode(parameters: Parameters, cache: Caches, token: Array, position: Array) -> tuple[Array, ...]:
         last = jnp.zeros((kept, plan.batch_size, plan.padded.vocab // plan.axes.size(plan.axes.all)), jnp.float32)
@@ -204,7 +205,11 @@ def make_leaving_decode(plan: Plan, mesh: Mesh, steps: int, exits: Exits, sampli
             return (cache, passed), scores, next_tokens(plan, scores, sampling, position + number + 1)
 
         held: Any = (cache, jnp.zeros((steps, plan.batch_size), jnp.int32))
-        ids, last, held = every_step(step, held, token, last, steps)
-        return ids, last, *held
+        if stop_token is None:
+            ids, last, held = every_step(step, held, token, last, steps)
+            return ids, last, *held
+        ids, last, held, ran = until_stopped(step, held, token, last, steps, stop_token)
+        return ids, last, *held, ran
 
-    return partitioned(plan, mesh, decode, (P(), P()), (P(), logits_spec(plan, 1), cache_specs(plan), P()))
+    counted = [P()] * (1 if stop_token is None else 2)
+    return partitioned(plan, mesh, decode, (P(), P()), (P(), logits_spec(plan, 1), cache_specs(plan), *counted))

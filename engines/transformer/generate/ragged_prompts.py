@@ -41,11 +41,6 @@ def check_lengths(point: Point) -> None:
     if point.lengths == "equal":
         return
     packed = point.padding == "packed"
-    if point.offload != "none":
-        raise Unsupported(
-            f"lengths={point.lengths}: layers of offload={point.offload} come one by one, for equal lengths; "
-            "use one of them"
-        )
     if point.attn_sharding == "sequence" and (packed or point.phase != "prefill"):
         key = "padding=packed" if packed else f"lengths={point.lengths}"
         raise Unsupported(

@@ -160,6 +160,12 @@ def _dim(plan: Plan, name: str) -> int:
 
 def make_cache(plan: Plan, mesh: Mesh) -> Caches:
     """An empty cache on the mesh's devices."""
+    empty: Caches = empty_arrays(abstract_cache(plan, mesh))
+    return empty
+
+
+def empty_arrays(described: Any) -> Any:
+    """Zeros of the shapes and shardings of a pytree, of all of a cache or of a part."""
 
     def made(each: jax.ShapeDtypeStruct) -> Array:
         # Never under jit with a constant: two equal constants would be one buffer, and a cache is donated.
@@ -167,8 +173,7 @@ def make_cache(plan: Plan, mesh: Mesh) -> Caches:
         array = jax.make_array_from_callback(each.shape, each.sharding, partial(_same, local))
         return relayout(array, each.format)
 
-    empty: Caches = jax.tree.map(made, abstract_cache(plan, mesh))
-    return empty
+    return jax.tree.map(made, described)
 
 
 def keys_and_values(parts: dict[str, Array]) -> tuple[Cached, Cached]:

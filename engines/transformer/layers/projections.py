@@ -27,6 +27,7 @@ from engines.transformer.partition.constraint import (
     product,
     projection_of,
     read_columns,
+    read_stream,
     stream_behind,
 )
 from engines.transformer.partition.plan import Plan
@@ -44,7 +45,7 @@ def project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
 def _project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     widths = matmul_widths(plan, matrix.parts)
     cuts = list(pairwise(accumulate(widths, initial=0)))
-    x = constrain(plan, x, operand(matrix.parts, "in"))
+    x = read_stream(plan, x, matrix.parts)
     if plan.separates_tensors:
         return _tensor_by_tensor(plan, matrix, x, cuts, project)
     out = project(plan, matmul_in(plan)._replace(told=matrix_in_use(plan, matrix.parts, "in")), x, matrix.values)
@@ -58,7 +59,7 @@ def _project_in(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
 def project_attention(plan: Plan, matrix: Matrix, x: Array) -> list[Array]:
     """Only attention's part of a fused input projection (q and k | v), with plain collectives."""
     cuts = list(pairwise(accumulate(matmul_widths(plan, matrix.parts), initial=0)))[:2]
-    x = constrain(plan, x, operand(matrix.parts, "in"))
+    x = read_stream(plan, x, matrix.parts)
     return _tensor_by_tensor(plan, matrix, x, cuts, project_plain)
 
 

@@ -20,6 +20,7 @@ from engines.transformer.layers.kv_cache import Cache, Cached, quantized_kv, rea
 from engines.transformer.layers.mask import Positions as Keys
 from engines.transformer.layers.mask import QueryBlock, Window
 from engines.transformer.layers.online_softmax import Partial, direct, nothing
+from engines.transformer.layers.own_mask import OfRows
 from engines.transformer.layers.per_head import PerHead
 from engines.transformer.layers.positions import CacheView
 from engines.transformer.partition.axes import Axes
@@ -109,7 +110,7 @@ class Ragged(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class OfEach:
+class OfEach(OfRows):
     """What the one query of each row of keys sees: keys up to its ``position`` [rows], those of its ``window``.
 
     Row r's key k stands at ``begins`` [rows, 1] + k.
@@ -118,9 +119,6 @@ class OfEach:
     position: Array
     window: Window | None = None
     begins: Any = 0
-
-    is_whole_prompt = False
-    sees_some = True
 
     def seen(self, keys: Keys, _queries: QueryBlock) -> Array:
         """[rows, 1, 1, 1, keys]: see :class:`engines.transformer.layers.mask.Mask`."""
@@ -134,30 +132,6 @@ class OfEach:
         """[rows, 1, 1, 1, keys]: see :class:`engines.transformer.layers.mask.Mask`."""
         apart: Array = self.begins + keys - self.position[:, None]
         return apart[:, None, None, None]
-
-    def last(self, keys: Keys) -> Array:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        raise NotImplementedError("the new token's key is in the cache")
-
-    def first_seen(self, query: int) -> int:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        raise NotImplementedError("a step is no whole prompt")
-
-    def for_kernel(self, time: int) -> Any:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        raise NotImplementedError("the kernel takes whole prompts")
-
-    def of_prefix(self, _time: int, _length: int, _held: int) -> "OfEach":
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        raise NotImplementedError("sequences of different lengths share no prefix")
-
-    def padded(self, _time: int) -> "OfEach":
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        return self
-
-    def key_blocks(self, queries: int, time: int, keys: int, limit: int) -> tuple[Any, Any]:
-        """See :class:`engines.transformer.layers.mask.Mask`."""
-        raise NotImplementedError("one query attends at once")
 
 
 @dataclass(frozen=True, slots=True)

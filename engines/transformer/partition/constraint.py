@@ -57,6 +57,18 @@ def operand(parts: Parts, side: str) -> Split:
     return split
 
 
+def read_stream(plan: Plan, x: Array, parts: Parts) -> Array:
+    """x [tokens, E] of the stream, normed, as a projection's matmul in reads it.
+
+    Shardings say where the norm runs: before what it makes is sent.
+    """
+    name = "middle" if projection_of(parts) == "ffn" and plan.model.block == "serial" else "residual"
+    stream = told(plan, name)
+    if stream is not None:
+        x = constrain(plan, x, lambda _plan: stream)
+    return constrain(plan, x, operand(parts, "in"))
+
+
 def matrix_in_use(plan: Plan, parts: Parts, side: str) -> Split | None:
     """A matrix as its matmul reads it, [rows, columns], of a plan whose shardings gather it or split it otherwise.
 

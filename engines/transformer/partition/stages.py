@@ -16,6 +16,7 @@ ONE_PROGRAM: Final = (
     ("speculative", ("none",)),
     ("exit_threshold", (None,)),
     ("offload", ("none",)),
+    ("offload_kv", ("none",)),
     ("phase", ("prefill", "decode", "generate")),
 )
 """What a pipeline's program runs alone."""

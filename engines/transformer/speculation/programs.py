@@ -19,9 +19,9 @@ from engines.transformer.params.parameters import abstract_parameters, parameter
 from engines.transformer.partition.plan import Plan
 from engines.transformer.programs import KEPT_LOGITS, logits_spec
 from engines.transformer.speculation.options import Speculation
-from engines.transformer.speculation.propose import Both, Text, proposing
+from engines.transformer.speculation.propose import Both, Text, followed, proposing
 from engines.transformer.speculation.rejection import Proposal, verdict
-from engines.transformer.speculation.turns import Count, all_turns, verifying
+from engines.transformer.speculation.turns import Count, Settling, State, all_turns, verifying
 
 
 def make_speculative_decode(
@@ -34,19 +34,32 @@ def make_speculative_decode(
     :class:`engines.transformer.speculation.turns.Count`. All turns run in one loop of the program. The caches need no
     reset for a second run.
     """
-    kept = min(steps, KEPT_LOGITS)
+    settling = Settling(steps=steps, sampling=sampling, forced=how.forced)
     propose = proposing(plan, draft, how, sampling)
+    vocab = plan.padded.vocab // plan.axes.size(plan.axes.all)
 
     def decode(parameters: Both, cache: Both, token: Array, prompt: Array) -> tuple[Array, Array, Both, Count]:
-        batch, time = prompt.shape
-        room = jnp.zeros((batch, steps + how.count + 1), token.dtype)
-        text = Text(jnp.concatenate([prompt, token[:, None], room], axis=1), jnp.full(batch, time, jnp.int32))
-        last = jnp.zeros((kept, batch, plan.padded.vocab // plan.axes.size(plan.axes.all)), jnp.float32)
-        state = all_turns(plan, propose, parameters, cache, text, steps, last, sampling, how.forced)
-        return state.text.ids[:, time + 1 : time + 1 + steps].T, state.logits, state.cache, state.counted
+        state = beginning(settling, how, token, prompt, vocab)._replace(cache=cache)
+        state = all_turns(plan, settling, propose, parameters, state)
+        return generated(settling, state, prompt), state.logits, state.cache, state.counted
 
     counted: Any = (P(),) * 3
     return _jitted(Both(plan, draft), mesh, decode, 2, (P(), logits_spec(plan, 1)), Count(*counted))
+
+
+def beginning(settling: Settling, how: Speculation, token: Array, prompt: Array, vocab: int) -> State:
+    """The state before the first turn, without caches: ``token`` [batch] follows ``prompt`` [batch, time]."""
+    batch, time = prompt.shape
+    room = jnp.full((batch, settling.steps + how.count + 1), settling.filler, token.dtype)
+    text = Text(jnp.concatenate([prompt, token[:, None], room], axis=1), jnp.full(batch, time, jnp.int32))
+    last = jnp.zeros((min(settling.steps, KEPT_LOGITS), batch, vocab), jnp.float32)
+    return settling.first(text, last)
+
+
+def generated(settling: Settling, state: State, prompt: Array) -> Array:
+    """The tokens [steps, batch] behind the one that followed the prompt."""
+    time = prompt.shape[1]
+    return state.text.ids[:, time + 1 : time + 1 + settling.steps].T
 
 
 def make_proposal(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
@@ -62,6 +75,27 @@ def make_proposal(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, 
         return proposal.tokens, cache
 
     return _jitted(held, mesh, proposed, 2, (P(),))
+
+
+def make_drafting(draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
+    """Jitted (parameters, caches, ids [batch, length], last [batch]) → (the proposal, caches), without the model.
+
+    By a draft model, else by n-grams, of which parameters and caches are those of nothing.
+    """
+    if draft is None:
+        assert how.way == "ngram", "the model's own layers are not at hand"
+
+        def look_up(_parameters: Both, cache: Both, ids: Array, last: Array) -> tuple[Proposal, Both]:
+            return Proposal(followed(Text(ids, last), how.count, how.ngram)), cache
+
+        return jax.jit(look_up)
+    propose = proposing(draft, draft, how, sampling)
+
+    def drafted(parameters: Both, cache: Both, ids: Array, last: Array) -> tuple[Proposal, Both]:
+        return propose(parameters, cache, Text(ids, last))
+
+    specs: Any = (P(), None if sampling.greedy else P(None, None, draft.axes.all or None))
+    return _jitted(Both(None, draft), mesh, drafted, 2, (Proposal(*specs),))
 
 
 def make_verdict(plan: Plan, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
@@ -108,7 +142,9 @@ def _each(plans: Both, of: Callable[[Plan], Any]) -> Both:
     return Both(*(() if plan is None else of(plan) for plan in plans))
 
 
-def _jitted(plans: Both, mesh: Mesh, body: Callable[..., Any], inputs: int, before: tuple[P, ...], *after: Any) -> Any:
+def _jitted(
+    plans: Both, mesh: Mesh, body: Callable[..., Any], inputs: int, before: tuple[Any, ...], *after: Any
+) -> Any:
     """``body`` (parameters, caches, ``inputs`` replicated arrays) → (``before``, caches, ``after``), partitioned."""
     caches = _each(plans, cache_specs)
     mapped = jax.shard_map(

@@ -1,6 +1,7 @@
 """The loop over turns: propose, verify in one pass, keep; until every sequence has its tokens."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -10,7 +11,7 @@ from engines.transformer.layers.own_positions import OwnPositions
 from engines.transformer.options import Sampling
 from engines.transformer.partition.plan import Plan
 from engines.transformer.speculation.propose import Both, Propose, Text
-from engines.transformer.speculation.rejection import verdict
+from engines.transformer.speculation.rejection import Proposal, verdict
 
 
 class Count(NamedTuple):
@@ -41,47 +42,80 @@ def verifying(plan: Plan, parameters: Both, cache: Both, tokens: Array, start: A
     return scores.reshape(*tokens.shape, -1), cache._replace(model=written)
 
 
-def all_turns(
-    plan: Plan,
-    propose: Propose,
-    parameters: Both,
-    cache: Both,
-    text: Text,
-    steps: int,
-    logits: Array,
-    sampling: Sampling,
-    forced: float | None,
-) -> State:
-    """Turns until every sequence has ``steps`` tokens behind ``text``, whose ids have room for a turn more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    """Until when turns go on, and how their tokens are chosen: until every sequence has ``steps`` tokens.
 
-    ``logits``: zeros [kept, batch, vocab.all]. A sequence that has all of its tokens waits for the others.
+    With ``sampling``'s stop token a sequence that has produced it has all of its tokens, those behind it the same.
     """
-    first = text.last
+
+    steps: int
+    sampling: Sampling
+    forced: float | None = None
+
+    @property
+    def filler(self) -> int:
+        """The token at positions that no turn has come to."""
+        return self.sampling.stop_token or 0
+
+    def first(self, text: Text, logits: Array, cache: Both = Both((), ())) -> State:  # noqa: B008
+        """The state before the first turn. ``logits``: zeros [kept, batch, vocab]."""
+        none = jnp.zeros_like(text.last)
+        done = none
+        if self.sampling.stop_token is not None:
+            done = jnp.where(text.newest(1)[:, 0] == self.sampling.stop_token, self.steps, 0)
+        return State(cache, text, done, logits, Count(none, none, none))
+
+
+def all_turns(plan: Plan, settling: Settling, propose: Propose, parameters: Both, state: State) -> State:
+    """Turns until every sequence has its tokens behind the ``state``'s text, whose ids have room for a turn more.
+
+    A sequence that has all of its tokens waits for the others.
+    """
+    first = state.text.last
 
     def goes_on(state: State) -> Array:
-        return (state.done < steps).any()
+        return (state.done < settling.steps).any()
 
     def turn(state: State) -> State:
-        active = state.done < steps
+        active = state.done < settling.steps
         proposal, cache = propose(parameters, state.cache, state.text)
-        proposed, last = proposal.tokens, state.text.last
-        tokens = jnp.concatenate([state.text.newest(1), proposed], axis=1)
-        scores, cache = verifying(plan, parameters, cache, tokens, last)
-        kept, following = verdict(plan, scores, proposal, sampling, last + 1, forced)
-        number = jnp.arange(tokens.shape[1])
-        new = jnp.where(number < kept[:, None], jnp.pad(proposed, ((0, 0), (0, 1))), following[:, None])
-        # Beyond the end, where it has no effect, of a sequence that has all of its tokens.
-        at = jnp.where(active[:, None], last[:, None] + 1 + number, state.text.ids.shape[1] + number)
-        ids = state.text.ids.at[jnp.arange(at.shape[0])[:, None], at].set(new, mode="drop", unique_indices=True)
-        judged = jnp.minimum(kept + 1, proposed.shape[1])
-        more = Count(jnp.ones_like(judged), judged, kept)
-        counted = Count(*(old + jnp.where(active, each, 0) for old, each in zip(state.counted, more, strict=True)))
-        logits = _last_logits(state.logits, scores, steps, state.done, kept)
-        done = jnp.minimum(state.done + kept + 1, steps)
-        return State(cache, Text(ids, first + jnp.minimum(done, steps - 1)), done, logits, counted)
+        tokens = jnp.concatenate([state.text.newest(1), proposal.tokens], axis=1)
+        scores, cache = verifying(plan, parameters, cache, tokens, state.text.last)
+        return settled(plan, settling, state._replace(cache=cache), active, proposal, scores, first)
 
-    none = jnp.zeros_like(text.last)
-    return lax.while_loop(goes_on, turn, State(cache, text, none, logits, Count(none, none, none)))
+    return lax.while_loop(goes_on, turn, state)
+
+
+def settled(
+    plan: Plan, settling: Settling, state: State, active: Array, proposal: Proposal, scores: Array, first: Any
+) -> State:
+    """The state behind a turn of the ``active`` sequences [batch]. ``scores``: [batch, γ + 1, vocab.all].
+
+    Inside ``shard_map``. ``first``: the position of the token that followed the prompt.
+    """
+    steps, stop_token = settling.steps, settling.sampling.stop_token
+    proposed, last = proposal.tokens, state.text.last
+    kept, following = verdict(plan, scores, proposal, settling.sampling, last + 1, settling.forced)
+    number = jnp.arange(proposed.shape[1] + 1)
+    new = jnp.where(number < kept[:, None], jnp.pad(proposed, ((0, 0), (0, 1))), following[:, None])
+    writes, stopped = active[:, None], None
+    if stop_token is not None:
+        # Behind the stop token nothing is written: the text holds it there already.
+        stops = (new == stop_token) & (number <= kept[:, None])
+        stopped = stops.any(axis=1)
+        writes = writes & (number <= jnp.where(stopped, stops.argmax(axis=1), kept)[:, None])
+    # Beyond the end, where it has no effect, of a sequence that has all of its tokens.
+    at = jnp.where(writes, last[:, None] + 1 + number, state.text.ids.shape[1] + number)
+    ids = state.text.ids.at[jnp.arange(at.shape[0])[:, None], at].set(new, mode="drop", unique_indices=True)
+    judged = jnp.minimum(kept + 1, proposed.shape[1])
+    more = Count(jnp.ones_like(judged), judged, kept)
+    counted = Count(*(old + jnp.where(active, each, 0) for old, each in zip(state.counted, more, strict=True)))
+    logits = _last_logits(state.logits, scores, steps, state.done, kept)
+    done = jnp.minimum(state.done + kept + 1, steps)
+    if stopped is not None:
+        done = jnp.where(stopped, steps, done)
+    return State(state.cache, Text(ids, first + jnp.minimum(done, steps - 1)), done, logits, counted)
 
 
 def _last_logits(held: Array, scores: Array, steps: int, done: Array, kept: Array) -> Array:

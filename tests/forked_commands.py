@@ -1,6 +1,6 @@
 """Command lines forked from one process that has imported what they import, rather than each importing it.
 
-A command is a process of its own all the same, with a folder, an environment and files of its own, and ``bench.cli.main``
+A command is a process of its own all the same, with a folder, an environment and files of its own; ``bench.cli.main``
 runs in it as ``python -m`` runs it. Where it would start otherwise than this process did, it is started anew: its
 environment says something else to the interpreter, or Python files lie in its folder, where imports look first.
 """
@@ -19,7 +19,10 @@ import tempfile
 from pathlib import Path
 
 MAIN = "bench.cli.main"
-IMPORTED = ("bench.cli.commands.run", *(f"engines.{name}.engine" for name in ("analytic", "compiled", "jax", "torch")))
+IMPORTED = (
+    *("bench.cli.commands.run", "bench.run.launch", "bench.run.runner"),
+    *(f"engines.{name}.engine" for name in ("analytic", "compiled", "jax", "torch")),
+)
 STARTS = ("PYTHON", "LC_", "LANG")
 """Beginnings of the names of variables that an interpreter reads when it starts."""
 

@@ -1,0 +1,32 @@
+"""ALPA_VERSION stands for plans and their times: it is raised where one comes out differently."""
+
+from pathlib import Path
+
+import versioned_answers
+from alpa_cases import a_point
+from versioned_answers import rounded
+
+from engines.analytic.alpa.estimate import ALPA_VERSION
+from engines.analytic.alpa.exported import choice_of_shardings
+from engines.analytic.alpa.planner import evaluated, planned
+from engines.core.shardings import Shardings, sharded_values
+
+TABLE = Path(__file__).parent / "data" / "answers_by_alpa.json"
+
+
+def test_answers_are_those_of_the_version():
+    """Seconds of the best plan, of the named layouts and of shardings that no plan has."""
+    answers = {}
+    for model in ("palm-8b", "gpt-j-6b", "llama-3-8b"):
+        for phase in ("prefill", "decode", "generate"):
+            if model == "llama-3-8b" and phase != "decode":
+                continue
+            point = a_point(model, 4, mesh_shape=(1, 2, 2), phase=phase, planner="alpa")
+            plan = planned(point)
+            stages = plan.pipeline.seconds if plan.pipeline else 0.0
+            answers[f"{model} {phase}"] = [rounded(each) for each in (plan.seconds, stages, *plan.named_s.values())]
+    point = a_point("palm-8b", 8, mesh_shape=(2, 2, 2))
+    odd = {name: ("x", "y", "z")[:dims] for name, dims in sharded_values(point.model).items()}
+    found = evaluated(point, choice_of_shardings(Shardings.of(odd)))["decode"]
+    answers["palm-8b odd shardings"] = [rounded(found.seconds), rounded(found.peak_bytes)]
+    versioned_answers.check(TABLE, "ALPA_VERSION", ALPA_VERSION, answers)
