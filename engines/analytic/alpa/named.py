@@ -14,11 +14,17 @@ Name = tuple[str, str]
 """(ffn_layout, attn_sharding)."""
 
 
-def named_choices(model: Model, mesh: MeshShape, batch: int, graph: Graph) -> Iterator[tuple[Name, Choice]]:
-    """Every named layout that splits the model over the mesh, with attention over heads and over the batch."""
+def named_choices(
+    model: Model, mesh: MeshShape, batch: int, graph: Graph, *, megatron: bool = False
+) -> Iterator[tuple[Name, Choice]]:
+    """Every named layout that splits the model over the mesh, with attention over heads and over the batch.
+
+    Where ``megatron``, 1D tensor parallelism keeps the residual stream whole on every chip (Shoeybi et al. 2019).
+    """
     for layout in LAYOUTS.values():
         for attention in ("heads", "batch"):
-            axes = MeshAxes(layout, mesh, attention, batch)
+            whole = megatron and layout.name == "ws_1d"
+            axes = MeshAxes(layout, mesh, attention, batch, whole_residual=whole)
             if attention == "batch" and not axes.attention and axes.column:
                 continue
             found = choice_of(model, axes)

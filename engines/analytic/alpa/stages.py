@@ -19,12 +19,19 @@ from engines.core.slice import MeshShape
 Floats = NDArray[np.float64]
 
 
-def parts_of(mesh: MeshShape) -> list[MeshShape]:
-    """The slice, its half along the longest axis (z before y before x), the half of that, and so on."""
+def parts_of(mesh: MeshShape, *, in_order: bool = False) -> list[MeshShape]:
+    """The slice, its half along the longest axis (z before y before x), the half of that, and so on.
+
+    ``in_order`` halves the slowest axis of several chips while that is even: GPUs that follow each other, whole nodes
+    before parts of one.
+    """
     found = [mesh]
     while True:
         sizes = list(found[-1])
         even = [axis for axis in (2, 1, 0) if sizes[axis] % 2 == 0]
+        if in_order:
+            even = [axis for axis in (0, 1, 2) if sizes[axis] > 1][:1]
+            even = [axis for axis in even if sizes[axis] % 2 == 0]
         if not even:
             return found
         longest = max(even, key=lambda axis: sizes[axis])
