@@ -25,6 +25,8 @@ def test_answers_are_those_of_the_version():
             plan = planned(point)
             stages = plan.pipeline.seconds if plan.pipeline else 0.0
             answers[f"{model} {phase}"] = [rounded(each) for each in (plan.seconds, stages, *plan.named_s.values())]
+    plan = planned(a_point(hw="h100-80gb", weight_dtype="bfloat16", planner="alpa"))
+    answers["llama-3-8b decode on GPUs"] = [rounded(each) for each in (plan.seconds, *plan.named_s.values())]
     point = a_point("palm-8b", 8, mesh_shape=(2, 2, 2))
     odd = {name: ("x", "y", "z")[:dims] for name, dims in sharded_values(point.model).items()}
     found = evaluated(point, choice_of_shardings(Shardings.of(odd)))["decode"]
