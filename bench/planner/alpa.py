@@ -91,7 +91,16 @@ def compare(workload: Workload) -> Comparison | SearchResult:
     if found.chosen is None:
         return found
     chosen = found.chosen
-    point = replace(chosen.point, mesh_shape=chosen.point.mesh, attn_sharding="auto", planner="alpa")
+    point = replace(
+        chosen.point,
+        mesh_shape=chosen.point.mesh,
+        attn_sharding="auto",
+        planner="alpa",
+        tensor_parallel=None,
+        pipeline_parallel=None,
+        data_parallel=None,
+        expert_parallel=None,
+    )
     plan = planned(point)
     steps = (point.decode_steps or 1) if workload.phase == "decode" else 1
     layouts = dict.fromkeys(chosen.layouts[phase] for phase in plan.passes)

@@ -37,7 +37,7 @@ class Network:
     def _linear(self) -> dict[tuple[str, str], tuple[float, float]]:
         """(kind, axes) → seconds to start, seconds a byte: all kinds are linear in bytes."""
         every = [axes for count in range(4) for axes in map("".join, itertools.combinations("xyz", count))]
-        timed = self._on_nodes if np.all(self.grid.gpu) else self._on_torus
+        timed = self._on_nodes if self._on_gpus else self._on_torus
         return {(kind, axes): timed(kind, axes) for kind in KINDS for axes in every}
 
     def _on_torus(self, kind: str, axes: str) -> tuple[float, float]:
@@ -56,6 +56,10 @@ class Network:
         return float(np.ravel(start)[0]), float(np.ravel(each)[0])
 
     @cached_property
+    def _on_gpus(self) -> bool:
+        return bool(np.all(self.grid.gpu))
+
+    @cached_property
     def _stream(self) -> float:
         return float(np.ravel(self.grid.hbm_bytes_per_s * self.grid.hbm_efficiency)[0])
 
@@ -64,9 +68,12 @@ class Network:
         return axes_size(axes, self.mesh)
 
     def seconds(self, kind: str, axes: str, size_bytes: float) -> float:
-        """One collective whose payload takes ``size_bytes``; a copy reads and writes the payload."""
+        """One collective whose payload takes ``size_bytes``; a copy reads and writes the payload.
+
+        GPUs copy nothing: they gather along one dimension and then along the other, which starts once more.
+        """
         if kind == "copy":
-            return 2 * size_bytes / self._stream
+            return self._linear["all-gather", "xyz"][0] if self._on_gpus else 2 * size_bytes / self._stream
         start, each = self._linear[kind, axes]
         return start + each * size_bytes
 
