@@ -43,6 +43,8 @@ class Costs:
     on_gpus: ClassVar[bool] = False
     stream_passes: ClassVar[float] = 6.0
     """Of the residual stream through HBM: a norm reads it twice and writes, a sum reads two and writes."""
+    columns_passed: ClassVar[float] = 1.0
+    """Of an expert's columns: a matmul writes them and the next reads them."""
 
     def __init__(self, grid: Grid, *, prefill: bool, micro_batches: int = 1) -> None:
         """``micro_batches``: as many of the grid's batch are in the cache."""
@@ -78,13 +80,16 @@ class Costs:
         """Columns of keys and values: 2·K·D."""
         return 2 * self.kv_heads * self.head_dim, self.kv_heads
 
-    def _timed(self, compute_s: float, memory_s: float, loaded_s: float, **rest: float) -> Cost:
+    def timed(
+        self, compute_s: float, memory_s: float, loaded_s: float, *, foreseen: bool = True, **rest: float
+    ) -> Cost:
+        """An operator of every layer; ``loaded_s`` of its memory time reads weights, fetched ahead if ``foreseen``."""
         overlapped_s = self.value("roofline_overlap") * min(compute_s, self._beside(memory_s, loaded_s))
         return Cost(
             compute_s=self.layers * compute_s,
             memory_s=self.layers * memory_s,
             overlapped_s=self.layers * overlapped_s,
-            fetched_s=self.layers * max(loaded_s - overlapped_s, 0.0),
+            fetched_s=self.layers * max(loaded_s - overlapped_s, 0.0) * foreseen,
             **rest,
         )
 
@@ -116,7 +121,8 @@ class Costs:
         """How many of so many scores are in memory at once."""
         return scores
 
-    def _rate(self, width: float) -> float:
+    def rate(self, width: float) -> float:
+        """Operations a second of a matmul with so much of d_model on a chip."""
         share = self.value("matmul_share") * self.number(matmul_efficiency(self.grid, np.full(1, width)))
         return self.value("peak") * share
 
@@ -127,9 +133,9 @@ class Costs:
         """
         loaded_s = whole * self.value("weight_bytes") / self.value("weight_stream") / self.stream
         vectors = tokens * (rows + columns) * self.act
-        compute_s = 2 * tokens * rows * columns / self._rate(width)
+        compute_s = 2 * tokens * rows * columns / self.rate(width)
         memory_s = loaded_s + vectors * self.value("vector_passes") / self.stream
-        return self._timed(compute_s, memory_s, loaded_s, work_bytes=vectors)
+        return self.timed(compute_s, memory_s, loaded_s, work_bytes=vectors)
 
     def attention(self, sequences: int, heads: int) -> Cost:
         """Attention where chips split sequences and heads: 4·T·seen·H·D products, the cache once, scores some times."""
@@ -144,7 +150,7 @@ class Costs:
         seen = min(self.context, self.seen) if self.prefill else self.context
         work = rows + self._kept(self.tokens * seen * self.heads / (sequences * shards)) * self.act
         made = self.tokens / sequences * (self.heads / shards + 2 * kv_heads) * self.head_dim
-        return self._timed(
+        return self.timed(
             4 * pairs * self.head_dim / rate,
             (read + scores + self._moved(made)) / self.stream,
             0.0,
@@ -162,8 +168,8 @@ class Costs:
 
     def table(self, elements: float, width: float) -> Cost:
         """The embedding, and the output matrix of ``elements`` on a chip with ``width`` of d_model."""
-        head = self._rate(width) * self.value("head_peak") / self.value("peak")
-        one = self._timed(
+        head = self.rate(width) * self.value("head_peak") / self.value("peak")
+        one = self.timed(
             2 * self.judged * elements / head,
             elements * self.value("head_bytes") / self.stream,
             elements * self.value("head_bytes") / self.stream,

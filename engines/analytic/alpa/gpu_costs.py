@@ -16,6 +16,8 @@ class NodeCosts(Costs):
     on_gpus: ClassVar[bool] = True
     stream_passes: ClassVar[float] = 4.0
     """A kernel adds and norms: it reads two and writes two."""
+    columns_passed: ClassVar[float] = 2.0
+    """The activation between is a kernel of its own."""
 
     def __init__(self, grid: Grid, *, prefill: bool, micro_batches: int = 1) -> None:
         """``micro_batches``: as many of the grid's batch are in the cache."""

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from engines.analytic.alpa.costs import EVEN, Cost, Costs, Part, on_chip
+from engines.analytic.alpa.experts import Routed
 from engines.analytic.alpa.gpu_costs import costs_of
 from engines.analytic.alpa.graph import Edge, Graph, Operator
 from engines.analytic.alpa.network import Local, Network
@@ -68,7 +69,10 @@ class _Pass:
         else:
             middle = "middle" if serial else "residual"
             self._projection("attn", attended, (costs.queries(),), "residual", middle)
-            self._projection("ffn", (inputs,), (hidden,), middle, "residual")
+            if model.num_experts is None:
+                self._projection("ffn", (inputs,), (hidden,), middle, "residual")
+            else:
+                self._experts(middle, "residual")
         if serial:  # what each half's result is added to
             self._edge("residual", "middle", self._held(((self.width, EVEN),)))
             self._edge("middle", "residual", self._held(((self.width, EVEN),)))
@@ -78,7 +82,7 @@ class _Pass:
         return Graph(
             operators=tuple(self.operators.values()),
             edges=tuple(self.edges),
-            fixed_s=costs.layers * value("layer_s"),
+            fixed_s=costs.layers * (value("layer_s") + value("routing_s") * (model.num_experts is not None)),
             prefetch=costs.prefetch,
             usable_bytes=value("hbm_bytes") * value("hbm_usable"),
             constant_bytes=costs.judged * value("vocab") / chips * LOGIT_BYTES * tables,
@@ -221,6 +225,13 @@ class _Pass:
             written_s=lambda roles: costs.written_s(elements(roles)),
         )
         return product
+
+    def _experts(self, source: str, target: str) -> None:
+        routed = Routed(self.costs, self.network)
+        arriving, leaving = cache(routed.arriving_s), cache(routed.leaving_s)
+        self._operator("experts", routed.shardings, routed.cost)
+        self._join(source, "experts", lambda before, wanted: (arriving(before, wanted), 0.0))
+        self._join("experts", target, lambda before, wanted: (leaving(before, wanted), 0.0))
 
     def _attention(self, columns: str, joined: str) -> None:
         """Attention, queries, keys and values to it, and its result back.

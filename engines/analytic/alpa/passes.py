@@ -1,6 +1,7 @@
 """The forward passes of a point as graphs, and what a choice of shardings takes in each."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -9,6 +10,9 @@ from engines.analytic.alpa.graph import Choice, Graph, Terms
 from engines.analytic.alpa.layer import graph_of
 from engines.analytic.grid import Grid, grid_of
 from engines.core.point import Point
+
+KEPT: Final = ("table", "experts")
+"""Operators that hold their weights themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ class Pass:
             beside_s=self.step_s + self.request_s + self.host_s,
             hidden_s=graph.hidden_s(choice) + min(self.host_s, device_s),
             seconds=self.seconds(choice),
-            weights_bytes=sum(size for name, size in places.items() if name == "table" or name.endswith(".weights")),
+            weights_bytes=sum(size for name, size in places.items() if name in KEPT or name.endswith(".weights")),
             cache_bytes=places["attention"],
             peak_bytes=graph.peak_bytes(choice),
             usable_bytes=graph.usable_bytes,

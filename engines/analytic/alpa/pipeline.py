@@ -55,8 +55,9 @@ def best_pipeline(
         ]
         if parts and _least_s(parts, layers, chips, count) + beside_s < best.seconds:
             found = [(part, each.mesh) for each in parts if (part := each.solved()) is not None]
-            stages = best_stages(layers, chips, [part for part, _ in found], count) if found else None
-            if stages is not None and stages.seconds + beside_s < best.seconds:
+            every = [part for part, _ in found]
+            stages = best_stages(layers, chips, every, count, below_s=best.seconds - beside_s)
+            if stages is not None:
                 cut = tuple((number, found[index][1]) for number, index in stages.stages)
                 best = Pipeline(cut, count, stages.seconds + beside_s)
         count *= 2

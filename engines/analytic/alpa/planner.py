@@ -18,7 +18,7 @@ from engines.core.extension import EXTENSION
 from engines.core.point import Point
 from engines.core.shardings import Shardings
 
-READ: Final = ("attn_sharding", "planner", "shardings")
+READ: Final = ("attn_sharding", "expert_capacity", "planner", "routing_skew", "shardings")
 """Keys that not every engine reads and a plan does; the first is then auto."""
 SAME: Final = 1e-6
 """Share of a pass within which the best named layout is the plan: the solver's tolerance."""
@@ -87,7 +87,7 @@ def check_planned(point: Point) -> None:
                 "planner", point.planner, f"chooses what {key}={getattr(point, key)} states", f"leave {key}=auto"
             )
     check_place(point)
-    if model.d_model % point.num_chips or model.d_ff % point.num_chips:
+    if model.d_model % point.num_chips or (model.num_experts is None and model.d_ff % point.num_chips):
         raise Unsupported(
             f"planner=alpa: d_model={model.d_model} and d_ff={model.d_ff} must split over num_chips={point.num_chips}; "
             "use a number of chips that divides both"
@@ -113,7 +113,8 @@ def check_place(point: Point) -> None:
                 f"{key.name}={value}: planner=alpa does not count it; use planner=auto, or leave {key.name} out"
             )
     for has, what in (
-        (model.num_experts is not None, "experts"),
+        (bool(model.dense_layers), "dense layers before those of experts"),
+        (model.shared_expert_d_ff is not None, "an expert of all tokens"),
         (model.attention.is_latent, "latent attention"),
         (model.encoder, "an encoder's layers"),
     ):
