@@ -163,6 +163,9 @@ def sharding_rows(found: Comparison) -> Sequence[Mapping[str, str]]:
     for name in ("residual", "middle", "attention", "table"):
         if name in cuts:
             rows.append({"value": name, "split": shown(name), "matrix in memory": ""})
+    if "experts" in cuts:
+        dims = "sent, experts, E, columns, tokens, tokens beside gathered weights"
+        rows.append({"value": f"experts [{dims}]", "split": shown("experts"), "matrix in memory": ""})
     for name in cuts:
         if name.endswith((".in", ".out")):
             rows.append(

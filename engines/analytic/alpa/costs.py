@@ -107,7 +107,7 @@ class Costs:
         """Seconds in which a host starts a pass's kernels: a compiled program is one."""
         return 0.0
 
-    def _reread(self, shards: int) -> float:
+    def _reread(self, shards: float) -> float:
         """Times that the cache is read where so many chips split the heads."""
         del shards
         return 1.0

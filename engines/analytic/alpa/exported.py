@@ -46,8 +46,7 @@ class _Ordered:
             entry = leaving
         if "experts" in self.choice:
             found["experts"] = tuple(self._axes("experts", letter) for letter in EXPERTS)
-            stream = "middle" if self.model.block == "serial" else "residual"
-            leaving = (self._axes(stream, "t", entry[0]), "", self._axes(stream, "c", entry[1]))
+            leaving = (entry[0], "", entry[1])
         for name in more:
             leaving = self._fed(found, name, entry)
         found["residual"] = self._left("residual", leaving)

@@ -41,7 +41,7 @@ class NodeCosts(Costs):
         """Seconds in which the host starts a pass's kernels."""
         return self.layers * self.value("host_prefill_layer_s" if self.prefill else "host_layer_s")
 
-    def _reread(self, shards: int) -> float:
+    def _reread(self, shards: float) -> float:
         """1 + kv_reread · (query heads of a key/value head on this GPU − 1), in a decode step."""
         on_gpu = max(self.kv_heads / shards, 1.0)
         return 1.0 if self.prefill else 1 + self.value("kv_reread") * (self.heads / shards / on_gpu - 1)

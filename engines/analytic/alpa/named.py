@@ -34,7 +34,7 @@ def named_choices(
                     yield (layout.name, attention, *name), {each.name: found[each.name] for each in graph.operators}
 
 
-def _with_experts(model: Model, axes: MeshAxes) -> Iterator[tuple[Name, Choice]]:
+def _with_experts(model: Model, axes: MeshAxes) -> Iterator[tuple[Name, dict[str, str]]]:
     """Experts beside a layout, which cuts them along axes that do not split them; nothing, once, without experts."""
     if model.num_experts is None:
         yield (), {}

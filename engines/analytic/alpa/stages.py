@@ -77,13 +77,13 @@ def best_stages(
     def bounded(bound: float) -> tuple[float, tuple[tuple[int, int], ...], float] | None:
         return _least_sum(layers, chips, parts, np.where(times <= bound, times, np.inf))
 
-    least = bounded(bounds[-1]) if bounds.size else None
+    least = bounded(float(bounds[-1])) if bounds.size else None
     if least is None:
         return None
     best = None
     # A looser bound allows all that a tighter one does: from the tightest that allows some stages on.
     first = 0 if micro_batches > 1 else bounds.size - 1
-    first = bisect_left(range(bounds.size), True, lo=first, key=lambda index: bounded(bounds[index]) is not None)
+    first = bisect_left(range(bounds.size), True, lo=first, key=lambda index: bounded(float(bounds[index])) is not None)
     for bound in bounds[first:]:
         if least[0] + (micro_batches - 1) * bound >= below_s:
             # No stages have a smaller sum, and those of a smaller largest one have been seen.
