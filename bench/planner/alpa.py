@@ -91,7 +91,16 @@ def compare(workload: Workload) -> Comparison | SearchResult:
     if found.chosen is None:
         return found
     chosen = found.chosen
-    point = replace(chosen.point, mesh_shape=chosen.point.mesh, attn_sharding="auto", planner="alpa")
+    point = replace(
+        chosen.point,
+        mesh_shape=chosen.point.mesh,
+        attn_sharding="auto",
+        planner="alpa",
+        tensor_parallel=None,
+        pipeline_parallel=None,
+        data_parallel=None,
+        expert_parallel=None,
+    )
     plan = planned(point)
     steps = (point.decode_steps or 1) if workload.phase == "decode" else 1
     layouts = dict.fromkeys(chosen.layouts[phase] for phase in plan.passes)
@@ -154,6 +163,9 @@ def sharding_rows(found: Comparison) -> Sequence[Mapping[str, str]]:
     for name in ("residual", "middle", "attention", "table"):
         if name in cuts:
             rows.append({"value": name, "split": shown(name), "matrix in memory": ""})
+    if "experts" in cuts:
+        dims = "sent, experts, E, columns, tokens, tokens beside gathered weights"
+        rows.append({"value": f"experts [{dims}]", "split": shown("experts"), "matrix in memory": ""})
     for name in cuts:
         if name.endswith((".in", ".out")):
             rows.append(

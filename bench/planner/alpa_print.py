@@ -27,7 +27,8 @@ def show(workload: Workload, *, out: str | None, as_json: bool) -> int:
     else:
         _print(found)
         if out is not None:
-            print(f"plan in {out}; run it with shardings={out} partitioner=gspmd")
+            engine = "" if found.point.model.num_experts is None else " engine=analytic"
+            print(f"plan in {out}; run it with shardings={out} partitioner=gspmd{engine}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Links of GPU nodes: all-reduces inside and between nodes, and what a pipeline stage hands on."""
+"""Links of GPU nodes: collectives inside and between nodes, and what a pipeline stage hands on."""
 
 import numpy as np
 
@@ -34,3 +34,27 @@ def hand_over_s(grid: Grid, tokens: Floats) -> Floats:
     rate = np.where(grid.tensor * grid.pipeline > grid.node_size, across, inside)
     sent = tokens * grid.d_model * grid.act_bytes / np.minimum(grid.tensor, grid.node_size)
     return np.where(grid.pipeline > 1, sent / np.where(grid.pipeline > 1, rate, 1.0) + grid.stage_s, 0.0)
+
+
+def collective_s(grid: Grid, kind: str, count: int, inside: int) -> tuple[Floats, Floats]:
+    """A collective of ``count`` GPUs, ``inside`` of them in each node: (seconds a byte, start in seconds).
+
+    Rings of an all-gather, a reduce-scatter and an all-reduce as in :func:`all_reduce_s`, which takes twice the others'
+    bytes and steps; across nodes each goes through the cards of its ``inside`` GPUs, and no faster than the switch.
+    In an all-to-all and a permute every GPU sends what is for other nodes through its own card, the rest over the
+    switch, at the same time. Bytes are those of :class:`engines.core.volume.Payload`.
+    """
+    if count == 1:
+        return np.zeros(1), np.zeros(1)
+    switch = grid.link_bytes_per_s * grid.link_efficiency
+    card = grid.network_bytes_per_s * grid.network_efficiency
+    nodes = count // inside
+    start = grid.collective_s + (grid.network_collective_s if nodes > 1 else 0.0)
+    if kind == "collective-permute":
+        return 1 / (card if nodes > 1 else switch), start + grid.hop_s
+    if kind == "all-to-all":
+        remote = (1 - 1 / nodes) / card if nodes > 1 else np.zeros(1)
+        return np.maximum((inside - 1) / count / switch, remote), start + grid.hop_s
+    rounds = 2 if kind == "all-reduce" else 1
+    rate = np.minimum(switch, inside * card) if nodes > 1 else switch
+    return rounds * (1 - 1 / count) / rate, start + rounds * grid.hop_s * (inside - 1)

@@ -1,5 +1,6 @@
 """Shardings of every operator in a few words, for a table's cell."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from engines.core.shardings import Shardings
@@ -20,7 +21,19 @@ def summary(shardings: Shardings) -> str:
     parts = [f"matmuls {told[names[0]]}"] if alike else [f"{_SAID[name]} {told[name]}" for name in reversed(names)]
     sequences, heads = shardings["attention"]
     over = [f"{what} {axes}" for what, axes in (("batch", sequences), ("heads", heads)) if axes]
+    if "experts" in shardings:
+        parts.insert(0, _experts(shardings["experts"]))
     return ", ".join([*parts, f"attention over {' and '.join(over)}" if over else "attention whole"])
+
+
+def _experts(dims: Sequence[str]) -> str:
+    """``experts over z sent tokens and y, each -→x``: tokens are sent along z, chips along y have all of them."""
+    exchanged, held, rows, columns, tokens, gathered = dims
+    over = [*([f"{exchanged} sent tokens"] if exchanged else []), *([held] if held else [])]
+    said = f"experts over {' and '.join(over)}" if over else "experts on every chip"
+    said += f", each {rows or '-'}→{columns or '-'}" if rows or columns else ""
+    split = f" tokens {tokens}{gathered}" if tokens or gathered else ""
+    return said + split + (f" weights gathered over {gathered}" if gathered else "")
 
 
 def _matmul(shardings: Shardings, name: str) -> str:

@@ -11,6 +11,8 @@ letters, slowest first, such as ``zy``; a mesh axis splits at most one dimension
 ``NAME.in.weights``   [E, columns] of its matrix in memory, ``NAME.out.weights`` [rows, E]
 ``NAME.columns``      [tokens, columns] between the two, ``NAME.joined`` [tokens, rows] behind attention
 ``attention``         [sequences, heads] of queries, keys, values and their cache
+``experts``           [experts whose tokens are sent to them, experts of chips that have all tokens, E, columns, tokens,
+                      tokens beside gathered weights] of a feed-forward of experts, in place of ``ffn``
 ====================  ========================================================================================
 
 ``NAME`` is ``fused`` where attention and feed-forward read one norm, else ``attn`` and ``ffn``.
@@ -29,12 +31,16 @@ from engines.core.model import Model
 _NAMED: Final = r"[a-z]+(?:\.[a-z]+)*"
 _AXES: Final = r"(?:-|[xyz]{1,3})(?:\.(?:-|[xyz]{1,3}))+"
 _ENTRY: Final = re.compile(f"({_NAMED}):({_AXES})")
+EXPERTS: Final = "aekntg"
+"""A letter for each dimension of ``experts``."""
 PATTERN: Final = f"{_NAMED}:{_AXES}(?:/{_NAMED}:{_AXES})*"
 """Of :attr:`Shardings.text`."""
 
 
 def projections(model: Model) -> tuple[str, ...]:
-    """Names of a layer's projections: ``fused``, or ``attn`` and ``ffn``."""
+    """Names of a layer's projections: ``fused``, or ``attn`` and ``ffn``; ``attn`` alone beside experts."""
+    if model.num_experts is not None:
+        return ("attn",)
     return ("fused",) if model.shares_norm else ("attn", "ffn")
 
 
@@ -43,6 +49,8 @@ def sharded_values(model: Model) -> Mapping[str, int]:
     found = {"attention": 2, "residual": 2, "table": 2}
     if model.block == "serial":
         found["middle"] = 2
+    if model.num_experts is not None:
+        found["experts"] = len(EXPERTS)
     for name in projections(model):
         for side in ("in", "out"):
             found |= {f"{name}.{side}": 3, f"{name}.{side}.weights": 2}

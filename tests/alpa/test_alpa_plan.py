@@ -184,8 +184,7 @@ def test_a_generation_has_one_plan_of_least_time_for_both_phases():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"model": "mixtral-8x7b"}, "experts"),
-        ({"hw": "h100-80gb", "model": "llama-3-8b"}, "plans slices of TPUs"),
+        ({"model": "deepseek-v3", "num_chips": 8}, "knows no shardings of"),
         ({"model": "palm-540b"}, "fit in a chip's memory"),
         ({"ffn_layout": "ws_2d"}, "leave ffn_layout=auto"),
         ({"speculative": "ngram", "acceptance_rate": 0.5}, "planner=alpa"),

@@ -25,6 +25,12 @@ def test_answers_are_those_of_the_version():
             plan = planned(point)
             stages = plan.pipeline.seconds if plan.pipeline else 0.0
             answers[f"{model} {phase}"] = [rounded(each) for each in (plan.seconds, stages, *plan.named_s.values())]
+    plan = planned(a_point(hw="h100-80gb", weight_dtype="bfloat16", planner="alpa"))
+    answers["llama-3-8b decode on GPUs"] = [rounded(each) for each in (plan.seconds, *plan.named_s.values())]
+    for chip, count in (("h100-80gb", 8), ("tpu-v5e", 16)):
+        plan = planned(a_point("mixtral-8x7b", count, hw=chip, batch_size=16, planner="alpa"), stages=False)
+        named = [rounded(each) for each in sorted(plan.named_s.values())[:4]]
+        answers[f"mixtral-8x7b decode on {chip}"] = [rounded(plan.seconds), *named]
     point = a_point("palm-8b", 8, mesh_shape=(2, 2, 2))
     odd = {name: ("x", "y", "z")[:dims] for name, dims in sharded_values(point.model).items()}
     found = evaluated(point, choice_of_shardings(Shardings.of(odd)))["decode"]

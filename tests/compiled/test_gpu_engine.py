@@ -9,7 +9,10 @@ import pytest
 from builders.points import point as build_point
 from compiled_cases import answer_to, ask
 
+from bench.planner.shardings import with_shardings
 from bench.sweep.catalog import load_chip, load_model
+from engines.core.sharding_summary import summary
+from engines.core.shardings import Shardings
 
 pytestmark = pytest.mark.slow
 
@@ -195,3 +198,21 @@ def test_one_layer_times_layers_agrees_with_all_layers():
 
     four, eight, whole = seconds(4), seconds(8), seconds(44)
     assert four + 40 * (eight - four) / 4 == pytest.approx(whole, rel=0.02)
+
+
+def test_a_plan_of_every_operator_is_compiled():
+    """No named layout: a prompt's batch split over all GPUs, and the weights gathered or copied."""
+    asked = with_shardings(
+        point(
+            model=replace(load_model("llama-3-8b"), num_layers=2), hw="h100-80gb", phase="prefill", num_chips=4,
+            tensor_parallel=None, input_len=256, weight_dtype="bfloat16", planner="alpa",
+        )
+    )  # fmt: skip
+    answer = answer_to(asked)
+    assert answer.status == "ok", answer.error
+    tokens = 16 // 4 * 256
+    told = Shardings.parse(asked.shardings)
+    assert len(told["attention"][0]) == 2, summary(told)
+    operators = {each["operator"]: each for each in answer.facts.details["operators"]["prefill"]}
+    for name in ("ffn.in", "ffn.out"):
+        assert [each["on_chip"][0] for each in operators[name]["matmuls"]] == [tokens], name

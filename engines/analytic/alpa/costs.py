@@ -5,7 +5,7 @@ reading of its weights, what it reads and writes of activations; attention's pro
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,12 @@ class Cost(NamedTuple):
 class Costs:
     """Costs of operators of the one point of ``grid`` in a pass over a prompt (``prefill``) or of one token."""
 
+    on_gpus: ClassVar[bool] = False
+    stream_passes: ClassVar[float] = 6.0
+    """Of the residual stream through HBM: a norm reads it twice and writes, a sum reads two and writes."""
+    columns_passed: ClassVar[float] = 1.0
+    """Of an expert's columns: a matmul writes them and the next reads them."""
+
     def __init__(self, grid: Grid, *, prefill: bool, micro_batches: int = 1) -> None:
         """``micro_batches``: as many of the grid's batch are in the cache."""
         self.grid, self.prefill, self.micro_batches = grid, prefill, micro_batches
@@ -54,6 +60,8 @@ class Costs:
         self.stream = self.value("hbm_bytes_per_s") * self.value("hbm_efficiency")
         self.heads, self.most_heads = self.number(padded_heads(grid)), self.number(head_shards(grid))
         self.kv_heads, self.head_dim = self.number(run_kv_heads(grid)), self.value("head_dim")
+        self.prefetch, self.judged = self.value("prefetch"), float(self.batch)
+        self.sampled = self.batch / self.number(grid.x * grid.y * grid.z)
 
     @staticmethod
     def number(array: Any) -> float:
@@ -72,17 +80,49 @@ class Costs:
         """Columns of keys and values: 2·K·D."""
         return 2 * self.kv_heads * self.head_dim, self.kv_heads
 
-    def _timed(self, compute_s: float, memory_s: float, loaded_s: float, **rest: float) -> Cost:
-        overlapped_s = self.value("roofline_overlap") * min(compute_s, memory_s)
+    def timed(
+        self, compute_s: float, memory_s: float, loaded_s: float, *, foreseen: bool = True, **rest: float
+    ) -> Cost:
+        """An operator of every layer; ``loaded_s`` of its memory time reads weights, fetched ahead if ``foreseen``."""
+        overlapped_s = self.value("roofline_overlap") * min(compute_s, self._beside(memory_s, loaded_s))
         return Cost(
             compute_s=self.layers * compute_s,
             memory_s=self.layers * memory_s,
             overlapped_s=self.layers * overlapped_s,
-            fetched_s=self.layers * max(loaded_s - overlapped_s, 0.0),
+            fetched_s=self.layers * max(loaded_s - overlapped_s, 0.0) * foreseen,
             **rest,
         )
 
-    def _rate(self, width: float) -> float:
+    def _beside(self, memory_s: float, loaded_s: float) -> float:
+        """Seconds of memory, of which ``loaded_s`` read weights, that may run beside computing: all of it."""
+        del loaded_s
+        return memory_s
+
+    def between(self, sequences: int, columns: int, hidden: bool) -> Cost:
+        """What lies between two matmuls, of which so many chips split tokens and columns: part of the matmuls."""
+        del sequences, columns, hidden
+        return Cost()
+
+    def host_s(self) -> float:
+        """Seconds in which a host starts a pass's kernels: a compiled program is one."""
+        return 0.0
+
+    def _reread(self, shards: float) -> float:
+        """Times that the cache is read where so many chips split the heads."""
+        del shards
+        return 1.0
+
+    def _moved(self, columns: float) -> float:
+        """Bytes through HBM of so many of queries, keys and values, beside the matmul that made them: fused into it."""
+        del columns
+        return 0.0
+
+    def _kept(self, scores: float) -> float:
+        """How many of so many scores are in memory at once."""
+        return scores
+
+    def rate(self, width: float) -> float:
+        """Operations a second of a matmul with so much of d_model on a chip."""
         share = self.value("matmul_share") * self.number(matmul_efficiency(self.grid, np.full(1, width)))
         return self.value("peak") * share
 
@@ -93,9 +133,9 @@ class Costs:
         """
         loaded_s = whole * self.value("weight_bytes") / self.value("weight_stream") / self.stream
         vectors = tokens * (rows + columns) * self.act
-        compute_s = 2 * tokens * rows * columns / self._rate(width)
+        compute_s = 2 * tokens * rows * columns / self.rate(width)
         memory_s = loaded_s + vectors * self.value("vector_passes") / self.stream
-        return self._timed(compute_s, memory_s, loaded_s, work_bytes=vectors)
+        return self.timed(compute_s, memory_s, loaded_s, work_bytes=vectors)
 
     def attention(self, sequences: int, heads: int) -> Cost:
         """Attention where chips split sequences and heads: 4·T·seen·H·D products, the cache once, scores some times."""
@@ -104,14 +144,15 @@ class Costs:
         rate = self.value("stream_peak") * self.value("matmul_efficiency") * self.value("attention_matmul")
         kv_heads = max(np.ceil(self.kv_heads / shards), 1.0)
         entry = 2 * self.head_dim * kv_heads * self.value("kv_bytes") / sequences
-        read = entry * self.batch * self.seen / self.value("cache_efficiency")
+        read = entry * self.batch * self.seen / self.value("cache_efficiency") * self._reread(shards)
         scores = self.value("score_passes") * pairs * self.act
         rows = self.tokens / sequences * (2 * self.heads / shards + 2 * kv_heads) * self.head_dim * self.act
         seen = min(self.context, self.seen) if self.prefill else self.context
-        work = rows + self.tokens * seen * self.heads / (sequences * shards) * self.act
-        return self._timed(
+        work = rows + self._kept(self.tokens * seen * self.heads / (sequences * shards)) * self.act
+        made = self.tokens / sequences * (self.heads / shards + 2 * kv_heads) * self.head_dim
+        return self.timed(
             4 * pairs * self.head_dim / rate,
-            (read + scores) / self.stream,
+            (read + scores + self._moved(made)) / self.stream,
             0.0,
             held_bytes=self.layers * entry * self.batch * self.micro_batches * self.cached,
             work_bytes=work,
@@ -127,9 +168,9 @@ class Costs:
 
     def table(self, elements: float, width: float) -> Cost:
         """The embedding, and the output matrix of ``elements`` on a chip with ``width`` of d_model."""
-        head = self._rate(width) * self.value("head_peak") / self.value("peak")
-        one = self._timed(
-            2 * self.batch * elements / head,
+        head = self.rate(width) * self.value("head_peak") / self.value("peak")
+        one = self.timed(
+            2 * self.judged * elements / head,
             elements * self.value("head_bytes") / self.stream,
             elements * self.value("head_bytes") / self.stream,
         )

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from engines.analytic.alpa.exported import choice_of_shardings
-from engines.analytic.alpa.planner import Evaluated, evaluated, planned
+from engines.analytic.alpa.passes import Evaluated
+from engines.analytic.alpa.planner import evaluated, planned
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.cost import Cost
 from engines.analytic.uncertainty import interval, place_of
@@ -19,7 +20,7 @@ from engines.core.row import Status
 from engines.core.runtime import BEST
 from engines.core.shardings import Shardings
 
-ALPA_VERSION = 2
+ALPA_VERSION = 3
 """Raised when a plan, or the time of one, comes out differently with the same constants."""
 
 

@@ -9,7 +9,7 @@ move on.
 from engines.analytic.alpa.graph import Choice
 from engines.analytic.alpa.roles import having, roles_of
 from engines.core.model import Model
-from engines.core.shardings import Shardings, projections
+from engines.core.shardings import EXPERTS, Shardings, projections
 from engines.core.slice import MeshShape
 
 BATCH_ORDER, COLUMN_ORDER = "xyz", "zyx"
@@ -44,6 +44,9 @@ class _Ordered:
         if self.model.block == "serial":
             found["middle"] = leaving = self._left("middle", leaving)
             entry = leaving
+        if "experts" in self.choice:
+            found["experts"] = tuple(self._axes("experts", letter) for letter in EXPERTS)
+            leaving = (entry[0], "", entry[1])
         for name in more:
             leaving = self._fed(found, name, entry)
         found["residual"] = self._left("residual", leaving)
@@ -89,7 +92,7 @@ class _Ordered:
 
 def choice_of_shardings(shardings: Shardings) -> Choice:
     """The choice that shardings are: the inverse of :func:`shardings_of`."""
-    letters = {2: "tc", 3: "tkn"}
+    letters = {2: "tc", 3: "tkn", len(EXPERTS): EXPERTS}
     found = {}
     for name, dims in shardings.cuts:
         matrix = name == "table" or name.endswith(".weights")

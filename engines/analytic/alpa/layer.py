@@ -1,4 +1,4 @@
-"""The graph of a pass on a torus: a layer's matmuls, what lies between them, attention, and the tables.
+"""The graph of a pass: a layer's matmuls, what lies between them, attention, and the tables.
 
 A layer is solved once and counts as often as it is repeated. Attention's windows count by their mean over layers, as in
 the closed forms.
@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 
 from engines.analytic.alpa.costs import EVEN, Cost, Costs, Part, on_chip
+from engines.analytic.alpa.experts import Routed
+from engines.analytic.alpa.gpu_costs import costs_of
 from engines.analytic.alpa.graph import Edge, Graph, Operator
 from engines.analytic.alpa.network import Local, Network
 from engines.analytic.alpa.roles import MATMUL, MATRIX, VALUE, assignments, having, renamed, sent
@@ -28,8 +30,6 @@ MATRIX_AS_VALUE: Final[Renaming] = (("k", "t"), ("n", "c"))
 LOGIT_BYTES: Final = 4.0
 NORM_BYTES: Final = 8.0
 """Of the sums of a token that a norm takes over its width."""
-STREAM_PASSES: Final = 6.0
-"""Of the residual stream through HBM: a norm reads it twice and writes, a sum reads two and writes."""
 
 
 def graph_of(
@@ -40,7 +40,7 @@ def graph_of(
     With ``tables`` the embedding and the output matrix are part of it. The layer is the one that runs: where attention
     and feed-forward read one norm, they share one matmul in and one out. The cache holds ``micro_batches`` batches.
     """
-    return _Pass(model, mesh, Costs(grid, prefill=prefill, micro_batches=micro_batches)).graph(tables)
+    return _Pass(model, mesh, costs_of(grid, prefill=prefill, micro_batches=micro_batches)).graph(tables)
 
 
 def _free(roles: str) -> Cost:
@@ -69,7 +69,10 @@ class _Pass:
         else:
             middle = "middle" if serial else "residual"
             self._projection("attn", attended, (costs.queries(),), "residual", middle)
-            self._projection("ffn", (inputs,), (hidden,), middle, "residual")
+            if model.num_experts is None:
+                self._projection("ffn", (inputs,), (hidden,), middle, "residual")
+            else:
+                self._experts(middle, "residual")
         if serial:  # what each half's result is added to
             self._edge("residual", "middle", self._held(((self.width, EVEN),)))
             self._edge("middle", "residual", self._held(((self.width, EVEN),)))
@@ -79,10 +82,10 @@ class _Pass:
         return Graph(
             operators=tuple(self.operators.values()),
             edges=tuple(self.edges),
-            fixed_s=costs.layers * value("layer_s"),
-            prefetch=value("prefetch"),
+            fixed_s=costs.layers * (value("layer_s") + value("routing_s") * (model.num_experts is not None)),
+            prefetch=costs.prefetch,
             usable_bytes=value("hbm_bytes") * value("hbm_usable"),
-            constant_bytes=costs.batch * value("vocab") / chips * LOGIT_BYTES * tables,
+            constant_bytes=costs.judged * value("vocab") / chips * LOGIT_BYTES * tables,
         )
 
     def _operator(self, name: str, shardings: Sequence[str], cost: Callable[[str], Cost]) -> None:
@@ -164,7 +167,7 @@ class _Pass:
             over = self._shards(roles, "t")
             summed = self.network.seconds("all-reduce", having(roles, "c"), costs.tokens / over * NORM_BYTES)
             here = held(over, self._shards(roles, "c"))
-            read_s = STREAM_PASSES * here * costs.value("vector_passes") / costs.stream
+            read_s = costs.stream_passes * here * costs.value("vector_passes") / costs.stream
             return Cost(memory_s=costs.layers * read_s, waiting_s=costs.layers * summed, held_bytes=here)
 
         self._operator(name, self._values(self.width), cost)
@@ -175,7 +178,11 @@ class _Pass:
         hidden = self.costs.value("ffn_hidden") if name != "attn" else None
         into = self._matmul(f"{name}.in", width, inputs, hidden)
         out = self._matmul(f"{name}.out", rows, width, hidden)
-        self._operator(f"{name}.columns", self._values(hidden), _free)
+        self._operator(
+            f"{name}.columns",
+            self._values(hidden),
+            lambda roles: self.costs.between(self._shards(roles, "t"), self._shards(roles, "c"), hidden is not None),
+        )
         self._edge(source, f"{name}.in", self._held(width), read=READ)
         self._product_edge(f"{name}.in", f"{name}.columns", into, self._held(inputs))
         last, read = f"{name}.columns", [(self.costs.value("ffn_hidden"), EVEN)]
@@ -218,6 +225,13 @@ class _Pass:
             written_s=lambda roles: costs.written_s(elements(roles)),
         )
         return product
+
+    def _experts(self, source: str, target: str) -> None:
+        routed = Routed(self.costs, self.network)
+        arriving, leaving = cache(routed.arriving_s), cache(routed.leaving_s)
+        self._operator("experts", routed.shardings, routed.cost)
+        self._join(source, "experts", lambda before, wanted: (arriving(before, wanted), 0.0))
+        self._join("experts", target, lambda before, wanted: (leaving(before, wanted), 0.0))
 
     def _attention(self, columns: str, joined: str) -> None:
         """Attention, queries, keys and values to it, and its result back.

@@ -49,11 +49,15 @@ def best_pipeline(
     best = Pipeline(((layers, mesh),), 1, one_stage_s)
     count = 1
     while count <= MOST_MICRO_BATCHES and batch % count == 0:
-        parts = [_Cut(model, grid, each, prefill, count, mesh) for each in parts_of(mesh)[1:]]
+        parts = [
+            _Cut(model, grid, each, prefill, count, mesh)
+            for each in parts_of(mesh, in_order=bool(np.all(grid.gpu)))[1:]
+        ]
         if parts and _least_s(parts, layers, chips, count) + beside_s < best.seconds:
             found = [(part, each.mesh) for each in parts if (part := each.solved()) is not None]
-            stages = best_stages(layers, chips, [part for part, _ in found], count) if found else None
-            if stages is not None and stages.seconds + beside_s < best.seconds:
+            every = [part for part, _ in found]
+            stages = best_stages(layers, chips, every, count, below_s=best.seconds - beside_s)
+            if stages is not None:
                 cut = tuple((number, found[index][1]) for number, index in stages.stages)
                 best = Pipeline(cut, count, stages.seconds + beside_s)
         count *= 2
@@ -73,7 +77,8 @@ class _Cut:
         self, model: Model, grid: Grid, mesh: MeshShape, prefill: bool, micro_batches: int, whole: MeshShape
     ) -> None:
         self.model, self.mesh, self.chips = model, mesh, axes_size("xyz", mesh)
-        self.share = -(-model.num_layers * self.chips // axes_size("xyz", whole))
+        self.of_all = axes_size("xyz", whole)
+        self.share = -(-model.num_layers * self.chips // self.of_all)
         arrays = {axis: np.full(1, float(size)) for axis, size in zip("xyz", mesh, strict=True)}
         for axis, here, there in zip("xyz", mesh, whole, strict=True):
             if here != there:
@@ -104,12 +109,22 @@ class _Cut:
         room = self.graph.usable_bytes - (self.graph.peak_bytes(choice) - held)
         split = axes_size(having(choice["residual"], "tc"), self.mesh)
         sent = self.tokens * self._value("d_model") * self._value("act_bytes") / split
-        link = self._value("link_bytes_per_s") * self._value("link_efficiency")
         return Part(
             chips=self.chips,
             layer_s=layers_s / self.share,
             first_s=0.0,
             last_s=self.graph.seconds(choice) - layers_s,
-            handed_s=self._value("collective_s") + self._value("hop_s") + sent / link,
+            handed_s=self._handed_s(sent),
             most_layers=min(self.model.num_layers, int(room / (held / self.share) * (1 + 1e-9))),
+        )
+
+    def _handed_s(self, sent: float) -> float:
+        """Seconds in which every chip sends so many bytes to the next stage: over a link, a switch, or the network."""
+        value = self._value
+        link = value("link_bytes_per_s") * value("link_efficiency")
+        if not value("gpu"):
+            return value("collective_s") + value("hop_s") + sent / link
+        inside = self.of_all <= value("node_size")
+        return value("stage_s") + sent / (
+            link if inside else value("network_bytes_per_s") * value("network_efficiency")
         )

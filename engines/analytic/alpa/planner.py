@@ -3,48 +3,25 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
-import numpy as np
-
 from engines.analytic.alpa.exported import shardings_of
-from engines.analytic.alpa.graph import Choice, Graph, Terms
+from engines.analytic.alpa.graph import Choice
 from engines.analytic.alpa.ilp import best_choice
-from engines.analytic.alpa.layer import graph_of
 from engines.analytic.alpa.named import Name, named_choices
+from engines.analytic.alpa.passes import Evaluated, passes_of
 from engines.analytic.alpa.pipeline import Pipeline, best_pipeline
-from engines.analytic.grid import Grid, grid_of
+from engines.analytic.constants import CALIBRATED_FOR
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.extension import EXTENSION
 from engines.core.point import Point
 from engines.core.shardings import Shardings
 
-READ: Final = ("attn_sharding", "planner", "shardings")
+READ: Final = ("attn_sharding", "expert_capacity", "planner", "routing_skew", "shardings")
 """Keys that not every engine reads and a plan does; the first is then auto."""
 SAME: Final = 1e-6
 """Share of a pass within which the best named layout is the plan: the solver's tolerance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """What a choice takes: seconds of one forward pass, of a prompt or a decode step, and bytes of a chip.
-
-    ``times`` is how often the pass counts in a plan: a decode step in phase=generate as often as it runs, else once.
-    ``fixed_s`` is of the layers, ``beside_s`` what a pass takes besides; ``hidden_s`` of both and of collectives runs
-    under the reading of weights.
-    """
-
-    times: int
-    terms: Terms
-    fixed_s: float
-    beside_s: float
-    hidden_s: float
-    seconds: float
-    weights_bytes: float
-    cache_bytes: float
-    peak_bytes: float
-    usable_bytes: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +75,19 @@ def check_planned(point: Point) -> None:
 
     Raises:
         InvalidRequest: it states a layout itself.
-        Unsupported: it is no dense model on a TPU slice.
+        Unsupported: it is no dense model on TPUs or GPUs.
     """
     model = point.model
-    for key in ("ffn_layout", "attn_sharding"):
-        if getattr(point, key) != "auto":
+    for key, left_open in (
+        *(("ffn_layout", "auto"), ("attn_sharding", "auto")),
+        *(("tensor_parallel", None), ("pipeline_parallel", None)),
+    ):
+        if getattr(point, key) != left_open:
             raise InvalidRequest(
                 "planner", point.planner, f"chooses what {key}={getattr(point, key)} states", f"leave {key}=auto"
             )
     check_place(point)
-    if model.d_model % point.num_chips or model.d_ff % point.num_chips:
+    if model.d_model % point.num_chips or (model.num_experts is None and model.d_ff % point.num_chips):
         raise Unsupported(
             f"planner=alpa: d_model={model.d_model} and d_ff={model.d_ff} must split over num_chips={point.num_chips}; "
             "use a number of chips that divides both"
@@ -115,16 +95,16 @@ def check_planned(point: Point) -> None:
 
 
 def check_place(point: Point) -> None:
-    """Check that the chips are a slice of TPUs, a layer is of dense matmuls and heads alone, and nothing else is asked.
+    """Check that a layer is of dense matmuls and heads alone, on chips with a datasheet, and nothing else is asked.
 
     Raises:
         Unsupported: they are not.
     """
     model = point.model
-    if point.chip.kind != "tpu":
+    if point.chip.kind not in CALIBRATED_FOR:
         raise Unsupported(
-            f"planner=alpa: plans slices of TPUs, and hw={point.chip.name}; plan for a TPU slice of this mesh and give "
-            "its shardings=FILE"
+            f"planner=alpa: knows no costs of hw={point.chip.name}; plan for TPUs or GPUs of this mesh and give its "
+            "shardings=FILE"
         )
     for key in fields(point):
         value = getattr(point, key.name)
@@ -133,7 +113,8 @@ def check_place(point: Point) -> None:
                 f"{key.name}={value}: planner=alpa does not count it; use planner=auto, or leave {key.name} out"
             )
     for has, what in (
-        (model.num_experts is not None, "experts"),
+        (bool(model.dense_layers), "dense layers before those of experts"),
+        (model.shared_expert_d_ff is not None, "an expert of all tokens"),
         (model.attention.is_latent, "latent attention"),
         (model.encoder, "an encoder's layers"),
     ):
@@ -153,13 +134,13 @@ def planned(point: Point, *, stages: bool = True) -> Planned:
     check_planned(point)
     begun = time.perf_counter()
     mesh = point.mesh
-    passes = _passes(point)
+    passes = passes_of(point)
     graph = passes[0].graph
-    named = dict(named_choices(point.model, mesh, point.batch_size, graph))
+    named = dict(named_choices(point.model, mesh, point.batch_size, graph, megatron=point.chip.kind == "gpu"))
     fitting = {name: choice for name, choice in named.items() if all(each.graph.fits(choice) for each in passes)}
 
     def seconds(choice: Choice) -> float:
-        return math.fsum(each.times * (each.graph.seconds(choice) + each.beside_s) for each in passes)
+        return math.fsum(each.times * each.seconds(choice) for each in passes)
 
     named_s = {name: seconds(choice) for name, choice in fitting.items()}
     choice, name = best_choice(graph, *((each.times, each.graph) for each in passes[1:])), None
@@ -167,14 +148,14 @@ def planned(point: Point, *, stages: bool = True) -> Planned:
     if best is not None and named_s[best] <= seconds(choice) * (1 + SAME):
         choice, name = named[best], best
     found = None
-    if stages and len(passes) == 1:
+    if stages and len(passes) == 1 and not passes[0].host_s:
         found = best_pipeline(
             point.model,
             passes[0].grid,
             mesh,
             prefill=passes[0].phase == "prefill",
             one_stage_s=seconds(choice),
-            beside_s=passes[0].beside_s,
+            beside_s=passes[0].step_s + passes[0].request_s,
         )
     return Planned(
         choice=choice,
@@ -195,7 +176,7 @@ def evaluated(point: Point, choice: Choice) -> Mapping[str, Evaluated]:
         InvalidRequest: an operator has no such sharding.
     """
     check_place(point)
-    passes = _passes(point)
+    passes = passes_of(point)
     for each in passes[0].graph.operators:
         if choice[each.name] not in each.shardings:
             raise InvalidRequest(
@@ -205,54 +186,3 @@ def evaluated(point: Point, choice: Choice) -> Mapping[str, Evaluated]:
                 "use a plan of this point",
             )
     return {each.phase: each.evaluated(choice) for each in passes}
-
-
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """A forward pass of a point, which counts ``times``: its graph, and what it takes besides that."""
-
-    phase: str
-    times: int
-    grid: Grid
-    graph: Graph
-    beside_s: float
-
-    def evaluated(self, choice: Choice) -> Evaluated:
-        graph = self.graph
-        places = {
-            each.name: float(each.held_bytes[each.shardings.index(choice[each.name])]) for each in graph.operators
-        }
-        return Evaluated(
-            times=self.times,
-            terms=graph.terms(choice),
-            fixed_s=graph.fixed_s,
-            beside_s=self.beside_s,
-            hidden_s=graph.hidden_s(choice),
-            seconds=graph.seconds(choice) + self.beside_s,
-            weights_bytes=sum(size for name, size in places.items() if name == "table" or name.endswith(".weights")),
-            cache_bytes=places["attention"],
-            peak_bytes=graph.peak_bytes(choice),
-            usable_bytes=graph.usable_bytes,
-        )
-
-
-def _passes(point: Point) -> list[_Pass]:
-    grid = grid_of([replace(point, partitioner="gspmd", planner="auto", shardings=None)])
-    found = []
-    for phase in ("prefill", "decode"):
-        if point.phase in (phase, "generate"):
-            times = max(point.decode_steps, 1) if point.phase == "generate" and phase == "decode" else 1
-            graph = graph_of(point.model, grid, point.mesh, prefill=phase == "prefill")
-            found.append(_Pass(phase, times, grid, graph, _beside_s(grid, phase == "prefill")))
-    return found
-
-
-def _beside_s(grid: Grid, prefill: bool) -> float:
-    """What a pass takes besides its layers: its fixed cost and sampling; and a prompt what a request takes."""
-
-    def value(name: str) -> float:
-        return float(np.ravel(getattr(grid, name))[0])
-
-    chips = value("x") * value("y") * value("z")
-    sampled = value("sampling_s_per_logit") * value("batch") * value("vocab") / chips
-    return value("step_s") + sampled + value("request_s") * prefill

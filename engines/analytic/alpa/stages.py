@@ -2,13 +2,14 @@
 
 A batch passes the stages in micro-batches, so that with M of them a pass takes Σ tᵢ + (M − 1)·max tᵢ over the stages'
 times tᵢ for one. For every bound on the largest of them the program finds the least sum of stages that cover all layers
-and all chips; a bound that alone exceeds the best pass so far ends the search.
+and all chips; a bound that with the least sum of all exceeds the best pass so far ends the search.
 
 Parts come from halving the slice along its longest axis, again and again: parts of such sizes tile the slice in any
 number and order as long as their chips add up, the largest placed first.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,19 @@ from engines.core.slice import MeshShape
 Floats = NDArray[np.float64]
 
 
-def parts_of(mesh: MeshShape) -> list[MeshShape]:
-    """The slice, its half along the longest axis (z before y before x), the half of that, and so on."""
+def parts_of(mesh: MeshShape, *, in_order: bool = False) -> list[MeshShape]:
+    """The slice, its half along the longest axis (z before y before x), the half of that, and so on.
+
+    ``in_order`` halves the slowest axis of several chips while that is even: GPUs that follow each other, whole nodes
+    before parts of one.
+    """
     found = [mesh]
     while True:
         sizes = list(found[-1])
         even = [axis for axis in (2, 1, 0) if sizes[axis] % 2 == 0]
+        if in_order:
+            even = [axis for axis in (0, 1, 2) if sizes[axis] > 1][:1]
+            even = [axis for axis in even if sizes[axis] % 2 == 0]
         if not even:
             return found
         longest = max(even, key=lambda axis: sizes[axis])
@@ -56,25 +64,36 @@ class Stages:
     slowest_s: float
 
 
-def best_stages(layers: int, chips: int, parts: Sequence[Part], micro_batches: int) -> Stages | None:
-    """The stages of least time for a pass of that many micro-batches; None where none fits in memory."""
-    best: Stages | None = None
+def best_stages(
+    layers: int, chips: int, parts: Sequence[Part], micro_batches: int, *, below_s: float = np.inf
+) -> Stages | None:
+    """The stages of least time for a pass of that many micro-batches, if that is less than ``below_s``.
+
+    None where none is, or none fits in memory.
+    """
     times = _times(layers, parts)
     bounds = np.unique(times[np.isfinite(times)])
-    if not bounds.size:
+
+    def bounded(bound: float) -> tuple[float, tuple[tuple[int, int], ...], float] | None:
+        return _least_sum(layers, chips, parts, np.where(times <= bound, times, np.inf))
+
+    least = bounded(float(bounds[-1])) if bounds.size else None
+    if least is None:
         return None
-    if micro_batches == 1:
-        bounds = bounds[-1:]
-    for bound in bounds:
-        if best is not None and (micro_batches - 1) * bound >= best.seconds:
+    best = None
+    # A looser bound allows all that a tighter one does: from the tightest that allows some stages on.
+    first = 0 if micro_batches > 1 else bounds.size - 1
+    first = bisect_left(range(bounds.size), True, lo=first, key=lambda index: bounded(float(bounds[index])) is not None)
+    for bound in bounds[first:]:
+        if least[0] + (micro_batches - 1) * bound >= below_s:
+            # No stages have a smaller sum, and those of a smaller largest one have been seen.
             break
-        found = _least_sum(layers, chips, parts, np.where(times <= bound, times, np.inf))
-        if found is None:
-            continue
+        found = bounded(bound)
+        assert found is not None
         total, stages, slowest = found
         seconds = total + (micro_batches - 1) * slowest
-        if best is None or seconds < best.seconds:
-            best = Stages(stages, seconds, slowest)
+        if seconds < below_s:
+            best, below_s = Stages(stages, seconds, slowest), seconds
     return best
 
 
@@ -132,7 +151,3 @@ def _least_sum(
     ends = [(number == 0, number == len(stages) - 1) for number in range(len(stages))]
     each = [float(times[index, count, int(a), int(b)]) for (count, index), (a, b) in zip(stages, ends, strict=True)]
     return total, tuple(stages), max(each)
-
-
-Timed = Callable[[MeshShape, int], Part | None]
-"""(mesh of a part, micro-batches) → the part; None where no sharding of a layer fits."""

@@ -1,6 +1,6 @@
 """How a compiler that partitions sums what a matmul made in terms: which collectives XLA emits for it, and their time.
 
-The rules are those of programs of one matmul that XLA compiled for TPUs (docs/explanation/operators.md lists them):
+The rules are those of programs of one matmul that XLA compiled (docs/explanation/operators.md lists them), for TPUs:
 
 - terms are sent in the format that the matmul accumulates in, float32;
 - a reduce-scatter takes at most two axes, which then split one dimension into whole tiles of the vector unit, whichever
@@ -9,6 +9,8 @@ The rules are those of programs of one matmul that XLA compiled for TPUs (docs/e
 - what a sum scatters along a dimension is that dimension's fastest: where a slower axis leaves it, a permute follows;
 - where the axes then split tokens, and the matmul takes longer than sending, the compiler runs it as a ring: it makes
   the tokens of two chips at a time, one sent either way, and reads the matrix again in every turn.
+
+For GPUs it makes a reduce-scatter along any axes that split one dimension, whatever its size, and no rings.
 """
 
 from collections.abc import Sequence
@@ -101,7 +103,12 @@ class Product:
         return self.network.seconds("collective-permute", every, here)
 
     def _scatters(self, roles: str, letter: str, over: str) -> bool:
-        """Whether ``over`` splits what the matmul makes, [tokens, columns], into whole tiles, either way round."""
+        """Whether ``over`` splits what the matmul makes, [tokens, columns], into whole tiles, either way round.
+
+        A GPU has no such tiles.
+        """
+        if self.costs.on_gpus:
+            return True
         size = self.network.size
         tokens = self.costs.tokens / size(having(roles, "t") + (over if letter == "t" else ""))
         columns = sum(each for each, _ in self.columns) / size(having(roles, "n") + (over if letter == "c" else ""))
@@ -109,7 +116,12 @@ class Product:
         return tiled and len(over) <= MOST_SCATTERED
 
     def _outlasts_sending(self, roles: str) -> bool:
-        """Whether 2·tokens·rows·columns operations at peak take as long as the terms over two links each way."""
+        """Whether 2·tokens·rows·columns operations at peak take as long as the terms over two links each way.
+
+        On a torus: a switch has no rings of neighbours.
+        """
+        if self.costs.on_gpus:
+            return False
         link = self.costs.value("link_bytes_per_s")
         return 2 * self.local(roles)[1] / self.costs.value("peak") >= TERM_BYTES / (2 * SENDERS * link)
 

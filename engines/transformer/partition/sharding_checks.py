@@ -21,7 +21,12 @@ def check_shardings(plan: "Plan") -> None:
     for refused, key, value, remedy in (
         (plan.partitioner != "gspmd", "partitioner", plan.partitioner, "use partitioner=gspmd"),
         (plan.rows_of_group is not None, "weight_group_size", plan.rows_of_group, "leave it out"),
-        (plan.model.num_experts is not None, "model", plan.model.name, "use a dense model"),
+        (
+            plan.model.num_experts is not None,
+            "model",
+            plan.model.name,
+            "use engine=analytic, which predicts plans of experts, or a dense model",
+        ),
         (plan.model.attention.is_latent, "model", plan.model.name, "use a model that caches keys and values"),
         (bool(plan.prefill.prefix), "engine.shared_prefix", plan.prefill.prefix, "leave it out"),
     ):
