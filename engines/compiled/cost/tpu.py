@@ -52,8 +52,8 @@ class TpuCostModel:
             seconds = max(arithmetic_s, step.stated.bytes / self.hbm_bytes_per_s)
             # What its author states, at the roofline: no chip is faster, and how much slower it is nobody knows.
             return ComputeTime(seconds=seconds, flops=step.stated.flops, is_estimated=False, least_s=seconds)
-        # No cycle count: the bytes that it moves at HBM bandwidth, an upper bound as on-chip memory is faster; of one that
-        # goes over them several times, a lower one.
+        # No cycle count: the bytes that it moves at HBM bandwidth, an upper bound as on-chip memory is faster; of one
+        # that goes over them several times, a lower one.
         seconds = memory_s or step.moved_bytes / self.hbm_bytes_per_s
         least_s = seconds if step.opcode in SEVERAL_PASSES else 0.0
         return ComputeTime(seconds=seconds, is_estimated=False, least_s=least_s)
