@@ -16,8 +16,6 @@ from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError, Unsupported
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
-
     from engines.core.point import Point
     from engines.torch.job import Job
 
@@ -50,6 +48,13 @@ def ranks_here(point: Point) -> int:
     return int(os.environ["LOCAL_WORLD_SIZE"])
 
 
+def _distributed() -> Any:
+    """``torch.distributed``, which exports its stores without their types."""
+    import torch.distributed
+
+    return torch.distributed
+
+
 class TorchrunTeam:
     """Implements :class:`engines.core.engine.Team`, over the store by which torchrun's processes meet."""
 
@@ -59,8 +64,7 @@ class TorchrunTeam:
         Raises:
             ShardbenchError: PyTorch reaches no store, or not all processes come.
         """
-        import torch.distributed as dist
-
+        dist = _distributed()
         process = process_of()
         assert process is not None
         self.process, self.timeout_s, self._calls, self._points = process, timeout_s, 0, 0
@@ -72,7 +76,7 @@ class TorchrunTeam:
             )
             # Every process starts anew as often as the others do: a broken team costs all of them their child.
             meeting = store.add(f"shardbench/{process.index}", 1)
-            self._store: dist.Store = dist.PrefixStore(f"shardbench/meeting-{meeting}", store)
+            self._store: Any = dist.PrefixStore(f"shardbench/meeting-{meeting}", store)
             self.exchange(None)
             store.set_timeout(timedelta(seconds=timeout_s))
         except RuntimeError as error:
@@ -101,16 +105,14 @@ class TorchrunTeam:
         Raises:
             See :meth:`engines.torch.rank_group.RankGroup.call`.
         """
-        import torch.distributed as dist
-
         self._points += 1
-        return JoinedRanks(job, self, dist.PrefixStore(f"point-{self._points}", self._store))
+        return JoinedRanks(job, self, _distributed().PrefixStore(f"point-{self._points}", self._store))
 
 
 class JoinedRanks:
     """Implements :class:`engines.torch.rank_group.RankGroup`: this process's rank, in step with those of the others."""
 
-    def __init__(self, job: Job, team: TorchrunTeam, store: dist.Store) -> None:
+    def __init__(self, job: Job, team: TorchrunTeam, store: Any) -> None:
         """Load the rank. The processes tell each other what went wrong before any computes."""
         import torch.distributed as dist
 

@@ -70,7 +70,7 @@ def test_a_prompt_is_read_by_all_layers_and_other_points_are_as_alone():
     [
         (MANY, {}, "exit_rate=auto: engine=analytic does not run exit_threshold=0.9; give exit_rate=0.3"),
         (GPUS, {"exit_rate": 0.5, "pipeline_parallel": 2}, "pipeline_parallel=2: exit_threshold=0.9 is modelled"),
-        (MANY, {"exit_rate": 0.5, "offload": "host"}, "offload=host: is not supported with exit_threshold"),
+        (MANY, {"exit_rate": 0.5, "offload": "host"}, "exit_threshold=0.9: is not modelled with offload=host"),
     ],
 )
 def test_what_it_cannot_predict_is_refused_by_its_key(point, keys, words):

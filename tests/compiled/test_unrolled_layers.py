@@ -22,6 +22,7 @@ from engines.compiled.cost.timeline import Timeline
 from engines.compiled.engine import CompiledEngine
 from engines.compiled.hlo.parser import Module
 from engines.compiled.hlo.schedule import Schedule
+from engines.compiled.requests import request_of
 from engines.compiled.search import name_of
 from engines.compiled.timed import TimedProgram, timed
 from engines.core.errors import InvalidRequest
@@ -135,7 +136,7 @@ def test_apart_a_program_is_the_same(tmp_path):
     engine = CompiledEngine(cache_dir=str(tmp_path))
     target, ((name, *_), *_) = engine._question(asked)
     (plan,) = engine._layouts(asked, target, name, also=False)
-    request = engine._request(asked, plan, target, "prefill")
+    request = request_of(asked, plan, target, "prefill")
     apart = Limits.of(None, 600).compile(engine.compiler, request)
     assert engine.compiler.cache.get(engine.compiler.key(request)) == apart
     here = Compiler(Cache(None), {}).compile(request)

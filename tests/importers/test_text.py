@@ -48,7 +48,7 @@ def test_a_result_in_every_way_is_one_row(tmp_path):
     [
         (b"\x80\x81", "is not UTF-8 text"),
         ("Größe".encode("latin-1"), "is not UTF-8 text"),
-        (gzip.compress(b"{}" * 1000)[:-9], "packed and damaged"),
+        (gzip.compress(b"{}" * 1000, mtime=0)[:-9], "packed and damaged"),
         (b"\x1f\x8bno", "packed and damaged"),
         (b"BZh9no", "packed and damaged"),
         (lzma.compress(b"{}" * 1000)[:-9], "packed and damaged"),

@@ -123,6 +123,8 @@ FAMILIES: Final[Mapping[str, Sequence[str]]] = {
     "Another model": ("Pruned", "Sparse", "Distilled", "Multihead attention"),
 }
 """Kinds of systems, a panel each, and those of :data:`RULES` that are of them; all others partition or run a model."""
+SAME: Final = "the same"
+"""The quality of a system that neither changes the model nor rounds its weights."""
 OTHER_TEXT: Final = (*FAMILIES["Another model"], "Early exit")
 """Systems whose text is not the model's."""
 
@@ -150,4 +152,4 @@ def quality_of(row: Row) -> str:
         return "not known"
     if row.weight_dtype not in ACTIVATION_DTYPES:
         return "not known" if row.kl_divergence is None else f"KL {significant(row.kl_divergence, 2)} nats"
-    return "the same"
+    return SAME

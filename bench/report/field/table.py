@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bench.report.field.systems import changes_the_text, quality_of, system_of
+from bench.report.field.systems import SAME, quality_of, system_of
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, layout_label, model_label, parallelism
 from bench.rows.table import Column, Table
@@ -108,5 +108,5 @@ def without_time(rows: Sequence[Row]) -> Table:
 
 
 def same_text(rows: Sequence[Row]) -> list[Row]:
-    """Rows of systems that answer the same question with the same text: the model whole, prompts of one length."""
-    return [row for row in rows if not changes_the_text(row) and row.lengths in (None, "equal")]
+    """Rows of systems that answer the same question with the same text: weights of 16 bits, prompts of one length."""
+    return [row for row in rows if quality_of(row) == SAME and row.lengths in (None, "equal")]

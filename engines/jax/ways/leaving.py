@@ -48,6 +48,7 @@ class Leaving(Steps):
     def _rate(self, layers: NDArray[np.int64]) -> float:
         """Share of the tokens that came to an exit layer and left there, of all exit layers."""
         whole, every = self.work.point.model.num_layers, self.work.point.exit_every or 0
+        layers = layers[layers > 0]  # behind a stop token no step runs
         left = int((layers < whole).sum())
         came = np.where(layers < whole, layers // every, -(-whole // every) - 1)
-        return left / int(came.sum())
+        return left / max(1, int(came.sum()))
