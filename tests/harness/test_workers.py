@@ -201,9 +201,11 @@ def test_optuna_searches_points_that_are_measured(shardbench, monkeypatch, capsy
     told = []
     for _ in range(2):
         assert shardbench.here(monkeypatch, *words) == 0
-        told.append(next(line for line in capsys.readouterr().err.splitlines() if "latency_s=" in line))
+        told.append(capsys.readouterr().err)
     assert "3 trials, 1 of them pruned" in told[0]
-    assert told[0].partition("latency_s=")[2] == told[1].partition("latency_s=")[2]
+    first, again = (text.rpartition("optuna: latency_s=")[2] for text in told)
+    assert first == again
+    assert "with batch_size=" in first
     assert sizes(shardbench.stored()) == [1, 2, FAILS]
     assert sorted(size for _, size in shardbench.executed()) == [1, 2, FAILS]
     assert {row["source"] for row in shardbench.stored()} == {"measured"}

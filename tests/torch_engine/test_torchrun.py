@@ -19,8 +19,8 @@ QUICK = (
     *("timing.warmup_window=1", "timing.warmup_tolerance=100", "timing.max_relative_ci=100"),
 )
 ASKED = (
-    *("model=tiny", "model.num_layers=2", "hw=cpu", "engine=torch", "num_chips=2", "weight_dtype=float32"),
-    *("tensor_parallel=1", "pipeline_parallel=2", "phase=generate", "input_len=5", "output_len=4"),
+    *("model=tiny", "model.num_layers=2", "hw=cpu", "engine=torch", "weight_dtype=float32"),
+    *("tensor_parallel=1", "phase=generate", "input_len=5", "output_len=4"),
 )
 
 
@@ -46,7 +46,8 @@ def test_rank_0_of_two_agents_stores_the_rows(tmp_path):
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     # The third point is not one of two ranks: it is refused, and costs the others nothing.
-    words = ("batch_size=[2,4]", "points=[{},{num_chips:1,pipeline_parallel:1,batch_size:2}]", "print=json")
+    both = "{num_chips:2,pipeline_parallel:2,batch_size:[2,4]}"
+    words = (f"points=[{both},{{num_chips:1,pipeline_parallel:1,batch_size:2}}]", "print=json")
     agents = [started(tmp_path, node, port, *words) for node in (1, 0)]
     (_, told), (out, err) = (agent.communicate(timeout=PATIENCE_S) for agent in agents)
     assert [agent.returncode for agent in agents] == [0, 0], err + told
