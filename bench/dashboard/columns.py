@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from bench.rows.methods import method_label
 from bench.rows.metrics import METRICS
 from bench.rows.row_types import kinds_of_fields
 from bench.rows.table import plain_text
@@ -47,6 +48,7 @@ def columns(rows: Sequence[Row], stores: Sequence[str], nights: Mapping[str, str
         "outcome": [outcome(row) for row in rows],
         "store": stores,
         "night": [nights.get(store) for store in stores],
+        "method": [method_label(row) for row in rows],
     }
     kinds = {}
     for each in fields(Row):

@@ -11,6 +11,7 @@ from bench.compare.nights.read import Night
 from bench.compare.nights.summary import machine_text
 from bench.dashboard.judged import Intervals, JudgedNights
 from bench.dashboard.read import Stored
+from bench.rows.methods import METHODS
 from bench.rows.pairing import OPEN
 from bench.rows.table import plain_text
 from engines.core.point import Point
@@ -19,7 +20,11 @@ from engines.core.runtime import AUTO
 
 OF_ENGINE: Final = ("engine", "runtime")
 """Keys of the point that go with the engine, beside evidence and source."""
-LAYOUT: Final = (*(name for name in OPEN if name not in (*OF_ENGINE, "first_token")), "partitioner")
+OF_LOAD: Final = ("request_rate_per_s", "num_requests")
+LAYOUT: Final = (
+    *(name for name in OPEN if name not in (*OF_ENGINE, *OF_LOAD, *METHODS, "first_token")),
+    "partitioner",
+)
 DEFAULTS: Final = {name: Point.schema()[name].default for name in LAYOUT}
 OTHER_MACHINES: Final = frozenset({"hw", "num_chips", "machine"})
 """Keys whose values cannot be on one machine, or are machines."""

@@ -94,7 +94,8 @@ def _tokens_per_s_per_user(basis: Basis) -> float | None:
 @_fraction("mfu", "MFU", needs=("tokens_per_s", "peak_flops_per_s"))
 def _mfu(basis: Basis) -> float | None:
     """tokens_per_s · 2N / (num_chips · peak_flops_per_s), with N the model's published parameter count and the dense
-    peak of the activation dtype (Pope et al. 2022, section 2); attention FLOPs and padding do not count.
+    peak of the activation dtype (Pope et al. 2022, section 2); attention FLOPs and padding do not count, nor the layers
+    that a generated token left out (mean_layers).
     """
     return _ratio(_model_flops_per_chip_s(basis), basis.peak_flops_per_s)
 
@@ -133,8 +134,13 @@ def _cost(basis: Basis) -> float | None:
 
 
 def _model_flops_per_chip_s(basis: Basis) -> float:
-    flops_per_s = basis.tokens / basis.latency_s * basis.point.model.model_flops_per_token
-    return flops_per_s / basis.point.num_chips
+    model, point = basis.point.model, basis.point
+    flops = basis.tokens * model.model_flops_per_token
+    if basis.mean_layers is not None:
+        of_layers = model.matmul_flops_per_token - 2 * model.head_params
+        left_out = of_layers * (1 - basis.mean_layers / model.num_layers)
+        flops -= point.batch_size * point.decode_steps * left_out
+    return flops / basis.latency_s / point.num_chips
 
 
 def _min_bytes_per_chip_s(basis: Basis) -> float:

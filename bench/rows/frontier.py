@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.rows.labels import answered
+from bench.rows.methods import method_label
 from engines.core.row import Row
 
 
@@ -30,10 +31,11 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
 
 
 def workloads(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows grouped for one frontier each: by model, hardware, runtime, phase, lengths, dtypes, source and engine."""
+    """Rows grouped for one frontier each: by model, hardware, runtime, phase, lengths, dtypes, method and evidence."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         lengths = (row.input_len, row.output_len)
         dtypes = (row.weight_dtype, row.act_dtype, row.kv_dtype, row.weight_group_size, row.head_dtype)
-        groups[(row.model, row.hw, row.runtime, row.phase, *lengths, *dtypes, row.source, row.engine)].append(row)
+        evidence = (method_label(row), row.source, row.engine)
+        groups[(row.model, row.hw, row.runtime, row.phase, *lengths, *dtypes, *evidence)].append(row)
     return dict(groups)

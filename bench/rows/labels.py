@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from bench.rows.methods import method_label
 from engines.core.errors import ShardbenchError
 from engines.core.row import PROGRAM, Row
 
@@ -69,11 +70,11 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 
 
 def sort_key(row: Row) -> tuple[Any, ...]:
-    """The sort key of rows: model, hardware, phase, lengths, dtypes, chips, batch, layout, then source and engine."""
+    """The sort key of rows: model, hardware, phase, lengths, dtypes, chips, batch, method, layout, source, engine."""
     return (
         *(row.model, row.hw, row.phase, row.input_len, row.output_len, row.weight_dtype, row.act_dtype, row.kv_dtype),
         *(row.weight_group_size or 0, row.head_dtype or ""),
-        *(row.num_chips, row.pipeline_parallel or 0, row.tensor_parallel or 0, row.batch_size),
+        *(row.num_chips, row.pipeline_parallel or 0, row.tensor_parallel or 0, row.batch_size, method_label(row)),
         *(row.ffn_layout or "", row.attn_sharding or "", row.collectives or "", row.partitioner or ""),
         *(str(row.mesh_shape or ""), SOURCES.index(row.source), row.engine, row.runtime or ""),
         *(row.reference or "", row.point_id),
@@ -112,14 +113,16 @@ def layout_label(row: Row) -> str:
 
 
 def point_label(row: Row) -> str:
-    """The point as text: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8``; of a program
-    that somebody else wrote, its name and slice.
+    """The point as text: ``palm-540b on 64 tpu-v4, decode, batch 64, 1984 in, 64 out, int8, pruning=2:4``; of a
+    program that somebody else wrote, its name and slice.
     """
     if row.phase == PROGRAM:
         return f"{row.model} on {row.num_chips} {row.hw}, {row.phase}"
     lengths = f"{row.input_len} in" + (f", {row.output_len} out" if row.output_len else "")
     where = f"{row.num_chips} {row.hw}"
-    return f"{row.model} on {where}, {row.phase}, batch {row.batch_size}, {lengths}, {row.weight_dtype}"
+    method = method_label(row)
+    words = f"{row.model} on {where}, {row.phase}, batch {row.batch_size}, {lengths}, {row.weight_dtype}"
+    return f"{words}, {method}" if method else words
 
 
 def counted(items: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ class Basis:
     """Inputs of the formulas: a point, its times in seconds, the peaks of one chip, and earlier metrics (``done``).
 
     ``tokens`` counts the tokens of the whole phase, ``cached_tokens`` those whose keys and values the first decode step
-    reads.
+    reads. ``mean_layers`` are the layers that a generated token passed; None where it passed all.
     """
 
     point: Point
@@ -34,6 +34,7 @@ class Basis:
     hbm_bytes_per_s: float | None
     matmul_flops_per_s: float | None
     copy_bytes_per_s: float | None
+    mean_layers: float | None
     done: Mapping[str, float | None]
 
 

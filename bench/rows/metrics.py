@@ -30,6 +30,7 @@ def derive(
     copy_bytes_per_s: float | None = None,
     tokens: int | None = None,
     cached_tokens: int | None = None,
+    mean_layers: float | None = None,
 ) -> dict[str, float | None]:
     """Every derived metric of one result; None if one of its inputs is unknown or the phase does not have it.
 
@@ -37,7 +38,7 @@ def derive(
     prefill or decode point has one stage, which defaults to ``latency_s``; of a generate point, one stage determines
     the other. Peaks are per chip: the dense peak of ``point.act_dtype`` in FLOP/s and the memory bandwidth in bytes/s,
     and the measured rates of a matmul and a copy. ``tokens`` and ``cached_tokens`` (:class:`Basis`) default to the
-    point's.
+    point's, ``mean_layers`` to all layers.
 
     Raises:
         InvalidRequest: a time or a peak is not positive.
@@ -73,6 +74,7 @@ def derive(
         hbm_bytes_per_s=hbm_bytes_per_s,
         matmul_flops_per_s=matmul_flops_per_s,
         copy_bytes_per_s=copy_bytes_per_s,
+        mean_layers=mean_layers,
         done=done,
     )
     for name, metric in DERIVED.items():

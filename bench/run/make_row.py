@@ -129,6 +129,7 @@ def times_of(
         copy_bytes_per_s=facts.measured_copy_bytes_per_s,
         tokens=facts.processed_tokens,
         cached_tokens=facts.cached_tokens,
+        mean_layers=facts.mean_layers,
     )
     return {**rates, "peak_flops_per_s": peak, "hbm_bytes_per_s": bandwidth, "peak_source": peak_source}
 

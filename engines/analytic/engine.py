@@ -124,13 +124,15 @@ def _check(point: Point) -> None:
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding in ("batch", "sequence"):
             raise Unsupported(
                 f"ffn_layout={point.ffn_layout} with attn_sharding={point.attn_sharding} is not modelled on GPU nodes; "
-                "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel), or data_parallel"
+                "they run ws_1d with attention over heads (tensor_parallel × pipeline_parallel), or data_parallel; "
+                "leave both auto"
             )
         _check_ranks(point)
         size = point.chip.node_size
         if point.tensor_degree > size and point.tensor_degree % size:
             raise Unsupported(
-                f"tensor_parallel={point.tensor_degree}: must be a multiple of the {size} GPUs of a node, or fit in one"
+                f"tensor_parallel={point.tensor_degree}: must be a multiple of the {size} GPUs of a node, or fit in "
+                f"one; use at most {size}, or a multiple"
             )
 
 
@@ -140,12 +142,20 @@ def _check_ranks(point: Point) -> None:
     for key in ("data_parallel", "expert_parallel"):
         degree = getattr(point, key)
         if degree is not None and ranks % degree:
-            raise Unsupported(f"{key}={degree}: must divide the tensor_parallel={ranks} ranks of a stage")
+            raise Unsupported(
+                f"{key}={degree}: must divide the tensor_parallel={ranks} ranks of a stage; use a divisor"
+            )
     groups = point.data_parallel or 1
     if groups > point.batch_size:
-        raise Unsupported(f"data_parallel={groups}: has no sequence for some groups of batch_size={point.batch_size}")
+        raise Unsupported(
+            f"data_parallel={groups}: has no sequence for some groups of batch_size={point.batch_size}; use at most "
+            f"{point.batch_size}"
+        )
     if groups > 1 and model.num_heads % (ranks // groups):
-        raise Unsupported(f"data_parallel={groups}: leaves {ranks // groups} ranks for num_heads={model.num_heads}")
+        raise Unsupported(
+            f"data_parallel={groups}: leaves {ranks // groups} ranks for num_heads={model.num_heads}, which they must "
+            "divide; use more groups"
+        )
 
 
 def _estimates(points: Sequence[Point]) -> list[Estimate]:

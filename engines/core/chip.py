@@ -250,8 +250,10 @@ class Chip:
     def _instead_of(self, dtype: str) -> str:
         """The remedy for an act_dtype that the chip does not multiply."""
         wide = next((each for each in ("bfloat16", "float16") if each in self.peak_flops_per_s), None)
-        if dtype in ACTIVATION_DTYPES or wide is None:
-            return ""
+        if wide is None:
+            return "; use a chip with that peak"
+        if dtype in ACTIVATION_DTYPES:
+            return f"; use act_dtype={wide}, or a chip with that peak"
         return f"; use act_dtype={wide}, which stores weights as {dtype} and converts them, or a chip with that peak"
 
 

@@ -31,14 +31,17 @@ def check_adaptive(point: "Point") -> None:
     """Check the keys about speculative decoding and early exit together.
 
     Raises:
-        InvalidRequest: the phase, the draft model's vocabulary, or
-            a number of layers does not fit.
+        InvalidRequest: the phase has no step to decode, or the draft model's vocabulary or a number of layers does not
+            fit.
     """
     for key, off in (("speculative", "none"), ("exit_threshold", None)):
         if getattr(point, key) != off and point.phase not in ("decode", "generate"):
             raise InvalidRequest(
                 key, getattr(point, key), f"is a way to decode, and phase={point.phase}", "use phase=decode or generate"
             )
+        if getattr(point, key) != off and not point.decode_steps:
+            problem = f"is a way to decode, and the prompt's pass makes all of output_len={point.output_len}"
+            raise InvalidRequest(key, getattr(point, key), problem, "use output_len=2 or more")
     if point.speculative != "none" and point.exit_threshold is not None:
         raise InvalidRequest(
             "exit_threshold",

@@ -124,3 +124,17 @@ def test_what_is_no_file_stays_as_it_is(capsys):
     assert streams.prepare().problem is None
     print("seen")
     assert capsys.readouterr().out == "seen\n"
+
+
+def test_what_native_code_prints_is_not_on_stdout():
+    noisy = (
+        "import ctypes\n"
+        "from engines.host.native_output import on_stderr\n"
+        "print('before')\n"
+        "with on_stderr():\n"
+        "    ctypes.CDLL(None).puts(b'a solver says')\n"
+        "print('after')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", noisy], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["before", "after"]
+    assert ended.stderr.strip() == "a solver says"

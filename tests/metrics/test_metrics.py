@@ -86,6 +86,18 @@ def test_a_step_is_a_share_of_the_steps_after_the_prefill(hw, first_token, steps
     assert derive(asked, latency_s=2.0, prefill_s=0.1)["step_time_s"] == pytest.approx(1.9 / steps)
 
 
+def test_mfu_counts_the_layers_that_tokens_passed():
+    # Tokens that leave after 29.5 of 118 layers leave out three quarters of the layers' matmuls, of steps alone.
+    asked = point(phase="generate", input_len=60, output_len=20, exit_threshold=0.5, exit_every=59, exit_rate=0.5)
+    of_layers = asked.model.matmul_flops_per_token - 2 * asked.model.head_params
+    flops = 64 * (80 * 1.08e12 - 20 * 0.75 * of_layers)
+    found = derive(asked, latency_s=1.0, peak_flops_per_s=275e12, mean_layers=29.5)
+    assert asked.model.num_layers == 118
+    assert found["mfu"] == pytest.approx(flops / (64 * 275e12))
+    whole = derive(asked, latency_s=1.0, peak_flops_per_s=275e12, mean_layers=118.0)
+    assert whole == derive(asked, latency_s=1.0, peak_flops_per_s=275e12)
+
+
 def test_a_prefill_point_is_one_stage():
     asked = point(phase="prefill", output_len=0)
     found = derive(asked, latency_s=0.5)

@@ -182,7 +182,8 @@
       const where = `${cell("model")} on ${cell("num_chips")} ${cell("hw")}, ${cell("phase")}`;
       if (cell("phase") === "program") return where;
       const out = Number(this.at("output_len", row)) ? `, ${cell("output_len")} out` : "";
-      return `${where}, batch ${cell("batch_size")}, ${cell("input_len")} in${out}, ${cell("weight_dtype")}`;
+      const method = cell("method") && `, ${cell("method")}`;
+      return `${where}, batch ${cell("batch_size")}, ${cell("input_len")} in${out}, ${cell("weight_dtype")}${method}`;
     }
 
     /* What tells this row from all others: point_id and created_at, and its number among those that share both. */

@@ -33,6 +33,8 @@
     const columns = Math.min(panels.length, innerWidth < 900 ? 1 : panels.length > 4 ? 4 : 2);
     found.lines = Math.ceil(panels.length / columns);
     const titles = [];
+    const methods = rows.column("method"); // a pruned model or a speculated token is no plain row's rival
+    const methodOf = (row) => (methods ? methods.places[row] : 0);
     const kind = shardbench.hasWebGL() ? "scattergl" : "scatter";
     panels.forEach((panel, place) => {
       const number = place ? place + 1 : "";
@@ -40,7 +42,7 @@
       if (panel.title !== null) titles.push({ text: shardbench.plain(panel.title), showarrow: false, xref: `x${number} domain`, yref: `y${number} domain`, x: 0.5, y: 1, yanchor: "bottom", xanchor: "center" });
       for (const [source, valid, color, of] of groups(rows, panel.rows, colors)) addPoints(found, of, source, valid, color, number);
       if (!choice.frontier) return;
-      for (const [source, valid, , of] of groups(rows, panel.rows, { key: () => 0 })) if (valid) addFrontier(found, of, source, number);
+      for (const [source, valid, , of] of groups(rows, panel.rows, { key: methodOf })) if (valid) addFrontier(found, of, source, number);
     });
 
     function addPoints(into, of, source, valid, color, number) {
@@ -56,8 +58,9 @@
     function addFrontier(into, of, source, number) {
       const best = frontier(of, xs, ys, choice.best);
       if (best.length < 2) return;
-      into.traces.push({ type: "scatter", mode: "lines", x: pick(x, best), y: pick(y, best), line: { shape: choice.best.x === "lower" ? "hv" : "vh", width: 1.5, color: shardbench.sourceColor(source) },
-        hoverinfo: "skip", xaxis: `x${number}`, yaxis: `y${number}`, name: `${source}, Pareto frontier` });
+      const method = methods && methods.at(best[0]);
+      into.traces.push({ type: "scatter", mode: "lines", x: pick(x, best), y: pick(y, best), line: { shape: choice.best.x === "lower" ? "hv" : "vh", width: 1.5, color: shardbench.sourceColor(source), dash: method ? "dot" : "solid" },
+        hoverinfo: "skip", xaxis: `x${number}`, yaxis: `y${number}`, name: `${source}${method ? `, ${method}` : ""}, Pareto frontier` });
       into.indices.push(best);
     }
 
@@ -141,7 +144,7 @@
       const zero = choice.log.x || choice.log.y ? " above zero" : "";
       notes.push(`${counted(left, "row")} without both figures${zero} not drawn: ${[...why].map(([outcome, count]) => `${count.toLocaleString("en-US")} ${outcome}`).join(", ")}.`);
     }
-    if (choice.frontier) notes.push("Lines: the Pareto frontier of the valid rows of each source.");
+    if (choice.frontier) notes.push(`Lines: the Pareto frontier of the valid rows of each source${rows.column("method") ? " without a method; dotted, of each method" : ""}.`);
     return notes;
   }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.rows.labels import SOURCES, answered, parallelism
+from bench.rows.methods import is_plain
 from bench.rows.metrics import METRICS
 from bench.rows.pairing import Pair, pair_errors
 from bench.rows.table import Column, Table
@@ -35,8 +36,10 @@ class Contender:
     def is_of(self, row: Row) -> bool:
         """Whether the row is of this contender, at any lengths and batch and of any kind of evidence.
 
-        A prediction is, if it is of the runtime that the paper measured.
+        A prediction is, if it is of the runtime that the paper measured. A row of a method is not: the paper has none.
         """
+        if not is_plain(row):
+            return False
         if row.source == "predicted" and row.runtime not in (None, AUTO, self.runtime):
             return False
         return row.phase == "generate" and all(
@@ -81,9 +84,11 @@ CONTENDERS: Final = (PALM, MT_NLG, TP16, TP32, PP3_TP8)
 
 
 def is_evidence(row: Row) -> bool:
-    """Whether the row may decide a claim of the paper: a prediction only for a runtime that the paper measured."""
+    """Whether the row may decide a claim of the paper: of no method that the paper does not have, and a prediction only
+    for a runtime that the paper measured.
+    """
     measured = {contender.runtime for contender in CONTENDERS}
-    return answered(row) and (row.source != "predicted" or row.runtime in (None, AUTO, *measured))
+    return answered(row) and is_plain(row) and (row.source != "predicted" or row.runtime in (None, AUTO, *measured))
 
 
 @dataclass(frozen=True, slots=True)

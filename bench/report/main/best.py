@@ -8,6 +8,7 @@ from typing import Any
 from bench.report.claims.contenders import CONTENDERS, HEADLINE_LENGTHS
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, answered, by_source, layout_label
+from bench.rows.methods import method_label
 from bench.rows.table import Column, Table
 from bench.validate.ratios import ratio_error
 from engines.core.row import POINT_FIELDS, Row
@@ -91,11 +92,11 @@ def headline_table(rows: Sequence[Row]) -> Table | None:
 
 
 def fastest_decode_steps(rows: Sequence[Row]) -> list[Row]:
-    """The row with the fastest decode step for every kind of evidence but published, chip and model."""
-    best: dict[tuple[str, str, str], Row] = {}
+    """The row with the fastest decode step for every kind of evidence but published, chip, model and method."""
+    best: dict[tuple[str, str, str, str], Row] = {}
     for row in rows:
         if row.phase == "decode" and answered(row) and row.step_time_s is not None and row.source != "published":
-            key = (row.source, row.hw, row.model)
+            key = (row.source, row.hw, row.model, method_label(row))
             if key not in best or (time_of(row) or 0) < (time_of(best[key]) or 0):
                 best[key] = row
     return [best[key] for key in sorted(best)]
@@ -107,11 +108,15 @@ def decode_table(rows: Sequence[Row]) -> Table | None:
     keys = ("model", "hw", "source", "step_time_s", "num_chips", "batch_size", "input_len", "weight_dtype")
     if not best:
         return None
+    several = any(map(method_label, best))
     return Table(
         name="fastest_decode",
-        caption="Fastest decode step of each model",
-        columns=[Column(key) for key in keys],
-        rows=[{key: getattr(row, key) for key in keys} for row in best],
+        caption="Fastest decode step of each model" + (", by each method" if several else ""),
+        columns=[*(Column(key) for key in keys), *([Column("method")] if several else [])],
+        rows=[
+            {key: getattr(row, key) for key in keys} | ({"method": method_label(row)} if several else {})
+            for row in best
+        ],
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
 from bench.rows.frontier import frontier, time_of
 from bench.rows.labels import SOURCES, answered, model_label
+from bench.rows.methods import is_plain, method_label
 from bench.rows.table import Column, Table
 from engines.core.row import Row
 
@@ -16,19 +17,20 @@ Question = tuple[str, str, int, int]
 
 
 def dollars_table(rows: Sequence[Row]) -> Table | None:
-    """Of each question the cheapest row of every chip and kind of evidence; None without prices."""
-    found = []
+    """Of each question the cheapest row of every chip, method and kind of evidence; None without prices."""
+    found, several = [], not all(map(is_plain, rows))
     for question, mine in _questions(rows).items():
-        of: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+        of: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
         for row in mine:
-            of[(row.hw, row.source, row.engine)].append(row)
+            of[(row.hw, method_label(row), row.source, row.engine)].append(row)
         cheapest = [min(each, key=lambda row: row.cost_usd_per_mtok or 0) for each in of.values()]
         for row in sorted(cheapest, key=lambda row: row.cost_usd_per_mtok or 0):
             model, phase, input_len, output_len = question
             keys = {"model": model, "phase": phase, "input_len": input_len, "output_len": output_len or None}
             names = ("hw", "num_chips", "batch_size", "weight_dtype", "source", "engine", "latency_s")
             figures = ("step_time_s", "cost_chip_s_per_token", "cost_usd_per_mtok")
-            found.append({**keys, **{name: getattr(row, name) for name in (*names, *figures)}})
+            method = {"method": method_label(row)} if several else {}
+            found.append({**keys, **method, **{name: getattr(row, name) for name in (*names, *figures)}})
     if not found:
         return None
     return Table(
@@ -82,8 +84,11 @@ def _questions(rows: Sequence[Row]) -> dict[Question, list[Row]]:
 
 
 def _lines(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """The frontier of every chip, kind of evidence and engine; of one chip, dollars are as chip-seconds."""
+    """The frontier of every chip, kind of evidence and engine, of plain rows; of one chip, dollars are as chip-seconds.
+
+    ``report field`` draws methods beside each other.
+    """
     found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in filter(is_plain, rows):
         found[(row.hw, row.source, row.engine)].append(row)
     return {key: frontier(mine) for key, mine in sorted(found.items())}

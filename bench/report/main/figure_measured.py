@@ -7,6 +7,7 @@ from typing import Any, Final
 from bench.report.render.style import COLOURS, Drawn, legend, line_style, panels, plain_log_ticks
 from bench.rows.counted import counted
 from bench.rows.labels import answered, by_source, layout_label
+from bench.rows.methods import method_label
 from engines.core.row import Row
 
 FAMILY: Final = (
@@ -22,7 +23,7 @@ FAMILY: Final = (
     "collectives",
     "partitioner",
 )
-"""Keys that the rows of one figure share."""
+"""Keys that the rows of one figure share, beside their method."""
 MOST_PANELS: Final = 4
 
 
@@ -67,7 +68,7 @@ def step_time_over_batch(rows: Sequence[Row]) -> Drawn | None:
     invalid_count = sum(not row.valid for row in family)
     caption = (
         f"Measured decode step of {row.model} on {row.hw} by {row.engine}, {row.input_len} tokens cached, "
-        f"{row.weight_dtype}; bars are {row.ci_level or 0:.0%} confidence intervals of the median"
+        f"{row.weight_dtype}{_method(row)}; bars are {row.ci_level or 0:.0%} confidence intervals of the median"
         + (f"; crosses are rows that are not valid ({invalid_count})." if invalid_count else ".")
     )
     return Drawn("measured_step_time", caption, figure)
@@ -106,7 +107,10 @@ def mfu_over_chips(rows: Sequence[Row]) -> Drawn | None:
     axes[0].set_ylabel("MFU (%)")
     legend(figure, list(colours.items()), ["measured"])
     row = next(iter(chosen.values()))[0]
-    caption = f"Measured MFU of {row.model} on {row.hw} by {row.engine}; its peak: {row.peak_source or 'datasheet'}."
+    caption = (
+        f"Measured MFU of {row.model} on {row.hw} by {row.engine}{_method(row)}; its peak: "
+        f"{row.peak_source or 'datasheet'}."
+    )
     return Drawn("measured_mfu_over_chips", caption, figure)
 
 
@@ -133,7 +137,11 @@ def _largest_family(rows: Sequence[Row]) -> list[Row]:
 
 
 def _family(row: Row) -> tuple[Any, ...]:
-    return tuple(getattr(row, key) for key in FAMILY)
+    return (*(getattr(row, key) for key in FAMILY), method_label(row))
+
+
+def _method(row: Row) -> str:
+    return f", {method_label(row)}" if method_label(row) else ""
 
 
 def _layout(row: Row) -> str:

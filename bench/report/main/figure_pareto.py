@@ -9,6 +9,7 @@ from bench.rows.escape import file_name
 from bench.rows.frontier import frontier, time_of
 from bench.rows.interval import SAID, ends, relative_interval
 from bench.rows.labels import answered, by_source, model_label
+from bench.rows.methods import plain_rows
 from engines.core.row import Row
 from engines.core.runtime import AUTO
 
@@ -18,8 +19,9 @@ MARKERS: Final = ("o", "s", "^", "D")
 
 
 def cost_against_latency(rows: Sequence[Row]) -> list[Drawn]:
-    """One figure a chip and runtime: decode on the left, prefill on the right, from predicted rows."""
-    predicted = [row for row in by_source(rows, "predicted") if answered(row) and row.cost_chip_s_per_token is not None]
+    """One figure a chip and runtime: decode on the left, prefill on the right, from predicted rows without a method."""
+    plain = plain_rows(by_source(rows, "predicted"))
+    predicted = [row for row in plain if answered(row) and row.cost_chip_s_per_token is not None]
     drawn = []
     machines = sorted({(row.hw, row.runtime or AUTO) for row in predicted})
     for hw, runtime in machines:

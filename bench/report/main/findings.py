@@ -25,6 +25,7 @@ from bench.rows.labels import (
     point_label,
     system_label,
 )
+from bench.rows.methods import method_label, plain_rows
 from bench.rows.pairing import Pair, pair_errors, pair_oom_counts
 from bench.rows.wrong_peaks import MFU
 from engines.core.row import Row
@@ -124,8 +125,9 @@ def _held_out(sources: tuple[str, ...], engine: str, pairs: Sequence[Pair]) -> l
 
 
 def _best_mfu(rows: Sequence[Row]) -> list[Finding]:
+    """Of plain rows; of a store that has none, of what it has."""
     best: dict[tuple[str, str], Row] = {}
-    for row in rows:
+    for row in plain_rows(rows) or rows:
         kind = (row.source, row.engine)
         if answered(row) and row.mfu is not None and (kind not in best or row.mfu > (best[kind].mfu or 0)):
             best[kind] = row
@@ -140,18 +142,22 @@ def _best_mfu(rows: Sequence[Row]) -> list[Finding]:
 
 
 def _fastest_decode(rows: Sequence[Row]) -> list[Finding]:
-    """The fastest decode step for each kind of evidence; the table has it for every model and machine."""
-    steps = fastest_decode_steps(rows)
+    """The fastest decode step for each kind of evidence, of plain rows where there are any; the table has it for every
+    model, machine and method.
+    """
+    every = fastest_decode_steps(rows)
+    steps = plain_rows(every) or every
     found = []
     for source in SOURCES:
         mine = by_source(steps, source)
         if mine:
             best = min(mine, key=lambda row: time_of(row) or 0)
-            where = f"{model_label(best.model)} on {best.num_chips} {best.hw}, batch {best.batch_size}"
+            method = f", {method_label(best)}" if method_label(best) else ""
+            where = f"{model_label(best.model)} on {best.num_chips} {best.hw}, batch {best.batch_size}{method}"
             sentence = (
                 f"The fastest {source} decode step takes {significant(1e3 * (best.step_time_s or 0))} ms: {where}."
             )
-            numbers = {f"{row.model}.{row.hw}": row.step_time_s for row in mine}
+            numbers = {".".join(filter(None, (row.model, row.hw, method_label(row)))): row.step_time_s for row in mine}
             found.append(Finding("fastest decode step", (source,), sentence, numbers))
     return found
 

@@ -1,7 +1,8 @@
 """What a smaller model saves and what it costs: speed against quality of pruned, distilled and quantised models."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render.style import COLOURS, Drawn, legend, plain_log_ticks
@@ -13,6 +14,8 @@ from engines.core.text import significant
 TWO_OF_FOUR: Final = "2:4"
 NEAR: Final = 1.1
 """Times the least perplexity: what a finding takes as nearly as good."""
+SETTING: Final = ("hw", "num_chips", "engine", "phase", "batch_size", "input_len", "output_len")
+"""Keys that rows share whose speeds are compared."""
 FIGURES: Final = (
     "weights_bytes",
     "step_time_s",
@@ -30,13 +33,28 @@ def with_quality(rows: Sequence[Row]) -> list[Row]:
     return [row for row in known if row.quality_kl is not None or row.quality_perplexity is not None]
 
 
+def _of_one_setting(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the setting that most of them share: other chips or another batch are no method's gain."""
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[tuple(getattr(row, key) for key in SETTING)].append(row)
+    return max(found.values(), key=len, default=[])
+
+
 def method(row: Row) -> str:
-    """What was done to the model: ``pruned heads``, ``int8``; its name and checkpoint where it is whole."""
+    """What was done to the model: ``pruned heads``, ``early exit from 0.5``, its number format where that is not
+    float32; its name and checkpoint where it is whole.
+    """
+    changes = []
     if row.pruning:
         parts = [part if part == TWO_OF_FOUR else part.partition(":")[0] for part in row.pruning.split("+")]
-        return "+".join(["pruned", *parts]).replace("+", " ", 1)
+        changes.append("+".join(["pruned", *parts]).replace("+", " ", 1))
+    if row.exit_threshold is not None:
+        changes.append(f"early exit from {row.exit_threshold:g}")
     if row.weight_dtype != "float32":
-        return f"{row.model}, {row.weight_dtype}"
+        changes += [row.weight_dtype] if changes else [row.model, row.weight_dtype]
+    if changes:
+        return ", ".join(changes)
     checkpoint = str(row.details.get("checkpoint", "")).partition("@")[0]
     return f"{row.model} ({checkpoint})" if checkpoint else row.model
 
@@ -54,6 +72,7 @@ def by_activation(row: Row) -> bool:
 def quality_finding(rows: Sequence[Row]) -> list[Finding]:
     """The fastest changed model whose perplexity is near the least of all, beside the fastest row of that least."""
     known = [row for row in with_quality(rows) if row.quality_perplexity is not None and row.tokens_per_s]
+    known = _of_one_setting(known)
     if len(known) < 2:
         return []
     least = min(row.quality_perplexity or 0.0 for row in known)
@@ -81,11 +100,17 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
     mine = with_quality(rows)
     if not mine:
         return None
-    keys = [Column(key) for key in ("model", "hw", "phase", "batch_size", "pruning")]
-    columns = [*keys, Column("by"), Column("weight_dtype"), *(Column(key) for key in FIGURES)]
+    exits = ["exit_threshold"] if any(row.exit_threshold is not None for row in mine) else []
+    told_keys = ("model", "hw", "phase", "batch_size", "pruning", *exits, "weight_dtype")
+    columns = [
+        *(Column(key) for key in told_keys[:-1]),
+        Column("by"),
+        Column("weight_dtype"),
+        *(Column(key) for key in FIGURES),
+    ]
     lines = []
     for row in mine:
-        told = {key: getattr(row, key) for key in ("model", "hw", "phase", "batch_size", "pruning", "weight_dtype")}
+        told = {key: getattr(row, key) for key in told_keys}
         figures = {key: getattr(row, key) for key in FIGURES}
         by = row.details.get("pruning_by", "magnitude") if row.pruning else None
         lines.append({**told, "by": by, **figures})
@@ -101,7 +126,7 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
     """Perplexity, or KL where no text was read, over tokens/s; one colour a method; None with fewer than two points."""
     mine = with_quality(rows)
     key = "quality_perplexity" if any(row.quality_perplexity is not None for row in mine) else "quality_kl"
-    mine = [row for row in mine if getattr(row, key) is not None]
+    mine = _of_one_setting([row for row in mine if getattr(row, key) is not None])
     if len(mine) < 2:
         return None
     from matplotlib.figure import Figure
@@ -126,8 +151,8 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
     axis.set_ylabel("perplexity of held-out text" if key == "quality_perplexity" else "KL to the whole model (nats)")
     first = mine[0]
     caption = (
-        f"Measured {first.phase} on {first.hw}, batch {first.batch_size}: speed against quality of whole, pruned and "
-        "distilled models; beside a mark, the share that was left out. Right and down is better. The quality of a "
+        f"Measured {first.phase} on {first.hw}, batch {first.batch_size}: speed against quality of whole and "
+        "changed models; beside a mark, the share that was left out. Right and down is better. The quality of a "
         "number format is that of its weights before they are rounded."
     )
     return Drawn("quality_over_speed", caption, figure)

@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.analytic.alpa.graph import Choice, Floats, Graph
 from engines.core.errors import OutOfMemory, ShardbenchError
+from engines.host.native_output import on_stderr
 
 UNIT_S: Final = 1e-6
 UNIT_BYTES: Final = 1e9
@@ -90,13 +91,14 @@ def best_choice(graph: Graph, *later: tuple[float, Graph], time_limit_s: float |
     options: dict[str, float] = {"mip_rel_gap": 0.0}
     if time_limit_s is not None:
         options["time_limit"] = time_limit_s
-    found = milp(
-        objective,
-        constraints=LinearConstraint(matrix, np.asarray(low), np.asarray(high)),
-        integrality=integer,
-        bounds=Bounds(np.zeros(total), upper),
-        options=options,
-    )
+    with on_stderr():
+        found = milp(
+            objective,
+            constraints=LinearConstraint(matrix, np.asarray(low), np.asarray(high)),
+            integrality=integer,
+            bounds=Bounds(np.zeros(total), upper),
+            options=options,
+        )
     if found.x is None:
         if found.status == INFEASIBLE:
             raise OutOfMemory("planner=alpa: no shardings of the operators fit in a chip's memory; use more chips")
