@@ -111,7 +111,7 @@ def _chosen(store: Store, where: Wanted, columns: Sequence[str], *, history: boo
     """``columns`` of the chosen rows, in the order of :func:`select`."""
     import pyarrow as pa
 
-    needed = dict.fromkeys([*where, *columns, *(() if history else STANDING), "point_id"])
+    needed = dict.fromkeys([*where, *columns, *(() if history else STANDING), "point_id", "program_id"])
     tables = Columns(store).tables(list(needed), keep_from=MANY_ROWS)
     table = _in_order(_without_superseded(pa.concat_tables(tables)))
     wanted = np.ones(len(table), dtype=bool)
@@ -156,10 +156,16 @@ def _without_superseded(table: "pa.Table") -> "pa.Table":
     generations = table["claim_generation"]
     if not (pc.max(generations).as_py() or 0):
         return table
-    claims = table.select(["claim_id", "point_id", "claim_generation"]).to_pandas()
-    last = claims.groupby(["claim_id", "point_id"])["claim_generation"].transform("max")
-    kept = claims["claim_id"].isna() | (claims["claim_generation"] == last)
-    return table.filter(kept.to_numpy(dtype=bool))
+    claims = table.select(["claim_id", "point_id", "claim_generation", "program_id"]).to_pandas()
+    kept = np.ones(len(claims), dtype=bool)
+    for places in claims.groupby(["claim_id", "point_id"]).indices.values():
+        several = [(claims["claim_generation"].iat[at], claims["program_id"].iat[at], at) for at in places]
+        for generation, program, at in several if len(several) > 1 else ():
+            kept[at] = not any(
+                later > generation and (other == program or other is None or program is None)
+                for later, other, _ in several
+            )
+    return table.filter(kept)
 
 
 def _standing(table: "pa.Table") -> "np.ndarray[Any, np.dtype[np.int64]]":
