@@ -157,14 +157,14 @@ def _without_superseded(table: "pa.Table") -> "pa.Table":
     if not (pc.max(generations).as_py() or 0):
         return table
     claims = table.select(["claim_id", "point_id", "claim_generation", "program_id"]).to_pandas()
+    # Few claims have several rows: only those are looked at one by one.
+    again = claims[claims["claim_id"].notna() & claims.duplicated(["claim_id", "point_id"], keep=False)]
     kept = np.ones(len(claims), dtype=bool)
-    for places in claims.groupby(["claim_id", "point_id"]).indices.values():
-        several = [(claims["claim_generation"].iat[at], claims["program_id"].iat[at], at) for at in places]
-        for generation, program, at in several if len(several) > 1 else ():
-            kept[at] = not any(
-                later > generation and (other == program or other is None or program is None)
-                for later, other, _ in several
-            )
+    for _, several in again.groupby(["claim_id", "point_id"]):
+        for at, generation, program in several[["claim_generation", "program_id"]].itertuples(name=None):
+            later = several["program_id"][several["claim_generation"] > generation]
+            one = later.notna().all() and isinstance(program, str)
+            kept[at] = (later != program).all() if one else later.empty
     return table.filter(kept)
 
 
