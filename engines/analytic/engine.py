@@ -13,7 +13,7 @@ from engines.analytic.drafts import asked, draft_of
 from engines.analytic.exit_record import check_exits, exit_facts
 from engines.analytic.grid import collectives_of, record
 from engines.analytic.impossible import impossible
-from engines.analytic.offload_rates import check_streamed, host_bytes, streams
+from engines.analytic.offload_rates import check_streamed, host_bytes
 from engines.analytic.phase_at_point import PhaseAtPoint, oom_message, value_at
 from engines.analytic.predict import predict
 from engines.analytic.resolved import resolved
@@ -100,7 +100,7 @@ def _program_id(point: Point) -> str:
     parts: list[Any] = [CLOSED_FORM_VERSION, constants_of(point)]
     if point.model.num_experts is not None:
         parts.append(routing_constants(point.chip.kind))
-    if streams(point):
+    if point.offloads:
         parts.append({"host_link_share": HOST_LINK_SHARE})
     return digest(*parts)
 
@@ -226,7 +226,7 @@ def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: t
         keys |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         keys["mesh_shape"] = [1, 1, point.num_chips]
     keys |= phases[-1].keys
-    if streams(point):
+    if point.offloads:
         # What waits on the host stays there in both phases; the cache is at its largest behind the last step.
         details["host_bytes"] = host_bytes(point, max(phase.memory["kv_cache_bytes"] for phase in phases))
     if point.phase == "generate":

@@ -18,7 +18,7 @@ def offload_record(point: Point) -> dict[str, Any]:
         Unsupported: the chip's file does not state its host link, or a drive that the point reads.
     """
     chip, host, nvme = point.chip, math.inf, math.inf
-    if streams(point):
+    if point.offloads:
         host = HOST_LINK_SHARE * chip.require("host_link_bytes_per_s", chip.host_link_bytes_per_s)
     if point.offload == "nvme":
         nvme = chip.require("nvme_bytes_per_s", chip.nvme_bytes_per_s)
@@ -28,11 +28,6 @@ def offload_record(point: Point) -> dict[str, Any]:
         "host_bytes_per_s": host,
         "nvme_bytes_per_s": nvme,
     }
-
-
-def streams(point: Point) -> bool:
-    """Whether anything comes to the chip from the host while a pass runs."""
-    return point.offload != "none" or point.offload_kv != "none"
 
 
 def held_layers(layers: Any, offloaded: Any) -> Any:
@@ -60,7 +55,7 @@ def check_streamed(point: Point) -> None:
     Raises:
         Unsupported: with pipeline stages, speculation, exits, or shardings of every operator.
     """
-    if not streams(point):
+    if not point.offloads:
         return
     asked = f"offload={point.offload} offload_kv={point.offload_kv}"
     if point.pipeline_degree > 1:

@@ -16,7 +16,7 @@ from engines.compiled.depth import at_all_layers, shallow, surely_fits
 from engines.compiled.estimate import estimate_of
 from engines.compiled.exits import check_leaving, shares_of
 from engines.compiled.hlo.parser import UnreadableHlo
-from engines.compiled.offload import check_offload, check_offloaded_plan, host_rate, offloads
+from engines.compiled.offload import check_offload, check_offloaded_plan, host_rate
 from engines.compiled.perfetto import trace_name, write_trace
 from engines.compiled.requests import request_of
 from engines.compiled.speculative import OF_A_DRAFT, check_both_fit, check_turns, draft_for, over_turns, phases_of
@@ -124,7 +124,7 @@ class CompiledEngine(Estimator):
             for phase in phases_of(point):
                 plans = [plan] if phase in OF_A_DRAFT else shallow(plan) or [plan]
                 keys |= {self.compiler.key(request_of(point, each, target, phase)) for each in plans}
-        rate = [host_rate(point)] if offloads(point) else []
+        rate = [host_rate(point)] if point.offloads else []
         return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice(), target.places), *rate)
 
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:

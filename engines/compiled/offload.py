@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from engines.transformer.partition.plan import Plan
 
 
-def offloads(point: Point) -> bool:
-    """Whether anything comes to the chip from host memory."""
-    return point.offload != "none" or point.offload_kv != "none"
-
-
 def check_offload(point: Point) -> None:
     """Check that what is offloaded can be compiled for: from host memory, for a TPU.
 
@@ -24,7 +19,7 @@ def check_offload(point: Point) -> None:
     """
     if point.offload == "nvme":
         raise Unsupported("offload=nvme: a compiler knows host memory and no drive; use offload=host")
-    if not offloads(point):
+    if not point.offloads:
         return
     asked = f"offload={point.offload} offload_kv={point.offload_kv}"
     for key, off in (("speculative", "none"), ("exit_threshold", None)):
@@ -71,7 +66,7 @@ def host_rate(point: Point) -> float | None:
     Raises:
         Unsupported: the chip's file does not state it.
     """
-    if not offloads(point):
+    if not point.offloads:
         return None
     rate = point.chip.require("host_link_bytes_per_s", point.chip.host_link_bytes_per_s)
     return HOST_LINK_SHARE * rate / (point.chip.xla.cores if point.chip.xla else 1)

@@ -151,6 +151,11 @@ class Point(MethodKeys):
         flat["first_token"] = self.first_token if self.phase == "generate" else None
         return flat
 
+    @property
+    def offloads(self) -> bool:
+        """Whether layers' weights, or their keys and values, wait outside the chips."""
+        return self.offload != "none" or self.offload_kv != "none"
+
     def fingerprint(self, asked_of: str) -> str:
         """16 hex digits over every value of the point, architecture and datasheet included, and ``asked_of``.
 
@@ -158,7 +163,7 @@ class Point(MethodKeys):
         at its default is left out, so that a new field whose default is what was done before changes no fingerprint.
         """
         content: dict[str, Any] = {"point": self, "of": asked_of}
-        if self.offload != "none" or self.offload_kv != "none":
+        if self.offloads:
             content["host"] = [self.chip.host_link_bytes_per_s, self.chip.nvme_bytes_per_s]
         return fingerprint(content)
 

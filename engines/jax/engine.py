@@ -74,7 +74,7 @@ class JaxEngine(Runner):
         found = {XLA_FLAGS: f"{kept} {DEVICE_COUNT_FLAG}={devices}".lstrip()}
         if len(counts) == len(points):
             found["JAX_PLATFORMS"] = "cpu"
-        if any(point.offload != "none" or point.offload_kv != "none" for point in points):
+        if any(point.offloads for point in points):
             # Layers come and go: glibc would keep their memory among what is still in use, and the process grow.
             found |= {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
         return found
@@ -164,7 +164,7 @@ class JaxEngine(Runner):
 
         made = staged_plan(point, self.settings) if asks_for_ranks(point) else plan_of(point)
         plan = replace(made, prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))
-        if point.offload != "none" or point.offload_kv != "none":
+        if point.offloads:
             plan = replace(plan, unrolled=True)  # layers come one by one, each in arrays of its own
         if point.exit_threshold is not None:
             from engines.transformer.generate.early_exit import check_exits

@@ -36,12 +36,12 @@ def abstract_program_id(work: Work) -> str:
     if point.phase != "decode":
         texts |= _prompt_texts(work, prompts) | way.prompt_texts()
     if point.decode_steps and point.phase != "prefill":
-        texts |= way.layered_texts(prompts) if work.offloads else _whole_texts(work, way, prompts)
+        texts |= way.layered_texts(prompts) if work.point.offloads else _whole_texts(work, way, prompts)
     return program_id_of(point, plan, mesh, texts)
 
 
 def _prompt_texts(work: Work, prompts: Prompts) -> dict[str, str]:
-    if work.offloads:
+    if work.point.offloads:
         return texts_of(work, prompt_readings(work, prompts))
     weights, cache, *_ = abstract_arguments(work.plan, work.mesh, max(work.point.input_len, 1))["decode"]
     read = shapes(prompts.arguments, NamedSharding(work.mesh, P()))

@@ -91,7 +91,7 @@ def place_of(work: Work, source: Source) -> Place:
     Raises:
         ShardbenchError: a file of layers cannot be written.
     """
-    if not work.offloads:
+    if not work.point.offloads:
         return OnDevices(work, source)
     from engines.jax.offload.place import LayerByLayer
 

@@ -1,7 +1,7 @@
 """A point that is compiled and loaded on its devices, and can be run repeatedly.
 
-It joins parts that know nothing of each other: where arrays wait (:mod:`engines.jax.places`), how the prompt is read
-(:mod:`engines.jax.prompt_batch`) and how tokens are decided (:mod:`engines.jax.ways`).
+It joins three parts, each of which goes with any of the others: where arrays wait (:mod:`engines.jax.places`), how the
+prompt is read (:mod:`engines.jax.prompt_batch`) and how tokens are decided (:mod:`engines.jax.ways`).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,12 @@ from engines.jax.places import place_of
 from engines.jax.programs import Programs
 from engines.jax.prompt_batch import prompts_of
 from engines.jax.stages import asks_for_ranks
-from engines.jax.verification import Outputs, checked_rows, verified
+from engines.jax.verification import Outputs, verified
 from engines.jax.ways.chosen import way_of
 from engines.jax.work import Work
 from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
+from engines.weights.logits import checked_rows
 from engines.weights.quality import Quality
 from engines.weights.random import Source
 
@@ -159,7 +160,7 @@ class JaxProgram:
         cache += bytes_per_chip(self.way.cache)
         temporary = max((float(each.temp_size_in_bytes) for each in timed), default=None)
         peak = max((_peak_bytes(each) for each in timed), default=None)
-        if self.work.offloads and temporary is not None:
+        if self.work.point.offloads and temporary is not None:
             # What a layer's program is given is a part of what is there.
             peak = weights + cache + temporary
         return {
@@ -175,7 +176,7 @@ class JaxProgram:
             "attention_batch_axes": "".join(plan.axes.sequence),
             "padded_heads": plan.padded.heads,
             "padded_kv_heads": plan.padded.kv_heads,
-            "checked_sequences": len(checked_rows(self.work)),
+            "checked_sequences": len(checked_rows(self.work.point, plan.cache_len)),
             "seed": self.work.settings.seed,
             "unrolled": plan.unrolled,
             **self.prompts.details,

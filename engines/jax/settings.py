@@ -1,7 +1,6 @@
 """The settings of ``conf/engine/jax.yaml``."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +9,10 @@ from engines.core.errors import InvalidRequest
 from engines.core.model import Model
 from engines.core.point import Point
 from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling, check_unroll_layers
-from engines.weights.checkpoint.identity import identity
+from engines.weights.checkpoint.identity import identity, told_as
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.held_out import digest_of_file
-from engines.weights.pruned.scores import BY
+from engines.weights.quality import QualitySettings
 from engines.weights.random import Source
 
 TOLERANCE: Final[Mapping[str, float]] = {
@@ -32,22 +31,14 @@ NOT_HELD: Final = frozenset({"tolerance", "virtual_devices"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(QualitySettings):
     """Settings of the JAX engine; ``conf/engine/jax.yaml`` describes each.
 
     ``tolerance``: number format → largest relative error of logits; formats that are not named keep their default.
-    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``. ``pruning_by``
-    says which parts of the point's ``pruning`` stay. ``teacher`` is the checkpoint that quality is measured against,
-    ``text`` what it is measured on. Others are fields of :class:`engines.transformer.options.Sampling` and
-    :class:`engines.transformer.options.PrefillOptions`.
+    ``checkpoint`` is a folder in Hugging Face's layout; without one, weights are random by ``seed``. Others are fields
+    of :class:`engines.transformer.options.Sampling` and :class:`engines.transformer.options.PrefillOptions`.
     """
 
-    seed: int = 0
-    checkpoint: str | None = None
-    pruning_by: str = "magnitude"
-    calibration_text: str | None = None
-    teacher: str | None = None
-    text: str | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -68,9 +59,8 @@ class Settings:
     offload_dir: str | None = None
 
     def __post_init__(self) -> None:
+        QualitySettings.__post_init__(self)  # super() finds no class that has slots
         check_unroll_layers(self.unroll_layers)
-        if self.pruning_by not in BY:
-            raise InvalidRequest("engine.pruning_by", self.pruning_by, "is not known", f"use one of {', '.join(BY)}")
         if isinstance(self.ngram, bool) or not isinstance(self.ngram, int) or self.ngram < 1:
             raise InvalidRequest("engine.ngram", self.ngram, "must be an integer ≥ 1", "use 2")
 
@@ -137,7 +127,7 @@ class Settings:
         return self._from(self.draft_checkpoint, model, "engine.draft_checkpoint")
 
     def _from(self, checkpoint: str | None, model: Model, key: str) -> Source:
-        with _told_as(key):
+        with told_as(key):
             return self.seed if checkpoint is None else open_checked(Path(checkpoint).expanduser(), model)
 
     def options(self) -> dict[str, Any]:
@@ -152,19 +142,9 @@ class Settings:
         changed = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _SAME_ANSWER}
         for key in ("checkpoint", "draft_checkpoint", "teacher"):
             if changed[key] is not None:
-                with _told_as(f"engine.{key}"):
+                with told_as(f"engine.{key}"):
                     changed[key] = identity(Path(changed[key]).expanduser())
         for key in ("text", "calibration_text"):
             if changed[key] is not None:
                 changed[key] = digest_of_file(key, changed[key])
         return {name: value for name, value in changed.items() if value != getattr(defaults, name)}
-
-
-@contextmanager
-def _told_as(key: str) -> Iterator[None]:
-    """Within it, what is wrong with a checkpoint is said of the setting ``key``."""
-    try:
-        yield
-    except InvalidRequest as error:
-        named = key if error.key == "engine.checkpoint" else error.key
-        raise InvalidRequest(named, error.value, error.problem, error.remedy) from None

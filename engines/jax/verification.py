@@ -1,7 +1,6 @@
 """Whether a program computed what was asked: its logits beside those of a reference that reads its tokens."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import jax
 import numpy as np
@@ -9,18 +8,16 @@ from numpy.typing import NDArray
 
 from engines.core.engine import Verification
 from engines.jax.arrays import gathered
-from engines.jax.output_error import Bfloat16, agreement, kl_divergence, relative_error
+from engines.jax.bfloat16 import Bfloat16
 from engines.jax.prompt_batch import Prompts
 from engines.jax.ways.steps import Steps
 from engines.jax.work import Work
 from engines.transformer.params.quantize import is_quantized
 from engines.transformer.reference import reference_logits
+from engines.weights.logits import agreement, checked_rows, kl_divergence, relative_error
 from engines.weights.quality import Quality
 from engines.weights.random import Source
 from engines.weights.texts import Texts
-
-CHECKED_SCORES: Final = 1 << 26
-"""Attention scores that the reference may hold at once: it checks as many sequences as fit, evenly spaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +27,6 @@ class Outputs:
     first: jax.Array
     first_scores: jax.Array | None
     decoded: tuple[jax.Array, jax.Array] | None
-
-
-def checked_rows(work: Work) -> NDArray[np.int64]:
-    """The sequences that are compared."""
-    length, batch = work.plan.cache_len, work.point.batch_size
-    most = max(1, CHECKED_SCORES // (length * length * work.point.model.num_heads))
-    return np.unique(np.linspace(0, batch - 1, min(most, batch)).astype(np.int64))
 
 
 def verified(
@@ -57,7 +47,7 @@ def verified(
     Raises:
         InvalidRequest: a stop token ended a sequence before the last step.
     """
-    rows = checked_rows(work)
+    rows = checked_rows(work.point, work.plan.cache_len)
     texts = Texts(prompts.tokens[rows], prompts.ends[rows] + 1)
     parts = []
     if outputs.first_scores is not None:

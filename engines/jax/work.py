@@ -24,8 +24,3 @@ class Work:
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
         return self.settings.sampling
-
-    @property
-    def offloads(self) -> bool:
-        """Whether arrays of layers wait outside the devices, so that layers run one by one."""
-        return self.point.offload != "none" or self.point.offload_kv != "none"

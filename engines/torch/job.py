@@ -69,11 +69,6 @@ class Job:
         return lengths_of(self.point, self.seed)
 
     @property
-    def offloads(self) -> bool:
-        """Whether layers' weights, or their keys and values, wait elsewhere."""
-        return self.point.offload != "none" or self.point.offload_kv != "none"
-
-    @property
     def groups(self) -> tuple[int, ...]:
         """Groups of experts and of sequences, where there is more than one of either."""
         found = self.point.expert_parallel or 1, self.point.data_parallel or 1

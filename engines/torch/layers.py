@@ -101,7 +101,7 @@ def layers_of(
     def shapes(kind: LayerKind, rows: slice) -> list[tuple[int, ...]]:
         return cache_shapes(shard, kind, *sequences.cache_size(rows), rolls)
 
-    if device.type == "meta" or not job.offloads:
+    if device.type == "meta" or not job.point.offloads:
         return LayersOnDevice(parameters, sequences, on_device())
     return StreamedLayers(
         WeightsOnDevice(parameters.layers) if point.offload == "none" else WaitingWeights(job, shard, device),

@@ -9,9 +9,10 @@ from engines.core.engine import Facts, Stage, Verification
 from engines.host.resident import peak_resident_bytes
 from engines.torch.job import Job
 from engines.torch.rank_group import RankGroup
-from engines.torch.result import Outputs, checked_rows, verification
+from engines.torch.result import Outputs, verification
 from engines.torch.trace import program_id_of
 from engines.weights.lengths import counted
+from engines.weights.logits import checked_rows
 
 
 class TorchProgram:
@@ -82,10 +83,10 @@ class TorchProgram:
                 **self.options,
                 "decode": self.job.decode,
                 "micro_batches": ranks[0]["micro_batches"],
-                "checked_sequences": len(checked_rows(point)),
+                "checked_sequences": len(checked_rows(point, point.input_len + point.output_len)),
                 "seed": self.job.seed,
                 **({} if point.lengths == "equal" else {"real_tokens": real}),
-                **(_streamed(self.stages, ranks) if self.job.offloads else {}),
+                **(_streamed(self.stages, ranks) if self.job.point.offloads else {}),
             },
         )
 

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from engines.core.engine import Verification
-from engines.core.point import Point
 from engines.torch.job import Job
 from engines.torch.quality import quality, reference
+from engines.weights.logits import checked_rows, kl_divergence, relative_error
 from engines.weights.random import prompt
 from engines.weights.texts import Texts
-
-CHECKED_SCORES: Final = 1 << 26
-"""Attention scores that the reference may hold at once: it checks as many sequences as fit, evenly spaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +47,14 @@ class Outputs:
         )
 
 
-def checked_rows(point: Point) -> NDArray[np.int64]:
-    """Indices of the sequences that are verified."""
-    length = point.input_len + point.output_len
-    most = max(1, CHECKED_SCORES // (length * length * point.model.num_heads))
-    return np.unique(np.linspace(0, point.batch_size - 1, min(most, point.batch_size)).astype(np.int64))
-
-
 def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
     """Compare logits with the float32 reference fed with the same tokens.
 
     Compared are the last position of the prompt and the last few decode steps, which read the whole cache.
     """
     point = job.point
-    rows = checked_rows(point)
+    length = point.input_len + point.output_len
+    rows = checked_rows(point, length)
     texts = Texts(prompt(point.model, point.batch_size, max(point.input_len, 1), job.seed)[rows], job.lengths[rows])
     found: list[NDArray[np.float32]] = []
     if outputs.first_scores is not None:
@@ -73,24 +64,18 @@ def verification(job: Job, outputs: Outputs, tolerance: float) -> Verification:
         generated = outputs.generated.T[rows, :-1]
         texts.go_on(np.concatenate([outputs.first[rows, None], generated], axis=1), len(outputs.kept))
         found.append(outputs.kept[:, rows])
-    tokens, length = torch.from_numpy(texts.tokens).long(), point.input_len + point.output_len
+    tokens = torch.from_numpy(texts.tokens).long()
     expected = reference(point, point.model, tokens, texts.asked, job.source(), length)
     truth, output = texts.of_each(expected.double().cpu().numpy()), np.concatenate(found).astype(np.float64)
     against_whole = quality(job)
-    error = float(np.abs(output - truth).max() / np.abs(truth).max())
+    error = relative_error(truth, output)
     return Verification(
         ok=error <= tolerance,
         max_relative_error=error,
         tolerance=tolerance,
         against="float32 on a single device",
-        kl_divergence=_kl_divergence(truth, output),
+        kl_divergence=kl_divergence(truth, output),
         quality_kl=None if against_whole is None else against_whole.kl,
         quality_agreement=None if against_whole is None else against_whole.agreement,
         quality_perplexity=None if against_whole is None else against_whole.perplexity,
     )
-
-
-def _kl_divergence(expected: NDArray[np.float64], output: NDArray[np.float64]) -> float:
-    """Mean of KL(expected ‖ output) over all but the last axis, in nats; both are logits."""
-    p, q = (each - np.logaddexp.reduce(each, axis=-1, keepdims=True) for each in (expected, output))
-    return float((np.exp(p) * (p - q)).sum(axis=-1).mean())

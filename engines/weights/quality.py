@@ -18,9 +18,10 @@ from engines.core.model import Model
 from engines.core.point import Point
 from engines.core.pruning import NONE, pruning_of
 from engines.weights.checkpoint.describe import model_of
-from engines.weights.checkpoint.identity import identity
+from engines.weights.checkpoint.identity import identity, told_as
 from engines.weights.checkpoint.source import open_checked
 from engines.weights.held_out import WINDOW, WINDOWS, digest_of_file, windows_of
+from engines.weights.logits import log_probabilities
 from engines.weights.pruned.scores import BY, LayerScores, by_magnitude
 from engines.weights.pruned.source import PrunedWeights
 from engines.weights.random import Source, prompt
@@ -56,7 +57,8 @@ class QualitySettings:
         """
         found: dict[str, Any] = {} if self.pruning_by == "magnitude" else {"pruning_by": self.pruning_by}
         if self.teacher is not None:
-            found["teacher"] = identity(Path(self.teacher).expanduser())
+            with told_as("engine.teacher"):
+                found["teacher"] = identity(Path(self.teacher).expanduser())
         for key in ("text", "calibration_text"):
             if (path := getattr(self, key)) is not None:
                 found[key] = digest_of_file(key, path)
@@ -125,13 +127,15 @@ def quality_of(
     teacher, weights = (asked.model, whole) if pruned else (None, None)
     if settings.teacher is not None:
         folder = Path(settings.teacher).expanduser()
-        teacher = model_of(folder)
+        with told_as("engine.teacher"):
+            teacher = model_of(folder)
         if teacher.vocab_size != run.model.vocab_size:
             raise InvalidRequest(
                 "engine.teacher", folder, f"has a vocabulary of {teacher.vocab_size}, the model {run.model.vocab_size}",
                 "use a teacher of the same tokens",
             )  # fmt: skip
-        weights = open_checked(folder, teacher)
+        with told_as("engine.teacher"):
+            weights = open_checked(folder, teacher)
     if settings.text is None:
         tokens = prompt(run.model, WINDOWS, min(WINDOW, run.model.max_positions), settings.seed + 2)
     else:
@@ -157,4 +161,4 @@ def quality_of(
 def _log_probabilities(logits: Logits, model: Model, tokens: NDArray[np.int32], source: Source) -> NDArray[np.float64]:
     """[time, batch, vocabulary]."""
     found = logits(model, tokens, list(range(tokens.shape[1])), source).astype(np.float64)
-    return found - np.logaddexp.reduce(found, axis=-1, keepdims=True)
+    return log_probabilities(found)

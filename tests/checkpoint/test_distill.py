@@ -11,8 +11,10 @@ from builders.points import point
 
 from bench.cli.main import main
 from engines.core.errors import InvalidRequest, Unsupported
+from engines.jax.engine import JaxEngine
 from engines.jax.quality import quality_of
 from engines.jax.settings import Settings
+from engines.torch.engine import TorchEngine
 from engines.transformer.reference import reference_logits
 from engines.transformer.training import TrainingConfig, forward, loss_of, read_all, trained
 from engines.weights.checkpoint.describe import model_of
@@ -154,3 +156,10 @@ def test_only_what_llamas_config_says_is_written(tmp_path):
     with pytest.raises(Unsupported, match="only models with Llama's layer"):
         write_checkpoint(tmp_path / "made", small_model(), {})
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("engine", [JaxEngine, TorchEngine])
+@pytest.mark.parametrize("key", ["checkpoint", "teacher"])
+def test_what_is_no_checkpoint_is_told_by_the_key_that_named_it(engine, key, tmp_path):
+    with pytest.raises(InvalidRequest, match=rf"engine\.{key}="):
+        engine(**{key: str(tmp_path)})

@@ -9,9 +9,10 @@ from builders.points import point as build_point
 from bench.sweep.catalog import load_group, load_model
 from engines.core.engine import Runner
 from engines.core.errors import InvalidRequest, ShardbenchError
+from engines.jax.bfloat16 import Bfloat16
 from engines.jax.engine import JaxEngine
-from engines.jax.output_error import Bfloat16, kl_divergence, relative_error
 from engines.weights.lengths import draw_lengths
+from engines.weights.logits import kl_divergence, relative_error
 from engines.weights.random import Tensor
 
 point = partial(

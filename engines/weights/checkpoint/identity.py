@@ -1,9 +1,12 @@
-"""Identity of a checkpoint by its content, without reading all of it."""
+"""Identity of a checkpoint by its content, without reading all of it; and which setting named one that is bad."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from engines.core.errors import InvalidRequest
 from engines.weights.checkpoint.files import CONFIG, read_json, weight_files
 
 SAMPLES: Final = 64
@@ -32,3 +35,13 @@ def identity(folder: Path) -> str:
                 file.seek(size * at // SAMPLES)
                 digest.update(file.read(SAMPLE_BYTES))
     return f"{folder.resolve().name}@{digest.hexdigest()[:16]}"
+
+
+@contextmanager
+def told_as(key: str) -> Iterator[None]:
+    """Within it, what is wrong with a checkpoint is said of the setting ``key``."""
+    try:
+        yield
+    except InvalidRequest as error:
+        named = key if error.key == "engine.checkpoint" else error.key
+        raise InvalidRequest(named, error.value, error.problem, error.remedy) from None
