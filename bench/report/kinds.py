@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -83,34 +84,14 @@ def _compiler(asked: Asked) -> Made:
     return Made(document=document, rows=[row for night in nights for row in night.rows])
 
 
-def _operators(asked: Asked) -> Made:
-    from bench.report.operators.report import operators_report
+def _of(room: str, title: str) -> Callable[[Asked], Made]:
+    """The report of a room: ``ROOM_report`` of its module ``report``, of rows and a heading."""
 
-    return Made(document=operators_report(asked.rows, asked.titled("What compilers make of a layer's operators")))
+    def make(asked: Asked) -> Made:
+        report = getattr(import_module(f"bench.report.{room}.report"), f"{room}_report")
+        return Made(document=report(asked.rows, asked.titled(title)))
 
-
-def _field(asked: Asked) -> Made:
-    from bench.report.field.report import field_report
-
-    return Made(document=field_report(asked.rows, asked.titled("Every system of the field, on the same chips")))
-
-
-def _offload(asked: Asked) -> Made:
-    from bench.report.offload.report import offload_report
-
-    return Made(document=offload_report(asked.rows, asked.titled("Weights and cache outside the chip")))
-
-
-def _packing(asked: Asked) -> Made:
-    from bench.report.packing.report import packing_report
-
-    return Made(document=packing_report(asked.rows, asked.titled("What padding costs")))
-
-
-def _megatron(asked: Asked) -> Made:
-    from bench.report.megatron.report import megatron_report
-
-    return Made(document=megatron_report(asked.rows, asked.titled("Megatron beside FasterTransformer")))
+    return make
 
 
 def _studies(asked: Asked) -> Made:
@@ -144,27 +125,27 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "operators": Kind(
         summary="what a compiler that partitions made of each operator, and Alpa's plans (+sweep=operators)",
-        make=_operators,
+        make=_of("operators", "What compilers make of a layer's operators"),
         folder="operators",
     ),
     "field": Kind(
         summary="latency against cost of every system that the paper names (+sweep=field, field-measured)",
-        make=_field,
+        make=_of("field", "Every system of the field, on the same chips"),
         folder="field",
     ),
     "offload": Kind(
         summary="the cheapest token with weights or cache off the chip (+sweep=study-offload), and what streaming did",
-        make=_offload,
+        make=_of("offload", "Weights and cache outside the chip"),
         folder="offload",
     ),
     "packing": Kind(
         summary="padded over packed times of prompts of different lengths, beside their bounds (+sweep=packing)",
-        make=_packing,
+        make=_of("packing", "What padding costs"),
         folder="packing",
     ),
     "megatron": Kind(
         summary="Megatron beside FasterTransformer, published and predicted, and pipelines measured (+sweep=megatron)",
-        make=_megatron,
+        make=_of("megatron", "Megatron beside FasterTransformer"),
         folder="megatron",
     ),
     "studies": Kind(

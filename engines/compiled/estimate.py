@@ -18,6 +18,7 @@ from engines.core.point import Point
 from engines.core.versions import versions_of
 from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
+from engines.transformer.partition.stages import ranks_as_run
 from engines.weights.lengths import counted, lengths_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def estimate_of(
         "collectives": plan.collectives,
         **({"latent_attention": form} if (form := resolved_form(plan, point.phase, point.input_len)) else {}),
         **resolved_experts(plan),
-        **_ranks(point, plan),
+        **ranks_as_run(point, plan),
     }
     mean_layers, of_exits = exit_details(point)
     given = point.axes()
@@ -172,14 +173,6 @@ def _operators(point: Point, plan: "Plan", phases: Sequence[TimedProgram]) -> di
         tokens, passes = (1, point.decode_steps) if decodes else (point.input_len, 1)
         found[phase.name] = operators_of(phase, plan, plan.batch_size * tokens, cost, passes)
     return {"operators": found}
-
-
-def _ranks(point: Point, plan: "Plan") -> dict[str, Any]:
-    """The keys of a point that is cut by ranks and stages, which has no mesh."""
-    if point.tensor_parallel is None and point.pipeline_parallel is None:
-        return {}
-    found = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": plan.stages}
-    return found if plan.stages == 1 else {**found, "micro_batches": plan.micro_batches, "mesh_shape": None}
 
 
 def _program_sentence(point: Point, plan: "Plan") -> str:

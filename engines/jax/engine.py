@@ -157,10 +157,11 @@ class JaxEngine(Runner):
         # JAX reads its environment when imported, which the harness sets after it has imported this module.
         from engines.jax.devices import mesh_of
         from engines.jax.prompt_batch import check_prompts
-        from engines.jax.stages import asks_for_ranks, staged_plan
+        from engines.jax.stages import staged_plan
         from engines.transformer.generate.prefill import prefix_plan
         from engines.transformer.generate.ragged_prompts import paged
         from engines.transformer.partition.resolve import plan_of
+        from engines.transformer.partition.stages import asks_for_ranks
 
         made = staged_plan(point, self.settings) if asks_for_ranks(point) else plan_of(point)
         plan = replace(made, prefill=self.settings.prefill(point), unrolled=self.settings.unrolls(point))

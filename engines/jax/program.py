@@ -18,12 +18,12 @@ from engines.jax.peaks import measured_peaks
 from engines.jax.places import place_of
 from engines.jax.programs import Programs
 from engines.jax.prompt_batch import prompts_of
-from engines.jax.stages import asks_for_ranks
 from engines.jax.verification import Outputs, verified
 from engines.jax.ways.chosen import way_of
 from engines.jax.work import Work
 from engines.transformer.partition.resolve import resolved_form, resolved_layout
 from engines.transformer.partition.resolve_experts import resolved_experts
+from engines.transformer.partition.stages import asks_for_ranks, ranks_as_run
 from engines.weights.logits import checked_rows
 from engines.weights.quality import Quality
 from engines.weights.random import Source
@@ -108,14 +108,6 @@ class JaxProgram:
         tokens = point.batch_size * (1 if point.phase == "decode" else point.input_len)
         return tokens, model.d_model, max(1, model.d_ff // self.work.plan.chips)
 
-    def _ranks(self) -> dict[str, Any]:
-        """The keys of a point that is cut by ranks, which has no mesh."""
-        point, plan = self.work.point, self.work.plan
-        if not asks_for_ranks(point):
-            return {}
-        found = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": plan.stages, "mesh_shape": None}
-        return found if plan.stages == 1 else {**found, "micro_batches": plan.micro_batches}
-
     def facts(self) -> Facts:
         """Layouts as they ran, one chip's memory, versions, and the peaks measured here."""
         work, point, plan = self.work, self.work.point, self.work.plan
@@ -127,7 +119,8 @@ class JaxProgram:
             "collectives": plan.collectives,
             **({"latent_attention": form} if form else {}),
             **resolved_experts(plan),
-            **self._ranks(),
+            **ranks_as_run(point, plan),
+            **({"mesh_shape": None} if asks_for_ranks(point) else {}),  # it is [1, 1, tensor_parallel]
         }
         requested = point.axes()
         copied_at_most = self.place.most_copied_bytes()

@@ -5,9 +5,6 @@ from engines.core.point import Point
 from engines.jax.settings import Settings
 from engines.transformer.partition import stages
 from engines.transformer.partition.plan import Plan
-from engines.transformer.partition.stages import asks_for_ranks
-
-__all__ = ["asks_for_ranks", "staged_plan"]
 
 
 def staged_plan(point: Point, settings: Settings) -> Plan:

@@ -1,7 +1,7 @@
 """Megatron's keys as a plan: tensor-parallel ranks share a layer in one dimension, pipeline stages share the layers."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.point import Point
@@ -67,3 +67,11 @@ def staged_plan(point: Point, mesh_shape: MeshShape | None = None) -> Plan:
             "layers, or engine=torch"
         )
     return replace(plan, batch_size=point.batch_size // parts, stages=stages, micro_batches=parts)
+
+
+def ranks_as_run(point: Point, plan: Plan) -> dict[str, Any]:
+    """The keys that say how a point was cut by ranks and stages; {} of one that was not."""
+    if not asks_for_ranks(point):
+        return {}
+    found = {"tensor_parallel": point.tensor_degree, "pipeline_parallel": plan.stages}
+    return found if plan.stages == 1 else {**found, "micro_batches": plan.micro_batches, "mesh_shape": None}
