@@ -141,3 +141,38 @@ def test_an_instruction_in_parts():
     assert [(shape.dtype, shape.dims, shape.space) for shape in read.shapes] == [("bf16", (8, 128), 1), ("s8", (4,), 0)]
     assert read.bytes == 2 * 8 * 128 + 4
     assert read.attributes["calls"] == "%c"
+
+
+@pytest.mark.parametrize(
+    ("combined", "times"),
+    [
+        ("ROOT %new = f32[] parameter(1)", 1),
+        ("%new = f32[] parameter(1)\n  ROOT %sum = f32[] add(%old, %new)", 2),
+    ],
+)
+def test_a_scatter_moves_what_it_writes_and_not_what_it_writes_into(combined, times):
+    text = f"""\
+HloModule scatters, is_scheduled=true
+
+%combine (old: f32[], new: f32[]) -> f32[] {{
+  %old = f32[] parameter(0)
+  {combined}
+}}
+
+%written (cache: f32[4096,64], at: s32[8,1], rows: f32[8,64]) -> f32[4096,64] {{
+  %cache = f32[4096,64]{{1,0}} parameter(0)
+  %at = s32[8,1]{{1,0}} parameter(1)
+  %rows = f32[8,64]{{1,0}} parameter(2)
+  ROOT %in_place = f32[4096,64]{{1,0}} scatter(%cache, %at, %rows), update_window_dims={{1}}, to_apply=%combine
+}}
+
+ENTRY %main (x: f32[4096,64], i: s32[8,1], u: f32[8,64]) -> f32[4096,64] {{
+  %x = f32[4096,64]{{1,0}} parameter(0)
+  %i = s32[8,1]{{1,0}} parameter(1)
+  %u = f32[8,64]{{1,0}} parameter(2)
+  ROOT %result = f32[4096,64]{{1,0}} fusion(%x, %i, %u), kind=kInput, calls=%written
+}}
+"""
+    (step,) = (each for each in read_schedule(parse_module(text)).computations["main"] if each.opcode == "fusion")
+    indices, update = 8 * 4, 8 * 64 * 4
+    assert step.hbm_bytes == indices + update + times * update

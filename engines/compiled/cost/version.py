@@ -2,5 +2,5 @@
 
 from typing import Final
 
-TIMING_VERSION: Final = 2
+TIMING_VERSION: Final = 3
 """Raised when the model gives the same schedule on the same device another time; a test ties it to stored schedules."""

@@ -23,8 +23,8 @@ class Transfer(NamedTuple):
 def transfers(module: Module, computation: Computation, each: Instruction) -> tuple[Transfer, ...]:
     """The reads and writes of an instruction, in HBM and on the chip.
 
-    An operand of which only a slice is read counts with that slice, and a result that updates an operand in place with
-    the update: every layer passes the stacked weights and the cache on whole and touches its own part of them.
+    An operand of which only a slice is read counts with that slice, and a result that updates an operand in place
+    (``dynamic-update-slice``, ``scatter``) with the update: every layer passes the stacked weights and the cache on whole and touches its own part of them.
     """
     found: list[Transfer] = []
     for number, operand in enumerate(each.operands):
@@ -47,6 +47,8 @@ def _read_bytes(module: Module, each: Instruction, number: int, shape: Shape) ->
         return each.bytes
     if each.opcode == "dynamic-update-slice" and number == 0:
         return 0.0
+    if each.opcode == "scatter" and number < len(each.shapes):
+        return 0.0
     called = each.called("calls") if each.opcode == "fusion" else []
     if not called:
         return shape.bytes
@@ -56,7 +58,7 @@ def _read_bytes(module: Module, each: Instruction, number: int, shape: Shape) ->
         return shape.bytes
     read = sum(
         _read_bytes(module, user, place, parameter.shapes[0])
-        if user.opcode in ("dynamic-slice", "slice", "gather", "dynamic-update-slice", "fusion")
+        if user.opcode in ("dynamic-slice", "slice", "gather", "dynamic-update-slice", "scatter", "fusion")
         else shape.bytes
         for user, place in _readers(module, inner, parameter.name)
     )
@@ -89,6 +91,8 @@ def _written_bytes(module: Module, computation: Computation, each: Instruction) 
     if each.opcode == "dynamic-update-slice":
         update = computation.by_name.get(each.operands[1])
         return [each.bytes if update is None else update.bytes]
+    if each.opcode == "scatter":
+        return _scattered_bytes(module, computation, each)
     if each.opcode == "fusion":
         inner = module[each.called("calls")[0]]
         return _written_bytes(module, inner, inner.root)
@@ -98,3 +102,14 @@ def _written_bytes(module: Module, computation: Computation, each: Instruction) 
         parts = [computation.by_name[name] for name in each.operands]
         return [sum(_written_bytes(module, computation, part)) for part in parts]
     return [shape.bytes for shape in each.shapes]
+
+
+def _scattered_bytes(module: Module, computation: Computation, each: Instruction) -> list[float]:
+    """Bytes that a scatter writes into each of its operands, in place; one that adds to what is there reads it too."""
+    updates = [computation.by_name.get(name) for name in each.operands[len(each.shapes) + 1 :]]
+    combiner = each.called("to_apply")
+    replaces = not combiner or module[combiner[0]].root.opcode in ("parameter", "tuple")
+    return [
+        shape.bytes if update is None else min(shape.bytes, update.bytes * (1 if replaces else 2))
+        for shape, update in zip(each.shapes, updates, strict=True)
+    ]
