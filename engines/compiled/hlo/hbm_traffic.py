@@ -24,7 +24,8 @@ def transfers(module: Module, computation: Computation, each: Instruction) -> tu
     """The reads and writes of an instruction, in HBM and on the chip.
 
     An operand of which only a slice is read counts with that slice, and a result that updates an operand in place
-    (``dynamic-update-slice``, ``scatter``) with the update: every layer passes the stacked weights and the cache on whole and touches its own part of them.
+    (``dynamic-update-slice``, ``scatter``) with the update: every layer passes the stacked weights and the cache on
+    whole and touches its own part of them.
     """
     found: list[Transfer] = []
     for number, operand in enumerate(each.operands):
