@@ -1,7 +1,9 @@
 """How near a model that was made smaller is to the whole one, and how well it predicts a text.
 
-Both are run on one device in float32, by an engine's own reference, so that only what was left out, or learned anew,
-tells them apart; what number formats and partitioning add is the row's ``max_relative_error`` and ``kl_divergence``.
+Both are run on one device in float32, by an engine's own reference, so that only what was left out, rounded or learned
+anew tells them apart: the weights are those that the point's number formats hold (:mod:`engines.weights.rounded`). What
+formats of activations and of the cache, and partitioning, add is in the row's ``max_relative_error`` and
+``kl_divergence``.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from engines.weights.logits import log_probabilities
 from engines.weights.pruned.scores import BY, LayerScores, by_magnitude
 from engines.weights.pruned.source import PrunedWeights
 from engines.weights.random import Source, prompt
+from engines.weights.rounded import RoundedWeights, rounds
 
 LOGITS: Final = 1 << 27
 """Logits that are held at once."""
@@ -114,6 +117,8 @@ def quality_of(
 ) -> Quality | None:
     """The quality of ``run`` with the weights ``source``, against the teacher, or the whole model of ``asked``.
 
+    The smaller model's weights are rounded to its number formats, the other's are in float32.
+
     None where nothing was left out and neither teacher nor text is given. Without a text, positions are those of
     random tokens, which say nothing of a model that learned from text.
 
@@ -124,7 +129,8 @@ def quality_of(
     pruned = asked.pruning != NONE
     if not pruned and settings.teacher is None and settings.text is None:
         return None
-    teacher, weights = (asked.model, whole) if pruned else (None, None)
+    teacher, weights = (asked.model, whole) if pruned or rounds(run) else (None, None)
+    held = RoundedWeights(run, source) if rounds(run) else source
     if settings.teacher is not None:
         folder = Path(settings.teacher).expanduser()
         with told_as("engine.teacher"):
@@ -144,7 +150,7 @@ def quality_of(
     at_once = max(1, LOGITS // (tokens.shape[1] * run.model.vocab_size))
     for start in range(0, len(tokens), at_once):
         part = tokens[start : start + at_once]
-        ours = _log_probabilities(logits, run.model, part, source)
+        ours = _log_probabilities(logits, run.model, part, held)
         if teacher is not None and weights is not None:
             theirs = _log_probabilities(logits, teacher, part, weights)
             kl.append((np.exp(theirs) * (theirs - ours)).sum(-1).ravel())
