@@ -54,8 +54,8 @@ def _ids(path: Path, model: Model, checkpoint: str | None) -> NDArray[np.int32]:
     return np.frombuffer(content, np.uint8).astype(np.int32)
 
 
-def digest_of_file(key: str, path: str) -> str:
-    """16 hex digits over a file's content.
+def text_identity(key: str, path: str) -> str:
+    """NAME@HASH: a file's name, and 16 hex digits over its content.
 
     Raises:
         InvalidRequest: it cannot be read.
@@ -64,4 +64,4 @@ def digest_of_file(key: str, path: str) -> str:
         content = Path(path).expanduser().read_bytes()
     except OSError:
         raise InvalidRequest(f"engine.{key}", path, "cannot be read", "use a text file") from None
-    return hashlib.sha256(content).hexdigest()[:16]
+    return f"{Path(path).name}@{hashlib.sha256(content).hexdigest()[:16]}"

@@ -22,7 +22,7 @@ from engines.core.pruning import NONE, pruning_of
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.identity import identity, told_as
 from engines.weights.checkpoint.source import open_checked
-from engines.weights.held_out import WINDOW, WINDOWS, digest_of_file, windows_of
+from engines.weights.held_out import WINDOW, WINDOWS, text_identity, windows_of
 from engines.weights.logits import log_probabilities
 from engines.weights.pruned.scores import BY, LayerScores, by_magnitude
 from engines.weights.pruned.source import PrunedWeights
@@ -64,7 +64,7 @@ class QualitySettings:
                 found["teacher"] = identity(Path(self.teacher).expanduser())
         for key in ("text", "calibration_text"):
             if (path := getattr(self, key)) is not None:
-                found[key] = digest_of_file(key, path)
+                found[key] = text_identity(key, path)
         return found
 
 
@@ -90,8 +90,9 @@ def pruning_scores(
     if settings.pruning_by == "magnitude" or not pruning_of(asked.pruning).by_parts:
         return partial(by_magnitude, model, source)
     text = settings.calibration_text
-    texts = [digest_of_file("text", each) for each in (text, settings.text) if each is not None]
-    if len(texts) == 2 and texts[0] == texts[1]:
+    named = (("calibration_text", text), ("text", settings.text))
+    contents = [text_identity(key, each).rpartition("@")[2] for key, each in named if each is not None]
+    if len(contents) == 2 and contents[0] == contents[1]:
         problem = "is the text that quality is measured on, which must not choose what stays"
         raise InvalidRequest("engine.calibration_text", text, problem, "use another text")
     if text is None:

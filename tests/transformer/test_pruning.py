@@ -168,6 +168,20 @@ def test_what_says_nothing_is_refused(text):
         pruning_of(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("heads:0.1", "leaves out none of the 2 heads of model=.* use heads:0.5 or more"),
+        ("layers:0.2+columns:0.5", "leaves out none of the 2 layers of model=.* use layers:0.5 or more"),
+        ("columns:0.001", "leaves out none of the 64 columns"),
+    ],
+)
+def test_a_share_that_leaves_out_nothing_is_refused(text, sentence):
+    """Its row would be told as that of a pruned model, and be the whole one."""
+    with pytest.raises(InvalidRequest, match=sentence):
+        pruned_model(CASES["llama"], text)
+
+
 def test_a_point_is_pruned_once_and_its_fingerprint_tells():
     asked = decode("columns:0.5")
     run = as_run(asked)
