@@ -139,7 +139,9 @@ def test_the_command_writes_checkpoint_held_out_text_and_losses(tmp_path, capsys
     words = ["steps=2", "batch_size=2", "time=8", "text=text.txt", "student=bytes-small", "out=made"]
     assert main(["distill", "--config-dir", "conf", *words]) == 0
     assert "after 2 steps" in capsys.readouterr().out
-    assert (tmp_path / "made" / "held-out.txt").read_bytes() == TEXT[len(TEXT) * 9 // 10 :]
+    learned, held_out = ((tmp_path / "made" / f"{name}.txt").read_bytes() for name in ("learned", "held-out"))
+    assert held_out == TEXT[len(TEXT) * 9 // 10 :]
+    assert learned + held_out == TEXT
     assert len(json.loads((tmp_path / "made" / "training.json").read_text())["losses"]) == 2
     assert model_of(tmp_path / "made").num_layers == 1
 

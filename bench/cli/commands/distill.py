@@ -14,13 +14,14 @@ SUMMARY: Final = "let a small model learn from a text, alone or from a teacher, 
 VERBS: Final[Mapping[str, str]] = {}
 PYTHON_DOCS: Final = "python-docs"
 HELD_OUT: Final = "held-out.txt"
+LEARNED: Final = "learned.txt"
 NUMBER: Final = Number(0.0)
 KEYS: Final = (
     Key("student", "bytes-0.4m", "the model that learns: a name of conf/model, of 256 byte values"),
     Key("teacher", None, "the checkpoint to learn from; null: from the text alone", kind=FilePath()),
     Key("text", PYTHON_DOCS, f"a text file, or {PYTHON_DOCS}: the reference topics that Python ships (pydoc_data)"),
-    Key("out", None, f"the folder for the checkpoint and {HELD_OUT}, the last tenth of the text", required=True,
-        kind=FilePath()),
+    Key("out", None, f"the folder for the checkpoint, {LEARNED} (nine tenths of the text) and {HELD_OUT} (the last)",
+        required=True, kind=FilePath()),
     Key("steps", 600, "steps of AdamW", kind=Integer(1)),
     Key("batch_size", 16, "pieces of text a step", kind=Integer(1)),
     Key("time", 128, "tokens of a piece", kind=Integer(2)),
@@ -92,6 +93,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         weights = trained(student, ids, config, teacher, told)
     out = Path(settings["out"])
     write_checkpoint(out, student, weights)
+    (out / LEARNED).write_bytes(content[:cut])
     (out / HELD_OUT).write_bytes(content[cut:])
     told_of = {name: settings[name] for name in ("student", "teacher", "text", *names)} | {"losses": losses}
     (out / "training.json").write_text(json.dumps(told_of) + "\n", encoding="utf-8")
