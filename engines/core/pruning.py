@@ -16,6 +16,8 @@ TWO_OF_FOUR: Final = "2:4"
 PARTS: Final = ("heads", "columns", "layers")
 WIDTHS: Final = ("d_ff", "expert_d_ff", "shared_expert_d_ff")
 """Keys of a model that count hidden columns."""
+LATENTS: Final = ("q_latent_dim", "kv_latent_dim")
+"""And those that count latent ones."""
 _PART: Final = re.compile(rf"({'|'.join(PARTS)}):(0?\.\d+)")
 REMEDY: Final = "write heads:F, columns:F or layers:F with 0 < F < 1, or 2:4; join several with +"
 
@@ -84,7 +86,7 @@ def pruned_model(model: Model, text: str) -> Model:
     """The architecture that is left. Its parameters are counted, not published.
 
     Raises:
-        InvalidRequest: the share is so small that all parts would stay.
+        InvalidRequest: the share is so small that all parts would stay, or 2:4 finds no whole groups of four.
         Unsupported: layers of several kinds are to be left out, or heads with ALiBi's slopes.
     """
     pruning = pruning_of(text)
@@ -113,9 +115,21 @@ def pruned_model(model: Model, text: str) -> Model:
     if not changes and not pruning.two_of_four:
         return model
     smaller = replace(model, **changes)
+    if pruning.two_of_four:
+        _check_fours(smaller, text)
     multiplied = smaller.matmul_flops_per_token / 2 - smaller.head_params
     zeros = multiplied / 2 if pruning.two_of_four else 0.0
     return replace(smaller, published_params=float(smaller.params), mfu_params=smaller.active_params - zeros)
+
+
+def _check_fours(model: Model, text: str) -> None:
+    """Check that the inputs of every matrix are groups of four, as the format of 2:4 has them."""
+    sizes = {"d_model": model.d_model, "heads · head_dim": model.num_heads * model.attention.value_dim}
+    sizes |= {key: size for key in (*WIDTHS, *LATENTS) if (size := getattr(model, key)) is not None}
+    for key, size in sizes.items():
+        if size % 4:
+            problem = f"needs groups of four inputs, and {key} = {size} of model={model.name} is no multiple of 4"
+            raise InvalidRequest("pruning", text, problem, "leave 2:4 out, or use another share of that part")
 
 
 def head_groups(model: Model) -> int:

@@ -98,7 +98,7 @@ def pruning_scores(
     if text is None:
         tokens = prompt(model, 4, WINDOW, settings.seed + 1)
     else:
-        tokens = windows_of(text, model, settings.checkpoint)
+        tokens = windows_of(text, model, settings.checkpoint, "calibration_text")
     return by_activation(model, source, tokens).__getitem__
 
 

@@ -42,8 +42,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Train and write. Returns 0.
 
     Raises:
-        InvalidRequest: the text is too short, the student or the teacher does not read bytes, or a share or a
-            temperature makes no sense.
+        InvalidRequest: the text is too short, the student or the teacher does not read bytes, the student is the
+            larger of both, or a share or a temperature makes no sense.
         Unsupported: optax or safetensors is not installed.
     """
     import numpy as np
@@ -52,23 +52,32 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     from bench.sweep.catalog import load_model
     from engines.weights.checkpoint.describe import model_of
+    from engines.weights.checkpoint.identity import told_as
     from engines.weights.checkpoint.source import open_checked
     from engines.weights.checkpoint.write import llama_config, write_checkpoint
 
     del verb
     if not settings["soft_share"] <= 1:
         raise InvalidRequest("soft_share", settings["soft_share"], "is a share", "use a number from 0 to 1")
-    if not settings["temperature"] > 0:
-        raise InvalidRequest("temperature", settings["temperature"], "must be > 0", "use a number like 2")
+    for key, usual in (("temperature", 2), ("learning_rate", 0.003)):
+        if not settings[key] > 0:
+            raise InvalidRequest(key, settings[key], "must be > 0", f"use a number like {usual}")
     student = load_model(settings["student"])
     teacher = None
     if settings["teacher"] is not None:
         folder = Path(settings["teacher"])
-        teacher = model_of(folder), open_checked(folder, model_of(folder))
+        with told_as("teacher"):
+            teacher = model_of(folder), open_checked(folder, model_of(folder))
     for key, model in (("student", student), *([("teacher", teacher[0])] if teacher else [])):
         if model.vocab_size != 256:
             raise InvalidRequest(key, settings[key], f"has {model.vocab_size} tokens, not 256 bytes", "use bytes-0.4m")
+    if teacher is not None and student.params > teacher[0].params:
+        problem = f"has {student.params:,} parameters, more than the {teacher[0].params:,} of its teacher"
+        raise InvalidRequest("student", settings["student"], problem, "name a smaller model, or leave teacher out")
     llama_config(student)  # refuses what could not be written, before it is learned
+    if settings["time"] > student.max_positions:
+        problem = f"is more than the {student.max_positions} positions of {student.name}"
+        raise InvalidRequest("time", settings["time"], problem, "use fewer tokens")
     content = _text(settings["text"])
     cut = len(content) * 9 // 10
     if len(content) - cut <= settings["time"]:
