@@ -189,7 +189,7 @@ def test_two_of_four_needs_groups_of_four():
 
 @pytest.mark.parametrize("text", ["heads:0.5", "columns:0.5", "layers:0.5", "heads:0.5+columns:0.25+layers:0.5"])
 def test_every_engine_counts_the_parameters_that_are_left(text):
-    """The arrays that jax and torch load, the count that rows and MFU have, and the closed form's bytes (of matrices)."""
+    """The arrays that jax and torch load, the count that rows and MFU have, and the closed form's bytes."""
     asked = decode(text, hw="tpu-v4", num_chips=1, weight_dtype="bfloat16", model="bytes-1.8m")
     model = as_run(asked).model
     sizes = {name: int(np.prod(spec.shape)) for name, spec in tensors(model).items()}
