@@ -194,9 +194,11 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
 
 
 def _of_text(rows: Sequence[Row]) -> str:
+    """The files' names: `` (held-out.txt; teacher: large)``."""
     texts = sorted({named(row, "text") for row in rows} - {""})
     teachers = sorted({named(row, "teacher") for row in rows} - {""})
-    return (f" ({', '.join(texts)})" if texts else "") + (f", the teacher {', '.join(teachers)}" if teachers else "")
+    known = [*texts, *([f"teacher: {', '.join(teachers)}"] if teachers else [])]
+    return f" ({'; '.join(known)})" if known else ""
 
 
 def quality_figure(rows: Sequence[Row]) -> Drawn | None:
@@ -237,6 +239,8 @@ def _draw(axis: "Axes", rows: Sequence[Row], key: str, looks: Mapping[str, str])
     best = min(rows, key=lambda row: (getattr(row, key), -_speed(row)))
     for line, at in ((axis.axvline, _speed(best)), (axis.axhline, getattr(best, key))):
         line(at, color="#999999", linestyle="--", linewidth=0.8, zorder=1)
+    # Number formats lie near each other, and their names are long: every second one stands below its mark.
+    below = sorted((row for row in rows if not row.pruning and share(row)), key=_speed)[1::2]
     joined: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
     for row in rows:
         joined[family(row), by_activation(row), "" if row.pruning else method(row)].append(row)
@@ -246,7 +250,7 @@ def _draw(axis: "Axes", rows: Sequence[Row], key: str, looks: Mapping[str, str])
         places = [(_speed(row), getattr(row, key)) for row in ours]
         axis.plot(*zip(*places, strict=True), marker=marker, markersize=6.5, linewidth=0.8, color=colour)
         for row, place in zip(ours, places, strict=True):
-            beside = (6, -10) if activation else (6, 5)
+            beside = (6, -10) if activation or row in below else (6, 5)
             axis.annotate(share(row), place, xytext=beside, textcoords="offset points", fontsize=7, color=colour)
     axis.set_xscale("log")
     axis.set_yscale("log")
