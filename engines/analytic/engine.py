@@ -119,7 +119,7 @@ def _check(point: Point) -> None:
         )
     draft = draft_of(point)
     if draft is not None:
-        _check(draft)
+        _check_draft(point, draft)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding in ("batch", "sequence"):
             raise Unsupported(
@@ -134,6 +134,15 @@ def _check(point: Point) -> None:
                 f"tensor_parallel={point.tensor_degree}: must be a multiple of the {size} GPUs of a node, or fit in "
                 f"one; use at most {size}, or a multiple"
             )
+
+
+def _check_draft(point: Point, draft: Point) -> None:
+    try:
+        _check(draft)
+    except ShardbenchError as error:
+        key = "draft_model" if point.speculative == "draft" else "draft_layers"
+        value = draft.model.name if point.speculative == "draft" else point.draft_layers
+        raise Unsupported(f"{key}={value}: {error}") from error
 
 
 def _check_ranks(point: Point) -> None:
