@@ -37,7 +37,8 @@ def draft_of(point: Point) -> Point | None:
     plain = replace(point, speculative="none", **nothing)
     if point.speculative == "draft":
         assert point.draft_model is not None
-        return beside(plain, point.draft_model)
+        # A draft passes once for each token, so it stays on the chip where the model's layers come from the host.
+        return replace(beside(plain, point.draft_model), offload="none", offload_kv="none")
     if point.speculative == "self":
         assert point.draft_layers is not None
         first = first_layers_of(point.model, point.draft_layers)

@@ -120,3 +120,17 @@ def test_a_refusal_of_the_draft_names_it():
     keys = {"weight_dtype": "int4", "weight_group_size": 128, "acceptance_rate": 0.7}
     found = answer(LLAMA(speculative="draft", draft_model=replace(load_model("llama-3-8b"), d_ff=11008), **keys))
     assert found.error.startswith("draft_model=llama-3-8b: weight_group_size=128:")
+
+
+@pytest.mark.parametrize("keys", [{"offload": "host"}, {"offload": "host", "offload_kv": "host", "batch_size": 64}])
+def test_layers_from_the_host_come_once_a_turn_and_the_draft_stays(keys):
+    alone = answer(LLAMA(output_len=16, **keys))
+    spec = {"draft_len": 3, "acceptance_rate": 1.0, **keys}  # four tokens a turn
+    ngram = answer(LLAMA(speculative="ngram", **spec))
+    assert ngram.facts.details["turns"] == 16
+    assert ngram.latency_s == pytest.approx(alone.latency_s, rel=0.02)
+    draft = {"speculative": "draft", "draft_model": load_model("llama-3-8b")}
+    found, here = answer(LLAMA(**draft, **spec)), answer(LLAMA(**draft, draft_len=3, acceptance_rate=1.0))
+    if "batch_size" not in keys:
+        assert found.facts.details["draft_s"] == here.facts.details["draft_s"]
+    assert found.facts.details["host_bytes"] == ngram.facts.details["host_bytes"]
