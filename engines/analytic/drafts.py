@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from engines.analytic.grid import Grid, grid_of
+from engines.core.draft_point import beside, first_layers_of
 from engines.core.point import Point
 from engines.core.speculation import turns_until
 
@@ -36,10 +37,12 @@ def draft_of(point: Point) -> Point | None:
     plain = replace(point, speculative="none", **nothing)
     if point.speculative == "draft":
         assert point.draft_model is not None
-        return replace(plain, model=point.draft_model)
+        # A draft passes once for each token, so it stays on the chip where the model's layers come from the host.
+        return replace(beside(plain, point.draft_model), offload="none", offload_kv="none")
     if point.speculative == "self":
         assert point.draft_layers is not None
-        return replace(plain, model=replace(point.model, num_layers=point.draft_layers))
+        first = first_layers_of(point.model, point.draft_layers)
+        return replace(beside(plain, first), pruning=point.pruning)
     return None
 
 

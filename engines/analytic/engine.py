@@ -119,7 +119,7 @@ def _check(point: Point) -> None:
         )
     draft = draft_of(point)
     if draft is not None:
-        _check(draft)
+        _check_draft(point, draft)
     if point.chip.kind == "gpu":
         if point.ffn_layout not in ("auto", "ws_1d") or point.attn_sharding in ("batch", "sequence"):
             raise Unsupported(
@@ -134,6 +134,15 @@ def _check(point: Point) -> None:
                 f"tensor_parallel={point.tensor_degree}: must be a multiple of the {size} GPUs of a node, or fit in "
                 f"one; use at most {size}, or a multiple"
             )
+
+
+def _check_draft(point: Point, draft: Point) -> None:
+    try:
+        _check(draft)
+    except ShardbenchError as error:
+        key = "draft_model" if point.speculative == "draft" else "draft_layers"
+        value = draft.model.name if point.speculative == "draft" else point.draft_layers
+        raise Unsupported(f"{key}={value}: {error}") from error
 
 
 def _check_ranks(point: Point) -> None:
@@ -196,6 +205,8 @@ def _speculating(
     """The estimate of a point that speculates: the passes that verify, and those that propose."""
     verify_s = own[1].cost["latency_s"] / turns
     details: dict[str, Any] = {"turns": turns, "verify_s": verify_s}
+    if point.offloads:
+        details["host_bytes"] = _on_host(point, own if point.phase == "generate" else own[1:])
     phases = own
     if drafted is not None:
         details["draft_s"] = drafted[1].cost["latency_s"] / turns
@@ -215,6 +226,11 @@ def _speculating(
     return replace(found, facts=facts)
 
 
+def _on_host(point: Point, phases: Sequence[PhaseAtPoint]) -> float:
+    """Bytes that wait on the host: in both phases, and the cache at its largest, behind the last step."""
+    return host_bytes(point, max(phase.memory["kv_cache_bytes"] for phase in phases))
+
+
 def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: tuple[float, float]) -> Estimate:
     phases = {"prefill": [prefill], "decode": [decode], "generate": [prefill, decode]}[point.phase]
     widest = max(phases, key=lambda phase: phase.memory["peak_hbm_bytes"])
@@ -227,8 +243,7 @@ def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: t
         keys["mesh_shape"] = [1, 1, point.num_chips]
     keys |= phases[-1].keys
     if point.offloads:
-        # What waits on the host stays there in both phases; the cache is at its largest behind the last step.
-        details["host_bytes"] = host_bytes(point, max(phase.memory["kv_cache_bytes"] for phase in phases))
+        details["host_bytes"] = _on_host(point, phases)
     if point.phase == "generate":
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}

@@ -10,13 +10,14 @@ def all_reduce_s(grid: Grid, size_bytes: Floats, ranks: Floats | None = None) ->
 
     A ring moves 2·(t − 1)/t of the tensor past every rank (Patarasuk and Yuan 2009): inside a node over the switch,
     across nodes over the network cards of all node_size ranks at once. It starts after collective_s and 2·(t − 1) hops
-    inside a node, and network_collective_s more where it leaves it.
+    inside a node, and network_collective_s more where it leaves it. One rank sends nothing, whatever its links.
     """
     count = grid.tensor if ranks is None else ranks
     inside = grid.link_bytes_per_s * grid.link_efficiency
     across = grid.node_size * grid.network_bytes_per_s * grid.network_efficiency
     spans = count > grid.node_size
-    transfer = 2 * (1 - 1 / count) * size_bytes / np.where(spans, across, inside)
+    rate = np.where(count > 1, np.where(spans, across, inside), 1.0)
+    transfer = 2 * (1 - 1 / count) * size_bytes / rate
     inside_steps = 2 * (np.minimum(count, grid.node_size) - 1)
     start = np.where(spans, grid.network_collective_s, 0.0) + np.where(
         count > 1, grid.collective_s + grid.hop_s * inside_steps, 0.0

@@ -24,7 +24,10 @@ from engines.analytic.tpu_torus import weights_on_chip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBytes:
-    """Bytes of one chip, as means over layers: the weights, the cache that a pass reads, and what it adds to it."""
+    """Bytes of one chip, as means over layers: the weights, the cache that a pass reads, and what it adds to it.
+
+    A prompt read at once reads no cache; a step does, and so does a pass that verifies tokens.
+    """
 
     weights: Floats
     cache_read: Floats
@@ -39,7 +42,7 @@ def torus_bytes(grid: Grid, layout: str, shards: Shards, length: Floats, seen: F
 
     return LayerBytes(
         weights=weights_on_chip(grid, layout) * grid.weight_bytes,
-        cache_read=cached(np.where(length > 1, 0.0, seen)),
+        cache_read=cached(np.where(length > grid.pass_tokens, 0.0, seen)),
         cache_new=cached(length),
     )
 
@@ -52,7 +55,7 @@ def nodes_bytes(grid: Grid, ranks: Ranks, length: Floats, seen: Floats) -> Layer
 
     return LayerBytes(
         weights=weights_on_rank(grid, ranks) * grid.weight_bytes,
-        cache_read=cached(np.where(length > 1, 0.0, seen)),
+        cache_read=cached(np.where(length > grid.pass_tokens, 0.0, seen)),
         cache_new=cached(length),
     )
 

@@ -53,7 +53,7 @@ def check_streamed(point: Point) -> None:
     """Check that what a point offloads is modelled.
 
     Raises:
-        Unsupported: with pipeline stages, speculation, exits, or shardings of every operator.
+        Unsupported: with pipeline stages, speculation by the first layers, exits, or shardings of every operator.
     """
     if not point.offloads:
         return
@@ -63,6 +63,11 @@ def check_streamed(point: Point) -> None:
             f"pipeline_parallel={point.pipeline_degree}: {asked} is modelled with all layers in one stage; use "
             "pipeline_parallel=1"
         )
-    for key, plain in (("speculative", "none"), ("exit_threshold", None), ("planner", "auto"), ("shardings", None)):
+    if point.speculative == "self":
+        raise Unsupported(
+            f"speculative=self: with {asked} the first layers come once for each token that they propose; use "
+            "speculative=draft or ngram"
+        )
+    for key, plain in (("exit_threshold", None), ("planner", "auto"), ("shardings", None)):
         if getattr(point, key) != plain:
             raise Unsupported(f"{key}={getattr(point, key)}: is not modelled with {asked}; leave it out")

@@ -38,6 +38,8 @@ class Point(MethodKeys):
             object.__setattr__(self, "output_len", 0)
         for name, key in self.schema().items():
             key.check(getattr(self, name), self.phase)
+        # However it is written, it is one point: columns:.5 is columns:0.5, and columns:0 leaves nothing out.
+        object.__setattr__(self, "pruning", pruning_of(self.pruning).text)
         if self.phase != "generate":
             object.__setattr__(self, "first_token", "auto")
         if self.act_dtype == "auto":

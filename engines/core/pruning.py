@@ -18,8 +18,8 @@ WIDTHS: Final = ("d_ff", "expert_d_ff", "shared_expert_d_ff")
 """Keys of a model that count hidden columns."""
 LATENTS: Final = ("q_latent_dim", "kv_latent_dim")
 """And those that count latent ones."""
-_PART: Final = re.compile(rf"({'|'.join(PARTS)}):(0?\.\d+)")
-REMEDY: Final = "write heads:F, columns:F or layers:F with 0 < F < 1, or 2:4; join several with +"
+_PART: Final = re.compile(rf"({'|'.join(PARTS)}):(0|0?\.\d+)")
+REMEDY: Final = "write heads:F, columns:F or layers:F with 0 ≤ F < 1, or 2:4; join several with +"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,12 @@ class Pruning:
         """Whether the model gets smaller."""
         return bool(self.heads or self.columns or self.layers)
 
+    @property
+    def text(self) -> str:
+        """The one way to write it: parts in order, without those of which nothing is left out."""
+        words = [f"{part}:{fraction}" for part in PARTS if (fraction := getattr(self, part))]
+        return "+".join(words + [TWO_OF_FOUR] * self.two_of_four) or NONE
+
 
 @cache
 def pruning_of(text: str) -> Pruning:
@@ -55,7 +61,7 @@ def pruning_of(text: str) -> Pruning:
         part = _PART.fullmatch(word)
         name: str = "two_of_four" if word == TWO_OF_FOUR else "" if part is None else part[1]
         value = float(part[2]) if part is not None else word == TWO_OF_FOUR
-        if not name or not value or name in found:
+        if not name or name in found:
             raise InvalidRequest("pruning", text, "is not known", REMEDY)
         found[name] = value
     return Pruning(**found)

@@ -86,3 +86,51 @@ def test_the_rate_must_be_given_and_both_models_must_fit():
     assert answer(full).status == "ok"
     both = replace(full, speculative="draft", draft_model=load_model("llama-3-8b"), draft_len=4, acceptance_rate=0.8)
     assert answer(both).status == "oom"
+
+
+MIXTRAL = partial(LLAMA, model="mixtral-8x7b", batch_size=8)
+DEEPSEEK = partial(LLAMA, model="deepseek-v3", hw="tpu-v5p", num_chips=64, weight_dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("point", "key", "value"),
+    [
+        (MIXTRAL, "expert_parallel", 8),
+        (MIXTRAL, "routing_skew", 1.0),
+        (DEEPSEEK, "latent_attention", "absorbed"),
+        (DEEPSEEK, "attn_sharding", "replicated"),
+        (LLAMA, "pruning", "2:4"),
+    ],
+)
+def test_keys_about_the_model_alone_say_nothing_of_its_draft(point, key, value):
+    draft = replace(load_model("llama-2-7b"), vocab_size=point().model.vocab_size)
+    keys = {"speculative": "draft", "draft_model": draft, "acceptance_rate": 0.7}
+    with_key, without = answer(point(**keys, **{key: value})), answer(point(**keys))
+    assert with_key.status == without.status == "ok", with_key.error
+    assert with_key.facts.details["draft_s"] == without.facts.details["draft_s"]
+
+
+def test_the_dense_layers_before_experts_can_propose():
+    dense, more = (answer(DEEPSEEK(speculative="self", draft_layers=n, acceptance_rate=0.7)) for n in (3, 4))
+    assert dense.status == "ok", dense.error
+    assert dense.facts.details["draft_s"] < more.facts.details["draft_s"]
+
+
+def test_a_refusal_of_the_draft_names_it():
+    keys = {"weight_dtype": "int4", "weight_group_size": 128, "acceptance_rate": 0.7}
+    found = answer(LLAMA(speculative="draft", draft_model=replace(load_model("llama-3-8b"), d_ff=11008), **keys))
+    assert found.error.startswith("draft_model=llama-3-8b: weight_group_size=128:")
+
+
+@pytest.mark.parametrize("keys", [{"offload": "host"}, {"offload": "host", "offload_kv": "host", "batch_size": 64}])
+def test_layers_from_the_host_come_once_a_turn_and_the_draft_stays(keys):
+    alone = answer(LLAMA(output_len=16, **keys))
+    spec = {"draft_len": 3, "acceptance_rate": 1.0, **keys}  # four tokens a turn
+    ngram = answer(LLAMA(speculative="ngram", **spec))
+    assert ngram.facts.details["turns"] == 16
+    assert ngram.latency_s == pytest.approx(alone.latency_s, rel=0.02)
+    draft = {"speculative": "draft", "draft_model": load_model("llama-3-8b")}
+    found, here = answer(LLAMA(**draft, **spec)), answer(LLAMA(**draft, draft_len=3, acceptance_rate=1.0))
+    if "batch_size" not in keys:
+        assert found.facts.details["draft_s"] == here.facts.details["draft_s"]
+    assert found.facts.details["host_bytes"] == ngram.facts.details["host_bytes"]

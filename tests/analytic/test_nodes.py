@@ -55,8 +55,9 @@ def test_all_reduce_across_nodes_uses_every_card(make_grid):
     assert start[0] == pytest.approx(inside + float(grid.network_collective_s[0]))
 
 
-def test_one_rank_reduces_nothing(make_grid):
-    transfer, start = gpu_links.all_reduce_s(make_grid(model="gpt-20b", num_chips=1), np.full(1, 1e9))
+@pytest.mark.parametrize("hw", ["a100-80gb", "rtx-4090"])  # the second states no link
+def test_one_rank_reduces_nothing(make_grid, hw):
+    transfer, start = gpu_links.all_reduce_s(make_grid(model="gpt-20b", hw=hw, num_chips=1), np.full(1, 1e9))
     assert transfer[0] == 0
     assert start[0] == 0
 

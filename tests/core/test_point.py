@@ -201,3 +201,16 @@ def test_groups_are_of_integers_and_whole_on_every_rank(changes, word):
         point(**{**AWQ, **changes}).check()
     assert word in str(refused.value)
     point(**{**AWQ, "weight_group_size": 256, "num_chips": 16}).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "one"),
+    [
+        ("columns:.50", "columns:0.5"),
+        ("2:4+columns:0.5+heads:0.25", "heads:0.25+columns:0.5+2:4"),
+        ("layers:0", "none"),
+        ("columns:0+2:4", "2:4"),
+    ],
+)
+def test_pruning_is_one_point_however_it_is_written(text, one):
+    assert point(pruning=text) == point(pruning=one)

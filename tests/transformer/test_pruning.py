@@ -158,9 +158,7 @@ def test_sizes_that_are_left(name, text, sizes):
     assert model.mfu_params == model.active_params
 
 
-@pytest.mark.parametrize(
-    "text", ["heads", "heads:0", "heads:1", "rows:0.5", "columns:0.5+columns:0.2", "2:4+2:4", "", "0.5"]
-)
+@pytest.mark.parametrize("text", ["heads", "heads:1", "rows:0.5", "columns:0.5+columns:0.2", "2:4+2:4", "", "0.5"])
 def test_what_says_nothing_is_refused(text):
     with pytest.raises(InvalidRequest, match=r"pruning=.*is not known; write heads:F"):
         pruning_of(text)

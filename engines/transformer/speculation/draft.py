@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from engines.core.draft_point import beside
 from engines.core.point import Point
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.resolve import plan_of
@@ -15,7 +16,7 @@ def draft_plan(point: Point, plan: Plan) -> Plan | None:
     """
     if point.draft_model is None:
         return None
-    found = plan_of(replace(point, model=point.draft_model), mesh_shape=plan.mesh_shape)
+    found = plan_of(beside(point, point.draft_model), mesh_shape=plan.mesh_shape)
     found = replace(found, prefill=plan.prefill, unrolled=plan.unrolled)
     found.check()
     return found
