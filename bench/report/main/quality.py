@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render.style import COLOURS, Drawn, legend, plain_log_ticks
+from bench.report.render.text_apart import label_apart
 from bench.rows.labels import answered
 from bench.rows.table import Column, Table
 from engines.core.row import Row
@@ -139,8 +140,6 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
         x, y, colour = row.tokens_per_s or 0.0, getattr(row, key), looks[method(row)]
         marker = "s" if by_activation(row) else "o"
         axis.plot([x], [y], marker=marker, markersize=7.0, linestyle="", color=colour)
-        beside = (6, -9) if by_activation(row) else (6, 4)
-        axis.annotate(share(row), (x, y), xytext=beside, textcoords="offset points", fontsize=7, color=colour)
     marks = [("chosen by magnitude", "o"), ("chosen by activations", "s")] if any(map(by_activation, mine)) else []
     legend(figure, list(looks.items()), [], marks)
     axis.set_xscale("log")
@@ -149,6 +148,8 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
     plain_log_ticks(axis.yaxis)
     axis.set_xlabel("tokens/s")
     axis.set_ylabel("perplexity of held-out text" if key == "quality_perplexity" else "KL to the whole model (nats)")
+    marked = [(row.tokens_per_s or 0.0, getattr(row, key), share(row), looks[method(row)]) for row in mine]
+    label_apart(axis, marked)
     first = mine[0]
     caption = (
         f"Measured {first.phase} on {first.hw}, batch {first.batch_size}: speed against quality of whole and "
