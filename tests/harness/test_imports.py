@@ -123,7 +123,11 @@ def test_the_help_of_run_has_every_key_with_its_value_and_meaning_without_what_r
     assert done.stdout.endswith("False\n")
     shown = {line.partition(":")[0]: line for line in done.stdout.splitlines() if not line.startswith(" ")}
     asked = {each.key: each for each in settings(conf_dir() / "config.yaml")}
-    told = [f"engine.{each.key}" for each in settings(conf_dir() / "engine/jax.yaml") if each.key != "name"]
+    told = [
+        f"engine.{each.key.partition('.')[0]}"
+        for each in settings(conf_dir() / "engine/jax.yaml")
+        if each.key != "name"
+    ]
     assert {*asked, *told, "model", "hw", "timing.seed", "wandb.mode"} <= {*shown}
     assert shown["batch_size"].split() == ["batch_size:", "3", "#", *asked["batch_size"].comment.split()]
     assert "never two measured points" in asked["max_parallel"].comment  # a comment of two lines
