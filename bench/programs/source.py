@@ -1,5 +1,6 @@
 """The programs of a ``function=module:name``: imported, and called if it makes them."""
 
+import difflib
 import importlib
 import inspect
 import sys
@@ -76,8 +77,9 @@ def _imported(text: str, path: Sequence[str]) -> Any:
     for part in name.split("."):
         if not hasattr(found, part):
             public = [each for each in vars(found) if not each.startswith("_") and callable(getattr(found, each))]
-            known_names = ", ".join(public[:10]) or "no functions"
-            raise InvalidRequest("function", text, f"there is no {part}", f"it has {known_names}")
+            near = difflib.get_close_matches(part, public, n=3)
+            remedy = f"use {' or '.join(near)}" if near else f"it has {', '.join(public[:10]) or 'no functions'}"
+            raise InvalidRequest("function", text, f"there is no {part}", remedy)
         found = getattr(found, part)
     return found
 

@@ -250,7 +250,7 @@ def _row(store: Store, part: Path, line: bytes) -> Row:
 
 def _broken(store: Store, part: Path, fault: str) -> ShardbenchError:
     return ShardbenchError(
-        f"{part}: {fault}; shardbench results check repair=true results_dir={store.results_dir} repairs it"
+        f"{part}: {fault}; shardbench results check repair=true results_dir={store.results_dir} sets it aside"
     )
 
 

@@ -39,7 +39,7 @@ def merge(store: Store, others: Sequence[str | Path]) -> Merged:
             if row is None:
                 raise ShardbenchError(
                     f"{part} line {number}: {fault}; shardbench results check repair=true "
-                    f"results_dir={part.parent.parent} repairs it"
+                    f"results_dir={part.parent.parent} sets it aside"
                 )
             line = line_of(row)
             if line in known:

@@ -161,7 +161,7 @@ class Store:
                     if row is None:
                         raise ShardbenchError(
                             f"{part} line {number}: {fault}; shardbench results check repair=true "
-                            f"results_dir={self.results_dir} repairs it"
+                            f"results_dir={self.results_dir} sets it aside"
                         )
                     key = hashlib.blake2b(line.encode(), digest_size=16).digest()
                     if key not in found:

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import pickle
-import re
 import selectors
 import signal
 import subprocess
@@ -21,10 +20,9 @@ from engines.core.engine import JobProcess
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row, Status
 from engines.host import python
+from engines.host.program import LOG_LINE
 from engines.host.scratch import scratch_file
 
-_LOG_LINE: Final = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
-"""Start of an info or warning line of a C++ library, which is not the reason why a process ended."""
 MEMORY_CHECK_INTERVAL_S: Final = 0.2
 """Seconds between two checks of the memory of a child that sends no message."""
 
@@ -247,7 +245,7 @@ def _exit_reason(returncode: int, stderr: IO[bytes]) -> str:
     """One sentence: how the child ended, and the last line of its stderr that is not a log line."""
     stderr.seek(0)
     lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
-    lines = [line for line in lines if not _LOG_LINE.match(line)]
+    lines = [line for line in lines if not LOG_LINE.match(line)]
     lines = [line for line in lines if not line.startswith(("@", "***", "RPC:"))] or lines  # C++ stack frames
     last = f": {lines[-1][:500]}" if lines else ""
     if returncode < 0:

@@ -21,6 +21,10 @@ ASIDE: Final = frozenset({"tdp_w"})
 """Keys of a chip on which no answer depends."""
 
 
+MANY: Final = 20
+"""So many choices fit into one sentence."""
+
+
 def config_dirs() -> tuple[Path, ...]:
     """The folders that hold config groups: the user's, then our own. Of files of one name the first counts."""
     return (*user_dirs(), conf_dir())
@@ -200,9 +204,13 @@ def unknown_choice(group: str, name: object) -> InvalidRequest:
     """The error for an unknown choice of a config group."""
     known = names(group)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return InvalidRequest(
-        group, name, "is not known", f"use {' or '.join(near)}" if near else f"use one of {', '.join(known)}"
-    )
+    if near:
+        remedy = f"use {' or '.join(near)}"
+    elif len(known) <= MANY:
+        remedy = f"use one of {', '.join(known)}"
+    else:
+        remedy = f"use one of conf/{group}; shardbench run --help lists them"
+    return InvalidRequest(group, name, "is not known", remedy)
 
 
 def invalid_yaml(error: YAMLError) -> ShardbenchError:

@@ -4,16 +4,18 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from bench.sweep.catalog import invalid_yaml, unknown_choice
+from bench.sweep.catalog import invalid_yaml, load_group, unknown_choice
 from bench.sweep.expand import GROUPS, OPTIONS
 from bench.sweep.overrides import CONFIG_GROUPS, name_of, parsed
+from engines.core.conf import conf_dir
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.method_keys import MOVED
 from engines.core.point import Point
@@ -36,6 +38,8 @@ PACKAGES: Final = {
     "hydra/hydra_logging": {"colorlog": "hydra-colorlog"},
 }
 """Choice of one of Hydra's groups → the package on PyPI that has it."""
+ASIDE: Final = ("sweep", "preset", "timing", "wandb", "price", "points")
+"""Words of a command line that are neither a point's keys nor options."""
 _ABOUT_A_KEY: Final = re.compile(
     r"Could not (?:override|append to config\. An item is already at|delete from config\.) '?([\w.@/-]+)"
 )
@@ -121,10 +125,27 @@ def unknown_key(key: str, words: Sequence[str]) -> InvalidRequest:
     value = next((word.partition("=")[2] for word in words if name_of(word) == key), "")
     if key in MOVED:
         return InvalidRequest(key, value, "is a key of the point now", MOVED[key])
-    known = [*Point.schema(), *GROUPS, "sweep", "preset", "points", *OPTIONS]
-    near = [] if "." in key else difflib.get_close_matches(key, known, n=1)
+    known = _keys_of_group(key, words) if "." in key else [*Point.schema(), *GROUPS, *ASIDE, *OPTIONS]
+    near = difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}=" if near else "shardbench run --cfg job shows every key"
     return InvalidRequest(key, value, "is not a key of shardbench run", remedy)
+
+
+def _keys_of_group(key: str, words: Sequence[str]) -> list[str]:
+    """``GROUP.KEY`` for each key of the choice of a nested key's group that ``words`` make, else of the default."""
+    group = key.partition(".")[0]
+    if group not in CONFIG_GROUPS:
+        return []
+    content: Any = OmegaConf.load(conf_dir() / "config.yaml")
+    choices = {
+        name: choice for each in content.defaults if isinstance(each, DictConfig) for name, choice in each.items()
+    }
+    choices |= {name_of(word): word.partition("=")[2] for word in words}
+    first = re.split(r"[\[\],]+", str(choices.get(group)).strip("[]"))[0]
+    try:
+        return [f"{group}.{each}" for each in load_group(group, first)]
+    except ShardbenchError:  # it is wrong itself, which is said where it is read
+        return []
 
 
 def _not_installed(group: str, name: str) -> InvalidRequest:

@@ -1,9 +1,8 @@
 """The reference of the configuration: keys, values and comments of every file in ``conf``."""
 
 import itertools
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,49 +10,10 @@ import point_keys
 import yaml
 from metrics import escaped
 
+from bench.sweep.commented import Setting, settings
+
 ROOT: Final = Path(__file__).parents[2]
 CONF: Final = ROOT / "conf"
-LINE: Final = re.compile(r"^(?P<indent> *)(?P<key>[\w.-]+):(?: +(?P<value>[^#]*?))?(?: *# (?P<comment>.*))?$")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A key of a config file, ``parent.key`` where it is nested, with the comments above and beside it.
-
-    ``section`` is the comment that heads a paragraph of keys; empty where the file has no paragraphs.
-    """
-
-    key: str
-    value: str
-    comment: str
-    section: str
-
-
-def settings(path: Path) -> list[Setting]:
-    """The keys of a config file in order, without what is Hydra's own (``defaults``, ``hydra``, ``_target_``)."""
-    found: list[Setting] = []
-    above: list[str] = []
-    parent = section = ""
-    after_blank = False
-    for line in path.read_text(encoding="utf-8").splitlines():
-        match = LINE.match(line)
-        if line.startswith("#"):
-            above.append(line.lstrip("# "))
-        elif match is None:
-            above, after_blank = [], not line.strip()
-        else:
-            key = match["key"]
-            if match["indent"]:
-                key = f"{parent}.{key}"
-            elif not match["value"]:
-                parent = key
-            if after_blank and above:
-                section, above = " ".join(above).rstrip("."), []
-            if key.partition(".")[0] not in ("defaults", "hydra", "_target_"):
-                comment = " ".join([*above, match["comment"] or ""]).strip()
-                found.append(Setting(key, (match["value"] or "").strip(), comment, section))
-            above, after_blank = [], False
-    return found
 
 
 def heading_of(path: Path) -> str:
@@ -111,9 +71,13 @@ def choices_page() -> str:
             "",
             "## Models",
             "",
-            "| `model=` | parameters | layers | d_model | d_ff | heads | KV heads | head_dim | block | source |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "| `model=` | parameters | layers | d_model | d_ff | heads | KV heads | head_dim | block |",
+            "|---|---|---|---|---|---|---|---|---|",
             *_models(),
+            "",
+            "### Sources of the models",
+            "",
+            *(f"- `{path.stem}`: {_load(path)['source']}" for path in _paths("model")),
             "",
             "## Chips",
             "",
@@ -194,7 +158,6 @@ def _models() -> Iterator[str]:
             f"`{path.stem}`",
             _short(content["published_params"]),
             *(str(content[key]) for key in keys),
-            content["source"],
         ]
         yield f"| {' | '.join(map(escaped, cells))} |"
 

@@ -190,7 +190,8 @@ class Row:
             raise ShardbenchError(f"schema_version={version}: is not a row of shardbench; it must be an integer ≥ 1")
         if version > SCHEMA_VERSION:
             raise ShardbenchError(
-                f"schema_version={version}: was written by a newer shardbench; this one reads up to {SCHEMA_VERSION}"
+                f"schema_version={version}: was written by a newer shardbench, which reads it; this one "
+                f"reads up to {SCHEMA_VERSION}"
             )
         unknown = content.keys() - ROW_FIELDS
         if unknown:

@@ -21,6 +21,8 @@ TAIL_CHARACTERS: Final = 600
 POLL_S: Final = 0.05
 BOXES: Final = re.compile("[\u2500-\u259f]+")
 """Lines and blocks that programs draw around their messages."""
+LOG_LINE: Final = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
+"""Start of an info or warning line of a C++ library, which is not the reason why a process ended."""
 OUT_OF_MEMORY: Final = ("out of memory", "outofmemoryerror")
 """What CUDA programs print when memory runs out, in lower case."""
 
@@ -127,6 +129,7 @@ class ExternalProgram:
 
 
 def output_tail(output: str) -> str:
-    """The end of a program's output, to append to an error message."""
-    tail = " ".join(BOXES.sub(" ", output).split())[-TAIL_CHARACTERS:]
+    """The end of a program's output without what C++ libraries log, to append to an error message."""
+    said = "\n".join(line for line in output.splitlines() if not LOG_LINE.match(line.strip()))
+    tail = " ".join(BOXES.sub(" ", said).split())[-TAIL_CHARACTERS:]
     return f"; its output ends with: {tail}" if tail else " and printed nothing"

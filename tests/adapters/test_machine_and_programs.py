@@ -62,6 +62,9 @@ def test_a_program_that_a_signal_ends_or_that_ignores_signals(tmp_path, time_is_
     program = ExternalProgram([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], tmp_path, PATIENCE_S)
     with pytest.raises(ProgramFailed, match="exit code 139 and printed nothing"):
         program.run()
+    logs = "echo 'I0000 00:00:1 3 a.cc:1] no driver'; echo ValueError: no; echo 'W0000 00:00:1 3 b.cc:1] mild'; exit 3"
+    with pytest.raises(ProgramFailed, match=r"exit code 3; its output ends with: ValueError: no$"):
+        dataclasses.replace(program, words=["sh", "-c", logs]).run()
     with pytest.raises(OutOfMemory):
         dataclasses.replace(program, words=["sh", "-c", "echo CUDA Out Of Memory; exit 3"]).run()
     assert dataclasses.replace(program, words=["sh", "-c", "echo no word of out of memory"]).run()

@@ -236,6 +236,12 @@ def test_exit_codes_and_json(tmp_path, capsys):
     assert "only old: tiny on 8 cpu, decode, batch 9" in out
 
 
+def test_stores_without_a_common_point_are_no_success(tmp_path, capsys):
+    words = stores(tmp_path, [predicted(1.0, batch_size=9)], [predicted(1.0, batch_size=10)])
+    assert main(list(words)) == 3
+    assert "nothing was compared: no point is in both stores" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "word", ["threshold=-1", "threshold=five", "alpha=1", "alpha=0", "allow_hosts=maybe", "by_process=3"]
 )

@@ -34,6 +34,13 @@ def test_recipes_name_files_that_are_there():
     assert not [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
 
 
+def test_the_first_page_leads_to_every_other():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
+    written = [page for page in pages if page.parts[0] in ("how-to", "tutorial", "explanation")]
+    assert [page for page in written if f"({page})" not in index and f"({page}#" not in index] == []
+
+
 def test_the_changelog_has_the_version_that_is_built():
     import tomllib
 

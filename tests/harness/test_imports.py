@@ -11,6 +11,8 @@ import pytest
 
 from bench.cli.main import COMMANDS, MODULES
 from bench.sweep.catalog import load_group, names
+from bench.sweep.commented import settings
+from engines.core.conf import conf_dir
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("bench", "engines") for path in (ROOT / folder).rglob("*.py"))
@@ -112,15 +114,24 @@ def test_help_imports_nothing_heavy(words):
     assert not HEAVY & set(done.stderr.split())
 
 
-def test_the_help_of_run_is_hydras_without_what_runs_points():
+def test_the_help_of_run_has_every_key_with_its_value_and_meaning_without_what_runs_points():
     code = (
         "import sys; from bench.cli.main import main;"
-        "main(['run', '--help']); print('bench.run.runner' in sys.modules);"
-        "main(['run', '--help', '--resolve'])"  # by Hydra itself; no key's default asks for another
+        "main(['run', '--help', 'engine=jax', 'batch_size=3']); print('bench.run.runner' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    ours, hydras = done.stdout.split("\nFalse\n")
-    assert ours.strip() == hydras.strip()
+    assert done.stdout.endswith("False\n")
+    shown = {line.partition(":")[0]: line for line in done.stdout.splitlines() if not line.startswith(" ")}
+    asked = {each.key: each for each in settings(conf_dir() / "config.yaml")}
+    told = [
+        f"engine.{each.key.partition('.')[0]}"
+        for each in settings(conf_dir() / "engine/jax.yaml")
+        if each.key != "name"
+    ]
+    assert {*asked, *told, "model", "hw", "timing.seed", "wandb.mode"} <= {*shown}
+    assert shown["batch_size"].split() == ["batch_size:", "3", "#", *asked["batch_size"].comment.split()]
+    assert "never two measured points" in asked["max_parallel"].comment  # a comment of two lines
+    assert max(map(len, done.stdout.partition("Keys and")[2].splitlines())) <= 120
 
 
 def test_an_engine_is_known_without_what_it_runs_on():

@@ -64,7 +64,7 @@ def test_a_line_says_what_was_done_to_the_model_and_what_it_cost():
     assert "held-out text (held-out.txt)" in table.note
     assert [line["quality_kl"] for line in table.rows] == [0.1, 0.2]
     axis = quality_figure(rows).figure.axes[0]
-    assert [text.get_text() for text in axis.texts] == ["", "0.5"]
+    assert [text.get_text() for text in axis.texts] == ["0.5"]
     assert [line.get_marker() for line in axis.get_lines()] == ["None", "None", "o", "s"]
     assert axis.get_ylabel() == "perplexity of held-out text, a token"
     without = [row(quality_perplexity=None), row(pruning="2:4", quality_perplexity=None)]

@@ -1,6 +1,7 @@
 """``shardbench compare``: the rows of two stores, point by point."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -46,7 +47,7 @@ MOST_SHOWN: Final = 60
 
 
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
-    """Compare and print. Returns 1 if a point is slower or fails now, else 0."""
+    """Compare and print. Returns 1 if a point is slower or fails now, 3 if the stores share no point, else 0."""
     del verb
     from bench.compare.verdicts import compare
 
@@ -56,6 +57,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         print(json.dumps(plain(found)))
     else:
         show(found)
+    if not found.changes:
+        print("shardbench: nothing was compared: no point is in both stores", file=sys.stderr)
+        return 3
     return 1 if found.regressions else 0
 
 

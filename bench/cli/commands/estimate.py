@@ -143,6 +143,9 @@ def question_of(settings: Mapping[str, Any]) -> Any:
         raise InvalidRequest("trip_count", trips, "must be a number, or the least and the most", "use 8 or [1,8]")
     arguments = settings["arguments"]
     axes = None if settings["mesh"] is None else axes_of(settings["mesh"])
+    for key, file in [*(("hlo", each) for each in settings["hlo"] or ()), ("stablehlo", settings["stablehlo"])]:
+        if file is not None and not Path(file).exists():
+            raise InvalidRequest(key, file, "does not exist", "use a file, or a folder of XLA_FLAGS=--xla_dump_to")
     for key in ("trace", "save_hlo"):
         if settings[key] is not None:
             _check_folder(key, settings[key])

@@ -28,7 +28,10 @@ MOST_PANELS: Final = 4
 
 
 def step_time_over_batch(rows: Sequence[Row]) -> Drawn | None:
-    """One panel a chip count, one line a layout, bars for the confidence intervals; None without measured steps."""
+    """One panel a chip count, one line a layout, bars for the confidence intervals.
+
+    None without measured steps, and where they differ neither in batch nor in layout nor in chips.
+    """
     steps = [row for row in by_source(rows, "measured") if row.step_time_s is not None and row.status == "ok"]
     decode = [row for row in steps if row.phase == "decode"]
     family = _largest_family(decode or steps)
@@ -39,9 +42,11 @@ def step_time_over_batch(rows: Sequence[Row]) -> Drawn | None:
     counts = Counter({count: counts[count] for count in several or counts})
     chips = sorted(sorted(counts, key=lambda each: (-counts[each], each))[:MOST_PANELS])
     family = [row for row in family if row.num_chips in chips]
-    figure, axes = panels(len(chips), width=3.6 if len(chips) > 1 else 6.5, height=4.0, share_y=True)
-    colours = _layout_colours(family)
     batches = sorted({row.batch_size for row in family})
+    colours = _layout_colours(family)
+    if len(batches) == len(colours) == len(chips) == 1:
+        return None
+    figure, axes = panels(len(chips), width=3.6 if len(chips) > 1 else 6.5, height=4.0, share_y=True)
     for axis, count in zip(axes, chips, strict=True):
         for layout, colour in colours.items():
             mine = sorted(

@@ -78,7 +78,7 @@ def _machine(hw: str, runtime: str, rows: Sequence[Row]) -> Drawn | None:
         cached = (
             f"{row.input_len} cached, {row.output_len} generated" if phase == "decode" else f"{row.input_len} tokens"
         )
-        axis.set_title(f"{phase}, {cached}")
+        axis.set_title(f"{phase}\n{cached}")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     caption = (

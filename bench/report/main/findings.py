@@ -173,7 +173,7 @@ def _fastest_layout(rows: Sequence[Row]) -> list[Finding]:
         for contest in group:
             wins[contest.first] += 1
         best = min(wins, key=lambda name: (-wins[name], name))
-        where = f"{len(group)} {phase} points on {hw} ({source}, {engine})"
+        where = f"{counted(len(group), f'{phase} point')} on {hw} ({source}, {engine})"
         if 2 * wins[best] > len(group):
             sentence = f"{best} is the fastest layout for {wins[best]} of {where}."
         else:
@@ -183,7 +183,7 @@ def _fastest_layout(rows: Sequence[Row]) -> list[Finding]:
         if source in ("measured", "predicted"):
             numbers["clear"] = clear
         if source == "predicted":
-            sentence += f" {len(group) - clear} of their leads are too small to be told apart."
+            sentence += f" Leads too small to be told apart: {len(group) - clear}."
         found.append(Finding("fastest layout", (source,), sentence, numbers))
     return found
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bench.report.main.findings import Finding
 from bench.report.render.style import COLOURS, Drawn, legend, panels, plain_log_ticks
+from bench.report.render.text_apart import label_apart
 from bench.rows.counted import counted
 from bench.rows.labels import answered
 from bench.rows.table import Column, Table
@@ -222,6 +223,8 @@ def quality_figure(rows: Sequence[Row]) -> Drawn | None:
     axes[0].set_ylabel("perplexity of held-out text, a token" if key == "quality_perplexity" else KL_LABEL)
     marks = [("chosen by magnitude", "o"), ("chosen by activations", "s")] if any(map(by_activation, shown)) else []
     legend(figure, list(looks.items()), [], marks)
+    for axis, each in zip(axes, engines.values(), strict=True):  # once all share their scale
+        label_apart(axis, [(_speed(row), getattr(row, key), share(row), looks[family(row)]) for row in each])
     first = shown[0]
     caption = (
         f"Measured {first.phase} on {counted(first.num_chips, 'device')} of {first.hw}, batch {first.batch_size}, "
@@ -239,8 +242,6 @@ def _draw(axis: "Axes", rows: Sequence[Row], key: str, looks: Mapping[str, str])
     best = min(rows, key=lambda row: (getattr(row, key), -_speed(row)))
     for line, at in ((axis.axvline, _speed(best)), (axis.axhline, getattr(best, key))):
         line(at, color="#999999", linestyle="--", linewidth=0.8, zorder=1)
-    # Number formats lie near each other, and their names are long: every second one stands below its mark.
-    below = sorted((row for row in rows if not row.pruning and share(row)), key=_speed)[1::2]
     joined: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
     for row in rows:
         joined[family(row), by_activation(row), "" if row.pruning else method(row)].append(row)
@@ -249,9 +250,6 @@ def _draw(axis: "Axes", rows: Sequence[Row], key: str, looks: Mapping[str, str])
         colour, marker = looks[name], "s" if activation else "o"
         places = [(_speed(row), getattr(row, key)) for row in ours]
         axis.plot(*zip(*places, strict=True), marker=marker, markersize=6.5, linewidth=0.8, color=colour)
-        for row, place in zip(ours, places, strict=True):
-            beside = (6, -10) if activation or row in below else (6, 5)
-            axis.annotate(share(row), place, xytext=beside, textcoords="offset points", fontsize=7, color=colour)
     axis.set_xscale("log")
     axis.set_yscale("log")
     plain_log_ticks(axis.xaxis)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.report.main.findings import Finding
+from bench.rows.counted import counted
 from bench.rows.error_stats import ErrorStats, error_stats
 from bench.rows.interval import inside, relative_interval
 from bench.rows.labels import answered
@@ -143,8 +144,8 @@ def today_findings(rows: Sequence[Compared]) -> list[Finding]:
         Finding(
             "today's stacks",
             SOURCES,
-            f"The mean error of the closed forms is {middle:.1%} in the median of {len(means)} pairs of a chip and a "
-            "runtime that somebody published.",
+            f"The mean error of the closed forms is {middle:.1%} in the median of {counted(len(means), 'pair')} of a "
+            "chip and a runtime that somebody published.",
             numbers,
         )
     ]

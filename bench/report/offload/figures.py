@@ -49,18 +49,11 @@ def timeline_figure(row: Row) -> Drawn:
     for kind, layer, start_s, end_s in events:
         lane = lanes.index(kind)
         colour = COLOURS[layer % 2 * 4 + LANES.index(kind) % 2]
-        axis.barh(lane, 1e3 * (end_s - start_s), left=1e3 * (start_s - first_s), height=0.7, color=colour)
-        axis.text(
-            1e3 * ((start_s + end_s) / 2 - first_s),
-            lane,
-            str(layer),
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white",
-        )
+        axis.barh(lane, 1e3 * (end_s - start_s), left=1e3 * (start_s - first_s), height=0.62, color=colour)
+        middle_ms = 1e3 * ((start_s + end_s) / 2 - first_s)
+        axis.text(middle_ms, lane + 0.34, str(layer), ha="center", va="bottom", fontsize=7, color="#555555")
     axis.set_yticks(range(len(lanes)), lanes)
-    axis.set_xlabel("ms")
+    axis.set_xlabel("time (ms); above a bar, its layer")
     axis.grid(visible=False, axis="y")
     caption = (
         f"The last layers of a {stage} of {row.model} by engine={row.engine} offload={row.offload}, measured: while a "

@@ -32,8 +32,12 @@ def packing_figure(pairs: Sequence[PackingPair]) -> list[Drawn]:
         plain_log_ticks(axis.yaxis)
     axes[0].set_ylabel("padded / packed time")
     laws = [(law, colours[law]) for law in LAWS if any(pair.packed.lengths == law for pair in shown)]
-    legend(figure, laws, [each for each in SOURCES if any(pair.packed.source == each for pair in shown)])
-    caption = "Time of padded prompts over that of packed ones. Thin lines: L/E[length], the most that tokens can gain."
+    sources = [each for each in SOURCES if any(pair.packed.source == each for pair in shown)]
+    legend(figure, laws, sources, [("tokens: L/E[length]", "_")])
+    caption = (
+        "Time of padded prompts over that of packed ones. Thin lines: L/E[length], their tokens in a large "
+        "batch; the lengths that are drawn for a small one, and attention, can give more or less."
+    )
     return [Drawn("packing", caption, figure)]
 
 

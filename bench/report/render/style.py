@@ -151,7 +151,8 @@ def plain_log_ticks(axis: Any, ticks: Sequence[float] | None = None) -> None:
         return
     low, high = axis.get_view_interval()
     finest = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-    subs = finest if high / low < 4 else (1.0, 2.0, 5.0) if high / low < 200 else (1.0,)
+    coarser = (1.0, 2.0, 3.0, 5.0) if high / low < 10 else (1.0, 2.0, 5.0)
+    subs = finest if high / low < 4 else coarser if high / low < 200 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
 
 
