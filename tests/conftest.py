@@ -18,6 +18,10 @@ from thinning import kept
 # Threads of PyTorch that wait for work keep their core from the other workers of the suite, and from each other: a test
 # of small matrices then takes several times as long. It is read when PyTorch is imported, here or in a child.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The suite starts hundreds of interpreters of the same modules, each of which would compile them anew where the
+# environment asks for no compiled files.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Tests measure on a machine that others use, and workers of the suite on one that they share: what else it does is no
 # reason for a row not to be valid here, and no test waits for another's measurement. Tests of either say so themselves.
 os.environ["HOST_PROC"] = os.environ["HOST_SYS"] = os.devnull

@@ -29,7 +29,7 @@ FAMILIES = (
 EVERYWHERE = ("falcon-7b", "neox", "gpt2", "qwen3", "gemma 2", "bloom", "gpt-oss", "deepseek-v3")
 """Those that between them have every kind of layer: each is in every layout that it admits."""
 NEAR = 1e-4
-OFTEN = 3
+OFTEN = 5
 """Of each family's cases one in so many is run, in turn, and with --thorough all: a case takes a second of a core."""
 
 

@@ -144,6 +144,7 @@ def test_ranks_equal_the_reference(name, degrees):
     assert error(asked, run(asked)) < 1e-4
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
 @pytest.mark.parametrize("name", ["gpt-oss", "deepseek-v3", "gemma 2", "bloom"])
 def test_all_is_on_the_device_and_no_value_is_on_the_host(monkeypatch, name, weight_dtype):

@@ -55,7 +55,7 @@ def command_of(name):
     return importlib.import_module(f"bench.cli.commands.{MODULES.get(name, name)}")
 
 
-ALL = [words for words in all_commands() if words[0] in COMMANDS]
+ALL = [[*words] for words in dict.fromkeys(map(tuple, all_commands())) if words[0] in COMMANDS]
 
 
 @pytest.mark.parametrize("words", [words for words in ALL if words[0] != "run"], ids=" ".join)

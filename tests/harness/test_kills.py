@@ -91,11 +91,17 @@ def any_one(pid, found):
     return random.Random(len(found) + pid).sample(sorted(found), min(1, len(found)))
 
 
+@pytest.fixture
+def moments_of_each(pytestconfig):
+    """At how many moments a command is killed; fault_rounds kills commands and workers at sixteen more."""
+    return 4 if pytestconfig.getoption("thorough") else 2
+
+
 @pytest.mark.parametrize("chosen", [the_command, a_worker, all_but_keepers, any_one])
 @pytest.mark.thorough(every=2)
-def test_nothing_stays_behind_a_kill_at_any_moment(shardbench, chosen):
+def test_nothing_stays_behind_a_kill_at_any_moment(shardbench, chosen, moments_of_each):
     moments = random.Random(chosen.__name__)
-    for number in range(4):
+    for number in range(moments_of_each):
         watched = Watched(shardbench, number)
         sizes = ",".join(str(size) for size in range(1, 30))
         words = shardbench.scripted(f"batch_size=[{sizes}]", "resume=false", "print=none", "+engine.pause_s=0.001")
@@ -116,10 +122,10 @@ def test_no_rank_stays_behind(shardbench, chosen):
     wait_for(watched.is_gone)
 
 
-def test_nothing_stays_behind_weights_and_biases(shardbench):
+def test_nothing_stays_behind_weights_and_biases(shardbench, moments_of_each):
     pytest.importorskip("wandb")
     moments = random.Random(0)
-    for number in range(4):
+    for number in range(moments_of_each):
         watched = Watched(shardbench, number)
         words = shardbench.scripted("batch_size=[1,2,3]", "resume=false", "print=none")
         words.remove("wandb.mode=disabled")

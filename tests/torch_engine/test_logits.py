@@ -91,6 +91,7 @@ def test_ranks_give_the_logits_of_one_rank(of_one_rank, model, tensor, pipeline)
     assert np.array_equal(logits(outputs), logits(again))
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("recorded", [0, 256])
 @pytest.mark.parametrize("model", ["palm", "llama"])
 def test_steps_to_be_recorded_give_the_same(of_one_rank, model, recorded, monkeypatch):
@@ -153,6 +154,7 @@ def test_what_is_recorded_is_replayed_in_order(of_one_rank, monkeypatch, most, p
     assert addresses(group.rank) == before
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
 @pytest.mark.parametrize("model", ARCHITECTURES)
 def test_all_is_on_the_device_and_no_value_is_on_the_host(monkeypatch, model, weight_dtype):

@@ -72,6 +72,7 @@ def test_weights_beyond_32_bits_and_in_chunks(monkeypatch):
     assert np.array_equal(generate_on_device(small, 3, everything, CPU).numpy(), values(small, 3, everything))
 
 
+@pytest.mark.thorough(every=4)
 @pytest.mark.parametrize("model", names("model"))
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (4, 2), (8, 3)])
 def test_shards_hold_everything_once(model, tensor, pipeline):

@@ -45,6 +45,7 @@ def test_looped_with_int8_errs_as_plain_does(collectives):
     assert looped == pytest.approx(plain, abs=2e-6)
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("collectives", VARIANTS)
 @pytest.mark.parametrize(("shape", "axes"), [((1, 1, 3), ("z",)), ((1, 2, 2), ("z", "y")), ((5, 1, 1), ("x",))])
 @pytest.mark.parametrize("shard", [1, 3, 4])

@@ -86,6 +86,7 @@ def test_a_prompt_begins_with_the_shorter_one_and_stays_in_the_vocabulary():
     assert len(np.unique(long, axis=0)) == 300
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("shape", [(2, 2, 2), (1, 1, 4)])
 def test_fusing_loses_nothing(model, shape):

@@ -82,6 +82,7 @@ def test_groups_are_off_by_half_a_step_and_keep_zeros(values, dtype):
     assert (off <= step * 1.01 * (0.5 + 0.5 * ~inside + 2.0**-9 * steps(dtype))).all()
 
 
+@pytest.mark.thorough(every=4)
 @pytest.mark.parametrize("tokens", [1, 3, 4, 20])
 @pytest.mark.parametrize(("top", "bottom"), [(0, 32), (8, 24), (3, 29), (9, 15), (16, 17)])
 def test_a_product_is_that_of_the_dequantized_matrix_wherever_it_is_cut(tokens, top, bottom):
@@ -150,6 +151,7 @@ def test_int8_matmuls_leave_a_head_in_sixteen_bits():
     assert 1e-3 < left < max(errors(of(**formats))) < 0.08
 
 
+@pytest.mark.thorough(every=4)
 @pytest.mark.parametrize("ffn_layout", LAYOUTS)
 @pytest.mark.parametrize(
     "formats",

@@ -156,6 +156,7 @@ def test_a_shared_prefix_is_refused():
         plan_of("deepseek", prefill=PrefillOptions(prefix=2))
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.slow
 @pytest.mark.usefixtures("plainly_compiled")
 @pytest.mark.parametrize("form", ["absorbed", "expanded"])

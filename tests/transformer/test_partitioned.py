@@ -59,6 +59,7 @@ def test_heads_that_the_chips_do_not_divide(heads, kv_heads, shape, attn_shardin
     assert max(errors(plan)) < 1e-5
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("ffn_layout", ["wg_x", "wg_xy"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (4, 2)])
 def test_chips_that_read_different_numbers_of_key_value_heads(heads, kv_heads, ffn_layout):
@@ -67,6 +68,7 @@ def test_chips_that_read_different_numbers_of_key_value_heads(heads, kv_heads, f
     assert max(errors(plan_of(model, (2, 1, 3), ffn_layout, "heads", 12))) < 1e-5
 
 
+@pytest.mark.thorough(every=2)
 @pytest.mark.parametrize("model", ["palm", "gpt"])
 @pytest.mark.parametrize(
     ("weight_dtype", "act_dtype", "least", "most"),

@@ -29,6 +29,8 @@ EXPERTS = small_model(
     shared_expert_d_ff=16,
     dense_layers=1,
 )
+
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
 LATENT = small_model(
     block="serial", norm="rmsnorm", norms_per_layer=2, num_kv_heads=4, head_dim=12, rotary_dim=4, kv_latent_dim=16,
     value_head_dim=8,
@@ -66,7 +68,7 @@ def pruned(model, text, by="magnitude"):
     return PrunedWeights(model, text, 0, by_activation(model, 0, prompt(model, 2, 6, 1)).__getitem__)
 
 
-@pytest.mark.thorough(every=4)
+@pytest.mark.thorough(every=8)
 @pytest.mark.parametrize("by", ["magnitude", "activation"])
 @pytest.mark.parametrize("name", ["palm", "gpt", "llama", "experts", "latent"])
 @pytest.mark.parametrize("text", ["heads:0.5", "columns:0.3", "layers:0.5", "heads:0.5+columns:0.25"])

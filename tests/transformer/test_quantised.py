@@ -74,6 +74,7 @@ def test_a_product_of_int8_by_hand():
     np.testing.assert_allclose(out[0], expected, rtol=1e-6)
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("collectives", ["plain", "oneway", "throughput", "latency"])
 @pytest.mark.parametrize("ffn_layout", ["ws_1d", "ws_2d", "wg_xy"])
 def test_activations_are_gathered_as_int8_with_one_scale_a_token(ffn_layout, collectives):

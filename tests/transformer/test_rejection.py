@@ -16,6 +16,8 @@ from engines.transformer.options import Sampling
 from engines.transformer.speculation.propose import Text, followed
 from engines.transformer.speculation.rejection import DRAFTED, Proposal, drawn, log_probabilities, verdict
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 DRAWS = 100_000
 VOCAB = 7
 COUNT = 2

@@ -113,6 +113,7 @@ LOGITS = st.one_of(
 )
 
 
+@pytest.mark.thorough(every=3)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("narrowed", "gathered"), NARROWED)
 @settings(max_examples=20)

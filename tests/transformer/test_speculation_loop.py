@@ -21,6 +21,8 @@ from engines.transformer.speculation.programs import make_speculative_decode
 from engines.transformer.speculation.propose import Both
 from engines.weights.random import prompt
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 TIME, STEPS, COUNT = 5, 9, 3
 
 
