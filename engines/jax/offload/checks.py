@@ -27,11 +27,6 @@ def check_offload(point: Point, settings: Settings) -> None:
             f"speculative=self: its first layers would come once for each proposed token, with {asked}; "
             "use speculative=draft or ngram"
         )
-    if point.partitioner != "manual":
-        raise Unsupported(
-            f"{asked}: engine=jax cuts each layer itself, as the compiler would know neither the layer before it nor "
-            "the next; use partitioner=manual"
-        )
     for key in ("shared_prefix", "num_processes", "coordinator"):
         value = getattr(settings, key)
         if value != getattr(Settings(), key):
