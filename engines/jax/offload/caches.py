@@ -32,7 +32,11 @@ class Coming(Protocol):
         ...
 
     def held(self) -> Caches:
-        """Those on the devices behind the run."""
+        """Those on the devices."""
+        ...
+
+    def hold(self, first: Caches) -> None:
+        """Take those of the first layers, which something else has written."""
         ...
 
 
@@ -58,6 +62,10 @@ class HeldCaches:
         """See :class:`Coming`."""
         return tuple(self.caches)
 
+    def hold(self, first: Caches) -> None:
+        """See :class:`Coming`."""
+        self.caches[: len(first)] = first
+
 
 class HostCaches:
     """Caches in host memory, pinned where the platform has it, of the same shards as on the devices.
@@ -65,15 +73,19 @@ class HostCaches:
     ``copied_bytes`` are those that the last run sent to the devices.
     """
 
-    def __init__(self, plan: Plan, mesh: Mesh) -> None:
+    def __init__(self, plan: Plan, mesh: Mesh, first: int = 0) -> None:
+        """Those of the ``first`` layers stay on the devices."""
         self.plan, self.copied_bytes = plan, 0
         self.placed = abstract_cache(plan, mesh)
-        self.layers = [_emptied(each) for each in self.placed]
+        self.layers: list[Cache] = [{} if number < first else _emptied(each) for number, each in enumerate(self.placed)]
 
-    def coming(self, log: Log, *, fresh: bool) -> Coming:
-        """What brings caches and takes them back in one run. ``fresh``: the run reads nothing that they hold before."""
+    def coming(self, log: Log, held: Caches, *, fresh: bool) -> Coming:
+        """What brings caches and takes them back in one run. ``fresh``: the run reads nothing that they hold before.
+
+        ``held`` are those of the first layers.
+        """
         self.copied_bytes = 0
-        return _ComingFromHost(self, WriteBehind(log), fresh)
+        return _ComingFromHost(self, WriteBehind(log), HeldCaches(held), fresh)
 
     def close(self) -> None:
         """Free the memory that they take."""
@@ -83,15 +95,20 @@ class HostCaches:
 
 
 class _ComingFromHost:
-    """Implements :class:`Coming`: the thread that fetches is ahead, and another takes back what was written."""
+    """Implements :class:`Coming`: the thread that fetches is ahead, and another takes back what was written.
 
-    def __init__(self, caches: HostCaches, writer: WriteBehind, fresh: bool) -> None:
-        self.caches, self.writer, self.fresh = caches, writer, fresh
+    The first layers' caches, ``here``, are on the devices.
+    """
+
+    def __init__(self, caches: HostCaches, writer: WriteBehind, here: HeldCaches, fresh: bool) -> None:
+        self.caches, self.writer, self.here, self.fresh = caches, writer, here, fresh
         self.reserved: dict[int, Event] = {}
         self.rooms: list[tuple[Any, Cache]] = []
 
     def fetch(self, layer: int) -> Arrived:
         """See :class:`Coming`. A whole prompt reads no cache: it is given room alone, that of a layer before."""
+        if layer < len(self.here.caches):
+            return self.here.fetch(layer)
         placed = self.caches.placed[layer]
         self.reserved[layer] = self.writer.reserve(layer)
         if not self.fresh:
@@ -106,6 +123,8 @@ class _ComingFromHost:
 
     def computed(self, layer: int, cache: Cache, first: First, count: int) -> None:
         """See :class:`Coming`."""
+        if layer < len(self.here.caches):
+            return self.here.computed(layer, cache, first, count)
         written = written_by(self.caches.plan, self.caches.plan.stacks[layer].kind, first, count)
         part = jax.block_until_ready(written.cut(cache))
         self.writer.put(self.reserved.pop(layer), layer, lambda: self._write(layer, cache, part, written))
@@ -118,7 +137,11 @@ class _ComingFromHost:
 
     def held(self) -> Caches:
         """See :class:`Coming`."""
-        return ()
+        return self.here.held()
+
+    def hold(self, first: Caches) -> None:
+        """See :class:`Coming`."""
+        self.here.hold(first)
 
     def _write(self, layer: int, cache: Cache, part: Cache, written: Written) -> int:
         sent = sent_bytes(part)

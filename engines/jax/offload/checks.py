@@ -22,11 +22,6 @@ def check_offload(point: Point, settings: Settings) -> None:
     ):
         if getattr(point, key) != plain:
             raise Unsupported(f"{key}={getattr(point, key)}: engine=jax does not run it with {asked}: {why}; use {off}")
-    if point.speculative == "self":
-        raise Unsupported(
-            f"speculative=self: its first layers would come once for each proposed token, with {asked}; "
-            "use speculative=draft or ngram"
-        )
     for key in ("shared_prefix", "num_processes", "coordinator"):
         value = getattr(settings, key)
         if value != getattr(Settings(), key):

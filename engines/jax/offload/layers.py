@@ -34,7 +34,9 @@ Fetch = Callable[[int], Arrived]
 
 
 class Layers(Protocol):
-    """Where the layers wait."""
+    """Where the layers wait; ``first`` are the parameters of those first ones that stay on the devices."""
+
+    first: Sequence[Any]
 
     @property
     def copies(self) -> int:
@@ -56,24 +58,42 @@ class ResidentLayers:
     copies = 0
 
     def __init__(self, layers: Sequence[Any]) -> None:
-        self.layers = layers
+        self.first = layers
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`."""
         del order, log
-        return nullcontext(lambda layer: Arrived(self.layers[layer], time.perf_counter(), 0))
+        return nullcontext(lambda layer: Arrived(self.first[layer], time.perf_counter(), 0))
 
     def close(self) -> None:
         """See :class:`Layers`."""
-        for each in jax.tree.leaves(self.layers):
+        for each in jax.tree.leaves(self.first):
             each.delete()
-        self.layers = []
+        self.first = ()
+
+
+class FirstStay:
+    """Layers of which the first stay on the devices: those that a model proposes its own next tokens with."""
+
+    def __init__(self, first: Sequence[Any], others: Layers) -> None:
+        """``others`` bring the layers behind them, by the numbers of the whole model."""
+        self.first, self.others, self.copies = first, others, others.copies
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`."""
+        return self.others.opened(order, log)
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        ResidentLayers(self.first).close()
+        self.first = ()
+        self.others.close()
 
 
 class HostLayers:
     """Layers in host memory, pinned where the platform has it, from which a device copies by itself."""
 
-    copies = 0
+    copies, first = 0, ()
 
     def __init__(self, layers: Sequence[Any], placed: Sequence[Any]) -> None:
         """``layers`` are pytrees of arrays in host memory, ``placed`` the shapes and shardings on the devices."""
@@ -117,6 +137,7 @@ class FileLayers:
     placed: Sequence[Any]
     on_close: Callable[[], None]
     copies: int = 0
+    first: Sequence[Any] = ()
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`. A layer is read, and then copied: both run ahead of the computation."""
