@@ -31,7 +31,7 @@ from engines.transformer.programs import program_view
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a pass reads and makes: ``rows`` of ``time`` tokens each, of which attention sees ``limit`` positions.
+    """What a pass by ``plan`` reads and makes: ``rows`` of ``time`` tokens that see ``limit`` positions.
 
     ``positions`` makes the tokens' positions of the argument ``where``, and ``finish`` what the pass returns of (the
     plan that the program follows, the parameters without layers, the last layer's output [rows, time, E.residual], the
@@ -40,6 +40,7 @@ class Reading:
     returned; ``where`` is whole on every chip.
     """
 
+    plan: Plan
     rows: int
     time: int
     limit: int
@@ -75,11 +76,12 @@ class LayerPass:
         yield "output", self.output
 
 
-def make_layer_pass(plan: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
-    """The programs of a pass.
+def make_layer_pass(stored: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
+    """The programs of a pass over parameters that lie as the plan ``stored`` places them.
 
     Where the compiler partitions it gets a layer at a time: the residual stream between two is placed as the plan says.
     """
+    plan = reading.plan
     assert plan.unrolled, "each layer has arrays of its own"
     view = program_view(plan, mesh)
     specs, caches = parameter_specs(plan), cache_specs(plan)
@@ -106,7 +108,7 @@ def make_layer_pass(plan: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
     first = {stack.kind: number for number, stack in reversed(list(enumerate(plan.stacks)))}
     kinds = dict.fromkeys(stack.kind for stack in plan.stacks)
     cached = abstract_cache(plan, mesh)
-    weights = abstract_parameters(plan, mesh)
+    weights = abstract_parameters(stored, mesh)
 
     def shape(spec: P, each: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=NamedSharding(mesh, spec))

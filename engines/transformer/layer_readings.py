@@ -27,13 +27,17 @@ NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
 
 
 def prompt_reading(plan: Plan, time: int, sampling: Sampling) -> Reading:
-    """The whole prompt at once: ``where`` and ``asked`` are any number. Returns (next token, logits)."""
-    return _consecutive(plan, time, time, sampling, lambda _: Consecutive(0), drawn_at=time)
+    """``time`` tokens behind the plan's prefix at once: ``where`` and ``asked`` are any number.
+
+    Returns (next token, logits).
+    """
+    start = plan.prefill.prefix
+    return _consecutive(plan, time, time, sampling, lambda _: Consecutive(start), drawn_at=start + time)
 
 
 def chunk_reading(plan: Plan, chunk: int, time: int, sampling: Sampling) -> Reading:
-    """``chunk`` tokens of a prompt of ``time`` from ``where`` on; what it returns is of its last one."""
-    return _consecutive(plan, chunk, time, sampling, Consecutive, drawn_at=time)
+    """``chunk`` of the ``time`` tokens behind the plan's prefix, from ``where`` on; returns what follows the last."""
+    return _consecutive(plan, chunk, time, sampling, Consecutive, drawn_at=plan.prefill.prefix + time)
 
 
 def step_reading(plan: Plan, sampling: Sampling, start: Any) -> Reading:
@@ -78,6 +82,7 @@ def proposal_reading(plan: Plan, settling: Settling, state: State, proposal: Pro
         return settled(view, settling, before, before.done < settling.steps, made, scores, first)
 
     return Reading(
+        plan=plan,
         rows=plan.batch_size,
         time=proposal.tokens.shape[1] + 1,
         limit=plan.cache_len,
@@ -104,7 +109,9 @@ def _consecutive(
 
 def _read(plan: Plan, time: int, limit: int, *, rows: int | None = None, **parts: Any) -> Reading:
     outputs = (P(), P(None, plan.axes.all or None))
-    return Reading(rows=rows or plan.batch_size, time=time, limit=limit, asked_specs=P(), outputs=outputs, **parts)
+    return Reading(
+        plan=plan, rows=rows or plan.batch_size, time=time, limit=limit, asked_specs=P(), outputs=outputs, **parts
+    )
 
 
 def _last(

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from engines.jax.offload.layers import Arrived, arrived, in_host_memory, on_devices, sent_bytes
-from engines.jax.offload.written import First, Written, written_by
+from engines.jax.offload.written import First, Whole, Written, written_by
 from engines.offload.events import Log
 from engines.offload.write_behind import WriteBehind
 from engines.transformer.layers.kv_cache import Cache, Caches, abstract_cache, empty_arrays
@@ -23,8 +23,8 @@ class Coming(Protocol):
         """A layer's cache on the devices. Asked by the thread that fetches."""
         ...
 
-    def computed(self, layer: int, cache: Cache, first: First, count: int) -> None:
-        """``cache`` is the layer's now; new are ``count`` positions from ``first`` on."""
+    def computed(self, layer: int, cache: Cache, first: First, count: int, *, whole: bool = False) -> None:
+        """``cache`` is the layer's now; new are ``count`` positions from ``first`` on, or the ``whole`` of it."""
         ...
 
     def settle(self) -> None:
@@ -50,9 +50,9 @@ class HeldCaches:
         """See :class:`Coming`."""
         return Arrived(self.caches[layer], time.perf_counter(), 0)
 
-    def computed(self, layer: int, cache: Cache, first: First, count: int) -> None:
+    def computed(self, layer: int, cache: Cache, first: First, count: int, *, whole: bool = False) -> None:
         """See :class:`Coming`."""
-        del first, count
+        del first, count, whole
         self.caches[layer] = cache
 
     def settle(self) -> None:
@@ -121,11 +121,13 @@ class _ComingFromHost:
         self.rooms.remove(room)
         return Arrived(room[1], time.perf_counter(), 0)
 
-    def computed(self, layer: int, cache: Cache, first: First, count: int) -> None:
+    def computed(self, layer: int, cache: Cache, first: First, count: int, *, whole: bool = False) -> None:
         """See :class:`Coming`."""
         if layer < len(self.here.caches):
-            return self.here.computed(layer, cache, first, count)
-        written = written_by(self.caches.plan, self.caches.plan.stacks[layer].kind, first, count)
+            self.here.computed(layer, cache, first, count)
+            return
+        plan = self.caches.plan
+        written: Written = Whole() if whole else written_by(plan, plan.stacks[layer].kind, first, count)
         part = jax.block_until_ready(written.cut(cache))
         self.writer.put(self.reserved.pop(layer), layer, lambda: self._write(layer, cache, part, written))
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from engines.host.resident import peak_resident_bytes
 from engines.jax.arrays import bytes_per_chip, described_bytes_per_chip
 from engines.jax.offload.caches import HostCaches
-from engines.jax.offload.decode import streamed_prompt
+from engines.jax.offload.prompt import streamed_prompt
 from engines.jax.offload.store import layers_of, resident_parameters
 from engines.jax.offload.stream import Stream
 from engines.jax.programs import Programs
@@ -64,6 +64,7 @@ class LayerByLayer:
     def ran(self, stage: str) -> None:
         """Keep the stage's last run as a row holds it."""
         self.logs[stage] = self.stream.summary(TOLD_LAYERS)
+        self.stream.log.clear()
 
     def held_bytes(self) -> tuple[float, float]:
         """The resident parameters, and of what comes and goes as many layers as are there at once."""
@@ -74,10 +75,8 @@ class LayerByLayer:
             weights = sum(layers)
         else:
             weights = sum(layers[:first]) + (stream.held_layers + stream.layers.copies) * max(layers[first:])
-        if stream.caches is None:
-            cache = sum(caches)
-        else:
-            cache = sum(caches[:first]) + stream.held_layers * max(caches[first:])
+        on_host = stream.caches is not None
+        cache = sum(caches[:first]) + stream.held_layers * max(caches[first:]) if on_host else sum(caches)
         return bytes_per_chip(self.weights) + weights, cache
 
     def most_copied_bytes(self) -> int | None:

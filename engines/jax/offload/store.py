@@ -14,7 +14,15 @@ from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.fingerprint import fingerprint
 from engines.core.pruning import NONE
 from engines.host.scratch import ScratchFolder
-from engines.jax.offload.layers import FileLayers, FirstStay, HostLayers, Layers, ResidentLayers, in_host_memory, shards_of
+from engines.jax.offload.layers import (
+    FileLayers,
+    FirstStay,
+    HostLayers,
+    Layers,
+    ResidentLayers,
+    in_host_memory,
+    shards_of,
+)
 from engines.jax.offload.packed import PackedLayers, has_four_bits, packed, packed_shapes
 from engines.jax.work import Work
 from engines.offload.layer_file import LayerFile, LayerWriter

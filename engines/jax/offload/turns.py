@@ -45,8 +45,8 @@ def streamed_turns(
 ) -> Callable[..., tuple[Any, ...]]:
     """As :func:`engines.transformer.speculation.programs.make_speculative_decode`'s program, given no layers.
 
-    A turn is one pass. The first layers stay on the devices where they propose, and those behind them come. How many there are is known once they have run: a few layers of a turn that does not come are
-    fetched.
+    A turn is one pass over the layers that come; the first ones stay on the devices where they propose. How many turns
+    there are is known once they have run: a few layers of one that does not come are fetched.
     """
     turn, steps = _turn(work, how, draft), work.point.decode_steps
     calls = {name: programs.add(name, *of, True) for name, of in turn.programs.items()}
