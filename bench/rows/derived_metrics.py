@@ -6,6 +6,7 @@ from typing import Final
 
 from bench.rows.metric import Basis, Better, Compute, Metric, docstring
 from bench.rows.min_hbm_bytes import min_hbm_bytes
+from engines.core.point import Point
 
 DERIVED: Final[dict[str, Metric]] = {}
 """Name → metric, in the order of computation: a formula may use the metrics before it."""
@@ -141,6 +142,15 @@ def _model_flops_per_chip_s(basis: Basis) -> float:
         left_out = of_layers * (1 - basis.mean_layers / model.num_layers)
         flops -= point.batch_size * point.decode_steps * left_out
     return flops / basis.latency_s / point.num_chips
+
+
+def multiplied_share(point: Point, tokens: int) -> float:
+    """Share of the FLOPs that MFU counts of ``tokens`` which the weights' matmuls do: 2 a weight and token, of the
+    output matrix for tokens alone that one is chosen behind.
+    """
+    model, chosen = point.model, point.batch_size * (1 if point.phase == "prefill" else point.output_len)
+    skipped = max(0, tokens - chosen) * 2 * model.head_params
+    return (tokens * model.matmul_flops_per_token - skipped) / (tokens * model.model_flops_per_token)
 
 
 def _min_bytes_per_chip_s(basis: Basis) -> float:

@@ -33,7 +33,8 @@ class Asked:
 def draft_of(point: Point) -> Point | None:
     """The decoding that proposes tokens; None where nothing passes a model for it."""
     nothing: dict[str, Any] = dict.fromkeys(KEYS)
-    plain = replace(point, speculative="none", **nothing)
+    # Where layers come from the host, those that propose stay on the chip.
+    plain = replace(point, speculative="none", offload="none", offload_kv="none", **nothing)
     if point.speculative == "draft":
         assert point.draft_model is not None
         return replace(plain, model=point.draft_model)
