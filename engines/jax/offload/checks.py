@@ -22,9 +22,5 @@ def check_offload(point: Point, settings: Settings) -> None:
     ):
         if getattr(point, key) != plain:
             raise Unsupported(f"{key}={getattr(point, key)}: engine=jax does not run it with {asked}: {why}; use {off}")
-    for key in ("num_processes", "coordinator"):
-        value = getattr(settings, key)
-        if value != getattr(Settings(), key):
-            raise Unsupported(f"engine.{key}={value}: does not run with {asked}; leave it out, or use {off}")
     if settings.unroll_layers is False:
         raise Unsupported(f"engine.unroll_layers=false: {asked} has arrays of its own for each layer; use auto")

@@ -110,6 +110,8 @@ def _identity(work: Work) -> str:
         # Which parts stay depends on the whole model, and on what they are chosen by.
         by = [settings.pruning_by, options.get("calibration_text"), settings.seed]
         values += (asked.pruning, fingerprint({"model": asked.model}), by)
+    if jax.process_count() > 1:
+        values += (jax.process_count(), jax.process_index())  # each process has the shards of its own devices
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
