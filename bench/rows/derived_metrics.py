@@ -145,12 +145,16 @@ def _model_flops_per_chip_s(basis: Basis) -> float:
 
 
 def multiplied_share(point: Point, tokens: int) -> float:
-    """Share of the FLOPs that MFU counts of ``tokens`` which the weights' matmuls do: 2 a weight and token, of the
-    output matrix for tokens alone that one is chosen behind.
+    """FLOPs that ``tokens`` take, as a share of the 2N a token that MFU counts: 2 a weight and token, of the
+    output matrix for tokens alone that one is chosen behind, and those of attention to all positions before.
     """
     model, chosen = point.model, point.batch_size * (1 if point.phase == "prefill" else point.output_len)
     skipped = max(0, tokens - chosen) * 2 * model.head_params
-    return (tokens * model.matmul_flops_per_token - skipped) / (tokens * model.model_flops_per_token)
+    lengths = [] if point.phase == "decode" else [(point.input_len, point.input_len)]
+    if point.phase != "prefill":
+        lengths.append((point.decode_steps, point.input_len + point.decode_steps))
+    attended = point.batch_size * sum(model.attention_flops(*each) for each in lengths)
+    return (tokens * model.matmul_flops_per_token - skipped + attended) / (tokens * model.model_flops_per_token)
 
 
 def _min_bytes_per_chip_s(basis: Basis) -> float:

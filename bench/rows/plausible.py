@@ -61,13 +61,13 @@ def without_table_mfu(row: Row, multiplied: float) -> Row:
     most of a model, as of one with few layers left, 2N is more than a chip computes.
 
     Args:
-        multiplied: share of the FLOPs that MFU counts which the weights' matmuls do.
+        multiplied: the FLOPs that the run must do, as a share of those that MFU counts.
     """
     shares = [share for share in (row.mfu, row.mfu_of_matmul) if share is not None]
     if max(shares, default=0.0) <= 1 or max(shares) * multiplied > 1:
         return row
     reason = (
-        f"no MFU: it counts 2N FLOPs a token, of which this run's matmuls do {multiplied:.1%}: the others are of the "
+        f"no MFU: it counts 2N FLOPs a token, of which this run does {multiplied:.1%}: the others are of the "
         "embedding, which is looked up, and of the output matrix, which reads no token of a prompt but the last"
     )
     return replace(row, mfu=None, mfu_of_matmul=None, details={**row.details, MFU_WITHHELD: reason})
