@@ -138,7 +138,7 @@ def _moved(array: jax.Array, target: Any, *, donate: bool = False) -> jax.Array:
     if array.is_fully_addressable:
         made: jax.Array = jax.device_put(array, target, donate=donate)
         return made
-    sharding = target.sharding if isinstance(target, Format) else target
+    sharding: Any = target.sharding if isinstance(target, Format) else target
 
     def placed(device: Any) -> Any:
         alone = SingleDeviceSharding(device, memory_kind=sharding.memory_kind)
