@@ -35,9 +35,12 @@ Fetch = Callable[[int], Arrived]
 
 
 class Layers(Protocol):
-    """Where the layers wait; ``first`` are the parameters of those first ones that stay on the devices."""
+    """Where the layers wait."""
 
-    first: Sequence[Any]
+    @property
+    def first(self) -> Sequence[Any]:
+        """The parameters of those first layers that stay on the devices."""
+        ...
 
     @property
     def copies(self) -> int:
@@ -59,7 +62,7 @@ class ResidentLayers:
     copies = 0
 
     def __init__(self, layers: Sequence[Any]) -> None:
-        self.first = layers
+        self.first: Sequence[Any] = layers
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`."""
@@ -78,7 +81,8 @@ class FirstStay:
 
     def __init__(self, first: Sequence[Any], others: Layers) -> None:
         """``others`` bring the layers behind them, by the numbers of the whole model."""
-        self.first, self.others, self.copies = first, others, others.copies
+        self.first: Sequence[Any] = first
+        self.others, self.copies = others, others.copies
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`."""

@@ -54,7 +54,7 @@ def layers_of(work: Work, source: Source) -> Layers:
     made, count = _made(plan, mesh, source), work.first_layers
     first = list(islice(made, count))
     try:
-        layers = _waiting(work, source, waiting, made)
+        layers: Layers = _waiting(work, source, waiting, made)
     except BaseException:
         ResidentLayers(first).close()
         raise
