@@ -22,7 +22,7 @@ def with_intervals(found: SearchResult) -> SearchResult:
 
 def _compared(chosen: Candidate, plan: Candidate) -> Candidate:
     mine, other = chosen.point, plan.point
-    same_workload = (mine.batch_size, mine.weight_dtype) == (other.batch_size, other.weight_dtype)
+    same_workload = (chosen.sequences, mine.weight_dtype) == (plan.sequences, other.weight_dtype)
     known = ratio_error(mine.chip.kind, same_workload=same_workload)
     if known is None:
         return plan

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from bench.planner.search import fitting, tokens_of
+from bench.planner.search import fitting
 from bench.planner.workload import Workload, ways_of
 from bench.validate.ratios import ratio_error
 from engines.analytic.grid import Bools, Floats
@@ -79,7 +79,7 @@ def spots(workload: Workload) -> list[Spot]:
     kept = np.flatnonzero(fitting(workload, prediction))
     total = np.broadcast_to(prediction.cost.latency_s, (len(ways.grid),))
     latency = total / (workload.output_len if workload.phase == "decode" else 1)
-    tokens = tokens_of(workload, ways.grid)
+    tokens = ways.tokens(workload)
     cost = ways.grid.chips * total / tokens
     mfu = 2 * ways.grid.mfu_params * tokens / total / (ways.grid.chips * ways.grid.peak)
     dtypes = np.asarray([ways.points[int(index)].weight_dtype for index in ways.index])

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.planner.padded import with_padding
 from bench.planner.workload import Ways, Workload, ways_of
 from engines.analytic.grid import Bools, Floats, Grid
 from engines.analytic.predict import PredictedPhase, Prediction, predict, run_phase
@@ -30,6 +31,8 @@ class Candidate:
     """
 
     point: Point
+    sequences: int
+    """Those asked for: fewer than the point's, where its batch is padded."""
     choices: Mapping[str, Mapping[str, Any]]
     """phase → the keys with which it runs: ffn_layout, attn_sharding, and those of latents, experts and groups."""
     strategies: Mapping[str, Strategy]
@@ -73,6 +76,7 @@ class Candidate:
             "num_chips": point.num_chips,
             **cut,
             "weight_dtype": point.weight_dtype,
+            "sequences": self.sequences,
             "batch_size": point.batch_size,
             "layouts": {
                 phase: {"ffn_layout": layout, "attn_sharding": attention, **self.choices[phase]}
@@ -119,9 +123,9 @@ def search(workload: Workload, runners: int = 8) -> SearchResult:
         InvalidRequest: no such chip count exists.
         Unsupported: the chip has no datasheet.
     """
-    ways = ways_of(workload)
+    ways = with_padding(ways_of(workload))
     prediction = predict(ways.grid)
-    value = objective(workload, ways.grid, prediction)
+    value = objective(workload, ways, prediction)
     fits = fitting(workload, prediction)
     meets = fits & within_limits(workload, ways.grid, prediction)
     if not meets.any():
@@ -143,23 +147,13 @@ def search(workload: Workload, runners: int = 8) -> SearchResult:
     return SearchResult(workload=workload, chosen=chosen, runners_up=compared[:runners])
 
 
-def objective(workload: Workload, grid: Grid, prediction: Prediction) -> Floats:
+def objective(workload: Workload, ways: Ways, prediction: Prediction) -> Floats:
     """The objective to minimise: seconds, chip-seconds a token, or seconds a token (inverse throughput)."""
     latency = prediction.cost.latency_s
     if workload.objective == "latency":
         return latency
-    per_token = latency / tokens_of(workload, grid)
-    return per_token * grid.chips if workload.objective == "cost" else per_token
-
-
-def tokens_of(workload: Workload, grid: Grid) -> Floats:
-    """Tokens processed: B·(input_len | output_len | both), as rows count them."""
-    lengths = {
-        "prefill": workload.input_len,
-        "decode": workload.output_len,
-        "generate": workload.input_len + workload.output_len,
-    }
-    return grid.batch * lengths[workload.phase]
+    per_token = latency / ways.tokens(workload)
+    return per_token * ways.grid.chips if workload.objective == "cost" else per_token
 
 
 def fitting(workload: Workload, prediction: Prediction) -> Bools:
@@ -191,9 +185,10 @@ def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: in
     row = ways.grid.take(slice(position, position + 1))
     strategies = {name: phase.strategy[position : position + 1] for name, phase in phases.items()}
     prefill, decode = (_at(phase.cost.latency_s, position) for phase in (prediction.prefill, prediction.decode))
-    tokens = _at(tokens_of(workload, ways.grid), position)
+    tokens = _at(ways.tokens(workload), position)
     return Candidate(
         point=point,
+        sequences=int(ways.sequences[position]),
         choices={name: resolved([point], row, name, index)[0] for name, index in strategies.items()},
         strategies={name: STRATEGIES[int(index[0])] for name, index in strategies.items()},
         latency_s=latency,
@@ -204,7 +199,7 @@ def plan_at(workload: Workload, ways: Ways, prediction: Prediction, position: in
         terms={name: _at(getattr(cost, name), position) for name in TERMS},
         overlapped_s=_at(cost.overlapped_s, position),
         peak_hbm_bytes=_at(prediction.combined().memory.peak_hbm_bytes, position),
-        value=_at(objective(workload, ways.grid, prediction), position),
+        value=_at(objective(workload, ways, prediction), position),
         fits=bool(fitting(workload, prediction)[position]),
     )
 
@@ -236,7 +231,7 @@ def _other_configurations(
     points = [ways.points[int(index)] for index in ways.index]
     picked: set[int] = set()
     for name in DIMENSIONS:
-        own = int(ways.grid.batch[best]) if name == "batch_size" else _dimension(points[best], name)
+        own = int(ways.sequences[best]) if name == "batch_size" else _dimension(points[best], name)
         least: dict[Any, int] = {}
         for position in np.argsort(ranked, kind="stable"):
             if not np.isfinite(ranked[position]):
@@ -246,7 +241,7 @@ def _other_configurations(
                 continue
             if name == "micro_batches" and _dimension(point, "mesh") != _dimension(points[best], "mesh"):
                 continue
-            value = int(ways.grid.batch[position]) if name == "batch_size" else _dimension(point, name)
+            value = int(ways.sequences[position]) if name == "batch_size" else _dimension(point, name)
             if value != own:
                 least.setdefault(value, int(position))
         picked |= set(list(least.values())[:3])
@@ -258,7 +253,7 @@ def _other_layouts(workload: Workload, ways: Ways, chosen: Candidate, best: int)
     if chosen.point.num_chips == 1:
         return []
     row = ways.grid.take(slice(best, best + 1))
-    one = Ways(ways.points, row, ways.index[best : best + 1])
+    one = Ways(ways.points, row, ways.index[best : best + 1], ways.sequences[best : best + 1])
     own = next(iter(chosen.strategies.values()))
     possible = ON_NODES if workload.chip.kind == "gpu" else ON_TORUS
     asked = [

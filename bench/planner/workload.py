@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from engines.analytic.grid import Grid, Ints, grid_of
+from engines.analytic.grid import Floats, Grid, Ints, grid_of
 from engines.core.chip import Chip
 from engines.core.errors import InvalidRequest
 from engines.core.model import Model
@@ -54,12 +54,22 @@ class Workload:
 class Ways:
     """All plans of a workload: the points, a grid over points × batch sizes, and the point of each entry.
 
-    The points hold one batch size; ``batch`` of the grid is what counts.
+    The points hold one batch size; ``batch`` of the grid is what counts, of which ``sequences`` are asked for.
     """
 
     points: Sequence[Point]
     grid: Grid
     index: Ints
+    sequences: Floats
+
+    def tokens(self, workload: Workload) -> Floats:
+        """Tokens processed: B·(input_len | output_len | both), as rows count them; those of padding are none."""
+        lengths = {
+            "prefill": workload.input_len,
+            "decode": workload.output_len,
+            "generate": workload.input_len + workload.output_len,
+        }
+        return self.sequences * lengths[workload.phase]
 
     def point(self, position: int) -> Point:
         """The point of one entry of the grid, with its batch size."""
@@ -111,7 +121,7 @@ def ways_of(workload: Workload) -> Ways:
             "micro_batches", workload.micro_batches, "are more than any batch has sequences", "give fewer, or auto"
         )
     index, batch = index[some], batch[some]
-    return Ways(points, replace(base.take(index), batch=batch), index)
+    return Ways(points, replace(base.take(index), batch=batch), index, batch)
 
 
 def _cuts(workload: Workload, count: int) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from bench.rows.metric import Basis, Better, Compute, Metric, docstring
 from bench.rows.min_hbm_bytes import min_hbm_bytes
+from engines.core.point import Point
 
 DERIVED: Final[dict[str, Metric]] = {}
 """Name → metric, in the order of computation: a formula may use the metrics before it."""
@@ -141,6 +142,19 @@ def _model_flops_per_chip_s(basis: Basis) -> float:
         left_out = of_layers * (1 - basis.mean_layers / model.num_layers)
         flops -= point.batch_size * point.decode_steps * left_out
     return flops / basis.latency_s / point.num_chips
+
+
+def multiplied_share(point: Point, tokens: int) -> float:
+    """FLOPs that ``tokens`` take, as a share of the 2N a token that MFU counts: 2 a weight and token, of the
+    output matrix for tokens alone that one is chosen behind, and those of attention to all positions before.
+    """
+    model, chosen = point.model, point.batch_size * (1 if point.phase == "prefill" else point.output_len)
+    skipped = max(0, tokens - chosen) * 2 * model.head_params
+    lengths = [] if point.phase == "decode" else [(point.input_len, point.input_len)]
+    if point.phase != "prefill":
+        lengths.append((point.decode_steps, point.input_len + point.decode_steps))
+    attended = point.batch_size * sum(model.attention_flops(*each) for each in lengths)
+    return (tokens * model.matmul_flops_per_token - skipped + attended) / (tokens * model.model_flops_per_token)
 
 
 def _min_bytes_per_chip_s(basis: Basis) -> float:

@@ -30,7 +30,8 @@ MEASURED_LIMITS: Final[Mapping[str, str]] = MappingProxyType(
 MEASURED_MOST: Final = (1 + TimingConfig().max_relative_ci) / (1 - TimingConfig().max_relative_ci)
 """Both times of a share of a measured rate may be off by half the interval that a valid row may have."""
 MBU_WITHHELD: Final = "mbu_withheld"
-"""Key of ``details`` with the reason why a row has no MBU."""
+MFU_WITHHELD: Final = "mfu_withheld"
+"""Keys of ``details`` with the reason why a row has no MBU, or no MFU."""
 
 
 def plausible(row: Row) -> Row:
@@ -51,6 +52,25 @@ def plausible(row: Row) -> Row:
     if not new and not (row.valid and reasons):
         return row
     return replace(row, valid=False, invalid_reason="; ".join([*([stated] if stated else []), *new]))
+
+
+def without_table_mfu(row: Row, multiplied: float) -> Row:
+    """The row without MFU where that is above 1 only by what it counts: 2N FLOPs a token, of all N parameters.
+
+    A prompt's tokens look the embedding up, and only its last one is multiplied by the output matrix: where these are
+    most of a model, as of one with few layers left, 2N is more than a chip computes.
+
+    Args:
+        multiplied: the FLOPs that the run must do, as a share of those that MFU counts.
+    """
+    shares = [share for share in (row.mfu, row.mfu_of_matmul) if share is not None]
+    if max(shares, default=0.0) <= 1 or max(shares) * multiplied > 1:
+        return row
+    reason = (
+        f"no MFU: it counts 2N FLOPs a token, of which this run does {multiplied:.1%}: the others are of the "
+        "embedding, which is looked up, and of the output matrix, which reads no token of a prompt but the last"
+    )
+    return replace(row, mfu=None, mfu_of_matmul=None, details={**row.details, MFU_WITHHELD: reason})
 
 
 def without_cached_mbu(row: Row, read_bytes: float, cache_bytes: float | None) -> Row:

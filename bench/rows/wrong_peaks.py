@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bench.rows.plausible import MBU_WITHHELD
+from bench.rows.plausible import MBU_WITHHELD, MFU_WITHHELD
 from engines.core.row import Row
 
 
@@ -49,7 +49,7 @@ MFU: Final = Share(
     "peak_flops_per_s",
     "measured_matmul_flops_per_s",
     "mfu_of_matmul",
-    "mfu_withheld",
+    MFU_WITHHELD,
     "no MFU: a program exceeds the peak, so the peak is too low",
 )
 MBU: Final = Share(

@@ -9,9 +9,10 @@ from typing import Any, Final
 from bench.measure.processes import TimedProcess
 from bench.measure.stats import Summary, summarise
 from bench.measure.timing import TimingConfig
+from bench.rows.derived_metrics import multiplied_share
 from bench.rows.metrics import derive
 from bench.rows.min_hbm_bytes import forward_passes, min_hbm_bytes
-from bench.rows.plausible import plausible, without_cached_mbu
+from bench.rows.plausible import plausible, without_cached_mbu, without_table_mfu
 from bench.run.environment import cpu_affinity, read_environment
 from engines.core.engine import Estimate, Facts
 from engines.core.errors import Unsupported
@@ -209,7 +210,14 @@ def row_from(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "details": dict(facts.details),
         **content,
     }
-    return plausible(_without_cached_mbu(Row(**fields), with_first_token(task.point, facts), facts.cached_tokens))
+    row = _without_cached_mbu(Row(**fields), with_first_token(task.point, facts), facts.cached_tokens)
+    return plausible(_without_table_mfu(row, task.point, facts.processed_tokens))
+
+
+def _without_table_mfu(row: Row, point: Point, tokens: int | None) -> Row:
+    """The row without MFU if only the tables, which a prompt does not multiply by, take it above 1."""
+    tokens = point.tokens if tokens is None else tokens
+    return without_table_mfu(row, multiplied_share(as_run(point), tokens)) if tokens else row
 
 
 def _without_cached_mbu(row: Row, point: Point, cached_tokens: int | None) -> Row:

@@ -34,11 +34,11 @@ class Asked:
 def draft_of(point: Point) -> Point | None:
     """The decoding that proposes tokens; None where nothing passes a model for it."""
     nothing: dict[str, Any] = dict.fromkeys(KEYS)
-    plain = replace(point, speculative="none", **nothing)
+    # Those that propose pass once for each token, so they stay on the chip where other layers come from the host.
+    plain = replace(point, speculative="none", offload="none", offload_kv="none", **nothing)
     if point.speculative == "draft":
         assert point.draft_model is not None
-        # A draft passes once for each token, so it stays on the chip where the model's layers come from the host.
-        return replace(beside(plain, point.draft_model), offload="none", offload_kv="none")
+        return beside(plain, point.draft_model)
     if point.speculative == "self":
         assert point.draft_layers is not None
         first = first_layers_of(point.model, point.draft_layers)

@@ -205,8 +205,6 @@ def _speculating(
     """The estimate of a point that speculates: the passes that verify, and those that propose."""
     verify_s = own[1].cost["latency_s"] / turns
     details: dict[str, Any] = {"turns": turns, "verify_s": verify_s}
-    if point.offloads:
-        details["host_bytes"] = _on_host(point, own if point.phase == "generate" else own[1:])
     phases = own
     if drafted is not None:
         details["draft_s"] = drafted[1].cost["latency_s"] / turns
@@ -217,6 +215,7 @@ def _speculating(
     alone, both = (sum(phase.cost["latency_s"] for phase in each) for each in (own, phases))
     prefill, decode = phases
     found = _estimate(point, prefill, decode, (ends[0] * both / alone, ends[1] * both / alone))
+    details |= _waiting(point, own)  # a draft's cache stays on the chip
     rate, count = point.acceptance_rate or 0.0, point.draft_len or 0
     facts = replace(
         found.facts,
@@ -226,9 +225,11 @@ def _speculating(
     return replace(found, facts=facts)
 
 
-def _on_host(point: Point, phases: Sequence[PhaseAtPoint]) -> float:
-    """Bytes that wait on the host: in both phases, and the cache at its largest, behind the last step."""
-    return host_bytes(point, max(phase.memory["kv_cache_bytes"] for phase in phases))
+def _waiting(point: Point, phases: Sequence[PhaseAtPoint]) -> dict[str, float]:
+    """What waits on the host stays there in both phases; the cache is at its largest behind the last step."""
+    if not point.offloads:
+        return {}
+    return {"host_bytes": host_bytes(point, max(phase.memory["kv_cache_bytes"] for phase in phases))}
 
 
 def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: tuple[float, float]) -> Estimate:
@@ -242,8 +243,7 @@ def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: t
         keys |= {"tensor_parallel": point.tensor_degree, "pipeline_parallel": point.pipeline_degree}
         keys["mesh_shape"] = [1, 1, point.num_chips]
     keys |= phases[-1].keys
-    if point.offloads:
-        details["host_bytes"] = _on_host(point, phases)
+    details |= _waiting(point, phases)
     if point.phase == "generate":
         always = ("ffn_layout", "attn_sharding")
         other = {key for key, value in prefill.keys.items() if key in always or decode.keys.get(key) != value}

@@ -63,7 +63,8 @@ class Grid:
     unless some are proposed (:mod:`engines.analytic.drafts`).
     Where tokens leave early, a step skips ``skipped`` of its layers and computes logits at ``exit_heads`` exits
     (:mod:`engines.analytic.exits`).
-    Where a point ``offloads`` weights or ``offloads_kv``, they come at the rates of :mod:`engines.analytic.offload`.
+    Where a point ``offloads`` weights or ``offloads_kv``, they come at the rates of :mod:`engines.analytic.offload`,
+    but for ``first_layers`` of them, which stay.
     """
 
     layers: Floats
@@ -179,6 +180,7 @@ class Grid:
     exit_heads: Floats
     offloads: Bools
     offloads_kv: Bools
+    first_layers: Floats
     host_bytes_per_s: Floats
     nvme_bytes_per_s: Floats
 

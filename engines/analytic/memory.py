@@ -116,11 +116,11 @@ def on_torus(grid: Grid, layout: str, attention: str, length: Floats) -> TorusMe
     fullest = np.maximum.reduce(np.broadcast_arrays(*moments))
     residual = rows * grid.d_model / (chips / gathered)
     whole = Memory(
-        weights_bytes=held_layers(grid.layers, grid.offloads)
+        weights_bytes=held_layers(grid.layers, grid.first_layers, grid.offloads)
         * tpu_torus.weights_on_chip(grid, layout)
         * grid.weight_bytes
         + tables / chips * grid.head_bytes,
-        kv_cache_bytes=held_layers(grid.layers, grid.offloads_kv)
+        kv_cache_bytes=held_layers(grid.layers, grid.first_layers, grid.offloads_kv)
         * shards.kv_elements(grid, grid.batch * held(grid, context))
         * grid.kv_bytes,
         activations_bytes=fullest + residual + grid.batch * _judged(grid, length) * grid.vocab / chips * 4,
@@ -164,9 +164,11 @@ def on_nodes(grid: Grid, length: Floats, ranks: gpu_ranks.Ranks | None = None) -
     logits = grid.batch * grid.vocab * np.where(grid.all_logits > 0, length, _judged(grid, length))
     kept = np.ceil(grid.batch / ranks.data) * held(grid, context)
     return Memory(
-        weights_bytes=held_layers(layers, grid.offloads) * gpu_ranks.weights_on_rank(grid, ranks) * grid.weight_bytes
+        weights_bytes=held_layers(layers, grid.first_layers, grid.offloads)
+        * gpu_ranks.weights_on_rank(grid, ranks)
+        * grid.weight_bytes
         + tables * grid.head_bytes,
-        kv_cache_bytes=held_layers(layers, grid.offloads_kv)
+        kv_cache_bytes=held_layers(layers, grid.first_layers, grid.offloads_kv)
         * gpu_ranks.cached_elements(grid, ranks, kept)
         * grid.kv_bytes,
         activations_bytes=(residual + hidden + scores) * grid.act_bytes + 2 * 4 * logits,

@@ -9,6 +9,9 @@ takes the longest of them, and the first fills it: N layers in a row (those of a
 
 With the weights in host memory and no cache there, that is the first fetch and then max(compute, link) a layer, the
 last of which only computes. A drive's bytes are copied on from host memory, which the link's time covers.
+
+The first layers of a model that proposes tokens with them stay on the chip: they take c each, and N are the others. The
+passes that propose, of those layers or of a draft model, come between two turns and are not part of the pipeline.
 """
 
 from dataclasses import dataclass, replace
@@ -34,28 +37,31 @@ class LayerBytes:
     cache_new: Floats
 
 
-def torus_bytes(grid: Grid, layout: str, shards: Shards, length: Floats, seen: Floats) -> LayerBytes:
-    """A torus: a chip's part of the weights as stored; gathered layouts gather what has arrived."""
+def torus_bytes(grid: Grid, layout: str, shards: Shards, length: Floats, read: Floats) -> LayerBytes:
+    """A torus: a chip's part of the weights as stored; gathered layouts gather what has arrived.
+
+    A pass of ``length`` new tokens a sequence reads ``read`` cached ones.
+    """
 
     def cached(tokens: Floats) -> Floats:
         return shards.kv_elements(grid, grid.batch * tokens) * grid.kv_bytes
 
     return LayerBytes(
         weights=weights_on_chip(grid, layout) * grid.weight_bytes,
-        cache_read=cached(np.where(length > grid.pass_tokens, 0.0, seen)),
+        cache_read=cached(read),
         cache_new=cached(length),
     )
 
 
-def nodes_bytes(grid: Grid, ranks: Ranks, length: Floats, seen: Floats) -> LayerBytes:
-    """GPUs: a rank's part of the weights; one stage has all layers."""
+def nodes_bytes(grid: Grid, ranks: Ranks, length: Floats, read: Floats) -> LayerBytes:
+    """GPUs, likewise: a rank's part of the weights; one stage has all layers."""
 
     def cached(tokens: Floats) -> Floats:
         return cached_elements(grid, ranks, np.ceil(grid.batch / ranks.data) * tokens) * grid.kv_bytes
 
     return LayerBytes(
         weights=weights_on_rank(grid, ranks) * grid.weight_bytes,
-        cache_read=cached(np.where(length > grid.pass_tokens, 0.0, seen)),
+        cache_read=cached(read),
         cache_new=cached(length),
     )
 
@@ -66,8 +72,8 @@ def streamed(grid: Grid, cost: Cost, of_layer: LayerBytes, count: Floats) -> Cos
     The link's and the drive's busy time counts as ``communication_s``, what of all stages runs at once as
     ``overlapped_s``. Points that keep everything on the chip cost ``count`` times ``cost``.
     """
-    layers, passes = grid.layers, cost.times(count)
-    compute_s = cost.latency_s / layers
+    passes, compute_s = cost.times(count), cost.latency_s / grid.layers
+    layers = grid.layers - grid.first_layers
     weights = of_layer.weights * grid.offloads
     link_s = (weights + of_layer.cache_read * grid.offloads_kv) / grid.host_bytes_per_s
     back_s = of_layer.cache_new * grid.offloads_kv / grid.host_bytes_per_s
@@ -75,7 +81,7 @@ def streamed(grid: Grid, cost: Cost, of_layer: LayerBytes, count: Floats) -> Cos
     stages = np.stack(np.broadcast_arrays(compute_s, link_s, drive_s, back_s))
     longest, together = stages.max(axis=0), stages.sum(axis=0)
     runs = count > 0
-    total = count * layers * longest + np.where(runs, together - longest, 0.0)
+    total = count * (layers * longest + grid.first_layers * compute_s) + np.where(runs, together - longest, 0.0)
     sent_s = count * layers * (together - compute_s)
     return replace(
         passes,

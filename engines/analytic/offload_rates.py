@@ -25,27 +25,41 @@ def offload_record(point: Point) -> dict[str, Any]:
     return {
         "offloads": point.offload != "none",
         "offloads_kv": point.offload_kv != "none",
+        "first_layers": staying(point),
         "host_bytes_per_s": host,
         "nvme_bytes_per_s": nvme,
     }
 
 
-def held_layers(layers: Any, offloaded: Any) -> Any:
-    """Layers whose weights, or cache, are on the chip at once, arrays [points]."""
-    return np.where(offloaded, np.minimum(layers, float(BUFFERS)), layers)
+def staying(point: Point) -> int:
+    """How many of the first layers stay on the chip where others come: those that propose tokens."""
+    return point.draft_layers or 0 if point.offloads else 0
+
+
+def held_layers(layers: Any, first: Any, offloaded: Any) -> Any:
+    """Layers whose weights, or cache, are on the chip at once, of which the ``first`` stay; arrays [points]."""
+    return np.where(offloaded, first + np.minimum(layers - first, float(BUFFERS)), layers)
 
 
 def host_bytes(point: Point, held_cache_bytes: float) -> float:
     """Bytes of host memory over all chips: the layers' weights, and the cache of which a chip holds a part.
 
-    Weights are the parameters without the tables; ``held_cache_bytes`` are those of the layers on one chip.
+    Weights are the parameters without the tables; ``held_cache_bytes`` are those of the layers on one chip. Neither
+    counts the first layers where they stay on the chip.
     """
-    model, found = point.model, 0.0
+    model, found, first = point.model, 0.0, staying(point)
+    away = 1 - first / model.num_layers
     if point.offload == "host":
         tables = (1 if model.tied_embedding else 2) * model.vocab_size * model.d_model
-        found += (model.params - tables) * point.weight_bytes
+        found += (model.params - tables) * point.weight_bytes * away
     if point.offload_kv == "host":
-        found += point.num_chips * held_cache_bytes * model.num_layers / float(held_layers(model.num_layers, True))
+        found += (
+            point.num_chips
+            * held_cache_bytes
+            * model.num_layers
+            * away
+            / float(held_layers(model.num_layers, first, True))
+        )
     return found
 
 
@@ -53,7 +67,7 @@ def check_streamed(point: Point) -> None:
     """Check that what a point offloads is modelled.
 
     Raises:
-        Unsupported: with pipeline stages, speculation by the first layers, exits, or shardings of every operator.
+        Unsupported: with pipeline stages, exits, or shardings of every operator.
     """
     if not point.offloads:
         return
@@ -62,11 +76,6 @@ def check_streamed(point: Point) -> None:
         raise Unsupported(
             f"pipeline_parallel={point.pipeline_degree}: {asked} is modelled with all layers in one stage; use "
             "pipeline_parallel=1"
-        )
-    if point.speculative == "self":
-        raise Unsupported(
-            f"speculative=self: with {asked} the first layers come once for each token that they propose; use "
-            "speculative=draft or ngram"
         )
     for key, plain in (("exit_threshold", None), ("planner", "auto"), ("shardings", None)):
         if getattr(point, key) != plain:

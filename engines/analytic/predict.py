@@ -211,6 +211,7 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
     else:
         length, seen, count = grid.pass_tokens, seen_in_decode(grid), grid.passes
         keys, logits = grid.input_len + (grid.steps + 1) / 2, grid.pass_tokens
+    read = np.zeros(1) if name == "prefill" else seen  # a prompt is read at once, and reads no cache
     run, skips = exits.passed(grid, name), name == "decode" and np.any(grid.exit_heads)
     if np.all(grid.gpu):
         ranks = ranks_of(grid, chosen)
@@ -218,7 +219,7 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
         cost = cost + exits.cached_on_nodes(grid, ranks, length) if skips else cost
         taken = memory.on_nodes(grid, length, ranks)
         possible = _ranks_possible(grid, chosen)
-        of_layer = offload.nodes_bytes(grid, ranks, length, seen) if comes_from_host(grid) else None
+        of_layer = offload.nodes_bytes(grid, ranks, length, read) if comes_from_host(grid) else None
     else:
         layout, attention, experts = chosen.layout, chosen.attention, chosen.experts
         known = Parts() if known is None else known
@@ -239,7 +240,7 @@ def run_phase(grid: Grid, name: str, strategy: int, known: Parts | None = None) 
         shards = torus_attention.attention_shards(grid, layout, attention)
         cost = cost + exits.cached_on_torus(grid, layout, shards, length) if skips else cost
         possible = requested & shards.possible
-        of_layer = offload.torus_bytes(grid, layout, shards, length, seen) if comes_from_host(grid) else None
+        of_layer = offload.torus_bytes(grid, layout, shards, length, read) if comes_from_host(grid) else None
     if name == "prefill":
         cost = replace(cost, overhead_s=cost.overhead_s + grid.request_s)
     passes = np.where(runs, count, 0.0)

@@ -10,7 +10,7 @@ from engines.core.point import Point
 from engines.core.stablehlo import nameless
 from engines.core.versions import compiler_flags, jax_libraries_of, versions_of
 from engines.jax.devices import compiler_options
-from engines.jax.offload.decode import prompt_readings, texts_of
+from engines.jax.offload.prompt import prompt_texts
 from engines.jax.prompt_batch import Prompts, prompts_of
 from engines.jax.ways.chosen import way_of
 from engines.jax.ways.steps import Steps
@@ -42,7 +42,7 @@ def abstract_program_id(work: Work) -> str:
 
 def _prompt_texts(work: Work, prompts: Prompts) -> dict[str, str]:
     if work.point.offloads:
-        return texts_of(work, prompt_readings(work, prompts))
+        return prompt_texts(work, prompts)
     weights, cache, *_ = abstract_arguments(work.plan, work.mesh, max(work.point.input_len, 1))["decode"]
     read = shapes(prompts.arguments, NamedSharding(work.mesh, P()))
     return {"prefill": prompts.prefill.lower(weights, cache, *read).as_text()}

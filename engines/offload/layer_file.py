@@ -1,5 +1,6 @@
 """A file of layers: each layer's arrays side by side in one extent that direct I/O can read."""
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -95,19 +96,35 @@ class LayerWriter:
             os.fsync(self.file.fileno())
             os.posix_fadvise(self.file.fileno(), offset, extent.read_bytes, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise self._given_up(error) from None
         self.extents.append(extent)
 
     def close(self) -> LayerFile:
-        """The whole file."""
-        self.file.close()
+        """The whole file.
+
+        Raises:
+            ShardbenchError: the disk is full.
+        """
         made = LayerFile(self.folder, self.identity, tuple(self.extents))
         index = {"identity": self.identity, "extents": [asdict(each) for each in self.extents]}
-        (self.folder / INDEX).write_text(json.dumps(index))
+        try:
+            self.file.close()
+            (self.folder / INDEX).write_text(json.dumps(index))
+        except OSError as error:
+            raise self._given_up(error) from None
         return made
+
+    def _given_up(self, error: OSError) -> ShardbenchError:
+        """The error to raise, with the room on the disk free again."""
+        for name in (INDEX, DATA):
+            (self.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is not written yet has nowhere to go
+            self.file.close()
+        return _unwritable(self.folder, error)
 
 
 def _unwritable(folder: Path, error: OSError) -> ShardbenchError:
+    why = error.strerror or error
     return ShardbenchError(
-        f"engine.offload_dir={folder}: the layers cannot be written there ({error.strerror}); use another folder"
+        f"engine.offload_dir={folder}: the layers cannot be written there ({why}); use another folder"
     )

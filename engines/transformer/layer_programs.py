@@ -26,24 +26,27 @@ from engines.transformer.params.quantize import stream_dtype
 from engines.transformer.params.tree import LayerParameters, Parameters, only_layer
 from engines.transformer.partition.constraint import residual
 from engines.transformer.partition.plan import Plan
+from engines.transformer.programs import program_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a pass reads and makes: ``rows`` of ``time`` tokens each, of which attention sees ``limit`` positions.
+    """What a pass by ``plan`` reads and makes: ``rows`` of ``time`` tokens that see ``limit`` positions.
 
     ``positions`` makes the tokens' positions of the argument ``where``, and ``finish`` what the pass returns of (the
-    parameters without layers, the last layer's output [rows, time, E.residual], the argument ``asked``); both run
-    inside ``shard_map``. ``where`` and ``asked`` are pytrees of shapes, ``asked_specs`` and ``outputs`` the
-    PartitionSpecs of what is asked and returned; ``where`` is whole on every chip.
+    plan that the program follows, the parameters without layers, the last layer's output [rows, time, E.residual], the
+    argument ``asked``); both run where the layers do, inside ``shard_map`` unless the compiler partitions. ``where``
+    and ``asked`` are pytrees of shapes, ``asked_specs`` and ``outputs`` the PartitionSpecs of what is asked and
+    returned; ``where`` is whole on every chip.
     """
 
+    plan: Plan
     rows: int
     time: int
     limit: int
     positions: Callable[[Any], Positions]
     where: Any
-    finish: Callable[[Parameters, Array, Any], Any]
+    finish: Callable[[Plan, Parameters, Array, Any], Any]
     asked: Any
     asked_specs: Any
     outputs: Any
@@ -73,9 +76,14 @@ class LayerPass:
         yield "output", self.output
 
 
-def make_layer_pass(plan: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
-    """The programs of a pass."""
+def make_layer_pass(stored: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
+    """The programs of a pass over parameters that lie as the plan ``stored`` places them.
+
+    Where the compiler partitions it gets a layer at a time: the residual stream between two is placed as the plan says.
+    """
+    plan = reading.plan
     assert plan.unrolled, "each layer has arrays of its own"
+    view = program_view(plan, mesh)
     specs, caches = parameter_specs(plan), cache_specs(plan)
     resident = replace(specs, layers=())
     spread = P(*(each or None for each in residual(plan)))
@@ -83,24 +91,24 @@ def make_layer_pass(plan: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
     where_specs = jax.tree.map(lambda _: whole, reading.where)
 
     def embedded(parameters: Parameters, tokens: Array, where: Any) -> Array:
-        return embed(plan, parameters, tokens, reading.positions(where))
+        return embed(view, parameters, tokens, reading.positions(where))
 
     def computed(kind: LayerKind) -> Callable[..., tuple[Array, Cache]]:
         def one(parameters: LayerParameters, cache: Cache, x: Array, where: Any) -> tuple[Array, Cache]:
             positions = reading.positions(where)
-            here = positions.shard(plan, plan.axes.sequence).ids(time)
-            context = contexts_of(plan, positions, here, time, reading.limit)[kind]
-            return layer(plan, only_layer(parameters), x, cache, context)
+            here = positions.shard(view, view.axes.sequence).ids(time)
+            context = contexts_of(view, positions, here, time, reading.limit)[kind]
+            return layer(view, only_layer(parameters), x, cache, context)
 
         return one
 
     def finished(parameters: Parameters, x: Array, asked: Any) -> Any:
-        return reading.finish(parameters, x.reshape(-1, time, x.shape[-1]), asked)
+        return reading.finish(view, parameters, x.reshape(-1, time, x.shape[-1]), asked)
 
     first = {stack.kind: number for number, stack in reversed(list(enumerate(plan.stacks)))}
     kinds = dict.fromkeys(stack.kind for stack in plan.stacks)
     cached = abstract_cache(plan, mesh)
-    weights = abstract_parameters(plan, mesh)
+    weights = abstract_parameters(stored, mesh)
 
     def shape(spec: P, each: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=NamedSharding(mesh, spec))
@@ -120,6 +128,9 @@ def make_layer_pass(plan: Plan, mesh: Mesh, reading: Reading) -> LayerPass:
     }
 
     def jitted(body: Any, inputs: tuple[Any, ...], outputs: Any, **options: Any) -> Any:
+        if plan.partitioner == "gspmd":
+            placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), outputs)
+            return jax.jit(body, **{"out_shardings": placed, **options})
         mapped = jax.shard_map(body, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
         return jax.jit(mapped, compiler_options=compiler_options(plan, mesh) or None, **options)
 

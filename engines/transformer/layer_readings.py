@@ -27,13 +27,17 @@ NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
 
 
 def prompt_reading(plan: Plan, time: int, sampling: Sampling) -> Reading:
-    """The whole prompt at once: ``where`` and ``asked`` are any number. Returns (next token, logits)."""
-    return _consecutive(plan, time, time, sampling, lambda _: Consecutive(0), drawn_at=time)
+    """``time`` tokens behind the plan's prefix at once: ``where`` and ``asked`` are any number.
+
+    Returns (next token, logits).
+    """
+    start = plan.prefill.prefix
+    return _consecutive(plan, time, time, sampling, lambda _: Consecutive(start), drawn_at=start + time)
 
 
 def chunk_reading(plan: Plan, chunk: int, time: int, sampling: Sampling) -> Reading:
-    """``chunk`` tokens of a prompt of ``time`` from ``where`` on; what it returns is of its last one."""
-    return _consecutive(plan, chunk, time, sampling, Consecutive, drawn_at=time)
+    """``chunk`` of the ``time`` tokens behind the plan's prefix, from ``where`` on; returns what follows the last."""
+    return _consecutive(plan, chunk, time, sampling, Consecutive, drawn_at=plan.prefill.prefix + time)
 
 
 def step_reading(plan: Plan, sampling: Sampling, start: Any) -> Reading:
@@ -45,7 +49,7 @@ def step_reading(plan: Plan, sampling: Sampling, start: Any) -> Reading:
         return _consecutive(plan, 1, plan.cache_len, sampling, Consecutive)
     return _read(
         plan, 1, plan.cache_len, positions=lambda where: where, where=shapes_of(start),
-        finish=partial(_last, plan, sampling, None), asked=NUMBER,
+        finish=partial(_last, sampling, None), asked=NUMBER,
     )  # fmt: skip
 
 
@@ -58,7 +62,7 @@ def ragged_reading(plan: Plan, rows: Any, packing: Any, limit: int, sampling: Sa
     asked = jax.ShapeDtypeStruct((plan.batch_size,), jnp.int32)
     return _read(
         plan, rows.shape[1], limit, rows=rows.shape[0], positions=lambda _: positions, where=NUMBER,
-        finish=partial(_ends, plan, sampling, limit), asked=asked,
+        finish=partial(_ends, sampling, limit), asked=asked,
     )  # fmt: skip
 
 
@@ -72,12 +76,13 @@ def proposal_reading(plan: Plan, settling: Settling, state: State, proposal: Pro
     specs: Any = (P(), None if proposal.log_q is None else P(None, None, plan.axes.all or None))
     proposals = Proposal(*specs)
 
-    def finish(parameters: Parameters, x: Array, asked: tuple[State, Proposal]) -> State:
+    def finish(view: Plan, parameters: Parameters, x: Array, asked: tuple[State, Proposal]) -> State:
         before, made = asked
-        scores = output(plan, parameters, x.reshape(-1, x.shape[-1])).reshape(*made.tokens.shape[:1], x.shape[1], -1)
-        return settled(plan, settling, before, before.done < settling.steps, made, scores, first)
+        scores = output(view, parameters, x.reshape(-1, x.shape[-1])).reshape(*made.tokens.shape[:1], x.shape[1], -1)
+        return settled(view, settling, before, before.done < settling.steps, made, scores, first)
 
     return Reading(
+        plan=plan,
         rows=plan.batch_size,
         time=proposal.tokens.shape[1] + 1,
         limit=plan.cache_len,
@@ -98,17 +103,19 @@ def shapes_of(arguments: Any) -> Any:
 def _consecutive(
     plan: Plan, time: int, limit: int, sampling: Sampling, positions: Any, *, drawn_at: int | None = None
 ) -> Reading:
-    finish = partial(_last, plan, sampling, drawn_at)
+    finish = partial(_last, sampling, drawn_at)
     return _read(plan, time, limit, positions=positions, where=NUMBER, finish=finish, asked=NUMBER)
 
 
 def _read(plan: Plan, time: int, limit: int, *, rows: int | None = None, **parts: Any) -> Reading:
     outputs = (P(), P(None, plan.axes.all or None))
-    return Reading(rows=rows or plan.batch_size, time=time, limit=limit, asked_specs=P(), outputs=outputs, **parts)
+    return Reading(
+        plan=plan, rows=rows or plan.batch_size, time=time, limit=limit, asked_specs=P(), outputs=outputs, **parts
+    )
 
 
 def _last(
-    plan: Plan, sampling: Sampling, drawn_at: int | None, parameters: Parameters, x: Array, asked: Array
+    sampling: Sampling, drawn_at: int | None, plan: Plan, parameters: Parameters, x: Array, asked: Array
 ) -> tuple[Array, Array]:
     """(next token [batch], logits [batch, vocab]) of the last token of every row."""
     scores = output(plan, parameters, x[:, -1])
@@ -116,7 +123,7 @@ def _last(
 
 
 def _ends(
-    plan: Plan, sampling: Sampling, limit: int, parameters: Parameters, x: Array, last: Array
+    sampling: Sampling, limit: int, plan: Plan, parameters: Parameters, x: Array, last: Array
 ) -> tuple[Array, Array]:
     """Likewise, of the token at ``last`` of every sequence."""
     mine = local_shard(last, plan.axes.batch, 0, plan.axes.size(plan.axes.batch))

@@ -40,7 +40,7 @@ def make_prefill(plan: Plan, mesh: Mesh, sampling: Sampling = GREEDY) -> Any:
     The cache is donated. Tokens are written to its first positions; ``plan.prefill`` says how the prompt is computed.
     """
 
-    view, prefix = _view(plan, mesh), plan.prefill.prefix
+    view, prefix = program_view(plan, mesh), plan.prefill.prefix
 
     def prefill(parameters: Parameters, cache: Caches, tokens: Array) -> tuple[Array, Array, Caches]:
         scores, cache = read_prompt(view, parameters, cache, tokens)
@@ -59,7 +59,7 @@ def make_ragged_prefill(plan: Plan, mesh: Mesh, limit: int, sampling: Sampling =
     :class:`engines.transformer.layers.packing.Packed`, a constant of the program, whose loops then skip what no
     token sees.
     """
-    view = _view(plan, mesh)
+    view = program_view(plan, mesh)
 
     def prefill(parameters: Parameters, cache: Caches, tokens: Array, last: Array) -> tuple[Array, Array, Caches]:
         x, cache = hidden_states(view, parameters, cache, tokens, packing or Consecutive(0), limit=limit)
@@ -84,7 +84,7 @@ def make_decode(plan: Plan, mesh: Mesh, steps: int, sampling: Sampling = GREEDY)
     ``token`` and writes it to the cache at ``position``. The cache is donated; a second run from the same token and
     position overwrites what this run wrote before it reads it, so the cache needs no reset.
     """
-    view, kept, stop_token = _view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
+    view, kept, stop_token = program_view(plan, mesh), min(steps, KEPT_LOGITS), sampling.stop_token
 
     def decode(parameters: Parameters, cache: Caches, token: Array, position: Any) -> tuple[Any, ...]:
         one = not isinstance(position, Ragged)
@@ -137,7 +137,7 @@ def partitioned(plan: Plan, mesh: Mesh, body: Callable[..., Any], inputs: tuple[
     return jax.jit(mapped, donate_argnums=1, out_shardings=placed, compiler_options=options)
 
 
-def _view(plan: Plan, mesh: Mesh) -> Plan:
+def program_view(plan: Plan, mesh: Mesh) -> Plan:
     """The plan that the program follows: itself, or its global view where the compiler partitions."""
     return plan.global_view(mesh) if plan.partitioner == "gspmd" else plan
 

@@ -97,6 +97,30 @@ def test_two_layers_and_the_tables_are_what_is_left_on_the_chip(make_point):
     assert found.facts.weights_bytes == pytest.approx(tables + 2 * layer, rel=1e-3)
 
 
+def test_a_turn_of_speculation_is_one_pass_of_the_bytes_that_do_not_stay(make_point):
+    layer_s = 2 * (8192 * (64 + 2 * 8) * 128 + 64 * 128 * 8192 + 3 * 8192 * 28672) / (HOST_LINK_SHARE * 64e9)
+    asked = {"offload": "host", "draft_len": 4, "acceptance_rate": 0.8}
+    looked_up = answer(make_point, **asked, speculative="ngram")
+    turns = looked_up.facts.details["turns"]
+    assert looked_up.latency_s == pytest.approx(turns * 80 * layer_s, rel=2e-3)
+    found = answer(make_point, **asked, speculative="self", draft_layers=8)
+    draft_s = turns * found.facts.details["draft_s"]
+    # The 8 layers that stay pass a turn's tokens together as long as about one of the 4 that they proposed.
+    assert found.latency_s - turns * 72 * layer_s - draft_s == pytest.approx(draft_s / 4, rel=0.3)
+    eight = 8 * layer_s * HOST_LINK_SHARE * 64e9
+    assert found.facts.weights_bytes - looked_up.facts.weights_bytes == pytest.approx(eight, rel=1e-3)
+    waiting = [each.facts.details["host_bytes"] for each in (looked_up, found)]
+    assert waiting[0] - waiting[1] == pytest.approx(eight, rel=1e-3)
+
+
+def test_a_verifying_pass_brings_the_cache(make_point):
+    asked = {"offload_kv": "host", "offload": "host", "speculative": "ngram", "draft_len": 4, "acceptance_rate": 0.8}
+    found, alone = (answer(make_point, **{**asked, "offload_kv": where}) for where in ("host", "none"))
+    turns = found.facts.details["turns"]
+    cache = 16 * (512 + 32 / 2) * 2 * 8 * 128 * 2 * 80
+    assert (found.latency_s - alone.latency_s) / turns == pytest.approx(cache / (HOST_LINK_SHARE * 64e9), rel=0.02)
+
+
 def test_an_offloaded_cache_makes_room_and_takes_the_link(make_point):
     many = {"batch_size": 512, "offload": "host"}
     (refused,) = AnalyticEngine().estimate([make_point(**{**KEYS, **many})])

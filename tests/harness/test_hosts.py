@@ -96,7 +96,7 @@ def children(pid):
 
 @pytest.mark.slow(seconds=30)
 def test_two_processes_measure_together_and_the_first_writes(shardbench, port):
-    job = Job(shardbench, port, "phase=[prefill,decode]", "batch_size=8")
+    job = Job(shardbench, port, "phase=[prefill,decode]", "batch_size=8", "offload=nvme", "offload_kv=host")
     first, second = job.start(0), job.start(1)
     code, out, _ = ended(second)
     assert code == 0

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.usefixtures("plainly_prepared", "small_peaks")
 TINY = replace(load_model("tiny"), name="tiny-3", num_layers=3, d_model=32, d_ff=64, head_dim=8, vocab_size=64)
 SMALL = replace(TINY, name="tiny-1", num_layers=1)
 LAYERS, BATCH, TIME, STEPS = 3, 2, 5, 6
+BEHIND_A_PREFIX = (("shared_prefix", 3), ("prefill_chunk", 2))
+BEHIND_A_PREFIX = (("shared_prefix", 3), ("prefill_chunk", 2))
 HOST = {"offload": "host", "offload_kv": "host"}
 
 
@@ -81,8 +83,10 @@ def test_a_cache_in_host_memory_comes_with_every_layer_and_what_a_step_wrote_goe
         ((), HOST, {"lengths": "uniform", "padding": "packed", "num_chips": 2, "attn_sharding": "batch"}),
         ((), {"offload": "nvme"}, {"weight_dtype": "int4", "act_dtype": "float32", "output_len": 2}),
         ((), {"offload": "host"}, {"weight_dtype": "mxfp4", "act_dtype": "float32", "output_len": 2}),
+        ((), HOST, {"num_chips": 2, "partitioner": "gspmd", "output_len": 2}),
+        (BEHIND_A_PREFIX, HOST, {"num_chips": 2, "attn_sharding": "batch", "input_len": 6}),
     ],
-    ids=["quantized cache", "pruning", "chunks", "padded", "packed", "int4", "mxfp4"],
+    ids=["quantized cache", "pruning", "chunks", "padded", "packed", "int4", "mxfp4", "compiler", "prefix"],
 )
 def test_layers_that_come_one_by_one_give_what_those_on_the_devices_give(settings, waits, keys):
     facts = compared(settings, waits, keys)
@@ -97,6 +101,29 @@ def test_layers_that_come_one_by_one_give_what_those_on_the_devices_give(setting
 def test_chunks_fetch_every_layer_once_each():
     _, _, facts = ran((("prefill_chunk", 2),), num_chips=2, ffn_layout="ws_1d", **HOST)
     assert facts.details["offload"]["prefill"]["fetches"] == 3 * LAYERS  # 1 + 2 + 2 tokens
+
+
+def test_a_shared_prefix_is_a_pass_of_one_sequence_and_goes_back_once():
+    _, _, facts = ran((("shared_prefix", 3),), **HOST)
+    prefill, decode = (facts.details["offload"][stage] for stage in ("prefill", "decode"))
+    position = 2 * TINY.head_dim * 4
+    assert prefill["fetches"] == 2 * LAYERS
+    # The whole of each layer's cache: the prefix once, and of every sequence all positions behind it.
+    assert prefill["write_bytes"] == LAYERS * (3 + BATCH * (TIME + STEPS - 3)) * position
+    assert prefill["cache_copy_bytes"] == 0
+    assert decode["write_bytes"] == STEPS * LAYERS * BATCH * position
+
+
+@pytest.mark.parametrize("waits", [HOST, {"offload": "nvme"}, {"offload_kv": "host"}], ids=["both", "weights", "cache"])
+def test_first_layers_that_propose_stay_on_the_device_and_the_others_come_once_a_turn(waits):
+    keys = {"speculative": "self", "draft_layers": 1, "draft_len": 2}
+    facts = compared((), waits, keys)
+    assert np.array_equal(ran((), **waits, **keys)[0], ran()[0]), "the output is the model's own"
+    run, turns = facts.details["offload"]["decode"], facts.details["turns"]
+    # Of a turn that does not come two layers may be on the device, and two more have been read from a file.
+    assert turns * (LAYERS - 1) <= run["fetches"] <= turns * (LAYERS - 1) + (4 if waits == {"offload": "nvme"} else 2)
+    if "offload_kv" in waits:
+        assert run["write_bytes"] == turns * (LAYERS - 1) * 3 * BATCH * 2 * TINY.head_dim * 4
 
 
 @pytest.mark.parametrize("way", ["draft", "ngram"])
@@ -154,16 +181,15 @@ def test_what_a_pass_writes_of_a_cache_is_all_that_goes_back():
     assert written_by(plan, whole, 6, 3) == InARow(6, 3)
     assert written_by(plan, whole, starts, 3) == OfRows((6, 2), 3)
     assert written_by(plan, whole, None, 1) == All()
+    behind = replace(plan, prefill=replace(plan.prefill, prefix=2))
+    assert written_by(behind, whole, 6, 3) == InARow(4, 3)  # a cache begins behind the prefix
 
 
 @pytest.mark.parametrize(
     ("keys", "settings", "named"),
     [
-        ({"speculative": "self"}, {}, "speculative=self: its first layers would come once for each proposed token"),
         ({"exit_threshold": 0.5}, {}, "exit_threshold=0.5: .*all of them come"),
-        ({"partitioner": "gspmd"}, {}, "partitioner=manual"),
         ({"pipeline_parallel": 2, "num_chips": 2}, {}, "pipeline_parallel=2: .*has all of its layers"),
-        ({}, {"shared_prefix": 2}, "engine.shared_prefix=2"),
         ({}, {"unroll_layers": False}, "engine.unroll_layers=false"),
     ],
 )

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from bench.rows.frontier import frontier
 from bench.rows.labels import answered
 from bench.rows.min_hbm_bytes import forward_passes, min_hbm_bytes
-from bench.rows.plausible import LIMITS, MBU_WITHHELD, MEASURED_LIMITS, MEASURED_MOST, plausible
+from bench.rows.plausible import LIMITS, MBU_WITHHELD, MEASURED_LIMITS, MEASURED_MOST, MFU_WITHHELD, plausible
 from bench.rows.store import Store
 from bench.rows.wrong_peaks import MBU, MFU, withhold_wrong_shares
 from bench.run import environment, make_row
 from bench.run.environment import read_environment
 from bench.run.make_row import PointTask, estimated
 from engines.core.engine import Estimate
+from engines.core.pruning import as_run
 
 point = partial(build_point, engine="published")
 SOURCES = ("measured", "compiled", "predicted", "published")
@@ -56,7 +57,8 @@ def test_a_row_that_an_earlier_version_stored_as_valid_is_judged_when_it_is_read
 
 @pytest.mark.parametrize("source", ["published", "measured", "predicted", "compiled"])
 def test_a_time_that_is_too_short_makes_no_valid_row(source):
-    # 64 sequences · 2048 tokens · 2 · 540e9 FLOP / (64 chips · 275e12 FLOP/s) = 8.043 s at the peak.
+    # 64 sequences · 2048 tokens · 2 · 540e9 FLOP / (64 chips · 275e12 FLOP/s) = 8.043 s at the peak, and 0.3% less
+    # without the output matrix of tokens that none is chosen behind, and with attention.
     asked = point(
         model="palm-540b", hw="tpu-v4", num_chips=64, phase="prefill", batch_size=64, input_len=2048, output_len=0
     )
@@ -64,13 +66,28 @@ def test_a_time_that_is_too_short_makes_no_valid_row(source):
         seconds: estimated(
             PointTask(point=asked, point_id="x", source=source, sweep=None), Estimate(status="ok", latency_s=seconds)
         )
-        for seconds in (8.05, 8.03)
+        for seconds in (8.05, 8.0)
     }
     assert [row.valid for row in made.values()] == [True, False]
-    assert made[8.03].invalid_reason.startswith("mfu=1.002 is above 1: no chip computes above its peak")
+    assert made[8.0].invalid_reason.startswith("mfu=1.005 is above 1: no chip computes above its peak")
     assert frontier([replace(row, cost_chip_s_per_token=row.latency_s) for row in made.values()]) == [
         replace(made[8.05], cost_chip_s_per_token=8.05)
     ]
+
+
+def test_tables_that_a_prompt_does_not_multiply_make_no_time_too_short():
+    asked = {"model": "palm-8b", "hw": "tpu-v4", "num_chips": 1, "phase": "prefill", "batch_size": 64, "output_len": 0}
+    few = point(**asked, input_len=1024, pruning="layers:0.95+columns:0.9")
+    model = as_run(few).model
+    # 64 prompts: the layers' matrices and attention of every token, the output matrix of the last, at 275 TFLOP/s.
+    layers = 1024 * (model.matmul_flops_per_token - 2 * model.head_params)
+    at_peak_s = 64 * (layers + 2 * model.head_params + model.attention_flops(1024, 1024)) / 275e12
+    possible, short = (row_of(few, latency_s=factor * at_peak_s) for factor in (1.01, 0.99))
+    assert possible.valid
+    assert possible.mfu is None
+    assert "of the embedding, which is looked up" in possible.details[MFU_WITHHELD]
+    assert not short.valid
+    assert short.mfu == pytest.approx(64 * 2 * model.params * 1024 / 275e12 / short.latency_s)
 
 
 @pytest.mark.parametrize(("share", "peak"), [(MFU, 1e11), (MBU, 1e10)])
@@ -84,8 +101,8 @@ def test_a_measured_peak_that_one_row_exceeds_is_no_peak_of_the_others(share, pe
     assert [row.details.get(share.withheld) for row in found[:2]] == [share.reason] * 2
 
 
-def row_of(asked, source="measured"):
-    answer = Estimate(status="ok", latency_s=1.0)
+def row_of(asked, source="measured", latency_s=1.0):
+    answer = Estimate(status="ok", latency_s=latency_s)
     return estimated(PointTask(point=asked, point_id="x", source=source, sweep=None), answer)
 
 

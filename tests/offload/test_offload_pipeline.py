@@ -1,5 +1,6 @@
 """Layers fetched ahead: what runs at once, in which order, and how many bytes are read."""
 
+import resource
 import threading
 from pathlib import Path
 
@@ -126,3 +127,16 @@ def test_a_log_counts_fetches_that_began_before_the_compute_before_them_ended():
     assert log.overlapped() == 1
     assert log.summary(last=1)["copy_bytes"] == 24
     assert log.summary(last=1)["timeline"] == [["compute", 1, 0, 1], ["copy", 2, 1.5, 2]]
+
+
+def test_a_disk_that_fills_while_layers_are_written_keeps_none_of_them(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = LayerWriter(tmp_path, "these")
+    writer.add([np.zeros(ALIGN, np.uint8)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * ALIGN, before[1]))
+    try:
+        with pytest.raises(ShardbenchError, match=r"the layers cannot be written there \(.+\); use another folder"):
+            writer.add([np.zeros(4 * ALIGN, np.uint8)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,6 @@ from builders.plans import mesh_of, plan_of
 from hlo_collectives import loop_collectives
 from partitioned_case import TIME, errors
 
-from engines.core.errors import InvalidRequest
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.options import PrefillOptions
 from engines.transformer.params.parameters import make_parameters
@@ -75,11 +74,6 @@ def test_a_whole_residual_needs_one_all_reduce_for_a_projection(ffn_layout):
     if ffn_layout == "ws_1d":
         # Attention and feed-forward: t·E floats each, and nothing else.
         assert closed == [("all-reduce", "xyz", 4 * 8 * TIME * plan.model.d_model)] * 2
-
-
-def test_no_shared_prefix():
-    with pytest.raises(InvalidRequest, match=r"unroll_layers=true: does not go with engine\.shared_prefix=2"):
-        plan_of(MODELS["gpt"], prefill=PrefillOptions(prefix=2), unrolled=True)
 
 
 def test_a_donated_cache_comes_out_as_it_went_in():

@@ -262,7 +262,7 @@ def _cells(plan: "Candidate") -> list[str]:
         str(point.num_chips),
         mesh,
         point.weight_dtype,
-        str(point.batch_size),
+        f"{plan.sequences}" + (f" as {point.batch_size}" if point.batch_size != plan.sequences else ""),
         ", ".join(layouts) if any(plan.choices.values()) else "",
         f"{significant(plan.latency_s, 4)} s",
         "" if low is None or high is None else _interval((low, high), "s"),

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from engines.jax.offload.layers import Arrived, arrived, in_host_memory, on_devices, sent_bytes
-from engines.jax.offload.written import First, Written, written_by
+from engines.jax.offload.written import First, Whole, Written, written_by
 from engines.offload.events import Log
 from engines.offload.write_behind import WriteBehind
 from engines.transformer.layers.kv_cache import Cache, Caches, abstract_cache, empty_arrays
@@ -23,8 +23,8 @@ class Coming(Protocol):
         """A layer's cache on the devices. Asked by the thread that fetches."""
         ...
 
-    def computed(self, layer: int, cache: Cache, first: First, count: int) -> None:
-        """``cache`` is the layer's now; new are ``count`` positions from ``first`` on."""
+    def computed(self, layer: int, cache: Cache, first: First, count: int, *, whole: bool = False) -> None:
+        """``cache`` is the layer's now; new are ``count`` positions from ``first`` on, or the ``whole`` of it."""
         ...
 
     def settle(self) -> None:
@@ -32,7 +32,11 @@ class Coming(Protocol):
         ...
 
     def held(self) -> Caches:
-        """Those on the devices behind the run."""
+        """Those on the devices."""
+        ...
+
+    def hold(self, first: Caches) -> None:
+        """Take those of the first layers, which something else has written."""
         ...
 
 
@@ -46,9 +50,9 @@ class HeldCaches:
         """See :class:`Coming`."""
         return Arrived(self.caches[layer], time.perf_counter(), 0)
 
-    def computed(self, layer: int, cache: Cache, first: First, count: int) -> None:
+    def computed(self, layer: int, cache: Cache, first: First, count: int, *, whole: bool = False) -> None:
         """See :class:`Coming`."""
-        del first, count
+        del first, count, whole
         self.caches[layer] = cache
 
     def settle(self) -> None:
@@ -58,6 +62,10 @@ class HeldCaches:
         """See :class:`Coming`."""
         return tuple(self.caches)
 
+    def hold(self, first: Caches) -> None:
+        """See :class:`Coming`."""
+        self.caches[: len(first)] = first
+
 
 class HostCaches:
     """Caches in host memory, pinned where the platform has it, of the same shards as on the devices.
@@ -65,15 +73,19 @@ class HostCaches:
     ``copied_bytes`` are those that the last run sent to the devices.
     """
 
-    def __init__(self, plan: Plan, mesh: Mesh) -> None:
+    def __init__(self, plan: Plan, mesh: Mesh, first: int = 0) -> None:
+        """Those of the ``first`` layers stay on the devices."""
         self.plan, self.copied_bytes = plan, 0
         self.placed = abstract_cache(plan, mesh)
-        self.layers = [_emptied(each) for each in self.placed]
+        self.layers: list[Cache] = [{} if number < first else _emptied(each) for number, each in enumerate(self.placed)]
 
-    def coming(self, log: Log, *, fresh: bool) -> Coming:
-        """What brings caches and takes them back in one run. ``fresh``: the run reads nothing that they hold before."""
+    def coming(self, log: Log, held: Caches, *, fresh: bool) -> Coming:
+        """What brings caches and takes them back in one run. ``fresh``: the run reads nothing that they hold before.
+
+        ``held`` are those of the first layers.
+        """
         self.copied_bytes = 0
-        return _ComingFromHost(self, WriteBehind(log), fresh)
+        return _ComingFromHost(self, WriteBehind(log), HeldCaches(held), fresh)
 
     def close(self) -> None:
         """Free the memory that they take."""
@@ -83,15 +95,20 @@ class HostCaches:
 
 
 class _ComingFromHost:
-    """Implements :class:`Coming`: the thread that fetches is ahead, and another takes back what was written."""
+    """Implements :class:`Coming`: the thread that fetches is ahead, and another takes back what was written.
 
-    def __init__(self, caches: HostCaches, writer: WriteBehind, fresh: bool) -> None:
-        self.caches, self.writer, self.fresh = caches, writer, fresh
+    The first layers' caches, ``here``, are on the devices.
+    """
+
+    def __init__(self, caches: HostCaches, writer: WriteBehind, here: HeldCaches, fresh: bool) -> None:
+        self.caches, self.writer, self.here, self.fresh = caches, writer, here, fresh
         self.reserved: dict[int, Event] = {}
         self.rooms: list[tuple[Any, Cache]] = []
 
     def fetch(self, layer: int) -> Arrived:
         """See :class:`Coming`. A whole prompt reads no cache: it is given room alone, that of a layer before."""
+        if layer < len(self.here.caches):
+            return self.here.fetch(layer)
         placed = self.caches.placed[layer]
         self.reserved[layer] = self.writer.reserve(layer)
         if not self.fresh:
@@ -104,9 +121,13 @@ class _ComingFromHost:
         self.rooms.remove(room)
         return Arrived(room[1], time.perf_counter(), 0)
 
-    def computed(self, layer: int, cache: Cache, first: First, count: int) -> None:
+    def computed(self, layer: int, cache: Cache, first: First, count: int, *, whole: bool = False) -> None:
         """See :class:`Coming`."""
-        written = written_by(self.caches.plan, self.caches.plan.stacks[layer].kind, first, count)
+        if layer < len(self.here.caches):
+            self.here.computed(layer, cache, first, count)
+            return
+        plan = self.caches.plan
+        written: Written = Whole() if whole else written_by(plan, plan.stacks[layer].kind, first, count)
         part = jax.block_until_ready(written.cut(cache))
         self.writer.put(self.reserved.pop(layer), layer, lambda: self._write(layer, cache, part, written))
 
@@ -118,7 +139,11 @@ class _ComingFromHost:
 
     def held(self) -> Caches:
         """See :class:`Coming`."""
-        return ()
+        return self.here.held()
+
+    def hold(self, first: Caches) -> None:
+        """See :class:`Coming`."""
+        self.here.hold(first)
 
     def _write(self, layer: int, cache: Cache, part: Cache, written: Written) -> int:
         sent = sent_bytes(part)

@@ -22,19 +22,5 @@ def check_offload(point: Point, settings: Settings) -> None:
     ):
         if getattr(point, key) != plain:
             raise Unsupported(f"{key}={getattr(point, key)}: engine=jax does not run it with {asked}: {why}; use {off}")
-    if point.speculative == "self":
-        raise Unsupported(
-            f"speculative=self: its first layers would come once for each proposed token, with {asked}; "
-            "use speculative=draft or ngram"
-        )
-    if point.partitioner != "manual":
-        raise Unsupported(
-            f"{asked}: engine=jax cuts each layer itself, as the compiler would know neither the layer before it nor "
-            "the next; use partitioner=manual"
-        )
-    for key in ("shared_prefix", "num_processes", "coordinator"):
-        value = getattr(settings, key)
-        if value != getattr(Settings(), key):
-            raise Unsupported(f"engine.{key}={value}: does not run with {asked}; leave it out, or use {off}")
     if settings.unroll_layers is False:
         raise Unsupported(f"engine.unroll_layers=false: {asked} has arrays of its own for each layer; use auto")

@@ -1,4 +1,4 @@
-"""Prompts and steps whose layers come one by one: as the programs of :mod:`engines.transformer.programs`."""
+"""Steps whose layers come one by one: as the programs of :mod:`engines.transformer.programs`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,22 +13,9 @@ from engines.jax.programs import Programs
 from engines.jax.prompt_batch import Prompts
 from engines.jax.work import Work
 from engines.transformer.layer_programs import Reading, make_layer_pass
-from engines.transformer.layer_readings import chunk_reading, prompt_reading, ragged_reading, step_reading
+from engines.transformer.layer_readings import step_reading
 from engines.transformer.layers.ragged import Ragged
 from engines.transformer.programs import KEPT_LOGITS
-
-
-def prompt_readings(work: Work, prompts: Prompts) -> dict[str, Reading]:
-    """The readings that a prompt takes, by name: one, or one of a chunk and one of what chunks leave over."""
-    plan, time, sampling = work.plan, max(work.point.input_len, 1), work.sampling
-    if prompts.rows is not None:
-        return {"prefill": ragged_reading(plan, prompts.rows, prompts.packing, time, sampling)}
-    chunk = plan.prefill.chunk
-    if chunk is None or chunk >= time:
-        return {"prefill": prompt_reading(plan, time, sampling)}
-    rest = time % chunk
-    first = {"prefill rest": prompt_reading(plan, rest, sampling)} if rest else {}
-    return {**first, "prefill": chunk_reading(plan, chunk, time, sampling)}
 
 
 def step_readings(work: Work, prompts: Prompts) -> dict[str, Reading]:
@@ -54,39 +41,6 @@ def compiled(work: Work, programs: Programs, readings: dict[str, Reading], timed
     }
 
 
-def streamed_prompt(
-    work: Work, stream: Stream, programs: Programs, prompts: Prompts, timed: bool
-) -> Callable[..., tuple[Any, ...]]:
-    """(parameters without layers, caches, *inputs) → (next token [batch], logits [batch, vocab], caches)."""
-    passes = compiled(work, programs, prompt_readings(work, prompts), timed)
-    zero = _number(work, 0)
-
-    def at_once(resident: Any, caches: Any, tokens: Any, last: Any = zero) -> tuple[Any, ...]:
-        first = None if prompts.packing else 0
-        with stream.opened(1, caches, fresh=True) as run:
-            found = run.forward(passes["prefill"], resident, tokens, zero, last, first=first)
-        return *found, run.coming.held()
-
-    time = work.point.input_len
-    chunk = passes["prefill"].time
-    if prompts.rows is not None or chunk >= time:
-        return at_once
-    rest = time % chunk
-    starts = list(range(rest, time, chunk))
-    numbers = [_number(work, each) for each in starts]
-
-    def in_chunks(resident: Any, caches: Any, tokens: Any) -> tuple[Any, ...]:
-        with stream.opened(len(starts) + bool(rest), caches) as run:
-            if rest:
-                run.forward(passes["prefill rest"], resident, tokens[:, :rest], zero, first=0)
-            for start, number in zip(starts, numbers, strict=True):
-                some, asked = tokens[:, start : start + chunk], number if start == starts[-1] else None
-                found = run.forward(passes["prefill"], resident, some, number, asked, first=start)
-        return *found, run.coming.held()
-
-    return in_chunks
-
-
 def streamed_steps(work: Work, stream: Stream, programs: Programs, prompts: Prompts) -> Callable[..., tuple[Any, ...]]:
     """As :func:`engines.transformer.programs.make_decode`'s program, given no layers."""
     (made,) = compiled(work, programs, step_readings(work, prompts), True).values()
@@ -94,7 +48,7 @@ def streamed_steps(work: Work, stream: Stream, programs: Programs, prompts: Prom
     ragged = isinstance(begins, Ragged)
     wheres = [begins.later(step) if ragged else np.asarray(begins + step) for step in range(steps)]
     placed = [jax.tree.map(lambda each: replicated(work.mesh, np.asarray(each, np.int32)), where) for where in wheres]
-    drawn = [_number(work, work.plan.cache_len - steps + step) for step in range(steps)] if ragged else placed
+    drawn = [number_of(work, work.plan.cache_len - steps + step) for step in range(steps)] if ragged else placed
     kept = min(steps, KEPT_LOGITS)
 
     def decode(resident: Any, caches: Any, token: Any, _start: Any) -> tuple[Any, ...]:
@@ -115,10 +69,11 @@ def streamed_steps(work: Work, stream: Stream, programs: Programs, prompts: Prom
             return jnp.stack(tokens[1:]), jnp.stack(last), held
         filled = [jnp.full_like(token, stop_token)] * (steps - ran)
         blank = [jnp.zeros((work.plan.batch_size, work.plan.padded.vocab), jnp.float32)] * (kept - len(last))
-        return jnp.stack([*tokens[1:], *filled]), jnp.stack([*blank, *last]), held, _number(work, ran)
+        return jnp.stack([*tokens[1:], *filled]), jnp.stack([*blank, *last]), held, number_of(work, ran)
 
     return decode
 
 
-def _number(work: Work, value: int) -> Any:
+def number_of(work: Work, value: int) -> Any:
+    """A number on all devices."""
     return replicated(work.mesh, np.asarray(value, np.int32))

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.experimental.layout import Format
+from jax.sharding import NamedSharding, SingleDeviceSharding
 from numpy.typing import NDArray
 
 from engines.offload.events import Log
@@ -37,6 +38,11 @@ class Layers(Protocol):
     """Where the layers wait."""
 
     @property
+    def first(self) -> Sequence[Any]:
+        """The parameters of those first layers that stay on the devices."""
+        ...
+
+    @property
     def copies(self) -> int:
         """How many more of a layer are on the devices while it arrives."""
         ...
@@ -56,24 +62,43 @@ class ResidentLayers:
     copies = 0
 
     def __init__(self, layers: Sequence[Any]) -> None:
-        self.layers = layers
+        self.first: Sequence[Any] = layers
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`."""
         del order, log
-        return nullcontext(lambda layer: Arrived(self.layers[layer], time.perf_counter(), 0))
+        return nullcontext(lambda layer: Arrived(self.first[layer], time.perf_counter(), 0))
 
     def close(self) -> None:
         """See :class:`Layers`."""
-        for each in jax.tree.leaves(self.layers):
+        for each in jax.tree.leaves(self.first):
             each.delete()
-        self.layers = []
+        self.first = ()
+
+
+class FirstStay:
+    """Layers of which the first stay on the devices: those that a model proposes its own next tokens with."""
+
+    def __init__(self, first: Sequence[Any], others: Layers) -> None:
+        """``others`` bring the layers behind them, by the numbers of the whole model."""
+        self.first: Sequence[Any] = first
+        self.others, self.copies = others, others.copies
+
+    def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
+        """See :class:`Layers`."""
+        return self.others.opened(order, log)
+
+    def close(self) -> None:
+        """See :class:`Layers`."""
+        ResidentLayers(self.first).close()
+        self.first = ()
+        self.others.close()
 
 
 class HostLayers:
     """Layers in host memory, pinned where the platform has it, from which a device copies by itself."""
 
-    copies = 0
+    copies, first = 0, ()
 
     def __init__(self, layers: Sequence[Any], placed: Sequence[Any]) -> None:
         """``layers`` are pytrees of arrays in host memory, ``placed`` the shapes and shardings on the devices."""
@@ -93,20 +118,38 @@ class HostLayers:
 
 def on_devices(arrays: Any, placed: Any) -> Any:
     """The arrays of a pytree where ``placed``, their shapes and shardings, says."""
-    return jax.tree.map(lambda each, to: jax.device_put(each, _target(to)), arrays, placed)
+    return jax.tree.map(lambda each, to: _moved(each, _target(to)), arrays, placed)
 
 
 def in_host_memory(arrays: Any) -> Any:
     """The arrays of a pytree in host memory, split over the same devices."""
 
     def moved(each: jax.Array) -> jax.Array:
-        device: Any = next(iter(each.sharding.device_set))
+        device: Any = next(iter(each.sharding.addressable_devices))
         kinds = {memory.kind for memory in device.addressable_memories()}
         kind = "pinned_host" if "pinned_host" in kinds else "unpinned_host"
-        made: jax.Array = jax.device_put(each, each.sharding.with_memory_kind(kind))
-        return made
+        return _moved(each, each.sharding.with_memory_kind(kind))
 
     return jax.block_until_ready(jax.tree.map(moved, arrays))
+
+
+def _moved(array: jax.Array, target: Any, *, donate: bool = False) -> jax.Array:
+    """The array in other memory of its devices.
+
+    Of several processes each moves its own shards: a thread that moves whole arrays would have to be in step with the
+    others'.
+    """
+    if array.is_fully_addressable:
+        made: jax.Array = jax.device_put(array, target, donate=donate)
+        return made
+    sharding: Any = target.sharding if isinstance(target, Format) else target
+
+    def placed(device: Any) -> Any:
+        alone = SingleDeviceSharding(device, memory_kind=sharding.memory_kind)
+        return Format(target.layout, alone) if isinstance(target, Format) else alone
+
+    parts = [jax.device_put(each.data, placed(each.device)) for each in array.addressable_shards]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +160,7 @@ class FileLayers:
     placed: Sequence[Any]
     on_close: Callable[[], None]
     copies: int = 0
+    first: Sequence[Any] = ()
 
     def opened(self, order: Sequence[int], log: Log) -> AbstractContextManager[Fetch]:
         """See :class:`Layers`. A layer is read, and then copied: both run ahead of the computation."""
@@ -137,7 +181,7 @@ class _FileFetch:
 
     def __init__(self, reader: ReadAhead, placed: Sequence[Any]) -> None:
         self.reader, self.placed, self.turn = reader, placed, 0
-        first = next(iter(jax.tree.leaves(placed[0])[0].sharding.device_set))
+        first = next(iter(jax.tree.leaves(placed[0])[0].sharding.addressable_devices))
         size = max(_room_bytes(jax.tree.leaves(each)) for each in placed)
         rooms = BUFFERS if first.platform == "cpu" else 0
         self.rooms = [np.frombuffer(mmap.mmap(-1, size), np.uint8) for _ in range(rooms)]
@@ -159,7 +203,7 @@ class _FileFetch:
 
 
 def shards_of(array: jax.Array) -> list[NDArray[Any]]:
-    """The array's different shards, in the order of its devices: what is replicated is there once."""
+    """The different shards of this process, in the order of its devices: what is replicated is there once."""
     found: dict[Any, NDArray[Any]] = {}
     for shard in sorted(array.addressable_shards, key=lambda each: each.device.id):
         if (key := _key(shard.index, array.shape)) not in found:
@@ -194,7 +238,7 @@ def _parts(shapes: Sequence[Any]) -> Iterator[tuple[tuple[int, ...], np.dtype[An
     """Of each array a shard's shape and dtype, and how many different ones there are."""
     for each in shapes:
         sharding = _sharding(each)
-        indices = sharding.devices_indices_map(each.shape).values()
+        indices = sharding.addressable_devices_indices_map(each.shape).values()
         yield sharding.shard_shape(each.shape), np.dtype(each.dtype), len({_key(at, each.shape) for at in indices})
 
 
@@ -209,7 +253,7 @@ def _aligned(size: int) -> int:
 
 def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> jax.Array:
     sharding, found, arrays = _sharding(shape), dict[Any, NDArray[Any]](), []
-    indices: dict[Any, Any] = dict(sharding.devices_indices_map(shape.shape))
+    indices: dict[Any, Any] = dict(sharding.addressable_devices_indices_map(shape.shape))
     for device in sorted(indices, key=lambda each: each.id):
         key = _key(indices[device], shape.shape)
         if key not in found:
@@ -217,7 +261,7 @@ def _assembled(shape: jax.ShapeDtypeStruct, parts: Iterator[NDArray[Any]]) -> ja
         arrays.append(jax.device_put(found[key], device))
     made: jax.Array = jax.make_array_from_single_device_arrays(shape.shape, sharding, arrays)
     target = _target(shape)
-    return made if target is sharding else jax.device_put(made, target, donate=True)
+    return made if target is sharding else _moved(made, target, donate=True)
 
 
 def arrived(move: Callable[[], Any]) -> Arrived:

@@ -18,7 +18,7 @@ from engines.transformer.params.quantize import FOUR_BITS
 class PackedLayers:
     """Layers of which 4-bit values wait packed in bytes, and are unpacked by the devices once they have arrived."""
 
-    copies = 1
+    copies, first = 1, ()
 
     def __init__(self, layers: Layers, placed: Sequence[Any]) -> None:
         """``layers`` bring them as :func:`packed_shapes` says, ``placed`` has them as programs read them."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 from engines.host.resident import peak_resident_bytes
 from engines.jax.arrays import bytes_per_chip, described_bytes_per_chip
 from engines.jax.offload.caches import HostCaches
-from engines.jax.offload.decode import streamed_prompt
+from engines.jax.offload.prompt import streamed_prompt
 from engines.jax.offload.store import layers_of, resident_parameters
 from engines.jax.offload.stream import Stream
 from engines.jax.programs import Programs
@@ -14,7 +14,7 @@ from engines.jax.prompt_batch import Prompts
 from engines.jax.ways.steps import Steps
 from engines.jax.work import Work
 from engines.offload.events import Log
-from engines.transformer.layers.kv_cache import abstract_cache, make_cache
+from engines.transformer.layers.kv_cache import abstract_cache, empty_arrays
 from engines.transformer.params.parameters import abstract_parameters
 from engines.weights.random import Source
 
@@ -27,7 +27,7 @@ MOST_COPIED_BYTES: Final = 1 << 26
 class LayerByLayer:
     """Implements :class:`engines.jax.places.Place` with a program for each kind of layer, driven from the host.
 
-    ``weights`` are those that every pass reads at its ends, ``cache`` is () where it waits in host memory.
+    ``weights`` are those that every pass reads at its ends, ``cache`` is that of the layers whose cache is there.
     """
 
     def __init__(self, work: Work, source: Source) -> None:
@@ -42,12 +42,14 @@ class LayerByLayer:
         layers = layers_of(work, source)
         try:
             self.weights: Any = resident_parameters(plan, mesh, source)
-            self.cache: Any = () if on_host else make_cache(plan, mesh)
-            caches = HostCaches(plan, mesh) if on_host else None
+            described = abstract_cache(plan, mesh)
+            self.cache: Any = empty_arrays(described[: work.first_layers] if on_host else described)
+            caches = HostCaches(plan, mesh, work.first_layers) if on_host else None
         except BaseException:
             layers.close()
             raise
-        self.stream = Stream(layers=layers, caches=caches, kinds=[each.kind for each in plan.stacks], log=Log())
+        kinds = [each.kind for each in plan.stacks]
+        self.stream = Stream(layers=layers, caches=caches, kinds=kinds, first=work.first_layers, log=Log())
 
     def prepare_prompt(self, programs: Programs, prompts: Prompts, inputs: tuple[Any, ...], timed: bool) -> None:
         """See :class:`engines.jax.places.Place`."""
@@ -62,17 +64,19 @@ class LayerByLayer:
     def ran(self, stage: str) -> None:
         """Keep the stage's last run as a row holds it."""
         self.logs[stage] = self.stream.summary(TOLD_LAYERS)
+        self.stream.log.clear()
 
     def held_bytes(self) -> tuple[float, float]:
         """The resident parameters, and of what comes and goes as many layers as are there at once."""
-        plan, mesh, stream = self.work.plan, self.work.mesh, self.stream
+        plan, mesh, stream, first = self.work.plan, self.work.mesh, self.stream, self.work.first_layers
         layers = [described_bytes_per_chip(each) for each in abstract_parameters(plan, mesh).layers]
         caches = [described_bytes_per_chip(each) for each in abstract_cache(plan, mesh)]
         if self.work.point.offload == "none":
             weights = sum(layers)
         else:
-            weights = (stream.held_layers + stream.layers.copies) * max(layers)
-        cache = sum(caches) if stream.caches is None else stream.held_layers * max(caches)
+            weights = sum(layers[:first]) + (stream.held_layers + stream.layers.copies) * max(layers[first:])
+        on_host = stream.caches is not None
+        cache = sum(caches[:first]) + stream.held_layers * max(caches[first:]) if on_host else sum(caches)
         return bytes_per_chip(self.weights) + weights, cache
 
     def most_copied_bytes(self) -> int | None:

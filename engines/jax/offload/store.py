@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from engines.core.dtypes import BYTES_PER_ELEMENT
 from engines.core.fingerprint import fingerprint
 from engines.core.pruning import NONE
 from engines.host.scratch import ScratchFolder
-from engines.jax.offload.layers import FileLayers, HostLayers, Layers, ResidentLayers, in_host_memory, shards_of
+from engines.jax.offload.layers import (
+    FileLayers,
+    FirstStay,
+    HostLayers,
+    Layers,
+    ResidentLayers,
+    in_host_memory,
+    shards_of,
+)
 from engines.jax.offload.packed import PackedLayers, has_four_bits, packed, packed_shapes
 from engines.jax.work import Work
 from engines.offload.layer_file import LayerFile, LayerWriter
@@ -42,14 +51,23 @@ def layers_of(work: Work, source: Source) -> Layers:
         return ResidentLayers(list(_made(plan, mesh, source)))
     placed = abstract_parameters(plan, mesh).layers
     waiting = [packed_shapes(each) for each in placed]
-    layers = _waiting(work, source, waiting)
-    return PackedLayers(layers, placed) if any(map(has_four_bits, placed)) else layers
+    made, count = _made(plan, mesh, source), work.first_layers
+    first = list(islice(made, count))
+    try:
+        layers: Layers = _waiting(work, source, waiting, made)
+    except BaseException:
+        ResidentLayers(first).close()
+        raise
+    layers = PackedLayers(layers, placed) if any(map(has_four_bits, placed)) else layers
+    return FirstStay(first, layers) if first else layers
 
 
-def _waiting(work: Work, source: Source, placed: Sequence[Any]) -> Layers:
+def _waiting(work: Work, source: Source, placed: Sequence[Any], made: Iterator[Any]) -> Layers:
+    """``made`` are the layers behind the first ones; a file has all of them, for any point with the same."""
     plan, mesh, settings = work.plan, work.mesh, work.settings
     if work.point.offload == "host":
-        return HostLayers([in_host_memory(packed(each)) for each in _made(plan, mesh, source)], placed)
+        waiting = [in_host_memory(packed(each)) for each in made]
+        return HostLayers([*[()] * work.first_layers, *waiting], placed)
     identity = _identity(work)
     if settings.offload_dir is not None:
         folder = Path(settings.offload_dir).expanduser() / identity
@@ -92,6 +110,8 @@ def _identity(work: Work) -> str:
         # Which parts stay depends on the whole model, and on what they are chosen by.
         by = [settings.pruning_by, options.get("calibration_text"), settings.seed]
         values += (asked.pruning, fingerprint({"model": asked.model}), by)
+    if jax.process_count() > 1:
+        values += (jax.process_count(), jax.process_index())  # each process has the shards of its own devices
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engines.core.layer_kind import LayerKind
 from engines.jax.offload.layers import in_host_memory
-from engines.transformer.layers.kv_cache import Cache, held_positions
+from engines.transformer.layers.kv_cache import PREFIX, Cache, held_positions
 from engines.transformer.partition.kv_heads import folds_slots, kv_slots
 from engines.transformer.partition.plan import Plan
 
@@ -42,11 +42,12 @@ def written_by(plan: Plan, kind: LayerKind, first: First, count: int) -> Written
     length = held_positions(plan, kind)
     if first is None or plan.axes.positions or plan.pages is not None:
         return All()
+    every, first = length == plan.cache_len - plan.prefill.prefix, first - plan.prefill.prefix
     if isinstance(first, int):
-        if length == plan.cache_len:
+        if every:
             return InARow(first, count)
         return InARow(first % length, count) if count == 1 else All()
-    return OfRows(tuple(_by_row(plan, first).tolist()), count) if length == plan.cache_len else All()
+    return OfRows(tuple(_by_row(plan, first).tolist()), count) if every else All()
 
 
 def _by_row(plan: Plan, first: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -59,8 +60,8 @@ def _by_row(plan: Plan, first: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 @dataclass(frozen=True, slots=True)
-class All:
-    """All of it."""
+class Whole:
+    """All of it, with a shared prefix."""
 
     def cut(self, cache: Cache) -> Cache:
         """See :class:`Written`."""
@@ -69,9 +70,18 @@ class All:
     def put(self, part: Cache, held: Cache) -> Cache:
         """See :class:`Written`."""
         moved: Cache = in_host_memory(part)
-        for each in held.values():
-            each.delete()
-        return moved
+        for name in part:
+            held[name].delete()
+        return {**held, **moved}
+
+
+@dataclass(frozen=True, slots=True)
+class All(Whole):
+    """All of it but a shared prefix, which is there."""
+
+    def cut(self, cache: Cache) -> Cache:
+        """See :class:`Written`."""
+        return _own(cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,13 @@ class OfRows:
         return held
 
 
+def _own(cache: Cache) -> Cache:
+    """What sequences have for themselves."""
+    return {name: each for name, each in cache.items() if not name.startswith(PREFIX)}
+
+
 def _cut(slicer: Any, cache: Cache, count: int, start: Any) -> Cache:
+    cache = _own(cache)
     placed = tuple(each.sharding for each in cache.values())
     return dict(zip(cache, slicer(count, placed)(tuple(cache.values()), start), strict=True))
 

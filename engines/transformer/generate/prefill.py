@@ -1,6 +1,6 @@
 """Prefill: the whole prompt at once, in chunks, or after a prefix that all sequences share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -92,10 +92,21 @@ def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:
 
     The prefix of the first prompt is computed once, and its keys and values are sent to every chip that needs them.
     """
-    single, prefix, specs = prefix_plan(plan), plan.prefill.prefix, cache_specs(plan)
-    read, slots = _prefix_prefill(single, mesh), _source_slots(plan, single)
+    prefix, read, shared = plan.prefill.prefix, _prefix_prefill(prefix_plan(plan), mesh), prefix_sharing(plan, mesh)
 
-    def shared(cache: Cache, filled: Cache, specs: Mapping[str, P]) -> Cache:
+    def both(parameters: Parameters, cache: Caches, tokens: Array) -> Any:
+        filled = read(parameters, tokens[:1, :prefix])
+        kept = tuple(shared(*each) for each in zip(cache, filled, strict=True))
+        return rest(parameters, kept, tokens[:, prefix:])
+
+    return jax.jit(both, donate_argnums=1)
+
+
+def prefix_sharing(plan: Plan, mesh: Mesh) -> Callable[[Cache, Cache], Cache]:
+    """A function (a stack's cache, that of :func:`prefix_plan`'s sequence) → the former, with the latter as prefix."""
+    specs, slots = cache_specs(plan)[0], _source_slots(plan, prefix_plan(plan))
+
+    def shared(cache: Cache, filled: Cache) -> Cache:
         kept = dict(cache)
         for name, each in filled.items():
             by_slot = each.reshape(each.shape[0], 1, -1, *each.shape[3:])
@@ -104,12 +115,7 @@ def after_prefix(plan: Plan, mesh: Mesh, rest: Any) -> Any:
             kept[f"{PREFIX}{name}"] = lax.with_sharding_constraint(moved, placed)
         return kept
 
-    def both(parameters: Parameters, cache: Caches, tokens: Array) -> Any:
-        filled = read(parameters, tokens[:1, :prefix])
-        kept = tuple(shared(*each) for each in zip(cache, filled, specs, strict=True))
-        return rest(parameters, kept, tokens[:, prefix:])
-
-    return jax.jit(both, donate_argnums=1)
+    return shared
 
 
 def _prefix_prefill(plan: Plan, mesh: Mesh) -> Callable[[Parameters, Array], Caches]:

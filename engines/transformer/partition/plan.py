@@ -147,13 +147,6 @@ class Plan:
                 f"does not split over the {axes.size(axes.batch)} shards of ffn_layout={self.ffn_layout}",
                 f"use a multiple of {axes.size(axes.batch)}, or ffn_layout=ws_2d",
             )
-        if self.unrolled and self.prefill.prefix:
-            raise InvalidRequest(
-                "engine.unroll_layers",
-                True,
-                f"does not go with engine.shared_prefix={self.prefill.prefix}",
-                "use engine.unroll_layers=false",
-            )
         if self.shardings is None and self.attn_sharding == "batch" and self.chips > 1 and not axes.sequence:
             raise InvalidRequest(
                 "batch_size",

@@ -80,7 +80,8 @@ def make_proposal(plan: Plan, draft: Plan | None, mesh: Mesh, how: Speculation, 
 def make_drafting(draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
     """Jitted (parameters, caches, ids [batch, length], last [batch]) → (the proposal, caches), without the model.
 
-    By a draft model, else by n-grams, of which parameters and caches are those of nothing.
+    By a draft model; by the model's first layers, of which ``draft`` is the plan, and parameters and caches are those
+    of the model; else by n-grams, with parameters and caches of nothing.
     """
     if draft is None:
         assert how.way == "ngram", "the model's own layers are not at hand"
@@ -95,7 +96,8 @@ def make_drafting(draft: Plan | None, mesh: Mesh, how: Speculation, sampling: Sa
         return propose(parameters, cache, Text(ids, last))
 
     specs: Any = (P(), None if sampling.greedy else P(None, None, draft.axes.all or None))
-    return _jitted(Both(None, draft), mesh, drafted, 2, (Proposal(*specs),))
+    held = Both(draft, None) if how.way == "self" else Both(None, draft)
+    return _jitted(held, mesh, drafted, 2, (Proposal(*specs),))
 
 
 def make_verdict(plan: Plan, mesh: Mesh, how: Speculation, sampling: Sampling = GREEDY) -> Any:
