@@ -57,7 +57,7 @@ def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
 
 
 def _answers(reference: Row, rows: Iterable[Row]) -> list[Row]:
-    """Of rows of the same question, those that answer a reference row: one of each source and engine, sorted by both."""
+    """Of rows of one question, those that answer a reference row: one of each source and engine, sorted by both."""
     found: dict[tuple[str, str], Row] = {}
     for row in rows:
         if all(_meets(row, reference, key) for key in OPEN):
