@@ -23,7 +23,7 @@ from engines.core.engine import Estimate, Estimator, Facts
 from engines.core.errors import ShardbenchError, Unsupported
 from engines.core.extension import check_extensions
 from engines.core.point import Point
-from engines.core.pruning import as_run
+from engines.core.pruning import TWO_OF_FOUR, as_run
 from engines.core.row import Source
 from engines.core.runtime import BEST
 from engines.core.speculation import tokens_per_turn
@@ -239,6 +239,12 @@ def _estimate(point: Point, prefill: PhaseAtPoint, decode: PhaseAtPoint, ends: t
     real = round(point.batch_size * moments(point.lengths, point.input_len).mean)
     if point.lengths != "equal":
         details |= {"real_tokens": real, "padded_tokens": point.batch_size * point.input_len}
+    if point.pruning == TWO_OF_FOUR:
+        details["two_of_four"] = (
+            "sparse tensor cores: half of the bytes, 2 bits more for each weight that stays, and twice the dense peak"
+            if point.is_sparse
+            else f"zeros are read and multiplied like other weights: hw={point.chip.name} has no sparse tensor cores"
+        )
     mean_layers, of_exits = exit_facts(point)
     facts = Facts(
         program_id=_program_id(point),

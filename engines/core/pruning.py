@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 NONE: Final = "none"
 TWO_OF_FOUR: Final = "2:4"
 PARTS: Final = ("heads", "columns", "layers")
+WIDTHS: Final = ("d_ff", "expert_d_ff", "shared_expert_d_ff")
+"""Keys of a model that count hidden columns."""
+LATENTS: Final = ("q_latent_dim", "kv_latent_dim")
+"""And those that count latent ones."""
 _PART: Final = re.compile(rf"({'|'.join(PARTS)}):(0?\.\d+)")
 REMEDY: Final = "write heads:F, columns:F or layers:F with 0 < F < 1, or 2:4; join several with +"
 
@@ -82,13 +86,22 @@ def pruned_model(model: Model, text: str) -> Model:
     """The architecture that is left. Its parameters are counted, not published.
 
     Raises:
-        Unsupported: layers of several kinds are to be left out, or parts that the model does not have.
+        InvalidRequest: the share is so small that all parts would stay, or 2:4 finds no whole groups of four.
+        Unsupported: layers of several kinds are to be left out, or heads with ALiBi's slopes.
     """
     pruning = pruning_of(text)
     if pruning.layers and len(set(model.layer_kinds)) > 1:
         raise Unsupported(f"pruning={text}: model={model.name} has layers of several kinds; prune heads or columns")
     if pruning.heads and model.position == "alibi":
         raise Unsupported(f"pruning={text}: ALiBi's slopes belong to heads, of model={model.name}; prune columns")
+    widths = {key: width for key in WIDTHS if (width := getattr(model, key)) is not None}
+    counts = {"heads": head_groups(model), "columns": max(widths.values()), "layers": model.num_layers}
+    for part, count in counts.items():
+        share = getattr(pruning, part)
+        if share and left(count, share) == count:
+            remedy = f"use {part}:{1 / count:.2g} or more" if count > 1 else "prune another part"
+            problem = f"leaves out none of the {count} {part} of model={model.name} that can go one by one"
+            raise InvalidRequest("pruning", text, problem, remedy)
     changes: dict[str, Any] = {}
     if pruning.heads:
         kept = left(head_groups(model), pruning.heads)
@@ -96,17 +109,27 @@ def pruned_model(model: Model, text: str) -> Model:
         if model.num_kv_heads > 1:
             changes["num_kv_heads"] = kept
     if pruning.columns:
-        for key in ("d_ff", "expert_d_ff", "shared_expert_d_ff"):
-            if (width := getattr(model, key)) is not None:
-                changes[key] = left(width, pruning.columns)
+        changes |= {key: left(width, pruning.columns) for key, width in widths.items()}
     if pruning.layers:
         changes["num_layers"] = left(model.num_layers, pruning.layers)
     if not changes and not pruning.two_of_four:
         return model
     smaller = replace(model, **changes)
+    if pruning.two_of_four:
+        _check_fours(smaller, text)
     multiplied = smaller.matmul_flops_per_token / 2 - smaller.head_params
     zeros = multiplied / 2 if pruning.two_of_four else 0.0
     return replace(smaller, published_params=float(smaller.params), mfu_params=smaller.active_params - zeros)
+
+
+def _check_fours(model: Model, text: str) -> None:
+    """Check that the inputs of every matrix are groups of four, as the format of 2:4 has them."""
+    sizes = {"d_model": model.d_model, "heads · head_dim": model.num_heads * model.attention.value_dim}
+    sizes |= {key: size for key in (*WIDTHS, *LATENTS) if (size := getattr(model, key)) is not None}
+    for key, size in sizes.items():
+        if size % 4:
+            problem = f"needs groups of four inputs, and {key} = {size} of model={model.name} is no multiple of 4"
+            raise InvalidRequest("pruning", text, problem, "leave 2:4 out, or use another share of that part")
 
 
 def head_groups(model: Model) -> int:

@@ -11,7 +11,7 @@ from engines.core.point import Point
 from engines.transformer.options import BLOCK, CPU_BLOCK, PrefillOptions, Sampling, check_unroll_layers
 from engines.weights.checkpoint.identity import identity, told_as
 from engines.weights.checkpoint.source import open_checked
-from engines.weights.held_out import digest_of_file
+from engines.weights.held_out import text_identity
 from engines.weights.quality import QualitySettings
 from engines.weights.random import Source
 
@@ -146,5 +146,5 @@ class Settings(QualitySettings):
                     changed[key] = identity(Path(changed[key]).expanduser())
         for key in ("text", "calibration_text"):
             if changed[key] is not None:
-                changed[key] = digest_of_file(key, changed[key])
+                changed[key] = text_identity(key, changed[key])
         return {name: value for name, value in changed.items() if value != getattr(defaults, name)}

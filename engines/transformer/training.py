@@ -54,7 +54,7 @@ def trained(
         import optax
     except ImportError:
         raise Unsupported("distill needs optax: pip install 'shardbench[distill]'") from None
-    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(1, config.steps // 10), config.steps)
+    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.steps // 10, config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.01))
     weights = read_all(model, config.seed)
     held = None if teacher is None else (teacher[0], read_all(*teacher))

@@ -1,7 +1,9 @@
 """How near a model that was made smaller is to the whole one, and how well it predicts a text.
 
-Both are run on one device in float32, by an engine's own reference, so that only what was left out, or learned anew,
-tells them apart; what number formats and partitioning add is the row's ``max_relative_error`` and ``kl_divergence``.
+Both are run on one device in float32, by an engine's own reference, so that only what was left out, rounded or learned
+anew tells them apart: the weights are those that the point's number formats hold (:mod:`engines.weights.rounded`). What
+formats of activations and of the cache, and partitioning, add is in the row's ``max_relative_error`` and
+``kl_divergence``.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +22,12 @@ from engines.core.pruning import NONE, pruning_of
 from engines.weights.checkpoint.describe import model_of
 from engines.weights.checkpoint.identity import identity, told_as
 from engines.weights.checkpoint.source import open_checked
-from engines.weights.held_out import WINDOW, WINDOWS, digest_of_file, windows_of
+from engines.weights.held_out import WINDOW, WINDOWS, text_identity, windows_of
 from engines.weights.logits import log_probabilities
 from engines.weights.pruned.scores import BY, LayerScores, by_magnitude
 from engines.weights.pruned.source import PrunedWeights
 from engines.weights.random import Source, prompt
+from engines.weights.rounded import RoundedWeights, rounds
 
 LOGITS: Final = 1 << 27
 """Logits that are held at once."""
@@ -61,7 +64,7 @@ class QualitySettings:
                 found["teacher"] = identity(Path(self.teacher).expanduser())
         for key in ("text", "calibration_text"):
             if (path := getattr(self, key)) is not None:
-                found[key] = digest_of_file(key, path)
+                found[key] = text_identity(key, path)
         return found
 
 
@@ -87,14 +90,15 @@ def pruning_scores(
     if settings.pruning_by == "magnitude" or not pruning_of(asked.pruning).by_parts:
         return partial(by_magnitude, model, source)
     text = settings.calibration_text
-    texts = [digest_of_file("text", each) for each in (text, settings.text) if each is not None]
-    if len(texts) == 2 and texts[0] == texts[1]:
+    named = (("calibration_text", text), ("text", settings.text))
+    contents = [text_identity(key, each).rpartition("@")[2] for key, each in named if each is not None]
+    if len(contents) == 2 and contents[0] == contents[1]:
         problem = "is the text that quality is measured on, which must not choose what stays"
         raise InvalidRequest("engine.calibration_text", text, problem, "use another text")
     if text is None:
         tokens = prompt(model, 4, WINDOW, settings.seed + 1)
     else:
-        tokens = windows_of(text, model, settings.checkpoint)
+        tokens = windows_of(text, model, settings.checkpoint, "calibration_text")
     return by_activation(model, source, tokens).__getitem__
 
 
@@ -114,6 +118,8 @@ def quality_of(
 ) -> Quality | None:
     """The quality of ``run`` with the weights ``source``, against the teacher, or the whole model of ``asked``.
 
+    The smaller model's weights are rounded to its number formats, the other's are in float32.
+
     None where nothing was left out and neither teacher nor text is given. Without a text, positions are those of
     random tokens, which say nothing of a model that learned from text.
 
@@ -124,7 +130,8 @@ def quality_of(
     pruned = asked.pruning != NONE
     if not pruned and settings.teacher is None and settings.text is None:
         return None
-    teacher, weights = (asked.model, whole) if pruned else (None, None)
+    teacher, weights = (asked.model, whole) if pruned or rounds(run) else (None, None)
+    held = RoundedWeights(run, source) if rounds(run) else source
     if settings.teacher is not None:
         folder = Path(settings.teacher).expanduser()
         with told_as("engine.teacher"):
@@ -144,7 +151,7 @@ def quality_of(
     at_once = max(1, LOGITS // (tokens.shape[1] * run.model.vocab_size))
     for start in range(0, len(tokens), at_once):
         part = tokens[start : start + at_once]
-        ours = _log_probabilities(logits, run.model, part, source)
+        ours = _log_probabilities(logits, run.model, part, held)
         if teacher is not None and weights is not None:
             theirs = _log_probabilities(logits, teacher, part, weights)
             kl.append((np.exp(theirs) * (theirs - ours)).sum(-1).ravel())

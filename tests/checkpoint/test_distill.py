@@ -85,7 +85,8 @@ def test_the_losses_are_those_of_the_formula():
 
 
 def quality(folder, model, source, **settings):
-    asked = point(model, "cpu", engine="jax", num_chips=1, phase="decode", batch_size=1, input_len=4, output_len=2)
+    keys = {"phase": "decode", "batch_size": 1, "input_len": 4, "output_len": 2, "weight_dtype": "float32"}
+    asked = point(model, "cpu", engine="jax", num_chips=1, **keys)
     return quality_of(asked, asked, Settings(**settings), source, source)
 
 
@@ -119,6 +120,9 @@ def test_a_student_comes_nearer_to_its_teacher(taught):
         (["temperature=0"], "temperature=0.0: must be > 0"),
         (["soft_share=2"], "soft_share=2.0: is a share"),
         (["steps=0"], "steps=0"),
+        (["learning_rate=0"], "learning_rate=0.0: must be > 0"),
+        (["time=4096"], "time=4096: is more than the 2048 positions of bytes-0.4m"),
+        (["teacher=nowhere"], "teacher=nowhere: is not a folder"),
     ],
 )
 def test_bad_keys_are_refused_before_anything_is_learned(words, sentence, tmp_path, capsys, monkeypatch):
@@ -139,7 +143,9 @@ def test_the_command_writes_checkpoint_held_out_text_and_losses(tmp_path, capsys
     words = ["steps=2", "batch_size=2", "time=8", "text=text.txt", "student=bytes-small", "out=made"]
     assert main(["distill", "--config-dir", "conf", *words]) == 0
     assert "after 2 steps" in capsys.readouterr().out
-    assert (tmp_path / "made" / "held-out.txt").read_bytes() == TEXT[len(TEXT) * 9 // 10 :]
+    learned, held_out = ((tmp_path / "made" / f"{name}.txt").read_bytes() for name in ("learned", "held-out"))
+    assert held_out == TEXT[len(TEXT) * 9 // 10 :]
+    assert learned + held_out == TEXT
     assert len(json.loads((tmp_path / "made" / "training.json").read_text())["losses"]) == 2
     assert model_of(tmp_path / "made").num_layers == 1
 
@@ -163,3 +169,16 @@ def test_only_what_llamas_config_says_is_written(tmp_path):
 def test_what_is_no_checkpoint_is_told_by_the_key_that_named_it(engine, key, tmp_path):
     with pytest.raises(InvalidRequest, match=rf"engine\.{key}="):
         engine(**{key: str(tmp_path)})
+
+
+def test_perplexity_is_that_of_another_program(taught):
+    """exp of transformers' own loss over the same pieces of text."""
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    folder, _, _ = taught
+    text = str(folder / "text.txt")
+    pieces = torch.from_numpy(windows_of(text, model_of(folder), None)).long()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        loss = float(theirs(input_ids=pieces, labels=pieces).loss)
+    ours = quality(folder, model_of(folder), open_checked(folder, model_of(folder)), text=text)
+    assert ours.perplexity == pytest.approx(math.exp(loss), rel=1e-5)

@@ -144,3 +144,5 @@ def test_a_draft_checkpoint_is_of_a_draft_model(tmp_path):
 def test_an_ngram_is_of_some_tokens():
     with pytest.raises(InvalidRequest, match=r"engine\.ngram=0: must be an integer ≥ 1"):
         JaxEngine(ngram=0)
+    with pytest.raises(InvalidRequest, match=r"engine\.ngram=11: never stands twice in the 11 tokens"):
+        JaxEngine(ngram=11).program_id(asked(speculative="ngram"))

@@ -25,13 +25,13 @@ from engines.core.layout import FFN_LAYOUTS
 from engines.transformer.comm.collective_matmul import MATMUL
 from engines.transformer.comm.volume import layer_transfers
 from engines.transformer.params.describe import described
-from engines.transformer.params.fill import Groups
-from engines.transformer.params.grouped import Grouped, steps
+from engines.transformer.params.grouped import Grouped
 from engines.transformer.params.parameters import abstract_parameters, make_parameters
 from engines.transformer.params.quantize import einsum, stored_bytes
 from engines.transformer.params.tree import Matrix, Stacked
 from engines.transformer.partition.resolve import check_formats
 from engines.transformer.programs import abstract_arguments, make_prefill
+from engines.weights.formats import Groups, steps
 
 pytestmark = [pytest.mark.usefixtures("plainly_compiled"), pytest.mark.slow]
 

@@ -17,7 +17,7 @@ from engines.transformer.activation_scores import by_activation
 from engines.transformer.reference import reference_logits
 from engines.weights.pruned.scores import by_magnitude
 from engines.weights.pruned.source import PrunedWeights, two_of_four
-from engines.weights.random import prompt, values
+from engines.weights.random import prompt, tensors, values
 
 EXPERTS = small_model(
     block="serial",
@@ -69,7 +69,7 @@ def pruned(model, text, by="magnitude"):
 @pytest.mark.thorough(every=4)
 @pytest.mark.parametrize("by", ["magnitude", "activation"])
 @pytest.mark.parametrize("name", ["palm", "gpt", "llama", "experts", "latent"])
-@pytest.mark.parametrize("text", ["heads:0.5", "columns:0.3", "layers:0.5", "heads:0.25+columns:0.5"])
+@pytest.mark.parametrize("text", ["heads:0.5", "columns:0.3", "layers:0.5", "heads:0.5+columns:0.25"])
 def test_what_is_left_is_the_whole_model_without_what_goes(name, text, by):
     model = CASES[name]
     if "layers" in text and name == "experts":
@@ -116,8 +116,6 @@ def test_what_no_activation_reaches_goes_first():
 
 
 def replace_shape(tensor, model):
-    from engines.weights.random import tensors
-
     return tensors(model)[tensor.name]
 
 
@@ -168,6 +166,39 @@ def test_what_says_nothing_is_refused(text):
         pruning_of(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("heads:0.1", "leaves out none of the 2 heads of model=.* use heads:0.5 or more"),
+        ("layers:0.2+columns:0.5", "leaves out none of the 2 layers of model=.* use layers:0.5 or more"),
+        ("columns:0.001", "leaves out none of the 64 columns"),
+    ],
+)
+def test_a_share_that_leaves_out_nothing_is_refused(text, sentence):
+    """Its row would be told as that of a pruned model, and be the whole one."""
+    with pytest.raises(InvalidRequest, match=sentence):
+        pruned_model(CASES["llama"], text)
+
+
+def test_two_of_four_needs_groups_of_four():
+    with pytest.raises(InvalidRequest, match=r"pruning=columns:0.3\+2:4: needs groups of four inputs, and d_ff = 45"):
+        pruned_model(CASES["llama"], "columns:0.3+2:4")
+    with pytest.raises(InvalidRequest, match="d_model = 30 of model=small is no multiple of 4"):
+        pruned_model(small_model(d_model=30), "2:4")
+
+
+@pytest.mark.parametrize("text", ["heads:0.5", "columns:0.5", "layers:0.5", "heads:0.5+columns:0.25+layers:0.5"])
+def test_every_engine_counts_the_parameters_that_are_left(text):
+    """The arrays that jax and torch load, the count that rows and MFU have, and the closed form's bytes."""
+    asked = decode(text, hw="tpu-v4", num_chips=1, weight_dtype="bfloat16", model="bytes-1.8m")
+    model = as_run(asked).model
+    sizes = {name: int(np.prod(spec.shape)) for name, spec in tensors(model).items()}
+    loaded = sum(sizes.values())
+    assert loaded == model.params == model.published_params < asked.model.params
+    [found] = AnalyticEngine().estimate([asked])
+    assert found.facts.weights_bytes == 2 * sum(size for name, size in sizes.items() if "norm" not in name)
+
+
 def test_a_point_is_pruned_once_and_its_fingerprint_tells():
     asked = decode("columns:0.5")
     run = as_run(asked)
@@ -182,9 +213,8 @@ def test_a_point_is_pruned_once_and_its_fingerprint_tells():
 
 def decode(pruning, **changes):
     keys = {"hw": "h100-80gb", "num_chips": 8, "batch_size": 16, "weight_dtype": "bfloat16", **changes}
-    return point(
-        model="llama-3-70b", engine="analytic", phase="decode", input_len=1024, output_len=32, pruning=pruning, **keys
-    )
+    keys = {"model": "llama-3-70b", **keys}
+    return point(engine="analytic", phase="decode", input_len=1024, output_len=32, pruning=pruning, **keys)
 
 
 def test_predictions_are_of_what_is_left():
@@ -197,6 +227,8 @@ def test_predictions_are_of_what_is_left():
     assert layers.latency_s < columns.latency_s < whole.latency_s
     # Half of 2 bytes, and two bits for each of the two weights that stay.
     assert decode("2:4").weight_bytes == 1.125
+    assert sparse.facts.details["two_of_four"].startswith("sparse tensor cores: half of the bytes")
+    assert "two_of_four" not in whole.facts.details
     assert 0.5 < sparse.facts.weights_bytes / whole.facts.weights_bytes < 0.65
     assert sparse.latency_s < whole.latency_s
 
@@ -205,6 +237,7 @@ def test_a_tpu_multiplies_zeros_as_it_does_other_weights():
     keys = {"hw": "tpu-v5e", "num_chips": 16, "weight_dtype": "int8"}
     whole, sparse = AnalyticEngine().estimate([decode("none", **keys), decode("2:4", **keys)])
     assert sparse.latency_s == whole.latency_s
+    assert "hw=tpu-v5e has no sparse tensor cores" in sparse.facts.details["two_of_four"]
 
 
 @pytest.mark.parametrize(("text", "share"), [("none", 1.0), ("layers:0.5", 0.5), ("2:4", 0.5)])

@@ -14,13 +14,14 @@ SUMMARY: Final = "let a small model learn from a text, alone or from a teacher, 
 VERBS: Final[Mapping[str, str]] = {}
 PYTHON_DOCS: Final = "python-docs"
 HELD_OUT: Final = "held-out.txt"
+LEARNED: Final = "learned.txt"
 NUMBER: Final = Number(0.0)
 KEYS: Final = (
     Key("student", "bytes-0.4m", "the model that learns: a name of conf/model, of 256 byte values"),
     Key("teacher", None, "the checkpoint to learn from; null: from the text alone", kind=FilePath()),
     Key("text", PYTHON_DOCS, f"a text file, or {PYTHON_DOCS}: the reference topics that Python ships (pydoc_data)"),
-    Key("out", None, f"the folder for the checkpoint and {HELD_OUT}, the last tenth of the text", required=True,
-        kind=FilePath()),
+    Key("out", None, f"the folder for the checkpoint, {LEARNED} (nine tenths of the text) and {HELD_OUT} (the last)",
+        required=True, kind=FilePath()),
     Key("steps", 600, "steps of AdamW", kind=Integer(1)),
     Key("batch_size", 16, "pieces of text a step", kind=Integer(1)),
     Key("time", 128, "tokens of a piece", kind=Integer(2)),
@@ -41,8 +42,8 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Train and write. Returns 0.
 
     Raises:
-        InvalidRequest: the text is too short, the student or the teacher does not read bytes, or a share or a
-            temperature makes no sense.
+        InvalidRequest: the text is too short, the student or the teacher does not read bytes, the student is the
+            larger of both, or a share or a temperature makes no sense.
         Unsupported: optax or safetensors is not installed.
     """
     import numpy as np
@@ -51,23 +52,32 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
 
     from bench.sweep.catalog import load_model
     from engines.weights.checkpoint.describe import model_of
+    from engines.weights.checkpoint.identity import told_as
     from engines.weights.checkpoint.source import open_checked
     from engines.weights.checkpoint.write import llama_config, write_checkpoint
 
     del verb
     if not settings["soft_share"] <= 1:
         raise InvalidRequest("soft_share", settings["soft_share"], "is a share", "use a number from 0 to 1")
-    if not settings["temperature"] > 0:
-        raise InvalidRequest("temperature", settings["temperature"], "must be > 0", "use a number like 2")
+    for key, usual in (("temperature", 2), ("learning_rate", 0.003)):
+        if not settings[key] > 0:
+            raise InvalidRequest(key, settings[key], "must be > 0", f"use a number like {usual}")
     student = load_model(settings["student"])
     teacher = None
     if settings["teacher"] is not None:
         folder = Path(settings["teacher"])
-        teacher = model_of(folder), open_checked(folder, model_of(folder))
+        with told_as("teacher"):
+            teacher = model_of(folder), open_checked(folder, model_of(folder))
     for key, model in (("student", student), *([("teacher", teacher[0])] if teacher else [])):
         if model.vocab_size != 256:
             raise InvalidRequest(key, settings[key], f"has {model.vocab_size} tokens, not 256 bytes", "use bytes-0.4m")
+    if teacher is not None and student.params > teacher[0].params:
+        problem = f"has {student.params:,} parameters, more than the {teacher[0].params:,} of its teacher"
+        raise InvalidRequest("student", settings["student"], problem, "name a smaller model, or leave teacher out")
     llama_config(student)  # refuses what could not be written, before it is learned
+    if settings["time"] > student.max_positions:
+        problem = f"is more than the {student.max_positions} positions of {student.name}"
+        raise InvalidRequest("time", settings["time"], problem, "use fewer tokens")
     content = _text(settings["text"])
     cut = len(content) * 9 // 10
     if len(content) - cut <= settings["time"]:
@@ -92,6 +102,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         weights = trained(student, ids, config, teacher, told)
     out = Path(settings["out"])
     write_checkpoint(out, student, weights)
+    (out / LEARNED).write_bytes(content[:cut])
     (out / HELD_OUT).write_bytes(content[cut:])
     told_of = {name: settings[name] for name in ("student", "teacher", "text", *names)} | {"losses": losses}
     (out / "training.json").write_text(json.dumps(told_of) + "\n", encoding="utf-8")

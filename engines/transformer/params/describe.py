@@ -8,11 +8,12 @@ from jax.sharding import PartitionSpec as P
 from engines.transformer.params.describe_layers import describe_layers
 from engines.transformer.params.described import Described
 from engines.transformer.params.describer import Describer
-from engines.transformer.params.fill import Fill, Index, padded
+from engines.transformer.params.fill import padded
 from engines.transformer.params.quantize import float_dtype
 from engines.transformer.params.tree import Matrix, Norm, Parameters
 from engines.transformer.partition.constraint import told
 from engines.transformer.partition.plan import STAGE, Plan
+from engines.weights.formats import Fill, Index
 from engines.weights.random import Floats, Source, values
 
 

@@ -11,11 +11,12 @@ from jax.sharding import PartitionSpec as P
 from engines.core.experts import Experts
 from engines.transformer.params.described import Described
 from engines.transformer.params.describer import Describer
-from engines.transformer.params.fill import Index, stacked
+from engines.transformer.params.fill import stacked
 from engines.transformer.params.fusion import Fusion, shared_parts
 from engines.transformer.params.quantize import float_dtype
 from engines.transformer.params.tree import ExpertParameters, Matrix, Parts, Projection
 from engines.transformer.partition.plan import Plan
+from engines.weights.formats import Index
 from engines.weights.random import Floats, Source, Tensor, values
 
 Describe = Callable[[Parts], Matrix]

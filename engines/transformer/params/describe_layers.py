@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from engines.transformer.params.describe_experts import describe_experts
 from engines.transformer.params.described import Described, with_flat_vectors
 from engines.transformer.params.describer import Describer
-from engines.transformer.params.fill import Index, stacked
+from engines.transformer.params.fill import stacked
 from engines.transformer.params.fusion import Fusion, input_parts, output_parts
 from engines.transformer.params.tree import (
     Latent,
@@ -23,6 +23,7 @@ from engines.transformer.params.tree import (
 from engines.transformer.partition.padding import real_heads
 from engines.transformer.partition.plan import Plan
 from engines.transformer.partition.stacks import Stack
+from engines.weights.formats import Index
 from engines.weights.random import Floats, Source, norm_names, values
 
 

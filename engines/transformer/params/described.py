@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from jax.sharding import PartitionSpec as P
 
-from engines.transformer.params.fill import Fill, merged
+from engines.transformer.params.fill import merged
 from engines.transformer.params.tree import Matrix
+from engines.weights.formats import Fill
 
 
 @dataclass(frozen=True, slots=True)

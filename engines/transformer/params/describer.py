@@ -6,14 +6,15 @@ from jax.sharding import PartitionSpec as P
 
 from engines.core.dtypes import LARGEST
 from engines.transformer.params.described import Described
-from engines.transformer.params.fill import Blocks, Fill, Groups, channel_scale, merged, quantized
+from engines.transformer.params.fill import merged
 from engines.transformer.params.fusion import Fusion
-from engines.transformer.params.grouped import Grouped, steps
+from engines.transformer.params.grouped import Grouped
 from engines.transformer.params.quantize import MX_SCALE, stored_dtype
 from engines.transformer.params.tree import Matrix, Parts
 from engines.transformer.partition.axes import Axes
 from engines.transformer.partition.constraint import projection_of, told
 from engines.transformer.partition.plan import Plan
+from engines.weights.formats import Blocks, Fill, Groups, channel_scale, quantized, steps
 from engines.weights.random import Source, values
 
 

@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.core.dtypes import LARGEST
-
 FEWEST_TOKENS: Final = 0.5
 """Tokens, by the rows of a group, from which a dequantized matrix takes less memory traffic than sums of groups.
 
@@ -102,8 +100,3 @@ def along(matrix: Any, dim: int, function: Callable[[Array, int, int], Array]) -
         return function(matrix, dim, 1)
     unit = matrix.group_size if dim == 0 else 1
     return matrix.map(lambda each: function(each, 0 if dim == 0 else each.ndim - 1, unit))
-
-
-def steps(dtype: str) -> float:
-    """Steps between the least and the largest stored value of a group: 15 of int4, 255 of int8."""
-    return 2 * LARGEST[dtype] + 1

@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 from engines.transformer.params.describe import described
 from engines.transformer.params.described import Described
-from engines.transformer.params.fill import rows_at_once
 from engines.transformer.params.memory_layout import array_format, relayout
 from engines.transformer.params.quantize import stored_dtype
 from engines.transformer.params.tree import Matrix, Parameters, map_matrices
 from engines.transformer.partition.plan import Plan
+from engines.weights.formats import rows_at_once
 from engines.weights.random import Source
 
 

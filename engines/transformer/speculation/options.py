@@ -25,9 +25,16 @@ class Speculation:
 
 
 def speculation_of(point: Point, ngram: int = 2) -> Speculation | None:
-    """What a point asks; None where it does not speculate."""
+    """What a point asks; None where it does not speculate.
+
+    Raises:
+        InvalidRequest: no text of the point is long enough to have so many tokens twice.
+    """
     if point.speculative == "none":
         return None
+    if point.speculative == "ngram" and ngram >= (longest := point.input_len + point.output_len):
+        problem = f"never stands twice in the {longest} tokens of input_len and output_len"
+        raise InvalidRequest("engine.ngram", ngram, problem, f"use at most {max(1, longest - 1)}, such as 2")
     return Speculation(
         way=point.speculative,
         count=point.draft_len or 0,
