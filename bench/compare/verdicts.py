@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from bench.measure.significance import Ratio, Runs, between_processes, holm, mann_whitney, median_ratio
 from bench.rows.labels import layout_label, point_label
+from bench.rows.timed_by import timing_change
 from engines.core.row import POINT_FIELDS, Row
 
 Verdict = Literal["broken", "slower", "changed", "not judged", "faster", "mended", "same"]
@@ -247,7 +248,8 @@ def _exactly(old: Row, new: Row, rules: Rules) -> Change:
         verdict = "slower"
     elif ratio.value < 1 / (1 + rules.threshold):
         verdict = "faster"
-    return Change(old=old, new=new, verdict=verdict, reason="", ratio=ratio)
+    reason = "" if verdict == "same" else timing_change(old, new) or ""
+    return Change(old=old, new=new, verdict=verdict, reason=reason, ratio=ratio)
 
 
 def _tested(change: Change, rules: Rules) -> Change:

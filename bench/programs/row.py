@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 from bench.programs.question import Answer, Question
 from bench.run.environment import read_environment
+from engines.compiled.cost.version import DETAIL, timing_model
 from engines.core.digest import digest
 from engines.core.row import PROGRAM, Row, Status
 
@@ -96,7 +97,9 @@ def _details(question: Question, answer: Answer) -> dict[str, Any]:
         seconds.update(each["unestimated_by_label_s"])
         counts.update(each["unestimated_instructions"])
     total = sum(each["step_time_s"] for each in programs)
+    instructions = {label for each in programs for label in each[DETAIL]["instructions"]}
     return {
+        **timing_model(instructions),
         "from": question.function or question.stablehlo or list(question.hlo),
         "settings": dict(question.settings),
         "num_slices": question.num_slices,

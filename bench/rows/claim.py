@@ -40,22 +40,26 @@ def claim_of(row: Row) -> Claim | None:
 
 def superseded(rows: Iterable[Row]) -> set[int]:
     """id() of each row of a claim that has a row of a later generation, and of no other program."""
-    claimed: dict[tuple[str, str], list[tuple[int, Row]]] = {}
-    for row in rows:
-        claim = claim_of(row)
-        if claim is not None:
-            claimed.setdefault((claim.id, row.point_id), []).append((claim.generation, row))
+    claims = ((id(row), claim, row) for row in rows if (claim := claim_of(row)) is not None)
+    return superseded_of((key, claim.id, row.point_id, claim.generation, row.program_id) for key, claim, row in claims)
+
+
+def superseded_of(claimed: Iterable[tuple[int, str, str, int, str | None]]) -> set[int]:
+    """The keys of rows as :func:`superseded`, of each row's key, claim, point, generation and program."""
+    groups: dict[tuple[str, str], list[tuple[int, int, str | None]]] = {}
+    for key, claim, point, generation, program in claimed:
+        groups.setdefault((claim, point), []).append((key, generation, program))
     found: set[int] = set()
-    for several in claimed.values():
-        for generation, row in several if len(several) > 1 else ():
-            if any(later > generation and _same_program(other, row) for later, other in several):
-                found.add(id(row))
+    for several in groups.values():
+        for key, generation, program in several if len(several) > 1 else ():
+            if any(later > generation and _same_program(other, program) for _, later, other in several):
+                found.add(key)
     return found
 
 
-def _same_program(one: Row, other: Row) -> bool:
-    """Whether two rows are of the same program, as far as both say which ran."""
-    return one.program_id == other.program_id or None in (one.program_id, other.program_id)
+def _same_program(one: str | None, other: str | None) -> bool:
+    """Whether two programs are the same, as far as both rows say which ran."""
+    return one == other or None in (one, other)
 
 
 def without_superseded(rows: Sequence[Row]) -> list[Row]:

@@ -1,6 +1,5 @@
 """Pairs of rows of different sources that answer the same point."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any, Final
@@ -41,22 +40,37 @@ def pair_up(rows: Sequence[Row], reference: str = "published") -> list[Pair]:
     another; what was measured or compiled is by the runtime of its engine, and is compared with any. Of several
     matching rows of an engine, the one with the most open keys is taken.
     """
-    by_question: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    # A store may ask a question thousands of times: rows that are alike in all that decides are looked at once.
+    references = [(row, stated(row)) for row in rows if row.source == reference]
+    answers: dict[tuple[Any, ...], dict[tuple[Any, ...], Row]] = {asked: {} for _, asked in references}
     for row in rows:
-        if row.source != reference:
-            by_question[stated(row)].append(row)
+        if row.source != reference and (asked := stated(row)) in answers:
+            answers[asked].setdefault(_left_open(row), row)
+    found: dict[tuple[Any, ...], list[Row]] = {}
     pairs = []
-    for row in rows:
-        if row.source != reference:
-            continue
-        found: dict[tuple[str, str], Row] = {}
-        for other in by_question[stated(row)]:
-            if all(_meets(other, row, key) for key in OPEN):
-                kind = (other.source, other.engine)
-                if kind not in found or _open_keys(other) > _open_keys(found[kind]):
-                    found[kind] = other
-        pairs += [Pair(found[kind], row) for kind in sorted(found)]
+    for row, asked in references:
+        key = (asked, _left_open(row))
+        if key not in found:
+            found[key] = _answers(row, answers[asked].values())
+        pairs += [Pair(answer, row) for answer in found[key]]
     return pairs
+
+
+def _answers(reference: Row, rows: Iterable[Row]) -> list[Row]:
+    """Of rows of one question, those that answer a reference row: one of each source and engine, sorted by both."""
+    found: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if all(_meets(row, reference, key) for key in OPEN):
+            kind = (row.source, row.engine)
+            if kind not in found or _open_keys(row) > _open_keys(found[kind]):
+                found[kind] = row
+    return [found[kind] for kind in sorted(found)]
+
+
+def _left_open(row: Row) -> tuple[Any, ...]:
+    """All of a row, beside its question, that decides what it answers, and is answered by."""
+    values = (tuple(value) if isinstance(value, list) else value for value in (getattr(row, key) for key in OPEN))
+    return (row.source, row.engine, *values, *(is_open(row, key) for key in OPEN))
 
 
 def pair_errors(pairs: Iterable[Pair]) -> ErrorStats | None:

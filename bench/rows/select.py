@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from bench.rows.claim import superseded_of
 from bench.rows.columns import LINE, Columns, counted_rows, plain_fields, rows_at
 from bench.rows.standing import SAYS_NOTHING, standing_rows
 from bench.rows.store import Store, frame_of
@@ -156,15 +157,14 @@ def _without_superseded(table: "pa.Table") -> "pa.Table":
     generations = table["claim_generation"]
     if not (pc.max(generations).as_py() or 0):
         return table
-    claims = table.select(["claim_id", "point_id", "claim_generation", "program_id"]).to_pandas()
+    claims = table.select(["claim_id", "point_id", "claim_generation", "program_id"])
+    pairs = claims.select(["claim_id", "point_id"]).to_pandas()
     # Few claims have several rows: only those are looked at one by one.
-    again = claims[claims["claim_id"].notna() & claims.duplicated(["claim_id", "point_id"], keep=False)]
-    kept = np.ones(len(claims), dtype=bool)
-    for _, several in again.groupby(["claim_id", "point_id"]):
-        for at, generation, program in several[["claim_generation", "program_id"]].itertuples(name=None):
-            later = several["program_id"][several["claim_generation"] > generation]
-            one = later.notna().all() and isinstance(program, str)
-            kept[at] = (later != program).all() if one else later.empty
+    again = np.flatnonzero(pairs["claim_id"].notna() & pairs.duplicated(keep=False))
+    columns = claims.take(again).to_pydict().values()
+    late = superseded_of(zip(again.tolist(), *columns, strict=True))
+    kept = np.ones(len(table), dtype=bool)
+    kept[list(late)] = False
     return table.filter(kept)
 
 

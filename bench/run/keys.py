@@ -5,6 +5,7 @@ saves computing ``program_id``: the same source builds the same program.
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bench.measure.timing import TIMING_RULES_VERSION
 from engines.core.digest import digest
 from engines.core.engine import Engine, Runner
 from engines.core.point import Point
+from engines.core.row import Row
 from engines.core.runtime import Runtime, shipped
 from engines.core.source import folder_digests
 from engines.core.versions import compiler_flags, versions_of
@@ -32,6 +34,15 @@ def program_id(engine: Engine, point: Point) -> str:
     found = as_timed(engine, engine.program_id(point))
     assert found is not None
     return found
+
+
+def present_program_ids(engine: Engine, point: Point, rows: Sequence[Row]) -> list[str | None]:
+    """The ``program_id`` that each stored row of the point would have now; None where the row cannot tell.
+
+    Raises:
+        ShardbenchError: as :func:`program_id`.
+    """
+    return [as_timed(engine, found) for found in engine.program_ids(point, [row.details for row in rows])]
 
 
 def as_timed(engine: Engine, program: str | None) -> str | None:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from bench.measure.background import between, snapshot
 from bench.measure.timing import TimingConfig, measure
 from bench.run.extras import extra_of
-from bench.run.keys import as_timed, program_id
+from bench.run.keys import as_timed, present_program_ids, program_id
 from bench.run.limits import Limits
 from bench.run.load_engine import Answering, make_engine
 from bench.run.lockstep import Lockstep
@@ -129,10 +129,14 @@ def _evaluate_in_team(
 
 def valid_stored_row(engine: Engine, task: PointTask) -> int | None:
     """Index of the task's stored row whose program is the one that would run now; None if there is none."""
-    current = _current_program_id(engine, task) if task.stored else None
-    if current is None:
+    if not task.stored:
         return None
-    return next((index for index, row in enumerate(task.stored) if row.program_id == current), None)
+    try:
+        now = present_program_ids(engine, task.point, task.stored)
+    except Exception:
+        return None  # evaluating the task reports it
+    pairs = enumerate(zip(task.stored, now, strict=True))
+    return next((index for index, (row, current) in pairs if current is not None and row.program_id == current), None)
 
 
 def _current_program_id(engine: Engine, task: PointTask) -> str | None:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from engines.analytic.alpa.estimate import planned_estimate, planned_program_id
 from engines.analytic.constants import calibrated_name, constants_of, provenance
 from engines.analytic.drafts import asked, draft_of
 from engines.analytic.exit_record import check_exits, exit_facts
@@ -84,6 +83,8 @@ class AnalyticEngine(Estimator):
                 answers[index] = Estimate(status="unsupported", error=str(error))
                 continue
             if point.planner == "alpa" or point.shardings is not None:
+                from engines.analytic.alpa.estimate import planned_estimate  # its modules serve few points
+
                 answers[index] = planned_estimate(run[index])
             else:
                 (nodes if point.chip.kind == "gpu" else torus).append(index)
@@ -96,6 +97,8 @@ class AnalyticEngine(Estimator):
 
 def _program_id(point: Point) -> str:
     if point.planner == "alpa" or point.shardings is not None:
+        from engines.analytic.alpa.estimate import planned_program_id
+
         return planned_program_id(point)
     parts: list[Any] = [CLOSED_FORM_VERSION, constants_of(point)]
     if point.model.num_experts is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engines.compiled import search
@@ -11,13 +12,13 @@ from engines.compiled.compile.cache import Cache, default_folder
 from engines.compiled.compile.compiler import Compiler, CompilerFailed
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
-from engines.compiled.cost.version import TIMING_VERSION
+from engines.compiled.cost.version import FIRST_VERSION, by_version, timing_model, version_of
 from engines.compiled.depth import at_all_layers, shallow, surely_fits
 from engines.compiled.estimate import estimate_of
 from engines.compiled.exits import check_leaving, shares_of
 from engines.compiled.hlo.parser import UnreadableHlo
 from engines.compiled.offload import check_offload, check_offloaded_plan, host_rate
-from engines.compiled.perfetto import trace_name, write_trace
+from engines.compiled.perfetto import write_traces
 from engines.compiled.requests import request_of
 from engines.compiled.speculative import OF_A_DRAFT, check_both_fit, check_turns, draft_for, over_turns, phases_of
 from engines.compiled.target.base import Target
@@ -86,6 +87,7 @@ class CompiledEngine(Estimator):
         self.compiler = Compiler(Cache(folder or None), dict(compiler_options or {}))
         self.memory_limit_bytes, self.timeout_s = memory_limit_bytes, timeout_s
         self.limits, self.within_limits = NO_LIMITS, True
+        self.instructions = set[str]()
         self.answers = Answers(self.compiler.cache.folder, self.code)
 
     def environment(self, points: Sequence[Point]) -> dict[str, str]:
@@ -104,7 +106,8 @@ class CompiledEngine(Estimator):
         """A digest of every program that may answer, compiled for the target, and of what times it.
 
         That is the keys of the programs in the compile cache, the version of the timing model and the device that it
-        takes. Each variant counts in every layout that it may be tried in, since only compiling tells in which it will.
+        takes. Only compiling tells in which layout a variant will be tried: each counts in all. Nor is known which
+        instructions there are: it is the id of programs that the timing model's first version times as all later ones.
 
         Raises:
             ShardbenchError: the point is refused, or its compiler is not installed.
@@ -114,6 +117,14 @@ class CompiledEngine(Estimator):
         kept = self.answers.get(self._answer_key(point))
         if kept is not None and kept.facts.program_id is not None:
             return kept.facts.program_id
+        return self._program_id(point, FIRST_VERSION)
+
+    def program_ids(self, point: Point, answers: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """The same of the instructions that each stored answer tells."""
+        return by_version(answers, partial(self._program_id, as_run(point)))
+
+    def _program_id(self, point: Point, timing_version: int) -> str:
+        check_installed(point.chip)
         target, kinds = self._question(point)
         keys = set[str]()
         for plan in self._candidates(point, target, kinds):
@@ -125,7 +136,7 @@ class CompiledEngine(Estimator):
                 plans = [plan] if phase in OF_A_DRAFT else shallow(plan) or [plan]
                 keys |= {self.compiler.key(request_of(point, each, target, phase)) for each in plans}
         rate = [host_rate(point)] if point.offloads else []
-        return digest(sorted(keys), TIMING_VERSION, cost_model_of(point.slice(), target.places), *rate)
+        return digest(sorted(keys), timing_version, cost_model_of(point.slice(), target.places), *rate)
 
     def estimate(self, points: Sequence[Point]) -> Sequence[Estimate]:
         """One answer a point, in order; each may take its compiler a while."""
@@ -151,7 +162,9 @@ class CompiledEngine(Estimator):
             status, message = "failed", str(error)
         versions = versions_of(compiler_for(point.chip).libraries)
         program_id = self.program_id(point) if status == "oom" else None
-        return Estimate(status=status, error=message, facts=Facts(program_id=program_id, versions=versions))
+        details = timing_model(()) if status == "oom" else {}  # no seconds that a version could change
+        facts = Facts(program_id=program_id, versions=versions, details=details)
+        return Estimate(status=status, error=message, facts=facts)
 
     def _answer_key(self, point: Point) -> str:
         settings = dict(self.options), self.memory_limit_bytes
@@ -160,13 +173,15 @@ class CompiledEngine(Estimator):
     def _estimate(self, point: Point) -> Estimate:
         target, kinds = self._question(point)
         self.limits, self.within_limits = Limits.of(self.memory_limit_bytes, self.timeout_s), True
+        self.instructions = set()  # of all that is tried: the fastest answers
         found = search.Tried()
         for number, (first, *others) in enumerate(kinds):
             plans = self._layouts(point, target, first, also=number > 0)
             ours = self._fastest(point, target, plans, search.Tried())
             # Where nothing fits, a looped variant of any layout may: it never holds a whole gathered matrix.
             plans = plans if ours.best is None else [ours.best[0]]
-            ours = self._fastest(point, target, self._others(point, plans, others, also=number > 0), ours)
+            more = search.others(point, plans, others, unroll=number == 0 and self.unroll_layers == search.AUTO)
+            ours = self._fastest(point, target, more, ours)
             found = found.with_(ours)
         return self._told(point, target, found)
 
@@ -175,7 +190,8 @@ class CompiledEngine(Estimator):
         found = list["Plan"]()
         for number, (first, *others) in enumerate(kinds):
             plans = self._layouts(point, target, first, also=number > 0)
-            found += [*plans, *self._others(point, plans, others, also=number > 0)]
+            more = search.others(point, plans, others, unroll=number == 0 and self.unroll_layers == search.AUTO)
+            found += [*plans, *more]
         return found
 
     def _question(self, point: Point) -> tuple[Target, list[tuple[str, ...]]]:
@@ -214,15 +230,6 @@ class CompiledEngine(Estimator):
         )
         return search.with_pages(point, plans)
 
-    def _others(self, point: Point, plans: Sequence["Plan"], collectives: Sequence[str], *, also: bool) -> list["Plan"]:
-        """What is tried after ``plans``, in their layouts: the other variants, and unrolled layers."""
-        if point.pipeline_degree > 1:
-            return []
-        more = search.variants(plans, collectives, point)
-        return search.with_pages(
-            point, more if self.unroll_layers != search.AUTO or also else search.unrolled([*plans, *more])
-        )
-
     def _fastest(self, point: Point, target: Target, plans: Sequence["Plan"], before: search.Tried) -> search.Tried:
         """The fastest of these plans and of those tried before."""
         best, refusal, times = before.best, before.refusal, dict(before.times_s)
@@ -256,7 +263,6 @@ class CompiledEngine(Estimator):
         return self._timed(point, plan, target, name, apart=bool(depths))
 
     def _timed(self, point: Point, plan: "Plan", target: Target, name: str, *, apart: bool) -> TimedProgram:
-        with_what = compiler_for(point.chip)
         request = request_of(point, plan, target, name)
         compiled = self.limits.compile(self.compiler, request) if apart else self.compiler.compile(request)
         too_large = compiled.out_of_memory or target.too_large(compiled.memory)
@@ -264,31 +270,27 @@ class CompiledEngine(Estimator):
             raise OutOfMemory(f"{name} with ffn_layout={plan.ffn_layout}: {too_large}")
         try:
             cost, rate = cost_model_of(point.slice(), target.places), host_rate(point)
-            return timed(name, compiled, cost, host_bytes_per_s=rate, shares=shares_of(point, name))
+            found = timed(name, compiled, cost, host_bytes_per_s=rate, shares=shares_of(point, name))
         except UnreadableHlo as error:
-            library = with_what.libraries[-1]
-            whose = f"{library} {versions_of([library]).get(library)}"
-            message = f"{whose} wrote a program that this reader cannot read: {error}; {with_what.remedy}"
-            raise UnreadableHlo(message) from error
+            written = f"{compiler_for(point.chip).told()} wrote a program that this reader cannot read: {error}"
+            raise UnreadableHlo(f"{written}; {compiler_for(point.chip).remedy}") from error
+        self.instructions |= found.instructions
+        return found
 
     def _told(self, point: Point, target: Target, found: search.Tried) -> Estimate:
         if found.best is None:
             assert found.refusal is not None
             raise found.refusal
         plan, phases = found.best
-        details = {"tried_s": dict(found.times_s), **self._write_traces(point, phases)}
+        timed_by = timing_model(self.instructions)
+        details = {
+            "tried_s": dict(found.times_s),
+            **timed_by,
+            **write_traces(self.trace_dir, point, phases, keep_hlo=self.keep_hlo),
+        }
         plans = [each for each in (plan, draft_for(target.resolve(point), plan)) if each is not None]
         found_it = estimate_of(point, target, self.compiler.mesh(target), plans, phases, details)
         check_both_fit(point, found_it.facts.peak_hbm_bytes or 0.0)
-        return replace(found_it, facts=replace(found_it.facts, program_id=self.program_id(point)))
-
-    def _write_traces(self, point: Point, phases: Sequence[TimedProgram]) -> dict[str, dict[str, str]]:
-        """The row's detail that names the trace file of each phase, once they are written."""
-        if self.trace_dir is None:
-            return {}
-        layers, names = point.model.num_layers, dict[str, str]()
-        for phase in phases:
-            text = phase.compiled.text if self.keep_hlo else None
-            path = write_trace(self.trace_dir, trace_name(point, phase.name), phase.timeline, layers, text)
-            names[phase.name] = path.name
-        return {"traces": names}
+        return replace(
+            found_it, facts=replace(found_it.facts, program_id=self._program_id(point, version_of(self.instructions)))
+        )

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from engines.compiled.cost.bars import Event, Loop
 from engines.compiled.cost.timeline import COMPUTE, COPY, COPY_WAIT, EXPOSED, MATMUL, Timeline
+from engines.compiled.timed import TimedProgram
 from engines.core.errors import InvalidRequest
 from engines.core.point import Point
 
@@ -146,6 +147,20 @@ def _slice(event: Event, lane: int, source: str | None) -> dict[str, Any]:
         "dur": (end - begin) / 1e3,
         "args": arguments,
     }
+
+
+def write_traces(
+    folder: str | None, point: Point, phases: Sequence[TimedProgram], *, keep_hlo: bool
+) -> dict[str, dict[str, str]]:
+    """Write a trace of each phase, where there is a folder; the row's detail that names their files."""
+    if folder is None:
+        return {}
+    names = dict[str, str]()
+    for phase in phases:
+        text = phase.compiled.text if keep_hlo else None
+        path = write_trace(folder, trace_name(point, phase.name), phase.timeline, point.model.num_layers, text)
+        names[phase.name] = path.name
+    return {"traces": names}
 
 
 def write_trace(folder: str, name: str, timeline: Timeline, layers: int, hlo: str | None = None) -> Path:

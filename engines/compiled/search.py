@@ -103,6 +103,14 @@ def variants(plans: Sequence[Plan], collectives: Sequence[str], point: Point) ->
     return list(dict.fromkeys(found))
 
 
+def others(point: Point, plans: Sequence[Plan], collectives: Sequence[str], *, unroll: bool) -> list[Plan]:
+    """What is tried after ``plans``, in their layouts: the other variants, and with ``unroll`` all of them unrolled."""
+    if point.pipeline_degree > 1:
+        return []
+    more = variants(plans, collectives, point)
+    return with_pages(point, unrolled([*plans, *more]) if unroll else more)
+
+
 def unrolled(plans: Sequence[Plan]) -> list[Plan]:
     """The plans with arrays of their own for each layer."""
     return [replace(plan, unrolled=True) for plan in plans]

@@ -8,6 +8,7 @@ from engines.compiled.compile.cache import CompiledProgram
 from engines.compiled.cost.account import Account
 from engines.compiled.cost.base import CostModel
 from engines.compiled.cost.timeline import NO_SHARES, Timeline, walk
+from engines.compiled.hlo.opcodes import label_of
 from engines.compiled.hlo.parser import Module, parse_module
 from engines.compiled.hlo.schedule import Schedule, Trips, read_schedule
 from engines.compiled.hotspots import hot_loop
@@ -19,7 +20,8 @@ class TimedProgram:
 
     ``shortest`` is its timeline with the shortest of every choice that the program leaves open. ``least_s`` is its time
     with the cost model's best case, None without one. ``depths`` are the layers of the programs that were compiled
-    where their line gives all layers (:mod:`engines.compiled.depth`), else ().
+    where their line gives all layers (:mod:`engines.compiled.depth`), else (). ``instructions`` are the labels of all
+    in the text.
     """
 
     name: str
@@ -31,6 +33,7 @@ class TimedProgram:
     hot_loop: Mapping[str, Any]
     least_s: float | None = None
     depths: Sequence[int] = ()
+    instructions: frozenset[str] = frozenset()
 
     @property
     def account(self) -> Account:
@@ -83,4 +86,5 @@ def timed(
         timeline_of(cost, least=True) if is_open else timeline,
         hot_loop(schedule, cost),
         timeline_of(best_case).account.total_s if best_case is not None else None,
+        instructions=frozenset(label_of(each) for part in module.computations.values() for each in part.instructions),
     )

@@ -23,7 +23,7 @@ class Facts:
     are those of a row. ``peak_flops_per_s`` and ``hbm_bytes_per_s`` stand in for a datasheet that is not there; the
     measured matmul and copy rates of this process are reported in addition, for any chip. ``tokens_per_turn`` is that
     of speculative decoding, ``mean_layers`` the layers that a generated token passed before it left. ``details`` is the
-    engine's own, stored with the row and never interpreted. ``program_id`` is :meth:`Engine.program_id` of what
+    engine's own, stored with the row and interpreted by no other. ``program_id`` is :meth:`Engine.program_id` of what
     answered.
     """
 
@@ -195,6 +195,17 @@ class Engine(ABC):
         Raises:
             ShardbenchError: the point is refused, or its program cannot be made here.
         """
+
+    def program_ids(self, point: Point, answers: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """:meth:`program_id` that each stored answer would have now, by its details; None where they cannot tell.
+
+        For an engine of which a change concerns only some answers, and an answer tells which. By default all are alike.
+
+        Raises:
+            ShardbenchError: as :meth:`program_id`.
+        """
+        now = self.program_id(point)
+        return [now for _ in answers]
 
     def shares_programs(self, point: Point) -> Point:
         """What is equal of points that run some of the same compiled programs, as far as can be told without compiling.

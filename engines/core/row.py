@@ -172,7 +172,7 @@ class Row:
     cpu_affinity: list[int] | None = None  # measured rows: numbers of the cores that it could use
     conditions: dict[str, Any] | None = None  # measured rows: what else changes an answer, compared before it is reused
     background: dict[str, Any] | None = None  # measured rows: others' share of the cores, clocks, throttling, GPU users
-    details: dict[str, Any] = field(default_factory=dict)  # the engine's own, never interpreted
+    details: dict[str, Any] = field(default_factory=dict)  # the engine's own, interpreted by no other
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values in declaration order, ready for JSON."""

@@ -11,6 +11,8 @@ from bench.cli.args import parse
 from bench.cli.main import main
 from bench.compare.verdicts import Rules, compare, settled
 from bench.rows.store import Store
+from bench.rows.timed_by import timing_remarks
+from engines.compiled.cost.version import timing_model
 
 GENERATOR = np.random.default_rng(11)
 
@@ -264,3 +266,24 @@ def test_the_examples_parse():
 
     for example in command.EXAMPLES:
         assert parse("compare", example.split()[2:], command.KEYS, command.VERBS)[1]["old"]
+
+
+def test_compiled_times_of_two_timing_models_are_told_apart():
+    def compiled(latency_s, **details):
+        return a_row(source="compiled", engine="compiled", latency_s=latency_s, valid=True, details=details)
+
+    untold, first = compiled(1.0), compiled(1.0, **timing_model(["fusion"]))
+    present = compiled(2.0, **timing_model(["fusion", "scatter"]))
+    (change,) = compare([first], [present], Rules()).changes
+    assert (change.verdict, change.reason) == ("slower", "timing model 2 → 3")
+    (change,) = compare([untold], [present], Rules()).changes
+    assert change.reason == "timing model unknown → 3"
+    (change,) = compare([first], [replace(first, latency_s=2.0)], Rules()).changes
+    assert change.reason == ""
+    # Programs of both versions stand beside each other where each has its present one.
+    old = compiled(1.0, timing_model={"version": 2, "instructions": ["scatter"]})
+    assert timing_remarks([first, present, predicted(1.0)]) == []
+    assert timing_remarks([first, present, old, untold])[0].startswith(
+        "2 of 4 compiled rows were timed by an earlier version of the timing model (1 by one that they do not tell, "
+        "1 by version 2)"
+    )

@@ -76,6 +76,13 @@ def test_the_second_run_compiles_nothing_and_says_the_same(tmp_path):
     assert fresh.compiler.compilations == 0
     others = [fresh.program_id(each) for each in (replace(asked, batch_size=16), replace(asked, collectives="oneway"))]
     assert len({first.facts.program_id, *others}) == 3
+    # An answer that tells no instructions, or has one that was timed otherwise since, is not taken for today's.
+    told = first.facts.details
+    assert "scatter" not in told["timing_model"]["instructions"]
+    scattering = {"timing_model": {"version": 2, "instructions": ["fusion", "scatter"]}}
+    now = fresh.program_ids(asked, [told, {}, scattering])
+    assert now[:2] == [first.facts.program_id, None]
+    assert now[2] not in (None, first.facts.program_id)
     # Without the answer its program is found, and one that was cut is compiled again, and mended.
     (answer,) = (tmp_path / "answers").iterdir()
     answer.unlink()

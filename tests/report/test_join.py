@@ -8,6 +8,7 @@ from builders.rows import a_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.rows import pairing
 from bench.rows.pairing import Pair, pair_errors, pair_up
 from bench.validate.csv_cases import read_cases
 from bench.validate.errors import ERROR_FIGURES, Compared, figures
@@ -45,6 +46,21 @@ def test_what_an_engine_chose_meets_what_is_stated(published, predicted):
     answer = next(pair.answer for pair in pair_up([reference, *predicted]))
     chose = replace(answer, chosen=[*answer.chosen, "attn_sharding"])
     assert len(pair_up([reference, chose])) == 1
+
+
+def test_a_question_asked_many_times_is_looked_at_once(published, predicted, monkeypatch):
+    reference = next(row for row in published if row.latency_s)
+    answer = next(pair.answer for pair in pair_up([reference, *predicted]))
+    looks = []
+    monkeypatch.setattr(pairing, "_meets", lambda *asked: looks.append(asked) or True)
+
+    def of(times):
+        looks.clear()
+        rows = [replace(row, point_id=str(number)) for number in range(times) for row in (reference, answer)]
+        return [(pair.reference.point_id, pair.answer.point_id) for pair in pair_up(rows)], len(looks)
+
+    assert of(1) == ([("0", "0")], len(pairing.OPEN))
+    assert of(50) == ([(str(number), "0") for number in range(50)], len(pairing.OPEN))
 
 
 def test_of_two_answers_the_one_with_more_left_open_is_taken(published, predicted):

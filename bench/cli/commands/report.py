@@ -76,6 +76,7 @@ EXAMPLES: Final = (
 def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     """Write the report. Returns 1 if a claim that could be evaluated, or an entry of Table 1, fails, else 0."""
     from bench.report.render.document import write
+    from bench.rows.timed_by import timing_remarks
 
     _check_keys(verb, settings)
     formats = [name for name in FORMATS if name in settings["format"]]
@@ -92,9 +93,9 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
         written = _from_template(rows, settings["template"], out, endings)
     else:
         made = kind.make(Asked(rows=rows, stores=settings["results_dir"], out=out, title=settings["title"]))
-        written = write(made.document, out / kind.folder, formats, endings)
-        checks, entries = made.checks, made.entries
         rows = rows if made.rows is None else list(made.rows)
+        written = write(made.document, out / kind.folder, formats, endings, timing_remarks(rows))
+        checks, entries = made.checks, made.entries
     _track(settings["wandb"], settings["results_dir"][0], rows, written)
     if settings["print"] == "json":
         all_checks = [*map(_plain, checks), *(entry.to_dict() for entry in entries)]
@@ -124,6 +125,7 @@ def _pivoted(
     from bench.report.own.pivot import Question, conditions, pivot
     from bench.report.render.document import Document, Front, write
     from bench.rows.table import to_markdown
+    from bench.rows.timed_by import timing_remarks
 
     question = Question(
         rows=settings["rows"],
@@ -135,7 +137,7 @@ def _pivoted(
     table = pivot(rows, question)
     title = settings["title"] or table.caption
     document = Document(name="pivot", title=title, findings=[], sections=[], front=Front(findings=[], table=table))
-    written = write(document, Path(settings["out"]) / "pivot", formats, [])
+    written = write(document, Path(settings["out"]) / "pivot", formats, [], timing_remarks(rows))
     if settings["print"] != "json":
         print(to_markdown(table))
     return written, {"pivot": {"caption": table.caption, "note": table.note, "rows": list(table.rows)}}
@@ -145,9 +147,11 @@ def _from_template(rows: Sequence[Row], path: str, out: Path, endings: Sequence[
     from bench.report.own.template import Made
     from bench.report.render import style
     from bench.report.render.document import NO_FIGURES, has_matplotlib, place
+    from bench.rows.timed_by import timing_remarks
 
-    remarks = [] if not endings or has_matplotlib() else [NO_FIGURES]
-    made = Made(Path(path), rows, () if remarks else endings)
+    can_draw = not endings or has_matplotlib()
+    remarks = [*timing_remarks(rows), *([] if can_draw else [NO_FIGURES])]
+    made = Made(Path(path), rows, endings if can_draw else ())
     text = made.text()
 
     def fill(aside: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from bench.compare.nights.history import History, Machine
 from bench.compare.nights.steps import StepRules, find_steps
 from bench.compare.verdicts import EXACT, is_wrong
+from bench.rows.timed_by import timing_change
 from engines.core.row import Row
 
 MOST_CHANGES: Final = 4
@@ -100,6 +101,9 @@ def what_changed(history: History, place: int) -> list[str]:
         then, since = (row.versions.get(name) if row.versions else None for row in (before, now))
         if then != since:
             found.append(f"{name} {then} → {since}")
+    timing = timing_change(before, now)
+    if timing is not None:
+        found.insert(0, timing)
     if before.program_id != now.program_id and not found:
         found.append("another program")
     if len(found) > MOST_CHANGES:

@@ -84,13 +84,15 @@ class Written:
         }
 
 
-def write(document: Document, out: Path, formats: Sequence[str], endings: Sequence[str]) -> Written:
-    """Write the document's files under ``out``: see :func:`place`.
+def write(
+    document: Document, out: Path, formats: Sequence[str], endings: Sequence[str], remarks: Sequence[str] = ()
+) -> Written:
+    """Write the document's files under ``out``: see :func:`place`. ``remarks`` stand under its findings.
 
     Raises:
         InvalidRequest: ``out`` is not a folder, or cannot be written.
     """
-    remarks = []
+    remarks = [*remarks]
     if endings and not has_matplotlib():
         endings = ()
         remarks.append(NO_FIGURES)

@@ -5,6 +5,7 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -12,7 +13,7 @@ from engines.compiled.compile.cache import Cache, CompiledProgram, default_folde
 from engines.compiled.compile.compiler import out_of_memory_sentence
 from engines.compiled.compile.environment import compiling_environment
 from engines.compiled.cost.select import cost_model_of
-from engines.compiled.cost.version import TIMING_VERSION
+from engines.compiled.cost.version import FIRST_VERSION, by_version, timing_model, version_of
 from engines.compiled.peers.line import Depth, PeerPhase, at_all_layers
 from engines.compiled.peers.told import estimate_of
 from engines.compiled.target.select import target_of
@@ -101,11 +102,20 @@ class PeerEngine(Estimator):
     def program_id(self, point: Point) -> str:
         """A digest of what the peer is asked, of the peer and its compiler, and of what times it. Compiles nothing.
 
+        So it is the id of programs that no later version of the timing model times otherwise than the first.
+
         Raises:
             ShardbenchError: the peer does not run the point, or its Python lacks it.
         """
+        return self._program_id(point, FIRST_VERSION)
+
+    def program_ids(self, point: Point, answers: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """The same of the instructions that each stored answer tells."""
+        return by_version(answers, partial(self._program_id, point))
+
+    def _program_id(self, point: Point, timing_version: int) -> str:
         keys = [self._key(self._question(point, phase), depth) for phase in PHASES[point.phase] for depth in (0, 1)]
-        return digest(keys, TIMING_VERSION, cost_model_of(point.slice()))
+        return digest(keys, timing_version, cost_model_of(point.slice()))
 
     def estimate(self, points: Sequence[Point]) -> list[Estimate]:
         """One answer a point, in order; each may take the peer's compiler a while."""
@@ -120,7 +130,9 @@ class PeerEngine(Estimator):
     def _estimate(self, point: Point) -> Estimate:
         phases = [self._phase(point, name) for name in PHASES[point.phase]]
         details = {"peer": {"name": self.name, "source_digest": self.peer_id(), "options": dict(self.options)}}
-        return estimate_of(point, phases, self.program_id(point), self.versions(), details)
+        instructions = {each for phase in phases for depth in phase.depths for each in depth.program.instructions}
+        program_id = self._program_id(point, version_of(instructions))
+        return estimate_of(point, phases, program_id, self.versions(), {**details, **timing_model(instructions)})
 
     def versions(self) -> dict[str, str]:
         """Of the packages in the peer's Python.

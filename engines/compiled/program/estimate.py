@@ -10,7 +10,7 @@ from engines.compiled.compile.compiler import Compiler, keyed
 from engines.compiled.compile.environment import QUIET
 from engines.compiled.cost.network import several_slices_cost
 from engines.compiled.cost.select import cost_model_of
-from engines.compiled.cost.version import TIMING_VERSION
+from engines.compiled.cost.version import version_of
 from engines.compiled.hlo.parser import parse_module
 from engines.compiled.hlo.schedule import Schedule, Trips
 from engines.compiled.hlo.source import read_sources
@@ -134,7 +134,7 @@ def estimate_compiled(
         placement=placement,
         cost=cost,
         timed=found,
-        program_id=digest(key, TIMING_VERSION, cost),
+        program_id=digest(key, version_of(found.instructions), cost),
         versions=versions,
         num_slices=settings.num_slices,
     )

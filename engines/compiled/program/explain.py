@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engines.compiled.cost.version import timing_model
 from engines.core.text import significant
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def plain(found: "ProgramEstimate") -> dict[str, Any]:
         "at_least_s": account.at_least_s,
         "unknown_instructions": found.timed.unknown,
         "program_id": found.program_id,
+        **timing_model(found.timed.instructions),
         "versions": dict(found.versions),
     }
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from engines.core.chip import Chip
 from engines.core.errors import ShardbenchError
+from engines.core.versions import versions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,11 @@ class CompilerPackage:
     def remedy(self) -> str:
         """The command that installs it."""
         return f"pip install 'shardbench[{self.extra}]'"
+
+    def told(self) -> str:
+        """The compiler itself, with its version."""
+        library = self.libraries[-1]
+        return f"{library} {versions_of([library]).get(library)}"
 
 
 class CompilerMissing(ShardbenchError):
