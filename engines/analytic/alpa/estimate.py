@@ -20,7 +20,7 @@ from engines.core.row import Status
 from engines.core.runtime import BEST
 from engines.core.shardings import Shardings
 
-ALPA_VERSION = 3
+ALPA_VERSION = 4
 """Raised when a plan, or the time of one, comes out differently with the same constants."""
 
 
