@@ -67,12 +67,12 @@ class _Pass:
         inputs, hidden = (costs.ffn_inputs, EVEN), (costs.ffn_hidden, EVEN)
         mixed = costs.value("expert_layers") / costs.layers
         if projections(model) == ("fused",):
-            self._projection("fused", (*attended, inputs), (costs.queries(), hidden), "residual", "residual")
+            self._projection("fused", (*attended, inputs), (costs.queries(), hidden), ("residual", "residual"), costs)
         else:
             middle = "middle" if serial else "residual"
-            self._projection("attn", attended, (costs.queries(),), "residual", middle)
+            self._projection("attn", attended, (costs.queries(),), ("residual", middle), costs)
             if "ffn" in projections(model):
-                self._projection("ffn", (inputs,), (hidden,), middle, "residual", costs.of_layers(costs.fed))
+                self._projection("ffn", (inputs,), (hidden,), (middle, "residual"), costs.of_layers(costs.fed))
             if mixed:
                 self._experts(middle, "residual", costs.of_layers(mixed))
         if serial:  # what each half's result is added to
@@ -175,20 +175,10 @@ class _Pass:
         self._operator(name, self._values(self.width), cost)
 
     def _projection(
-        self,
-        name: str,
-        inputs: Sequence[Part],
-        rows: Sequence[Part],
-        source: str,
-        target: str,
-        costs: Costs | None = None,
+        self, name: str, inputs: Sequence[Part], rows: Sequence[Part], ends: tuple[str, str], costs: Costs
     ) -> None:
-        """A matmul in from the stream ``source``, what is between, and a matmul out to ``target``; of all layers.
-
-        ``costs`` may be of fewer.
-        """
-        width: tuple[Part, ...] = ((self.width, EVEN),)
-        costs = costs or self.costs
+        """A matmul in from the stream, what is between, and a matmul out to the stream at the other of its ``ends``."""
+        (source, target), width = ends, ((self.width, EVEN),)
         hidden = None if name == "attn" else float(gcd(*hidden_columns(self.model)))
         into = self._matmul(f"{name}.in", width, inputs, hidden, costs)
         out = self._matmul(f"{name}.out", rows, width, hidden, costs)
