@@ -112,8 +112,6 @@ def test_a_plan_of_experts_is_no_worse_than_named_ones_and_reads_back(phase, hw,
     stated.check()
     plan_of(replace(stated, engine="compiled")).check()
     assert AnalyticEngine().estimate([stated])[0].latency_s == pytest.approx(answer.latency_s)
-    if phase == "prefill":  # tokens are split, and sent to the chips of their experts
-        assert "sent tokens" in summary(Shardings.parse(text))
 
 
 def test_weights_of_experts_are_counted_where_they_lie():
