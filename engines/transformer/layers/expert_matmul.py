@@ -12,7 +12,6 @@ Four ways, on the same matrices (:mod:`layers.expert_ways` chooses):
 All but the first read the matrices of those experts alone that have rows.
 """
 
-import math
 from copy import copy
 from functools import partial
 from typing import Final
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.core.routing import balanced_scope, distinct_experts, turns_scope
+from engines.core.routing import balanced_scope, distinct_experts
 from engines.transformer.comm.collectives import all_gather, as_bytes, axis_index, reduce_scatter
 from engines.transformer.layers.expert_matrix import FEW_ROWS, ExpertMatrix, Product
 from engines.transformer.layers.mlp import activate
@@ -94,16 +93,14 @@ class ExpertFeedForward:
         experts, expected = self.plan.model.experts, self.plan.local_experts
         assert experts is not None
         hit = float(distinct_experts(experts.count, experts.per_token, most)) / experts.count * expected
-        mean = most * experts.per_token / self.axes.shards
-        scope, turns = balanced_scope(mean, hit), turns_scope(balanced_blocks(rows, sizes, most, mean / hit, hit))
+        scope = balanced_scope(most * experts.per_token / self.axes.shards, hit)
 
         def ragged(side: ExpertMatrix, rows: Array, sizes: Array) -> Array:
             with jax.named_scope(scope):
                 return side.sorted_rows(rows, sizes).astype(rows.dtype)
 
         def blocks(side: ExpertMatrix, rows: Array, sizes: Array) -> Array:
-            with jax.named_scope(turns):
-                return in_blocks(rows, sizes, most, side.columns, side.one_block)
+            return in_blocks(rows, sizes, most, side.columns, side.one_block)
 
         def matmul(side: ExpertMatrix, rows: Array) -> Array:
             out: Array = lax.platform_dependent(rows, sizes, tpu=partial(ragged, side), default=partial(blocks, side))
@@ -117,8 +114,7 @@ class ExpertFeedForward:
                 hidden = self._between(sides[0].one_block(part, expert, on_cpu).astype(part.dtype))
                 return sides[1].one_block(hidden, expert, on_cpu)
 
-            with jax.named_scope(turns):
-                return in_blocks(rows, sizes, most, sides[1].columns, both, fitting=on_cpu)
+            return in_blocks(rows, sizes, most, sides[1].columns, both, fitting=on_cpu)
 
         if self.axes.embed:
             return matmul(sides[1], self._between(matmul(sides[0], rows)))
@@ -141,11 +137,6 @@ def block_rows(rows: int, experts: int, most: int) -> int:
     """Rows of a block, a power of two: at least twice the mean of an expert, so that most of them have one block."""
     wanted = min(most, max(8, -(-2 * rows // experts)))
     return min(LARGEST_BLOCK, 1 << (wanted - 1).bit_length())
-
-
-def balanced_blocks(rows: Array, sizes: Array, most: int, mean: float, hit: float) -> int:
-    """Blocks that :func:`in_blocks` runs where ``hit`` experts have ``mean`` rows each."""
-    return math.ceil(hit) * max(1, math.ceil(mean / block_rows(len(rows), len(sizes), most)))
 
 
 def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Product, fitting: bool = False) -> Array:
